@@ -1,0 +1,114 @@
+"""The OpenVINO runner: a stateful IR graph turned into a paged one and compiled for the CPU.
+
+Surgery on the graph: the runtime's paged-attention transformation replaces the KV state by block tables, and a gather
+ahead of the language-model head keeps only the rows to be sampled (prefill is twice as fast for it).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+from openvino._offline_transformations import paged_attention_transformation
+
+from headrace.engine.batch import Batch
+from headrace.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+FAST = {"KV_CACHE_PRECISION": "u8", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    kv_cache_bytes: int
+    exact: bool = False  # float32 throughout: the numerics of the tests
+    num_threads: int = 0  # 0: as many as there are cores
+
+
+class OpenVINORunner:
+    """Loads `folder/openvino_model.xml`. Raises ModelError when it is not a decoder with a KV cache."""
+
+    block_size = BLOCK_SIZE
+
+    def __init__(self, folder: Path, options: RunnerOptions) -> None:
+        core = ov.Core()
+        model = read(folder)
+        _page(model, folder)
+        _select_rows(model)
+        compiled = core.compile_model(model, "CPU", _properties(options))
+        self._request = compiled.create_infer_request()
+        self._inputs = {name for port in compiled.inputs for name in port.get_names()}
+        caches = [port for port in compiled.inputs if port.get_any_name().startswith(("key_cache.", "value_cache."))]
+        if not caches:
+            raise ModelError(f"{folder} is not a decoder with a KV cache")
+        self.block_bytes = sum(_block_bytes(port) for port in caches)
+        self.num_blocks = max(2, options.kv_cache_bytes // self.block_bytes)
+        for port in caches:
+            shape = [self.num_blocks if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
+            self._request.set_tensor(port.get_any_name(), ov.Tensor(port.get_element_type(), ov.Shape(shape)))
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        rows = batch.rows if len(batch.rows) else batch.rows.dtype.type([0]).reshape(1)  # the head wants a row at least
+        feed = {
+            "input_ids": batch.input_ids, "position_ids": batch.position_ids, "past_lens": batch.past_lens,
+            "subsequence_begins": batch.subsequence_begins, "block_indices": batch.block_indices,
+            "block_indices_begins": batch.block_indices_begins, "max_context_len": batch.max_context_len, "rows": rows,
+        }
+        for name, values in feed.items():
+            if name in self._inputs:
+                self._request.set_tensor(name, ov.Tensor(values))
+        self._request.infer()  # releases the GIL
+        logits: NDArray[np.float32] = self._request.get_tensor("logits").data
+        return logits.reshape(len(rows), -1)[: len(batch.rows)]
+
+
+def read(folder: Path) -> ov.Model:
+    """The stateful graph of an IR folder. Raises ModelError."""
+    path = folder / "openvino_model.xml"
+    if not path.is_file():
+        raise ModelError(f"{folder} has no openvino_model.xml")
+    try:
+        return ov.Core().read_model(path)
+    except RuntimeError as exc:
+        raise ModelError(f"{path} cannot be read: {exc}") from exc
+
+
+def _properties(options: RunnerOptions) -> dict[str, str]:
+    properties = {"PERFORMANCE_HINT": "LATENCY", **(EXACT if options.exact else FAST)}
+    if options.num_threads:
+        properties["INFERENCE_NUM_THREADS"] = str(options.num_threads)
+    return properties
+
+
+def _page(model: ov.Model, folder: Path) -> None:
+    try:
+        paged_attention_transformation(model)
+    except RuntimeError as exc:
+        raise ModelError(f"the graph in {folder} cannot be paged: {exc}") from exc
+
+
+def _select_rows(model: ov.Model) -> None:
+    """Put a gather by the new input `rows` ahead of the head's matrix product."""
+    head = model.get_results()[0].input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        head = head.input_value(0).get_node()
+    rows = ops.parameter([-1], np.int64)
+    rows.set_friendly_name("rows")
+    rows.output(0).set_names({"rows"})
+    selected = ops.gather(head.input_value(0), rows, ops.constant(np.int64(0)))
+    head.input(0).replace_source_output(selected.output(0))
+    model.add_parameters([rows])
+    model.validate_nodes_and_infer_types()
+
+
+def _block_bytes(port: ov.ConstOutput) -> int:
+    sizes = [1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
+    return int(np.prod(sizes)) * port.get_element_type().bitwidth // 8

@@ -1,0 +1,26 @@
+"""What the engine needs of a model: one forward pass over a packed batch. Implementations know their runtime."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.engine.batch import Batch
+
+
+class Runner(Protocol):
+    """A loaded model with its KV cache. Not thread-safe: the engine's thread owns it."""
+
+    num_blocks: int
+    block_size: int  # tokens a block
+    block_bytes: int  # keys and values of all layers
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """Compute every chunk, write keys and values into the sequences' blocks, return logits[R, vocabulary].
+
+        Running the same batch twice writes the same cache. Any exception means: this step did not happen. The array
+        is valid until the next call.
+        """
+        ...

@@ -1,0 +1,151 @@
+"""Who runs in the next step, and with how many tokens. Knows tokens and blocks, not tensors.
+
+Order within a step's token budget: sequences that decode (one token each) first, then prompts already begun, then
+waiting ones, each by (priority, arrival). A prompt longer than the budget is computed in chunks over several steps.
+When blocks run out, the last in that order gives its blocks back and is computed again later (its full blocks stay in
+the prefix cache as long as nobody needs the space, so that is often cheap).
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from headrace.engine.blocks import BlockPool, block_key
+from headrace.engine.sequence import Sequence
+
+Chunks = dict[Sequence, int]  # how many of its pending tokens each sequence computes in the step
+
+
+class Scheduler:
+    # Invariant: a waiting sequence holds no block; a running one holds exactly those for num_computed + its chunk.
+
+    def __init__(self, pool: BlockPool, *, max_num_seqs: int, max_batch_tokens: int, salt: bytes = b"") -> None:
+        assert max_batch_tokens >= max_num_seqs, "every running sequence must be able to decode in one step"
+        self.pool, self.max_num_seqs, self.max_batch_tokens = pool, max_num_seqs, max_batch_tokens
+        self.running: list[Sequence] = []
+        self._waiting: list[tuple[tuple[int, int], Sequence]] = []
+        self._salt = salt
+        self.num_preemptions = 0
+
+    @property
+    def waiting(self) -> list[Sequence]:
+        return [sequence for _, sequence in sorted(self._waiting, key=lambda entry: entry[0])]
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self._waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        heapq.heappush(self._waiting, (sequence.rank, sequence))
+
+    def remove(self, sequence: Sequence) -> None:
+        """Finished or given up: its place and blocks are free at once. Removing one that is not here does nothing."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._give_back(sequence)
+        else:
+            self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
+            heapq.heapify(self._waiting)
+
+    def schedule(self) -> Chunks:
+        """The next step's work; every chunk's blocks are reserved. Empty only when nothing can run."""
+        chunks: Chunks = {}
+        ordered = sorted(self.running, key=lambda sequence: sequence.rank)
+        for sequence in [s for s in ordered if s.is_decoding] + [s for s in ordered if not s.is_decoding]:
+            if sequence in self.running:  # it may have been preempted for one before it
+                self._extend(sequence, chunks)
+        self._admit(chunks)
+        return chunks
+
+    def commit(self, chunks: Chunks) -> None:
+        """The step was computed: count its tokens and let full blocks be found."""
+        for sequence, count in chunks.items():
+            first, sequence.num_computed = sequence.num_computed // self.pool.block_size, sequence.num_computed + count
+            for position in range(first, sequence.num_computed // self.pool.block_size):
+                self.pool.seal(sequence.blocks[position], self._key(sequence, position))
+
+    def _admit(self, chunks: Chunks) -> None:
+        later: list[tuple[tuple[int, int], Sequence]] = []
+        while self._waiting and self._budget(chunks) > 0:
+            sequence = self._waiting[0][1]
+            if sequence.leader is not None and self._is_prefilling(sequence.leader):
+                later.append(heapq.heappop(self._waiting))
+                continue
+            if not self._make_room(sequence, chunks):
+                break
+            heapq.heappop(self._waiting)
+            self._adopt_prefix(sequence)
+            if self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks) > self.pool.num_available:
+                self._give_back(sequence)
+                heapq.heappush(self._waiting, (sequence.rank, sequence))
+                break
+            self.running.append(sequence)
+            self._extend(sequence, chunks)
+        for entry in later:
+            heapq.heappush(self._waiting, entry)
+
+    def _is_prefilling(self, leader: Sequence) -> bool:
+        return leader.finish_reason is None and leader.num_generated == 0
+
+    def _make_room(self, sequence: Sequence, chunks: Chunks) -> bool:
+        """A seat for a waiting sequence; when all are taken, that of a running one of lower priority."""
+        if len(self.running) < self.max_num_seqs:
+            return True
+        worst = max(self.running, key=lambda running: running.rank)
+        if worst.priority <= sequence.priority:
+            return False
+        self._preempt(worst, chunks)
+        return True
+
+    def _extend(self, sequence: Sequence, chunks: Chunks) -> None:
+        """Reserve a chunk for a running sequence, preempting others if need be; if none is left, itself."""
+        count = min(sequence.num_pending, self._budget(chunks))
+        if count == 0:
+            return
+        needed = self.pool.blocks_for(sequence.num_computed + count) - len(sequence.blocks)
+        while needed > self.pool.num_available:
+            victim = max(self.running, key=lambda running: running.rank)
+            self._preempt(victim, chunks)
+            if victim is sequence:
+                return
+        sequence.blocks.extend(self.pool.allocate() for _ in range(needed))
+        chunks[sequence] = count
+
+    def _budget(self, chunks: Chunks) -> int:
+        return self.max_batch_tokens - sum(chunks.values())
+
+    def _preempt(self, victim: Sequence, chunks: Chunks) -> None:
+        chunks.pop(victim, None)
+        self.running.remove(victim)
+        self._give_back(victim)
+        victim.num_preemptions += 1
+        self.num_preemptions += 1
+        self.add(victim)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        self.pool.release(reversed(sequence.blocks))
+        sequence.blocks.clear()
+        sequence.num_computed = 0
+
+    def _adopt_prefix(self, sequence: Sequence) -> None:
+        """Take over every leading block that is already computed; at least one token is left to compute."""
+        size = self.pool.block_size
+        for position in range((len(sequence.tokens) - 1) // size):
+            block = self.pool.find(self._key(sequence, position))
+            if block is None:
+                break
+            sequence.blocks.append(block)
+        sequence.num_computed = len(sequence.blocks) * size
+        if sequence.num_preemptions == 0:
+            sequence.num_cached = sequence.num_computed
+
+    def _key(self, sequence: Sequence, position: int) -> bytes:
+        keys, size = sequence.keys, self.pool.block_size
+        while len(keys) <= position:
+            start = len(keys) * size
+            keys.append(block_key(keys[-1] if keys else self._salt, sequence.tokens[start : start + size]))
+        return keys[position]

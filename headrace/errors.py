@@ -1,0 +1,105 @@
+"""Everything that can go wrong, as one tree.
+
+HeadraceError
+├── ConfigError             stops the start, exit code 2
+├── ModelError              a model cannot be found, fetched, read or converted; exit code 2 at start
+└── ServerError             becomes an HTTP status, or an in-stream error after the first byte
+    ├── BadRequest          400  the caller's fault; never retried
+    │   ├── UnsupportedParameter
+    │   └── ContextTooLong
+    ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
+    ├── NotFound            404
+    │   └── ModelNotFound
+    ├── MethodNotAllowed    405
+    ├── PayloadTooLarge     413
+    ├── UnsupportedMedia    415
+    ├── ClientGone          499  nobody is left to read it
+    ├── EngineFailed        500  a step of the engine failed under this request
+    └── Overloaded          503  carries Retry-After: queue full, draining, not ready
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """The root of the tree. `message` is meant for people and never holds a secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(HeadraceError):
+    """A setting is unknown, unparsable or contradicts another."""
+
+
+class ModelError(HeadraceError):
+    """A model reference cannot be turned into files that an engine loads."""
+
+
+class ServerError(HeadraceError):
+    """An answer that is an error, in OpenAI's shape (wire.md §1a)."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.param, self.headers = param, headers or {}
+
+
+class BadRequest(ServerError):
+    status, type, code = 400, "invalid_request_error", "invalid_value"
+
+
+class UnsupportedParameter(BadRequest):
+    code = "unsupported_parameter"
+
+
+class ContextTooLong(BadRequest):
+    code = "context_length_exceeded"
+
+
+class Unauthorized(ServerError):
+    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class NotFound(ServerError):
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class MethodNotAllowed(ServerError):
+    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class PayloadTooLarge(ServerError):
+    status, type, code = 413, "invalid_request_error", "payload_too_large"
+
+
+class UnsupportedMedia(ServerError):
+    status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class ClientGone(ServerError):
+    status, type, code = 499, "client_closed_request", "client_gone"
+
+
+class EngineFailed(ServerError):
+    status, type, code = 500, "server_error", "engine_failed"
+
+
+class Overloaded(ServerError):
+    """No place now, perhaps in a moment. `retry_after_s` becomes the Retry-After header."""
+
+    status, type, code = 503, "server_error", "server_is_overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after_s)})

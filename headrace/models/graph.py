@@ -1,0 +1,183 @@
+"""A GGUF decoder (llama, qwen2, qwen3) as a stateful OpenVINO graph, in the shape that published IR folders have.
+
+Inputs: `input_ids`, `attention_mask`, `position_ids` int64[batch, tokens], `beam_idx` int32[batch].
+Output: `logits` f32[batch, tokens, vocabulary]. The KV cache is state (ReadValue / Assign), which the runtime's
+paged-attention transformation turns into block tables. The patterns below are the ones that it and the CPU
+plugin's fusions (RMS norm, rotary embedding, SwiGLU) recognise; the arithmetic is that of the Llama and Qwen papers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+from openvino.op.util import Variable, VariableInfo
+
+from headrace.models import weights
+from headrace.models.gguf import GGUFFile
+
+MASKED = -65504.0  # the least float16, for scores that must vanish
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    input_ids: ov.Node
+    attention_mask: ov.Node
+    position_ids: ov.Node
+    beam_idx: ov.Node
+
+
+def build(gguf: GGUFFile) -> ov.Model:
+    """The whole graph. Raises ModelError when a tensor is missing."""
+    shape = gguf.hyperparameters
+    inputs = _Inputs(_parameter("input_ids", ov.Type.i64, 2), _parameter("attention_mask", ov.Type.i64, 2),
+                     _parameter("position_ids", ov.Type.i64, 2), _parameter("beam_idx", ov.Type.i32, 1))
+    table = weights.constant(gguf, "token_embd.weight")
+    ids = ops.convert(inputs.input_ids, "i32")
+    hidden = ops.gather(table, ids, ops.constant(np.int32(0))).output(0)
+    layer = _Layers(gguf, inputs)
+    for index in range(shape.num_layers):
+        hidden = layer.build(index, hidden)
+    hidden = _rms_norm(hidden, gguf, "output_norm.weight")
+    head = weights.constant(gguf, "output.weight") if "output.weight" in gguf else table
+    logits = ops.matmul(hidden, head, False, True)
+    logits.output(0).set_names({"logits"})
+    parameters = [inputs.input_ids, inputs.attention_mask, inputs.position_ids, inputs.beam_idx]
+    result = ops.result(logits)
+    result.set_friendly_name("logits")
+    model = ov.Model([result], layer.sinks, parameters, gguf.hyperparameters.architecture)
+    model.set_rt_info("f16", ["runtime_options", "KV_CACHE_PRECISION"])
+    return model
+
+
+class _Layers:
+    """Builds decoder layers one after another; what they share (rotation, mask) is made once."""
+
+    def __init__(self, gguf: GGUFFile, inputs: _Inputs) -> None:
+        self.gguf, self.shape, self.inputs = gguf, gguf.hyperparameters, inputs
+        self.sinks: list[ov.Node] = []
+        self.batch = ops.gather(ops.shape_of(inputs.input_ids), _ints(0), _ints(0))
+        self.cos, self.sin = self._rotation()
+        self.mask = self._mask()
+        # ggml interleaves the rotated halves of llama's q and k only
+        self.interleaved = self.shape.architecture == "llama"
+
+    def build(self, index: int, hidden: ov.Output) -> ov.Output:
+        block = f"blk.{index}."
+        attended = self._attention(index, block, _rms_norm(hidden, self.gguf, block + "attn_norm.weight"))
+        middle = ops.add(hidden, attended)
+        middle.set_friendly_name(f"model.layers.self_attn.add0.layer{index}")
+        out = ops.add(middle, self._feed_forward(block, _rms_norm(middle.output(0), self.gguf, block + "ffn_norm.weight")))
+        out.set_friendly_name(f"model.layers.self_attn.add1.layer{index}")
+        return out.output(0)
+
+    def _feed_forward(self, block: str, x: ov.Output) -> ov.Node:
+        gate = ops.swish(self._linear(block + "ffn_gate", x))
+        return self._linear(block + "ffn_down", ops.multiply(gate, self._linear(block + "ffn_up", x)).output(0))
+
+    def _attention(self, index: int, block: str, x: ov.Output) -> ov.Node:
+        shape = self.shape
+        query = self._rotate(self._heads(block + "attn_q", x, shape.num_heads))
+        key = self._rotate(self._heads(block + "attn_k", x, shape.num_kv_heads))
+        value = self._heads(block + "attn_v", x, shape.num_kv_heads)
+        keys = self._repeat(self._remember(f"past_key_values.{index}.keypresent.{index}.key", key))
+        values = self._repeat(self._remember(f"past_key_values.{index}.valuepresent.{index}.key", value))
+        attended = ops.scaled_dot_product_attention(query, keys, values, self.mask, causal=False)
+        joined = ops.reshape(ops.transpose(attended, _ints(0, 2, 1, 3)),
+                             _ints(0, 0, shape.num_heads * shape.head_dim), special_zero=True)
+        return self._linear(block + "attn_output", joined.output(0))
+
+    def _linear(self, name: str, x: ov.Output, heads: int = 0) -> ov.Node:
+        product = ops.matmul(x, weights.constant(self.gguf, name + ".weight", heads), False, True)
+        if name + ".bias" not in self.gguf:
+            return product
+        bias = weights.deinterleave(self.gguf.weight(name + ".bias"), heads)
+        return ops.add(product, ops.constant(bias.reshape(1, 1, -1)))
+
+    def _heads(self, name: str, x: ov.Output, count: int) -> ov.Node:
+        """Project, split into heads, normalise each head where the architecture does (qwen3): [batch, heads, tokens, dim]."""
+        rotated = name.endswith(("attn_q", "attn_k"))
+        flat = self._linear(name, x, count if rotated and self.interleaved else 0)
+        split = ops.reshape(flat, _ints(0, 0, count, self.shape.head_dim), special_zero=True)
+        if name + "_norm.weight" in self.gguf:
+            split = _rms_norm(split.output(0), self.gguf, name + "_norm.weight").get_node()
+        return ops.transpose(split, _ints(0, 2, 1, 3))
+
+    def _remember(self, variable_id: str, new: ov.Node) -> ov.Node:
+        """The cached rows of this layer followed by the new ones, stored back: [batch, kv_heads, past + tokens, dim]."""
+        heads, dim = self.shape.num_kv_heads, self.shape.head_dim
+        info = VariableInfo()
+        info.data_shape, info.data_type, info.variable_id = ov.PartialShape([-1, heads, -1, dim]), ov.Type.f32, variable_id
+        variable = Variable(info)
+        empty_shape = ops.concat([self.batch, _ints(heads), _ints(0), _ints(dim)], 0)
+        empty = ops.broadcast(ops.constant(np.float32(0)), empty_shape)
+        past = ops.gather(ops.read_value(empty, variable), self.inputs.beam_idx, ops.constant(np.int64(0)))
+        whole = ops.concat([past, new], 2)
+        self.sinks.append(ops.assign(whole, variable))
+        return whole
+
+    def _repeat(self, kv: ov.Node) -> ov.Node:
+        """Grouped-query attention: each kv head serves num_heads / num_kv_heads query heads."""
+        shape = self.shape
+        times = shape.num_heads // shape.num_kv_heads
+        if times == 1:
+            return kv
+        target = ops.concat([self.batch, _ints(shape.num_kv_heads), _ints(times), _ints(0), _ints(shape.head_dim)], 0)
+        wide = ops.broadcast(ops.unsqueeze(kv, ops.constant(np.int64(2))), target, broadcast_spec="BIDIRECTIONAL")
+        return ops.reshape(wide, _ints(0, shape.num_heads, -1, shape.head_dim), special_zero=True)
+
+    def _rotation(self) -> tuple[ov.Node, ov.Node]:
+        """cos and sin of position × base^(-2i/dim), [batch, 1, tokens, dim] (RoFormer, eq. 34)."""
+        shape = self.shape
+        frequencies = shape.rope_base ** (-np.arange(0, shape.head_dim, 2, dtype=np.float64) / shape.head_dim)
+        if "rope_freqs.weight" in self.gguf:  # Llama 3.1's long-context factors
+            frequencies = frequencies / self.gguf.weight("rope_freqs.weight")
+        column = ops.constant(frequencies.astype(np.float32).reshape(1, -1, 1))
+        wide = ops.broadcast(column, ops.concat([self.batch, _ints(1), _ints(1)], 0), broadcast_spec="BIDIRECTIONAL")
+        positions = ops.convert(ops.unsqueeze(self.inputs.position_ids, ops.constant(np.int64(1))), "f32")
+        angles = ops.transpose(ops.matmul(wide, positions, False, False), _ints(0, 2, 1))
+        both = ops.concat([angles, angles], -1)
+        one = ops.constant(np.int64(1))
+        return ops.unsqueeze(ops.cos(both), one), ops.unsqueeze(ops.sin(both), one)
+
+    def _rotate(self, x: ov.Node) -> ov.Node:
+        half, last = self.shape.head_dim // 2, _ints(3)
+        upper = ops.slice(x, _ints(half), _ints(np.iinfo(np.int64).max), _ints(1), last)
+        lower = ops.slice(x, _ints(0), _ints(half), _ints(1), last)
+        turned = ops.concat([ops.multiply(upper, ops.constant(np.full((1, 1, 1, 1), -1, np.float32))), lower], -1)
+        return ops.add(ops.multiply(x, self.cos), ops.multiply(turned, self.sin))
+
+    def _mask(self) -> ov.Node:
+        """f32[batch, 1, tokens, past + tokens]: 0 where a token may look, MASKED ahead of it and on padding."""
+        zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
+        tokens = ops.gather(ops.shape_of(self.inputs.input_ids), one, zero)
+        total = ops.gather(ops.shape_of(self.inputs.attention_mask), one, zero)
+        rows = ops.unsqueeze(ops.range(ops.subtract(total, tokens), total, one, "i64"), one)
+        columns = ops.unsqueeze(ops.range(zero, total, one, "i64"), zero)
+        causal = ops.unsqueeze(ops.less_equal(columns, rows), _ints(0, 1))
+        attended = ops.unsqueeze(ops.not_equal(self.inputs.attention_mask, zero), _ints(1, 2))
+        return ops.select(ops.logical_and(causal, attended), ops.constant(np.float32(0)), ops.constant(np.float32(MASKED)))
+
+
+def _rms_norm(x: ov.Output, gguf: GGUFFile, name: str) -> ov.Output:
+    """x / sqrt(mean(x²) + eps) × weight, over the last axis (Zhang and Sennrich 2019)."""
+    ones = (1,) * (len(x.get_partial_shape()) - 1)
+    square = ops.power(x, ops.constant(np.full((*ones, 1), 2, np.float32)))
+    mean = ops.reduce_mean(square, ops.constant(np.array([-1], np.int32)), keep_dims=True)
+    eps = ops.constant(np.full((*ones, 1), gguf.hyperparameters.rms_eps, np.float32))
+    inverse = ops.divide(ops.constant(np.ones((*ones, 1), np.float32)), ops.sqrt(ops.add(mean, eps)))
+    scale = ops.constant(gguf.weight(name).reshape(*ones, -1))
+    return ops.multiply(ops.multiply(inverse, x), scale).output(0)
+
+
+def _parameter(name: str, kind: ov.Type, rank: int) -> ov.Node:
+    parameter = ops.parameter([-1] * rank, kind)
+    parameter.set_friendly_name(name)
+    parameter.output(0).set_names({name})
+    return parameter
+
+
+def _ints(*values: int) -> ov.Node:
+    return ops.constant(np.array(values, np.int64))

@@ -1,0 +1,72 @@
+"""A GGUF tensor as a graph constant that keeps its values. Where a format fits int8 with a scale per 32, it is exact.
+
+The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed in memory
+and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+from gguf import GGMLQuantizationType as Type
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from headrace.models.gguf import GGUFFile
+
+GROUP = 32  # weights per scale
+
+Int8 = tuple[NDArray[np.int8], NDArray[np.float16]]
+
+
+def constant(gguf: GGUFFile, name: str, heads: int = 0) -> ov.Output:
+    """A matrix as a graph output f32[out, in]. `heads` > 0: undo ggml's interleaving of its rows (llama's q and k)."""
+    kind = gguf.tensor_type(name)
+    if kind == Type.F32:
+        return ops.constant(deinterleave(gguf.weight(name), heads)).output(0)
+    if kind == Type.F16:
+        return _widen(ops.constant(deinterleave(gguf.weight(name), heads).astype(np.float16)))
+    if kind == Type.BF16:
+        values = ov.Tensor(ov.Type.bf16, list(gguf.weight(name).shape))
+        values.data.view(np.uint16)[...] = deinterleave(gguf.weight(name), heads).view(np.uint32) >> 16
+        return _widen(ops.constant(values))
+    if gguf.raw(name).size == 0 or gguf.weight(name).shape[1] % GROUP:
+        return _widen(ops.constant(deinterleave(gguf.weight(name), heads).astype(np.float16)))
+    values_and_scale = int8_from_q8_0(gguf.raw(name)) if kind == Type.Q8_0 else int8(gguf.weight(name))
+    values_, scale = (deinterleave(part, heads) for part in values_and_scale)
+    return compressed(values_, scale)
+
+
+def compressed(values: NDArray[np.int8], scale: NDArray[np.float16]) -> ov.Output:
+    """int8[out, groups, GROUP] × float16[out, groups, 1] as f32[out, in]."""
+    rows, groups, size = values.shape
+    product = ops.multiply(ops.convert(ops.constant(values), "f16"), ops.constant(scale))
+    shape = ops.constant(np.array([rows, groups * size], np.int64))
+    return _widen(ops.reshape(product, shape, special_zero=False))
+
+
+def int8(weight: NDArray[np.float32]) -> Int8:
+    """Round to the nearest of 255 levels per group of 32: an error of at most 1/254 of the group's largest value."""
+    rows, columns = weight.shape
+    groups = weight.reshape(rows, columns // GROUP, GROUP)
+    scale = np.maximum(np.abs(groups).max(2, keepdims=True) / 127, 1e-7).astype(np.float16)
+    values = np.clip(np.round(groups / scale.astype(np.float32)), -127, 127)
+    return values.astype(np.int8), scale
+
+
+def int8_from_q8_0(raw: NDArray[np.uint8]) -> Int8:
+    """Q8_0 is the same layout (blocks of an f16 scale and 32 int8): taken over bit for bit."""
+    blocks = np.ascontiguousarray(raw).reshape(raw.shape[0], -1, 2 + GROUP)
+    return blocks[:, :, 2:].view(np.int8).copy(), blocks[:, :, :2].copy().view(np.float16)
+
+
+def deinterleave(rows: NDArray[np.generic], heads: int) -> NDArray:  # type: ignore[type-arg]  # any dtype in, the same out
+    """ggml stores llama's q and k rows as pairs (x0, x_half) per head; the rotation here wants the halves apart."""
+    if not heads:
+        return rows
+    count, *rest = rows.shape
+    return rows.reshape(heads, count // heads // 2, 2, *rest).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _widen(node: ov.Node) -> ov.Output:
+    return ops.convert(node, "f32").output(0)
