@@ -29,6 +29,7 @@ FAST = {"KV_CACHE_PRECISION": "u8", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
 @dataclass(frozen=True, slots=True)
 class RunnerOptions:
     kv_cache_bytes: int
+    max_tokens: int = 2**40  # no more cache than this many tokens fill
     exact: bool = False  # float32 throughout: the numerics of the tests
     num_threads: int = 0  # 0: as many as there are cores
 
@@ -50,7 +51,7 @@ class OpenVINORunner:
         if not caches:
             raise ModelError(f"{folder} is not a decoder with a KV cache")
         self.block_bytes = sum(_block_bytes(port) for port in caches)
-        self.num_blocks = max(2, options.kv_cache_bytes // self.block_bytes)
+        self.num_blocks = max(2, min(options.kv_cache_bytes // self.block_bytes, -(-options.max_tokens // BLOCK_SIZE)))
         for port in caches:
             shape = [self.num_blocks if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
             self._request.set_tensor(port.get_any_name(), ov.Tensor(port.get_element_type(), ov.Shape(shape)))

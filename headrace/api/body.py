@@ -1,0 +1,54 @@
+"""The request body as a validated model: size, media type and JSON are checked here, with OpenAI's error shape."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from headrace.errors import PayloadTooLarge, UnsupportedMedia
+from headrace.wire.validation import parse
+
+Body = TypeVar("Body", bound=BaseModel)
+
+DRAINED = 4  # a body up to this many times the limit is read to its end, so that the client gets to read the answer
+
+
+def json_body(kind: type[Body]) -> Callable[[Request], Awaitable[Body]]:
+    """A dependency that reads and validates the body."""
+
+    async def read(request: Request) -> Body:
+        _check_media_type(request.headers.get("content-type"))
+        return parse(kind, await _read(request, request.app.state.config.server.max_body_bytes))
+
+    return read
+
+
+def documented(kind: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` for a route whose body is read by `json_body`."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _check_media_type(header: str | None) -> None:
+    media_type = (header or "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedMedia(f"Content-Type is {media_type[:100]!r}; it must be application/json", param="Content-Type")
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+        elif size > DRAINED * limit:
+            break
+    if size > limit:
+        raise PayloadTooLarge(
+            f"the body is larger than {limit} bytes", param="body", headers={"Connection": "close"}
+        )
+    return b"".join(chunks)

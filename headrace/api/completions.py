@@ -1,0 +1,36 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from headrace.api.auth import Caller
+from headrace.api.body import documented, json_body
+from headrace.api.errors import RESPONSES
+from headrace.api.generations import is_strict, respond
+from headrace.wire import completions as wire
+from headrace.wire.parameters import COMPLETION_REFUSED, sort_out
+
+router = APIRouter(tags=["completions"])
+
+STREAMED = {"description": "With `stream: true`: `data: {text_completion}` events, then `data: [DONE]`.",
+            "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Completion"}}}}  # fmt: skip
+
+
+@router.post(
+    "/v1/completions",
+    summary="Go on with a text",
+    response_model=wire.Completion,
+    responses={200: STREAMED, **RESPONSES},
+    openapi_extra=documented(wire.CompletionBody),
+)
+async def create_completion(
+    http: Request, _: Caller, body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))]
+) -> Response:
+    headers = sort_out(body, COMPLETION_REFUSED, strict=is_strict(http))
+    encoder = partial(wire.Chunks, body) if body.stream else None
+    return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=wire.completion)

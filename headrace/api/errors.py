@@ -1,0 +1,52 @@
+"""Every error as OpenAI's envelope: ours, the framework's (unknown path, wrong method), and what nobody foresaw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from headrace.errors import MethodNotAllowed, NotFound, ServerError
+from headrace.wire.errors import ErrorResponse, to_body
+
+_DOCUMENTED = {
+    400: "The request is at fault: `param` names the member.",
+    401: "No key, or a wrong one.",
+    404: "No such model.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    500: "The server failed.",
+    503: "No place now: try again after `Retry-After` seconds.",
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": text} for status, text in _DOCUMENTED.items()
+}
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ServerError, _ours)
+    app.add_exception_handler(HTTPException, _frameworks)
+
+
+def to_response(error: ServerError) -> JSONResponse:
+    return JSONResponse(to_body(error), status_code=error.status, headers=error.headers)
+
+
+async def _ours(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, ServerError)
+    return to_response(exc)
+
+
+async def _frameworks(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, HTTPException)
+    where = f"{request.method} {request.url.path[:200]}"
+    if exc.status_code == 404:
+        return to_response(NotFound(f"there is nothing at {where}", param="path"))
+    if exc.status_code == 405:
+        allowed = dict(exc.headers or {})
+        return to_response(MethodNotAllowed(f"{where} is not allowed", param="method", headers=allowed))
+    error = ServerError(str(exc.detail))
+    error.status = exc.status_code
+    return to_response(error)

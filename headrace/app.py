@@ -1,0 +1,79 @@
+"""The operator's flow, top to bottom: backends, gateway, routes, and their lifetimes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from headrace import __version__
+from headrace.api import chat, completions, errors, health, models
+from headrace.api.request_id import RequestId
+from headrace.backends.engine import EngineBackend, EngineSettings
+from headrace.config import Config
+from headrace.gateway.auth import Keys
+from headrace.gateway.gateway import Gateway
+from headrace.models.catalog import Model
+from headrace.types import Backend
+from headrace.wire.chat import ChatBody, ChatCompletionChunk
+from headrace.wire.completions import CompletionBody
+
+DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
+
+
+def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
+    """Builds everything, opens nothing: backends start with the app's lifespan and close with it."""
+    app = FastAPI(
+        title="Headrace", version=__version__, description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
+    )
+    app.state.config = config
+    app.state.keys = Keys(config.server.api_keys)
+    app.state.gateway = Gateway(backends)
+    for router in (chat.router, completions.router, models.router, health.router):
+        app.include_router(router)
+    errors.install(app)
+    app.add_middleware(RequestId)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+def build_backends(config: Config, models: Sequence[Model]) -> list[Backend]:
+    engine = config.engine
+    settings = EngineSettings(
+        max_model_len=engine.max_model_len,
+        kv_cache_bytes=int(engine.kv_cache_bytes),
+        max_num_seqs=engine.max_num_seqs,
+        max_queue=engine.max_queue,
+        max_batch_tokens=engine.max_batch_tokens,
+        num_threads=engine.num_threads,
+        exact=engine.precision == "f32",
+        use_generation_config=engine.generation_config == "model",
+    )
+    return [EngineBackend(model, settings) for model in models]
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with AsyncExitStack() as exits:
+        for backend in app.state.gateway.backends:
+            exits.push_async_callback(backend.aclose)
+            await backend.start()
+        yield
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with the bodies and chunks that handlers read and write by themselves."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        components = schema["components"]["schemas"]
+        for kind in (ChatBody, CompletionBody, ChatCompletionChunk):
+            described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+            components.update(described.pop("$defs", {}))
+            components[kind.__name__] = described
+        components.pop("HTTPValidationError", None)
+        components.pop("ValidationError", None)
+        app.openapi_schema = schema
+    return app.openapi_schema

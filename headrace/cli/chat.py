@@ -1,0 +1,139 @@
+"""`headrace chat`: a conversation in the terminal, streamed from a running server or from one it starts itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from headrace.config import Config
+from headrace.errors import HeadraceError
+
+HELP = "Type a message. /clear forgets the conversation, /exit (or Ctrl-D) leaves."
+CONNECT_S = 3
+
+
+class ChatError(HeadraceError):
+    """The server cannot be reached, or refused."""
+
+
+def chat(config: Config, *, model: str | None, system: str | None, config_file: Path | None) -> int:
+    """Until the input ends."""
+    with _server(config, model, config_file) as url:
+        key = config.server.api_keys[0] if config.server.api_keys else ""
+        served = [entry["id"] for entry in _get(url + "/v1/models", key)["data"]]
+        if not served:
+            raise ChatError(f"the server at {url} has no model")
+        name = model if model in served else served[0]
+        print(f"{name} at {url}. {HELP}", file=sys.stderr)
+        _converse(url, key, name, [{"role": "system", "content": system}] if system else [])
+    return 0
+
+
+def _converse(url: str, key: str, model: str, opening: list[dict[str, str]]) -> None:
+    messages = list(opening)
+    while (text := _read()) is not None and text != "/exit":
+        if text == "/clear":
+            messages = list(opening)
+        elif text:
+            messages.append({"role": "user", "content": text})
+            try:
+                answer = _answer(url, key, model, messages)
+            except ChatError as exc:
+                print(f"error: {exc.message}", file=sys.stderr)
+                messages.pop()
+                continue
+            messages.append({"role": "assistant", "content": answer})
+
+
+def _read() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def _answer(url: str, key: str, model: str, messages: list[dict[str, str]]) -> str:
+    """Stream one answer to the terminal; Ctrl-C cuts it short."""
+    parts: list[str] = []
+    with contextlib.suppress(KeyboardInterrupt), _post(url, key, {"model": model, "messages": messages, "stream": True}) as response:
+        for line in response:
+            data = line.decode().strip().removeprefix("data: ")
+            if data == "[DONE]":
+                break
+            if data:
+                parts.append(_delta(json.loads(data)))
+                print(parts[-1], end="", flush=True)
+    print()
+    return "".join(parts)
+
+
+def _delta(chunk: dict[str, Any]) -> str:
+    if "error" in chunk:
+        raise ChatError(chunk["error"]["message"])
+    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+
+
+def _post(url: str, key: str, body: dict[str, Any]) -> Any:
+    return _open(urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), _headers(key)))
+
+
+def _get(url: str, key: str) -> Any:
+    with _open(urllib.request.Request(url, headers=_headers(key))) as response:
+        return json.load(response)
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+
+
+def _open(request: urllib.request.Request) -> Any:
+    try:
+        return urllib.request.urlopen(request)
+    except urllib.error.HTTPError as exc:
+        try:
+            message = json.load(exc)["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = str(exc)
+        raise ChatError(message) from exc
+    except urllib.error.URLError as exc:
+        raise ChatError(f"the server at {request.full_url} cannot be reached: {exc.reason}") from exc
+
+
+@contextlib.contextmanager
+def _server(config: Config, model: str | None, config_file: Path | None) -> Iterator[str]:
+    """The URL of a server that answers: the configured one, else one of our own that ends with the chat."""
+    url = f"http://{config.server.host}:{config.server.port}"
+    if _is_headrace(url):
+        yield url
+        return
+    command = [sys.executable, "-m", "headrace", "serve", "--port", "0", "--host", "127.0.0.1", "--log-level", "WARNING"]
+    command += ["--config", str(config_file)] if config_file else []
+    command += [model] if model else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield _announced_url(process)
+        finally:
+            process.terminate()
+
+
+def _is_headrace(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url + "/ready", timeout=CONNECT_S) as response:
+            return "status" in json.load(response)
+    except (OSError, ValueError):
+        return False
+
+
+def _announced_url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().startswith("url "):
+            return line.split()[1].removesuffix("/v1")
+    raise ChatError("the server did not start; what it said is above")

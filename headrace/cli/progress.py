@@ -1,0 +1,44 @@
+"""A progress bar on a terminal, a line every tenth elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+WIDTH = 30
+
+
+class ProgressBar:
+    """Called with a label and how far it is; total 0 means nobody knows."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream, self._is_terminal = stream, stream.isatty()
+        self._label, self._tenth = "", -1
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        if label != self._label:
+            self._finish_line()
+            self._label, self._tenth = label, -1
+        if self._is_terminal:
+            self._stream.write("\r" + _bar(label, done, total) + "\x1b[K")
+            self._stream.flush()
+        elif (tenth := 10 * done // total if total else 0) != self._tenth:
+            self._tenth = tenth
+            self._stream.write(_bar(label, done, total) + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        self._finish_line()
+        self._label = ""
+
+    def _finish_line(self) -> None:
+        if self._label and self._is_terminal:
+            self._stream.write("\n")
+
+
+def _bar(label: str, done: int, total: int) -> str:
+    if not total:
+        return f"{label} …"
+    filled = WIDTH * done // total
+    amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total > 10_000 else f"{done} of {total}"
+    return f"{label} [{'#' * filled}{'.' * (WIDTH - filled)}] {100 * done // total:3d} %  {amount}"

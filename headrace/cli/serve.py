@@ -1,0 +1,127 @@
+"""`headrace serve`: models ready, port taken, app running, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from headrace import __version__, logs
+from headrace.app import build_backends, create_app
+from headrace.cli.models import fetch
+from headrace.config import Config
+from headrace.errors import ConfigError
+from headrace.models.catalog import Model
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 75  # longer than clients' pools keep a connection, so that they close first
+CLOSE_S = 5  # for connections to close once the last answer is written
+
+
+def serve(config: Config) -> int:
+    """Until SIGINT or SIGTERM; the exit code. Raises ConfigError, ModelError."""
+    logs.configure(config.server.log_level)
+    sys.setswitchinterval(0.001)  # the engine's thread hands the interpreter to the event loop this soon
+    listener = _listen(config.server.host, config.server.port)
+    with contextlib.closing(listener):
+        references = [reference for reference in (config.models.default, *config.models.also) if reference]
+        models = [fetch(reference, config) for reference in references]
+        app = create_app(config, build_backends(config, models))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(app, config, models, listener))
+    return 0
+
+
+async def _run(app: FastAPI, config: Config, models: list[Model], listener: socket.socket) -> None:
+    started = time.perf_counter()
+    async with app.router.lifespan_context(app):
+        log.info("models loaded in %.1f s", time.perf_counter() - started)
+        server = _Server(app, config, lambda: _announce(app, config, models, listener))
+        await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but a signal first drains: new work gets 503, what runs may finish."""
+
+    def __init__(self, app: FastAPI, config: Config, announce: Any) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, lifespan="off", log_config=None, access_log=False, server_header=False, ws="none",
+                timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSE_S,
+            )
+        )  # fmt: skip
+        self._gateway, self._drain_s, self._announce = app.state.gateway, config.server.drain_seconds, announce
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        yield
+
+    def _on_signal(self, number: int) -> None:
+        if self._draining is None:
+            log.info("%s: finishing what runs, for at most %g s", signal.Signals(number).name, self._drain_s)
+            self._draining = asyncio.ensure_future(self._drain(self._drain_s))
+        else:  # asked twice: now
+            self._draining.cancel()
+            self._draining = asyncio.ensure_future(self._drain(0))
+
+    async def _drain(self, timeout_s: float) -> None:
+        await self._gateway.drain(timeout_s)
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The port is taken before models load: a mistake shows at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {host} port {port}: {exc.strerror or exc}") from exc
+    return listener
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    return uvloop.new_event_loop
+
+
+def _announce(app: FastAPI, config: Config, models: list[Model], listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}"
+    print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
+    for model, backend in zip(models, app.state.gateway.backends, strict=True):
+        pool, runner = backend.engine.pool, backend.engine.runner
+        megabytes = runner.num_blocks * runner.block_bytes / 2**20
+        print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {backend.max_model_len})")
+        print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens")
+    print(f"  device  CPU ({platform.machine()}, {os.cpu_count()} cores)")
+    if models:
+        key = " -H 'Authorization: Bearer KEY'" if config.server.api_keys else ""
+        body = f'{{"model":"{models[0].name}","messages":[{{"role":"user","content":"What color is the sky?"}}]}}'
+        print(f"  try     curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
+    print(flush=True)

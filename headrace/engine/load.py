@@ -1,0 +1,44 @@
+"""From a model folder to a running engine: how much memory the KV cache gets, and the runner over it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import psutil
+
+from headrace.engine.engine import Engine
+from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+
+log = logging.getLogger(__name__)
+
+FREE_MEMORY_SHARE = 0.25  # of what is free, for the KV cache, unless the configuration says how much
+
+
+def load_engine(
+    folder: Path,
+    *,
+    max_model_len: int,
+    kv_cache_bytes: int = 0,
+    max_num_seqs: int = 32,
+    max_batch_tokens: int = 512,
+    num_threads: int = 0,
+    exact: bool = False,
+) -> Engine:
+    """Compile the graph in `folder` (seconds) and reserve its cache. Raises ModelError.
+
+    Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs` sequences of
+    `max_model_len` tokens can fill.
+    """
+    budget = kv_cache_bytes or int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
+    runner = OpenVINORunner(
+        folder,
+        RunnerOptions(
+            kv_cache_bytes=budget, max_tokens=max_num_seqs * max_model_len, exact=exact, num_threads=num_threads
+        ),
+    )
+    log.info(
+        "KV cache: %d blocks of %d tokens, %.0f MiB",
+        runner.num_blocks, runner.block_size, runner.num_blocks * runner.block_bytes / 2**20,
+    )  # fmt: skip
+    return Engine(runner, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens)

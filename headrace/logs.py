@@ -1,0 +1,37 @@
+"""Logging: one line an event on standard error, with the id of the request it belongs to. Content is never logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+FORMAT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
+
+_request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+@contextmanager
+def request(id: str) -> Iterator[None]:
+    """Every line logged inside belongs to this request."""
+    token = _request_id.set(id)
+    try:
+        yield
+    finally:
+        _request_id.reset(token)
+
+
+def configure(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.addFilter(_add_request_id)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for noisy in ("uvicorn.access", "httpx", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    # uvicorn's own lines and the engine thread's carry none
+    record.request_id = _request_id.get()
+    return True

@@ -1,0 +1,35 @@
+"""Stop strings over a stream: text is held back as long as it might be the beginning of one, and none ever leaks."""
+
+from __future__ import annotations
+
+
+class StopMatcher:
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """What may be shown now. After a match `stopped` is true and everything from the match on is dropped."""
+        if not self._stops:
+            return text
+        if self.stopped:
+            return ""
+        held = self._held + text
+        found = [at for at in (held.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return held[: min(found)]
+        keep = max(_overlap(held, stop) for stop in self._stops)
+        shown, self._held = held[: len(held) - keep], held[len(held) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """The stream has ended: what was held was no stop string after all."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest end of `text` that is a proper beginning of `stop`."""
+    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,0 +1,62 @@
+"""From bytes to a validated body, and from a validator's complaint to one error that names the member at fault."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from headrace.errors import BadRequest
+
+Body = TypeVar("Body", bound=BaseModel)
+
+CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json", "json_type": "invalid_json"}
+
+
+class RequestBody(BaseModel):
+    """Strict: a number in quotes is an error. Unknown members are kept, to be named as ignored (parameters.py)."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def parse(kind: type[Body], raw: bytes) -> Body:
+    """Raises BadRequest whose `param` is a dotted path into the body, or `body` when it is no JSON object at all."""
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as exc:
+        raise _bad_request(exc.errors(include_url=False, include_context=False), raw) from exc
+
+
+def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
+    body = _loads(raw)
+    # of a union's alternatives the one that got furthest into the value is the one that was meant
+    deepest = max(complaints, key=lambda complaint: len(_path(complaint, body)))
+    path = _path(deepest, body)
+    param = ".".join(path) or "body"
+    same = [complaint["msg"] for complaint in complaints if _path(complaint, body) == path]
+    error = BadRequest(f"{param}: {'; or '.join(dict.fromkeys(same))}", param=param)
+    error.code = CODES.get(deepest["type"], BadRequest.code)
+    return error
+
+
+def _path(complaint: ErrorDetails, body: Any) -> list[str]:
+    """The complaint's location without the validator's own tags (names of union members): only steps that exist."""
+    path: list[str] = []
+    for step in complaint["loc"]:
+        if isinstance(body, dict) and step in body:
+            body = body[step]
+        elif isinstance(body, list) and isinstance(step, int) and step < len(body):
+            body = body[step]
+        elif complaint["type"] != "missing" or step != complaint["loc"][-1]:
+            continue
+        path.append(str(step))
+    return path
+
+
+def _loads(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
