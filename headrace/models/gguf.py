@@ -5,6 +5,7 @@ Format: the GGUF specification, version 3. Tensors are read lazily from a memory
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -40,7 +41,7 @@ class Hyperparameters:
 
 
 class GGUFFile:
-    """One GGUF file. Raises ModelError when it is not one, or is of an architecture the engine does not read."""
+    """Raises ModelError when the file is not GGUF, or of an architecture that the engine does not read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,6 +53,8 @@ class GGUFFile:
             self._reader = GGUFReader(path)
         except (OSError, ValueError, IndexError, KeyError) as exc:
             raise ModelError(f"{path} cannot be read as GGUF: {exc}") from exc
+        if self.optional("split.count") not in (None, 0, 1):
+            raise ModelError(f"{path} is one of several parts; join them with llama.cpp's gguf-split --merge")
         self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in self._reader.tensors}
         self.hyperparameters = self._hyperparameters()
 
@@ -77,12 +80,20 @@ class GGUFFile:
     def tensor_type(self, name: str) -> GGMLQuantizationType:
         return self._tensors[name].tensor_type
 
+    def quantization(self) -> str:
+        """The format that holds most of the matrices' numbers, such as Q4_1."""
+        sizes: Counter[str] = Counter()
+        for tensor in self._tensors.values():
+            if len(tensor.shape) > 1:
+                sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+        return sizes.most_common(1)[0][0]
+
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The quantized bytes of a tensor, uint8[rows, bytes a row]."""
         return np.asarray(self._tensors[name].data)
 
     def weight(self, name: str) -> NDArray[np.float32]:
-        """The exactly dequantized tensor, float32[out, in] (a norm or bias: float32[size]), in the file's row order."""
+        """The exactly dequantized tensor, float32[out, in] or [size], rows in the file's order."""
         if name not in self._tensors:
             raise ModelError(f"{self.path} has no tensor {name!r}")
         tensor = self._tensors[name]
@@ -93,10 +104,16 @@ class GGUFFile:
         architecture: str = self.field("general.architecture")
         if architecture not in ARCHITECTURES:
             raise ModelError(
-                f"{self.path} is of architecture {architecture!r}; the engine reads {', '.join(ARCHITECTURES)}"
+                f"{self.path} is of architecture {architecture!r}; "
+                f"the engine reads {', '.join(ARCHITECTURES)}"
             )
-        unsupported = [key for key in (f"{architecture}.expert_count", f"{architecture}.rope.scaling.type")
-                       if self.optional(key) not in (None, 0, "none")]
+        if "token_embd.weight" not in self:
+            raise ModelError(f"{self.path} has no tensor 'token_embd.weight'")
+        unsupported = [
+            key
+            for key in (f"{architecture}.expert_count", f"{architecture}.rope.scaling.type")
+            if self.optional(key) not in (None, 0, "none")
+        ]
         if unsupported:
             raise ModelError(f"{self.path} uses {', '.join(unsupported)}, which the engine does not read yet")
 
@@ -107,7 +124,9 @@ class GGUFFile:
         head_dim = number("attention.key_length", hidden // heads)
         rope_dim = number("rope.dimension_count", head_dim)
         if rope_dim != head_dim:
-            raise ModelError(f"{self.path} rotates {rope_dim} of {head_dim} dimensions, which the engine does not read yet")
+            raise ModelError(
+                f"{self.path} rotates {rope_dim} of {head_dim} dimensions, which the engine does not read yet"
+            )
         return Hyperparameters(
             architecture=architecture,
             num_layers=number("block_count"),

@@ -1,9 +1,9 @@
-"""A GGUF decoder (llama, qwen2, qwen3) as a stateful OpenVINO graph, in the shape that published IR folders have.
+"""A GGUF decoder (llama, qwen2, qwen3) as a stateful OpenVINO graph, shaped like the published IR folders.
 
 Inputs: `input_ids`, `attention_mask`, `position_ids` int64[batch, tokens], `beam_idx` int32[batch].
-Output: `logits` f32[batch, tokens, vocabulary]. The KV cache is state (ReadValue / Assign), which the runtime's
-paged-attention transformation turns into block tables. The patterns below are the ones that it and the CPU
-plugin's fusions (RMS norm, rotary embedding, SwiGLU) recognise; the arithmetic is that of the Llama and Qwen papers.
+Output: `logits` f32[batch, tokens, vocabulary]. The KV cache is state (ReadValue / Assign), which the
+runtime's paged-attention transformation turns into block tables. The patterns below are those that it and the
+CPU plugin's fusions (RMS norm, rotation, SwiGLU) recognise; the arithmetic is the Llama and Qwen papers'.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ class _Inputs:
 def build(gguf: GGUFFile) -> ov.Model:
     """The whole graph. Raises ModelError when a tensor is missing."""
     shape = gguf.hyperparameters
-    inputs = _Inputs(_parameter("input_ids", ov.Type.i64, 2), _parameter("attention_mask", ov.Type.i64, 2),
-                     _parameter("position_ids", ov.Type.i64, 2), _parameter("beam_idx", ov.Type.i32, 1))
+    inputs = _Inputs(
+        _parameter("input_ids", ov.Type.i64, 2),
+        _parameter("attention_mask", ov.Type.i64, 2),
+        _parameter("position_ids", ov.Type.i64, 2),
+        _parameter("beam_idx", ov.Type.i32, 1),
+    )
     table = weights.constant(gguf, "token_embd.weight")
     ids = ops.convert(inputs.input_ids, "i32")
     hidden = ops.gather(table, ids, ops.constant(np.int32(0))).output(0)
@@ -69,13 +73,18 @@ class _Layers:
         attended = self._attention(index, block, _rms_norm(hidden, self.gguf, block + "attn_norm.weight"))
         middle = ops.add(hidden, attended)
         middle.set_friendly_name(f"model.layers.self_attn.add0.layer{index}")
-        out = ops.add(middle, self._feed_forward(block, _rms_norm(middle.output(0), self.gguf, block + "ffn_norm.weight")))
+        out = ops.add(
+            middle,
+            self._feed_forward(block, _rms_norm(middle.output(0), self.gguf, block + "ffn_norm.weight")),
+        )
         out.set_friendly_name(f"model.layers.self_attn.add1.layer{index}")
         return out.output(0)
 
     def _feed_forward(self, block: str, x: ov.Output) -> ov.Node:
         gate = ops.swish(self._linear(block + "ffn_gate", x))
-        return self._linear(block + "ffn_down", ops.multiply(gate, self._linear(block + "ffn_up", x)).output(0))
+        return self._linear(
+            block + "ffn_down", ops.multiply(gate, self._linear(block + "ffn_up", x)).output(0)
+        )
 
     def _attention(self, index: int, block: str, x: ov.Output) -> ov.Node:
         shape = self.shape
@@ -85,8 +94,11 @@ class _Layers:
         keys = self._repeat(self._remember(f"past_key_values.{index}.keypresent.{index}.key", key))
         values = self._repeat(self._remember(f"past_key_values.{index}.valuepresent.{index}.key", value))
         attended = ops.scaled_dot_product_attention(query, keys, values, self.mask, causal=False)
-        joined = ops.reshape(ops.transpose(attended, _ints(0, 2, 1, 3)),
-                             _ints(0, 0, shape.num_heads * shape.head_dim), special_zero=True)
+        joined = ops.reshape(
+            ops.transpose(attended, _ints(0, 2, 1, 3)),
+            _ints(0, 0, shape.num_heads * shape.head_dim),
+            special_zero=True,
+        )
         return self._linear(block + "attn_output", joined.output(0))
 
     def _linear(self, name: str, x: ov.Output, heads: int = 0) -> ov.Node:
@@ -97,7 +109,7 @@ class _Layers:
         return ops.add(product, ops.constant(bias.reshape(1, 1, -1)))
 
     def _heads(self, name: str, x: ov.Output, count: int) -> ov.Node:
-        """Project, split into heads, normalise each head where the architecture does (qwen3): [batch, heads, tokens, dim]."""
+        """Project, split into heads, normalise them where there is a norm: [batch, heads, tokens, dim]."""
         rotated = name.endswith(("attn_q", "attn_k"))
         flat = self._linear(name, x, count if rotated and self.interleaved else 0)
         split = ops.reshape(flat, _ints(0, 0, count, self.shape.head_dim), special_zero=True)
@@ -106,10 +118,14 @@ class _Layers:
         return ops.transpose(split, _ints(0, 2, 1, 3))
 
     def _remember(self, variable_id: str, new: ov.Node) -> ov.Node:
-        """The cached rows of this layer followed by the new ones, stored back: [batch, kv_heads, past + tokens, dim]."""
+        """The cached rows, then the new ones, stored back: [batch, kv_heads, past + tokens, dim]."""
         heads, dim = self.shape.num_kv_heads, self.shape.head_dim
         info = VariableInfo()
-        info.data_shape, info.data_type, info.variable_id = ov.PartialShape([-1, heads, -1, dim]), ov.Type.f32, variable_id
+        info.data_shape, info.data_type, info.variable_id = (
+            ov.PartialShape([-1, heads, -1, dim]),
+            ov.Type.f32,
+            variable_id,
+        )
         variable = Variable(info)
         empty_shape = ops.concat([self.batch, _ints(heads), _ints(0), _ints(dim)], 0)
         empty = ops.broadcast(ops.constant(np.float32(0)), empty_shape)
@@ -124,8 +140,12 @@ class _Layers:
         times = shape.num_heads // shape.num_kv_heads
         if times == 1:
             return kv
-        target = ops.concat([self.batch, _ints(shape.num_kv_heads), _ints(times), _ints(0), _ints(shape.head_dim)], 0)
-        wide = ops.broadcast(ops.unsqueeze(kv, ops.constant(np.int64(2))), target, broadcast_spec="BIDIRECTIONAL")
+        target = ops.concat(
+            [self.batch, _ints(shape.num_kv_heads), _ints(times), _ints(0), _ints(shape.head_dim)], 0
+        )
+        wide = ops.broadcast(
+            ops.unsqueeze(kv, ops.constant(np.int64(2))), target, broadcast_spec="BIDIRECTIONAL"
+        )
         return ops.reshape(wide, _ints(0, shape.num_heads, -1, shape.head_dim), special_zero=True)
 
     def _rotation(self) -> tuple[ov.Node, ov.Node]:
@@ -135,7 +155,9 @@ class _Layers:
         if "rope_freqs.weight" in self.gguf:  # Llama 3.1's long-context factors
             frequencies = frequencies / self.gguf.weight("rope_freqs.weight")
         column = ops.constant(frequencies.astype(np.float32).reshape(1, -1, 1))
-        wide = ops.broadcast(column, ops.concat([self.batch, _ints(1), _ints(1)], 0), broadcast_spec="BIDIRECTIONAL")
+        wide = ops.broadcast(
+            column, ops.concat([self.batch, _ints(1), _ints(1)], 0), broadcast_spec="BIDIRECTIONAL"
+        )
         positions = ops.convert(ops.unsqueeze(self.inputs.position_ids, ops.constant(np.int64(1))), "f32")
         angles = ops.transpose(ops.matmul(wide, positions, False, False), _ints(0, 2, 1))
         both = ops.concat([angles, angles], -1)
@@ -146,11 +168,13 @@ class _Layers:
         half, last = self.shape.head_dim // 2, _ints(3)
         upper = ops.slice(x, _ints(half), _ints(np.iinfo(np.int64).max), _ints(1), last)
         lower = ops.slice(x, _ints(0), _ints(half), _ints(1), last)
-        turned = ops.concat([ops.multiply(upper, ops.constant(np.full((1, 1, 1, 1), -1, np.float32))), lower], -1)
+        turned = ops.concat(
+            [ops.multiply(upper, ops.constant(np.full((1, 1, 1, 1), -1, np.float32))), lower], -1
+        )
         return ops.add(ops.multiply(x, self.cos), ops.multiply(turned, self.sin))
 
     def _mask(self) -> ov.Node:
-        """f32[batch, 1, tokens, past + tokens]: 0 where a token may look, MASKED ahead of it and on padding."""
+        """f32[batch, 1, tokens, past + tokens]: 0 where a token may look, else MASKED."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         tokens = ops.gather(ops.shape_of(self.inputs.input_ids), one, zero)
         total = ops.gather(ops.shape_of(self.inputs.attention_mask), one, zero)
@@ -158,7 +182,9 @@ class _Layers:
         columns = ops.unsqueeze(ops.range(zero, total, one, "i64"), zero)
         causal = ops.unsqueeze(ops.less_equal(columns, rows), _ints(0, 1))
         attended = ops.unsqueeze(ops.not_equal(self.inputs.attention_mask, zero), _ints(1, 2))
-        return ops.select(ops.logical_and(causal, attended), ops.constant(np.float32(0)), ops.constant(np.float32(MASKED)))
+        return ops.select(
+            ops.logical_and(causal, attended), ops.constant(np.float32(0)), ops.constant(np.float32(MASKED))
+        )
 
 
 def _rms_norm(x: ov.Output, gguf: GGUFFile, name: str) -> ov.Output:

@@ -1,7 +1,7 @@
-"""A GGUF tensor as a graph constant that keeps its values. Where a format fits int8 with a scale per 32, it is exact.
+"""A GGUF tensor as a graph constant that keeps its values: exactly where it fits int8 with a scale per 32.
 
-The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed in memory
-and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
+The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed in
+memory and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ Int8 = tuple[NDArray[np.int8], NDArray[np.float16]]
 
 
 def constant(gguf: GGUFFile, name: str, heads: int = 0) -> ov.Output:
-    """A matrix as a graph output f32[out, in]. `heads` > 0: undo ggml's interleaving of its rows (llama's q and k)."""
+    """A matrix as a graph output f32[out, in]. `heads` > 0: undo ggml's interleaving of llama's q and k."""
     kind = gguf.tensor_type(name)
+    if kind == Type.Q8_0:
+        values, scale = (deinterleave(part, heads) for part in int8_from_q8_0(gguf.raw(name)))
+        return compressed(values, scale)
+    weight: NDArray[np.float32] = deinterleave(gguf.weight(name), heads)
     if kind == Type.F32:
-        return ops.constant(deinterleave(gguf.weight(name), heads)).output(0)
-    if kind == Type.F16:
-        return _widen(ops.constant(deinterleave(gguf.weight(name), heads).astype(np.float16)))
+        return ops.constant(weight).output(0)
     if kind == Type.BF16:
-        values = ov.Tensor(ov.Type.bf16, list(gguf.weight(name).shape))
-        values.data.view(np.uint16)[...] = deinterleave(gguf.weight(name), heads).view(np.uint32) >> 16
-        return _widen(ops.constant(values))
-    if gguf.raw(name).size == 0 or gguf.weight(name).shape[1] % GROUP:
-        return _widen(ops.constant(deinterleave(gguf.weight(name), heads).astype(np.float16)))
-    values_and_scale = int8_from_q8_0(gguf.raw(name)) if kind == Type.Q8_0 else int8(gguf.weight(name))
-    values_, scale = (deinterleave(part, heads) for part in values_and_scale)
-    return compressed(values_, scale)
+        return _widen(ops.constant(_bfloat16(weight)))
+    if kind == Type.F16 or weight.shape[1] % GROUP:
+        return _widen(ops.constant(weight.astype(np.float16)))
+    return compressed(*int8(weight))
 
 
 def compressed(values: NDArray[np.int8], scale: NDArray[np.float16]) -> ov.Output:
@@ -46,7 +44,7 @@ def compressed(values: NDArray[np.int8], scale: NDArray[np.float16]) -> ov.Outpu
 
 
 def int8(weight: NDArray[np.float32]) -> Int8:
-    """Round to the nearest of 255 levels per group of 32: an error of at most 1/254 of the group's largest value."""
+    """Round to the nearest of 255 levels per group of 32: off by at most 1/254 of the group's largest."""
     rows, columns = weight.shape
     groups = weight.reshape(rows, columns // GROUP, GROUP)
     scale = np.maximum(np.abs(groups).max(2, keepdims=True) / 127, 1e-7).astype(np.float16)
@@ -60,8 +58,15 @@ def int8_from_q8_0(raw: NDArray[np.uint8]) -> Int8:
     return blocks[:, :, 2:].view(np.int8).copy(), blocks[:, :, :2].copy().view(np.float16)
 
 
+def _bfloat16(weight: NDArray[np.float32]) -> ov.Tensor:
+    """Of numbers that were bfloat16 in the file: the upper half of each float32 is the number itself."""
+    tensor = ov.Tensor(ov.Type.bf16, ov.Shape(list(weight.shape)))
+    tensor.data.view(np.uint16)[...] = weight.view(np.uint32) >> 16
+    return tensor
+
+
 def deinterleave(rows: NDArray[np.generic], heads: int) -> NDArray:  # type: ignore[type-arg]  # any dtype in, the same out
-    """ggml stores llama's q and k rows as pairs (x0, x_half) per head; the rotation here wants the halves apart."""
+    """ggml stores a head's q and k rows in llama as pairs (x0, x_half); our rotation wants the halves apart."""
     if not heads:
         return rows
     count, *rest = rows.shape

@@ -1,0 +1,113 @@
+"""Where models are kept: `models/<key>/` ready to load, `downloads/<key>/` as fetched, `staging/` half-made.
+
+What is in `models/` and `downloads/` is complete: it is made in `staging/` under the model's lock and moved
+at the end. A process that is killed leaves its lock open and its staging folder to be emptied by the next.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from headrace.errors import ModelError
+from headrace.models.model import Model, Progress, Stamp, no_progress, read_manifest
+
+
+class Cache:
+    """Creates its folders on first use. Safe among processes on one machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._models, self._downloads = self.root / "models", self.root / "downloads"
+        self._staging, self._locks = self.root / "staging", self.root / "locks"
+
+    def models(self) -> list[Model]:
+        """All that are ready to load, by name."""
+        folders = self._models.iterdir() if self._models.is_dir() else ()
+        found = (read_manifest(folder) for folder in folders)
+        return sorted((model for model in found if model), key=lambda model: model.name)
+
+    def find(self, name: str) -> Model | None:
+        return next((model for model in self.models() if model.name == name), None)
+
+    def remove(self, name: str) -> None:
+        """Delete it and its download, never a file that was only referred to. Raises ModelError for none."""
+        keys = {model.folder.name for model in self.models() if model.name == name}
+        if self.downloads(name).is_dir():  # fetched, but never converted
+            keys.add(name)
+        if not keys:
+            known = ", ".join(model.name for model in self.models()) or "nothing"
+            raise ModelError(f"no model {name!r} in {self.root}; it holds {known}")
+        for key in keys:
+            with self.lock(key), self.stage(key) as staging:
+                _move_away(self._models / key, staging)
+                _move_away(self._downloads / key, staging)
+
+    def load(self, key: str, stamp: Stamp | None = None) -> Model | None:
+        """The model under `key` if it is ready and its source is still the one that `stamp` describes."""
+        return read_manifest(self._models / key, stamp)
+
+    def folder(self, key: str) -> Path:
+        """Where the model under `key` is when it is ready."""
+        return self._models / key
+
+    def downloads(self, key: str) -> Path:
+        return self._downloads / key
+
+    def publish(self, built: Path, key: str) -> None:
+        """Move a finished folder from staging into place; what was there before goes."""
+        self._models.mkdir(exist_ok=True)
+        _move_away(self._models / key, built.parent)
+        os.replace(built, self._models / key)
+
+    def keep(self, fetched: Path, key: str) -> Path:
+        """Move a complete and verified file from staging into the downloads."""
+        target = self._downloads / key / fetched.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(fetched, target)
+        return target
+
+    @contextmanager
+    def lock(self, key: str, progress: Progress = no_progress) -> Iterator[None]:
+        """One process at a time makes a model. The operating system opens the lock of one that dies."""
+        self._make(self._locks)
+        lock = FileLock(self._locks / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress("waiting for another process", 0, 0)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def stage(self, key: str) -> Iterator[Path]:
+        """An empty folder to work in, for the holder of the lock. It is gone afterwards."""
+        room = self._staging / key
+        shutil.rmtree(room, ignore_errors=True)  # what a killed process left
+        self._make(room)
+        # A child of a killed process may still write to the folder it was given: ours has another name.
+        staging = Path(tempfile.mkdtemp(dir=room))
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ModelError(f"the model cache {self.root} cannot be written: {exc}") from exc
+
+
+def _move_away(path: Path, staging: Path) -> None:
+    if path.exists():
+        os.replace(path, Path(tempfile.mkdtemp(dir=staging)) / path.name)

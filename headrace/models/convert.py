@@ -1,0 +1,122 @@
+"""From a GGUF file to the folder that the engine loads: graph, tokenizer, template, configuration.
+
+The engine's libraries are imported by what is called here, and this module only by a conversion.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import openvino as ov
+
+from headrace.models import graph, pretokenizers, tokenizer
+from headrace.models.gguf import GGUFFile
+from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, Model, Progress, size_of
+from headrace.models.references import Reference
+
+STEPS = 3
+# Control tokens that end an answer in these architectures' chat formats, whether the file says so or not.
+END_OF_TURN = frozenset(
+    {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"}
+)
+
+
+def convert(path: Path, folder: Path, reference: Reference, progress: Progress) -> Model:
+    """Fill the empty `folder`; the model as it is there. Raises ModelError when the file cannot be read."""
+    progress("converting", 0, STEPS)
+    gguf = GGUFFile(path)
+    tokenizer.build(gguf).save(str(folder / TOKENIZER), pretty=False)
+    progress("converting", 1, STEPS)
+    built = graph.build(gguf)
+    progress("converting", 2, STEPS)
+    ov.save_model(built, folder / GRAPH, compress_to_fp16=False)
+    _write_template(gguf, folder)
+    model = _describe(gguf, folder, reference)
+    _write_configs(gguf, model)
+    progress("converting", STEPS, STEPS)
+    return model
+
+
+def _describe(gguf: GGUFFile, folder: Path, reference: Reference) -> Model:
+    shape = gguf.hyperparameters
+    return Model(
+        name=reference.name,
+        folder=folder,
+        reference=reference.text,
+        architecture=shape.architecture,
+        quantization=gguf.quantization(),
+        context_length=shape.context_length,
+        vocabulary=shape.vocabulary,
+        bos_token_id=_token(gguf, "bos"),
+        eos_token_ids=_ends(gguf),
+        add_bos=bool(gguf.field("tokenizer.ggml.add_bos_token", _adds_bos_by_itself(gguf))),
+        chat_template=str(gguf.optional("tokenizer.chat_template") or "") or None,
+        sampling=reference.sampling,
+        size_bytes=size_of(folder),
+        created=int(time.time()),
+        gguf=gguf.path,
+    )
+
+
+def _token(gguf: GGUFFile, role: str) -> int | None:
+    found = gguf.optional(f"tokenizer.ggml.{role}_token_id")
+    return None if found is None else int(found)
+
+
+def _ends(gguf: GGUFFile) -> tuple[int, ...]:
+    """The ids that end an answer, the file's own first."""
+    named = [_token(gguf, role) for role in ("eos", "eot", "eom")]
+    tokens: list[str] = gguf.field("tokenizer.ggml.tokens")
+    kinds: list[int] = gguf.field("tokenizer.ggml.token_type", [0] * len(tokens))
+    known = [
+        index
+        for index, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
+        if kind == tokenizer.CONTROL and text in END_OF_TURN
+    ]
+    return tuple(dict.fromkeys(index for index in [*named, *known] if index is not None))
+
+
+def _adds_bos_by_itself(gguf: GGUFFile) -> bool:
+    """What llama.cpp assumes when the file does not say."""
+    if gguf.field("tokenizer.ggml.model") == "llama":
+        return True
+    return pretokenizers.canonical(gguf.field("tokenizer.ggml.pre", "default")) == "llama-bpe"
+
+
+def _write_template(gguf: GGUFFile, folder: Path) -> None:
+    template = gguf.optional("tokenizer.chat_template")
+    if template:
+        (folder / TEMPLATE).write_text(str(template), encoding="utf-8")
+
+
+def _write_configs(gguf: GGUFFile, model: Model) -> None:
+    shape = gguf.hyperparameters
+    ends = list(model.eos_token_ids)
+    _write_json(
+        model.folder / CONFIG,
+        {
+            "model_type": shape.architecture,
+            "hidden_size": shape.hidden,
+            "intermediate_size": shape.feed_forward,
+            "num_hidden_layers": shape.num_layers,
+            "num_attention_heads": shape.num_heads,
+            "num_key_value_heads": shape.num_kv_heads,
+            "head_dim": shape.head_dim,
+            "vocab_size": shape.vocabulary,
+            "max_position_embeddings": shape.context_length,
+            "rms_norm_eps": shape.rms_eps,
+            "rope_theta": shape.rope_base,
+            "bos_token_id": model.bos_token_id,
+            "eos_token_id": ends,
+        },
+    )
+    _write_json(
+        model.folder / GENERATION,
+        {"bos_token_id": model.bos_token_id, "eos_token_id": ends, **model.sampling},
+    )
+
+
+def _write_json(path: Path, members: dict[str, object]) -> None:
+    path.write_text(json.dumps(members, indent=2) + "\n", encoding="utf-8")

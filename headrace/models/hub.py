@@ -1,0 +1,51 @@
+"""A model from the Hugging Face hub, through the optional package `huggingface_hub` (`headrace[hub]`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headrace.errors import ModelError
+from headrace.models.model import GRAPH, Progress
+from headrace.models.references import HubSource
+
+# An IR repository may hold other formats too: only what is loaded here is fetched.
+IR_FILES = ["openvino_model.*", "*.json", "*.jinja"]
+
+
+def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
+    """A GGUF file, or a folder with an IR model, in `staging`. Raises ModelError."""
+    progress("downloading", 0, 0)
+    try:
+        return _download(source, staging)
+    except ImportError as exc:
+        needed = "pip install 'headrace[hub]'"
+        raise ModelError(f"hf:{source.repo} needs the package huggingface_hub: {needed}") from exc
+    except ModelError:
+        raise
+    except Exception as exc:  # the errors of the package and of its HTTP client have no root in common
+        raise ModelError(f"hf:{source.repo} cannot be fetched: {_reason(exc)}") from exc
+
+
+def _download(source: HubSource, staging: Path) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    # Listed first: unlike a download it is not tried again and again where the hub is out of reach.
+    files = HfApi().list_repo_files(source.repo)
+    if source.file is None and GRAPH in files:
+        return Path(snapshot_download(source.repo, local_dir=staging / "ir", allow_patterns=IR_FILES))
+    return Path(hf_hub_download(source.repo, _choose(source, files), local_dir=staging / "hub"))
+
+
+def _choose(source: HubSource, files: list[str]) -> str:
+    ggufs = [file for file in files if file.endswith(".gguf")]
+    if source.file is not None and source.file in files:
+        return source.file
+    if source.file is None and len(ggufs) == 1:
+        return ggufs[0]
+    held = ", ".join(ggufs) or f"neither a GGUF file nor {GRAPH}"
+    problem = f"has no {source.file!r}" if source.file else "needs to be told which file, as hf:ORG/REPO:FILE"
+    raise ModelError(f"hf:{source.repo} {problem}; it holds {held}")
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__

@@ -1,0 +1,84 @@
+"""What is known of a model that is ready to load: `Model`, kept beside the files as `headrace.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+GRAPH, WEIGHTS, TOKENIZER, CONFIG = (
+    "openvino_model.xml",
+    "openvino_model.bin",
+    "tokenizer.json",
+    "config.json",
+)
+TEMPLATE, GENERATION, MANIFEST = "chat_template.jinja", "generation_config.json", "headrace.json"
+FORMAT = 1  # raise it when the converter's output or this manifest changes: older folders are then made again
+
+Progress = Callable[[str, int, int], None]  # (what is being done, done, total; total 0: unknown)
+Stamp = dict[str, int]  # what tells that a source file has been edited: {"size": …, "mtime_ns": …}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model on disk: `folder` holds what the engine loads and the tokenizer."""
+
+    name: str  # its id in the API
+    folder: Path
+    reference: str
+    architecture: str
+    quantization: str | None  # of the source, e.g. "Q4_1"; None: not known
+    context_length: int
+    vocabulary: int
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    add_bos: bool  # a raw prompt begins with bos_token_id
+    chat_template: str | None
+    sampling: dict[str, float | int]  # recommended: temperature, top_p, top_k, min_p, as far as known
+    size_bytes: int
+    created: int  # seconds since the epoch
+    gguf: Path | None  # the file it was made from
+
+
+def no_progress(label: str, done: int, total: int) -> None:
+    """Reports to nobody."""
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def write_manifest(model: Model, folder: Path, stamp: Stamp | None) -> None:
+    """Into `folder`, from where it is moved to `model.folder`. The template stays a file of its own."""
+    members = asdict(model) | {"gguf": str(model.gguf) if model.gguf else None}
+    del members["folder"], members["chat_template"]
+    text = json.dumps({"format": FORMAT, "stamp": stamp, "model": members}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path, stamp: Stamp | None = None) -> Model | None:
+    """The model in `folder`; None when there is none, of another format, or of a source since edited."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return None
+    if stamp is not None and manifest["stamp"] != stamp:
+        return None
+    return _model(folder, manifest["model"])
+
+
+def read_template(folder: Path) -> str | None:
+    path = folder / TEMPLATE
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _model(folder: Path, members: dict[str, object]) -> Model:
+    known: dict[str, object] = {field.name: members.get(field.name) for field in fields(Model)}
+    gguf, eos = members["gguf"], members["eos_token_ids"]
+    assert isinstance(eos, list)
+    known |= {"folder": folder, "chat_template": read_template(folder), "eos_token_ids": tuple(eos)}
+    known["gguf"] = Path(gguf) if isinstance(gguf, str) else None
+    return Model(**known)  # type: ignore[arg-type]  # written by write_manifest, under the same FORMAT

