@@ -27,7 +27,11 @@ DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     """Builds everything, opens nothing: backends start with the app's lifespan and close with it."""
     app = FastAPI(
-        title="Headrace", version=__version__, description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
+        title="Headrace",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        redirect_slashes=False,
     )
     app.state.config = config
     app.state.keys = Keys(config.server.api_keys)
@@ -67,7 +71,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, with the bodies and chunks that handlers read and write by themselves."""
     if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
         components = schema["components"]["schemas"]
         for kind in (ChatBody, CompletionBody, ChatCompletionChunk):
             described = kind.model_json_schema(ref_template="#/components/schemas/{model}")

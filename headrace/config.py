@@ -1,7 +1,7 @@
 """Configuration: one frozen tree, read once: defaults < TOML file < environment < flags.
 
-An unknown key, an unparsable value and two aliases that disagree raise ConfigError, naming key, value and what would
-be valid. The environment is read nowhere else.
+An unknown key, an unparsable value and two aliases that disagree raise ConfigError, naming key, value and
+what would be valid. The environment is read nowhere else.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Names:
     aliases: tuple[str, ...] = ()  # environment variables in common use
     flag: str | None = None  # when it is not the key's own name
     is_secret: bool = False
+    ignores_case: bool = False
 
 
 class Section(BaseModel):
@@ -40,34 +41,53 @@ class Section(BaseModel):
 
 
 class ServerConfig(Section):
-    host: Annotated[str, Names(aliases=("HOST",)), Field(min_length=1, description="Address to listen on.")] = "127.0.0.1"
+    host: Annotated[
+        str, Names(aliases=("HOST",)), Field(min_length=1, description="Address to listen on.")
+    ] = "127.0.0.1"
     port: Annotated[
-        int, Names(aliases=("PORT",)), Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+        int,
+        Names(aliases=("PORT",)),
+        Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one."),
     ] = 8000
     api_keys: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         Names(aliases=("ALLOWED_API_KEYS",), flag="--api-key", is_secret=True),
         Field(description="Keys that callers may use (in the environment: comma-separated or a JSON list)."),
     ] = ()
-    no_auth: Annotated[bool, Field(description="Serve without keys on an address that others can reach.")] = False
-    log_level: Annotated[LogLevel, Names(aliases=("LOG_LEVEL",)), Field(description="Least severity to log.")] = "INFO"
+    no_auth: Annotated[bool, Field(description="Serve without keys on an address that others can reach.")] = (
+        False
+    )
+    log_level: Annotated[
+        LogLevel,
+        Names(aliases=("LOG_LEVEL",), ignores_case=True),
+        Field(description="Least severity to log."),
+    ] = "INFO"
     drain_seconds: Annotated[
         float, Field(ge=0, description="On SIGTERM, how long running requests may take to finish.")
     ] = 30.0
-    strict: Annotated[bool, Field(description="Refuse unknown request members instead of naming them in a header.")] = False
-    max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(16 * 2**20)
+    strict: Annotated[
+        bool, Field(description="Refuse unknown request members instead of naming them in a header.")
+    ] = False
+    max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
+        16 * 2**20
+    )
 
 
 class EngineConfig(Section):
     max_model_len: Annotated[
-        int, Field(ge=0, description="Longest prompt and answer together, in tokens; 0: what the model takes.")
+        int,
+        Field(ge=0, description="Longest prompt and answer together, in tokens; 0: what the model takes."),
     ] = 0
     kv_cache_bytes: Annotated[
         ByteSize, Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of what is free.")
     ] = ByteSize(0)
     max_num_seqs: Annotated[int, Field(ge=1, le=1024, description="Sequences that run at once.")] = 32
-    max_queue: Annotated[int, Field(ge=0, description="Sequences that may wait beyond those; then 503.")] = 256
-    max_batch_tokens: Annotated[int, Field(ge=32, description="Tokens computed in one step, prompts included.")] = 512
+    max_queue: Annotated[int, Field(ge=0, description="Sequences that may wait beyond those; then 503.")] = (
+        256
+    )
+    max_batch_tokens: Annotated[
+        int, Field(ge=32, description="Tokens computed in one step, prompts included.")
+    ] = 512
     num_threads: Annotated[int, Field(ge=0, description="Threads of the forward pass; 0: one a core.")] = 0
     precision: Annotated[
         Literal["fast", "f32"], Field(description="f32 computes in float32 throughout, several times slower.")
@@ -79,10 +99,13 @@ class EngineConfig(Section):
 
 class ModelsConfig(Section):
     default: Annotated[
-        str, Names(aliases=("MODEL_PATH",)), Field(description="Model reference that is served; '' serves none.")
+        str,
+        Names(aliases=("MODEL_PATH",)),
+        Field(description="Model reference that is served; '' serves none."),
     ] = "smollm2-135m-instruct"
     also: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], Field(description="Further model references to serve.")
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(description="Further model references to serve."),
     ] = ()
 
 
@@ -133,10 +156,10 @@ class Option:
 
     def validate(self, value: object, source: str) -> object:
         """The value in its type. Raises ConfigError."""
-        given = value.upper() if isinstance(value, str) and self.info.annotation is LogLevel else value
+        given = value.upper() if isinstance(value, str) and self.names.ignores_case else value
+        kind: Any = Annotated[self.info.annotation, *self.info.metadata]
         try:
-            adapter: TypeAdapter[object] = TypeAdapter(Annotated[self.info.annotation, *self.info.metadata])
-            return adapter.validate_python(given)
+            return TypeAdapter[object](kind).validate_python(given)
         except ValidationError as exc:
             reason = exc.errors(include_url=False)[0]["msg"]
             shown = "(secret)" if self.names.is_secret else repr(value)
@@ -148,7 +171,8 @@ def options() -> list[Option]:
     found = []
     for section, outer in Config.model_fields.items():
         kind = outer.annotation
-        assert isinstance(kind, type) and issubclass(kind, Section)
+        assert isinstance(kind, type)
+        assert issubclass(kind, Section)
         for name, info in kind.model_fields.items():
             names = next((note for note in info.metadata if isinstance(note, Names)), Names())
             found.append(Option(section, name, info, names))
@@ -174,7 +198,7 @@ def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: P
         if option.key in values:
             value, source = values[option.key]
             tree.setdefault(option.section, {})[option.name] = option.validate(value, source)
-    config = Config(**{section: Config.model_fields[section].annotation(**part) for section, part in tree.items()})  # type: ignore[misc, arg-type]  # the annotation is a Section class
+    config = Config.model_validate(tree)
     _check(config)
     return Loaded(config, {key: source for key, (_, source) in values.items()})
 
@@ -215,7 +239,9 @@ def _from_file(path: Path, *, required: bool) -> dict[str, tuple[object, str]]:
             raise ConfigError(f"{path}: {section} = {part!r} is not a section; write [{section}]")
         for name, value in part.items():
             if f"{section}.{name}" not in known:
-                raise ConfigError(f"{path}: unknown key {section}.{name} = {value!r}{_near(f'{section}.{name}', known)}")
+                raise ConfigError(
+                    f"{path}: unknown key {section}.{name} = {value!r}{_near(f'{section}.{name}', known)}"
+                )
             values[f"{section}.{name}"] = (value, str(path))
     return values
 
@@ -229,7 +255,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
     for option in options():
         given = {variable: environment[variable] for variable in option.variables if variable in environment}
         if len(set(given.values())) > 1:
-            pairs = ", ".join(name if option.names.is_secret else f"{name} = {text!r}" for name, text in given.items())
+            pairs = ", ".join(
+                name if option.names.is_secret else f"{name} = {text!r}" for name, text in given.items()
+            )
             raise ConfigError(f"{option.key} has two values in the environment: {pairs}; keep one of them")
         for variable, text in given.items():
             values[option.key] = (_split(text) if option.is_list else text, f"environment {variable}")

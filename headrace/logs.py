@@ -1,4 +1,6 @@
-"""Logging: one line an event on standard error, with the id of the request it belongs to. Content is never logged."""
+"""Logging: one line an event on standard error, with the id of the request it belongs to. Content is never
+logged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The one language every dialect and every backend translates to and from: plain frozen values, no behaviour."""
+"""The one language every dialect and every backend translates to and from: plain frozen values, no
+behaviour.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of one choice; each choice of an accepted request gets exactly one, or the events raise ServerError."""
+    """The end of one choice; each choice of an accepted request gets exactly one, or the events raise
+    ServerError.
+    """
 
     index: int
     reason: FinishReason
@@ -90,7 +94,9 @@ class ModelInfo:
     created: int
     max_model_len: int
     fingerprint: str  # changes when the same seed may give another output
-    sampling: dict[str, float | int] = field(default_factory=dict)  # recommended, used when a request gives none
+    sampling: dict[str, float | int] = field(
+        default_factory=dict
+    )  # recommended, used when a request gives none
 
 
 class Backend(Protocol):

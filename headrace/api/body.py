@@ -1,4 +1,6 @@
-"""The request body as a validated model: size, media type and JSON are checked here, with OpenAI's error shape."""
+"""The request body as a validated model: size, media type and JSON are checked here, with OpenAI's error
+shape.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from headrace.wire.validation import parse
 
 Body = TypeVar("Body", bound=BaseModel)
 
-DRAINED = 4  # a body up to this many times the limit is read to its end, so that the client gets to read the answer
+DRAINED = (
+    4  # a body up to this many times the limit is read to its end, so that the client gets to read the answer
+)
 
 
 def json_body(kind: type[Body]) -> Callable[[Request], Awaitable[Body]]:
@@ -35,7 +39,9 @@ def documented(kind: type[BaseModel]) -> dict[str, Any]:
 def _check_media_type(header: str | None) -> None:
     media_type = (header or "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
-        raise UnsupportedMedia(f"Content-Type is {media_type[:100]!r}; it must be application/json", param="Content-Type")
+        raise UnsupportedMedia(
+            f"Content-Type is {media_type[:100]!r}; it must be application/json", param="Content-Type"
+        )
 
 
 async def _read(request: Request, limit: int) -> bytes:

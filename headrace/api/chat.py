@@ -17,8 +17,10 @@ from headrace.wire.parameters import CHAT_REFUSED, sort_out
 
 router = APIRouter(tags=["chat"])
 
-STREAMED = {"description": "With `stream: true`: `data: {chat.completion.chunk}` events, then `data: [DONE]`.",
-            "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ChatCompletionChunk"}}}}  # fmt: skip
+STREAMED = {
+    "description": "With `stream: true`: `data: {chat.completion.chunk}` events, then `data: [DONE]`.",
+    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ChatCompletionChunk"}}},
+}
 
 
 @router.post(

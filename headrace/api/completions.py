@@ -17,8 +17,10 @@ from headrace.wire.parameters import COMPLETION_REFUSED, sort_out
 
 router = APIRouter(tags=["completions"])
 
-STREAMED = {"description": "With `stream: true`: `data: {text_completion}` events, then `data: [DONE]`.",
-            "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Completion"}}}}  # fmt: skip
+STREAMED = {
+    "description": "With `stream: true`: `data: {text_completion}` events, then `data: [DONE]`.",
+    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Completion"}}},
+}
 
 
 @router.post(

@@ -15,10 +15,13 @@ T = TypeVar("T")
 
 
 async def while_connected(receive: Receive, generation: Generation, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result. Raises ClientGone when the caller left first, or the error that interrupted the generation."""
+    """The work's result. Raises ClientGone when the caller left first, or the error that interrupted the
+    generation.
+    """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(hung_up(receive))
+    either: set[asyncio.Future[Any]] = {task, gone, generation.interrupted}
     try:
-        await asyncio.wait({task, gone, generation.interrupted}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return await task
         if generation.interrupted.done():

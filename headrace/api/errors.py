@@ -1,4 +1,6 @@
-"""Every error as OpenAI's envelope: ours, the framework's (unknown path, wrong method), and what nobody foresaw."""
+"""Every error as OpenAI's envelope: ours, the framework's (unknown path, wrong method), and what nobody
+foresaw.
+"""
 
 from __future__ import annotations
 

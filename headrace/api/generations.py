@@ -1,4 +1,6 @@
-"""What chat and text completions share: start a generation, then stream it or fold it into one JSON answer."""
+"""What chat and text completions share: start a generation, then stream it or fold it into one JSON
+answer.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ async def respond(
 def is_strict(http: Request) -> bool:
     """Whether unknown members are refused: the header X-Headrace-Strict, else the configuration."""
     asked = http.headers.get("x-headrace-strict")
-    return bool(http.app.state.config.server.strict) if asked is None else asked.strip().lower() in ("true", "1")
+    return (
+        bool(http.app.state.config.server.strict) if asked is None else asked.strip().lower() in ("true", "1")
+    )
 
 
 async def _collect(generation: Generation) -> Collected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -14,8 +14,12 @@ class Health(BaseModel):
     status: Literal["ok", "failed", "draining"]
 
 
-FAILED = {503: {"model": Health, "description": "An engine has died: restart the server."}}
-NOT_READY = {503: {"model": Health, "description": "An engine has died, or the server is shutting down."}}
+FAILED: dict[int | str, dict[str, Any]] = {
+    503: {"model": Health, "description": "An engine has died: restart the server."}
+}
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": Health, "description": "An engine has died, or the server is shutting down."}
+}
 
 
 @router.get("/health", summary="Liveness", responses=FAILED)

@@ -13,11 +13,15 @@ from headrace.wire import models as wire
 router = APIRouter(tags=["models"])
 
 
-@router.get("/v1/models", summary="Every model that is served", response_model=wire.ModelList, responses=RESPONSES)
+@router.get(
+    "/v1/models", summary="Every model that is served", response_model=wire.ModelList, responses=RESPONSES
+)
 async def list_models(http: Request, _: Caller) -> dict[str, Any]:
     return wire.model_list(http.app.state.gateway.models())
 
 
-@router.get("/v1/models/{model_id:path}", summary="One model", response_model=wire.ModelObject, responses=RESPONSES)
+@router.get(
+    "/v1/models/{model_id:path}", summary="One model", response_model=wire.ModelObject, responses=RESPONSES
+)
 async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, Any]:
     return wire.model(http.app.state.gateway.model(model_id))

@@ -1,10 +1,12 @@
-"""One generation as a text/event-stream response (wire.md §1c). Whatever happens to the caller, it is closed."""
+"""One generation as a text/event-stream response (wire.md §1c). Whatever happens to the caller, it is
+closed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -50,8 +52,9 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         pump, gone = asyncio.ensure_future(self._pump(send)), asyncio.ensure_future(hung_up(receive))
         interrupted = self.generation.interrupted
+        either: set[asyncio.Future[Any]] = {pump, gone, interrupted}
         try:
-            await asyncio.wait({pump, gone, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if pump.done() or gone.done():
                 return
             pump.cancel()

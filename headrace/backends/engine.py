@@ -1,4 +1,6 @@
-"""Our own engine as a backend: text in, text out, over one engine thread. Tokens are its business, HTTP is not."""
+"""Our own engine as a backend: text in, text out, over one engine thread. Tokens are its business, HTTP is
+not.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,16 @@ from headrace.text.detokenize import Detokenizer
 from headrace.text.stops import StopMatcher
 from headrace.text.templates import ChatTemplate
 from headrace.text.tokenizer import Tokenizer
-from headrace.types import Event, Finished, FinishReason, GenerateRequest, ModelInfo, Sampling, TextDelta, Usage
+from headrace.types import (
+    Event,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    ModelInfo,
+    Sampling,
+    TextDelta,
+    Usage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +116,10 @@ class EngineBackend:
             num_threads=settings.num_threads,
             exact=settings.exact,
         )
-        self._max_model_len = min(settings.max_model_len or model.context_length, model.context_length, engine.max_tokens)
-        marks = (__version__, model.name, model.quantization, str(settings.exact))
+        self._max_model_len = min(
+            settings.max_model_len or model.context_length, model.context_length, engine.max_tokens
+        )
+        marks = (__version__, model.name, model.quantization or "", str(settings.exact))
         fingerprint = "fp_" + hashlib.sha256("\0".join(marks).encode()).hexdigest()[:12]
         self._info = ModelInfo(
             model.name, "headrace", model.created, self._max_model_len, fingerprint, dict(self._recommended)
@@ -125,7 +138,11 @@ class EngineBackend:
         self._num_active += count
 
     async def _encode(self, request: GenerateRequest) -> list[int]:
-        size = len(request.prompt) if isinstance(request.prompt, str) else sum(len(m.text) for m in request.prompt)
+        size = (
+            len(request.prompt)
+            if isinstance(request.prompt, str)
+            else sum(len(m.text) for m in request.prompt)
+        )
         if size <= LONG_TEXT:
             return self._tokens(request)
         return await asyncio.to_thread(self._tokens, request)
@@ -147,12 +164,15 @@ class EngineBackend:
         room = self._max_model_len - len(prompt)
         if room < 1:
             raise ContextTooLong(
-                f"the prompt has {len(prompt)} tokens; the context holds {self._max_model_len}, answer included", param=param
+                f"the prompt has {len(prompt)} tokens; with an answer, {self._max_model_len} fit",
+                param=param,
             )
         params = self._resolve(request.sampling, room)
         leader = Sequence(prompt, params)
         rest = [Sequence(list(prompt), params, index=index, leader=leader) for index in range(1, request.n)]
-        stream = _Stream([_Choice(s, self._tokenizer, request.sampling.stop) for s in (leader, *rest)], self._thread_of())
+        stream = _Stream(
+            [_Choice(s, self._tokenizer, request.sampling.stop) for s in (leader, *rest)], self._thread_of()
+        )
         for choice in stream.choices:
             self._streams[choice.sequence] = stream
             self._thread_of().add(choice.sequence)
@@ -208,7 +228,9 @@ class _Choice:
         self.is_finished = False
 
     def push(self, token: int, ended: str | None) -> tuple[str, FinishReason | None]:
-        """The text that a token completes, and the reason if it is the last. `ended`: the engine's, if it stopped here."""
+        """The text that a token completes, and the reason if it is the last. `ended`: the engine's, if it
+        stopped here.
+        """
         self.num_tokens += 1
         text = "" if ended == "stop" else self._detokenizer.push(token)
         if ended is not None:
@@ -223,7 +245,9 @@ class _Choice:
 
 
 class _Stream:
-    """The events of one request: an async iterator with one reader. Everything here happens on the loop's thread."""
+    """The events of one request: an async iterator with one reader. Everything here happens on the loop's
+    thread.
+    """
 
     def __init__(self, choices: list[_Choice], thread: EngineThread) -> None:
         self.choices, self._thread = choices, thread

@@ -1,4 +1,6 @@
-"""The one place where the synchronous engine meets the event loop: a thread that steps it, and mailboxes both ways."""
+"""The one place where the synchronous engine meets the event loop: a thread that steps it, and mailboxes
+both ways.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ Order = tuple[Literal["add", "abort"], Sequence]
 
 
 class EngineThread:
-    """Owns an Engine. `add` and `abort` may be called from the loop; outputs arrive on the loop, a step's at a time.
+    """Owns an Engine. `add` and `abort` may be called from the loop; outputs arrive on the loop, a step's at
+    a time.
 
     If the thread dies, `died` is called once, on the loop, and `is_alive` is false from then on.
     """

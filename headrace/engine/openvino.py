@@ -1,7 +1,7 @@
 """The OpenVINO runner: a stateful IR graph turned into a paged one and compiled for the CPU.
 
-Surgery on the graph: the runtime's paged-attention transformation replaces the KV state by block tables, and a gather
-ahead of the language-model head keeps only the rows to be sampled (prefill is twice as fast for it).
+Surgery on the graph: the runtime's paged-attention transformation replaces the KV state by block tables, and
+a gather ahead of the language-model head keeps only the rows to be sampled (prefill is twice as fast for it).
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from headrace.errors import ModelError
 log = logging.getLogger(__name__)
 
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
-EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+EXACT = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
 FAST = {"KV_CACHE_PRECISION": "u8", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
 
 
@@ -47,21 +51,30 @@ class OpenVINORunner:
         compiled = core.compile_model(model, "CPU", _properties(options))
         self._request = compiled.create_infer_request()
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
-        caches = [port for port in compiled.inputs if port.get_any_name().startswith(("key_cache.", "value_cache."))]
+        caches = [
+            port for port in compiled.inputs if port.get_any_name().startswith(("key_cache.", "value_cache."))
+        ]
         if not caches:
             raise ModelError(f"{folder} is not a decoder with a KV cache")
         self.block_bytes = sum(_block_bytes(port) for port in caches)
-        self.num_blocks = max(2, min(options.kv_cache_bytes // self.block_bytes, -(-options.max_tokens // BLOCK_SIZE)))
+        self.num_blocks = max(
+            2, min(options.kv_cache_bytes // self.block_bytes, -(-options.max_tokens // BLOCK_SIZE))
+        )
         for port in caches:
             shape = [self.num_blocks if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
             self._request.set_tensor(port.get_any_name(), ov.Tensor(port.get_element_type(), ov.Shape(shape)))
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        rows = batch.rows if len(batch.rows) else batch.rows.dtype.type([0]).reshape(1)  # the head wants a row at least
+        rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)  # the head wants a row at least
         feed = {
-            "input_ids": batch.input_ids, "position_ids": batch.position_ids, "past_lens": batch.past_lens,
-            "subsequence_begins": batch.subsequence_begins, "block_indices": batch.block_indices,
-            "block_indices_begins": batch.block_indices_begins, "max_context_len": batch.max_context_len, "rows": rows,
+            "input_ids": batch.input_ids,
+            "position_ids": batch.position_ids,
+            "past_lens": batch.past_lens,
+            "subsequence_begins": batch.subsequence_begins,
+            "block_indices": batch.block_indices,
+            "block_indices_begins": batch.block_indices_begins,
+            "max_context_len": batch.max_context_len,
+            "rows": rows,
         }
         for name, values in feed.items():
             if name in self._inputs:
@@ -112,4 +125,4 @@ def _select_rows(model: ov.Model) -> None:
 
 def _block_bytes(port: ov.ConstOutput) -> int:
     sizes = [1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
-    return int(np.prod(sizes)) * port.get_element_type().bitwidth // 8
+    return int(np.prod(sizes)) * int(port.get_element_type().bitwidth) // 8

@@ -23,12 +23,14 @@ class PlainModel:
         """The whole sequence from its first token: logits[tokens, vocabulary]."""
         count = len(tokens)
         self._request.reset_state()
-        self._request.infer({
-            "input_ids": np.array([tokens], np.int64),
-            "attention_mask": np.ones((1, count), np.int64),
-            "position_ids": np.arange(count, dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, np.int32),
-        })
+        self._request.infer(
+            {
+                "input_ids": np.array([tokens], np.int64),
+                "attention_mask": np.ones((1, count), np.int64),
+                "position_ids": np.arange(count, dtype=np.int64)[None],
+                "beam_idx": np.zeros(1, np.int32),
+            }
+        )
         found: NDArray[np.float32] = self._request.get_tensor("logits").data[0].copy()
         return found
 

@@ -1,7 +1,8 @@
 """The slow oracle for fidelity: a float32 forward pass in NumPy over the exactly dequantized GGUF file.
 
-Independent of the runtime and of our graph: it follows the papers (RMSNorm, RoFormer, grouped-query attention, SwiGLU)
-and ggml's conventions for how weights are stored. Slow on purpose: plain loops over layers, the whole sequence at once.
+Independent of the runtime and of our graph: it follows the papers (RMSNorm, RoFormer, grouped-query attention,
+SwiGLU) and ggml's conventions for how weights are stored. Slow on purpose: plain loops over layers, the
+whole sequence at once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ class ReferenceModel:
             for tensor in reader.tensors
         }
         arch = reader.fields["general.architecture"].contents()
-        fields = {key.removeprefix(arch + "."): f.contents() for key, f in reader.fields.items() if key.startswith(arch)}
+        fields = {
+            key.removeprefix(arch + "."): f.contents()
+            for key, f in reader.fields.items()
+            if key.startswith(arch)
+        }
         self.architecture = arch
         self.num_layers = fields["block_count"]
         self.num_heads = fields["attention.head_count"]
@@ -52,7 +57,8 @@ class ReferenceModel:
         return y + self.weights[name + ".bias"] if name + ".bias" in self.weights else y
 
     def _norm(self, x: Floats, name: str) -> Floats:
-        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.eps)) * self.weights[name + ".weight"]
+        scale: Floats = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.eps))
+        return x / scale * self.weights[name + ".weight"]
 
     def _feed_forward(self, block: str, x: Floats) -> Floats:
         gate = self._linear(x, block + "ffn_gate")
@@ -74,14 +80,18 @@ class ReferenceModel:
         return self._linear(attended.reshape(count, -1), block + "attn_output")
 
     def _heads(self, x: Floats, name: str, count: int, *, rotate: bool) -> Floats:
-        """[tokens, heads, head_dim], normalised per head where there is a weight for it, rotated by position."""
+        """[tokens, heads, head_dim], normalised per head where there is a weight for it, rotated by
+        position.
+        """
         split = self._linear(x, name).reshape(len(x), count, self.head_dim)
         if name + "_norm.weight" in self.weights:
             split = self._norm(split, name + "_norm")
         return self._rotate(split) if rotate else split
 
     def _rotate(self, x: Floats) -> Floats:
-        """Rotate pairs of coordinates by position × base^(-2i/dim); which two make a pair is the architecture's matter."""
+        """Rotate pairs of coordinates by position × base^(-2i/dim); which two make a pair is the
+        architecture's matter.
+        """
         half = self.head_dim // 2
         frequencies = self.rope_base ** (-np.arange(half) * 2.0 / self.head_dim)
         if "rope_freqs.weight" in self.weights:
@@ -89,8 +99,11 @@ class ReferenceModel:
         angles = (np.arange(len(x))[:, None] * frequencies[None, :])[:, None, :]
         cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         out = np.empty_like(x)
-        first, second = (np.s_[..., 0::2], np.s_[..., 1::2]) if self.architecture == "llama" else (
-            np.s_[..., :half], np.s_[..., half:])
+        first, second = (
+            (np.s_[..., 0::2], np.s_[..., 1::2])
+            if self.architecture == "llama"
+            else (np.s_[..., :half], np.s_[..., half:])
+        )
         out[first] = x[first] * cos - x[second] * sin
         out[second] = x[first] * sin + x[second] * cos
         return out

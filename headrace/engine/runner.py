@@ -1,4 +1,6 @@
-"""What the engine needs of a model: one forward pass over a packed batch. Implementations know their runtime."""
+"""What the engine needs of a model: one forward pass over a packed batch. Implementations know their
+runtime.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,10 @@ class Runner(Protocol):
     block_bytes: int  # keys and values of all layers
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute every chunk, write keys and values into the sequences' blocks, return logits[R, vocabulary].
+        """Compute every chunk, write keys and values into the sequences' blocks, return logits[R,
+        vocabulary].
 
-        Running the same batch twice writes the same cache. Any exception means: this step did not happen. The array
-        is valid until the next call.
+        Running the same batch twice writes the same cache. Any exception means: this step did not happen.
+        The array is valid until the next call.
         """
         ...

@@ -1,7 +1,10 @@
-"""Which token comes next: greedy, or drawn after temperature, top_k, top_p and min_p, for all rows of a step at once.
+"""Which token comes next: greedy, or drawn after temperature, top_k, top_p and min_p, for all rows of a step
+at once.
 
-Order of filters: temperature, top_k, top_p (over what top_k left), min_p (relative to the most probable token). Each
-sequence draws one uniform number per token from its own generator, so its output never depends on its neighbours.
+Order of filters: temperature, top_k, top_p (over what top_k left), min_p (relative to the most probable
+token). Each
+sequence draws one uniform number per token from its own generator, so its output never depends on its
+neighbours.
 What touches the whole vocabulary is vectorised over the batch; what is left per row are a few candidates.
 """
 
@@ -18,15 +21,18 @@ from headrace.engine.sequence import SamplingParams, Sequence
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-# Tokens so improbable that all of them together weigh less than this share of the most probable one are never drawn:
+# Tokens so improbable that all of them together weigh less than this share of the most probable one are
+# never drawn:
 # less than float32 can tell from zero, and at low temperatures it spares almost every exponential.
 NEGLIGIBLE = 1e-8
 
 
 def sample(logits: Floats, sequences: Many[Sequence]) -> NDArray[np.int64]:
-    """The next token of each row; -1 where the row is not a distribution (NaN, or infinite). logits: [rows, vocabulary]."""
+    """The next token of each row; -1 where the row is not a distribution (NaN, or infinite). logits: [rows,
+    vocabulary].
+    """
     logits = _mask_early_stops(logits, sequences)
-    tokens = logits.argmax(1)
+    tokens: NDArray[np.int64] = logits.argmax(1)
     tops = logits[np.arange(len(tokens)), tokens]
     tokens[~np.isfinite(tops)] = -1
     drawn = [i for i, s in enumerate(sequences) if s.params.temperature > 0 and tokens[i] >= 0]
@@ -38,7 +44,11 @@ def sample(logits: Floats, sequences: Many[Sequence]) -> NDArray[np.int64]:
 
 def _mask_early_stops(logits: Floats, sequences: Many[Sequence]) -> Floats:
     """Stop tokens are impossible before `min_tokens`. Copies only if there is something to mask."""
-    early = [i for i, s in enumerate(sequences) if s.num_generated < s.params.min_tokens and s.params.stop_token_ids]
+    early = [
+        i
+        for i, s in enumerate(sequences)
+        if s.num_generated < s.params.min_tokens and s.params.stop_token_ids
+    ]
     if not early:
         return logits
     logits = logits.copy()
@@ -80,7 +90,8 @@ def _choose(weights: Doubles, params: SamplingParams, uniform: float) -> int:
 def _floor(weights: Doubles, params: SamplingParams) -> float:
     """A weight below which no token can survive the filters, so that only few need sorting.
 
-    All tokens lighter than (1 - top_p) / count × total weigh less than 1 - top_p of it together: the nucleus lies above.
+    All tokens lighter than (1 - top_p) / count × total weigh less than 1 - top_p of it together: the nucleus
+    lies above.
     """
     count = len(weights)
     if 0 < params.top_k < count:

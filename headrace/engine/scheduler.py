@@ -1,9 +1,10 @@
 """Who runs in the next step, and with how many tokens. Knows tokens and blocks, not tensors.
 
-Order within a step's token budget: sequences that decode (one token each) first, then prompts already begun, then
-waiting ones, each by (priority, arrival). A prompt longer than the budget is computed in chunks over several steps.
-When blocks run out, the last in that order gives its blocks back and is computed again later (its full blocks stay in
-the prefix cache as long as nobody needs the space, so that is often cheap).
+Order within a step's token budget: sequences that decode (one token each) first, then prompts already begun,
+then
+waiting ones, each by (priority, arrival). A prompt longer than the budget is computed in chunks over several
+steps. When blocks run out, the last in that order gives its blocks back and is computed again later (its full
+blocks stay in the prefix cache as long as nobody needs the space, so that is often cheap).
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ Chunks = dict[Sequence, int]  # how many of its pending tokens each sequence com
 
 
 class Scheduler:
-    # Invariant: a waiting sequence holds no block; a running one holds exactly those for num_computed + its chunk.
+    # Invariant: a waiting sequence holds no block; a running one holds exactly those for num_computed + its
+    # chunk.
 
-    def __init__(self, pool: BlockPool, *, max_num_seqs: int, max_batch_tokens: int, salt: bytes = b"") -> None:
+    def __init__(
+        self, pool: BlockPool, *, max_num_seqs: int, max_batch_tokens: int, salt: bytes = b""
+    ) -> None:
         assert max_batch_tokens >= max_num_seqs, "every running sequence must be able to decode in one step"
         self.pool, self.max_num_seqs, self.max_batch_tokens = pool, max_num_seqs, max_batch_tokens
         self.running: list[Sequence] = []
@@ -43,7 +47,9 @@ class Scheduler:
         heapq.heappush(self._waiting, (sequence.rank, sequence))
 
     def remove(self, sequence: Sequence) -> None:
-        """Finished or given up: its place and blocks are free at once. Removing one that is not here does nothing."""
+        """Finished or given up: its place and blocks are free at once. Removing one that is not here does
+        nothing.
+        """
         if sequence in self.running:
             self.running.remove(sequence)
             self._give_back(sequence)
@@ -64,7 +70,10 @@ class Scheduler:
     def commit(self, chunks: Chunks) -> None:
         """The step was computed: count its tokens and let full blocks be found."""
         for sequence, count in chunks.items():
-            first, sequence.num_computed = sequence.num_computed // self.pool.block_size, sequence.num_computed + count
+            first, sequence.num_computed = (
+                sequence.num_computed // self.pool.block_size,
+                sequence.num_computed + count,
+            )
             for position in range(first, sequence.num_computed // self.pool.block_size):
                 self.pool.seal(sequence.blocks[position], self._key(sequence, position))
 
@@ -79,7 +88,10 @@ class Scheduler:
                 break
             heapq.heappop(self._waiting)
             self._adopt_prefix(sequence)
-            if self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks) > self.pool.num_available:
+            if (
+                self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks)
+                > self.pool.num_available
+            ):
                 self._give_back(sequence)
                 heapq.heappush(self._waiting, (sequence.rank, sequence))
                 break

@@ -1,4 +1,6 @@
-"""One sequence: its tokens, how many of them are in the KV cache, where, and how the next one is to be chosen."""
+"""One sequence: its tokens, how many of them are in the KV cache, where, and how the next one is to be
+chosen.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Sequence:
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
     num_cached: int = 0  # prompt tokens that were found in the prefix cache at first admission
     blocks: list[int] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)  # chained content hash of each full block, as far as known
+    keys: list[bytes] = field(
+        default_factory=list
+    )  # chained content hash of each full block, as far as known
     finish_reason: FinishReason | None = None
     error: str | None = None
     num_preemptions: int = 0

@@ -11,7 +11,9 @@ from headrace.errors import Unauthorized
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whose request this is. `id` is a digest of the key, fit for logs and rows; all callers share one without keys."""
+    """Whose request this is. `id` is a digest of the key, fit for logs and rows; all callers share one
+    without keys.
+    """
 
     id: str
 
@@ -21,10 +23,14 @@ ANONYMOUS = Principal("anonymous")
 
 class Keys:
     def __init__(self, keys: tuple[str, ...]) -> None:
-        self._keys = tuple((key.encode(), Principal(hashlib.sha256(key.encode()).hexdigest()[:16])) for key in keys)
+        self._keys = tuple(
+            (key.encode(), Principal(hashlib.sha256(key.encode()).hexdigest()[:16])) for key in keys
+        )
 
     def authenticate(self, authorization: str | None) -> Principal:
-        """The caller behind an `Authorization: Bearer …` header. Raises Unauthorized. Without keys everybody may."""
+        """The caller behind an `Authorization: Bearer …` header. Raises Unauthorized. Without keys everybody
+        may.
+        """
         if not self._keys:
             return ANONYMOUS
         scheme, _, given = (authorization or "").partition(" ")

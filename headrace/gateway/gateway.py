@@ -1,4 +1,6 @@
-"""The life of one request, from a validated question to its last event. Every refusal happens before the first byte."""
+"""The life of one request, from a validated question to its last event. Every refusal happens before the
+first byte.
+"""
 
 from __future__ import annotations
 

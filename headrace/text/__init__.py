@@ -1,1 +1,3 @@
-"""Between text and tokens: templates, tokenizer, detokenizer, stop strings. Pure values, no I/O past loading."""
+"""Between text and tokens: templates, tokenizer, detokenizer, stop strings. Pure values, no I/O past
+loading.
+"""

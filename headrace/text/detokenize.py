@@ -1,4 +1,6 @@
-"""Token bytes to text, one token at a time: a character that is spread over several tokens is shown when it is whole."""
+"""Token bytes to text, one token at a time: a character that is spread over several tokens is shown when it
+is whole.
+"""
 
 from __future__ import annotations
 

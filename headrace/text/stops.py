@@ -1,4 +1,6 @@
-"""Stop strings over a stream: text is held back as long as it might be the beginning of one, and none ever leaks."""
+"""Stop strings over a stream: text is held back as long as it might be the beginning of one, and none ever
+leaks.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ class StopMatcher:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """What may be shown now. After a match `stopped` is true and everything from the match on is dropped."""
+        """What may be shown now. After a match `stopped` is true and everything from the match on is
+        dropped.
+        """
         if not self._stops:
             return text
         if self.stopped:
@@ -32,4 +36,6 @@ class StopMatcher:
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that is a proper beginning of `stop`."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+    return next(
+        (size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0
+    )

@@ -1,4 +1,6 @@
-"""Chat templates: the model's own Jinja source, rendered in a sandbox with the functions that published templates use."""
+"""Chat templates: the model's own Jinja source, rendered in a sandbox with the functions that published
+templates use.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,23 @@ class ChatTemplate:
         self._knows_developer = "developer" in self.source
 
     def render(self, messages: tuple[Message, ...], *, escape: Callable[[str], str] = str) -> str:
-        """The prompt text up to where the assistant begins. `escape` is applied to every text the caller wrote."""
+        """The prompt text up to where the assistant begins. `escape` is applied to every text the caller
+        wrote.
+        """
         values = [self._as_template_value(message, escape) for message in messages]
         try:
             return self._template.render(messages=values, add_generation_prompt=True, **self._variables)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as exc:
-            raise TemplateError(f"the model's chat template refuses these messages: {exc}", param="messages") from exc
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            ArithmeticError,
+        ) as exc:
+            raise TemplateError(
+                f"the model's chat template refuses these messages: {exc}", param="messages"
+            ) from exc
 
     def _as_template_value(self, message: Message, escape: Callable[[str], str]) -> dict[str, object]:
         role = "system" if message.role == "developer" and not self._knows_developer else message.role
@@ -54,8 +67,11 @@ class ChatTemplate:
             value["tool_call_id"] = escape(message.tool_call_id)
         if message.tool_calls:
             value["tool_calls"] = [
-                {"id": escape(call.id), "type": "function",
-                 "function": {"name": escape(call.name), "arguments": _arguments(call.arguments, escape)}}
+                {
+                    "id": escape(call.id),
+                    "type": "function",
+                    "function": {"name": escape(call.name), "arguments": _arguments(call.arguments, escape)},
+                }
                 for call in message.tool_calls
             ]
         return value
@@ -80,7 +96,9 @@ def _escaped(value: object, escape: Callable[[str], str]) -> object:
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks training spans in published templates; here it is its content."""
+    """`{% generation %}…{% endgeneration %}` marks training spans in published templates; here it is its
+    content.
+    """
 
     tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as an instance variable
 
@@ -100,10 +118,17 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _to_json(value: object, ensure_ascii: bool = False, indent: int | None = None,
-             separators: tuple[str, str] | None = None, sort_keys: bool = False) -> str:
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """Unlike Jinja's own filter, without HTML escapes: models were trained on plain JSON."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise_exception(message: str) -> None:

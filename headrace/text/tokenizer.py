@@ -1,7 +1,9 @@
 """Text to token ids and back to bytes, exactly as the model was trained. Wraps the `tokenizers` library.
 
-Text is never trusted to hold special tokens: `<|im_end|>` in a user's message is ten ordinary characters. Only a chat
-template may write special tokens, so messages are escaped before they are rendered and unescaped piece by piece after.
+Text is never trusted to hold special tokens: `<|im_end|>` in a user's message is ten ordinary characters.
+Only a chat
+template may write special tokens, so messages are escaped before they are rendered and unescaped piece by
+piece after.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ from tokenizers import Tokenizer as Library
 from headrace.errors import ModelError
 
 MARK = "\ufdd0"  # a Unicode noncharacter: begins an escaped literal
-FIRST_CODE = 0xE000  # the private use area: MARK and the chr of this plus the literal's index stand for the literal
+FIRST_CODE = (
+    0xE000  # the private use area: MARK and the chr of this plus the literal's index stand for the literal
+)
 
 
 class Tokenizer:
-    """Loads `folder/tokenizer.json`. Raises ModelError when it is missing or of a kind that cannot be streamed."""
+    """Loads `folder/tokenizer.json`. Raises ModelError when it is missing or of a kind that cannot be
+    streamed.
+    """
 
     def __init__(self, folder: Path, *, bos: int | None = None, add_bos: bool = False) -> None:
         path = folder / "tokenizer.json"
@@ -63,7 +69,9 @@ class Tokenizer:
         return re.sub(MARK + "(.)", lambda found: self._literals[ord(found[1]) - FIRST_CODE], text)
 
     def encode_rendered(self, rendered: str) -> list[int]:
-        """The ids of a rendered template: special tokens are special, escaped literals are text. One BOS at most."""
+        """The ids of a rendered template: special tokens are special, escaped literals are text. One BOS at
+        most.
+        """
         ids: list[int] = []
         position = 0
         for found in self._special_pattern.finditer(rendered) if self._special_pattern else ():

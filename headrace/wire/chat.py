@@ -121,8 +121,12 @@ def to_request(body: ChatBody) -> GenerateRequest:
 
 
 def _message(body: ChatMessage) -> Message:
-    text = body.content if isinstance(body.content, str) else "".join(part.text for part in body.content or ())
-    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in body.tool_calls or ())
+    text = (
+        body.content if isinstance(body.content, str) else "".join(part.text for part in body.content or ())
+    )
+    calls = tuple(
+        ToolCall(call.id, call.function.name, call.function.arguments) for call in body.tool_calls or ()
+    )
     return Message(body.role, text, body.name, calls, body.tool_call_id)
 
 
@@ -152,7 +156,10 @@ class Chunks:
         self._collected = Collected()
 
     def first(self) -> list[str]:
-        return [self._chunk(index, {"role": "assistant", "content": "", "refusal": None}) for index in range(self._n)]
+        return [
+            self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
+            for index in range(self._n)
+        ]
 
     def event(self, event: Event) -> str:
         if isinstance(event, TextDelta):

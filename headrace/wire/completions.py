@@ -53,7 +53,9 @@ def to_request(body: CompletionBody) -> GenerateRequest:
 
 
 def completion(info: ModelInfo, collected: Collected) -> dict[str, Any]:
-    choices = [_choice(index, choice.text, choice.reason) for index, choice in sorted(collected.choices.items())]
+    choices = [
+        _choice(index, choice.text, choice.reason) for index, choice in sorted(collected.choices.items())
+    ]
     return {**_head(info), "choices": choices, "usage": usage_body(collected.usage)}
 
 

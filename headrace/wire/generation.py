@@ -30,7 +30,9 @@ class GenerationBody(RequestBody):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1, description="Clamped to what fits the context.")
-    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy. Default: the model's, else 1.")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="0 is greedy. Default: the model's, else 1."
+    )
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(1, ge=1, le=128)
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
@@ -57,8 +59,8 @@ def sampling(body: GenerationBody, max_tokens: int | None) -> Sampling:
         raise BadRequest("stream_options is only allowed with stream: true", param="stream_options")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Sampling(
-        max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, min_p=body.min_p, seed=body.seed, stop=stop,
-        top_k=None if body.top_k is None else max(0, body.top_k),
+        max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, min_p=body.min_p,
+        seed=body.seed, stop=stop, top_k=None if body.top_k is None else max(0, body.top_k),
         ignore_eos=bool(body.ignore_eos), min_tokens=body.min_tokens or 0,
     )  # fmt: skip
 
@@ -83,7 +85,9 @@ def now() -> int:
 def add(usages: Iterable[Usage]) -> Usage:
     """The usage of a request from that of its choices: they share one prompt."""
     whole = list(usages)
-    return Usage(whole[0].prompt_tokens, sum(usage.completion_tokens for usage in whole), whole[0].cached_tokens)
+    return Usage(
+        whole[0].prompt_tokens, sum(usage.completion_tokens for usage in whole), whole[0].cached_tokens
+    )
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -124,5 +128,3 @@ class Collected:
 
 def dump(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-

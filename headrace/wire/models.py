@@ -1,4 +1,6 @@
-"""/v1/models as JSON: OpenAI's four members and, as extensions, the context length and recommended sampling."""
+"""/v1/models as JSON: OpenAI's four members and, as extensions, the context length and recommended
+sampling.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What becomes of each member of a request: honoured, refused (it would change the output), or ignored and named.
+"""What becomes of each member of a request: honoured, refused (it would change the output), or ignored and
+named.
 
-A refused member is let through while it has the value that changes nothing (`frequency_penalty: 0`, `tools: []`), because
-clients send their defaults.
+A refused member is let through while it has the value that changes nothing (`frequency_penalty: 0`, `tools:
+[]`), because clients send their defaults.
 """
 
 from __future__ import annotations
@@ -17,19 +18,34 @@ Neutral = Callable[[Any], bool]
 
 
 def equals(*values: object) -> Neutral:
-    return lambda value: any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in values)
+    return lambda value: any(
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in values
+    )
 
 
 NOTHING = equals()
 EMPTY = equals({}, [])
 
 # Neither changes the output: they are for the provider's bookkeeping, and named in X-Headrace-Ignored.
-HARMLESS = frozenset({
-    "include_obfuscation", "metadata", "moderation", "parallel_tool_calls", "prediction", "priority", "prompt_cache_key",
-    "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user",
-})  # fmt: skip
+HARMLESS = frozenset(
+    {
+        "metadata",
+        "moderation",
+        "parallel_tool_calls",
+        "prediction",
+        "priority",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
 
-# These change the output and this server cannot honour them yet; the value beside each is the one that changes nothing.
+# These change the output and this server cannot honour them yet; the value beside each is the one that
+# changes nothing.
 SHARED_REFUSED: dict[str, Neutral] = {
     "allowed_token_ids": NOTHING,
     "bad_words": EMPTY,
@@ -77,7 +93,8 @@ COMPLETION_REFUSED: dict[str, Neutral] = {
 def sort_out(body: GenerationBody, refused: Mapping[str, Neutral], *, strict: bool = False) -> dict[str, str]:
     """The header X-Headrace-Ignored, if there is anything to name.
 
-    Raises UnsupportedParameter for a member that would change the output; with `strict`, BadRequest for unknown ones.
+    Raises UnsupportedParameter for a member that would change the output; with `strict`, BadRequest for
+    unknown ones.
     """
     given = {name: value for name, value in (body.model_extra or {}).items() if value is not None}
     for name, value in given.items():

@@ -1,4 +1,6 @@
-"""From bytes to a validated body, and from a validator's complaint to one error that names the member at fault."""
+"""From bytes to a validated body, and from a validator's complaint to one error that names the member at
+fault.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json"
 
 
 class RequestBody(BaseModel):
-    """Strict: a number in quotes is an error. Unknown members are kept, to be named as ignored (parameters.py)."""
+    """Strict: a number in quotes is an error. Unknown members are kept, to be named as ignored
+    (parameters.py).
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def parse(kind: type[Body], raw: bytes) -> Body:
-    """Raises BadRequest whose `param` is a dotted path into the body, or `body` when it is no JSON object at all."""
+    """Raises BadRequest whose `param` is a dotted path into the body, or `body` when it is no JSON object at
+    all.
+    """
     try:
         return kind.model_validate_json(raw)
     except ValidationError as exc:
@@ -42,17 +48,27 @@ def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
 
 
 def _path(complaint: ErrorDetails, body: Any) -> list[str]:
-    """The complaint's location without the validator's own tags (names of union members): only steps that exist."""
+    """The complaint's location without the validator's own tags (names of union members): only steps that
+    exist.
+    """
     path: list[str] = []
     for step in complaint["loc"]:
-        if isinstance(body, dict) and step in body:
-            body = body[step]
-        elif isinstance(body, list) and isinstance(step, int) and step < len(body):
-            body = body[step]
+        inner = _step(body, step)
+        if inner is not _ABSENT:
+            body = inner
         elif complaint["type"] != "missing" or step != complaint["loc"][-1]:
             continue
         path.append(str(step))
     return path
+
+
+_ABSENT = object()
+
+
+def _step(body: Any, step: int | str) -> Any:
+    if isinstance(body, list) and isinstance(step, int) and step < len(body):
+        return body[step]
+    return body.get(step, _ABSENT) if isinstance(body, dict) else _ABSENT
 
 
 def _loads(raw: bytes) -> Any:
