@@ -32,6 +32,7 @@ class Names:
 
     aliases: tuple[str, ...] = ()  # environment variables in common use
     flag: str | None = None  # when it is not the key's own name
+    variable: str | None = None  # when it is not the key's own name
     is_secret: bool = False
     ignores_case: bool = False
 
@@ -100,11 +101,12 @@ class EngineConfig(Section):
 class ModelsConfig(Section):
     default: Annotated[
         str,
-        Names(aliases=("MODEL_PATH",)),
+        Names(aliases=("MODEL_PATH",), variable="MODEL"),
         Field(description="Model reference that is served; '' serves none."),
     ] = "smollm2-135m-instruct"
-    also: Annotated[
+    more: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
+        Names(variable="MORE_MODELS"),
         Field(description="Further model references to serve."),
     ] = ()
 
@@ -140,7 +142,7 @@ class Option:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        return (PREFIX + self.name.upper(), *self.names.aliases)
+        return (PREFIX + (self.names.variable or self.name.upper()), *self.names.aliases)
 
     @property
     def flag(self) -> str:

@@ -92,7 +92,7 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
     flags = {o.key: given[o.key] for o in config.options() if given.get(o.key) is not None}
     references = given.get("references")
     if references:
-        flags |= {"models.default": references[0], "models.also": references[1:]}
+        flags |= {"models.default": references[0], "models.more": references[1:]}
     return flags
 
 

@@ -37,7 +37,7 @@ def serve(config: Config) -> int:
     sys.setswitchinterval(0.001)  # the engine's thread hands the interpreter to the event loop this soon
     listener = _listen(config.server.host, config.server.port)
     with contextlib.closing(listener):
-        references = [reference for reference in (config.models.default, *config.models.also) if reference]
+        references = [reference for reference in (config.models.default, *config.models.more) if reference]
         models = [fetch(reference, config) for reference in references]
         app = create_app(config, build_backends(config, models))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -1,0 +1,81 @@
+# The two commands that matter are `make serve` and `make test`; `make help` lists the others.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt
+ARGS ?=
+
+# Compiled bytecode makes the second start fast, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help serve test check fix node sizes bench docs lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.installed ## serve the default model: make serve PORT=9000 ARGS="--config my.toml"
+	@$(BIN)/headrace serve $(if $(PORT),--port $(PORT)) $(ARGS)
+
+test: check ## everything: lint, types, import contracts, tests with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+check: $(VENV)/.tested ## lint, types and import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.tested ## format, and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+node: $(VENV)/.tested ## the openai client for Node against a real server (needs node and npm)
+	cd tests/clients/node && npm install --silent --no-audit --no-fund
+	$(BIN)/python tests/clients/node/run.py
+
+sizes: ## lines per source file, largest first, and the median
+	@git ls-files 'headrace/*.py' | xargs wc -l | grep -v ' total$$' | sort -rn | \
+	  awk '{ n[NR] = $$1; s += $$1; print } END { printf "%d lines in %d files, median %d\n", s, NR, n[int((NR + 1) / 2)] }'
+
+bench: $(VENV)/.benched ## Headrace and its peers, side by side
+	$(BIN)/python -m bench.serving $(ARGS)
+
+docs: $(VENV)/.installed ## write the generated parts of docs/ anew
+	$(BIN)/python -m headrace.cli.reference > docs/configuration.md
+
+lock: ## pin the newest versions that fit, in a fresh environment
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install --quiet --upgrade pip
+	.lock/bin/python -m pip install --quiet --upgrade setuptools '.[test,hub,bench]'
+	.lock/bin/python -m pip freeze --all --exclude headrace > constraints.txt
+	rm -rf .lock
+
+clean: ## remove the environment and caches of tools; models stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12")'
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.pip: $(VENV)/bin/python constraints.txt
+	@$(PIP) install --quiet --constraint constraints.txt --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.pip pyproject.toml
+	@echo "installing Headrace from pinned versions (about a minute the first time)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.pip pyproject.toml
+	@echo "installing Headrace and its test tools from pinned versions"
+	@$(INSTALL) --editable '.[test,hub]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.benched: $(VENV)/.pip pyproject.toml
+	@echo "installing Headrace and the peers it is measured against"
+	@$(INSTALL) --editable '.[test,bench]'
+	@touch $@ $(VENV)/.installed
