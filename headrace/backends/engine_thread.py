@@ -63,7 +63,8 @@ class EngineThread:
             while not self._stopping:
                 self._take_orders()
                 if not self._engine.has_work:
-                    self._wake.wait()
+                    if not self._stopping:  # looked at after the bell was cleared, so that no ring is missed
+                        self._wake.wait()
                     continue
                 outputs = self._engine.step()
                 if outputs:
