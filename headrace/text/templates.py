@@ -15,7 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.errors import BadRequest
-from headrace.types import Message
+from headrace.types import Message, ToolCall
 
 # For a model without a template: a plain transcript. Documented in docs/models.md.
 FALLBACK = """{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}
@@ -38,6 +38,7 @@ class ChatTemplate:
         except jinja2.TemplateError as exc:
             raise TemplateError(f"the model's chat template does not parse: {exc}", param="messages") from exc
         self._knows_developer = "developer" in self.source
+        self._knows_tool_calls = "tool_calls" in self.source
 
     def render(self, messages: tuple[Message, ...], *, escape: Callable[[str], str] = str) -> str:
         """The prompt text up to where the assistant begins. `escape` is applied to every text the caller
@@ -50,13 +51,11 @@ class ChatTemplate:
             jinja2.TemplateError,
             TypeError,
             ValueError,
-            KeyError,
+            LookupError,
             AttributeError,
             ArithmeticError,
         ) as exc:
-            raise TemplateError(
-                f"the model's chat template refuses these messages: {exc}", param="messages"
-            ) from exc
+            raise TemplateError(f"the chat template refuses these messages: {exc}", param="messages") from exc
 
     def _as_template_value(self, message: Message, escape: Callable[[str], str]) -> dict[str, object]:
         role = "system" if message.role == "developer" and not self._knows_developer else message.role
@@ -65,16 +64,25 @@ class ChatTemplate:
             value["name"] = escape(message.name)
         if message.tool_call_id is not None:
             value["tool_call_id"] = escape(message.tool_call_id)
-        if message.tool_calls:
-            value["tool_calls"] = [
-                {
-                    "id": escape(call.id),
-                    "type": "function",
-                    "function": {"name": escape(call.name), "arguments": _arguments(call.arguments, escape)},
-                }
-                for call in message.tool_calls
-            ]
+        if message.tool_calls and self._knows_tool_calls:
+            value["tool_calls"] = [_as_tool_call(call, escape) for call in message.tool_calls]
+        elif message.tool_calls:
+            written = [message.text] * bool(message.text) + [_as_text(call) for call in message.tool_calls]
+            value["content"] = escape("\n".join(written))
         return value
+
+
+def _as_tool_call(call: ToolCall, escape: Callable[[str], str]) -> dict[str, object]:
+    function = {"name": escape(call.name), "arguments": _arguments(call.arguments, escape)}
+    return {"id": escape(call.id), "type": "function", "function": function}
+
+
+def _as_text(call: ToolCall) -> str:
+    """For a template that knows no calls: better the model reads them as text than not at all."""
+    function = json.dumps(
+        {"name": call.name, "arguments": _arguments(call.arguments, str)}, ensure_ascii=False
+    )
+    return f"<tool_call>\n{function}\n</tool_call>"
 
 
 def _arguments(text: str, escape: Callable[[str], str]) -> object:
