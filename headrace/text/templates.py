@@ -44,8 +44,8 @@ class ChatTemplate:
         """The prompt text up to where the assistant begins. `escape` is applied to every text the caller
         wrote.
         """
-        values = [self._as_template_value(message, escape) for message in messages]
         try:
+            values = [self._as_template_value(message, escape) for message in messages]
             return self._template.render(messages=values, add_generation_prompt=True, **self._variables)
         except (
             jinja2.TemplateError,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Event, GenerateRequest, Message, ModelInfo, TextDelta, ToolCall
 from headrace.wire.generation import (
     Collected,
@@ -43,16 +43,17 @@ Parts = Annotated[list[TextPart], Field(min_length=1)]
 
 class ChatMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Parts | None = None
+    content: Annotated[str | Parts | None, Field(validate_default=True)] = None
     name: str | None = None
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: str | None = None
 
-    @model_validator(mode="after")
-    def _content_where_it_is_needed(self) -> ChatMessage:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a message of role {self.role!r} needs content")
-        return self
+    @field_validator("content")
+    @classmethod
+    def _content_where_it_is_needed(cls, content: str | Parts | None, info: ValidationInfo) -> object:
+        if content is None and info.data.get("role", "assistant") != "assistant":
+            raise ValueError(f"a message of role {info.data['role']!r} needs content")
+        return content
 
 
 class ChatBody(GenerationBody):
@@ -116,11 +117,20 @@ def to_request(body: ChatBody) -> GenerateRequest:
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         raise BadRequest("max_tokens and max_completion_tokens differ", param="max_completion_tokens")
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    messages = tuple(_message(message) for message in body.messages)
+    messages = tuple(_message(index, message) for index, message in enumerate(body.messages))
     return GenerateRequest(body.model, messages, sampling(body, limit), body.n or 1)
 
 
-def _message(body: ChatMessage) -> Message:
+# members of a message that are content of other kinds: dropping them would change the conversation
+CONTENT_REFUSED = ("audio", "function_call")
+
+
+def _message(index: int, body: ChatMessage) -> Message:
+    for name in CONTENT_REFUSED:
+        if (body.model_extra or {}).get(name) is not None:
+            raise UnsupportedParameter(
+                f"{name} in a message is not supported by this server", param=f"messages.{index}.{name}"
+            )
     text = (
         body.content if isinstance(body.content, str) else "".join(part.text for part in body.content or ())
     )

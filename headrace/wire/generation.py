@@ -69,11 +69,6 @@ def wants_usage(body: GenerationBody) -> bool:
     return body.stream_options is not None and bool(body.stream_options.include_usage)
 
 
-def ignored_stream_options(body: GenerationBody) -> tuple[str, ...]:
-    given = (body.stream_options.model_extra or {}) if body.stream_options else {}
-    return tuple(f"stream_options.{name}" for name, value in given.items() if value is not None)
-
-
 def new_id(prefix: Literal["chatcmpl", "cmpl"]) -> str:
     return f"{prefix}-{secrets.token_hex(12)}"
 

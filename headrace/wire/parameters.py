@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.wire.generation import GenerationBody, ignored_stream_options
+from headrace.wire.generation import GenerationBody
+from headrace.wire.validation import unknown_members
 
 Neutral = Callable[[Any], bool]
 
@@ -29,6 +30,8 @@ EMPTY = equals({}, [])
 # Neither changes the output: they are for the provider's bookkeeping, and named in X-Headrace-Ignored.
 HARMLESS = frozenset(
     {
+        "messages.annotations",
+        "messages.refusal",
         "metadata",
         "moderation",
         "parallel_tool_calls",
@@ -40,26 +43,37 @@ HARMLESS = frozenset(
         "safety_identifier",
         "service_tier",
         "store",
+        "stream_options.include_obfuscation",
         "user",
     }
 )
+MAX_NAMED = 20  # ignored members in the header, at most
 
 # These change the output and this server cannot honour them yet; the value beside each is the one that
 # changes nothing.
 SHARED_REFUSED: dict[str, Neutral] = {
     "allowed_token_ids": NOTHING,
     "bad_words": EMPTY,
+    "echo": equals(False),
     "frequency_penalty": equals(0),
+    "function_call": equals("none", "auto"),
+    "functions": EMPTY,
     "guided_choice": NOTHING,
     "guided_grammar": NOTHING,
     "guided_json": NOTHING,
     "guided_regex": NOTHING,
+    "include_stop_str_in_output": equals(False),
     "logit_bias": EMPTY,
     "presence_penalty": equals(0),
     "repetition_penalty": equals(1),
+    "response_format": equals({"type": "text"}),
     "skip_special_tokens": equals(True),
     "stop_token_ids": EMPTY,
+    "structured_outputs": NOTHING,
+    "tool_choice": equals("none", "auto"),
+    "tools": EMPTY,
     "truncate_prompt_tokens": NOTHING,
+    "use_beam_search": equals(False),
 }
 CHAT_REFUSED: dict[str, Neutral] = {
     **SHARED_REFUSED,
@@ -68,24 +82,18 @@ CHAT_REFUSED: dict[str, Neutral] = {
     "chat_template": NOTHING,
     "chat_template_kwargs": EMPTY,
     "continue_final_message": equals(False),
-    "echo": equals(False),
-    "function_call": equals("none", "auto"),
-    "functions": EMPTY,
     "logprobs": equals(False),
     "modalities": equals(["text"]),
-    "reasoning_effort": NOTHING,
-    "response_format": equals({"type": "text"}),
-    "tool_choice": equals("none", "auto"),
-    "tools": EMPTY,
+    "reasoning_effort": equals("none"),
     "top_logprobs": equals(0),
-    "verbosity": NOTHING,
+    "verbosity": equals("medium"),
     "web_search_options": NOTHING,
 }
 COMPLETION_REFUSED: dict[str, Neutral] = {
     **SHARED_REFUSED,
     "best_of": equals(1),
-    "echo": equals(False),
     "logprobs": NOTHING,
+    "max_completion_tokens": NOTHING,
     "suffix": equals(""),
 }
 
@@ -96,14 +104,18 @@ def sort_out(body: GenerationBody, refused: Mapping[str, Neutral], *, strict: bo
     Raises UnsupportedParameter for a member that would change the output; with `strict`, BadRequest for
     unknown ones.
     """
-    given = {name: value for name, value in (body.model_extra or {}).items() if value is not None}
-    for name, value in given.items():
-        if name in refused and not refused[name](value):
+    for name, value in (body.model_extra or {}).items():
+        if value is not None and name in refused and not refused[name](value):
             raise UnsupportedParameter(f"{name} is not supported by this server", param=name)
-    unknown = [name for name in given if name not in HARMLESS and name not in refused]
+    given = {path: value for path, value in unknown_members(body) if path not in refused}
+    unknown = [path for path in given if _without_indices(path) not in HARMLESS]
     if strict and unknown:
         raise BadRequest(f"unrecognized request member: {unknown[0][:200]}", param=unknown[0][:200])
-    ignored = [name for name in given if name not in refused and (name, given[name]) != ("store", False)]
+    ignored = [path for path, value in given.items() if (path, value) != ("store", False)]
     # odd names are percent-encoded: a header is ASCII
-    header = ", ".join(quote(name, safe="[]") for name in [*ignored, *ignored_stream_options(body)])
+    header = ", ".join(quote(path, safe="[]") for path in ignored[:MAX_NAMED])
     return {"X-Headrace-Ignored": header[:1024]} if header else {}
+
+
+def _without_indices(path: str) -> str:
+    return ".".join(step for step in path.split(".") if not step.isdigit())

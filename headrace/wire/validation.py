@@ -5,6 +5,7 @@ fault.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,6 +15,7 @@ from headrace.errors import BadRequest
 
 Body = TypeVar("Body", bound=BaseModel)
 
+ABSENT_MEMBER = ("missing", "value_error")  # complaints that may be about a member the body does not have
 CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json", "json_type": "invalid_json"}
 
 
@@ -33,6 +35,20 @@ def parse(kind: type[Body], raw: bytes) -> Body:
         return kind.model_validate_json(raw)
     except ValidationError as exc:
         raise _bad_request(exc.errors(include_url=False, include_context=False), raw) from exc
+
+
+def unknown_members(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """The members that no model declares, at any depth, by dotted path. Null means: not given."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from unknown_members(item, f"{path}{index}.")
+    elif isinstance(value, BaseModel):
+        undeclared = value.model_extra or {}
+        for name, member in value:
+            if name not in undeclared:
+                yield from unknown_members(member, f"{path}{name}.")
+            elif member is not None:
+                yield path + name, member
 
 
 def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
@@ -56,7 +72,7 @@ def _path(complaint: ErrorDetails, body: Any) -> list[str]:
         inner = _step(body, step)
         if inner is not _ABSENT:
             body = inner
-        elif complaint["type"] != "missing" or step != complaint["loc"][-1]:
+        elif complaint["type"] not in ABSENT_MEMBER or step != complaint["loc"][-1]:
             continue
         path.append(str(step))
     return path

@@ -1,0 +1,61 @@
+"""What the tests share: the default model, prepared once in the user's own cache, and servers to talk to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import openai
+import pytest
+from platformdirs import user_cache_path
+
+from headrace.app import build_backends, create_app
+from headrace.backends.fake import FakeBackend
+from headrace.config import Config, EngineConfig
+from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
+from headrace.types import Backend
+from tests.serving import Served, serving
+
+
+@pytest.fixture(scope="session")
+def cache() -> Cache:
+    named = os.environ.get("HEADRACE_CACHE")
+    return Cache(Path(named) if named else user_cache_path("headrace", appauthor=False))
+
+
+@pytest.fixture(scope="session")
+def default_model(cache: Cache) -> Model:
+    return prepare(DEFAULT_MODEL, cache)
+
+
+@pytest.fixture(scope="session")
+def server(default_model: Model) -> Iterator[Served]:
+    """The default model behind the real app."""
+    config = Config.model_validate({"engine": EngineConfig.model_validate({"kv_cache_bytes": "512MiB"})})
+    with serving(create_app(config, build_backends(config, [default_model]))) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def client(server: Served) -> Iterator[openai.OpenAI]:
+    with server.client() as client:
+        yield client
+
+
+class FakeServer(Protocol):
+    def __call__(self, *backends: Backend, config: Config | None = None) -> Served: ...
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeServer]:
+    """Call it with backends (by default one that says "Hello world") to get a server over them."""
+    with ExitStack() as exits:
+
+        def start(*backends: Backend, config: Config | None = None) -> Served:
+            chosen = backends or (FakeBackend(["Hello", " world"]),)
+            return exits.enter_context(serving(create_app(config or Config(), chosen)))
+
+        yield start

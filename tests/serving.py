@@ -1,0 +1,97 @@
+"""A real server for a test: an app under uvicorn on a free port, in a thread with its own event loop."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+import uvicorn
+from fastapi import FastAPI
+
+from headrace.gateway.gateway import Gateway
+from headrace.types import Backend
+
+START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server."""
+
+    url: str
+    app: FastAPI
+    uvicorn: uvicorn.Server
+
+    @property
+    def gateway(self) -> Gateway:
+        gateway: Gateway = self.app.state.gateway
+        return gateway
+
+    @property
+    def backend(self) -> Backend:
+        return self.gateway.backends[0]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def client(self, api_key: str = "x") -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url + "/v1", api_key=api_key, max_retries=0, timeout=60)
+
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Raw `content`, or `body` as JSON."""
+        sent = json.dumps(body).encode() if content is None else content
+        given = {"Content-Type": "application/json", **(headers or {})}
+        return httpx2.post(self.url + path, content=sent, headers=given, timeout=60)
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+        return httpx2.get(self.url + path, headers=headers, timeout=60)
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[Served]:
+    """`app` with its lifespan, until the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(
+            app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
+        thread.start()
+        try:
+            eventually(lambda: server.started or not thread.is_alive(), within_s=START_S)
+            assert server.started, "the server did not start: see the log"
+            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server)
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive(), "the server did not end"
+
+
+def eventually(condition: Callable[[], object], *, within_s: float = 5.0) -> None:
+    """Wait until `condition` holds; fail when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def events(response: httpx2.Response) -> list[Any]:
+    """The data of an SSE answer: parsed JSON, and "[DONE]" as it is."""
+    frames = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    return [frame if frame == "[DONE]" else json.loads(frame) for frame in frames]
