@@ -54,6 +54,7 @@ class ChatTemplate:
             LookupError,
             AttributeError,
             ArithmeticError,
+            RecursionError,
         ) as exc:
             raise TemplateError(f"the chat template refuses these messages: {exc}", param="messages") from exc
 
@@ -89,17 +90,18 @@ def _arguments(text: str, escape: Callable[[str], str]) -> object:
     """Templates expect an object; what is not JSON goes in as text."""
     try:
         return _escaped(json.loads(text), escape)
-    except ValueError:
+    except (ValueError, RecursionError):
         return escape(text)
 
 
 def _escaped(value: object, escape: Callable[[str], str]) -> object:
     if isinstance(value, str):
+        value.encode()  # raises for half a surrogate pair: JSON can write it, text cannot hold it
         return escape(value)
     if isinstance(value, list):
         return [_escaped(item, escape) for item in value]
     if isinstance(value, dict):
-        return {escape(key): _escaped(item, escape) for key, item in value.items()}
+        return {str(_escaped(key, escape)): _escaped(item, escape) for key, item in value.items()}
     return value
 
 
