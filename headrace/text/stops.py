@@ -20,10 +20,10 @@ class StopMatcher:
         if self.stopped:
             return ""
         held = self._held + text
-        found = [at for at in (held.find(stop) for stop in self._stops) if at >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return held[: min(found)]
+            return held[: min(found)[1]]  # the first to be complete: the same however the text is cut up
         keep = max(_overlap(held, stop) for stop in self._stops)
         shown, self._held = held[: len(held) - keep], held[len(held) - keep :]
         return shown
