@@ -120,17 +120,13 @@ def _server(config: Config, model: str | None, config_file: Path | None) -> Iter
     if _is_headrace(url):
         yield url
         return
+    print("no server answers; starting one", file=sys.stderr)
     command = [
         sys.executable,
         "-m",
         "headrace",
         "serve",
-        "--port",
-        "0",
-        "--host",
-        "127.0.0.1",
-        "--log-level",
-        "WARNING",
+        *"--port 0 --host 127.0.0.1 --log-level WARNING".split(),
     ]
     command += ["--config", str(config_file)] if config_file else []
     command += [model] if model else []
