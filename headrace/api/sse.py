@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from headrace.api.disconnect import hung_up
-from headrace.errors import ServerError
+from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Generation
 from headrace.types import Event
 from headrace.wire import errors
@@ -71,10 +71,10 @@ class EventStream(Response):
             async for event in self.generation.events:
                 await _send(send, [self.encoder.event(event)])
             last = self.encoder.last()
+        except ClientGone:
+            return
         except ServerError as exc:
             last = [dump(errors.to_body(exc))]
-        except OSError:  # the caller is gone
-            return
         except Exception:
             log.exception("a stream failed")
             last = [dump(errors.to_body(ServerError("the server had an error")))]
@@ -86,8 +86,12 @@ class EventStream(Response):
 
 
 async def _send(send: Send, texts: list[str]) -> None:
-    if texts:
-        await send({"type": "http.response.body", "body": _frames(texts), "more_body": True})
+    """Raises ClientGone: some servers say so, others (uvicorn) drop what nobody reads."""
+    try:
+        if texts:
+            await send({"type": "http.response.body", "body": _frames(texts), "more_body": True})
+    except OSError as exc:
+        raise ClientGone("the client closed the connection") from exc
 
 
 def _frames(texts: list[str]) -> bytes:

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from headrace.errors import ServerError
 from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelta, Usage
 
 
 class FakeBackend:
     """Answers every request with `words`, one each `delay_s`; `error` is raised after them instead of a
-    finish.
+    finish. It takes `opening_s` to start answering.
     """
 
     def __init__(
@@ -21,9 +20,10 @@ class FakeBackend:
         *,
         id: str = "fake",
         delay_s: float = 0.0,
-        error: ServerError | None = None,
+        opening_s: float = 0.0,
+        error: Exception | None = None,
     ) -> None:
-        self.words, self.id, self.delay_s, self.error = words, id, delay_s, error
+        self.words, self.id, self.delay_s, self.opening_s, self.error = words, id, delay_s, opening_s, error
         self.num_active = 0
         self.requests: list[GenerateRequest] = []
         self.is_alive = True
@@ -42,6 +42,7 @@ class FakeBackend:
         self.requests.append(request)
         self.num_active += 1
         try:
+            await asyncio.sleep(self.opening_s)
             yield self._events(request.n)
         finally:
             self.num_active -= 1

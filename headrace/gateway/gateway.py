@@ -34,7 +34,7 @@ class Gateway:
     def __init__(self, backends: Sequence[Backend]) -> None:
         self.backends = tuple(backends)
         self.is_draining = False
-        self._num_active = 0
+        self.num_active = 0  # requests admitted and not yet closed
         self._generations: set[Generation] = set()
         self._idle = asyncio.Event()
 
@@ -73,7 +73,7 @@ class Gateway:
     async def _wait_idle(self, timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
-                while self._num_active:
+                while self.num_active:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -83,12 +83,12 @@ class Gateway:
     def _admit(self, exits: AsyncExitStack) -> None:
         if self.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
-        self._num_active += 1
+        self.num_active += 1
         exits.callback(self._leave)
 
     def _leave(self) -> None:
-        self._num_active -= 1
-        if not self._num_active:
+        self.num_active -= 1
+        if not self.num_active:
             self._idle.set()
 
     def _route(self, model: str) -> tuple[Backend, ModelInfo]:
