@@ -121,13 +121,8 @@ def _server(config: Config, model: str | None, config_file: Path | None) -> Iter
         yield url
         return
     print("no server answers; starting one", file=sys.stderr)
-    command = [
-        sys.executable,
-        "-m",
-        "headrace",
-        "serve",
-        *"--port 0 --host 127.0.0.1 --log-level WARNING".split(),
-    ]
+    options = ["--host", "127.0.0.1", "--port", "0", "--log-level", "WARNING"]
+    command = [sys.executable, "-m", "headrace", "serve", *options]
     command += ["--config", str(config_file)] if config_file else []
     command += [model] if model else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
