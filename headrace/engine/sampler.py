@@ -1,16 +1,13 @@
-"""Which token comes next: greedy, or drawn after temperature, top_k, top_p and min_p, for all rows of a step
-at once.
+"""Which token comes next: greedy, or drawn after temperature, top_k, top_p and min_p.
 
-Order of filters: temperature, top_k, top_p (over what top_k left), min_p (relative to the most probable
-token). Each
-sequence draws one uniform number per token from its own generator, so its output never depends on its
-neighbours.
-What touches the whole vocabulary is vectorised over the batch; what is left per row are a few candidates.
+Order of filters: temperature, top_k, top_p (over what top_k left), min_p (relative to the most probable token).
+Each sequence draws one uniform number per token from its own generator, and each row is computed by itself, so
+that a sequence's output never depends on its neighbours. A row has about 50,000 entries: whatever touches them
+all is one vectorised pass, in float32.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence as Many
 
 import numpy as np
@@ -20,25 +17,23 @@ from headrace.engine.sequence import SamplingParams, Sequence
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Tokens = NDArray[np.int64]
 
-# Tokens so improbable that all of them together weigh less than this share of the most probable one are
-# never drawn:
-# less than float32 can tell from zero, and at low temperatures it spares almost every exponential.
-NEGLIGIBLE = 1e-8
+COLDEST = 1e-10  # temperature: below, float32 logits that differ at all are as good as infinitely far apart
+FAINTEST = np.float32(-80)  # log weight: what is fainter is set to this, and never drawn
+LIGHTEST = 2e-35  # a little more than exp(FAINTEST)
+RUN = 128  # weights that are summed up before they are cumulated
 
 
-def sample(logits: Floats, sequences: Many[Sequence]) -> NDArray[np.int64]:
-    """The next token of each row; -1 where the row is not a distribution (NaN, or infinite). logits: [rows,
-    vocabulary].
-    """
+def sample(logits: Floats, sequences: Many[Sequence]) -> Tokens:
+    """The next token of each row of logits[rows, vocabulary]; -1 where it is no distribution (NaN, infinite)."""
     logits = _mask_early_stops(logits, sequences)
-    tokens: NDArray[np.int64] = logits.argmax(1)
+    tokens: Tokens = logits.argmax(1)
     tops = logits[np.arange(len(tokens)), tokens]
     tokens[~np.isfinite(tops)] = -1
-    drawn = [i for i, s in enumerate(sequences) if s.params.temperature > 0 and tokens[i] >= 0]
-    if drawn:
-        rows = logits if len(drawn) == len(sequences) else logits[drawn]
-        tokens[drawn] = _draw(rows, tops[drawn], [sequences[i] for i in drawn])
+    for row, sequence in enumerate(sequences):
+        if sequence.params.temperature > 0 and tokens[row] >= 0:
+            tokens[row] = _draw(logits[row], tops[row], sequence)
     return tokens
 
 
@@ -57,49 +52,49 @@ def _mask_early_stops(logits: Floats, sequences: Many[Sequence]) -> Floats:
     return logits
 
 
-def _draw(logits: Floats, tops: Floats, sequences: Many[Sequence]) -> list[int]:
-    """One token per row, with probability softmax(logits / temperature) among what the filters keep."""
-    count, vocabulary = logits.shape
-    temperature = np.array([s.params.temperature for s in sequences], np.float32)
-    reach = temperature * np.float32(math.log(vocabulary / NEGLIGIBLE))
-    flat = np.flatnonzero(logits >= (tops - reach)[:, None])
-    row, token = np.divmod(flat, vocabulary)
-    weights = np.exp((logits.reshape(-1)[flat] - tops[row]) / temperature[row]).astype(np.float64)
-    ends = np.searchsorted(row, np.arange(count + 1))
-    chosen = []
-    for i, sequence in enumerate(sequences):
-        mine = slice(ends[i], ends[i + 1])
-        chosen.append(int(token[mine][_choose(weights[mine], sequence.params, sequence.rng.random())]))
-    return chosen
-
-
-def _choose(weights: Doubles, params: SamplingParams, uniform: float) -> int:
-    """The index drawn by `uniform` in [0, 1) from weights (the largest is 1), after the filters."""
+def _draw(row: Floats, top: np.float32, sequence: Sequence) -> int:
+    """A token with probability softmax(row / temperature) among what the filters keep."""
+    params, uniform = sequence.params, 1 - sequence.rng.random()
+    exponents = (row - top) / np.float32(max(params.temperature, COLDEST))
+    weights: Floats = np.exp(np.maximum(exponents, FAINTEST))
     if params.top_p >= 1 and not params.top_k and not params.min_p:
-        return _invert(np.cumsum(weights), uniform)
-    kept = np.flatnonzero(weights >= _floor(weights, params))
-    order = kept[np.argsort(-weights[kept], kind="stable")][: params.top_k or None]
-    ordered = weights[order]
-    cumulated = np.cumsum(ordered)
-    whole = cumulated[-1] if params.top_k else weights.sum()
-    nucleus = 1 + int(np.searchsorted(cumulated, params.top_p * whole))
-    probable = int(np.count_nonzero(ordered >= params.min_p))
-    return int(order[_invert(cumulated[: max(1, min(nucleus, probable))], uniform)])
+        return _invert(weights, uniform)
+    kept = _filter(weights, params)
+    return int(kept[_invert(weights[kept], uniform)])
 
 
-def _floor(weights: Doubles, params: SamplingParams) -> float:
-    """A weight below which no token can survive the filters, so that only few need sorting.
+def _filter(weights: Floats, params: SamplingParams) -> Tokens:
+    """The tokens that the filters keep, heaviest first. The largest weight is 1."""
+    if 0 < params.top_k < len(weights):
+        tokens = _heaviest(weights, np.partition(weights, -params.top_k)[-params.top_k])[: params.top_k]
+        whole = float(weights[tokens].sum(dtype=np.float64))
+    else:
+        whole = float(weights.sum(dtype=np.float64))
+        # All tokens lighter than this weigh less than 1 - top_p of the whole together: the nucleus lies above,
+        # and only few need sorting. (0.999: for rounding.)
+        floor = 0.999 * (1 - params.top_p) * whole / len(weights)
+        tokens = _heaviest(weights, max(floor, params.min_p))
+    nucleus = 1 + np.searchsorted(np.cumsum(weights[tokens], dtype=np.float64), params.top_p * whole)
+    probable = np.count_nonzero(weights[tokens] >= params.min_p)
+    return tokens[: min(nucleus, probable)]
 
-    All tokens lighter than (1 - top_p) / count × total weigh less than 1 - top_p of it together: the nucleus
-    lies above.
-    """
-    count = len(weights)
-    if 0 < params.top_k < count:
-        return max(params.min_p, float(np.partition(weights, count - params.top_k)[count - params.top_k]))
-    return max(params.min_p, 0.999 * (1 - params.top_p) / count * float(weights.sum()))
+
+def _heaviest(weights: Floats, least: float) -> Tokens:
+    """The tokens that weigh at least that much, heaviest first, the lower id first among equals."""
+    tokens = np.flatnonzero(weights >= max(least, LIGHTEST))
+    return tokens[np.argsort(-weights[tokens], kind="stable")]
 
 
-def _invert(cumulated: Doubles, uniform: float) -> int:
-    """The first index whose cumulated weight exceeds that share of the whole."""
-    index = int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
-    return min(index, len(cumulated) - 1)
+def _invert(weights: Floats, uniform: float) -> int:
+    """The first index up to which the weights make that share of the whole, which is in (0, 1]."""
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), RUN)), dtype=np.float64)
+    target = uniform * sums[-1]
+    run = _reach(sums, target)
+    before = sums[run - 1] if run else 0.0
+    inside = np.cumsum(weights[run * RUN : (run + 1) * RUN], dtype=np.float64)
+    return run * RUN + _reach(inside, target - before)
+
+
+def _reach(cumulated: Doubles, target: float) -> int:
+    """The first index that reaches `target`; by rounding never past the last one that adds anything."""
+    return int(np.searchsorted(cumulated, min(target, cumulated[-1])))
