@@ -79,7 +79,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             components.update(described.pop("$defs", {}))
             components[kind.__name__] = described
-        components.pop("HTTPValidationError", None)
-        components.pop("ValidationError", None)
+        _drop_422(schema)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _drop_422(schema: dict[str, Any]) -> None:
+    """FastAPI documents its own answer to bad parameters; ours is a 400."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)

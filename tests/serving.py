@@ -28,7 +28,7 @@ class Served:
 
     url: str
     app: FastAPI
-    uvicorn: uvicorn.Server
+    http: httpx2.Client
 
     @property
     def gateway(self) -> Gateway:
@@ -57,10 +57,10 @@ class Served:
         """Raw `content`, or `body` as JSON."""
         sent = json.dumps(body).encode() if content is None else content
         given = {"Content-Type": "application/json", **(headers or {})}
-        return httpx2.post(self.url + path, content=sent, headers=given, timeout=60)
+        return self.http.post(path, content=sent, headers=given)
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
-        return httpx2.get(self.url + path, headers=headers, timeout=60)
+        return self.http.get(path, headers=headers)
 
 
 @contextmanager
@@ -76,7 +76,9 @@ def serving(app: FastAPI) -> Iterator[Served]:
         try:
             eventually(lambda: server.started or not thread.is_alive(), within_s=START_S)
             assert server.started, "the server did not start: see the log"
-            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with httpx2.Client(base_url=url, timeout=60, verify=False) as http:
+                yield Served(url, app, http)
         finally:
             server.should_exit = True
             thread.join(30)

@@ -36,7 +36,7 @@ class Keys:
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not given.strip():
             raise Unauthorized("no API key was given: send it as 'Authorization: Bearer KEY'")
-        given_bytes = given.strip().encode("utf-8", "surrogateescape")
+        given_bytes = given.strip().encode("latin-1", "replace")  # as it came: headers are read as latin-1
         # every key is compared, so that time tells nothing about which one was near
         matches = [principal for key, principal in self._keys if hmac.compare_digest(key, given_bytes)]
         if not matches:

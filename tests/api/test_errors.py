@@ -12,7 +12,7 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.errors import EngineFailed
 from tests.conftest import FakeServer
-from tests.serving import events
+from tests.serving import events, eventually
 
 CHAT = "/v1/chat/completions"
 HI = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
@@ -123,7 +123,7 @@ def test_error_in_a_stream_is_an_object_then_done(fake_server: FakeServer, error
     assert failure["error"]["type"] == "server_error"
     assert "secret" not in response.text
     assert done == "[DONE]"
-    assert server.gateway.num_active == 0
+    eventually(lambda: server.gateway.num_active == 0)
 
 
 def test_client_raises_on_an_error_in_a_stream(fake_server: FakeServer) -> None:

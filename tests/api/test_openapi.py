@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from headrace.app import create_app
+from headrace.backends.fake import FakeBackend
+from headrace.config import Config
+from tests.conftest import FakeServer
+
+DOCUMENT: dict[str, Any] = create_app(Config(), [FakeBackend([])]).openapi()
+ROUTES = {
+    "/v1/chat/completions": "post",
+    "/v1/completions": "post",
+    "/v1/models": "get",
+    "/v1/models/{model_id}": "get",
+    "/health": "get",
+    "/healthz": "get",
+    "/ping": "get",
+    "/ready": "get",
+}
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from references(item)
+
+
+def resolve(reference: str) -> Any:
+    found: Any = DOCUMENT
+    for step in reference.removeprefix("#/").split("/"):
+        found = found[step.replace("~1", "/")]
+    return found
+
+
+def test_every_route_is_documented() -> None:
+    assert {path: list(entry) for path, entry in DOCUMENT["paths"].items()} == {
+        path: [method] for path, method in ROUTES.items()
+    }
+    for path, method in ROUTES.items():
+        operation = DOCUMENT["paths"][path][method]
+        assert operation["summary"]
+        assert operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert "422" not in operation["responses"]
+
+
+def test_every_reference_resolves() -> None:
+    found = set(references(DOCUMENT))
+    assert {"#/components/schemas/ChatBody", "#/components/schemas/ChatCompletionChunk"} <= found
+    assert all(resolve(reference) for reference in found)
+
+
+def test_errors_are_documented_in_openais_shape() -> None:
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        responses = DOCUMENT["paths"][path]["post"]["responses"]
+        assert {"200", "400", "401", "404", "413", "415", "500", "503"} == set(responses)
+        schema = resolve(responses["400"]["content"]["application/json"]["schema"]["$ref"])
+        error = resolve(schema["properties"]["error"]["$ref"])
+        assert set(error["required"]) == {"message", "type", "param", "code"}
+        assert "text/event-stream" in responses["200"]["content"]
+        assert DOCUMENT["paths"][path]["post"]["requestBody"]["required"] is True
+
+
+def test_document_and_its_page_are_served(fake_server: FakeServer) -> None:
+    server = fake_server()
+    assert server.get("/openapi.json").json() == DOCUMENT
+    page = server.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
