@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -29,6 +30,7 @@ class Served:
     url: str
     app: FastAPI
     http: httpx2.Client
+    loop: asyncio.AbstractEventLoop
 
     @property
     def gateway(self) -> Gateway:
@@ -71,18 +73,24 @@ def serving(app: FastAPI) -> Iterator[Served]:
             app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
+        runner = asyncio.Runner(loop_factory=config.get_loop_factory())
+        thread = threading.Thread(target=_run, args=(runner, server, listener), name="server")
         thread.start()
         try:
             eventually(lambda: server.started or not thread.is_alive(), within_s=START_S)
             assert server.started, "the server did not start: see the log"
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             with httpx2.Client(base_url=url, timeout=60, verify=False) as http:
-                yield Served(url, app, http)
+                yield Served(url, app, http, runner.get_loop())
         finally:
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive(), "the server did not end"
+
+
+def _run(runner: asyncio.Runner, server: uvicorn.Server, listener: socket.socket) -> None:
+    with runner:
+        runner.run(server.serve(sockets=[listener]))
 
 
 def eventually(condition: Callable[[], object], *, within_s: float = 5.0) -> None:

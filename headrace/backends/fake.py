@@ -11,7 +11,7 @@ from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelt
 
 class FakeBackend:
     """Answers every request with `words`, one each `delay_s`; `error` is raised after them instead of a
-    finish. It takes `opening_s` to start answering.
+    finish. It takes `opening_s` to start answering; with `refusal` it raises that instead.
     """
 
     def __init__(
@@ -22,8 +22,10 @@ class FakeBackend:
         delay_s: float = 0.0,
         opening_s: float = 0.0,
         error: Exception | None = None,
+        refusal: Exception | None = None,
     ) -> None:
-        self.words, self.id, self.delay_s, self.opening_s, self.error = words, id, delay_s, opening_s, error
+        self.words, self.id, self.delay_s, self.opening_s = words, id, delay_s, opening_s
+        self.error, self.refusal = error, refusal
         self.num_active = 0
         self.requests: list[GenerateRequest] = []
         self.is_alive = True
@@ -40,6 +42,8 @@ class FakeBackend:
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         self.requests.append(request)
+        if self.refusal is not None:
+            raise self.refusal
         self.num_active += 1
         try:
             await asyncio.sleep(self.opening_s)

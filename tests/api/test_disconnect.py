@@ -1,0 +1,166 @@
+"""A caller that leaves frees what it held, at once, whenever it leaves and whatever it waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import MutableMapping
+from typing import Any
+
+import httpx2
+import pytest
+
+from headrace.api.disconnect import while_connected
+from headrace.api.sse import EventStream
+from headrace.backends.fake import FakeBackend
+from headrace.errors import ClientGone, Overloaded
+from headrace.gateway.gateway import Gateway, Generation
+from headrace.types import GenerateRequest, Message, TextDelta
+from headrace.wire.chat import ChatBody, Chunks
+from tests.conftest import FakeServer
+from tests.serving import Served, eventually
+
+CHAT = "/v1/chat/completions"
+REQUEST = GenerateRequest("fake", (Message("user", "hi"),))
+BODY = ChatBody.model_validate({"model": "fake", "messages": [{"role": "user", "content": "hi"}]})
+
+
+def body(stream: bool) -> dict[str, Any]:
+    return {"model": "fake", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def send(server: Served, stream: bool) -> socket.socket:
+    """A request of which nothing is read. Closing the socket is leaving."""
+    content = json.dumps(body(stream)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    return connection
+
+
+def test_leaving_in_mid_stream_frees_the_backend(fake_server: FakeServer) -> None:
+    backend = FakeBackend(["tick "] * 1000, delay_s=0.02)
+    server = fake_server(backend)
+    with server.http.stream("POST", CHAT, json=body(stream=True)) as response:
+        chunks = response.iter_bytes()  # held: httpx2 hangs up when its iterator is dropped
+        next(chunks)
+        assert backend.num_active == 1
+    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not server.gateway.num_active)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_before_the_first_token_frees_the_backend(fake_server: FakeServer, stream: bool) -> None:
+    backend = FakeBackend(["tick"], delay_s=60)
+    server = fake_server(backend)
+    with send(server, stream):
+        eventually(lambda: backend.num_active)
+    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not server.gateway.num_active)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_before_the_response_begins_frees_the_backend(fake_server: FakeServer, stream: bool) -> None:
+    backend = FakeBackend(["tick "] * 1000, opening_s=0.3, delay_s=60)
+    server = fake_server(backend)
+    with send(server, stream):
+        eventually(lambda: backend.num_active)
+    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not server.gateway.num_active)
+
+
+def test_half_a_request_holds_nothing(fake_server: FakeServer) -> None:
+    server = fake_server()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{{".encode())
+    assert server.get("/health").status_code == 200
+    assert server.gateway.num_active == 0
+
+
+def test_many_that_leave_do_not_disturb_one_that_stays(fake_server: FakeServer) -> None:
+    backend = FakeBackend(["tick "] * 50, delay_s=0.01)
+    server = fake_server(backend)
+    leaving = [send(server, stream=index % 2 == 0) for index in range(20)]
+    eventually(lambda: backend.num_active == 20)
+    with server.client() as client:
+        stream = client.completions.create(model="fake", prompt="x", stream=True)
+        for connection in leaving:
+            connection.close()
+        assert "".join(chunk.choices[0].text for chunk in stream) == "tick " * 50
+    eventually(lambda: not backend.num_active)
+
+
+def test_client_that_times_out_frees_the_backend(fake_server: FakeServer) -> None:
+    backend = FakeBackend(["tick"], delay_s=60)
+    server = fake_server(backend)
+    with pytest.raises(httpx2.ReadTimeout):
+        server.http.post(CHAT, json=body(stream=False), timeout=httpx2.Timeout(5, read=0.2))
+    eventually(lambda: not backend.num_active, within_s=2)
+
+
+async def gone() -> MutableMapping[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("send_suspends", [True, False])
+@pytest.mark.parametrize("send_fails", [True, False])
+def test_stream_is_closed_when_its_reader_never_begins(send_suspends: bool, send_fails: bool) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if send_suspends:
+            await asyncio.sleep(0.01)
+        if send_fails and message["type"] == "http.response.body":
+            raise OSError("nobody listens")  # as servers of ASGI 2.4 do
+
+    async def run() -> None:
+        backend = FakeBackend(["tick"] * 9, delay_s=0.02)
+        generation = await Gateway([backend]).start(REQUEST)
+        assert backend.num_active == 1
+        await EventStream(generation, Chunks(BODY, generation.info), {})({"type": "http"}, gone, send)
+        assert backend.num_active == 0
+
+    asyncio.run(run())
+
+
+def test_stream_ends_quietly_when_sending_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async def never() -> MutableMapping[str, Any]:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            raise BrokenPipeError
+
+    async def run() -> None:
+        backend = FakeBackend(["tick"] * 9)
+        generation = await Gateway([backend]).start(REQUEST)
+        await EventStream(generation, Chunks(BODY, generation.info), {})({"type": "http"}, never, send)
+        assert backend.num_active == 0
+
+    asyncio.run(run())
+    assert not caplog.records
+
+
+def test_work_ends_when_its_caller_leaves_or_it_is_interrupted() -> None:
+    async def never() -> MutableMapping[str, Any]:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async def first(generation: Generation) -> object:
+        return await anext(generation.events)
+
+    async def run() -> None:
+        gateway = Gateway([FakeBackend(["tick"], delay_s=0.05)])
+        generation = await gateway.start(REQUEST)
+        assert await while_connected(never, generation, first(generation)) == TextDelta(0, "tick")
+        await generation.aclose()
+        generation = await gateway.start(REQUEST)
+        with pytest.raises(ClientGone):
+            await while_connected(gone, generation, first(generation))
+        await generation.aclose()
+        generation = await gateway.start(REQUEST)
+        generation.interrupt(Overloaded("enough"))
+        with pytest.raises(Overloaded):
+            await while_connected(never, generation, first(generation))
+        await generation.aclose()
+        assert gateway.num_active == 0
+
+    asyncio.run(run())
