@@ -12,7 +12,7 @@ from pathlib import Path
 from headrace.errors import ModelError
 from headrace.models import hub, ir, references, wheel
 from headrace.models.cache import Cache
-from headrace.models.model import Model, Progress, Stamp, no_progress, write_manifest
+from headrace.models.model import Model, Progress, Stamp, no_progress, size_of, write_manifest
 from headrace.models.references import (
     DEFAULT_MODEL,
     FileSource,
@@ -56,7 +56,7 @@ def _make(wanted: Reference, cache: Cache, stamp: Stamp | None, progress: Progre
             made = ir.describe(source, name=wanted.name, reference=wanted.text)
         else:
             made = _convert(source, built, wanted, progress)
-        model = replace(made, folder=cache.folder(wanted.key))
+        model = replace(made, folder=cache.folder(wanted.key), size_bytes=size_of(built))
         write_manifest(model, built, stamp)
         cache.publish(built, wanted.key)
     return model

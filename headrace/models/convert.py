@@ -13,7 +13,7 @@ import openvino as ov
 
 from headrace.models import graph, pretokenizers, tokenizer
 from headrace.models.gguf import GGUFFile
-from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, Model, Progress, size_of
+from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, Model, Progress
 from headrace.models.references import Reference
 
 STEPS = 3
@@ -54,7 +54,7 @@ def _describe(gguf: GGUFFile, folder: Path, reference: Reference) -> Model:
         add_bos=bool(gguf.field("tokenizer.ggml.add_bos_token", _adds_bos_by_itself(gguf))),
         chat_template=str(gguf.optional("tokenizer.chat_template") or "") or None,
         sampling=reference.sampling,
-        size_bytes=size_of(folder),
+        size_bytes=0,  # counted when the folder is complete
         created=int(time.time()),
         gguf=gguf.path,
     )

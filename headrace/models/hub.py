@@ -29,8 +29,8 @@ def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
 def _download(source: HubSource, staging: Path) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    # Listed first: unlike a download it is not tried again and again where the hub is out of reach.
-    files = HfApi().list_repo_files(source.repo)
+    # Asked first: unlike a download it is not tried again for half a minute where the hub is out of reach.
+    files = [file.rfilename for file in HfApi().model_info(source.repo).siblings or []]
     if source.file is None and GRAPH in files:
         return Path(snapshot_download(source.repo, local_dir=staging / "ir", allow_patterns=IR_FILES))
     return Path(hf_hub_download(source.repo, _choose(source, files), local_dir=staging / "hub"))

@@ -21,7 +21,10 @@ _NEW = (
     r"\x{13460}-\x{143FA}\x{16100}-\x{1611D}\x{16130}-\x{16139}\x{16D40}-\x{16D6C}\x{16D70}-\x{16D79}\x{18CFF}"
     r"\x{1CCF0}-\x{1CCF9}\x{1E5D0}-\x{1E5ED}\x{1E5F0}-\x{1E5FA}"
 )
-_NEW_MARKS = r"\x{1B4E}\x{1B4F}\x{1B7F}\x{10D6E}\x{113D4}\x{113D5}\x{113D7}\x{113D8}\x{11BE1}\x{16D6D}-\x{16D6F}\x{1E5FF}"
+_NEW_MARKS = (
+    r"\x{1B4E}\x{1B4F}\x{1B7F}\x{10D6E}\x{113D4}\x{113D5}\x{113D7}\x{113D8}\x{11BE1}\x{16D6D}-\x{16D6F}"
+    r"\x{1E5FF}"
+)
 _LETTER, _NUMBER = rf"[\p{{L}}&&[^{_NEW}]]", rf"[\p{{N}}&&[^{_NEW}]]"
 _SIGN = rf"[[^\s\p{{L}}\p{{N}}]{_NEW}]"  # neither letter, number nor space
 _LEAD = rf"[[^\r\n\p{{L}}\p{{N}}]{_NEW}]"  # what may stand ahead of a word

@@ -50,7 +50,7 @@ def _pair(merge: str) -> tuple[str, str]:
 
 
 def _add_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
-    """Control tokens are special: hidden in decoded text, not written by a user. User-defined ones are words."""
+    """Control tokens are special: hidden in decoded text, not written by a user. User-defined are words."""
     chosen = zip(tokens, types, strict=True)
     added = [(text, kind == CONTROL) for text, kind in chosen if kind in (CONTROL, USER_DEFINED) and text]
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=special) for text, special in added])

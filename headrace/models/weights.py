@@ -1,7 +1,7 @@
 """A GGUF tensor as a graph constant that keeps its values: exactly where it fits int8 with a scale per 32.
 
-The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed in
-memory and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
+The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed
+in memory and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _bfloat16(weight: NDArray[np.float32]) -> ov.Tensor:
 
 
 def deinterleave(rows: NDArray[np.generic], heads: int) -> NDArray:  # type: ignore[type-arg]  # any dtype in, the same out
-    """ggml stores a head's q and k rows in llama as pairs (x0, x_half); our rotation wants the halves apart."""
+    """ggml stores llama's q and k rows as pairs (x0, x_half); our rotation wants the halves apart."""
     if not heads:
         return rows
     count, *rest = rows.shape

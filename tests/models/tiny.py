@@ -1,4 +1,4 @@
-"""Small random GGUF models that load wherever a real one does: for tests that need a model, not a good one."""
+"""Small random GGUF models that load wherever a real one does: for tests that need no good model."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Tests of headrace.models. `tiny.write_tiny` makes the small models that other tests use too."""

@@ -1,0 +1,50 @@
+"""llama.cpp's own tokenizer, from the `xllamacpp` wheel: the oracle for ours.
+
+Its server runs in a process of its own: in one with OpenVINO it has been seen to hang.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SERVER = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = sys.argv[1]
+params.n_ctx, params.n_parallel, params.warmup, params.port = 64, 1, False, 0
+server = xllamacpp.Server(params)
+print("address", server.listening_address, flush=True)
+sys.stdin.read()
+"""
+
+
+class LlamaCpp:
+    """On a free loopback port; asked for tokens only."""
+
+    def __init__(self, gguf: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(gguf)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        address = next(line for line in self._process.stdout if line.startswith("address "))
+        self._connection = http.client.HTTPConnection(address.strip().removeprefix("address http://"))
+
+    def tokenize(self, text: str) -> list[int]:
+        """As ordinary text: no token is added and none is read out of the text."""
+        body = json.dumps({"content": text, "add_special": False, "parse_special": False})
+        self._connection.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
+        tokens: list[int] = json.load(self._connection.getresponse())["tokens"]
+        return tokens
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.communicate()

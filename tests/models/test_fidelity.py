@@ -1,0 +1,63 @@
+"""What the default configuration (int8 weights and arithmetic, u8 KV cache) costs against exact float32."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from headrace.engine.batch import pack
+from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.reference import ReferenceModel
+from headrace.engine.sequence import SamplingParams, Sequence
+from headrace.models.catalog import Model
+
+WINDOW, NUM_WINDOWS, CHUNK, DECODED = 512, 4, 128, 64  # tokens
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True, dtype=np.float64)), np.float32)
+
+
+def real_text() -> str:
+    parts = [argparse.__doc__, inspect.__doc__, *(vars(os)[name].__doc__ for name in sorted(os.__all__))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def paged_logits(runner: OpenVINORunner, tokens: list[int]) -> NDArray[np.float32]:
+    """logits[tokens, vocabulary] as the engine computes them: prompt chunks first, then token by token."""
+    sequence = Sequence(tokens, SamplingParams(max_tokens=1))
+    sequence.blocks = list(range(-(-len(tokens) // runner.block_size)))
+    rows = []
+    while sequence.num_pending:
+        left = len(tokens) - DECODED - sequence.num_computed
+        count = min(CHUNK, left) if left > 0 else 1
+        batch = dataclasses.replace(pack({sequence: count}), rows=np.arange(count))
+        rows.append(runner.forward(batch).copy())
+        sequence.num_computed += count
+    return np.concatenate(rows)
+
+
+def test_the_default_configuration_keeps_the_models_distribution(default_model: Model) -> None:
+    assert default_model.gguf is not None
+    ids = Tokenizer.from_file(str(default_model.folder / "tokenizer.json")).encode(real_text()).ids
+    runner = OpenVINORunner(default_model.folder, RunnerOptions(kv_cache_bytes=64 << 20))
+    reference = ReferenceModel(default_model.gguf)
+    divergence, ours, exact = [], [], []
+    for start in range(0, WINDOW * NUM_WINDOWS, WINDOW):
+        tokens = ids[start : start + WINDOW]
+        found, expected = log_softmax(paged_logits(runner, tokens)), log_softmax(reference.logits(tokens))
+        divergence.append((np.exp(expected) * (expected - found)).sum(-1, dtype=np.float64))
+        following = (np.arange(WINDOW - 1), tokens[1:])
+        ours.append(-found[following])
+        exact.append(-expected[following])
+    kl, loss = float(np.mean(divergence)), float(np.mean(ours) / np.mean(exact) - 1)
+    print(f"KL {kl:.4f} nats a token, cross-entropy {np.mean(ours):.4f} ({loss:+.2%})")
+    assert kl <= 0.01
+    assert abs(loss) <= 0.005

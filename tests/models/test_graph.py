@@ -1,0 +1,54 @@
+"""The graph computes what the papers say: its logits are the NumPy reference's, for each architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+
+from headrace.engine.plain import PlainModel
+from headrace.engine.reference import ReferenceModel
+from headrace.models.catalog import Cache, prepare
+from tests.models.tiny import Architecture, TinyShape, write_tiny
+
+TOKENS = [1, 70, 71, 9, 250, 33, 33, 7, 120, 2, 65, 66]
+
+
+def error(path: Path, cache: Path) -> float:
+    """The largest difference of a logit between the runtime and the reference."""
+    model = prepare(str(path), Cache(cache))
+    found, expected = PlainModel(model.folder).logits(TOKENS), ReferenceModel(path).logits(TOKENS)
+    assert np.abs(expected).max() > 1, "the logits must be worth comparing"
+    return float(np.abs(found - expected).max())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_the_graph_equals_the_reference(architecture: Architecture, tied: bool, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", architecture, tied=tied)
+    assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0])
+def test_formats_that_fit_are_taken_over_exactly(kind: Type, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "llama", kind=kind)
+    assert error(path, tmp_path) < 1e-3
+
+
+def test_other_formats_are_rounded_to_eight_bits(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "llama", kind=Type.Q4_1)
+    assert 1e-3 < error(path, tmp_path) < 1  # of logits that reach 20
+
+
+def test_rows_that_are_no_multiple_of_a_group_are_kept_in_half_precision(tmp_path: Path) -> None:
+    path = write_tiny(
+        tmp_path / "tiny.gguf", "qwen2", kind=Type.F16, shape=TinyShape(hidden=48, feed_forward=80)
+    )
+    assert error(path, tmp_path) < 1e-3
+
+
+def test_every_head_may_have_its_own_keys(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "qwen3", shape=TinyShape(num_heads=2, num_kv_heads=2))
+    assert error(path, tmp_path) < 1e-3
