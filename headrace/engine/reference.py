@@ -1,6 +1,7 @@
 """The slow oracle for fidelity: a float32 forward pass in NumPy over the exactly dequantized GGUF file.
 
-Independent of the runtime and of our graph: it follows the papers (RMSNorm, RoFormer, grouped-query attention,
+Independent of the runtime and of our graph: it follows the papers (RMSNorm, RoFormer, grouped-query
+attention,
 SwiGLU) and ggml's conventions for how weights are stored. Slow on purpose: plain loops over layers, the
 whole sequence at once.
 """

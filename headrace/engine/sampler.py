@@ -1,9 +1,10 @@
 """Which token comes next: greedy, or drawn after temperature, top_k, top_p and min_p.
 
-Order of filters: temperature, top_k, top_p (over what top_k left), min_p (relative to the most probable token).
-Each sequence draws one uniform number per token from its own generator, and each row is computed by itself, so
-that a sequence's output never depends on its neighbours. A row has about 50,000 entries: whatever touches them
-all is one vectorised pass, in float32.
+Order of filters: temperature, top_k, top_p (over what top_k left), min_p (relative to the most probable
+token). Each sequence draws one uniform number per token from its own generator, and each row is computed by
+itself, so that a sequence's output never depends on its neighbours. A row has about 50,000 entries: whatever
+touches them all is one vectorised pass, in float32. (A pass over all rows at once is slower: it leaves the
+core's cache.)
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ Doubles = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
 COLDEST = 1e-10  # temperature: below, float32 logits that differ at all are as good as infinitely far apart
-FAINTEST = np.float32(-80)  # log weight: what is fainter is set to this, and never drawn
-LIGHTEST = 2e-35  # a little more than exp(FAINTEST)
+COOL = 0.8  # temperature: below, looking for the tokens that matter first is faster
+FAINTEST = np.float32(
+    -30
+)  # log weight: all that are fainter weigh less than 1e-7 of the most probable together
 RUN = 128  # weights that are summed up before they are cumulated
 
 
 def sample(logits: Floats, sequences: Many[Sequence]) -> Tokens:
-    """The next token of each row of logits[rows, vocabulary]; -1 where it is no distribution (NaN, infinite)."""
+    """The next token of each row of logits[rows, vocabulary]; -1 where it is no distribution (NaN,
+    infinite).
+    """
     logits = _mask_early_stops(logits, sequences)
     tokens: Tokens = logits.argmax(1)
     tops = logits[np.arange(len(tokens)), tokens]
@@ -55,12 +60,17 @@ def _mask_early_stops(logits: Floats, sequences: Many[Sequence]) -> Floats:
 def _draw(row: Floats, top: np.float32, sequence: Sequence) -> int:
     """A token with probability softmax(row / temperature) among what the filters keep."""
     params, uniform = sequence.params, 1 - sequence.rng.random()
-    exponents = (row - top) / np.float32(max(params.temperature, COLDEST))
-    weights: Floats = np.exp(np.maximum(exponents, FAINTEST))
+    temperature = np.float32(max(params.temperature, COLDEST))
+    # At low temperatures all but a few tokens are too faint ever to be drawn: only the others need
+    # exponentials.
+    near = np.flatnonzero(row >= top + FAINTEST * temperature) if temperature < COOL else None
+    weights: Floats = np.exp(((row if near is None else row[near]) - top) / temperature)
     if params.top_p >= 1 and not params.top_k and not params.min_p:
-        return _invert(weights, uniform)
-    kept = _filter(weights, params)
-    return int(kept[_invert(weights[kept], uniform)])
+        chosen = _invert(weights, uniform)
+    else:
+        kept = _filter(weights, params)
+        chosen = int(kept[_invert(weights[kept], uniform)])
+    return chosen if near is None else int(near[chosen])
 
 
 def _filter(weights: Floats, params: SamplingParams) -> Tokens:
@@ -70,7 +80,8 @@ def _filter(weights: Floats, params: SamplingParams) -> Tokens:
         whole = float(weights[tokens].sum(dtype=np.float64))
     else:
         whole = float(weights.sum(dtype=np.float64))
-        # All tokens lighter than this weigh less than 1 - top_p of the whole together: the nucleus lies above,
+        # All tokens lighter than this weigh less than 1 - top_p of the whole together: the nucleus lies
+        # above,
         # and only few need sorting. (0.999: for rounding.)
         floor = 0.999 * (1 - params.top_p) * whole / len(weights)
         tokens = _heaviest(weights, max(floor, params.min_p))
@@ -81,7 +92,7 @@ def _filter(weights: Floats, params: SamplingParams) -> Tokens:
 
 def _heaviest(weights: Floats, least: float) -> Tokens:
     """The tokens that weigh at least that much, heaviest first, the lower id first among equals."""
-    tokens = np.flatnonzero(weights >= max(least, LIGHTEST))
+    tokens = np.flatnonzero(weights >= least)
     return tokens[np.argsort(-weights[tokens], kind="stable")]
 
 
