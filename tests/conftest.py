@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 
 from headrace.app import build_backends, create_app
 from headrace.backends.fake import FakeBackend
-from headrace.config import Config, EngineConfig
+from headrace.config import Config
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from headrace.types import Backend
 from tests.serving import Served, serving
@@ -31,11 +31,30 @@ def default_model(cache: Cache) -> Model:
     return prepare(DEFAULT_MODEL, cache)
 
 
+def serving_model(model: Model, **engine: object) -> AbstractContextManager[Served]:
+    """The model behind the real app, with these members of EngineConfig."""
+    config = Config.model_validate({"engine": {"kv_cache_bytes": "256MiB", **engine}})
+    return serving(create_app(config, build_backends(config, [model])))
+
+
 @pytest.fixture(scope="session")
 def server(default_model: Model) -> Iterator[Served]:
-    """The default model behind the real app."""
-    config = Config.model_validate({"engine": EngineConfig.model_validate({"kv_cache_bytes": "512MiB"})})
-    with serving(create_app(config, build_backends(config, [default_model]))) as served:
+    """The default model as a user gets it."""
+    with serving_model(default_model) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def exact_server(default_model: Model) -> Iterator[Served]:
+    """In float32, where a text does not depend on what else is in the batch, or in the cache."""
+    with serving_model(default_model, precision="f32", generation_config="none", max_num_seqs=16) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def small_server(default_model: Model) -> Iterator[Served]:
+    """Two may run, two may wait, and 256 tokens fit."""
+    with serving_model(default_model, max_model_len=256, max_num_seqs=2, max_queue=2) as served:
         yield served
 
 
