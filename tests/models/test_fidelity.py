@@ -17,7 +17,7 @@ from headrace.engine.reference import ReferenceModel
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.models.catalog import Model
 
-WINDOW, NUM_WINDOWS, CHUNK, DECODED = 512, 4, 128, 64  # tokens
+WINDOW, NUM_WINDOWS, CHUNK, DECODED = 256, 8, 96, 32  # tokens
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
