@@ -1,0 +1,124 @@
+"""Places: so many run, so many wait, the next is refused; whoever leaves gives its place back."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from headrace.backends.engine import EngineBackend
+from headrace.engine.engine import Engine
+from headrace.models.catalog import DEFAULT_MODEL
+from tests.serving import Served, eventually
+
+PATH = "/v1/completions"
+
+
+def body(**members: Any) -> dict[str, Any]:
+    return {"model": DEFAULT_MODEL, "prompt": "Once upon a time", "temperature": 0, **members}
+
+
+def engine_of(server: Served) -> Engine:
+    assert isinstance(server.backend, EngineBackend)
+    return server.backend.engine
+
+
+def is_idle(server: Served) -> bool:
+    engine = engine_of(server)
+    return not (engine.has_work or engine.pool.num_held or server.gateway.num_active)
+
+
+@contextmanager
+def busy(server: Served, count: int, *, stream: bool = True) -> Iterator[list[socket.socket]]:
+    """So many requests under way that take long; those that are still open leave at the end."""
+    content = json.dumps(body(max_tokens=240, ignore_eos=True, stream=stream)).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with ExitStack() as exits:
+        sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
+        for each in sockets:
+            exits.enter_context(each)
+            each.sendall(head + content)
+        eventually(lambda: server.gateway.num_active == count)
+        yield sockets
+    eventually(lambda: is_idle(server))
+
+
+def test_beyond_all_places_is_503_with_retry_after(small_server: Served) -> None:
+    with busy(small_server, 4):
+        for members in ({}, {"stream": True}, {"n": 2}):
+            response = small_server.post(PATH, body(**members))
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) >= 1
+            assert response.json()["error"]["code"] == "server_is_overloaded"
+        assert small_server.get("/health").status_code == 200
+        scheduler = engine_of(small_server).scheduler
+        eventually(lambda: (len(scheduler.running), scheduler.num_waiting) == (2, 2))
+    assert small_server.post(PATH, body()).status_code == 200
+
+
+def test_those_with_a_place_complete(small_server: Served) -> None:
+    def ask(_: int) -> httpx2.Response:
+        return small_server.post(PATH, body(max_tokens=60, ignore_eos=True))
+
+    with ThreadPoolExecutor(12) as pool:
+        responses = list(pool.map(ask, range(12)))
+    served = [response for response in responses if response.status_code == 200]
+    assert {response.status_code for response in responses} == {200, 503}
+    assert len(served) >= 4
+    assert all(response.json()["usage"]["completion_tokens"] == 60 for response in served)
+    eventually(lambda: is_idle(small_server))
+
+
+def test_one_request_of_more_choices_than_places_is_a_bad_request(small_server: Served) -> None:
+    response = small_server.post(PATH, body(n=5))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "n")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_waiting_client_that_leaves_frees_its_place(small_server: Served, stream: bool) -> None:
+    with busy(small_server, 4, stream=stream) as sockets:
+        scheduler = engine_of(small_server).scheduler
+        eventually(lambda: scheduler.num_waiting == 2)
+        sockets[3].close()
+        eventually(lambda: scheduler.num_waiting == 1)
+        assert len(scheduler.running) == 2
+        sockets[0].close()
+        eventually(lambda: scheduler.num_waiting == 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_running_client_that_leaves_frees_its_blocks(server: Served, stream: bool) -> None:
+    with busy(server, 1, stream=stream):
+        eventually(lambda: engine_of(server).pool.num_held)
+    assert engine_of(server).pool.num_held == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_client_that_leaves_during_prefill_frees_its_blocks(server: Served, stream: bool) -> None:
+    engine = engine_of(server)
+    content = json.dumps(body(prompt="tale " * 7000, stream=stream)).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head + content)
+        eventually(lambda: engine.scheduler.running)
+        sequence = engine.scheduler.running[0]
+        assert sequence.num_generated == 0
+    eventually(lambda: is_idle(server))
+    assert sequence.num_computed < sequence.num_prompt
+
+
+def test_overload_is_told_to_the_client(small_server: Served) -> None:
+    with (
+        busy(small_server, 4),
+        small_server.client() as client,
+        pytest.raises(openai.InternalServerError) as raised,
+    ):
+        client.completions.create(model=DEFAULT_MODEL, prompt="x", stream=True)
+    assert raised.value.status_code == 503
