@@ -35,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `headrace list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as exc:  # a full disk, a folder that may not be written
+        print(f"headrace: {exc}", file=sys.stderr)
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
