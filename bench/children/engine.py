@@ -1,0 +1,38 @@
+"""Headrace's engine in process: what the HTTP server adds is measured against it.
+
+Arguments: FOLDER MAX_MODEL_LEN.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from bench.children.protocol import Prompts, Run, Timing, serve
+from headrace.engine.engine import Engine
+from headrace.engine.load import load_engine
+from headrace.engine.sequence import SamplingParams, Sequence
+
+
+def load() -> Run:
+    engine = load_engine(Path(sys.argv[1]), max_model_len=int(sys.argv[2]))
+    return lambda prompts, max_tokens: run(engine, prompts, max_tokens)
+
+
+def run(engine: Engine, prompts: Prompts, max_tokens: int) -> list[Timing]:
+    params = SamplingParams(max_tokens, temperature=0)
+    timings = {Sequence(prompt, params): Timing(len(prompt)) for prompt in prompts}
+    started = time.perf_counter()
+    for sequence in timings:
+        engine.add(sequence)
+    while engine.has_work:
+        outputs = engine.step()
+        now = time.perf_counter() - started
+        for output in outputs:
+            timings[output.sequence].count(now)
+    return list(timings.values())
+
+
+if __name__ == "__main__":
+    serve(load)

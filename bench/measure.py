@@ -1,0 +1,119 @@
+"""The load that every system gets, and the numbers taken from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from bench.children.protocol import Timing
+from bench.client import poll_health
+from bench.systems import Child, Server
+from bench.workload import Prompts
+
+HEALTH_EVERY_S = 0.005
+
+Numbers = dict[str, float]  # by metric; a metric that was not taken is absent
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes in tokens."""
+
+    streams: tuple[int, ...] = (1, 16, 32)
+    prompt: int = 128
+    output: int = 64
+    long_prompt: int = 800
+    times: int = 3  # the short measurements are taken this often in a round
+
+
+QUICK = Plan(streams=(1, 4), prompt=32, output=8, long_prompt=128, times=1)
+
+
+async def measure(child: Child, plan: Plan, prompts: Prompts, *, polls_health: bool) -> Numbers:
+    """One round on a system that has just started."""
+    numbers: Numbers = {"ready_s": child.ready_s}
+    await _warm_up(child, plan, prompts)
+    for count in plan.streams:
+        is_last = count == plan.streams[-1]
+        numbers |= await _streams(child, plan, prompts, count, polls_health=polls_health and is_last)
+    numbers |= await _long_prompt(child, plan, prompts)
+    numbers["peak_mib"] = child.peak_bytes() / 2**20
+    return numbers
+
+
+async def _warm_up(child: Child, plan: Plan, prompts: Prompts) -> None:
+    for count in (1, min(4, plan.streams[-1])):
+        await child.run([prompts.make(plan.prompt) for _ in range(count)], 4)
+
+
+async def _streams(child: Child, plan: Plan, prompts: Prompts, count: int, *, polls_health: bool) -> Numbers:
+    """`count` different prompts at once."""
+    runs: list[Numbers] = []
+    latencies: list[float] = []
+    for _ in range(plan.times if count == 1 else 1):
+        batch = [prompts.make(plan.prompt) for _ in range(count)]
+        async with _polling(child, latencies, wanted=polls_health):
+            cpu, child_cpu, started = time.process_time(), child.cpu_s(), time.perf_counter()
+            timings = await child.run(batch, plan.output)
+            wall = time.perf_counter() - started
+        numbers = _rates(timings, wall, plan)
+        numbers["client_cpu"] = (time.process_time() - cpu) / wall
+        numbers["cpu"] = (child.cpu_s() - child_cpu) / wall
+        runs.append(numbers)
+    found = {f"{name}_{count}": median(run[name] for run in runs) for name in runs[0]}
+    return found | _percentiles(latencies)
+
+
+def _rates(timings: Sequence[Timing], wall_s: float, plan: Plan) -> Numbers:
+    short = [timing for timing in timings if timing.completion_tokens != plan.output]
+    assert not short, f"{len(short)} of {len(timings)} answers do not have {plan.output} tokens"
+    spans = [(timing.completion_tokens - 1) / (timing.last_s - timing.first_s) for timing in timings]
+    return {
+        "output_rate": sum(timing.completion_tokens for timing in timings) / wall_s,
+        "decode_rate": median(spans),
+        "first_s": median(timing.first_s for timing in timings),
+        "prompt_tokens": median(timing.prompt_tokens for timing in timings),
+    }
+
+
+async def _long_prompt(child: Child, plan: Plan, prompts: Prompts) -> Numbers:
+    """Time to first token of a prompt never seen, and of the same again."""
+    cold, again = [], []
+    for _ in range(plan.times):
+        prompt = prompts.make(plan.long_prompt)
+        cold.append((await child.run([prompt], 1))[0])
+        again.append((await child.run([prompt], 1))[0])
+    return {
+        "cold_s": median(timing.first_s for timing in cold),
+        "again_s": median(timing.first_s for timing in again),
+        "long_prompt_tokens": median(timing.prompt_tokens for timing in cold),
+    }
+
+
+@contextlib.asynccontextmanager
+async def _polling(child: Child, latencies: list[float], *, wanted: bool) -> AsyncIterator[None]:
+    if not wanted:
+        yield
+        return
+    assert isinstance(child, Server)
+    task = asyncio.ensure_future(poll_health(child.url, HEALTH_EVERY_S, latencies))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _percentiles(latencies: list[float]) -> Numbers:
+    if len(latencies) < 2:
+        return {}
+    cuts = quantiles(latencies, n=100, method="inclusive")
+    return {
+        "health_p50_ms": cuts[49] * 1e3,
+        "health_p99_ms": cuts[98] * 1e3,
+        "health_polls": float(len(latencies)),
+    }

@@ -1,0 +1,118 @@
+"""The tables: what each system did, and how Headrace compares with each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from bench.measure import Numbers
+
+Show = Callable[[Numbers], str]
+Rounds = dict[str, list[Numbers]]  # by system; the same index is the same round
+
+LABELS = {
+    "headrace": "Headrace, HTTP",
+    "engine": "Headrace, engine in process",
+    "genai": "OpenVINO GenAI in process, same weights",
+    "genai-gguf": "OpenVINO GenAI in process, its own u4 weights",
+    "xllamacpp": "xllamacpp server, HTTP",
+    "transformers": "transformers generate in process, bf16",
+    "vllm": "vLLM server, HTTP, bf16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`metric` of Headrace alone or over that of another system in the same round."""
+
+    text: str
+    metric: str
+    limit: float
+    over: str = ""  # the system it is divided by
+    over_metric: str = ""  # if not the same
+    is_at_most: bool = False
+    unit: str = "x"
+
+    def value(self, rounds: Rounds) -> float | None:
+        """The median over rounds; None when a side was not measured."""
+        known = [value for numbers in _by_round(rounds) if (value := self._in(numbers)) is not None]
+        return median(known) if known else None
+
+    def _in(self, numbers: dict[str, Numbers]) -> float | None:
+        """In one round."""
+        mine = numbers.get("headrace", {}).get(self.metric)
+        if not self.over or mine is None:
+            return mine
+        other = numbers.get(self.over, {}).get(self.over_metric or self.metric)
+        return None if other is None else mine / other
+
+    def verdict(self, value: float | None) -> str:
+        if value is None:
+            return "not measured"
+        return "met" if (value <= self.limit if self.is_at_most else value >= self.limit) else "missed"
+
+
+def _by_round(rounds: Rounds) -> list[dict[str, Numbers]]:
+    count = max((len(runs) for runs in rounds.values()), default=0)
+    return [{name: runs[i] for name, runs in rounds.items() if i < len(runs)} for i in range(count)]
+
+
+TARGETS = (
+    Target("16 streams, output, over the xllamacpp server", "output_rate_16", 4.0, "xllamacpp"),
+    Target("16 streams, output, over OpenVINO GenAI in process", "output_rate_16", 1.0, "genai"),
+    Target("1 stream, decode, over OpenVINO GenAI, same weights", "decode_rate_1", 1.0, "genai"),
+    Target("1 stream, decode, over the xllamacpp server", "decode_rate_1", 1.5, "xllamacpp"),
+    Target("16 streams, HTTP over our engine in process", "output_rate_16", 0.93, "engine"),
+    Target(
+        "repeated long prompt, first token, over cold", "again_s", 0.1, "headrace", "cold_s", is_at_most=True
+    ),
+    Target("ready, warm cache", "ready_s", 6.0, is_at_most=True, unit=" s"),
+    Target("health check under full load, p99", "health_p99_ms", 20.0, is_at_most=True, unit=" ms"),
+)
+
+
+def medians(runs: list[Numbers]) -> Numbers:
+    return {name: median(run[name] for run in runs if name in run) for run in runs for name in run}
+
+
+def table(rounds: Rounds, missing: dict[str, str], streams: tuple[int, ...]) -> str:
+    """Markdown, one row a system."""
+    columns: list[tuple[str, Show]] = [
+        *((_streams(count), _number(f"output_rate_{count}", "{:.0f}")) for count in streams),
+        ("1 stream, decode tok/s", _number("decode_rate_1", "{:.0f}")),
+        ("long prompt, first token ms", _number("cold_s", "{:.0f}", 1e3)),
+        ("again, ms", _number("again_s", "{:.0f}", 1e3)),
+        ("ready s", _number("ready_s", "{:.1f}")),
+        ("peak MiB", _number("peak_mib", "{:.0f}")),
+    ]
+    lines = [_row(["system", *(name for name, _ in columns)]), _row(["---", *["--:"] * len(columns)])]
+    for name, runs in rounds.items():
+        if runs:
+            lines.append(_row([LABELS[name], *(show(medians(runs)) for _, show in columns)]))
+    lines += [_row([LABELS[name], why, *[""] * (len(columns) - 1)]) for name, why in missing.items()]
+    return "\n".join(lines)
+
+
+def targets(rounds: Rounds) -> str:
+    lines = [_row(["target", "wanted", "measured", ""]), _row(["---", "--:", "--:", "---"])]
+    for target in TARGETS:
+        value = target.value(rounds)
+        sign = "<=" if target.is_at_most else ">="
+        shown = "-" if value is None else f"{value:.2f}{target.unit}"
+        lines.append(
+            _row([target.text, f"{sign} {target.limit:g}{target.unit}", shown, target.verdict(value)])
+        )
+    return "\n".join(lines)
+
+
+def _streams(count: int) -> str:
+    return "1 stream, tok/s" if count == 1 else f"{count} streams, tok/s"
+
+
+def _number(name: str, form: str, factor: float = 1.0) -> Show:
+    return lambda numbers: form.format(numbers[name] * factor) if name in numbers else "-"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
