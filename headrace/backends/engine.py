@@ -87,10 +87,12 @@ class EngineBackend:
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         """Raises BadRequest, ContextTooLong, Overloaded, EngineFailed."""
+        self._check_alive()
         self._take_places(request.n)
         stream: _Stream | None = None
         try:
             prompt = await self._encode(request)
+            self._check_alive()  # again: a stream that is opened after the thread's death would hear of nothing
             stream = self._open(prompt, request)
             yield stream
         finally:
@@ -126,9 +128,11 @@ class EngineBackend:
         )
         return engine
 
-    def _take_places(self, count: int) -> None:
+    def _check_alive(self) -> None:
         if not self.is_alive:
             raise EngineFailed("the engine has stopped; the server must be restarted")
+
+    def _take_places(self, count: int) -> None:
         places = self.settings.max_num_seqs + self.settings.max_queue
         if count > places:
             raise BadRequest(f"n is {count}, the server has {places} places", param="n")
