@@ -159,7 +159,7 @@ class Option:
     def validate(self, value: object, source: str) -> object:
         """The value in its type. Raises ConfigError."""
         given = value.upper() if isinstance(value, str) and self.names.ignores_case else value
-        kind: Any = Annotated[self.info.annotation, *self.info.metadata]
+        kind: Any = Annotated[self.info.annotation, self.names, *self.info.metadata]
         try:
             return TypeAdapter[object](kind).validate_python(given)
         except ValidationError as exc:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headrace.config import Config
+from headrace.config import Config, options
 from headrace.errors import HeadraceError
 
 HELP = "Type a message. /clear forgets the conversation, /exit (or Ctrl-D) leaves."
@@ -27,11 +27,13 @@ class ChatError(HeadraceError):
 
 def chat(config: Config, *, model: str | None, system: str | None, config_file: Path | None) -> int:
     """Until the input ends."""
-    with _server(config, model, config_file) as url:
+    with _server(config, model, config_file) as (url, is_own):
         key = config.server.api_keys[0] if config.server.api_keys else ""
         served = [entry["id"] for entry in _get(url + "/v1/models", key)["data"]]
         if not served:
             raise ChatError(f"the server at {url} has no model")
+        if model is not None and model not in served and not is_own:
+            raise ChatError(f"the server at {url} has no model {model!r}; it has {', '.join(served)}")
         name: str = model if model in served and model is not None else served[0]
         print(f"{name} at {url}. {HELP}", file=sys.stderr)
         _converse(url, key, name, [{"role": "system", "content": system}] if system else [])
@@ -114,22 +116,33 @@ def _open(request: urllib.request.Request) -> Any:
 
 
 @contextlib.contextmanager
-def _server(config: Config, model: str | None, config_file: Path | None) -> Iterator[str]:
-    """The URL of a server that answers: the configured one, else one of our own that ends with the chat."""
-    url = f"http://{config.server.host}:{config.server.port}"
+def _server(config: Config, model: str | None, config_file: Path | None) -> Iterator[tuple[str, bool]]:
+    """The URL of a server that answers: the configured one, else one of our own (True) that ends with the
+    chat.
+    """
+    host = config.server.host
+    url = f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
     if _is_headrace(url):
-        yield url
+        yield url, False
         return
     print("no server answers; starting one", file=sys.stderr)
-    options = ["--host", "127.0.0.1", "--port", "0", "--log-level", "WARNING"]
-    command = [sys.executable, "-m", "headrace", "serve", *options]
+    command = [sys.executable, "-m", "headrace", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--log-level", "WARNING", *_engine_flags(config)]
     command += ["--config", str(config_file)] if config_file else []
-    command += [model] if model else []
+    command += [model or config.models.default, *config.models.more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield _announced_url(process)
+            yield _announced_url(process), True
         finally:
             process.terminate()
+
+
+def _engine_flags(config: Config) -> Iterator[str]:
+    """What was said to this process about engines and folders, for the one that it starts."""
+    for option in options():
+        if option.section in ("engine", "paths"):
+            value = getattr(getattr(config, option.section), option.name)
+            yield from (option.flag, str(int(value) if isinstance(value, int) else value))
 
 
 def _is_headrace(url: str) -> bool:

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace import __version__
+from headrace.cli import main
+from headrace.cli.progress import ProgressBar
+from headrace.models.catalog import DEFAULT_MODEL, Model
+from tests.cli.process import environment, headrace
+
+HEAVY = ("openvino", "numpy", "gguf", "tokenizers", "fastapi", "uvicorn", "jinja2")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No headrace.toml, no variables."""
+    monkeypatch.chdir(tmp_path)
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import headrace",
+        "import contextlib as c, headrace.cli\nwith c.suppress(SystemExit): headrace.cli.main(['--help'])",
+        "import headrace.cli; headrace.cli.main(['version'])",
+        "import headrace.cli; headrace.cli.main(['check-config'])",
+    ],
+)
+def test_no_engine_library_is_loaded_for_words(code: str, tmp_path: Path) -> None:
+    check = f"{code}\nimport sys; loaded = set(sys.modules) & set({HEAVY!r}); assert not loaded, loaded"
+    command = [sys.executable, "-c", check]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["pull"], ["list"], ["rm"], ["chat"], ["check-config"], ["version"]]
+)
+def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([*command, "--help"])
+    assert raised.value.code == 0
+    assert "usage: headrace" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["serve", "--warp"], ["pull"], ["rm"]])
+def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+
+
+def test_version_names_the_runtime(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"headrace {__version__} (Python ")
+    assert "OpenVINO" in out
+
+
+def test_empty_cache_is_listed_as_such(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["list", "--cache", str(tmp_path)]) == 0
+    assert f"headrace pull {DEFAULT_MODEL}" in capsys.readouterr().out
+
+
+def test_list_shows_models_and_their_sampling(
+    default_model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = str(default_model.folder.parents[1])
+    assert main(["pull", DEFAULT_MODEL, "--cache", cache]) == 0
+    assert "is ready in" in capsys.readouterr().out
+    assert main(["list", "--cache", cache]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(DEFAULT_MODEL))
+    for said in ("llama", "Q4_1", "8192", "147 MB", "temperature 0.2, top_p 0.9"):
+        assert said in row
+    assert main(["list", "--cache", cache, "--generation-config", "none"]) == 0
+    assert "temperature" not in capsys.readouterr().out
+
+
+def test_removing_what_is_not_there_says_what_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["rm", "ghost", "--cache", str(tmp_path)]) == 2
+    assert "no model 'ghost'" in capsys.readouterr().err
+
+
+def test_check_config_tells_values_and_sources(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "headrace.toml").write_text("[engine]\nmax_queue = 5\n")
+    monkeypatch.setenv("PORT", "9000")
+    monkeypatch.setenv("ALLOWED_API_KEYS", "very-secret,other")
+    assert main(["check-config", "--log-level", "debug"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "engine.max_queue = 5  # headrace.toml",
+        "server.port = 9000  # environment PORT",
+        "server.log_level = 'DEBUG'  # flag",
+        "server.api_keys = (2 set)  # environment ALLOWED_API_KEYS",
+        "server.host = '127.0.0.1'  # default",
+    ):
+        assert said in out
+    assert "very-secret" not in out
+
+
+def test_module_is_the_same_as_the_command(tmp_path: Path) -> None:
+    done = headrace("version", cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["headrace", __version__])
+
+
+class Screen(list[str]):
+    """A stream that may be a terminal."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+    def write(self, text: str) -> int:
+        self.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def progress(screen: Screen) -> str:
+    bar = ProgressBar(screen)  # type: ignore[arg-type]  # all of a TextIO that it uses
+    for done in range(101):
+        bar("fetching", done * 1_000_000, 100_000_000)
+    bar("waiting", 0, 0)
+    bar("converting", 3, 30)
+    bar.close()
+    return "".join(screen)
+
+
+def test_progress_on_a_pipe_is_a_line_every_tenth() -> None:
+    text = progress(Screen(False))
+    lines = text.splitlines()
+    assert len(lines) == 11 + 1 + 1
+    assert "\r" not in text
+    assert lines[5] == f"fetching [{'#' * 15}{'.' * 15}]  50 %  50.0 of 100.0 MB"
+    assert lines[11:] == ["waiting …", f"converting [{'#' * 3}{'.' * 27}]  10 %  3 of 30"]
+
+
+def test_progress_on_a_terminal_is_one_line_a_task() -> None:
+    text = progress(Screen(True))
+    assert text.count("\r") == 101 + 2
+    assert text.count("\n") == 3
+    assert text.endswith("\n")
