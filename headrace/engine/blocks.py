@@ -82,10 +82,8 @@ class BlockPool:
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
-    def check(self, tables: Iterable[list[int]] = ()) -> None:
-        """Re-derive what must hold; with the block tables of all live sequences, the counts of holders
-        too.
-        """
+    def check(self, tables: Iterable[list[int]] | None = None) -> None:
+        """Re-derive what must hold; with the block tables of all live sequences, who holds what too."""
         held = {block for block, count in enumerate(self._holders) if count}
         assert all(count >= 0 for count in self._holders)
         assert len(self._free) == len(set(self._free)), "a block is free twice"
@@ -98,8 +96,8 @@ class BlockPool:
         )
         assert set(self._idle) <= set(self._key_of), "an idle block has no key"
         assert set(self._free).isdisjoint(self._key_of), "a free block has a key"
-        expected = Counter(block for table in tables for block in table)
-        if expected or tables:
+        if tables is not None:
+            expected = Counter(block for table in tables for block in table)
             assert expected == Counter({block: self._holders[block] for block in held}), "holders miscounted"
 
 
