@@ -1,10 +1,11 @@
 """Who runs in the next step, and with how many tokens. Knows tokens and blocks, not tensors.
 
 Order within a step's token budget: sequences that decode (one token each) first, then prompts already begun,
-then
-waiting ones, each by (priority, arrival). A prompt longer than the budget is computed in chunks over several
-steps. When blocks run out, the last in that order gives its blocks back and is computed again later (its full
-blocks stay in the prefix cache as long as nobody needs the space, so that is often cheap).
+then waiting ones, each by (priority, arrival). A prompt longer than the budget is computed in chunks over
+several steps. When blocks run out, the last by (priority, arrival) gives its blocks back and is computed
+again later (its full blocks stay in the prefix cache as long as nobody needs the space, so that is often
+cheap). A waiting sequence is admitted when there is a seat, and blocks for all its tokens; it takes them from
+running ones of lower priority, but from nobody else.
 """
 
 from __future__ import annotations
@@ -87,14 +88,6 @@ class Scheduler:
             if not self._make_room(sequence, chunks):
                 break
             heapq.heappop(self._waiting)
-            self._adopt_prefix(sequence)
-            if (
-                self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks)
-                > self.pool.num_available
-            ):
-                self._give_back(sequence)
-                heapq.heappush(self._waiting, (sequence.rank, sequence))
-                break
             self.running.append(sequence)
             self._extend(sequence, chunks)
         for entry in later:
@@ -104,14 +97,32 @@ class Scheduler:
         return leader.finish_reason is None and leader.num_generated == 0
 
     def _make_room(self, sequence: Sequence, chunks: Chunks) -> bool:
-        """A seat for a waiting sequence; when all are taken, that of a running one of lower priority."""
-        if len(self.running) < self.max_num_seqs:
-            return True
-        worst = max(self.running, key=lambda running: running.rank)
+        """A seat and blocks for a waiting sequence, which takes over what is already computed of it."""
+        while len(self.running) >= self.max_num_seqs:
+            if not self._preempt_below(sequence, chunks):
+                return False
+        self._adopt_prefix(sequence)
+        while self._missing(sequence) > self._num_unpromised():
+            if not self._preempt_below(sequence, chunks):
+                self._give_back(sequence)
+                return False
+        return True
+
+    def _preempt_below(self, sequence: Sequence, chunks: Chunks) -> bool:
+        """Preempt the last running sequence of lower priority; False if there is none."""
+        worst = max(self.running, key=lambda running: running.rank, default=sequence)
         if worst.priority <= sequence.priority:
             return False
         self._preempt(worst, chunks)
         return True
+
+    def _missing(self, sequence: Sequence) -> int:
+        """Blocks that it needs to compute all its tokens and one more."""
+        return max(0, self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks))
+
+    def _num_unpromised(self) -> int:
+        """Available blocks that no running sequence is about to need: who takes those is soon preempted."""
+        return self.pool.num_available - sum(self._missing(running) for running in self.running)
 
     def _extend(self, sequence: Sequence, chunks: Chunks) -> None:
         """Reserve a chunk for a running sequence, preempting others if need be; if none is left, itself."""
