@@ -1,0 +1,71 @@
+"""A runner without a model: its "attention" hashes what it reads through the block tables.
+
+What stands in a cell depends on every cell before it, as keys and values do, so a wrong table, a stale block,
+a wrong position or a wrong row gives a wrong next token.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.engine.batch import Batch
+
+VOCABULARY = 64
+
+Cells = NDArray[np.int64]
+
+
+class FakeRunner:
+    block_bytes = 1
+
+    def __init__(self, num_blocks: int, block_size: int = 4) -> None:
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.cells = np.full((num_blocks, block_size), -1, np.int64)
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        ends = [self._compute(batch, index) for index in range(len(batch.sequences))]
+        next_of = dict(end for chunk in ends for end in chunk)
+        logits = np.zeros((len(batch.rows), VOCABULARY), np.float32)
+        logits[np.arange(len(batch.rows)), [next_of[int(row)] for row in batch.rows]] = 1
+        return logits
+
+    def _compute(self, batch: Batch, index: int) -> list[tuple[int, int]]:
+        """Write one sequence's chunk: for each token its place in the batch and the token that follows."""
+        first, last = batch.subsequence_begins[index : index + 2]
+        table = batch.block_indices[slice(*batch.block_indices_begins[index : index + 2])]
+        past = int(batch.past_lens[index])
+        assert len(table) == -(-(past + last - first) // self.block_size), (
+            "the table is not as long as its content"
+        )
+        assert batch.position_ids[first:last].tolist() == list(range(past, past + last - first))
+        found = []
+        for place in range(first, last):
+            position = int(batch.position_ids[place])
+            before = self.cells[table].reshape(-1)[:position]
+            written = _cell(before, int(batch.input_ids[place]))
+            self.cells[table[position // self.block_size], position % self.block_size] = written
+            found.append((place, written % VOCABULARY))
+        return found
+
+
+class FakeOracle:
+    """What FakeRunner must amount to: one sequence after another, its history in a plain array."""
+
+    def continuation(self, prompt: tuple[int, ...], count: int) -> list[int]:
+        cells = np.zeros(len(prompt) + count, np.int64)
+        tokens = list(prompt)
+        for position in range(len(cells)):
+            cells[position] = _cell(cells[:position], tokens[position])
+            if position >= len(prompt) - 1:
+                tokens.append(int(cells[position]) % VOCABULARY)
+        return tokens[len(prompt) : len(prompt) + count]
+
+    def gap(self, tokens: list[int]) -> float:
+        return 1.0
+
+
+def _cell(before: Cells, token: int) -> int:
+    return crc32(before.tobytes() + token.to_bytes(8, "little"))

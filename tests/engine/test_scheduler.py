@@ -1,0 +1,210 @@
+"""Who runs when: one rule a test, and that everybody's turn comes."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.engine.blocks import BlockPool
+from headrace.engine.scheduler import Chunks, Scheduler
+from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
+
+SIZE = 4  # tokens a block
+
+
+def scheduler_of(num_blocks: int = 100, *, seats: int = 8, budget: int = 64) -> Scheduler:
+    return Scheduler(BlockPool(num_blocks, SIZE), max_num_seqs=seats, max_batch_tokens=budget)
+
+
+def add(
+    scheduler: Scheduler,
+    length: int,
+    priority: int = INTERACTIVE,
+    *,
+    first: int = 0,
+    leader: Sequence | None = None,
+) -> Sequence:
+    """A waiting sequence whose tokens count up from `first`."""
+    tokens = list(range(first, first + length))
+    sequence = Sequence(tokens, SamplingParams(max_tokens=50), priority, leader=leader)
+    scheduler.add(sequence)
+    return sequence
+
+
+def step(scheduler: Scheduler) -> Chunks:
+    """One step, as the engine would do it; every sampled token is 0."""
+    chunks = scheduler.schedule()
+    assert sum(chunks.values()) <= scheduler.max_batch_tokens
+    assert len(scheduler.running) <= scheduler.max_num_seqs
+    scheduler.commit(chunks)
+    for sequence in chunks:
+        if not sequence.num_pending:
+            sequence.accept(0)
+    scheduler.pool.check([sequence.blocks for sequence in scheduler.running])
+    return chunks
+
+
+def finish(scheduler: Scheduler, sequence: Sequence) -> None:
+    sequence.finish_reason = "stop"
+    scheduler.remove(sequence)
+
+
+def test_a_running_decode_gets_one_token_and_comes_before_prompts() -> None:
+    scheduler = scheduler_of(budget=10)
+    old = add(scheduler, 3)
+    step(scheduler)
+    prompt = add(scheduler, 30, first=100)
+    for _ in range(3):
+        assert list(step(scheduler).items()) == [(old, 1), (prompt, 9)]
+
+
+def test_a_long_prompt_is_computed_in_chunks() -> None:
+    scheduler = scheduler_of(budget=10)
+    prompt = add(scheduler, 25)
+    assert [step(scheduler)[prompt] for _ in range(4)] == [10, 10, 5, 1]
+
+
+def test_what_one_prompt_leaves_of_the_budget_goes_to_the_next() -> None:
+    scheduler = scheduler_of(budget=10)
+    first, second, third = add(scheduler, 6), add(scheduler, 8, first=100), add(scheduler, 5, first=200)
+    assert step(scheduler) == {first: 6, second: 4}
+    assert step(scheduler) == {first: 1, second: 4, third: 5}
+
+
+def test_arrival_decides_within_a_priority_and_priority_between_them() -> None:
+    scheduler = scheduler_of(seats=1)
+    batch, late, later = add(scheduler, 3, BATCH), add(scheduler, 3), add(scheduler, 3)
+    order = []
+    while scheduler.has_work:
+        (running,) = step(scheduler)
+        order.append(running)
+        finish(scheduler, running)
+    assert order == [late, later, batch]
+
+
+def test_an_interactive_sequence_takes_the_seat_of_the_last_batch_sequence() -> None:
+    scheduler = scheduler_of(seats=2)
+    first, second = add(scheduler, 3, BATCH), add(scheduler, 3, BATCH, first=100)
+    step(scheduler)
+    urgent = add(scheduler, 3, first=200)
+    assert step(scheduler) == {first: 1, urgent: 3}
+    assert scheduler.waiting == [second]
+
+
+def test_an_interactive_sequence_takes_the_blocks_of_a_batch_sequence() -> None:
+    scheduler = scheduler_of(num_blocks=4)
+    batch = add(scheduler, 11, BATCH)
+    step(scheduler)
+    urgent = add(scheduler, 7, first=100)
+    assert step(scheduler) == {urgent: 7}
+    assert batch.num_preemptions == 1
+
+
+def test_nobody_takes_a_place_of_the_same_priority() -> None:
+    scheduler = scheduler_of(num_blocks=4, seats=2)
+    first = add(scheduler, 11, BATCH)
+    step(scheduler)
+    second = add(scheduler, 7, BATCH, first=100)
+    assert step(scheduler) == {first: 1}
+    assert scheduler.waiting == [second]
+
+
+def test_when_blocks_run_out_the_last_to_arrive_is_preempted_and_resumes_where_its_cache_ends() -> None:
+    scheduler = scheduler_of(num_blocks=4)
+    first, second = add(scheduler, 7), add(scheduler, 7, first=100)
+    assert [step(scheduler) for _ in range(3)] == [{first: 7, second: 7}, {first: 1, second: 1}, {first: 1}]
+    assert (second.num_preemptions, second.blocks, second.num_computed) == (1, [], 0)
+    finish(scheduler, first)
+    assert step(scheduler) == {second: 5}, "of nine, because its first block was still there"
+    assert second.num_cached == 0, "that is not what the client sent twice"
+
+
+def test_a_prompt_is_not_admitted_into_space_that_a_running_one_will_need() -> None:
+    scheduler = scheduler_of(num_blocks=6, budget=8)
+    long = add(scheduler, 19)
+    step(scheduler)
+    add(scheduler, 7, first=100)
+    while not long.num_generated:
+        step(scheduler)
+    assert scheduler.num_preemptions == 0
+
+
+def test_a_prompt_seen_before_is_not_computed_again() -> None:
+    scheduler = scheduler_of()
+    first = add(scheduler, 10)
+    step(scheduler)
+    again, longer, other = add(scheduler, 10), add(scheduler, 20), add(scheduler, 10, first=1)
+    assert step(scheduler) == {first: 1, again: 2, longer: 12, other: 10}
+    assert [s.num_cached for s in (first, again, longer, other)] == [0, 8, 8, 0]
+
+
+def test_a_prompt_that_is_cached_whole_leaves_one_block_to_compute() -> None:
+    scheduler = scheduler_of()
+    add(scheduler, 8)
+    step(scheduler)
+    again = add(scheduler, 8)
+    assert step(scheduler)[again] == 4
+
+
+def test_siblings_wait_for_the_leaders_prompt_and_share_its_blocks() -> None:
+    scheduler = scheduler_of(budget=8)
+    leader = add(scheduler, 12)
+    siblings = [add(scheduler, 12, leader=leader) for _ in range(2)]
+    assert [list(step(scheduler)), list(step(scheduler))] == [[leader], [leader]]
+    assert step(scheduler) == {leader: 1, siblings[0]: 4, siblings[1]: 3}
+    assert leader.blocks[:2] == siblings[0].blocks[:2] == siblings[1].blocks[:2]
+
+
+def test_siblings_hold_up_nobody_else() -> None:
+    scheduler = scheduler_of(budget=8)
+    leader = add(scheduler, 6)
+    add(scheduler, 6, leader=leader)
+    stranger = add(scheduler, 6, first=100)
+    assert step(scheduler) == {leader: 6, stranger: 2}
+
+
+def test_siblings_of_a_leader_that_is_gone_start_by_themselves() -> None:
+    scheduler = scheduler_of()
+    leader = add(scheduler, 6)
+    sibling = add(scheduler, 6, leader=leader)
+    finish(scheduler, leader)
+    assert step(scheduler) == {sibling: 6}
+
+
+def test_removing_frees_everything_at_once_wherever_the_sequence_is() -> None:
+    scheduler = scheduler_of(seats=1)
+    running, waiting = add(scheduler, 9), add(scheduler, 9)
+    step(scheduler)
+    for sequence in (waiting, running, running):
+        scheduler.remove(sequence)
+    assert not scheduler.has_work
+    assert scheduler.num_waiting == 0
+    assert scheduler.pool.num_held == 0
+
+
+def test_waiting_is_in_order_of_service() -> None:
+    scheduler = scheduler_of()
+    batch, first, second = add(scheduler, 2, BATCH), add(scheduler, 2), add(scheduler, 2)
+    assert scheduler.waiting == [first, second, batch]
+
+
+shapes = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 20)), min_size=1, max_size=10)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(shapes=shapes, seats=st.integers(1, 4), extra=st.integers(0, 20), spare=st.integers(0, 6))
+def test_the_first_in_line_advances_in_every_step(
+    shapes: list[tuple[int, int]], seats: int, extra: int, spare: int
+) -> None:
+    """So nobody starves: whoever is first finishes, and then somebody else is first."""
+    num_blocks = max(-(-(length + count) // SIZE) for length, count in shapes) + spare
+    scheduler = scheduler_of(num_blocks, seats=seats, budget=seats + extra)
+    live = {add(scheduler, length, first=i % 3): count for i, (length, count) in enumerate(shapes)}
+    while live:
+        first = min(live, key=lambda sequence: sequence.rank)
+        assert first in step(scheduler)
+        for sequence, count in list(live.items()):
+            if sequence.num_generated == count:
+                finish(scheduler, sequence)
+                del live[sequence]
+    assert scheduler.pool.num_held == 0
