@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -159,6 +160,8 @@ class Option:
     def validate(self, value: object, source: str) -> object:
         """The value in its type. Raises ConfigError."""
         given = value.upper() if isinstance(value, str) and self.names.ignores_case else value
+        if isinstance(value, bool) and not self.is_switch:
+            given = str(value)  # true is no number
         kind: Any = Annotated[self.info.annotation, self.names, *self.info.metadata]
         try:
             return TypeAdapter[object](kind).validate_python(given)
@@ -241,9 +244,8 @@ def _from_file(path: Path, *, required: bool) -> dict[str, tuple[object, str]]:
             raise ConfigError(f"{path}: {section} = {part!r} is not a section; write [{section}]")
         for name, value in part.items():
             if f"{section}.{name}" not in known:
-                raise ConfigError(
-                    f"{path}: unknown key {section}.{name} = {value!r}{_near(f'{section}.{name}', known)}"
-                )
+                shown, near = _shown(name, value), _near(f"{section}.{name}", known)
+                raise ConfigError(f"{path}: unknown key {section}.{name} = {shown}{near}")
             values[f"{section}.{name}"] = (value, str(path))
     return values
 
@@ -252,17 +254,22 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
     known = {variable for option in options() for variable in option.variables} | {PREFIX + "CONFIG"}
     for variable, value in environment.items():
         if variable.startswith(PREFIX) and variable not in known:
-            raise ConfigError(f"unknown environment variable {variable} = {value!r}{_near(variable, known)}")
+            raise ConfigError(
+                f"unknown environment variable {variable} = {_shown(variable, value)}{_near(variable, known)}"
+            )
     values: dict[str, tuple[object, str]] = {}
     for option in options():
         given = {variable: environment[variable] for variable in option.variables if variable in environment}
-        if len(set(given.values())) > 1:
+        parsed = []
+        for variable, text in given.items():
+            value, source = _split(text) if option.is_list else text, f"environment {variable}"
+            values[option.key] = value, source
+            parsed.append(option.validate(value, source))
+        if any(value != parsed[0] for value in parsed):
             pairs = ", ".join(
                 name if option.names.is_secret else f"{name} = {text!r}" for name, text in given.items()
             )
             raise ConfigError(f"{option.key} has two values in the environment: {pairs}; keep one of them")
-        for variable, text in given.items():
-            values[option.key] = (_split(text) if option.is_list else text, f"environment {variable}")
     return values
 
 
@@ -274,6 +281,11 @@ def _split(text: str) -> object:
         except ValueError:
             return text
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _shown(name: str, value: object) -> str:
+    """The value of an unknown setting, unless it is likely one that nobody should read."""
+    return "(secret)" if re.search("key|token|secret|password", name, re.IGNORECASE) else repr(value)
 
 
 def _near(name: str, known: Any) -> str:
