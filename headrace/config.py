@@ -262,10 +262,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
         given = {variable: environment[variable] for variable in option.variables if variable in environment}
         parsed = []
         for variable, text in given.items():
-            value, source = _split(text) if option.is_list else text, f"environment {variable}"
-            values[option.key] = value, source
-            parsed.append(option.validate(value, source))
-        if any(value != parsed[0] for value in parsed):
+            value_and_source = (_split(text) if option.is_list else text, f"environment {variable}")
+            values[option.key] = value_and_source
+            parsed.append(option.validate(*value_and_source))
+        if any(other != parsed[0] for other in parsed):
             pairs = ", ".join(
                 name if option.names.is_secret else f"{name} = {text!r}" for name, text in given.items()
             )

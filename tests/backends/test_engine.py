@@ -1,0 +1,64 @@
+"""Our engine as a backend: what the model's own files decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.text.templates import FALLBACK, ChatTemplate
+from headrace.text.tokenizer import Tokenizer
+from headrace.types import Message
+from tests.conftest import serving_model
+from tests.serving import Served
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+PICKY = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + FALLBACK
+
+
+@pytest.fixture(scope="module")
+def picky(default_model: Model) -> Iterator[Served]:
+    """A model of another name, with a BOS and a template that wants no system message."""
+    model = replace(default_model, name="org/picky", chat_template=PICKY, add_bos=True)
+    with serving_model(model, max_model_len=256) as served:
+        yield served
+
+
+def body(role: str, **members: Any) -> dict[str, Any]:
+    return {"model": "org/picky", "messages": [{"role": role, "content": "hi"}], "max_tokens": 2, **members}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_template_that_refuses_is_a_400(picky: Served, stream: bool) -> None:
+    response = picky.post(CHAT, body("system", stream=stream))
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "chat_template_error", "messages")
+    assert "no system role" in error["message"]
+    assert picky.gateway.num_active == 0
+    assert picky.post(CHAT, body("user")).status_code == 200
+
+
+def test_models_bos_is_counted_once(picky: Served, default_model: Model) -> None:
+    tokenizer = Tokenizer(default_model.folder)
+    rendered = ChatTemplate(None).render((Message("user", "hi"),))
+    usage = picky.post(CHAT, body("user")).json()["usage"]
+    assert usage["prompt_tokens"] == 1 + len(tokenizer.encode(rendered))
+    usage = picky.post(COMPLETIONS, {"model": "org/picky", "prompt": "hi"}).json()["usage"]
+    assert usage["prompt_tokens"] == 1 + len(tokenizer.encode("hi"))
+
+
+def test_context_is_the_smaller_of_the_models_and_the_configured(picky: Served) -> None:
+    assert picky.get("/v1/models/org/picky").json()["max_model_len"] == 256
+
+
+def test_recommended_sampling_can_be_switched_off(exact_server: Served) -> None:
+    assert exact_server.get(f"/v1/models/{DEFAULT_MODEL}").json()["sampling_defaults"] == {}
+    asked = {"model": DEFAULT_MODEL, "prompt": "Once", "seed": 4}
+    texts = [
+        exact_server.post(COMPLETIONS, {**asked, **members}).json()["choices"][0]["text"]
+        for members in ({}, {"temperature": 1, "top_p": 1}, {"temperature": 0.2, "top_p": 0.9})
+    ]
+    assert texts[0] == texts[1] != texts[2]
