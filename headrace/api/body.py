@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
-from headrace.errors import PayloadTooLarge, UnsupportedMedia
+from headrace.errors import ClientGone, PayloadTooLarge, UnsupportedMedia
 from headrace.wire.validation import parse
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -25,7 +26,11 @@ def json_body(kind: type[Body]) -> Callable[[Request], Awaitable[Body]]:
 
     async def read(request: Request) -> Body:
         _check_media_type(request.headers.get("content-type"))
-        return parse(kind, await _read(request, request.app.state.config.server.max_body_bytes))
+        try:
+            raw = await _read(request, request.app.state.config.server.max_body_bytes)
+        except ClientDisconnect as exc:
+            raise ClientGone("the client closed the connection while it sent its request") from exc
+        return parse(kind, raw)
 
     return read
 

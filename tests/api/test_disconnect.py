@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import MutableMapping
 from typing import Any
@@ -70,11 +71,13 @@ def test_leaving_before_the_response_begins_frees_the_backend(fake_server: FakeS
     eventually(lambda: not server.gateway.num_active)
 
 
-def test_half_a_request_holds_nothing(fake_server: FakeServer) -> None:
+def test_half_a_request_holds_nothing(fake_server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     server = fake_server()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{{".encode())
-    assert server.get("/health").status_code == 200
+    eventually(lambda: f"POST {CHAT} 499" in caplog.text)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert server.gateway.num_active == 0
 
 

@@ -110,9 +110,11 @@ def test_failing_stream_ends_with_an_error(failing: Served, n: int) -> None:
     assert chunks
     assert all("error" not in chunk for chunk in chunks)
     assert (failure["error"]["code"], done) == ("engine_failed", "[DONE]")
-    with failing.client() as client, pytest.raises(openai.APIError, match="could not compute"):
-        prompt = body(TRAP)["prompt"]
-        list(client.completions.create(model=DEFAULT_MODEL, prompt=prompt, n=n, stream=True))
+    prompt = body(TRAP)["prompt"]
+    with failing.client() as client:
+        stream = client.completions.create(model=DEFAULT_MODEL, prompt=prompt, n=n, stream=True)
+        with pytest.raises(openai.APIError, match="could not compute"):
+            list(stream)
     eventually(lambda: not engine_of(failing).pool.num_held)
 
 

@@ -54,7 +54,7 @@ def test_it_serves_and_tells_how_to_try_it(default_model: Model, tmp_path: Path)
 
 
 def test_sigterm_lets_what_runs_finish_and_refuses_what_comes(default_model: Model, tmp_path: Path) -> None:
-    with serving(cwd=tmp_path) as server, streaming(server, 300) as response:
+    with serving(cwd=tmp_path) as server, streaming(server, 200) as response:
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: drained(server))
         refused = server.post(STORY)
