@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from headrace import __version__
 from headrace.cli import main
 from headrace.cli.progress import ProgressBar
+from headrace.cli.reference import reference
 from headrace.models.catalog import DEFAULT_MODEL, Model
-from tests.cli.process import environment, headrace
+from headrace.models.model import write_manifest
+from tests.cli.process import ROOT, environment, headrace
 
 HEAVY = ("openvino", "numpy", "gguf", "tokenizers", "fastapi", "uvicorn", "jinja2")
 
@@ -85,6 +88,22 @@ def test_list_shows_models_and_their_sampling(
 def test_removing_what_is_not_there_says_what_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["rm", "ghost", "--cache", str(tmp_path)]) == 2
     assert "no model 'ghost'" in capsys.readouterr().err
+
+
+def test_removed_model_is_gone(
+    default_model: Model, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "m"
+    folder.mkdir(parents=True)
+    write_manifest(replace(default_model, name="m"), folder, None)
+    assert main(["rm", "m", "--cache", str(tmp_path)]) == 0
+    assert not folder.exists()
+    main(["list", "--cache", str(tmp_path)])
+    assert "no models yet" in capsys.readouterr().out
+
+
+def test_configuration_page_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference(), "run `make docs`"
 
 
 def test_check_config_tells_values_and_sources(
