@@ -92,6 +92,7 @@ class ChatCompletion(BaseModel):
 class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    refusal: None = None
 
 
 class ChunkChoice(BaseModel):
