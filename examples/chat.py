@@ -1,4 +1,6 @@
-"""The official OpenAI client against a running `make serve`: pip install openai, then python examples/chat.py."""
+"""The official OpenAI client against a running `make serve`: pip install openai, then python
+examples/chat.py.
+"""
 
 import sys
 

@@ -92,7 +92,8 @@ class EngineBackend:
         stream: _Stream | None = None
         try:
             prompt = await self._encode(request)
-            self._check_alive()  # again: a stream that is opened after the thread's death would hear of nothing
+            # again: a stream that is opened after the thread's death would hear of nothing
+            self._check_alive()
             stream = self._open(prompt, request)
             yield stream
         finally:
