@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
+from bench.client import Refused
 from bench.measure import QUICK, Numbers, Plan, measure
 from bench.systems import Child, Command, Failed, is_installed, known, prepare, start
 from bench.workload import Prompts
@@ -57,7 +58,7 @@ async def compare(
             prompts = Prompts(model.folder, seed=index)  # the same for all systems of a round
             try:
                 numbers = await _once(command, plan, prompts, _python(command, options), scratch)
-            except Failed as exc:
+            except (Failed, Refused) as exc:
                 missing[command.name] = "failed"
                 print(f"{command.name} failed:\n{exc}", file=sys.stderr)
                 continue
