@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.engine.batch import pack
+from headrace.engine.batch import Batch, pack
 from headrace.engine.blocks import BlockPool
 from headrace.engine.runner import Runner
 from headrace.engine.sampler import sample
@@ -68,22 +68,27 @@ class Engine:
         if not chunks:
             return []
         try:
-            return self._run(chunks)
+            computed = self._compute(chunks)
         except Exception as exc:  # out of memory, a runtime error: this step did not happen
             log.exception("engine step with %d sequences failed", len(chunks))
             if len(chunks) == 1:
                 return [self._fail(next(iter(chunks)), exc)]
             return [output for one in chunks.items() for output in self._run_alone(*one)]
+        return self._commit(chunks, *computed)
 
     def check(self) -> None:
         """Re-derive what must hold of blocks and queues (see BlockPool.check)."""
         self.pool.check([sequence.blocks for sequence in self.scheduler.running])
         assert all(not sequence.blocks for sequence in self.scheduler.waiting)
 
-    def _run(self, chunks: Chunks) -> list[Output]:
+    def _compute(self, chunks: Chunks) -> tuple[Batch, NDArray[np.int64]]:
+        """The batch and a token for each of its rows. May fail; changes no sequence's tokens."""
         batch = pack(chunks)
         logits = self.runner.forward(batch)
-        tokens = sample(logits, batch.sampled) if batch.sampled else _NONE
+        return batch, sample(logits, batch.sampled) if batch.sampled else _NONE
+
+    def _commit(self, chunks: Chunks, batch: Batch, tokens: NDArray[np.int64]) -> list[Output]:
+        """The step happened. What fails here is a mistake of ours, and must not pass for the runner's."""
         self.scheduler.commit(chunks)
         return [
             self._advance(sequence, int(token)) for sequence, token in zip(batch.sampled, tokens, strict=True)
@@ -91,10 +96,12 @@ class Engine:
 
     def _run_alone(self, sequence: Sequence, count: int) -> list[Output]:
         """One sequence of a step that failed: its chunk again, by itself, to find out whose fault it was."""
+        chunks = {sequence: count}
         try:
-            return self._run({sequence: count})
+            computed = self._compute(chunks)
         except Exception as exc:
             return [self._fail(sequence, exc)]
+        return self._commit(chunks, *computed)
 
     def _advance(self, sequence: Sequence, token: int) -> Output:
         if token < 0:
