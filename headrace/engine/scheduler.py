@@ -102,7 +102,7 @@ class Scheduler:
             if not self._preempt_below(sequence, chunks):
                 return False
         self._adopt_prefix(sequence)
-        while self._missing(sequence) > self._num_unpromised():
+        while self._missing(sequence) > self.pool.num_available:
             if not self._preempt_below(sequence, chunks):
                 self._give_back(sequence)
                 return False
@@ -118,11 +118,7 @@ class Scheduler:
 
     def _missing(self, sequence: Sequence) -> int:
         """Blocks that it needs to compute all its tokens and one more."""
-        return max(0, self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks))
-
-    def _num_unpromised(self) -> int:
-        """Available blocks that no running sequence is about to need: who takes those is soon preempted."""
-        return self.pool.num_available - sum(self._missing(running) for running in self.running)
+        return self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks)
 
     def _extend(self, sequence: Sequence, chunks: Chunks) -> None:
         """Reserve a chunk for a running sequence, preempting others if need be; if none is left, itself."""
