@@ -93,26 +93,39 @@ def shared_prefixes(bases: list[Prompt], *, most: int) -> st.SearchStrategy[Prom
 
 
 class Watched:
-    """A runner seen from outside: fewer blocks than it has, and every batch inspected."""
+    """A runner seen from outside: fewer blocks than it has, and every batch inspected.
+
+    The engine survives whatever a runner raises, so what is wrong with a batch is kept in `broken`.
+    """
 
     def __init__(self, runner: Runner, mix: Mix) -> None:
         self.runner, self.mix, self.num_blocks = runner, mix, mix.num_blocks(runner.block_size)
         assert self.num_blocks <= runner.num_blocks, "the mix needs a larger cache"
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.seen: Counter[str] = Counter()
+        self.decoding: dict[
+            Sequence, int
+        ] = {}  # what decoded before the step, and how often it was preempted
+        self.broken: AssertionError | None = None
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
+        try:
+            self._inspect(batch)
+        except AssertionError as exc:
+            self.broken = exc
+        return self.runner.forward(batch)
+
+    def _inspect(self, batch: Batch) -> None:
         counts = np.diff(batch.subsequence_begins).tolist()
         assert len(batch.sequences) <= self.mix.max_num_seqs
         assert 0 < sum(counts) <= self.mix.max_batch_tokens
         assert all(count > 0 for count in counts)
-        decodes = [sequence.is_decoding for sequence in batch.sequences]
+        decodes = [self.decoding.get(sequence) == sequence.num_preemptions for sequence in batch.sequences]
         assert decodes == sorted(decodes, reverse=True), "decodes come first"
         pending = [sequence.num_pending for sequence in batch.sequences]
         self.seen["chunks"] += sum(count < whole for count, whole in zip(counts, pending, strict=True))
         self.seen["mixed steps"] += any(decodes) and not all(decodes)
         self._expect_separate_writes(batch)
-        return self.runner.forward(batch)
 
     def _expect_separate_writes(self, batch: Batch) -> None:
         written = [
@@ -138,9 +151,11 @@ class Drive:
     """Serves one mix to its end, checking after every step."""
 
     def __init__(self, runner: Runner, mix: Mix, oracle: Oracle) -> None:
-        watched = Watched(runner, mix)
-        self.engine = Engine(watched, max_num_seqs=mix.max_num_seqs, max_batch_tokens=mix.max_batch_tokens)
-        self.oracle, self.seen = oracle, watched.seen
+        self.watched = Watched(runner, mix)
+        self.engine = Engine(
+            self.watched, max_num_seqs=mix.max_num_seqs, max_batch_tokens=mix.max_batch_tokens
+        )
+        self.oracle, self.seen = oracle, self.watched.seen
         self.lives = [life for job in mix.jobs for life in self._births(job)]
         self._by_sequence = {life.sequence: life for life in self.lives}
 
@@ -186,12 +201,15 @@ class Drive:
                 self.engine.check()
 
     def _step(self) -> None:
-        preempted_before = {s: s.num_preemptions for s in self.engine.scheduler.running if s.is_decoding}
+        decoding = {s: s.num_preemptions for s in self.engine.scheduler.running if s.is_decoding}
+        self.watched.decoding = decoding
         outputs = self.engine.step()
         self.engine.check()
+        if self.watched.broken is not None:
+            raise self.watched.broken
         heard = [output.sequence for output in outputs]
         assert len(heard) == len(set(heard)), "two tokens of one sequence in one step"
-        for sequence, before in preempted_before.items():
+        for sequence, before in decoding.items():
             assert sequence in heard or sequence.num_preemptions > before, "a decode was left out"
         for output in outputs:
             self._record(output)

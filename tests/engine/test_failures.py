@@ -186,3 +186,14 @@ def test_a_sequence_that_outgrows_the_cache_is_our_mistake() -> None:
     engine.add(Sequence([1] * 4, GREEDY))
     with pytest.raises(AssertionError, match="outgrows"):
         engine.add(Sequence([1] * 5, GREEDY))
+
+
+def test_a_mistake_of_ours_is_not_taken_for_the_runners() -> None:
+    """Running a step again that was half committed would compute with wrong counts."""
+    engine = Engine(FakeRunner(64))
+    sequence = Sequence([1, 2, 3], SamplingParams(max_tokens=2, temperature=0))
+    engine.add(sequence)
+    engine.step()
+    engine.pool.release(sequence.blocks)
+    with pytest.raises(AssertionError, match="released twice"):
+        engine.step()

@@ -119,16 +119,6 @@ def test_when_blocks_run_out_the_last_to_arrive_is_preempted_and_resumes_where_i
     assert second.num_cached == 0, "that is not what the client sent twice"
 
 
-def test_a_prompt_is_not_admitted_into_space_that_a_running_one_will_need() -> None:
-    scheduler = scheduler_of(num_blocks=6, budget=8)
-    long = add(scheduler, 19)
-    step(scheduler)
-    add(scheduler, 7, first=100)
-    while not long.num_generated:
-        step(scheduler)
-    assert scheduler.num_preemptions == 0
-
-
 def test_a_prompt_seen_before_is_not_computed_again() -> None:
     scheduler = scheduler_of()
     first = add(scheduler, 10)
