@@ -20,6 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run as a file: python bench/serving.py
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from bench import report
 from bench.client import Refused
 from bench.measure import QUICK, Numbers, Plan, measure
