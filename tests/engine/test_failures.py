@@ -191,7 +191,7 @@ def test_a_sequence_that_outgrows_the_cache_is_our_mistake() -> None:
 def test_a_mistake_of_ours_is_not_taken_for_the_runners() -> None:
     """Running a step again that was half committed would compute with wrong counts."""
     engine = Engine(FakeRunner(64))
-    sequence = Sequence([1, 2, 3], SamplingParams(max_tokens=2, temperature=0))
+    sequence = Sequence([1, 2], SamplingParams(max_tokens=2, temperature=0))
     engine.add(sequence)
     engine.step()
     engine.pool.release(sequence.blocks)
