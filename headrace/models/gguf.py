@@ -88,6 +88,9 @@ class GGUFFile:
                 sizes[tensor.tensor_type.name] += int(tensor.n_elements)
         return sizes.most_common(1)[0][0]
 
+    def num_columns(self, name: str) -> int:
+        return int(self._tensors[name].shape[0])
+
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The quantized bytes of a tensor, uint8[rows, bytes a row]."""
         return np.asarray(self._tensors[name].data)

@@ -14,7 +14,7 @@ GRAPH, WEIGHTS, TOKENIZER, CONFIG = (
     "config.json",
 )
 TEMPLATE, GENERATION, MANIFEST = "chat_template.jinja", "generation_config.json", "headrace.json"
-FORMAT = 1  # raise it when the converter's output or this manifest changes: older folders are then made again
+FORMAT = 2  # raise it when the converter's output or this manifest changes: older folders are then made again
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total; total 0: unknown)
 Stamp = dict[str, int]  # what tells that a source file has been edited: {"size": …, "mtime_ns": …}

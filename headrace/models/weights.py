@@ -6,6 +6,8 @@ in memory and multiplies in int8, in groups of the size that its dynamic quantiz
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import openvino as ov
 from gguf import GGMLQuantizationType as Type
@@ -16,23 +18,41 @@ from headrace.models.gguf import GGUFFile
 
 GROUP = 32  # weights per scale
 
+Part = tuple[str, int]  # a tensor, and the heads whose interleaving is to be undone (0: none)
 Int8 = tuple[NDArray[np.int8], NDArray[np.float16]]
 
 
-def constant(gguf: GGUFFile, name: str, heads: int = 0) -> ov.Output:
-    """A matrix as a graph output f32[out, in]. `heads` > 0: undo ggml's interleaving of llama's q and k."""
+def constant(gguf: GGUFFile, *parts: Part) -> ov.Output:
+    """Matrices, one below the other, as a graph output f32[out, in]. All must have the same storage."""
+    stored = [_stored(gguf, name, heads) for name, heads in parts]
+    arrays = [np.concatenate(pieces) for pieces in zip(*stored, strict=True)]
+    kind = storage(gguf, parts[0][0])
+    if kind == "int8":
+        return compressed(arrays[0], arrays[1])
+    if kind == "f32":
+        return ops.constant(arrays[0]).output(0)
+    return _widen(ops.constant(_bfloat16(arrays[0]) if kind == "bf16" else arrays[0].astype(np.float16)))
+
+
+def storage(gguf: GGUFFile, name: str) -> Literal["int8", "f32", "f16", "bf16"]:
+    """How a tensor is kept: as it is where that is possible, else as int8 with scales."""
     kind = gguf.tensor_type(name)
-    if kind == Type.Q8_0:
-        values, scale = (deinterleave(part, heads) for part in int8_from_q8_0(gguf.raw(name)))
-        return compressed(values, scale)
-    weight: NDArray[np.float32] = deinterleave(gguf.weight(name), heads)
     if kind == Type.F32:
-        return ops.constant(weight).output(0)
+        return "f32"
     if kind == Type.BF16:
-        return _widen(ops.constant(_bfloat16(weight)))
-    if kind == Type.F16 or weight.shape[1] % GROUP:
-        return _widen(ops.constant(weight.astype(np.float16)))
-    return compressed(*int8(weight))
+        return "bf16"
+    return "f16" if kind == Type.F16 or gguf.num_columns(name) % GROUP else "int8"
+
+
+def _stored(gguf: GGUFFile, name: str, heads: int) -> list[NDArray]:  # type: ignore[type-arg]  # of several dtypes
+    """[int8 values, scales], or one float32 array of the tensor's values."""
+    if gguf.tensor_type(name) == Type.Q8_0:
+        pieces: tuple[NDArray, ...] = int8_from_q8_0(gguf.raw(name))  # type: ignore[type-arg]
+    elif storage(gguf, name) == "int8":
+        pieces = int8(gguf.weight(name))
+    else:
+        pieces = (gguf.weight(name),)
+    return [deinterleave(piece, heads) for piece in pieces]
 
 
 def compressed(values: NDArray[np.int8], scale: NDArray[np.float16]) -> ov.Output:
