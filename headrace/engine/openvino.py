@@ -27,7 +27,9 @@ EXACT = {
     "KV_CACHE_PRECISION": "f32",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
 }
-FAST = {"KV_CACHE_PRECISION": "u8", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+# Measured on 2 cores with 16 sequences decoding: a float16 cache is 14 % faster than u8; threads that are not
+# pinned to cores are 1 to 5 % faster than pinned ones.
+FAST = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32", "ENABLE_CPU_PINNING": "NO"}
 
 
 @dataclass(frozen=True, slots=True)
