@@ -110,18 +110,17 @@ class EngineBackend:
         eos = names.get(model.eos_token_ids[0], "") if model.eos_token_ids else ""
         bos = names.get(model.bos_token_id, "") if model.bos_token_id is not None else ""
         self._template = ChatTemplate(model.chat_template, bos=bos, eos=eos)
+        longest = min(settings.max_model_len or model.context_length, model.context_length)
         engine = load_engine(
             model.folder,
-            max_model_len=min(settings.max_model_len or model.context_length, model.context_length),
+            max_model_len=longest,
             kv_cache_bytes=settings.kv_cache_bytes,
             max_num_seqs=settings.max_num_seqs,
             max_batch_tokens=settings.max_batch_tokens,
             num_threads=settings.num_threads,
             exact=settings.exact,
         )
-        self._max_model_len = min(
-            settings.max_model_len or model.context_length, model.context_length, engine.max_tokens
-        )
+        self._max_model_len = min(longest, engine.max_tokens)
         marks = (__version__, model.name, model.quantization or "", str(settings.exact))
         fingerprint = "fp_" + hashlib.sha256("\0".join(marks).encode()).hexdigest()[:12]
         self._info = ModelInfo(

@@ -13,10 +13,10 @@ from headrace.wire.generation import (
     GenerationBody,
     UsageBody,
     dump,
-    new_id,
-    now,
+    head,
     sampling,
     usage_body,
+    usage_chunk,
     wants_usage,
 )
 from headrace.wire.validation import RequestBody
@@ -143,7 +143,7 @@ def _message(index: int, body: ChatMessage) -> Message:
 
 def completion(info: ModelInfo, collected: Collected) -> dict[str, Any]:
     return {
-        **_head("chat.completion", info),
+        **head("chatcmpl", "chat.completion", info),
         "choices": [
             {
                 "index": index,
@@ -161,7 +161,7 @@ class Chunks:
     """Writes one stream: every chunk shares id, created and model."""
 
     def __init__(self, body: ChatBody, info: ModelInfo) -> None:
-        self._head = _head("chat.completion.chunk", info)
+        self._head = head("chatcmpl", "chat.completion.chunk", info)
         self._usage: dict[str, Any] = {"usage": None} if wants_usage(body) else {}
         self._n = body.n or 1
         self._collected = Collected()
@@ -179,20 +179,8 @@ class Chunks:
         return self._chunk(event.index, {}, event.reason)
 
     def last(self) -> list[str]:
-        if not self._usage:
-            return []
-        return [dump({**self._head, "choices": [], "usage": usage_body(self._collected.usage)})]
+        return [usage_chunk(self._head, self._collected)] if self._usage else []
 
     def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         return dump({**self._head, "choices": [choice], **self._usage})
-
-
-def _head(object: str, info: ModelInfo) -> dict[str, Any]:
-    return {
-        "id": new_id("chatcmpl"),
-        "object": object,
-        "created": now(),
-        "model": info.id,
-        "system_fingerprint": info.fingerprint,
-    }

@@ -12,10 +12,10 @@ from headrace.wire.generation import (
     GenerationBody,
     UsageBody,
     dump,
-    new_id,
-    now,
+    head,
     sampling,
     usage_body,
+    usage_chunk,
     wants_usage,
 )
 
@@ -56,14 +56,14 @@ def completion(info: ModelInfo, collected: Collected) -> dict[str, Any]:
     choices = [
         _choice(index, choice.text, choice.reason) for index, choice in sorted(collected.choices.items())
     ]
-    return {**_head(info), "choices": choices, "usage": usage_body(collected.usage)}
+    return {**head("cmpl", "text_completion", info), "choices": choices, "usage": usage_body(collected.usage)}
 
 
 class Chunks:
     """Writes one stream: every chunk shares id, created and model."""
 
     def __init__(self, body: CompletionBody, info: ModelInfo) -> None:
-        self._head = _head(info)
+        self._head = head("cmpl", "text_completion", info)
         self._usage: dict[str, Any] = {"usage": None} if wants_usage(body) else {}
         self._collected = Collected()
 
@@ -79,20 +79,8 @@ class Chunks:
         return dump({**self._head, "choices": [choice], **self._usage})
 
     def last(self) -> list[str]:
-        if not self._usage:
-            return []
-        return [dump({**self._head, "choices": [], "usage": usage_body(self._collected.usage)})]
+        return [usage_chunk(self._head, self._collected)] if self._usage else []
 
 
 def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
-
-
-def _head(info: ModelInfo) -> dict[str, Any]:
-    return {
-        "id": new_id("cmpl"),
-        "object": "text_completion",
-        "created": now(),
-        "model": info.id,
-        "system_fingerprint": info.fingerprint,
-    }

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints
 
 from headrace.errors import BadRequest
-from headrace.types import Event, FinishReason, Sampling, TextDelta, Usage
+from headrace.types import Event, FinishReason, ModelInfo, Sampling, TextDelta, Usage
 from headrace.wire.validation import RequestBody
 
 INT64 = 2**63
@@ -73,8 +73,20 @@ def new_id(prefix: Literal["chatcmpl", "cmpl"]) -> str:
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
-def now() -> int:
-    return int(time.time())
+def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> dict[str, Any]:
+    """The members that an answer, or all chunks of one stream, begin with."""
+    return {
+        "id": new_id(prefix),
+        "object": object,
+        "created": int(time.time()),
+        "model": info.id,
+        "system_fingerprint": info.fingerprint,
+    }
+
+
+def usage_chunk(head: dict[str, Any], collected: Collected) -> str:
+    """The last chunk of a stream whose caller asked for usage."""
+    return dump({**head, "choices": [], "usage": usage_body(collected.usage)})
 
 
 def add(usages: Iterable[Usage]) -> Usage:
