@@ -1,0 +1,83 @@
+"""One forward pass by itself: milliseconds a step under different runtime properties, in turn, and which operators a step of one token spends its time in.
+
+python -m bench.step
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+if not __package__:  # run as a file: python bench/step.py
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from headrace.config import PathsConfig
+from headrace.engine.batch import Batch, pack
+from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.sequence import SamplingParams, Sequence
+from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare
+
+VARIANTS: dict[str, dict[str, str]] = {
+    "default": {},
+    "u8 cache": {"KV_CACHE_PRECISION": "u8"},
+    "unpinned": {"ENABLE_CPU_PINNING": "NO"},
+    "f32": {"INFERENCE_PRECISION_HINT": "f32"},
+}
+ROUNDS, STEPS, PAST = 6, 15, 160
+TABLE = 8  # blocks a sequence: enough for PAST and a chunk
+
+
+def main() -> int:
+    folder = prepare(DEFAULT_MODEL, Cache(PathsConfig().cache)).folder
+    runners = {name: _runner(folder, properties) for name, properties in VARIANTS.items()}
+    for label, batch in (("1 x 1", _batch(1)), ("16 x 1", _batch(16)), ("256", _batch(1, past=0, count=256))):
+        times: dict[str, list[float]] = {name: [] for name in runners}
+        for _ in range(ROUNDS):
+            for name, runner in runners.items():
+                times[name] += _time(runner, batch)
+        shown = ", ".join(f"{name} {np.median(took) * 1e3:.1f}" for name, took in times.items())
+        print(f"{label} tokens, median ms: {shown}")
+    print(_operators(_runner(folder, {"PERF_COUNT": "YES"})))
+    return 0
+
+
+def _runner(folder: Path, properties: dict[str, str]) -> OpenVINORunner:
+    return OpenVINORunner(folder, RunnerOptions(kv_cache_bytes=2**28, properties=properties))
+
+
+def _batch(sequences: int, *, past: int = PAST, count: int = 1) -> Batch:
+    chunks = {}
+    for index in range(sequences):
+        sequence = Sequence([5] * (past + count), SamplingParams(max_tokens=1))
+        sequence.blocks, sequence.num_computed = list(range(index * TABLE, (index + 1) * TABLE)), past
+        chunks[sequence] = count
+    return pack(chunks)
+
+
+def _time(runner: OpenVINORunner, batch: Batch) -> list[float]:
+    runner.forward(batch)
+    took = []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        runner.forward(batch)
+        took.append(time.perf_counter() - started)
+    return took
+
+
+def _operators(runner: OpenVINORunner) -> str:
+    _time(runner, _batch(1))
+    spent: dict[str, float] = defaultdict(float)
+    for kind, microseconds in runner.profile():
+        spent[kind] += microseconds
+    whole = sum(spent.values())
+    most = sorted(spent.items(), key=lambda item: -item[1])[:4]
+    shares = ", ".join(f"{kind} {100 * us / whole:.0f} %" for kind, us in most)
+    return f"one token: {shares}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
