@@ -1,6 +1,7 @@
-"""One forward pass by itself: milliseconds a step under different runtime properties, in turn, and which operators a step of one token spends its time in.
+"""One forward pass by itself: milliseconds a step under different runtime properties, in turn, and the
+operators in which a step of one token spends its time.
 
-python -m bench.step
+    python -m bench.step
 """
 
 from __future__ import annotations
