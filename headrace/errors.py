@@ -15,6 +15,7 @@ HeadraceError
     ├── UnsupportedMedia    415
     ├── ClientGone          499  nobody is left to read it
     ├── EngineFailed        500  a step of the engine failed under this request
+    ├── TimedOut            504  the request's own timeout or the server's
     └── Overloaded          503  carries Retry-After: queue full, draining, not ready
 """
 
@@ -96,6 +97,10 @@ class ClientGone(ServerError):
 
 class EngineFailed(ServerError):
     status, type, code = 500, "server_error", "engine_failed"
+
+
+class TimedOut(ServerError):
+    status, type, code = 504, "server_error", "request_timeout"
 
 
 class Overloaded(ServerError):

@@ -4,13 +4,18 @@ behaviour.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it stays light
+    import numpy as np
+    from numpy.typing import NDArray
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+Json = Mapping[str, Any]  # a JSON object as it came: a schema, template variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,59 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str | None = None  # of an assistant that thought before it spoke
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call. `parameters` is a JSON schema; None: it takes none."""
+
+    name: str
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`names`: the tools it may call; None: all of them."""
+
+    mode: Literal["none", "auto", "required"] = "auto"
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages to answer."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    reasoning_effort: str | None = None
+    add_generation_prompt: bool = True  # end the prompt where the assistant begins
+    continue_final_message: bool = False  # go on with the last message instead of answering it
+    template_kwargs: Json = field(default_factory=dict)  # variables of the model's chat template
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts to go on with, each as characters or as token ids."""
+
+    prompts: tuple[str | tuple[int, ...], ...]
+    suffix: str | None = None  # fill in what lies between each prompt and this
+    echo: bool = False  # the answer begins with the prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What an answer must look like. `value`: the schema (a JSON value), the regular expression, the list of
+    choices, the Lark grammar; None for json_object. `param` is where the request says so, for errors.
+    """
+
+    kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
+    value: Any = None
+    param: str = "response_format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +98,79 @@ class Sampling:
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     min_tokens: int = 0
+    logprobs: int | None = None  # of each token, and of this many most probable ones beside it
+    skip_special_tokens: bool = True
+    truncate_prompt_tokens: int | None = None  # keep only this many, the last ones; -1: as many as fit
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One question: a conversation to answer, or a text to go on with."""
+    """One question: a conversation to answer, or texts to go on with.
+
+    Each text gets `n` answers: answer j to text i is choice i * n + j.
+    """
 
     model: str
-    prompt: tuple[Message, ...] | str
+    prompt: Conversation | Texts
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
+    format: Format | None = None
+    priority: int = 0  # less is sooner
+    timeout_s: float | None = None  # the caller's own; the server may have a shorter one
+
+    @property
+    def num_choices(self) -> int:
+        return self.n * (len(self.prompt.prompts) if isinstance(self.prompt, Texts) else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Texts to embed, each as characters or as token ids."""
+
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None  # keep the first ones
+    pooling: Literal["mean", "last", "cls"] = "mean"
+    normalize: bool = True
+    truncate_prompt_tokens: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector for each input, in order. float32[inputs, width]."""
+
+    vectors: NDArray[np.float32]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeRequest:
+    """A text, or a conversation as the model's template writes it."""
+
+    model: str
+    prompt: Conversation | str
+    add_special_tokens: bool = True  # BOS, if the model wants one
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerInfo:
+    """What a client needs to know to count and template by itself. Tokens as text; None: there is none."""
+
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
+    vocabulary: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +180,54 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
+    reasoning_tokens: int = 0  # of the completion
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and the natural logarithm of its probability under the model, before temperature, penalties and
+    filters. None: the first token of a prompt, which nothing predicts.
+    """
+
+    token: str  # a character that is spread over tokens shows as U+FFFD here; `raw` is exact
+    raw: bytes
+    logprob: float | None
+    top: tuple[tuple[str, bytes, float], ...] = ()  # the most probable tokens, most probable first
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A choice left the queue and its prompt is computed: its first token is known."""
+
+    index: int
+    queue_s: float
+    prefill_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    index: int  # which of the n choices
+    index: int  # which choice
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens that end in this text
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """What the model thinks before it answers."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a call. The first piece of a call, and no other, has id and name."""
+
+    index: int
+    call: int  # which of the choice's calls
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +238,12 @@ class Finished:
 
     index: int
     reason: FinishReason
-    usage: Usage  # prompt_tokens are those of the request, completion_tokens of this choice
+    usage: Usage  # prompt_tokens are those of the choice's prompt, completion_tokens of this choice
+    decode_s: float = 0.0  # from the first token to the last
+    logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text: the end of the turn
 
 
-Event = TextDelta | Finished
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +276,20 @@ class Backend(Protocol):
 
     def generate(self, request: GenerateRequest) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Start one generation. Entering may refuse (ServerError); leaving always frees what it held."""
+        ...
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Raises ServerError; BadRequest when this backend cannot embed."""
+        ...
+
+    async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        """Raises BadRequest when this backend cannot tokenize."""
+        ...
+
+    async def detokenize(self, model: str, tokens: list[int]) -> str:
+        """Raises BadRequest when this backend cannot tokenize."""
+        ...
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        """Raises BadRequest when this backend cannot tokenize."""
         ...

@@ -28,7 +28,7 @@ class Encoder(Protocol):
 
     def first(self) -> list[str]: ...
 
-    def event(self, event: Event) -> str: ...
+    def event(self, event: Event) -> list[str]: ...
 
     def last(self) -> list[str]: ...
 
@@ -69,7 +69,7 @@ class EventStream(Response):
         try:
             await _send(send, self.encoder.first())
             async for event in self.generation.events:
-                await _send(send, [self.encoder.event(event)])
+                await _send(send, self.encoder.event(event))
             last = self.encoder.last()
         except ClientGone:
             return

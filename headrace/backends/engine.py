@@ -23,6 +23,8 @@ from headrace.text.stops import StopMatcher
 from headrace.text.templates import ChatTemplate
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
+    Embeddings,
+    EmbedRequest,
     Event,
     Finished,
     FinishReason,
@@ -30,6 +32,9 @@ from headrace.types import (
     ModelInfo,
     Sampling,
     TextDelta,
+    Texts,
+    TokenizeRequest,
+    TokenizerInfo,
     Usage,
 )
 
@@ -101,6 +106,18 @@ class EngineBackend:
             if stream is not None:
                 self._close(stream)
 
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        raise NotImplementedError
+
+    async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        raise NotImplementedError
+
+    async def detokenize(self, model: str, tokens: list[int]) -> str:
+        raise NotImplementedError
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        raise NotImplementedError
+
     def _load(self) -> Engine:
         from headrace.engine.load import load_engine
 
@@ -143,9 +160,9 @@ class EngineBackend:
 
     async def _encode(self, request: GenerateRequest) -> list[int]:
         size = (
-            len(request.prompt)
-            if isinstance(request.prompt, str)
-            else sum(len(m.text) for m in request.prompt)
+            sum(map(len, request.prompt.prompts))
+            if isinstance(request.prompt, Texts)
+            else sum(len(m.text) for m in request.prompt.messages)
         )
         if size <= LONG_TEXT:
             return self._tokens(request)
@@ -153,10 +170,10 @@ class EngineBackend:
 
     def _tokens(self, request: GenerateRequest) -> list[int]:
         """Raises TemplateError, and BadRequest for a prompt without a token."""
-        if not isinstance(request.prompt, str):
-            rendered = self._template.render(request.prompt, escape=self._tokenizer.escape)
+        if not isinstance(request.prompt, Texts):
+            rendered = self._template.render(request.prompt.messages, escape=self._tokenizer.escape)
             return self._tokenizer.encode_rendered(rendered)
-        tokens = self._tokenizer.encode_prompt(request.prompt)
+        tokens = self._tokenizer.encode_prompt(str(request.prompt.prompts[0]))
         if not tokens and self.model.bos_token_id is not None:
             return [self.model.bos_token_id]  # an empty prompt: the model begins by itself
         if not tokens:
@@ -164,7 +181,7 @@ class EngineBackend:
         return tokens
 
     def _open(self, prompt: list[int], request: GenerateRequest) -> _Stream:
-        param = "prompt" if isinstance(request.prompt, str) else "messages"
+        param = "prompt" if isinstance(request.prompt, Texts) else "messages"
         room = self._max_model_len - len(prompt)
         if room < 1:
             raise ContextTooLong(

@@ -5,18 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelta, Usage
+import numpy as np
+
+from headrace.types import (
+    Conversation,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    Finished,
+    GenerateRequest,
+    ModelInfo,
+    TextDelta,
+    TokenizeRequest,
+    TokenizerInfo,
+    Usage,
+)
+
+WIDTH = 8  # of its embeddings
 
 
 class FakeBackend:
-    """Answers every request with `words`, one each `delay_s`; `error` is raised after them instead of a
-    finish. It takes `opening_s` to start answering; with `refusal` it raises that instead.
+    """Answers every choice with `script`, one each `delay_s`: text, or events as they are, with its index.
+    Without a Finished in the script it stops with "stop"; `error` is raised instead. It takes `opening_s` to
+    start answering; with `refusal` it raises that instead. Its tokens are the bytes of UTF-8.
     """
 
     def __init__(
         self,
-        words: Sequence[str],
+        script: Sequence[str | Event],
         *,
         id: str = "fake",
         delay_s: float = 0.0,
@@ -24,11 +42,17 @@ class FakeBackend:
         error: Exception | None = None,
         refusal: Exception | None = None,
     ) -> None:
-        self.words, self.id, self.delay_s, self.opening_s = words, id, delay_s, opening_s
+        self.script, self.id, self.delay_s, self.opening_s = script, id, delay_s, opening_s
         self.error, self.refusal = error, refusal
         self.num_active = 0
         self.requests: list[GenerateRequest] = []
+        self.embedded: list[EmbedRequest] = []
         self.is_alive = True
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """What it was asked to answer."""
+        return [request.prompt for request in self.requests if isinstance(request.prompt, Conversation)]
 
     async def start(self) -> None:
         pass
@@ -47,16 +71,35 @@ class FakeBackend:
         self.num_active += 1
         try:
             await asyncio.sleep(self.opening_s)
-            yield self._events(request.n)
+            yield self._events(request.num_choices)
         finally:
             self.num_active -= 1
 
-    async def _events(self, n: int) -> AsyncIterator[Event]:
-        for word in self.words:
+    async def _events(self, num_choices: int) -> AsyncIterator[Event]:
+        for step in self.script:
             await asyncio.sleep(self.delay_s)
-            for index in range(n):
-                yield TextDelta(index, word)
+            for index in range(num_choices):
+                yield TextDelta(index, step) if isinstance(step, str) else replace(step, index=index)
         if self.error is not None:
             raise self.error
-        for index in range(n):
-            yield Finished(index, "stop", Usage(1, len(self.words)))
+        if not any(isinstance(step, Finished) for step in self.script):
+            for index in range(num_choices):
+                yield Finished(index, "stop", Usage(1, len(self.script)))
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        self.embedded.append(request)
+        vectors = np.zeros((len(request.inputs), request.dimensions or WIDTH), np.float32)
+        for row, text in enumerate(request.inputs):
+            vectors[row, len(text) % vectors.shape[1]] = 1
+        return Embeddings(vectors, sum(map(len, request.inputs)))
+
+    async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        prompt = request.prompt
+        text = prompt if isinstance(prompt, str) else "\n".join(message.text for message in prompt.messages)
+        return list(text.encode())
+
+    async def detokenize(self, model: str, tokens: list[int]) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        return TokenizerInfo(None, "\0", None, None, 256)

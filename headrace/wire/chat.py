@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.types import Event, GenerateRequest, Message, ModelInfo, TextDelta, ToolCall
+from headrace.types import (
+    Conversation,
+    Event,
+    Finished,
+    GenerateRequest,
+    Message,
+    ModelInfo,
+    TextDelta,
+    ToolCall,
+)
 from headrace.wire.generation import (
     Collected,
     GenerationBody,
@@ -119,7 +128,7 @@ def to_request(body: ChatBody) -> GenerateRequest:
         raise BadRequest("max_tokens and max_completion_tokens differ", param="max_completion_tokens")
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     messages = tuple(_message(index, message) for index, message in enumerate(body.messages))
-    return GenerateRequest(body.model, messages, sampling(body, limit), body.n or 1)
+    return GenerateRequest(body.model, Conversation(messages), sampling(body, limit, None), body.n or 1)
 
 
 # members of a message that are content of other kinds: dropping them would change the conversation
@@ -172,11 +181,11 @@ class Chunks:
             for index in range(self._n)
         ]
 
-    def event(self, event: Event) -> str:
+    def event(self, event: Event) -> list[str]:
         if isinstance(event, TextDelta):
-            return self._chunk(event.index, {"content": event.text})
+            return [self._chunk(event.index, {"content": event.text})]
         self._collected.push(event)
-        return self._chunk(event.index, {}, event.reason)
+        return [self._chunk(event.index, {}, event.reason)] if isinstance(event, Finished) else []
 
     def last(self) -> list[str]:
         return [usage_chunk(self._head, self._collected)] if self._usage else []

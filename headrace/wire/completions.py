@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from headrace.types import Event, GenerateRequest, ModelInfo, TextDelta
+from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelta, Texts
 from headrace.wire.generation import (
     Collected,
     GenerationBody,
@@ -49,7 +49,7 @@ class Completion(BaseModel):
 
 def to_request(body: CompletionBody) -> GenerateRequest:
     limit = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    return GenerateRequest(body.model, body.prompt, sampling(body, limit), body.n or 1)
+    return GenerateRequest(body.model, Texts((body.prompt,)), sampling(body, limit, None), body.n or 1)
 
 
 def completion(info: ModelInfo, collected: Collected) -> dict[str, Any]:
@@ -70,13 +70,15 @@ class Chunks:
     def first(self) -> list[str]:
         return []
 
-    def event(self, event: Event) -> str:
+    def event(self, event: Event) -> list[str]:
         if isinstance(event, TextDelta):
             choice = _choice(event.index, event.text, None)
-        else:
+        elif isinstance(event, Finished):
             self._collected.push(event)
             choice = _choice(event.index, "", event.reason)
-        return dump({**self._head, "choices": [choice], **self._usage})
+        else:
+            return []
+        return [dump({**self._head, "choices": [choice], **self._usage})]
 
     def last(self) -> list[str]:
         return [usage_chunk(self._head, self._collected)] if self._usage else []

@@ -5,22 +5,50 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
 from headrace.errors import BadRequest
-from headrace.types import Event, FinishReason, ModelInfo, Sampling, TextDelta, Usage
+from headrace.types import (
+    Event,
+    FinishReason,
+    Format,
+    ModelInfo,
+    ReasoningDelta,
+    Sampling,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
 from headrace.wire.validation import RequestBody
 
 INT64 = 2**63
 Stop = Annotated[str, StringConstraints(min_length=1)]
 
 
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class StreamOptions(RequestBody):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None  # extension: every chunk tells the usage so far
+
+
+class JsonSchema(RequestBody):
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | bool | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(RequestBody):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
 
 class GenerationBody(RequestBody):
@@ -29,7 +57,7 @@ class GenerationBody(RequestBody):
     model: str = Field(description="A model id from /v1/models.")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, description="Clamped to what fits the context.")
+    max_tokens: int | None = Field(None, ge=0, description="Clamped to what fits the context.")
     temperature: float | None = Field(
         None, ge=0, le=2, description="0 is greedy. Default: the model's, else 1."
     )
@@ -37,14 +65,40 @@ class GenerationBody(RequestBody):
     n: int | None = Field(1, ge=1, le=128)
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
+    frequency_penalty: float | None = Field(0, ge=-2, le=2)
+    presence_penalty: float | None = Field(0, ge=-2, le=2)
+    logit_bias: dict[str, Bias] | None = Field(
+        None, description="Token id → what is added to its logit, -100 to 100."
+    )
     top_k: int | None = Field(None, ge=-1, lt=INT64, description="Extension. 0 or -1 keeps all.")
     min_p: float | None = Field(None, ge=0, le=1, description="Extension.")
+    repetition_penalty: float | None = Field(
+        None, gt=0, description="Extension. Divides the logits of tokens seen."
+    )
     ignore_eos: bool | None = Field(False, description="Extension. Go on past the end-of-text token.")
     min_tokens: int | None = Field(0, ge=0, lt=INT64, description="Extension. No end before this many.")
+    stop_token_ids: list[TokenId] | None = Field(None, description="Extension. Tokens that end the answer.")
+    skip_special_tokens: bool | None = Field(
+        True, description="Extension. False shows special tokens as text."
+    )
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, lt=INT64, description="Extension. Keep this many tokens of the prompt; -1: what fits."
+    )
+    priority: int | None = Field(0, ge=-INT64, lt=INT64, description="Extension. Less is sooner.")
+    timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
+    response_format: ResponseFormat | None = None
+    guided_json: dict[str, Any] | bool | str | None = Field(None, description="Extension. A JSON schema.")
+    guided_regex: str | None = Field(None, description="Extension.")
+    guided_choice: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="Extension.")
+    guided_grammar: str | None = Field(None, description="Extension. A grammar in Lark's syntax.")
 
 
 class PromptTokensDetails(BaseModel):
     cached_tokens: int = Field(description="Found in the prefix cache, not computed.")
+
+
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int
 
 
 class UsageBody(BaseModel):
@@ -52,17 +106,68 @@ class UsageBody(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
-def sampling(body: GenerationBody, max_tokens: int | None) -> Sampling:
+def sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None) -> Sampling:
+    """Raises BadRequest."""
     if body.stream_options is not None and not body.stream:
         raise BadRequest("stream_options is only allowed with stream: true", param="stream_options")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Sampling(
         max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty, frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0, logit_bias=_logit_bias(body.logit_bias or {}),
         seed=body.seed, stop=stop, top_k=None if body.top_k is None else max(0, body.top_k),
-        ignore_eos=bool(body.ignore_eos), min_tokens=body.min_tokens or 0,
+        stop_token_ids=tuple(body.stop_token_ids or ()), ignore_eos=bool(body.ignore_eos),
+        min_tokens=body.min_tokens or 0, logprobs=logprobs,
+        skip_special_tokens=body.skip_special_tokens is not False,
+        truncate_prompt_tokens=body.truncate_prompt_tokens,
     )  # fmt: skip
+
+
+def _logit_bias(body: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    bad = next((key for key in body if not key.isdecimal() or int(key) >= 2**31), None)
+    if bad is not None:
+        raise BadRequest("logit_bias: its members are token ids", param=f"logit_bias.{bad[:100]}")
+    return tuple((int(key), value) for key, value in body.items())
+
+
+def output_format(body: GenerationBody) -> Format | None:
+    """What the answer must look like, if the request says so. Raises BadRequest when it says so twice."""
+    given = [
+        format for format in (_response_format(body.response_format), *_guided(body)) if format is not None
+    ]
+    if len(given) > 1:
+        raise BadRequest(f"{given[1].param} and {given[0].param} exclude each other", param=given[1].param)
+    return given[0] if given else None
+
+
+def _response_format(body: ResponseFormat | None) -> Format | None:
+    if body is None or body.type == "text":
+        return None
+    if body.type == "json_object":
+        return Format("json_object")
+    param = "response_format.json_schema"
+    if body.json_schema is None:
+        raise BadRequest(f"{param} is needed with type json_schema", param=param)
+    schema = body.json_schema.schema_
+    return Format("json_schema", {} if schema is None else schema, f"{param}.schema")
+
+
+def _guided(body: GenerationBody) -> list[Format | None]:
+    schema: object = body.guided_json
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except ValueError as exc:
+            raise BadRequest(f"guided_json is no JSON: {exc}", param="guided_json") from exc
+    return [
+        None if schema is None else Format("json_schema", schema, "guided_json"),
+        None if body.guided_regex is None else Format("regex", body.guided_regex, "guided_regex"),
+        None if body.guided_choice is None else Format("choice", tuple(body.guided_choice), "guided_choice"),
+        None if body.guided_grammar is None else Format("grammar", body.guided_grammar, "guided_grammar"),
+    ]
 
 
 def wants_usage(body: GenerationBody) -> bool:
@@ -89,21 +194,23 @@ def usage_chunk(head: dict[str, Any], collected: Collected) -> str:
     return dump({**head, "choices": [], "usage": usage_body(collected.usage)})
 
 
-def add(usages: Iterable[Usage]) -> Usage:
-    """The usage of a request from that of its choices: they share one prompt."""
-    whole = list(usages)
-    return Usage(
-        whole[0].prompt_tokens, sum(usage.completion_tokens for usage in whole), whole[0].cached_tokens
-    )
-
-
 def usage_body(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
+
+
+@dataclass(slots=True)
+class CollectedCall:
+    """One finished tool call."""
+
+    id: str
+    name: str
+    arguments: str = ""
 
 
 @dataclass(slots=True)
@@ -111,26 +218,51 @@ class Choice:
     """One finished choice."""
 
     text: str = ""
+    reasoning: str = ""
+    calls: list[CollectedCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text
     reason: FinishReason = "stop"
+    usage: Usage | None = None
 
 
 @dataclass(slots=True)
 class Collected:
-    """A generation folded into its result."""
+    """A generation folded into its result. `n`: how many choices share a prompt."""
 
+    n: int = 1
     choices: dict[int, Choice] = field(default_factory=dict)
-    usages: dict[int, Usage] = field(default_factory=dict)
+    started: Started | None = None  # the first
+    decode_s: float = 0.0  # the longest
 
     def push(self, event: Event) -> None:
+        choice = self.choices.setdefault(event.index, Choice())
         if isinstance(event, TextDelta):
-            self.choices.setdefault(event.index, Choice()).text += event.text
+            choice.text += event.text
+            choice.logprobs += event.logprobs
+        elif isinstance(event, ReasoningDelta):
+            choice.reasoning += event.text
+        elif isinstance(event, ToolCallDelta):
+            if event.name is not None:
+                choice.calls.append(CollectedCall(event.id or "", event.name))
+            choice.calls[event.call].arguments += event.arguments
+        elif isinstance(event, Started):
+            self.started = self.started or event
         else:
-            self.choices.setdefault(event.index, Choice()).reason = event.reason
-            self.usages[event.index] = event.usage
+            choice.reason, choice.usage, choice.end_logprobs = event.reason, event.usage, event.logprobs
+            self.decode_s = max(self.decode_s, event.decode_s)
 
     @property
     def usage(self) -> Usage:
-        return add(usage for _, usage in sorted(self.usages.items()))
+        """Of the whole request: each prompt is counted once, however many choices share it."""
+        done = [(index, choice.usage) for index, choice in sorted(self.choices.items()) if choice.usage]
+        firsts = [usage for index, usage in done if index % self.n == 0]
+        return Usage(
+            sum(usage.prompt_tokens for usage in firsts),
+            sum(usage.completion_tokens for _, usage in done),
+            sum(usage.cached_tokens for usage in firsts),
+            sum(usage.reasoning_tokens for _, usage in done),
+        )
 
 
 def dump(value: dict[str, Any]) -> str:

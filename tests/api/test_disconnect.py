@@ -17,13 +17,13 @@ from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
 from headrace.errors import ClientGone, Overloaded
 from headrace.gateway.gateway import Gateway, Generation
-from headrace.types import GenerateRequest, Message, TextDelta
+from headrace.types import Conversation, GenerateRequest, Message, TextDelta
 from headrace.wire.chat import ChatBody, Chunks
 from tests.conftest import FakeServer
 from tests.serving import Served, eventually
 
 CHAT = "/v1/chat/completions"
-REQUEST = GenerateRequest("fake", (Message("user", "hi"),))
+REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
 BODY = ChatBody.model_validate({"model": "fake", "messages": [{"role": "user", "content": "hi"}]})
 
 

@@ -20,7 +20,7 @@ def test_conversation_goes_on_until_the_input_ends(fake_server: FakeServer, tmp_
     assert (done.returncode, done.stdout) == (0, "Hello wörld\n" * 3)
     assert f"fake at http://127.0.0.1:{port}" in done.stderr
     opening, hello = Message("system", "Be brief."), Message("assistant", "Hello wörld")
-    assert [request.prompt for request in backend.requests] == [
+    assert [asked.messages for asked in backend.conversations] == [
         (opening, Message("user", "hi")),
         (opening, Message("user", "hi"), hello, Message("user", "and?")),
         (opening, Message("user", "afresh")),
@@ -33,7 +33,7 @@ def test_error_is_shown_and_the_conversation_goes_on(fake_server: FakeServer, tm
     done = headrace("chat", "--port", port, cwd=tmp_path, text="one\ntwo\n")
     assert done.returncode == 0
     assert done.stderr.count("error: out of memory") == 2
-    assert [len(request.prompt) for request in backend.requests] == [1, 1]
+    assert [len(asked.messages) for asked in backend.conversations] == [1, 1]
 
 
 def test_key_is_sent_and_a_wrong_one_told(fake_server: FakeServer, tmp_path: Path) -> None:

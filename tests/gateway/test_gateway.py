@@ -8,11 +8,11 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.errors import EngineFailed, ModelNotFound, Overloaded
 from headrace.gateway.gateway import Gateway
-from headrace.types import Finished, GenerateRequest, Message
+from headrace.types import Conversation, Finished, GenerateRequest, Message, Texts
 from tests.conftest import FakeServer
 from tests.serving import events
 
-REQUEST = GenerateRequest("fake", (Message("user", "hi"),))
+REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
 HI = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
 CHAT = "/v1/chat/completions"
 
@@ -24,7 +24,7 @@ def test_request_goes_to_the_backend_that_has_its_model() -> None:
     async def run() -> None:
         first, second = FakeBackend(["a"], id="one"), FakeBackend(["b"], id="two")
         gateway = Gateway([first, second])
-        generation = await gateway.start(GenerateRequest("two", "x"))
+        generation = await gateway.start(GenerateRequest("two", Texts(("x",))))
         finished = [event async for event in generation.events if isinstance(event, Finished)]
         await generation.aclose()
         assert (len(finished), len(first.requests), len(second.requests)) == (1, 0, 1)
@@ -39,7 +39,7 @@ def test_refusals_leave_nothing_behind() -> None:
         with pytest.raises(Overloaded):
             await gateway.start(REQUEST)
         with pytest.raises(ModelNotFound):
-            await gateway.start(GenerateRequest("none", "x"))
+            await gateway.start(GenerateRequest("none", Texts(("x",))))
         assert gateway.num_active == 0
 
     asyncio.run(run())

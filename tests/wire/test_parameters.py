@@ -159,9 +159,9 @@ def test_text_parts_are_joined(fake_server: FakeServer, content: object) -> None
     messages = [{"role": role, "content": content} for role in roles]
     messages.append({"role": "tool", "content": content, "tool_call_id": "a"})
     assert server.post(CHAT, {"model": "fake", "messages": messages}).status_code == 200
-    request = server.backend.requests[0]  # type: ignore[attr-defined]  # a FakeBackend
-    assert [message.role for message in request.prompt] == [*roles, "tool"]
-    assert {message.text for message in request.prompt} == {"two parts"}
+    asked = server.backend.conversations[0]  # type: ignore[attr-defined]  # a FakeBackend
+    assert [message.role for message in asked.messages] == [*roles, "tool"]
+    assert {message.text for message in asked.messages} == {"two parts"}
 
 
 def test_members_reach_the_backend(fake_server: FakeServer) -> None:
