@@ -209,6 +209,7 @@ class TextDelta:
     index: int  # which choice
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens that end in this text
+    tokens: int = 0  # how many were generated since the choice's last event
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ class ReasoningDelta:
 
     index: int
     text: str
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ class ToolCallDelta:
     arguments: str = ""
     id: str | None = None
     name: str | None = None
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
