@@ -35,4 +35,5 @@ async def create_chat_completion(
 ) -> Response:
     headers = sort_out(body, CHAT_REFUSED, strict=is_strict(http))
     encoder = partial(wire.Chunks, body) if body.stream else None
-    return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=wire.completion)
+    whole = partial(wire.completion, body)
+    return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)

@@ -2,88 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field
 
-from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.errors import BadRequest
 from headrace.types import (
-    Conversation,
     Event,
     Finished,
     GenerateRequest,
-    Message,
     ModelInfo,
+    ReasoningDelta,
+    Started,
     TextDelta,
-    ToolCall,
+    TokenLogprob,
+    ToolCallDelta,
 )
+from headrace.wire import tools
+from headrace.wire.conversation import ConversationBody, to_conversation
 from headrace.wire.generation import (
+    Choice,
     Collected,
     GenerationBody,
+    StreamUsage,
     UsageBody,
     dump,
     head,
+    output_format,
     sampling,
     usage_body,
-    usage_chunk,
-    wants_usage,
 )
-from headrace.wire.validation import RequestBody
+
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
-class TextPart(RequestBody):
-    type: Literal["text"]
-    text: str
-
-
-class FunctionOfCall(RequestBody):
-    name: str
-    arguments: str
-
-
-class ToolCallBody(RequestBody):
-    id: str
-    type: Literal["function"] = "function"
-    function: FunctionOfCall
-
-
-Parts = Annotated[list[TextPart], Field(min_length=1)]
-
-
-class ChatMessage(RequestBody):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | Parts | None, Field(validate_default=True)] = None
-    name: str | None = None
-    tool_calls: list[ToolCallBody] | None = None
-    tool_call_id: str | None = None
-
-    @field_validator("content")
-    @classmethod
-    def _content_where_it_is_needed(cls, content: str | Parts | None, info: ValidationInfo) -> object:
-        if content is None and info.data.get("role", "assistant") != "assistant":
-            raise ValueError(f"a message of role {info.data['role']!r} needs content")
-        return content
-
-
-class ChatBody(GenerationBody):
+class ChatBody(ConversationBody, GenerationBody):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_tokens: int | None = Field(None, ge=1, description="Clamped to what fits the context.")
     max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
+    logprobs: bool | None = Field(False, description="Of each token of the answer.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="And of this many most probable ones beside each."
+    )
+
+
+class AlternativeLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobBody(AlternativeLogprob):
+    top_logprobs: list[AlternativeLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[TokenLogprobBody]
+    refusal: None
 
 
 class AssistantMessage(BaseModel):
+    """`tool_calls`, `function_call`, `reasoning_content` and `reasoning` are there only with a value."""
+
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
     annotations: list[Any]
+    tool_calls: list[tools.CalledTool] | None = None
+    function_call: tools.CalledFunction | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = Field(None, description="The same as reasoning_content.")
 
 
 class ChatChoice(BaseModel):
     index: int
     message: AssistantMessage
-    logprobs: None
-    finish_reason: Literal["stop", "length"]
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
 
 
 class ChatCompletion(BaseModel):
@@ -102,13 +99,17 @@ class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    tool_calls: list[tools.ToolDelta] | None = None
+    function_call: tools.FunctionDelta | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
 class ChunkChoice(BaseModel):
     index: int
     delta: Delta
-    logprobs: None
-    finish_reason: Literal["stop", "length"] | None
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
 
 
 class ChatCompletionChunk(BaseModel):
@@ -124,46 +125,84 @@ class ChatCompletionChunk(BaseModel):
 
 
 def to_request(body: ChatBody) -> GenerateRequest:
+    """Raises BadRequest."""
+    return GenerateRequest(
+        body.model,
+        to_conversation(body),
+        sampling(body, _max_tokens(body), _logprobs(body)),
+        body.n or 1,
+        output_format(body),
+        body.priority or 0,
+        body.timeout,
+    )
+
+
+def _max_tokens(body: ChatBody) -> int | None:
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         raise BadRequest("max_tokens and max_completion_tokens differ", param="max_completion_tokens")
-    limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    messages = tuple(_message(index, message) for index, message in enumerate(body.messages))
-    return GenerateRequest(body.model, Conversation(messages), sampling(body, limit, None), body.n or 1)
+    return body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
 
 
-# members of a message that are content of other kinds: dropping them would change the conversation
-CONTENT_REFUSED = ("audio", "function_call")
+def _logprobs(body: ChatBody) -> int | None:
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+    return None
 
 
-def _message(index: int, body: ChatMessage) -> Message:
-    for name in CONTENT_REFUSED:
-        if (body.model_extra or {}).get(name) is not None:
-            raise UnsupportedParameter(
-                f"{name} in a message is not supported by this server", param=f"messages.{index}.{name}"
-            )
-    text = (
-        body.content if isinstance(body.content, str) else "".join(part.text for part in body.content or ())
-    )
-    calls = tuple(
-        ToolCall(call.id, call.function.name, call.function.arguments) for call in body.tool_calls or ()
-    )
-    return Message(body.role, text, body.name, calls, body.tool_call_id)
-
-
-def completion(info: ModelInfo, collected: Collected) -> dict[str, Any]:
+def completion(body: ChatBody, info: ModelInfo, collected: Collected) -> dict[str, Any]:
+    legacy = tools.is_legacy(body)
+    choices = [
+        {
+            "index": index,
+            "message": _message(choice, legacy=legacy),
+            "logprobs": _logprobs_body(choice.logprobs) if body.logprobs else None,
+            "finish_reason": tools.finish_reason(choice.reason, legacy=legacy),
+        }
+        for index, choice in sorted(collected.choices.items())
+    ]
     return {
         **head("chatcmpl", "chat.completion", info),
-        "choices": [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
-                "logprobs": None,
-                "finish_reason": choice.reason,
-            }
-            for index, choice in sorted(collected.choices.items())
-        ],
+        "choices": choices,
         "usage": usage_body(collected.usage),
     }
+
+
+def _message(choice: Choice, *, legacy: bool) -> dict[str, Any]:
+    calls = tools.calls(choice, legacy=legacy)
+    return {
+        "role": "assistant",
+        "content": (choice.text or None) if calls else choice.text,
+        "refusal": None,
+        "annotations": [],
+        **calls,
+        **(_reasoning(choice.reasoning) if choice.reasoning else {}),
+    }
+
+
+def _reasoning(text: str) -> dict[str, str]:
+    """Under both names that clients look for."""
+    return {"reasoning_content": text, "reasoning": text}
+
+
+LEAST_LOGPROB = -9999.0  # what OpenAI writes for a token that cannot be; JSON has no infinity
+
+
+def _logprobs_body(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+    content = [
+        {
+            **_logprob(token.token, token.raw, token.logprob),
+            "top_logprobs": [_logprob(*alternative) for alternative in token.top],
+        }
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(token: str, raw: bytes, logprob: float | None) -> dict[str, Any]:
+    assert logprob is not None, "only the first token of a prompt has none, and a chat echoes no prompt"
+    return {"token": token, "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(raw)}
 
 
 class Chunks:
@@ -171,9 +210,9 @@ class Chunks:
 
     def __init__(self, body: ChatBody, info: ModelInfo) -> None:
         self._head = head("chatcmpl", "chat.completion.chunk", info)
-        self._usage: dict[str, Any] = {"usage": None} if wants_usage(body) else {}
+        self._usage = StreamUsage(body)
         self._n = body.n or 1
-        self._collected = Collected()
+        self._has_logprobs, self._legacy = bool(body.logprobs), tools.is_legacy(body)
 
     def first(self) -> list[str]:
         return [
@@ -182,14 +221,32 @@ class Chunks:
         ]
 
     def event(self, event: Event) -> list[str]:
+        self._usage.push(event)
+        if isinstance(event, Started):
+            return []
+        if isinstance(event, Finished):
+            reason = tools.finish_reason(event.reason, legacy=self._legacy)
+            return [self._chunk(event.index, {}, reason=reason)]
         if isinstance(event, TextDelta):
-            return [self._chunk(event.index, {"content": event.text})]
-        self._collected.push(event)
-        return [self._chunk(event.index, {}, event.reason)] if isinstance(event, Finished) else []
+            logprobs = _logprobs_body(event.logprobs) if self._has_logprobs else None
+            return [self._chunk(event.index, {"content": event.text}, logprobs)]
+        delta = self._delta(event)
+        return [self._chunk(event.index, delta)] if delta else []
 
     def last(self) -> list[str]:
-        return [usage_chunk(self._head, self._collected)] if self._usage else []
+        return self._usage.last(self._head)
 
-    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return dump({**self._head, "choices": [choice], **self._usage})
+    def _delta(self, event: ReasoningDelta | ToolCallDelta) -> dict[str, Any]:
+        if isinstance(event, ReasoningDelta):
+            return _reasoning(event.text)
+        return tools.delta(event, legacy=self._legacy)
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return dump({**self._head, "choices": [choice], **self._usage.member()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from headrace.errors import BadRequest
 from headrace.types import (
     Event,
+    Finished,
     FinishReason,
     Format,
     ModelInfo,
@@ -254,15 +255,62 @@ class Collected:
 
     @property
     def usage(self) -> Usage:
-        """Of the whole request: each prompt is counted once, however many choices share it."""
-        done = [(index, choice.usage) for index, choice in sorted(self.choices.items()) if choice.usage]
-        firsts = [usage for index, usage in done if index % self.n == 0]
-        return Usage(
-            sum(usage.prompt_tokens for usage in firsts),
-            sum(usage.completion_tokens for _, usage in done),
-            sum(usage.cached_tokens for usage in firsts),
-            sum(usage.reasoning_tokens for _, usage in done),
-        )
+        """Of the whole request."""
+        return _total({index: choice.usage for index, choice in self.choices.items() if choice.usage}, self.n)
+
+
+class StreamUsage:
+    """The member `usage` of a stream's chunks: absent, null, or what was counted so far."""
+
+    def __init__(self, body: GenerationBody) -> None:
+        options = body.stream_options or StreamOptions()
+        self._in_the_end = bool(options.include_usage)
+        self._in_all = bool(options.continuous_usage_stats)
+        self._n = body.n or 1
+        self._choices: dict[int, Usage] = {}
+
+    def push(self, event: Event) -> None:
+        so_far = self._choices.get(event.index, Usage(0, 0))
+        if isinstance(event, Finished):
+            so_far = event.usage
+        elif isinstance(event, Started):
+            so_far = replace(so_far, **_prompt_of(event))
+        else:
+            thought = event.tokens if isinstance(event, ReasoningDelta) else 0
+            so_far = replace(
+                so_far,
+                completion_tokens=so_far.completion_tokens + event.tokens,
+                reasoning_tokens=so_far.reasoning_tokens + thought,
+            )
+        self._choices[event.index] = so_far
+
+    def member(self) -> dict[str, Any]:
+        """Of a chunk, beside its choices. Null while the prompt is not counted: that is not 0."""
+        if not self._in_all:
+            return {"usage": None} if self._in_the_end else {}
+        usage = _total(self._choices, self._n)
+        return {"usage": usage_body(usage) if usage.prompt_tokens else None}
+
+    def last(self, head: dict[str, Any]) -> list[str]:
+        """The chunk after all choices, if the caller asked for it."""
+        usage = usage_body(_total(self._choices, self._n))
+        return [dump({**head, "choices": [], "usage": usage})] if self._in_the_end else []
+
+
+def _prompt_of(event: Started) -> dict[str, int]:
+    names = ("prompt_tokens", "cached_tokens")
+    return {name: getattr(event, name) for name in names if hasattr(event, name)}
+
+
+def _total(usages: dict[int, Usage], n: int) -> Usage:
+    """Each prompt is counted once, however many choices share it."""
+    firsts = [usage for index, usage in usages.items() if index % n == 0]
+    return Usage(
+        sum(usage.prompt_tokens for usage in firsts),
+        sum(usage.completion_tokens for usage in usages.values()),
+        sum(usage.cached_tokens for usage in firsts),
+        sum(usage.reasoning_tokens for usage in usages.values()),
+    )
 
 
 def dump(value: dict[str, Any]) -> str:

@@ -1,0 +1,165 @@
+"""A conversation as JSON: messages, tools, and how the model's template is to write them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.types import Conversation, Message, Role, ToolCall
+from headrace.wire.tools import ToolsBody, is_legacy, to_tools
+from headrace.wire.validation import RequestBody
+
+
+class TextPart(RequestBody):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(RequestBody):
+    """What an assistant said instead of an answer: text, to the model."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+PART_TAGS = {"text": "TextPart", "refusal": "RefusalPart"}
+
+
+def _tag(part: object) -> str | None:
+    type = part.get("type") if isinstance(part, dict) else None
+    return PART_TAGS.get(type) if isinstance(type, str) else None
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("TextPart")] | Annotated[RefusalPart, Tag("RefusalPart")],
+    Discriminator(
+        _tag,
+        custom_error_type="part_type",
+        custom_error_message="only parts of type text (and refusal, of an assistant) are supported",
+    ),
+]
+Parts = Annotated[list[Part], Field(min_length=1)]
+
+
+class FunctionOfCall(RequestBody):
+    name: str
+    arguments: str
+
+
+class ToolCallBody(RequestBody):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionOfCall
+
+
+NEED_CONTENT = ("system", "developer", "user", "tool")
+
+
+class ChatMessage(RequestBody):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Annotated[str | Parts | None, Field(validate_default=True)] = None
+    name: str | None = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionOfCall | None = Field(None, description="The older form of tool_calls.")
+    reasoning_content: str | None = Field(None, description="What an assistant thought before it spoke.")
+    reasoning: str | None = Field(None, description="Another name of reasoning_content.")
+
+    @field_validator("content")
+    @classmethod
+    def _content_where_it_is_needed(cls, content: str | Parts | None, info: ValidationInfo) -> object:
+        if content is None and info.data.get("role") in NEED_CONTENT:
+            raise ValueError(f"a message of role {info.data['role']!r} needs content")
+        return content
+
+
+class ConversationBody(ToolsBody):
+    """The members of a body that make the prompt."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Extension. Variables of the model's chat template."
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="Extension. End the prompt where the assistant begins. Default true."
+    )
+    continue_final_message: bool | None = Field(
+        False, description="Extension. Go on with the last message instead of answering it."
+    )
+
+
+def to_conversation(body: ConversationBody) -> Conversation:
+    """Raises BadRequest."""
+    goes_on = bool(body.continue_final_message)
+    if goes_on and body.add_generation_prompt:
+        raise BadRequest(
+            "continue_final_message and add_generation_prompt exclude each other",
+            param="continue_final_message",
+        )
+    tools, choice = to_tools(body)
+    return Conversation(
+        _messages(body.messages),
+        tools,
+        choice,
+        body.parallel_tool_calls is not False and not is_legacy(body),
+        body.reasoning_effort,
+        not goes_on and body.add_generation_prompt is not False,
+        goes_on,
+        _template_kwargs(body),
+    )
+
+
+# variables of a template that have members of their own in the body
+OWN_VARIABLES = ("messages", "tools", "add_generation_prompt")
+
+
+def _template_kwargs(body: ConversationBody) -> dict[str, Any]:
+    given = body.chat_template_kwargs or {}
+    for name in OWN_VARIABLES:
+        if name in given:
+            param = f"chat_template_kwargs.{name}"
+            raise BadRequest(f"{param}: give {name} as a member of the body", param=param)
+    return given
+
+
+def _messages(bodies: list[ChatMessage]) -> tuple[Message, ...]:
+    messages: list[Message] = []
+    asked: str | None = None  # the id of the last function_call, which has none of its own
+    for index, body in enumerate(bodies):
+        if body.function_call is not None:
+            asked = f"call_{index}"
+        messages.append(_message(index, body, asked))
+    return tuple(messages)
+
+
+# members of a message that are content of other kinds: dropping them would change the conversation
+CONTENT_REFUSED = ("audio",)
+
+
+def _message(index: int, body: ChatMessage, asked: str | None) -> Message:
+    for name in CONTENT_REFUSED:
+        if (body.model_extra or {}).get(name) is not None:
+            raise UnsupportedParameter(
+                f"{name} in a message is not supported by this server", param=f"messages.{index}.{name}"
+            )
+    calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in body.tool_calls or ()]
+    if body.function_call is not None:
+        calls.append(ToolCall(asked or "", body.function_call.name, body.function_call.arguments))
+    role: Role = "tool" if body.role == "function" else body.role
+    return Message(
+        role,
+        _text(body.content),
+        body.name,
+        tuple(calls),
+        asked if body.role == "function" else body.tool_call_id,
+        body.reasoning if body.reasoning_content is None else body.reasoning_content,
+    )
+
+
+def _text(content: str | list[TextPart | RefusalPart] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)

@@ -1,0 +1,180 @@
+"""Tools and calls as JSON: what the model may call, and what it called. The older `functions` and
+`function_call` are the same under other names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from headrace.errors import BadRequest
+from headrace.types import FinishReason, Tool, ToolCallDelta, ToolChoice
+from headrace.wire.generation import Choice
+from headrace.wire.validation import RequestBody
+
+# OpenAI's own allow no dots and 64 characters; tools that come from elsewhere are often named module.function
+ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,256}$")]
+Mode = Literal["none", "auto", "required"]
+
+
+class FunctionBody(RequestBody):
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="A JSON schema. None: no arguments.")
+    strict: bool | None = None
+
+
+class ToolBody(RequestBody):
+    type: Literal["function"] = "function"
+    function: FunctionBody
+
+
+class FunctionName(RequestBody):
+    name: str
+
+
+class NamedTool(RequestBody):
+    """Which tool, in chat's spelling (`function.name`) or flat (`name`)."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName | None = None
+    name: str | None = None
+
+
+class AllowedTools(RequestBody):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1)]
+
+
+class ChoiceBody(RequestBody):
+    type: Literal["function", "allowed_tools"]
+    function: FunctionName | None = None
+    name: str | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+class ToolsBody(RequestBody):
+    """The members of a body that are about tools."""
+
+    tools: list[ToolBody] | None = None
+    tool_choice: Mode | ChoiceBody | None = None
+    parallel_tool_calls: bool | None = True
+    functions: list[FunctionBody] | None = Field(None, description="The older name of tools.")
+    function_call: Literal["none", "auto"] | FunctionName | None = Field(
+        None, description="The older name of tool_choice."
+    )
+
+
+class CalledFunction(BaseModel):
+    name: str
+    arguments: str = Field(description="JSON text.")
+
+
+class CalledTool(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class FunctionDelta(BaseModel):
+    name: str | None = None
+    arguments: str
+
+
+class ToolDelta(BaseModel):
+    """A piece of a call. Only the first has id, type and name."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
+def is_legacy(body: ToolsBody) -> bool:
+    """Whether the caller speaks of functions instead of tools, and so must the answer."""
+    return bool(body.functions)
+
+
+def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """Raises BadRequest when they contradict each other."""
+    if is_legacy(body) and (body.tools or body.tool_choice is not None):
+        other = "tools" if body.tools else "tool_choice"
+        raise BadRequest(f"functions and {other} exclude each other", param="functions")
+    functions = body.functions or [tool.function for tool in body.tools or ()]
+    tools = tuple(
+        Tool(function.name, function.description, function.parameters, bool(function.strict))
+        for function in functions
+    )
+    names = [tool.name for tool in tools]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            at = f"functions.{index}" if is_legacy(body) else f"tools.{index}.function"
+            raise BadRequest(f"{at}.name: there are two of the name {name!r}", param=f"{at}.name")
+    return tools, _choice(body, names)
+
+
+def _choice(body: ToolsBody, names: list[str]) -> ToolChoice:
+    if isinstance(body.function_call, FunctionName):
+        return ToolChoice("required", (_known(body.function_call.name, names, "function_call"),))
+    if is_legacy(body):
+        return ToolChoice(body.function_call or "auto")
+    asked = body.tool_choice
+    if isinstance(asked, ChoiceBody):
+        return _chosen(asked, names)
+    if asked == "required" and not names:
+        raise BadRequest("tool_choice: required needs tools", param="tool_choice")
+    return ToolChoice(asked or "auto")
+
+
+def _chosen(asked: ChoiceBody, names: list[str]) -> ToolChoice:
+    if asked.type == "function":
+        return ToolChoice("required", (_name(asked, names),))
+    if asked.allowed_tools is None:
+        param = "tool_choice.allowed_tools"
+        raise BadRequest(f"{param} is needed with type allowed_tools", param=param)
+    allowed = tuple(dict.fromkeys(_name(tool, names) for tool in asked.allowed_tools.tools))
+    return ToolChoice(asked.allowed_tools.mode, allowed)
+
+
+def _name(asked: ChoiceBody | NamedTool, names: list[str]) -> str:
+    name = asked.name if asked.function is None else asked.function.name
+    if name is None:
+        raise BadRequest("tool_choice: type function needs function.name", param="tool_choice")
+    return _known(name, names, "tool_choice")
+
+
+def _known(name: str, names: list[str], param: str) -> str:
+    if name not in names:
+        raise BadRequest(f"{param}: there is no tool of the name {name[:256]!r}", param=param)
+    return name
+
+
+def finish_reason(reason: FinishReason, *, legacy: bool) -> str:
+    return "function_call" if legacy and reason == "tool_calls" else reason
+
+
+def calls(choice: Choice, *, legacy: bool) -> dict[str, Any]:
+    """The members of a message that tell what it called, if it called anything."""
+    made = [{"name": call.name, "arguments": call.arguments} for call in choice.calls]
+    if not made:
+        return {}
+    if legacy:
+        return {"function_call": made[0]}
+    return {
+        "tool_calls": [
+            {"id": call.id, "type": "function", "function": function}
+            for call, function in zip(choice.calls, made, strict=True)
+        ]
+    }
+
+
+def delta(event: ToolCallDelta, *, legacy: bool) -> dict[str, Any]:
+    """A piece of a call as members of a chunk's delta; none where the older form has no place for it."""
+    function = {"arguments": event.arguments}
+    if event.name is not None:
+        function = {"name": event.name, **function}
+    if legacy:
+        return {"function_call": function} if event.call == 0 else {}
+    start = {} if event.name is None else {"id": event.id, "type": "function"}
+    return {"tool_calls": [{"index": event.call, **start, "function": function}]}
