@@ -66,6 +66,13 @@ class BlockPool:
         if key not in self._block_of and block not in self._key_of:
             self._block_of[key], self._key_of[block] = block, key
 
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Their content is not to be trusted: whoever holds them goes on, nobody finds them from now on."""
+        for block in blocks:
+            key = self._key_of.pop(block, None)
+            if key is not None:
+                del self._block_of[key]
+
     def release(self, blocks: Iterable[int]) -> None:
         """Give up one hold on each. Pass a sequence's blocks last first, so that its tail is evicted before
         its head.

@@ -51,6 +51,7 @@ class OpenVINORunner:
         model = read(folder)
         _page(model, folder)
         _select_rows(model)
+        self.vocabulary = model.output("logits").get_partial_shape()[-1].get_length()
         compiled = core.compile_model(model, "CPU", _properties(options))
         self._request = compiled.create_infer_request()
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
@@ -78,6 +79,7 @@ class OpenVINORunner:
             "block_indices_begins": batch.block_indices_begins,
             "max_context_len": batch.max_context_len,
             "rows": rows,
+            "hidden_rows": batch.hidden_rows if len(batch.hidden_rows) else np.zeros(1, np.int64),
         }
         for name, values in feed.items():
             if name in self._inputs:
@@ -85,6 +87,10 @@ class OpenVINORunner:
         self._request.infer()  # releases the GIL
         logits: NDArray[np.float32] = self._request.get_tensor("logits").data
         return logits.reshape(len(rows), -1)[: len(batch.rows)]
+
+    def hidden(self) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._request.get_tensor("hidden").data
+        return found.reshape(-1, found.shape[-1])
 
     def profile(self) -> list[tuple[str, float]]:
         """Kind and microseconds of each operator of the last pass. Needs the property PERF_COUNT=YES."""
@@ -119,17 +125,27 @@ def _page(model: ov.Model, folder: Path) -> None:
 
 
 def _select_rows(model: ov.Model) -> None:
-    """Put a gather by the new input `rows` ahead of the head's matrix product."""
+    """Put a gather by the new input `rows` ahead of the head's matrix product, and another, by `hidden_rows`,
+    beside it: the new output `hidden`.
+    """
     head = model.get_results()[0].input_value(0).get_node()
     while head.get_type_name() != "MatMul":
         head = head.input_value(0).get_node()
-    rows = ops.parameter([-1], np.int64)
-    rows.set_friendly_name("rows")
-    rows.output(0).set_names({"rows"})
-    selected = ops.gather(head.input_value(0), rows, ops.constant(np.int64(0)))
-    head.input(0).replace_source_output(selected.output(0))
-    model.add_parameters([rows])
+    states, first_axis = head.input_value(0), ops.constant(np.int64(0))
+    rows, hidden_rows = _index_input("rows"), _index_input("hidden_rows")
+    hidden = ops.result(ops.convert(ops.gather(states, hidden_rows, first_axis), "f32"))
+    hidden.input_value(0).set_names({"hidden"})
+    head.input(0).replace_source_output(ops.gather(states, rows, first_axis).output(0))
+    model.add_parameters([rows, hidden_rows])
+    model.add_results([hidden])
     model.validate_nodes_and_infer_types()
+
+
+def _index_input(name: str) -> ov.Node:
+    rows = ops.parameter([-1], np.int64)
+    rows.set_friendly_name(name)
+    rows.output(0).set_names({name})
+    return rows
 
 
 def _block_bytes(port: ov.ConstOutput) -> int:

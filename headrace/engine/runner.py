@@ -18,6 +18,7 @@ class Runner(Protocol):
     num_blocks: int
     block_size: int  # tokens a block
     block_bytes: int  # keys and values of all layers
+    vocabulary: int  # logits a row
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Compute every chunk, write keys and values into the sequences' blocks, return logits[R,
@@ -25,5 +26,11 @@ class Runner(Protocol):
 
         Running the same batch twice writes the same cache. Any exception means: this step did not happen.
         The array is valid until the next call.
+        """
+        ...
+
+    def hidden(self) -> NDArray[np.float32]:
+        """hidden[H, width] of the last forward pass: what the language-model head reads, for the batch's
+        hidden rows. Valid until the next call of forward.
         """
         ...

@@ -1,19 +1,21 @@
 """Which token comes next: greedy, or drawn after temperature, top_k, top_p and min_p.
 
-Order of filters: temperature, top_k, top_p (over what top_k left), min_p (relative to the most probable
-token). Each sequence draws one uniform number per token from its own generator, and each row is computed by
-itself, so that a sequence's output never depends on its neighbours. A row has about 50,000 entries: whatever
-touches them all is one vectorised pass, in float32. (A pass over all rows at once is slower: it leaves the
-core's cache.)
+Order: bias, penalties and masks (adjust.py), temperature, top_k, top_p (over what top_k left), min_p
+(relative to the most probable token). Each sequence draws from its own generator, and each row is computed
+by itself, so that a sequence's output never depends on its neighbours. A row has about 50,000 entries:
+whatever touches them all is one vectorised pass, in float32. (A pass over all rows at once is slower: it
+leaves the core's cache.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Many
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engine.adjust import Mask, adjust
 from headrace.engine.sequence import SamplingParams, Sequence
 
 Floats = NDArray[np.float32]
@@ -22,88 +24,133 @@ Tokens = NDArray[np.int64]
 
 COLDEST = 1e-10  # temperature: below, float32 logits that differ at all are as good as infinitely far apart
 COOL = 0.8  # temperature: below, looking for the tokens that matter first is faster
+FEW = 8  # of the vocabulary: the part that is worth picking out
 FAINTEST = np.float32(
     -30
 )  # log weight: all that are fainter weigh less than 1e-7 of the most probable together
 RUN = 128  # weights that are summed up before they are cumulated
+TRIES = 6  # draws before the nucleus is found by sorting; a draw misses it with probability 1 - top_p at most
 
 
-def sample(logits: Floats, sequences: Many[Sequence]) -> Tokens:
+def sample(logits: Floats, sequences: Many[Sequence], masks: Mapping[int, Mask] | None = None) -> Tokens:
     """The next token of each row of logits[rows, vocabulary]; -1 where it is no distribution (NaN,
-    infinite).
+    infinite, nothing allowed). `masks`: by row, the tokens that a constraint allows.
     """
-    logits = _mask_early_stops(logits, sequences)
     tokens: Tokens = logits.argmax(1)
-    tops = logits[np.arange(len(tokens)), tokens]
-    tokens[~np.isfinite(tops)] = -1
-    for row, sequence in enumerate(sequences):
-        if sequence.params.temperature > 0 and tokens[row] >= 0:
-            tokens[row] = _draw(logits[row], tops[row], sequence)
+    for index, sequence in enumerate(sequences):
+        raw = logits[index]
+        if not np.isfinite(raw[tokens[index]]):
+            tokens[index] = -1
+            continue
+        row = adjust(raw, sequence, None if masks is None else masks.get(index))
+        if row is not raw:
+            tokens[index] = row.argmax()
+            if not np.isfinite(row[tokens[index]]):
+                tokens[index] = -1
+                continue
+        if sequence.params.temperature > 0:
+            tokens[index] = _draw(row, row[tokens[index]], sequence)
     return tokens
-
-
-def _mask_early_stops(logits: Floats, sequences: Many[Sequence]) -> Floats:
-    """Stop tokens are impossible before `min_tokens`. Copies only if there is something to mask."""
-    early = [
-        i
-        for i, s in enumerate(sequences)
-        if s.num_generated < s.params.min_tokens and s.params.stop_token_ids
-    ]
-    if not early:
-        return logits
-    logits = logits.copy()
-    for i in early:
-        logits[i, list(sequences[i].params.stop_token_ids)] = -np.inf
-    return logits
 
 
 def _draw(row: Floats, top: np.float32, sequence: Sequence) -> int:
     """A token with probability softmax(row / temperature) among what the filters keep."""
-    params, uniform = sequence.params, 1 - sequence.rng.random()
+    params = sequence.params
     temperature = np.float32(max(params.temperature, COLDEST))
-    # At low temperatures all but a few tokens are too faint ever to be drawn: only the others need
-    # exponentials.
-    near = np.flatnonzero(row >= top + FAINTEST * temperature) if temperature < COOL else None
-    weights: Floats = np.exp(((row if near is None else row[near]) - top) / temperature)
-    if params.top_p >= 1 and not params.top_k and not params.min_p:
-        chosen = _invert(weights, uniform)
-    else:
-        kept = _filter(weights, params)
-        chosen = int(kept[_invert(weights[kept], uniform)])
+    near = _near(row, top, temperature) if temperature < COOL else None
+    weights: Floats = (row if near is None else row[near]) - top
+    weights /= temperature
+    np.exp(weights, out=weights)
+    chosen = _draw_by_weight(weights, params, sequence.rng)
     return chosen if near is None else int(near[chosen])
 
 
+def _near(row: Floats, top: np.float32, temperature: np.float32) -> Tokens | None:
+    """At low temperatures all but a few tokens are too faint ever to be drawn: those few, as only they need
+    exponentials; None when they are many.
+    """
+    matters = row >= top + FAINTEST * temperature
+    return np.flatnonzero(matters) if np.count_nonzero(matters) < len(row) // FEW else None
+
+
+def _draw_by_weight(weights: Floats, params: SamplingParams, rng: np.random.Generator) -> int:
+    """Without a nucleus to find, one draw. With one, draws from all tokens until one lies in it: that has the
+    same distribution, most draws do, and to see whether one does takes no sorting.
+    """
+    if not params.top_k and not params.min_p:
+        drawing = Drawing(weights)
+        for _ in range(TRIES if params.top_p < 1 else 1):
+            token = drawing.draw(1 - rng.random())
+            if params.top_p >= 1 or _is_in_nucleus(weights, token, params.top_p * drawing.whole):
+                return token
+    kept = _filter(weights, params)
+    return int(kept[Drawing(weights[kept]).draw(1 - rng.random())])
+
+
+def _is_in_nucleus(weights: Floats, token: int, share: float) -> bool:
+    """Whether the tokens before it, heaviest first and the lower id first among equals, weigh less than
+    `share`.
+    """
+    weight = weights[token]
+    heavier = np.einsum("i,i", weights, (weights > weight).astype(np.float32))
+    equals = np.count_nonzero(weights[:token] == weight)
+    return bool(float(heavier) + equals * float(weight) < share) or not (heavier or equals)
+
+
 def _filter(weights: Floats, params: SamplingParams) -> Tokens:
-    """The tokens that the filters keep, heaviest first. The largest weight is 1."""
+    """The tokens that the filters keep, in the order of their ids. The largest weight is 1.
+
+    Nothing is sorted but the weights that may be in the nucleus, and of those only the values: the lightest
+    that is kept decides about all others.
+    """
+    kept = None
     if 0 < params.top_k < len(weights):
-        tokens = _heaviest(weights, np.partition(weights, -params.top_k)[-params.top_k])[: params.top_k]
-        whole = float(weights[tokens].sum(dtype=np.float64))
-    else:
-        whole = float(weights.sum(dtype=np.float64))
-        # All tokens lighter than this weigh less than 1 - top_p of the whole together: the nucleus lies
-        # above,
-        # and only few need sorting. (0.999: for rounding.)
-        floor = 0.999 * (1 - params.top_p) * whole / len(weights)
-        tokens = _heaviest(weights, max(floor, params.min_p))
-    nucleus = 1 + np.searchsorted(np.cumsum(weights[tokens], dtype=np.float64), params.top_p * whole)
-    probable = np.count_nonzero(weights[tokens] >= params.min_p)
-    return tokens[: min(nucleus, probable)]
+        kept = _heaviest(weights, np.partition(weights, -params.top_k)[-params.top_k], params.top_k)
+        weights = weights[kept]
+    nucleus = _nucleus(weights, params) if params.top_p < 1 else np.arange(len(weights))
+    nucleus = nucleus[weights[nucleus] >= params.min_p]
+    return nucleus if kept is None else kept[nucleus]
 
 
-def _heaviest(weights: Floats, least: float) -> Tokens:
-    """The tokens that weigh at least that much, heaviest first, the lower id first among equals."""
-    tokens = np.flatnonzero(weights >= least)
-    return tokens[np.argsort(-weights[tokens], kind="stable")]
+def _nucleus(weights: Floats, params: SamplingParams) -> Tokens:
+    """The heaviest tokens, as few as together weigh `top_p` of the whole."""
+    whole = float(weights.sum(dtype=np.float64))
+    # All tokens lighter than this weigh less than 1 - top_p of the whole together: the nucleus lies above.
+    # (0.999: for rounding.)
+    floor = min(1.0, 0.999 * (1 - params.top_p) * whole / len(weights))
+    heavy = np.sort(weights[weights >= floor])[::-1]
+    count = min(1 + int(np.searchsorted(heavy.cumsum(dtype=np.float64), params.top_p * whole)), len(heavy))
+    return _heaviest(weights, heavy[count - 1], count)
 
 
-def _invert(weights: Floats, uniform: float) -> int:
-    """The first index up to which the weights make that share of the whole, which is in (0, 1]."""
-    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), RUN)), dtype=np.float64)
-    target = uniform * sums[-1]
-    run = _reach(sums, target)
-    before = sums[run - 1] if run else 0.0
-    inside = np.cumsum(weights[run * RUN : (run + 1) * RUN], dtype=np.float64)
-    return run * RUN + _reach(inside, target - before)
+def _heaviest(weights: Floats, least: np.float32, count: int) -> Tokens:
+    """The `count` heaviest tokens, the lightest of which weighs `least`: of equals, those of lower id."""
+    found = np.flatnonzero(weights >= least)
+    surplus = len(found) - count
+    if surplus > 0:
+        lightest = np.flatnonzero(weights[found] == least)
+        found = np.delete(found, lightest[len(lightest) - surplus :])
+    return found
+
+
+class Drawing:
+    """Draws of a token by its weight: sums of runs are cumulated once, then one run at a time."""
+
+    def __init__(self, weights: Floats) -> None:
+        self._weights = weights
+        self._sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), RUN)), dtype=np.float64)
+
+    @property
+    def whole(self) -> float:
+        return float(self._sums[-1])
+
+    def draw(self, uniform: float) -> int:
+        """The first token up to which the weights make that share of the whole, which is in (0, 1]."""
+        target = uniform * self._sums[-1]
+        run = _reach(self._sums, target)
+        before = self._sums[run - 1] if run else 0.0
+        inside = np.cumsum(self._weights[run * RUN : (run + 1) * RUN], dtype=np.float64)
+        return run * RUN + _reach(inside, target - before)
 
 
 def _reach(cumulated: Doubles, target: float) -> int:

@@ -117,8 +117,9 @@ class Scheduler:
         return True
 
     def _missing(self, sequence: Sequence) -> int:
-        """Blocks that it needs to compute all its tokens and one more."""
-        return self.pool.blocks_for(len(sequence.tokens) + 1) - len(sequence.blocks)
+        """Blocks that it needs to compute all its tokens and, if it goes on, one more."""
+        size = len(sequence.tokens) + bool(sequence.params.max_tokens)
+        return self.pool.blocks_for(size) - len(sequence.blocks)
 
     def _extend(self, sequence: Sequence, chunks: Chunks) -> None:
         """Reserve a chunk for a running sequence, preempting others if need be; if none is left, itself."""
@@ -151,9 +152,12 @@ class Scheduler:
         sequence.num_computed = 0
 
     def _adopt_prefix(self, sequence: Sequence) -> None:
-        """Take over every leading block that is already computed; at least one token is left to compute."""
+        """Take over every leading block that is already computed; at least one token is left to compute, and
+        those of which more than keys and values is wanted.
+        """
         size = self.pool.block_size
-        for position in range((len(sequence.tokens) - 1) // size):
+        known = (sequence.num_observed if sequence.observes_prompt else len(sequence.tokens) - 1) // size
+        for position in range(min(known, (len(sequence.tokens) - 1) // size)):
             block = self.pool.find(self._key(sequence, position))
             if block is None:
                 break

@@ -31,9 +31,12 @@ class Trapped:
     def __init__(self, runner: Runner, trap: list[int]) -> None:
         self.runner, self.trap = runner, trap
         self.num_blocks, self.block_size = runner.num_blocks, runner.block_size
-        self.block_bytes = runner.block_bytes
+        self.block_bytes, self.vocabulary = runner.block_bytes, runner.vocabulary
         self.failure: BaseException | None = RuntimeError("out of memory: secret")
         self.after = 0  # tokens that are generated before it springs
+
+    def hidden(self) -> NDArray[np.float32]:
+        return self.runner.hidden()
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         logits = self.runner.forward(batch)

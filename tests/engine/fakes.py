@@ -20,6 +20,7 @@ Cells = NDArray[np.int64]
 
 class FakeRunner:
     block_bytes = 1
+    vocabulary = VOCABULARY
 
     def __init__(self, num_blocks: int, block_size: int = 4) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
@@ -31,6 +32,9 @@ class FakeRunner:
         logits = np.zeros((len(batch.rows), VOCABULARY), np.float32)
         logits[np.arange(len(batch.rows)), [next_of[int(row)] for row in batch.rows]] = 1
         return logits
+
+    def hidden(self) -> NDArray[np.float32]:
+        raise NotImplementedError
 
     def _compute(self, batch: Batch, index: int) -> list[tuple[int, int]]:
         """Write one sequence's chunk: for each token its place in the batch and the token that follows."""

@@ -102,11 +102,15 @@ class Watched:
         self.runner, self.mix, self.num_blocks = runner, mix, mix.num_blocks(runner.block_size)
         assert self.num_blocks <= runner.num_blocks, "the mix needs a larger cache"
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
+        self.vocabulary = runner.vocabulary
         self.seen: Counter[str] = Counter()
         self.decoding: dict[
             Sequence, int
         ] = {}  # what decoded before the step, and how often it was preempted
         self.broken: AssertionError | None = None
+
+    def hidden(self) -> NDArray[np.float32]:
+        return self.runner.hidden()
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         try:

@@ -1,0 +1,52 @@
+"""What becomes of a row of logits before a token is chosen: bias, penalties, and tokens that are impossible
+now.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.engine.sequence import Sequence
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.int32]
+
+# For each byte of a mask, what its eight tokens get: 0 where the bit is set, else minus infinity.
+PENALTIES = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
+    np.float32(0),
+    np.float32(-np.inf),
+)
+
+
+def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
+    """The row itself when there is nothing to do, else a changed copy. `mask`: see Constraint.fill."""
+    params = sequence.params
+    has_early_stop = bool(params.stop_token_ids) and sequence.num_generated < params.min_tokens
+    if not (params.logit_bias or params.counts_tokens or has_early_stop or mask is not None):
+        return row
+    row = row.copy()
+    if params.counts_tokens:
+        _penalize(row, sequence)
+    for token, bias in params.logit_bias:
+        if token < len(row):
+            row[token] += np.float32(bias)
+    if has_early_stop:
+        row[[token for token in params.stop_token_ids if token < len(row)]] = -np.inf
+    if mask is not None:
+        row += PENALTIES.take(mask.view(np.uint8), axis=0).reshape(-1)[: len(row)]
+    return row
+
+
+def _penalize(row: Floats, sequence: Sequence) -> None:
+    params = sequence.params
+    if params.repetition_penalty != 1:
+        seen = np.unique(np.array(sequence.tokens, np.int64))
+        seen = seen[seen < len(row)]
+        logits, penalty = row[seen], np.float32(params.repetition_penalty)
+        row[seen] = np.where(logits > 0, logits / penalty, logits * penalty)
+    if sequence.counts and (params.frequency_penalty or params.presence_penalty):
+        tokens = np.fromiter(sequence.counts.keys(), np.int64)
+        counts = np.fromiter(sequence.counts.values(), np.float32)
+        row[tokens] -= np.float32(params.frequency_penalty) * counts + np.float32(params.presence_penalty)
