@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, Message, Role, ToolCall
+from headrace.wire.generation import JsonObject
 from headrace.wire.tools import ToolsBody, is_legacy, to_tools
 from headrace.wire.validation import RequestBody
 
@@ -80,7 +81,7 @@ class ConversationBody(ToolsBody):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(
+    chat_template_kwargs: JsonObject | None = Field(
         None, description="Extension. Variables of the model's chat template."
     )
     add_generation_prompt: bool | None = Field(

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from headrace.errors import BadRequest
 from headrace.types import (
@@ -35,6 +35,15 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+def _writable(value: object) -> object:
+    json.dumps(value, allow_nan=False)  # a ValueError: NaN, an endless number
+    return value
+
+
+Writable = AfterValidator(_writable)  # the parser lets through what is no JSON
+JsonObject = Annotated[dict[str, Any], Writable]
+
+
 class StreamOptions(RequestBody):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None  # extension: every chunk tells the usage so far
@@ -43,7 +52,7 @@ class StreamOptions(RequestBody):
 class JsonSchema(RequestBody):
     name: str | None = None
     description: str | None = None
-    schema_: dict[str, Any] | bool | None = Field(None, alias="schema")
+    schema_: Annotated[dict[str, Any] | bool | None, Writable] = Field(None, alias="schema")
     strict: bool | None = None
 
 
@@ -88,7 +97,9 @@ class GenerationBody(RequestBody):
     priority: int | None = Field(0, ge=-INT64, lt=INT64, description="Extension. Less is sooner.")
     timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
     response_format: ResponseFormat | None = None
-    guided_json: dict[str, Any] | bool | str | None = Field(None, description="Extension. A JSON schema.")
+    guided_json: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(
+        None, description="Extension. A JSON schema."
+    )
     guided_regex: str | None = Field(None, description="Extension.")
     guided_choice: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="Extension.")
     guided_grammar: str | None = Field(None, description="Extension. A grammar in Lark's syntax.")

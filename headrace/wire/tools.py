@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from headrace.errors import BadRequest
 from headrace.types import FinishReason, Tool, ToolCallDelta, ToolChoice
-from headrace.wire.generation import Choice
+from headrace.wire.generation import Choice, JsonObject
 from headrace.wire.validation import RequestBody
 
 # OpenAI's own allow no dots and 64 characters; tools that come from elsewhere are often named module.function
@@ -21,7 +21,7 @@ Mode = Literal["none", "auto", "required"]
 class FunctionBody(RequestBody):
     name: ToolName
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="A JSON schema. None: no arguments.")
+    parameters: JsonObject | None = Field(None, description="A JSON schema. None: no arguments.")
     strict: bool | None = None
 
 

@@ -183,7 +183,9 @@ def test_answer_with_calls_can_be_sent_back_strictly(fake_server: FakeServer) ->
     asking: dict[str, Any] = {"model": "fake", "tools": [WEATHER, TIME]}
     with server.client() as client:
         said: Any = client.chat.completions.create(messages=ASKED, **asking).choices[0].message
-        results = [{"role": "tool", "tool_call_id": call.id, "content": "x"} for call in said.tool_calls]
+        results: list[Any] = [
+            {"role": "tool", "tool_call_id": call.id, "content": "x"} for call in said.tool_calls
+        ]
         client.chat.completions.create(
             messages=[*ASKED, said, *results], **asking, extra_headers={"X-Headrace-Strict": "true"}
         )

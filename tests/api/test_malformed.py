@@ -53,6 +53,24 @@ def call(**function: Any) -> dict[str, Any]:
     return messages({"role": "assistant", "tool_calls": [{"id": "a", "function": function}]})
 
 
+def said(**members: Any) -> dict[str, Any]:
+    return messages({"role": "assistant", **members})
+
+
+def tools(*functions: Any, **members: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": function} for function in functions], **members}
+
+
+def chosen(choice: Any) -> dict[str, Any]:
+    return tools({"name": "f"}, tool_choice=choice)
+
+
+def allowed(**members: Any) -> dict[str, Any]:
+    return chosen({"type": "allowed_tools", "allowed_tools": {"mode": "auto", **members}})
+
+
+NAN = float("nan")  # Python writes it, and JSON has no such literal
+
 # either endpoint: (param, value)
 SHARED_VALUES: list[tuple[str, Any]] = [
     ("model", 7),
@@ -61,7 +79,6 @@ SHARED_VALUES: list[tuple[str, Any]] = [
     ("stream", 1),
     ("stream_options", "usage"),
     ("stream_options", {"include_usage": True}),
-    ("max_tokens", 0),
     ("max_tokens", -1),
     ("max_tokens", 1.5),
     ("max_tokens", "16"),
@@ -101,6 +118,38 @@ SHARED_VALUES: list[tuple[str, Any]] = [
     ("min_tokens", -1),
     ("min_tokens", 10**30),
     ("min_tokens", "8"),
+    ("frequency_penalty", 2.5),
+    ("frequency_penalty", "0.5"),
+    ("presence_penalty", -3),
+    ("repetition_penalty", 0),
+    ("logit_bias", [50256]),
+    ("logit_bias.50256", {"50256": 101}),
+    ("logit_bias.50256", {"50256": True}),
+    ("logit_bias.Hello", {"1": 1, "Hello": -1}),
+    ("logit_bias.-1", {"-1": 1}),
+    ("logit_bias.99999999999", {"99999999999": 1}),
+    ("stop_token_ids", 2),
+    ("stop_token_ids.1", [2, -1]),
+    ("stop_token_ids.0", ["2"]),
+    ("skip_special_tokens", "no"),
+    ("truncate_prompt_tokens", -2),
+    ("truncate_prompt_tokens", 1.5),
+    ("priority", 0.5),
+    ("priority", 2**63),
+    ("timeout", 0),
+    ("timeout", "1 s"),
+    ("response_format", "json_object"),
+    ("response_format.type", {"type": "xml"}),
+    ("response_format.type", {"type": ["text"]}),
+    ("response_format.json_schema.schema", {"type": "json_schema", "json_schema": {"schema": "{}"}}),
+    ("guided_json", 5),
+    ("guided_json", {"maximum": NAN}),
+    ("response_format.json_schema.schema", {"type": "text", "json_schema": {"schema": {"minimum": NAN}}}),
+    ("guided_regex", ["a"]),
+    ("guided_choice", []),
+    ("guided_choice.1", ["yes", 0]),
+    ("guided_grammar", {}),
+    ("stream_options.continuous_usage_stats", {"continuous_usage_stats": "yes"}),
 ]
 CHAT_VALUES: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"messages": None}),
@@ -121,13 +170,84 @@ CHAT_VALUES: list[tuple[str, dict[str, Any]]] = [
     ("messages.0.content", messages({"role": "user", "content": {"text": "hi"}})),
     ("messages.0.content", messages({"role": "user", "content": []})),
     ("messages.0.content.0", messages({"role": "user", "content": ["hi"]})),
-    ("messages.0.content.0.type", part(type="hologram")),
-    ("messages.0.content.0.type", part(type="image_url", image_url={})),
+    ("messages.0.content.0", part(type="hologram")),
+    ("messages.0.content.0", part(type="image_url", image_url={})),
+    ("messages.0.content.0", part(type="input_audio", input_audio={})),
+    ("messages.0.content.0", part(type="file", file={})),
+    ("messages.0.content.0", part(type=["text"])),
+    ("messages.0.content.0", part(text="hi")),
+    ("messages.0.content.0.refusal", part(type="refusal", refusal=None)),
+    ("messages.0.content.1", messages({**USER, "content": [{"type": "text", "text": "a"}, {"type": "b"}]})),
     ("messages.0.content.0.text", part(type="text", text=1)),
     ("messages.0.name", messages({**USER, "name": 5})),
-    ("messages.0.tool_calls", messages({"role": "assistant", "tool_calls": "f()"})),
+    ("messages.0.tool_calls", said(tool_calls="f()")),
     ("messages.0.tool_calls.0.function.name", call(name=1, arguments="{}")),
     ("messages.0.tool_call_id", messages({"role": "tool", "content": "x", "tool_call_id": 9})),
+    ("messages.0.tool_calls.0.type", said(tool_calls=[{"id": "a", "type": "custom"}])),
+    ("messages.0.function_call", said(function_call="f")),
+    ("messages.0.function_call.arguments", said(function_call={"name": "f", "arguments": {}})),
+    ("messages.0.reasoning", said(content="x", reasoning={})),
+    ("messages.0.reasoning_content", said(content="x", reasoning_content=["hm"])),
+    ("tools", {"tools": {"name": "f"}}),
+    ("tools.0", {"tools": ["f"]}),
+    ("tools.0.type", {"tools": [{"type": "custom", "custom": {"name": "f"}}]}),
+    ("tools.1.type", {"tools": [*tools({"name": "f"})["tools"], {"type": "web_search"}]}),
+    ("tools.0.function", tools("f")),
+    ("tools.0.function.name", tools({"name": 5})),
+    ("tools.0.function.name", tools({"name": ""})),
+    ("tools.0.function.name", tools({"name": "two words"})),
+    ("tools.0.function.name", tools({"name": "f\n"})),
+    ("tools.0.function.name", tools({"name": "größe"})),
+    ("tools.0.function.name", tools({"name": "f" * 257})),
+    ("tools.2.function.name", tools({"name": "f"}, {"name": "g"}, {"name": "f"})),
+    ("tools.0.function.description", tools({"name": "f", "description": ["d"]})),
+    ("tools.0.function.parameters", tools({"name": "f", "parameters": "{}"})),
+    ("tools.0.function.strict", tools({"name": "f", "strict": "yes"})),
+    ("tool_choice", {"tool_choice": "required"}),
+    ("tool_choice", {"tools": [], "tool_choice": "required"}),
+    ("tool_choice", {"tool_choice": {"type": "function", "function": {"name": "f"}}}),
+    ("tool_choice", chosen("sometimes")),
+    ("tool_choice", chosen(["f"])),
+    ("tool_choice", chosen({"type": "function", "function": {"name": "g"}})),
+    ("tool_choice", chosen({"type": "function", "name": "F"})),
+    ("tool_choice", chosen({"type": "function"})),
+    ("tool_choice.type", chosen({"type": "custom", "custom": {"name": "f"}})),
+    ("tool_choice.function.name", chosen({"type": "function", "function": {"name": 5}})),
+    ("tool_choice.allowed_tools", chosen({"type": "allowed_tools"})),
+    ("tool_choice.allowed_tools.tools", allowed(tools=[])),
+    ("tool_choice.allowed_tools.mode", allowed(tools=[{"type": "function", "name": "f"}], mode="none")),
+    ("tool_choice", allowed(tools=[{"type": "function", "function": {"name": "g"}}])),
+    ("tool_choice.allowed_tools.tools.0.type", allowed(tools=[{"type": "mcp", "server_label": "s"}])),
+    ("parallel_tool_calls", tools({"name": "f"}, parallel_tool_calls="no")),
+    ("functions", {"functions": {"name": "f"}}),
+    ("functions", tools({"name": "f"}, functions=[{"name": "f"}])),
+    ("functions", {"functions": [{"name": "f"}], "tool_choice": "auto"}),
+    ("functions.0.name", {"functions": [{"name": "no good"}]}),
+    ("functions.1.name", {"functions": [{"name": "f"}, {"name": "f"}]}),
+    ("function_call", {"function_call": {"name": "f"}}),
+    ("function_call", {"functions": [{"name": "f"}], "function_call": {"name": "g"}}),
+    ("function_call", {"functions": [{"name": "f"}], "function_call": "required"}),
+    ("function_call", tools({"name": "f"}, function_call={"name": "g"})),
+    ("logprobs", {"logprobs": 2}),
+    ("top_logprobs", {"top_logprobs": 2}),
+    ("top_logprobs", {"logprobs": False, "top_logprobs": 1}),
+    ("top_logprobs", {"logprobs": True, "top_logprobs": 21}),
+    ("top_logprobs", {"logprobs": True, "top_logprobs": -1}),
+    ("reasoning_effort", {"reasoning_effort": "maximal"}),
+    ("reasoning_effort", {"reasoning_effort": 3}),
+    ("chat_template_kwargs", {"chat_template_kwargs": "enable_thinking"}),
+    ("chat_template_kwargs.messages", {"chat_template_kwargs": {"messages": []}}),
+    ("chat_template_kwargs.tools", {"chat_template_kwargs": {"tools": []}}),
+    ("chat_template_kwargs", {"chat_template_kwargs": {"a": [{"b": NAN}]}}),
+    ("tools.0.function.parameters", tools({"name": "f", "parameters": {"maximum": -NAN}})),
+    ("add_generation_prompt", {"add_generation_prompt": "yes"}),
+    ("continue_final_message", {"continue_final_message": 1}),
+    ("continue_final_message", {"continue_final_message": True, "add_generation_prompt": True}),
+    ("response_format.json_schema", {"response_format": {"type": "json_schema"}}),
+    ("guided_json", {"guided_json": "{"}),
+    ("guided_json", {"guided_json": {}, "response_format": {"type": "json_object"}}),
+    ("guided_choice", {"guided_choice": ["a"], "guided_regex": "a"}),
+    ("max_tokens", {"max_tokens": 0}),
     ("max_completion_tokens", {"max_completion_tokens": 0}),
     ("max_completion_tokens", {"max_completion_tokens": "many"}),
     ("max_completion_tokens", {"max_completion_tokens": 5, "max_tokens": 6}),
@@ -142,34 +262,25 @@ COMPLETION_VALUES: list[tuple[str, dict[str, Any]]] = [
 
 # members that would change the output and are not honoured yet
 SHARED_UNSUPPORTED: dict[str, Any] = {
-    "frequency_penalty": 0.5,
-    "presence_penalty": -1,
-    "repetition_penalty": 1.1,
-    "logit_bias": {"50256": -100},
-    "tools": [{"type": "function", "function": {"name": "f"}}],
-    "tool_choice": "required",
-    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
-    "guided_json": {},
-    "stop_token_ids": [2],
-    "echo": True,
+    "allowed_token_ids": [1],
+    "bad_words": ["no"],
+    "include_stop_str_in_output": True,
+    "structured_outputs": {"regex": "a"},
+    "use_beam_search": True,
 }
-CHAT_UNSUPPORTED = {
+CHAT_UNSUPPORTED: dict[str, Any] = {
     **SHARED_UNSUPPORTED,
-    "logprobs": True,
-    "top_logprobs": 2,
-    "functions": [{"name": "f"}],
-    "function_call": {"name": "f"},
+    "echo": True,
     "modalities": ["audio"],
     "audio": {"voice": "alloy"},
-    "reasoning_effort": "high",
+    "chat_template": "{{ messages }}",
+    "verbosity": "low",
     "web_search_options": {},
 }
-COMPLETION_UNSUPPORTED = {
+COMPLETION_UNSUPPORTED: dict[str, Any] = {
     **SHARED_UNSUPPORTED,
-    "logprobs": 0,
-    "suffix": "the end",
-    "best_of": 3,
-    "max_completion_tokens": 5,
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "required",
 }
 
 NOT_OBJECTS = (b'[{"model": "fake"}]', b'"fake"', b"42", b"null")
@@ -206,9 +317,7 @@ def cases() -> list[Any]:
         table.append((path, Case("model", {"model": "gpt-9"}, code="model_not_found", status=404)))
     table += [(CHAT, Case(param, members)) for param, members in CHAT_VALUES]
     table += [(COMPLETIONS, Case(param, members)) for param, members in COMPLETION_VALUES]
-    for name in ("function_call", "audio"):
-        said = {"role": "assistant", "content": None, name: {"id": "a"}}
-        table.append((CHAT, Case(f"messages.1.{name}", messages(USER, said), code="unsupported_parameter")))
+    table.append((CHAT, Case("messages.0.audio", said(audio={"id": "a"}), code="unsupported_parameter")))
     return [
         pytest.param(path, case, id=f"{path[4:]}-{i}-{case.param}") for i, (path, case) in enumerate(table)
     ]
