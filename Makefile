@@ -10,11 +10,11 @@ ARGS ?=
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check fix node sizes bench docs lock clean
+.PHONY: help serve test check fix test-clients node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.installed ## serve the default model: make serve PORT=9000 ARGS="--config my.toml"
 	@$(BIN)/headrace serve $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -32,9 +32,11 @@ fix: $(VENV)/.tested ## format, and mend what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-node: $(VENV)/.tested ## the openai client for Node against a real server (needs node and npm)
-	cd tests/clients/node && npm install --silent --no-audit --no-fund
-	$(BIN)/python tests/clients/node/run.py
+test-clients: $(VENV)/.tested ## real clients against a real server (needs node and npm): ARGS="langchain llm" for some
+	$(BIN)/python tests/clients/run.py $(ARGS)
+
+node: $(VENV)/.tested ## of these, the openai client for Node
+	$(BIN)/python tests/clients/run.py node
 
 sizes: ## lines per source file, largest first, and the median
 	@git ls-files 'headrace/*.py' | xargs wc -l | grep -v ' total$$' | sort -rn | \
@@ -45,6 +47,7 @@ bench: $(VENV)/.benched ## Headrace and its peers, side by side
 
 docs: $(VENV)/.installed ## write the generated parts of docs/ anew
 	$(BIN)/python -m headrace.cli.reference > docs/configuration.md
+	$(BIN)/python -m headrace.cli.compatibility > docs/compatibility.md
 
 lock: ## pin the newest versions that fit, in a fresh environment
 	rm -rf .lock && $(PYTHON) -m venv .lock

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from headrace import __version__
-from headrace.api import chat, completions, errors, health, models
+from headrace.api import chat, completions, embeddings, errors, health, models, tokens
 from headrace.api.request_id import RequestId
 from headrace.backends.engine import EngineBackend, EngineSettings
 from headrace.config import Config
@@ -20,8 +20,13 @@ from headrace.models.catalog import Model
 from headrace.types import Backend
 from headrace.wire.chat import ChatBody, ChatCompletionChunk
 from headrace.wire.completions import CompletionBody
+from headrace.wire.embeddings import EmbeddingsBody
+from headrace.wire.tokens import DetokenizeBody, TokenizeBody
 
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
+
+# what handlers read and write by themselves, so that FastAPI does not see it
+UNSEEN = (ChatBody, CompletionBody, EmbeddingsBody, TokenizeBody, DetokenizeBody, ChatCompletionChunk)
 
 
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
@@ -35,9 +40,9 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     )
     app.state.config = config
     app.state.keys = Keys(config.server.api_keys)
-    app.state.gateway = Gateway(backends)
-    for router in (chat.router, completions.router, models.router, health.router):
-        app.include_router(router)
+    app.state.gateway = Gateway(backends, request_timeout_s=config.server.request_timeout_s)
+    for resource in (chat, completions, embeddings, tokens, models, health):
+        app.include_router(resource.router)
     errors.install(app)
     app.add_middleware(RequestId)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
@@ -75,7 +80,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         components = schema["components"]["schemas"]
-        for kind in (ChatBody, CompletionBody, ChatCompletionChunk):
+        for kind in UNSEEN:
             described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             components.update(described.pop("$defs", {}))
             components[kind.__name__] = described

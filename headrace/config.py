@@ -67,6 +67,11 @@ class ServerConfig(Section):
     drain_seconds: Annotated[
         float, Field(ge=0, description="On SIGTERM, how long running requests may take to finish.")
     ] = 30.0
+    request_timeout_s: Annotated[
+        float,
+        Names(aliases=("REQUEST_TIMEOUT_S",)),
+        Field(ge=0, description="How long a request may take, in seconds, before it is ended; 0: no limit."),
+    ] = 600.0
     strict: Annotated[
         bool, Field(description="Refuse unknown request members instead of naming them in a header.")
     ] = False

@@ -13,7 +13,7 @@ from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict, respond
 from headrace.wire import chat as wire
-from headrace.wire.parameters import CHAT_REFUSED, sort_out
+from headrace.wire.parameters import CHAT, sort_out
 
 router = APIRouter(tags=["chat"])
 
@@ -33,7 +33,7 @@ STREAMED = {
 async def create_chat_completion(
     http: Request, _: Caller, body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))]
 ) -> Response:
-    headers = sort_out(body, CHAT_REFUSED, strict=is_strict(http))
+    headers = sort_out(body, CHAT, strict=is_strict(http))
     encoder = partial(wire.Chunks, body) if body.stream else None
     whole = partial(wire.completion, body)
     return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)

@@ -13,7 +13,7 @@ from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict, respond
 from headrace.wire import completions as wire
-from headrace.wire.parameters import COMPLETION_REFUSED, sort_out
+from headrace.wire.parameters import COMPLETIONS, sort_out
 
 router = APIRouter(tags=["completions"])
 
@@ -25,7 +25,7 @@ STREAMED = {
 
 @router.post(
     "/v1/completions",
-    summary="Go on with a text",
+    summary="Go on with texts",
     response_model=wire.Completion,
     responses={200: STREAMED, **RESPONSES},
     openapi_extra=documented(wire.CompletionBody),
@@ -33,6 +33,7 @@ STREAMED = {
 async def create_completion(
     http: Request, _: Caller, body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))]
 ) -> Response:
-    headers = sort_out(body, COMPLETION_REFUSED, strict=is_strict(http))
+    headers = sort_out(body, COMPLETIONS, strict=is_strict(http))
     encoder = partial(wire.Chunks, body) if body.stream else None
-    return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=wire.completion)
+    whole = partial(wire.completion, body)
+    return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)

@@ -14,17 +14,19 @@ from headrace.gateway.gateway import Generation
 T = TypeVar("T")
 
 
-async def while_connected(receive: Receive, generation: Generation, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(receive: Receive, generation: Generation | None, work: Coroutine[Any, Any, T]) -> T:
     """The work's result. Raises ClientGone when the caller left first, or the error that interrupted the
-    generation.
+    generation, if it is for one: then the work is cancelled, and has ended.
     """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(hung_up(receive))
-    either: set[asyncio.Future[Any]] = {task, gone, generation.interrupted}
+    either: set[asyncio.Future[Any]] = {task, gone}
+    if generation is not None:
+        either.add(generation.interrupted)
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return await task
-        if generation.interrupted.done():
+        if generation is not None and generation.interrupted.done():
             raise generation.interrupted.result()
         raise ClientGone("the client closed the connection")
     finally:

@@ -20,6 +20,7 @@ _DOCUMENTED = {
     413: "The body is too large.",
     415: "The body is not application/json.",
     500: "The server failed.",
+    504: "It took longer than the request's timeout or the server's.",
     503: "No place now: try again after `Retry-After` seconds.",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -11,9 +11,10 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from headrace.api.disconnect import while_connected
+from headrace.api.opening import first_event
 from headrace.api.sse import Encoder, EventStream
 from headrace.gateway.gateway import Gateway, Generation
-from headrace.types import GenerateRequest, ModelInfo
+from headrace.types import GenerateRequest, ModelInfo, Started
 from headrace.wire.generation import Collected
 
 
@@ -29,10 +30,11 @@ async def respond(
     gateway: Gateway = http.app.state.gateway
     generation = await gateway.start(request)
     if encoder is not None:
-        return EventStream(generation, encoder(generation.info), headers)
+        return await _stream(http, generation, encoder(generation.info), headers)
     try:
-        collected = await while_connected(http.receive, generation, _collect(generation))
-        return JSONResponse(whole(generation.info, collected), headers=headers)
+        collected = await while_connected(http.receive, generation, _collect(generation, request.n))
+        timing = _timing(collected.started, collected.decode_s)
+        return JSONResponse(whole(generation.info, collected), headers={**headers, **timing})
     finally:
         await generation.aclose()
 
@@ -45,8 +47,29 @@ def is_strict(http: Request) -> bool:
     )
 
 
-async def _collect(generation: Generation) -> Collected:
-    collected = Collected()
+async def _stream(
+    http: Request, generation: Generation, encoder: Encoder, headers: dict[str, str]
+) -> Response:
+    try:
+        first = await first_event(http.receive, generation)
+    except BaseException:
+        await generation.aclose()
+        raise
+    timing = _timing(first) if isinstance(first, Started) else {}
+    return EventStream(generation, encoder, {**headers, **timing})
+
+
+async def _collect(generation: Generation, n: int) -> Collected:
+    collected = Collected(n)
     async for event in generation.events:
         collected.push(event)
     return collected
+
+
+def _timing(started: Started | None, decode_s: float | None = None) -> dict[str, str]:
+    """The header Server-Timing, in ms, of what is known."""
+    if started is None:
+        return {}
+    parts = {"queue": started.queue_s, "prefill": started.prefill_s, "decode": decode_s}
+    told = [f"{name};dur={took_s * 1000:.1f}" for name, took_s in parts.items() if took_s is not None]
+    return {"Server-Timing": ", ".join(told)}

@@ -22,6 +22,9 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.head("/health", include_in_schema=False)
+@router.head("/healthz", include_in_schema=False)
+@router.head("/ping", include_in_schema=False)
 @router.get("/health", summary="Liveness", responses=FAILED)
 @router.get("/healthz", summary="Liveness", responses=FAILED)
 @router.get("/ping", summary="Liveness", responses=FAILED)
@@ -32,6 +35,7 @@ async def health(http: Request, response: Response) -> Health:
     return Health(status="failed")
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Readiness: whether new work is taken", responses=NOT_READY)
 async def ready(http: Request, response: Response) -> Health:
     if http.app.state.gateway.is_draining:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any, Protocol
 
 from starlette.responses import Response
@@ -20,6 +21,8 @@ from headrace.wire.generation import dump
 
 log = logging.getLogger(__name__)
 
+KEEP_ALIVE_S = 15.0  # proxies cut connections that are silent for long
+KEEP_ALIVE = b": keep-alive\n\n"  # a comment: every client skips it
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -34,42 +37,64 @@ class Encoder(Protocol):
 
 
 class EventStream(Response):
+    """`keep_alive_s`: how long nothing may be sent."""
+
     media_type = "text/event-stream"
 
-    def __init__(self, generation: Generation, encoder: Encoder, headers: dict[str, str]) -> None:
-        self.generation, self.encoder = generation, encoder
+    def __init__(
+        self,
+        generation: Generation,
+        encoder: Encoder,
+        headers: dict[str, str],
+        *,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.generation, self.encoder, self.keep_alive_s = generation, encoder, keep_alive_s
         super().__init__(None, headers={**HEADERS, **headers})
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Closed here and not by the events' reader: a caller who left early means the reader may never start.
         try:
-            await self._respond(receive, send)
+            await self._respond(receive, _Line(send))
         finally:
             await asyncio.shield(self.generation.aclose())
 
-    async def _respond(self, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        pump, gone = asyncio.ensure_future(self._pump(send)), asyncio.ensure_future(hung_up(receive))
+    async def _respond(self, receive: Receive, line: _Line) -> None:
+        await line.start(self.status_code, self.raw_headers)
+        pump, gone = asyncio.ensure_future(self._pump(line)), asyncio.ensure_future(hung_up(receive))
         interrupted = self.generation.interrupted
         either: set[asyncio.Future[Any]] = {pump, gone, interrupted}
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done() or gone.done():
+            await self._keep_alive(line, either)
+            if pump.done() or gone.done() or not interrupted.done():
                 return
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
-            await self._end(send, [dump(errors.to_body(interrupted.result()))])
+            await line.end([dump(errors.to_body(interrupted.result()))])
         finally:
             pump.cancel()
             gone.cancel()
             await asyncio.gather(pump, gone, return_exceptions=True)
 
-    async def _pump(self, send: Send) -> None:
+    async def _keep_alive(self, line: _Line, either: set[asyncio.Future[Any]]) -> None:
+        """Until one of them is done, or nobody listens."""
+        while True:
+            timeout_s = max(0.0, self.keep_alive_s - line.silent_s)
+            done, _ = await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            try:
+                if line.silent_s >= self.keep_alive_s:
+                    await line.keep_alive()
+            except ClientGone:
+                return
+
+    async def _pump(self, line: _Line) -> None:
         try:
-            await _send(send, self.encoder.first())
+            await line.send(self.encoder.first())
             async for event in self.generation.events:
-                await _send(send, self.encoder.event(event))
+                await line.send(self.encoder.event(event))
             last = self.encoder.last()
         except ClientGone:
             return
@@ -78,20 +103,46 @@ class EventStream(Response):
         except Exception:
             log.exception("a stream failed")
             last = [dump(errors.to_body(ServerError("the server had an error")))]
-        await self._end(send, last)
-
-    async def _end(self, send: Send, last: list[str]) -> None:
-        body = _frames([*last, "[DONE]"])
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await line.end(last)
 
 
-async def _send(send: Send, texts: list[str]) -> None:
-    """Raises ClientGone: some servers say so, others (uvicorn) drop what nobody reads."""
-    try:
+class _Line:
+    """What is sent to the caller, and when last. Raises ClientGone: some servers say so, others (uvicorn)
+    drop what nobody reads.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._sent_at = time.monotonic()
+        self._is_sending = False
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing was sent, or on its way."""
+        return 0.0 if self._is_sending else time.monotonic() - self._sent_at
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, texts: list[str]) -> None:
         if texts:
-            await send({"type": "http.response.body", "body": _frames(texts), "more_body": True})
-    except OSError as exc:
-        raise ClientGone("the client closed the connection") from exc
+            await self._body(_frames(texts))
+
+    async def keep_alive(self) -> None:
+        await self._body(KEEP_ALIVE)
+
+    async def end(self, last: list[str]) -> None:
+        body = _frames([*last, "[DONE]"])
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _body(self, body: bytes) -> None:
+        self._is_sending = True
+        try:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        except OSError as exc:
+            raise ClientGone("the client closed the connection") from exc
+        finally:
+            self._is_sending, self._sent_at = False, time.monotonic()
 
 
 def _frames(texts: list[str]) -> bytes:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelta, Texts
+from headrace.errors import BadRequest
+from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelta, Texts, TokenLogprob
 from headrace.wire.generation import (
+    Choice,
     Collected,
     GenerationBody,
+    StreamUsage,
     UsageBody,
     dump,
     head,
+    output_format,
     sampling,
     usage_body,
-    usage_chunk,
-    wants_usage,
 )
+from headrace.wire.prompts import Prompts, texts
+from headrace.wire.token_logprobs import CompletionLogprobs, LogprobsWriter
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -25,13 +30,24 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's
 class CompletionBody(GenerationBody):
     """The body of POST /v1/completions."""
 
-    prompt: str = Field(description="Plain text; special tokens in it are text.")
+    prompt: Prompts = Field(
+        description="Plain text (special tokens in it are text) or token ids; each prompt gets n choices: "
+        "choice j of prompt i has index i * n + j."
+    )
+    best_of: int | None = Field(
+        None, ge=1, le=128, description="Generate this many and keep the n most probable. Default: n."
+    )
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Of each token, and of this many most probable ones beside it."
+    )
+    echo: bool | None = Field(False, description="The text begins with the prompt.")
+    suffix: str | None = Field(None, description="Fill in what lies between the prompt and this.")
 
 
 class CompletionChoice(BaseModel):
     index: int
     text: str
-    logprobs: None
+    logprobs: CompletionLogprobs | None
     finish_reason: Literal["stop", "length"] | None
 
 
@@ -48,15 +64,67 @@ class Completion(BaseModel):
 
 
 def to_request(body: CompletionBody) -> GenerateRequest:
+    """Raises BadRequest."""
     limit = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    return GenerateRequest(body.model, Texts((body.prompt,)), sampling(body, limit, None), body.n or 1)
+    if not limit and not body.echo:
+        raise BadRequest("max_tokens: 0 is only allowed with echo: true", param="max_tokens")
+    n, num_wanted = body.n or 1, _best_of(body)
+    # which ones are best is told by their logprobs
+    logprobs = 0 if body.logprobs is None and num_wanted > n else body.logprobs
+    return GenerateRequest(
+        body.model,
+        Texts(texts(body.prompt), body.suffix or None, bool(body.echo)),
+        sampling(body, limit, logprobs),
+        num_wanted,
+        output_format(body),
+        body.priority or 0,
+        body.timeout,
+    )
 
 
-def completion(info: ModelInfo, collected: Collected) -> dict[str, Any]:
+def _best_of(body: CompletionBody) -> int:
+    """How many choices a prompt gets, of which n are kept."""
+    n = body.n or 1
+    if body.best_of is None:
+        return n
+    if body.best_of < n:
+        raise BadRequest(f"best_of must be at least n, which is {n}", param="best_of")
+    if body.best_of > n and body.stream:
+        raise BadRequest("best_of greater than n is not allowed with stream: true", param="best_of")
+    return body.best_of
+
+
+def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> dict[str, Any]:
+    kept = _best(body.n or 1, collected)
     choices = [
-        _choice(index, choice.text, choice.reason) for index, choice in sorted(collected.choices.items())
+        _choice(index, choice.text, _logprobs(choice) if body.logprobs is not None else None, choice.reason)
+        for index, choice in enumerate(kept)
     ]
     return {**head("cmpl", "text_completion", info), "choices": choices, "usage": usage_body(collected.usage)}
+
+
+def _best(n: int, collected: Collected) -> list[Choice]:
+    """The n most probable choices of each prompt, in order of their prompts."""
+    choices = [choice for _, choice in sorted(collected.choices.items())]
+    if collected.n == n:
+        return choices
+    kept: list[Choice] = []
+    for start in range(0, len(choices), collected.n):
+        kept += sorted(choices[start : start + collected.n], key=_mean_logprob, reverse=True)[:n]
+    return kept
+
+
+def _mean_logprob(choice: Choice) -> float:
+    """Per generated token; an echoed prompt, which comes before them, is the same for all."""
+    count = choice.usage.completion_tokens if choice.usage else 0
+    told = [*choice.logprobs, *choice.end_logprobs][-count:] if count else []
+    values = [token.logprob for token in told if token.logprob is not None]
+    return sum(values) / len(values) if values else float("-inf")
+
+
+def _logprobs(choice: Choice) -> dict[str, Any]:
+    # the end of the turn is no text, but it was generated: those who score count one entry a token
+    return LogprobsWriter().write(choice.text, [*choice.logprobs, *choice.end_logprobs])
 
 
 class Chunks:
@@ -64,25 +132,32 @@ class Chunks:
 
     def __init__(self, body: CompletionBody, info: ModelInfo) -> None:
         self._head = head("cmpl", "text_completion", info)
-        self._usage: dict[str, Any] = {"usage": None} if wants_usage(body) else {}
-        self._collected = Collected()
+        self._usage = StreamUsage(body)
+        self._has_logprobs = body.logprobs is not None
+        self._writers: dict[int, LogprobsWriter] = {}
 
     def first(self) -> list[str]:
         return []
 
     def event(self, event: Event) -> list[str]:
+        self._usage.push(event)
         if isinstance(event, TextDelta):
-            choice = _choice(event.index, event.text, None)
-        elif isinstance(event, Finished):
-            self._collected.push(event)
-            choice = _choice(event.index, "", event.reason)
-        else:
-            return []
-        return [dump({**self._head, "choices": [choice], **self._usage})]
+            return [self._chunk(event.index, event.text, event.logprobs, None)]
+        if isinstance(event, Finished):
+            return [self._chunk(event.index, "", event.logprobs, event.reason)]
+        return []
 
     def last(self) -> list[str]:
-        return [usage_chunk(self._head, self._collected)] if self._usage else []
+        return self._usage.last(self._head)
+
+    def _chunk(self, index: int, text: str, tokens: Sequence[TokenLogprob], reason: str | None) -> str:
+        logprobs = None
+        if self._has_logprobs:
+            written = self._writers.setdefault(index, LogprobsWriter()).write(text, tokens)
+            logprobs = written if tokens else None
+        choice = _choice(index, text, logprobs, reason)
+        return dump({**self._head, "choices": [choice], **self._usage.member()})
 
 
-def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+def _choice(index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}

@@ -1,0 +1,41 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from headrace.api.auth import Caller
+from headrace.api.body import documented, json_body
+from headrace.api.disconnect import while_connected
+from headrace.api.errors import RESPONSES
+from headrace.api.generations import is_strict
+from headrace.wire import embeddings as wire
+from headrace.wire.parameters import EMBEDDINGS, sort_out
+
+router = APIRouter(tags=["embeddings"])
+
+MANY_VALUES = 20_000  # above this, writing them goes to a thread and lets the event loop breathe
+
+
+@router.post(
+    "/v1/embeddings",
+    summary="Embed texts",
+    response_model=wire.EmbeddingList,
+    responses=RESPONSES,
+    openapi_extra=documented(wire.EmbeddingsBody),
+)
+async def create_embeddings(
+    http: Request, _: Caller, body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))]
+) -> Response:
+    headers = sort_out(body, EMBEDDINGS, strict=is_strict(http))
+    work = http.app.state.gateway.embed(wire.to_request(body))
+    embeddings = await while_connected(http.receive, None, work)
+    if embeddings.vectors.size > MANY_VALUES:
+        content = await asyncio.to_thread(wire.answer, body, embeddings)
+    else:
+        content = wire.answer(body, embeddings)
+    return Response(content, media_type="application/json", headers=headers)

@@ -1,0 +1,82 @@
+"""POST /tokenize and /detokenize, GET /tokenizer_info; under /v1 too."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from headrace.api.auth import Caller
+from headrace.api.body import documented, json_body
+from headrace.api.errors import RESPONSES
+from headrace.api.generations import is_strict
+from headrace.gateway.gateway import Gateway
+from headrace.wire import tokens as wire
+from headrace.wire.parameters import TOKENS, sort_out
+
+router = APIRouter(tags=["tokens"], responses=RESPONSES)
+
+
+@router.post(
+    "/v1/tokenize",
+    summary="A text or a conversation as token ids",
+    response_model=wire.Tokens,
+    response_model_exclude_unset=True,
+    openapi_extra=documented(wire.TokenizeBody),
+)
+@router.post(
+    "/tokenize",
+    summary="A text or a conversation as token ids",
+    response_model=wire.Tokens,
+    response_model_exclude_unset=True,
+    openapi_extra=documented(wire.TokenizeBody),
+)
+async def tokenize(
+    http: Request,
+    response: Response,
+    _: Caller,
+    body: Annotated[wire.TokenizeBody, Depends(json_body(wire.TokenizeBody))],
+) -> dict[str, Any]:
+    response.headers.update(sort_out(body, TOKENS, strict=is_strict(http)))
+    gateway: Gateway = http.app.state.gateway
+    info = gateway.model(body.model)
+    tokens = await gateway.tokenize(wire.to_request(body, info))
+    strings = None
+    if body.return_token_strs:
+        strings = [await gateway.detokenize(info.id, [token]) for token in tokens]
+    return wire.tokens(tokens, info, strings)
+
+
+@router.post(
+    "/v1/detokenize",
+    summary="Token ids as text",
+    response_model=wire.Text,
+    openapi_extra=documented(wire.DetokenizeBody),
+)
+@router.post(
+    "/detokenize",
+    summary="Token ids as text",
+    response_model=wire.Text,
+    openapi_extra=documented(wire.DetokenizeBody),
+)
+async def detokenize(
+    http: Request,
+    response: Response,
+    _: Caller,
+    body: Annotated[wire.DetokenizeBody, Depends(json_body(wire.DetokenizeBody))],
+) -> dict[str, str]:
+    response.headers.update(sort_out(body, TOKENS, strict=is_strict(http)))
+    gateway: Gateway = http.app.state.gateway
+    return wire.text(await gateway.detokenize(gateway.model(body.model).id, body.tokens))
+
+
+@router.get(
+    "/v1/tokenizer_info", summary="The tokens that mean something", response_model=wire.TokenizerDescription
+)
+@router.get(
+    "/tokenizer_info", summary="The tokens that mean something", response_model=wire.TokenizerDescription
+)
+async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> dict[str, Any]:
+    gateway: Gateway = http.app.state.gateway
+    info = gateway.model(model)
+    return wire.tokenizer(info, await gateway.tokenizer_info(info.id))

@@ -1,0 +1,85 @@
+"""/v1/embeddings as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from headrace.types import Embeddings, EmbedRequest
+from headrace.wire.generation import INT64
+from headrace.wire.prompts import Inputs, texts
+from headrace.wire.validation import RequestBody
+
+Encoding = Literal["float", "base64"]
+
+
+class EmbeddingsBody(RequestBody):
+    """The body of POST /v1/embeddings."""
+
+    model: str = Field(description="A model id from /v1/models.")
+    input: Inputs = Field(description="Texts or token ids; at most 2,048.")
+    encoding_format: Encoding | None = Field("float", description="base64: of little-endian float32.")
+    dimensions: int | None = Field(None, ge=1, lt=INT64, description="Keep the first ones.")
+    pooling: Literal["mean", "last", "cls"] | None = Field("mean", description="Extension.")
+    normalize: bool | None = Field(True, description="Extension. Scale each vector to length 1.")
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, lt=INT64, description="Extension. Keep this many tokens of each input; -1: what fits."
+    )
+    timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
+
+
+class EmbeddingObject(BaseModel):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str = Field(description="A string with encoding_format base64.")
+
+
+class EmbeddingUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(BaseModel):
+    object: Literal["list"]
+    data: list[EmbeddingObject]
+    model: str
+    usage: EmbeddingUsage
+
+
+def to_request(body: EmbeddingsBody) -> EmbedRequest:
+    return EmbedRequest(
+        body.model,
+        texts(body.input),
+        body.dimensions,
+        body.pooling or "mean",
+        body.normalize is not False,
+        body.truncate_prompt_tokens,
+        body.timeout,
+    )
+
+
+def answer(body: EmbeddingsBody, embeddings: Embeddings) -> bytes:
+    """The whole answer as JSON text. Vector by vector, so that the interpreter can turn to others between."""
+    encode = _base64 if body.encoding_format == "base64" else _floats
+    data = ",".join(_object(index, encode(vector)) for index, vector in enumerate(embeddings.vectors))
+    count = embeddings.prompt_tokens
+    rest = json.dumps({"model": body.model, "usage": {"prompt_tokens": count, "total_tokens": count}})
+    return f'{{"object":"list","data":[{data}],{rest[1:]}'.encode()
+
+
+def _object(index: int, embedding: Any) -> str:
+    return json.dumps({"object": "embedding", "index": index, "embedding": embedding}, separators=(",", ":"))
+
+
+def _base64(vector: NDArray[np.float32]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _floats(vector: NDArray[np.float32]) -> list[float]:
+    values: list[float] = vector.tolist()
+    return values

@@ -1,0 +1,71 @@
+"""Logprobs as /v1/completions writes them: four lists that run beside each other, one entry a token."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from headrace.types import TokenLogprob
+
+LEAST = -9999.0  # what OpenAI writes for a token that cannot be; JSON has no infinity
+
+
+class CompletionLogprobs(BaseModel):
+    """Null, where there is one: the first token of an echoed prompt, which nothing predicts."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] = Field(
+        description="The most probable tokens, and the token."
+    )
+    text_offset: list[int] = Field(description="Where each token begins in the choice's text, in characters.")
+
+
+class LogprobsWriter:
+    """Writes those of one choice, delta by delta."""
+
+    def __init__(self) -> None:
+        self._text = ""  # from where no token has been found yet
+        self._at = 0  # how much of the choice's text lies before that
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(self, text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """`text` follows what came before; `tokens` are those that end in it."""
+        return {
+            "tokens": [token.token for token in tokens],
+            "token_logprobs": [_least(token.logprob) for token in tokens],
+            "top_logprobs": [_top(token) for token in tokens],
+            "text_offset": self._offsets(text, tokens),
+        }
+
+    def _offsets(self, text: str, tokens: Sequence[TokenLogprob]) -> list[int]:
+        self._text += text
+        found, offsets = 0, []
+        for token in tokens:
+            offsets.append(self._at + found)
+            found += self._length(self._decoder.decode(token.raw), found)
+        self._text, self._at = self._text[found:], self._at + found
+        return offsets
+
+    def _length(self, piece: str, start: int) -> int:
+        """How many characters of the text a token is. A special token may be none of it, and the first
+        token's leading space may be missing.
+        """
+        fits = (form for form in (piece, piece.lstrip(" ")) if self._text.startswith(form, start))
+        return len(next(fits, ""))
+
+
+def _top(token: TokenLogprob) -> dict[str, float] | None:
+    if token.logprob is None:
+        return None
+    top: dict[str, float] = {}
+    for text, _, logprob in (*token.top, (token.token, token.raw, token.logprob)):
+        top.setdefault(text, max(logprob, LEAST))  # of two that look the same the more probable is first
+    return top
+
+
+def _least(logprob: float | None) -> float | None:
+    return None if logprob is None else max(logprob, LEAST)

@@ -1,0 +1,117 @@
+"""/tokenize, /detokenize and /tokenizer_info as JSON (wire.md §4): what clients need to count tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from headrace.errors import BadRequest
+from headrace.types import Conversation, ModelInfo, TokenizeRequest, TokenizerInfo
+from headrace.wire.conversation import ChatMessage, ConversationBody, to_conversation
+from headrace.wire.generation import TokenId
+from headrace.wire.tools import ToolBody
+from headrace.wire.validation import RequestBody
+
+MODEL = "A model id from /v1/models. Default: the first that is served."
+TEXT_NAMES = ("prompt", "input", "text")
+
+
+class TokenizeBody(RequestBody):
+    """The body of POST /tokenize: a text, under one of three names, or a conversation."""
+
+    model: str | None = Field(None, description=MODEL)
+    prompt: str | None = Field(None, description="The text.")
+    input: str | None = Field(None, description="The text.")
+    text: str | None = Field(None, description="The text.")
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    tools: list[ToolBody] | None = Field(None, description="With messages: the tools beside them.")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="With messages.")
+    add_generation_prompt: bool | None = Field(
+        None, description="With messages: end where the assistant begins. Default true."
+    )
+    continue_final_message: bool | None = Field(False, description="With messages: leave the last one open.")
+    add_special_tokens: bool | None = Field(
+        None, description="BOS, if the model wants one. Default: true for a text; a template writes its own."
+    )
+    return_token_strs: bool | None = False
+
+
+class Tokens(BaseModel):
+    tokens: list[int]
+    count: int
+    max_model_len: int
+    token_strs: list[str] | None = Field(None, description="With return_token_strs: each as text.")
+
+
+class DetokenizeBody(RequestBody):
+    """The body of POST /detokenize."""
+
+    model: str | None = Field(None, description=MODEL)
+    tokens: list[TokenId]
+
+
+class Text(BaseModel):
+    prompt: str
+    text: str = Field(description="The same.")
+
+
+class TokenizerDescription(BaseModel):
+    """Tokens as text; null where there is none."""
+
+    model: str
+    eos_token: str | None
+    bos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
+    vocab_size: int
+
+
+def to_request(body: TokenizeBody, info: ModelInfo) -> TokenizeRequest:
+    """Raises BadRequest unless there is one thing to tokenize."""
+    prompt = _prompt(body)
+    specials = isinstance(prompt, str) if body.add_special_tokens is None else body.add_special_tokens
+    return TokenizeRequest(info.id, prompt, specials)
+
+
+def _prompt(body: TokenizeBody) -> Conversation | str:
+    given = [name for name in (*TEXT_NAMES, "messages") if getattr(body, name) is not None]
+    if not given:
+        error = BadRequest("prompt (or input, text or messages) is missing", param="prompt")
+        error.code = "missing_required_parameter"
+        raise error
+    if len(given) > 1:
+        raise BadRequest(f"{given[1]} and {given[0]} exclude each other", param=given[1])
+    if body.messages is None:
+        return str(getattr(body, given[0]))
+    return to_conversation(
+        ConversationBody(
+            messages=body.messages,
+            tools=body.tools,
+            functions=None,
+            function_call=None,
+            chat_template_kwargs=body.chat_template_kwargs,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+        )
+    )
+
+
+def tokens(tokens: list[int], info: ModelInfo, strings: list[str] | None) -> dict[str, Any]:
+    answer = {"tokens": tokens, "count": len(tokens), "max_model_len": info.max_model_len}
+    return answer if strings is None else {**answer, "token_strs": strings}
+
+
+def text(text: str) -> dict[str, str]:
+    return {"prompt": text, "text": text}
+
+
+def tokenizer(info: ModelInfo, described: TokenizerInfo) -> dict[str, Any]:
+    return {
+        "model": info.id,
+        "eos_token": described.eos_token,
+        "bos_token": described.bos_token,
+        "pad_token": described.pad_token,
+        "chat_template": described.chat_template,
+        "vocab_size": described.vocabulary,
+    }
