@@ -1,0 +1,149 @@
+"""Drive real clients against a real server: run.py [CLIENT ...]. Exit code 1 when a turn of any failed.
+
+Each client has a script with_NAME.py that prints a line for each turn, `ok NAME: turn` or
+`FAILED NAME: turn`. It runs in an environment that holds the versions of requirements/NAME.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from environments import FOLDER, HERE, ROOT, node_modules, python_of, unpacked, version_of
+from server import serving
+
+MODEL = "smollm2-135m-instruct"
+PASSED, FAILED = re.compile(r"\s*ok "), re.compile(r"\s*(FAILED|not ok) ")
+SILENT = {  # nobody phones home, and nothing is looked for on a hub
+    "ANONYMIZED_TELEMETRY": "false",
+    "DO_NOT_TRACK": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "LANGCHAIN_TRACING_V2": "false",
+    "LANGSMITH_TRACING": "false",
+    "NO_PROXY": "127.0.0.1",
+}
+DROPPED = ("PYTHONPATH", "OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LLM_")  # of the caller's own environment
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """`package` is the one whose version is shown; `environment` the name of its requirements."""
+
+    name: str
+    package: str
+    environment: str
+    script: str = ""  # default: with_NAME.py
+    runs_in: str = "its own"  # or "ours": the script needs Headrace or its test tools
+    options: tuple[str, ...] = ()  # of the server
+    timeout_s: float = 180
+
+
+CLIENTS = (
+    Client("openai3", "openai", "openai3", script="with_openai.py"),
+    Client("openai2", "openai", "openai2", script="with_openai.py"),
+    Client("node", "openai", "node", runs_in="node", script="node/smoke.mjs"),
+    Client("langchain", "langchain-openai", "openai3"),
+    Client("llama_index", "llama-index-llms-openai-like", "openai2"),
+    Client("pydantic_ai", "pydantic-ai-slim", "openai3"),
+    Client("instructor", "instructor", "instructor"),
+    Client("smolagents", "smolagents", "openai3"),
+    Client("llm", "llm", "openai3"),
+    Client("llm_comply", "llm-comply", "llm_comply"),
+    Client("lm_eval", "lm-eval", "lm_eval", runs_in="ours", options=("--precision", "f32"), timeout_s=300),
+    Client("bfcl", "bfcl-eval", "bfcl", runs_in="ours", timeout_s=600),
+)
+
+
+@dataclass(slots=True)
+class Result:
+    client: Client
+    passed: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+def main(names: Sequence[str]) -> int:
+    unknown = set(names) - {client.name for client in CLIENTS}
+    if unknown:
+        known = ", ".join(client.name for client in CLIENTS)
+        raise SystemExit(f"no such client: {', '.join(sorted(unknown))}; there are {known}")
+    wanted = [client for client in CLIENTS if not names or client.name in names]
+    commands = [_command(client) for client in wanted]
+    results = []
+    for options in dict.fromkeys(client.options for client in wanted):
+        with serving(*options) as url:
+            results += [
+                _drive(client, command, url)
+                for client, command in zip(wanted, commands, strict=True)
+                if client.options == options
+            ]
+    _report(results)
+    return 1 if any(result.failed for result in results) else 0
+
+
+def _command(client: Client) -> list[str]:
+    """How its script is started, with what it needs installed."""
+    script = str(HERE / (client.script or f"with_{client.name}.py"))
+    if client.runs_in == "node":
+        node_modules(HERE / "node")
+        return ["node", "--test-reporter=tap", script]
+    if client.name == "bfcl":
+        return [sys.executable, script, str(unpacked(client.environment))]
+    python = str(python_of(client.environment))
+    return [sys.executable, script, python] if client.runs_in == "ours" else [python, script]
+
+
+def _drive(client: Client, command: list[str], url: str) -> Result:
+    result, started = Result(client), time.perf_counter()
+    print(f"\n== {client.name} {version_of(client.environment, client.package)}", flush=True)
+    with ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                cwd=FOLDER, env=_environment(url, client.name), start_new_session=True,
+            )
+        )  # fmt: skip
+        timer = threading.Timer(client.timeout_s, os.killpg, (process.pid, signal.SIGKILL))
+        timer.start()
+        stack.callback(timer.cancel)
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            result.passed += bool(PASSED.match(line))
+            result.failed += bool(FAILED.match(line))
+    if (process.returncode and not result.failed) or not result.passed:
+        print(f"FAILED {client.name}: it ended with {process.returncode}")
+        result.failed += 1
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _environment(url: str, name: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+    homes = {"HF_HOME": str(FOLDER / "hf"), "LLM_USER_PATH": str(FOLDER / "llm_home")}
+    return kept | SILENT | homes | {"HEADRACE_URL": url, "HEADRACE_MODEL": MODEL, "HEADRACE_CLIENT": name}
+
+
+def _report(results: Sequence[Result]) -> None:
+    print(f"\n{'client':12} {'version':10} {'turns':>5} {'passed':>6} {'failed':>6} {'seconds':>8}")
+    for result in results:
+        name, version = result.client.name, version_of(result.client.environment, result.client.package)
+        passed, failed = result.passed, result.failed
+        print(f"{name:12} {version:10} {passed + failed:5} {passed:6} {failed:6} {result.seconds:8.1f}")
+    passed, failed = (sum(getattr(result, name) for result in results) for name in ("passed", "failed"))
+    print(f"\n{passed} passed, {failed} failed")
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""What every client script shares: where the server is, and turns that report themselves.
+
+It runs in the environments of the clients, so it needs nothing but Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+URL = os.environ["HEADRACE_URL"]  # without /v1
+BASE_URL = URL + "/v1"
+MODEL = os.environ["HEADRACE_MODEL"]
+KEY = "none"  # the server has no keys; clients want one all the same
+NAME = os.environ.get("HEADRACE_CLIENT", "client")
+
+QUESTION = "What color is the sky? Answer in one word."
+
+Turn = Callable[[], Any]
+_turns: list[tuple[str, Turn]] = []
+
+
+def turn(name: str) -> Callable[[Turn], Turn]:
+    """Decorates one turn, plain or async, that asserts what it needs."""
+
+    def register(function: Turn) -> Turn:
+        _turns.append((name, function))
+        return function
+
+    return register
+
+
+def run() -> None:
+    """All turns in order, each reported on a line of its own; exits with 1 when one of them failed."""
+    with asyncio.Runner() as runner:  # one loop: clients keep connections that belong to theirs
+        failed = sum(not _passes(name, function, runner) for name, function in _turns)
+    sys.exit(1 if failed else 0)
+
+
+def _passes(name: str, function: Turn, runner: asyncio.Runner) -> bool:
+    started = time.perf_counter()
+    try:
+        result = function()
+        if inspect.iscoroutine(result):
+            runner.run(result)
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        print(f"FAILED {NAME}: {name}", flush=True)
+        return False
+    print(f"ok {NAME}: {name} ({time.perf_counter() - started:.1f} s)", flush=True)
+    return True
