@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Discriminator, FailFast, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from headrace.wire.generation import TokenId
 
 MAX_PROMPTS = 1024
 MAX_INPUTS = 2048  # OpenAI's
 
-Tokens = Annotated[list[TokenId], Field(min_length=1), FailFast()]
+Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -26,16 +26,16 @@ def _tag(value: object) -> str:
 
 Prompts = Annotated[
     Annotated[str, Tag("string")]
-    | Annotated[list[str], Field(max_length=MAX_PROMPTS), FailFast(), Tag("strings")]
+    | Annotated[list[str], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("strings")]
     | Annotated[Tokens, Tag("tokens")]
-    | Annotated[list[Tokens], Field(max_length=MAX_PROMPTS), FailFast(), Tag("lists")],
+    | Annotated[list[Tokens], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("lists")],
     Discriminator(_tag),
 ]
 Inputs = Annotated[
     Annotated[NonEmpty, Tag("string")]
-    | Annotated[list[NonEmpty], Field(max_length=MAX_INPUTS), FailFast(), Tag("strings")]
+    | Annotated[list[NonEmpty], Field(max_length=MAX_INPUTS, fail_fast=True), Tag("strings")]
     | Annotated[Tokens, Tag("tokens")]
-    | Annotated[list[Tokens], Field(max_length=MAX_INPUTS), FailFast(), Tag("lists")],
+    | Annotated[list[Tokens], Field(max_length=MAX_INPUTS, fail_fast=True), Tag("lists")],
     Discriminator(_tag),
 ]
 
