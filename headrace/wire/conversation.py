@@ -41,7 +41,8 @@ Part = Annotated[
         custom_error_message="only parts of type text (and refusal, of an assistant) are supported",
     ),
 ]
-Parts = Annotated[list[Part], Field(min_length=1)]
+# fail_fast: a body of a million faults is not worth a million complaints
+Parts = Annotated[list[Part], Field(min_length=1, fail_fast=True)]
 
 
 class FunctionOfCall(RequestBody):
@@ -62,7 +63,7 @@ class ChatMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[str | Parts | None, Field(validate_default=True)] = None
     name: str | None = None
-    tool_calls: list[ToolCallBody] | None = None
+    tool_calls: list[ToolCallBody] | None = Field(default=None, fail_fast=True)
     tool_call_id: str | None = None
     function_call: FunctionOfCall | None = Field(None, description="The older form of tool_calls.")
     reasoning_content: str | None = Field(None, description="What an assistant thought before it spoke.")
@@ -79,7 +80,7 @@ class ChatMessage(RequestBody):
 class ConversationBody(ToolsBody):
     """The members of a body that make the prompt."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     chat_template_kwargs: JsonObject | None = Field(
         None, description="Extension. Variables of the model's chat template."

@@ -87,7 +87,9 @@ class GenerationBody(RequestBody):
     )
     ignore_eos: bool | None = Field(False, description="Extension. Go on past the end-of-text token.")
     min_tokens: int | None = Field(0, ge=0, lt=INT64, description="Extension. No end before this many.")
-    stop_token_ids: list[TokenId] | None = Field(None, description="Extension. Tokens that end the answer.")
+    stop_token_ids: list[TokenId] | None = Field(
+        None, fail_fast=True, description="Extension. Tokens that end the answer."
+    )
     skip_special_tokens: bool | None = Field(
         True, description="Extension. False shows special tokens as text."
     )
@@ -101,7 +103,9 @@ class GenerationBody(RequestBody):
         None, description="Extension. A JSON schema."
     )
     guided_regex: str | None = Field(None, description="Extension.")
-    guided_choice: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="Extension.")
+    guided_choice: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, description="Extension."
+    )
     guided_grammar: str | None = Field(None, description="Extension. A grammar in Lark's syntax.")
 
 

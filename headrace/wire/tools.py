@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
@@ -44,7 +45,7 @@ class NamedTool(RequestBody):
 
 class AllowedTools(RequestBody):
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(min_length=1)]
+    tools: Annotated[list[NamedTool], Field(min_length=1, fail_fast=True)]
 
 
 class ChoiceBody(RequestBody):
@@ -57,12 +58,14 @@ class ChoiceBody(RequestBody):
 class ToolsBody(RequestBody):
     """The members of a body that are about tools."""
 
-    tools: list[ToolBody] | None = None
+    tools: list[ToolBody] | None = Field(default=None, fail_fast=True)
     tool_choice: Mode | ChoiceBody | None = None
     parallel_tool_calls: bool | None = True
-    functions: list[FunctionBody] | None = Field(None, description="The older name of tools.")
+    functions: list[FunctionBody] | None = Field(
+        default=None, fail_fast=True, description="The older name of tools."
+    )
     function_call: Literal["none", "auto"] | FunctionName | None = Field(
-        None, description="The older name of tool_choice."
+        default=None, description="The older name of tool_choice."
     )
 
 
@@ -106,15 +109,16 @@ def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
         Tool(function.name, function.description, function.parameters, bool(function.strict))
         for function in functions
     )
-    names = [tool.name for tool in tools]
-    for index, name in enumerate(names):
-        if name in names[:index]:
+    names: set[str] = set()
+    for index, tool in enumerate(tools):
+        if tool.name in names:
             at = f"functions.{index}" if is_legacy(body) else f"tools.{index}.function"
-            raise BadRequest(f"{at}.name: there are two of the name {name!r}", param=f"{at}.name")
+            raise BadRequest(f"{at}.name: there are two of the name {tool.name!r}", param=f"{at}.name")
+        names.add(tool.name)
     return tools, _choice(body, names)
 
 
-def _choice(body: ToolsBody, names: list[str]) -> ToolChoice:
+def _choice(body: ToolsBody, names: Set[str]) -> ToolChoice:
     if isinstance(body.function_call, FunctionName):
         return ToolChoice("required", (_known(body.function_call.name, names, "function_call"),))
     if is_legacy(body):
@@ -127,7 +131,7 @@ def _choice(body: ToolsBody, names: list[str]) -> ToolChoice:
     return ToolChoice(asked or "auto")
 
 
-def _chosen(asked: ChoiceBody, names: list[str]) -> ToolChoice:
+def _chosen(asked: ChoiceBody, names: Set[str]) -> ToolChoice:
     if asked.type == "function":
         return ToolChoice("required", (_name(asked, names),))
     if asked.allowed_tools is None:
@@ -137,14 +141,14 @@ def _chosen(asked: ChoiceBody, names: list[str]) -> ToolChoice:
     return ToolChoice(asked.allowed_tools.mode, allowed)
 
 
-def _name(asked: ChoiceBody | NamedTool, names: list[str]) -> str:
+def _name(asked: ChoiceBody | NamedTool, names: Set[str]) -> str:
     name = asked.name if asked.function is None else asked.function.name
     if name is None:
         raise BadRequest("tool_choice: type function needs function.name", param="tool_choice")
     return _known(name, names, "tool_choice")
 
 
-def _known(name: str, names: list[str], param: str) -> str:
+def _known(name: str, names: Set[str], param: str) -> str:
     if name not in names:
         raise BadRequest(f"{param}: there is no tool of the name {name[:256]!r}", param=param)
     return name

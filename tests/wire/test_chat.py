@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from headrace.errors import BadRequest
 from headrace.types import Format, GenerateRequest, Message, Tool, ToolCall, ToolChoice
 from headrace.wire import chat
 from headrace.wire.validation import parse
@@ -24,7 +26,7 @@ FUNCTIONS = [{"name": "f", "parameters": SCHEMA}, {"name": "g"}]
 
 
 def asked(*history: dict[str, Any], **members: Any) -> GenerateRequest:
-    body = {"model": "m", "messages": [USER, *history], **members}
+    body: dict[str, Any] = {"model": "m", "messages": [USER, *history], **members}
     return chat.to_request(parse(chat.ChatBody, json.dumps(body).encode()))
 
 
@@ -158,6 +160,26 @@ def test_template_gets_its_variables() -> None:
     prompt = conversation(reasoning_effort="low", chat_template_kwargs={"enable_thinking": False})
     assert (prompt.reasoning_effort, prompt.template_kwargs) == ("low", {"enable_thinking": False})
     assert (conversation().reasoning_effort, conversation().template_kwargs) == (None, {})
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"messages": [1] * 1000},
+        {"messages": [{"role": "user", "content": [1] * 1000}]},
+        {"messages": [{"role": "assistant", "tool_calls": [1] * 1000}]},
+        {"tools": [1] * 1000},
+        {"functions": [1] * 1000},
+        {"stop": [1] * 1000},
+        {"stop_token_ids": [-1] * 1000},
+        {"guided_choice": [1] * 1000},
+    ],
+)
+def test_a_thousand_faults_are_not_a_thousand_complaints(members: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as raised:
+        asked(**members)
+    assert isinstance(raised.value.__cause__, ValidationError)
+    assert raised.value.__cause__.error_count() < 10
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def whole(events: list[Event], **members: Any) -> Any:
     return chat.completion(body_of(**members), INFO, collected)
 
 
+def check_documented(chunks: list[Any], done: Any) -> None:
+    """No member that the OpenAPI document does not have."""
+    for chunk in chunks:
+        chat.ChatCompletionChunk.model_validate(chunk, extra="forbid", strict=True)
+    chat.ChatCompletion.model_validate(done, extra="forbid", strict=True)
+
+
 def folded(chunks: list[Any]) -> dict[str, Any]:
     """The message of choice 0 as a client puts it together."""
     message: dict[str, Any] = {}
@@ -109,7 +116,7 @@ def test_folded_stream_is_the_whole_message(answer: Answer, older: bool) -> None
     assert got == message
     assert chunks[-1]["choices"][0]["finish_reason"] == choice["finish_reason"]
     assert chunks[-1]["choices"][0]["delta"] == {}
-    json.dumps(done, allow_nan=False)
+    check_documented(chunks, done)
 
 
 def test_content_is_null_only_beside_calls_without_text() -> None:
@@ -158,6 +165,9 @@ def test_logprobs_are_written_in_openais_shape() -> None:
     assert whole(events, **asked)["choices"][0]["logprobs"] == expected
     first, text, end = (chunk["choices"][0]["logprobs"] for chunk in streamed(events, **asked))
     assert (first, text, end) == (None, expected, None)
+    check_documented(
+        streamed(events, **asked), json.loads(json.dumps(whole(events, **asked), allow_nan=False))
+    )
 
 
 def test_logprobs_are_null_when_nobody_asked() -> None:
