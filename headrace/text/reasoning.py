@@ -1,0 +1,126 @@
+"""What a model thinks before it answers: how a template marks it, and how a stream is split there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from headrace.text.toolcalls.parts import WHITESPACE, Text, overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """The marks around it. They may be special tokens; the splitter has to see them as text."""
+
+    begin: str
+    end: str
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        return self.begin, self.end
+
+    def starts_open(self, rendered_prompt: str) -> bool:
+        """Whether the prompt has begun the thinking already, so that the answer goes on inside it."""
+        return rendered_prompt.rstrip(WHITESPACE).endswith(self.begin)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoned:
+    """A piece of the thinking."""
+
+    text: str
+
+
+_KNOWN = (
+    Thinking("<think>", "</think>"),
+    Thinking("<reasoning>", "</reasoning>"),
+    Thinking("<thought>", "</thought>"),
+    Thinking("[THINK]", "[/THINK]"),
+)
+
+
+def detect(template_source: str | None) -> Thinking | None:
+    """The marks that the template mentions; one of the pair is enough, for some only cut the end away."""
+    source = template_source or ""
+    return next((known for known in _KNOWN if known.begin in source or known.end in source), None)
+
+
+def template_variables(supports: Callable[[str], bool], effort: str | None) -> Mapping[str, object] | None:
+    """What makes a template follow `reasoning_effort`; None: it cannot. `supports`: whether the template
+    reads a variable (ChatTemplate.supports).
+    """
+    if effort is None:
+        return {}
+    if supports("reasoning_effort"):
+        return {"reasoning_effort": effort}
+    for switch in ("enable_thinking", "thinking"):
+        if supports(switch):
+            return {switch: effort != "none"}
+    return None
+
+
+class Splitter:
+    """Thinking comes first in an answer or not at all. White space inside its marks and after them is
+    dropped. `is_open`: the prompt ends in the begin mark.
+    """
+
+    def __init__(self, thinking: Thinking | None, *, is_open: bool = False) -> None:
+        self._thinking = thinking
+        self._held = ""
+        self._is_undecided = thinking is not None and not is_open
+        self.is_thinking = thinking is not None and is_open
+        self._drops_space = is_open
+
+    def push(self, text: str) -> list[Reasoned | Text]:
+        """What is known now; at most one piece of each."""
+        self._held += text
+        parts: list[Reasoned | Text] = []
+        if self._is_undecided:
+            self._decide()
+        if self.is_thinking:
+            parts += self._think()
+        if not self._is_undecided and not self.is_thinking:
+            parts += self._answer()
+        return parts
+
+    def flush(self) -> list[Reasoned | Text]:
+        """The answer has ended. One that ends while thinking is all thinking."""
+        held, self._held = self._held, ""
+        if self.is_thinking:
+            return [Reasoned(held)] if held and not self._drops_space else []
+        return [Text(held)] if held and not self._drops_space else []
+
+    def _decide(self) -> None:
+        assert self._thinking is not None
+        begin, seen = self._thinking.begin, self._held.lstrip(WHITESPACE)
+        if seen.startswith(begin):
+            self._is_undecided, self.is_thinking, self._drops_space = False, True, True
+            self._held = seen[len(begin) :]
+        else:
+            self._is_undecided = begin.startswith(seen)
+
+    def _think(self) -> list[Reasoned | Text]:
+        assert self._thinking is not None
+        end = self._thinking.end
+        self._drop_space()
+        at = self._held.find(end)
+        if at >= 0:
+            thought = self._held[:at].rstrip(WHITESPACE)
+            self._held = self._held[at + len(end) :]
+            self.is_thinking, self._drops_space = False, True
+        else:
+            size = len(self._held) - overlap(self._held, end)
+            thought = self._held[:size].rstrip(WHITESPACE)
+            self._held = self._held[len(thought) :]
+        return [Reasoned(thought)] if thought else []
+
+    def _answer(self) -> list[Reasoned | Text]:
+        self._drop_space()
+        text, self._held = self._held, ""
+        return [Text(text)] if text else []
+
+    def _drop_space(self) -> None:
+        """White space after a mark, until something else comes."""
+        if self._drops_space:
+            self._held = self._held.lstrip(WHITESPACE)
+            self._drops_space = not self._held

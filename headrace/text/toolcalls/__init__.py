@@ -1,0 +1,18 @@
+"""How models write tool calls: what they are told, what a grammar holds them to, how calls are read back."""
+
+from headrace.text.toolcalls.formats import FORMATS, ToolFormat, detect, own_format
+from headrace.text.toolcalls.parser import Parser
+from headrace.text.toolcalls.parts import CallArguments, CallBegin, CallEnd, Part, Text
+
+__all__ = [
+    "FORMATS",
+    "CallArguments",
+    "CallBegin",
+    "CallEnd",
+    "Parser",
+    "Part",
+    "Text",
+    "ToolFormat",
+    "detect",
+    "own_format",
+]

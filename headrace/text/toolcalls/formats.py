@@ -1,0 +1,124 @@
+"""The formats by name, and which of them a chat template means. docs/tools.md describes each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.text.toolcalls.lark import grammar_source
+from headrace.text.toolcalls.parser import Parser
+from headrace.types import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFormat:
+    """A way of writing calls, in pieces that are joined to a text: begin, opening, a call, again and another
+    call (as often as there are calls), closing. In `head`, NAME stands for the tool's name; the arguments as
+    JSON come between head and tail.
+    """
+
+    name: str
+    begin: str  # the trigger: what follows it is a call
+    head: str
+    tail: str
+    again: str
+    opening: str = ""
+    closing: str = ""
+    end: str = ""  # closes a call; a part of `tail`
+    tag: str = ""  # closes a bare name; a part of `head`
+    is_bare: bool = False  # an answer may begin with a call, without `begin`
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Literals that may be special tokens of a vocabulary. The parser has to see them as text."""
+        return tuple(marker for marker in (self.begin, self.tag, self.end) if marker)
+
+    def instructions(self, tools: Sequence[Tool]) -> str:
+        """What the system message says where the template does not take tools."""
+        functions = "\n".join(json.dumps(_description(tool), ensure_ascii=False) for tool in tools)
+        call = self.head.replace("NAME", "...") + "{...}" + self.tail
+        first = f"{self.begin}{self.opening}{call}{self.closing}"
+        return f"You can call these functions:\n{functions}\n\nTo call one, answer only:\n{first}"
+
+    def grammar(
+        self,
+        tools: Sequence[Tool],
+        *,
+        mode: Literal["auto", "required"],
+        parallel: bool,
+        special: Mapping[str, int],
+    ) -> str:
+        """Lark source for llguidance. `special`: which markers are one special token, with its id; they are
+        written `<[ID]>`, a token that no string matches. At least one tool. `auto`: text, calls or both;
+        `required`: one call, or with `parallel` one or more, and nothing else.
+        """
+        return grammar_source(self, tools, mode=mode, parallel=parallel, special=special)
+
+    def parser(self, tools: Sequence[Tool]) -> Parser:
+        """Reads one answer."""
+        return Parser(self, tools)
+
+
+def _description(tool: Tool) -> dict[str, object]:
+    described: dict[str, object] = {"name": tool.name}
+    if tool.description:
+        described["description"] = tool.description
+    return described | {"parameters": dict(tool.parameters or {"type": "object", "properties": {}})}
+
+
+_HERMES = ToolFormat(
+    name="hermes",
+    begin="<tool_call>",
+    head='\n{"name": "NAME", "arguments": ',
+    tail="}\n</tool_call>",
+    end="</tool_call>",
+    again="\n<tool_call>",
+)
+_LLAMA3 = ToolFormat(
+    name="llama3",
+    begin="<|python_tag|>",
+    head='{"name": "NAME", "parameters": ',
+    tail="}",
+    again="; ",
+    is_bare=True,
+)
+_MISTRAL = ToolFormat(
+    name="mistral",
+    begin="[TOOL_CALLS]",
+    opening="[",
+    head='{"name": "NAME", "arguments": ',
+    tail="}",
+    again=", ",
+    closing="]",
+)
+_MISTRAL_ARGS = ToolFormat(
+    name="mistral-args",
+    begin="[TOOL_CALLS]",
+    head="NAME[ARGS]",
+    tail="",
+    tag="[ARGS]",
+    again="[TOOL_CALLS]",
+)
+FORMATS: dict[str, ToolFormat] = {
+    format.name: format for format in (_HERMES, _LLAMA3, _MISTRAL, _MISTRAL_ARGS)
+}
+
+
+def own_format(template_source: str | None) -> ToolFormat | None:
+    """The format that the template itself writes; None: none that we know."""
+    source = template_source or ""
+    if "[TOOL_CALLS]" in source:
+        return _MISTRAL_ARGS if "[ARGS]" in source else _MISTRAL
+    if "<|python_tag|>" in source:
+        return _LLAMA3
+    # The same marker with <function=NAME> inside is another format.
+    if "<tool_call>" in source and "<function=" not in source:
+        return _HERMES
+    return None
+
+
+def detect(template_source: str | None) -> ToolFormat:
+    """The template's own format, else the one that our instructions describe: Hermes'."""
+    return own_format(template_source) or _HERMES

@@ -1,0 +1,75 @@
+"""Grammar source for llguidance, from a format and tools. This only writes it; nothing here compiles it.
+
+A lexeme that is `[lazy]` ends at its first match, and then wins over the text that could go on: that is what
+makes a trigger binding. A special token never matches a string or a regular expression.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from headrace.text.toolcalls.schemas import arguments_schema
+from headrace.types import Tool
+
+if TYPE_CHECKING:
+    from headrace.text.toolcalls.formats import ToolFormat
+
+_ANY = "/(?s:.*)/"
+_BARE_CALL = r'/\s*\{\s*"name"(?s:.*)/'  # what the parser reads as a call when an answer begins with it
+
+
+def grammar_source(
+    format: ToolFormat,
+    tools: Sequence[Tool],
+    *,
+    mode: Literal["auto", "required"],
+    parallel: bool,
+    special: Mapping[str, int],
+) -> str:
+    """See ToolFormat.grammar."""
+    assert tools, "a grammar of calls needs a tool"
+    rules = _auto_rules(format, special) if mode == "auto" else _required_rules(format, special)
+    more = f"({_terms(format.again, special)} call)*" if parallel else ""
+    rules.append(f"calls: {_terms(format.opening, special)} call {more} {_terms(format.closing, special)}")
+    rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
+    rules += [f"call_{number}: {_call(format, tool, special)}" for number, tool in enumerate(tools)]
+    return "%llguidance {}\n" + "\n".join(re.sub(" +$", "", rule) for rule in rules) + "\n"
+
+
+def _required_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]:
+    begin = _terms(format.begin, special)
+    return [f"start: ({begin})? calls" if format.is_bare else f"start: {begin} calls"]
+
+
+def _auto_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]:
+    """The trigger binds as a string even where it is a special token: the parser cannot tell the two."""
+    heads = ["head"] + ([f"TEXT? {_terms(format.begin, special)}"] if format.begin in special else [])
+    text = f"{_ANY} & ~{_BARE_CALL}" if format.is_bare else _ANY
+    bare = " | SPACE? calls SPACE?" if format.is_bare else ""
+    return [
+        f"start: TEXT | begin calls SPACE?{bare}",
+        f"begin: {' | '.join(heads)}",
+        f"head[lazy]: TEXT {json.dumps(format.begin)}",
+        f"TEXT: {text}",
+        r"SPACE: /[ \n]{1,8}/",
+    ]
+
+
+def _call(format: ToolFormat, tool: Tool, special: Mapping[str, int]) -> str:
+    name = json.dumps(tool.name, ensure_ascii=False)[1:-1]
+    head = _terms(format.head.replace("NAME", name), special)
+    return f"{head} %json {json.dumps(arguments_schema(tool))} {_terms(format.tail, special)}"
+
+
+def _terms(text: str, special: Mapping[str, int]) -> str:
+    """The text as a sequence of strings and special tokens; nothing for an empty one."""
+    pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
+    written = (
+        f"<[{special[piece]}]>" if piece in special else json.dumps(piece, ensure_ascii=False)
+        for piece in pieces
+        if piece
+    )
+    return " ".join(written)

@@ -1,0 +1,56 @@
+"""What an answer is made of when it is read as it comes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+WHITESPACE = " \t\r\n"  # JSON's
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegin:
+    """The model calls the tool of this name. Its CallArguments and one CallEnd follow."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """A piece of the JSON text of the call's arguments."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """The call is over, or the answer is."""
+
+
+Part = Text | CallBegin | CallArguments | CallEnd
+
+
+def merged(parts: Iterable[Part]) -> list[Part]:
+    """The same with neighbours of one kind in one piece, and without empty ones."""
+    result: list[Part] = []
+    for kind, group in itertools.groupby(parts, type):
+        if kind is Text or kind is CallArguments:
+            joined = "".join(part.text for part in group if isinstance(part, Text | CallArguments))
+            result += [kind(joined)] if joined else []
+        else:
+            result += group
+    return result
+
+
+def overlap(text: str, marker: str) -> int:
+    """The length of the longest end of `text` that is a proper beginning of `marker`."""
+    sizes = range(min(len(marker) - 1, len(text)), 0, -1)
+    return next((size for size in sizes if text.endswith(marker[:size])), 0)
