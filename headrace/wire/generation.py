@@ -186,10 +186,6 @@ def _guided(body: GenerationBody) -> list[Format | None]:
     ]
 
 
-def wants_usage(body: GenerationBody) -> bool:
-    return body.stream_options is not None and bool(body.stream_options.include_usage)
-
-
 def new_id(prefix: Literal["chatcmpl", "cmpl"]) -> str:
     return f"{prefix}-{secrets.token_hex(12)}"
 
@@ -203,11 +199,6 @@ def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> d
         "model": info.id,
         "system_fingerprint": info.fingerprint,
     }
-
-
-def usage_chunk(head: dict[str, Any], collected: Collected) -> str:
-    """The last chunk of a stream whose caller asked for usage."""
-    return dump({**head, "choices": [], "usage": usage_body(collected.usage)})
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
