@@ -1,0 +1,180 @@
+"""Constrained decoding: which tokens may come next so that the text obeys a schema, an expression, a list or
+a grammar. Wraps `llguidance`; importing this module loads it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
+
+from headrace.errors import BadRequest
+from headrace.text.schema import LIMITS, check_schema, json_grammar, measure
+from headrace.text.translation import readable
+from headrace.types import Format
+
+__all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar"]
+
+CACHED = 64  # compiled grammars
+MAX_SOURCE = 1_000_000  # characters of an expression, a grammar, or all choices
+
+
+class GrammarFailed(Exception):
+    """The matcher gave up on one sequence: its limits, or a token that was not allowed."""
+
+
+class Constraint:
+    """Which tokens may come next, for one sequence. Not thread-safe."""
+
+    def __init__(self, matcher: LLMatcher, words: int, no_end: int | None) -> None:
+        self._matcher, self._words = matcher, words
+        self._no_end = no_end  # the id that stands for an end where the model has none
+        self._own = np.zeros(words, np.int32) if no_end is not None else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing but an end can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def fill(self, mask: NDArray[np.int32]) -> None:
+        """Writes int32[n], n at least vocabulary/32: token t may follow where bit t % 32 of word t // 32 is
+        set; 0 beyond the vocabulary. End tokens are among them where the text may end. Leaves the GIL.
+        Raises GrammarFailed.
+        """
+        assert mask.dtype == np.int32
+        assert mask.ndim == 1
+        assert mask.flags.c_contiguous
+        target = mask if self._own is None else self._own
+        assert target.size >= self._words
+        self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, self._words * 4)
+        if self._matcher.is_error():
+            raise GrammarFailed(readable(self._matcher.get_error()))
+        if self._own is not None and self._no_end is not None:
+            self._own[self._no_end // 32] &= ~np.int32(np.uint32(1 << self._no_end % 32).view(np.int32))
+            mask[: self._words] = self._own[: mask.size]
+        mask[self._words :] = 0
+
+    def accept(self, token: int) -> bool:
+        """After each sampled token but an end token. True: the text is complete, nothing but an end can
+        follow. Raises GrammarFailed.
+        """
+        if not self._matcher.consume_token(token):
+            raise GrammarFailed(readable(self._matcher.get_error()))
+        return bool(self._matcher.is_stopped())
+
+
+class Grammars:
+    """Compiles formats for one vocabulary. Thread-safe: `compile` may run in a worker thread.
+
+    `token_bytes[id]` are the bytes that a token stands for, none for special ones; `special` are their ids by
+    literal; `encode` gives the ids of a text.
+    """
+
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        special: Mapping[str, int],
+        eos_token_ids: Sequence[int],
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        vocabulary = _Vocabulary(token_bytes, special, eos_token_ids, encode)
+        self._no_end = None if eos_token_ids else vocabulary.eos_token_id
+        self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=list(eos_token_ids) or None)
+        self._words = (len(vocabulary.tokens) + 31) // 32
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def compile(self, format: Format) -> Constraint:
+        """Raises BadRequest, for a schema InvalidSchema or UnsupportedSchema."""
+        if format.kind == "json_schema":
+            measure(format.value, format.param)
+        key = json.dumps([format.kind, format.value])
+        return self._constraint(key, lambda: _grammar(format), format.param)
+
+    def compile_lark(self, source: str, *, param: str) -> Constraint:
+        """A Lark grammar: <name> is a special token, %json is followed by what `json_grammar` gives. Raises
+        BadRequest.
+        """
+        return self.compile(Format("grammar", source, param))
+
+    def _constraint(self, key: str, grammar: Callable[[], str], param: str) -> Constraint:
+        with self._lock:
+            matcher = self._compiled.get(key)
+            if matcher is not None:
+                self._compiled.move_to_end(key)
+        if matcher is None:
+            matcher = self._matcher(grammar(), param)
+        with self._lock:
+            self._compiled[key] = matcher
+            while len(self._compiled) > CACHED:
+                self._compiled.popitem(last=False)
+            return Constraint(matcher.deep_copy(), self._words, self._no_end)
+
+    def _matcher(self, grammar: str, param: str) -> LLMatcher:
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
+        if not matcher.is_error():
+            mask = matcher.deep_copy().compute_bitmask()  # builds what every copy then shares
+            if not any(mask):
+                raise BadRequest(f"{param}: no text satisfies it", param=param)
+        if matcher.is_error():
+            raise BadRequest(f"{param}: {readable(matcher.get_error())}", param=param)
+        return matcher
+
+
+class _Vocabulary:
+    """What TokenizerWrapper asks of a tokenizer."""
+
+    bos_token_id = None
+
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        special: Mapping[str, int],
+        eos_token_ids: Sequence[int],
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        self.tokens = list(token_bytes)
+        self.special_token_ids = sorted(special.values())
+        for literal, token in special.items():
+            self.tokens[token] = literal.encode()
+        if not eos_token_ids:  # the library wants one: an id that the model does not have
+            self.special_token_ids.append(len(self.tokens))
+            self.tokens.append(b"<|no end|>")
+        self.eos_token_id = eos_token_ids[0] if eos_token_ids else len(self.tokens) - 1
+        self._encode = encode
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+
+
+def _grammar(format: Format) -> str:
+    value, param = format.value, format.param
+    if format.kind == "json_object":
+        return LLMatcher.grammar_from_json_schema(json_grammar({"type": "object"}, param))
+    if format.kind == "json_schema":
+        return LLMatcher.grammar_from_json_schema(json_grammar(value, param))
+    if format.kind == "choice":
+        if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) for one in value):
+            raise BadRequest(f"{param}: give a list of at least one string", param=param)
+        return LLMatcher.grammar_from_regex(_short("|".join(map(_escaped, value)), param))
+    if not isinstance(value, str):
+        raise BadRequest(f"{param}: give a string", param=param)
+    if format.kind == "regex":
+        return LLMatcher.grammar_from_regex(_short(value, param))
+    return LLMatcher.grammar_from_lark(_short(value, param))
+
+
+def _short(source: str, param: str) -> str:
+    if len(source) > MAX_SOURCE:
+        raise BadRequest(f"{param}: longer than {MAX_SOURCE} characters", param=param)
+    return source
+
+
+def _escaped(text: str) -> str:
+    r"""Text as an expression of the library's dialect. `\x{…}` stands for any character."""
+    return "".join(one if one.isascii() and one.isalnum() else f"\\x{{{ord(one):x}}}" for one in text)

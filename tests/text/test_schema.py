@@ -1,0 +1,108 @@
+"""No invalid text comes of any schema that compiles; what does not compile is refused where the fault is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from jsonschema import validators
+from numpy.typing import NDArray
+
+from headrace.errors import BadRequest
+from headrace.models.catalog import Model
+from headrace.text.grammar import Constraint, Grammars
+from headrace.text.schema import check_schema
+from headrace.text.tokenizer import Tokenizer
+from headrace.types import Format
+from tests.text.schemas import Case, cases
+
+PARAM = "response_format.json_schema.schema"
+CASES = cases()
+ACCEPTED = [case for case in CASES if case.refused is None]
+REFUSED = [case for case in CASES if case.refused is not None]
+WALKS, LONG, LIMIT = 4, 40, 250  # texts of each schema; tokens after which to close; tokens at most
+
+
+@pytest.fixture(scope="module")
+def grammars(tokenizer: Tokenizer, default_model: Model) -> Grammars:
+    table = [tokenizer.token_bytes(token) for token in range(tokenizer.vocabulary)]
+    return Grammars(table, tokenizer.special, default_model.eos_token_ids, tokenizer.encode)
+
+
+class Walker:
+    """Chooses at random among the tokens that are allowed: any, or one that structures, or one that closes."""
+
+    def __init__(self, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
+        self._tokenizer, self._ends = tokenizer, ends
+        table = [tokenizer.token_bytes(token) for token in range(tokenizer.vocabulary)]
+        self._structural = np.array([bool(set(raw) & set(b'"{}[],:.-0123456789')) for raw in table])
+        closing = [b'"', b"]", b"}", b'"}', b'"]', b"null", b"0", b"1"]
+        self._closing = np.array([raw in closing for raw in table])
+        self._mask = np.zeros((tokenizer.vocabulary + 31) // 32, np.int32)
+
+    def text(self, constraint: Constraint, seed: int) -> str | None:
+        """A text that ended; None: it got too long."""
+        self._random = np.random.default_rng(seed)
+        tokens: list[int] = []
+        while len(tokens) < LIMIT:
+            constraint.fill(self._mask)
+            allowed = np.unpackbits(self._mask.view(np.uint8), bitorder="little").astype(bool)
+            assert allowed.any()
+            may_end = bool(allowed[list(self._ends)].any())
+            allowed[list(self._ends)] = False
+            if may_end and (not allowed.any() or len(tokens) > LONG or self._random.random() < 0.3):
+                return b"".join(map(self._tokenizer.token_bytes, tokens)).decode()
+            tokens.append(self._choice(allowed, len(tokens)))
+            constraint.accept(tokens[-1])
+        return None
+
+    def _choice(self, allowed: NDArray[np.bool_], length: int) -> int:
+        preferred = self._closing if length > LONG else self._structural
+        if length > LONG or self._random.random() < 0.5:
+            allowed = allowed & preferred if (allowed & preferred).any() else allowed
+        return int(self._random.choice(np.flatnonzero(allowed)))
+
+
+@pytest.fixture(scope="module")
+def walker(tokenizer: Tokenizer, default_model: Model) -> Walker:
+    return Walker(tokenizer, default_model.eos_token_ids)
+
+
+def validator_of(schema: Any) -> Any:
+    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+    return kind(schema, format_checker=kind.FORMAT_CHECKER)
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.name)
+def test_no_invalid_text_comes_of_a_schema(case: Case, grammars: Grammars, walker: Walker) -> None:
+    validator = validator_of(case.schema)
+    for seed in range(WALKS):
+        text = walker.text(grammars.compile(Format("json_schema", case.schema, PARAM)), seed)
+        if text is not None:
+            errors = [error.message for error in validator.iter_errors(json.loads(text))]
+            assert not errors, text
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_refusal_names_the_path_and_is_quick(case: Case) -> None:
+    started = time.perf_counter()
+    with pytest.raises(BadRequest) as caught:
+        check_schema(case.schema, PARAM)
+    assert time.perf_counter() - started < 10
+    assert caught.value.param == ".".join([PARAM, case.refused] if case.refused else [PARAM])
+    assert caught.value.message.startswith(caught.value.param)
+    assert len(caught.value.message) < 700
+
+
+def test_how_many_compile(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(ACCEPTED) >= 240
+    assert len(REFUSED) >= 60
+    assert len({case.name for case in CASES}) == len(CASES)
+    with capsys.disabled():
+        print(
+            f" [{len(ACCEPTED)} of {len(CASES)} schemas compile, {len(REFUSED)} are refused by name]", end=""
+        )
