@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from headrace.errors import BadRequest
@@ -220,3 +223,74 @@ def test_members_about_the_whole_request_reach_it() -> None:
 def test_format_is_read_and_goes_with_tools(members: dict[str, Any], format: Format) -> None:
     request = asked(tools=TOOLS, **members)
     assert request.format == format
+
+
+FULL: dict[str, Any] = {
+    "model": "m",
+    "messages": [
+        USER,
+        {"role": "user", "content": [{"type": "text", "text": "a"}], "name": "n"},
+        {
+            "role": "assistant",
+            "content": [{"type": "refusal", "refusal": "b"}],
+            "reasoning": "c",
+            "tool_calls": [{"id": "d", "type": "function", "function": {"name": "e", "arguments": "{}"}}],
+        },
+        {"role": "tool", "content": "f", "tool_call_id": "d"},
+        {"role": "assistant", "function_call": {"name": "g", "arguments": "{}"}},
+        {"role": "function", "name": "g", "content": None},
+    ],
+    "tools": TOOLS,
+    "tool_choice": {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "auto", "tools": [named("a.b"), {"name": "c-d_1"}]},
+    },
+    "functions": [],
+    "function_call": "auto",
+    "logprobs": True,
+    "top_logprobs": 3,
+    "logit_bias": {"5": 1},
+    "chat_template_kwargs": {"a": [1]},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}},
+    "stream": True,
+    "stream_options": {"include_usage": True},
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "name", "function", "a"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    steps = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for step in steps:
+        yield (*path, step)
+        yield from nodes(value[step], (*path, step))
+
+
+@given(st.sampled_from(list(nodes(FULL))), JSON)
+def test_any_value_anywhere_is_read_or_refused_by_name(path: tuple[Any, ...], value: Any) -> None:
+    body = json.loads(json.dumps(FULL))
+    at = body
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    try:
+        chat.to_request(parse(chat.ChatBody, json.dumps(body).encode()))
+    except BadRequest as refused:
+        named = (refused.param or "").split(".")
+        assert named[0] in FULL
+        assert named[0] == path[0] or named[0] in (
+            "tool_choice",
+            "top_logprobs",
+            "functions",
+            "stream_options",
+        )
+
+
+def test_full_body_is_read() -> None:
+    assert len(conversation(**FULL).messages) == 6
