@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.types import (
@@ -98,6 +98,7 @@ PIECES = st.lists(st.text(max_size=4), max_size=4)
 ANSWERS = st.builds(Answer, PIECES, PIECES, st.lists(st.lists(st.text(max_size=4), min_size=1), max_size=3))
 
 
+@settings(deadline=None, derandomize=True)
 @given(ANSWERS, st.booleans())
 def test_folded_stream_is_the_whole_message(answer: Answer, older: bool) -> None:
     members = OLDER if older else {}
