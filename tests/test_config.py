@@ -28,6 +28,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     assert (server.host, server.port, server.api_keys, server.log_level) == ("127.0.0.1", 8000, (), "INFO")
     assert models.default == "smollm2-135m-instruct"
     assert config(tmp_path).paths.cache.is_absolute()
+    assert server.request_timeout_s == 600
 
 
 def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path) -> None:
@@ -46,6 +47,7 @@ def test_common_aliases_are_read(tmp_path: Path) -> None:
     found = config(tmp_path, ALLOWED_API_KEYS="a, b,,c", **aliases)
     assert (found.server.host, found.server.port, found.server.log_level) == ("::1", 9000, "WARNING")
     assert (found.models.default, found.server.api_keys) == ("/m.gguf", ("a", "b", "c"))
+    assert config(tmp_path, REQUEST_TIMEOUT_S="1.5").server.request_timeout_s == 1.5
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,7 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("", {"HEADRACE_NO_AUTH": "perhaps"}, ("server.no_auth = 'perhaps'", "bool")),
     ("", {"HEADRACE_KV_CACHE_BYTES": "lots"}, ("engine.kv_cache_bytes = 'lots'",)),
     ("", {"HEADRACE_DRAIN_SECONDS": "nan"}, ("server.drain_seconds = 'nan'",)),
+    ("", {"REQUEST_TIMEOUT_S": "-1"}, ("server.request_timeout_s = '-1'", "REQUEST_TIMEOUT_S")),
     ("", {"HEADRACE_PRECISION": "f16"}, ("engine.precision = 'f16'", "'fast' or 'f32'")),
     ("[server]\nprot = 1\n", {}, ("headrace.toml", "server.prot = 1", "did you mean server.port")),
     ("[sever]\nport = 1\n", {}, ("unknown section [sever]", "server")),

@@ -20,7 +20,7 @@ SHAPE = {"message", "type", "param", "code"}
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/embeddings", "/v2/chat/completions", "/v1/chat/completions/"]
+    "path", ["/", "/v1", "/v1/embedding", "/v2/chat/completions", "/v1/chat/completions/"]
 )
 def test_unknown_path_is_404(fake_server: FakeServer, path: str) -> None:
     response = fake_server().post(path, HI)

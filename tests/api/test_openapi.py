@@ -12,6 +12,13 @@ DOCUMENT: dict[str, Any] = create_app(Config(), [FakeBackend([])]).openapi()
 ROUTES = {
     "/v1/chat/completions": "post",
     "/v1/completions": "post",
+    "/v1/embeddings": "post",
+    "/v1/tokenize": "post",
+    "/tokenize": "post",
+    "/v1/detokenize": "post",
+    "/detokenize": "post",
+    "/v1/tokenizer_info": "get",
+    "/tokenizer_info": "get",
     "/v1/models": "get",
     "/v1/models/{model_id}": "get",
     "/health": "get",
@@ -57,7 +64,7 @@ def test_every_reference_resolves() -> None:
 def test_errors_are_documented_in_openais_shape() -> None:
     for path in ("/v1/chat/completions", "/v1/completions"):
         responses = DOCUMENT["paths"][path]["post"]["responses"]
-        assert {"200", "400", "401", "404", "413", "415", "500", "503"} == set(responses)
+        assert {"200", "400", "401", "404", "413", "415", "500", "503", "504"} == set(responses)
         schema = resolve(responses["400"]["content"]["application/json"]["schema"]["$ref"])
         error = resolve(schema["properties"]["error"]["$ref"])
         assert set(error["required"]) == {"message", "type", "param", "code"}

@@ -6,11 +6,21 @@ import time
 import pytest
 
 from headrace.backends.fake import FakeBackend
+from headrace.config import Config
 from headrace.errors import EngineFailed, ModelNotFound, Overloaded
 from headrace.gateway.gateway import Gateway
-from headrace.types import Conversation, Finished, GenerateRequest, Message, Texts
+from headrace.types import (
+    Conversation,
+    Embeddings,
+    EmbedRequest,
+    Finished,
+    GenerateRequest,
+    Message,
+    Texts,
+    TokenizeRequest,
+)
 from tests.conftest import FakeServer
-from tests.serving import events
+from tests.serving import events, eventually
 
 REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
 HI = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
@@ -120,8 +130,105 @@ def test_overload_is_503_with_retry_after(fake_server: FakeServer) -> None:
     assert server.gateway.num_active == 0
 
 
-def test_error_before_the_first_event_is_in_the_stream(fake_server: FakeServer) -> None:
-    response = fake_server(FakeBackend([], error=EngineFailed("no"))).post(CHAT, {**HI, "stream": True})
-    role, failure, done = events(response)
-    assert role["choices"][0]["delta"]["role"] == "assistant"
-    assert (failure["error"]["code"], done) == ("engine_failed", "[DONE]")
+@pytest.mark.parametrize("stream", [True, False])
+def test_error_before_the_first_event_has_its_own_status(fake_server: FakeServer, stream: bool) -> None:
+    server = fake_server(FakeBackend([], error=EngineFailed("no")))
+    response = server.post(CHAT, {**HI, "stream": stream})
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "engine_failed")
+    assert server.gateway.num_active == 0
+
+
+def test_error_after_the_first_event_is_in_the_stream(fake_server: FakeServer) -> None:
+    response = fake_server(FakeBackend(["a"], error=EngineFailed("no"))).post(CHAT, {**HI, "stream": True})
+    *_, failure, done = events(response)
+    assert (response.status_code, failure["error"]["code"], done) == (200, "engine_failed", "[DONE]")
+
+
+class Sleeper(FakeBackend):
+    """Its embeddings take a minute."""
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        self.num_active += 1
+        try:
+            await asyncio.sleep(60)
+            return await super().embed(request)
+        finally:
+            self.num_active -= 1
+
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("server_s", "own_s", "param"),
+    [(0.2, None, None), (0, 0.2, "timeout"), (60, 0.2, "timeout"), (0.2, 60, None)],
+)
+def test_shorter_timeout_ends_a_generation_that_has_not_begun(
+    fake_server: FakeServer, stream: bool, server_s: float, own_s: float | None, param: str | None
+) -> None:
+    backend = FakeBackend(["tick"], delay_s=60)
+    server = fake_server(backend, config=limited(server_s))
+    response = server.post(CHAT, {**HI, "stream": stream, "timeout": own_s})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (504, "request_timeout", param)
+    assert (backend.num_active, server.gateway.num_active) == (0, 0)
+
+
+@pytest.mark.parametrize("opening_s", [0.0, 60.0])
+def test_timeout_holds_while_a_backend_opens_and_while_a_stream_runs(
+    fake_server: FakeServer, opening_s: float
+) -> None:
+    backend = FakeBackend(["tick "] * 1000, delay_s=0.02, opening_s=opening_s)
+    server = fake_server(backend)
+    response = server.post(CHAT, {**HI, "stream": True, "timeout": 0.3})
+    if opening_s:
+        assert response.status_code == 504
+    else:
+        *chunks, failure, done = events(response)
+        assert len(chunks) > 2
+        assert (failure["error"]["code"], done) == ("request_timeout", "[DONE]")
+    eventually(lambda: not backend.num_active)
+    assert server.gateway.num_active == 0
+
+
+def test_what_ends_in_time_is_left_alone(fake_server: FakeServer) -> None:
+    server = fake_server(config=limited(30))
+    assert server.post(CHAT, {**HI, "timeout": 20}).status_code == 200
+    assert server.gateway.num_active == 0
+
+
+@pytest.mark.parametrize(("server_s", "own_s"), [(0.2, None), (0, 0.2)])
+def test_timeout_ends_an_embedding(fake_server: FakeServer, server_s: float, own_s: float | None) -> None:
+    backend = Sleeper([])
+    server = fake_server(backend, config=limited(server_s))
+    response = server.post(EMBEDDINGS, {"model": "fake", "input": "x", "timeout": own_s})
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "request_timeout")
+    assert (backend.num_active, server.gateway.num_active) == (0, 0)
+
+
+def test_draining_interrupts_an_embedding_and_refuses_tokens() -> None:
+    async def run() -> None:
+        backend = Sleeper([])
+        gateway = Gateway([backend])
+        embedding = asyncio.ensure_future(gateway.embed(EmbedRequest("fake", ("x",))))
+        await asyncio.sleep(0)
+        assert gateway.num_active == 1
+        await gateway.drain(0.01)
+        with pytest.raises(Overloaded):
+            await embedding
+        assert (backend.num_active, gateway.num_active) == (0, 0)
+        for refused in (
+            gateway.embed(EmbedRequest("fake", ("x",))),
+            gateway.tokenize(TokenizeRequest("fake", "x")),
+            gateway.detokenize("fake", [1]),
+            gateway.tokenizer_info("fake"),
+        ):
+            with pytest.raises(Overloaded):
+                await refused
+
+    asyncio.run(run())
+
+
+def limited(timeout_s: float) -> Config:
+    return Config.model_validate({"server": {"request_timeout_s": timeout_s}})

@@ -39,7 +39,7 @@ HARMLESS: dict[str, Any] = {
     "user": "me",
     "metadata": {"a": "b"},
     "service_tier": "auto",
-    "parallel_tool_calls": False,
+    "prediction": {"type": "content", "content": "x"},
     "prompt_cache_key": "k",
     "safety_identifier": "s",
     "store": True,
@@ -127,7 +127,6 @@ def test_unknown_members_of_messages_are_named(fake_server: FakeServer) -> None:
     }
     server = fake_server()
     assert named(server.post(CHAT, body).headers["x-headrace-ignored"]) == [
-        "stream_options.include_obfuscation",
         "messages.1.refusal",
         "messages.1.annotations",
         "messages.2.content.0.cache_control",
