@@ -3,6 +3,7 @@
 from headrace.text.toolcalls.formats import FORMATS, ToolFormat, detect, own_format
 from headrace.text.toolcalls.parser import Parser
 from headrace.text.toolcalls.parts import CallArguments, CallBegin, CallEnd, Part, Text
+from headrace.text.toolcalls.schemas import arguments_schema
 
 __all__ = [
     "FORMATS",
@@ -13,6 +14,7 @@ __all__ = [
     "Part",
     "Text",
     "ToolFormat",
+    "arguments_schema",
     "detect",
     "own_format",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from headrace.text.toolcalls.lark import grammar_source
 from headrace.text.toolcalls.parser import Parser
+from headrace.text.toolcalls.schemas import schema_source
 from headrace.types import Tool
 
 
@@ -49,12 +50,14 @@ class ToolFormat:
         mode: Literal["auto", "required"],
         parallel: bool,
         special: Mapping[str, int],
+        schema: Callable[[Tool], str] = schema_source,
     ) -> str:
-        """Lark source for llguidance. `special`: which markers are one special token, with its id; they are
-        written `<[ID]>`, a token that no string matches. At least one tool. `auto`: text, calls or both;
-        `required`: one call, or with `parallel` one or more, and nothing else.
+        """Lark source for llguidance; at least one tool. `auto`: text, calls or text and then calls;
+        `required`: one call, or with `parallel` one or more, and nothing else. `special`: ids of special
+        tokens; a marker among them is written `<[ID]>`, which no string matches. `schema`: what follows %json
+        for a tool's arguments, made from `arguments_schema`.
         """
-        return grammar_source(self, tools, mode=mode, parallel=parallel, special=special)
+        return grammar_source(self, tools, mode=mode, parallel=parallel, special=special, schema=schema)
 
     def parser(self, tools: Sequence[Tool]) -> Parser:
         """Reads one answer."""

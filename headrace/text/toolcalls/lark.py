@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from headrace.text.toolcalls.schemas import arguments_schema
 from headrace.types import Tool
 
 if TYPE_CHECKING:
     from headrace.text.toolcalls.formats import ToolFormat
 
 _ANY = "/(?s:.*)/"
-_BARE_CALL = r'/\s*\{\s*"name"(?s:.*)/'  # what the parser reads as a call when an answer begins with it
+# What the parser reads as a call when an answer begins with it: text is none of that, with any spaces.
+_BARE_CALL = r'/\s*\{\s*"name"(?s:.*)/'
 
 
 def grammar_source(
@@ -28,14 +28,19 @@ def grammar_source(
     mode: Literal["auto", "required"],
     parallel: bool,
     special: Mapping[str, int],
+    schema: Callable[[Tool], str],
 ) -> str:
     """See ToolFormat.grammar."""
     assert tools, "a grammar of calls needs a tool"
+    special = {marker: special[marker] for marker in format.markers if marker in special}
     rules = _auto_rules(format, special) if mode == "auto" else _required_rules(format, special)
     more = f"({_terms(format.again, special)} call)*" if parallel else ""
     rules.append(f"calls: {_terms(format.opening, special)} call {more} {_terms(format.closing, special)}")
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
-    rules += [f"call_{number}: {_call(format, tool, special)}" for number, tool in enumerate(tools)]
+    for number, tool in enumerate(tools):
+        name = json.dumps(tool.name, ensure_ascii=False)[1:-1]
+        head, tail = _terms(format.head.replace("NAME", name), special), _terms(format.tail, special)
+        rules.append(f"call_{number}: {head} %json {schema(tool)} {tail}")
     return "%llguidance {}\n" + "\n".join(re.sub(" +$", "", rule) for rule in rules) + "\n"
 
 
@@ -48,7 +53,7 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]:
     """The trigger binds as a string even where it is a special token: the parser cannot tell the two."""
     heads = ["head"] + ([f"TEXT? {_terms(format.begin, special)}"] if format.begin in special else [])
     text = f"{_ANY} & ~{_BARE_CALL}" if format.is_bare else _ANY
-    bare = " | SPACE? calls SPACE?" if format.is_bare else ""
+    bare = " | calls SPACE?" if format.is_bare else ""
     return [
         f"start: TEXT | begin calls SPACE?{bare}",
         f"begin: {' | '.join(heads)}",
@@ -56,12 +61,6 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]:
         f"TEXT: {text}",
         r"SPACE: /[ \n]{1,8}/",
     ]
-
-
-def _call(format: ToolFormat, tool: Tool, special: Mapping[str, int]) -> str:
-    name = json.dumps(tool.name, ensure_ascii=False)[1:-1]
-    head = _terms(format.head.replace("NAME", name), special)
-    return f"{head} %json {json.dumps(arguments_schema(tool))} {_terms(format.tail, special)}"
 
 
 def _terms(text: str, special: Mapping[str, int]) -> str:

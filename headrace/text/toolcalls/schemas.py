@@ -1,4 +1,4 @@
-"""A tool's parameters as the schema that its arguments are generated from."""
+"""A tool's parameters as the schema that its arguments are generated from, and how they are laid out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ def arguments_schema(tool: Tool) -> dict[str, object]:
     # A reference from elsewhere to a part of this could combine it with what we forbid.
     if '"$ref": "#/properties' not in json.dumps(schema):
         schema = _closed(schema)
-    return {**schema, "x-guidance": _LAYOUT}
+    return schema
+
+
+def schema_source(tool: Tool) -> str:
+    """What follows %json in a grammar. What the schema says is left to llguidance."""
+    return json.dumps({**arguments_schema(tool), "x-guidance": _LAYOUT})
 
 
 def _closed(schema: Json) -> dict[str, object]:
