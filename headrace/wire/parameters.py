@@ -103,7 +103,7 @@ CHAT: Table = {
     "messages": honoured("Content: text, and parts of type `text`."),
     "messages.audio": refused("", NOTHING),
     "messages.annotations": ignored("They are the server's own and change nothing."),
-    "messages.refusal": ignored("It is said in `content` too."),
+    "messages.refusal": ignored("A refusal that the model should read goes into `content`."),
     "max_tokens": honoured("Clamped to what fits the context. Default: the rest of the context."),
     "max_completion_tokens": honoured("The newer name of `max_tokens`."),
     "logprobs": honoured(),
