@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from headrace.types import Embeddings, EmbedRequest
-from headrace.wire.generation import INT64
+from headrace.wire.generation import INT64, dump
 from headrace.wire.prompts import Inputs, texts
 from headrace.wire.validation import RequestBody
 
@@ -68,12 +67,12 @@ def answer(body: EmbeddingsBody, embeddings: Embeddings) -> bytes:
     encode = _base64 if body.encoding_format == "base64" else _floats
     data = ",".join(_object(index, encode(vector)) for index, vector in enumerate(embeddings.vectors))
     count = embeddings.prompt_tokens
-    rest = json.dumps({"model": body.model, "usage": {"prompt_tokens": count, "total_tokens": count}})
+    rest = dump({"model": body.model, "usage": {"prompt_tokens": count, "total_tokens": count}})
     return f'{{"object":"list","data":[{data}],{rest[1:]}'.encode()
 
 
 def _object(index: int, embedding: Any) -> str:
-    return json.dumps({"object": "embedding", "index": index, "embedding": embedding}, separators=(",", ":"))
+    return dump({"object": "embedding", "index": index, "embedding": embedding})
 
 
 def _base64(vector: NDArray[np.float32]) -> str:
