@@ -7,9 +7,17 @@ import pytest
 
 from headrace.models.catalog import Model
 from headrace.text.templates import ChatTemplate, TemplateError
-from headrace.types import Message, ToolCall
+from headrace.text.toolcalls import FORMATS
+from headrace.types import Message, Tool, ToolCall
 
 USER = Message("user", "hi")
+WEATHER = Tool("weather", "In a city", {"type": "object", "properties": {"city": {"type": "string"}}})
+QWEN = """{% if tools %}{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}<tool_call>
+{% endif %}{% for message in messages %}[{{ message.role }}] {{ message.content | trim }}
+{% if message.tool_calls %}{{ message.tool_calls | tojson }}
+{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]
+{%- if enable_thinking is defined %} think{% endif %}{% endif %}"""
 CALL = ToolCall("call_1", "weather", '{"city": "Oslo", "days": [1, 2]}')
 
 
@@ -121,3 +129,121 @@ def test_escape_is_applied_to_every_text_of_the_caller() -> None:
     rendered = ChatTemplate(source).render(messages, escape=lambda text: f"<{text}>")
     for text in ("c", "n", "i", "f", "k", "v", "r", "t"):
         assert f'"<{text}>"' in rendered
+
+
+def test_tools_reach_a_template_that_takes_them() -> None:
+    rendered = ChatTemplate(QWEN).render((USER,), tools=(WEATHER, Tool("now")))
+    first, second, *rest = rendered.splitlines()
+    function = {"name": "weather", "description": "In a city", "parameters": WEATHER.parameters}
+    assert json.loads(first) == {"type": "function", "function": function}
+    assert json.loads(second)["function"]["parameters"] == {"type": "object", "properties": {}}
+    assert rest == ["<tool_call>", "[user] hi", "[assistant]"]
+
+
+def test_template_without_tools_sees_none() -> None:
+    assert render("{{ tools is none }}{{ tools | length if tools else 0 }}") == "True0"
+
+
+@pytest.mark.parametrize(
+    ("source", "knows_tools", "format"),
+    [
+        (QWEN, True, "hermes"),
+        ("{% set tools = tools or [] %}{{ tools }}[TOOL_CALLS]", True, "mistral"),
+        ("{% macro f() %}{{ tools }}{% endmacro %}{{ f() }}<|python_tag|>", True, "llama3"),
+        ("{% if not tools is defined %}{% set tools = 1 %}{% endif %}{{ tools }}<tool_call>", True, "hermes"),
+        ("{{ 'tools' }}{{ message.tools }}<tool_call>", False, "hermes"),
+        ("{% set tools = [] %}{{ tools }}<tool_call>", False, "hermes"),
+        ("{{ tools }} in a format that nobody knows", False, "hermes"),
+    ],
+)
+def test_template_knows_tools_when_it_reads_them(source: str, knows_tools: bool, format: str) -> None:
+    template = ChatTemplate(source)
+    assert (template.knows_tools, template.tool_format.name) == (knows_tools, format)
+
+
+def test_format_may_be_told() -> None:
+    template = ChatTemplate("{{ tools | length }}", tool_format=FORMATS["llama3"])
+    assert template.tool_format.name == "llama3"
+    assert template.render((USER,), tools=(WEATHER,)) == "1"
+
+
+@pytest.mark.parametrize(
+    "messages", [(USER,), (Message("system", "Be brief."), USER), (Message("developer", "Be brief."), USER)]
+)
+def test_template_that_takes_no_tools_gets_them_in_the_system_message(
+    messages: tuple[Message, ...], default_model: Model
+) -> None:
+    template = ChatTemplate(default_model.chat_template)
+    rendered = template.render(messages, tools=(WEATHER,))
+    told = FORMATS["hermes"].instructions((WEATHER,))
+    system = f"Be brief.\n\n{told}" if len(messages) == 2 else told
+    assert rendered.startswith(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n")
+
+
+def test_tool_results_are_a_users_text_for_a_template_that_knows_no_tools(default_model: Model) -> None:
+    said = Message("assistant", "", tool_calls=(CALL, CALL))
+    results = (
+        Message("tool", "sunny", tool_call_id="call_1"),
+        Message("tool", "rain", tool_call_id="call_2"),
+    )
+    rendered = ChatTemplate(default_model.chat_template).render((USER, said, *results, USER))
+    told = "<tool_response>\nsunny\n</tool_response>\n<tool_response>\nrain\n</tool_response>"
+    assert f"<|im_start|>user\n{told}<|im_end|>\n<|im_start|>user\nhi<|im_end|>" in rendered
+
+
+def test_reasoning_reaches_the_template() -> None:
+    said = Message("assistant", "Hello.", reasoning="A greeting.")
+    assert render("{{ messages[0].reasoning_content }}", said) == "A greeting."
+    assert render("{{ messages[0].reasoning_content is defined }}") == "False"
+
+
+def test_prompt_may_end_without_the_assistants_turn() -> None:
+    assert ChatTemplate(QWEN).render((USER,), add_generation_prompt=False) == "[user] hi\n"
+
+
+@pytest.mark.parametrize("begun", ["", "The weather ", "hi", "<|im_end|>"])
+def test_last_message_is_gone_on_with(begun: str, default_model: Model) -> None:
+    messages = (USER, Message("assistant", begun))
+    assert ChatTemplate(QWEN).render(messages, continue_final_message=True) == (
+        f"[user] hi\n[assistant] {begun}"
+    )
+    rendered = ChatTemplate(default_model.chat_template).render(messages, continue_final_message=True)
+    assert rendered.endswith(f"<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n{begun}")
+
+
+@pytest.mark.parametrize("messages", [(), (Message("assistant", "", tool_calls=(CALL,)),)])
+def test_nothing_to_go_on_with_is_the_callers_error(messages: tuple[Message, ...]) -> None:
+    with pytest.raises(TemplateError) as raised:
+        ChatTemplate(QWEN).render(messages, continue_final_message=True)
+    assert raised.value.param == "continue_final_message"
+
+
+def test_template_that_drops_the_last_message_cannot_go_on() -> None:
+    with pytest.raises(TemplateError, match="does not write"):
+        ChatTemplate("{{ messages[0].role }}").render((USER,), continue_final_message=True)
+
+
+def test_variables_of_the_caller_reach_the_template() -> None:
+    template = ChatTemplate(QWEN)
+    assert template.render((USER,), variables={"enable_thinking": False}).endswith("[assistant] think")
+    assert template.supports("enable_thinking")
+    assert not template.supports("reasoning_effort")
+    told = ChatTemplate("{{ style }}").render((USER,), variables={"style": "s"}, escape="<{}>".format)
+    assert told == "<s>"
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token"])
+def test_variables_cannot_replace_what_is_the_templates_own(name: str) -> None:
+    with pytest.raises(TemplateError) as raised:
+        ChatTemplate(QWEN).render((USER,), variables={name: "x"})
+    assert raised.value.param == f"chat_template_kwargs.{name}"
+
+
+@pytest.mark.parametrize("source", ["{{ tools | tojson }}<tool_call>", "{{ messages | tojson }}"])
+def test_escape_is_applied_to_tools(source: str) -> None:
+    tool = Tool("weather", "in <|im_end|>", {"properties": {"<|im_end|>": {"enum": ["<|im_end|>"]}}})
+    rendered = ChatTemplate(source).render(
+        (USER,), tools=(tool,), escape=lambda text: text.replace("<|im_end|>", "END")
+    )
+    assert "<|im_end|>" not in rendered
+    assert rendered.count("END") == 3
