@@ -202,6 +202,8 @@ class Started:
     index: int
     queue_s: float
     prefill_s: float
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

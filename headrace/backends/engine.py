@@ -7,40 +7,45 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace import __version__
+from headrace.backends.engine_choice import Choice, Reading
+from headrace.backends.engine_prompt import Prompt, Prompts
+from headrace.backends.engine_rules import Rules
+from headrace.backends.engine_stream import Pooling, Stream, Waiter
 from headrace.backends.engine_thread import EngineThread
 from headrace.engine.engine import Engine, Output
-from headrace.engine.sequence import SamplingParams, Sequence
+from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest, ContextTooLong, EngineFailed, Overloaded
 from headrace.models.catalog import Model
-from headrace.text.detokenize import Detokenizer
-from headrace.text.stops import StopMatcher
-from headrace.text.templates import ChatTemplate
+from headrace.text.reasoning import Splitter
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
+    Conversation,
     Embeddings,
     EmbedRequest,
     Event,
-    Finished,
-    FinishReason,
     GenerateRequest,
     ModelInfo,
     Sampling,
-    TextDelta,
     Texts,
     TokenizeRequest,
     TokenizerInfo,
-    Usage,
 )
 
 log = logging.getLogger(__name__)
 
 LONG_TEXT = 20_000  # characters: above this, tokenizing goes to a thread and lets the event loop breathe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class EngineBackend:
     def __init__(self, model: Model, settings: EngineSettings) -> None:
         self.model, self.settings = model, settings
         self._recommended = model.sampling if settings.use_generation_config else {}
-        self._streams: dict[Sequence, _Stream] = {}
+        self._waiters: dict[Sequence, Waiter] = {}
         self._num_active = 0  # sequences that hold a place, running or waiting
         self._thread: EngineThread | None = None
         self._info: ModelInfo | None = None
@@ -83,7 +88,7 @@ class EngineBackend:
     @property
     def max_model_len(self) -> int:
         """Tokens of prompt and answer together; known once started."""
-        return self._max_model_len
+        return self._prompts.max_model_len
 
     @property
     def is_alive(self) -> bool:
@@ -93,40 +98,72 @@ class EngineBackend:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         """Raises BadRequest, ContextTooLong, Overloaded, EngineFailed."""
         self._check_alive()
-        self._take_places(request.n)
-        stream: _Stream | None = None
+        self._take_places(request.num_choices)
+        stream: Stream | None = None
         try:
-            prompt = await self._encode(request)
+            prepared = await _aside(_size(request.prompt), partial(self._prepare, request))
             # again: a stream that is opened after the thread's death would hear of nothing
             self._check_alive()
-            stream = self._open(prompt, request)
+            stream = self._open(prepared, request)
             yield stream
         finally:
-            self._num_active -= request.n
+            self._num_active -= request.num_choices
             if stream is not None:
                 self._close(stream)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        raise NotImplementedError
+        """One place for all inputs: the scheduler takes them in behind the conversations. Raises BadRequest,
+        ContextTooLong, Overloaded, EngineFailed.
+        """
+        self._check_alive()
+        self._check_dimensions(request)
+        self._take_places(1)
+        pooling: Pooling | None = None
+        try:
+            size = sum(map(len, request.inputs))
+            prompts = await _aside(size, partial(self._embedded, request))
+            self._check_alive()
+            params = SamplingParams(max_tokens=0)
+            pooling = Pooling([Sequence(p, params, BATCH, pooling=request.pooling) for p in prompts])
+            self._add(pooling)
+            await pooling.done
+            vectors = np.stack([_vector(sequence, request) for sequence in pooling.sequences])
+            return Embeddings(vectors, sum(map(len, prompts)))
+        finally:
+            self._num_active -= 1
+            if pooling is not None:
+                self._close(pooling)
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        raise NotImplementedError
+        """Raises BadRequest."""
+        prompt = request.prompt
+        if isinstance(prompt, Conversation):
+            prepared = await _aside(_size(prompt), partial(self._prompts.of_conversation, prompt))
+            return prepared.tokens
+        encode = self._tokenizer.encode_prompt if request.add_special_tokens else self._tokenizer.encode
+        return await _aside(len(prompt), partial(encode, prompt))
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
-        raise NotImplementedError
+        """Raises BadRequest for ids that are no tokens."""
+        if tokens:
+            self._prompts.check_ids(tuple(tokens), "tokens")
+        return self._tokenizer.decode(tokens)
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
-        raise NotImplementedError
+        prompts = self._prompts
+        return TokenizerInfo(
+            bos_token=prompts.bos,
+            eos_token=prompts.eos,
+            pad_token=None,
+            chat_template=self.model.chat_template,
+            vocabulary=self._tokenizer.vocabulary,
+        )
 
     def _load(self) -> Engine:
         from headrace.engine.load import load_engine
 
         model, settings = self.model, self.settings
         self._tokenizer = Tokenizer(model.folder, bos=model.bos_token_id, add_bos=model.add_bos)
-        names = {id: text for text, id in self._tokenizer.special.items()}
-        eos = names.get(model.eos_token_ids[0], "") if model.eos_token_ids else ""
-        bos = names.get(model.bos_token_id, "") if model.bos_token_id is not None else ""
-        self._template = ChatTemplate(model.chat_template, bos=bos, eos=eos)
         longest = min(settings.max_model_len or model.context_length, model.context_length)
         engine = load_engine(
             model.folder,
@@ -137,11 +174,12 @@ class EngineBackend:
             num_threads=settings.num_threads,
             exact=settings.exact,
         )
-        self._max_model_len = min(longest, engine.max_tokens)
+        self._prompts = Prompts(model, self._tokenizer, min(longest, engine.max_tokens))
+        self._rules = Rules(self._tokenizer, model.eos_token_ids, self._prompts)
         marks = (__version__, model.name, model.quantization or "", str(settings.exact))
         fingerprint = "fp_" + hashlib.sha256("\0".join(marks).encode()).hexdigest()[:12]
         self._info = ModelInfo(
-            model.name, "headrace", model.created, self._max_model_len, fingerprint, dict(self._recommended)
+            model.name, "headrace", model.created, self.max_model_len, fingerprint, dict(self._recommended)
         )
         return engine
 
@@ -149,172 +187,175 @@ class EngineBackend:
         if not self.is_alive:
             raise EngineFailed("the engine has stopped; the server must be restarted")
 
+    def _check_dimensions(self, request: EmbedRequest) -> None:
+        width = self.engine.runner.width
+        if request.dimensions is not None and request.dimensions > width:
+            raise BadRequest(
+                f"dimensions is {request.dimensions}, this model's vectors have {width}", param="dimensions"
+            )
+
     def _take_places(self, count: int) -> None:
         places = self.settings.max_num_seqs + self.settings.max_queue
         if count > places:
-            raise BadRequest(f"n is {count}, the server has {places} places", param="n")
+            raise BadRequest(f"{count} answers are asked for, the server has {places} places", param="n")
         if self._num_active + count > places:
             waiting = max(0, self._num_active - self.settings.max_num_seqs)
             raise Overloaded(f"all {places} places are taken", retry_after_s=min(30, 1 + waiting // 8))
         self._num_active += count
 
-    async def _encode(self, request: GenerateRequest) -> list[int]:
-        size = (
-            sum(map(len, request.prompt.prompts))
-            if isinstance(request.prompt, Texts)
-            else sum(len(m.text) for m in request.prompt.messages)
-        )
-        if size <= LONG_TEXT:
-            return self._tokens(request)
-        return await asyncio.to_thread(self._tokens, request)
+    def _prepare(self, request: GenerateRequest) -> list[_Prepared]:
+        """Everything about a request that may take a while, or be refused. One entry for each prompt."""
+        asked, sampling = request.prompt, request.sampling
+        if isinstance(asked, Texts):
+            prompts = self._prompts.of_texts(asked)
+        else:
+            prompts = [self._prompts.of_conversation(asked)]
+        self._check_ids(sampling)
+        prepared = []
+        for prompt in prompts:
+            fitted = self._prompts.fitted(prompt, sampling.max_tokens, sampling.truncate_prompt_tokens)
+            rules = [self._rules.constraint(request, fitted) for _ in range(request.n)]
+            params = self._resolve(sampling, fitted, is_constrained=rules[0] is not None)
+            prepared.append(_Prepared(fitted, params, rules))
+        return prepared
 
-    def _tokens(self, request: GenerateRequest) -> list[int]:
-        """Raises TemplateError, and BadRequest for a prompt without a token."""
-        if not isinstance(request.prompt, Texts):
-            rendered = self._template.render(request.prompt.messages, escape=self._tokenizer.escape)
-            return self._tokenizer.encode_rendered(rendered)
-        tokens = self._tokenizer.encode_prompt(str(request.prompt.prompts[0]))
-        if not tokens and self.model.bos_token_id is not None:
-            return [self.model.bos_token_id]  # an empty prompt: the model begins by itself
-        if not tokens:
-            raise BadRequest("prompt is empty, and the model has no token to begin with", param="prompt")
-        return tokens
+    def _check_ids(self, sampling: Sampling) -> None:
+        size = self._tokenizer.vocabulary
+        named = [(f"logit_bias.{token}", token) for token, _ in sampling.logit_bias]
+        named += [(f"stop_token_ids.{index}", token) for index, token in enumerate(sampling.stop_token_ids)]
+        for param, token in named:
+            if token >= size:
+                raise BadRequest(f"{param}: {token} is no token of this model, which has {size}", param=param)
 
-    def _open(self, prompt: list[int], request: GenerateRequest) -> _Stream:
-        param = "prompt" if isinstance(request.prompt, Texts) else "messages"
-        room = self._max_model_len - len(prompt)
-        if room < 1:
-            raise ContextTooLong(
-                f"the prompt has {len(prompt)} tokens; with an answer, {self._max_model_len} fit",
-                param=param,
-            )
-        params = self._resolve(request.sampling, room)
-        leader = Sequence(prompt, params)
-        rest = [Sequence(list(prompt), params, index=index, leader=leader) for index in range(1, request.n)]
-        stream = _Stream(
-            [_Choice(s, self._tokenizer, request.sampling.stop) for s in (leader, *rest)], self._thread_of()
-        )
-        for choice in stream.choices:
-            self._streams[choice.sequence] = stream
-            self._thread_of().add(choice.sequence)
+    def _embedded(self, request: EmbedRequest) -> list[list[int]]:
+        keep, longest = request.truncate_prompt_tokens, self.max_model_len
+        prompts = []
+        for index, text in enumerate(request.inputs):
+            param = f"input.{index}"
+            tokens = self._prompts.of_text(text, param)
+            if keep is not None:
+                tokens = tokens[-(longest if keep < 0 else keep) :]
+            if len(tokens) > longest:
+                raise ContextTooLong(f"{param} has {len(tokens)} tokens; {longest} fit", param=param)
+            prompts.append(tokens)
+        return prompts
+
+    def _open(self, prepared: list[_Prepared], request: GenerateRequest) -> Stream:
+        choices = []
+        for number, (prompt, params, rules) in enumerate((p.prompt, p.params, p.rules) for p in prepared):
+            leader: Sequence | None = None
+            reading = self._reading(prompt, request)
+            for index in range(request.n):
+                tokens, asked = (
+                    list(prompt.tokens),
+                    replace(params, prompt_logprobs=False) if leader else params,
+                )
+                sequence = Sequence(tokens, asked, request.priority, index, leader, rules[index])
+                leader = leader or sequence
+                choices.append(Choice(sequence, number * request.n + index, reading, prompt.echo))
+        stream = Stream(choices, self._thread_of().abort)
+        self._add(stream)
         return stream
 
-    def _resolve(self, asked: Sampling, room: int) -> SamplingParams:
+    def _reading(self, prompt: Prompt, request: GenerateRequest) -> Reading:
+        prompts, tools, thinking, is_open = (
+            self._prompts,
+            prompt.tools,
+            self._prompts.thinking,
+            prompt.is_open,
+        )
+        return Reading(
+            self._tokenizer,
+            request.sampling.stop,
+            prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),
+            (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
+            (lambda: prompts.tool_format.parser(tools)) if tools else None,
+        )
+
+    def _resolve(self, asked: Sampling, prompt: Prompt, *, is_constrained: bool) -> SamplingParams:
         """asked for → recommended by the model → OpenAI's default."""
+        room = self.max_model_len - len(prompt.tokens)
         if asked.max_tokens is not None and asked.min_tokens > asked.max_tokens:
             raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
+        if asked.min_tokens and is_constrained:
+            raise BadRequest("min_tokens and a prescribed form exclude each other", param="min_tokens")
 
         def first(given: float | None, name: str, default: float) -> float:
             return given if given is not None else float(self._recommended.get(name, default))
 
+        ends = () if asked.ignore_eos and not is_constrained else self.model.eos_token_ids
         return SamplingParams(
-            max_tokens=min(asked.max_tokens or room, room),
+            max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room),
             temperature=first(asked.temperature, "temperature", 1.0),
             top_p=first(asked.top_p, "top_p", 1.0),
             top_k=int(first(asked.top_k, "top_k", 0)),
             min_p=first(asked.min_p, "min_p", 0.0),
+            frequency_penalty=asked.frequency_penalty,
+            presence_penalty=asked.presence_penalty,
+            repetition_penalty=first(asked.repetition_penalty, "repetition_penalty", 1.0),
+            logit_bias=asked.logit_bias,
             seed=asked.seed,
-            stop_token_ids=frozenset() if asked.ignore_eos else frozenset(self.model.eos_token_ids),
+            stop_token_ids=frozenset((*ends, *asked.stop_token_ids)),
             min_tokens=asked.min_tokens,
+            logprobs=asked.logprobs,
+            prompt_logprobs=prompt.echo is not None and asked.logprobs is not None,
         )
 
-    def _close(self, stream: _Stream) -> None:
-        for choice in stream.choices:
-            del self._streams[choice.sequence]
-            if choice.sequence.finish_reason is None and self._thread is not None:
-                self._thread.abort(choice.sequence)
+    def _add(self, waiter: Waiter) -> None:
+        for sequence in waiter.sequences:
+            self._waiters[sequence] = waiter
+            self._thread_of().add(sequence)
+
+    def _close(self, waiter: Waiter) -> None:
+        for sequence in waiter.sequences:
+            del self._waiters[sequence]
+            if sequence.finish_reason is None and self._thread is not None:
+                self._thread.abort(sequence)
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
-            stream = self._streams.get(output.sequence)
-            if stream is not None:
-                stream.push(output)
+            waiter = self._waiters.get(output.sequence)
+            if waiter is not None:
+                waiter.push(output)
 
     def _on_death(self, exc: BaseException) -> None:
-        for stream in set(self._streams.values()):
-            stream.fail(EngineFailed("the engine has stopped"))
+        for waiter in set(self._waiters.values()):
+            waiter.fail(EngineFailed("the engine has stopped"))
 
     def _thread_of(self) -> EngineThread:
         assert self._thread is not None, "start() comes first"
         return self._thread
 
 
-class _Choice:
-    """One sequence on its way to text."""
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One prompt, ready to run: `rules` has a constraint, or None, for each of its answers."""
 
-    def __init__(self, sequence: Sequence, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
-        self.sequence = sequence
-        self._detokenizer, self._stops = Detokenizer(tokenizer), StopMatcher(stops)
-        self.num_tokens = 0
-        self.is_finished = False
-
-    def push(self, token: int, ended: str | None) -> tuple[str, FinishReason | None]:
-        """The text that a token completes, and the reason if it is the last. `ended`: the engine's, if it
-        stopped here.
-        """
-        self.num_tokens += 1
-        text = "" if ended == "stop" else self._detokenizer.push(token)
-        if ended is not None:
-            text += self._detokenizer.flush()
-        if self.num_tokens >= self.sequence.params.min_tokens:
-            text = self._stops.push(text)
-        if self._stops.stopped:
-            return text, "stop"
-        if ended is None:
-            return text, None
-        return text + self._stops.flush(), "stop" if ended == "stop" else "length"
+    prompt: Prompt
+    params: SamplingParams
+    rules: list[Constraint | None]
 
 
-class _Stream:
-    """The events of one request: an async iterator with one reader. Everything here happens on the loop's
-    thread.
-    """
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Run it here when it is short, else in a thread."""
+    return work() if size <= LONG_TEXT else await asyncio.to_thread(work)
 
-    def __init__(self, choices: list[_Choice], thread: EngineThread) -> None:
-        self.choices, self._thread = choices, thread
-        self._by_sequence = {choice.sequence: choice for choice in choices}
-        self._num_open = len(choices)
-        self._events: deque[Event] = deque()
-        self._error: EngineFailed | None = None
-        self._ready = asyncio.Event()
 
-    def push(self, output: Output) -> None:
-        choice = self._by_sequence[output.sequence]
-        if choice.is_finished:
-            return  # the engine ran ahead of a stop string
-        if output.token is None:
-            self.fail(EngineFailed(f"the engine could not compute this request ({output.sequence.error})"))
-            return
-        text, reason = choice.push(output.token, output.finish_reason)
-        if text:
-            self._events.append(TextDelta(choice.sequence.index, text))
-        if reason is not None:
-            self._finish(choice, reason)
-        if self._events:
-            self._ready.set()
+def _size(prompt: Conversation | Texts) -> int:
+    """Characters, or tokens, that a prompt is made of; at least the half of it."""
+    if isinstance(prompt, Texts):
+        return sum(map(len, prompt.prompts))
+    if prompt.tools:
+        return LONG_TEXT + 1  # grammars take a while to compile
+    return sum(len(message.text) for message in prompt.messages)
 
-    def fail(self, error: EngineFailed) -> None:
-        self._error = error
-        self._ready.set()
 
-    def __aiter__(self) -> _Stream:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._events:
-            if self._error is not None:
-                raise self._error
-            if not self._num_open:
-                raise StopAsyncIteration
-            self._ready.clear()
-            await self._ready.wait()
-        return self._events.popleft()
-
-    def _finish(self, choice: _Choice, reason: FinishReason) -> None:
-        choice.is_finished = True
-        self._num_open -= 1
-        leader = self.choices[0].sequence
-        usage = Usage(leader.num_prompt, choice.num_tokens, leader.num_cached)
-        self._events.append(Finished(choice.sequence.index, reason, usage))
-        if choice.sequence.finish_reason is None:  # a stop string ended it: the engine does not know yet
-            self._thread.abort(choice.sequence)
+def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:
+    """float32[dimensions]: pooled, cut off, and of length 1 if that is asked for."""
+    assert sequence.pooled is not None
+    vector = sequence.pooled / (sequence.num_prompt if request.pooling == "mean" else 1)
+    vector = vector[: request.dimensions]
+    length = np.linalg.norm(vector)
+    if request.normalize and length:
+        vector = vector / length
+    return vector.astype(np.float32)

@@ -51,6 +51,7 @@ class OpenVINORunner:
         model = read(folder)
         _page(model, folder)
         _select_rows(model)
+        self.width = model.output("hidden").get_partial_shape()[-1].get_length()
         self.vocabulary = model.output("logits").get_partial_shape()[-1].get_length()
         compiled = core.compile_model(model, "CPU", _properties(options))
         self._request = compiled.create_infer_request()

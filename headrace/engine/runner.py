@@ -19,6 +19,7 @@ class Runner(Protocol):
     block_size: int  # tokens a block
     block_bytes: int  # keys and values of all layers
     vocabulary: int  # logits a row
+    width: int  # of a hidden state
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Compute every chunk, write keys and values into the sequences' blocks, return logits[R,

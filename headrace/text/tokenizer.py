@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from headrace.errors import ModelError
 MARK = "\ufdd0"  # a Unicode noncharacter: begins an escaped literal
 FIRST_CODE = (
     0xE000  # the private use area: MARK and the chr of this plus the literal's index stand for the literal
+)
+# prefix, suffix, middle, as families of models name them: Bavarian et al. 2022, "Efficient Training of
+# Language Models to Fill in the Middle"
+FILL_IN_THE_MIDDLE = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+    ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
 )
 
 
@@ -39,6 +49,7 @@ class Tokenizer:
         self._bos = bos if add_bos else None
         added = self._library.get_added_tokens_decoder()
         self.special: dict[str, int] = {token.content: id for id, token in added.items() if token.special}
+        self._names = {id: text for text, id in self.special.items()}
         self._bytes = _token_bytes(self._library, description, set(self.special.values()))
         self._literals = [MARK, *self.special]
         self._pattern = _any_of(self._literals)
@@ -51,6 +62,35 @@ class Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """What a token adds to the text; nothing for special tokens and ids beyond the vocabulary."""
         return self._bytes[token] if token < len(self._bytes) else b""
+
+    def token_text(self, token: int) -> str:
+        """A token by itself, as people read it: special ones by name, parts of a character as U+FFFD."""
+        return self.token_raw(token).decode(errors="replace")
+
+    def token_raw(self, token: int) -> bytes:
+        """The bytes of a token, special ones by name."""
+        name = self._names.get(token)
+        return self.token_bytes(token) if name is None else name.encode()
+
+    @property
+    def bytes_of_tokens(self) -> list[bytes]:
+        """token_bytes of the whole vocabulary."""
+        return self._bytes
+
+    @property
+    def fill_in_the_middle(self) -> tuple[int, int, int] | None:
+        """The tokens ahead of what comes before, ahead of what comes after, and ahead of what lies between;
+        None for a model that was not trained with any.
+        """
+        for names in FILL_IN_THE_MIDDLE:
+            if all(name in self.special for name in names):
+                before, after, between = (self.special[name] for name in names)
+                return before, after, between
+        return None
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens, special ones by name."""
+        return b"".join(map(self.token_raw, tokens)).decode(errors="replace")
 
     def encode(self, text: str) -> list[int]:
         """The ids of plain text; special tokens in it are text. No BOS."""

@@ -280,7 +280,7 @@ class StreamUsage:
         if isinstance(event, Finished):
             so_far = event.usage
         elif isinstance(event, Started):
-            so_far = replace(so_far, **_prompt_of(event))
+            so_far = replace(so_far, prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens)
         else:
             thought = event.tokens if isinstance(event, ReasoningDelta) else 0
             so_far = replace(
@@ -301,11 +301,6 @@ class StreamUsage:
         """The chunk after all choices, if the caller asked for it."""
         usage = usage_body(_total(self._choices, self._n))
         return [dump({**head, "choices": [], "usage": usage})] if self._in_the_end else []
-
-
-def _prompt_of(event: Started) -> dict[str, int]:
-    names = ("prompt_tokens", "cached_tokens")
-    return {name: getattr(event, name) for name in names if hasattr(event, name)}
 
 
 def _total(usages: dict[int, Usage], n: int) -> Usage:

@@ -21,6 +21,7 @@ Cells = NDArray[np.int64]
 class FakeRunner:
     block_bytes = 1
     vocabulary = VOCABULARY
+    width = 1
 
     def __init__(self, num_blocks: int, block_size: int = 4) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size

@@ -102,7 +102,7 @@ class Watched:
         self.runner, self.mix, self.num_blocks = runner, mix, mix.num_blocks(runner.block_size)
         assert self.num_blocks <= runner.num_blocks, "the mix needs a larger cache"
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
-        self.vocabulary = runner.vocabulary
+        self.vocabulary, self.width = runner.vocabulary, runner.width
         self.seen: Counter[str] = Counter()
         self.decoding: dict[
             Sequence, int

@@ -190,14 +190,8 @@ def test_usage_counts_a_shared_prompt_once() -> None:
     assert streamed(events, n=3, stream_options={"include_usage": True})[-1]["usage"] == usage
 
 
-@dataclass(frozen=True, slots=True)
-class StartedWithPrompt(Started):
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-
-
 COUNTED: list[Event] = [
-    StartedWithPrompt(0, 0.0, 0.0, 7, 4),
+    Started(0, 0.0, 0.0, 7, 4),
     ReasoningDelta(0, "hm", 2),
     TextDelta(0, "Hi", tokens=1),
     ToolCallDelta(0, 0, "{}", "call_0", "f", tokens=3),

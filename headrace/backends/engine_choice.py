@@ -1,0 +1,207 @@
+"""One sequence of the engine on its way to events: tokens become text, text becomes what it says (an answer,
+thoughts, tool calls).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from headrace.engine.engine import Output
+from headrace.engine.sequence import Logprobs, Sequence
+from headrace.text import reasoning, toolcalls
+from headrace.text.detokenize import Detokenizer
+from headrace.text.stops import StopMatcher
+from headrace.text.tokenizer import Tokenizer
+from headrace.types import (
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the answers of one request are read."""
+
+    tokenizer: Tokenizer
+    stops: tuple[str, ...] = ()
+    shown: frozenset[int] = frozenset()  # special tokens that are text
+    splitter: Callable[[], reasoning.Splitter] | None = None  # a new one, if the model may think
+    parser: Callable[[], toolcalls.Parser] | None = None  # a new one, if it may call tools
+
+
+class Choice:
+    """Tokens in, events out. `echo`: the prompt, which the first event repeats."""
+
+    def __init__(self, sequence: Sequence, index: int, reading: Reading, echo: str | None = None) -> None:
+        self.sequence, self.index, self._reading, self._echo = sequence, index, reading, echo
+        self._detokenizer = Detokenizer(reading.tokenizer, reading.shown)
+        self._stops = StopMatcher(reading.stops)
+        self._splitter = reading.splitter() if reading.splitter else None
+        self._parser = reading.parser() if reading.parser else None
+        self._scores = _Scores()
+        self._num_calls = 0
+        self._num_unreported = 0  # tokens since the last event
+        self._num_reasoning = 0
+        self.num_tokens = 0
+        self.is_started = self.is_finished = False
+
+    @property
+    def leader(self) -> Sequence:
+        return self.sequence.leader or self.sequence
+
+    def push(self, output: Output) -> list[Event]:
+        """The events of one token, or of the end; nothing more after the end."""
+        events = [] if self.is_started else self._start()
+        params = self.sequence.params
+        if output.token is None:
+            return [*events, *self._finish("length", [])]
+        self.num_tokens += 1
+        self._num_unreported += 1
+        is_end = output.token in params.stop_token_ids and output.finish_reason == "stop"
+        text = "" if is_end else self._detokenizer.push(output.token)
+        if output.finish_reason is not None:
+            text += self._detokenizer.flush()
+        if output.logprobs is not None and not is_end:
+            self._scores.add(self._scored(output.token, output.logprobs), len(text))
+        shown = self._stops.push(text) if self.num_tokens >= params.min_tokens else text
+        if self._stops.stopped:
+            return [*events, *self._end(shown, "stop", [])]
+        if output.finish_reason is None:
+            return [*events, *self._read(shown)]
+        last = [self._scored(output.token, output.logprobs)] if is_end and output.logprobs else []
+        reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
+        return [*events, *self._end(shown + self._stops.flush(), reason, last)]
+
+    def _start(self) -> list[Event]:
+        self.is_started = True
+        sequence = self.sequence
+        events: list[Event] = [
+            Started(
+                self.index,
+                queue_s=sequence.started_at - sequence.queued_at,
+                prefill_s=sequence.first_token_at - sequence.started_at,
+                prompt_tokens=self.leader.num_prompt,
+                cached_tokens=self.leader.num_cached,
+            )
+        ]
+        if self._echo is not None:
+            events.append(TextDelta(self.index, self._echo, self._prompt_logprobs()))
+        return events
+
+    def _prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
+        leader = self.leader
+        if not leader.params.prompt_logprobs:
+            return ()
+        tokenizer, first = self._reading.tokenizer, leader.tokens[0]
+        nothing = TokenLogprob(tokenizer.token_text(first), tokenizer.token_raw(first), None)
+        tokens = leader.tokens[1 : leader.num_prompt]
+        return (
+            nothing,
+            *(self._scored(t, scores) for t, scores in zip(tokens, leader.prompt_logprobs, strict=True)),
+        )
+
+    def _scored(self, token: int, scores: Logprobs) -> TokenLogprob:
+        name, raw = self._reading.tokenizer.token_text, self._reading.tokenizer.token_raw
+        top = tuple((name(other), raw(other), logprob) for other, logprob in scores.top)
+        return TokenLogprob(name(token), raw(token), scores.logprob, top)
+
+    def _end(self, text: str, reason: FinishReason, last: list[TokenLogprob]) -> list[Event]:
+        """The last text, what was held back, and the end."""
+        events = self._read(text)
+        if self._splitter is not None:
+            events += [event for part in self._splitter.flush() for event in self._told(part)]
+        if self._parser is not None:
+            events += [event for part in self._parser.flush() for event in self._called(part)]
+        return [*self._with_scores(events, is_last=True), *self._finish(reason, last)]
+
+    def _finish(self, reason: FinishReason, last: list[TokenLogprob]) -> list[Event]:
+        self.is_finished = True
+        usage = Usage(
+            self.leader.num_prompt,
+            self.num_tokens,
+            self.leader.num_cached,
+            reasoning_tokens=self._num_reasoning,
+        )
+        began = self.sequence.first_token_at
+        if reason == "stop" and self._num_calls:
+            reason = "tool_calls"
+        return [Finished(self.index, reason, usage, time.perf_counter() - began, tuple(last))]
+
+    def _read(self, text: str) -> list[Event]:
+        """What a piece of text says."""
+        self._scores.num_shown += len(text)
+        if self._splitter is None:
+            return self._with_scores(self._told(toolcalls.Text(text)))
+        events = [event for part in self._splitter.push(text) for event in self._told(part)]
+        self._num_reasoning += self._splitter.is_thinking
+        return self._with_scores(events)
+
+    def _told(self, part: reasoning.Reasoned | toolcalls.Text) -> list[Event]:
+        if isinstance(part, reasoning.Reasoned):
+            return [ReasoningDelta(self.index, part.text)] if part.text else []
+        if self._parser is None:
+            return [TextDelta(self.index, part.text)] if part.text else []
+        return [event for called in self._parser.push(part.text) for event in self._called(called)]
+
+    def _called(self, part: toolcalls.Part) -> list[Event]:
+        if isinstance(part, toolcalls.Text):
+            return [TextDelta(self.index, part.text)] if part.text else []
+        if isinstance(part, toolcalls.CallBegin):
+            self._num_calls += 1
+            id = f"call_{secrets.token_hex(12)}"
+            return [ToolCallDelta(self.index, self._num_calls - 1, id=id, name=part.name)]
+        if isinstance(part, toolcalls.CallArguments):
+            return [ToolCallDelta(self.index, self._num_calls - 1, part.text)]
+        return []
+
+    def _with_scores(self, events: list[Event], *, is_last: bool = False) -> list[Event]:
+        """The same events; the first has the count of tokens, the first text their logprobs."""
+        if not events and not (is_last and self._scores.is_waiting):
+            return events
+        scores = self._scores.take(is_cut=self._stops.stopped)
+        if scores and not events:
+            events = [TextDelta(self.index, "")]
+        for place, event in enumerate(events):
+            if isinstance(event, TextDelta):
+                events[place] = replace(event, logprobs=scores)
+                break
+        first = events[0]
+        if isinstance(first, TextDelta | ReasoningDelta | ToolCallDelta):
+            events[0] = replace(first, tokens=self._num_unreported)
+            self._num_unreported = 0
+        return events
+
+
+class _Scores:
+    """Logprobs that wait for their tokens' text to be shown: stop strings hold text back, and cut it off."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, int, TokenLogprob]] = deque()  # (start, end) of its text
+        self._num_decoded = 0  # characters
+        self.num_shown = 0
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, score: TokenLogprob, length: int) -> None:
+        start, self._num_decoded = self._num_decoded, self._num_decoded + length
+        self._waiting.append((start, self._num_decoded, score))
+
+    def take(self, *, is_cut: bool) -> tuple[TokenLogprob, ...]:
+        """Those whose text has been shown; with `is_cut`, those of which any was."""
+        taken = []
+        while self._waiting and (self._waiting[0][0] if is_cut else self._waiting[0][1] - 1) < self.num_shown:
+            taken.append(self._waiting.popleft()[2])
+        return tuple(taken)
