@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,6 +16,8 @@ from headrace.wire import tokens as wire
 from headrace.wire.parameters import TOKENS, sort_out
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
+
+MANY_TOKENS = 500  # are shown as text before the event loop gets to breathe
 
 
 @router.post(
@@ -41,10 +44,18 @@ async def tokenize(
     gateway: Gateway = http.app.state.gateway
     info = gateway.model(body.model)
     tokens = await gateway.tokenize(wire.to_request(body, info))
-    strings = None
-    if body.return_token_strs:
-        strings = [await gateway.detokenize(info.id, [token]) for token in tokens]
+    strings = await _strings(gateway, info.id, tokens) if body.return_token_strs else None
     return wire.tokens(tokens, info, strings)
+
+
+async def _strings(gateway: Gateway, model: str, tokens: list[int]) -> list[str]:
+    """Each token as text."""
+    strings = []
+    for index, token in enumerate(tokens):
+        if index % MANY_TOKENS == 0:
+            await asyncio.sleep(0)  # others are waiting too
+        strings.append(await gateway.detokenize(model, [token]))
+    return strings
 
 
 @router.post(

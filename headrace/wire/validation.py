@@ -41,6 +41,8 @@ def unknown_members(value: object, path: str = "") -> Iterator[tuple[str, object
     """The members that no model declares, at any depth, by dotted path. Null means: not given."""
     if isinstance(value, list):
         for index, item in enumerate(value):
+            if isinstance(item, int | str):
+                continue  # quickly: there may be a million tokens
             yield from unknown_members(item, f"{path}{index}.")
     elif isinstance(value, BaseModel):
         undeclared = value.model_extra or {}
