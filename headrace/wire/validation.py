@@ -16,6 +16,7 @@ from headrace.errors import BadRequest
 Body = TypeVar("Body", bound=BaseModel)
 
 ABSENT_MEMBER = ("missing", "value_error")  # complaints that may be about a member the body does not have
+PLAIN = (int, str)  # values that have no members
 CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json", "json_type": "invalid_json"}
 
 
@@ -41,7 +42,7 @@ def unknown_members(value: object, path: str = "") -> Iterator[tuple[str, object
     """The members that no model declares, at any depth, by dotted path. Null means: not given."""
     if isinstance(value, list):
         for index, item in enumerate(value):
-            if isinstance(item, int | str):
+            if isinstance(item, PLAIN):
                 continue  # quickly: there may be a million tokens
             yield from unknown_members(item, f"{path}{index}.")
     elif isinstance(value, BaseModel):
