@@ -20,7 +20,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 def python_of(name: str) -> Path:
     """The interpreter of an environment that holds the packages of requirements/NAME.txt."""
     folder = FOLDER / name
-    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    python = folder / "bin" / "python"
     if _is_stale(name):
         started = _announce(name)
         venv.create(folder, clear=True)

@@ -6,6 +6,7 @@ It runs in the environments of the clients, so it needs nothing but Python.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import sys
@@ -13,6 +14,8 @@ import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+from examples import examples
 
 URL = os.environ["HEADRACE_URL"]  # without /v1
 BASE_URL = URL + "/v1"
@@ -37,7 +40,11 @@ def turn(name: str) -> Callable[[Turn], Turn]:
 
 
 def run() -> None:
-    """All turns in order, each reported on a line of its own; exits with 1 when one of them failed."""
+    """All turns in order, then what the documentation shows, each reported on a line of its own; exits with 1
+    when one of them failed.
+    """
+    for code in examples(NAME, "python", URL):
+        turn("the example of the documentation")(functools.partial(exec, code, {"__name__": "example"}))
     with asyncio.Runner() as runner:  # one loop: clients keep connections that belong to theirs
         failed = sum(not _passes(name, function, runner) for name, function in _turns)
     sys.exit(1 if failed else 0)

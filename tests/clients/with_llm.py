@@ -8,14 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from turns import BASE_URL, MODEL, QUESTION, run, turn
+from turns import BASE_URL, MODEL, QUESTION, URL, run, turn
 
-MODELS = f"""
-- model_id: headrace
-  model_name: {MODEL}
-  api_base: {BASE_URL}
-  supports_schema: true
-  supports_tools: true
+from examples import examples
+
+MODELS, COMMANDS = examples("llm", "yaml", URL), examples("llm", "sh", URL)
+COMPLETION = f"""
 - model_id: headrace-completion
   model_name: {MODEL}
   api_base: {BASE_URL}
@@ -76,8 +74,14 @@ def completions() -> None:
     assert llm("prompt", "--model", "headrace-completion", *GREEDY, "The capital of France is")
 
 
+@turn("the example of the documentation")
+def documented() -> None:
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    subprocess.run(["sh", "-e"], input=COMMANDS[0], text=True, check=True, env=os.environ | {"PATH": path})
+
+
 if __name__ == "__main__":
     home = Path(os.environ["LLM_USER_PATH"])
     home.mkdir(parents=True, exist_ok=True)
-    (home / "extra-openai-models.yaml").write_text(MODELS)
+    (home / "extra-openai-models.yaml").write_text(MODELS[0] + COMPLETION)
     run()

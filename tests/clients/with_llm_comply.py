@@ -36,5 +36,5 @@ def check(result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for entry in results():
-        turn(f"{entry['id']} {entry['status']}")(functools.partial(check, entry))
+        turn(entry["id"])(functools.partial(check, entry))
     run()

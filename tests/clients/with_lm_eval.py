@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from platformdirs import user_cache_path
-from turns import BASE_URL, MODEL, run, turn
+from turns import MODEL, URL, run, turn
 
+from examples import examples
 from headrace.engine.plain import PlainModel
 from headrace.models.catalog import Cache, prepare
 from headrace.text.tokenizer import Tokenizer
@@ -58,12 +60,10 @@ def report() -> Report:
 
 
 def _run_lm_eval(output: Path) -> None:
-    server = f"model={MODEL},base_url={BASE_URL}/completions,tokenizer_backend=remote,num_concurrent=2"
-    command = [
-        sys.argv[1], "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", server,
-        "--tasks", TASK, "--include_path", ".", "--batch_size", "4", "--log_samples",
-        "--output_path", str(output),
-    ]  # fmt: skip
+    (documented,) = examples("lm_eval", "sh", URL)
+    command = shlex.split(documented.replace("\\\n", " "))
+    command[:1] = [sys.argv[1], "-m", "lm_eval"]
+    command += ["--log_samples", "--output_path", str(output)]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
 

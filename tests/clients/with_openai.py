@@ -89,7 +89,8 @@ def stream() -> None:
 
 @turn("stream helper")
 def stream_helper() -> None:
-    with client.chat.completions.stream(messages=MESSAGES, **GREEDY) as events:
+    options = {"model": MODEL, "temperature": 0, "max_tokens": 200, "stop": ["."]}
+    with client.chat.completions.stream(messages=MESSAGES, **options) as events:
         pieces = [event.delta for event in events if event.type == "content.delta"]
         final = events.get_final_completion()
     assert "".join(pieces) == final.choices[0].message.content

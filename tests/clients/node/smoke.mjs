@@ -1,5 +1,6 @@
 // The openai client for Node against the server at HEADRACE_URL.
 import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import OpenAI from "openai";
 
@@ -109,4 +110,13 @@ test("embeddings, base64 by default", async () => {
   assert.deepEqual(byDefault.map((entry) => entry.index), [0, 1]);
   const product = byDefault[0].embedding.reduce((sum, value, i) => sum + value * floats[0].embedding[i], 0);
   assert.ok(Math.abs(product - 1) < 1e-3);
+});
+
+test("the example of the documentation", async () => {
+  const page = await readFile(new URL("../../../docs/clients.md", import.meta.url), "utf8");
+  const [, code] = page.match(/^```js\n(.*?)^```$/ms);
+  // A file in there finds the packages, and git ignores it.
+  const file = new URL("node_modules/.example.mjs", import.meta.url);
+  await writeFile(file, code.replaceAll("http://127.0.0.1:8000", process.env.HEADRACE_URL));
+  await import(file);
 });
