@@ -29,7 +29,8 @@ class Parser:
         self._format = format
         self._names = frozenset(tool.name for tool in tools)
         self._parts: list[Part] = []
-        self._held = ""
+        self._space: list[str] = []  # held back: white space that may stand before a call
+        self._held = ""  # and after that the beginning of a marker, or of a call
         self._state: Callable[[str], None] = self._in_text
         self._reader: CallReader | None = None
         self._at_start = True  # of the answer, white space aside
@@ -44,13 +45,13 @@ class Parser:
 
     def flush(self) -> list[Part]:
         """The answer has ended: what was held is text, and a call that is cut off keeps what came."""
-        held, self._held = self._held, ""
         if self._state == self._in_rest:
-            self._parts += [CallArguments(held), CallEnd()]
+            self._parts += [CallArguments(self._held), CallEnd()]
         elif self._state == self._in_call and self._reader is not None and self._reader.has_begun:
             self._parts.append(CallEnd())
         else:
-            self._parts.append(Text(held))
+            self._parts.append(Text("".join(self._space) + self._held))
+        self._forget()
         self._state = self._in_text
         return self._taken()
 
@@ -62,13 +63,15 @@ class Parser:
         format = self._format
         if not self._held and self._goes_on_after_call(character):
             return
+        if not self._held and character in WHITESPACE:
+            self._space.append(character)
+            return
         held = self._held + character
-        if held.endswith(format.begin):
+        if held == format.begin:
             self._held, self._state, self._is_open = held, self._in_opening, False
         elif self._after_call and format.end and held == format.end:
             self._held, self._is_open = "", False
-        elif self._at_start and format.is_bare and held.strip(WHITESPACE) == "{":
-            self._held = held[:-1]
+        elif self._at_start and format.is_bare and held == "{":
             self._begin_call(character, CallReader(self._names, name_first=True))
         else:
             self._say(held)
@@ -97,10 +100,12 @@ class Parser:
         if self._after_call and self._format.end:
             markers.append(self._format.end)
         undecided = max(overlap(held, marker) for marker in markers)
-        decided = len(held[: len(held) - undecided].rstrip(WHITESPACE))
-        self._held = held[decided:]
+        decided = held[: len(held) - undecided]
+        self._held = held[len(decided) :]
         if decided:
-            self._parts.append(Text(held[:decided]))
+            text = decided.rstrip(WHITESPACE)
+            self._parts.append(Text("".join(self._space) + text))
+            self._space = list(decided[len(text) :])
             self._at_start = self._after_call = False
 
     def _in_separator(self, character: str) -> None:
@@ -113,10 +118,11 @@ class Parser:
 
     def _in_opening(self, character: str) -> None:
         """After the trigger: where the call begins, or its name when that stands alone."""
-        opened = self._held.rstrip(WHITESPACE)
         if character in WHITESPACE:
             self._held += character
-        elif character == "{":
+            return
+        opened = self._held.rstrip(WHITESPACE)
+        if character == "{":
             self._begin_call(character, CallReader(self._names))
         elif character == self._format.opening and opened.endswith(self._format.begin):
             self._held += character
@@ -136,7 +142,7 @@ class Parser:
         elif not header.endswith(tag):
             self._held += character
         elif name in self._names:
-            self._held = ""
+            self._forget()
             self._reader, self._state = CallReader(self._names, name=name), self._in_call
             self._parts += self._reader.take()
         else:
@@ -153,7 +159,9 @@ class Parser:
         except Broken:
             self._broken(self._reader, character)
             return
-        self._held = "" if self._reader.has_begun else self._held + character
+        self._held += character
+        if self._reader.has_begun:
+            self._forget()
         self._parts += self._reader.take()
         if is_complete:
             self._end_call()
@@ -183,12 +191,17 @@ class Parser:
             self._parts.append(CallArguments(held[:decided]))
             self._held = held[decided:]
 
+    def _forget(self) -> None:
+        self._held = ""
+        self._space.clear()
+
     def _end_call(self) -> None:
         self._state, self._after_call, self._is_open, self._at_start = self._in_text, True, True, False
 
     def _give_up(self, character: str) -> None:
         """It was no call. The character may begin one."""
-        self._parts.append(Text(self._held))
-        self._held, self._state = "", self._in_text
+        self._parts.append(Text("".join(self._space) + self._held))
+        self._forget()
+        self._state = self._in_text
         self._at_start = self._after_call = False
         self._in_text(character)
