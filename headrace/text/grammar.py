@@ -5,6 +5,7 @@ a grammar. Wraps `llguidance`; importing this module loads it.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,10 @@ from headrace.types import Format
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar"]
 
 CACHED = 64  # compiled grammars
-MAX_SOURCE = 1_000_000  # characters of an expression, a grammar, or all choices
+# The library's time grows with the square of an expression's length. Each rule that leads to the next, on a line
+# of its own, takes it one stack frame deeper; some thousand are too many for it.
+MAX_REGEX, MAX_CHOICES, MAX_LARK, MAX_LINES = 10_000, 500_000, 100_000, 1_000
+_JSON = re.compile(r"%json\s+(?=\{)")
 
 
 class GrammarFailed(Exception):
@@ -91,8 +95,7 @@ class Grammars:
 
     def compile(self, format: Format) -> Constraint:
         """Raises BadRequest, for a schema InvalidSchema or UnsupportedSchema."""
-        if format.kind == "json_schema":
-            measure(format.value, format.param)
+        measure(format.value, format.param)
         key = json.dumps([format.kind, format.value])
         return self._constraint(key, lambda: _grammar(format), format.param)
 
@@ -100,7 +103,7 @@ class Grammars:
         """A Lark grammar: <name> is a special token, %json is followed by what `json_grammar` gives. Raises
         BadRequest.
         """
-        return self.compile(Format("grammar", source, param))
+        return self._constraint(source, lambda: LLMatcher.grammar_from_lark(source), param)
 
     def _constraint(self, key: str, grammar: Callable[[], str], param: str) -> Constraint:
         with self._lock:
@@ -117,12 +120,12 @@ class Grammars:
 
     def _matcher(self, grammar: str, param: str) -> LLMatcher:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
-        if not matcher.is_error():
-            mask = matcher.deep_copy().compute_bitmask()  # builds what every copy then shares
-            if not any(mask):
-                raise BadRequest(f"{param}: no text satisfies it", param=param)
-        if matcher.is_error():
-            raise BadRequest(f"{param}: {readable(matcher.get_error())}", param=param)
+        first = matcher.deep_copy()
+        mask = first.compute_bitmask() if not first.is_error() else b""  # builds what every copy then shares
+        if first.is_error():
+            raise BadRequest(f"{param}: {readable(first.get_error())}", param=param)
+        if not any(mask):
+            raise BadRequest(f"{param}: no text satisfies it", param=param)
         return matcher
 
 
@@ -161,18 +164,34 @@ def _grammar(format: Format) -> str:
     if format.kind == "choice":
         if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) for one in value):
             raise BadRequest(f"{param}: give a list of at least one string", param=param)
-        return LLMatcher.grammar_from_regex(_short("|".join(map(_escaped, value)), param))
+        expression = "|".join(map(_escaped, value))
+        return LLMatcher.grammar_from_regex(_short(expression, MAX_CHOICES, param))
     if not isinstance(value, str):
         raise BadRequest(f"{param}: give a string", param=param)
     if format.kind == "regex":
-        return LLMatcher.grammar_from_regex(_short(value, param))
-    return LLMatcher.grammar_from_lark(_short(value, param))
+        return LLMatcher.grammar_from_regex(_short(value, MAX_REGEX, param))
+    if _short(value, MAX_LARK, param).count("\n") >= MAX_LINES:
+        raise BadRequest(f"{param}: more than {MAX_LINES} lines", param=param)
+    return LLMatcher.grammar_from_lark(_with_schemas(value, param))
 
 
-def _short(source: str, param: str) -> str:
-    if len(source) > MAX_SOURCE:
-        raise BadRequest(f"{param}: longer than {MAX_SOURCE} characters", param=param)
+def _short(source: str, limit: int, param: str) -> str:
+    if len(source) > limit:
+        raise BadRequest(f"{param}: longer than {limit} characters", param=param)
     return source
+
+
+def _with_schemas(source: str, param: str) -> str:
+    """A caller's Lark grammar with each %json schema as we enforce it."""
+    pieces, position = [], 0
+    while found := _JSON.search(source, position):
+        try:
+            schema, end = json.JSONDecoder().raw_decode(source, found.end())
+        except (ValueError, RecursionError) as exc:
+            raise BadRequest(f"{param}: what follows %json is no JSON: {exc}", param=param) from exc
+        pieces += [source[position : found.end()], json_grammar(schema, param)]
+        position = end
+    return "".join([*pieces, source[position:]])
 
 
 def _escaped(text: str) -> str:

@@ -20,12 +20,14 @@ from llguidance import LLMatcher
 from headrace.errors import BadRequest
 from headrace.text.disjoint import KINDS, Disjoint
 from headrace.text.endless import PREFIX
+from headrace.text.formats import FORMATS, KNOWN_FORMATS, LIBRARY_FORMATS
 
 Node = Any  # a JSON schema: an object or a boolean
 Schema = dict[str, Any]
 
 MAX_SCHEMAS = 2_000  # subschemas: a thousand properties compile in 0.1 s
 MAX_ITEMS, MAX_LENGTH = 1_000, 1_000_000  # an upper bound beyond is lowered to this, a lower one refused
+MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one, and of all: the library takes the square of it
 MAX_EXACT = 2**53  # beyond it neighbouring whole numbers are one float
 MAX_FRACTION = 1e9  # with DIGITS behind the point still within the 15 digits that a float keeps
 DIGITS = 1e-6
@@ -44,24 +46,6 @@ REFUSED = (
 ANNOTATIONS = {
     "title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly",
 }  # fmt: skip
-
-_LEAP = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29"
-_DAY = (
-    r"(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
-    r"|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))|" + _LEAP + ")"
-)
-_YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # a library's dates begin with year 1
-_CLOCK = (
-    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-)
-# ours where the library's own let through what is none (30 February)
-FORMATS: dict[str, tuple[str, ...]] = {
-    "date": (f"^{_DAY}$", f"^{_YEAR}-"),
-    "time": (f"^{_CLOCK}$",),
-    "date-time": (f"^{_DAY}T{_CLOCK}$", f"^{_YEAR}-"),
-}
-LIBRARY_FORMATS = ("duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
-KNOWN_FORMATS = sorted((*FORMATS, *LIBRARY_FORMATS))
 
 # in ECMA 262 these are plain characters of a class, in the library's dialect they are operators
 _CLASS_OPERATOR = re.compile(r"\[\^?(?:[^\]\\]|\\.)*?(?:&&|--|~~|\[)")
@@ -93,6 +77,7 @@ class Translation:
         self._names = {"#": self.ROOT}
         self._disjoint = Disjoint(self._target, lone_refs=draft < 2019)
         self._multiples: set[float] = set()
+        self._pattern_text = 0  # characters
         self._merges: str | None = None  # where object schemas meet and must be merged
         self._patterned: str | None = None  # where patternProperties stand
         self.places: list[tuple[str, Schema]] = []
@@ -224,7 +209,7 @@ class Translation:
         result = _bounds(schema, path, "minLength", "maxLength", MAX_LENGTH)
         patterns = []
         if "pattern" in schema:
-            _check_pattern(schema["pattern"], f"{path}.pattern")
+            self._check_pattern(schema["pattern"], f"{path}.pattern")
             patterns.append(schema["pattern"])
         name = schema.get("format")
         if name in FORMATS:
@@ -268,7 +253,7 @@ class Translation:
                 }
         for pattern in result.get("patternProperties", ()):
             self._patterned = f"{path}.patternProperties"
-            _check_pattern(pattern, f"{path}.patternProperties.{pattern}")
+            self._check_pattern(pattern, f"{path}.patternProperties.{pattern}")
         if "additionalProperties" in schema:
             result["additionalProperties"] = self._node(
                 schema["additionalProperties"], f"{path}.additionalProperties"
@@ -289,6 +274,17 @@ class Translation:
         if name == "oneOf":
             self._exclude_each_other(value, path)
         return [self._node(part, f"{path}.{index}") for index, part in enumerate(value)]
+
+    def _check_pattern(self, pattern: str, path: str) -> None:
+        self._pattern_text += len(pattern)
+        if len(pattern) > MAX_PATTERN or self._pattern_text > MAX_PATTERNS:
+            limits = f"{MAX_PATTERN} characters, or {MAX_PATTERNS} together with others"
+            raise _unsupported(path, f"an expression longer than {limits}")
+        if _CLASS_OPERATOR.search(pattern):
+            raise _unsupported(path, "'[', '&&', '--' or '~~' inside a character class; escape them")
+        reason = _pattern_error(pattern)
+        if reason:
+            raise _unsupported(path, f"{pattern[:100]!r}: {reason}")
 
     def _exclude_each_other(self, options: list[Node], path: str) -> None:
         for j, other in enumerate(options):
@@ -373,14 +369,6 @@ def _check_values(value: object, path: str) -> None:
         raise _unsupported(path, f"{value!r} has a control character that has no short escape in JSON")
     elif isinstance(value, int) and abs(value) > MAX_EXACT:
         raise _unsupported(path, f"{value!r} is beyond ±2^53, where floats are not exact")
-
-
-def _check_pattern(pattern: str, path: str) -> None:
-    if _CLASS_OPERATOR.search(pattern):
-        raise _unsupported(path, "'[', '&&', '--' or '~~' inside a character class; escape them")
-    reason = _pattern_error(pattern)
-    if reason:
-        raise _unsupported(path, f"{pattern!r}: {reason}")
 
 
 @lru_cache(maxsize=1024)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
+from headrace.text.formats import KNOWN_FORMATS
 from headrace.text.grammar import Constraint, Grammars
 from headrace.text.schema import check_schema
 from headrace.text.tokenizer import Tokenizer
+from headrace.text.translation import REFUSED as REFUSED_KEYWORDS
 from headrace.types import Format
 from tests.text.schemas import Case, cases
 
@@ -34,7 +38,7 @@ def grammars(tokenizer: Tokenizer, default_model: Model) -> Grammars:
 
 
 class Walker:
-    """Chooses at random among the tokens that are allowed: any, or one that structures, or one that closes."""
+    """Chooses at random among the allowed tokens: any, or one that structures, or one that closes."""
 
     def __init__(self, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
         self._tokenizer, self._ends = tokenizer, ends
@@ -96,6 +100,15 @@ def test_refusal_names_the_path_and_is_quick(case: Case) -> None:
     assert caught.value.param == ".".join([PARAM, case.refused] if case.refused else [PARAM])
     assert caught.value.message.startswith(caught.value.param)
     assert len(caught.value.message) < 700
+
+
+def test_documented_examples_compile_and_what_is_refused_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "structured-output.md").read_text(encoding="utf-8")
+    examples = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    assert len(examples) == 2
+    for example in examples:
+        check_schema(example["response_format"]["json_schema"]["schema"], PARAM)
+    assert all(f"`{name}`" in text for name in (*KNOWN_FORMATS, *REFUSED_KEYWORDS))
 
 
 def test_how_many_compile(capsys: pytest.CaptureFixture[str]) -> None:
