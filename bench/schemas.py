@@ -52,12 +52,10 @@ def main() -> int:
                 break
             constraint.accept(token)
     total = len(compiling) + outcomes.total()
-    print(
-        f"{len(compiling)} of {total} schemas compile ({len(compiling) / total:.0%}); refused: {dict(outcomes)}"
-    )
-    print(
-        f"compile: {_spread(compiling, 1e3)} ms; fill: {_spread(filling, 1e6)} us over {len(filling)} tokens"
-    )
+    rate = len(compiling) / total
+    print(f"{len(compiling)} of {total} schemas compile ({rate:.0%}); refused: {dict(outcomes)}")
+    print(f"compile: {_spread(compiling, 1e3)} ms")
+    print(f"fill: {_spread(filling, 1e6)} us over {len(filling)} tokens")
     return 0
 
 

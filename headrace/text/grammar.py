@@ -22,8 +22,8 @@ from headrace.types import Format
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar"]
 
 CACHED = 64  # compiled grammars
-# The library's time grows with the square of an expression's length. Each rule that leads to the next, on a line
-# of its own, takes it one stack frame deeper; some thousand are too many for it.
+# The library's time grows with the square of an expression's length. Each rule that leads to the next, on a
+# line of its own, takes it one stack frame deeper; some thousand are too many for it.
 MAX_REGEX, MAX_CHOICES, MAX_LARK, MAX_LINES = 10_000, 500_000, 100_000, 1_000
 _JSON = re.compile(r"%json\s+(?=\{)")
 
@@ -47,7 +47,8 @@ class Constraint:
 
     def fill(self, mask: NDArray[np.int32]) -> None:
         """Writes int32[n], n at least vocabulary/32: token t may follow where bit t % 32 of word t // 32 is
-        set; 0 beyond the vocabulary. End tokens are among them where the text may end. Leaves the GIL.
+        set; 0 beyond the vocabulary. End tokens are among them where the text may end. Where only one
+        text can follow, only its usual tokens are. Leaves the GIL.
         Raises GrammarFailed.
         """
         assert mask.dtype == np.int32
