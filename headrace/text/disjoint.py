@@ -10,6 +10,7 @@ from typing import Any
 Node = Any  # a JSON schema: an object or a boolean
 KINDS = frozenset({"null", "boolean", "number", "string", "array", "object"})
 MAX_STEPS = 6  # properties and references followed, one into the other
+MAX_COMPARED, MAX_FACTS = 200_000, 20_000  # pairs, schemas: beyond, nothing is shown any more. Under a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,13 @@ class Disjoint:
     def __init__(self, resolve: Callable[[str], Node], *, lone_refs: bool) -> None:
         self._resolve = resolve
         self._lone_refs = lone_refs  # as up to draft 7: what stands beside a $ref does not count
+        self._compared = 0
+        self._known: dict[tuple[int, int], Facts] = {}  # by identity and steps; the schema outlives this
 
     def holds(self, one: Node, other: Node, steps: int = MAX_STEPS) -> bool:
         """False: it may be that they overlap."""
-        if steps == 0:
+        self._compared += 1
+        if steps == 0 or self._compared > MAX_COMPARED:
             return False
         a, b = self._facts(one, steps), self._facts(other, steps)
         common = a.kinds & b.kinds
@@ -54,6 +58,14 @@ class Disjoint:
         return False
 
     def _facts(self, node: Node, steps: int) -> Facts:
+        key = id(node), steps
+        if key not in self._known:
+            if len(self._known) >= MAX_FACTS:
+                return Facts(KINDS, None, {}, frozenset(), None)
+            self._known[key] = self._gathered(node, steps)
+        return self._known[key]
+
+    def _gathered(self, node: Node, steps: int) -> Facts:
         kinds, literals = KINDS, None
         properties: dict[str, list[Node]] = {}
         required: set[str] = set()

@@ -390,6 +390,11 @@ def _exclusive() -> Pairs:
     ):
         yield {"oneOf": options}, "oneOf"
     yield _record(a={"anyOf": [{"oneOf": [{}, {}]}]}), "properties.a.anyOf.0.oneOf"
+    yield {"oneOf": [{"const": index} for index in range(500)]}, None
+    alike: Schema = {"type": "string"}
+    for _ in range(4):
+        alike = {"type": "object", "properties": dict.fromkeys("abcdef", alike), "required": list("abcdef")}
+    yield {"$defs": {"a": alike}, "oneOf": [{"$ref": "#/$defs/a"}, {"allOf": [alike]}]}, "oneOf"
 
 
 def _drafts() -> Pairs:
