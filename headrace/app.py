@@ -61,7 +61,8 @@ def build_backends(config: Config, models: Sequence[Model]) -> list[Backend]:
         exact=engine.precision == "f32",
         use_generation_config=engine.generation_config == "model",
     )
-    return [EngineBackend(model, settings) for model in models]
+    formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
+    return [EngineBackend(model, settings, formats.get(model.name)) for model in models]
 
 
 @asynccontextmanager

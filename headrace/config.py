@@ -115,6 +115,14 @@ class ModelsConfig(Section):
         Names(variable="MORE_MODELS"),
         Field(description="Further model references to serve."),
     ] = ()
+    tool_formats: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^.+=(hermes|llama3|mistral|mistral-args)$")], ...],
+        Names(flag="--tool-format", variable="TOOL_FORMATS"),
+        Field(
+            description="MODEL=FORMAT: how a model writes tool calls, where its chat template does not tell: "
+            "hermes, llama3, mistral or mistral-args."
+        ),
+    ] = ()
 
 
 class PathsConfig(Section):

@@ -64,6 +64,7 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "data": "/d",
         "default": "m",
         "more": "a,b",
+        "tool_formats": "a=hermes",
         "host": "localhost",
         "no_auth": "1",
     }

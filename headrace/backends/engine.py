@@ -65,8 +65,9 @@ class EngineSettings:
 class EngineBackend:
     """One local model. Heavy libraries are loaded in `start`."""
 
-    def __init__(self, model: Model, settings: EngineSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: Model, settings: EngineSettings, tool_format: str | None = None) -> None:
+        """`tool_format`: a key of toolcalls.FORMATS; None: the one that the chat template means."""
+        self.model, self.settings, self._tool_format = model, settings, tool_format
         self._recommended = model.sampling if settings.use_generation_config else {}
         self._waiters: dict[Sequence, Waiter] = {}
         self._num_active = 0  # sequences that hold a place, running or waiting
@@ -101,7 +102,7 @@ class EngineBackend:
         self._take_places(request.num_choices)
         stream: Stream | None = None
         try:
-            prepared = await _aside(_size(request.prompt), partial(self._prepare, request))
+            prepared = await _aside(_size(request), partial(self._prepare, request))
             # again: a stream that is opened after the thread's death would hear of nothing
             self._check_alive()
             stream = self._open(prepared, request)
@@ -138,8 +139,8 @@ class EngineBackend:
         """Raises BadRequest."""
         prompt = request.prompt
         if isinstance(prompt, Conversation):
-            prepared = await _aside(_size(prompt), partial(self._prompts.of_conversation, prompt))
-            return prepared.tokens
+            size = sum(len(message.text) for message in prompt.messages)
+            return (await _aside(size, partial(self._prompts.of_conversation, prompt))).tokens
         encode = self._tokenizer.encode_prompt if request.add_special_tokens else self._tokenizer.encode
         return await _aside(len(prompt), partial(encode, prompt))
 
@@ -174,7 +175,7 @@ class EngineBackend:
             num_threads=settings.num_threads,
             exact=settings.exact,
         )
-        self._prompts = Prompts(model, self._tokenizer, min(longest, engine.max_tokens))
+        self._prompts = Prompts(model, self._tokenizer, min(longest, engine.max_tokens), self._tool_format)
         self._rules = Rules(self._tokenizer, model.eos_token_ids, self._prompts)
         marks = (__version__, model.name, model.quantization or "", str(settings.exact))
         fingerprint = "fp_" + hashlib.sha256("\0".join(marks).encode()).hexdigest()[:12]
@@ -341,12 +342,13 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
     return work() if size <= LONG_TEXT else await asyncio.to_thread(work)
 
 
-def _size(prompt: Conversation | Texts) -> int:
-    """Characters, or tokens, that a prompt is made of; at least the half of it."""
+def _size(request: GenerateRequest) -> int:
+    """Characters, or tokens, that a prompt is made of; a lot where a grammar has to be compiled."""
+    prompt = request.prompt
+    if request.format is not None or (isinstance(prompt, Conversation) and prompt.tools):
+        return LONG_TEXT + 1
     if isinstance(prompt, Texts):
         return sum(map(len, prompt.prompts))
-    if prompt.tools:
-        return LONG_TEXT + 1  # grammars take a while to compile
     return sum(len(message.text) for message in prompt.messages)
 
 

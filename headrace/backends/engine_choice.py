@@ -78,7 +78,7 @@ class Choice:
         if self._stops.stopped:
             return [*events, *self._end(shown, "stop", [])]
         if output.finish_reason is None:
-            return [*events, *self._read(shown)]
+            return [*events, *self._with_scores(self._read(shown))]
         last = [self._scored(output.token, output.logprobs)] if is_end and output.logprobs else []
         reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
         return [*events, *self._end(shown + self._stops.flush(), reason, last)]
@@ -142,10 +142,10 @@ class Choice:
         """What a piece of text says."""
         self._scores.num_shown += len(text)
         if self._splitter is None:
-            return self._with_scores(self._told(toolcalls.Text(text)))
+            return self._told(toolcalls.Text(text))
         events = [event for part in self._splitter.push(text) for event in self._told(part)]
         self._num_reasoning += self._splitter.is_thinking
-        return self._with_scores(events)
+        return events
 
     def _told(self, part: reasoning.Reasoned | toolcalls.Text) -> list[Event]:
         if isinstance(part, reasoning.Reasoned):

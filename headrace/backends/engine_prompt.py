@@ -29,13 +29,17 @@ class Prompt:
 class Prompts:
     """The prompts of one model. Every method raises BadRequest for what cannot be a prompt."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, max_model_len: int) -> None:
+    def __init__(
+        self, model: Model, tokenizer: Tokenizer, max_model_len: int, tool_format: str | None = None
+    ) -> None:
         self.model, self.tokenizer, self.max_model_len = model, tokenizer, max_model_len
         self.eos = self._name(model.eos_token_ids[0] if model.eos_token_ids else None)
         self.bos = self._name(model.bos_token_id)
-        self.template = ChatTemplate(model.chat_template, bos=self.bos or "", eos=self.eos or "")
-        self.tool_format = toolcalls.detect(model.chat_template)
-        self.thinking = reasoning.detect(model.chat_template)
+        format = None if tool_format is None else toolcalls.FORMATS[tool_format]
+        self.template = ChatTemplate(
+            model.chat_template, bos=self.bos or "", eos=self.eos or "", tool_format=format
+        )
+        self.tool_format, self.thinking = self.template.tool_format, self.template.thinking
 
     def of_texts(self, texts: Texts) -> list[Prompt]:
         prompts = []

@@ -129,9 +129,7 @@ def _select_rows(model: ov.Model) -> None:
     """Put a gather by the new input `rows` ahead of the head's matrix product, and another, by `hidden_rows`,
     beside it: the new output `hidden`.
     """
-    head = model.get_results()[0].input_value(0).get_node()
-    while head.get_type_name() != "MatMul":
-        head = head.input_value(0).get_node()
+    head = find_head(model)
     states, first_axis = head.input_value(0), ops.constant(np.int64(0))
     rows, hidden_rows = _index_input("rows"), _index_input("hidden_rows")
     hidden = ops.result(ops.convert(ops.gather(states, hidden_rows, first_axis), "f32"))
@@ -140,6 +138,14 @@ def _select_rows(model: ov.Model) -> None:
     model.add_parameters([rows, hidden_rows])
     model.add_results([hidden])
     model.validate_nodes_and_infer_types()
+
+
+def find_head(model: ov.Model) -> ov.Node:
+    """The language-model head's matrix product. Its first input is the last hidden states."""
+    head = model.get_results()[0].input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        head = head.input_value(0).get_node()
+    return head
 
 
 def _index_input(name: str) -> ov.Node:

@@ -10,17 +10,28 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino import opset13 as ops
 
-from headrace.engine.openvino import EXACT, read
+from headrace.engine.openvino import EXACT, find_head, read
 
 
 class PlainModel:
     def __init__(self, folder: Path) -> None:
-        compiled = ov.Core().compile_model(read(folder), "CPU", EXACT)
-        self._request = compiled.create_infer_request()
+        model = read(folder)
+        hidden = ops.result(find_head(model).input_value(0))
+        hidden.input_value(0).set_names({"hidden"})
+        model.add_results([hidden])
+        self._request = ov.Core().compile_model(model, "CPU", EXACT).create_infer_request()
 
     def logits(self, tokens: list[int]) -> NDArray[np.float32]:
         """The whole sequence from its first token: logits[tokens, vocabulary]."""
+        return self._run(tokens, "logits")
+
+    def states(self, tokens: list[int]) -> NDArray[np.float32]:
+        """The last hidden states, as the head reads them: states[tokens, width]."""
+        return self._run(tokens, "hidden")
+
+    def _run(self, tokens: list[int], output: str) -> NDArray[np.float32]:
         count = len(tokens)
         self._request.reset_state()
         self._request.infer(
@@ -31,7 +42,7 @@ class PlainModel:
                 "beam_idx": np.zeros(1, np.int32),
             }
         )
-        found: NDArray[np.float32] = self._request.get_tensor("logits").data[0].copy()
+        found: NDArray[np.float32] = self._request.get_tensor(output).data[0].copy()
         return found
 
     def greedy(self, prompt: list[int], max_tokens: int, stop: frozenset[int] = frozenset()) -> list[int]:

@@ -45,13 +45,17 @@ class ReferenceModel:
 
     def logits(self, tokens: list[int]) -> Floats:
         """logits[tokens, vocabulary] of the whole sequence."""
+        head = self.weights.get("output.weight", self.weights["token_embd.weight"])
+        return self.states(tokens) @ head.T
+
+    def states(self, tokens: list[int]) -> Floats:
+        """The last hidden states, as the head reads them: states[tokens, width]."""
         x = self.weights["token_embd.weight"][tokens]
         for layer in range(self.num_layers):
             block = f"blk.{layer}."
             x = x + self._attention(block, self._norm(x, block + "attn_norm"))
             x = x + self._feed_forward(block, self._norm(x, block + "ffn_norm"))
-        head = self.weights.get("output.weight", self.weights["token_embd.weight"])
-        return self._norm(x, "output_norm") @ head.T
+        return self._norm(x, "output_norm")
 
     def _linear(self, x: Floats, name: str) -> Floats:
         y = x @ self.weights[name + ".weight"].T
