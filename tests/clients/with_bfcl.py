@@ -60,11 +60,13 @@ def _function(given: dict[str, Any], question: str) -> Function:
 
 def schema_of(given: dict[str, Any]) -> dict[str, Any]:
     """JSON Schema out of the data's own notation. Arguments that are not named are not allowed."""
-    kind = TYPES[given.get("type", "").lower()]
+    kind = TYPES[given.get("type", "any").lower()]
     kept = {key: given[key] for key in ("description", "enum", "required", "maximum") if key in given}
     schema = kept | ({"type": kind} if kind else {})
-    if "items" in given and kind == "array":
-        schema["items"] = schema_of(given["items"])
+    if kind == "array":
+        schema["items"] = schema_of(given.get("items", {}))
+        if "enum" in schema:  # of what is in the array
+            schema["items"]["enum"] = schema.pop("enum")
     if "properties" in given:
         schema["properties"] = {key: schema_of(value) for key, value in given["properties"].items()}
         schema["additionalProperties"] = False
