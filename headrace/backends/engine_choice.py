@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 from headrace.engine.engine import Output
@@ -53,6 +54,7 @@ class Choice:
         self._num_calls = 0
         self._num_unreported = 0  # tokens since the last event
         self._num_reasoning = 0
+        self._has_thought = self._splitter is not None and self._splitter.is_thinking
         self.num_tokens = 0
         self.is_started = self.is_finished = False
 
@@ -141,11 +143,19 @@ class Choice:
     def _read(self, text: str) -> list[Event]:
         """What a piece of text says."""
         self._scores.num_shown += len(text)
-        if self._splitter is None:
-            return self._told(toolcalls.Text(text))
-        events = [event for part in self._splitter.push(text) for event in self._told(part)]
-        self._num_reasoning += self._splitter.is_thinking
+        parts = self._split(text)
+        events = [event for part in parts for event in self._told(part)]
+        if text and ((self._has_thought and not parts) or (self._num_calls and not events)):
+            self._scores.take(is_cut=False)  # of marks, and of white space beside them: no part of the answer
         return events
+
+    def _split(self, text: str) -> Many[reasoning.Reasoned | toolcalls.Text]:
+        if self._splitter is None:
+            return [toolcalls.Text(text)]
+        parts = self._splitter.push(text)
+        self._num_reasoning += self._splitter.is_thinking
+        self._has_thought = self._has_thought or self._splitter.is_thinking
+        return parts
 
     def _told(self, part: reasoning.Reasoned | toolcalls.Text) -> list[Event]:
         if isinstance(part, reasoning.Reasoned):
