@@ -23,6 +23,7 @@ Doubles = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
 COLDEST = 1e-10  # temperature: below, float32 logits that differ at all are as good as infinitely far apart
+HARMLESS = 40  # logit: exponentials of numbers this large, and of all that is added up, fit a float32
 COOL = 0.8  # temperature: below, looking for the tokens that matter first is faster
 FEW = 8  # of the vocabulary: the part that is worth picking out
 FAINTEST = np.float32(
@@ -58,9 +59,7 @@ def _draw(row: Floats, top: np.float32, sequence: Sequence) -> int:
     params = sequence.params
     temperature = np.float32(max(params.temperature, COLDEST))
     near = _near(row, top, temperature) if temperature < COOL else None
-    weights: Floats = (row if near is None else row[near]) - top
-    weights /= temperature
-    np.exp(weights, out=weights)
+    weights = _weights(row if near is None else row[near], top, temperature)
     chosen = _draw_by_weight(weights, params, sequence.rng)
     return chosen if near is None else int(near[chosen])
 
@@ -71,6 +70,19 @@ def _near(row: Floats, top: np.float32, temperature: np.float32) -> Tokens | Non
     """
     matters = row >= top + FAINTEST * temperature
     return np.flatnonzero(matters) if np.count_nonzero(matters) < len(row) // FEW else None
+
+
+def _weights(row: Floats, top: np.float32, temperature: np.float32) -> Floats:
+    """exp(row / temperature), up to a factor. Subtracting the largest first costs a pass, and is only needed
+    where the exponential would overflow, or vanish for all.
+    """
+    if temperature == 1 and abs(top) < HARMLESS:
+        weights: Floats = np.exp(row)
+        return weights
+    weights = row - top
+    weights /= temperature
+    np.exp(weights, out=weights)
+    return weights
 
 
 def _draw_by_weight(weights: Floats, params: SamplingParams, rng: np.random.Generator) -> int:
@@ -92,13 +104,13 @@ def _is_in_nucleus(weights: Floats, token: int, share: float) -> bool:
     `share`.
     """
     weight = weights[token]
-    heavier = np.einsum("i,i", weights, (weights > weight).astype(np.float32))
-    equals = np.count_nonzero(weights[:token] == weight)
-    return bool(float(heavier) + equals * float(weight) < share) or not (heavier or equals)
+    heavier = float(np.einsum("i,i", weights, (weights > weight).astype(np.float32)))
+    before = heavier + float(weight) * int(np.count_nonzero(weights[:token] == weight))
+    return before < share or before == 0
 
 
 def _filter(weights: Floats, params: SamplingParams) -> Tokens:
-    """The tokens that the filters keep, in the order of their ids. The largest weight is 1.
+    """The tokens that the filters keep, in the order of their ids.
 
     Nothing is sorted but the weights that may be in the nucleus, and of those only the values: the lightest
     that is kept decides about all others.
@@ -108,7 +120,8 @@ def _filter(weights: Floats, params: SamplingParams) -> Tokens:
         kept = _heaviest(weights, np.partition(weights, -params.top_k)[-params.top_k], params.top_k)
         weights = weights[kept]
     nucleus = _nucleus(weights, params) if params.top_p < 1 else np.arange(len(weights))
-    nucleus = nucleus[weights[nucleus] >= params.min_p]
+    if params.min_p:
+        nucleus = nucleus[weights[nucleus] >= params.min_p * weights.max()]
     return nucleus if kept is None else kept[nucleus]
 
 
@@ -117,7 +130,7 @@ def _nucleus(weights: Floats, params: SamplingParams) -> Tokens:
     whole = float(weights.sum(dtype=np.float64))
     # All tokens lighter than this weigh less than 1 - top_p of the whole together: the nucleus lies above.
     # (0.999: for rounding.)
-    floor = min(1.0, 0.999 * (1 - params.top_p) * whole / len(weights))
+    floor = min(float(weights.max()), 0.999 * (1 - params.top_p) * whole / len(weights))
     heavy = np.sort(weights[weights >= floor])[::-1]
     count = min(1 + int(np.searchsorted(heavy.cumsum(dtype=np.float64), params.top_p * whole)), len(heavy))
     return _heaviest(weights, heavy[count - 1], count)
@@ -138,7 +151,11 @@ class Drawing:
 
     def __init__(self, weights: Floats) -> None:
         self._weights = weights
-        self._sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), RUN)), dtype=np.float64)
+        if len(weights) % RUN:
+            runs = np.add.reduceat(weights, np.arange(0, len(weights), RUN))
+        else:
+            runs = np.einsum("ij->i", weights.reshape(-1, RUN))  # the same, faster
+        self._sums = np.cumsum(runs, dtype=np.float64)
 
     @property
     def whole(self) -> float:
