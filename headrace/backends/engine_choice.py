@@ -180,13 +180,13 @@ class Choice:
         if not events and not (is_last and self._scores.is_waiting):
             return events
         scores = self._scores.take(is_cut=self._stops.stopped)
-        if scores and not events:
-            events = [TextDelta(self.index, "")]
+        if not events:  # the end: scores of tokens without text, or of a stop string
+            events = [TextDelta(self.index, "")] if scores else []
         for place, event in enumerate(events):
             if isinstance(event, TextDelta):
                 events[place] = replace(event, logprobs=scores)
                 break
-        first = events[0]
+        first = events[0] if events else None
         if isinstance(first, TextDelta | ReasoningDelta | ToolCallDelta):
             events[0] = replace(first, tokens=self._num_unreported)
             self._num_unreported = 0
