@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence as Many
 from functools import cached_property, partial
 
@@ -15,8 +16,9 @@ from headrace.errors import BadRequest
 from headrace.text.grammar import Grammars, json_grammar
 from headrace.text.reasoning import Thinking
 from headrace.text.tokenizer import Tokenizer
+from headrace.text.toolcalls.parts import WHITESPACE
 from headrace.text.toolcalls.schemas import arguments_schema
-from headrace.types import Conversation, GenerateRequest, Tool
+from headrace.types import Conversation, Format, GenerateRequest, Tool
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,11 @@ class Rules:
         tokenizer = self._tokenizer
         return Grammars(tokenizer.bytes_of_tokens, tokenizer.special, self._eos, tokenizer.encode)
 
+    @cached_property
+    def _thoughts(self) -> Thoughts | None:
+        thinking = self._prompts.thinking
+        return None if thinking is None else Thoughts(self._tokenizer, thinking, self._eos)
+
     def constraint(self, request: GenerateRequest, prompt: Prompt) -> Constraint | None:
         """A new one for each sequence; None when anything may be said. Raises BadRequest."""
         constraint: Constraint | None = None
@@ -40,29 +47,25 @@ class Rules:
             constraint = self._of_tools(request, prompt.tools)
         elif request.format is not None:
             constraint = self._grammars.compile(request.format)
-        thinking = self._prompts.thinking
-        if constraint is None or thinking is None or prompt.is_open is None:
+        if constraint is None or self._thoughts is None or prompt.is_open is None:
             return constraint
-        return AfterThinking(constraint, self._tokenizer, thinking, self._eos, is_open=prompt.is_open)
+        return AfterThinking(constraint, self._thoughts, is_open=prompt.is_open)
 
     def _of_tools(self, request: GenerateRequest, tools: tuple[Tool, ...]) -> Constraint:
         asked = request.prompt
         assert isinstance(asked, Conversation), "only conversations have tools"
         is_forced = asked.tool_choice.mode == "required"
-        if request.format is not None and not is_forced:
-            raise BadRequest(
-                f"{request.format.param} and tools that may be called exclude each other here; "
-                "use tool_choice none or required",
-                param=request.format.param,
-            )
+        has_form = request.format is not None and not is_forced
         source = self._prompts.tool_format.grammar(
             tools,
-            mode="required" if is_forced else "auto",
+            mode="required" if is_forced or has_form else "auto",
             # a function that is named is called once
             parallel=asked.parallel_tool_calls and not (is_forced and len(tools) == 1),
             special=self._tokenizer.special,
             schema=partial(self._arguments, asked=asked, is_forced=is_forced),
         )
+        if request.format is not None and has_form:
+            source = _or_answer(source, request.format)
         return self._grammars.compile_lark(source, param="tools")
 
     def _arguments(self, tool: Tool, *, asked: Conversation, is_forced: bool) -> str:
@@ -79,47 +82,76 @@ class Rules:
             return json_grammar({"type": "object"}, param)
 
 
-class AfterThinking:
-    """A constraint that begins to hold when the model has done thinking. While it thinks it may say anything,
-    but not end.
-    """
+def _or_answer(source: str, format: Format) -> str:
+    """The grammar of calls, or else of an answer in a prescribed form. Raises BadRequest."""
+    if format.kind not in ("json_schema", "json_object"):
+        raise BadRequest(
+            f"{format.param} and tools that may be called exclude each other; use tool_choice required",
+            param=format.param,
+        )
+    schema = {"type": "object"} if format.kind == "json_object" else format.value
+    calls = re.sub("^start:", "calling:", source, count=1, flags=re.MULTILINE)
+    return f"{calls}start: calling | answer\nanswer: %json {json_grammar(schema, format.param)}\n"
 
-    def __init__(
-        self,
-        inner: Constraint,
-        tokenizer: Tokenizer,
-        thinking: Thinking,
-        eos_token_ids: Many[int],
-        *,
-        is_open: bool,
-    ) -> None:
-        self._inner, self._tokenizer, self._eos = inner, tokenizer, eos_token_ids
-        self._end = thinking.end.encode()
-        self._is_thinking, self._is_first = is_open, True
+
+class Thoughts:
+    """What a constraint has to know of how one model thinks."""
+
+    def __init__(self, tokenizer: Tokenizer, thinking: Thinking, eos_token_ids: Many[int]) -> None:
+        self._tokenizer, self._eos = tokenizer, eos_token_ids
+        self.end = thinking.end.encode()
         begin = tokenizer.special.get(thinking.begin)
         single = [begin] if begin is not None else tokenizer.encode(thinking.begin)
-        self._begin = single[0] if len(single) == 1 else None  # the token that begins thoughts
+        self.begin = single[0] if len(single) == 1 else None  # the token that begins thoughts
+        self._overrunning: dict[int, list[int]] = {}
+
+    def raw(self, token: int) -> bytes:
+        return self._tokenizer.token_raw(token)
+
+    def forbidden(self, said: bytes) -> list[int]:
+        """The tokens that cannot follow amid thoughts: the end of everything, and those that end the thoughts
+        and begin the answer in one, like `>"`, of which no grammar would see the half.
+        """
+        sizes = range(len(self.end) - 1, 0, -1)
+        size = next((size for size in sizes if said.endswith(self.end[:size])), 0)
+        if size not in self._overrunning:
+            ends = ((self.end[:size] + raw).partition(self.end) for raw in self._tokenizer.bytes_of_tokens)
+            rests = enumerate(rest.strip(WHITESPACE.encode()) for _, _, rest in ends)
+            self._overrunning[size] = [token for token, rest in rests if rest]
+        return [*self._eos, *self._overrunning[size]]
+
+
+class AfterThinking:
+    """A constraint that begins to hold when the model has done thinking. While it thinks it may say anything,
+    but not end. `is_open`: it thinks already.
+    """
+
+    def __init__(self, inner: Constraint, thoughts: Thoughts, *, is_open: bool) -> None:
+        self._inner, self._thoughts = inner, thoughts
+        self._is_thinking, self._may_begin = is_open, not is_open
         self._said = b""
 
     def fill(self, mask: NDArray[np.int32]) -> None:
         bits = mask.view(np.uint32)
         if self._is_thinking:
             bits[:] = 0xFFFFFFFF
-            for token in self._eos:
+            for token in self._thoughts.forbidden(self._said):
                 bits[token >> 5] &= ~np.uint32(1 << (token & 31))
             return
         self._inner.fill(mask)
-        if self._is_first and self._begin is not None:
-            bits[self._begin >> 5] |= np.uint32(1 << (self._begin & 31))
+        begin = self._thoughts.begin
+        if self._may_begin and begin is not None:
+            bits[begin >> 5] |= np.uint32(1 << (begin & 31))
 
     def accept(self, token: int) -> bool:
         if self._is_thinking:
             # the mark may be spread over tokens: as much is kept as could be its beginning
-            self._said = (self._said + self._tokenizer.token_raw(token))[-2 * len(self._end) :]
-            self._is_thinking = self._end not in self._said
+            self._said += self._thoughts.raw(token)
+            self._is_thinking = self._thoughts.end not in self._said
+            self._said = self._said[-len(self._thoughts.end) :]
             return False
-        if self._is_first and token == self._begin:
-            self._is_thinking, self._is_first = True, False
+        may_begin, self._may_begin = self._may_begin, False
+        if may_begin and token == self._thoughts.begin:
+            self._is_thinking = True
             return False
-        self._is_first = False
         return self._inner.accept(token)
