@@ -99,7 +99,7 @@ class EngineBackend:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         """Raises BadRequest, ContextTooLong, Overloaded, EngineFailed."""
         self._check_alive()
-        self._take_places(request.num_choices)
+        self._take_places(request.num_choices, "n" if request.n == request.num_choices else "prompt")
         stream: Stream | None = None
         try:
             prepared = await _aside(_size(request), partial(self._prepare, request))
@@ -118,7 +118,7 @@ class EngineBackend:
         """
         self._check_alive()
         self._check_dimensions(request)
-        self._take_places(1)
+        self._take_places(1, "input")
         pooling: Pooling | None = None
         try:
             size = sum(map(len, request.inputs))
@@ -195,10 +195,10 @@ class EngineBackend:
                 f"dimensions is {request.dimensions}, this model's vectors have {width}", param="dimensions"
             )
 
-    def _take_places(self, count: int) -> None:
+    def _take_places(self, count: int, param: str) -> None:
         places = self.settings.max_num_seqs + self.settings.max_queue
         if count > places:
-            raise BadRequest(f"{count} answers are asked for, the server has {places} places", param="n")
+            raise BadRequest(f"{count} answers are asked for, the server has {places} places", param=param)
         if self._num_active + count > places:
             waiting = max(0, self._num_active - self.settings.max_num_seqs)
             raise Overloaded(f"all {places} places are taken", retry_after_s=min(30, 1 + waiting // 8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace.errors import BadRequest, ContextTooLong, UnsupportedParameter
 from headrace.models.catalog import Model
@@ -103,7 +103,8 @@ class Prompts:
         if keep is not None:
             room = self.max_model_len - min(max_tokens or answer, self.max_model_len - 1)
             kept = prompt.tokens[-(room if keep < 0 else keep) :]
-            prompt = Prompt(kept, prompt.param, prompt.echo, prompt.is_open, prompt.tools)
+            echo = prompt.echo if len(kept) == len(prompt.tokens) else self.tokenizer.decode(kept)
+            prompt = replace(prompt, tokens=kept, echo=None if prompt.echo is None else echo)
         if len(prompt.tokens) + answer > self.max_model_len:
             raise ContextTooLong(
                 f"the prompt has {len(prompt.tokens)} tokens; with an answer, {self.max_model_len} fit",

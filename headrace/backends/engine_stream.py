@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Protocol
 
@@ -14,10 +15,6 @@ from headrace.engine.engine import Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import EngineFailed
 from headrace.types import Event
-
-
-class Abort(Protocol):
-    def __call__(self, sequence: Sequence) -> None: ...
 
 
 class Waiter(Protocol):
@@ -34,7 +31,7 @@ class Waiter(Protocol):
 class Stream:
     """The events of one request: an async iterator with one reader."""
 
-    def __init__(self, choices: list[Choice], abort: Abort) -> None:
+    def __init__(self, choices: list[Choice], abort: Callable[[Sequence], None]) -> None:
         self.choices, self._abort = choices, abort
         self._by_sequence = {choice.sequence: choice for choice in choices}
         self._num_open = len(choices)

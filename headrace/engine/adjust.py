@@ -29,9 +29,10 @@ def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
     row = row.copy()
     if params.counts_tokens:
         _penalize(row, sequence)
-    for token, bias in params.logit_bias:
-        if token < len(row):
-            row[token] += np.float32(bias)
+    if params.logit_bias:
+        tokens, bias = sequence.bias
+        fits = tokens < len(row)
+        row[tokens[fits]] += bias[fits]
     if has_early_stop:
         row[[token for token in params.stop_token_ids if token < len(row)]] = -np.inf
     if mask is not None:
@@ -42,11 +43,21 @@ def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
 def _penalize(row: Floats, sequence: Sequence) -> None:
     params = sequence.params
     if params.repetition_penalty != 1:
-        seen = np.unique(np.array(sequence.tokens, np.int64))
-        seen = seen[seen < len(row)]
+        seen = _seen(sequence, len(row))
         logits, penalty = row[seen], np.float32(params.repetition_penalty)
         row[seen] = np.where(logits > 0, logits / penalty, logits * penalty)
     if sequence.counts and (params.frequency_penalty or params.presence_penalty):
         tokens = np.fromiter(sequence.counts.keys(), np.int64)
         counts = np.fromiter(sequence.counts.values(), np.float32)
         row[tokens] -= np.float32(params.frequency_penalty) * counts + np.float32(params.presence_penalty)
+
+
+def _seen(sequence: Sequence, vocabulary: int) -> NDArray[np.int64]:
+    """The tokens of the prompt and the answer so far, each once."""
+    if sequence.seen is None:
+        sequence.seen = np.zeros(vocabulary, np.bool_)
+        tokens = np.array(sequence.tokens, np.int64)
+        sequence.seen[tokens[tokens < vocabulary]] = True
+    elif sequence.tokens[-1] < vocabulary:
+        sequence.seen[sequence.tokens[-1]] = True
+    return np.flatnonzero(sequence.seen)

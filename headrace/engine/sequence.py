@@ -86,6 +86,8 @@ class Sequence:
     prompt_logprobs: list[Logprobs] = field(default_factory=list)  # of the second token and on
     pooled: NDArray[np.float64] | None = None  # the sum of the hidden rows observed, or the one that counts
     counts: Counter[int] = field(default_factory=Counter)  # how often each token was generated
+    seen: NDArray[np.bool_] | None = None  # by token, whether it has come; for the repetition penalty
+    bias: tuple[NDArray[np.int64], NDArray[np.float32]] = field(init=False)  # logit_bias, as arrays
     queued_at: float = field(default_factory=time.perf_counter)  # seconds, all three of the same clock
     started_at: float = 0.0
     first_token_at: float = 0.0
@@ -98,6 +100,8 @@ class Sequence:
     def __post_init__(self) -> None:
         assert self.tokens, "a sequence has at least one token"
         self.num_prompt = len(self.tokens)
+        pairs = self.params.logit_bias
+        self.bias = np.array([t for t, _ in pairs], np.int64), np.array([b for _, b in pairs], np.float32)
         seed = self.params.seed
         # `index` keeps the n choices of one seeded request apart
         self.rng = np.random.default_rng(None if seed is None else [seed & (2**64 - 1), self.index])

@@ -8,7 +8,7 @@ from pathlib import Path
 from headrace.errors import ModelError
 from headrace.models.model import CONFIG, GENERATION, GRAPH, TOKENIZER, WEIGHTS, Model, read_template, size_of
 
-SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 NEEDED = {
     GRAPH: "run `optimum-cli export openvino --model ORG/REPO FOLDER`, or give a GGUF file instead",
     WEIGHTS: f"it belongs beside {GRAPH}: copy it from where that came from",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,6 +15,7 @@ from openai.types import Completion
 
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.text.tokenizer import Tokenizer
+from tests.conftest import serving_model
 from tests.serving import Served
 
 PROMPT = "The most important thing about rivers is"
@@ -221,6 +224,30 @@ def test_echo_scores_the_prompt_whatever_is_cached(exact: openai.OpenAI, tokeniz
     assert first.token_logprobs[1:] == pytest.approx(last.token_logprobs[1:size], abs=1e-4)
 
 
+def test_a_model_that_knows_how_fills_in_before_a_suffix(default_model: Model, tmp_path: Path) -> None:
+    """The default model with three of its unused special tokens renamed: what counts is the prompt."""
+    for file in default_model.folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    described = (default_model.folder / "tokenizer.json").read_text()
+    names = {"<repo_name>": "<fim_prefix>", "<file_sep>": "<fim_suffix>", "<gh_stars>": "<fim_middle>"}
+    for old, new in names.items():
+        described = described.replace(old, new)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.json").write_text(described)
+    tokenizer = Tokenizer(tmp_path)
+    before, after, between = (tokenizer.special[name] for name in names.values())
+    expected = [before, *tokenizer.encode("def add("), after, *tokenizer.encode("return a + b"), between]
+    model = replace(default_model, folder=tmp_path)
+    with serving_model(model, precision="f32") as served, served.client() as client:
+        infilled = complete(client, prompt="def add(", suffix="return a + b")
+        assert infilled.choices[0].text == text(client, prompt=expected)
+        assert infilled.usage is not None
+        assert infilled.usage.prompt_tokens == len(expected)
+        with pytest.raises(openai.BadRequestError) as refused:
+            complete(client, prompt="def add(", suffix="return a + b", echo=True)
+    assert refused.value.param == "suffix"
+
+
 @pytest.mark.parametrize(
     ("members", "param"),
     [
@@ -231,7 +258,7 @@ def test_echo_scores_the_prompt_whatever_is_cached(exact: openai.OpenAI, tokeniz
         ({"extra_body": {"stop_token_ids": [5, 999999]}}, "stop_token_ids.1"),
         ({"extra_body": {"truncate_prompt_tokens": 0}}, "truncate_prompt_tokens"),
         ({"extra_body": {"min_tokens": 50}}, "min_tokens"),
-        ({"n": 100, "prompt": ["a", "b", "c"]}, "n"),
+        ({"n": 100, "prompt": ["a", "b", "c"]}, "prompt"),
         ({"prompt": [1] * 20_000}, "prompt"),
         ({"prompt": ["a", [1] * 5]}, "prompt.1"),
     ],

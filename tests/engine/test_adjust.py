@@ -40,6 +40,17 @@ def test_repetition_penalty_divides_what_is_positive_and_counts_the_prompt_too()
     assert adjust(ROW, after([0, 1], [2], repetition_penalty=2.0), None).tolist() == expected.tolist()
 
 
+def test_repetition_penalty_goes_on_with_the_answer() -> None:
+    sequence = after([0], [], repetition_penalty=2.0)
+    for token in (2, 1, 2, 5):
+        adjust(ROW, sequence, None)
+        sequence.accept(token)
+    expected = ROW.copy()
+    expected[[0, 2, 5]] /= 2
+    expected[1] *= 2
+    assert adjust(ROW, sequence, None).tolist() == expected.tolist()
+
+
 def test_bias_is_added_and_ids_beyond_the_row_are_nothing() -> None:
     found = adjust(ROW, after([0], [], logit_bias=((1, 5.0), (4, -100.0), (600, 1.0))), None)
     assert found.tolist() == [1.0, 3.0, 3.0, 0.5, -100.5, 2.5]
