@@ -100,7 +100,12 @@ class EngineFailed(ServerError):
 
 
 class TimedOut(ServerError):
+    """Clients are told not to try again: it would take as long once more."""
+
     status, type, code = 504, "server_error", "request_timeout"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message, param=param, headers={"x-should-retry": "false"})
 
 
 class Overloaded(ServerError):

@@ -172,6 +172,7 @@ def test_shorter_timeout_ends_a_generation_that_has_not_begun(
     response = server.post(CHAT, {**HI, "stream": stream, "timeout": own_s})
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (504, "request_timeout", param)
+    assert response.headers["x-should-retry"] == "false"
     assert (backend.num_active, server.gateway.num_active) == (0, 0)
 
 
