@@ -114,7 +114,7 @@ def test_answer_that_begins_amid_thoughts_is_thoughts_until_their_end(thinker: T
 
 def test_answer_comes_after_the_thoughts(thinker: Thinker) -> None:
     """The model begins to think by itself here."""
-    asked: dict[str, Any] = {"kwargs": NO_THOUGHTS, "max_tokens": 48, **thinker.briefly}
+    asked: dict[str, Any] = {"kwargs": NO_THOUGHTS, "max_tokens": 40, **thinker.briefly}
     answer = thinker.ask(**asked)
     [(thoughts, text, _)] = told(answer)
     assert " sky" in thoughts
@@ -180,8 +180,8 @@ def test_effort_is_refused_where_the_template_knows_none(exact_server: Served) -
 
 def test_logprobs_are_of_the_answers_tokens_only(thinker: Thinker) -> None:
     """The marks and the thoughts have none; what is held back is not lost."""
-    for members in ({"response_format": FORM}, {}):
-        asked: dict[str, Any] = {"max_tokens": 90, "logprobs": True, **thinker.briefly, **members}
+    for members in ({"response_format": FORM, "max_tokens": 90}, {"max_tokens": 40}):
+        asked: dict[str, Any] = {"logprobs": True, **thinker.briefly, **members}
         [choice] = thinker.ask(**asked).choices
         assert choice.logprobs is not None
         entries = choice.logprobs.content or []

@@ -208,7 +208,7 @@ def test_required_calls_what_there_is(side: Side) -> None:
             assert is_whole or parallel
 
 
-@pytest.mark.parametrize("choice", [named("book_table"), "auto"], ids=["named", "auto"])
+@pytest.mark.parametrize("choice", [named("get_weather"), "auto"], ids=["named", "auto"])
 def test_stream_folds_to_the_whole_answer(side: Side, choice: Any) -> None:
     members: dict[str, Any] = {"tool_choice": choice, "max_tokens": 60 if choice != "auto" else 12}
     whole = side.ask(**members)
@@ -314,12 +314,12 @@ def test_calls_and_results_reach_the_model(side: Side) -> None:
 
 
 def test_cut_call_keeps_what_came(plain: Side) -> None:
-    members: dict[str, Any] = {"tool_choice": named("book_table")}
+    members: dict[str, Any] = {"tool_choice": named("get_weather")}
     [(_, whole)] = calls(plain.ask(**members))
-    for answer in (plain.ask(**members, max_tokens=24), streamed(plain, **members, max_tokens=24)[0]):
+    for answer in (plain.ask(**members, max_tokens=23), streamed(plain, **members, max_tokens=23)[0]):
         [(name, arguments)] = calls(answer)
         assert answer.choices[0].finish_reason == "length"
-        assert name == "book_table"
+        assert name == "get_weather"
         assert whole.startswith(arguments)
         assert 0 < len(arguments) < len(whole)
 
