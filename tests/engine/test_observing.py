@@ -9,13 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
-from headrace.engine.engine import Engine, Output
+from headrace.engine.engine import Engine
 from headrace.engine.logprobs import logprobs
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.plain import PlainModel
 from headrace.engine.sequence import BATCH, Logprobs, Pooling, SamplingParams, Sequence
 from headrace.models.catalog import Model
 from tests.engine.fakes import VOCABULARY, FakeOracle, FakeRunner
+from tests.engine.test_failures import serve
 
 SCORED = SamplingParams(max_tokens=2, temperature=0, logprobs=1, prompt_logprobs=True)
 POOLED = SamplingParams(max_tokens=0)
@@ -32,17 +33,6 @@ class Observed(FakeRunner):
 
     def hidden(self) -> NDArray[np.float32]:
         return self._hidden
-
-
-def serve(engine: Engine, sequences: list[Sequence]) -> list[Output]:
-    for sequence in sequences:
-        engine.add(sequence)
-    outputs = []
-    while engine.has_work:
-        outputs += engine.step()
-        engine.check()
-    assert engine.pool.num_held == 0
-    return outputs
 
 
 def predicted(prompt: list[int]) -> list[int]:
