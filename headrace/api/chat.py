@@ -12,8 +12,10 @@ from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict, respond
+from headrace.errors import BadRequest
 from headrace.wire import chat as wire
 from headrace.wire.parameters import CHAT, sort_out
+from headrace.wire.tools import as_asked
 
 router = APIRouter(tags=["chat"])
 
@@ -36,4 +38,7 @@ async def create_chat_completion(
     headers = sort_out(body, CHAT, strict=is_strict(http))
     encoder = partial(wire.Chunks, body) if body.stream else None
     whole = partial(wire.completion, body)
-    return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)
+    try:
+        return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)
+    except BadRequest as exc:
+        raise as_asked(body, exc) from exc

@@ -265,9 +265,11 @@ class EngineBackend:
             self._prompts.thinking,
             prompt.is_open,
         )
+        asked = request.prompt
+        is_forced = bool(tools) and isinstance(asked, Conversation) and asked.tool_choice.mode == "required"
         return Reading(
             self._tokenizer,
-            request.sampling.stop,
+            () if is_forced else request.sampling.stop,  # a forced call has no text that could be stopped
             prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),
             (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
             (lambda: prompts.tool_format.parser(tools)) if tools else None,
@@ -278,15 +280,16 @@ class EngineBackend:
         room = self.max_model_len - len(prompt.tokens)
         if asked.max_tokens is not None and asked.min_tokens > asked.max_tokens:
             raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
-        if asked.min_tokens and is_constrained:
-            raise BadRequest("min_tokens and a prescribed form exclude each other", param="min_tokens")
 
         def first(given: float | None, name: str, default: float) -> float:
             return given if given is not None else float(self._recommended.get(name, default))
 
+        max_tokens = room if asked.max_tokens is None else min(asked.max_tokens, room)
+        # what has a form ends where the form does; until then an end is as good as impossible
+        goes_on = asked.ignore_eos and is_constrained
         ends = () if asked.ignore_eos and not is_constrained else self.model.eos_token_ids
         return SamplingParams(
-            max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room),
+            max_tokens=max_tokens,
             temperature=first(asked.temperature, "temperature", 1.0),
             top_p=first(asked.top_p, "top_p", 1.0),
             top_k=int(first(asked.top_k, "top_k", 0)),
@@ -297,7 +300,7 @@ class EngineBackend:
             logit_bias=asked.logit_bias,
             seed=asked.seed,
             stop_token_ids=frozenset((*ends, *asked.stop_token_ids)),
-            min_tokens=asked.min_tokens,
+            min_tokens=max_tokens if goes_on else asked.min_tokens,
             logprobs=asked.logprobs,
             prompt_logprobs=prompt.echo is not None and asked.logprobs is not None,
         )

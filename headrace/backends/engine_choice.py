@@ -76,7 +76,7 @@ class Choice:
             text += self._detokenizer.flush()
         if output.logprobs is not None and not is_end:
             self._scores.add(self._scored(output.token, output.logprobs), len(text))
-        shown = self._stops.push(text) if self.num_tokens >= params.min_tokens else text
+        shown = self._until_stop(text)
         if self._stops.stopped:
             return [*events, *self._end(shown, "stop", [])]
         if output.finish_reason is None:
@@ -84,6 +84,14 @@ class Choice:
         last = [self._scored(output.token, output.logprobs)] if is_end and output.logprobs else []
         reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
         return [*events, *self._end(shown + self._stops.flush(), reason, last)]
+
+    def _until_stop(self, text: str) -> str:
+        """What may be shown. A call that has begun is finished: a stop string in its arguments would leave
+        half of them.
+        """
+        if self._num_calls:
+            return self._stops.flush() + text
+        return self._stops.push(text) if self.num_tokens >= self.sequence.params.min_tokens else text
 
     def _start(self) -> list[Event]:
         self.is_started = True

@@ -74,12 +74,19 @@ class Rules:
         """
         param = f"tools.{asked.tools.index(tool)}.function.parameters"
         try:
+            _check_is_object(tool, param)
             return json_grammar(arguments_schema(tool), param)
         except BadRequest as exc:
             if is_forced or tool.strict:
                 raise
             log.info("arguments of %s are not held to their schema: %s", tool.name, exc.message)
             return json_grammar({"type": "object"}, param)
+
+
+def _check_is_object(tool: Tool, param: str) -> None:
+    kind = (tool.parameters or {}).get("type", "object")
+    if isinstance(kind, str) and kind != "object":
+        raise BadRequest(f"{param}.type: arguments are an object, not {kind!r}", param=f"{param}.type")
 
 
 def _or_answer(source: str, format: Format) -> str:

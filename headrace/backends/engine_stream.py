@@ -13,7 +13,8 @@ from typing import Protocol
 from headrace.backends.engine_choice import Choice
 from headrace.engine.engine import Output
 from headrace.engine.sequence import Sequence
-from headrace.errors import EngineFailed
+from headrace.errors import BadRequest, EngineFailed, ServerError
+from headrace.text.grammar import GrammarFailed
 from headrace.types import Event
 
 
@@ -25,7 +26,7 @@ class Waiter(Protocol):
 
     def push(self, output: Output) -> None: ...
 
-    def fail(self, error: EngineFailed) -> None: ...
+    def fail(self, error: ServerError) -> None: ...
 
 
 class Stream:
@@ -36,7 +37,7 @@ class Stream:
         self._by_sequence = {choice.sequence: choice for choice in choices}
         self._num_open = len(choices)
         self._events: deque[Event] = deque()
-        self._error: EngineFailed | None = None
+        self._error: ServerError | None = None
         self._ready = asyncio.Event()
 
     @property
@@ -58,7 +59,7 @@ class Stream:
         if self._events:
             self._ready.set()
 
-    def fail(self, error: EngineFailed) -> None:
+    def fail(self, error: ServerError) -> None:
         self._error = error
         self._ready.set()
 
@@ -93,10 +94,13 @@ class Pooling:
         elif not self._num_open:
             self.done.set_result(None)
 
-    def fail(self, error: EngineFailed) -> None:
+    def fail(self, error: ServerError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
 
-def failure_of(output: Output) -> EngineFailed:
-    return EngineFailed(f"the engine could not compute this request ({output.sequence.error})")
+def failure_of(output: Output) -> ServerError:
+    error = output.sequence.error
+    if error == GrammarFailed.__name__:
+        return BadRequest("the prescribed form is too complex to be followed", param="response_format")
+    return EngineFailed(f"the engine could not compute this request ({error})")

@@ -33,11 +33,20 @@ def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
         tokens, bias = sequence.bias
         fits = tokens < len(row)
         row[tokens[fits]] += bias[fits]
-    if has_early_stop:
-        row[[token for token in params.stop_token_ids if token < len(row)]] = -np.inf
     if mask is not None:
         row += PENALTIES.take(mask.view(np.uint8), axis=0).reshape(-1)[: len(row)]
+    if has_early_stop:
+        _postpone_end(row, sequence)
     return row
+
+
+def _postpone_end(row: Floats, sequence: Sequence) -> None:
+    """Stop tokens are impossible, unless a constraint allows nothing else."""
+    ends = [token for token in sequence.params.stop_token_ids if token < len(row)]
+    logits = row[ends]
+    row[ends] = -np.inf
+    if sequence.constraint is not None and not np.isfinite(row.max()):
+        row[ends] = logits
 
 
 def _penalize(row: Floats, sequence: Sequence) -> None:

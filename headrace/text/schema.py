@@ -31,7 +31,7 @@ DRAFTS = {
     validators.Draft201909Validator: 2019,
     validators.Draft202012Validator: 2020,
 }
-LIMITS = LLParserLimits(verbose_errors=False)
+LIMITS = LLParserLimits(verbose_errors=False, max_items_in_row=20_000, step_max_items=200_000)
 # how answers are written: small models lose themselves in free whitespace, and \u escapes would let a name
 # pass for another one
 STYLE = {

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from typing import Annotated, Any, Literal
 
@@ -97,6 +98,14 @@ class ToolDelta(BaseModel):
 def is_legacy(body: ToolsBody) -> bool:
     """Whether the caller speaks of functions instead of tools, and so must the answer."""
     return bool(body.functions)
+
+
+def as_asked(body: ToolsBody, error: BadRequest) -> BadRequest:
+    """The same error, about functions where the caller speaks of functions."""
+    if is_legacy(body) and error.param is not None:
+        given = re.sub(r"^tools\.(\d+)\.function\b", r"functions.\1", error.param)
+        error.message, error.param = error.message.replace(error.param, given), given
+    return error
 
 
 def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:

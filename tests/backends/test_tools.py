@@ -236,10 +236,9 @@ def streamed(side: Side, **members: Any) -> tuple[ChatCompletion, list[str]]:
             return cut.completion, pieces
 
 
+@pytest.mark.parametrize("side", [*CALLS], indirect=True, scope="module")
 def test_auto_is_bound_once_the_trigger_is_out(side: Side) -> None:
     """Nothing but the bias makes this model begin; from then on it cannot but call."""
-    if side.trigger is None:
-        pytest.skip("the trigger is no token here")
     bias = {"logit_bias": {str(side.trigger): 100}, "max_tokens": 120}
     answer = side.ask(**bias, parallel_tool_calls=False)
     [(name, arguments)] = calls(answer)
@@ -250,9 +249,8 @@ def test_auto_is_bound_once_the_trigger_is_out(side: Side) -> None:
     assert again == (name, arguments)
 
 
+@pytest.mark.parametrize("side", [*CALLS], indirect=True, scope="module")
 def test_call_that_is_cut_off_before_its_name_is_text(side: Side) -> None:
-    if side.trigger is None:
-        pytest.skip("the trigger is no token here")
     cut: dict[str, Any] = {"logit_bias": {str(side.trigger): 100}, "max_tokens": 2}
     for answer in (side.ask(**cut), streamed(side, **cut)[0]):
         choice = answer.choices[0]
@@ -356,7 +354,7 @@ BAD = {"type": "object", "properties": {"a": {"type": "strin"}}}
         ({"strict": True}, "tools.1.function.parameters.properties.a.type"),
         ({"guided_regex": "a+"}, "guided_regex"),
         ({"tool_choice": named("missing")}, "tool_choice"),
-        ({"min_tokens": 5, "tool_choice": "required", "schema": {}}, "min_tokens"),
+        ({"tool_choice": "required", "schema": {"type": "array"}}, "tools.1.function.parameters.type"),
     ],
     ids=str,
 )
@@ -369,6 +367,31 @@ def test_what_cannot_be_promised_is_refused_by_name(plain: Side, members: dict[s
     body = plain.body(**{"tools": [TOOLS[0], {"type": "function", "function": function}], **members})
     response = plain.served.post("/v1/chat/completions", body)
     assert (response.status_code, response.json()["error"].get("param")) == (400, param), response.text
+
+
+def test_older_functions_are_named_as_they_were_given(plain: Side) -> None:
+    body = plain.body(functions=[{"name": "bad", "parameters": BAD}], function_call={"name": "bad"})
+    del body["tools"]
+    response = plain.served.post("/v1/chat/completions", body)
+    expected = "functions.0.parameters.properties.a.type"
+    assert response.json()["error"]["param"] == expected
+    assert response.json()["error"]["message"].startswith(expected)
+
+
+def test_stop_strings_do_not_cut_calls(plain: Side) -> None:
+    """What stops text would leave half a call: of the mark, or of the arguments."""
+    answer = plain.ask(tool_choice=named("get_weather"), stop=["\n", '"', "city"])
+    [(name, arguments)] = calls(answer)
+    check(name, arguments)
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_end_is_put_off_where_the_form_leaves_a_choice(plain: Side) -> None:
+    free = plain.ask(extra_body={"ignore_eos": True}, max_tokens=60)
+    assert (free.choices[0].finish_reason, free.usage and free.usage.completion_tokens) == ("length", 60)
+    forced = plain.ask(extra_body={"min_tokens": 90}, tool_choice=named("ping"))
+    [call] = calls(forced)
+    check(*call)
 
 
 def test_form_is_of_the_answer_or_the_model_calls(plain: Side) -> None:

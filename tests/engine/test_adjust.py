@@ -51,6 +51,23 @@ def test_repetition_penalty_goes_on_with_the_answer() -> None:
     assert adjust(ROW, sequence, None).tolist() == expected.tolist()
 
 
+def test_end_is_put_off_unless_a_mask_allows_nothing_else() -> None:
+    ends = {"stop_token_ids": frozenset({2, 600}), "min_tokens": 5}
+    for allowed, best in (({0, 2}, 0), ({2}, 2)):
+        mask = packed(np.isin(np.arange(6), list(allowed)))
+        sequence = after([0], [], **ends)
+        sequence.constraint = Anything()
+        assert adjust(ROW, sequence, mask).argmax() == best
+
+
+class Anything:
+    def fill(self, mask: NDArray[np.int32]) -> None:
+        mask[:] = -1
+
+    def accept(self, token: int) -> bool:
+        return False
+
+
 def test_bias_is_added_and_ids_beyond_the_row_are_nothing() -> None:
     found = adjust(ROW, after([0], [], logit_bias=((1, 5.0), (4, -100.0), (600, 1.0))), None)
     assert found.tolist() == [1.0, 3.0, 3.0, 0.5, -100.5, 2.5]
