@@ -23,7 +23,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.load import load_engine
 from headrace.engine.sequence import Constraint, SamplingParams, Sequence
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
-from headrace.text.grammar import Grammars
+from headrace.text.structured.grammar import Grammars
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
 

@@ -18,10 +18,10 @@ if not __package__:  # run as a file: python bench/schemas.py
 from headrace.config import PathsConfig
 from headrace.errors import BadRequest
 from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare
-from headrace.text.grammar import Grammars
+from headrace.text.structured.grammar import Grammars
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
-from tests.text.schemas import cases
+from tests.text.structured.schemas import cases
 
 TOKENS = 60  # of each schema's text
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrace.backends.engine_rules import AfterThinking, Thoughts
+from headrace.backends.engine.rules import AfterThinking, Thoughts
 from headrace.models.catalog import Model
-from headrace.text.grammar import Grammars
 from headrace.text.reasoning import Thinking
+from headrace.text.structured.grammar import Grammars
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from headrace.backends.engine_choice import Choice, Reading
-from headrace.backends.engine_stream import Stream
+from headrace.backends.engine.choice import Choice, Reading
+from headrace.backends.engine.stream import Stream
 from headrace.engine.engine import Output
 from headrace.engine.sequence import FinishReason, Logprobs, SamplingParams, Sequence
 from headrace.models.catalog import Model

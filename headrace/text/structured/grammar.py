@@ -15,8 +15,8 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
-from headrace.text.schema import LIMITS, check_schema, json_grammar, measure
-from headrace.text.translation import readable
+from headrace.text.structured.schema import LIMITS, check_schema, json_grammar, measure
+from headrace.text.structured.translation import readable
 from headrace.types import Format
 
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar"]

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import __version__
-from headrace.backends.engine_choice import Choice, Reading
-from headrace.backends.engine_prompt import Prompt, Prompts
-from headrace.backends.engine_rules import Rules
-from headrace.backends.engine_stream import Pooling, Stream, Waiter
-from headrace.backends.engine_thread import EngineThread
+from headrace.backends.engine.choice import Choice, Reading
+from headrace.backends.engine.prompt import Prompt, Prompts
+from headrace.backends.engine.rules import Rules
+from headrace.backends.engine.stream import Pooling, Stream, Waiter
+from headrace.backends.engine.thread import EngineThread
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest, ContextTooLong, EngineFailed, Overloaded

@@ -14,8 +14,8 @@ from typing import Any
 from jsonschema import exceptions, validators
 from llguidance import LLMatcher, LLParserLimits
 
-from headrace.text.endless import PREFIX, cut, subschemas
-from headrace.text.translation import InvalidSchema, Node, Translation, UnsupportedSchema, readable
+from headrace.text.structured.endless import PREFIX, cut, subschemas
+from headrace.text.structured.translation import InvalidSchema, Node, Translation, UnsupportedSchema, readable
 
 __all__ = ["InvalidSchema", "UnsupportedSchema", "check_schema", "json_grammar"]
 

@@ -18,9 +18,9 @@ from urllib.parse import unquote
 from llguidance import LLMatcher
 
 from headrace.errors import BadRequest
-from headrace.text.disjoint import KINDS, Disjoint
-from headrace.text.endless import PREFIX
-from headrace.text.formats import FORMATS, KNOWN_FORMATS, LIBRARY_FORMATS
+from headrace.text.structured.disjoint import KINDS, Disjoint
+from headrace.text.structured.endless import PREFIX
+from headrace.text.structured.formats import FORMATS, KNOWN_FORMATS, LIBRARY_FORMATS
 
 Node = Any  # a JSON schema: an object or a boolean
 Schema = dict[str, Any]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
-from headrace.text.grammar import CACHED, Constraint, GrammarFailed, Grammars, json_grammar
+from headrace.text.structured.grammar import CACHED, Constraint, GrammarFailed, Grammars, json_grammar
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
 

@@ -10,11 +10,11 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.backends.engine_prompt import Prompt, Prompts
+from headrace.backends.engine.prompt import Prompt, Prompts
 from headrace.engine.sequence import Constraint
 from headrace.errors import BadRequest
-from headrace.text.grammar import Grammars, json_grammar
 from headrace.text.reasoning import Thinking
+from headrace.text.structured.grammar import Grammars, json_grammar
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls.parts import WHITESPACE
 from headrace.text.toolcalls.schemas import arguments_schema

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
-from headrace.text.formats import KNOWN_FORMATS
-from headrace.text.grammar import Constraint, Grammars
-from headrace.text.schema import check_schema
+from headrace.text.structured.formats import KNOWN_FORMATS
+from headrace.text.structured.grammar import Constraint, Grammars
+from headrace.text.structured.schema import check_schema
+from headrace.text.structured.translation import REFUSED as REFUSED_KEYWORDS
 from headrace.text.tokenizer import Tokenizer
-from headrace.text.translation import REFUSED as REFUSED_KEYWORDS
 from headrace.types import Format
-from tests.text.schemas import Case, cases
+from tests.text.structured.schemas import Case, cases
 
 PARAM = "response_format.json_schema.schema"
 CASES = cases()

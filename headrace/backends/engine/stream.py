@@ -10,11 +10,11 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Protocol
 
-from headrace.backends.engine_choice import Choice
+from headrace.backends.engine.choice import Choice
 from headrace.engine.engine import Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed, ServerError
-from headrace.text.grammar import GrammarFailed
+from headrace.text.structured.grammar import GrammarFailed
 from headrace.types import Event
 
 

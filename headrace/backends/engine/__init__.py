@@ -1,0 +1,9 @@
+"""Our own engine as a backend: prompts in, events out.
+
+backend → prompt (what the model reads) → rules (what the answer must look like) → thread (the engine's) →
+stream → choice (tokens to events).
+"""
+
+from headrace.backends.engine.backend import EngineBackend, EngineSettings
+
+__all__ = ["EngineBackend", "EngineSettings"]
