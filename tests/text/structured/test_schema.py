@@ -103,7 +103,7 @@ def test_refusal_names_the_path_and_is_quick(case: Case) -> None:
 
 
 def test_documented_examples_compile_and_what_is_refused_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "structured-output.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "structured-output.md").read_text(encoding="utf-8")
     examples = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
     assert len(examples) == 2
     for example in examples:
