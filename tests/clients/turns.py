@@ -9,6 +9,7 @@ import asyncio
 import functools
 import inspect
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -44,10 +45,14 @@ def run() -> None:
     when one of them failed.
     """
     for code in examples(NAME, "python", URL):
-        turn("the example of the documentation")(functools.partial(exec, code, {"__name__": "example"}))
+        turn("the example of the documentation")(functools.partial(_run_alone, code))
     with asyncio.Runner() as runner:  # one loop: clients keep connections that belong to theirs
         failed = sum(not _passes(name, function, runner) for name, function in _turns)
     sys.exit(1 if failed else 0)
+
+
+def _run_alone(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def _passes(name: str, function: Turn, runner: asyncio.Runner) -> bool:

@@ -26,8 +26,13 @@ TYPES = {  # as the data call them, in four languages' words
     "float": "number", "double": "number", "number": "number",
     "integer": "integer", "long": "integer",
     "boolean": "boolean", "string": "string", "char": "string",
-    "any": None, "": None,
+    "any": ["string", "number", "boolean"], "": "string",
 }  # fmt: skip
+LIMITS = {
+    "string": ("maxLength", 200),
+    "array": ("maxItems", 20),
+    "object": ("maxProperties", 20),
+}  # a small model may talk without end
 CONCURRENT = 12
 
 client = openai.OpenAI(base_url=BASE_URL, api_key=KEY, max_retries=0, timeout=300)
@@ -62,14 +67,17 @@ def schema_of(given: dict[str, Any]) -> dict[str, Any]:
     """JSON Schema out of the data's own notation. Arguments that are not named are not allowed."""
     kind = TYPES[given.get("type", "any").lower()]
     kept = {key: given[key] for key in ("description", "enum", "required", "maximum") if key in given}
-    schema = kept | ({"type": kind} if kind else {})
+    schema = kept | {"type": kind} | {key: most for name, (key, most) in LIMITS.items() if name in kind}
     if kind == "array":
         schema["items"] = schema_of(given.get("items", {}))
         if "enum" in schema:  # of what is in the array
             schema["items"]["enum"] = schema.pop("enum")
     if "properties" in given:
         schema["properties"] = {key: schema_of(value) for key, value in given["properties"].items()}
-        schema["additionalProperties"] = False
+    if kind == "object":
+        schema["additionalProperties"] = (
+            False if "properties" in given else {"type": "string", "maxLength": 50}
+        )
     return schema
 
 
