@@ -306,7 +306,7 @@ def strictly() -> None:
         .choices[0]
         .message.parsed
     )
-    # Neither with echo nor streamed: a first token without logprob and a chunk without finish_reason are null,
+    # Neither with echo nor streamed: the logprob of a first token and the finish_reason of a chunk are null,
     # here as at OpenAI, and the SDK's types know no null there.
     strict.completions.create(prompt="a b c", logprobs=1, **GREEDY)
     strict.embeddings.create(model=MODEL, input="a", encoding_format="float")
