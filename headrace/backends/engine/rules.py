@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -14,7 +15,9 @@ from headrace.backends.engine.prompt import Prompt, Prompts
 from headrace.engine.sequence import Constraint
 from headrace.errors import BadRequest
 from headrace.text.reasoning import Thinking
+from headrace.text.structured.closing import closed
 from headrace.text.structured.grammar import Grammars, json_grammar
+from headrace.text.structured.schema import measure
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls.parts import WHITESPACE
 from headrace.text.toolcalls.schemas import arguments_schema
@@ -46,7 +49,7 @@ class Rules:
         if prompt.tools:
             constraint = self._of_tools(request, prompt.tools)
         elif request.format is not None:
-            constraint = self._grammars.compile(request.format)
+            constraint = self._grammars.compile(_closed(request.format))
         if constraint is None or self._thoughts is None or prompt.is_open is None:
             return constraint
         return AfterThinking(constraint, self._thoughts, is_open=prompt.is_open)
@@ -74,6 +77,7 @@ class Rules:
         """
         param = f"tools.{asked.tools.index(tool)}.function.parameters"
         try:
+            measure(tool.parameters or {}, param)
             _check_is_object(tool, param)
             return json_grammar(arguments_schema(tool), param)
         except BadRequest as exc:
@@ -89,6 +93,13 @@ def _check_is_object(tool: Tool, param: str) -> None:
         raise BadRequest(f"{param}.type: arguments are an object, not {kind!r}", param=f"{param}.type")
 
 
+def _closed(format: Format) -> Format:
+    if format.kind != "json_schema" or not isinstance(format.value, dict):
+        return format
+    measure(format.value, format.param)
+    return replace(format, value=closed(format.value))
+
+
 def _or_answer(source: str, format: Format) -> str:
     """The grammar of calls, or else of an answer in a prescribed form. Raises BadRequest."""
     if format.kind not in ("json_schema", "json_object"):
@@ -96,7 +107,7 @@ def _or_answer(source: str, format: Format) -> str:
             f"{format.param} and tools that may be called exclude each other; use tool_choice required",
             param=format.param,
         )
-    schema = {"type": "object"} if format.kind == "json_object" else format.value
+    schema = {"type": "object"} if format.kind == "json_object" else _closed(format).value
     calls = re.sub("^start:", "calling:", source, count=1, flags=re.MULTILINE)
     return f"{calls}start: calling | answer\nanswer: %json {json_grammar(schema, format.param)}\n"
 
