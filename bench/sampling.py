@@ -27,7 +27,7 @@ from headrace.text.structured.grammar import Grammars
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
 
-STEPS = 48  # timed, after the first tokens
+STEPS = 16  # timed, after the first tokens
 PROMPT = "Water flows through the headrace to the mill wheel, and number {} of the buckets"
 GREEDY = SamplingParams(max_tokens=STEPS + 8, temperature=0)
 SCHEMA = {
@@ -57,6 +57,7 @@ class Way:
     target: float | None = None
 
 
+Times = tuple[float, float]  # milliseconds a step: on the clock, and of all cores together
 DRAWN = replace(GREEDY, temperature=1.0, seed=1)
 WAYS = [
     Way("greedy", GREEDY),
@@ -80,7 +81,7 @@ WAYS = [
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--only", nargs="*", default=[], help="names of ways, or parts of them")
     given = arguments.parse_args()
     ways = [way for way in WAYS if not given.only or any(part in way.name for part in given.only)]
@@ -88,24 +89,27 @@ def main() -> int:
     model = prepare(DEFAULT_MODEL, Cache(PathsConfig().cache))
     bench = Bench(model)
     for size in (1, 32):
-        took: dict[str, list[float]] = {way.name: [] for way in ways}
+        took: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
         for _ in range(given.rounds):
             for way in ways:
                 took[way.name].append(bench.step_ms(way, size))
         print(f"\n{size} sequence{'s' * (size > 1)}: median of {given.rounds} rounds of {STEPS} steps")
-        print(f"{'':40} {'ms/step':>8} {'over greedy':>12}")
+        print(f"{'':40} {'ms/step':>8} {'over greedy':>12} {'CPU over greedy':>16}")
         for way in ways:
             print(_row(way, took[way.name], took["greedy"], size))
     return 0
 
 
-def _row(way: Way, took: list[float], greedy: list[float], size: int) -> str:
+def _row(way: Way, took: list[Times], greedy: list[Times], size: int) -> str:
     """The share is the median over rounds of the ratio to the same round's greedy."""
-    more = statistics.median(mine / base for mine, base in zip(took, greedy, strict=True)) - 1
+    pairs = list(zip(took, greedy, strict=True))
+    more, cpu = (statistics.median(mine[i] / base[i] for mine, base in pairs) - 1 for i in (0, 1))
     goal = ""
     if way.target is not None and size == 32:
         goal = f"  target {way.target:.0%}: {'met' if more <= way.target else 'MISSED'}"
-    return f"{way.name:40} {statistics.median(took):8.2f} {more:+12.1%}{goal}"
+    return (
+        f"{way.name:40} {statistics.median(wall for wall, _ in took):8.2f} {more:+12.1%} {cpu:+16.1%}{goal}"
+    )
 
 
 class Bench:
@@ -117,17 +121,19 @@ class Bench:
             tokenizer.bytes_of_tokens, tokenizer.special, model.eos_token_ids, tokenizer.encode
         )
 
-    def step_ms(self, way: Way, size: int) -> float:
-        """Median milliseconds of a step in which `size` sequences decode."""
+    def step_ms(self, way: Way, size: int) -> Times:
+        """A step in which `size` sequences decode: its median on the clock, its mean of all cores."""
         for number in range(size):
             tokens = self._tokenizer.encode(PROMPT.format(number))
             self._engine.add(Sequence(tokens, way.params, constraint=self._constraint(way)))
         for _ in range(4):
             self._engine.step()
+        began = time.process_time()
         times = [_timed(self._engine.step) for _ in range(STEPS)]
+        cpu = (time.process_time() - began) / STEPS
         while self._engine.has_work:
             self._engine.step()
-        return statistics.median(times) * 1e3
+        return statistics.median(times) * 1e3, cpu * 1e3
 
     def _constraint(self, way: Way) -> Constraint | None:
         return None if way.format is None else self._grammars.compile(way.format)

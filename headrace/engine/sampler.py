@@ -104,6 +104,9 @@ def _is_in_nucleus(weights: Floats, token: int, share: float) -> bool:
     `share`.
     """
     weight = weights[token]
+    others = float(np.einsum("i,i", weights, (weights >= weight).astype(np.float32))) - float(weight)
+    if others < share:  # as many as could come before it: no need to look for equals
+        return True
     heavier = float(np.einsum("i,i", weights, (weights > weight).astype(np.float32)))
     before = heavier + float(weight) * int(np.count_nonzero(weights[:token] == weight))
     return before < share or before == 0
