@@ -134,6 +134,17 @@ class PathsConfig(Section):
     )
 
 
+class ProviderConfig(Section):
+    """One remote provider: [providers.NAME] in the file."""
+
+    kind: Literal["openai", "cerebras", "anthropic", "ollama", "llamacpp", "fake"]
+    base_url: str | None = None  # None: the provider's own
+    api_key: str | None = None  # as it is, env:NAME, or file:PATH
+    headers: dict[str, str] = {}
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0  # between two pieces of an answer
+    models: tuple[str, ...] = ()  # the only ones that may be asked for; none: all
+
+
 class Config(Section):
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()

@@ -54,6 +54,10 @@ class FakeBackend:
         """What it was asked to answer."""
         return [request.prompt for request in self.requests if isinstance(request.prompt, Conversation)]
 
+    @property
+    def name(self) -> str:
+        return "fake"
+
     async def start(self) -> None:
         pass
 
@@ -62,6 +66,9 @@ class FakeBackend:
 
     def models(self) -> list[ModelInfo]:
         return [ModelInfo(self.id, "fake", 0, 4096, "fp_fake")]
+
+    def find(self, id: str) -> ModelInfo | None:
+        return next((info for info in self.models() if info.id == id), None)
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
