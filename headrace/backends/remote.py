@@ -1,4 +1,4 @@
-"""What remote providers share: a list of models that is fetched now and then, and what none of them can do."""
+"""What remote providers share: a list of models that is fetched now and then, and what none can do."""
 
 from __future__ import annotations
 
