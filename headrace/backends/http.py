@@ -8,14 +8,19 @@ passed on.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from yarl import URL
 
 from headrace.errors import (
+    ContextTooLong,
     ModelNotFound,
     ProviderError,
     ProviderKeyRefused,
@@ -28,7 +33,14 @@ from headrace.errors import (
 
 CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's own words
+MAX_REFUSAL = 2**16  # bytes that are read of an error's body
 MAX_LINE = 16 * 2**20  # bytes of one event
+
+# headers that carry a credential, and how providers say that a prompt does not fit
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+TOO_LONG = re.compile(
+    "context_length_exceeded|maximum context length|available context size|prompt is too long", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +57,19 @@ class Upstream:
     def __init__(self, provider: str, base_url: str, *, headers: Mapping[str, str], timeout_s: float) -> None:
         self.provider, self.base_url = provider, base_url.rstrip("/")
         self._headers, self._timeout_s = dict(headers), timeout_s
+        self._secrets = _secrets(headers)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
+        # Not trust_env: it would ask a thread for ~/.netrc and the proxy before every request, and refuse
+        # those that have an Authorization header when .netrc knows the host.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._timeout_s)
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             timeout=timeout,
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
+            proxy=_proxy(self.base_url),
         )
 
     async def aclose(self) -> None:
@@ -64,7 +79,9 @@ class Upstream:
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer as a JSON value. Raises ProviderError."""
         async with self._request(method, path, body) as response:
-            return self.loads(await response.read())
+            with self._told_apart():
+                raw = await response.read()
+            return self.loads(raw)
 
     @asynccontextmanager
     async def stream(self, path: str, body: object) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -83,55 +100,96 @@ class Upstream:
 
     def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> ServerError:
         """The error for a provider's status, with its own words, as far as it has any."""
-        told = f"{self.provider}: {message[:MAX_MESSAGE] or f'status {status}'}"
+        told = f"{self.provider}: {self._without_secrets(message)[:MAX_MESSAGE] or f'status {status}'}"
         retry = {name: value for name, value in (headers or {}).items() if name.lower() == "retry-after"}
-        if status in (401, 403):
+        if status in (401, 402, 403):  # 402: what the key has paid for is used up
             return ProviderKeyRefused(told)
         if status == 404:
             return ModelNotFound(told, param="model")
         if status == 429:
-            return ProviderLimited(told, headers={"Retry-After": "1", **retry})
+            return ProviderLimited(told, headers=_retry_after(retry))
         if status in (408, 504):
             return ProviderTimedOut(told)
         if status in (503, 529):
-            return ProviderUnreachable(told, headers={"Retry-After": "1", **retry})
-        return ProviderRefused(told) if 400 <= status < 500 else ProviderError(told)
+            return ProviderUnreachable(told, headers=_retry_after(retry))
+        if not 400 <= status < 500:
+            return ProviderError(told)
+        return ContextTooLong(told) if TOO_LONG.search(message) else ProviderRefused(told)
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, body: object) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What fails before the answer's head is told apart; what its reader raises is the reader's."""
         assert self._session is not None, "start() comes first"
-        try:
-            async with self._session.request(
-                method, self.base_url + path, json=body, allow_redirects=False
-            ) as response:
-                if response.status >= 300:
+        asked = self._session.request(method, self.base_url + path, json=body, allow_redirects=False)
+        with self._told_apart():
+            response = await asked
+        async with response:
+            if response.status >= 300:
+                with self._told_apart():
                     raise await self._refusal(response)
-                yield response
-        except TimeoutError as exc:
-            raise ProviderTimedOut(f"{self.provider} did not answer in time") from exc
+            yield response
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """What goes wrong on the way to the provider and back, as ProviderError."""
+        try:
+            yield
         except aiohttp.ClientConnectorError as exc:
             raise ProviderUnreachable(
                 f"{self.provider} cannot be reached", headers={"Retry-After": "1"}
             ) from exc
-        except aiohttp.ClientError as exc:
+        except aiohttp.ConnectionTimeoutError as exc:
+            raise ProviderUnreachable(
+                f"{self.provider} cannot be reached in time", headers={"Retry-After": "1"}
+            ) from exc
+        except TimeoutError as exc:
+            raise ProviderTimedOut(f"{self.provider} did not answer in time") from exc
+        except (aiohttp.ClientError, OSError) as exc:
             raise ProviderError(f"the connection to {self.provider} broke") from exc
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        try:
-            async for piece in response.content.iter_any():
-                yield piece
-        except TimeoutError as exc:
-            raise ProviderTimedOut(f"{self.provider} fell silent") from exc
-        except aiohttp.ClientError as exc:
-            raise ProviderError(f"the connection to {self.provider} broke") from exc
+        pieces = response.content.iter_any()
+        while True:
+            with self._told_apart():
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ServerError:
         if response.status < 400:
             return ProviderError(
                 f"{self.provider} answered with a redirect; base_url must be the final address"
             )
-        raw = (await response.content.read(2**16)).decode(errors="replace")
-        return self.error(response.status, message_of(raw), response.headers)
+        raw = b""
+        async for piece in response.content.iter_any():
+            raw += piece
+            if len(raw) >= MAX_REFUSAL:
+                break
+        return self.error(response.status, message_of(raw.decode(errors="replace")), response.headers)
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "(secret)")
+        return text
+
+
+def _secrets(headers: Mapping[str, str]) -> list[str]:
+    """The words that no message may repeat, whatever a provider says. "Bearer" is none."""
+    values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
+    return [word for value in values for word in value.split() if len(word) >= 8]
+
+
+def _retry_after(given: Mapping[str, str]) -> dict[str, str]:
+    """The provider's own, whose name may be in any case; else a second."""
+    return {"Retry-After": next(iter(given.values()), "1")}
+
+
+def _proxy(url: str) -> URL | None:
+    """What the environment names for this address (HTTPS_PROXY, NO_PROXY, …)."""
+    parts = urlsplit(url)
+    found = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    return URL(found) if found else None
 
 
 def message_of(raw: str) -> str:
@@ -147,51 +205,91 @@ def message_of(raw: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+class _Lines:
+    r"""Cuts pieces into lines without their ends (\n, \r\n or \r). A line is whole as soon as its \r is
+    there: what follows may take its time, and only a \n belongs to it.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []  # of a line that has not ended
+        self._size = 0
+        self._after_cr = False
+
+    def feed(self, piece: bytes) -> list[str]:
+        """The lines that end in this piece. Raises ProviderError for one without bounds."""
+        if not piece:
+            return []
+        if self._after_cr:
+            piece = piece.removeprefix(b"\n")
+        self._after_cr = piece.endswith(b"\r")
+        found = piece.splitlines()
+        rest = b"" if piece.endswith((b"\r", b"\n")) or not piece else found.pop()
+        if found and self._held:
+            found[0] = b"".join([*self._held, found[0]])
+            self._held, self._size = [], 0
+        if rest:
+            self._held.append(rest)
+            self._size += len(rest)
+            if self._size > MAX_LINE:
+                raise ProviderError("a provider sent an event without an end")
+        return [line.decode(errors="replace") for line in found]
+
+    def end(self) -> list[str]:
+        """The last line, if nothing ended it."""
+        return [b"".join(self._held).decode(errors="replace")] if self._held else []
+
+
+async def lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
     r"""Lines without their ends (\n, \r\n or \r), however they are cut up; the last one needs no end. Raises
     ProviderError for one without bounds.
     """
-    held = b""
+    cutter = _Lines()
     async for piece in pieces:
-        held += piece
-        if len(held) > MAX_LINE:
-            raise ProviderError("a provider sent an event without an end")
-        while (end := _end_of_line(held)) is not None:
-            line, held = held[: end[0]], held[end[1] :]
-            yield line.decode(errors="replace")
-    if held.rstrip(b"\r"):
-        yield held.rstrip(b"\r").decode(errors="replace")
+        for line in cutter.feed(piece):
+            yield line
+    for line in cutter.end():
+        yield line
 
 
-def _end_of_line(held: bytes) -> tuple[int, int] | None:
-    """Where the first line ends and where the next begins; a \\r at the very end may be half of a \\r\\n."""
-    found = [at for at in (held.find(b"\n"), held.find(b"\r")) if at >= 0]
-    if not found:
-        return None
-    at = min(found)
-    if held[at : at + 1] == b"\n":
-        return at, at + 1
-    if at + 1 == len(held):
-        return None
-    return at, at + (2 if held[at + 1 : at + 2] == b"\n" else 1)
+class _Events:
+    """Puts lines together to events."""
 
+    def __init__(self) -> None:
+        self._event, self._data, self._size = "", list[str](), 0
+        self._is_first = True
 
-async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[Sent]:
-    """The events of a text/event-stream (WHATWG HTML, 9.2.6). Comments are skipped; an
-    event that the end cuts off is dropped unless its data is complete.
-    """
-    event, data = "", list[str]()
-    async for line in lines(pieces):
+    def feed(self, line: str) -> Sent | None:
+        """The event that this line ends. Raises ProviderError for one without bounds."""
+        if self._is_first:
+            line, self._is_first = line.removeprefix("\ufeff"), False
         if not line:
-            if data:
-                yield Sent(event, "\n".join(data))
-            event, data = "", []
-            continue
+            return self.end()
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
-        if field == "data":
-            data.append(value)
-        elif field == "event":
-            event = value
-    if data:
-        yield Sent(event, "\n".join(data))
+        if field == "event":
+            self._event = value
+        elif field == "data":
+            self._data.append(value)
+            self._size += len(value) + 1
+            if self._size > MAX_LINE:
+                raise ProviderError("a provider sent an event without an end")
+        return None
+
+    def end(self) -> Sent | None:
+        sent = Sent(self._event, "\n".join(self._data)) if self._data else None
+        self._event, self._data, self._size = "", [], 0
+        return sent
+
+
+async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
+    """The events of a text/event-stream (WHATWG HTML, 9.2.6). Comments are skipped; the last event needs no
+    empty line after it. Raises ProviderError for one without bounds.
+    """
+    cutter, builder = _Lines(), _Events()
+    async for piece in pieces:
+        for line in cutter.feed(piece):
+            if (sent := builder.feed(line)) is not None:
+                yield sent
+    for line in [*cutter.end(), ""]:
+        if (sent := builder.feed(line)) is not None:
+            yield sent
