@@ -20,6 +20,7 @@ ROUTES = {
     "/v1/tokenizer_info": "get",
     "/tokenizer_info": "get",
     "/v1/models": "get",
+    "/v1/models/{model_id}/route": "get",
     "/v1/models/{model_id}": "get",
     "/health": "get",
     "/healthz": "get",
