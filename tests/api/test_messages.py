@@ -1,0 +1,579 @@
+"""Anthropic's dialect over /v1/messages: scripted answers, read by the official client, and the engine."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Any, Protocol
+
+import anthropic
+import httpx2
+import pytest
+
+from headrace.api import messages
+from headrace.app import build_backends, create_app
+from headrace.backends.fake import FakeBackend
+from headrace.config import Config
+from headrace.errors import (
+    BadRequest,
+    ContextTooLong,
+    Overloaded,
+    ProviderError,
+    ProviderKeyRefused,
+    ProviderLimited,
+    ServerError,
+    TimedOut,
+    UnsupportedParameter,
+)
+from headrace.models.catalog import Model
+from headrace.types import (
+    Conversation,
+    Event,
+    Finished,
+    FinishReason,
+    Format,
+    GenerateRequest,
+    Media,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    Thought,
+    ToolCallDelta,
+    Usage,
+)
+from tests.serving import Served, serving
+
+MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
+ASKED: Any = [{"role": "user", "content": "How is the weather in Bern?"}]
+SMALL: dict[str, Any] = {"model": "fake", "max_tokens": 9, "messages": ASKED}
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOLS: Any = [
+    {"name": "weather", "description": "D", "input_schema": SCHEMA},
+    {"name": "time", "input_schema": {"type": "object"}},
+]
+BERN = '{"city": "Bern \\u2600 ☀"}'
+SIGNED, REDACTED = Thought("They want weather.", "sig=="), Thought(redacted="0paque")
+PNG = base64.b64encode(b"\x89PNG\r\n").decode()
+
+
+def ended(reason: FinishReason = "stop") -> Finished:
+    return Finished(0, reason, Usage(11, 7, 2, 3, 4))
+
+
+CALLING: list[Event] = [
+    Started(0, 0.1, 0.2, 11, 2),
+    ReasoningDelta(0, "They want "),
+    ReasoningDelta(0, "weather.", thought=SIGNED),
+    ReasoningDelta(0, "", thought=REDACTED),
+    TextDelta(0, "I'll "),
+    TextDelta(0, "look."),
+    ToolCallDelta(0, 0, id="call_w", name="weather"),
+    *(ToolCallDelta(0, 0, piece) for piece in BERN),
+    ToolCallDelta(0, 1, id="call_t", name="time"),
+    ended("tool_calls"),
+]
+CALLED: list[dict[str, Any]] = [
+    {"type": "thinking", "thinking": "They want weather.", "signature": "sig=="},
+    {"type": "redacted_thinking", "data": "0paque"},
+    {"type": "text", "text": "I'll look."},
+    {"type": "tool_use", "id": "call_w", "name": "weather", "input": {"city": "Bern ☀ ☀"}},
+    {"type": "tool_use", "id": "call_t", "name": "time", "input": {}},
+]
+
+
+class Fake(Protocol):
+    def __call__(self, *script: str | Event, config: Config = ..., **members: Any) -> Served: ...
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    """Call it with a FakeBackend's script and other members to get a server that speaks the dialect."""
+    with ExitStack() as exits:
+
+        def start(*script: str | Event, config: Config = Config(), **members: Any) -> Served:  # noqa: B008
+            app = create_app(config, [FakeBackend(script, **members)])
+            app.include_router(messages.router)
+            return exits.enter_context(serving(app))
+
+        yield start
+
+
+@contextmanager
+def reading(server: Served, key: str = "x") -> Iterator[anthropic.Anthropic]:
+    """The official client, believing nothing."""
+    with anthropic.Anthropic(
+        base_url=server.url, api_key=key, max_retries=0, timeout=60, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+def asked_of(server: Served) -> Any:
+    return server.backend.requests[-1]  # type: ignore[attr-defined]  # a FakeBackend
+
+
+def frames(response: httpx2.Response) -> list[tuple[str, Any]]:
+    """The events of a stream, by name; each says its name twice."""
+    found = []
+    for text in response.text.split("\n\n")[:-1]:
+        event, data = text.split("\n")
+        value = json.loads(data.removeprefix("data: "))
+        assert event == f"event: {value['type']}"
+        found.append((value["type"], value))
+    return found
+
+
+def check_order(events: list[tuple[str, Any]]) -> list[Any]:
+    """That a stream is message_start, blocks one after another, message_delta, message_stop. Its blocks as a
+    reader of raw events puts them together.
+    """
+    names = [name for name, _ in events]
+    assert names[0] == "message_start"
+    assert names[-2:] == ["message_delta", "message_stop"]
+    assert names.count("message_start") == names.count("message_delta") == names.count("message_stop") == 1
+    begun = events[0][1]["message"]
+    assert (begun["content"], begun["stop_reason"], begun["role"]) == ([], None, "assistant")
+    blocks: list[Any] = []
+    is_open = False
+    for name, event in events[1:-2]:
+        if name == "content_block_start":
+            assert not is_open
+            assert event["index"] == len(blocks)
+            blocks.append(event["content_block"])
+            is_open = True
+            continue
+        assert is_open
+        assert event["index"] == len(blocks) - 1
+        if name == "content_block_stop":
+            is_open = False
+        else:
+            assert name == "content_block_delta"
+            add(blocks[-1], event["delta"])
+    assert not is_open
+    return blocks
+
+
+DELTAS = {
+    "text_delta": ("text", "text", "text"),
+    "thinking_delta": ("thinking", "thinking", "thinking"),
+    "signature_delta": ("thinking", "signature", "signature"),
+    "input_json_delta": ("tool_use", "partial_json", "input"),
+}
+
+
+def add(block: Any, delta: Any) -> None:
+    type, member, into = DELTAS[delta["type"]]
+    assert block["type"] == type
+    assert delta[member]
+    block[into] = (block[into] or "") + delta[member]
+
+
+def test_an_answer_is_a_message(fake: Fake) -> None:
+    with reading(fake("Hello", " world", ended())) as client:
+        answer = client.messages.create(**SMALL)
+    assert answer.id.startswith("msg_")
+    assert (answer.type, answer.role, answer.model) == ("message", "assistant", "fake")
+    assert [block.to_dict() for block in answer.content] == [{"type": "text", "text": "Hello world"}]
+    assert (answer.stop_reason, answer.stop_sequence) == ("end_turn", None)
+    usage = answer.usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (5, 2, 7)
+    assert usage.cache_creation_input_tokens == 4
+    assert usage.output_tokens_details is not None
+    assert usage.output_tokens_details.thinking_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("stop", "end_turn"),
+        ("length", "max_tokens"),
+        ("tool_calls", "tool_use"),
+        ("content_filter", "refusal"),
+    ],
+)
+def test_reasons_are_anthropics(fake: Fake, reason: FinishReason, told: str) -> None:
+    with reading(fake("x", ended(reason))) as client:
+        assert client.messages.create(**SMALL).stop_reason == told
+        with client.messages.stream(**SMALL) as stream:
+            assert stream.get_final_message().stop_reason == told
+
+
+def test_thinking_text_and_calls_are_blocks(fake: Fake) -> None:
+    with reading(fake(*CALLING)) as client:
+        answer = client.messages.create(**SMALL, tools=TOOLS)
+    assert [block.to_dict() for block in answer.content] == CALLED
+    assert answer.stop_reason == "tool_use"
+
+
+def test_a_stream_adds_up_to_the_same(fake: Fake) -> None:
+    with reading(fake(*CALLING)) as client, client.messages.stream(**SMALL, tools=TOOLS) as stream:
+        seen = [event.type for event in stream]
+        answer = stream.get_final_message()
+    assert [block.to_dict() for block in answer.content] == CALLED
+    assert answer.stop_reason == "tool_use"
+    usage = answer.usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (5, 2, 7)
+    assert {"thinking", "signature", "text", "input_json", "message_stop"} <= set(seen)
+
+
+def test_a_stream_is_in_order(fake: Fake) -> None:
+    response = fake(*CALLING).post(MESSAGES, {**SMALL, "stream": True})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert "[DONE]" not in response.text
+    events = frames(response)
+    blocks = check_order(events)
+    assert [block["type"] for block in blocks] == [block["type"] for block in CALLED]
+    assert [block.get("input") for block in blocks[3:]] == [BERN, {}]
+    assert events[0][1]["message"]["usage"]["input_tokens"] == 9  # 11 of which 2 are cached
+    assert events[-2][1]["usage"]["output_tokens"] == 7
+
+
+def test_text_after_a_call_gets_a_block_of_its_own(fake: Fake) -> None:
+    call = ToolCallDelta(0, 0, "{}", id="c", name="f")
+    script: list[str | Event] = ["a", call, "b", ReasoningDelta(0, "h"), ReasoningDelta(0, "m"), "c"]
+    blocks = check_order(frames(fake(*script).post(MESSAGES, {**SMALL, "stream": True})))
+    assert [block["type"] for block in blocks] == ["text", "tool_use", "text", "thinking", "text"]
+    assert blocks[3]["thinking"] == "hm"
+
+
+def test_thinking_that_is_not_shown_has_its_signature(fake: Fake) -> None:
+    script: list[str | Event] = [
+        ReasoningDelta(0, "", thought=Thought("", "s1")),
+        ReasoningDelta(0, "", thought=Thought("t", "s2")),
+    ]
+    blocks = check_order(frames(fake(*script, "x").post(MESSAGES, {**SMALL, "stream": True})))
+    assert [(block.get("thinking"), block.get("signature")) for block in blocks] == [
+        ("", "s1"),
+        ("t", "s2"),
+        (None, None),
+    ]
+
+
+def test_usage_that_nobody_knows_is_zero(fake: Fake) -> None:
+    with reading(fake("x", Finished(0, "stop", Usage(0, 0, is_known=False)))) as client:
+        assert client.messages.create(**SMALL).usage.output_tokens == 0
+        with client.messages.stream(**SMALL) as stream:
+            assert stream.get_final_message().usage.input_tokens == 0
+
+
+def test_arguments_that_are_cut_off_are_what_there_is(fake: Fake) -> None:
+    script: list[str | Event] = [ToolCallDelta(0, 0, '{"a": 1, "b": [2', id="c", name="f"), ended("length")]
+    (block,) = fake(*script).post(MESSAGES, SMALL).json()["content"]
+    assert block["input"] == {"a": 1, "b": [2]}
+
+
+def test_the_whole_request_reaches_the_backend(fake: Fake) -> None:
+    server = fake("x")
+    with reading(server) as client:
+        client.messages.create(
+            model="fake",
+            max_tokens=7,
+            system=[{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}],
+            messages=ASKED,
+            stop_sequences=["END", "FIN"],
+            tools=TOOLS,
+            tool_choice={"type": "tool", "name": "time", "disable_parallel_tool_use": True},
+            thinking={"type": "enabled", "budget_tokens": 5000},
+            output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
+            extra_body={"temperature": 0, "top_p": 0.5, "top_k": 3},
+        )
+    request = asked_of(server)
+    sampling = request.sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (7, 0, 0.5, 3)
+    assert sampling.stop == ("END", "FIN")
+    assert request.format == Format("json_schema", SCHEMA, "output_config.format.schema")
+    prompt = request.prompt
+    assert [(message.role, message.text) for message in prompt.messages] == [
+        ("system", "Be\n\nbrief."),
+        ("user", ASKED[0]["content"]),
+    ]
+    assert (prompt.tool_choice.names, prompt.parallel_tool_calls) == (("time",), False)
+    assert prompt.reasoning_effort == "medium"
+
+
+def test_an_answer_can_be_sent_back_with_results(fake: Fake) -> None:
+    server = fake(*CALLING)
+    with reading(server) as client:
+        answer = client.messages.create(**SMALL, tools=TOOLS)
+        result: Any = {"type": "tool_result", "tool_use_id": "call_w", "content": "sun"}
+        failed: Any = {
+            "type": "tool_result",
+            "tool_use_id": "call_t",
+            "is_error": True,
+            "content": [{"type": "text", "text": "no clock"}],
+        }
+        turn: Any = {"role": "user", "content": [result, failed, {"type": "text", "text": "So?"}]}
+        history = [*ASKED, answer.to_param(), turn]
+        client.messages.create(**{**SMALL, "messages": history}, tools=TOOLS)
+    said, *rest = asked_of(server).prompt.messages[1:]
+    assert (said.text, said.reasoning, said.thoughts) == ("I'll look.", SIGNED.text, (SIGNED, REDACTED))
+    assert [json.loads(call.arguments) for call in said.tool_calls] == [{"city": "Bern ☀ ☀"}, {}]
+    assert [(one.role, one.text, one.tool_call_id) for one in rest] == [
+        ("tool", "sun", "call_w"),
+        ("tool", "Error:\nno clock", "call_t"),
+        ("user", "So?", None),
+    ]
+
+
+def test_what_is_not_carried_is_named(fake: Fake) -> None:
+    server = fake("x")
+    body = {
+        **SMALL,
+        "metadata": {"user_id": "me"},
+        "cache_control": {"type": "ephemeral"},
+        "novelty": 1,
+        "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}, *TOOLS],
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+                    {"type": "text", "text": "b"},
+                ],
+            },
+            *ASKED,
+        ],
+        "output_config": {"effort": "high"},
+    }
+    response = server.post(MESSAGES, body)
+    assert response.status_code == 200, response.text
+    named = response.headers["x-headrace-ignored"].split(", ")
+    assert sorted(named) == ["messages.1.content.0", "metadata", "novelty", "output_config.effort", "tools.0"]
+    assert [tool.name for tool in asked_of(server).prompt.tools] == ["weather", "time"]
+    assert server.post(MESSAGES, body, headers={"X-Headrace-Strict": "true"}).status_code == 400
+
+
+def test_strict_mode_takes_what_is_known(fake: Fake) -> None:
+    body = {**SMALL, "metadata": {"user_id": "me"}, "tools": TOOLS, "service_tier": "auto"}
+    assert fake("x").post(MESSAGES, body, headers={"X-Headrace-Strict": "true"}).status_code == 200
+
+
+class Thoughtless(FakeBackend):
+    """One whose model knows no efforts."""
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        assert isinstance(request.prompt, Conversation)
+        if request.prompt.reasoning_effort is not None:
+            raise UnsupportedParameter("no efforts here", param="reasoning_effort")
+        async with super().generate(request) as events:
+            yield events
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_is_dropped_where_no_model_thinks(stream: bool) -> None:
+    app = create_app(Config(), [Thoughtless(["x"])])
+    app.include_router(messages.router)
+    body = {**SMALL, "thinking": {"type": "adaptive"}, "metadata": {}, "stream": stream}
+    with serving(app) as server:
+        response = server.post(MESSAGES, body)
+        assert response.status_code == 200
+        assert response.headers["x-headrace-ignored"] == "metadata, thinking"
+        assert server.post(MESSAGES, body, headers={"X-Headrace-Strict": "1"}).status_code == 400
+
+
+ERRORS: list[tuple[ServerError, type[anthropic.APIStatusError], int, str]] = [
+    (BadRequest("no"), anthropic.BadRequestError, 400, "invalid_request_error"),
+    (ContextTooLong("long"), anthropic.BadRequestError, 400, "invalid_request_error"),
+    (ProviderLimited("slow"), anthropic.RateLimitError, 429, "rate_limit_error"),
+    (ProviderKeyRefused("key"), anthropic.InternalServerError, 502, "api_error"),
+    (ProviderError("oh"), anthropic.InternalServerError, 502, "api_error"),
+    (Overloaded("full"), anthropic.InternalServerError, 503, "overloaded_error"),
+    (TimedOut("late"), anthropic.InternalServerError, 504, "timeout_error"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("error", "kind", "status", "type"), ERRORS)
+def test_refusals_are_errors_of_the_client(
+    fake: Fake, error: ServerError, kind: Any, status: int, type: str, stream: bool
+) -> None:
+    with reading(fake("x", refusal=error)) as client, pytest.raises(kind) as raised:
+        client.messages.create(**SMALL, stream=stream)
+    told = raised.value
+    assert (told.status_code, told.type, told.api_message) == (status, type, error.message)
+    assert told.request_id == told.body["request_id"] == told.response.headers["x-request-id"]
+
+
+def test_an_error_in_a_stream_is_an_event(fake: Fake) -> None:
+    server = fake("Hel", "lo", error=ProviderLimited("slow down"))
+    events = frames(server.post(MESSAGES, {**SMALL, "stream": True}))
+    assert [name for name, _ in events][-2:] == ["content_block_delta", "error"]
+    assert events[-1][1]["error"] == {"type": "rate_limit_error", "message": "slow down"}
+    with reading(server) as client, pytest.raises(anthropic.APIStatusError, match="slow down"):
+        for _ in client.messages.create(**SMALL, stream=True):
+            pass
+
+
+def test_a_bug_is_told_without_its_trace(fake: Fake) -> None:
+    response = fake("x", refusal=RuntimeError("secret")).post(MESSAGES, SMALL)
+    assert (response.status_code, response.json()["error"]["type"]) == (500, "api_error")
+    server = fake("x", error=RuntimeError("secret"))
+    assert frames(server.post(MESSAGES, {**SMALL, "stream": True}))[-1][1]["error"]["type"] == "api_error"
+    assert "secret" not in response.text
+
+
+def test_a_stream_that_takes_too_long_ends_in_an_error(fake: Fake) -> None:
+    config = Config.model_validate({"server": {"request_timeout_s": 0.2}})
+    response = fake("a", *["b"] * 50, delay_s=0.1, config=config).post(MESSAGES, {**SMALL, "stream": True})
+    assert frames(response)[-1][1]["error"]["type"] == "timeout_error"
+
+
+@pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
+def test_keys_are_taken_from_either_header(fake: Fake, header: str) -> None:
+    server = fake("x", config=Config.model_validate({"server": {"api_keys": ("k",)}}))
+    scheme = "Bearer " if header == "Authorization" else ""
+    for path in (MESSAGES, COUNT):
+        assert server.post(path, SMALL, headers={header: f"{scheme}k"}).status_code == 200
+        for wrong in ({header: f"{scheme}nope"}, {}):
+            refused = server.post(path, SMALL, headers=wrong)
+            assert refused.status_code == 401
+            assert refused.json()["error"]["type"] == "authentication_error"
+    with reading(server, "no") as client, pytest.raises(anthropic.AuthenticationError):
+        client.messages.create(**SMALL)
+
+
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("max_tokens", {"max_tokens": None}),
+    ("max_tokens", {"max_tokens": 0}),
+    ("temperature", {"temperature": 1.5}),
+    ("messages", {"messages": []}),
+    ("messages.0.role", {"messages": [{"role": "tool", "content": "x"}]}),
+    ("messages.0.content", {"messages": [{"role": "user"}]}),
+    ("messages.0.content.0", {"messages": [{"role": "user", "content": [{"text": "x"}]}]}),
+    ("messages.0.content.0", {"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}),
+    ("tool_choice", {"tool_choice": {"type": "any"}}),
+    ("tool_choice.name", {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "nope"}}),
+    ("tools.1.name", {"tools": [TOOLS[0], TOOLS[0]]}),
+    ("tools.0.input_schema", {"tools": [{"name": "f"}]}),
+    ("thinking.budget_tokens", {"thinking": {"type": "enabled"}}),
+    ("system.0.type", {"system": [{"type": "image"}]}),
+]
+
+
+@pytest.mark.parametrize(("path", "members"), BAD)
+def test_faults_of_the_body_are_named(fake: Fake, path: str, members: dict[str, Any]) -> None:
+    response = fake("x").post(MESSAGES, {**SMALL, **members})
+    assert response.status_code == 400
+    told = response.json()
+    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
+    assert told["error"]["message"].startswith(f"{path}: "), told
+
+
+def test_what_is_no_json_and_no_model(fake: Fake) -> None:
+    server = fake("x")
+    refused = server.post(MESSAGES, content=b"{")
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+    with reading(server) as client, pytest.raises(anthropic.NotFoundError):
+        client.messages.create(**{**SMALL, "model": "nope"})
+
+
+def test_tokens_are_counted(fake: Fake) -> None:
+    with reading(fake("x")) as client:
+        counted = client.messages.count_tokens(model="fake", messages=ASKED, system="Hi", tools=TOOLS)
+    assert counted.input_tokens == len("Hi\n" + ASKED[0]["content"])
+
+
+def test_media_reach_the_backend(fake: Fake) -> None:
+    server = fake("x")
+    source: Any = {"type": "base64", "media_type": "image/png", "data": PNG}
+    content: Any = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
+    with reading(server) as client:
+        client.messages.create(**{**SMALL, "messages": [{"role": "user", "content": content}]})
+    (message,) = asked_of(server).prompt.messages
+    assert message.parts == (Media("image", data=PNG, media_type="image/png"), "What is it?")
+
+
+@pytest.fixture(scope="module")
+def local(default_model: Model) -> Iterator[Served]:
+    """The default model, in f32."""
+    config = Config.model_validate(
+        {"engine": {"kv_cache_bytes": "128MiB", "precision": "f32", "generation_config": "none"}}
+    )
+    app = create_app(config, build_backends(config, [default_model]))
+    app.include_router(messages.router)
+    with serving(app) as served:
+        yield served
+
+
+def test_the_engine_answers_whole_and_streamed_alike(local: Served) -> None:
+    body: Any = {
+        "model": local.backend.models()[0].id,
+        "max_tokens": 8,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "extra_body": {"temperature": 0},
+    }
+    with reading(local) as client:
+        whole = client.messages.create(**body)
+        with client.messages.stream(**body) as stream:
+            streamed = stream.get_final_message()
+        prompt: Any = {name: body[name] for name in ("model", "messages")}
+        counted = client.messages.count_tokens(**prompt)
+    assert whole.content[0].type == streamed.content[0].type == "text"
+    assert whole.content[0].text == streamed.content[0].text
+    assert "Paris" in whole.content[0].text
+    usage = whole.usage
+    assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    with local.client() as other:
+        asked: Any = body["messages"]
+        chat = other.chat.completions.create(model=body["model"], max_tokens=8, messages=asked, temperature=0)
+    assert chat.choices[0].message.content == whole.content[0].text
+
+
+def test_the_engine_goes_on_with_a_begun_answer(local: Served) -> None:
+    history = [
+        {"role": "user", "content": "What is the capital of France?"},
+        {"role": "assistant", "content": "The capital of France is"},
+    ]
+    body = {"model": local.backend.models()[0].id, "max_tokens": 2, "messages": history, "temperature": 0}
+    answer = local.post(MESSAGES, body).json()
+    assert "Paris" in answer["content"][0]["text"]
+    assert answer["stop_reason"] == "max_tokens"
+
+
+def test_the_engine_calls_the_tool_it_must(local: Served) -> None:
+    body: Any = {
+        "model": local.backend.models()[0].id,
+        "max_tokens": 60,
+        "messages": ASKED,
+        "tools": [
+            {
+                "name": "weather",
+                "input_schema": {
+                    "type": "object",
+                    "properties": {"city": {"enum": ["Bern", "Basel"]}},
+                    "required": ["city"],
+                },
+            }
+        ],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+        "extra_body": {"temperature": 0},
+    }
+    with reading(local) as client, client.messages.stream(**body) as stream:
+        answer = stream.get_final_message()
+    assert answer.stop_reason == "tool_use"
+    call = next(block for block in answer.content if block.type == "tool_use")
+    assert call.name == "weather"
+    assert call.input["city"] in ("Bern", "Basel")
+
+
+def test_the_engine_reads_text_only_and_does_not_think(local: Served) -> None:
+    model = local.backend.models()[0].id
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+    body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": [image]}]}
+    for path in (MESSAGES, COUNT):
+        refused = local.post(path, body)
+        assert refused.status_code == 400
+        assert "text only" in refused.json()["error"]["message"]
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    chat = {"model": model, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]}
+    told = local.post("/v1/chat/completions", chat).json()["error"]
+    assert (told["param"], told["code"]) == ("messages.0.content.1", "unsupported_parameter")
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    answered = local.post(MESSAGES, {**body, "messages": ASKED, "thinking": thinking})
+    assert answered.headers["x-headrace-ignored"] == "thinking"
