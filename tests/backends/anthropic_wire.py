@@ -11,6 +11,8 @@ from typing import Any
 import anthropic
 
 from headrace.backends.anthropic import AnthropicBackend
+from headrace.backends.anthropic.answer import Answer
+from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.config import ProviderConfig
 from headrace.types import (
     Conversation,
@@ -111,6 +113,11 @@ def ask(upstream: Upstream, request: GenerateRequest = HELLO, **config: object) 
             await backend.aclose()
 
     return asyncio.run(run())
+
+
+def reading(provider: str) -> Answer:
+    """What reads one answer, without a connection."""
+    return Answer(AnthropicUpstream(provider, "http://127.0.0.1:1", headers={}, timeout_s=1))
 
 
 def ours(events: Sequence[Event]) -> Told:

@@ -6,10 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import anthropic
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from headrace.backends.http import Sent
 from headrace.errors import (
     BadRequest,
     ContextTooLong,
@@ -34,6 +38,7 @@ from tests.backends.anthropic_wire import (
     failed,
     named,
     ours,
+    reading,
     sdk,
     start,
     text,
@@ -294,6 +299,61 @@ def test_nonsense_is_the_providers_error(upstream: Upstream, pieces: Sequence[by
     with pytest.raises(ProviderError) as raised:
         ask(upstream)
     assert raised.value.status == 502
+
+
+NAMES = [
+    "index",
+    "message",
+    "content_block",
+    "delta",
+    "usage",
+    "type",
+    "text",
+    "input",
+    "id",
+    "name",
+    "error",
+]
+NAMES += [
+    "stop_reason",
+    "input_tokens",
+    "output_tokens_details",
+    "thinking",
+    "signature",
+    "partial_json",
+    "data",
+]
+TYPES = sorted({name for stream in STREAMS.values() for name, _ in stream})
+KINDS = [
+    "text",
+    "thinking",
+    "tool_use",
+    "redacted_thinking",
+    "text_delta",
+    "thinking_delta",
+    "signature_delta",
+]
+LEAVES = st.sampled_from([*TYPES, *KINDS, "input_json_delta", "", 0, 1, -1.5, None, True])
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
+)
+EVENTS = st.builds(
+    lambda type, value: {**value, "type": type},
+    st.sampled_from([*TYPES, "error"]),
+    st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(EVENTS | VALUES, max_size=8))
+def test_whatever_comes_is_read_or_refused(values: list[object]) -> None:
+    read = reading("anthropic")
+    with suppress(ServerError):
+        for value in values:
+            for event in read.push(Sent("", json.dumps(value))):
+                assert event.index == 0
+        read.finish()
 
 
 def test_silence_and_redirects_end(upstream: Upstream) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -17,6 +19,7 @@ from tests.backends.anthropic_wire import (
     MODEL,
     PLAIN,
     backend_of,
+    block,
     end,
     failed,
     start,
@@ -51,6 +54,8 @@ WEATHER: ChatCompletionFunctionToolParam = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}},
 }
+PNG = base64.b64encode(b"\x89PNG").decode()
+REDACTED = block(1, {"type": "redacted_thinking", "data": "c2Vj"})
 CALLS = [
     start(cache_creation_input_tokens=100, cache_read_input_tokens=1000),
     *thinking(0, "Two", " cities.", signature="c2ln"),
@@ -85,6 +90,28 @@ def test_an_openai_client_gets_calls_reasoning_and_usage(client: openai.OpenAI, 
     assert (body["model"], body["max_tokens"]) == (MODEL, 5000)
     assert body["system"] == [{"type": "text", "text": "Be brief."}]
     assert body["tools"][0]["input_schema"] == WEATHER["function"]["parameters"]
+
+
+def test_thoughts_calls_and_images_go_back_as_they_came(client: openai.OpenAI, upstream: Upstream) -> None:
+    thoughts = [*thinking(0, "Hm", signature="c2ln"), *REDACTED]
+    call = tool_use(2, "toolu_1", "weather", '{"city": "Bern"}')
+    upstream.play(Answer(pieces=sse(start(), *thoughts, *call, *end("tool_use"))), Answer(pieces=sse(*PLAIN)))
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "Where?"}, image]}]
+    first = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
+    messages.append(first.choices[0].message.to_dict())
+    messages.append({"role": "tool", "tool_call_id": "toolu_1", "content": "Sun"})
+    again = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
+    assert again.choices[0].message.content == "Hello"
+    asked, called, answered = upstream.posts[-1].body["messages"]
+    source = {"type": "base64", "media_type": "image/png", "data": PNG}
+    assert asked["content"] == [{"type": "text", "text": "Where?"}, {"type": "image", "source": source}]
+    assert called["content"] == [
+        {"type": "thinking", "thinking": "Hm", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "c2Vj"},
+        {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bern"}},
+    ]
+    assert answered["content"][0]["tool_use_id"] == "toolu_1"
 
 
 def test_a_stream_says_the_same(client: openai.OpenAI, upstream: Upstream) -> None:
@@ -131,14 +158,15 @@ def test_errors_have_their_status_also_as_the_first_event(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("sent", [0, 1, 3])
+@pytest.mark.parametrize("sent", [None, 0, 1, 3])  # None: not even a status line
 def test_anthropic_sees_a_hang_up_within_100_ms(
-    server: Served, upstream: Upstream, stream: bool, sent: int
+    server: Served, upstream: Upstream, stream: bool, sent: int | None
 ) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
     content = json.dumps(body).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    upstream.play(Answer(pieces=sse(*PLAIN[:sent]), stall=True))
+    pieces = sse(*PLAIN[: sent or 0])
+    upstream.play(Answer(0 if sent is None else 200, pieces=pieces, stall=True))
     before = len(upstream.posts)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)

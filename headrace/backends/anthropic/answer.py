@@ -59,7 +59,7 @@ class Answer:
     def __init__(self, upstream: AnthropicUpstream) -> None:
         self._upstream = upstream
         self._asked_at = self._began_at = time.monotonic()
-        self._blocks: dict[object, _Thinking | _ToolUse] = {}  # by their index, while they run
+        self._blocks: dict[int, _Thinking | _ToolUse] = {}  # by their index, while they run
         self._num_calls = 0
         self._counts: dict[str, int] = {}
         self._reason: str | None = None
@@ -73,11 +73,11 @@ class Answer:
             case "message_start":
                 return self._start(_object(value, "message"))
             case "content_block_start":
-                return self._begin(value.get("index"), _object(value, "content_block"))
+                return self._begin(_index(value), _object(value, "content_block"))
             case "content_block_delta":
-                return self._delta(value.get("index"), _object(value, "delta"))
+                return self._delta(_index(value), _object(value, "delta"))
             case "content_block_stop":
-                return self._end(value.get("index"))
+                return self._end(_index(value))
             case "message_delta":
                 self._count(_object(value, "usage"))
                 self._reason = _text(_object(value, "delta"), "stop_reason") or self._reason
@@ -106,7 +106,7 @@ class Answer:
         prefill_s = self._began_at - self._asked_at
         return [Started(0, 0.0, prefill_s, usage.prompt_tokens, usage.cached_tokens)]
 
-    def _begin(self, index: object, block: dict[str, Any]) -> list[Event]:
+    def _begin(self, index: int, block: dict[str, Any]) -> list[Event]:
         match block.get("type"):
             case "text":
                 text = _text(block, "text")
@@ -123,7 +123,7 @@ class Answer:
                 return [ToolCallDelta(0, tool.call, id=_text(block, "id"), name=_text(block, "name"))]
         return []
 
-    def _delta(self, index: object, delta: dict[str, Any]) -> list[Event]:
+    def _delta(self, index: int, delta: dict[str, Any]) -> list[Event]:
         block = self._blocks.get(index)
         match delta.get("type"):
             case "text_delta":
@@ -141,7 +141,7 @@ class Answer:
                 return [ToolCallDelta(0, block.call, part)] if part else []
         return []
 
-    def _end(self, index: object) -> list[Event]:
+    def _end(self, index: int) -> list[Event]:
         """What is complete with its block: a thought, and arguments that did not come in pieces."""
         block = self._blocks.pop(index, None)
         if isinstance(block, _Thinking) and block.signature is not None:
@@ -166,6 +166,12 @@ class Answer:
             cache_write_tokens=written,
             is_known=bool(self._counts),
         )
+
+
+def _index(of: dict[str, Any]) -> int:
+    """Of the block that an event is about; -1: it does not say."""
+    found = of.get("index")
+    return found if isinstance(found, int) else -1
 
 
 def _object(of: dict[str, Any], name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.backends.http import Upstream
-from headrace.errors import ContextTooLong, ProviderKeyRefused, ServerError
+from headrace.errors import ContextTooLong, ServerError
 
 # an error inside a stream has a type where one before it has a status
 STATUS_OF_TYPE = {
@@ -29,8 +29,6 @@ TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context w
 class AnthropicUpstream(Upstream):
     def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> ServerError:
         error = super().error(status, message, headers)
-        if status == 402:
-            return ProviderKeyRefused(error.message)  # our bill, not the caller's fault
         if status in (400, 413) and any(words in message.lower() for words in TOO_LONG):
             return ContextTooLong(error.message, param="messages")
         return error
