@@ -78,19 +78,24 @@ def _table(key: str, kind: type[Table], members: object, source: Source) -> Tabl
     for name, value in members.items():
         if name not in kind.model_fields:
             told = near(name, kind.model_fields)
-            raise ConfigError(f"{source.name}: unknown key {key}.{name} = {shown(name, value)}{told}")
+            # a misspelt secret is one, too
+            is_secret = any(_is_secret(kind, known) and known in told for known in kind.model_fields)
+            value = "(secret)" if is_secret else shown(name, value)
+            raise ConfigError(f"{source.name}: unknown key {key}.{name} = {value}{told}")
     try:
         return kind.model_validate(members)
     except ValidationError as exc:
         fault = exc.errors(include_url=False)[0]
         path = ".".join(str(step) for step in fault["loc"])
-        field = kind.model_fields[str(fault["loc"][0])]
-        is_secret = any(isinstance(note, Names) and note.is_secret for note in field.metadata)
-        is_secret |= "@" in str(fault["input"])  # an address with a password
+        is_secret = _is_secret(kind, str(fault["loc"][0])) or "@" in str(fault["input"])  # NAME:PASSWORD@HOST
         value = "(secret)" if is_secret else repr(fault["input"])
         value = "(not given)" if fault["type"] == "missing" else value
         # not chained: pydantic's own words would show what is secret
         raise ConfigError(f"{key}.{path} = {value} ({source.name}): {fault['msg']}") from None
+
+
+def _is_secret(kind: type[Section], name: str) -> bool:
+    return any(isinstance(note, Names) and note.is_secret for note in kind.model_fields[name].metadata)
 
 
 def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:
