@@ -79,6 +79,82 @@ def end(reason: str = "end_turn", **usage: object) -> list[Named]:
 PLAIN = [start(), *text(0, "Hel", "lo"), *end()]
 
 
+WEATHER = '{"city": "Zürich\\n", "days": [1, 2]}'
+PING = named("ping")
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+
+STREAMS: dict[str, list[Named]] = {
+    "plain": PLAIN,
+    "empty": [start(), *end()],
+    "unicode": [start(), *text(0, "né", " 🙂", "\n\ndata: x\r"), *end()],
+    "two texts": [start(), *text(0, "a"), *text(1, "b"), *end("stop_sequence")],
+    "a tool, byte by byte": [start(), *tool_use(0, "toolu_1", "weather", "", *WEATHER), *end("tool_use")],
+    "parallel tools beside text": [
+        start(),
+        *text(0, "Let me see."),
+        *tool_use(1, "toolu_1", "weather", "", '{"city":', ' "Bern"}'),
+        *tool_use(2, "toolu_2", "weather", *'{"city": "Genf"}'),
+        *tool_use(3, "toolu_3", "now"),
+        *end("tool_use"),
+    ],
+    "no arguments": [start(), *tool_use(0, "toolu_1", "now", ""), *end("tool_use")],
+    "thinking": [start(), *thinking(0, "Hm", "m.", signature="RXE="), *text(1, "Yes"), *end()],
+    "thoughts that are not shown": [start(), *thinking(0), *text(1, "Yes"), *end()],
+    "thinking between tools": [
+        start(),
+        *thinking(0, "One", signature="MQ=="),
+        *block(1, {"type": "redacted_thinking", "data": "c2VjcmV0"}),
+        *thinking(2, "Two", signature="Mg=="),
+        *tool_use(3, "toolu_1", "now", "{}"),
+        *end("tool_use"),
+    ],
+    "usage in the beginning": [
+        start(input_tokens=5, cache_creation_input_tokens=200, cache_read_input_tokens=1000),
+        *text(0, "x"),
+        *end(),
+    ],
+    "usage in the end": [
+        start(input_tokens=0, output_tokens=0),
+        *text(0, "x"),
+        *end(input_tokens=5, cache_creation_input_tokens=200, cache_read_input_tokens=1000),
+    ],
+    "usage with nulls": [
+        start(cache_creation_input_tokens=3, cache_read_input_tokens=None),
+        *end(input_tokens=None, cache_creation_input_tokens=None, cache_read_input_tokens=4),
+    ],
+    **{
+        reason: [start(), *text(0, "x"), *end(reason)]
+        for reason in ("max_tokens", "pause_turn", "refusal", "model_context_window_exceeded")
+    },
+    "pings": [PING, *(event for each in PLAIN for event in (each, PING))],
+    "what nobody knows": [
+        start(),
+        named("a_new_event", index=0),
+        *block(0, SEARCH, {"type": "input_json_delta", "partial_json": '{"query": "x"}'}),
+        *block(1, {"type": "advisor_tool_result", "content": [{"type": "text", "text": "no"}]}),
+        *block(2, {"type": "text", "text": ""}, {"type": "a_new_delta", "text": "no"}),
+        *text(3, "yes"),
+        *end(),
+    ],
+    "citations": [
+        start(),
+        *block(
+            0,
+            {"type": "text", "text": "", "citations": []},
+            {"type": "text_delta", "text": "It is so."},
+            {
+                "type": "citations_delta",
+                "citation": {
+                    "type": "char_location", "cited_text": "so", "document_index": 0, "document_title": "d",
+                    "start_char_index": 0, "end_char_index": 2,
+                },
+            },
+        ),
+        *end(),
+    ],
+}  # fmt: skip
+
+
 def failed(type: str, message: str = "It is so") -> dict[str, object]:
     """The body of an error, and the data of an `error` event."""
     return {"type": "error", "error": {"type": type, "message": message}, "request_id": "req_1"}
@@ -142,18 +218,18 @@ def ours(events: Sequence[Event]) -> Told:
     )
 
 
-def sdk(upstream: Upstream) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=upstream.url, api_key="sk-secret", max_retries=0, timeout=10)
+def sdk(url: str) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=url, api_key="sk-secret", max_retries=0, timeout=10)
 
 
 REASONS = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}
 REASONS |= {"model_context_window_exceeded": "length"}  # all others are a stop
 
 
-def theirs(upstream: Upstream) -> Told:
+def theirs(url: str) -> Told:
     """What Anthropic's own SDK reads from the same wire."""
     with (
-        sdk(upstream) as client,
+        sdk(url) as client,
         client.messages.stream(
             model=MODEL, max_tokens=100, messages=[{"role": "user", "content": "Hello"}]
         ) as stream,

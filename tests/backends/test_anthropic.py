@@ -30,7 +30,8 @@ from headrace.types import EmbedRequest, Finished, ReasoningDelta, Started, Text
 from tests.backends.anthropic_wire import (
     HELLO,
     PLAIN,
-    Named,
+    STREAMS,
+    WEATHER,
     ask,
     backend_of,
     block,
@@ -57,87 +58,11 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
-WEATHER = '{"city": "Zürich\\n", "days": [1, 2]}'
-PING = named("ping")
-SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
-
-STREAMS: dict[str, list[Named]] = {
-    "plain": PLAIN,
-    "empty": [start(), *end()],
-    "unicode": [start(), *text(0, "né", " 🙂", "\n\ndata: x\r"), *end()],
-    "two texts": [start(), *text(0, "a"), *text(1, "b"), *end("stop_sequence")],
-    "a tool, byte by byte": [start(), *tool_use(0, "toolu_1", "weather", "", *WEATHER), *end("tool_use")],
-    "parallel tools beside text": [
-        start(),
-        *text(0, "Let me see."),
-        *tool_use(1, "toolu_1", "weather", "", '{"city":', ' "Bern"}'),
-        *tool_use(2, "toolu_2", "weather", *'{"city": "Genf"}'),
-        *tool_use(3, "toolu_3", "now"),
-        *end("tool_use"),
-    ],
-    "no arguments": [start(), *tool_use(0, "toolu_1", "now", ""), *end("tool_use")],
-    "thinking": [start(), *thinking(0, "Hm", "m.", signature="RXE="), *text(1, "Yes"), *end()],
-    "thoughts that are not shown": [start(), *thinking(0), *text(1, "Yes"), *end()],
-    "thinking between tools": [
-        start(),
-        *thinking(0, "One", signature="MQ=="),
-        *block(1, {"type": "redacted_thinking", "data": "c2VjcmV0"}),
-        *thinking(2, "Two", signature="Mg=="),
-        *tool_use(3, "toolu_1", "now", "{}"),
-        *end("tool_use"),
-    ],
-    "usage in the beginning": [
-        start(input_tokens=5, cache_creation_input_tokens=200, cache_read_input_tokens=1000),
-        *text(0, "x"),
-        *end(),
-    ],
-    "usage in the end": [
-        start(input_tokens=0, output_tokens=0),
-        *text(0, "x"),
-        *end(input_tokens=5, cache_creation_input_tokens=200, cache_read_input_tokens=1000),
-    ],
-    "usage with nulls": [
-        start(cache_creation_input_tokens=3, cache_read_input_tokens=None),
-        *end(input_tokens=None, cache_creation_input_tokens=None, cache_read_input_tokens=4),
-    ],
-    **{
-        reason: [start(), *text(0, "x"), *end(reason)]
-        for reason in ("max_tokens", "pause_turn", "refusal", "model_context_window_exceeded")
-    },
-    "pings": [PING, *(event for each in PLAIN for event in (each, PING))],
-    "what nobody knows": [
-        start(),
-        named("a_new_event", index=0),
-        *block(0, SEARCH, {"type": "input_json_delta", "partial_json": '{"query": "x"}'}),
-        *block(1, {"type": "advisor_tool_result", "content": [{"type": "text", "text": "no"}]}),
-        *block(2, {"type": "text", "text": ""}, {"type": "a_new_delta", "text": "no"}),
-        *text(3, "yes"),
-        *end(),
-    ],
-    "citations": [
-        start(),
-        *block(
-            0,
-            {"type": "text", "text": "", "citations": []},
-            {"type": "text_delta", "text": "It is so."},
-            {
-                "type": "citations_delta",
-                "citation": {
-                    "type": "char_location", "cited_text": "so", "document_index": 0, "document_title": "d",
-                    "start_char_index": 0, "end_char_index": 2,
-                },
-            },
-        ),
-        *end(),
-    ],
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("name", STREAMS)
 def test_we_read_what_the_sdk_reads(upstream: Upstream, name: str) -> None:
     scripted = Answer(pieces=sse(*STREAMS[name]))
     upstream.play(scripted, scripted)
-    assert ours(ask(upstream)) == theirs(upstream)
+    assert ours(ask(upstream)) == theirs(upstream.url)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
@@ -145,7 +70,7 @@ def test_we_read_what_the_sdk_reads(upstream: Upstream, name: str) -> None:
 def test_we_read_it_byte_by_byte(upstream: Upstream, name: str, end: bytes) -> None:
     whole = b": hi\n\n".replace(b"\n", end) + b"".join(sse(*STREAMS[name], end=end))
     upstream.play(Answer(pieces=split(whole, range(1, len(whole)))), Answer(pieces=[whole], gzip=True))
-    assert ours(ask(upstream)) == theirs(upstream)
+    assert ours(ask(upstream)) == theirs(upstream.url)
 
 
 def test_arguments_may_be_cut_anywhere(upstream: Upstream) -> None:
@@ -228,7 +153,7 @@ def test_an_error_is_told_once_with_its_words(
     assert raised.value.message == "anthropic: It is so"
     assert raised.value.headers.get("Retry-After") == ("7" if status in (429, 529) else None)
     with pytest.raises(anthropic.APIStatusError) as direct:
-        theirs(upstream)
+        theirs(upstream.url)
     assert (direct.value.status_code, direct.value.api_message) == (status, "It is so")
 
 
@@ -244,7 +169,7 @@ def test_an_error_inside_the_stream_is_the_same_error(
     expected = ProviderRefused if type == "invalid_request_error" else error
     assert (raised.type, raised.value.message) == (expected, "anthropic: It is so")
     with pytest.raises(anthropic.APIStatusError) as direct:
-        theirs(upstream)
+        theirs(upstream.url)
     assert direct.value.type == type
 
 
@@ -444,7 +369,7 @@ def test_its_list_of_models_is_read_page_by_page(upstream: Upstream) -> None:
     ]
     queries = [seen.query for seen in upstream.requests if seen.path == "/v1/models"][-2:]
     assert queries == ["limit=1000", "limit=1000&after_id=claude-opus-5-5"]
-    with sdk(upstream) as client:
+    with sdk(upstream.url) as client:
         assert [model.id for model in client.models.list() if model.id] == [id for id, *_ in found]
 
 

@@ -13,17 +13,21 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionFunctionToolParam
 
+from headrace.api import messages
 from headrace.app import create_app
 from headrace.config import Config
 from tests.backends.anthropic_wire import (
     MODEL,
     PLAIN,
+    STREAMS,
     backend_of,
     block,
     end,
     failed,
+    sdk,
     start,
     text,
+    theirs,
     thinking,
     tool_use,
 )
@@ -40,7 +44,9 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def server(upstream: Upstream) -> Iterator[Served]:
-    with serving(create_app(Config(), [backend_of(upstream, models=[MODEL])])) as server:
+    app = create_app(Config(), [backend_of(upstream, models=[MODEL])])
+    app.include_router(messages.router)
+    with serving(app) as server:
         yield server
 
 
@@ -55,7 +61,9 @@ WEATHER: ChatCompletionFunctionToolParam = {
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}},
 }
 PNG = base64.b64encode(b"\x89PNG").decode()
-REDACTED = block(1, {"type": "redacted_thinking", "data": "c2Vj"})
+THOUGHT = {"type": "thinking", "thinking": "Hm", "signature": "c2ln"}
+SECRET = {"type": "redacted_thinking", "data": "c2Vj"}
+REDACTED = block(1, SECRET)
 CALLS = [
     start(cache_creation_input_tokens=100, cache_read_input_tokens=1000),
     *thinking(0, "Two", " cities.", signature="c2ln"),
@@ -64,6 +72,10 @@ CALLS = [
     *tool_use(3, "toolu_2", "weather", '{"city": "Genf"}'),
     *end("tool_use", output_tokens=50),
 ]
+
+
+def said(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 def test_an_openai_client_gets_calls_reasoning_and_usage(client: openai.OpenAI, upstream: Upstream) -> None:
@@ -88,7 +100,7 @@ def test_an_openai_client_gets_calls_reasoning_and_usage(client: openai.OpenAI, 
     assert usage.prompt_tokens_details.cached_tokens == 1000
     body = upstream.posts[-1].body
     assert (body["model"], body["max_tokens"]) == (MODEL, 5000)
-    assert body["system"] == [{"type": "text", "text": "Be brief."}]
+    assert body["system"] == [said("Be brief.")]
     assert body["tools"][0]["input_schema"] == WEATHER["function"]["parameters"]
 
 
@@ -97,7 +109,7 @@ def test_thoughts_calls_and_images_go_back_as_they_came(client: openai.OpenAI, u
     call = tool_use(2, "toolu_1", "weather", '{"city": "Bern"}')
     upstream.play(Answer(pieces=sse(start(), *thoughts, *call, *end("tool_use"))), Answer(pieces=sse(*PLAIN)))
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
-    messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "Where?"}, image]}]
+    messages: list[Any] = [{"role": "user", "content": [said("Where?"), image]}]
     first = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
     messages.append(first.choices[0].message.to_dict())
     messages.append({"role": "tool", "tool_call_id": "toolu_1", "content": "Sun"})
@@ -105,10 +117,10 @@ def test_thoughts_calls_and_images_go_back_as_they_came(client: openai.OpenAI, u
     assert again.choices[0].message.content == "Hello"
     asked, called, answered = upstream.posts[-1].body["messages"]
     source = {"type": "base64", "media_type": "image/png", "data": PNG}
-    assert asked["content"] == [{"type": "text", "text": "Where?"}, {"type": "image", "source": source}]
+    assert asked["content"] == [said("Where?"), {"type": "image", "source": source}]
     assert called["content"] == [
-        {"type": "thinking", "thinking": "Hm", "signature": "c2ln"},
-        {"type": "redacted_thinking", "data": "c2Vj"},
+        THOUGHT,
+        SECRET,
         {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bern"}},
     ]
     assert answered["content"][0]["tool_use_id"] == "toolu_1"
@@ -131,6 +143,44 @@ def test_a_stream_says_the_same(client: openai.OpenAI, upstream: Upstream) -> No
     assert whole.choices[0].finish_reason == "tool_calls"
     assert whole.usage is not None
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (1111, 50)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_anthropics_sdk_reads_the_same_through_us(server: Served, upstream: Upstream, name: str) -> None:
+    played = Answer(pieces=sse(*STREAMS[name]))
+    upstream.play(played, played)
+    assert theirs(server.url) == theirs(upstream.url)
+
+
+def test_anthropics_sdk_asks_the_same_through_us(server: Served, upstream: Upstream) -> None:
+    use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bern"}}
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+    note = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PNG}}
+    results = [
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [said("Sun"), picture]},
+        said("So?"),
+    ]
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "max_tokens": 500,
+        "system": [said("Be brief.")],
+        "messages": [
+            {"role": "user", "content": [said("Where?"), picture, note]},
+            {"role": "assistant", "content": [THOUGHT, SECRET, said("Let me see."), use]},
+            {"role": "user", "content": results},
+        ],
+        "tools": [{"name": "weather", "description": "Of a city", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+        "thinking": {"type": "adaptive", "display": "summarized"},
+        "output_config": {"effort": "high"},
+        "stop_sequences": ["END"],
+    }
+    upstream.play(*[Answer(pieces=sse(*PLAIN))] * 2)
+    for url in (upstream.url, server.url):
+        with sdk(url) as client, client.messages.stream(**body) as stream:
+            assert stream.get_final_text() == "Hello"
+    direct, through = (seen.body for seen in upstream.posts[-2:])
+    assert through == direct
 
 
 @pytest.mark.parametrize("stream", [False, True])
