@@ -19,6 +19,7 @@ from headrace import logs
 from headrace.api.auth import authenticate
 from headrace.api.body import documented, json_body
 from headrace.api.generations import is_strict, respond
+from headrace.api.provider import provider_of
 from headrace.api.sse import EventStream, _Line
 from headrace.errors import BadRequest, ServerError, UnsupportedParameter
 from headrace.gateway.auth import Principal
@@ -85,6 +86,7 @@ async def authenticate_either(http: Request) -> Principal:
 Caller = Annotated[Principal, Depends(authenticate_either)]
 
 
+@router.post("/{provider}/v1/messages", include_in_schema=False)
 @router.post(
     "/v1/messages",
     summary="Answer a conversation, in Anthropic's dialect",
@@ -105,6 +107,7 @@ async def create_message(
     return _MessageStream.of(response) if isinstance(response, EventStream) else response
 
 
+@router.post("/{provider}/v1/messages/count_tokens", include_in_schema=False)
 @router.post(
     "/v1/messages/count_tokens",
     summary="Count a conversation's tokens",
@@ -118,7 +121,7 @@ async def count_tokens(
     gateway: Gateway = http.app.state.gateway
 
     async def ask(request: TokenizeRequest, headers: dict[str, str]) -> Response:
-        tokens = await gateway.tokenize(request)
+        tokens = await gateway.tokenize(request, provider_of(http))
         return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
 
     headers = _sort_out(http, body)

@@ -74,12 +74,13 @@ CALLING: list[Event] = [
     ToolCallDelta(0, 1, id="call_t", name="time"),
     ended("tool_calls"),
 ]
+DIRECT: dict[str, Any] = {"caller": {"type": "direct"}}
 CALLED: list[dict[str, Any]] = [
     {"type": "thinking", "thinking": "They want weather.", "signature": "sig=="},
     {"type": "redacted_thinking", "data": "0paque"},
-    {"type": "text", "text": "I'll look."},
-    {"type": "tool_use", "id": "call_w", "name": "weather", "input": {"city": "Bern ☀ ☀"}},
-    {"type": "tool_use", "id": "call_t", "name": "time", "input": {}},
+    {"type": "text", "text": "I'll look.", "citations": None},
+    {"type": "tool_use", "id": "call_w", "name": "weather", "input": {"city": "Bern ☀ ☀"}, **DIRECT},
+    {"type": "tool_use", "id": "call_t", "name": "time", "input": {}, **DIRECT},
 ]
 
 
@@ -174,7 +175,8 @@ def test_an_answer_is_a_message(fake: Fake) -> None:
         answer = client.messages.create(**SMALL)
     assert answer.id.startswith("msg_")
     assert (answer.type, answer.role, answer.model) == ("message", "assistant", "fake")
-    assert [block.to_dict() for block in answer.content] == [{"type": "text", "text": "Hello world"}]
+    (block,) = answer.content
+    assert block.to_dict() == {"type": "text", "text": "Hello world", "citations": None}
     assert (answer.stop_reason, answer.stop_sequence) == ("end_turn", None)
     usage = answer.usage
     assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (5, 2, 7)
@@ -225,6 +227,7 @@ def test_a_stream_is_in_order(fake: Fake) -> None:
     blocks = check_order(events)
     assert [block["type"] for block in blocks] == [block["type"] for block in CALLED]
     assert [block.get("input") for block in blocks[3:]] == [BERN, {}]
+    assert response.headers["x-headrace-backend"] == "fake"
     assert events[0][1]["message"]["usage"]["input_tokens"] == 9  # 11 of which 2 are cached
     assert events[-2][1]["usage"]["output_tokens"] == 7
 
@@ -305,7 +308,8 @@ def test_an_answer_can_be_sent_back_with_results(fake: Fake) -> None:
         }
         turn: Any = {"role": "user", "content": [result, failed, {"type": "text", "text": "So?"}]}
         history = [*ASKED, answer.to_param(), turn]
-        client.messages.create(**{**SMALL, "messages": history}, tools=TOOLS)
+        again = client.messages.with_raw_response.create(**{**SMALL, "messages": history}, tools=TOOLS)
+    assert "x-headrace-ignored" not in again.headers
     said, *rest = asked_of(server).prompt.messages[1:]
     assert (said.text, said.reasoning, said.thoughts) == ("I'll look.", SIGNED.text, (SIGNED, REDACTED))
     assert [json.loads(call.arguments) for call in said.tool_calls] == [{"city": "Bern ☀ ☀"}, {}]
@@ -471,6 +475,14 @@ def test_what_is_no_json_and_no_model(fake: Fake) -> None:
     assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
     with reading(server) as client, pytest.raises(anthropic.NotFoundError):
         client.messages.create(**{**SMALL, "model": "nope"})
+
+
+def test_a_path_names_a_provider(fake: Fake) -> None:
+    server = fake("x")
+    for path in (MESSAGES, COUNT):
+        assert server.post(f"/fake{path}", SMALL).status_code == 200
+        missing = server.post(f"/nope{path}", SMALL)
+        assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found_error")
 
 
 def test_tokens_are_counted(fake: Fake) -> None:

@@ -34,6 +34,10 @@ STOP_REASONS: dict[FinishReason, StopReason] = {
 }
 
 
+NO_DETAILS = {"stop_sequence": None, "stop_details": None, "container": None}
+DIRECT = {"type": "direct"}  # who calls: the model, not a program that it wrote
+
+
 class UsageOfMessage(BaseModel):
     """The prompt has input_tokens + cache_creation_input_tokens + cache_read_input_tokens."""
 
@@ -41,7 +45,11 @@ class UsageOfMessage(BaseModel):
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
-    output_tokens_details: dict[str, int] | None = None
+    output_tokens_details: dict[str, int]
+    server_tool_use: None
+    cache_creation: None
+    inference_geo: None
+    service_tier: None
 
 
 class AnsweredMessage(BaseModel):
@@ -53,7 +61,9 @@ class AnsweredMessage(BaseModel):
     model: str
     content: list[dict[str, Any]] = Field(description="Blocks of type thinking, text, tool_use.")
     stop_reason: StopReason
-    stop_sequence: str | None
+    stop_sequence: None
+    stop_details: None
+    container: None
     usage: UsageOfMessage
 
 
@@ -67,8 +77,8 @@ def message(info: ModelInfo, collected: Collected) -> dict[str, Any]:
         **_head(info),
         "content": list(_blocks(choice)),
         "stop_reason": STOP_REASONS[choice.reason],
-        "stop_sequence": None,
-        "usage": _usage(choice.usage),
+        **NO_DETAILS,
+        "usage": {**_usage(choice.usage), **NO_USAGE},
     }
 
 
@@ -101,19 +111,15 @@ class Frames:
             usage = Usage(0, 0)
             if isinstance(event, Started):
                 usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
-            begun: dict[str, Any] = {
-                "content": [],
-                "stop_reason": None,
-                "stop_sequence": None,
-                "usage": _usage(usage),
-            }
+            begun: dict[str, Any] = {"content": [], "stop_reason": None, **NO_DETAILS}
+            begun["usage"] = {**_usage(usage), **NO_USAGE}
             yield frame("message_start", message={**self._head, **begun})
             self._head = None
 
     def _frames(self, event: Event) -> Iterator[str]:
         if isinstance(event, TextDelta):
             if event.text:
-                yield from self._in("text", text="")
+                yield from self._in("text", text="", citations=None)
                 yield self._delta("text_delta", text=event.text)
         elif isinstance(event, ReasoningDelta):
             yield from self._thinking(event)
@@ -121,7 +127,7 @@ class Frames:
             yield from self._calling(event)
         elif isinstance(event, Finished):
             yield from self._close()
-            delta = {"stop_reason": STOP_REASONS[event.reason], "stop_sequence": None}
+            delta = {"stop_reason": STOP_REASONS[event.reason], **NO_DETAILS}
             yield frame("message_delta", delta=delta, usage=_usage(event.usage))
 
     def _thinking(self, event: ReasoningDelta) -> Iterator[str]:
@@ -148,16 +154,14 @@ class Frames:
     def _calling(self, event: ToolCallDelta) -> Iterator[str]:
         if event.name is not None:
             yield from self._close()
-            yield self._begin(
-                "tool_use", {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
-            )
+            yield self._begin("tool_use", _tool_use(event.id or "", event.name, {}))
             self._call = event.call
         if event.arguments:
             assert self._open == "tool_use", "a call's arguments follow its name"
             assert self._call == event.call, "calls come one after another"
             yield self._delta("input_json_delta", partial_json=event.arguments)
 
-    def _in(self, type: Literal["text", "thinking"], **empty: str) -> Iterator[str]:
+    def _in(self, type: Literal["text", "thinking"], **empty: str | None) -> Iterator[str]:
         """Opens a block of this type unless one is open."""
         if self._open != type:
             yield from self._close()
@@ -180,17 +184,25 @@ def _head(info: ModelInfo) -> dict[str, Any]:
     return {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": info.id}
 
 
+# members of usage that every message has, and nothing here is
+NO_USAGE = {"cache_creation": None, "inference_geo": None, "service_tier": None}
+
+
 def _usage(usage: Usage | None) -> dict[str, Any]:
     """Clients read these numbers without asking whether they are there: zeros where nothing is known."""
     known = usage or Usage(0, 0)
-    details = {"output_tokens_details": {"thinking_tokens": known.reasoning_tokens}}
     return {
         "input_tokens": max(0, known.prompt_tokens - known.cached_tokens - known.cache_write_tokens),
         "cache_creation_input_tokens": known.cache_write_tokens,
         "cache_read_input_tokens": known.cached_tokens,
         "output_tokens": known.completion_tokens,
-        **(details if known.reasoning_tokens else {}),
+        "output_tokens_details": {"thinking_tokens": known.reasoning_tokens},
+        "server_tool_use": None,
     }
+
+
+def _tool_use(id: str, name: str, input: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": id, "name": name, "input": input, "caller": DIRECT}
 
 
 def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
@@ -198,9 +210,9 @@ def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
         yield thinking_block(Thought(choice.reasoning))
     yield from map(thinking_block, choice.thoughts)
     if choice.text:
-        yield {"type": "text", "text": choice.text}
+        yield {"type": "text", "text": choice.text, "citations": None}
     for call in choice.calls:
-        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call.arguments)}
+        yield _tool_use(call.id, call.name, _input(call.arguments))
 
 
 def _input(arguments: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from headrace.wire.anthropic.blocks import (
 )
 from headrace.wire.conversation import thought
 from headrace.wire.generation import INT64, JsonObject, Stop
-from headrace.wire.parameters import BOOKKEEPING, CACHING, Table, ignored
+from headrace.wire.parameters import BOOKKEEPING, Table, equals, ignored
 from headrace.wire.tools import ToolName
 from headrace.wire.validation import RequestBody
 
@@ -127,21 +127,21 @@ MESSAGES: Table = {
     "diagnostics": ignored("Nothing is diagnosed."),
     "inference_geo": ignored("There is one place."),
     "service_tier": ignored("There is one."),
-    "speed": ignored("There is one.", lambda value: value == "standard"),
+    "speed": ignored("There is one.", equals("standard")),
     "user_profile_id": ignored(BOOKKEEPING),
     "workspace_id": ignored(BOOKKEEPING),
-    "mcp_servers": ignored("There are no server tools.", lambda value: value == []),
+    "mcp_servers": ignored("There are no server tools.", equals([])),
     "thinking.display": ignored("Thinking is shown as the model writes it."),
     "tools.allowed_callers": ignored("The caller calls."),
-    "tools.defer_loading": ignored("All tools are told.", lambda value: value is False),
+    "tools.defer_loading": ignored("All tools are told.", equals(False)),
     "tools.eager_input_streaming": ignored("Arguments stream as they come."),
     "tools.input_examples": ignored("Templates have no place for them."),
     "system.citations": ignored("Nothing is cited."),
     "messages.content.citations": ignored("Nothing is cited."),
     "messages.content.context": ignored("Not shown to the model."),
-    "messages.content.caller": ignored(BOOKKEEPING),
+    "messages.content.caller": ignored(BOOKKEEPING, equals({"type": "direct"})),
     "messages.content.toolset_name": ignored(BOOKKEEPING),
-    "messages.content.transformations": ignored(CACHING),
+    "messages.content.transformations": ignored("Images go as they come."),
 }
 
 
