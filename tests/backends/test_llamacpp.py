@@ -78,6 +78,53 @@ def test_a_stream_says_what_a_whole_answer_says(client: openai.OpenAI) -> None:
     assert whole.usage.prompt_tokens > 10
 
 
+SCHEMA: Any = {"type": "object", "properties": {"city": {"enum": ["Rome", "Paris"]}}, "required": ["city"]}
+TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"tools": TOOLS, "tool_choice": "required"},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}}},
+    ],
+    ids=["text", "tools", "schema"],
+)
+def test_what_llama_cpp_answers_is_what_we_answer(
+    served: Served, client: openai.OpenAI, asked: dict[str, Any]
+) -> None:
+    assert isinstance(served.backend, LlamaCppBackend)
+    given: dict[str, Any] = {"model": "m", "messages": MESSAGES, "temperature": 0, "max_tokens": 40, **asked}
+    key = served.backend._settings.key
+    with openai.OpenAI(base_url=f"{served.backend.url}/v1", api_key=key, max_retries=0) as llama_cpp:
+        direct = _said(llama_cpp.chat.completions.create(**given).choices[0])
+    assert bool(direct[1]) == ("tools" in asked)
+    assert _said(client.chat.completions.create(**given).choices[0]) == direct
+    assert _folded(client.chat.completions.create(**given, stream=True)) == direct
+
+
+Said = tuple[str, list[tuple[str, str]], str]  # text, calls, finish_reason
+
+
+def _said(choice: Any) -> Said:
+    calls = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()]
+    return choice.message.content or "", calls, choice.finish_reason
+
+
+def _folded(chunks: Any) -> Said:
+    text, calls, reason = "", list[tuple[str, str]](), ""
+    for chunk in chunks:
+        choice = chunk.choices[0]
+        text, reason = text + (choice.delta.content or ""), choice.finish_reason or reason
+        for call in choice.delta.tool_calls or ():
+            calls += [("", "")] * (call.index + 1 - len(calls))
+            name, arguments = calls[call.index]
+            name, arguments = name + (call.function.name or ""), arguments + (call.function.arguments or "")
+            calls[call.index] = name, arguments
+    return text, calls, reason
+
+
 def test_texts_are_continued(client: openai.OpenAI) -> None:
     found = client.completions.create(
         model="m", prompt="The capital of France is", max_tokens=4, temperature=0

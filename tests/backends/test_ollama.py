@@ -25,6 +25,7 @@ from headrace.errors import (
     ProviderKeyRefused,
     ProviderLimited,
     ProviderRefused,
+    ProviderTimedOut,
     ProviderUnreachable,
     ServerError,
     UnsupportedParameter,
@@ -409,6 +410,21 @@ def test_what_is_no_answer_is_an_error(upstream: Upstream, garbage: str) -> None
         ask(upstream)
 
 
+def test_a_silent_ollama_is_given_up(upstream: Upstream) -> None:
+    upstream.play(lines(line(content="x"), stall=True), lines(opening_s=9), path=CHAT)
+    for _ in range(2):
+        with pytest.raises(ProviderTimedOut):
+            ask(upstream, timeout_s=0.1)
+
+
+def test_an_ollama_that_is_not_there(upstream: Upstream) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    upstream.port = port
+    with pytest.raises(ProviderUnreachable):
+        ask(upstream)
+
+
 def test_the_key_and_nothing_else_is_sent(upstream: Upstream) -> None:
     upstream.play(lines(*PLAIN), path=CHAT)
     ask(upstream, key="secret", headers={"X-Mine": "1"})
@@ -527,6 +543,32 @@ def test_an_openai_client_gets_tool_calls(upstream: Upstream, served: Served) ->
         ]
     assert whole.usage is not None
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (11, 7)
+
+
+def test_an_openai_client_shows_an_image_and_gets_thoughts(upstream: Upstream, served: Served) -> None:
+    silent = {name: value for name, value in end().items() if name != "eval_count"}
+    upstream.play(lines(*THINKING), lines(*THINKING[:-1], silent), path=CHAT)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+    with served.client() as client:
+        whole = client.chat.completions.create(model="m", messages=messages, reasoning_effort="low")
+        chunks = list(
+            client.chat.completions.create(
+                model="m", messages=messages, stream=True, stream_options={"include_usage": True}
+            )
+        )
+        far: Any = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(model="m", messages=[{"role": "user", "content": [far]}])
+    assert refused.value.param == "messages.0.content.0"
+    said = whole.choices[0].message
+    assert (said.content, getattr(said, "reasoning_content", None)) == ("Yes", "Hm…")
+    thoughts = [getattr(chunk.choices[0].delta, "reasoning_content", "") for chunk in chunks if chunk.choices]
+    assert "".join(thoughts) == "Hm…"
+    assert all(chunk.usage is None for chunk in chunks), "what Ollama did not count is not told as 0"
+    body = sent(upstream)[0]
+    assert body["messages"] == [{"role": "user", "content": "What is it?", "images": ["aGk="]}]
+    assert body["think"] == "low"
 
 
 def test_an_openai_client_gets_errors(upstream: Upstream, served: Served) -> None:

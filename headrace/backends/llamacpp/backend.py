@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +118,11 @@ class LlamaCppBackend:
                 events = await exits.enter_async_context(running.openai.generate(request))
             except ServerError as exc:
                 raise await running.told_apart(exc) from exc
-            yield self._events(running, events)
+            told = self._events(running, events)
+            exits.push_async_callback(told.aclose)
+            yield told
 
-    async def _events(self, running: Running, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    async def _events(self, running: Running, events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
         try:
             async for event in events:
                 yield event

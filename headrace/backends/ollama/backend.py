@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -92,7 +92,9 @@ class OllamaBackend(Remote):
                 return await exits.enter_async_context(self.upstream.stream(path, body))
 
             first = await self._fitted(bodies[0], request.sampling.max_tokens, send)
-            yield self._choices(request, bodies, first, send)
+            events = self._choices(request, bodies, first, send)
+            exits.push_async_callback(events.aclose)
+            yield events
 
     async def _choices(
         self,
@@ -100,7 +102,7 @@ class OllamaBackend(Remote):
         bodies: list[Body],
         pieces: AsyncIterator[bytes],
         send: Callable[[Body], Awaitable[AsyncIterator[bytes]]],
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """One text after the other: Ollama takes one a request."""
         for index, body in enumerate(bodies):
             if index:
