@@ -96,6 +96,10 @@ class Upstream:
         """What `path` answers when nothing is queued for it."""
         self._standing[path] = answer
 
+    def forget(self) -> None:
+        """What is queued."""
+        self._queues.clear()
+
     def answer_to(self, seen: Seen) -> Answer:
         for key in (seen.path, None) if seen.method == "POST" else (seen.path,):
             if queue := self._queues.get(key):

@@ -150,8 +150,13 @@ class Upstream:
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         pieces = response.content.iter_any()
         while True:
-            with self._told_apart():
-                piece = await anext(pieces, None)
+            try:
+                with self._told_apart():
+                    piece = await anext(pieces, None)
+            except ProviderError:
+                if rest := _unread(response):
+                    yield rest
+                raise
             if piece is None:
                 return
             yield piece
@@ -172,6 +177,11 @@ class Upstream:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return text
+
+
+def _unread(response: aiohttp.ClientResponse) -> bytes:
+    """What came before the connection broke: aiohttp keeps it, but raises first. It has no public way."""
+    return b"".join(getattr(response.content, "_buffer", ()))
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:

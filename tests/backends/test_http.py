@@ -306,6 +306,20 @@ def test_leaving_closes_the_connection_at_once() -> None:
     assert (provider.requests[0].closed_at or 0) - left_at < 0.1
 
 
+def test_what_came_before_a_cut_is_read() -> None:
+    async def read_late(client: http.Upstream) -> bytes:
+        async with client.stream("/x", {}) as pieces:
+            await asyncio.sleep(0.05)  # by then the connection is gone
+            first = await anext(pieces)
+            with pytest.raises(ProviderError, match="broke"):
+                await anext(pieces)
+        return first
+
+    with scripted() as provider:
+        provider.play(Answer(pieces=[b"1", b"2"], cut=True))
+        assert _with(provider.url, read_late) == b"12"
+
+
 def test_json_is_read_and_nonsense_is_a_failure() -> None:
     async def get(client: http.Upstream) -> object:
         return await client.json("GET", "/models")

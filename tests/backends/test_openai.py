@@ -28,9 +28,15 @@ TOOLS: Any = [
 
 
 @pytest.fixture(scope="module")
-def both() -> Iterator[Both]:
+def pair() -> Iterator[Both]:
     with both_of() as found:
         yield found
+
+
+@pytest.fixture
+def both(pair: Both) -> Both:
+    pair.provider.forget()
+    return pair
 
 
 def _whole(client: openai.OpenAI, **members: Any) -> list[Any]:

@@ -92,7 +92,7 @@ class Answer:
         if sent.event == "error" or chunk.get("error"):
             raise self._error(chunk, sent.data)
         try:
-            if chunk.get("usage") is not None:
+            if chunk.get("usage"):
                 self._usage = _usage(chunk["usage"])
             return [event for choice in chunk.get("choices") or () for event in self._choice(choice)]
         except (KeyError, TypeError, ValueError, AttributeError) as exc:

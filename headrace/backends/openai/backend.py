@@ -54,8 +54,8 @@ class OpenAIBackend(Remote):
             rows = sorted(found["data"], key=lambda row: row["index"])
             vectors = np.array([_vector(row["embedding"]) for row in rows], np.float32)
             tokens = int((found.get("usage") or {}).get("prompt_tokens", 0))
-            if vectors.ndim != 2 or len(vectors) != len(request.inputs):
-                raise ValueError(f"{vectors.shape} is not one vector for each input")
+            if vectors.ndim != 2 or len(vectors) != len(request.inputs) or not np.isfinite(vectors).all():
+                raise ValueError(f"{vectors.shape} is not one vector of numbers for each input")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise ProviderError(f"{self.name} answered with something that is no embeddings") from exc
         return Embeddings(vectors, tokens)
