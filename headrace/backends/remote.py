@@ -14,6 +14,7 @@ from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
 log = logging.getLogger(__name__)
 
 REFRESH_S = 300.0
+RETRY_S = 30.0  # when the list could not be had
 
 
 class Remote(ABC):
@@ -73,17 +74,20 @@ class Remote(ABC):
     async def refresh(self) -> None:
         """Fetch the list anew. Raises ServerError."""
         found = await self.list_models()
-        self._models = [info for info in found if not self.allowed or info.id in self.allowed]
+        listed = {info.id: info for info in found}
+        self._models = [listed.get(id) or self.info(id) for id in self.allowed] if self.allowed else found
 
     async def _refresh(self) -> None:
         while True:
+            pause_s = RETRY_S
             try:
                 await self.refresh()
+                pause_s = REFRESH_S
             except ServerError as exc:
                 log.info("no list of models: %s", exc.message)
             except Exception:
                 log.exception("the list of %s's models could not be read", self._name)
-            await asyncio.sleep(REFRESH_S)
+            await asyncio.sleep(pause_s)
 
     def _has_no_tokenizer(self) -> BadRequest:
         return BadRequest(f"{self._name} does not tell its tokens", param="model")

@@ -6,6 +6,11 @@ from typing import Any
 import openai
 import pytest
 
+from headrace.app import create_app
+from headrace.backends.fake import FakeBackend
+from headrace.backends.openai import OpenAIBackend
+from headrace.config import Config, ProviderConfig
+from headrace.types import Event, Finished, ReasoningDelta, ToolCallDelta, Usage
 from tests.backends.both import (
     END,
     MESSAGES,
@@ -19,6 +24,7 @@ from tests.backends.both import (
     head,
     streamed,
 )
+from tests.serving import serving
 from tests.upstream import Answer, answer, split, sse
 
 TOOLS: Any = [
@@ -258,3 +264,27 @@ def test_text_completions_are_the_same(both: Both) -> None:
     seen = both.same(see, Answer(pieces=sse(*chunks, "[DONE]")))
     assert seen == ({0: "y", 1: "x"}, [-0.25], {0: "stop", 1: "length"})
     assert both.provider.posts[-1].body["prompt"] == ["a", "b"]
+
+
+def test_headrace_behind_headrace_is_the_same() -> None:
+    script: list[str | Event] = [
+        ReasoningDelta(0, "hm"),
+        "Grü",
+        "ße 🌊",
+        ToolCallDelta(0, 0, '{"a":', "call_a", "weather"),
+        ToolCallDelta(0, 1, "{}", "call_b", "time"),
+        ToolCallDelta(0, 0, " 1}"),
+        Finished(0, "tool_calls", Usage(20, 5, 16, 2)),
+    ]
+    with serving(create_app(Config(), [FakeBackend(script, id="m")])) as behind:
+        config = ProviderConfig(kind="openai", base_url=behind.url + "/v1", models=("m",))
+        app = create_app(Config(), [OpenAIBackend("p", config, None)])
+        with serving(app) as served, behind.client() as direct, served.client() as through:
+            seen = streamed(direct, tools=TOOLS, n=2)
+            assert streamed(through, tools=TOOLS, n=2) == seen
+            vectors = [
+                client.embeddings.create(model="m", input=["a", "bb"]).model_dump()
+                for client in (direct, through)
+            ]
+    assert seen.choices[1]["calls"][0] == {"id": ["call_a"], "name": ["weather"], "arguments": '{"a": 1}'}
+    assert vectors[0] == vectors[1]

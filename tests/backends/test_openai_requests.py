@@ -26,6 +26,7 @@ from headrace.types import (
     GenerateRequest,
     Media,
     Message,
+    ModelInfo,
     Sampling,
     TextDelta,
     Texts,
@@ -36,6 +37,7 @@ from headrace.types import (
     Usage,
 )
 from tests.backends.both import COUNTED, END, STOP, TEXT, USAGE, chunk, head
+from tests.serving import eventually
 from tests.upstream import Answer, Upstream, answer, scripted, sse
 
 T = TypeVar("T")
@@ -367,6 +369,28 @@ def test_only_allowed_models_are_served(provider: Upstream) -> None:
 
     provider.always("/v1/models", answer({"data": [{"id": "m"}, {"id": "other"}]}))
     assert _with(provider, refresh, models=("m",)) == ["m"]
+
+
+def test_an_allowed_model_that_is_not_listed_is_served(provider: Upstream) -> None:
+    async def refresh(backend: OpenAIBackend) -> ModelInfo | None:
+        await backend.refresh()
+        return backend.find("hidden")
+
+    provider.always("/v1/models", answer({"data": [{"id": "m"}]}))
+    assert _with(provider, refresh, models=("hidden",)) == ModelInfo("hidden", "p", 0, None, None)
+
+
+def test_a_list_that_cannot_be_had_leaves_the_last_one(provider: Upstream) -> None:
+    provider.always("/v1/models", answer({"error": "later"}, status=503))
+    provider.play(answer({"data": [{"id": "m"}]}), path="/v1/models")
+
+    async def once(backend: OpenAIBackend) -> list[str]:
+        await asyncio.to_thread(eventually, backend.models)  # it asks by itself when it starts
+        with pytest.raises(ProviderUnreachable):
+            await backend.refresh()
+        return [info.id for info in backend.models()]
+
+    assert _with(provider, once) == ["m"]
 
 
 def test_chunk_without_a_delta_is_nothing(provider: Upstream) -> None:
