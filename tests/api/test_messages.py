@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from headrace.api import messages
-from headrace.app import build_backends, create_app
+from headrace.app import build_backends, build_providers, create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import (
@@ -475,6 +475,35 @@ def test_what_is_no_json_and_no_model(fake: Fake) -> None:
     assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
     with reading(server) as client, pytest.raises(anthropic.NotFoundError):
         client.messages.create(**{**SMALL, "model": "nope"})
+
+
+@contextmanager
+def chained(upstream: Served) -> Iterator[Served]:
+    """A server whose provider `up` is another one, asked in Anthropic's dialect."""
+    providers = {"up": {"kind": "anthropic", "base_url": upstream.url, "api_key": "k"}}
+    config = Config.model_validate({"providers": providers})
+    app = create_app(config, build_providers(config))
+    app.include_router(messages.router)
+    with serving(app) as served:
+        yield served
+
+
+def test_through_a_chain_the_answer_is_the_same(fake: Fake) -> None:
+    upstream = fake(*CALLING)
+    asked: Any = {**SMALL, "tools": TOOLS, "stop_sequences": ["END"]}
+    with reading(upstream) as client:
+        direct = client.messages.create(**asked)
+    with chained(upstream) as server, reading(server) as client:
+        asked["model"] = "up:fake"
+        whole = client.messages.create(**asked)
+        with client.messages.stream(**asked) as stream:
+            streamed = stream.get_final_message()
+    first, *others = upstream.backend.requests  # type: ignore[attr-defined]  # a FakeBackend
+    assert [other.prompt for other in others] == [first.prompt] * 2
+    for answer in (whole, streamed):
+        assert [block.to_dict() for block in answer.content] == CALLED
+        assert answer.stop_reason == "tool_use"
+        assert answer.usage == direct.usage
 
 
 def test_a_path_names_a_provider(fake: Fake) -> None:
