@@ -116,6 +116,14 @@ def test_a_thought_without_a_signature_is_shown_and_not_kept(upstream: Upstream)
     assert [e for e in ask(upstream) if isinstance(e, ReasoningDelta)] == [ReasoningDelta(0, "Hm")]
 
 
+def test_a_reason_once_told_holds(upstream: Upstream) -> None:
+    more = named("message_delta", delta={"stop_reason": None}, usage={"output_tokens": 9})
+    delta, stop = end("max_tokens")
+    upstream.play(Answer(pieces=sse(start(), *text(0, "x"), delta, more, stop)))
+    told = ours(ask(upstream))
+    assert (told.reason, told.usage) == ("length", (11, 9, 0, 0))
+
+
 def test_without_usage_none_is_known(upstream: Upstream) -> None:
     bare = [named("message_start", message={}), *text(0, "x")]
     delta = named("message_delta", delta={"stop_reason": "end_turn"})
@@ -217,6 +225,7 @@ def test_an_answer_that_ends_early_is_an_error_unless_it_said_why_it_stopped(ups
         [b"data: " + b"[" * 100_000 + b"\n\n"],
         sse(named("message_start", message=[1]), named("message_stop")),
         sse(named("content_block_start", index={}, content_block=None), named("message_stop")),
+        sse(named("content_block_delta", index=[], delta={"type": "thinking_delta"})),
     ],
 )
 def test_nonsense_is_the_providers_error(upstream: Upstream, pieces: Sequence[bytes]) -> None:
@@ -339,7 +348,9 @@ def test_a_connection_serves_the_next_request_too(upstream: Upstream) -> None:
 
 def test_an_answer_whose_connection_does_not_end_is_over_all_the_same(upstream: Upstream) -> None:
     upstream.play(Answer(pieces=sse(*PLAIN), stall=True))
+    began = time.monotonic()
     assert ours(ask(upstream)).text == "Hello"
+    assert time.monotonic() - began < 2
 
 
 LISTED = {
