@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import anthropic
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.backends.http import Sent
@@ -279,7 +279,7 @@ EVENTS = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(EVENTS | VALUES, max_size=8))
 def test_whatever_comes_is_read_or_refused(values: list[object]) -> None:
     read = reading("anthropic")
