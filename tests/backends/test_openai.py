@@ -266,6 +266,42 @@ def test_text_completions_are_the_same(both: Both) -> None:
     assert both.provider.posts[-1].body["prompt"] == ["a", "b"]
 
 
+def test_a_request_arrives_as_it_was_sent(both: Both) -> None:
+    """Member by member what the provider would have been sent directly."""
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"a": 1}'}}
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
+        {"type": "image_url", "image_url": {"url": "https://x.invalid/y.png"}},
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,aGk="}},
+    ]
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    json_schema = {"name": "answer", "schema": schema, "strict": True}
+    given: Any = {
+        "messages": [
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": parts, "name": "u"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "42", "tool_call_id": "c1"},
+        ],
+        "model": "m", "stream": True, "stream_options": {"include_usage": True}, "tools": TOOLS,
+        "tool_choice": {"type": "function", "function": {"name": "weather"}}, "parallel_tool_calls": False,
+        "max_tokens": 7, "temperature": 0, "top_p": 0.5, "seed": 3, "stop": ["a", "b"], "n": 2,
+        "frequency_penalty": 0.5, "presence_penalty": -0.5, "logit_bias": {"5": 1.0}, "logprobs": True,
+        "top_logprobs": 2, "reasoning_effort": "low",
+        "response_format": {"type": "json_schema", "json_schema": json_schema},
+    }  # fmt: skip
+    ends = [head(choices=[{"index": index, "delta": {}, "finish_reason": "stop"}]) for index in (0, 1)]
+    both.same(
+        lambda client: len(list(client.chat.completions.create(**given))) > 0, Answer(pieces=sse(*ends))
+    )
+    direct, through = both.provider.posts[-2:]
+    assert through.body == {
+        **direct.body,
+        "tools": TOOLS[:1],
+    }  # of a tool that it may not call it is not told
+
+
 def test_headrace_behind_headrace_is_the_same() -> None:
     script: list[str | Event] = [
         ReasoningDelta(0, "hm"),

@@ -130,14 +130,18 @@ def _is_strict(schema: object) -> bool:
 
 
 def _tools(prompt: Conversation) -> Body:
-    """Of tools that it may not call the provider is not told: few know OpenAI's own word for that."""
+    """Where only some of the tools are allowed, the provider is not told of the others: few know OpenAI's own
+    word for that.
+    """
     choice = prompt.tool_choice
-    allowed = [tool for tool in prompt.tools if choice.names is None or tool.name in choice.names]
-    if not allowed:
-        return {}
     mode: str | Body = choice.mode
+    allowed = prompt.tools
     if choice.mode == "required" and choice.names is not None and len(choice.names) == 1:
         mode = {"type": "function", "function": {"name": choice.names[0]}}
+    elif choice.names is not None:
+        allowed = tuple(tool for tool in prompt.tools if tool.name in choice.names)
+    if not allowed:
+        return {}
     return {
         "tools": [_tool(tool) for tool in allowed],
         **({} if mode == "auto" else {"tool_choice": mode}),
