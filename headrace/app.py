@@ -11,13 +11,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from headrace import __version__
-from headrace.api import chat, completions, embeddings, errors, health, models, tokens
+from headrace.api import chat, completions, embeddings, errors, health, messages, models, tokens
 from headrace.api.request_id import RequestId
 from headrace.config import Config, ProviderConfig
 from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
 from headrace.types import Backend
+from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
 from headrace.wire.chat import ChatBody, ChatCompletionChunk
 from headrace.wire.completions import CompletionBody
 from headrace.wire.embeddings import EmbeddingsBody
@@ -37,7 +38,16 @@ REMOTE = {
 }
 
 # what handlers read and write by themselves, so that FastAPI does not see it
-UNSEEN = (ChatBody, CompletionBody, EmbeddingsBody, TokenizeBody, DetokenizeBody, ChatCompletionChunk)
+UNSEEN = (
+    ChatBody,
+    ChatCompletionChunk,
+    CompletionBody,
+    CountTokensBody,
+    DetokenizeBody,
+    EmbeddingsBody,
+    MessagesBody,
+    TokenizeBody,
+)
 
 
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
@@ -58,7 +68,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         bare=[name for name, provider in config.providers.items() if not provider.prefix],
         routes=config.routes,
     )
-    for resource in (chat, completions, embeddings, tokens, models, health):
+    for resource in (chat, completions, messages, embeddings, tokens, models, health):
         app.include_router(resource.router)
     errors.install(app)
     app.add_middleware(RequestId)

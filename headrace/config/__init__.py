@@ -19,10 +19,12 @@ from headrace.config.sections import (
     ServerConfig,
     TargetConfig,
 )
+from headrace.config.tables import VARIABLES as PROVIDER_VARIABLES
 
 __all__ = [
     "DEFAULT_FILE",
     "PREFIX",
+    "PROVIDER_VARIABLES",
     "Config",
     "EngineConfig",
     "FallbackReason",

@@ -12,6 +12,8 @@ DOCUMENT: dict[str, Any] = create_app(Config(), [FakeBackend([])]).openapi()
 ROUTES = {
     "/v1/chat/completions": "post",
     "/v1/completions": "post",
+    "/v1/messages": "post",
+    "/v1/messages/count_tokens": "post",
     "/v1/embeddings": "post",
     "/v1/tokenize": "post",
     "/tokenize": "post",

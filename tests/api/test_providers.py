@@ -89,10 +89,10 @@ def test_backend_is_asked_for_its_own_name_of_the_model(fake_server: FakeServer)
 
 def test_tokens_are_those_of_the_addressed_provider(server: Served) -> None:
     for path, model in (("/other/v1", "org/x:8b"), ("/v1", "other:org/x:8b"), ("/other/v1", None)):
-        body = {"prompt": "hé"} | ({"model": model} if model else {})
-        assert server.post(f"{path}/tokenize", body).json()["tokens"] == list("hé".encode())
-        body = {"tokens": [104, 105]} | ({"model": model} if model else {})
-        assert server.post(f"{path}/detokenize", body).json()["text"] == "hi"
+        tokens = server.post(f"{path}/tokenize", {"prompt": "hé", "model": model}).json()["tokens"]
+        assert tokens == list("hé".encode())
+        text = server.post(f"{path}/detokenize", {"tokens": [104, 105], "model": model}).json()["text"]
+        assert text == "hi"
     assert server.get("/other/v1/tokenizer_info").json()["model"] == "org/x:8b"
 
 

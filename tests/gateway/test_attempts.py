@@ -28,7 +28,7 @@ from headrace.errors import (
 from headrace.gateway.attempts import retry_after_s
 from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES
 from headrace.types import Embeddings, EmbedRequest, Finished, TextDelta
-from tests.gateway.worlds import Clock, answer, ask, gateway, is_idle, route
+from tests.gateway.worlds import Clock, Fickle, answer, ask, gateway, is_idle, route
 
 DOWN = ProviderUnreachable("down")
 
@@ -321,32 +321,16 @@ def test_embeddings_fall_back_too() -> None:
     asyncio.run(run())
 
 
-class Fickle(FakeBackend):
-    """Fails in a random way, or not, at a random place."""
-
-    def __init__(self, name: str, random: Random) -> None:
-        super().__init__(["x"] * 3, id="m", name=name)
-        self.random = random
-
-    def shuffle(self) -> None:
-        errors = [None, None, *FALLS_BACK, *STAYS]
-        self.refusal, self.error = self.random.choice(errors), self.random.choice(errors)
-        self.script = ["x"] * self.random.choice([0, 3])
-        self.opening_s, self.delay_s = (self.random.choice([0, 0, 0.001, 0.01]) for _ in range(2))
-
-
 @pytest.mark.parametrize("hedge_after_ms", [0, 1])
 def test_many_under_random_faults_end_once_each_and_leave_nothing(hedge_after_ms: int) -> None:
     async def run() -> None:
         random = Random(7)
-        backends = [Fickle(name, random) for name in "abc"]
+        backends = [Fickle(name, random, [*FALLS_BACK, *STAYS]) for name in "abc"]
         targets = [{"target": f"{each.name}:m", "weight": 1} for each in backends]
         served = gateway(*backends, fast=route(*targets, retries=1, hedge_after_ms=hedge_after_ms))
         ends = {"answered": 0, "failed": 0, "left": 0}
 
         async def one() -> None:
-            for each in backends:
-                each.shuffle()
             asking = asyncio.ensure_future(answer(served, ask("fast", 5)))
             if random.random() < 0.2:
                 asyncio.get_running_loop().call_later(random.random() / 100, asking.cancel)

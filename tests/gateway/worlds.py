@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from random import Random
 
 from headrace.backends.fake import FakeBackend
 from headrace.config import RouteConfig
 from headrace.gateway.attempts import World
 from headrace.gateway.gateway import Gateway
-from headrace.types import Conversation, GenerateRequest, Message, TextDelta
+from headrace.types import Conversation, Event, GenerateRequest, Message, TextDelta
 
 
 class Clock:
@@ -59,3 +60,28 @@ async def answer(gateway: Gateway, request: GenerateRequest) -> str:
 
 def is_idle(gateway: Gateway, backends: Sequence[FakeBackend]) -> bool:
     return not gateway.num_active and not any(backend.num_active for backend in backends)
+
+
+class Fickle(FakeBackend):
+    """Each request that reaches it fails in a random way at a random place, or not; it may be slow."""
+
+    def __init__(self, name: str, random: Random, errors: Sequence[Exception]) -> None:
+        super().__init__([], id="m", name=name)
+        self.random, self.errors = random, errors
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        fate, error = self.random.random(), self.random.choice(self.errors)
+        once = FakeBackend(
+            [] if fate < 0.3 else ["x"] * 3,
+            delay_s=self.random.choice([0, 0, 0.001, 0.03]),
+            opening_s=self.random.choice([0, 0, 0.01]),
+            refusal=error if fate < 0.2 else None,
+            error=error if fate < 0.4 else None,
+        )
+        self.num_active += 1
+        try:
+            async with once.generate(request) as events:
+                yield events
+        finally:
+            self.num_active -= 1
