@@ -16,16 +16,25 @@ from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import chat_body
 from headrace.config import ProviderConfig
-from headrace.errors import BadRequest, HeadraceError, ProviderError, ProviderUnreachable, ServerError
+from headrace.errors import (
+    BadRequest,
+    HeadraceError,
+    ProviderError,
+    ProviderUnreachable,
+    ServerError,
+    UnsupportedParameter,
+)
 from headrace.types import (
     Conversation,
     Embeddings,
     EmbedRequest,
     Event,
+    Finished,
     GenerateRequest,
     ModelInfo,
     TokenizeRequest,
     TokenizerInfo,
+    ToolCallDelta,
 )
 
 log = logging.getLogger(__name__)
@@ -55,8 +64,9 @@ class Running:
 
 
 class LlamaCppBackend:
-    """The model in `path` under the id `model` (default: the file's name). A process that ends by itself is
-    started anew, RESTARTS times; then this backend is no longer alive.
+    """The model in `path` under the id `model` (default: the file's name), with `chat_template` instead of
+    its own. A process that ends by itself is started anew, RESTARTS times; then this backend is no longer
+    alive.
     """
 
     def __init__(
@@ -68,13 +78,15 @@ class LlamaCppBackend:
         context_length: int = 0,
         num_slots: int = 4,
         num_threads: int = 0,
+        chat_template: str | None = None,
         timeout_s: float = 600.0,
     ) -> None:
         self._name, self._model, self._timeout_s = name, model or path.stem, timeout_s
-        self._settings = Settings(path, context_length, num_slots, num_threads)
+        self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
         self._running: Running | None = None
         self._watching: asyncio.Task[None] | None = None
         self._models: list[ModelInfo] = []
+        self._has_tools = True
         self.is_alive = True
 
     @property
@@ -113,18 +125,31 @@ class LlamaCppBackend:
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
+        if isinstance(request.prompt, Conversation) and request.prompt.tools and not self._has_tools:
+            # llama.cpp would leave them out, "required" ones too, and say nothing
+            raise UnsupportedParameter(
+                "tools: the model's chat template has no place for them", param="tools"
+            )
         async with AsyncExitStack() as exits:
             try:
                 events = await exits.enter_async_context(running.openai.generate(request))
             except ServerError as exc:
                 raise await running.told_apart(exc) from exc
-            told = self._events(running, events)
+            told = self._events(running, request, events)
             exits.push_async_callback(told.aclose)
             yield told
 
-    async def _events(self, running: Running, events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
+    async def _events(
+        self, running: Running, request: GenerateRequest, events: AsyncIterator[Event]
+    ) -> AsyncGenerator[Event, None]:
+        prompt = request.prompt
+        is_owed = isinstance(prompt, Conversation) and prompt.tool_choice.mode == "required"
         try:
             async for event in events:
+                is_owed = is_owed and not isinstance(event, ToolCallDelta)
+                if is_owed and isinstance(event, Finished) and event.reason != "length":
+                    # it asks for a call, but makes sure of it only in formats that it knows well
+                    raise ProviderError("llama.cpp made no call, though tool_choice requires one")
                 yield event
         except ServerError as exc:
             raise await running.told_apart(exc) from exc
@@ -172,7 +197,9 @@ class LlamaCppBackend:
         try:
             await running.openai.start()
             await native.start()
-            length = (await native.json("GET", "/props"))["default_generation_settings"]["n_ctx"]
+            props = await native.json("GET", "/props")
+            length = props["default_generation_settings"]["n_ctx"]
+            self._has_tools = props.get("chat_template_caps", {}).get("supports_tools", True)
             created = int(self._settings.path.stat().st_mtime)
             self._models = [ModelInfo(self._model, self._name, created, length, None)]
         except BaseException:

@@ -36,6 +36,8 @@ def parameters(settings: dict[str, Any]) -> Any:
     params.kv_unified = True  # one pool for all slots, so that a long prompt fits too
     params.ctx_shift = False  # what does not fit is an error, and no loss of the beginning
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["num_threads"]
+    if settings["chat_template"] is not None:
+        params.chat_template = settings["chat_template"]
     params.verbosity = 0
     return params
 

@@ -28,6 +28,7 @@ class Settings:
     context_length: int = 0
     num_slots: int = 4
     num_threads: int = 0
+    chat_template: str | None = None  # Jinja; None: the file's own
     key: str = field(default_factory=lambda: secrets.token_hex(24), repr=False)
 
 
@@ -90,6 +91,7 @@ class LlamaCppProcess:
             "context_length": settings.context_length,
             "num_slots": settings.num_slots,
             "num_threads": settings.num_threads or os.cpu_count() or 1,
+            "chat_template": settings.chat_template,
             "key": settings.key,
         }
         with suppress(ConnectionError):  # it ended already: the line below is empty
