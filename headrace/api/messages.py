@@ -104,7 +104,7 @@ async def create_message(
         return await respond(http, request, headers, encoder=encoder, whole=answer.message)
 
     response = await _with_or_without_thinking(http, wire.to_request(body), headers, ask)
-    return _MessageStream.of(response) if isinstance(response, EventStream) else response
+    return MessageStream.of(response) if isinstance(response, EventStream) else response
 
 
 @router.post("/{provider}/v1/messages/count_tokens", include_in_schema=False)
@@ -172,11 +172,11 @@ def _refusal(error: ServerError) -> JSONResponse:
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
-class _MessageStream(EventStream):
+class MessageStream(EventStream):
     """A stream whose events have names, that ends without [DONE] and tells errors as an event."""
 
     @classmethod
-    def of(cls, stream: EventStream) -> _MessageStream:
+    def of(cls, stream: EventStream) -> MessageStream:
         return cls(stream.generation, stream.encoder, dict(stream.headers), keep_alive_s=stream.keep_alive_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
-import anthropic
-import httpx2
 import pytest
 
-from headrace.api import messages
-from headrace.app import build_backends, build_providers, create_app
+from headrace.app import build_providers, create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import (
-    BadRequest,
-    ContextTooLong,
-    Overloaded,
-    ProviderError,
-    ProviderKeyRefused,
-    ProviderLimited,
-    ServerError,
-    TimedOut,
     UnsupportedParameter,
 )
-from headrace.models.catalog import Model
 from headrace.types import (
     Conversation,
     Event,
@@ -43,11 +30,10 @@ from headrace.types import (
     ToolCallDelta,
     Usage,
 )
+from tests.api.anthropics import ASKED, COUNT, MESSAGES, PNG, SMALL, check_order, frames, reading
+from tests.conftest import FakeServer
 from tests.serving import Served, serving
 
-MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
-ASKED: Any = [{"role": "user", "content": "How is the weather in Bern?"}]
-SMALL: dict[str, Any] = {"model": "fake", "max_tokens": 9, "messages": ASKED}
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOLS: Any = [
     {"name": "weather", "description": "D", "input_schema": SCHEMA},
@@ -55,7 +41,6 @@ TOOLS: Any = [
 ]
 BERN = '{"city": "Bern \\u2600 ☀"}'
 SIGNED, REDACTED = Thought("They want weather.", "sig=="), Thought(redacted="0paque")
-PNG = base64.b64encode(b"\x89PNG\r\n").decode()
 
 
 def ended(reason: FinishReason = "stop") -> Finished:
@@ -85,89 +70,21 @@ CALLED: list[dict[str, Any]] = [
 
 
 class Fake(Protocol):
-    def __call__(self, *script: str | Event, config: Config = ..., **members: Any) -> Served: ...
+    def __call__(self, *script: str | Event, config: Config | None = None, **members: Any) -> Served: ...
 
 
 @pytest.fixture
-def fake() -> Iterator[Fake]:
-    """Call it with a FakeBackend's script and other members to get a server that speaks the dialect."""
-    with ExitStack() as exits:
+def fake(fake_server: FakeServer) -> Fake:
+    """Call it with a FakeBackend's script and other members to get a server over it."""
 
-        def start(*script: str | Event, config: Config = Config(), **members: Any) -> Served:  # noqa: B008
-            app = create_app(config, [FakeBackend(script, **members)])
-            app.include_router(messages.router)
-            return exits.enter_context(serving(app))
+    def start(*script: str | Event, config: Config | None = None, **members: Any) -> Served:
+        return fake_server(FakeBackend(script, **members), config=config)
 
-        yield start
-
-
-@contextmanager
-def reading(server: Served, key: str = "x") -> Iterator[anthropic.Anthropic]:
-    """The official client, believing nothing."""
-    with anthropic.Anthropic(
-        base_url=server.url, api_key=key, max_retries=0, timeout=60, _strict_response_validation=True
-    ) as client:
-        yield client
+    return start
 
 
 def asked_of(server: Served) -> Any:
     return server.backend.requests[-1]  # type: ignore[attr-defined]  # a FakeBackend
-
-
-def frames(response: httpx2.Response) -> list[tuple[str, Any]]:
-    """The events of a stream, by name; each says its name twice."""
-    found = []
-    for text in response.text.split("\n\n")[:-1]:
-        event, data = text.split("\n")
-        value = json.loads(data.removeprefix("data: "))
-        assert event == f"event: {value['type']}"
-        found.append((value["type"], value))
-    return found
-
-
-def check_order(events: list[tuple[str, Any]]) -> list[Any]:
-    """That a stream is message_start, blocks one after another, message_delta, message_stop. Its blocks as a
-    reader of raw events puts them together.
-    """
-    names = [name for name, _ in events]
-    assert names[0] == "message_start"
-    assert names[-2:] == ["message_delta", "message_stop"]
-    assert names.count("message_start") == names.count("message_delta") == names.count("message_stop") == 1
-    begun = events[0][1]["message"]
-    assert (begun["content"], begun["stop_reason"], begun["role"]) == ([], None, "assistant")
-    blocks: list[Any] = []
-    is_open = False
-    for name, event in events[1:-2]:
-        if name == "content_block_start":
-            assert not is_open
-            assert event["index"] == len(blocks)
-            blocks.append(event["content_block"])
-            is_open = True
-            continue
-        assert is_open
-        assert event["index"] == len(blocks) - 1
-        if name == "content_block_stop":
-            is_open = False
-        else:
-            assert name == "content_block_delta"
-            add(blocks[-1], event["delta"])
-    assert not is_open
-    return blocks
-
-
-DELTAS = {
-    "text_delta": ("text", "text", "text"),
-    "thinking_delta": ("thinking", "thinking", "thinking"),
-    "signature_delta": ("thinking", "signature", "signature"),
-    "input_json_delta": ("tool_use", "partial_json", "input"),
-}
-
-
-def add(block: Any, delta: Any) -> None:
-    type, member, into = DELTAS[delta["type"]]
-    assert block["type"] == type
-    assert delta[member]
-    block[into] = (block[into] or "") + delta[member]
 
 
 def test_an_answer_is_a_message(fake: Fake) -> None:
@@ -372,7 +289,6 @@ class Thoughtless(FakeBackend):
 @pytest.mark.parametrize("stream", [False, True])
 def test_thinking_is_dropped_where_no_model_thinks(stream: bool) -> None:
     app = create_app(Config(), [Thoughtless(["x"])])
-    app.include_router(messages.router)
     body = {**SMALL, "thinking": {"type": "adaptive"}, "metadata": {}, "stream": stream}
     with serving(app) as server:
         response = server.post(MESSAGES, body)
@@ -381,109 +297,12 @@ def test_thinking_is_dropped_where_no_model_thinks(stream: bool) -> None:
         assert server.post(MESSAGES, body, headers={"X-Headrace-Strict": "1"}).status_code == 400
 
 
-ERRORS: list[tuple[ServerError, type[anthropic.APIStatusError], int, str]] = [
-    (BadRequest("no"), anthropic.BadRequestError, 400, "invalid_request_error"),
-    (ContextTooLong("long"), anthropic.BadRequestError, 400, "invalid_request_error"),
-    (ProviderLimited("slow"), anthropic.RateLimitError, 429, "rate_limit_error"),
-    (ProviderKeyRefused("key"), anthropic.InternalServerError, 502, "api_error"),
-    (ProviderError("oh"), anthropic.InternalServerError, 502, "api_error"),
-    (Overloaded("full"), anthropic.InternalServerError, 503, "overloaded_error"),
-    (TimedOut("late"), anthropic.InternalServerError, 504, "timeout_error"),
-]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("error", "kind", "status", "type"), ERRORS)
-def test_refusals_are_errors_of_the_client(
-    fake: Fake, error: ServerError, kind: Any, status: int, type: str, stream: bool
-) -> None:
-    with reading(fake("x", refusal=error)) as client, pytest.raises(kind) as raised:
-        client.messages.create(**SMALL, stream=stream)
-    told = raised.value
-    assert (told.status_code, told.type, told.api_message) == (status, type, error.message)
-    assert told.request_id == told.body["request_id"] == told.response.headers["x-request-id"]
-
-
-def test_an_error_in_a_stream_is_an_event(fake: Fake) -> None:
-    server = fake("Hel", "lo", error=ProviderLimited("slow down"))
-    events = frames(server.post(MESSAGES, {**SMALL, "stream": True}))
-    assert [name for name, _ in events][-2:] == ["content_block_delta", "error"]
-    assert events[-1][1]["error"] == {"type": "rate_limit_error", "message": "slow down"}
-    with reading(server) as client, pytest.raises(anthropic.APIStatusError, match="slow down"):
-        for _ in client.messages.create(**SMALL, stream=True):
-            pass
-
-
-def test_a_bug_is_told_without_its_trace(fake: Fake) -> None:
-    response = fake("x", refusal=RuntimeError("secret")).post(MESSAGES, SMALL)
-    assert (response.status_code, response.json()["error"]["type"]) == (500, "api_error")
-    server = fake("x", error=RuntimeError("secret"))
-    assert frames(server.post(MESSAGES, {**SMALL, "stream": True}))[-1][1]["error"]["type"] == "api_error"
-    assert "secret" not in response.text
-
-
-def test_a_stream_that_takes_too_long_ends_in_an_error(fake: Fake) -> None:
-    config = Config.model_validate({"server": {"request_timeout_s": 0.2}})
-    response = fake("a", *["b"] * 50, delay_s=0.1, config=config).post(MESSAGES, {**SMALL, "stream": True})
-    assert frames(response)[-1][1]["error"]["type"] == "timeout_error"
-
-
-@pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
-def test_keys_are_taken_from_either_header(fake: Fake, header: str) -> None:
-    server = fake("x", config=Config.model_validate({"server": {"api_keys": ("k",)}}))
-    scheme = "Bearer " if header == "Authorization" else ""
-    for path in (MESSAGES, COUNT):
-        assert server.post(path, SMALL, headers={header: f"{scheme}k"}).status_code == 200
-        for wrong in ({header: f"{scheme}nope"}, {}):
-            refused = server.post(path, SMALL, headers=wrong)
-            assert refused.status_code == 401
-            assert refused.json()["error"]["type"] == "authentication_error"
-    with reading(server, "no") as client, pytest.raises(anthropic.AuthenticationError):
-        client.messages.create(**SMALL)
-
-
-BAD: list[tuple[str, dict[str, Any]]] = [
-    ("max_tokens", {"max_tokens": None}),
-    ("max_tokens", {"max_tokens": 0}),
-    ("temperature", {"temperature": 1.5}),
-    ("messages", {"messages": []}),
-    ("messages.0.role", {"messages": [{"role": "tool", "content": "x"}]}),
-    ("messages.0.content", {"messages": [{"role": "user"}]}),
-    ("messages.0.content.0", {"messages": [{"role": "user", "content": [{"text": "x"}]}]}),
-    ("messages.0.content.0", {"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}),
-    ("tool_choice", {"tool_choice": {"type": "any"}}),
-    ("tool_choice.name", {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "nope"}}),
-    ("tools.1.name", {"tools": [TOOLS[0], TOOLS[0]]}),
-    ("tools.0.input_schema", {"tools": [{"name": "f"}]}),
-    ("thinking.budget_tokens", {"thinking": {"type": "enabled"}}),
-    ("system.0.type", {"system": [{"type": "image"}]}),
-]
-
-
-@pytest.mark.parametrize(("path", "members"), BAD)
-def test_faults_of_the_body_are_named(fake: Fake, path: str, members: dict[str, Any]) -> None:
-    response = fake("x").post(MESSAGES, {**SMALL, **members})
-    assert response.status_code == 400
-    told = response.json()
-    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
-    assert told["error"]["message"].startswith(f"{path}: "), told
-
-
-def test_what_is_no_json_and_no_model(fake: Fake) -> None:
-    server = fake("x")
-    refused = server.post(MESSAGES, content=b"{")
-    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
-    with reading(server) as client, pytest.raises(anthropic.NotFoundError):
-        client.messages.create(**{**SMALL, "model": "nope"})
-
-
 @contextmanager
 def chained(upstream: Served) -> Iterator[Served]:
     """A server whose provider `up` is another one, asked in Anthropic's dialect."""
     providers = {"up": {"kind": "anthropic", "base_url": upstream.url, "api_key": "k"}}
     config = Config.model_validate({"providers": providers})
     app = create_app(config, build_providers(config))
-    app.include_router(messages.router)
     with serving(app) as served:
         yield served
 
@@ -528,93 +347,3 @@ def test_media_reach_the_backend(fake: Fake) -> None:
         client.messages.create(**{**SMALL, "messages": [{"role": "user", "content": content}]})
     (message,) = asked_of(server).prompt.messages
     assert message.parts == (Media("image", data=PNG, media_type="image/png"), "What is it?")
-
-
-@pytest.fixture(scope="module")
-def local(default_model: Model) -> Iterator[Served]:
-    """The default model, in f32."""
-    config = Config.model_validate(
-        {"engine": {"kv_cache_bytes": "128MiB", "precision": "f32", "generation_config": "none"}}
-    )
-    app = create_app(config, build_backends(config, [default_model]))
-    app.include_router(messages.router)
-    with serving(app) as served:
-        yield served
-
-
-def test_the_engine_answers_whole_and_streamed_alike(local: Served) -> None:
-    body: Any = {
-        "model": local.backend.models()[0].id,
-        "max_tokens": 8,
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
-        "extra_body": {"temperature": 0},
-    }
-    with reading(local) as client:
-        whole = client.messages.create(**body)
-        with client.messages.stream(**body) as stream:
-            streamed = stream.get_final_message()
-        prompt: Any = {name: body[name] for name in ("model", "messages")}
-        counted = client.messages.count_tokens(**prompt)
-    assert whole.content[0].type == streamed.content[0].type == "text"
-    assert whole.content[0].text == streamed.content[0].text
-    assert "Paris" in whole.content[0].text
-    usage = whole.usage
-    assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
-    with local.client() as other:
-        asked: Any = body["messages"]
-        chat = other.chat.completions.create(model=body["model"], max_tokens=8, messages=asked, temperature=0)
-    assert chat.choices[0].message.content == whole.content[0].text
-
-
-def test_the_engine_goes_on_with_a_begun_answer(local: Served) -> None:
-    history = [
-        {"role": "user", "content": "What is the capital of France?"},
-        {"role": "assistant", "content": "The capital of France is"},
-    ]
-    body = {"model": local.backend.models()[0].id, "max_tokens": 2, "messages": history, "temperature": 0}
-    answer = local.post(MESSAGES, body).json()
-    assert "Paris" in answer["content"][0]["text"]
-    assert answer["stop_reason"] == "max_tokens"
-
-
-def test_the_engine_calls_the_tool_it_must(local: Served) -> None:
-    body: Any = {
-        "model": local.backend.models()[0].id,
-        "max_tokens": 60,
-        "messages": ASKED,
-        "tools": [
-            {
-                "name": "weather",
-                "input_schema": {
-                    "type": "object",
-                    "properties": {"city": {"enum": ["Bern", "Basel"]}},
-                    "required": ["city"],
-                },
-            }
-        ],
-        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
-        "extra_body": {"temperature": 0},
-    }
-    with reading(local) as client, client.messages.stream(**body) as stream:
-        answer = stream.get_final_message()
-    assert answer.stop_reason == "tool_use"
-    call = next(block for block in answer.content if block.type == "tool_use")
-    assert call.name == "weather"
-    assert call.input["city"] in ("Bern", "Basel")
-
-
-def test_the_engine_reads_text_only_and_does_not_think(local: Served) -> None:
-    model = local.backend.models()[0].id
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
-    body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": [image]}]}
-    for path in (MESSAGES, COUNT):
-        refused = local.post(path, body)
-        assert refused.status_code == 400
-        assert "text only" in refused.json()["error"]["message"]
-    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
-    chat = {"model": model, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]}
-    told = local.post("/v1/chat/completions", chat).json()["error"]
-    assert (told["param"], told["code"]) == ("messages.0.content.1", "unsupported_parameter")
-    thinking = {"type": "enabled", "budget_tokens": 1024}
-    answered = local.post(MESSAGES, {**body, "messages": ASKED, "thinking": thinking})
-    assert answered.headers["x-headrace-ignored"] == "thinking"
