@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from headrace.gateway.gateway import ATTEMPTS
+
 
 def provider_of(http: Request) -> str | None:
     """None: the path names none."""
@@ -13,4 +15,4 @@ def provider_of(http: Request) -> str | None:
 
 def went_to(provider: str, attempts: int) -> dict[str, str]:
     """Response headers. `attempts`: how many were begun, the one that answered included."""
-    return {"X-Headrace-Backend": provider, "X-Headrace-Attempts": str(attempts)}
+    return {"X-Headrace-Backend": provider, ATTEMPTS: str(attempts)}

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
+from headrace.api.disconnect import while_connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict
 from headrace.api.provider import provider_of
@@ -51,7 +52,8 @@ async def tokenize(
     gateway: Gateway = http.app.state.gateway
     provider = provider_of(http)
     info = gateway.model(body.model, provider)
-    tokens = await gateway.tokenize(wire.to_request(body, info), provider)
+    work = gateway.tokenize(wire.to_request(body, info), provider)
+    tokens = await while_connected(http.receive, None, work)
     strings = await _strings(gateway, info.id, tokens, provider) if body.return_token_strs else None
     return wire.tokens(tokens, info, strings)
 
@@ -89,7 +91,8 @@ async def detokenize(
     gateway: Gateway = http.app.state.gateway
     provider = provider_of(http)
     model = gateway.model(body.model, provider).id
-    return wire.text(await gateway.detokenize(model, body.tokens, provider))
+    work = gateway.detokenize(model, body.tokens, provider)
+    return wire.text(await while_connected(http.receive, None, work))
 
 
 @router.get(
@@ -105,4 +108,5 @@ async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> 
     gateway: Gateway = http.app.state.gateway
     provider = provider_of(http)
     info = gateway.model(model, provider)
-    return wire.tokenizer(info, await gateway.tokenizer_info(info.id, provider))
+    work = gateway.tokenizer_info(info.id, provider)
+    return wire.tokenizer(info, await while_connected(http.receive, None, work))

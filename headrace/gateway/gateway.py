@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from headrace.config import RouteConfig
-from headrace.errors import Overloaded, TimedOut
+from headrace.errors import Overloaded, ServerError, TimedOut
 from headrace.gateway.attempts import Attempts, World
 from headrace.gateway.begun import begun
 from headrace.gateway.interrupt import Interruption
@@ -28,6 +28,8 @@ from headrace.types import (
 )
 
 INTERRUPT_S = 2.0  # how long interrupted callers have to be told
+ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many targets were asked
+MIN_TIMEOUT_S = 0.001  # 0 would mean none
 
 T = TypeVar("T")
 
@@ -112,13 +114,15 @@ class Gateway:
         """admit → resolve → open. Raises ServerError; after it returns, the events can only end or fail.
         `provider`: the only one that may be asked.
         """
+        began = self._world.now()
 
         async def open_at(target: Target, exits: AsyncExitStack) -> AsyncIterator[Event]:
             asked = _for_target(request, target)
             return await exits.enter_async_context(target.backend.generate(asked))
 
         async def begin_at(target: Target, exits: AsyncExitStack) -> AsyncIterator[Event]:
-            return await begun(await open_at(target, exits))
+            asked = _for_target(request, target, passed_s=self._world.now() - began)
+            return await begun(await exits.enter_async_context(target.backend.generate(asked)))
 
         async with AsyncExitStack() as exits:
             interruption = self._admit(exits, request.timeout_s)
@@ -129,9 +133,11 @@ class Gateway:
 
     async def embed(self, request: EmbedRequest, provider: str | None = None) -> Reached[Embeddings]:
         """Cancelling it frees what it held. Raises ServerError."""
+        began = self._world.now()
 
         async def embed_at(target: Target, _: AsyncExitStack) -> Embeddings:
-            return await target.backend.embed(_for_target(request, target))
+            asked = _for_target(request, target, passed_s=self._world.now() - began)
+            return await target.backend.embed(asked)
 
         async with AsyncExitStack() as exits:
             interruption = self._admit(exits, request.timeout_s)
@@ -141,21 +147,21 @@ class Gateway:
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
         """Of a route: by its first target. Raises ServerError, as the two below."""
         async with AsyncExitStack() as exits:
-            self._admit(exits)
+            interruption = self._admit(exits)
             target = self._router.first(request.model, provider)
-            return await target.backend.tokenize(replace(request, model=target.info.id))
+            return await interruption.unless(target.backend.tokenize(replace(request, model=target.info.id)))
 
     async def detokenize(self, model: str, tokens: list[int], provider: str | None = None) -> str:
         async with AsyncExitStack() as exits:
-            self._admit(exits)
+            interruption = self._admit(exits)
             target = self._router.first(model, provider)
-            return await target.backend.detokenize(target.info.id, tokens)
+            return await interruption.unless(target.backend.detokenize(target.info.id, tokens))
 
     async def tokenizer_info(self, model: str, provider: str | None = None) -> TokenizerInfo:
         async with AsyncExitStack() as exits:
-            self._admit(exits)
+            interruption = self._admit(exits)
             target = self._router.first(model, provider)
-            return await target.backend.tokenizer_info(target.info.id)
+            return await interruption.unless(target.backend.tokenizer_info(target.info.id))
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new work, let what runs finish within `timeout_s`, then interrupt the rest."""
@@ -194,7 +200,11 @@ class Gateway:
         limits = [limit for limit in (self.request_timeout_s, request.timeout_s) if limit]
         deadline = self._world.now() + min(limits) if limits else None
         attempts = Attempts(plan, plan.route, tried, world=self._world, deadline=deadline)
-        won = await attempts.run()
+        try:
+            won = await attempts.run()
+        except ServerError as exc:
+            exc.headers = {**exc.headers, ATTEMPTS: str(attempts.count)}
+            raise
         exits.push_async_callback(won.exits.aclose)
         return Reached(won.value, won.target.info, won.target.backend.name, attempts.count)
 
@@ -231,6 +241,8 @@ class Gateway:
 Asked = TypeVar("Asked", GenerateRequest, EmbedRequest)
 
 
-def _for_target(request: Asked, target: Target) -> Asked:
-    """With the name that the target itself has for the model."""
+def _for_target(request: Asked, target: Target, passed_s: float = 0.0) -> Asked:
+    """With the name that the target itself has for the model, and with what is left of its timeout."""
+    if request.timeout_s is not None and passed_s:
+        request = replace(request, timeout_s=max(MIN_TIMEOUT_S, request.timeout_s - passed_s))
     return request if request.model == target.info.id else replace(request, model=target.info.id)

@@ -70,6 +70,13 @@ def test_failure_in_mid_answer_is_not_hidden(fake_server: FakeServer, stream: bo
     assert not second.requests
 
 
+def test_error_tells_how_many_were_asked(fake_server: FakeServer) -> None:
+    limited = ProviderLimited("b: slower", headers={"Retry-After": "7"})
+    response = fake_server(backend("a", DOWN), backend("b", limited), config=config()).post(CHAT, body())
+    assert (response.status_code, response.json()["error"]["message"]) == (429, "b: slower")
+    assert (response.headers["retry-after"], response.headers["x-headrace-attempts"]) == ("7", "2")
+
+
 def test_embeddings_take_the_same_way(fake_server: FakeServer) -> None:
     with fake_server(backend("a"), backend("b"), config=config("b:m", "a:m")).client() as client:
         raw = client.embeddings.with_raw_response.create(model="fast", input="x")

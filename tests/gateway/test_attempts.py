@@ -306,6 +306,20 @@ def test_deadline_holds_along_the_route() -> None:
     asyncio.run(run())
 
 
+def test_target_is_told_how_much_time_is_left() -> None:
+    async def run() -> None:
+        first, second = backend("a", limited("2")), backend("b", DOWN)
+        served = gateway(first, second, fast=route("a:m", retries=1), other=route("b:m"))
+        with pytest.raises(ProviderLimited):
+            await served.start(ask("fast", 10))
+        assert [request.timeout_s for request in first.requests] == [10, pytest.approx(8)]
+        with pytest.raises(ProviderUnreachable):
+            await served.start(ask("other"))
+        assert second.requests[0].timeout_s is None
+
+    asyncio.run(run())
+
+
 class Unable(FakeBackend):
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise DOWN
