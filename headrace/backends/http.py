@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from headrace.config import is_loopback
 from headrace.errors import (
     ContextTooLong,
     ModelNotFound,
@@ -196,9 +197,10 @@ def _retry_after(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _proxy(url: str) -> URL | None:
-    """What the environment names for this address (HTTPS_PROXY, NO_PROXY, …)."""
+    """What the environment names for this address (HTTPS_PROXY, NO_PROXY, …); never for this machine."""
     parts = urlsplit(url)
-    found = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    is_direct = is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc)
+    found = None if is_direct else getproxies().get(parts.scheme)
     return URL(found) if found else None
 
 

@@ -338,7 +338,7 @@ def test_json_is_read_and_nonsense_is_a_failure() -> None:
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//u:p@"))
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.delenv("no_proxy", raising=False)
         proxy.play(Answer(pieces=[b"1"]))
         assert _with("http://provider.invalid", _read) == b"1"
         assert proxy.requests[0].headers["proxy-authorization"] == "Basic dTpw"
