@@ -4,29 +4,50 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from headrace import __version__
-from headrace.api import chat, completions, embeddings, errors, health, models, tokens
+from headrace.api import chat, completions, embeddings, errors, health, messages, models, tokens
 from headrace.api.request_id import RequestId
-from headrace.backends.engine import EngineBackend, EngineSettings
-from headrace.config import Config
+from headrace.config import Config, ProviderConfig
+from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
-from headrace.models.catalog import Model
 from headrace.types import Backend
+from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
 from headrace.wire.chat import ChatBody, ChatCompletionChunk
 from headrace.wire.completions import CompletionBody
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody
 
+if TYPE_CHECKING:  # what only local models need is loaded when there are some
+    from headrace.models.catalog import Model
+
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
 
+# kind of provider → module and class, called with (name, config, key)
+REMOTE = {
+    "openai": ("headrace.backends.openai", "OpenAIBackend"),
+    "cerebras": ("headrace.backends.cerebras", "CerebrasBackend"),
+    "anthropic": ("headrace.backends.anthropic", "AnthropicBackend"),
+    "ollama": ("headrace.backends.ollama", "OllamaBackend"),
+}
+
 # what handlers read and write by themselves, so that FastAPI does not see it
-UNSEEN = (ChatBody, CompletionBody, EmbeddingsBody, TokenizeBody, DetokenizeBody, ChatCompletionChunk)
+UNSEEN = (
+    ChatBody,
+    ChatCompletionChunk,
+    CompletionBody,
+    CountTokensBody,
+    DetokenizeBody,
+    EmbeddingsBody,
+    MessagesBody,
+    TokenizeBody,
+)
 
 
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
@@ -40,8 +61,14 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     )
     app.state.config = config
     app.state.keys = Keys(config.server.api_keys)
-    app.state.gateway = Gateway(backends, request_timeout_s=config.server.request_timeout_s)
-    for resource in (chat, completions, embeddings, tokens, models, health):
+    app.state.gateway = Gateway(
+        backends,
+        request_timeout_s=config.server.request_timeout_s,
+        remote=config.providers.keys(),
+        bare=[name for name, provider in config.providers.items() if not provider.prefix],
+        routes=config.routes,
+    )
+    for resource in (chat, completions, messages, embeddings, tokens, models, health):
         app.include_router(resource.router)
     errors.install(app)
     app.add_middleware(RequestId)
@@ -50,6 +77,32 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
 
 
 def build_backends(config: Config, models: Sequence[Model]) -> list[Backend]:
+    """Local models first, then providers. Opens nothing. Raises ConfigError."""
+    return [*_engines(config, models), *build_providers(config)]
+
+
+def build_providers(config: Config) -> list[Backend]:
+    """Raises ConfigError."""
+    return [_provider(name, provider) for name, provider in config.providers.items()]
+
+
+def _provider(name: str, config: ProviderConfig) -> Backend:
+    if config.kind == "fake":
+        from headrace.backends.fake import FakeBackend
+
+        return FakeBackend(["Hello", " world"], name=name, id=config.models[0] if config.models else "fake")
+    if config.kind not in REMOTE:
+        raise ConfigError(f"providers.{name}.kind = {config.kind!r}: there is no such provider yet")
+    module, kind = REMOTE[config.kind]
+    backend: Backend = getattr(import_module(module), kind)(name, config, config.api_key)
+    return backend
+
+
+def _engines(config: Config, models: Sequence[Model]) -> list[Backend]:
+    if not models:
+        return []
+    from headrace.backends.engine import EngineBackend, EngineSettings
+
     engine = config.engine
     settings = EngineSettings(
         max_model_len=engine.max_model_len,
@@ -71,6 +124,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for backend in app.state.gateway.backends:
             exits.push_async_callback(backend.aclose)
             await backend.start()
+        app.state.gateway.check_routes()
         yield
 
 

@@ -9,13 +9,20 @@ HeadraceError
     │   └── ContextTooLong
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
     ├── NotFound            404
-    │   └── ModelNotFound
+    │   ├── ModelNotFound
+    │   └── ProviderNotFound
     ├── MethodNotAllowed    405
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
     ├── ClientGone          499  nobody is left to read it
     ├── EngineFailed        500  a step of the engine failed under this request
     ├── TimedOut            504  the request's own timeout or the server's
+    ├── ProviderError       502  a provider failed, in one of these ways
+    │   ├── ProviderRefused      400  it finds fault with the request
+    │   ├── ProviderKeyRefused   502  with our key, not with the caller's
+    │   ├── ProviderLimited      429  carries its Retry-After
+    │   ├── ProviderUnreachable  503
+    │   └── ProviderTimedOut     504
     └── Overloaded          503  carries Retry-After: queue full, draining, not ready
 """
 
@@ -79,6 +86,10 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class ProviderNotFound(NotFound):
+    code = "provider_not_found"
+
+
 class MethodNotAllowed(ServerError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
 
@@ -115,3 +126,33 @@ class Overloaded(ServerError):
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after_s)})
+
+
+class ProviderError(ServerError):
+    """A provider failed. `message` keeps the provider's own words; secrets never."""
+
+    status, type, code = 502, "server_error", "provider_error"
+
+
+class ProviderRefused(ProviderError):
+    """The provider's 4xx about the request itself. Another provider would be told the same: no fallback."""
+
+    status, type, code = 400, "invalid_request_error", "provider_refused"
+
+
+class ProviderKeyRefused(ProviderError):
+    """Never 401: no client shall think that its own key is bad."""
+
+    code = "provider_authentication_error"
+
+
+class ProviderLimited(ProviderError):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class ProviderUnreachable(ProviderError):
+    status, code = 503, "provider_unreachable"
+
+
+class ProviderTimedOut(ProviderError):
+    status, code = 504, "provider_timeout"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it s
     from numpy.typing import NDArray
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Json = Mapping[str, Any]  # a JSON object as it came: a schema, template variables
 
 
@@ -28,13 +28,35 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """A part of a message that is no text: at `url`, or `data` in base64."""
+
+    kind: Literal["image", "document"]
+    url: str | None = None
+    data: str | None = None
+    media_type: str | None = None  # of `data`, e.g. image/png
+    name: str | None = None  # of a file
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of thinking as its provider signed it. It has to be sent back unchanged, or not at all."""
+
+    text: str = ""
+    signature: str | None = None
+    redacted: str | None = None  # instead of text: what only the provider can read
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     role: Role
-    text: str
+    text: str  # all of its text
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str | None = None  # of an assistant that thought before it spoke
+    parts: tuple[str | Media, ...] = ()  # its content in order, if that is not only text
+    thoughts: tuple[Thought, ...] = ()  # `reasoning` as the provider signed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +203,8 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
     reasoning_tokens: int = 0  # of the completion
+    cache_write_tokens: int = 0  # of the prompt, put into a provider's cache
+    is_known: bool = True  # False: the provider did not say; nothing is better than zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +240,12 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """What the model thinks before it answers."""
+    """What the model thinks before it answers. `thought`: a piece of it is complete, with its signature."""
 
     index: int
     text: str
     tokens: int = 0
+    thought: Thought | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +281,10 @@ class ModelInfo:
     """What a backend serves under one id."""
 
     id: str
-    owned_by: str
+    owned_by: str  # the provider
     created: int
-    max_model_len: int
-    fingerprint: str  # changes when the same seed may give another output
+    max_model_len: int | None  # None: not known
+    fingerprint: str | None  # changes when the same seed may give another output; None: not known
     sampling: dict[str, float | int] = field(
         default_factory=dict
     )  # recommended, used when a request gives none
@@ -268,11 +293,22 @@ class ModelInfo:
 class Backend(Protocol):
     """One source of answers. Started once, closed once; `generate` may be entered many times at once."""
 
+    @property
+    def name(self) -> str:
+        """The provider: what `/{provider}/v1` and `provider:model` address."""
+        ...
+
     async def start(self) -> None: ...
 
     async def aclose(self) -> None: ...
 
-    def models(self) -> list[ModelInfo]: ...
+    def models(self) -> list[ModelInfo]:
+        """What it is known to serve. Cheap."""
+        ...
+
+    def find(self, id: str) -> ModelInfo | None:
+        """What it serves under an id; a remote provider may serve models that it does not list."""
+        ...
 
     @property
     def is_alive(self) -> bool:

@@ -112,7 +112,7 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("", {"HEADRACE_PRECISION": "f16"}, ("engine.precision = 'f16'", "'fast' or 'f32'")),
     ("[server]\nprot = 1\n", {}, ("headrace.toml", "server.prot = 1", "did you mean server.port")),
     ("[sever]\nport = 1\n", {}, ("unknown section [sever]", "server")),
-    ("[qqq]\n", {}, ("unknown section [qqq]", "known: engine, models, paths, server")),
+    ("[qqq]\n", {}, ("unknown section [qqq]", "known: engine, models, paths, providers, routes, server")),
     ("server = 1\n", {}, ("server = 1", "[server]")),
     ("port = 1\n", {}, ("unknown section [port]",)),
     ("[engine]\nmax_model_len = '8k'\n", {}, ("engine.max_model_len = '8k'", "headrace.toml")),
@@ -165,3 +165,164 @@ def test_file_is_named_by_flag_or_environment_and_must_exist(tmp_path: Path) -> 
     assert found.config.server.port == 5
     with pytest.raises(ConfigError, match="does not exist"):
         load(flags={}, environment={}, file=tmp_path / "none.toml")
+
+
+ONE = """
+[providers.up-1]
+kind = "openai"
+base_url = "http://127.0.0.1:9001/v1"
+api_key = "env:UP_KEY"
+headers = { X-Team = "hush-team" }
+timeout_s = 5
+models = ["a", "b"]
+"""
+
+
+def test_providers_are_read_with_their_keys_resolved(tmp_path: Path) -> None:
+    found = loaded(tmp_path, ONE, UP_KEY=" hush-key\n")
+    provider = found.config.providers["up-1"]
+    assert (provider.kind, provider.api_key, provider.timeout_s) == ("openai", "hush-key", 5)
+    assert (provider.models, provider.prefix) == (("a", "b"), True)
+    assert found.sources["providers.up-1"].endswith("headrace.toml")
+    assert "hush" not in repr(found.config)
+
+
+def test_key_is_read_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hush\n")
+    for path in ("key", tmp_path / "key"):
+        text = f"[providers.x]\nkind = 'anthropic'\napi_key = 'file:{path}'\n"
+        assert config(tmp_path, text).providers["x"].api_key == "hush"
+    assert config(tmp_path, "[providers.x]\nkind='fake'\napi_key='sk:1'\n").providers["x"].api_key == "sk:1"
+
+
+def test_routes_are_read_with_their_targets(tmp_path: Path) -> None:
+    routes = """
+[routes."gpt-4.1"]
+targets = ["m", "up-1:x:8b", { target = "headrace:m", weight = 2 }]
+fallback_on = [429, "5xx", "context"]
+hedge_after_ms = 300
+[routes.plain]
+targets = ["m"]
+"""
+    found = config(tmp_path, ONE + routes, UP_KEY="k").routes
+    route = found["gpt-4.1"]
+    assert [(target.target, target.weight) for target in route.targets] == [
+        ("m", None),
+        ("up-1:x:8b", None),
+        ("headrace:m", 2),
+    ]
+    assert (route.fallback_on, route.hedge_after_ms) == (("429", "5xx", "context"), 300)
+    assert found["plain"].fallback_on == ("connection", "408", "429", "5xx", "overloaded")
+
+
+FAKE = "[providers.up]\nkind = 'fake'\n"
+TABLE_MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    ("providers = 1\n", {}, ("providers = 1", "[providers]")),
+    ("[providers]\nup = 1\n", {}, ("providers.up = 1", "[providers.up]")),
+    ("[providers.Up]\nkind = 'fake'\n", {}, ("[providers.Up]", "lower-case", "headrace.toml")),
+    ("[providers.headrace]\nkind = 'fake'\n", {}, ("[providers.headrace]", "taken")),
+    ("[providers.v1]\nkind = 'fake'\n", {}, ("[providers.v1]", "taken")),
+    ("[providers.up]\n", {}, ("providers.up.kind", "not given", "headrace.toml")),
+    ("[providers.up]\nkind = 'opnai'\n", {}, ("providers.up.kind = 'opnai'", "'openai'", "'ollama'")),
+    (FAKE + "bas_url = 'x'\n", {}, ("providers.up.bas_url = 'x'", "did you mean base_url")),
+    (FAKE + "base_url = 'host:1'\n", {}, ("providers.up.base_url = 'host:1'", "http://HOST:PORT/v1")),
+    (FAKE + "base_url = 'http://h:port'\n", {}, ("providers.up.base_url", "'port'")),
+    (FAKE + "base_url = 'http://h/?a=1'\n", {}, ("providers.up.base_url", "no ?")),
+    (FAKE + "timeout_s = 0\n", {}, ("providers.up.timeout_s = 0", "greater than 0")),
+    (FAKE + "models = ['']\n", {}, ("providers.up.models.0 = ''",)),
+    (FAKE + "api_key = 'env:NO'\n", {}, ("providers.up.api_key = 'env:NO'", "environment has no NO")),
+    (FAKE + "api_key = 'env:NO'\n", {"NO": " "}, ("environment has no NO",)),
+    (FAKE + "api_key = 'file:no'\n", {}, ("providers.up.api_key = 'file:no'", "cannot be read: No such")),
+    ("[routes.r]\n", {}, ("routes.r.targets", "not given")),
+    ("[routes.r]\ntargets = []\n", {}, ("routes.r.targets = []",)),
+    ("[routes.r]\ntargets = ['m', 'm']\n", {}, ("routes.r.targets", "'m' is named twice")),
+    ("[routes.r]\ntargts = ['m']\n", {}, ("routes.r.targts", "did you mean targets")),
+    ("[routes.r]\ntargets = [{target = 'm', weight = 0}]\n", {}, ("routes.r.targets.0.weight = 0",)),
+    ("[routes.r]\ntargets = [{target = 'm', wight = 1}]\n", {}, ("routes.r.targets.0.wight = 1",)),
+    ("[routes.r]\ntargets = ['m']\nfallback_on = ['404']\n", {}, ("routes.r.fallback_on.0 = '404'", "'429'")),
+    ("[routes.r]\ntargets = ['m']\nretries = -1\n", {}, ("routes.r.retries = -1",)),
+    ("[routes.'a b']\ntargets = ['m']\n", {}, ("[routes.a b]", "no spaces")),
+    (FAKE + "[routes.r]\ntargets = ['ub:m']\n", {}, ("targets.0 = 'ub:m'", "no provider 'ub'", "up")),
+    ("[provider.x]\n", {}, ("unknown section [provider]", "did you mean providers")),
+    ("", {"OLLAMA_HOST": "http://h:x"}, ("OLLAMA_HOST = 'http://h:x'",)),
+    (
+        "",
+        {"OLLAMA_HOST": "a", "OLLAMA_BASE_URL": "b"},
+        ("OLLAMA_HOST = 'a'", "OLLAMA_BASE_URL = 'b'", "keep one"),
+    ),
+    ("", {"CEREBRAS_API_KEY": "k", "CEREBRAS_BASE_URL": "ftp://h"}, ("CEREBRAS_BASE_URL = 'ftp://h'",)),
+]
+
+
+@pytest.mark.parametrize(("toml", "environment", "said"), TABLE_MISTAKES)
+def test_mistake_in_a_table_stops_the_start(
+    tmp_path: Path, toml: str, environment: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config(tmp_path, toml, **environment)
+    for words in said:
+        assert words in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        "api_key = ['hush']",
+        "headers = { a = 1, b = 'hush' }",
+        "headers = ['hush']",
+        "base_url = 'http://me:hush@host/v1'",
+        "api_kee = 'hush'",
+    ],
+)
+def test_secrets_of_providers_are_not_shown(tmp_path: Path, members: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config(tmp_path, FAKE + members + "\n")
+    assert "hush" not in raised.value.message
+    assert raised.value.__cause__ is None
+
+
+def from_environment(**environment: str) -> Config:
+    return load(flags={}, environment=environment, file=None).config
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("127.0.0.1:11434", "http://127.0.0.1:11434"),
+        ("gpu-box", "http://gpu-box:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        (":9000", "http://127.0.0.1:9000"),
+        ("[::1]:9000", "http://[::1]:9000"),
+        ("https://ollama.example/", "https://ollama.example"),
+        ("http://0.0.0.0:1", "http://127.0.0.1:1"),
+    ],
+)
+def test_ollama_is_found_where_its_own_programs_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("OLLAMA_HOST", "OLLAMA_BASE_URL"):
+        found = from_environment(**{name: given})
+        assert (found.providers["ollama"].kind, found.providers["ollama"].base_url) == ("ollama", url)
+    both = from_environment(OLLAMA_HOST=given, OLLAMA_BASE_URL=url)
+    assert list(both.providers) == ["ollama"]
+
+
+def test_keys_in_the_environment_configure_their_providers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert from_environment(CEREBRAS_BASE_URL="https://c.example", ANTHROPIC_API_KEY=" ").providers == {}
+    found = from_environment(ANTHROPIC_API_KEY="a", CEREBRAS_API_KEY="c").providers
+    assert [(name, p.kind, p.api_key, p.base_url) for name, p in found.items()] == [
+        ("anthropic", "anthropic", "a", None),
+        ("cerebras", "cerebras", "c", None),
+    ]
+    for url in ("https://c.example", "https://c.example/v1/"):
+        found = from_environment(CEREBRAS_API_KEY="c", CEREBRAS_BASE_URL=url).providers
+        assert found["cerebras"].base_url == "https://c.example/v1"
+
+
+def test_file_with_providers_says_all_that_there_are(tmp_path: Path) -> None:
+    assert list(config(tmp_path, FAKE, ANTHROPIC_API_KEY="a").providers) == ["up"]
+    assert list(config(tmp_path, "[server]\nport = 1\n", ANTHROPIC_API_KEY="a").providers) == ["anthropic"]

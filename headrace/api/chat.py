@@ -25,6 +25,7 @@ STREAMED = {
 }
 
 
+@router.post("/{provider}/v1/chat/completions", include_in_schema=False)
 @router.post(
     "/v1/chat/completions",
     summary="Answer a conversation",

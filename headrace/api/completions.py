@@ -23,6 +23,7 @@ STREAMED = {
 }
 
 
+@router.post("/{provider}/v1/completions", include_in_schema=False)
 @router.post(
     "/v1/completions",
     summary="Go on with texts",

@@ -13,6 +13,8 @@ from headrace.api.body import documented, json_body
 from headrace.api.disconnect import while_connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict
+from headrace.api.provider import provider_of, went_to
+from headrace.gateway.gateway import Gateway
 from headrace.wire import embeddings as wire
 from headrace.wire.parameters import EMBEDDINGS, sort_out
 
@@ -21,6 +23,7 @@ router = APIRouter(tags=["embeddings"])
 MANY_VALUES = 20_000  # above this, writing them goes to a thread and lets the event loop breathe
 
 
+@router.post("/{provider}/v1/embeddings", include_in_schema=False)
 @router.post(
     "/v1/embeddings",
     summary="Embed texts",
@@ -32,10 +35,13 @@ async def create_embeddings(
     http: Request, _: Caller, body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))]
 ) -> Response:
     headers = sort_out(body, EMBEDDINGS, strict=is_strict(http))
-    work = http.app.state.gateway.embed(wire.to_request(body))
-    embeddings = await while_connected(http.receive, None, work)
+    gateway: Gateway = http.app.state.gateway
+    work = gateway.embed(wire.to_request(body), provider_of(http))
+    reached = await while_connected(http.receive, None, work)
+    told, embeddings = body.model_copy(update={"model": reached.info.id}), reached.value
     if embeddings.vectors.size > MANY_VALUES:
-        content = await asyncio.to_thread(wire.answer, body, embeddings)
+        content = await asyncio.to_thread(wire.answer, told, embeddings)
     else:
-        content = wire.answer(body, embeddings)
+        content = wire.answer(told, embeddings)
+    headers |= went_to(reached.provider, reached.attempts)
     return Response(content, media_type="application/json", headers=headers)

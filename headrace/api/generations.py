@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from headrace.api.disconnect import while_connected
 from headrace.api.opening import first_event
+from headrace.api.provider import provider_of, went_to
 from headrace.api.sse import Encoder, EventStream
 from headrace.gateway.gateway import Gateway, Generation
 from headrace.types import GenerateRequest, ModelInfo, Started
@@ -28,13 +29,14 @@ async def respond(
 ) -> Response:
     """A stream through `encoder`, or, where that is None, one JSON answer through `whole`."""
     gateway: Gateway = http.app.state.gateway
-    generation = await gateway.start(request)
+    generation = await while_connected(http.receive, None, gateway.start(request, provider_of(http)))
+    told = {**headers, **went_to(generation.provider, generation.attempts)}
     if encoder is not None:
-        return await _stream(http, generation, encoder(generation.info), headers)
+        return await _stream(http, generation, encoder(generation.info), told)
     try:
         collected = await while_connected(http.receive, generation, _collect(generation, request.n))
         timing = _timing(collected.started, collected.decode_s)
-        return JSONResponse(whole(generation.info, collected), headers={**headers, **timing})
+        return JSONResponse(whole(generation.info, collected), headers={**told, **timing})
     finally:
         await generation.aclose()
 

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
+from headrace.api.disconnect import while_connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict
+from headrace.api.provider import provider_of
 from headrace.gateway.gateway import Gateway
 from headrace.wire import tokens as wire
 from headrace.wire.parameters import TOKENS, sort_out
@@ -20,6 +22,12 @@ router = APIRouter(tags=["tokens"], responses=RESPONSES)
 MANY_TOKENS = 500  # are shown as text before the event loop gets to breathe
 
 
+@router.post(
+    "/{provider}/v1/tokenize",
+    response_model=wire.Tokens,
+    response_model_exclude_unset=True,
+    include_in_schema=False,
+)
 @router.post(
     "/v1/tokenize",
     summary="A text or a conversation as token ids",
@@ -42,22 +50,25 @@ async def tokenize(
 ) -> dict[str, Any]:
     response.headers.update(sort_out(body, TOKENS, strict=is_strict(http)))
     gateway: Gateway = http.app.state.gateway
-    info = gateway.model(body.model)
-    tokens = await gateway.tokenize(wire.to_request(body, info))
-    strings = await _strings(gateway, info.id, tokens) if body.return_token_strs else None
+    provider = provider_of(http)
+    info = gateway.model(body.model, provider)
+    work = gateway.tokenize(wire.to_request(body, info), provider)
+    tokens = await while_connected(http.receive, None, work)
+    strings = await _strings(gateway, info.id, tokens, provider) if body.return_token_strs else None
     return wire.tokens(tokens, info, strings)
 
 
-async def _strings(gateway: Gateway, model: str, tokens: list[int]) -> list[str]:
+async def _strings(gateway: Gateway, model: str, tokens: list[int], provider: str | None) -> list[str]:
     """Each token as text."""
     strings = []
     for index, token in enumerate(tokens):
         if index % MANY_TOKENS == 0:
             await asyncio.sleep(0)  # others are waiting too
-        strings.append(await gateway.detokenize(model, [token]))
+        strings.append(await gateway.detokenize(model, [token], provider))
     return strings
 
 
+@router.post("/{provider}/v1/detokenize", response_model=wire.Text, include_in_schema=False)
 @router.post(
     "/v1/detokenize",
     summary="Token ids as text",
@@ -78,9 +89,15 @@ async def detokenize(
 ) -> dict[str, str]:
     response.headers.update(sort_out(body, TOKENS, strict=is_strict(http)))
     gateway: Gateway = http.app.state.gateway
-    return wire.text(await gateway.detokenize(gateway.model(body.model).id, body.tokens))
+    provider = provider_of(http)
+    model = gateway.model(body.model, provider).id
+    work = gateway.detokenize(model, body.tokens, provider)
+    return wire.text(await while_connected(http.receive, None, work))
 
 
+@router.get(
+    "/{provider}/v1/tokenizer_info", response_model=wire.TokenizerDescription, include_in_schema=False
+)
 @router.get(
     "/v1/tokenizer_info", summary="The tokens that mean something", response_model=wire.TokenizerDescription
 )
@@ -89,5 +106,7 @@ async def detokenize(
 )
 async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> dict[str, Any]:
     gateway: Gateway = http.app.state.gateway
-    info = gateway.model(model)
-    return wire.tokenizer(info, await gateway.tokenizer_info(info.id))
+    provider = provider_of(http)
+    info = gateway.model(model, provider)
+    work = gateway.tokenizer_info(info.id, provider)
+    return wire.tokenizer(info, await while_connected(http.receive, None, work))

@@ -37,12 +37,13 @@ class FakeBackend:
         script: Sequence[str | Event],
         *,
         id: str = "fake",
+        name: str = "fake",
         delay_s: float = 0.0,
         opening_s: float = 0.0,
         error: Exception | None = None,
         refusal: Exception | None = None,
     ) -> None:
-        self.script, self.id, self.delay_s, self.opening_s = script, id, delay_s, opening_s
+        self.script, self.id, self.name, self.delay_s, self.opening_s = script, id, name, delay_s, opening_s
         self.error, self.refusal = error, refusal
         self.num_active = 0
         self.requests: list[GenerateRequest] = []
@@ -61,7 +62,10 @@ class FakeBackend:
         pass
 
     def models(self) -> list[ModelInfo]:
-        return [ModelInfo(self.id, "fake", 0, 4096, "fp_fake")]
+        return [ModelInfo(self.id, self.name, 0, 4096, "fp_fake")]
+
+    def find(self, id: str) -> ModelInfo | None:
+        return next((info for info in self.models() if info.id == id), None)
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:

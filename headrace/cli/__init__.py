@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         "--model", help="a model that the server has; default: its first, or the configured one"
     )
     chat.add_argument("--system", help="a system message to begin with")
-    _add(commands, "check-config", _check_config, "print the effective configuration and where it comes from")
+    text = "print the effective configuration and where it comes from"
+    check = _add(commands, "check-config", _check_config, text)
+    check.add_argument("--online", action="store_true", help="ask each provider for its list of models, too")
     _add(commands, "version", _version, "print the version")
     return parser
 
@@ -130,17 +132,9 @@ def _chat(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 
 
 def _check_config(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
-    for option in config.options():
-        value = getattr(getattr(loaded.config, option.section), option.name)
-        shown = f"({len(value)} set)" if option.names.is_secret else repr(_plain(value))
-        print(f"{option.key} = {shown}  # {loaded.sources.get(option.key, 'default')}")
-    return 0
+    from headrace.cli.check import check_config
 
-
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return check_config(loaded, online=arguments.online)
 
 
 def _version(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

@@ -9,8 +9,9 @@ import sys
 from typing import Literal, get_args, get_origin
 
 from pydantic import ByteSize
+from pydantic.fields import FieldInfo
 
-from headrace.config import DEFAULT_FILE, Option, options
+from headrace.config import DEFAULT_FILE, Option, ProviderConfig, RouteConfig, options
 
 HEAD = f"""# Configuration
 
@@ -26,6 +27,17 @@ value comes from.
 """
 
 
+PROVIDERS, ROUTES = "[providers.NAME]", "[routes.NAME]"
+ABOUT_PROVIDERS = """\
+Remote providers, one table each, in the file only. NAME has lower-case letters, digits and
+dashes; it is what `NAME:MODEL` and `/NAME/v1/…` address. A file without any leaves them to the environment:
+`ANTHROPIC_API_KEY`, `CEREBRAS_API_KEY` (with `CEREBRAS_BASE_URL`) and `OLLAMA_HOST` or `OLLAMA_BASE_URL` each
+configure the provider of that name. `headrace check-config --online` asks each for its models.
+"""
+ABOUT_ROUTES = """Aliases that lead to one of several models: [routing.md](routing.md). In the file only.
+"""
+
+
 def reference() -> str:
     """The whole page."""
     lines = [HEAD]
@@ -37,13 +49,32 @@ def reference() -> str:
             "|---|---|---|---|---|",
         ]
         lines += [*map(_row, group), ""]
+    for title, text, kind in (
+        (PROVIDERS, ABOUT_PROVIDERS, ProviderConfig),
+        (ROUTES, ABOUT_ROUTES, RouteConfig),
+    ):
+        lines += [f"## {title}", "", text, "| key | default | meaning |", "|---|---|---|"]
+        lines += [*(_member(name, info) for name, info in kind.model_fields.items()), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _member(name: str, info: FieldInfo) -> str:
+    default = "needed" if info.is_required() else f"`{_written(info.default)}`"
+    return f"| `{name}` | {default} | {info.description}{_choices(info.annotation)} |"
+
+
+def _written(value: object) -> str:
+    """As TOML would have it, nearly."""
+    if value is None:
+        return "(none)"
+    plain = list(value) if isinstance(value, tuple) else value
+    return repr(plain).replace("'", '"').replace("False", "false").replace("True", "true")
 
 
 def _row(option: Option) -> str:
     variables = ", ".join(f"`{name}`" for name in option.variables)
     flag = "positional" if option.section == "models" else f"`{option.flag}`"
-    meaning = f"{option.info.description}{_choices(option)}"
+    meaning = f"{option.info.description}{_choices(option.info.annotation)}"
     return f"| `{option.name}` | {_default(option)} | {flag} | {variables} | {meaning} |"
 
 
@@ -53,13 +84,10 @@ def _default(option: Option) -> str:
     value = option.info.default
     if isinstance(value, ByteSize):
         return f"`{value.human_readable()}`" if value else "`0`"
-    return f"`{list(value) if isinstance(value, tuple) else value!r}`".replace("'", '"').replace(
-        "False", "false"
-    )
+    return f"`{_written(value)}`"
 
 
-def _choices(option: Option) -> str:
-    kind = option.info.annotation
+def _choices(kind: object) -> str:
     if get_origin(kind) is not Literal:
         return ""
     return " One of " + ", ".join(f"`{choice}`" for choice in get_args(kind)) + "."

@@ -13,17 +13,18 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from headrace import __version__, logs
 from headrace.app import build_backends, create_app
-from headrace.cli.models import fetch
 from headrace.config import Config
 from headrace.errors import ConfigError
-from headrace.models.catalog import Model
+
+if TYPE_CHECKING:
+    from headrace.models.catalog import Model
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,20 @@ def serve(config: Config) -> int:
     sys.setswitchinterval(0.001)  # the engine's thread hands the interpreter to the event loop this soon
     listener = _listen(config.server.host, config.server.port)
     with contextlib.closing(listener):
-        references = [reference for reference in (config.models.default, *config.models.more) if reference]
-        models = [fetch(reference, config) for reference in references]
+        models = _fetched(config)
         app = create_app(config, build_backends(config, models))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(app, config, models, listener))
     return 0
+
+
+def _fetched(config: Config) -> list[Model]:
+    references = [reference for reference in (config.models.default, *config.models.more) if reference]
+    if not references:
+        return []
+    from headrace.cli.models import fetch
+
+    return [fetch(reference, config) for reference in references]
 
 
 async def _run(app: FastAPI, config: Config, models: list[Model], listener: socket.socket) -> None:
@@ -119,18 +128,25 @@ def _announce(app: FastAPI, config: Config, models: list[Model], listener: socke
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
-    for model, backend in zip(models, app.state.gateway.backends, strict=True):
+    for model, backend in zip(models, app.state.gateway.backends, strict=False):
         pool, runner = backend.engine.pool, backend.engine.runner
         megabytes = runner.num_blocks * runner.block_bytes / 2**20
         kind = f"{model.architecture}, {model.quantization}, context {backend.max_model_len}"
         print(f"  model   {model.name} ({kind})")
         print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens")
-    print(f"  device  CPU ({platform.machine()}, {os.cpu_count()} cores)")
+    for name, provider in config.providers.items():
+        print(f"  remote  {name} ({provider.kind}{f' at {provider.base_url}' if provider.base_url else ''})")
+    for name, route in config.routes.items():
+        print(f"  route   {name} → {', '.join(target.target for target in route.targets)}")
     if models:
-        key = " -H 'Authorization: Bearer KEY'" if config.server.api_keys else ""
-        question = {"role": "user", "content": "What color is the sky?"}
-        body = json.dumps({"model": models[0].name, "messages": [question]})
-        print(
-            f"  try     curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"
-        )
-    print(flush=True)
+        print(f"  device  CPU ({platform.machine()}, {os.cpu_count()} cores)")
+    key = " -H 'Authorization: Bearer KEY'" if config.server.api_keys else ""
+    print(f"  try     {_example(url, key, models)}\n", flush=True)
+
+
+def _example(url: str, key: str, models: list[Model]) -> str:
+    if not models:
+        return f"curl {url}/v1/models{key}"
+    question = {"role": "user", "content": "What color is the sky?"}
+    body = json.dumps({"model": models[0].name, "messages": [question]})
+    return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"

@@ -5,11 +5,17 @@ first byte.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-from headrace.errors import ModelNotFound, Overloaded, TimedOut
+from headrace.config import RouteConfig
+from headrace.errors import Overloaded, ServerError, TimedOut
+from headrace.gateway.attempts import Attempts, World
+from headrace.gateway.begun import begun
 from headrace.gateway.interrupt import Interruption
+from headrace.gateway.routing import Explanation, Router, Target
 from headrace.types import (
     Backend,
     Embeddings,
@@ -22,6 +28,20 @@ from headrace.types import (
 )
 
 INTERRUPT_S = 2.0  # how long interrupted callers have to be told
+ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many targets were asked
+MIN_TIMEOUT_S = 0.001  # 0 would mean none
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reached(Generic[T]):
+    """What came of asking. `info`: the model that answers; `attempts`: how many were begun for it."""
+
+    value: T
+    info: ModelInfo
+    provider: str
+    attempts: int
 
 
 class Generation:
@@ -29,8 +49,9 @@ class Generation:
     interrupted, the holder stops reading, tells the caller the error, and closes.
     """
 
-    def __init__(self, info: ModelInfo, events: AsyncIterator[Event], interruption: Interruption) -> None:
-        self.info, self.events, self.exits = info, events, AsyncExitStack()
+    def __init__(self, reached: Reached[AsyncIterator[Event]], interruption: Interruption) -> None:
+        self.info, self.events, self.exits = reached.info, reached.value, AsyncExitStack()
+        self.provider, self.attempts = reached.provider, reached.attempts
         self.interrupted = interruption.error
         self.interrupt = interruption.interrupt
 
@@ -39,11 +60,31 @@ class Generation:
 
 
 class Gateway:
-    """`request_timeout_s`: how long any request may take; 0: as long as it wants."""
+    """`request_timeout_s`: how long any request may take; 0: as long as it wants. `remote`: the names of the
+    backends that are providers elsewhere; `bare`: those whose models are listed without their name before.
+    """
 
-    def __init__(self, backends: Sequence[Backend], *, request_timeout_s: float = 0) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        request_timeout_s: float = 0,
+        remote: Collection[str] = (),
+        bare: Collection[str] = (),
+        routes: Mapping[str, RouteConfig] | None = None,
+        world: World | None = None,
+    ) -> None:
         self.backends = tuple(backends)
         self.request_timeout_s = request_timeout_s
+        self._world = world or World()
+        self._router = Router(
+            self.backends,
+            remote=remote,
+            bare=bare,
+            routes=routes or {},
+            random=self._world.random,
+            now=self._world.now,
+        )
         self.is_draining = False
         self.num_active = 0  # requests admitted and not yet closed
         self._interruptions: set[Interruption] = set()  # one of each of those
@@ -53,45 +94,74 @@ class Gateway:
     def is_alive(self) -> bool:
         return all(backend.is_alive for backend in self.backends)
 
-    def models(self) -> list[ModelInfo]:
-        return [info for backend in self.backends for info in backend.models()]
+    def check_routes(self) -> None:
+        """Once the backends have started. Raises ConfigError."""
+        self._router.check()
 
-    def model(self, id: str | None) -> ModelInfo:
-        """None: the first. Raises ModelNotFound."""
-        return self._route(id)[1]
+    def models(self, provider: str | None = None) -> list[ModelInfo]:
+        """Of one provider by its own ids, or of all by ids that lead there. Raises ProviderNotFound."""
+        return self._router.models(provider)
 
-    async def start(self, request: GenerateRequest) -> Generation:
-        """admit → resolve → open. Raises ServerError; after it returns, the events can only end or fail."""
+    def model(self, id: str | None, provider: str | None = None) -> ModelInfo:
+        """None: the first. Raises ModelNotFound, ProviderNotFound."""
+        return self._router.model(id, provider)
+
+    def explain(self, id: str, provider: str | None = None) -> Explanation:
+        """Where a request would go now. Asks nobody. Raises ModelNotFound, ProviderNotFound."""
+        return self._router.explain(id, provider)
+
+    async def start(self, request: GenerateRequest, provider: str | None = None) -> Generation:
+        """admit → resolve → open. Raises ServerError; after it returns, the events can only end or fail.
+        `provider`: the only one that may be asked.
+        """
+        began = self._world.now()
+
+        async def open_at(target: Target, exits: AsyncExitStack) -> AsyncIterator[Event]:
+            asked = _for_target(request, target)
+            return await exits.enter_async_context(target.backend.generate(asked))
+
+        async def begin_at(target: Target, exits: AsyncExitStack) -> AsyncIterator[Event]:
+            asked = _for_target(request, target, passed_s=self._world.now() - began)
+            return await begun(await exits.enter_async_context(target.backend.generate(asked)))
+
         async with AsyncExitStack() as exits:
             interruption = self._admit(exits, request.timeout_s)
-            backend, info = self._route(request.model)
-            opening = exits.enter_async_context(backend.generate(request))
-            generation = Generation(info, await interruption.unless(opening), interruption)
+            reaching = self._reach(request, provider, exits, direct=open_at, tried=begin_at)
+            generation = Generation(await interruption.unless(reaching), interruption)
             generation.exits = exits.pop_all()
             return generation
 
-    async def embed(self, request: EmbedRequest) -> Embeddings:
+    async def embed(self, request: EmbedRequest, provider: str | None = None) -> Reached[Embeddings]:
         """Cancelling it frees what it held. Raises ServerError."""
+        began = self._world.now()
+
+        async def embed_at(target: Target, _: AsyncExitStack) -> Embeddings:
+            asked = _for_target(request, target, passed_s=self._world.now() - began)
+            return await target.backend.embed(asked)
+
         async with AsyncExitStack() as exits:
             interruption = self._admit(exits, request.timeout_s)
-            backend, _ = self._route(request.model)
-            return await interruption.unless(backend.embed(request))
+            reaching = self._reach(request, provider, exits, direct=embed_at, tried=embed_at)
+            return await interruption.unless(reaching)
 
-    async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        """Raises ServerError, as the two below."""
+    async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
+        """Of a route: by its first target. Raises ServerError, as the two below."""
         async with AsyncExitStack() as exits:
-            self._admit(exits)
-            return await self._route(request.model)[0].tokenize(request)
+            interruption = self._admit(exits)
+            target = self._router.first(request.model, provider)
+            return await interruption.unless(target.backend.tokenize(replace(request, model=target.info.id)))
 
-    async def detokenize(self, model: str, tokens: list[int]) -> str:
+    async def detokenize(self, model: str, tokens: list[int], provider: str | None = None) -> str:
         async with AsyncExitStack() as exits:
-            self._admit(exits)
-            return await self._route(model)[0].detokenize(model, tokens)
+            interruption = self._admit(exits)
+            target = self._router.first(model, provider)
+            return await interruption.unless(target.backend.detokenize(target.info.id, tokens))
 
-    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+    async def tokenizer_info(self, model: str, provider: str | None = None) -> TokenizerInfo:
         async with AsyncExitStack() as exits:
-            self._admit(exits)
-            return await self._route(model)[0].tokenizer_info(model)
+            interruption = self._admit(exits)
+            target = self._router.first(model, provider)
+            return await interruption.unless(target.backend.tokenizer_info(target.info.id))
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new work, let what runs finish within `timeout_s`, then interrupt the rest."""
@@ -111,6 +181,32 @@ class Gateway:
         except TimeoutError:
             return False
         return True
+
+    async def _reach(
+        self,
+        request: GenerateRequest | EmbedRequest,
+        provider: str | None,
+        exits: AsyncExitStack,
+        *,
+        direct: Callable[[Target, AsyncExitStack], Awaitable[T]],
+        tried: Callable[[Target, AsyncExitStack], Awaitable[T]],
+    ) -> Reached[T]:
+        """By `direct` where there is no choice; along a route by `tried`. What it holds is in `exits`."""
+        plan = self._router.plan(request.model, provider)
+        if plan.route is None:
+            target = plan.targets[0]
+            value = await direct(target, exits)
+            return Reached(value, target.info, target.backend.name, 1)
+        limits = [limit for limit in (self.request_timeout_s, request.timeout_s) if limit]
+        deadline = self._world.now() + min(limits) if limits else None
+        attempts = Attempts(plan, plan.route, tried, world=self._world, deadline=deadline)
+        try:
+            won = await attempts.run()
+        except ServerError as exc:
+            exc.headers = {**exc.headers, ATTEMPTS: str(attempts.count)}
+            raise
+        exits.push_async_callback(won.exits.aclose)
+        return Reached(won.value, won.target.info, won.target.backend.name, attempts.count)
 
     def _admit(self, exits: AsyncExitStack, timeout_s: float | None = None) -> Interruption:
         """Takes a place until `exits` close. Raises Overloaded."""
@@ -141,11 +237,12 @@ class Gateway:
         if not self.num_active:
             self._idle.set()
 
-    def _route(self, model: str | None) -> tuple[Backend, ModelInfo]:
-        for backend in self.backends:
-            for info in backend.models():
-                if model is None or info.id == model:
-                    return backend, info
-        served = ", ".join(info.id for info in self.models()) or "none"
-        wanted = "no model is served" if model is None else f"the model {model[:200]!r} does not exist here"
-        raise ModelNotFound(f"{wanted}; served: {served}", param="model")
+
+Asked = TypeVar("Asked", GenerateRequest, EmbedRequest)
+
+
+def _for_target(request: Asked, target: Target, passed_s: float = 0.0) -> Asked:
+    """With the name that the target itself has for the model, and with what is left of its timeout."""
+    if request.timeout_s is not None and passed_s:
+        request = replace(request, timeout_s=max(MIN_TIMEOUT_S, request.timeout_s - passed_s))
+    return request if request.model == target.info.id else replace(request, model=target.info.id)

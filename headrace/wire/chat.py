@@ -16,11 +16,18 @@ from headrace.types import (
     ReasoningDelta,
     Started,
     TextDelta,
+    Thought,
     TokenLogprob,
     ToolCallDelta,
 )
 from headrace.wire import tools
-from headrace.wire.conversation import ConversationBody, to_conversation
+from headrace.wire.conversation import (
+    ConversationBody,
+    RedactedThinkingBlock,
+    ThinkingBlock,
+    thinking_block,
+    to_conversation,
+)
 from headrace.wire.generation import (
     Choice,
     Collected,
@@ -34,7 +41,7 @@ from headrace.wire.generation import (
     usage_body,
 )
 
-FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
 
 
 class ChatBody(ConversationBody, GenerationBody):
@@ -64,7 +71,9 @@ class ChatLogprobs(BaseModel):
 
 
 class AssistantMessage(BaseModel):
-    """`tool_calls`, `function_call`, `reasoning_content` and `reasoning` are there only with a value."""
+    """`tool_calls`, `function_call`, `reasoning_content`, `reasoning` and `thinking_blocks` are there only
+    with a value.
+    """
 
     role: Literal["assistant"]
     content: str | None
@@ -74,6 +83,9 @@ class AssistantMessage(BaseModel):
     function_call: tools.CalledFunction | None = None
     reasoning_content: str | None = None
     reasoning: str | None = Field(None, description="The same as reasoning_content.")
+    thinking_blocks: list[ThinkingBlock | RedactedThinkingBlock] | None = Field(
+        None, description="Extension. The same, as its provider signed it: to be sent back unchanged."
+    )
 
 
 class ChatChoice(BaseModel):
@@ -91,7 +103,7 @@ class ChatCompletion(BaseModel):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: UsageBody
+    usage: UsageBody | None = Field(description="Null: the provider did not tell.")
     system_fingerprint: str | None
 
 
@@ -103,6 +115,9 @@ class Delta(BaseModel):
     function_call: tools.FunctionDelta | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking_blocks: list[ThinkingBlock | RedactedThinkingBlock] | None = Field(
+        None, description="Extension. What is complete now, whole."
+    )
 
 
 class ChunkChoice(BaseModel):
@@ -177,13 +192,15 @@ def _message(choice: Choice, *, legacy: bool) -> dict[str, Any]:
         "refusal": None,
         "annotations": [],
         **calls,
-        **(_reasoning(choice.reasoning) if choice.reasoning else {}),
+        **_reasoning(choice.reasoning, choice.thoughts),
     }
 
 
-def _reasoning(text: str) -> dict[str, str]:
+def _reasoning(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
     """Under both names that clients look for."""
-    return {"reasoning_content": text, "reasoning": text}
+    said = {"reasoning_content": text, "reasoning": text} if text else {}
+    signed = {"thinking_blocks": [thinking_block(thought) for thought in thoughts]} if thoughts else {}
+    return {**said, **signed}
 
 
 LEAST_LOGPROB = -9999.0  # what OpenAI writes for a token that cannot be; JSON has no infinity
@@ -238,7 +255,7 @@ class Chunks:
 
     def _delta(self, event: ReasoningDelta | ToolCallDelta) -> dict[str, Any]:
         if isinstance(event, ReasoningDelta):
-            return _reasoning(event.text)
+            return _reasoning(event.text, () if event.thought is None else (event.thought,))
         return tools.delta(event, legacy=self._legacy)
 
     def _chunk(

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.types import Conversation, Message, Role, ToolCall
+from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
+from headrace.wire import media
 from headrace.wire.generation import JsonObject
 from headrace.wire.tools import ToolsBody, is_legacy, to_tools
 from headrace.wire.validation import RequestBody
@@ -25,7 +26,28 @@ class RefusalPart(RequestBody):
     refusal: str
 
 
-PART_TAGS = {"text": "TextPart", "refusal": "RefusalPart"}
+class ImageUrl(RequestBody):
+    url: str | None = Field(None, description="A data URL, or where a provider can fetch it.")
+    detail: str | None = Field(None, description="Not carried further.")
+
+
+class ImagePart(RequestBody):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class FileOfPart(RequestBody):
+    file_data: str | None = Field(None, description="A data URL.")
+    filename: str | None = None
+    file_id: str | None = Field(None, description="Refused: no files are kept.")
+
+
+class FilePart(RequestBody):
+    type: Literal["file"]
+    file: FileOfPart
+
+
+PART_TAGS = {"text": "TextPart", "refusal": "RefusalPart", "image_url": "ImagePart", "file": "FilePart"}
 
 
 def _tag(part: object) -> str | None:
@@ -34,15 +56,35 @@ def _tag(part: object) -> str | None:
 
 
 Part = Annotated[
-    Annotated[TextPart, Tag("TextPart")] | Annotated[RefusalPart, Tag("RefusalPart")],
+    Annotated[TextPart, Tag("TextPart")]
+    | Annotated[RefusalPart, Tag("RefusalPart")]
+    | Annotated[ImagePart, Tag("ImagePart")]
+    | Annotated[FilePart, Tag("FilePart")],
     Discriminator(
         _tag,
         custom_error_type="part_type",
-        custom_error_message="only parts of type text (and refusal, of an assistant) are supported",
+        custom_error_message="only parts of type text, image_url, file (and refusal, of an assistant) "
+        "are supported",
     ),
 ]
 # fail_fast: a body of a million faults is not worth a million complaints
 Parts = Annotated[list[Part], Field(min_length=1, fail_fast=True)]
+
+
+class ThinkingBlock(RequestBody):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+
+
+class RedactedThinkingBlock(RequestBody):
+    """Thinking that only its provider can read."""
+
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+Thinking = Annotated[ThinkingBlock | RedactedThinkingBlock, Field(discriminator="type")]
 
 
 class FunctionOfCall(RequestBody):
@@ -68,6 +110,9 @@ class ChatMessage(RequestBody):
     function_call: FunctionOfCall | None = Field(None, description="The older form of tool_calls.")
     reasoning_content: str | None = Field(None, description="What an assistant thought before it spoke.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
+    thinking_blocks: list[Thinking] | None = Field(
+        None, fail_fast=True, description="Extension. The same, as its provider signed it."
+    )
 
     @field_validator("content")
     @classmethod
@@ -151,17 +196,53 @@ def _message(index: int, body: ChatMessage, asked: str | None) -> Message:
     if body.function_call is not None:
         calls.append(ToolCall(asked or "", body.function_call.name, body.function_call.arguments))
     role: Role = "tool" if body.role == "function" else body.role
+    parts = _parts(f"messages.{index}.content", body.content)
     return Message(
         role,
-        _text(body.content),
+        "".join(part for part in parts if isinstance(part, str)),
         body.name,
         tuple(calls),
         asked if body.role == "function" else body.tool_call_id,
-        body.reasoning if body.reasoning_content is None else body.reasoning_content,
+        _reasoning(body),
+        parts if any(isinstance(part, Media) for part in parts) else (),
+        tuple(thought(block) for block in body.thinking_blocks or ()),
     )
 
 
-def _text(content: str | list[TextPart | RefusalPart] | None) -> str:
+def _reasoning(body: ChatMessage) -> str | None:
+    said = body.reasoning if body.reasoning_content is None else body.reasoning_content
+    if said is not None or not body.thinking_blocks:
+        return said
+    return "".join(block.thinking for block in body.thinking_blocks if isinstance(block, ThinkingBlock))
+
+
+def thought(block: ThinkingBlock | RedactedThinkingBlock) -> Thought:
+    if isinstance(block, RedactedThinkingBlock):
+        return Thought(redacted=block.data)
+    return Thought(block.thinking, block.signature or None)
+
+
+def thinking_block(thought: Thought) -> dict[str, str]:
+    """A thought as JSON, in chat as in Anthropic's dialect."""
+    if thought.redacted is not None:
+        return {"type": "redacted_thinking", "data": thought.redacted}
+    return {"type": "thinking", "thinking": thought.text, "signature": thought.signature or ""}
+
+
+def _parts(path: str, content: str | list[Part] | None) -> tuple[str | Media, ...]:
     if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
+        return (content or "",)
+    return tuple(_part(f"{path}.{index}", part) for index, part in enumerate(content))
+
+
+def _part(param: str, part: TextPart | RefusalPart | ImagePart | FilePart) -> str | Media:
+    """Raises BadRequest."""
+    if isinstance(part, TextPart):
+        return part.text
+    if isinstance(part, RefusalPart):
+        return part.refusal
+    if isinstance(part, ImagePart):
+        return media.at_url(part.image_url.url, param)
+    if part.file.file_id is not None:
+        raise UnsupportedParameter(f"{param}: no files are kept here; send file_data", param=param)
+    return media.file(part.file.file_data, part.file.filename, param)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from headrace.types import Embeddings, EmbedRequest
 from headrace.wire.generation import INT64, dump
 from headrace.wire.prompts import Inputs, texts
 from headrace.wire.validation import RequestBody
+
+if TYPE_CHECKING:  # a gateway without a model of its own needs no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 Encoding = Literal["float", "base64"]
 

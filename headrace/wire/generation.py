@@ -21,6 +21,7 @@ from headrace.types import (
     Sampling,
     Started,
     TextDelta,
+    Thought,
     TokenLogprob,
     ToolCallDelta,
     Usage,
@@ -111,6 +112,7 @@ class GenerationBody(RequestBody):
 
 class PromptTokensDetails(BaseModel):
     cached_tokens: int = Field(description="Found in the prefix cache, not computed.")
+    cache_write_tokens: int | None = Field(None, description="Put into a provider's cache, if any were.")
 
 
 class CompletionTokensDetails(BaseModel):
@@ -201,12 +203,16 @@ def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> d
     }
 
 
-def usage_body(usage: Usage) -> dict[str, Any]:
+def usage_body(usage: Usage) -> dict[str, Any] | None:
+    """None: it is not known."""
+    if not usage.is_known:
+        return None
+    written = {"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, **written},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
@@ -226,6 +232,7 @@ class Choice:
 
     text: str = ""
     reasoning: str = ""
+    thoughts: list[Thought] = field(default_factory=list)  # `reasoning` as its provider signed it
     calls: list[CollectedCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text
@@ -249,6 +256,7 @@ class Collected:
             choice.logprobs += event.logprobs
         elif isinstance(event, ReasoningDelta):
             choice.reasoning += event.text
+            choice.thoughts += [event.thought] if event.thought is not None else []
         elif isinstance(event, ToolCallDelta):
             if event.name is not None:
                 choice.calls.append(CollectedCall(event.id or "", event.name))
@@ -311,6 +319,8 @@ def _total(usages: dict[int, Usage], n: int) -> Usage:
         sum(usage.completion_tokens for usage in usages.values()),
         sum(usage.cached_tokens for usage in firsts),
         sum(usage.reasoning_tokens for usage in usages.values()),
+        sum(usage.cache_write_tokens for usage in firsts),
+        all(usage.is_known for usage in usages.values()),
     )
 
 

@@ -1,12 +1,12 @@
-"""/v1/models as JSON: OpenAI's four members and, as extensions, the context length and recommended
-sampling.
+"""/v1/models as JSON: OpenAI's four members and, as extensions, the context length, recommended sampling, and
+where a request would go.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from headrace.types import ModelInfo
 
@@ -19,13 +19,32 @@ class ModelObject(BaseModel):
     root: str
     parent: str | None
     permission: list[Any]
-    max_model_len: int
+    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: not known.")
     sampling_defaults: dict[str, float | int]
 
 
 class ModelList(BaseModel):
     object: Literal["list"]
     data: list[ModelObject]
+
+
+class CandidateObject(BaseModel):
+    provider: str
+    model: str
+    weight: float | None = Field(description="Neighbours with weights are drawn in random order.")
+    is_served: bool = Field(description="False: left out now.")
+    breaker: Literal["closed", "open", "half-open"] | None = Field(description="Null outside routes.")
+    retry_after_s: float = Field(description="Until an open breaker lets a request through.")
+
+
+class RouteObject(BaseModel):
+    object: Literal["route"]
+    model: str
+    route: str | None = Field(description="The alias; null: the model is addressed directly.")
+    candidates: list[CandidateObject] = Field(description="In order.")
+    fallback_on: list[str]
+    retries: int
+    hedge_after_ms: int
 
 
 def model(info: ModelInfo) -> dict[str, Any]:
@@ -44,3 +63,7 @@ def model(info: ModelInfo) -> dict[str, Any]:
 
 def model_list(infos: list[ModelInfo]) -> dict[str, Any]:
     return {"object": "list", "data": [model(info) for info in infos]}
+
+
+def route(explanation: dict[str, Any]) -> dict[str, Any]:
+    return {"object": "route", **explanation}

@@ -100,7 +100,9 @@ GENERATION: Table = {
 }
 CHAT: Table = {
     **GENERATION,
-    "messages": honoured("Content: text, and parts of type `text`."),
+    "messages": honoured(
+        "Content: text, or parts of type `text`, `image_url`, `file`; the engine reads text only."
+    ),
     "messages.audio": refused("", NOTHING),
     "messages.annotations": ignored("They are the server's own and change nothing."),
     "messages.refusal": ignored("A refusal that the model should read goes into `content`."),

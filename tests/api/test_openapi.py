@@ -12,6 +12,8 @@ DOCUMENT: dict[str, Any] = create_app(Config(), [FakeBackend([])]).openapi()
 ROUTES = {
     "/v1/chat/completions": "post",
     "/v1/completions": "post",
+    "/v1/messages": "post",
+    "/v1/messages/count_tokens": "post",
     "/v1/embeddings": "post",
     "/v1/tokenize": "post",
     "/tokenize": "post",
@@ -20,6 +22,7 @@ ROUTES = {
     "/v1/tokenizer_info": "get",
     "/tokenizer_info": "get",
     "/v1/models": "get",
+    "/v1/models/{model_id}/route": "get",
     "/v1/models/{model_id}": "get",
     "/health": "get",
     "/healthz": "get",

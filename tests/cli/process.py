@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from headrace.config import PREFIX, options
+from headrace.config import PREFIX, PROVIDER_VARIABLES, options
 
 ROOT = Path(__file__).parents[2]
-ALIASES = {alias for option in options() for alias in option.names.aliases}
+ALIASES = {alias for option in options() for alias in option.names.aliases} | set(PROVIDER_VARIABLES)
 
 
 def environment(**members: str) -> dict[str, str]:

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from headrace import __version__
+from headrace.backends.fake import FakeBackend
 from headrace.cli import main
 from headrace.cli.progress import ProgressBar
 from headrace.cli.reference import reference
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.models.model import write_manifest
 from tests.cli.process import ROOT, environment, headrace
+from tests.conftest import FakeServer
 
 HEAVY = ("openvino", "numpy", "gguf", "tokenizers", "fastapi", "uvicorn", "jinja2")
+ENGINE = ("openvino", "numpy", "gguf", "tokenizers", "jinja2", "llguidance")
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +37,20 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "import contextlib as c, headrace.cli\nwith c.suppress(SystemExit): headrace.cli.main(['--help'])",
         "import headrace.cli; headrace.cli.main(['version'])",
         "import headrace.cli; headrace.cli.main(['check-config'])",
+        "import headrace.config",
     ],
 )
 def test_no_engine_library_is_loaded_for_words(code: str, tmp_path: Path) -> None:
     check = f"{code}\nimport sys; loaded = set(sys.modules) & set({HEAVY!r}); assert not loaded, loaded"
     command = [sys.executable, "-c", check]
     subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+
+
+def test_gateway_alone_loads_no_engine_library(tmp_path: Path) -> None:
+    check = f"import headrace.cli.serve, sys; assert not set(sys.modules) & set({ENGINE!r})"
+    subprocess.run(
+        [sys.executable, "-c", check], cwd=tmp_path, env=environment(), check=True, capture_output=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,6 +134,58 @@ def test_check_config_tells_values_and_sources(
     ):
         assert said in out
     assert "very-secret" not in out
+
+
+TABLES = """
+[models]
+default = ""
+[providers.up]
+kind = "openai"
+base_url = "URL/v1"
+api_key = "very-secret"
+headers = { X-Team = "also-secret" }
+[routes.fast]
+targets = ["up:m", { target = "up:n", weight = 2 }]
+"""
+
+
+def test_check_config_tells_providers_and_routes_without_secrets(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "headrace.toml").write_text(TABLES.replace("URL", "http://127.0.0.1:9"))  # nobody is there
+    assert main(["check-config"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "[providers.up]  # headrace.toml",
+        "base_url = 'http://127.0.0.1:9/v1'",
+        "api_key = (set)",
+        "headers = (set)",
+        "[routes.fast]  # headrace.toml",
+        "targets = ['up:m', 'up:n (2)']",
+    ):
+        assert said in out
+    assert "secret" not in out
+
+
+def test_check_config_online_tells_what_each_provider_has(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fake_server: FakeServer
+) -> None:
+    fakes = [FakeBackend(["x"], id=f"m{number}") for number in range(7)]
+    text = TABLES.replace("URL", fake_server(*fakes).url)
+    (tmp_path / "headrace.toml").write_text(text)
+    assert main(["check-config", "--online"]) == 0
+    assert "up: 7 models: m0, m1, m2, m3, m4, …" in capsys.readouterr().out
+    down = "[providers.down]\nkind = 'ollama'\nbase_url = 'http://127.0.0.1:9'\n"
+    (tmp_path / "headrace.toml").write_text(text + down)
+    assert main(["check-config", "--online"]) == 1
+    out = capsys.readouterr().out
+    assert "up: 7 models" in out
+    assert "down: failed: down" in out
+
+
+def test_check_config_online_without_providers_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--online"]) == 0
+    assert "no providers are configured" in capsys.readouterr().out
 
 
 def test_module_is_the_same_as_the_command(tmp_path: Path) -> None:

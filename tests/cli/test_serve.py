@@ -12,8 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from headrace.backends.fake import FakeBackend
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from tests.cli.process import Serving, headrace, serving
+from tests.conftest import FakeServer
 from tests.serving import events, eventually
 
 STORY = {"model": DEFAULT_MODEL, "prompt": "Once", "ignore_eos": True, "temperature": 0}
@@ -112,4 +114,40 @@ def test_mistake_stops_the_start_with_its_reason(tmp_path: Path, arguments: list
     done = headrace("serve", "--port", "0", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_gateway_without_a_local_model_is_served(fake_server: FakeServer, tmp_path: Path) -> None:
+    upstream = fake_server(FakeBackend(["Hello", " world"], id="m"))
+    (tmp_path / "headrace.toml").write_text(
+        f"""
+[models]
+default = ""
+[providers.up]
+kind = "openai"
+base_url = "{upstream.url}/v1"
+api_key = "very-secret"
+[routes.fast]
+targets = ["up:m"]
+"""
+    )
+    with serving(cwd=tmp_path) as server:
+        for said in ("remote  up (openai at http://", "route   fast → up:m", "/v1/models"):
+            assert said in server.announcement
+        assert "device" not in server.announcement
+        for model in ("up:m", "fast"):
+            answer = server.post({"model": model, "prompt": "hi"})
+            assert answer.json()["choices"][0]["text"] == "Hello world"
+            assert answer.headers["x-headrace-backend"] == "up"
+        maps = Path(f"/proc/{server.process.pid}/maps")
+        assert not maps.exists() or "openvino" not in maps.read_text()
+    assert "secret" not in server.announcement + server.log.read_text()
+
+
+def test_route_to_a_model_that_is_not_served_stops_the_start(tmp_path: Path) -> None:
+    text = "[models]\ndefault = ''\n[routes.fast]\ntargets = ['gone']\n"
+    (tmp_path / "headrace.toml").write_text(text)
+    done = headrace("serve", "--port", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "routes.fast.targets.0 = 'gone'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -74,6 +74,10 @@ class EngineBackend:
         self._thread: EngineThread | None = None
         self._info: ModelInfo | None = None
 
+    @property
+    def name(self) -> str:
+        return "headrace"
+
     async def start(self) -> None:
         engine = await asyncio.to_thread(self._load)
         self.engine = engine
@@ -85,6 +89,9 @@ class EngineBackend:
 
     def models(self) -> list[ModelInfo]:
         return [self._info] if self._info is not None else []
+
+    def find(self, id: str) -> ModelInfo | None:
+        return next((info for info in self.models() if info.id == id), None)
 
     @property
     def max_model_len(self) -> int:

@@ -10,7 +10,7 @@ from headrace.models.catalog import Model
 from headrace.text import reasoning, toolcalls
 from headrace.text.templates import ChatTemplate
 from headrace.text.tokenizer import Tokenizer
-from headrace.types import Conversation, Texts, Tool
+from headrace.types import Conversation, Media, Message, Texts, Tool
 
 Ids = tuple[int, ...]
 
@@ -75,6 +75,7 @@ class Prompts:
             raise BadRequest(f"{param}: {bad} is no token of this model, which has {size}", param=param)
 
     def of_conversation(self, asked: Conversation) -> Prompt:
+        _refuse_media(asked.messages)
         tools = asked.tools if asked.tool_choice.mode != "none" else ()
         rendered = self.template.render(
             asked.messages,
@@ -147,3 +148,12 @@ class Prompts:
 
     def _name(self, token: int | None) -> str | None:
         return None if token is None else self.tokenizer.token_text(token)
+
+
+def _refuse_media(messages: tuple[Message, ...]) -> None:
+    for index, message in enumerate(messages):
+        for part, content in enumerate(message.parts):
+            if isinstance(content, Media):
+                raise UnsupportedParameter(
+                    "this model reads text only", param=f"messages.{index}.content.{part}"
+                )

@@ -1,0 +1,235 @@
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's dialect, over every backend."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from headrace import logs
+from headrace.api.auth import authenticate
+from headrace.api.body import documented, json_body
+from headrace.api.generations import is_strict, respond
+from headrace.api.provider import provider_of
+from headrace.api.sse import EventStream, _Line
+from headrace.errors import BadRequest, ServerError, UnsupportedParameter
+from headrace.gateway.auth import Principal
+from headrace.gateway.gateway import Gateway
+from headrace.types import Conversation, Event, GenerateRequest, TokenizeRequest
+from headrace.wire.anthropic import answer, errors
+from headrace.wire.anthropic import request as wire
+from headrace.wire.parameters import MAX_NAMED, sort_out
+
+log = logging.getLogger(__name__)
+Asked = TypeVar("Asked", GenerateRequest, TokenizeRequest)
+Told = TypeVar("Told")
+
+DESCRIBED = {
+    400: "The request is at fault.",
+    401: "No key, or a wrong one.",
+    404: "No such model.",
+    413: "The body is too large.",
+    500: "The server failed.",
+    503: "No place now: try again after `Retry-After` seconds.",
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": errors.MessagesErrorResponse, "description": text} for status, text in DESCRIBED.items()
+}
+STREAMED = {
+    "description": "With `stream: true`: `message_start`, then for each block `content_block_start`, "
+    "`content_block_delta`s and `content_block_stop`, then `message_delta` and `message_stop`.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+
+
+class MessagesRoute(APIRoute):
+    """Whatever goes wrong on it is told in Anthropic's shape."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def told(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except ServerError as exc:
+                response = _refusal(exc)
+            except Exception:
+                log.exception("%s %s failed", request.method, request.url.path)
+                response = _refusal(ServerError("the server had an error"))
+            response.headers["request-id"] = _request_id()
+            return response
+
+        return told
+
+
+router = APIRouter(tags=["messages"], route_class=MessagesRoute)
+
+
+async def authenticate_either(http: Request) -> Principal:
+    """A key in x-api-key is as good as one in Authorization."""
+    key = http.headers.get("x-api-key")
+    if key is None:
+        return await authenticate(http)
+    principal: Principal = http.app.state.keys.authenticate(f"Bearer {key}")
+    return principal
+
+
+Caller = Annotated[Principal, Depends(authenticate_either)]
+
+
+@router.post("/{provider}/v1/messages", include_in_schema=False)
+@router.post(
+    "/v1/messages",
+    summary="Answer a conversation, in Anthropic's dialect",
+    response_model=answer.AnsweredMessage,
+    responses={200: STREAMED, **RESPONSES},
+    openapi_extra=documented(wire.MessagesBody),
+)
+async def create_message(
+    http: Request, _: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
+) -> Response:
+    headers = _sort_out(http, body)
+    encoder = answer.Frames if body.stream else None
+
+    async def ask(request: GenerateRequest, headers: dict[str, str]) -> Response:
+        return await respond(http, request, headers, encoder=encoder, whole=answer.message)
+
+    response = await _with_or_without_thinking(http, wire.to_request(body), headers, ask)
+    return MessageStream.of(response) if isinstance(response, EventStream) else response
+
+
+@router.post("/{provider}/v1/messages/count_tokens", include_in_schema=False)
+@router.post(
+    "/v1/messages/count_tokens",
+    summary="Count a conversation's tokens",
+    response_model=answer.TokenCount,
+    responses=RESPONSES,
+    openapi_extra=documented(wire.CountTokensBody),
+)
+async def count_tokens(
+    http: Request, _: Caller, body: Annotated[wire.CountTokensBody, Depends(json_body(wire.CountTokensBody))]
+) -> Response:
+    gateway: Gateway = http.app.state.gateway
+
+    async def ask(request: TokenizeRequest, headers: dict[str, str]) -> Response:
+        tokens = await gateway.tokenize(request, provider_of(http))
+        return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
+
+    headers = _sort_out(http, body)
+    return await _with_or_without_thinking(http, wire.to_tokenize_request(body), headers, ask)
+
+
+async def _with_or_without_thinking(
+    http: Request,
+    asked: Asked,
+    headers: dict[str, str],
+    ask: Callable[[Asked, dict[str, str]], Awaitable[Told]],
+) -> Told:
+    """A model that knows no efforts answers without one: `thinking` is ignored then, and named."""
+    try:
+        return await ask(asked, headers)
+    except UnsupportedParameter as exc:
+        if exc.param != "reasoning_effort" or is_strict(http):
+            raise
+        assert isinstance(asked.prompt, Conversation)
+        plain = replace(asked, prompt=replace(asked.prompt, reasoning_effort=None))
+        return await ask(plain, _also(headers, ["thinking"]))
+
+
+def _sort_out(http: Request, body: wire.CountTokensBody) -> dict[str, str]:
+    """The header X-Headrace-Ignored. Raises BadRequest in strict mode."""
+    strict = is_strict(http)
+    dropped = list(wire.dropped(body))
+    if strict and dropped:
+        raise BadRequest(f"{dropped[0]} is not supported by this server", param=dropped[0])
+    return _also(sort_out(body, wire.MESSAGES, strict=strict), dropped)
+
+
+def _also(headers: dict[str, str], names: Iterable[str]) -> dict[str, str]:
+    known = [name for name in (headers.get(IGNORED, ""),) if name]
+    every = ", ".join([*known, *(quote(name, safe="[]") for name in list(names)[:MAX_NAMED])])
+    return {**headers, IGNORED: every[:1024]} if every else headers
+
+
+IGNORED = "X-Headrace-Ignored"
+
+
+def _request_id() -> str:
+    return logs._request_id.get()
+
+
+def _refusal(error: ServerError) -> JSONResponse:
+    body = errors.to_body(error, _request_id())
+    return JSONResponse(body, status_code=error.status, headers=error.headers)
+
+
+class MessageStream(EventStream):
+    """A stream whose events have names, that ends without [DONE] and tells errors as an event."""
+
+    @classmethod
+    def of(cls, stream: EventStream) -> MessageStream:
+        return cls(stream.generation, stream.encoder, dict(stream.headers), keep_alive_s=stream.keep_alive_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watched = _Watched(self.generation.events)
+        self.generation.events = watched
+        try:
+            await self._respond(receive, _NamedLine(send, partial(self._failure, watched)))
+        finally:
+            await asyncio.shield(self.generation.aclose())
+
+    def _failure(self, watched: _Watched) -> ServerError:
+        interrupted = self.generation.interrupted
+        if watched.failure is None and interrupted.done():
+            return interrupted.result()
+        return watched.failure or ServerError("the server had an error")
+
+
+class _Watched:
+    """Events, and what they failed with."""
+
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        self._events = events
+        self.failure: ServerError | None = None
+
+    def __aiter__(self) -> _Watched:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return await anext(self._events)
+        except ServerError as exc:
+            self.failure = exc
+            raise
+
+
+class _NamedLine(_Line):
+    """What it is given are frames already, but for an error of the end."""
+
+    def __init__(self, send: Send, failure: Callable[[], ServerError]) -> None:
+        super().__init__(send)
+        self._failure = failure
+
+    async def send(self, texts: list[str]) -> None:
+        if texts:
+            await self._body("".join(texts).encode())
+
+    async def keep_alive(self) -> None:
+        await self._body(answer.frame("ping").encode())
+
+    async def end(self, last: list[str]) -> None:
+        if not all(text.startswith("event: ") for text in last):
+            told = errors.to_body(self._failure(), _request_id())
+            del told["type"]
+            last = [answer.frame("error", **told)]
+        body = "".join(last).encode()
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,100 @@
+"""Anthropic behind the Backend protocol. It always streams: an answer may take longer than a silent
+connection lasts, and one that nobody waits for ends with its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from headrace.backends.anthropic.answer import Answer
+from headrace.backends.anthropic.request import to_body
+from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
+from headrace.backends.anthropic.upstream import AnthropicUpstream
+from headrace.backends.http import Sent, events
+from headrace.backends.remote import Remote
+from headrace.config import ProviderConfig
+from headrace.errors import BadRequest, ProviderError
+from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
+
+BASE_URL = "https://api.anthropic.com"  # paths begin with /v1
+VERSION = "2023-06-01"  # the next one, 2026-10-21, takes no temperature, top_p or top_k from anybody
+MAX_PAGES = 50
+DRAIN_S = 0.05  # how long the end of the connection's answer may lag behind the last event
+
+
+class AnthropicBackend(Remote):
+    """`key` None: none is sent. `config.headers` win over the headers sent otherwise, e.g. anthropic-beta."""
+
+    def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
+        headers = {"anthropic-version": VERSION, **({"x-api-key": key} if key else {})}
+        headers |= {header.lower(): value for header, value in config.headers.items()}
+        self._anthropic = AnthropicUpstream(
+            name, config.base_url or BASE_URL, headers=headers, timeout_s=config.timeout_s
+        )
+        super().__init__(name, self._anthropic, allowed=config.models)
+        self._abilities: dict[str, Abilities] = {}  # of the models that it lists
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        body = to_body(request, self._abilities.get(request.model) or of_name(request.model))
+        answer = Answer(self._anthropic)
+        async with self._anthropic.stream("/v1/messages", body) as pieces:
+            yield _events(answer, events(pieces))
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        raise BadRequest(f"{self.name} has no embeddings", param="model")
+
+    async def list_models(self) -> list[ModelInfo]:
+        listed: list[dict[str, Any]] = []
+        after = ""
+        for _ in range(MAX_PAGES):
+            page = await self._anthropic.json("GET", f"/v1/models?limit=1000{after}")
+            listed += self._entries(page)
+            last = page.get("last_id")
+            if not page.get("has_more") or not isinstance(last, str):
+                break
+            after = f"&after_id={quote(last, safe='')}"
+        self._abilities = {entry["id"]: of_listed(entry["id"], entry) for entry in listed}
+        return [self._listed(entry) for entry in listed]
+
+    def _entries(self, page: object) -> list[dict[str, Any]]:
+        data = page.get("data") if isinstance(page, dict) else None
+        if not isinstance(data, list):
+            raise ProviderError(f"{self.name} answered with something that is no list of models")
+        return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+    def _listed(self, entry: dict[str, Any]) -> ModelInfo:
+        window = entry.get("max_input_tokens")
+        info = self.info(entry["id"], created=_seconds(entry.get("created_at")))
+        return replace(info, max_model_len=window if isinstance(window, int) and window > 0 else None)
+
+
+async def _events(answer: Answer, sent: AsyncIterator[Sent]) -> AsyncIterator[Event]:
+    async for each in sent:
+        for event in answer.push(each):
+            yield event
+        if answer.is_finished:
+            break
+    else:
+        for event in answer.finish():
+            yield event
+        return
+    # read to its very end, the connection serves the next request
+    with suppress(TimeoutError, ProviderError):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in sent:
+                pass
+
+
+def _seconds(created_at: object) -> int:
+    """RFC 3339 to Unix; 0: not known."""
+    try:
+        return int(datetime.fromisoformat(created_at).timestamp()) if isinstance(created_at, str) else 0
+    except ValueError:
+        return 0

@@ -1,0 +1,149 @@
+"""A neutral request as the body of POST /v1/messages. What Anthropic cannot do is refused by the name that
+OpenAI gives it; what has its default value there is not sent, as newer models refuse even that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.backends.anthropic.messages import to_system, to_turns
+from headrace.backends.anthropic.thinking import Abilities, thinking
+from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.types import Conversation, Format, GenerateRequest, Sampling, Tool
+
+# Anthropic wants a limit; OpenAI has none unless asked. Without one it is the model's most, if GET /v1/models
+# told it, else this, which every model since Claude 4 takes.
+MAX_TOKENS = 32_000
+
+
+def to_body(request: GenerateRequest, abilities: Abilities) -> dict[str, Any]:
+    """Raises BadRequest."""
+    prompt = request.prompt
+    if not isinstance(prompt, Conversation):
+        raise UnsupportedParameter(
+            "Anthropic answers conversations; it does not go on with texts", param="prompt"
+        )
+    _refuse(request, prompt)
+    max_tokens = _max_tokens(request.sampling.max_tokens, abilities.max_tokens)
+    thoughts = thinking(prompt.reasoning_effort, max_tokens, abilities)
+    output = {**thoughts.pop("output_config", {}), **_format(request.format)}
+    system = to_system(prompt.messages)
+    return {
+        "model": request.model,
+        "max_tokens": max_tokens,
+        "stream": True,
+        "messages": to_turns(prompt.messages),
+        **({"system": system} if system else {}),
+        **_tools(prompt),
+        **_sampling(request.sampling),
+        **thoughts,
+        **({"output_config": output} if output else {}),
+    }
+
+
+def _max_tokens(asked: int | None, most: int | None) -> int:
+    if asked is None:
+        return most or MAX_TOKENS
+    return min(asked, most) if most else asked
+
+
+def _refuse(request: GenerateRequest, prompt: Conversation) -> None:
+    sampling = request.sampling
+    asked = {
+        "n": request.n != 1,
+        "logprobs": sampling.logprobs is not None,
+        "logit_bias": bool(sampling.logit_bias),
+        "frequency_penalty": sampling.frequency_penalty != 0,
+        "presence_penalty": sampling.presence_penalty != 0,
+        "repetition_penalty": sampling.repetition_penalty not in (None, 1),
+        "min_p": bool(sampling.min_p),
+        "seed": sampling.seed is not None,
+        "stop_token_ids": bool(sampling.stop_token_ids),
+        "ignore_eos": sampling.ignore_eos,
+        "min_tokens": sampling.min_tokens > 0,
+        "skip_special_tokens": not sampling.skip_special_tokens,
+        "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
+        "chat_template_kwargs": bool(prompt.template_kwargs),
+        "continue_final_message": prompt.continue_final_message and prompt.messages[-1].role != "assistant",
+        "add_generation_prompt": not prompt.add_generation_prompt and not prompt.continue_final_message,
+    }
+    for param, is_asked in asked.items():
+        if is_asked:
+            raise UnsupportedParameter(f"{param}: Anthropic has nothing like it", param=param)
+    if sampling.temperature is not None and sampling.temperature > 1:
+        raise BadRequest("temperature: Anthropic takes 0 to 1", param="temperature")
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    given = {
+        "temperature": None if sampling.temperature == 1 else sampling.temperature,
+        "top_p": None if sampling.top_p == 1 else sampling.top_p,
+        "top_k": sampling.top_k or None,
+        "stop_sequences": list(sampling.stop) or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _tools(prompt: Conversation) -> dict[str, Any]:
+    choice = prompt.tool_choice
+    if not prompt.tools:
+        return {}
+    is_named = choice.mode == "required" and choice.names is not None and len(choice.names) == 1
+    # a named tool needs no shorter list, and what comes before the messages is better left alone, for caches
+    offered = [tool for tool in prompt.tools if is_named or choice.names is None or tool.name in choice.names]
+    members: dict[str, Any] = {"tools": [_tool(tool) for tool in offered]}
+    one = {} if prompt.parallel_tool_calls else {"disable_parallel_tool_use": True}
+    if choice.mode == "none":
+        members["tool_choice"] = {"type": "none"}
+    elif is_named and choice.names:
+        members["tool_choice"] = {"type": "tool", "name": choice.names[0], **one}
+    elif choice.mode == "required":
+        members["tool_choice"] = {"type": "any", **one}
+    elif one:
+        members["tool_choice"] = {"type": "auto", **one}
+    return members
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    schema = tool.parameters or {"properties": {}}
+    return {
+        "name": tool.name,
+        **({"description": tool.description} if tool.description else {}),
+        "input_schema": {"type": "object", **schema},
+        **({"strict": True} if tool.strict else {}),
+    }
+
+
+def _format(format: Format | None) -> dict[str, Any]:
+    if format is None:
+        return {}
+    if format.kind != "json_schema" or not isinstance(format.value, dict):
+        raise UnsupportedParameter(
+            f"{format.param}: Anthropic takes a JSON schema with type object, and no other form",
+            param=format.param,
+        )
+    return {"format": {"type": "json_schema", "schema": closed(format.value)}}
+
+
+def closed(schema: Any) -> Any:
+    """The schema with objects that list their members and get no others, as Anthropic demands; where
+    additionalProperties is given, it stays.
+    """
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {name: value if name in LITERAL else closed(value) for name, value in schema.items()}
+    for name in NAMED:
+        if isinstance(schema.get(name), dict):
+            inner[name] = {key: closed(value) for key, value in schema[name].items()}
+    is_object = schema.get("type") == "object" or isinstance(schema.get("properties"), dict)
+    return (
+        {**inner, "additionalProperties": False}
+        if is_object and "additionalProperties" not in inner
+        else inner
+    )
+
+
+LITERAL = ("const", "enum", "default", "examples")  # values, not schemas
+NAMED = ("properties", "$defs", "definitions")  # schemas under names, which are no keywords

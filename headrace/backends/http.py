@@ -1,0 +1,307 @@
+"""The one upstream client: a session a provider, errors told apart once, streams that end when their reader
+leaves.
+
+Credentials are sent to the configured address only: no redirect is followed, nothing of a caller's headers is
+passed on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from headrace.config import is_loopback
+from headrace.errors import (
+    ContextTooLong,
+    ModelNotFound,
+    ProviderError,
+    ProviderKeyRefused,
+    ProviderLimited,
+    ProviderRefused,
+    ProviderTimedOut,
+    ProviderUnreachable,
+    ServerError,
+)
+
+CONNECT_S = 5.0
+MAX_MESSAGE = 1000  # characters of a provider's own words
+MAX_REFUSAL = 2**16  # bytes that are read of an error's body
+MAX_LINE = 16 * 2**20  # bytes of one event
+
+# headers that carry a credential, and how providers say that a prompt does not fit
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+TOO_LONG = re.compile(
+    "context_length_exceeded|maximum context length|available context size|prompt is too long", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An event of a text/event-stream."""
+
+    event: str
+    data: str
+
+
+class Upstream:
+    """One provider. `headers` carry its key. `timeout_s`: between two pieces of an answer, not in all."""
+
+    def __init__(self, provider: str, base_url: str, *, headers: Mapping[str, str], timeout_s: float) -> None:
+        self.provider, self.base_url = provider, base_url.rstrip("/")
+        self._headers, self._timeout_s = dict(headers), timeout_s
+        self._secrets = _secrets(headers)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        # Not trust_env: it would ask a thread for ~/.netrc and the proxy before every request, and refuse
+        # those that have an Authorization header when .netrc knows the host.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._timeout_s)
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=timeout,
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=_proxy(self.base_url),
+        )
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def json(self, method: str, path: str, body: object = None) -> Any:
+        """The answer as a JSON value. Raises ProviderError."""
+        async with self._request(method, path, body) as response:
+            with self._told_apart():
+                raw = await response.read()
+            return self.loads(raw)
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: object) -> AsyncIterator[AsyncIterator[bytes]]:
+        """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
+        the connection at once, unless the answer has been read to its end.
+        """
+        async with self._request("POST", path, body) as response:
+            yield self._pieces(response)
+
+    def loads(self, raw: bytes | str) -> Any:
+        """Raises ProviderError for what is no JSON."""
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError) as exc:
+            raise ProviderError(f"{self.provider} answered with something that is no JSON") from exc
+
+    def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> ServerError:
+        """The error for a provider's status, with its own words, as far as it has any."""
+        told = f"{self.provider}: {self._without_secrets(message)[:MAX_MESSAGE] or f'status {status}'}"
+        retry = {name: value for name, value in (headers or {}).items() if name.lower() == "retry-after"}
+        if status in (401, 402, 403):  # 402: what the key has paid for is used up
+            return ProviderKeyRefused(told)
+        if status == 404:
+            return ModelNotFound(told, param="model")
+        if status == 429:
+            return ProviderLimited(told, headers=_retry_after(retry))
+        if status in (408, 504):
+            return ProviderTimedOut(told)
+        if status in (503, 529):
+            return ProviderUnreachable(told, headers=_retry_after(retry))
+        if not 400 <= status < 500:
+            return ProviderError(told)
+        return ContextTooLong(told) if TOO_LONG.search(message) else ProviderRefused(told)
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, body: object) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What fails before the answer's head is told apart; what its reader raises is the reader's."""
+        assert self._session is not None, "start() comes first"
+        asked = self._session.request(method, self.base_url + path, json=body, allow_redirects=False)
+        with self._told_apart():
+            response = await asked
+        async with response:
+            if response.status >= 300:
+                with self._told_apart():
+                    raise await self._refusal(response)
+            yield response
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """What goes wrong on the way to the provider and back, as ProviderError."""
+        try:
+            yield
+        except aiohttp.ClientConnectorError as exc:
+            raise ProviderUnreachable(
+                f"{self.provider} cannot be reached", headers={"Retry-After": "1"}
+            ) from exc
+        except aiohttp.ConnectionTimeoutError as exc:
+            raise ProviderUnreachable(
+                f"{self.provider} cannot be reached in time", headers={"Retry-After": "1"}
+            ) from exc
+        except TimeoutError as exc:
+            raise ProviderTimedOut(f"{self.provider} did not answer in time") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise ProviderError(f"the connection to {self.provider} broke") from exc
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        pieces = response.content.iter_any()
+        while True:
+            try:
+                with self._told_apart():
+                    piece = await anext(pieces, None)
+            except ProviderError:
+                if rest := _unread(response):
+                    yield rest
+                raise
+            if piece is None:
+                return
+            yield piece
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> ServerError:
+        if response.status < 400:
+            return ProviderError(
+                f"{self.provider} answered with a redirect; base_url must be the final address"
+            )
+        raw = b""
+        async for piece in response.content.iter_any():
+            raw += piece
+            if len(raw) >= MAX_REFUSAL:
+                break
+        return self.error(response.status, message_of(raw.decode(errors="replace")), response.headers)
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "(secret)")
+        return text
+
+
+def _unread(response: aiohttp.ClientResponse) -> bytes:
+    """What came before the connection broke: aiohttp keeps it, but raises first. It has no public way."""
+    return b"".join(getattr(response.content, "_buffer", ()))
+
+
+def _secrets(headers: Mapping[str, str]) -> list[str]:
+    """The words that no message may repeat, whatever a provider says. "Bearer" is none."""
+    values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
+    return [word for value in values for word in value.split() if len(word) >= 8]
+
+
+def _retry_after(given: Mapping[str, str]) -> dict[str, str]:
+    """The provider's own, whose name may be in any case; else a second."""
+    return {"Retry-After": next(iter(given.values()), "1")}
+
+
+def _proxy(url: str) -> URL | None:
+    """What the environment names for this address (HTTPS_PROXY, NO_PROXY, …); never for this machine."""
+    parts = urlsplit(url)
+    is_direct = is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc)
+    found = None if is_direct else getproxies().get(parts.scheme)
+    return URL(found) if found else None
+
+
+def message_of(raw: str) -> str:
+    """The message in an error body, of whatever dialect: {"error": {"message"}}, {"error": text},
+    {"message"}, {"detail"}; nothing of a body that is no JSON, which may be a page of HTML.
+    """
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return ""
+    while isinstance(found, dict):
+        found = next((found[key] for key in ("error", "message", "detail") if key in found), None)
+    return found if isinstance(found, str) else ""
+
+
+class _Lines:
+    r"""Cuts pieces into lines without their ends (\n, \r\n or \r). A line is whole as soon as its \r is
+    there: what follows may take its time, and only a \n belongs to it.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []  # of a line that has not ended
+        self._size = 0
+        self._after_cr = False
+
+    def feed(self, piece: bytes) -> list[str]:
+        """The lines that end in this piece. Raises ProviderError for one without bounds."""
+        if not piece:
+            return []
+        if self._after_cr:
+            piece = piece.removeprefix(b"\n")
+        self._after_cr = piece.endswith(b"\r")
+        found = piece.splitlines()
+        rest = b"" if piece.endswith((b"\r", b"\n")) or not piece else found.pop()
+        if found and self._held:
+            found[0] = b"".join([*self._held, found[0]])
+            self._held, self._size = [], 0
+        if rest:
+            self._held.append(rest)
+            self._size += len(rest)
+            if self._size > MAX_LINE:
+                raise ProviderError("a provider sent an event without an end")
+        return [line.decode(errors="replace") for line in found]
+
+    def end(self) -> list[str]:
+        """The last line, if nothing ended it."""
+        return [b"".join(self._held).decode(errors="replace")] if self._held else []
+
+
+async def lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
+    r"""Lines without their ends (\n, \r\n or \r), however they are cut up; the last one needs no end. Raises
+    ProviderError for one without bounds.
+    """
+    cutter = _Lines()
+    async for piece in pieces:
+        for line in cutter.feed(piece):
+            yield line
+    for line in cutter.end():
+        yield line
+
+
+class _Events:
+    """Puts lines together to events."""
+
+    def __init__(self) -> None:
+        self._event, self._data, self._size = "", list[str](), 0
+        self._is_first = True
+
+    def feed(self, line: str) -> Sent | None:
+        """The event that this line ends. Raises ProviderError for one without bounds."""
+        if self._is_first:
+            line, self._is_first = line.removeprefix("\ufeff"), False
+        if not line:
+            return self.end()
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            self._event = value
+        elif field == "data":
+            self._data.append(value)
+            self._size += len(value) + 1
+            if self._size > MAX_LINE:
+                raise ProviderError("a provider sent an event without an end")
+        return None
+
+    def end(self) -> Sent | None:
+        sent = Sent(self._event, "\n".join(self._data)) if self._data else None
+        self._event, self._data, self._size = "", [], 0
+        return sent
+
+
+async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
+    """The events of a text/event-stream (WHATWG HTML, 9.2.6). Comments are skipped; the last event needs no
+    empty line after it. Raises ProviderError for one without bounds.
+    """
+    cutter, builder = _Lines(), _Events()
+    async for piece in pieces:
+        for line in cutter.feed(piece):
+            if (sent := builder.feed(line)) is not None:
+                yield sent
+    for line in [*cutter.end(), ""]:
+        if (sent := builder.feed(line)) is not None:
+            yield sent

@@ -1,0 +1,228 @@
+"""LlamaCppBackend: one GGUF file, served by a llama.cpp of our own and asked like any provider."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.backends.http import Upstream
+from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
+from headrace.backends.openai import OpenAIBackend
+from headrace.backends.openai.body import chat_body
+from headrace.config import ProviderConfig
+from headrace.errors import (
+    BadRequest,
+    HeadraceError,
+    ProviderError,
+    ProviderUnreachable,
+    ServerError,
+    UnsupportedParameter,
+)
+from headrace.types import (
+    Conversation,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    Finished,
+    GenerateRequest,
+    ModelInfo,
+    TokenizeRequest,
+    TokenizerInfo,
+    ToolCallDelta,
+)
+
+log = logging.getLogger(__name__)
+
+ENDING_S = 0.5  # how long a process that broke a connection may take to be seen as ended
+RESTARTS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process, and how it is spoken to: `openai` under /v1, `native` for its own endpoints."""
+
+    process: LlamaCppProcess
+    openai: OpenAIBackend
+    native: Upstream
+
+    async def aclose(self) -> None:
+        await self.openai.aclose()
+        await self.native.aclose()
+        await self.process.aclose()
+
+    async def told_apart(self, error: ServerError) -> ServerError:
+        """What broke because the process ended is no fault of an answer."""
+        if type(error) is ProviderError and await self.process.has_ended(ENDING_S):
+            return _unreachable("llama.cpp ended while it answered")
+        return error
+
+
+class LlamaCppBackend:
+    """The model in `path` under the id `model` (default: the file's name), with `chat_template` instead of
+    its own. A process that ends by itself is started anew, RESTARTS times; then this backend is no longer
+    alive.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        model: str | None = None,
+        context_length: int = 0,
+        num_slots: int = 4,
+        num_threads: int = 0,
+        chat_template: str | None = None,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self._name, self._model, self._timeout_s = name, model or path.stem, timeout_s
+        self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
+        self._running: Running | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._models: list[ModelInfo] = []
+        self._has_tools = True
+        self.is_alive = True
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._running.process.pid if self._running else None
+
+    @property
+    def url(self) -> str | None:
+        """Of its server, while there is one."""
+        return self._running.process.url if self._running else None
+
+    async def start(self) -> None:
+        """Returns when the model is loaded. Raises ModelError."""
+        self._running = await self._run()
+        self._watching = asyncio.create_task(self._watch(self._running))
+
+    async def aclose(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        if self._running is not None:
+            await self._running.aclose()
+
+    def models(self) -> list[ModelInfo]:
+        return self._models
+
+    def find(self, id: str) -> ModelInfo | None:
+        return next((info for info in self._models if info.id == id), None)
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        running = self._now()
+        if isinstance(request.prompt, Conversation) and request.prompt.tools and not self._has_tools:
+            # llama.cpp would leave them out, "required" ones too, and say nothing
+            raise UnsupportedParameter(
+                "tools: the model's chat template has no place for them", param="tools"
+            )
+        async with AsyncExitStack() as exits:
+            try:
+                events = await exits.enter_async_context(running.openai.generate(request))
+            except ServerError as exc:
+                raise await running.told_apart(exc) from exc
+            told = self._events(running, request, events)
+            exits.push_async_callback(told.aclose)
+            yield told
+
+    async def _events(
+        self, running: Running, request: GenerateRequest, events: AsyncIterator[Event]
+    ) -> AsyncGenerator[Event, None]:
+        prompt = request.prompt
+        is_owed = isinstance(prompt, Conversation) and prompt.tool_choice.mode == "required"
+        try:
+            async for event in events:
+                is_owed = is_owed and not isinstance(event, ToolCallDelta)
+                if is_owed and isinstance(event, Finished) and event.reason != "length":
+                    # it asks for a call, but makes sure of it only in formats that it knows well
+                    raise ProviderError("llama.cpp made no call, though tool_choice requires one")
+                yield event
+        except ServerError as exc:
+            raise await running.told_apart(exc) from exc
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        raise BadRequest(f"{self._model} is served by llama.cpp to generate, not to embed", param="model")
+
+    async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        body = {"content": request.prompt, "add_special": request.add_special_tokens, "parse_special": False}
+        if isinstance(request.prompt, Conversation):
+            asked = chat_body(
+                GenerateRequest(request.model, request.prompt), request.prompt, limit="max_tokens"
+            )
+            written = await self._ask("/apply-template", asked, "prompt")
+            body = {"content": written, "add_special": request.add_special_tokens, "parse_special": True}
+        tokens: list[int] = await self._ask("/tokenize", body, "tokens")
+        return tokens
+
+    async def detokenize(self, model: str, tokens: list[int]) -> str:
+        return str(await self._ask("/detokenize", {"tokens": tokens}, "content"))
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        raise BadRequest("llama.cpp does not tell what its tokenizer is", param="model")
+
+    async def _ask(self, path: str, body: dict[str, Any], member: str) -> Any:
+        """A member of what one of llama.cpp's own endpoints answers."""
+        running = self._now()
+        try:
+            return (await running.native.json("POST", path, body))[member]
+        except ServerError as exc:
+            raise await running.told_apart(exc) from exc
+
+    def _now(self) -> Running:
+        if self._running is None:
+            raise _unreachable(f"llama.cpp {'is starting again' if self.is_alive else 'has ended'}")
+        return self._running
+
+    async def _run(self) -> Running:
+        process = await LlamaCppProcess.open(self._settings)
+        key, address = self._settings.key, process.url
+        config = ProviderConfig(kind="llamacpp", base_url=f"{address}/v1", timeout_s=self._timeout_s)
+        bearer = {"Authorization": f"Bearer {key}"}
+        native = Upstream(self._name, address, headers=bearer, timeout_s=self._timeout_s)
+        running = Running(process, OpenAIBackend(self._name, config, key), native)
+        try:
+            await running.openai.start()
+            await native.start()
+            props = await native.json("GET", "/props")
+            length = props["default_generation_settings"]["n_ctx"]
+            self._has_tools = props.get("chat_template_caps", {}).get("supports_tools", True)
+            created = int(self._settings.path.stat().st_mtime)
+            self._models = [ModelInfo(self._model, self._name, created, length, None)]
+        except BaseException:
+            await running.aclose()
+            raise
+        return running
+
+    async def _watch(self, running: Running) -> None:
+        for restarts_left in reversed(range(RESTARTS + 1)):
+            code = await running.process.wait()
+            self._running = None
+            words = await running.process.last_words()
+            log.error("%s: llama.cpp ended with exit code %s: %s", self._name, code, words)
+            await running.aclose()
+            if not restarts_left:
+                break
+            try:
+                running = self._running = await self._run()
+            except HeadraceError as exc:
+                log.error("%s: llama.cpp could not be started again: %s", self._name, exc.message)
+                break
+        self.is_alive = False
+
+
+def _unreachable(message: str) -> ProviderUnreachable:
+    return ProviderUnreachable(message, headers={"Retry-After": "1"})

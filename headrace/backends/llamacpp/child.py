@@ -1,0 +1,46 @@
+"""llama.cpp's server, run as a file in a process of its own: in one process with OpenVINO it has been seen to
+hang. It imports nothing of Headrace.
+
+Its first line of input are its settings as JSON, so that no list of processes shows the key; its first line
+of output says where it listens. It ends when its input ends: it does not outlive whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+try:
+    import xllamacpp
+except ImportError:
+    sys.exit("the package xllamacpp is not installed")
+
+
+def main() -> None:
+    answers = os.dup(1)
+    os.dup2(2, 1)  # the library prints
+    server = xllamacpp.Server(parameters(json.loads(sys.stdin.readline())))
+    os.write(answers, (json.dumps({"url": server.listening_address}) + "\n").encode())
+    sys.stdin.read()
+    os._exit(0)  # at once, whatever it is computing
+
+
+def parameters(settings: dict[str, Any]) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["path"]
+    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.api_keys = [settings["key"]]
+    params.n_ctx, params.n_parallel = settings["context_length"], settings["num_slots"]
+    params.kv_unified = True  # one pool for all slots, so that a long prompt fits too
+    params.ctx_shift = False  # what does not fit is an error, and no loss of the beginning
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["num_threads"]
+    if settings["chat_template"] is not None:
+        params.chat_template = settings["chat_template"]
+    params.verbosity = 0
+    return params
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Ollama through its own API, because its OpenAI-compatible one can set no num_ctx and cuts long prompts
+silently.
+
+`num_ctx` of a request is the power of two that holds its estimated prompt and its max_tokens, at least
+LEAST_CONTEXT and at most what the model takes. While a model is in use it does not shrink, since Ollama loads
+a model anew whenever it changes. Ollama is told to refuse what does not fit; then num_ctx is doubled and the
+request sent again, as far as the model goes. An answer whose prompt fills num_ctx all the same, as older
+versions give it, is an error.
+
+What Ollama does not know: the place of an image within its message, the `name` of a speaker, `strict` of a
+tool. Where calls may not be parallel, all but the first are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from headrace.backends.http import Upstream, lines
+from headrace.backends.ollama.answer import Answer, context_length, created_at, dicts, embeddings, text_of
+from headrace.backends.ollama.request import Body, bodies_of, check, embed_body
+from headrace.backends.remote import Remote
+from headrace.config import ProviderConfig
+from headrace.errors import (
+    ContextTooLong,
+    ProviderError,
+    ProviderRefused,
+    ProviderTimedOut,
+    ProviderUnreachable,
+    ServerError,
+)
+from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo, TextDelta, Texts
+
+BASE_URL = "http://127.0.0.1:11434"
+LEAST_CONTEXT = 4096  # tokens; Ollama's own default
+UNKNOWN_CONTEXT = 2**17  # as far as num_ctx goes where the model's length is not known
+ANSWER_TOKENS = 4096  # room for an answer without max_tokens
+IN_USE_S = 300.0  # how long Ollama keeps a model that nobody asks
+DRAIN_S = 1.0  # for the end of an answer whose last line is read, so that its connection can be used again
+TOO_LONG = re.compile(r"(exceeds|longer than) the (available |maximum )?context")
+
+T = TypeVar("T")
+
+
+class OllamaBackend(Remote):
+    """`key` is sent as a bearer token, if there is one. `keep_alive`: how long Ollama keeps a model after an
+    answer, as it reads it: seconds, or "5m"; None: its default.
+    """
+
+    def __init__(
+        self, name: str, config: ProviderConfig, key: str | None, *, keep_alive: float | str | None = None
+    ) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        upstream = Upstream(
+            name,
+            config.base_url or BASE_URL,
+            headers={**headers, **config.headers},
+            timeout_s=config.timeout_s,
+        )
+        super().__init__(name, upstream, allowed=config.models)
+        self._kept = {} if keep_alive is None else {"keep_alive": keep_alive}
+        self._lengths: dict[str, int | None] = {}  # context length of each model, as far as it was shown
+        self._digests: dict[str, str] = {}
+        self._loaded: dict[str, tuple[int, float]] = {}  # model → num_ctx, and when it was asked for
+
+    async def list_models(self) -> list[ModelInfo]:
+        found = []
+        for entry in dicts(self.name, await self.upstream.json("GET", "/api/tags"), "models"):
+            name, digest = text_of(self.name, entry, "name"), text_of(self.name, entry, "digest")
+            if self._digests.get(name) != digest:  # it was pulled anew
+                self._lengths.pop(name, None)
+            self._digests[name] = digest
+            # the tag that Ollama itself adds may be left out in the list of what is allowed
+            ids = [id for id in self.allowed if id in (name, name.removesuffix(":latest"))] or [name]
+            length = await self._length(name)
+            created = created_at(text_of(self.name, entry, "modified_at"))
+            found += [replace(self.info(id, created=created), max_model_len=length) for id in ids]
+        return found
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        check(request)
+        path, bodies = bodies_of(request)
+        async with AsyncExitStack() as exits:
+
+            async def send(body: Body) -> AsyncIterator[bytes]:
+                return await exits.enter_async_context(self.upstream.stream(path, body))
+
+            first = await self._fitted(bodies[0], request.sampling.max_tokens, send)
+            events = self._choices(request, bodies, first, send)
+            exits.push_async_callback(events.aclose)
+            yield events
+
+    async def _choices(
+        self,
+        request: GenerateRequest,
+        bodies: list[Body],
+        pieces: AsyncIterator[bytes],
+        send: Callable[[Body], Awaitable[AsyncIterator[bytes]]],
+    ) -> AsyncGenerator[Event, None]:
+        """One text after the other: Ollama takes one a request."""
+        for index, body in enumerate(bodies):
+            if index:
+                pieces = await self._fitted(body, request.sampling.max_tokens, send)
+            if isinstance(request.prompt, Texts) and request.prompt.echo:
+                yield TextDelta(index, body["prompt"])
+            answer = Answer(self.upstream, request, index, body["options"]["num_ctx"])
+            rest = lines(pieces)
+            async for line in rest:
+                for event in answer.read(line):
+                    yield event
+                if answer.is_done:
+                    break
+            if not answer.is_done:
+                raise ProviderError(f"{self.name} ended its answer too early")
+            with suppress(TimeoutError, ServerError):
+                async with asyncio.timeout(DRAIN_S):
+                    async for _ in rest:
+                        pass
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        body = embed_body(request)
+        found = await self._fitted(body, 0, lambda body: self.upstream.json("POST", "/api/embed", body))
+        return embeddings(self.name, found, len(request.inputs))
+
+    async def _fitted(self, body: Body, max_tokens: int | None, send: Callable[[Body], Awaitable[T]]) -> T:
+        """Send a body with a num_ctx that holds it. It comes with the size of its prompt there, estimated."""
+        model, options = body["model"], body["options"]
+        limit = await self._length(model) or UNKNOWN_CONTEXT
+        needed = options["num_ctx"] + (ANSWER_TOKENS if max_tokens is None else max_tokens)
+        num_ctx, asked = self._loaded.get(model, (0, 0.0))
+        if time.monotonic() - asked > IN_USE_S:
+            num_ctx = 0
+        num_ctx = max(num_ctx, LEAST_CONTEXT, 1 << (needed - 1).bit_length())
+        while True:
+            options["num_ctx"] = min(num_ctx, limit)
+            try:
+                answer = await send({**body, **self._kept})
+            except (ProviderRefused, ContextTooLong) as exc:
+                if isinstance(exc, ProviderRefused) and TOO_LONG.search(exc.message) is None:
+                    raise
+                if num_ctx >= limit:
+                    raise ContextTooLong(exc.message) from exc
+                num_ctx *= 2
+            else:
+                self._loaded[model] = options["num_ctx"], time.monotonic()
+                return answer
+
+    async def _length(self, model: str) -> int | None:
+        """How many tokens a model takes. None: not known, which is not kept."""
+        if model not in self._lengths:
+            try:
+                shown = await self.upstream.json("POST", "/api/show", {"model": model})
+            except (ProviderUnreachable, ProviderTimedOut):
+                raise
+            except ServerError:
+                return None  # what is wrong, the request itself will tell
+            self._lengths[model] = context_length(shown)
+        return self._lengths[model]

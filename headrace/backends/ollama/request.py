@@ -1,0 +1,201 @@
+"""What is sent to Ollama: a neutral request as bodies of its API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.types import (
+    Conversation,
+    EmbedRequest,
+    Format,
+    GenerateRequest,
+    Media,
+    Message,
+    Sampling,
+    Texts,
+    ToolCall,
+)
+
+BYTES_A_TOKEN = 3  # most texts have more, so that the estimate is rather too high
+IMAGE_TOKENS = 1024
+
+Body = dict[str, Any]
+
+
+def check(request: GenerateRequest) -> None:
+    """Raises UnsupportedParameter for what Ollama cannot do and what would change the answer."""
+    sampling, format = request.sampling, request.format
+    refused = {
+        "n": request.n != 1,
+        "logit_bias": bool(sampling.logit_bias),
+        "stop_token_ids": bool(sampling.stop_token_ids),
+        "ignore_eos": sampling.ignore_eos,
+        "min_tokens": sampling.min_tokens > 0,
+        "skip_special_tokens": not sampling.skip_special_tokens,
+        "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
+        "max_tokens": sampling.max_tokens == 0,
+    }
+    if format is not None:
+        refused[format.param] = format.kind not in ("json_object", "json_schema") or format.value is False
+    prompt = request.prompt
+    if isinstance(prompt, Texts):
+        # an empty prompt only loads the model; there are no logprobs of a prompt
+        refused["prompt"] = not all(isinstance(text, str) and text for text in prompt.prompts)
+        refused["echo"] = prompt.echo and sampling.logprobs is not None
+    else:
+        refused["tool_choice"] = prompt.tool_choice.mode == "required"
+        refused["continue_final_message"] = prompt.continue_final_message
+        refused["chat_template_kwargs"] = bool(set(prompt.template_kwargs) - {"enable_thinking"})
+        is_bare = not prompt.add_generation_prompt and not prompt.continue_final_message
+        refused["add_generation_prompt"] = is_bare
+    _refuse(refused)
+
+
+def _refuse(refused: Mapping[str, bool]) -> None:
+    for param, is_refused in refused.items():
+        if is_refused:
+            raise UnsupportedParameter(f"{param}: ollama cannot do that", param=param)
+
+
+def bodies_of(request: GenerateRequest) -> tuple[str, list[Body]]:
+    """Where to, and what: one body for each choice, with the size of its prompt as num_ctx."""
+    prompt = request.prompt
+    shared: Body = {"model": request.model, "stream": True, "truncate": False, "shift": False}
+    shared |= _form(request.format) | _logprobs_asked(request.sampling)
+    if isinstance(prompt, Texts):
+        # without a suffix nothing is written around the prompt; with one the model's template places both
+        around: Body = {"raw": True} if prompt.suffix is None else {"suffix": prompt.suffix}
+        asked: list[Body] = [{"prompt": text, **around} for text in prompt.prompts]
+    else:
+        asked = [{"messages": _messages(prompt.messages), **_thinking(prompt), **_tools(prompt)}]
+    options = _options(request.sampling)
+    path = "/api/generate" if isinstance(prompt, Texts) else "/api/chat"
+    return path, [{**shared, **body, "options": {**options, "num_ctx": _size(body)}} for body in asked]
+
+
+def embed_body(request: EmbedRequest) -> Body:
+    """As above: with the size of the longest text as num_ctx. Raises UnsupportedParameter."""
+    texts = [text for text in request.inputs if isinstance(text, str)]
+    refused = {
+        "input": len(texts) < len(request.inputs),
+        "pooling": request.pooling != "mean",
+        "normalize": not request.normalize,
+        "truncate_prompt_tokens": request.truncate_prompt_tokens not in (None, -1),
+    }
+    _refuse(refused)
+    size = max(len(text.encode(errors="replace")) for text in texts) // BYTES_A_TOKEN
+    body: Body = {"model": request.model, "input": texts, "options": {"num_ctx": size}}
+    body["truncate"] = request.truncate_prompt_tokens == -1
+    return body if request.dimensions is None else {**body, "dimensions": request.dimensions}
+
+
+def _size(body: Body) -> int:
+    """Tokens of a prompt, estimated from its JSON; what JSON adds stands for what a template adds."""
+    messages = body.get("messages", [])
+    texts = {**body, "messages": [{**message, "images": None} for message in messages]}
+    num_images = sum(len(message.get("images", [])) for message in messages)
+    size = len(json.dumps(texts, ensure_ascii=False).encode(errors="replace"))
+    return size // BYTES_A_TOKEN + num_images * IMAGE_TOKENS
+
+
+def _options(sampling: Sampling) -> Body:
+    options = {
+        "num_predict": -1 if sampling.max_tokens is None else sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+        "repeat_penalty": sampling.repetition_penalty,
+        "frequency_penalty": sampling.frequency_penalty or None,
+        "presence_penalty": sampling.presence_penalty or None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _form(format: Format | None) -> Body:
+    if format is None:
+        return {}
+    return {"format": format.value if isinstance(format.value, dict) and format.value else "json"}
+
+
+def _logprobs_asked(sampling: Sampling) -> Body:
+    return {} if sampling.logprobs is None else {"logprobs": True, "top_logprobs": sampling.logprobs}
+
+
+LEVELS: Mapping[str, bool | str] = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
+
+
+def _thinking(conversation: Conversation) -> Body:
+    effort = conversation.reasoning_effort
+    if effort is not None:
+        return {"think": LEVELS.get(effort, effort)}
+    wished = conversation.template_kwargs.get("enable_thinking")
+    return {} if wished is None else {"think": bool(wished)}
+
+
+def _tools(conversation: Conversation) -> Body:
+    choice = conversation.tool_choice
+    if choice.mode == "none":
+        return {}
+    tools = [
+        {
+            "name": tool.name,
+            "description": tool.description or "",
+            "parameters": tool.parameters or {"type": "object", "properties": {}},
+        }
+        for tool in conversation.tools
+        if choice.names is None or tool.name in choice.names
+    ]
+    return {"tools": [{"type": "function", "function": tool} for tool in tools]} if tools else {}
+
+
+def _messages(messages: tuple[Message, ...]) -> list[Body]:
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    return [_message(index, message, names) for index, message in enumerate(messages)]
+
+
+def _message(index: int, message: Message, names: Mapping[str, str]) -> Body:
+    """`names`: of the tools that were called, by the ids of the calls."""
+    body: Body = {"role": "system" if message.role == "developer" else message.role, "content": message.text}
+    if images := [
+        _image(part, f"messages.{index}.content.{at}")
+        for at, part in enumerate(message.parts)
+        if isinstance(part, Media)
+    ]:
+        body["images"] = images
+    if message.reasoning:
+        body["thinking"] = message.reasoning
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"id": call.id, "function": {"name": call.name, "arguments": _arguments(index, at, call)}}
+            for at, call in enumerate(message.tool_calls)
+        ]
+    if message.role == "tool":
+        answered = message.tool_call_id or ""
+        body["tool_name"] = names.get(answered) or message.name or ""
+        body["tool_call_id"] = answered
+    return body
+
+
+def _image(media: Media, param: str) -> str:
+    if media.kind != "image":
+        raise UnsupportedParameter(f"{param}: ollama takes images only", param=param)
+    if media.data is None:
+        raise UnsupportedParameter(f"{param}: ollama fetches no images; send it in base64", param=param)
+    return media.data
+
+
+def _arguments(index: int, at: int, call: ToolCall) -> Body:
+    param = f"messages.{index}.tool_calls.{at}.function.arguments"
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"{param} is no JSON", param=param) from exc
+    if not isinstance(arguments, dict):
+        raise BadRequest(f"{param} is no JSON object", param=param)
+    return arguments

@@ -1,0 +1,108 @@
+"""OpenAIBackend: a provider that speaks OpenAI's dialect, over its HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from headrace.backends.http import Sent, Upstream, events
+from headrace.backends.openai.answer import Answer
+from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
+from headrace.backends.remote import Remote
+from headrace.config import ProviderConfig
+from headrace.errors import ProviderError, ServerError
+from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
+
+DONE = "[DONE]"
+USAGE_S = 2.0  # how long an answer that is complete waits for its usage
+END_S = 0.05  # and a finished stream for its end: then its connection can be used again
+
+
+class OpenAIBackend(Remote):
+    """`key`: the provider's; None: it wants none. A request is sent once, and always asks for a stream."""
+
+    url = "https://api.openai.com/v1"
+    own_headers: Mapping[str, str] = {}
+
+    def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
+        bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = {**self.own_headers, **bearer, **config.headers}
+        upstream = Upstream(name, config.base_url or self.url, headers=headers, timeout_s=config.timeout_s)
+        super().__init__(name, upstream, allowed=config.models)
+        # the others know the older name only, or both; OpenAI's newer models only the newer one
+        self._limit = "max_completion_tokens" if upstream.base_url == OpenAIBackend.url else "max_tokens"
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        path, body = self.ask(request)
+        async with (
+            self.upstream.stream(path, body) as pieces,
+            aclosing(events(pieces)) as sents,
+            aclosing(self._events(sents, request.num_choices)) as answer,
+        ):
+            yield answer
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        found = await self.upstream.json("POST", "/embeddings", embed_body(request))
+        try:
+            rows = sorted(found["data"], key=lambda row: row["index"])
+            vectors = np.array([_vector(row["embedding"]) for row in rows], np.float32)
+            tokens = int((found.get("usage") or {}).get("prompt_tokens", 0))
+            if vectors.ndim != 2 or len(vectors) != len(request.inputs) or not np.isfinite(vectors).all():
+                raise ValueError(f"{vectors.shape} is not one vector of numbers for each input")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+            raise ProviderError(f"{self.name} answered with something that is no embeddings") from exc
+        return Embeddings(vectors, tokens)
+
+    async def list_models(self) -> list[ModelInfo]:
+        found = await self.upstream.json("GET", "/models")
+        try:
+            return [self._info(entry) for entry in found["data"]]
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ProviderError(f"{self.name} answered with something that is no list of models") from exc
+
+    def ask(self, request: GenerateRequest) -> tuple[str, Body]:
+        """Where a request goes, and its body. Raises UnsupportedParameter."""
+        if isinstance(request.prompt, Conversation):
+            return "/chat/completions", chat_body(request, request.prompt, limit=self._limit)
+        return "/completions", completion_body(request, request.prompt)
+
+    def _info(self, entry: dict[str, Any]) -> ModelInfo:
+        created, length = entry.get("created"), entry.get("max_model_len")
+        info = self.info(str(entry["id"]), created=created if isinstance(created, int) else 0)
+        return replace(info, max_model_len=length if isinstance(length, int) else None)
+
+    async def _events(self, sents: AsyncIterator[Sent], num_choices: int) -> AsyncGenerator[Event, None]:
+        answer = Answer(self.upstream, num_choices)
+        while True:
+            sent = await (_soon(sents, USAGE_S) if answer.is_complete else anext(sents, None))
+            if sent is None or sent.data == DONE:
+                break
+            for event in answer.read(sent):
+                yield event
+        for finished in answer.end():
+            yield finished
+        if sent is not None:
+            await _soon(sents, END_S)
+
+
+def _vector(embedding: Any) -> Any:
+    """A list, or what some write whatever they are asked: little-endian float32 in base64."""
+    if not isinstance(embedding, str):
+        return embedding
+    return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
+
+
+async def _soon(sents: AsyncIterator[Sent], within_s: float) -> Sent | None:
+    """The next one, if it comes. What happens to the connection after an answer is nobody's concern."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await anext(sents, None)
+    except (TimeoutError, ServerError):
+        return None

@@ -1,0 +1,199 @@
+"""A neutral request as the body that OpenAI's dialect wants. Only what the caller gave is sent: a provider's
+own defaults stay its own, and members that only some providers know trouble no other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.errors import UnsupportedParameter
+from headrace.types import (
+    Conversation,
+    EmbedRequest,
+    Format,
+    GenerateRequest,
+    Media,
+    Message,
+    Sampling,
+    Texts,
+    Tool,
+)
+
+Body = dict[str, Any]
+
+
+def chat_body(request: GenerateRequest, prompt: Conversation, *, limit: str) -> Body:
+    """`limit`: what the provider calls the most tokens of an answer. Raises UnsupportedParameter."""
+    logprobs = request.sampling.logprobs
+    return {
+        **_common(request, limit),
+        "messages": [_message(message) for message in prompt.messages],
+        **_tools(prompt),
+        **_template(prompt),
+        **({} if logprobs is None else {"logprobs": True}),
+        **({"top_logprobs": logprobs} if logprobs else {}),
+    }
+
+
+def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
+    """Raises UnsupportedParameter."""
+    prompts: list[Any] = [text if isinstance(text, str) else list(text) for text in prompt.prompts]
+    if len({type(text) for text in prompts}) > 1:
+        raise UnsupportedParameter("prompt: a provider takes texts or tokens, not both", param="prompt")
+    given = {
+        "suffix": prompt.suffix,
+        "echo": prompt.echo or None,
+        "logprobs": request.sampling.logprobs,
+    }
+    return {
+        **_common(request, "max_tokens"),
+        "prompt": prompts[0] if len(prompts) == 1 else prompts,
+        **_without_none(given),
+    }
+
+
+def embed_body(request: EmbedRequest) -> Body:
+    """Raises UnsupportedParameter."""
+    if request.pooling != "mean":
+        raise UnsupportedParameter("pooling is the provider's own here", param="pooling")
+    if not request.normalize:
+        raise UnsupportedParameter("normalize is the provider's own here", param="normalize")
+    inputs: list[Any] = [text if isinstance(text, str) else list(text) for text in request.inputs]
+    given = {"dimensions": request.dimensions, "truncate_prompt_tokens": request.truncate_prompt_tokens}
+    return {
+        "model": request.model,
+        "input": inputs,
+        "encoding_format": "float",
+        **_without_none(given),
+    }
+
+
+def _common(request: GenerateRequest, limit: str) -> Body:
+    return {
+        "model": request.model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **({"n": request.n} if request.n > 1 else {}),
+        **_sampling(request.sampling, limit),
+        **({} if request.format is None else {"response_format": _format(request.format)}),
+    }
+
+
+def _sampling(sampling: Sampling, limit: str) -> Body:
+    given = {
+        limit: sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "frequency_penalty": sampling.frequency_penalty or None,
+        "presence_penalty": sampling.presence_penalty or None,
+        "logit_bias": {str(token): bias for token, bias in sampling.logit_bias} or None,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+        "stop_token_ids": list(sampling.stop_token_ids) or None,
+        "ignore_eos": sampling.ignore_eos or None,
+        "min_tokens": sampling.min_tokens or None,
+        "skip_special_tokens": None if sampling.skip_special_tokens else False,
+        "truncate_prompt_tokens": sampling.truncate_prompt_tokens,
+    }
+    return _without_none(given)
+
+
+def _format(format: Format) -> Body:
+    if format.kind == "json_object":
+        return {"type": "json_object"}
+    if format.kind != "json_schema":
+        raise UnsupportedParameter(
+            f"{format.param}: a provider is known to keep to JSON schemas only", param=format.param
+        )
+    schema = {} if format.value is True else format.value
+    strict = {"strict": True} if _is_strict(schema) else {}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **strict}}
+
+
+def _is_strict(schema: object) -> bool:
+    """Whether OpenAI takes it with strict: true, which alone makes the answer keep to it: no object may have
+    members that are not listed and required.
+    """
+    if isinstance(schema, list):
+        return all(_is_strict(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" or "properties" in schema:
+        members = schema.get("properties", {})
+        is_closed = schema.get("additionalProperties") is False
+        if not is_closed or set(members) != set(schema.get("required", ())):
+            return False
+    return all(_is_strict(part) for part in schema.values())
+
+
+def _tools(prompt: Conversation) -> Body:
+    """Where only some of the tools are allowed, the provider is not told of the others: few know OpenAI's own
+    word for that.
+    """
+    choice = prompt.tool_choice
+    mode: str | Body = choice.mode
+    allowed = prompt.tools
+    if choice.mode == "required" and choice.names is not None and len(choice.names) == 1:
+        mode = {"type": "function", "function": {"name": choice.names[0]}}
+    elif choice.names is not None:
+        allowed = tuple(tool for tool in prompt.tools if tool.name in choice.names)
+    if not allowed:
+        return {}
+    return {
+        "tools": [_tool(tool) for tool in allowed],
+        **({} if mode == "auto" else {"tool_choice": mode}),
+        **({} if prompt.parallel_tool_calls else {"parallel_tool_calls": False}),
+    }
+
+
+def _tool(tool: Tool) -> Body:
+    given = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict or None}
+    return {"type": "function", "function": {"name": tool.name, **_without_none(given)}}
+
+
+def _template(prompt: Conversation) -> Body:
+    given = {
+        "reasoning_effort": prompt.reasoning_effort,
+        "add_generation_prompt": None if prompt.add_generation_prompt else False,
+        "continue_final_message": prompt.continue_final_message or None,
+        "chat_template_kwargs": dict(prompt.template_kwargs) or None,
+    }
+    return _without_none(given)
+
+
+def _message(message: Message) -> Body:
+    content: object = [_part(part) for part in message.parts] if message.parts else message.text
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    given = {
+        "name": message.name,
+        "tool_calls": calls or None,
+        "tool_call_id": message.tool_call_id,
+        "reasoning_content": message.reasoning,
+    }
+    return {"role": message.role, "content": (content or None) if calls else content, **_without_none(given)}
+
+
+def _part(part: str | Media) -> Body:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if part.kind == "image":
+        return {"type": "image_url", "image_url": {"url": _url(part)}}
+    if part.data is None:
+        raise UnsupportedParameter("messages: a file has to be given as data", param="messages")
+    return {"type": "file", "file": {"filename": part.name or "document", "file_data": _url(part)}}
+
+
+def _url(media: Media) -> str:
+    if media.data is None:
+        return media.url or ""
+    return f"data:{media.media_type or 'application/octet-stream'};base64,{media.data}"
+
+
+def _without_none(given: dict[str, Any]) -> Body:
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,93 @@
+"""What remote providers share: a list of models that is fetched now and then, and what none can do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+
+from headrace.backends.http import Upstream
+from headrace.errors import BadRequest, ServerError
+from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 300.0
+RETRY_S = 30.0  # when the list could not be had
+
+
+class Remote(ABC):
+    """A provider behind an Upstream. `allowed`: the only models that it serves here; none: all of its own.
+
+    A provider may serve models that it does not list, so that every id is looked for there, unless `allowed`
+    says otherwise. That its list cannot be had breaks nothing: the last one stays.
+    """
+
+    def __init__(self, name: str, upstream: Upstream, *, allowed: tuple[str, ...] = ()) -> None:
+        self._name, self.upstream, self.allowed = name, upstream, allowed
+        self._models = [self.info(id) for id in allowed]
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def is_alive(self) -> bool:
+        return True  # that a provider is down does not make this server unfit
+
+    async def start(self) -> None:
+        await self.upstream.start()
+        self._refreshing = asyncio.create_task(self._refresh())
+
+    async def aclose(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refreshing
+        await self.upstream.aclose()
+
+    def models(self) -> list[ModelInfo]:
+        return self._models
+
+    def find(self, id: str) -> ModelInfo | None:
+        listed = next((info for info in self._models if info.id == id), None)
+        return listed or (None if self.allowed else self.info(id))
+
+    def info(self, id: str, *, created: int = 0) -> ModelInfo:
+        return ModelInfo(id, self._name, created, None, None)
+
+    @abstractmethod
+    async def list_models(self) -> list[ModelInfo]:
+        """What the provider says it serves. Raises ServerError."""
+
+    async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        raise self._has_no_tokenizer()
+
+    async def detokenize(self, model: str, tokens: list[int]) -> str:
+        raise self._has_no_tokenizer()
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        raise self._has_no_tokenizer()
+
+    async def refresh(self) -> None:
+        """Fetch the list anew. Raises ServerError."""
+        found = await self.list_models()
+        listed = {info.id: info for info in found}
+        self._models = [listed.get(id) or self.info(id) for id in self.allowed] if self.allowed else found
+
+    async def _refresh(self) -> None:
+        while True:
+            pause_s = RETRY_S
+            try:
+                await self.refresh()
+                pause_s = REFRESH_S
+            except ServerError as exc:
+                log.info("no list of models: %s", exc.message)
+            except Exception:
+                log.exception("the list of %s's models could not be read", self._name)
+            await asyncio.sleep(pause_s)
+
+    def _has_no_tokenizer(self) -> BadRequest:
+        return BadRequest(f"{self._name} does not tell its tokens", param="model")

@@ -1,0 +1,88 @@
+"""`headrace check-config`: what is configured and where it comes from, without secrets; with --online, what
+each provider says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from headrace.config import Config, Loaded, Names, options
+from headrace.errors import ServerError
+
+if TYPE_CHECKING:
+    from headrace.types import Backend
+
+ONLINE_S = 15.0  # for a provider to answer
+SHOWN = 5  # of its models
+FAILED = 1
+
+
+def check_config(loaded: Loaded, *, online: bool) -> int:
+    """The exit code: 1 when a provider failed."""
+    for option in options():
+        value = getattr(getattr(loaded.config, option.section), option.name)
+        shown = f"({len(value)} set)" if option.names.is_secret else repr(_plain(value))
+        print(f"{option.key} = {shown}  # {loaded.sources.get(option.key, 'default')}")
+    providers = {f"providers.{name}": entry for name, entry in loaded.config.providers.items()}
+    routes = {f"routes.{name}": entry for name, entry in loaded.config.routes.items()}
+    for key, entry in (providers | routes).items():
+        print(f"[{key}]  # {loaded.sources.get(key, 'default')}", *_members(entry), sep="\n")
+    return _ask_all(loaded.config) if online else 0
+
+
+def _members(entry: BaseModel) -> Iterator[str]:
+    for name, info in type(entry).model_fields.items():
+        value = getattr(entry, name)
+        is_secret = any(isinstance(note, Names) and note.is_secret for note in info.metadata)
+        if is_secret:
+            yield f"  {name} = {'(set)' if value else '(not set)'}"
+        elif name == "targets":
+            weighted = (t.target if t.weight is None else f"{t.target} ({t.weight:g})" for t in value)
+            yield f"  targets = {list(weighted)!r}"
+        else:
+            yield f"  {name} = {_plain(value)!r}"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _ask_all(config: Config) -> int:
+    from headrace.app import build_providers
+
+    backends = build_providers(config)
+    if not backends:
+        print("no providers are configured")
+    found = asyncio.run(_asked(backends))
+    for backend, (said, _) in zip(backends, found, strict=True):
+        print(f"{backend.name}: {said}")
+    return 0 if all(is_well for _, is_well in found) else FAILED
+
+
+async def _asked(backends: list[Backend]) -> list[tuple[str, bool]]:
+    return await asyncio.gather(*map(_ask, backends))
+
+
+async def _ask(backend: Backend) -> tuple[str, bool]:
+    """What it says, and whether that is well."""
+    from headrace.backends.remote import Remote
+
+    try:
+        async with asyncio.timeout(ONLINE_S), AsyncExitStack() as exits:
+            exits.push_async_callback(backend.aclose)
+            await backend.start()
+            infos = await backend.list_models() if isinstance(backend, Remote) else backend.models()
+    except ServerError as exc:
+        return f"failed: {exc.message}", False
+    except TimeoutError:
+        return f"failed: no answer within {ONLINE_S:g} s", False
+    names = ", ".join(info.id for info in infos[:SHOWN]) + (", …" if len(infos) > SHOWN else "")
+    return f"{len(infos)} model{'' if len(infos) == 1 else 's'}: {names or 'none'}", True

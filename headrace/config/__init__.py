@@ -1,0 +1,43 @@
+"""Configuration: one frozen tree, read once: defaults < TOML file < environment < flags.
+
+sections (the tree) → options (how each key is called) → tables (providers and routes) → load. An unknown key,
+an unparsable value and two aliases that disagree raise ConfigError, naming key, value and what would be
+valid. The environment is read nowhere else.
+"""
+
+from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
+from headrace.config.options import PREFIX, Option, options
+from headrace.config.sections import (
+    Config,
+    EngineConfig,
+    FallbackReason,
+    ModelsConfig,
+    Names,
+    PathsConfig,
+    ProviderConfig,
+    RouteConfig,
+    ServerConfig,
+    TargetConfig,
+)
+from headrace.config.tables import VARIABLES as PROVIDER_VARIABLES
+
+__all__ = [
+    "DEFAULT_FILE",
+    "PREFIX",
+    "PROVIDER_VARIABLES",
+    "Config",
+    "EngineConfig",
+    "FallbackReason",
+    "Loaded",
+    "ModelsConfig",
+    "Names",
+    "Option",
+    "PathsConfig",
+    "ProviderConfig",
+    "RouteConfig",
+    "ServerConfig",
+    "TargetConfig",
+    "is_loopback",
+    "load",
+    "options",
+]

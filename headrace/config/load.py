@@ -1,0 +1,147 @@
+"""Reading the tree: defaults < TOML file < environment < flags."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.config import tables
+from headrace.config.options import PREFIX, near, options, shown
+from headrace.config.sections import Config, ProviderConfig
+from headrace.errors import ConfigError
+
+DEFAULT_FILE = "headrace.toml"
+TABLES = ("providers", "routes")  # sections with names of the user's own
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    config: Config
+    sources: dict[str, str]  # key → where its value comes from; absent: the default
+
+
+def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None) -> Loaded:
+    """`flags` maps keys (`server.port`) to what the command line gave. Raises ConfigError."""
+    if file is None and PREFIX + "CONFIG" in environment:
+        file = Path(environment[PREFIX + "CONFIG"])
+    path = file if file is not None else Path(DEFAULT_FILE)
+    written = _read(path, required=file is not None)
+    values = _from_file(written, path)
+    values.update(_from_environment(environment))
+    values.update({key: (value, "flag") for key, value in flags.items()})
+    tree: dict[str, dict[str, object]] = {}
+    for option in options():
+        if option.key in values:
+            value, source = values[option.key]
+            tree.setdefault(option.section, {})[option.name] = option.validate(value, source)
+    sources = {key: source for key, (_, source) in values.items()}
+    providers, routes, table_sources = _tables(written, path, environment)
+    config = Config.model_validate({**tree, "providers": providers, "routes": routes})
+    _check(config)
+    return Loaded(config, {**sources, **table_sources})
+
+
+def _tables(
+    written: Mapping[str, Any], path: Path, environment: Mapping[str, str]
+) -> tuple[dict[str, object], dict[str, object], dict[str, str]]:
+    """Providers, routes, and where each comes from. A file that has providers says all that there are."""
+    source = tables.Source(str(path), path.parent, environment)
+    providers: dict[str, ProviderConfig]
+    if "providers" in written:
+        providers = tables.providers(written["providers"], source)
+        sources = dict.fromkeys((f"providers.{name}" for name in providers), str(path))
+    else:
+        found = tables.from_environment(environment)
+        providers = {name: provider for name, (provider, _) in found.items()}
+        sources = {f"providers.{name}": origin for name, (_, origin) in found.items()}
+    routes = tables.routes(written.get("routes", {}), source, providers)
+    sources |= dict.fromkeys((f"routes.{name}" for name in routes), str(path))
+    return dict(providers), dict(routes), sources
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check(config: Config) -> None:
+    server = config.server
+    if server.api_keys and server.no_auth:
+        raise ConfigError("server.no_auth contradicts server.api_keys: give keys, or serve without them")
+    if not server.api_keys and not server.no_auth and not is_loopback(server.host):
+        raise ConfigError(
+            f"server.host = {server.host!r} can be reached by others and no API key is set: "
+            "give --api-key KEY, or say --no-auth to serve everybody"
+        )
+
+
+def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
+    """The file's sections; none if there is no file."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        if required:
+            raise ConfigError(f"the configuration file {path} does not exist") from exc
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as exc:
+        raise ConfigError(f"the configuration file {path} cannot be read: {exc}") from exc
+    for section, part in tree.items():
+        if section not in Config.model_fields:
+            raise ConfigError(f"{path}: unknown section [{section}]{near(section, Config.model_fields)}")
+        if not isinstance(part, dict):
+            raise ConfigError(f"{path}: {section} = {part!r} is not a section; write [{section}]")
+    return tree
+
+
+def _from_file(tree: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, tuple[object, str]]:
+    known = {option.key: option for option in options()}
+    values: dict[str, tuple[object, str]] = {}
+    for section, part in tree.items():
+        if section in TABLES:
+            continue
+        for name, value in part.items():
+            if f"{section}.{name}" not in known:
+                told, alike = shown(name, value), near(f"{section}.{name}", known)
+                raise ConfigError(f"{path}: unknown key {section}.{name} = {told}{alike}")
+            values[f"{section}.{name}"] = (value, str(path))
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object, str]]:
+    known = {variable for option in options() for variable in option.variables} | {PREFIX + "CONFIG"}
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX) and variable not in known:
+            raise ConfigError(
+                f"unknown environment variable {variable} = {shown(variable, value)}{near(variable, known)}"
+            )
+    values: dict[str, tuple[object, str]] = {}
+    for option in options():
+        given = {variable: environment[variable] for variable in option.variables if variable in environment}
+        parsed = []
+        for variable, text in given.items():
+            value_and_source = (_split(text) if option.is_list else text, f"environment {variable}")
+            values[option.key] = value_and_source
+            parsed.append(option.validate(*value_and_source))
+        if any(other != parsed[0] for other in parsed):
+            pairs = ", ".join(
+                name if option.names.is_secret else f"{name} = {text!r}" for name, text in given.items()
+            )
+            raise ConfigError(f"{option.key} has two values in the environment: {pairs}; keep one of them")
+    return values
+
+
+def _split(text: str) -> object:
+    """A list in the environment: JSON, or comma-separated; empty is none."""
+    if text.strip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return [part.strip() for part in text.split(",") if part.strip()]

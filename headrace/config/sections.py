@@ -1,0 +1,236 @@
+"""The tree: every key, its type, its default and what it means."""
+
+from __future__ import annotations
+
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    field_validator,
+)
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+FallbackReason = Literal["connection", "408", "429", "5xx", "overloaded", "context"]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How a key is called outside the file, beside HEADRACE_KEY and --key."""
+
+    aliases: tuple[str, ...] = ()  # environment variables in common use
+    flag: str | None = None  # when it is not the key's own name
+    variable: str | None = None  # when it is not the key's own name
+    is_secret: bool = False
+    ignores_case: bool = False
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ServerConfig(Section):
+    host: Annotated[
+        str, Names(aliases=("HOST",)), Field(min_length=1, description="Address to listen on.")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Names(aliases=("PORT",)),
+        Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one."),
+    ] = 8000
+    api_keys: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Names(aliases=("ALLOWED_API_KEYS",), flag="--api-key", is_secret=True),
+        Field(description="Keys that callers may use (in the environment: comma-separated or a JSON list)."),
+    ] = ()
+    no_auth: Annotated[bool, Field(description="Serve without keys on an address that others can reach.")] = (
+        False
+    )
+    log_level: Annotated[
+        LogLevel,
+        Names(aliases=("LOG_LEVEL",), ignores_case=True),
+        Field(description="Least severity to log."),
+    ] = "INFO"
+    drain_seconds: Annotated[
+        float, Field(ge=0, description="On SIGTERM, how long running requests may take to finish.")
+    ] = 30.0
+    request_timeout_s: Annotated[
+        float,
+        Names(aliases=("REQUEST_TIMEOUT_S",)),
+        Field(ge=0, description="How long a request may take, in seconds, before it is ended; 0: no limit."),
+    ] = 600.0
+    strict: Annotated[
+        bool, Field(description="Refuse unknown request members instead of naming them in a header.")
+    ] = False
+    max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
+        16 * 2**20
+    )
+
+
+class EngineConfig(Section):
+    max_model_len: Annotated[
+        int,
+        Field(ge=0, description="Longest prompt and answer together, in tokens; 0: what the model takes."),
+    ] = 0
+    kv_cache_bytes: Annotated[
+        ByteSize, Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of what is free.")
+    ] = ByteSize(0)
+    max_num_seqs: Annotated[int, Field(ge=1, le=1024, description="Sequences that run at once.")] = 32
+    max_queue: Annotated[int, Field(ge=0, description="Sequences that may wait beyond those; then 503.")] = (
+        256
+    )
+    max_batch_tokens: Annotated[
+        int, Field(ge=32, description="Tokens computed in one step, prompts included.")
+    ] = 512
+    num_threads: Annotated[int, Field(ge=0, description="Threads of the forward pass; 0: one a core.")] = 0
+    precision: Annotated[
+        Literal["fast", "f32"], Field(description="f32 computes in float32 throughout, several times slower.")
+    ] = "fast"
+    generation_config: Annotated[
+        Literal["model", "none"], Field(description="Whether a model's recommended sampling is the default.")
+    ] = "model"
+
+
+class ModelsConfig(Section):
+    default: Annotated[
+        str,
+        Names(aliases=("MODEL_PATH",), variable="MODEL"),
+        Field(description="Model reference that is served; '' serves none."),
+    ] = "smollm2-135m-instruct"
+    more: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Names(variable="MORE_MODELS"),
+        Field(description="Further model references to serve."),
+    ] = ()
+    tool_formats: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^.+=(hermes|llama3|mistral|mistral-args)$")], ...],
+        Names(flag="--tool-format", variable="TOOL_FORMATS"),
+        Field(
+            description="MODEL=FORMAT: how a model writes tool calls, where its chat template does not tell: "
+            "hermes, llama3, mistral or mistral-args."
+        ),
+    ] = ()
+
+
+class PathsConfig(Section):
+    cache: Annotated[Path, Field(description="Where models are kept.")] = Field(
+        default_factory=lambda: platformdirs.user_cache_path("headrace", appauthor=False)
+    )
+    data: Annotated[Path, Field(description="Where databases and profiles are kept.")] = Field(
+        default_factory=lambda: platformdirs.user_data_path("headrace", appauthor=False)
+    )
+
+
+def _check_url(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    _ = parts.port  # a ValueError for what is no number
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write a whole address, as http://HOST:PORT/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a name and a password in an address would be logged; use api_key or headers")
+    if parts.query or parts.fragment:
+        raise ValueError("an address that paths are appended to has no ? and no #")
+    return url
+
+
+class ProviderConfig(Section):
+    """One remote provider: [providers.NAME] in the file."""
+
+    kind: Annotated[
+        Literal["openai", "cerebras", "anthropic", "ollama", "llamacpp", "fake"],
+        Field(description="How it is spoken to; `openai`: any server that is compatible with OpenAI's."),
+    ]
+    base_url: Annotated[
+        Annotated[str, AfterValidator(_check_url)] | None,
+        Field(description="Its address, as `http://HOST:PORT/v1`. Default: the provider's own."),
+    ] = None
+    api_key: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Names(is_secret=True),
+        Field(
+            repr=False,
+            description="`env:NAME` (an environment variable), `file:PATH` (relative to the configuration "
+            "file), or the key itself.",
+        ),
+    ] = None
+    headers: Annotated[
+        dict[str, str],
+        Names(is_secret=True),
+        Field(repr=False, description="Sent to it with every request."),
+    ] = {}
+    timeout_s: Annotated[
+        float, Field(gt=0, description="How long it may be silent, in seconds, before it has failed.")
+    ] = 600.0
+    models: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(description="The only models that may be asked for; none: all that it has."),
+    ] = ()
+    prefix: Annotated[
+        bool, Field(description="List its models as `NAME:MODEL`; `false`: by their own ids.")
+    ] = True
+
+
+class TargetConfig(Section):
+    """One target of a route. Targets with weights that stand side by side are drawn in random order."""
+
+    target: Annotated[str, Field(min_length=1, description="MODEL (a local one) or PROVIDER:MODEL.")]
+    weight: Annotated[float, Field(gt=0)] | None = None
+
+
+def _as_target(value: Any) -> Any:
+    return {"target": value} if isinstance(value, str) else value
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class RouteConfig(Section):
+    """An alias: [routes.NAME] in the file."""
+
+    targets: Annotated[
+        tuple[Annotated[TargetConfig, BeforeValidator(_as_target)], ...],
+        Field(
+            min_length=1,
+            description="Where to, in order: `MODEL`, `PROVIDER:MODEL`, or "
+            "`{ target = …, weight = … }`; neighbours with weights are drawn in random order.",
+        ),
+    ]
+    fallback_on: Annotated[
+        tuple[Annotated[FallbackReason, BeforeValidator(_as_text)], ...],
+        Field(description="What makes the next target be asked."),
+    ] = ("connection", "408", "429", "5xx", "overloaded")
+    retries: Annotated[
+        int,
+        Field(ge=0, le=10, description="How often all are asked again, after a pause, if all failed."),
+    ] = 1
+    hedge_after_ms: Annotated[
+        int,
+        Field(ge=0, description="Ask the next target too when nothing has come for so long; 0: never."),
+    ] = 0
+
+    @field_validator("targets")
+    @classmethod
+    def _once(cls, targets: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
+        names = [target.target for target in targets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is named twice")
+        return targets
+
+
+class Config(Section):
+    server: ServerConfig = ServerConfig()
+    engine: EngineConfig = EngineConfig()
+    models: ModelsConfig = ModelsConfig()
+    paths: PathsConfig = Field(default_factory=PathsConfig)
+    providers: dict[str, ProviderConfig] = {}
+    routes: dict[str, RouteConfig] = {}

@@ -1,0 +1,171 @@
+"""The tables whose names are the user's own: [providers.NAME] and [routes.NAME], and the providers that the
+environment alone configures.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from headrace.config.options import near, shown
+from headrace.config.sections import Names, ProviderConfig, RouteConfig, Section
+from headrace.errors import ConfigError
+
+LOCAL = "headrace"  # the provider of local models
+RESERVED = frozenset(
+    (LOCAL, "api", "docs", "health", "metrics", "ping", "ready", "redoc", "tokenize", "detokenize", "v1")
+)
+OLLAMA_PORT = 11434
+OLLAMA_NAMES = ("OLLAMA_HOST", "OLLAMA_BASE_URL")
+VARIABLES = ("ANTHROPIC_API_KEY", "CEREBRAS_API_KEY", "CEREBRAS_BASE_URL", *OLLAMA_NAMES)
+
+Table = TypeVar("Table", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where tables come from. `folder`: what paths in them are relative to."""
+
+    name: str
+    folder: Path
+    environment: Mapping[str, str]
+
+
+def providers(tables: Mapping[str, object], source: Source) -> dict[str, ProviderConfig]:
+    """[providers.NAME], with their keys resolved. Raises ConfigError."""
+    found = {}
+    for name, members in tables.items():
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+            raise ConfigError(
+                f"{source.name}: [providers.{name}]: a name has lower-case letters, digits and dashes"
+            )
+        if name in RESERVED:
+            raise ConfigError(f"{source.name}: [providers.{name}]: this name is taken; choose another")
+        provider = _table(f"providers.{name}", ProviderConfig, members, source)
+        found[name] = _with_key(f"providers.{name}.api_key", provider, source)
+    return found
+
+
+def routes(
+    tables: Mapping[str, object], source: Source, providers: Mapping[str, ProviderConfig]
+) -> dict[str, RouteConfig]:
+    """[routes.NAME]. Raises ConfigError."""
+    found = {}
+    for name, members in tables.items():
+        if not re.fullmatch(r"[^\s:]+", name):
+            raise ConfigError(f"{source.name}: [routes.{name}]: a route's name has no spaces and no colons")
+        found[name] = _table(f"routes.{name}", RouteConfig, members, source)
+        for index, target in enumerate(found[name].targets):
+            provider, colon, _ = target.target.partition(":")
+            if colon and provider not in providers and provider != LOCAL:
+                known = near(provider, [*providers, LOCAL])
+                raise ConfigError(
+                    f"routes.{name}.targets.{index} = {target.target!r} ({source.name}): "
+                    f"there is no provider {provider!r}{known}"
+                )
+    return found
+
+
+def _table(key: str, kind: type[Table], members: object, source: Source) -> Table:
+    if not isinstance(members, dict):
+        raise ConfigError(f"{source.name}: {key} = {shown(key, members)} is not a section; write [{key}]")
+    for name, value in members.items():
+        if name not in kind.model_fields:
+            told = near(name, kind.model_fields)
+            # a misspelt secret is one, too
+            is_secret = any(_is_secret(kind, known) and known in told for known in kind.model_fields)
+            value = "(secret)" if is_secret else shown(name, value)
+            raise ConfigError(f"{source.name}: unknown key {key}.{name} = {value}{told}")
+    try:
+        return kind.model_validate(members)
+    except ValidationError as exc:
+        fault = exc.errors(include_url=False)[0]
+        path = ".".join(str(step) for step in fault["loc"])
+        is_secret = _is_secret(kind, str(fault["loc"][0])) or "@" in str(fault["input"])  # NAME:PASSWORD@HOST
+        value = "(secret)" if is_secret else repr(fault["input"])
+        value = "(not given)" if fault["type"] == "missing" else value
+        # not chained: pydantic's own words would show what is secret
+        raise ConfigError(f"{key}.{path} = {value} ({source.name}): {fault['msg']}") from None
+
+
+def _is_secret(kind: type[Section], name: str) -> bool:
+    return any(isinstance(note, Names) and note.is_secret for note in kind.model_fields[name].metadata)
+
+
+def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:
+    given = provider.api_key
+    scheme, _, name = (given or "").partition(":")
+    if scheme == "env":
+        secret = source.environment.get(name, "").strip()
+        if not secret:
+            raise ConfigError(f"{key} = {given!r} ({source.name}): the environment has no {name}")
+    elif scheme == "file":
+        path = source.folder / Path(name).expanduser()
+        try:
+            secret = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = getattr(exc, "strerror", None) or "it is no text"
+            raise ConfigError(f"{key} = {given!r} ({source.name}): {path} cannot be read: {reason}") from exc
+        if not secret:
+            raise ConfigError(f"{key} = {given!r} ({source.name}): {path} is empty")
+    else:
+        return provider
+    return provider.model_copy(update={"api_key": secret})
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, tuple[ProviderConfig, str]]:
+    """Providers by name, each with the variable that configures it. Raises ConfigError."""
+    given = {name: text for name in VARIABLES if (text := environment.get(name, "").strip())}
+    found: dict[str, tuple[ProviderConfig, str]] = {}
+    if "ANTHROPIC_API_KEY" in given:
+        key = given["ANTHROPIC_API_KEY"]
+        found["anthropic"] = (ProviderConfig(kind="anthropic", api_key=key), "environment ANTHROPIC_API_KEY")
+    if "CEREBRAS_API_KEY" in given:
+        url = _cerebras_url(given)
+        provider = ProviderConfig(kind="cerebras", api_key=given["CEREBRAS_API_KEY"], base_url=url)
+        found["cerebras"] = (provider, "environment CEREBRAS_API_KEY")
+    hosts = {name: _ollama_url(name, given[name]) for name in OLLAMA_NAMES if name in given}
+    if len(set(hosts.values())) > 1:
+        pairs = ", ".join(f"{name} = {given[name]!r}" for name in hosts)
+        raise ConfigError(f"providers.ollama.base_url has two values in the environment: {pairs}; keep one")
+    for name, url in hosts.items():
+        found["ollama"] = (ProviderConfig(kind="ollama", base_url=url), f"environment {name}")
+    return found
+
+
+def _cerebras_url(given: Mapping[str, str]) -> str | None:
+    """Cerebras's own SDK wants the address without /v1, others with it."""
+    if "CEREBRAS_BASE_URL" not in given:
+        return None
+    url = _checked("CEREBRAS_BASE_URL", given["CEREBRAS_BASE_URL"])
+    return url if urllib.parse.urlsplit(url).path else url + "/v1"
+
+
+def _ollama_url(name: str, text: str) -> str:
+    """HOST, HOST:PORT, :PORT or a URL, as Ollama's own programs read it."""
+    if "://" in text:
+        return _checked(name, text)
+    host = f"127.0.0.1{text}" if text.startswith(":") else text
+    address = urllib.parse.urlsplit(_checked(name, f"http://{host}"))
+    if address.port is not None:
+        return address.geturl()
+    return address._replace(netloc=f"{address.netloc}:{OLLAMA_PORT}").geturl()
+
+
+def _checked(name: str, url: str) -> str:
+    """An address that programs can go to: 0.0.0.0 is where servers listen. Raises ConfigError."""
+    try:
+        ProviderConfig(kind="openai", base_url=url)
+    except ValidationError as exc:
+        told = "(secret)" if "@" in url else repr(url)
+        reason = exc.errors(include_url=False)[0]["msg"]
+        raise ConfigError(f"environment {name} = {told}: {reason}") from None
+    parts = urllib.parse.urlsplit(url)
+    here = parts.netloc.replace("0.0.0.0", "127.0.0.1") if parts.hostname == "0.0.0.0" else parts.netloc
+    return parts._replace(netloc=here).geturl().rstrip("/")

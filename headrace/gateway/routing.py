@@ -1,0 +1,234 @@
+"""Where a request may go: from the model it names, and the provider its path names, to targets in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from random import Random
+
+from headrace.config import RouteConfig, TargetConfig
+from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
+from headrace.gateway.breaker import Breaker
+from headrace.types import Backend, ModelInfo
+
+LOCAL = "headrace"  # owner of routes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`info.id` is the backend's own name for the model. `breaker`: only of a route's targets."""
+
+    backend: Backend
+    info: ModelInfo
+    breaker: Breaker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Targets in order, at least one. `route`: how to go on when one fails; None: not at all."""
+
+    targets: tuple[Target, ...]
+    route: RouteConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a route's decision would look at. `retry_after_s`: until an open breaker lets one through."""
+
+    provider: str
+    model: str
+    weight: float | None
+    is_served: bool
+    breaker: str | None
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`route`: the alias; None: the model is addressed directly."""
+
+    model: str
+    route: str | None
+    candidates: tuple[Candidate, ...]
+    fallback_on: tuple[str, ...] = ()
+    retries: int = 0
+    hedge_after_ms: int = 0
+
+
+class Router:
+    """`remote`: the names of the backends that are providers elsewhere; `bare`: those of them whose models
+    are listed by their own ids. Weights are drawn by `random`; `now` is the breakers' clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        remote: Collection[str],
+        bare: Collection[str],
+        routes: Mapping[str, RouteConfig],
+        random: Random,
+        now: Callable[[], float],
+    ) -> None:
+        self._routes, self._random, self._now = dict(routes), random, now
+        self._local = [backend for backend in backends if backend.name not in remote]
+        self._backends = [*self._local, *(backend for backend in backends if backend.name in remote)]
+        self._bare = frozenset(bare)
+        self._providers = {backend.name for backend in backends}
+        self._breakers: dict[str, Breaker] = {}  # target → its own, whatever route it is in
+
+    def check(self) -> None:
+        """Once local models are loaded: every local target is one. Raises ConfigError."""
+        served = ", ".join(info.id for backend in self._local for info in backend.models()) or "none"
+        for name, route in self._routes.items():
+            for index, target in enumerate(route.targets):
+                if self._split(target.target)[0] is None and not self._find(self._local, target.target):
+                    raise ConfigError(
+                        f"routes.{name}.targets.{index} = {target.target!r}: no such model is served here "
+                        f"(served: {served}); a provider's is written PROVIDER:MODEL"
+                    )
+
+    def models(self, provider: str | None = None) -> list[ModelInfo]:
+        """Everything that can be asked for, by ids that lead there. Raises ProviderNotFound."""
+        if provider is not None:
+            return [info for backend in self._of(provider) for info in backend.models()]
+        listed = [info for backend in self._backends for info in self._listed(backend)]
+        routes = [self._of_route(name, route) for name, route in self._routes.items()]
+        return [*(info for info in listed if info.id not in self._routes), *routes]
+
+    def model(self, id: str | None, provider: str | None = None) -> ModelInfo:
+        """As it is listed; None: the first. Raises ModelNotFound, ProviderNotFound."""
+        route = self._route(id, provider)
+        if id is not None and route is not None:
+            return self._of_route(id, route)
+        if id is None:
+            first = next(iter(self.models(provider)), None)
+            if first is None:
+                raise ModelNotFound("no model is served, or none is listed: name one", param="model")
+            return first
+        found = self._direct(id, provider)
+        return found.info if provider is not None else replace(found.info, id=id)
+
+    def plan(self, id: str, provider: str | None = None) -> Plan:
+        """Raises ModelNotFound, ProviderNotFound."""
+        route = self._route(id, provider)
+        if route is None:
+            return Plan((self._direct(id, provider),))
+        return Plan(self._served(id, self._drawn(route.targets)), route)
+
+    def first(self, id: str, provider: str | None = None) -> Target:
+        """The one whose tokens count. Raises ModelNotFound, ProviderNotFound."""
+        route = self._route(id, provider)
+        return self._direct(id, provider) if route is None else self._served(id, route.targets)[0]
+
+    def explain(self, id: str, provider: str | None = None) -> Explanation:
+        """Raises ModelNotFound, ProviderNotFound."""
+        route = self._route(id, provider)
+        if route is None:
+            target = self._direct(id, provider)
+            only = Candidate(target.backend.name, target.info.id, None, True, None, 0.0)
+            return Explanation(id, None, (only,))
+        candidates = tuple(self._candidate(target) for target in route.targets)
+        return Explanation(id, id, candidates, route.fallback_on, route.retries, route.hedge_after_ms)
+
+    def _route(self, id: str | None, provider: str | None) -> RouteConfig | None:
+        return self._routes.get(id) if id is not None and provider is None else None
+
+    def _served(self, id: str, targets: Sequence[TargetConfig]) -> tuple[Target, ...]:
+        found = (self._target(target.target) for target in targets)
+        served = tuple(target for target in found if target is not None)
+        if not served:
+            raise ModelNotFound(f"no target of the route {id[:200]!r} is served now", param="model")
+        return served
+
+    def _candidate(self, target: TargetConfig) -> Candidate:
+        found, breaker = self._target(target.target), self._breaker(target.target)
+        provider, model = self._split(target.target)
+        if found is not None:
+            provider, model = found.backend.name, found.info.id
+        return Candidate(
+            provider or LOCAL, model, target.weight, found is not None, breaker.state, breaker.retry_after_s
+        )
+
+    def _drawn(self, targets: Sequence[TargetConfig]) -> list[TargetConfig]:
+        """Neighbours with weights in random order: one is before another as often as it is heavier."""
+        ordered: list[TargetConfig] = []
+        for is_weighted, group in groupby(targets, lambda target: target.weight is not None):
+            if is_weighted:
+                ordered += sorted(group, key=lambda t: self._random.expovariate(t.weight or 1.0))
+            else:
+                ordered += group
+        return ordered
+
+    def _target(self, text: str) -> Target | None:
+        provider, model = self._split(text)
+        backends = self._local if provider is None else self._of(provider)
+        found = self._find(backends, model)
+        return None if found is None else Target(*found, self._breaker(text))
+
+    def _breaker(self, text: str) -> Breaker:
+        return self._breakers.setdefault(text, Breaker(self._now))
+
+    def _direct(self, id: str, provider: str | None) -> Target:
+        """Local models before those that providers list."""
+        if provider is None:
+            provider, id = self._split(id)
+        if provider is None:
+            for backend in self._backends:
+                for info in backend.models():
+                    if info.id == id:
+                        return Target(backend, info)
+            raise self._unknown(id)
+        backends = self._of(provider)
+        found = self._find(backends, id)
+        if found is None:
+            listed = ", ".join(info.id for backend in backends for info in backend.models()) or "none"
+            raise ModelNotFound(f"{provider} has no model {id[:200]!r}; it has: {listed}", param="model")
+        return Target(*found)
+
+    def _of(self, provider: str) -> list[Backend]:
+        found = [backend for backend in self._backends if backend.name == provider]
+        if not found:
+            known = ", ".join(sorted(self._providers)) or "none"
+            raise ProviderNotFound(
+                f"there is no provider {provider[:100]!r} here; known: {known}", param="provider"
+            )
+        return found
+
+    def _unknown(self, id: str) -> ModelNotFound | ProviderNotFound:
+        served = ", ".join(info.id for info in self.models()) or "none"
+        provider, colon, _ = id.partition(":")
+        if not colon:
+            return ModelNotFound(
+                f"the model {id[:200]!r} does not exist here; served: {served}", param="model"
+            )
+        known = ", ".join(sorted(self._providers)) or "none"
+        message = f"there is no model {id[:200]!r} and no provider {provider[:100]!r} here"
+        return ProviderNotFound(f"{message}; providers: {known}; served: {served}", param="model")
+
+    def _listed(self, backend: Backend) -> list[ModelInfo]:
+        if backend in self._local or backend.name in self._bare:
+            return backend.models()
+        name = backend.name
+        return [replace(info, id=f"{name}:{info.id}", owned_by=name) for info in backend.models()]
+
+    def _of_route(self, name: str, route: RouteConfig) -> ModelInfo:
+        """What fits each of its targets fits the route."""
+        found = [self._target(target.target) for target in route.targets]
+        lengths = [target.info.max_model_len if target is not None else None for target in found]
+        known = [length for length in lengths if length is not None]
+        return ModelInfo(name, LOCAL, 0, min(known) if len(known) == len(lengths) else None, None)
+
+    def _split(self, text: str) -> tuple[str | None, str]:
+        """PROVIDER:MODEL, where there is such a provider; else a model's whole name."""
+        provider, colon, model = text.partition(":")
+        return (provider, model) if colon and provider in self._providers else (None, text)
+
+    @staticmethod
+    def _find(backends: Sequence[Backend], id: str) -> tuple[Backend, ModelInfo] | None:
+        for backend in backends:
+            info = backend.find(id)
+            if info is not None:
+                return backend, info
+        return None

@@ -1,0 +1,1 @@
+"""Anthropic's Messages dialect, as a client speaks it to us."""

@@ -1,0 +1,224 @@
+"""Events as Anthropic writes them: one message, or the events of its stream."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from pydantic_core import from_json
+
+from headrace.types import (
+    Event,
+    Finished,
+    FinishReason,
+    ModelInfo,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    Thought,
+    ToolCallDelta,
+    Usage,
+)
+from headrace.wire.conversation import thinking_block
+from headrace.wire.generation import Choice, Collected, dump
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
+# no backend tells yet which stop sequence it met, so that those end as end_turn
+STOP_REASONS: dict[FinishReason, StopReason] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
+
+
+NO_DETAILS = {"stop_sequence": None, "stop_details": None, "container": None}
+DIRECT = {"type": "direct"}  # who calls: the model, not a program that it wrote
+
+
+class UsageOfMessage(BaseModel):
+    """The prompt has input_tokens + cache_creation_input_tokens + cache_read_input_tokens."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    server_tool_use: None
+    cache_creation: None
+    inference_geo: None
+    service_tier: None
+
+
+class AnsweredMessage(BaseModel):
+    """The answer when `stream` is false."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]] = Field(description="Blocks of type thinking, text, tool_use.")
+    stop_reason: StopReason
+    stop_sequence: None
+    stop_details: None
+    container: None
+    usage: UsageOfMessage
+
+
+class TokenCount(BaseModel):
+    input_tokens: int
+
+
+def message(info: ModelInfo, collected: Collected) -> dict[str, Any]:
+    choice = collected.choices.get(0, Choice())
+    return {
+        **_head(info),
+        "content": list(_blocks(choice)),
+        "stop_reason": STOP_REASONS[choice.reason],
+        **NO_DETAILS,
+        "usage": {**_usage(choice.usage), **NO_USAGE},
+    }
+
+
+def frame(type: str, **members: Any) -> str:
+    """One event of a stream, as it is sent."""
+    return f"event: {type}\ndata: {dump({'type': type, **members})}\n\n"
+
+
+class Frames:
+    """Writes one stream. Blocks come one after another, each with its start, its deltas and its stop."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._head: dict[str, Any] | None = _head(info)  # until it is sent
+        self._index = -1  # of the block that was opened last
+        self._open: Literal["text", "thinking", "tool_use"] | None = None
+        self._call = -1  # which call that is
+        self._said = False  # whether the thought that is open has text
+
+    def first(self) -> list[str]:
+        return []  # message_start tells the prompt's tokens: it waits for the first event
+
+    def event(self, event: Event) -> list[str]:
+        return [*self._start(event), *self._frames(event)]
+
+    def last(self) -> list[str]:
+        return [frame("message_stop")]
+
+    def _start(self, event: Event) -> Iterator[str]:
+        if self._head is not None:
+            usage = Usage(0, 0)
+            if isinstance(event, Started):
+                usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
+            begun: dict[str, Any] = {"content": [], "stop_reason": None, **NO_DETAILS}
+            begun["usage"] = {**_usage(usage), **NO_USAGE}
+            yield frame("message_start", message={**self._head, **begun})
+            self._head = None
+
+    def _frames(self, event: Event) -> Iterator[str]:
+        if isinstance(event, TextDelta):
+            if event.text:
+                yield from self._in("text", text="", citations=None)
+                yield self._delta("text_delta", text=event.text)
+        elif isinstance(event, ReasoningDelta):
+            yield from self._thinking(event)
+        elif isinstance(event, ToolCallDelta):
+            yield from self._calling(event)
+        elif isinstance(event, Finished):
+            yield from self._close()
+            delta = {"stop_reason": STOP_REASONS[event.reason], **NO_DETAILS}
+            yield frame("message_delta", delta=delta, usage=_usage(event.usage))
+
+    def _thinking(self, event: ReasoningDelta) -> Iterator[str]:
+        if event.text:
+            yield from self._in("thinking", thinking="", signature="")
+            yield self._delta("thinking_delta", thinking=event.text)
+            self._said = True
+        if event.thought is not None:
+            yield from self._thought(event.thought)
+
+    def _thought(self, thought: Thought) -> Iterator[str]:
+        """One that is complete. Its text has come before, unless the provider shows none."""
+        if thought.redacted is not None:
+            yield from self._close()
+            yield self._begin("thinking", thinking_block(thought))
+        else:
+            yield from self._in("thinking", thinking="", signature="")
+            if thought.text and not self._said:
+                yield self._delta("thinking_delta", thinking=thought.text)
+            if thought.signature is not None:
+                yield self._delta("signature_delta", signature=thought.signature)
+        yield from self._close()
+
+    def _calling(self, event: ToolCallDelta) -> Iterator[str]:
+        if event.name is not None:
+            yield from self._close()
+            yield self._begin("tool_use", _tool_use(event.id or "", event.name, {}))
+            self._call = event.call
+        if event.arguments:
+            assert self._open == "tool_use", "a call's arguments follow its name"
+            assert self._call == event.call, "calls come one after another"
+            yield self._delta("input_json_delta", partial_json=event.arguments)
+
+    def _in(self, type: Literal["text", "thinking"], **empty: str | None) -> Iterator[str]:
+        """Opens a block of this type unless one is open."""
+        if self._open != type:
+            yield from self._close()
+            yield self._begin(type, {"type": type, **empty})
+
+    def _begin(self, type: Literal["text", "thinking", "tool_use"], block: dict[str, Any]) -> str:
+        self._open, self._index = type, self._index + 1
+        return frame("content_block_start", index=self._index, content_block=block)
+
+    def _delta(self, type: str, **members: str) -> str:
+        return frame("content_block_delta", index=self._index, delta={"type": type, **members})
+
+    def _close(self) -> Iterator[str]:
+        if self._open is not None:
+            self._open, self._said = None, False
+            yield frame("content_block_stop", index=self._index)
+
+
+def _head(info: ModelInfo) -> dict[str, Any]:
+    return {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": info.id}
+
+
+# members of usage that every message has, and nothing here is
+NO_USAGE = {"cache_creation": None, "inference_geo": None, "service_tier": None}
+
+
+def _usage(usage: Usage | None) -> dict[str, Any]:
+    """Clients read these numbers without asking whether they are there: zeros where nothing is known."""
+    known = usage or Usage(0, 0)
+    return {
+        "input_tokens": max(0, known.prompt_tokens - known.cached_tokens - known.cache_write_tokens),
+        "cache_creation_input_tokens": known.cache_write_tokens,
+        "cache_read_input_tokens": known.cached_tokens,
+        "output_tokens": known.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": known.reasoning_tokens},
+        "server_tool_use": None,
+    }
+
+
+def _tool_use(id: str, name: str, input: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": id, "name": name, "input": input, "caller": DIRECT}
+
+
+def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
+    if choice.reasoning and not any(thought.text for thought in choice.thoughts):
+        yield thinking_block(Thought(choice.reasoning))
+    yield from map(thinking_block, choice.thoughts)
+    if choice.text:
+        yield {"type": "text", "text": choice.text, "citations": None}
+    for call in choice.calls:
+        yield _tool_use(call.id, call.name, _input(call.arguments))
+
+
+def _input(arguments: str) -> dict[str, Any]:
+    """Of arguments that are cut off, what there is."""
+    try:
+        value = from_json(arguments or "{}", allow_partial=True)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,217 @@
+"""Content blocks as a client sends them, and what they are in the neutral language.
+
+A block is text, Media, a call, a result or a thought. Blocks of server tools that stand in a history are
+skipped; `skipped` names them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.types import Media
+from headrace.wire import media
+from headrace.wire.conversation import RedactedThinkingBlock, ThinkingBlock
+from headrace.wire.generation import JsonObject
+from headrace.wire.validation import RequestBody
+
+
+class Block(RequestBody):
+    cache_control: JsonObject | None = Field(None, description="Of no effect: the cache needs no advice.")
+
+
+class TextBlock(Block):
+    type: Literal["text"]
+    text: str
+
+
+class Source(RequestBody):
+    """`base64` and `text` need `data`, `url` needs `url`, `content` needs `content`."""
+
+    type: Literal["base64", "url", "text", "content", "file"]
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    content: str | InnerBlocks | None = None
+
+
+class ImageBlock(Block):
+    type: Literal["image"]
+    source: Source
+
+
+class DocumentBlock(Block):
+    type: Literal["document"]
+    source: Source
+    title: str | None = None
+
+
+class SearchResultBlock(Block):
+    type: Literal["search_result"]
+    title: str
+    source: str
+    content: list[TextBlock]
+
+
+class ThinkingOfHistory(Block, ThinkingBlock):
+    pass
+
+
+class RedactedOfHistory(Block, RedactedThinkingBlock):
+    pass
+
+
+class ToolUseBlock(Block):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: JsonObject
+
+
+class ToolResultBlock(Block):
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: str | InnerBlocks | None = None
+    is_error: bool | None = False
+
+
+class OtherBlock(RequestBody):
+    """Of a server tool: nobody here could go on from it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+    type: str
+
+
+INNER = {
+    "text": "TextBlock",
+    "image": "ImageBlock",
+    "document": "DocumentBlock",
+    "search_result": "SearchResultBlock",
+}
+OUTER = {
+    **INNER,
+    "thinking": "ThinkingOfHistory",
+    "redacted_thinking": "RedactedOfHistory",
+    "tool_use": "ToolUseBlock",
+    "tool_result": "ToolResultBlock",
+}
+
+
+def _type(block: object) -> str | None:
+    type = block.get("type") if isinstance(block, dict) else None
+    return type if isinstance(type, str) else None
+
+
+def _inner_tag(block: object) -> str | None:
+    type = _type(block)
+    return None if type is None else INNER.get(type, "OtherBlock")
+
+
+def _outer_tag(block: object) -> str | None:
+    type = _type(block)
+    return None if type is None else OUTER.get(type, "OtherBlock")
+
+
+NO_TYPE: dict[str, Any] = {
+    "custom_error_type": "block_type",
+    "custom_error_message": "a content block is an object with a type",
+}
+InnerBlock = Annotated[
+    Annotated[TextBlock, Tag("TextBlock")]
+    | Annotated[ImageBlock, Tag("ImageBlock")]
+    | Annotated[DocumentBlock, Tag("DocumentBlock")]
+    | Annotated[SearchResultBlock, Tag("SearchResultBlock")]
+    | Annotated[OtherBlock, Tag("OtherBlock")],
+    Discriminator(_inner_tag, **NO_TYPE),
+]
+InnerBlocks = Annotated[list[InnerBlock], Field(fail_fast=True)]
+OuterBlock = Annotated[
+    Annotated[TextBlock, Tag("TextBlock")]
+    | Annotated[ImageBlock, Tag("ImageBlock")]
+    | Annotated[DocumentBlock, Tag("DocumentBlock")]
+    | Annotated[SearchResultBlock, Tag("SearchResultBlock")]
+    | Annotated[ThinkingOfHistory, Tag("ThinkingOfHistory")]
+    | Annotated[RedactedOfHistory, Tag("RedactedOfHistory")]
+    | Annotated[ToolUseBlock, Tag("ToolUseBlock")]
+    | Annotated[ToolResultBlock, Tag("ToolResultBlock")]
+    | Annotated[OtherBlock, Tag("OtherBlock")],
+    Discriminator(_outer_tag, **NO_TYPE),
+]
+AnyBlock = (
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ThinkingOfHistory
+    | RedactedOfHistory
+    | ToolUseBlock
+    | ToolResultBlock
+    | OtherBlock
+)
+Part = str | Media
+
+
+def parts(content: str | Sequence[AnyBlock] | None, path: str) -> list[Part]:
+    """Texts and media of a content, in order; blocks of other kinds are passed over. Raises BadRequest."""
+    if content is None or isinstance(content, str):
+        return [content] if content else []
+    return [part for index, block in enumerate(content) for part in _parts(block, f"{path}.{index}")]
+
+
+def skipped(content: str | Sequence[AnyBlock] | None, path: str) -> Iterator[str]:
+    """Where blocks of kinds that are not known stand, at any depth."""
+    for index, block in enumerate(() if isinstance(content, str | None) else content):
+        at = f"{path}.{index}"
+        if isinstance(block, OtherBlock):
+            yield at
+        elif isinstance(block, ToolResultBlock):
+            yield from skipped(block.content, f"{at}.content")
+        elif isinstance(block, DocumentBlock):
+            yield from skipped(block.source.content, f"{at}.source.content")
+
+
+def arguments(block: ToolUseBlock) -> str:
+    return json.dumps(block.input, ensure_ascii=False)
+
+
+def _parts(block: AnyBlock, param: str) -> list[Part]:
+    if isinstance(block, TextBlock):
+        return [block.text]
+    if isinstance(block, ImageBlock):
+        return [_media("image", block.source, None, param)]
+    if isinstance(block, DocumentBlock):
+        return _document(block, param)
+    if isinstance(block, SearchResultBlock):
+        return ["\n".join([block.title, block.source, *(inner.text for inner in block.content)])]
+    return []
+
+
+def _document(block: DocumentBlock, param: str) -> list[Part]:
+    """One that is text is text to every model."""
+    source, title = block.source, [block.title] if block.title else []
+    if source.type == "text":
+        return ["\n\n".join([*title, _needed(source.data, f"{param}.source.data")])]
+    if source.type == "content":
+        inner = parts(source.content, f"{param}.source.content")
+        return [*title, *inner]
+    return [_media("document", source, block.title, param)]
+
+
+def _media(kind: Literal["image", "document"], source: Source, name: str | None, param: str) -> Media:
+    at = f"{param}.source"
+    if source.type == "url":
+        return Media(kind, url=_needed(source.url, f"{at}.url"), name=name)
+    if source.type == "base64":
+        data = media.check_base64(_needed(source.data, f"{at}.data"), f"{at}.data")
+        return Media(kind, data=data, media_type=_needed(source.media_type, f"{at}.media_type"), name=name)
+    raise UnsupportedParameter(f"{at}: {source.type} is not supported here; send base64", param=at)
+
+
+def _needed(value: str | None, param: str) -> str:
+    if value is None:
+        raise BadRequest(f"{param}: Field required", param=param)
+    return value

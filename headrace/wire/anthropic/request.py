@@ -1,0 +1,323 @@
+"""The bodies of POST /v1/messages and /v1/messages/count_tokens, as neutral requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from headrace.errors import BadRequest
+from headrace.types import (
+    Conversation,
+    Format,
+    GenerateRequest,
+    Media,
+    Message,
+    Role,
+    Sampling,
+    TokenizeRequest,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+from headrace.wire.anthropic.blocks import (
+    AnyBlock,
+    OtherBlock,
+    OuterBlock,
+    RedactedOfHistory,
+    TextBlock,
+    ThinkingOfHistory,
+    ToolResultBlock,
+    ToolUseBlock,
+    arguments,
+    parts,
+    skipped,
+)
+from headrace.wire.conversation import thought
+from headrace.wire.generation import INT64, JsonObject, Stop
+from headrace.wire.parameters import BOOKKEEPING, Table, equals, ignored
+from headrace.wire.tools import ToolName
+from headrace.wire.validation import RequestBody
+
+
+class MessageOfHistory(RequestBody):
+    role: Literal["user", "assistant", "system"]
+    content: str | Annotated[list[OuterBlock], Field(fail_fast=True)]
+
+
+class CustomTool(RequestBody):
+    type: Literal["custom"] | None = None
+    name: ToolName
+    description: str | None = None
+    input_schema: JsonObject
+    strict: bool | None = None
+    cache_control: JsonObject | None = None
+
+
+class ServerTool(RequestBody):
+    """One that Anthropic would run, or has trained its models for."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+    type: str
+
+
+def _tool_tag(tool: object) -> str | None:
+    if not isinstance(tool, dict):
+        return None
+    return "CustomTool" if tool.get("type") in (None, "custom") else "ServerTool"
+
+
+AnyTool = Annotated[
+    Annotated[CustomTool, Tag("CustomTool")] | Annotated[ServerTool, Tag("ServerTool")],
+    Discriminator(_tool_tag, custom_error_type="tool_type", custom_error_message="a tool is an object"),
+]
+
+
+class ToolChoiceOfMessages(RequestBody):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = Field(None, description="With type tool.")
+    disable_parallel_tool_use: bool | None = False
+
+
+class ThinkingConfig(RequestBody):
+    type: Literal["enabled", "adaptive", "between_tools", "disabled"]
+    budget_tokens: int | None = Field(None, ge=1, description="With type enabled.")
+
+
+class OutputFormat(RequestBody):
+    type: Literal["json_schema"]
+    schema_: JsonObject = Field(alias="schema")
+
+
+class OutputConfig(RequestBody):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
+
+
+class CountTokensBody(RequestBody):
+    """The body of POST /v1/messages/count_tokens: what makes the prompt."""
+
+    model: str = Field(description="A model id from /v1/models.")
+    messages: Annotated[list[MessageOfHistory], Field(min_length=1, fail_fast=True)]
+    system: str | list[TextBlock] | None = None
+    tools: list[AnyTool] | None = Field(None, fail_fast=True)
+    tool_choice: ToolChoiceOfMessages | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    cache_control: JsonObject | None = Field(None, description="Of no effect: the cache needs no advice.")
+
+
+class MessagesBody(CountTokensBody):
+    """The body of POST /v1/messages."""
+
+    max_tokens: int = Field(ge=1, description="Clamped to what fits the context.")
+    stream: bool | None = False
+    temperature: float | None = Field(None, ge=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0, lt=INT64)
+    stop_sequences: list[Stop] | None = Field(None, fail_fast=True)
+
+
+# members that are known and change nothing here
+MESSAGES: Table = {
+    "metadata": ignored(BOOKKEEPING),
+    "container": ignored("There are no server tools."),
+    "context_management": ignored("The history is taken as it is."),
+    "diagnostics": ignored("Nothing is diagnosed."),
+    "inference_geo": ignored("There is one place."),
+    "service_tier": ignored("There is one."),
+    "speed": ignored("There is one.", equals("standard")),
+    "user_profile_id": ignored(BOOKKEEPING),
+    "workspace_id": ignored(BOOKKEEPING),
+    "mcp_servers": ignored("There are no server tools.", equals([])),
+    "thinking.display": ignored("Thinking is shown as the model writes it."),
+    "tools.allowed_callers": ignored("The caller calls."),
+    "tools.defer_loading": ignored("All tools are told.", equals(False)),
+    "tools.eager_input_streaming": ignored("Arguments stream as they come."),
+    "tools.input_examples": ignored("Templates have no place for them."),
+    "system.citations": ignored("Nothing is cited."),
+    "messages.content.citations": ignored("Nothing is cited."),
+    "messages.content.context": ignored("Not shown to the model."),
+    "messages.content.caller": ignored(BOOKKEEPING, equals({"type": "direct"})),
+    "messages.content.toolset_name": ignored(BOOKKEEPING),
+    "messages.content.transformations": ignored("Images go as they come."),
+}
+
+
+def to_request(body: MessagesBody) -> GenerateRequest:
+    """Raises BadRequest."""
+    sampling = Sampling(
+        max_tokens=body.max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        stop=tuple(body.stop_sequences or ()),
+    )
+    return GenerateRequest(body.model, to_conversation(body), sampling, format=_format(body.output_config))
+
+
+def to_tokenize_request(body: CountTokensBody) -> TokenizeRequest:
+    """Raises BadRequest."""
+    return TokenizeRequest(body.model, to_conversation(body), add_special_tokens=False)
+
+
+def to_conversation(body: CountTokensBody) -> Conversation:
+    """An answer that the history has begun is gone on with. Raises BadRequest."""
+    system = [Message("system", _joined(parts(body.system, "system")))] if body.system else []
+    history = [
+        message
+        for index, said in enumerate(body.messages)
+        for message in _messages(said, f"messages.{index}.content")
+    ]
+    tools = _tools(body.tools or ())
+    choice = body.tool_choice
+    last = body.messages[-1]
+    goes_on = last.role == "assistant" and bool(history) and not history[-1].tool_calls
+    return Conversation(
+        (*system, *history),
+        tools,
+        _choice(choice, tools),
+        choice is None or not choice.disable_parallel_tool_use,
+        _effort(body),
+        not goes_on,
+        goes_on,
+    )
+
+
+def dropped(body: CountTokensBody) -> Iterator[str]:
+    """What could not be carried and no table knows, by path: server tools and their blocks, an effort of
+    thinking that is not asked for.
+    """
+    for index, tool in enumerate(body.tools or ()):
+        if isinstance(tool, ServerTool):
+            yield f"tools.{index}"
+    for index, said in enumerate(body.messages):
+        yield from skipped(said.content, f"messages.{index}.content")
+    if body.output_config is not None and body.output_config.effort and not _is_free(body.thinking):
+        yield "output_config.effort"
+
+
+def _joined(content: Sequence[str | Media], between: str = "\n\n") -> str:
+    return between.join(part for part in content if isinstance(part, str))
+
+
+def _messages(said: MessageOfHistory, path: str) -> list[Message]:
+    """One, but for a turn of the user that begins with the results of calls: one for each of them first."""
+    if isinstance(said.content, str):
+        return [Message(said.role, said.content)]
+    if said.role == "assistant":
+        return [_assistant(said.content, path)]
+    for index, block in enumerate(said.content):
+        if isinstance(block, OtherBlock | ToolUseBlock | ThinkingOfHistory | RedactedOfHistory):
+            param = f"{path}.{index}"
+            raise BadRequest(
+                f"{param}: a {said.role} cannot send a block of type {block.type[:100]!r}", param=param
+            )
+    results = [
+        _result(block, f"{path}.{index}.content")
+        for index, block in enumerate(said.content)
+        if isinstance(block, ToolResultBlock)
+    ]
+    content = parts(said.content, path)
+    return [*results, _message(said.role, content)] if content or not results else results
+
+
+def _result(block: ToolResultBlock, path: str) -> Message:
+    """That it is an error is told in words: other dialects have no other place for it."""
+    content = parts(block.content, path)
+    if block.is_error:
+        content = ["Error:", *content]
+    return _message("tool", content, tool_call_id=block.tool_use_id)
+
+
+def _message(role: Role, content: list[str | Media], *, tool_call_id: str | None = None) -> Message:
+    is_mixed = any(isinstance(part, Media) for part in content)
+    return Message(
+        role, _joined(content, "\n"), tool_call_id=tool_call_id, parts=tuple(content) if is_mixed else ()
+    )
+
+
+def _assistant(content: Sequence[AnyBlock], path: str) -> Message:
+    """Its text blocks are pieces of one text. A thought without a signature is only text."""
+    for index, block in enumerate(content):
+        if isinstance(block, ToolResultBlock):
+            param = f"{path}.{index}"
+            raise BadRequest(f"{param}: a tool_result is the user's to send", param=param)
+    said = parts(content, path)
+    thinking = [block.thinking for block in content if isinstance(block, ThinkingOfHistory)]
+    calls = [
+        ToolCall(block.id, block.name, arguments(block))
+        for block in content
+        if isinstance(block, ToolUseBlock)
+    ]
+    thoughts = [
+        thought(block) for block in content if isinstance(block, ThinkingOfHistory | RedactedOfHistory)
+    ]
+    return Message(
+        "assistant",
+        _joined(said, ""),
+        tool_calls=tuple(calls),
+        reasoning="".join(thinking) or None,
+        parts=tuple(said) if any(isinstance(part, Media) for part in said) else (),
+        thoughts=tuple(one for one in thoughts if one.signature or one.redacted),
+    )
+
+
+def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:
+    tools: dict[str, Tool] = {}
+    for index, body in enumerate(bodies):
+        if isinstance(body, ServerTool):
+            continue
+        if body.name in tools:
+            param = f"tools.{index}.name"
+            raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
+        tools[body.name] = Tool(body.name, body.description, body.input_schema, bool(body.strict))
+    return tuple(tools.values())
+
+
+def _choice(asked: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> ToolChoice:
+    if asked is None or asked.type == "auto":
+        return ToolChoice("auto")
+    if asked.type == "none":
+        return ToolChoice("none")
+    if not tools:
+        raise BadRequest(f"tool_choice: {asked.type} needs tools", param="tool_choice")
+    if asked.type == "any":
+        return ToolChoice("required")
+    if asked.name is None or asked.name not in {tool.name for tool in tools}:
+        param = "tool_choice.name"
+        raise BadRequest(f"{param}: there is no tool of the name {str(asked.name)[:256]!r}", param=param)
+    return ToolChoice("required", (asked.name,))
+
+
+LOW, HIGH = 4096, 16384  # tokens of a budget: below the first it is low, from the second on high
+
+
+def _effort(body: CountTokensBody) -> str | None:
+    """A budget as an effort: models elsewhere know no budgets."""
+    asked = body.thinking
+    if asked is None:
+        return None
+    if asked.type == "disabled":
+        return "none"
+    if _is_free(asked):
+        return (body.output_config.effort if body.output_config else None) or "medium"
+    if asked.budget_tokens is None:
+        param = "thinking.budget_tokens"
+        raise BadRequest(f"{param}: Field required", param=param)
+    if asked.budget_tokens < LOW:
+        return "low"
+    return "medium" if asked.budget_tokens < HIGH else "high"
+
+
+def _is_free(thinking: ThinkingConfig | None) -> bool:
+    """Whether the model is to think as much as it likes, or as `output_config.effort` says."""
+    return thinking is not None and thinking.type in ("adaptive", "between_tools")
+
+
+def _format(asked: OutputConfig | None) -> Format | None:
+    if asked is None or asked.format is None:
+        return None
+    schema: Any = asked.format.schema_
+    return Format("json_schema", schema, "output_config.format.schema")

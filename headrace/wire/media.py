@@ -1,0 +1,49 @@
+"""Images and files in a message: data URLs, addresses, base64. Nothing is fetched here."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Literal
+
+from headrace.errors import BadRequest
+from headrace.types import Media
+
+DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
+ADDRESS = re.compile(r"https?://[^\s/]", re.IGNORECASE)
+SHOWN = 40  # characters of what is refused
+
+
+def at_url(url: str | None, param: str) -> Media:
+    """An image. Raises BadRequest."""
+    if url is not None and ADDRESS.match(url):
+        return Media("image", url=url)
+    return _from_data_url("image", url, param)
+
+
+def file(data_url: str | None, name: str | None, param: str) -> Media:
+    """Raises BadRequest."""
+    found = _from_data_url("document", data_url, param)
+    is_image = (found.media_type or "").startswith("image/")
+    return Media("image" if is_image else "document", data=found.data, media_type=found.media_type, name=name)
+
+
+def check_base64(data: str, param: str) -> str:
+    """The same. Raises BadRequest."""
+    try:
+        decoded = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise BadRequest(f"{param}: this is no base64", param=param) from exc
+    if not decoded:
+        raise BadRequest(f"{param}: there is nothing in it", param=param)
+    return data
+
+
+def _from_data_url(kind: Literal["image", "document"], url: str | None, param: str) -> Media:
+    begin = DATA_URL.match(url or "")
+    if begin is None or url is None:
+        shown = "nothing" if url is None else repr(url[:SHOWN])
+        raise BadRequest(f"{param}: a data URL in base64 is needed, not {shown}", param=param)
+    data = check_base64(url[begin.end() :], param)
+    return Media(kind, data=data, media_type=begin["type"].lower() or "application/octet-stream")

@@ -1,0 +1,306 @@
+"""What Anthropic is sent for a neutral request, and what it is not asked because it cannot do it."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from headrace.backends.anthropic.request import MAX_TOKENS, closed
+from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.types import (
+    Format,
+    GenerateRequest,
+    Media,
+    Message,
+    Sampling,
+    Texts,
+    Thought,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+from tests.backends.anthropic_asking import USER, ask, sent
+from tests.backends.anthropic_wire import MODEL
+
+
+def turns(*messages: Message) -> list[Any]:
+    """Each turn as its role and its blocks; a block of text alone as its text."""
+    return [
+        (turn["role"], [block["text"] if block["type"] == "text" else block for block in turn["content"]])
+        for turn in sent(ask(*messages))["messages"]
+    ]
+
+
+def result(id: str, *content: object) -> dict[str, object]:
+    blocks = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+    return {"type": "tool_result", "tool_use_id": id, **({"content": blocks} if blocks else {})}
+
+
+def test_the_least_is_sent_for_the_least() -> None:
+    assert sent(ask()) == {
+        "model": MODEL,
+        "max_tokens": MAX_TOKENS,
+        "stream": True,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+    }
+
+
+def test_system_and_developer_are_hoisted_from_wherever_they_speak() -> None:
+    late = Message("developer", "ab", parts=("a", "b"))
+    body = sent(ask(Message("system", "Be brief."), USER, Message("system", " "), late, Message("user", "?")))
+    assert [block["text"] for block in body["system"]] == ["Be brief.", "ab"]
+    assert [block["text"] for block in body["messages"][0]["content"]] == ["Hello", "?"]
+    assert len(body["messages"]) == 1
+
+
+def test_consecutive_messages_of_a_side_are_one_turn_and_blank_ones_none() -> None:
+    assistants = (Message("assistant", "a"), Message("assistant", "b"))
+    blank = (Message("assistant", ""), Message("user", " \n"))
+    assert turns(Message("assistant", ""), USER, *assistants, *blank, Message("user", "c")) == [
+        ("user", ["Hello"]),
+        ("assistant", ["a", "b"]),
+        ("user", ["c"]),
+    ]
+
+
+def test_results_of_one_turn_come_first_in_one_turn_and_text_stays_beside_calls() -> None:
+    calls = (
+        ToolCall("call_1", "f", '{"a": [1]}'),
+        ToolCall("call_2", "g", ""),
+        ToolCall("call.3", "g", " {} "),
+    )
+    assert turns(
+        USER,
+        Message("assistant", "Let me see.", tool_calls=calls),
+        Message("tool", "one", tool_call_id="call_1"),
+        Message("user", "And?"),
+        Message("tool", "", tool_call_id="call_2"),
+        Message("tool", "xy", tool_call_id="call.3", parts=("x", Media("image", url="https://a/b.png"), "y")),
+    )[1:] == [
+        (
+            "assistant",
+            [
+                "Let me see.",
+                {"type": "tool_use", "id": "call_1", "name": "f", "input": {"a": [1]}},
+                {"type": "tool_use", "id": "call_2", "name": "g", "input": {}},
+                {"type": "tool_use", "id": "call_3", "name": "g", "input": {}},
+            ],
+        ),
+        (
+            "user",
+            [
+                result("call_1", "one"),
+                result("call_2"),
+                result(
+                    "call_3", "x", {"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}, "y"
+                ),
+                "And?",
+            ],
+        ),
+    ]
+
+
+def test_thoughts_are_replayed_as_they_were_signed_or_not_at_all() -> None:
+    thoughts = (Thought("Hm", "c2ln"), Thought("unsigned"), Thought(redacted="c2Vj"), Thought("", "c2ln"))
+    call = ToolCall("call_1", "f", "{}")
+    said = Message("assistant", "Yes", reasoning="Hm", thoughts=thoughts, tool_calls=(call,))
+    assert turns(USER, said)[1][1][:4] == [
+        {"type": "thinking", "thinking": "Hm", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "c2Vj"},
+        {"type": "thinking", "thinking": "", "signature": "c2ln"},
+        "Yes",
+    ]
+    assert turns(USER, Message("assistant", "Yes", reasoning="of another provider"))[1] == (
+        "assistant",
+        ["Yes"],
+    )
+
+
+PNG = base64.b64encode(b"\x89PNG").decode()
+NOTE = base64.b64encode("grüezi".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("media", "block"),
+    [
+        (
+            Media("image", data=PNG, media_type="image/png"),
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+        ),
+        (
+            Media("image", url=f"data:image/webp;base64,{PNG}"),
+            {"type": "image", "source": {"type": "base64", "media_type": "image/webp", "data": PNG}},
+        ),
+        (
+            Media("image", url="https://a/b.png"),
+            {"type": "image", "source": {"type": "url", "url": "https://a/b.png"}},
+        ),
+        (
+            Media("document", data=PNG, media_type="application/pdf", name="a.pdf"),
+            {
+                "type": "document",
+                "source": {"type": "base64", "media_type": "application/pdf", "data": PNG},
+                "title": "a.pdf",
+            },
+        ),
+        (
+            Media("document", data=NOTE, media_type="text/markdown"),
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "grüezi"}},
+        ),
+        (
+            Media("document", url="https://a/b.pdf"),
+            {"type": "document", "source": {"type": "url", "url": "https://a/b.pdf"}},
+        ),
+    ],
+)
+def test_media_go_where_they_stand(media: Media, block: dict[str, object]) -> None:
+    assert turns(Message("user", "ab", parts=("a", media, "b"))) == [("user", ["a", block, "b"])]
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        (Message("user", "", parts=(Media("image", data=PNG),)), "messages.1.content.0"),
+        (
+            Message("user", "", parts=("a", Media("document", data="?", media_type="text/plain"))),
+            "messages.1.content.1",
+        ),
+        (Message("system", "", parts=(Media("image", url="https://a"),)), "messages.1.content"),
+        (Message("assistant", "", parts=(Media("image", url="https://a"),)), "messages.1.content"),
+        (Message("tool", "x"), "messages.1.tool_call_id"),
+        *(
+            (
+                Message(
+                    "assistant", "", tool_calls=(ToolCall("a", "f", "{}"), ToolCall("b", "f", arguments))
+                ),
+                "messages.1.tool_calls.1.function.arguments",
+            )
+            for arguments in ("{", "[]", "1", "[" * 100_000)
+        ),
+    ],
+)
+def test_what_cannot_be_said_is_refused_with_its_place(message: Message, param: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        sent(ask(USER, message))
+    assert raised.value.param == param
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/A"}},
+    "$defs": {"A": {"type": "object", "additionalProperties": True}},
+}
+F, G, H = Tool("f", "Does f", SCHEMA, strict=True), Tool("g"), Tool("h", parameters={"properties": {}})
+
+
+def test_tools_keep_their_schemas() -> None:
+    body = sent(ask(tools=(F, G, H)))
+    assert body["tools"] == [
+        {"name": "f", "description": "Does f", "input_schema": SCHEMA, "strict": True},
+        {"name": "g", "input_schema": {"type": "object", "properties": {}}},
+        {"name": "h", "input_schema": {"type": "object", "properties": {}}},
+    ]
+    assert "tool_choice" not in body
+
+
+ONE = {"disable_parallel_tool_use": True}
+
+
+@pytest.mark.parametrize(
+    ("choice", "told", "offered"),
+    [
+        (ToolChoice("none"), {"type": "none"}, "fgh"),
+        (ToolChoice("required"), {"type": "any"}, "fgh"),
+        (ToolChoice("required", ("g",)), {"type": "tool", "name": "g"}, "fgh"),
+        (ToolChoice("required", ("g", "h")), {"type": "any"}, "gh"),
+        (ToolChoice("auto", ("f", "h")), {"type": "auto"}, "fh"),
+    ],
+)
+def test_the_choice_of_tools_is_kept(choice: ToolChoice, told: dict[str, object], offered: str) -> None:
+    tools = (F, G, H)
+    several = sent(ask(tools=tools, tool_choice=choice))
+    assert several.get("tool_choice", {"type": "auto"}) == told
+    assert "".join(tool["name"] for tool in several["tools"]) == offered
+    single = sent(ask(tools=tools, tool_choice=choice, parallel_tool_calls=False))
+    assert single["tool_choice"] == (told if choice.mode == "none" else {**told, **ONE})
+
+
+def test_without_tools_there_is_nothing_to_choose() -> None:
+    assert not {"tools", "tool_choice"} & sent(ask(parallel_tool_calls=False)).keys()
+
+
+def test_sampling_is_sent_where_it_differs_from_the_default() -> None:
+    given = Sampling(max_tokens=5, temperature=0.0, top_p=0.5, top_k=7, stop=("a", "b"))
+    body = sent(ask(sampling=given))
+    names = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")
+    assert [body[name] for name in names] == [5, 0.0, 0.5, 7, ["a", "b"]]
+    default = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, repetition_penalty=1.0)
+    assert sent(ask(sampling=default)) == sent(ask())
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (ask(n=2), "n"),
+        (GenerateRequest(MODEL, Texts(("Once",))), "prompt"),
+        (ask(sampling=Sampling(logprobs=0)), "logprobs"),
+        (ask(sampling=Sampling(logit_bias=((1, 1.0),))), "logit_bias"),
+        (ask(sampling=Sampling(frequency_penalty=0.1)), "frequency_penalty"),
+        (ask(sampling=Sampling(presence_penalty=-1.0)), "presence_penalty"),
+        (ask(sampling=Sampling(repetition_penalty=1.1)), "repetition_penalty"),
+        (ask(sampling=Sampling(min_p=0.1)), "min_p"),
+        (ask(sampling=Sampling(seed=0)), "seed"),
+        (ask(sampling=Sampling(stop_token_ids=(1,))), "stop_token_ids"),
+        (ask(sampling=Sampling(ignore_eos=True)), "ignore_eos"),
+        (ask(sampling=Sampling(min_tokens=1)), "min_tokens"),
+        (ask(sampling=Sampling(skip_special_tokens=False)), "skip_special_tokens"),
+        (ask(sampling=Sampling(truncate_prompt_tokens=9)), "truncate_prompt_tokens"),
+        (ask(template_kwargs={"x": 1}), "chat_template_kwargs"),
+        (ask(continue_final_message=True, add_generation_prompt=False), "continue_final_message"),
+        (ask(add_generation_prompt=False), "add_generation_prompt"),
+        (ask(format=Format("json_object")), "response_format"),
+        (ask(format=Format("json_schema", True, "guided_json")), "guided_json"),
+        (ask(format=Format("regex", "a", "guided_regex")), "guided_regex"),
+        (ask(format=Format("choice", ("a",), "guided_choice")), "guided_choice"),
+        (ask(format=Format("grammar", "a", "guided_grammar")), "guided_grammar"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_by_name(request_: GenerateRequest, param: str) -> None:
+    with pytest.raises(UnsupportedParameter) as raised:
+        sent(request_)
+    assert raised.value.param == param
+    assert raised.value.message.startswith(param) or param == "prompt"
+
+
+def test_a_temperature_above_its_range_is_refused_not_bent() -> None:
+    with pytest.raises(BadRequest, match="0 to 1") as raised:
+        sent(ask(sampling=Sampling(temperature=1.01)))
+    assert (raised.value.param, raised.value.code) == ("temperature", "invalid_value")
+
+
+def test_an_answer_that_has_begun_is_gone_on_with() -> None:
+    begun = Message("assistant", "The answer is (")
+    body = sent(ask(USER, begun, continue_final_message=True, add_generation_prompt=False))
+    assert body["messages"][-1] == {"role": "assistant", "content": [{"type": "text", "text": begun.text}]}
+
+
+def test_a_schema_is_sent_closed_where_it_says_nothing() -> None:
+    body = sent(ask(format=Format("json_schema", SCHEMA), reasoning_effort="low"))
+    given = {**SCHEMA, "additionalProperties": False}
+    assert body["output_config"] == {"effort": "low", "format": {"type": "json_schema", "schema": given}}
+
+
+def test_only_schemas_are_closed_not_what_looks_like_one() -> None:
+    inner = {"type": "object"}
+    shut = {"type": "object", "additionalProperties": False}
+    schema = {
+        "anyOf": [inner, {"type": "array", "items": inner}],
+        "properties": {"properties": inner, "type": {"const": inner, "enum": [inner], "default": inner}},
+    }
+    assert closed(schema) == {
+        "anyOf": [shut, {"type": "array", "items": shut}],
+        "properties": {"properties": shut, "type": {"const": inner, "enum": [inner], "default": inner}},
+        "additionalProperties": False,
+    }

@@ -1,0 +1,94 @@
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import openai
+import pytest
+
+from headrace.app import create_app
+from headrace.backends.cerebras import DEFAULT_TOKENS, MAX_TOKENS, CerebrasBackend
+from headrace.config import Config, ProviderConfig
+from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message, Sampling, Texts, Tool
+from tests.backends.both import COUNTED, STOP, TEXT, streamed
+from tests.serving import serving
+from tests.upstream import Answer, Upstream, answer, scripted, sse
+
+ASK = GenerateRequest("llama-3.3-70b", Conversation((Message("user", "hi"),)))
+TIME = {"queue_time": 0.01, "prompt_time": 0.02, "completion_time": 0.03, "total_time": 0.07, "created": 1}
+
+
+def _body(request: GenerateRequest) -> dict[str, Any]:
+    path, body = CerebrasBackend("c", ProviderConfig(kind="cerebras"), "k").ask(request)
+    assert path == ("/chat/completions" if isinstance(request.prompt, Conversation) else "/completions")
+    return body
+
+
+@pytest.fixture
+def provider() -> Iterator[Upstream]:
+    with scripted() as found:
+        found.always("/v1/models", answer({"data": [{"id": "m"}]}))
+        yield found
+
+
+def test_its_stream_is_read_and_its_headers_are_sent(provider: Upstream) -> None:
+    provider.play(Answer(pieces=sse(*TEXT, {**STOP, "usage": COUNTED["usage"], "time_info": TIME}, "[DONE]")))
+    config = ProviderConfig(kind="cerebras", base_url=provider.url + "/v1", models=("m",))
+    app = create_app(Config(), [CerebrasBackend("c", config, "csk-key")])
+    with serving(app) as served, served.client() as client:
+        seen = streamed(client)
+    assert (seen.choices[0]["text"], (seen.usage or {})["cached"]) == ("Grüße 🌊", 16)
+    headers = provider.posts[0].headers
+    assert headers["authorization"] == "Bearer csk-key"
+    assert headers["x-cerebras-3rd-party-integration"] == "headrace"
+
+
+def test_what_it_refuses_is_refused_before_it_is_sent(provider: Upstream) -> None:
+    config = ProviderConfig(kind="cerebras", base_url=provider.url + "/v1", models=("m",))
+    app = create_app(Config(), [CerebrasBackend("c", config, None)])
+    refused = pytest.raises(openai.BadRequestError)
+    with serving(app) as served, served.client() as client, refused as caught:
+        streamed(client, frequency_penalty=0.5)
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "frequency_penalty")
+    assert not provider.posts
+
+
+@pytest.mark.parametrize("model", ["llama-3.3-70b", "gpt-oss-120b", "zai-glm-4.7", "qwen-3-32b", "new"])
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(frequency_penalty=1), Sampling(presence_penalty=1), Sampling(logit_bias=((1, 2.0),))],
+)
+def test_no_model_takes_penalties(model: str, sampling: Sampling) -> None:
+    with pytest.raises(UnsupportedParameter):
+        _body(replace(ASK, model=model, sampling=sampling))
+
+
+def test_some_models_take_parallel_tool_calls() -> None:
+    prompt = Conversation((Message("user", "hi"),), (Tool("f"),), parallel_tool_calls=False)
+    assert _body(replace(ASK, model="gpt-oss-120b", prompt=prompt))["parallel_tool_calls"] is False
+    with pytest.raises(UnsupportedParameter, match="parallel_tool_calls: llama"):
+        _body(replace(ASK, prompt=prompt))
+    assert _body(replace(ASK, prompt=replace(prompt, parallel_tool_calls=True)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"), [(None, DEFAULT_TOKENS), (5, 5), (MAX_TOKENS, MAX_TOKENS), (10**6, MAX_TOKENS)]
+)
+def test_the_quota_it_takes_in_advance_has_a_bound(asked: int | None, sent: int) -> None:
+    sampling = Sampling(max_tokens=asked)
+    assert _body(replace(ASK, sampling=sampling))["max_completion_tokens"] == sent
+    assert _body(replace(ASK, prompt=Texts(("x",)), sampling=sampling))["max_tokens"] == sent
+
+
+def test_thinking_is_replayed_under_its_name() -> None:
+    prompt = Conversation((Message("user", "hi"), Message("assistant", "yes", reasoning="hm")))
+    assert _body(replace(ASK, prompt=prompt))["messages"][1] == {
+        "role": "assistant", "content": "yes", "reasoning": "hm",
+    }  # fmt: skip
+
+
+def test_it_has_no_embeddings() -> None:
+    backend = CerebrasBackend("c", ProviderConfig(kind="cerebras"), "k")
+    with pytest.raises(BadRequest, match="no embeddings"):
+        asyncio.run(backend.embed(EmbedRequest("m", ("a",))))
