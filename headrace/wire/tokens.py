@@ -40,7 +40,7 @@ class TokenizeBody(RequestBody):
 class Tokens(BaseModel):
     tokens: list[int]
     count: int
-    max_model_len: int
+    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: not known.")
     token_strs: list[str] | None = Field(None, description="With return_token_strs: each as text.")
 
 

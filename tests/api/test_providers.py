@@ -93,6 +93,8 @@ def test_tokens_are_those_of_the_addressed_provider(server: Served) -> None:
         assert tokens == list("hé".encode())
         text = server.post(f"{path}/detokenize", {"tokens": [104, 105], "model": model}).json()["text"]
         assert text == "hi"
+    unknown = server.post("/up/v1/tokenize", {"prompt": "hi", "model": "m"}).json()
+    assert (unknown["count"], unknown["max_model_len"]) == (2, None)
     assert server.get("/other/v1/tokenizer_info").json()["model"] == "org/x:8b"
 
 
