@@ -24,6 +24,11 @@ def request(id: str) -> Iterator[None]:
         _request_id.reset(token)
 
 
+def request_id() -> str:
+    """Of the request that this belongs to; "-": of none."""
+    return _request_id.get()
+
+
 def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(FORMAT))
@@ -35,5 +40,5 @@ def configure(level: str) -> None:
 
 def _add_request_id(record: logging.LogRecord) -> bool:
     # uvicorn's own lines and the engine thread's carry none
-    record.request_id = _request_id.get()
+    record.request_id = request_id()
     return True

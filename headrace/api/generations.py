@@ -5,6 +5,7 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -26,13 +27,14 @@ async def respond(
     *,
     encoder: Callable[[ModelInfo], Encoder] | None,
     whole: Callable[[ModelInfo, Collected], dict[str, Any]],
+    stream: type[EventStream] = EventStream,
 ) -> Response:
     """A stream through `encoder`, or, where that is None, one JSON answer through `whole`."""
     gateway: Gateway = http.app.state.gateway
     generation = await while_connected(http.receive, None, gateway.start(request, provider_of(http)))
     told = {**headers, **went_to(generation.provider, generation.attempts)}
     if encoder is not None:
-        return await _stream(http, generation, encoder(generation.info), told)
+        return await _opened(http, generation, partial(stream, generation, encoder(generation.info)), told)
     try:
         collected = await while_connected(http.receive, generation, _collect(generation, request.n))
         timing = _timing(collected.started, collected.decode_s)
@@ -49,8 +51,11 @@ def is_strict(http: Request) -> bool:
     )
 
 
-async def _stream(
-    http: Request, generation: Generation, encoder: Encoder, headers: dict[str, str]
+async def _opened(
+    http: Request,
+    generation: Generation,
+    stream: Callable[[dict[str, str]], EventStream],
+    headers: dict[str, str],
 ) -> Response:
     try:
         first = await first_event(http.receive, generation)
@@ -58,7 +63,7 @@ async def _stream(
         await generation.aclose()
         raise
     timing = _timing(first) if isinstance(first, Started) else {}
-    return EventStream(generation, encoder, {**headers, **timing})
+    return stream({**headers, **timing})
 
 
 async def _collect(generation: Generation, n: int) -> Collected:

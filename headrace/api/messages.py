@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
 
 from headrace import logs
 from headrace.api.auth import authenticate
 from headrace.api.body import documented, json_body
 from headrace.api.generations import is_strict, respond
 from headrace.api.provider import provider_of
-from headrace.api.sse import EventStream, _Line
+from headrace.api.sse import EventStream, Line
 from headrace.errors import BadRequest, ServerError, UnsupportedParameter
 from headrace.gateway.auth import Principal
 from headrace.gateway.gateway import Gateway
-from headrace.types import Conversation, Event, GenerateRequest, TokenizeRequest
+from headrace.types import Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
 from headrace.wire.parameters import MAX_NAMED, sort_out
@@ -65,7 +62,7 @@ class MessagesRoute(APIRoute):
             except Exception:
                 log.exception("%s %s failed", request.method, request.url.path)
                 response = _refusal(ServerError("the server had an error"))
-            response.headers["request-id"] = _request_id()
+            response.headers["request-id"] = logs.request_id()
             return response
 
         return told
@@ -101,10 +98,11 @@ async def create_message(
     encoder = answer.Frames if body.stream else None
 
     async def ask(request: GenerateRequest, headers: dict[str, str]) -> Response:
-        return await respond(http, request, headers, encoder=encoder, whole=answer.message)
+        return await respond(
+            http, request, headers, encoder=encoder, whole=answer.message, stream=MessageStream
+        )
 
-    response = await _with_or_without_thinking(http, wire.to_request(body), headers, ask)
-    return MessageStream.of(response) if isinstance(response, EventStream) else response
+    return await _with_or_without_thinking(http, wire.to_request(body), headers, ask)
 
 
 @router.post("/{provider}/v1/messages/count_tokens", include_in_schema=False)
@@ -163,73 +161,25 @@ def _also(headers: dict[str, str], names: Iterable[str]) -> dict[str, str]:
 IGNORED = "X-Headrace-Ignored"
 
 
-def _request_id() -> str:
-    return logs._request_id.get()
-
-
 def _refusal(error: ServerError) -> JSONResponse:
-    body = errors.to_body(error, _request_id())
+    body = errors.to_body(error, logs.request_id())
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
+class NamedLine(Line):
+    """What it is given are frames already; it ends without [DONE] and tells errors as an event."""
+
+    silence = answer.frame("ping").encode()
+    done = ()
+
+    def frames(self, texts: list[str]) -> bytes:
+        return "".join(texts).encode()
+
+    def refusal(self, error: ServerError) -> str:
+        told = errors.to_body(error, logs.request_id())
+        del told["type"]
+        return answer.frame("error", **told)
+
+
 class MessageStream(EventStream):
-    """A stream whose events have names, that ends without [DONE] and tells errors as an event."""
-
-    @classmethod
-    def of(cls, stream: EventStream) -> MessageStream:
-        return cls(stream.generation, stream.encoder, dict(stream.headers), keep_alive_s=stream.keep_alive_s)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watched = _Watched(self.generation.events)
-        self.generation.events = watched
-        try:
-            await self._respond(receive, _NamedLine(send, partial(self._failure, watched)))
-        finally:
-            await asyncio.shield(self.generation.aclose())
-
-    def _failure(self, watched: _Watched) -> ServerError:
-        interrupted = self.generation.interrupted
-        if watched.failure is None and interrupted.done():
-            return interrupted.result()
-        return watched.failure or ServerError("the server had an error")
-
-
-class _Watched:
-    """Events, and what they failed with."""
-
-    def __init__(self, events: AsyncIterator[Event]) -> None:
-        self._events = events
-        self.failure: ServerError | None = None
-
-    def __aiter__(self) -> _Watched:
-        return self
-
-    async def __anext__(self) -> Event:
-        try:
-            return await anext(self._events)
-        except ServerError as exc:
-            self.failure = exc
-            raise
-
-
-class _NamedLine(_Line):
-    """What it is given are frames already, but for an error of the end."""
-
-    def __init__(self, send: Send, failure: Callable[[], ServerError]) -> None:
-        super().__init__(send)
-        self._failure = failure
-
-    async def send(self, texts: list[str]) -> None:
-        if texts:
-            await self._body("".join(texts).encode())
-
-    async def keep_alive(self) -> None:
-        await self._body(answer.frame("ping").encode())
-
-    async def end(self, last: list[str]) -> None:
-        if not all(text.startswith("event: ") for text in last):
-            told = errors.to_body(self._failure(), _request_id())
-            del told["type"]
-            last = [answer.frame("error", **told)]
-        body = "".join(last).encode()
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+    line = NamedLine

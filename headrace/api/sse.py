@@ -22,7 +22,6 @@ from headrace.wire.generation import dump
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 15.0  # proxies cut connections that are silent for long
-KEEP_ALIVE = b": keep-alive\n\n"  # a comment: every client skips it
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -36,80 +35,13 @@ class Encoder(Protocol):
     def last(self) -> list[str]: ...
 
 
-class EventStream(Response):
-    """`keep_alive_s`: how long nothing may be sent."""
-
-    media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        generation: Generation,
-        encoder: Encoder,
-        headers: dict[str, str],
-        *,
-        keep_alive_s: float = KEEP_ALIVE_S,
-    ) -> None:
-        self.generation, self.encoder, self.keep_alive_s = generation, encoder, keep_alive_s
-        super().__init__(None, headers={**HEADERS, **headers})
-        del self.headers["content-length"]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Closed here and not by the events' reader: a caller who left early means the reader may never start.
-        try:
-            await self._respond(receive, _Line(send))
-        finally:
-            await asyncio.shield(self.generation.aclose())
-
-    async def _respond(self, receive: Receive, line: _Line) -> None:
-        await line.start(self.status_code, self.raw_headers)
-        pump, gone = asyncio.ensure_future(self._pump(line)), asyncio.ensure_future(hung_up(receive))
-        interrupted = self.generation.interrupted
-        either: set[asyncio.Future[Any]] = {pump, gone, interrupted}
-        try:
-            await self._keep_alive(line, either)
-            if pump.done() or gone.done() or not interrupted.done():
-                return
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-            await line.end([dump(errors.to_body(interrupted.result()))])
-        finally:
-            pump.cancel()
-            gone.cancel()
-            await asyncio.gather(pump, gone, return_exceptions=True)
-
-    async def _keep_alive(self, line: _Line, either: set[asyncio.Future[Any]]) -> None:
-        """Until one of them is done, or nobody listens."""
-        while True:
-            timeout_s = max(0.0, self.keep_alive_s - line.silent_s)
-            done, _ = await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                return
-            try:
-                if line.silent_s >= self.keep_alive_s:
-                    await line.keep_alive()
-            except ClientGone:
-                return
-
-    async def _pump(self, line: _Line) -> None:
-        try:
-            await line.send(self.encoder.first())
-            async for event in self.generation.events:
-                await line.send(self.encoder.event(event))
-            last = self.encoder.last()
-        except ClientGone:
-            return
-        except ServerError as exc:
-            last = [dump(errors.to_body(exc))]
-        except Exception:
-            log.exception("a stream failed")
-            last = [dump(errors.to_body(ServerError("the server had an error")))]
-        await line.end(last)
-
-
-class _Line:
+class Line:
     """What is sent to the caller, and when last. Raises ClientGone: some servers say so, others (uvicorn)
     drop what nobody reads.
     """
+
+    silence = b": keep-alive\n\n"  # a comment: every client skips it
+    done: tuple[str, ...] = ("[DONE]",)
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -126,14 +58,24 @@ class _Line:
 
     async def send(self, texts: list[str]) -> None:
         if texts:
-            await self._body(_frames(texts))
+            await self._body(self.frames(texts))
 
     async def keep_alive(self) -> None:
-        await self._body(KEEP_ALIVE)
+        await self._body(self.silence)
 
     async def end(self, last: list[str]) -> None:
-        body = _frames([*last, "[DONE]"])
+        body = self.frames([*last, *self.done])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def fail(self, error: ServerError) -> None:
+        """The end, told as an error: after the first byte there is no other way."""
+        await self.end([self.refusal(error)])
+
+    def frames(self, texts: list[str]) -> bytes:
+        return "".join(f"data: {text}\n\n" for text in texts).encode()
+
+    def refusal(self, error: ServerError) -> str:
+        return dump(errors.to_body(error))
 
     async def _body(self, body: bytes) -> None:
         self._is_sending = True
@@ -145,5 +87,71 @@ class _Line:
             self._is_sending, self._sent_at = False, time.monotonic()
 
 
-def _frames(texts: list[str]) -> bytes:
-    return "".join(f"data: {text}\n\n" for text in texts).encode()
+class EventStream(Response):
+    """`keep_alive_s`: how long nothing may be sent. `line`: how a dialect frames what is sent."""
+
+    media_type = "text/event-stream"
+    line: type[Line] = Line
+
+    def __init__(
+        self,
+        generation: Generation,
+        encoder: Encoder,
+        headers: dict[str, str],
+        *,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.generation, self.encoder, self.keep_alive_s = generation, encoder, keep_alive_s
+        super().__init__(None, headers={**HEADERS, **headers})
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Closed here and not by the events' reader: a caller who left early means the reader may never start.
+        try:
+            await self._respond(receive, self.line(send))
+        finally:
+            await asyncio.shield(self.generation.aclose())
+
+    async def _respond(self, receive: Receive, line: Line) -> None:
+        await line.start(self.status_code, self.raw_headers)
+        pump, gone = asyncio.ensure_future(self._pump(line)), asyncio.ensure_future(hung_up(receive))
+        interrupted = self.generation.interrupted
+        either: set[asyncio.Future[Any]] = {pump, gone, interrupted}
+        try:
+            await self._keep_alive(line, either)
+            if pump.done() or gone.done() or not interrupted.done():
+                return
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            await line.fail(interrupted.result())
+        finally:
+            pump.cancel()
+            gone.cancel()
+            await asyncio.gather(pump, gone, return_exceptions=True)
+
+    async def _keep_alive(self, line: Line, either: set[asyncio.Future[Any]]) -> None:
+        """Until one of them is done, or nobody listens."""
+        while True:
+            timeout_s = max(0.0, self.keep_alive_s - line.silent_s)
+            done, _ = await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            try:
+                if line.silent_s >= self.keep_alive_s:
+                    await line.keep_alive()
+            except ClientGone:
+                return
+
+    async def _pump(self, line: Line) -> None:
+        try:
+            await line.send(self.encoder.first())
+            async for event in self.generation.events:
+                await line.send(self.encoder.event(event))
+            await line.end(self.encoder.last())
+        except ClientGone:
+            return
+        except ServerError as exc:
+            await line.fail(exc)
+        except Exception:
+            log.exception("a stream failed")
+            await line.fail(ServerError("the server had an error"))

@@ -17,7 +17,7 @@ from headrace.types import Conversation, Embeddings, EmbedRequest, GenerateReque
 # The provider counts a request's most tokens against the minute's quota before the first is generated, and
 # takes the model's whole context if it is told none.
 DEFAULT_TOKENS = 8192
-MAX_TOKENS = 32_768  # no model of theirs writes longer answers
+MAX_TOKENS = 32_768  # quota is reserved for all of it in advance; our own choice, from no page of theirs
 
 # What a model answers with 400, by how its id begins; the first that fits counts.
 PENALTIES = ("frequency_penalty", "presence_penalty", "logit_bias")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from headrace.text.toolcalls.parts import WHITESPACE, Text, overlap
+from headrace.text.stops import overlap
+from headrace.text.toolcalls.parts import WHITESPACE, Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from headrace.wire.generation import (
     sampling,
     usage_body,
 )
+from headrace.wire.token_logprobs import LEAST_LOGPROB
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
 
@@ -201,9 +202,6 @@ def _reasoning(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
     said = {"reasoning_content": text, "reasoning": text} if text else {}
     signed = {"thinking_blocks": [thinking_block(thought) for thought in thoughts]} if thoughts else {}
     return {**said, **signed}
-
-
-LEAST_LOGPROB = -9999.0  # what OpenAI writes for a token that cannot be; JSON has no infinity
 
 
 def _logprobs_body(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:

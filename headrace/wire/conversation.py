@@ -28,7 +28,6 @@ class RefusalPart(RequestBody):
 
 class ImageUrl(RequestBody):
     url: str | None = Field(None, description="A data URL, or where a provider can fetch it.")
-    detail: str | None = Field(None, description="Not carried further.")
 
 
 class ImagePart(RequestBody):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from headrace.types import TokenLogprob
 
-LEAST = -9999.0  # what OpenAI writes for a token that cannot be; JSON has no infinity
+LEAST_LOGPROB = -9999.0  # what OpenAI writes for a token that cannot be; JSON has no infinity
 
 
 class CompletionLogprobs(BaseModel):
@@ -63,9 +63,11 @@ def _top(token: TokenLogprob) -> dict[str, float] | None:
         return None
     top: dict[str, float] = {}
     for text, _, logprob in (*token.top, (token.token, token.raw, token.logprob)):
-        top.setdefault(text, max(logprob, LEAST))  # of two that look the same the more probable is first
+        top.setdefault(
+            text, max(logprob, LEAST_LOGPROB)
+        )  # of two that look the same the more probable is first
     return top
 
 
 def _least(logprob: float | None) -> float | None:
-    return None if logprob is None else max(logprob, LEAST)
+    return None if logprob is None else max(logprob, LEAST_LOGPROB)

@@ -11,7 +11,6 @@ import httpx2
 import pytest
 
 from headrace.api.messages import MessageStream
-from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import (
@@ -177,8 +176,8 @@ def test_a_silent_stream_is_kept_alive_by_pings() -> None:
 
     async def run() -> None:
         generation = await Gateway([FakeBackend(["tick"] * 2, delay_s=0.5)]).start(REQUEST)
-        stream = EventStream(generation, Frames(generation.info), {}, keep_alive_s=0.2)
-        await MessageStream.of(stream)({"type": "http"}, never, send)
+        stream = MessageStream(generation, Frames(generation.info), {}, keep_alive_s=0.2)
+        await stream({"type": "http"}, never, send)
 
     asyncio.run(run())
     body = b"".join(sent)

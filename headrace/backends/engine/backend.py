@@ -222,7 +222,7 @@ class EngineBackend:
         prepared = []
         for prompt in prompts:
             fitted = self._prompts.fitted(prompt, sampling.max_tokens, sampling.truncate_prompt_tokens)
-            rules = [self._rules.constraint(request, fitted) for _ in range(request.n)]
+            rules = self._rules.constraints(request, fitted)
             params = self._resolve(sampling, fitted, is_constrained=rules[0] is not None)
             prepared.append(_Prepared(fitted, params, rules))
         return prepared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from functools import cached_property, partial
@@ -43,18 +44,26 @@ class Rules:
         thinking = self._prompts.thinking
         return None if thinking is None else Thoughts(self._tokenizer, thinking, self._eos)
 
-    def constraint(self, request: GenerateRequest, prompt: Prompt) -> Constraint | None:
-        """A new one for each sequence; None when anything may be said. Raises BadRequest."""
-        constraint: Constraint | None = None
+    def constraints(self, request: GenerateRequest, prompt: Prompt) -> list[Constraint | None]:
+        """One for each of a prompt's answers; None where anything may be said. Raises BadRequest."""
+        compile: Callable[[], Constraint]  # what it needs is worked out once for all answers
         if prompt.tools:
-            constraint = self._of_tools(request, prompt.tools)
+            compile = partial(
+                self._grammars.compile_lark, self._of_tools(request, prompt.tools), param="tools"
+            )
         elif request.format is not None:
-            constraint = self._grammars.compile(_closed(request.format))
-        if constraint is None or self._thoughts is None or prompt.is_open is None:
+            compile = partial(self._grammars.compile, _closed(request.format))
+        else:
+            return [None] * request.n
+        return [self._after_thinking(compile(), prompt) for _ in range(request.n)]
+
+    def _after_thinking(self, constraint: Constraint, prompt: Prompt) -> Constraint:
+        if self._thoughts is None or prompt.is_open is None:
             return constraint
         return AfterThinking(constraint, self._thoughts, is_open=prompt.is_open)
 
-    def _of_tools(self, request: GenerateRequest, tools: tuple[Tool, ...]) -> Constraint:
+    def _of_tools(self, request: GenerateRequest, tools: tuple[Tool, ...]) -> str:
+        """The grammar's source. Raises BadRequest."""
         asked = request.prompt
         assert isinstance(asked, Conversation), "only conversations have tools"
         is_forced = asked.tool_choice.mode == "required"
@@ -69,7 +78,7 @@ class Rules:
         )
         if request.format is not None and has_form:
             source = _or_answer(source, request.format)
-        return self._grammars.compile_lark(source, param="tools")
+        return source
 
     def _arguments(self, tool: Tool, *, asked: Conversation, is_forced: bool) -> str:
         """The schema that arguments are held to. Where nothing was promised, better any arguments than no

@@ -48,11 +48,3 @@ def merged(parts: Iterable[Part]) -> list[Part]:
         else:
             result += group
     return result
-
-
-def overlap(text: str, marker: str) -> int:
-    """The length of the longest end of `text` that is a proper beginning of `marker`."""
-    if marker[0] not in text:
-        return 0
-    sizes = range(min(len(marker) - 1, len(text)), 0, -1)
-    return next((size for size in sizes if text.endswith(marker[:size])), 0)
