@@ -6,11 +6,14 @@ HeadraceError
 └── ServerError             becomes an HTTP status, or an in-stream error after the first byte
     ├── BadRequest          400  the caller's fault; never retried
     │   ├── UnsupportedParameter
-    │   └── ContextTooLong
+    │   ├── ContextTooLong
+    │   ├── ConversationLocked
+    │   └── PreviousResponseNotFound
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
     ├── NotFound            404
     │   ├── ModelNotFound
-    │   └── ProviderNotFound
+    │   ├── ProviderNotFound
+    │   └── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound
     ├── MethodNotAllowed    405
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
@@ -24,6 +27,7 @@ HeadraceError
     │   ├── ProviderUnreachable  503
     │   └── ProviderTimedOut     504
     └── Overloaded          503  carries Retry-After: queue full, draining, not ready
+        └── StoreUnavailable     the database cannot be reached
 """
 
 from __future__ import annotations
@@ -71,6 +75,14 @@ class ContextTooLong(BadRequest):
     code = "context_length_exceeded"
 
 
+class ConversationLocked(BadRequest):
+    code = "conversation_locked"
+
+
+class PreviousResponseNotFound(BadRequest):
+    code = "previous_response_not_found"
+
+
 class Unauthorized(ServerError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
 
@@ -88,6 +100,22 @@ class ModelNotFound(NotFound):
 
 class ProviderNotFound(NotFound):
     code = "provider_not_found"
+
+
+class ConversationNotFound(NotFound):
+    code = "conversation_not_found"
+
+
+class ItemNotFound(NotFound):
+    code = "item_not_found"
+
+
+class ResponseNotFound(NotFound):
+    code = "response_not_found"
+
+
+class CompletionNotFound(NotFound):
+    code = "completion_not_found"
 
 
 class MethodNotAllowed(ServerError):
@@ -126,6 +154,10 @@ class Overloaded(ServerError):
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after_s)})
+
+
+class StoreUnavailable(Overloaded):
+    code = "store_unavailable"
 
 
 class ProviderError(ServerError):

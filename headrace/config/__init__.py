@@ -9,6 +9,7 @@ from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
 from headrace.config.options import PREFIX, Option, options
 from headrace.config.sections import (
     Config,
+    ConversationsConfig,
     EngineConfig,
     FallbackReason,
     ModelsConfig,
@@ -17,6 +18,7 @@ from headrace.config.sections import (
     ProviderConfig,
     RouteConfig,
     ServerConfig,
+    StoreConfig,
     TargetConfig,
 )
 from headrace.config.tables import VARIABLES as PROVIDER_VARIABLES
@@ -26,6 +28,7 @@ __all__ = [
     "PREFIX",
     "PROVIDER_VARIABLES",
     "Config",
+    "ConversationsConfig",
     "EngineConfig",
     "FallbackReason",
     "Loaded",
@@ -36,6 +39,7 @@ __all__ = [
     "ProviderConfig",
     "RouteConfig",
     "ServerConfig",
+    "StoreConfig",
     "TargetConfig",
     "is_loopback",
     "load",

@@ -129,6 +129,34 @@ class PathsConfig(Section):
     )
 
 
+class StoreConfig(Section):
+    url: Annotated[
+        str,
+        Names(aliases=("DATABASE_URL",), flag="--database-url", variable="DATABASE_URL", is_secret=True),
+        Field(
+            repr=False,
+            description="The database: `postgresql+asyncpg://USER:PASSWORD@HOST/NAME` or "
+            "`sqlite+aiosqlite:///PATH`. Default: a SQLite file in the data folder.",
+        ),
+    ] = ""
+    responses_days: Annotated[
+        int, Field(ge=0, description="How long responses are kept; 0: until they are deleted.")
+    ] = 30
+    chat_completions_days: Annotated[
+        int, Field(ge=0, description="How long stored chat completions are kept; 0: until they are deleted.")
+    ] = 30
+    conversations_days: Annotated[
+        int, Field(ge=0, description="How long unused conversations are kept; 0: until they are deleted.")
+    ] = 0
+
+
+class ConversationsConfig(Section):
+    context_messages: Annotated[
+        int,
+        Field(ge=1, description="Stored messages, at most, that a chat with a conversation begins with."),
+    ] = 20
+
+
 def _check_url(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     _ = parts.port  # a ValueError for what is no number
@@ -232,5 +260,7 @@ class Config(Section):
     engine: EngineConfig = EngineConfig()
     models: ModelsConfig = ModelsConfig()
     paths: PathsConfig = Field(default_factory=PathsConfig)
+    store: StoreConfig = StoreConfig()
+    conversations: ConversationsConfig = ConversationsConfig()
     providers: dict[str, ProviderConfig] = {}
     routes: dict[str, RouteConfig] = {}
