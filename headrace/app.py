@@ -17,6 +17,7 @@ from headrace.config import Config, ProviderConfig
 from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
+from headrace.store import Store
 from headrace.types import Backend
 from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
 from headrace.wire.chat import ChatBody, ChatCompletionChunk
@@ -51,7 +52,7 @@ UNSEEN = (
 
 
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
-    """Builds everything, opens nothing: backends start with the app's lifespan and close with it."""
+    """Builds everything, opens nothing: store and backends live as long as the app's lifespan."""
     app = FastAPI(
         title="Headrace",
         version=__version__,
@@ -68,6 +69,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         bare=[name for name, provider in config.providers.items() if not provider.prefix],
         routes=config.routes,
     )
+    app.state.store = Store(config.store, config.paths.data)
     for resource in (chat, completions, messages, embeddings, tokens, models, health):
         app.include_router(resource.router)
     errors.install(app)
@@ -121,6 +123,8 @@ def _engines(config: Config, models: Sequence[Model]) -> list[Backend]:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as exits:
+        exits.push_async_callback(app.state.store.aclose)
+        await app.state.store.start()
         for backend in app.state.gateway.backends:
             exits.push_async_callback(backend.aclose)
             await backend.start()

@@ -20,6 +20,18 @@ from headrace.types import Backend
 from tests.serving import Served, serving
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _session_data(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever the tests keep, it is never in the user's own data folder."""
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def _own_data(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test finds what another has kept."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
 @pytest.fixture(scope="session")
 def cache() -> Cache:
     named = os.environ.get("HEADRACE_CACHE")

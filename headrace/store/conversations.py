@@ -1,0 +1,189 @@
+"""Conversations: a head each, that one turn at a time may move."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, Row, Select, Update, delete, select, tuple_, update
+
+from headrace.errors import BadRequest, ConversationLocked, ConversationNotFound, ItemNotFound
+from headrace.store.database import Database
+from headrace.store.hashing import Placed, written
+from headrace.store.items import append, between, insert_new, on_path, to_item
+from headrace.store.loose import let_go
+from headrace.store.processes import Processes
+from headrace.store.records import Chain, Held, Json, Page, StoredConversation, StoredItem
+from headrace.store.tables import conversations
+
+LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
+
+ConversationRow = Row[tuple[object, ...]]
+
+
+class Conversations:
+    def __init__(self, database: Database, processes: Processes) -> None:
+        self._database, self._processes = database, processes
+
+    async def create(
+        self, owner: str, bodies: Sequence[Json], metadata: Mapping[str, str], id: str | None
+    ) -> StoredConversation:
+        name = id or f"conv_{secrets.token_hex(24)}"
+        added = time.time_ns() // 1000
+
+        def work(c: Connection) -> StoredConversation:
+            placed = append(c, owner, None, bodies)
+            head = placed[-1].hash if placed else None
+            values = {"id": name, "owner": owner, "head": head, "metadata": written(dict(metadata))}
+            c.execute(insert_new(c, conversations, **values, added=added, used_at=added // 10**6))
+            return _to_record(_row(c, owner, name))
+
+        return await self._database.write(work)
+
+    async def get(self, owner: str, id: str) -> StoredConversation:
+        return await self._database.read(lambda c: _to_record(_row(c, owner, id)))
+
+    async def page(
+        self, owner: str, *, limit: int, after: str | None, is_descending: bool
+    ) -> Page[StoredConversation]:
+        place = tuple_(conversations.c.added, conversations.c.id)
+        order = (conversations.c.added, conversations.c.id)
+
+        def work(c: Connection) -> Page[StoredConversation]:
+            chosen = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
+            chosen = chosen.order_by(*(column.desc() if is_descending else column for column in order))
+            if after is not None:
+                cursor = c.execute(_where(owner, after)).first()
+                if cursor is None:
+                    raise BadRequest(f"No conversation with id '{after}' found.", param="after")
+                at = tuple_(cursor.added, cursor.id)
+                chosen = chosen.where(place < at if is_descending else place > at)
+            rows = c.execute(chosen).all()
+            return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+        return await self._database.read(work)
+
+    async def update(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredConversation:
+        def work(c: Connection) -> StoredConversation:
+            _row(c, owner, id)
+            c.execute(_change(id).values(metadata=written(dict(metadata))))
+            return _to_record(_row(c, owner, id))
+
+        return await self._database.write(work)
+
+    async def delete(self, owner: str, id: str) -> None:
+        def work(c: Connection) -> None:
+            row = _row(c, owner, id)
+            c.execute(delete(conversations).where(conversations.c.id == id))
+            let_go(c, [row.head])
+
+        await self._database.write(work)
+
+    async def add_items(self, owner: str, id: str, bodies: Sequence[Json]) -> list[StoredItem]:
+        tried: list[Placed] = []  # by an attempt whose commit may have taken place
+
+        def work(c: Connection) -> list[StoredItem]:
+            nonlocal tried
+            row = self._free(c, owner, id)
+            if not (tried and row.head == tried[-1].hash):
+                tried = append(c, owner, row.head, bodies)
+                move(c, id, tried[-1].hash if tried else row.head)
+            return [StoredItem(item.id, item.hash, item.body) for item in tried]
+
+        return await self._database.write(work)
+
+    async def item(self, owner: str, id: str, item: str) -> StoredItem:
+        def work(c: Connection) -> StoredItem:
+            row = on_path(c, owner, _row(c, owner, id).head, item)
+            if row is None:
+                raise _no_item(item)
+            return to_item(row)
+
+        return await self._database.read(work)
+
+    async def delete_item(self, owner: str, id: str, item: str) -> StoredConversation:
+        def work(c: Connection) -> StoredConversation:
+            conversation = self._free(c, owner, id)
+            row = on_path(c, owner, conversation.head, item)
+            if row is None:
+                raise _no_item(item)
+            after = between(c, owner, row.hash, conversation.head)
+            placed = append(c, owner, row.parent, [later.body for later in after])
+            move(c, id, placed[-1].hash if placed else row.parent)
+            let_go(c, [conversation.head])
+            return _to_record(_row(c, owner, id))
+
+        return await self._database.write(work)
+
+    async def hold(self, owner: str, id: str) -> Held:
+        token = secrets.token_hex(16)
+
+        def work(c: Connection) -> Held:
+            row = self._free(c, owner, id, token)
+            c.execute(_change(id).values(holder=self._processes.id, token=token, used_at=int(time.time())))
+            return Held(_to_record(row), token)
+
+        return await self._database.write(work)
+
+    async def release(self, held: Held, add: Chain | None) -> None:
+        def work(c: Connection) -> None:
+            row = locked_row(c, held)
+            if row is None:
+                return  # deleted meanwhile
+            placed = append(c, row.owner, add.parent, add.items) if add is not None else []
+            settle(c, row, held, placed[-1].hash if placed else None)
+
+        await self._database.write(work)
+
+    def _free(self, c: Connection, owner: str, id: str, token: str | None = None) -> ConversationRow:
+        """The row, when nobody but `token` holds it."""
+        row = _row(c, owner, id, is_for_update=True)
+        if row.token in (None, token) or self._processes.bury_if_dead(c, row.holder):
+            return row
+        raise ConversationLocked(LOCKED, param="conversation")
+
+
+def settle(c: Connection, row: ConversationRow, held: Held, head: str | None) -> None:
+    """Let go, and move the head, if one is given, as far as nobody else has moved it meanwhile."""
+    is_ours = row.token == held.token
+    if head is not None and head != row.head:
+        if not is_ours and (row.head != held.conversation.head or row.token is not None):
+            raise ConversationLocked(LOCKED, param="conversation")
+        move(c, row.id, head)
+    if is_ours:
+        c.execute(_change(row.id).values(holder=None, token=None))
+
+
+def locked_row(c: Connection, held: Held) -> ConversationRow | None:
+    statement = select(conversations).where(conversations.c.id == held.conversation.id)
+    return c.execute(statement.with_for_update()).first()
+
+
+def move(c: Connection, id: str, head: str | None) -> None:
+    c.execute(_change(id).values(head=head, used_at=int(time.time())))
+
+
+def _row(c: Connection, owner: str, id: str, *, is_for_update: bool = False) -> ConversationRow:
+    statement = _where(owner, id)
+    row = c.execute(statement.with_for_update() if is_for_update else statement).first()
+    if row is None:
+        raise ConversationNotFound(f"Conversation with id '{id}' not found.")
+    return row
+
+
+def _where(owner: str, id: str) -> Select[tuple[object, ...]]:
+    return select(conversations).where(conversations.c.id == id, conversations.c.owner == owner)
+
+
+def _change(id: str) -> Update:
+    return update(conversations).where(conversations.c.id == id)
+
+
+def _no_item(id: str) -> ItemNotFound:
+    return ItemNotFound(f"Item with id '{id}' not found.")
+
+
+def _to_record(row: ConversationRow) -> StoredConversation:
+    return StoredConversation(row.id, row.added // 10**6, json.loads(row.metadata), row.head)

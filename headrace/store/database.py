@@ -1,0 +1,206 @@
+"""Transactions: what fails in passing is tried again, what cannot be done is StoreUnavailable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from headrace.errors import ConfigError, NotFound, ServerError, StoreUnavailable
+from headrace.store.address import STATEMENT_TIMEOUT_S, to_engine
+from headrace.store.migrations import MIGRATIONS, Migration, migrate
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+KNOWN_S = 1.0  # so long a database that has answered is believed to answer
+PASSING = ("40001", "40P01")  # serialization failure, deadlock
+REFUSED = ("28000", "28P01", "3D000", "42501")  # who we are, or which database: no retry will help
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+
+class _Unsettled(Exception, Generic[T]):
+    """The connection was lost in the commit: it has taken place, or it has not."""
+
+    def __init__(self, result: T, cause: DBAPIError) -> None:
+        super().__init__(str(cause))
+        self.result, self.cause = result, cause
+
+
+@dataclass(slots=True)
+class _Health:
+    """`answered`: when it last did (monotonic); `error`: what a write failed with, until one succeeds."""
+
+    answered: float = -KNOWN_S
+    error: BaseException | None = None
+
+
+class Database:
+    """Work runs as one transaction, to its end even when its caller leaves. It may run more than once.
+    `enter`: the first work, once the schema is as it must be.
+    """
+
+    def __init__(
+        self,
+        url: URL,
+        *,
+        enter: Work[None] | None = None,
+        migrations: tuple[Migration, ...] = MIGRATIONS,
+        statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+    ) -> None:
+        self.url, self._enter, self._migrations = url, enter, migrations
+        self._engine = to_engine(url, statement_timeout_s=statement_timeout_s)
+        self._writer = self._engine.execution_options(writes=True)
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._writing, self._opening = asyncio.Lock(), asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._health = _Health()
+        self._is_open = False
+
+    async def open(self) -> None:
+        """Migrate. Raises StoreUnavailable, and ConfigError where trying again is of no use."""
+        async with self._opening:
+            while not self._is_open and await self._finished(self._step()) is not None:
+                pass
+            if not self._is_open and self._enter is not None:
+                await self._finished(self._translated(self._enter, writes=True))
+            self._is_open = True
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.dispose()
+
+    async def read(self, work: Work[T]) -> T:
+        if not self._is_open:
+            await self.open()
+        return await self._finished(self._translated(work, writes=False))
+
+    async def write(self, work: Work[T]) -> T:
+        if not self._is_open:
+            await self.open()
+        return await self._finished(self._translated(work, writes=True))
+
+    async def check(self) -> None:
+        """Raises StoreUnavailable. Free when it has answered just now."""
+        if self._health.error is not None:
+            await self.write(_touch)
+        elif time.monotonic() - self._health.answered > KNOWN_S:
+            await self.read(_touch)
+
+    async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
+        """What it gives; when the caller is cancelled it goes on, so that no transaction is left half-way."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it has been told, or nobody is left to be told
+
+    async def _step(self) -> Migration | None:
+        try:
+            step = await self._once(lambda c: migrate(c, self._migrations), writes=True)
+        except TypeError as exc:  # asyncpg's word for a member of the address that it does not know
+            raise ConfigError(f"store.url: {exc}") from exc
+        except Exception as exc:
+            if _sqlstate(exc) in REFUSED:
+                raise ConfigError(f"store.url: {_told(exc)}") from exc
+            raise self._translate(exc) from exc
+        if step is not None:
+            log.info("database: migration %d, %s", step.number, step.name)
+        return step
+
+    async def _translated(self, work: Work[T], *, writes: bool) -> T:
+        try:
+            result = await self._attempts(work, writes=writes)
+        except ServerError:
+            raise
+        except Exception as exc:
+            if writes:
+                self._health.error = exc
+            self._health.answered = -KNOWN_S
+            raise self._translate(exc) from exc
+        self._health.answered = time.monotonic()
+        if writes:
+            self._health.error = None
+        return result
+
+    async def _attempts(self, work: Work[T], *, writes: bool) -> T:
+        unsettled: _Unsettled[T] | None = None
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                return await self._once(work, writes=writes)
+            except _Unsettled as exc:
+                if not left:
+                    raise exc.cause from None
+                unsettled = exc
+            except NotFound:
+                if unsettled is None:
+                    raise
+                return unsettled.result  # what it deletes is gone: the commit had taken place
+            except DBAPIError as exc:
+                if not left or not _is_passing(exc):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _once(self, work: Work[T], *, writes: bool) -> T:
+        async with self._turn(writes=writes), (self._writer if writes else self._engine).connect() as c:
+            result = await c.run_sync(work)
+            if writes:
+                try:
+                    await c.commit()
+                except DBAPIError as exc:
+                    if exc.connection_invalidated:
+                        raise _Unsettled(result, exc) from exc
+                    raise
+            return result
+
+    def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[object]:
+        """SQLite's writers come one at a time; waiting here is cheaper than there."""
+        return self._writing if writes and self.is_sqlite else nullcontext()
+
+    def _translate(self, exc: Exception) -> Exception:
+        """Errors of ours, and of programs, stay what they are."""
+        if isinstance(exc, ProgrammingError) or not _is_of_database(exc):
+            return exc
+        return StoreUnavailable(f"The database cannot be used now: {_told(exc)}")
+
+
+def _touch(c: Connection) -> None:
+    c.execute(text("SELECT 1"))
+
+
+def _is_passing(exc: DBAPIError) -> bool:
+    return exc.connection_invalidated or isinstance(exc, IntegrityError) or _sqlstate(exc) in PASSING
+
+
+def _sqlstate(exc: Exception) -> str | None:
+    """PostgreSQL's code of what went wrong."""
+    origin = exc.orig if isinstance(exc, DBAPIError) else exc
+    return getattr(origin, "sqlstate", None)
+
+
+def _is_of_database(exc: Exception) -> bool:
+    """What a driver raises while it connects is not wrapped."""
+    return isinstance(exc, (DBAPIError, PoolTimeout, OSError, TimeoutError)) or _sqlstate(exc) is not None
+
+
+def _told(exc: Exception) -> str:
+    """The database's own words, without values."""
+    origin = exc.orig if isinstance(exc, DBAPIError) else exc
+    if isinstance(exc, (PoolTimeout, TimeoutError)):
+        return "no answer in time"
+    words = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
+    return words.rpartition(">: ")[2]  # without the class that SQLAlchemy puts before it
