@@ -29,6 +29,13 @@ def file(data_url: str | None, name: str | None, param: str) -> Media:
     return Media("image" if is_image else "document", data=found.data, media_type=found.media_type, name=name)
 
 
+def file_at_url(url: str, name: str | None, param: str) -> Media:
+    """Raises BadRequest."""
+    if not ADDRESS.match(url):
+        raise BadRequest(f"{param}: an http address is needed, not {url[:SHOWN]!r}", param=param)
+    return Media("document", url=url, name=name)
+
+
 def check_base64(data: str, param: str) -> str:
     """The same. Raises BadRequest."""
     try:

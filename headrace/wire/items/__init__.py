@@ -1,0 +1,28 @@
+"""Items of Responses and Conversations as JSON, and the messages that a model reads (state.md §1, §3).
+
+An item is stored as clients see it. Three ways lead here: what a caller sends (`to_items`), what a model
+answers (`of_choice`), and a chat's messages (`of_chat`); one way leads out (`to_messages`).
+"""
+
+from headrace.wire.items.bodies import AnyItem, ItemBody
+from headrace.wire.items.ids import new_id
+from headrace.wire.items.made import Item, compaction, of_chat, of_choice
+from headrace.wire.items.messages import to_messages
+from headrace.wire.items.same import same
+from headrace.wire.items.sent import not_shown, references, resolved, to_items
+
+__all__ = [
+    "AnyItem",
+    "Item",
+    "ItemBody",
+    "compaction",
+    "new_id",
+    "not_shown",
+    "of_chat",
+    "of_choice",
+    "references",
+    "resolved",
+    "same",
+    "to_items",
+    "to_messages",
+]

@@ -1,0 +1,221 @@
+"""Items as callers may send them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+
+from headrace.wire.generation import JsonObject
+from headrace.wire.items.ids import HOSTED
+from headrace.wire.validation import RequestBody
+
+Status = Literal["in_progress", "completed", "incomplete"]
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class InputText(RequestBody):
+    """`text` is what chat calls the same, `output_text` what a model said."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+    annotations: list[JsonObject] | None = Field(None, fail_fast=True)
+    logprobs: list[JsonObject] | None = Field(None, fail_fast=True)
+
+
+class InputRefusal(RequestBody):
+    """What an assistant said instead of an answer: text, to the model."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class InputImage(RequestBody):
+    type: Literal["input_image"]
+    image_url: str | None = Field(None, description="A data URL, or where a provider can fetch it.")
+    detail: Literal["low", "high", "auto", "original"] | None = None
+    file_id: str | None = Field(None, description="Refused: no files are kept.")
+
+
+class InputFile(RequestBody):
+    type: Literal["input_file"]
+    file_data: str | None = Field(None, description="A data URL.")
+    file_url: str | None = Field(None, description="Where a provider can fetch it.")
+    filename: str | None = None
+    detail: Literal["auto", "low", "high"] | None = None
+    file_id: str | None = Field(None, description="Refused: no files are kept.")
+
+
+PART_TAGS = {
+    "input_text": "InputText",
+    "output_text": "InputText",
+    "text": "InputText",
+    "refusal": "InputRefusal",
+    "input_image": "InputImage",
+    "input_file": "InputFile",
+}
+
+
+def _part_tag(part: object) -> str | None:
+    type = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return PART_TAGS.get(type) if isinstance(type, str) else None
+
+
+AnyPart = InputText | InputRefusal | InputImage | InputFile
+Part = Annotated[
+    Annotated[InputText, Tag("InputText")]
+    | Annotated[InputRefusal, Tag("InputRefusal")]
+    | Annotated[InputImage, Tag("InputImage")]
+    | Annotated[InputFile, Tag("InputFile")],
+    Discriminator(
+        _part_tag,
+        custom_error_type="part_type",
+        custom_error_message="only parts of type input_text, input_image, input_file, output_text, refusal "
+        "are supported",
+    ),
+]
+Parts = Annotated[list[Part], Field(fail_fast=True)]
+
+
+class MessageItem(RequestBody):
+    """A message. Without `type` it is one too."""
+
+    type: Literal["message"] | None = None
+    id: ItemId | None = None
+    status: Status | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | Parts
+    phase: Literal["commentary", "final_answer"] | None = None
+    name: str | None = Field(None, description="Extension. As in chat.")
+
+
+class FunctionCallItem(RequestBody):
+    """A call that the model made."""
+
+    type: Literal["function_call"]
+    id: ItemId | None = None
+    status: Status | None = None
+    call_id: Name
+    name: Name
+    arguments: str = Field(description="JSON text.")
+    namespace: str | None = None
+
+
+class CustomCallItem(RequestBody):
+    """A call of a tool that takes text."""
+
+    type: Literal["custom_tool_call"]
+    id: ItemId | None = None
+    status: Status | None = None
+    call_id: Name
+    name: Name
+    input: str
+    namespace: str | None = None
+
+
+class CallOutputItem(RequestBody):
+    """What came of a call."""
+
+    type: Literal["function_call_output", "custom_tool_call_output"]
+    id: ItemId | None = None
+    status: Status | None = None
+    call_id: Name
+    output: str | Parts
+    name: str | None = None
+
+
+class SummaryText(RequestBody):
+    type: Literal["summary_text"] = "summary_text"
+    text: str
+
+
+class ReasoningText(RequestBody):
+    type: Literal["reasoning_text", "text"] = "reasoning_text"
+    text: str
+
+
+class ReasoningItem(RequestBody):
+    """What the model thought."""
+
+    type: Literal["reasoning"]
+    id: ItemId | None = None
+    status: Status | None = None
+    summary: list[SummaryText] | None = Field(None, fail_fast=True)
+    content: list[ReasoningText] | None = Field(None, fail_fast=True)
+    encrypted_content: str | None = Field(
+        None,
+        description="What a response of this server had there: the thoughts as their provider signed them.",
+    )
+
+
+class CompactionItem(RequestBody):
+    """What POST /v1/responses/compact made of a conversation."""
+
+    type: Literal["compaction"]
+    id: ItemId | None = None
+    encrypted_content: str
+
+
+class ReferenceItem(RequestBody):
+    """An item that is stored here, by its id."""
+
+    type: Literal["item_reference"] | None = None
+    id: ItemId
+
+
+def _has_id(item: dict[str, Any]) -> dict[str, Any]:
+    id = item.get("id")
+    if id is not None and (not isinstance(id, str) or not 1 <= len(id) <= 256):
+        raise ValueError("its id is no string of 1 to 256 characters")
+    return item
+
+
+# of a tool that a hosted service runs: kept as it came, nothing here reads it
+HostedItem = Annotated[JsonObject, AfterValidator(_has_id)]
+
+ITEM_TAGS = {
+    "message": "MessageItem",
+    "function_call": "FunctionCallItem",
+    "function_call_output": "CallOutputItem",
+    "custom_tool_call": "CustomCallItem",
+    "custom_tool_call_output": "CallOutputItem",
+    "reasoning": "ReasoningItem",
+    "compaction": "CompactionItem",
+    "item_reference": "ReferenceItem",
+    **dict.fromkeys(HOSTED, "HostedItem"),
+}
+
+
+def _item_tag(item: object) -> str | None:
+    if not isinstance(item, dict):
+        return None
+    type = item.get("type")
+    if type is None:
+        return "ReferenceItem" if "id" in item and "role" not in item else "MessageItem"
+    return ITEM_TAGS.get(type) if isinstance(type, str) else None
+
+
+AnyItem = (
+    MessageItem
+    | FunctionCallItem
+    | CustomCallItem
+    | CallOutputItem
+    | ReasoningItem
+    | CompactionItem
+    | ReferenceItem
+    | dict[str, Any]
+)
+ItemBody = Annotated[
+    Annotated[MessageItem, Tag("MessageItem")]
+    | Annotated[FunctionCallItem, Tag("FunctionCallItem")]
+    | Annotated[CustomCallItem, Tag("CustomCallItem")]
+    | Annotated[CallOutputItem, Tag("CallOutputItem")]
+    | Annotated[ReasoningItem, Tag("ReasoningItem")]
+    | Annotated[CompactionItem, Tag("CompactionItem")]
+    | Annotated[ReferenceItem, Tag("ReferenceItem")]
+    | Annotated[HostedItem, Tag("HostedItem")],
+    Discriminator(
+        _item_tag, custom_error_type="item_type", custom_error_message="there is no item of this type"
+    ),
+]

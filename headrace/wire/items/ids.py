@@ -1,0 +1,58 @@
+"""Ids of what is stored, and the types of items."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal
+
+Kind = Literal["conv", "resp", "msg", "fc", "fco", "ctc", "ctco", "rs", "cmp"]
+Type = Literal[
+    "message",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "reasoning",
+    "compaction",
+]
+
+# type of item → how its ids begin
+PREFIXES: dict[Type, Kind] = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+    "compaction": "cmp",
+}
+# of items that no model here can read: kept, echoed, and not shown to it
+HOSTED = (
+    "additional_tools",
+    "apply_patch_call",
+    "apply_patch_call_output",
+    "code_interpreter_call",
+    "compaction_trigger",
+    "computer_call",
+    "computer_call_output",
+    "configuration_update",
+    "file_search_call",
+    "image_generation_call",
+    "local_shell_call",
+    "local_shell_call_output",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_call",
+    "mcp_list_tools",
+    "program",
+    "program_output",
+    "shell_call",
+    "shell_call_output",
+    "tool_search_call",
+    "tool_search_output",
+    "web_search_call",
+)
+
+
+def new_id(kind: Kind) -> str:
+    return f"{kind}_{secrets.token_hex(24)}"

@@ -1,0 +1,138 @@
+"""The items that a model's answer is made of, and those that stand for a chat's messages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from headrace.types import Thought
+from headrace.wire.conversation import (
+    ChatMessage,
+    FilePart,
+    FunctionOfCall,
+    ImagePart,
+    Part,
+    RefusalPart,
+    TextPart,
+    thought,
+)
+from headrace.wire.generation import Choice
+from headrace.wire.items.bodies import Status
+from headrace.wire.items.ids import PREFIXES, Type, new_id
+from headrace.wire.items.sealed import seal_summary, seal_thoughts
+
+Item = Mapping[str, Any]
+
+
+def text_part(role: str, text: str) -> dict[str, Any]:
+    if role == "assistant":
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "input_text", "text": text}
+
+
+def made(type: Type, status: Status | None = "completed", **members: Any) -> dict[str, Any]:
+    """An item with a new id. `status` None: its type has none."""
+    return {"id": new_id(PREFIXES[type]), **asked(type, status, **members)}
+
+
+def asked(type: str, status: Status | None = "completed", **members: Any) -> dict[str, Any]:
+    """One that a caller sent: the store derives its id from its content, so that it is the same when it comes
+    again.
+    """
+    has_status = {} if status is None else {"status": status}
+    return {
+        "type": type,
+        **has_status,
+        **{name: value for name, value in members.items() if value is not None},
+    }
+
+
+def thinking(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
+    """The members of a reasoning item. Signed thoughts, in `encrypted_content`, have to come back
+    unchanged.
+    """
+    content = [{"type": "reasoning_text", "text": text}] if text else []
+    sealed = {"encrypted_content": seal_thoughts(thoughts)} if thoughts else {}
+    return {"summary": [], "content": content, **sealed}
+
+
+def compaction(summary: str) -> dict[str, Any]:
+    """What stands for all that was said before it."""
+    return made("compaction", None, encrypted_content=seal_summary(summary))
+
+
+def of_choice(choice: Choice, status: Status = "completed") -> list[Item]:
+    """What a model answered: reasoning, message, calls, in this order. `status`: of the last of them."""
+    items: list[dict[str, Any]] = []
+    if choice.reasoning or choice.thoughts:
+        items.append(made("reasoning", **thinking(choice.reasoning, choice.thoughts)))
+    if choice.text or not choice.calls:
+        items.append(made("message", role="assistant", content=[text_part("assistant", choice.text)]))
+    items += [
+        made("function_call", call_id=call.id, name=call.name, arguments=call.arguments)
+        for call in choice.calls
+    ]
+    items[-1]["status"] = status
+    return list(items)
+
+
+def of_chat(messages: Sequence[ChatMessage]) -> list[list[Item]]:
+    """The items that each of a chat's messages is."""
+    items: list[list[Item]] = []
+    called = ""  # the id of the last function_call, which has none of its own
+    for index, body in enumerate(messages):
+        if body.function_call is not None:
+            called = _id_of_call(index, body.function_call)
+        if body.role in ("tool", "function"):
+            call_id = called if body.role == "function" else body.tool_call_id or ""
+            output = asked("function_call_output", call_id=call_id, output=_output(body), name=body.name)
+            items.append([output])
+        else:
+            items.append(list(_said(body, called)))
+    return items
+
+
+def _said(body: ChatMessage, called: str) -> Iterator[Item]:
+    thoughts = [thought(block) for block in body.thinking_blocks or ()]
+    text = body.reasoning if body.reasoning_content is None else body.reasoning_content
+    if text or thoughts:
+        yield asked("reasoning", **thinking(text or "".join(one.text for one in thoughts), thoughts))
+    calls = [(call.id, call.function) for call in body.tool_calls or ()]
+    if body.function_call is not None:
+        calls.append((called, body.function_call))
+    if body.content or not calls:
+        yield asked("message", role=body.role, content=_content(body), name=body.name)
+    for call_id, call in calls:
+        yield asked("function_call", call_id=call_id, name=call.name, arguments=call.arguments)
+
+
+def _id_of_call(index: int, call: FunctionOfCall) -> str:
+    """The same for the same call at the same place, so that it is recognised when it comes again."""
+    said = f"{index}\0{call.name}\0{call.arguments}"
+    return f"call_{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+
+
+def _content(body: ChatMessage) -> list[dict[str, Any]]:
+    if body.content is None or isinstance(body.content, str):
+        return [text_part(body.role, body.content or "")]
+    return [_part(body.role, part) for part in body.content]
+
+
+def _output(body: ChatMessage) -> str | list[dict[str, Any]]:
+    if body.content is None or isinstance(body.content, str):
+        return body.content or ""
+    return [_part("tool", part) for part in body.content]
+
+
+def _part(role: str, part: Part) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return text_part(role, part.text)
+    if isinstance(part, RefusalPart):
+        return {"type": "refusal", "refusal": part.refusal}
+    if isinstance(part, ImagePart):
+        detail = (part.image_url.model_extra or {}).get("detail")
+        return {"type": "input_image", "image_url": part.image_url.url, "detail": detail or "auto"}
+    assert isinstance(part, FilePart)
+    name = {} if part.file.filename is None else {"filename": part.file.filename}
+    return {"type": "input_file", "file_data": part.file.file_data, **name}

@@ -1,0 +1,54 @@
+"""`encrypted_content`: what clients carry without reading it. It is only wrapped: it says nothing that its
+caller may not know, and proves nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.types import Thought
+
+VERSION = 1
+
+
+def seal_thoughts(thoughts: Sequence[Thought]) -> str:
+    return _seal({"thoughts": [[thought.text, thought.signature, thought.redacted] for thought in thoughts]})
+
+
+def seal_summary(summary: str) -> str:
+    return _seal({"summary": summary})
+
+
+def thoughts_in(sealed: str | None) -> tuple[Thought, ...]:
+    """None, where it was sealed elsewhere."""
+    try:
+        return tuple(
+            Thought(str(text), _text(signature), _text(redacted))
+            for text, signature, redacted in _opened(sealed).get("thoughts", ())
+        )
+    except (TypeError, ValueError):
+        return ()
+
+
+def summary_in(sealed: str) -> str | None:
+    """None: it was sealed elsewhere."""
+    return _text(_opened(sealed).get("summary"))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seal(value: dict[str, Any]) -> str:
+    return base64.b64encode(json.dumps({"headrace": VERSION, **value}).encode()).decode()
+
+
+def _opened(sealed: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(base64.b64decode(sealed or "", validate=True))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) and value.get("headrace") == VERSION else {}

@@ -1,0 +1,145 @@
+"""What callers send, as items: content as parts; an id where the caller gave one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
+from headrace.types import Media
+from headrace.wire import media
+from headrace.wire.items.bodies import (
+    AnyItem,
+    AnyPart,
+    CallOutputItem,
+    CompactionItem,
+    CustomCallItem,
+    FunctionCallItem,
+    InputImage,
+    InputRefusal,
+    InputText,
+    MessageItem,
+    ReasoningItem,
+    ReferenceItem,
+)
+from headrace.wire.items.ids import HOSTED
+from headrace.wire.items.made import Item, asked, text_part
+from headrace.wire.items.sealed import summary_in
+
+MIXED = ("input_image", "input_file")
+
+
+def to_items(input: str | Sequence[AnyItem] | None, param: str) -> list[Item]:
+    """A body's member `input` or `items` normalised. A caller's own ids and statuses are kept; references
+    stay what they are (see `resolved`). Raises BadRequest naming `param` and the path into it.
+    """
+    if isinstance(input, str):
+        return [asked("message", role="user", content=[text_part("user", input)])]
+    return [_item(item, f"{param}.{index}") for index, item in enumerate(input or ())]
+
+
+def not_shown(items: Sequence[Item], param: str) -> list[str]:
+    """Those that no model here can read, as paths with their types."""
+    return [f"{param}.{index}={item['type']}" for index, item in enumerate(items) if item["type"] in HOSTED]
+
+
+def references(items: Sequence[Item]) -> list[str]:
+    """The ids of stored items that stand for themselves among these."""
+    return [str(item["id"]) for item in items if item["type"] == "item_reference"]
+
+
+def resolved(items: Sequence[Item], found: Mapping[str, Item], param: str) -> list[Item]:
+    """With the items in place of the references to them. Raises ItemNotFound."""
+    whole: list[Item] = []
+    for item in items:
+        if item["type"] != "item_reference":
+            whole.append(item)
+        elif item["id"] in found:
+            whole.append(found[item["id"]])
+        else:
+            raise ItemNotFound(f"Item with id '{item['id']}' not found.", param=param)
+    return whole
+
+
+def _item(item: AnyItem, path: str) -> Item:
+    if isinstance(item, dict):
+        return {name: value for name, value in item.items() if name != "id" or value is not None}
+    if isinstance(item, ReferenceItem):
+        return {"id": item.id, "type": "item_reference"}
+    id = {} if item.id is None else {"id": item.id}
+    if isinstance(item, CompactionItem):
+        _check_compaction(item, path)
+        return {**id, **asked("compaction", None, encrypted_content=item.encrypted_content)}
+    type = item.type or "message"
+    return {**id, **asked(type, item.status or "completed", **_members(item, path))}
+
+
+def _check_compaction(item: CompactionItem, path: str) -> None:
+    if summary_in(item.encrypted_content) is None:
+        param = f"{path}.encrypted_content"
+        raise BadRequest(f"{param}: this was not made by this server's /v1/responses/compact", param=param)
+
+
+def _members(
+    item: MessageItem | FunctionCallItem | CustomCallItem | CallOutputItem | ReasoningItem, path: str
+) -> dict[str, Any]:
+    """Of its type."""
+    if isinstance(item, MessageItem):
+        content = _content(item, path)
+        return {"role": item.role, "content": content, "phase": item.phase, "name": item.name}
+    if isinstance(item, ReasoningItem):
+        return _reasoning(item)
+    if isinstance(item, CallOutputItem):
+        return {"call_id": item.call_id, "output": _output(item, path), "name": item.name}
+    return item.model_dump(exclude={"id", "type", "status", *(item.model_extra or ())})
+
+
+def _reasoning(item: ReasoningItem) -> dict[str, Any]:
+    content = [{"type": "reasoning_text", "text": part.text} for part in item.content or ()]
+    return {
+        "summary": [{"type": "summary_text", "text": part.text} for part in item.summary or ()],
+        "content": None if item.content is None else content,
+        "encrypted_content": item.encrypted_content,
+    }
+
+
+def _content(item: MessageItem, path: str) -> list[dict[str, Any]]:
+    if isinstance(item.content, str):
+        return [text_part(item.role, item.content)]
+    return [_part(part, item.role, f"{path}.content.{index}") for index, part in enumerate(item.content)]
+
+
+def _output(item: CallOutputItem, path: str) -> str | list[dict[str, Any]]:
+    if isinstance(item.output, str):
+        return item.output
+    return [_part(part, "tool", f"{path}.output.{index}") for index, part in enumerate(item.output)]
+
+
+def _part(part: AnyPart, role: str, path: str) -> dict[str, Any]:
+    if isinstance(part, InputText):
+        written = text_part(role, part.text)
+        if role == "assistant":
+            written["annotations"], written["logprobs"] = part.annotations or [], part.logprobs or []
+        return written
+    if isinstance(part, InputRefusal) == (role != "assistant"):
+        raise BadRequest(f"{path}: a message of role {role!r} cannot hold a {part.type}", param=path)
+    if isinstance(part, InputRefusal):
+        return {"type": "refusal", "refusal": part.refusal}
+    written = part.model_dump(exclude=set(part.model_extra or ()), exclude_none=True)
+    if isinstance(part, InputImage):
+        written.setdefault("detail", "auto")
+    medium(written, path)
+    return written
+
+
+def medium(part: Mapping[str, Any], param: str) -> Media:
+    """An image or a file. Raises BadRequest."""
+    if part.get("file_id") is not None:
+        raise UnsupportedParameter(
+            f"{param}: no files are kept here; send the data", param=f"{param}.file_id"
+        )
+    if part["type"] == "input_image":
+        return media.at_url(part.get("image_url"), f"{param}.image_url")
+    if part.get("file_url") is not None:
+        return media.file_at_url(part["file_url"], part.get("filename"), f"{param}.file_url")
+    return media.file(part.get("file_data"), part.get("filename"), f"{param}.file_data")
