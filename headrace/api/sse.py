@@ -1,6 +1,4 @@
-"""One generation as a text/event-stream response (wire.md §1c). Whatever happens to the caller, it is
-closed.
-"""
+"""Answers as text/event-stream responses (wire.md §1c). Whatever happens to the caller, they are closed."""
 
 from __future__ import annotations
 
@@ -87,39 +85,46 @@ class Line:
             self._is_sending, self._sent_at = False, time.monotonic()
 
 
-class EventStream(Response):
+class LiveStream(Response):
     """`keep_alive_s`: how long nothing may be sent. `line`: how a dialect frames what is sent."""
 
     media_type = "text/event-stream"
     line: type[Line] = Line
 
-    def __init__(
-        self,
-        generation: Generation,
-        encoder: Encoder,
-        headers: dict[str, str],
-        *,
-        keep_alive_s: float = KEEP_ALIVE_S,
-    ) -> None:
-        self.generation, self.encoder, self.keep_alive_s = generation, encoder, keep_alive_s
+    def __init__(self, headers: dict[str, str], *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        self.keep_alive_s = keep_alive_s
         super().__init__(None, headers={**HEADERS, **headers})
         del self.headers["content-length"]
+
+    async def pump(self, line: Line) -> None:
+        """Send everything, and the end. Raises ClientGone, and what goes wrong."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Free what it holds, once."""
+        raise NotImplementedError
+
+    def interrupted(self) -> asyncio.Future[ServerError] | None:
+        """What ends it from outside, if anything may."""
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Closed here and not by the events' reader: a caller who left early means the reader may never start.
         try:
             await self._respond(receive, self.line(send))
         finally:
-            await asyncio.shield(self.generation.aclose())
+            await asyncio.shield(self.aclose())
 
     async def _respond(self, receive: Receive, line: Line) -> None:
         await line.start(self.status_code, self.raw_headers)
         pump, gone = asyncio.ensure_future(self._pump(line)), asyncio.ensure_future(hung_up(receive))
-        interrupted = self.generation.interrupted
-        either: set[asyncio.Future[Any]] = {pump, gone, interrupted}
+        interrupted = self.interrupted()
+        either: set[asyncio.Future[Any]] = {pump, gone} | (
+            {interrupted} if interrupted is not None else set()
+        )
         try:
             await self._keep_alive(line, either)
-            if pump.done() or gone.done() or not interrupted.done():
+            if pump.done() or gone.done() or interrupted is None or not interrupted.done():
                 return
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
@@ -144,10 +149,7 @@ class EventStream(Response):
 
     async def _pump(self, line: Line) -> None:
         try:
-            await line.send(self.encoder.first())
-            async for event in self.generation.events:
-                await line.send(self.encoder.event(event))
-            await line.end(self.encoder.last())
+            await self.pump(line)
         except ClientGone:
             return
         except ServerError as exc:
@@ -155,3 +157,30 @@ class EventStream(Response):
         except Exception:
             log.exception("a stream failed")
             await line.fail(ServerError("the server had an error"))
+
+
+class EventStream(LiveStream):
+    """A generation's events, through a dialect's encoder."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        encoder: Encoder,
+        headers: dict[str, str],
+        *,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.generation, self.encoder = generation, encoder
+        super().__init__(headers, keep_alive_s=keep_alive_s)
+
+    async def pump(self, line: Line) -> None:
+        await line.send(self.encoder.first())
+        async for event in self.generation.events:
+            await line.send(self.encoder.event(event))
+        await line.end(self.encoder.last())
+
+    async def aclose(self) -> None:
+        await self.generation.aclose()
+
+    def interrupted(self) -> asyncio.Future[ServerError]:
+        return self.generation.interrupted

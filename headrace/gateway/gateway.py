@@ -53,7 +53,7 @@ class Generation:
         self.info, self.events, self.exits = reached.info, reached.value, AsyncExitStack()
         self.provider, self.attempts = reached.provider, reached.attempts
         self.interrupted = interruption.error
-        self.interrupt = interruption.interrupt
+        self.interrupt, self.unless = interruption.interrupt, interruption.unless
 
     async def aclose(self) -> None:
         await self.exits.aclose()
