@@ -44,7 +44,7 @@ class Completions:
                 "metadata": written(dict(saved.metadata)),
                 "body": written(dict(saved.body)),
             }
-            c.execute(insert_new(c, completions, **values))
+            c.execute(insert_new(completions, c.dialect.name), values)
             return saved
 
         return await self._database.write(work)

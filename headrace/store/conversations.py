@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, Row, Select, Update, delete, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, tuple_, update
 
 from headrace.errors import BadRequest, ConversationLocked, ConversationNotFound, ItemNotFound
 from headrace.store.database import Database
@@ -21,6 +21,13 @@ from headrace.store.tables import conversations
 LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
 
 ConversationRow = Row[tuple[object, ...]]
+
+HELD = select(conversations).where(conversations.c.id == bindparam("id")).with_for_update()
+ONE = select(conversations).where(
+    conversations.c.id == bindparam("id"), conversations.c.owner == bindparam("owner")
+)
+TO_CHANGE = ONE.with_for_update()
+CHANGE = update(conversations).where(conversations.c.id == bindparam("its_id"))
 
 
 class Conversations:
@@ -36,8 +43,9 @@ class Conversations:
         def work(c: Connection) -> StoredConversation:
             placed = append(c, owner, None, bodies)
             head = placed[-1].hash if placed else None
+            times = {"added": added, "used_at": added // 10**6}
             values = {"id": name, "owner": owner, "head": head, "metadata": written(dict(metadata))}
-            c.execute(insert_new(c, conversations, **values, added=added, used_at=added // 10**6))
+            c.execute(insert_new(conversations, c.dialect.name), {**values, **times})
             return _to_record(_row(c, owner, name))
 
         return await self._database.write(work)
@@ -55,7 +63,7 @@ class Conversations:
             chosen = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
             chosen = chosen.order_by(*(column.desc() if is_descending else column for column in order))
             if after is not None:
-                cursor = c.execute(_where(owner, after)).first()
+                cursor = c.execute(ONE, {"id": after, "owner": owner}).first()
                 if cursor is None:
                     raise BadRequest(f"No conversation with id '{after}' found.", param="after")
                 at = tuple_(cursor.added, cursor.id)
@@ -68,7 +76,7 @@ class Conversations:
     async def update(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredConversation:
         def work(c: Connection) -> StoredConversation:
             _row(c, owner, id)
-            c.execute(_change(id).values(metadata=written(dict(metadata))))
+            _change(c, id, metadata=written(dict(metadata)))
             return _to_record(_row(c, owner, id))
 
         return await self._database.write(work)
@@ -89,7 +97,7 @@ class Conversations:
             row = self._free(c, owner, id)
             if not (tried and row.head == tried[-1].hash):
                 tried = append(c, owner, row.head, bodies)
-                move(c, id, tried[-1].hash if tried else row.head)
+                _move(c, id, tried[-1].hash if tried else row.head)
             return [StoredItem(item.id, item.hash, item.body) for item in tried]
 
         return await self._database.write(work)
@@ -111,7 +119,7 @@ class Conversations:
                 raise _no_item(item)
             after = between(c, owner, row.hash, conversation.head)
             placed = append(c, owner, row.parent, [later.body for later in after])
-            move(c, id, placed[-1].hash if placed else row.parent)
+            _move(c, id, placed[-1].hash if placed else row.parent)
             let_go(c, [conversation.head])
             return _to_record(_row(c, owner, id))
 
@@ -122,7 +130,7 @@ class Conversations:
 
         def work(c: Connection) -> Held:
             row = self._free(c, owner, id, token)
-            c.execute(_change(id).values(holder=self._processes.id, token=token, used_at=int(time.time())))
+            _change(c, id, holder=self._processes.id, token=token, used_at=int(time.time()))
             return Held(_to_record(row), token)
 
         return await self._database.write(work)
@@ -148,37 +156,32 @@ class Conversations:
 def settle(c: Connection, row: ConversationRow, held: Held, head: str | None) -> None:
     """Let go, and move the head, if one is given, as far as nobody else has moved it meanwhile."""
     is_ours = row.token == held.token
+    freed = {"holder": None, "token": None} if is_ours else {}
     if head is not None and head != row.head:
         if not is_ours and (row.head != held.conversation.head or row.token is not None):
             raise ConversationLocked(LOCKED, param="conversation")
-        move(c, row.id, head)
-    if is_ours:
-        c.execute(_change(row.id).values(holder=None, token=None))
+        _change(c, row.id, head=head, used_at=int(time.time()), **freed)
+    elif freed:
+        _change(c, row.id, **freed)
 
 
 def locked_row(c: Connection, held: Held) -> ConversationRow | None:
-    statement = select(conversations).where(conversations.c.id == held.conversation.id)
-    return c.execute(statement.with_for_update()).first()
-
-
-def move(c: Connection, id: str, head: str | None) -> None:
-    c.execute(_change(id).values(head=head, used_at=int(time.time())))
+    return c.execute(HELD, {"id": held.conversation.id}).first()
 
 
 def _row(c: Connection, owner: str, id: str, *, is_for_update: bool = False) -> ConversationRow:
-    statement = _where(owner, id)
-    row = c.execute(statement.with_for_update() if is_for_update else statement).first()
+    row = c.execute(TO_CHANGE if is_for_update else ONE, {"id": id, "owner": owner}).first()
     if row is None:
         raise ConversationNotFound(f"Conversation with id '{id}' not found.")
     return row
 
 
-def _where(owner: str, id: str) -> Select[tuple[object, ...]]:
-    return select(conversations).where(conversations.c.id == id, conversations.c.owner == owner)
+def _move(c: Connection, id: str, head: str | None) -> None:
+    _change(c, id, head=head, used_at=int(time.time()))
 
 
-def _change(id: str) -> Update:
-    return update(conversations).where(conversations.c.id == id)
+def _change(c: Connection, id: str, **values: object) -> None:
+    c.execute(CHANGE, {"its_id": id, **values})
 
 
 def _no_item(id: str) -> ItemNotFound:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.errors import ConfigError, NotFound, ServerError, StoreUnavailable
-from headrace.store.address import STATEMENT_TIMEOUT_S, to_engine
+from headrace.store.engines import STATEMENT_TIMEOUT_S, Unsettled, Work, to_engine
 from headrace.store.migrations import MIGRATIONS, Migration, migrate
 
 log = logging.getLogger(__name__)
@@ -26,15 +25,6 @@ PASSING = ("40001", "40P01")  # serialization failure, deadlock
 REFUSED = ("28000", "28P01", "3D000", "42501")  # who we are, or which database: no retry will help
 
 T = TypeVar("T")
-Work = Callable[[Connection], T]
-
-
-class _Unsettled(Exception, Generic[T]):
-    """The connection was lost in the commit: it has taken place, or it has not."""
-
-    def __init__(self, result: T, cause: DBAPIError) -> None:
-        super().__init__(str(cause))
-        self.result, self.cause = result, cause
 
 
 @dataclass(slots=True)
@@ -60,9 +50,7 @@ class Database:
     ) -> None:
         self.url, self._enter, self._migrations = url, enter, migrations
         self._engine = to_engine(url, statement_timeout_s=statement_timeout_s)
-        self._writer = self._engine.execution_options(writes=True)
-        self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._writing, self._opening = asyncio.Lock(), asyncio.Lock()
+        self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._health = _Health()
         self._is_open = False
@@ -78,7 +66,7 @@ class Database:
 
     async def aclose(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._engine.dispose()
+        await self._engine.aclose()
 
     async def read(self, work: Work[T]) -> T:
         if not self._is_open:
@@ -111,7 +99,7 @@ class Database:
 
     async def _step(self) -> Migration | None:
         try:
-            step = await self._once(lambda c: migrate(c, self._migrations), writes=True)
+            step = await self._engine.run(lambda c: migrate(c, self._migrations), writes=True)
         except TypeError as exc:  # asyncpg's word for a member of the address that it does not know
             raise ConfigError(f"store.url: {exc}") from exc
         except Exception as exc:
@@ -138,11 +126,11 @@ class Database:
         return result
 
     async def _attempts(self, work: Work[T], *, writes: bool) -> T:
-        unsettled: _Unsettled[T] | None = None
+        unsettled: Unsettled[T] | None = None
         for left in reversed(range(ATTEMPTS)):
             try:
-                return await self._once(work, writes=writes)
-            except _Unsettled as exc:
+                return await self._engine.run(work, writes=writes)
+            except Unsettled as exc:
                 if not left:
                     raise exc.cause from None
                 unsettled = exc
@@ -154,22 +142,6 @@ class Database:
                 if not left or not _is_passing(exc):
                     raise
         raise AssertionError("the last attempt returns or raises")
-
-    async def _once(self, work: Work[T], *, writes: bool) -> T:
-        async with self._turn(writes=writes), (self._writer if writes else self._engine).connect() as c:
-            result = await c.run_sync(work)
-            if writes:
-                try:
-                    await c.commit()
-                except DBAPIError as exc:
-                    if exc.connection_invalidated:
-                        raise _Unsettled(result, exc) from exc
-                    raise
-            return result
-
-    def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[object]:
-        """SQLite's writers come one at a time; waiting here is cheaper than there."""
-        return self._writing if writes and self.is_sqlite else nullcontext()
 
     def _translate(self, exc: Exception) -> Exception:
         """Errors of ours, and of programs, stay what they are."""
@@ -194,7 +166,7 @@ def _sqlstate(exc: Exception) -> str | None:
 
 def _is_of_database(exc: Exception) -> bool:
     """What a driver raises while it connects is not wrapped."""
-    return isinstance(exc, (DBAPIError, PoolTimeout, OSError, TimeoutError)) or _sqlstate(exc) is not None
+    return isinstance(exc, (DBAPIError, PoolTimeout, OSError)) or type(exc).__module__.startswith("asyncpg")
 
 
 def _told(exc: Exception) -> str:

@@ -1,12 +1,13 @@
-"""Rows of items: put after one another, and walked back from a head. Each function is a part of a transaction."""
+"""Rows of items: put after one another, and walked back from a head. Functions are parts of a transaction."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 
-from sqlalchemy import CTE, Connection, Insert, Row, Select, Table, literal, select
+from sqlalchemy import CTE, Connection, Insert, Row, Select, Table, bindparam, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.errors import BadRequest, ItemNotFound
@@ -16,12 +17,50 @@ from headrace.store.records import Json, Page, StoredItem
 from headrace.store.tables import items
 
 ROWS = 500  # of one statement
+ALL = 2**31 - 1  # more than there are
+
+ItemRow = Row[tuple[object, ...]]
 
 
-def insert_new(c: Connection, table: Table, **values: object) -> Insert:
+@cache
+def insert_new(table: Table, dialect: str) -> Insert:
     """An insert that leaves rows alone which are there already."""
-    insert = postgresql.insert if c.dialect.name == "postgresql" else sqlite.insert
-    return insert(table).values(**values).on_conflict_do_nothing()
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()
+
+
+def _walk() -> CTE:
+    """From `:head` back: hash, parent, depth; as far as the depth `:until`, and `:limit` items at most."""
+    columns = (items.c.hash, items.c.parent, items.c.depth)
+    is_head = items.c.hash == bindparam("head"), items.c.owner == bindparam("owner")
+    walk = select(*columns, literal(1).label("number")).where(*is_head).cte("walk", recursive=True)
+    further = select(*columns, walk.c.number + 1).where(
+        items.c.hash == walk.c.parent,
+        walk.c.depth > bindparam("until"),
+        walk.c.number < bindparam("limit"),
+    )
+    return walk.union_all(further)
+
+
+def _systems() -> Select[tuple[object, ...]]:
+    """The system and developer messages at and above `:head`, oldest first; the others are leapt over."""
+    above, below = items.alias(), items.alias()
+    first = select(above.c.hash, above.c.parent).join(below, above.c.hash == below.c.system)
+    walk = first.where(below.c.hash == bindparam("head")).cte("systems", recursive=True)
+    walk = walk.union_all(first.where(below.c.hash == walk.c.parent))
+    return select(items).join(walk, items.c.hash == walk.c.hash).order_by(items.c.depth)
+
+
+# Built once: to build a statement costs more than to run it.
+WALK = _walk()
+TAIL = select(items).join(WALK, items.c.hash == WALK.c.hash).order_by(items.c.depth)
+FROM = TAIL.where(WALK.c.depth >= bindparam("until")).limit(bindparam("count"))
+AMONG = select(WALK.c.hash).where(WALK.c.hash.in_(bindparam("hashes", expanding=True)))
+SYSTEMS = _systems()
+PLACE = select(items.c.depth, items.c.system).where(
+    items.c.hash == bindparam("hash"), items.c.owner == bindparam("owner")
+)
+BY_ID = select(items).where(items.c.item_id == bindparam("id"), items.c.owner == bindparam("owner"))
 
 
 class Items:
@@ -35,9 +74,9 @@ class Items:
         self, owner: str, head: str | None, limit: int
     ) -> tuple[list[StoredItem], list[StoredItem]]:
         def work(c: Connection) -> tuple[list[StoredItem], list[StoredItem]]:
-            rows = c.execute(_tail(owner, head, limit)).all()
+            rows = _tail(c, owner, head, limit)
             before = rows[0].parent if rows else None
-            systems = c.execute(_systems(before)).all() if before else []
+            systems = c.execute(SYSTEMS, {"head": before}).all() if before else []
             return [*map(to_item, systems)], [*map(to_item, rows)]
 
         return await self._database.read(work)
@@ -45,16 +84,24 @@ class Items:
     async def page(
         self, owner: str, head: str | None, *, limit: int, after: str | None, is_descending: bool
     ) -> Page[StoredItem]:
-        return await self._database.read(
-            lambda c: page(c, owner, head, limit=limit, after=after, is_descending=is_descending)
-        )
+        def work(c: Connection) -> Page[StoredItem]:
+            cursor = None if after is None else on_path(c, owner, head, after)
+            if after is not None and cursor is None:
+                raise BadRequest(f"No item with id '{after}' found.", param="after")
+            if is_descending:
+                rows = _tail(c, owner, head if cursor is None else cursor.parent, limit + 1)[::-1]
+            else:
+                rows = _from(c, owner, head, 0 if cursor is None else cursor.depth + 1, limit + 1)
+            return Page([to_item(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+        return await self._database.read(work)
 
     async def find(self, owner: str, id: str) -> StoredItem | None:
         """The newest item with this id, on whatever path."""
-        statement = select(items).where(items.c.item_id == id, items.c.owner == owner)
+        newest = BY_ID.order_by(items.c.created_at.desc()).limit(1)
 
         def work(c: Connection) -> StoredItem | None:
-            row = c.execute(statement.order_by(items.c.created_at.desc()).limit(1)).first()
+            row = c.execute(newest, {"id": id, "owner": owner}).first()
             return None if row is None else to_item(row)
 
         return await self._database.read(work)
@@ -68,22 +115,21 @@ def append(c: Connection, owner: str, after: str | None, bodies: Sequence[Json])
     now = int(time.time())
     rows = [_row(owner, item, now) for item in placed]
     for start in range(0, len(rows), ROWS):
-        c.execute(insert_new(c, items), rows[start : start + ROWS])
+        c.execute(insert_new(items, c.dialect.name), rows[start : start + ROWS])
     return placed
 
 
 def place_of(c: Connection, owner: str, hash: str | None) -> Place:
     if hash is None:
         return Place()
-    statement = select(items.c.depth, items.c.system).where(items.c.hash == hash, items.c.owner == owner)
-    row = c.execute(statement).first()
+    row = c.execute(PLACE, {"hash": hash, "owner": owner}).first()
     if row is None:
         raise ItemNotFound("What this continues has been deleted.")
     return Place(hash, row.depth, row.system)
 
 
 def path(c: Connection, owner: str, head: str | None, *, limit: int | None = None) -> list[StoredItem]:
-    return [to_item(row) for row in c.execute(_tail(owner, head, limit))] if head else []
+    return [to_item(row) for row in _tail(c, owner, head, limit)]
 
 
 def between(c: Connection, owner: str, first: str | None, last: str | None) -> list[StoredItem]:
@@ -92,41 +138,18 @@ def between(c: Connection, owner: str, first: str | None, last: str | None) -> l
     return path(c, owner, last, limit=count) if count else []
 
 
-def on_path(c: Connection, owner: str, head: str | None, id: str) -> Row[tuple[object, ...]] | None:
+def on_path(c: Connection, owner: str, head: str | None, id: str) -> ItemRow | None:
     """The last item with this id on the path to `head`."""
-    wanted = c.execute(
-        select(items).where(items.c.item_id == id, items.c.owner == owner).order_by(items.c.depth.desc())
-    ).all()
+    wanted = c.execute(BY_ID.order_by(items.c.depth.desc()), {"id": id, "owner": owner}).all()
     if head is None or not wanted:
         return None
-    walk = _walk(owner, head, until=min(row.depth for row in wanted))
-    found = select(walk.c.hash).where(walk.c.hash.in_([row.hash for row in wanted]))
-    hashes = set(c.scalars(found))
-    return next((row for row in wanted if row.hash in hashes), None)
+    bounds = {"until": min(row.depth for row in wanted), "limit": ALL}
+    values = {"head": head, "owner": owner, "hashes": [row.hash for row in wanted], **bounds}
+    found = set(c.scalars(AMONG, values))
+    return next((row for row in wanted if row.hash in found), None)
 
 
-def page(
-    c: Connection, owner: str, head: str | None, *, limit: int, after: str | None, is_descending: bool
-) -> Page[StoredItem]:
-    cursor = None
-    if after is not None:
-        cursor = on_path(c, owner, head, after)
-        if cursor is None:
-            raise BadRequest(f"No item with id '{after}' found.", param="after")
-    if head is None:
-        return Page((), has_more=False)
-    if is_descending:
-        start = cursor.parent if cursor is not None else head
-        rows = c.execute(_tail(owner, start, limit + 1)).all()[::-1] if start else []
-    else:
-        first = cursor.depth + 1 if cursor is not None else 0
-        walk = _walk(owner, head, until=first)
-        chosen = select(items).join(walk, items.c.hash == walk.c.hash).order_by(items.c.depth)
-        rows = c.execute(chosen.where(walk.c.depth >= first).limit(limit + 1)).all()
-    return Page([to_item(row) for row in rows[:limit]], has_more=len(rows) > limit)
-
-
-def to_item(row: Row[tuple[object, ...]]) -> StoredItem:
+def to_item(row: ItemRow) -> StoredItem:
     return StoredItem(row.item_id, row.hash, json.loads(row.body))
 
 
@@ -143,33 +166,16 @@ def _row(owner: str, item: Placed, now: int) -> Mapping[str, object]:
     }
 
 
-def _tail(owner: str, head: str | None, limit: int | None) -> Select[tuple[object, ...]]:
+def _tail(c: Connection, owner: str, head: str | None, limit: int | None) -> Sequence[ItemRow]:
     """The last rows up to `head`, oldest first."""
-    walk = _walk(owner, head, limit=limit)
-    return select(items).join(walk, items.c.hash == walk.c.hash).order_by(items.c.depth)
+    if head is None:
+        return []
+    values = {"head": head, "owner": owner, "until": 0, "limit": ALL if limit is None else limit}
+    return c.execute(TAIL, values).all()
 
 
-def _walk(owner: str, head: str | None, *, limit: int | None = None, until: int = 0) -> CTE:
-    """From `head` back: hash, parent, depth; as far as the depth `until`, and `limit` items at most."""
-    columns = (items.c.hash, items.c.parent, items.c.depth)
-    start = select(*columns, literal(1).label("count")).where(items.c.hash == head, items.c.owner == owner)
-    walk = start.cte("walk", recursive=True)
-    further = select(*columns, walk.c.count + 1).where(items.c.hash == walk.c.parent, walk.c.depth > until)
-    if limit is not None:
-        further = further.where(walk.c.count < limit)
-    return walk.union_all(further)
-
-
-def _systems(head: str | None) -> Select[tuple[object, ...]]:
-    """The system and developer messages at and above `head`, oldest first; the others are leapt over."""
-    above, parents = items.alias(), items.alias()
-    first = select(above.c.hash, above.c.parent)
-    walk = (
-        first.join(parents, above.c.hash == parents.c.system)
-        .where(parents.c.hash == head)
-        .cte("systems", recursive=True)
-    )
-    walk = walk.union_all(
-        first.join(parents, above.c.hash == parents.c.system).where(parents.c.hash == walk.c.parent)
-    )
-    return select(items).join(walk, items.c.hash == walk.c.hash).order_by(items.c.depth)
+def _from(c: Connection, owner: str, head: str | None, depth: int, count: int) -> Sequence[ItemRow]:
+    """Rows of the path to `head` from `depth` on."""
+    if head is None:
+        return []
+    return c.execute(FROM, {"head": head, "owner": owner, "until": depth, "limit": ALL, "count": count}).all()

@@ -15,5 +15,6 @@ from headrace.store.tables import loose
 
 def let_go(c: Connection, heads: Iterable[str | None]) -> None:
     since = int(time.time())
-    for head in {head for head in heads if head is not None}:
-        c.execute(insert_new(c, loose, head=head, since=since))
+    rows = [{"head": head, "since": since} for head in {*heads} - {None}]
+    if rows:
+        c.execute(insert_new(loose, c.dialect.name), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from headrace.errors import ResponseNotFound
 from headrace.store.conversations import locked_row, settle
@@ -18,6 +18,14 @@ from headrace.store.records import Held, Json, StoredItem, StoredResponse
 from headrace.store.tables import events, responses
 
 ResponseRow = Row[tuple[object, ...]]
+
+ONE = select(responses).where(responses.c.id == bindparam("id"), responses.c.owner == bindparam("owner"))
+CHANGE = update(responses).where(responses.c.id == bindparam("its_id"))
+EVENTS = (
+    select(events.c.body)
+    .where(events.c.response == bindparam("id"), events.c.number > bindparam("after"))
+    .order_by(events.c.number)
+)
 
 
 class Responses:
@@ -50,17 +58,15 @@ class Responses:
 
     def _put(self, c: Connection, owner: str, response: StoredResponse) -> None:
         values = self._values(response)
-        fresh = insert_new(
-            c, responses, id=response.id, owner=owner, is_wanted=True, is_deleted=False, **values
-        )
-        if c.execute(fresh).rowcount == 1:
+        fresh = {"id": response.id, "owner": owner, "is_wanted": True, "is_deleted": False, **values}
+        if c.execute(insert_new(responses, c.dialect.name), fresh).rowcount == 1:
             return
         row = _row(c, owner, response.id, is_hidden_too=True)
         if row.is_deleted and response.status not in RUNNING:
             _drop(c, row)
             let_go(c, [response.input_head, response.output_head])
             return
-        c.execute(update(responses).where(responses.c.id == response.id).values(**values))
+        c.execute(CHANGE, {"its_id": response.id, **values})
         let_go(c, {row.input_head, row.output_head} - {response.input_head, response.output_head})
 
     def _values(self, response: StoredResponse) -> Mapping[str, object]:
@@ -89,8 +95,7 @@ class Responses:
         def work(c: Connection) -> None:
             row = _row(c, owner, id)
             if row.status in RUNNING:
-                hidden = {"is_deleted": True, "is_wanted": False}
-                c.execute(update(responses).where(responses.c.id == id).values(**hidden))
+                c.execute(CHANGE, {"its_id": id, "is_deleted": True, "is_wanted": False})
             else:
                 _drop(c, row)
 
@@ -100,7 +105,7 @@ class Responses:
         def work(c: Connection) -> StoredResponse:
             row = _row(c, owner, id)
             if row.status in RUNNING:
-                c.execute(update(responses).where(responses.c.id == id).values(is_wanted=False))
+                c.execute(CHANGE, {"its_id": id, "is_wanted": False})
             return _to_record(row)
 
         return await self._database.write(work)
@@ -119,22 +124,20 @@ class Responses:
         def work(c: Connection) -> None:
             _row(c, owner, id, is_hidden_too=True)
             if rows:
-                c.execute(insert_new(c, events), rows)
+                c.execute(insert_new(events, c.dialect.name), rows)
 
         await self._database.write(work)
 
     async def events(self, owner: str, id: str, after: int) -> list[str]:
-        statement = select(events.c.body).where(events.c.response == id, events.c.number > after)
-
         def work(c: Connection) -> list[str]:
             _row(c, owner, id)
-            return list(c.scalars(statement.order_by(events.c.number)))
+            return list(c.scalars(EVENTS, {"id": id, "after": after}))
 
         return await self._database.read(work)
 
 
 def _row(c: Connection, owner: str, id: str, *, is_hidden_too: bool = False) -> ResponseRow:
-    row = c.execute(select(responses).where(responses.c.id == id, responses.c.owner == owner)).first()
+    row = c.execute(ONE, {"id": id, "owner": owner}).first()
     if row is None or (row.is_deleted and not is_hidden_too):
         raise ResponseNotFound(f"Response with id '{id}' not found.")
     return row
