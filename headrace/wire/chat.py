@@ -32,6 +32,7 @@ from headrace.wire.generation import (
     Choice,
     Collected,
     GenerationBody,
+    JsonObject,
     StreamUsage,
     UsageBody,
     dump,
@@ -41,8 +42,13 @@ from headrace.wire.generation import (
     usage_body,
 )
 from headrace.wire.token_logprobs import LEAST_LOGPROB
+from headrace.wire.validation import RequestBody
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
+
+
+class ConversationName(RequestBody):
+    id: str
 
 
 class ChatBody(ConversationBody, GenerationBody):
@@ -53,6 +59,11 @@ class ChatBody(ConversationBody, GenerationBody):
     logprobs: bool | None = Field(False, description="Of each token of the answer.")
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="And of this many most probable ones beside each."
+    )
+    store: bool | None = Field(False, description="Keep the answer: see GET /v1/chat/completions.")
+    metadata: JsonObject | None = Field(None, description="Of the stored answer; only with store: true.")
+    conversation: str | ConversationName | None = Field(
+        None, description="Extension. The conversation that this goes on with, or `new`."
     )
 
 
@@ -167,7 +178,15 @@ def _logprobs(body: ChatBody) -> int | None:
     return None
 
 
-def completion(body: ChatBody, info: ModelInfo, collected: Collected) -> dict[str, Any]:
+def completion_head(info: ModelInfo) -> dict[str, Any]:
+    """The members that the answer to one request, or all chunks of it, begin with."""
+    return head("chatcmpl", "chat.completion", info)
+
+
+def completion(
+    body: ChatBody, info: ModelInfo, collected: Collected, begin: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """`begin`: its head, if that is known already."""
     legacy = tools.is_legacy(body)
     choices = [
         {
@@ -179,7 +198,7 @@ def completion(body: ChatBody, info: ModelInfo, collected: Collected) -> dict[st
         for index, choice in sorted(collected.choices.items())
     ]
     return {
-        **head("chatcmpl", "chat.completion", info),
+        **(begin or completion_head(info)),
         "choices": choices,
         "usage": usage_body(collected.usage),
     }
@@ -205,14 +224,17 @@ def _reasoning(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
 
 
 def _logprobs_body(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    content = [
+    return {"content": token_logprobs(tokens), "refusal": None}
+
+
+def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    return [
         {
             **_logprob(token.token, token.raw, token.logprob),
             "top_logprobs": [_logprob(*alternative) for alternative in token.top],
         }
         for token in tokens
     ]
-    return {"content": content, "refusal": None}
 
 
 def _logprob(token: str, raw: bytes, logprob: float | None) -> dict[str, Any]:
@@ -221,10 +243,10 @@ def _logprob(token: str, raw: bytes, logprob: float | None) -> dict[str, Any]:
 
 
 class Chunks:
-    """Writes one stream: every chunk shares id, created and model."""
+    """Writes one stream: every chunk shares id, created and model. `begin`: they are those of this head."""
 
-    def __init__(self, body: ChatBody, info: ModelInfo) -> None:
-        self._head = head("chatcmpl", "chat.completion.chunk", info)
+    def __init__(self, body: ChatBody, info: ModelInfo, begin: dict[str, Any] | None = None) -> None:
+        self._head = {**(begin or completion_head(info)), "object": "chat.completion.chunk"}
         self._usage = StreamUsage(body)
         self._n = body.n or 1
         self._has_logprobs, self._legacy = bool(body.logprobs), tools.is_legacy(body)

@@ -9,7 +9,7 @@ from headrace.wire.items.ids import new_id
 from headrace.wire.items.made import Item, compaction, of_chat, of_choice
 from headrace.wire.items.messages import to_messages
 from headrace.wire.items.same import same
-from headrace.wire.items.sent import not_shown, references, resolved, to_items
+from headrace.wire.items.sent import references, resolved, to_items
 
 __all__ = [
     "AnyItem",
@@ -17,7 +17,6 @@ __all__ = [
     "ItemBody",
     "compaction",
     "new_id",
-    "not_shown",
     "of_chat",
     "of_choice",
     "references",

@@ -22,7 +22,6 @@ from headrace.wire.items.bodies import (
     ReasoningItem,
     ReferenceItem,
 )
-from headrace.wire.items.ids import HOSTED
 from headrace.wire.items.made import Item, asked, text_part
 from headrace.wire.items.sealed import summary_in
 
@@ -36,11 +35,6 @@ def to_items(input: str | Sequence[AnyItem] | None, param: str) -> list[Item]:
     if isinstance(input, str):
         return [asked("message", role="user", content=[text_part("user", input)])]
     return [_item(item, f"{param}.{index}") for index, item in enumerate(input or ())]
-
-
-def not_shown(items: Sequence[Item], param: str) -> list[str]:
-    """Those that no model here can read, as paths with their types."""
-    return [f"{param}.{index}={item['type']}" for index, item in enumerate(items) if item["type"] in HOSTED]
 
 
 def references(items: Sequence[Item]) -> list[str]:

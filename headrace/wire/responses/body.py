@@ -1,0 +1,245 @@
+"""The bodies of POST /v1/responses and its neighbours, as neutral requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from headrace.errors import BadRequest
+from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
+from headrace.wire.generation import GenerationBody, JsonObject, output_format, sampling
+from headrace.wire.items import Item, ItemBody, to_messages
+from headrace.wire.lists import check_include
+from headrace.wire.metadata import Metadata
+from headrace.wire.responses.tools import AnyChoice, AnyTool, Offered, offered
+from headrace.wire.validation import RequestBody
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class ConversationRef(RequestBody):
+    id: str
+
+
+class Reasoning(RequestBody):
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class TextFormat(RequestBody):
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = Field(None, description="With type json_schema.")
+    schema_: JsonObject | None = Field(None, alias="schema", description="With type json_schema.")
+    strict: bool | None = None
+    description: str | None = None
+
+
+class TextConfig(RequestBody):
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class HistoryBody(RequestBody):
+    """What was said, and what is asked now."""
+
+    model: str = Field(description="A model id from /v1/models.")
+    input: str | Annotated[list[ItemBody], Field(fail_fast=True)] | None = None
+    instructions: str | None = Field(None, description="A system message of this turn alone.")
+    previous_response_id: str | None = Field(None, description="Go on after that response.")
+
+
+class PromptBody(HistoryBody):
+    """The members that make the prompt."""
+
+    conversation: str | ConversationRef | None = Field(
+        None, description="Go on in this conversation, and add this turn to it."
+    )
+    tools: list[AnyTool] | None = Field(None, fail_fast=True)
+    tool_choice: AnyChoice | None = None
+    parallel_tool_calls: bool | None = True
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        "disabled", description="auto: what was said first is left out where not all fits."
+    )
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.conversation.id if isinstance(self.conversation, ConversationRef) else self.conversation
+
+
+class ResponseBody(PromptBody, GenerationBody):
+    """The body of POST /v1/responses."""
+
+    max_output_tokens: int | None = Field(None, ge=1, description="Clamped to what fits the context.")
+    max_tokens: int | None = Field(None, ge=1, description="Extension. Another name of max_output_tokens.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="With `message.output_text.logprobs` in `include`."
+    )
+    include: list[str] | None = Field(None, max_length=100)
+    store: bool | None = Field(True, description="Keep the response, and what it answers.")
+    background: bool | None = Field(False, description="Answer at once with status queued.")
+    metadata: Metadata | None = None
+    max_tool_calls: int | None = Field(None, ge=1)
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+
+
+class InputTokensBody(PromptBody):
+    """The body of POST /v1/responses/input_tokens."""
+
+
+class CompactBody(HistoryBody):
+    """The body of POST /v1/responses/compact."""
+
+
+IDS = {"previous_response_id": "resp", "conversation": "conv"}
+LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
+
+
+def check(body: HistoryBody) -> None:
+    """What can be said against it before anything is read or computed. Raises BadRequest."""
+    conversation = body.conversation_id if isinstance(body, PromptBody) else None
+    for name, id in (("previous_response_id", body.previous_response_id), ("conversation", conversation)):
+        if id is not None and not re.fullmatch(rf"{IDS[name]}_[\w-]{{1,250}}", id):
+            raise BadRequest(
+                f"Invalid '{name}': {id[:100]!r}. Expected an ID that begins with '{IDS[name]}_'.", param=name
+            )
+    if conversation is not None and body.previous_response_id is not None:
+        raise BadRequest(
+            "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Give one of them.",
+            param="previous_response_id",
+        )
+    if not body.input and body.input != "" and not (conversation or body.previous_response_id):
+        error = BadRequest("input: one of input, previous_response_id, conversation is needed", param="input")
+        error.code = "missing_required_parameter"
+        raise error
+    if isinstance(body, ResponseBody):
+        _check_response(body)
+
+
+def _check_response(body: ResponseBody) -> None:
+    if body.background and body.store is False:
+        raise BadRequest("background can only be used when `store` is true", param="background")
+    if body.n not in (None, 1):
+        raise BadRequest("n: a response is one answer", param="n")
+    if body.response_format is not None:
+        raise BadRequest("response_format is called text.format here", param="response_format")
+    if body.max_tokens is not None and body.max_output_tokens not in (None, body.max_tokens):
+        raise BadRequest("max_tokens and max_output_tokens differ", param="max_tokens")
+    check_include(body.include or ())
+
+
+def includes(body: ResponseBody, what: str) -> bool:
+    return what in (body.include or ())
+
+
+def tools_of(body: PromptBody) -> Offered:
+    """Raises BadRequest."""
+    return offered(body.tools, body.tool_choice)
+
+
+def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
+    """`items`: all that was said, this turn's input last. Raises BadRequest."""
+    limit = body.max_tokens if body.max_output_tokens is None else body.max_output_tokens
+    logprobs = (body.top_logprobs or 0) if includes(body, LOGPROBS) else None
+    return GenerateRequest(
+        body.model,
+        to_conversation(body, items),
+        sampling(body, limit, logprobs),
+        format=_format(body),
+        priority=body.priority or 0,
+        timeout_s=body.timeout,
+    )
+
+
+def to_tokenize_request(body: PromptBody, items: Sequence[Item]) -> TokenizeRequest:
+    """Raises BadRequest."""
+    return TokenizeRequest(body.model, to_conversation(body, items), add_special_tokens=False)
+
+
+def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
+    """Raises BadRequest."""
+    _check_outputs(items)
+    tools = tools_of(body)
+    said = to_messages(items)
+    instructions = (Message("system", body.instructions),) if body.instructions else ()
+    if not said and not instructions:
+        raise BadRequest("input: there is nothing to answer", param="input")
+    return Conversation(
+        (*instructions, *said),
+        tools.tools,
+        tools.choice,
+        body.parallel_tool_calls is not False,
+        body.reasoning.effort if body.reasoning else None,
+    )
+
+
+def _check_outputs(items: Sequence[Item]) -> None:
+    """Providers refuse the result of a call that nobody made, in words that help no one."""
+    made: set[str] = set()
+    for item in items:
+        if item["type"] in ("function_call", "custom_tool_call"):
+            made.add(item["call_id"])
+        elif (
+            item["type"] in ("function_call_output", "custom_tool_call_output")
+            and item["call_id"] not in made
+        ):
+            raise BadRequest(
+                f"No tool call found for the output with call_id {item['call_id']}.", param="input"
+            )
+
+
+def _format(body: ResponseBody) -> Format | None:
+    """What the answer must look like, if the request says so. Raises BadRequest when it says so twice."""
+    asked, guided = _text_format(body.text.format if body.text else None), output_format(body)
+    if asked is not None and guided is not None:
+        raise BadRequest(f"{guided.param} and {asked.param} exclude each other", param=guided.param)
+    return asked or guided
+
+
+def _text_format(asked: TextFormat | None) -> Format | None:
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        return Format("json_object", param="text.format")
+    for name, value in (("name", asked.name), ("schema", asked.schema_)):
+        if value is None:
+            param = f"text.format.{name}"
+            raise BadRequest(f"{param} is needed with type json_schema", param=param)
+    return Format("json_schema", asked.schema_, "text.format.schema")
+
+
+# what a backend calls it → what it is called here
+NAMES = {
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "logprobs": "top_logprobs",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+}
+TOOL = re.compile(r"tools\.(\d+)(?:\.function)?")
+
+
+def as_asked(body: PromptBody, error: BadRequest) -> BadRequest:
+    """The same error, in the words of this endpoint."""
+    given = error.param
+    if given is None:
+        return error
+    tool = TOOL.match(given)
+    if tool is not None:
+        places = tools_of(body).places
+        index = int(tool[1])
+        own = f"tools.{places[index] if index < len(places) else index}{given[tool.end() :]}"
+    else:
+        own = NAMES.get(given.partition(".")[0], given)
+    if error.message.startswith(given):
+        error.message = own + error.message[len(given) :]
+    error.param = own
+    return error

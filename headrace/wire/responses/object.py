@@ -1,0 +1,106 @@
+"""The response object: all that Open Responses wants to be there always (state.md §5)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from headrace.types import ModelInfo, Usage
+from headrace.wire.generation import Collected
+from headrace.wire.items import compaction, new_id
+from headrace.wire.responses.body import ResponseBody, TextFormat, tools_of
+
+
+def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> dict[str, Any]:
+    """A response that nothing is known of but what was asked."""
+    tools = tools_of(body)
+    conversation = {"conversation": {"id": body.conversation_id}} if body.conversation_id else {}
+    user = {} if body.user is None else {"user": body.user}
+    return {
+        "id": id,
+        "object": "response",
+        "created_at": created_at,
+        "completed_at": None,
+        "status": "queued" if body.background else "in_progress",
+        "background": bool(body.background),
+        "error": None,
+        "incomplete_details": None,
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_tokens if body.max_output_tokens is None else body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "model": info.id,
+        "output": [],
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "previous_response_id": body.previous_response_id,
+        **conversation,
+        "prompt_cache_key": body.prompt_cache_key,
+        "reasoning": {
+            "effort": body.reasoning.effort if body.reasoning else None,
+            "summary": body.reasoning.summary if body.reasoning else None,
+        },
+        "safety_identifier": body.safety_identifier,
+        "service_tier": "default",
+        "store": body.store is not False,
+        **_sampling(body, info),
+        "text": {
+            "format": _format(body.text.format if body.text else None),
+            "verbosity": (body.text.verbosity if body.text else None) or "medium",
+        },
+        "tool_choice": tools.written_choice,
+        "tools": list(tools.written),
+        "truncation": body.truncation or "disabled",
+        "usage": None,
+        **user,
+        "metadata": body.metadata or {},
+    }
+
+
+def _sampling(body: ResponseBody, info: ModelInfo) -> dict[str, Any]:
+    """What is used where the caller did not say: the model's recommendation, else OpenAI's default."""
+    temperature, top_p = info.sampling.get("temperature", 1.0), info.sampling.get("top_p", 1.0)
+    return {
+        "temperature": temperature if body.temperature is None else body.temperature,
+        "top_p": top_p if body.top_p is None else body.top_p,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "top_logprobs": body.top_logprobs or 0,
+    }
+
+
+def _format(asked: TextFormat | None) -> dict[str, Any]:
+    if asked is None or asked.type != "json_schema":
+        return {"type": asked.type if asked else "text"}
+    return {
+        "type": "json_schema",
+        "name": asked.name,
+        "description": asked.description,
+        "schema": asked.schema_,
+        "strict": bool(asked.strict),
+    }
+
+
+def usage_body(usage: Usage) -> dict[str, Any] | None:
+    """None: it is not known."""
+    if not usage.is_known:
+        return None
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def compacted(collected: Collected) -> dict[str, Any]:
+    """Clients read its usage without asking whether it is there: zeros where nothing is known."""
+    return {
+        "id": new_id("resp"),
+        "object": "response.compaction",
+        "created_at": int(time.time()),
+        "output": [compaction(collected.choices[0].text)],
+        "usage": usage_body(collected.usage) or usage_body(Usage(0, 0)),
+    }

@@ -1,0 +1,179 @@
+"""A response's events, in order (state.md §2). The whole response is what they add up to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from headrace.errors import ServerError
+from headrace.types import Event, Finished, FinishReason, ReasoningDelta, Started, TextDelta, ToolCallDelta
+from headrace.wire.chat import token_logprobs
+from headrace.wire.generation import dump
+from headrace.wire.items import Item
+from headrace.wire.items.bodies import Status
+from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
+from headrace.wire.responses.object import usage_body
+from headrace.wire.responses.output import Call, CustomCall, Message, OutputItem, Reasoning, Told
+from headrace.wire.responses.tools import custom_names
+
+# why an answer is not whole
+INCOMPLETE: dict[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+# status of a response → the event that ends its stream; there is none of a cancelled one's own
+LAST = {"completed": "response.completed", "incomplete": "response.incomplete"}
+FAILED = "response.failed"
+BEFORE_TYPE = len('{"type":"')
+
+
+def event_name(text: str) -> str:
+    """The type of an event, out of its JSON text."""
+    return text[BEFORE_TYPE : text.index('"', BEFORE_TYPE)]
+
+
+def is_last(text: str) -> bool:
+    return event_name(text) in (*LAST.values(), FAILED)
+
+
+def last_event(response: dict[str, Any], sequence_number: int) -> str:
+    """The end of the stream of this response."""
+    return _text(LAST.get(response["status"], FAILED), {"response": response}, sequence_number)
+
+
+class ResponseEvents:
+    """Writes one stream: `first`, then `event` for each, then `close`, `fail` or `cancel`, then `last`.
+    `response` is the object as it stands, `output` its items in the end. Calls stay open until all is there:
+    they may come side by side.
+    """
+
+    def __init__(self, response: dict[str, Any], body: ResponseBody) -> None:
+        self.response = response
+        self.output: list[Item] = []
+        self._has_logprobs, self._is_sealed = includes(body, LOGPROBS), includes(body, SEALED)
+        self._custom = custom_names(body.tools)
+        self._number = 0
+        self._items: list[OutputItem] = []
+        self._ended: dict[int, dict[str, Any]] = {}  # items that are done, by their place
+        self._open: Message | Reasoning | None = None
+        self._calls: dict[int, Call] = {}
+        self._finished: Finished | None = None
+
+    def first(self) -> list[str]:
+        queued = ["response.queued"] if self.response["background"] else []
+        told = [(type, {"response": self.response}) for type in ("response.created", *queued)]
+        begun = {**self.response, "status": "in_progress"}
+        return self._texts([*told, ("response.in_progress", {"response": begun})])
+
+    def event(self, event: Event) -> list[str]:
+        if self.response["status"] == "queued":
+            self.response = {**self.response, "status": "in_progress"}
+        return self._texts(self._told(event))
+
+    def close(self) -> list[str]:
+        """All is there."""
+        assert self._finished is not None, "each accepted request finishes, or raises"
+        reason = INCOMPLETE.get(self._finished.reason)
+        texts = self._texts(self._close(reason is None))
+        self._end(
+            "completed" if reason is None else "incomplete",
+            completed_at=int(time.time()) if reason is None else None,
+            incomplete_details=None if reason is None else {"reason": reason},
+            usage=usage_body(self._finished.usage),
+        )
+        return texts
+
+    def fail(self, error: ServerError) -> list[str]:
+        """No more comes. What is open stays open: nobody shall act on half a call."""
+        self._end("failed", error={"code": _code(error), "message": error.message})
+        told = {"code": error.code, "message": error.message, "param": error.param}
+        return self._texts([("error", told)])
+
+    def cancel(self) -> None:
+        self._end("cancelled")
+
+    def last(self, response: dict[str, Any]) -> str:
+        """The end of the stream. `response`: the object that is told with it."""
+        self._number += 1
+        return last_event(response, self._number - 1)
+
+    def _told(self, event: Event) -> Iterator[Told]:
+        if isinstance(event, TextDelta):
+            yield from self._say(event)
+        elif isinstance(event, ReasoningDelta):
+            yield from self._think(event)
+        elif isinstance(event, ToolCallDelta):
+            yield from self._call(event)
+        elif isinstance(event, Finished):
+            self._finished = event
+        else:
+            assert isinstance(event, Started)
+
+    def _say(self, event: TextDelta) -> Iterator[Told]:
+        logprobs = token_logprobs(event.logprobs) if self._has_logprobs else []
+        if event.text or logprobs:
+            message = self._open
+            if not isinstance(message, Message):
+                message = Message(len(self._items))
+                yield from self._begin(message)
+                self._open = message
+            yield message.say(event.text, logprobs)
+
+    def _think(self, event: ReasoningDelta) -> Iterator[Told]:
+        if event.text or event.thought is not None:
+            reasoning = self._open
+            if not isinstance(reasoning, Reasoning):
+                reasoning = Reasoning(len(self._items), is_sealed=self._is_sealed)
+                yield from self._begin(reasoning)
+                self._open = reasoning
+            yield from reasoning.think(event.text, event.thought)
+
+    def _call(self, event: ToolCallDelta) -> Iterator[Told]:
+        if event.name is not None:
+            kind = CustomCall if event.name in self._custom else Call
+            call = kind(len(self._items), event.id, event.name)
+            yield from self._begin(call)
+            self._calls[event.call] = call
+        yield from self._calls[event.call].write(event.arguments)
+
+    def _begin(self, item: OutputItem) -> Iterator[Told]:
+        """After what is thought or said now: that is whole."""
+        if self._open is not None:
+            yield from self._done(self._open, "completed")
+            self._open = None
+        self._items.append(item)
+        yield from item.begin()
+
+    def _close(self, is_whole: bool) -> Iterator[Told]:
+        has_answer = any(isinstance(item, Message | Call) for item in self._items)
+        if not self._items or (is_whole and not has_answer):
+            yield from self._begin(Message(len(self._items)))
+        for item in self._items:
+            if item.index not in self._ended:
+                is_cut = not is_whole and item is self._items[-1]
+                yield from self._done(item, "incomplete" if is_cut else "completed")
+
+    def _done(self, item: OutputItem, status: Status) -> Iterator[Told]:
+        yield from item.end(status)
+        self._ended[item.index] = item.whole(status)
+
+    def _end(self, status: str, **members: Any) -> None:
+        output = [self._ended.get(item.index) or item.whole("incomplete") for item in self._items]
+        self.output = list(output)
+        self.response = {**self.response, "status": status, "output": output, **members}
+
+    def _texts(self, told: Iterable[Told]) -> list[str]:
+        texts = []
+        for type, members in told:
+            texts.append(_text(type, members, self._number))
+            self._number += 1
+        return texts
+
+
+def _text(type: str, members: dict[str, Any], sequence_number: int) -> str:
+    return dump({"type": type, **members, "sequence_number": sequence_number})
+
+
+def _code(error: ServerError) -> str:
+    """Of the few that a response's error may have."""
+    if error.status == 429:
+        return "rate_limit_exceeded"
+    return "invalid_prompt" if error.status == 400 else "server_error"

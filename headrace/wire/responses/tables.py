@@ -1,0 +1,90 @@
+"""What becomes of each member of the bodies of /v1/responses; see wire/parameters.py."""
+
+from __future__ import annotations
+
+from headrace.wire.parameters import (
+    BOOKKEEPING,
+    CACHING,
+    CHAT,
+    EMPTY,
+    EXTENSION,
+    GENERATION,
+    NOTHING,
+    Table,
+    equals,
+    honoured,
+    ignored,
+    refused,
+)
+from headrace.wire.responses.body import LOGPROBS
+
+NO_HOSTED = "No hosted tools run here."
+ONE = "A response is one answer."
+OF_GENERATION = (
+    "model", "stream", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
+    "logit_bias", "top_k", "min_p", "repetition_penalty", "ignore_eos", "min_tokens", "stop_token_ids",
+    "skip_special_tokens", "truncate_prompt_tokens", "priority", "timeout", "guided_json", "guided_regex",
+    "guided_choice", "guided_grammar", "structured_outputs", "allowed_token_ids", "bad_words",
+    "include_stop_str_in_output", "length_penalty", "use_beam_search",
+)  # fmt: skip
+HISTORY: Table = {
+    "model": GENERATION["model"],
+    "input": honoured("A string, or items; those of hosted tools are kept and not shown to the model."),
+    "instructions": honoured("A system message of this turn alone."),
+    "previous_response_id": honoured("Not with `conversation`."),
+    "prompt_cache_key": ignored(CACHING),
+    "prompt_cache_options": ignored(CACHING),
+    "prompt_cache_retention": ignored(CACHING),
+    "service_tier": ignored("There is one."),
+    "image": ignored("Images go as they come."),
+}
+PROMPT: Table = {
+    **HISTORY,
+    "conversation": honoured("An id, or `{id}`: its items come first, this turn is added to it."),
+    "tools": honoured("Of type `function` and `custom`; others are skipped and named."),
+    "tools.format": ignored(
+        "A grammar is told to the model, which is not forced into it.", equals({"type": "text"})
+    ),
+    "tools.defer_loading": ignored("All tools are told.", equals(False)),
+    "tools.allowed_callers": ignored("The caller calls."),
+    "tools.output_schema": ignored("Templates have no place for it."),
+    "tools.async": ignored("The caller calls.", equals(False)),
+    "tool_choice": honoured("`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`."),
+    "parallel_tool_calls": honoured(),
+    "reasoning": honoured(),
+    "reasoning.effort": CHAT["reasoning_effort"],
+    "reasoning.summary": ignored("Reasoning is told whole."),
+    "reasoning.generate_summary": ignored("Reasoning is told whole."),
+    "reasoning.context": ignored("All of it is shown to the model.", equals("auto", "all_turns")),
+    "reasoning.mode": ignored("There is one.", equals("standard")),
+    "text": honoured(),
+    "text.format": honoured("`text`, `json_object`, `json_schema`: the answer is forced into it."),
+    "text.verbosity": CHAT["verbosity"],
+    "truncation": honoured("`auto` leaves out what was said first, `disabled` is a 400."),
+    "personality": ignored("Instructions say it better."),
+}
+RESPONSES: Table = {
+    **{name: GENERATION[name] for name in OF_GENERATION},
+    **PROMPT,
+    "stream_options": honoured("Only with `stream: true`."),
+    "stream_options.include_obfuscation": GENERATION["stream_options.include_obfuscation"],
+    "stream_options.include_usage": honoured("Usage is always told."),
+    "stream_options.continuous_usage_stats": ignored("Usage is told in the end.", equals(False)),
+    "max_output_tokens": honoured("Clamped to what fits the context."),
+    "max_tokens": honoured(f"{EXTENSION} Another name of `max_output_tokens`."),
+    "top_logprobs": honoured(f"Up to 20; with `{LOGPROBS}` in `include`."),
+    "include": honoured(f"`{LOGPROBS}`, `reasoning.encrypted_content`; the rest is {NO_HOSTED.lower()}"),
+    "store": honoured("Default true."),
+    "background": honoured("Only with `store`."),
+    "metadata": honoured("Kept with the response."),
+    "safety_identifier": ignored(BOOKKEEPING),
+    "user": ignored(BOOKKEEPING),
+    "client_metadata": ignored(BOOKKEEPING),
+    "access_programs": ignored(BOOKKEEPING),
+    "max_tool_calls": ignored(NO_HOSTED),
+    "moderation": ignored("Nothing is moderated."),
+    "context_management": ignored("Nothing is compacted unasked.", EMPTY),
+    "prompt": refused("No prompts are kept here.", NOTHING),
+    "n": refused(ONE, equals(1)),
+    "response_format": refused("Use `text.format`.", NOTHING),
+}

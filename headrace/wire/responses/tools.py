@@ -1,0 +1,214 @@
+"""Tools of a response: functions and custom tools are the caller's to run; those that a hosted service would
+run are skipped, because agents send them always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from headrace.errors import BadRequest
+from headrace.types import Tool, ToolChoice
+from headrace.wire.generation import JsonObject
+from headrace.wire.items.messages import CUSTOM_ARGUMENT
+from headrace.wire.tools import Mode, ToolName
+from headrace.wire.validation import RequestBody
+
+
+class FunctionTool(RequestBody):
+    type: Literal["function"]
+    name: ToolName
+    description: str | None = None
+    parameters: JsonObject | None = Field(None, description="A JSON schema. None: no arguments.")
+    strict: bool | None = None
+
+
+class TextInput(RequestBody):
+    type: Literal["text"]
+
+
+class GrammarInput(RequestBody):
+    type: Literal["grammar"]
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+class CustomTool(RequestBody):
+    """A tool that takes text."""
+
+    type: Literal["custom"]
+    name: ToolName
+    description: str | None = None
+    format: Annotated[TextInput | GrammarInput, Field(discriminator="type")] | None = Field(
+        None, description="A grammar is told to the model, which is not forced into it."
+    )
+
+
+def _tool_tag(tool: object) -> str | None:
+    type = tool.get("type") if isinstance(tool, dict) else None
+    if not isinstance(type, str):
+        return None
+    return {"function": "FunctionTool", "custom": "CustomTool"}.get(type, "HostedTool")
+
+
+AnyTool = Annotated[
+    Annotated[FunctionTool, Tag("FunctionTool")]
+    | Annotated[CustomTool, Tag("CustomTool")]
+    | Annotated[dict[str, Any], Tag("HostedTool")],
+    Discriminator(_tool_tag, custom_error_type="tool_type", custom_error_message="a tool has a type"),
+]
+
+
+class NamedTool(RequestBody):
+    type: str
+    name: str | None = None
+
+
+class ChosenTool(NamedTool):
+    """A function or a custom tool by its name, `allowed_tools`, or a hosted tool by its type."""
+
+    mode: Literal["auto", "required"] | None = Field(None, description="With type allowed_tools.")
+    tools: Annotated[list[NamedTool], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, description="With type allowed_tools."
+    )
+
+
+AnyChoice = Mode | ChosenTool
+OURS = ("function", "custom")
+CUSTOM_PARAMETERS = {
+    "type": "object",
+    "properties": {CUSTOM_ARGUMENT: {"type": "string"}},
+    "required": [CUSTOM_ARGUMENT],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the model is offered. `places`: where in the body each tool stands; `skipped`: what could not be
+    carried, by path; `written`: the same as the response tells it.
+    """
+
+    tools: tuple[Tool, ...]
+    choice: ToolChoice
+    places: tuple[int, ...]
+    skipped: tuple[str, ...]
+    written: tuple[dict[str, Any], ...]
+    written_choice: str | dict[str, Any]
+
+
+def offered(
+    bodies: Sequence[FunctionTool | CustomTool | dict[str, Any]] | None, asked: AnyChoice | None
+) -> Offered:
+    """Raises BadRequest when they contradict each other."""
+    kept: dict[str, FunctionTool | CustomTool] = {}
+    places: list[int] = []
+    skipped: list[str] = []
+    for index, body in enumerate(bodies or ()):
+        if isinstance(body, dict):
+            skipped.append(f"tools.{index}:{body['type']}")
+            continue
+        if body.name in kept:
+            param = f"tools.{index}.name"
+            raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
+        kept[body.name] = body
+        places.append(index)
+        if isinstance(body, CustomTool) and isinstance(body.format, GrammarInput):
+            skipped.append(f"tools.{index}.format")
+    choice, written_choice = _choice(asked, kept, skipped)
+    return Offered(
+        tuple(_tool(body) for body in kept.values()),
+        choice,
+        tuple(places),
+        tuple(skipped),
+        tuple(_written(body) for body in kept.values()),
+        written_choice,
+    )
+
+
+def custom_names(bodies: Sequence[FunctionTool | CustomTool | dict[str, Any]] | None) -> frozenset[str]:
+    return frozenset(body.name for body in bodies or () if isinstance(body, CustomTool))
+
+
+def _tool(body: FunctionTool | CustomTool) -> Tool:
+    if isinstance(body, FunctionTool):
+        return Tool(body.name, body.description, body.parameters, bool(body.strict))
+    told = [body.description or "Takes text."]
+    if isinstance(body.format, GrammarInput):
+        told.append(f"The input has to match this {body.format.syntax} grammar:\n{body.format.definition}")
+    return Tool(body.name, "\n\n".join(told), CUSTOM_PARAMETERS, True)
+
+
+def _written(body: FunctionTool | CustomTool) -> dict[str, Any]:
+    if isinstance(body, CustomTool):
+        return body.model_dump(exclude=set(body.model_extra or ()), exclude_none=True)
+    return {
+        "type": "function",
+        "name": body.name,
+        "description": body.description,
+        "parameters": body.parameters,
+        "strict": bool(body.strict),
+    }
+
+
+def _choice(
+    asked: AnyChoice | None, kept: dict[str, FunctionTool | CustomTool], skipped: list[str]
+) -> tuple[ToolChoice, str | dict[str, Any]]:
+    """As the model is told, and as the response tells it."""
+    if isinstance(asked, ChosenTool):
+        return _chosen(asked, kept, skipped)
+    mode = asked or "auto"
+    if mode == "required" and not kept:
+        if not skipped:
+            raise BadRequest("tool_choice: required needs tools", param="tool_choice")
+        skipped.append("tool_choice")
+        mode = "auto"
+    return ToolChoice(mode), mode
+
+
+def _chosen(
+    asked: ChosenTool, kept: dict[str, FunctionTool | CustomTool], skipped: list[str]
+) -> tuple[ToolChoice, str | dict[str, Any]]:
+    if asked.type in OURS:
+        name = _known(asked, kept, "tool_choice")
+        return ToolChoice("required", (name,)), {"type": asked.type, "name": name}
+    if asked.type != "allowed_tools":
+        skipped.append(f"tool_choice:{asked.type}")
+        return ToolChoice("auto"), "auto"
+    allowed = list(_allowed(asked, kept, skipped))
+    if not allowed:
+        return ToolChoice("none"), "none"
+    mode = asked.mode or "auto"
+    names = tuple(dict.fromkeys(name for _, name in allowed))
+    tools = [{"type": type, "name": name} for type, name in allowed]
+    return ToolChoice(mode, names), {"type": "allowed_tools", "mode": mode, "tools": tools}
+
+
+def _allowed(
+    asked: ChosenTool, kept: dict[str, FunctionTool | CustomTool], skipped: list[str]
+) -> Iterator[tuple[str, str]]:
+    for name in ("mode", "tools"):
+        if getattr(asked, name) is None:
+            param = f"tool_choice.{name}"
+            raise BadRequest(f"{param} is needed with type allowed_tools", param=param)
+    for index, tool in enumerate(asked.tools or ()):
+        param = f"tool_choice.tools.{index}"
+        if tool.type in OURS:
+            yield tool.type, _known(tool, kept, param)
+        else:
+            skipped.append(f"{param}:{tool.type}")
+
+
+def _known(asked: NamedTool, kept: dict[str, FunctionTool | CustomTool], param: str) -> str:
+    name = asked.name
+    if name is None or name not in kept or kept[name].type != asked.type:
+        shown = (
+            "no name is given"
+            if name is None
+            else f"there is no {asked.type} tool of the name {name[:256]!r}"
+        )
+        raise BadRequest(f"{param}: {shown}", param=f"{param}.name")
+    return name
