@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, Row, bindparam, delete, select, tuple_, update
 
-from headrace.errors import BadRequest, ConversationLocked, ConversationNotFound, ItemNotFound
+from headrace.errors import (
+    BadRequest,
+    ConversationLocked,
+    ConversationNotFound,
+    ItemNotFound,
+    StoreUnavailable,
+)
 from headrace.store.database import Database
 from headrace.store.hashing import Placed, written
 from headrace.store.items import append, between, insert_new, on_path, to_item
@@ -33,6 +39,7 @@ CHANGE = update(conversations).where(conversations.c.id == bindparam("its_id"))
 class Conversations:
     def __init__(self, database: Database, processes: Processes) -> None:
         self._database, self._processes = database, processes
+        self._owed: dict[str, Held] = {}  # by token: to be let go of once the database can be reached
 
     async def create(
         self, owner: str, bodies: Sequence[Json], metadata: Mapping[str, str], id: str | None
@@ -143,12 +150,22 @@ class Conversations:
             placed = append(c, row.owner, add.parent, add.items) if add is not None else []
             settle(c, row, held, placed[-1].hash if placed else None)
 
-        await self._database.write(work)
+        try:
+            await self._database.write(work)
+        except StoreUnavailable:
+            self._owed[held.token] = held
+            raise
+        self._owed.pop(held.token, None)
+
+    async def release_owed(self) -> None:
+        """Let go of what could not be let go of when it was time."""
+        for held in [*self._owed.values()]:
+            await self.release(held, None)
 
     def _free(self, c: Connection, owner: str, id: str, token: str | None = None) -> ConversationRow:
         """The row, when nobody but `token` holds it."""
         row = _row(c, owner, id, is_for_update=True)
-        if row.token in (None, token) or self._processes.bury_if_dead(c, row.holder):
+        if row.token in (None, token, *self._owed) or self._processes.bury_if_dead(c, row.holder):
             return row
         raise ConversationLocked(LOCKED, param="conversation")
 

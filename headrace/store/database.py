@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from headrace.errors import ConfigError, NotFound, ServerError, StoreUnavailable
+from headrace.errors import ConfigError, HeadraceError, NotFound, StoreUnavailable
 from headrace.store.engines import STATEMENT_TIMEOUT_S, Unsettled, Work, to_engine
 from headrace.store.migrations import MIGRATIONS, Migration, migrate
 
@@ -54,6 +54,7 @@ class Database:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._health = _Health()
         self._is_open = False
+        self.applied: list[Migration] = []  # by this one
 
     async def open(self) -> None:
         """Migrate. Raises StoreUnavailable, and ConfigError where trying again is of no use."""
@@ -68,22 +69,29 @@ class Database:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._engine.aclose()
 
-    async def read(self, work: Work[T]) -> T:
-        if not self._is_open:
-            await self.open()
-        return await self._finished(self._translated(work, writes=False))
+    async def read(self, work: Work[T], *, attempts: int = ATTEMPTS) -> T:
+        return await self._run(work, writes=False, attempts=attempts)
 
-    async def write(self, work: Work[T]) -> T:
-        if not self._is_open:
-            await self.open()
-        return await self._finished(self._translated(work, writes=True))
+    async def write(self, work: Work[T], *, attempts: int = ATTEMPTS) -> T:
+        return await self._run(work, writes=True, attempts=attempts)
+
+    @property
+    def cannot_write(self) -> bool:
+        """Whether the last write has failed."""
+        return self._health.error is not None
 
     async def check(self) -> None:
         """Raises StoreUnavailable. Free when it has answered just now."""
-        if self._health.error is not None:
-            await self.write(_touch)
-        elif time.monotonic() - self._health.answered > KNOWN_S:
+        if time.monotonic() - self._health.answered > KNOWN_S:
             await self.read(_touch)
+
+    async def _run(self, work: Work[T], *, writes: bool, attempts: int) -> T:
+        if not self._is_open:
+            try:
+                await self.open()
+            except ConfigError as exc:
+                raise StoreUnavailable(f"The database cannot be used: {exc.message}") from exc
+        return await self._finished(self._translated(work, writes=writes, attempts=attempts))
 
     async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
         """What it gives; when the caller is cancelled it goes on, so that no transaction is left half-way."""
@@ -107,13 +115,14 @@ class Database:
                 raise ConfigError(f"store.url: {_told(exc)}") from exc
             raise self._translate(exc) from exc
         if step is not None:
+            self.applied.append(step)
             log.info("database: migration %d, %s", step.number, step.name)
         return step
 
-    async def _translated(self, work: Work[T], *, writes: bool) -> T:
+    async def _translated(self, work: Work[T], *, writes: bool, attempts: int = ATTEMPTS) -> T:
         try:
-            result = await self._attempts(work, writes=writes)
-        except ServerError:
+            result = await self._attempts(work, writes=writes, attempts=attempts)
+        except HeadraceError:
             raise
         except Exception as exc:
             if writes:
@@ -125,9 +134,9 @@ class Database:
             self._health.error = None
         return result
 
-    async def _attempts(self, work: Work[T], *, writes: bool) -> T:
+    async def _attempts(self, work: Work[T], *, writes: bool, attempts: int) -> T:
         unsettled: Unsettled[T] | None = None
-        for left in reversed(range(ATTEMPTS)):
+        for left in reversed(range(attempts)):
             try:
                 return await self._engine.run(work, writes=writes)
             except Unsettled as exc:

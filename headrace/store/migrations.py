@@ -78,9 +78,10 @@ MIGRATIONS = (
             "CREATE INDEX responses_process ON responses (process) WHERE process IS NOT NULL",
             """CREATE TABLE events (
                 response TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
-                number INTEGER NOT NULL,
-                body TEXT NOT NULL,
-                PRIMARY KEY (response, number))""",
+                first INTEGER NOT NULL,
+                count INTEGER NOT NULL,
+                bodies {bytes} NOT NULL,
+                PRIMARY KEY (response, first))""",
             """CREATE TABLE completions (
                 id TEXT NOT NULL PRIMARY KEY,
                 owner TEXT NOT NULL,

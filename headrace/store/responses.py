@@ -22,9 +22,9 @@ ResponseRow = Row[tuple[object, ...]]
 ONE = select(responses).where(responses.c.id == bindparam("id"), responses.c.owner == bindparam("owner"))
 CHANGE = update(responses).where(responses.c.id == bindparam("its_id"))
 EVENTS = (
-    select(events.c.body)
-    .where(events.c.response == bindparam("id"), events.c.number > bindparam("after"))
-    .order_by(events.c.number)
+    select(events.c.first, events.c.bodies)
+    .where(events.c.response == bindparam("id"), events.c.first + events.c.count > bindparam("after") + 1)
+    .order_by(events.c.first)
 )
 
 
@@ -119,19 +119,23 @@ class Responses:
         return await self._database.read(lambda c: set(c.scalars(statement)))
 
     async def add_events(self, owner: str, id: str, first: int, bodies: Sequence[str]) -> None:
-        rows = [{"response": id, "number": first + n, "body": body} for n, body in enumerate(bodies)]
+        values = {"response": id, "first": first, "count": len(bodies), "bodies": list(bodies)}
 
         def work(c: Connection) -> None:
             _row(c, owner, id, is_hidden_too=True)
-            if rows:
-                c.execute(insert_new(events, c.dialect.name), rows)
+            if bodies:
+                c.execute(insert_new(events, c.dialect.name), values)
 
         await self._database.write(work)
 
     async def events(self, owner: str, id: str, after: int) -> list[str]:
         def work(c: Connection) -> list[str]:
             _row(c, owner, id)
-            return list(c.scalars(EVENTS, {"id": id, "after": after}))
+            found, next_number = [], after + 1
+            for row in c.execute(EVENTS, {"id": id, "after": after}):
+                found += row.bodies[max(0, next_number - row.first) :]
+                next_number = max(next_number, row.first + len(row.bodies))
+            return found
 
         return await self._database.read(work)
 

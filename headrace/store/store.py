@@ -74,7 +74,7 @@ class Store:
         self._conversations = Conversations(self._database, self._processes)
         self._responses = Responses(self._database, self._processes)
         self._completions = Completions(self._database)
-        self._upkeep = Upkeep(self._database, self._processes, self._config)
+        self._upkeep = Upkeep(self._database, self._processes, self._conversations, self._config)
         try:
             await self._database.open()
         except StoreUnavailable as exc:
@@ -88,7 +88,16 @@ class Store:
 
     async def check(self) -> None:
         """Cheap: whether the database answers. Raises StoreUnavailable."""
-        await self._database.check()
+        if self._database.cannot_write:
+            await self._processes.beat(self._database)
+        else:
+            await self._database.check()
+
+    async def verify(self) -> list[str]:
+        """What is wrong with what is kept, a line each; hashes are derived anew."""
+        from headrace.store.maintenance import verify
+
+        return await verify(self._database)
 
     # paths of items
 

@@ -4,6 +4,9 @@ migrations.py.
 
 from __future__ import annotations
 
+import json
+import zlib
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -39,6 +42,22 @@ class Name(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+class Texts(TypeDecorator[list[str]]):
+    """A list of texts that are much alike, small."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: list[str] | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else zlib.compress(json.dumps(value).encode())
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> list[str] | None:
+        if value is None:
+            return None
+        texts: list[str] = json.loads(zlib.decompress(value))
+        return texts
 
 
 metadata = MetaData()
@@ -89,12 +108,14 @@ responses = Table(
     Column("body", Text, nullable=False),
 )
 
+# `count` events of a response's stream, from the number `first` on.
 events = Table(
     "events",
     metadata,
     Column("response", Name, primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("body", Text, nullable=False),
+    Column("first", Integer, primary_key=True, autoincrement=False),
+    Column("count", Integer, nullable=False),
+    Column("bodies", Texts, nullable=False),
 )
 
 completions = Table(

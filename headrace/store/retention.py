@@ -1,0 +1,72 @@
+"""How long things are kept: each kind for its days, in batches so small that no turn waits for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Column, Connection, Table, delete, select
+
+from headrace.config import StoreConfig
+from headrace.store.database import Database
+from headrace.store.loose import KEEP_S, collect, let_go
+from headrace.store.processes import RUNNING
+from headrace.store.tables import completions, conversations, responses
+
+DAY_S = 86_400
+BATCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    table: Table
+    used_at: Column[int]  # seconds since 1970
+    heads: tuple[Column[str], ...]
+
+
+KINDS: Mapping[str, _Kind] = {
+    "responses": _Kind(responses, responses.c.created_at, (responses.c.input_head, responses.c.output_head)),
+    "completions": _Kind(completions, completions.c.created_at, (completions.c.head,)),
+    "conversations": _Kind(conversations, conversations.c.used_at, (conversations.c.head,)),
+}
+
+
+async def prune(database: Database, config: StoreConfig, *, keep_s: float = KEEP_S) -> dict[str, int]:
+    """How many of each kind went. `keep_s`: how long items are kept that nothing names any more."""
+    days = {
+        "responses": config.responses_days,
+        "completions": config.chat_completions_days,
+        "conversations": config.conversations_days,
+    }
+    gone = {name: await _drop_old(database, name, days[name]) for name in KINDS if days[name]}
+    return {**gone, "items": await _collect_all(database, keep_s)}
+
+
+async def _drop_old(database: Database, name: str, days: int) -> int:
+    until, total = int(time.time()) - days * DAY_S, 0
+    while count := await database.write(lambda c: _drop_some(c, KINDS[name], until)):
+        total += count
+    return total
+
+
+def _drop_some(c: Connection, kind: _Kind, until: int) -> int:
+    """What runs, or is held, is in use."""
+    old = select(kind.table.c.id, *kind.heads).where(kind.used_at < until)
+    if kind.table is responses:
+        old = old.where(responses.c.status.not_in(RUNNING))
+    if kind.table is conversations:
+        old = old.where(conversations.c.token.is_(None))
+    rows = c.execute(old.order_by(kind.used_at).limit(BATCH)).all()
+    if rows:
+        c.execute(delete(kind.table).where(kind.table.c.id.in_([row.id for row in rows])))
+        let_go(c, {head for row in rows for head in row[1:]})
+    return len(rows)
+
+
+async def _collect_all(database: Database, keep_s: float) -> int:
+    total, is_more = 0, True
+    while is_more:
+        count, is_more = await database.write(lambda c: collect(c, keep_s))
+        total += count
+    return total
