@@ -4,7 +4,7 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from headrace.gateway.gateway import Gateway, Generation
 from headrace.types import GenerateRequest, ModelInfo, Started
 from headrace.wire.generation import Collected
 
+Start = Callable[[Gateway, GenerateRequest, str | None], Coroutine[Any, Any, Generation]]
+
 
 async def respond(
     http: Request,
@@ -28,17 +30,18 @@ async def respond(
     encoder: Callable[[ModelInfo], Encoder] | None,
     whole: Callable[[ModelInfo, Collected], dict[str, Any]],
     stream: type[EventStream] = EventStream,
+    start: Start = Gateway.start,
 ) -> Response:
     """A stream through `encoder`, or, where that is None, one JSON answer through `whole`."""
-    gateway: Gateway = http.app.state.gateway
-    generation = await while_connected(http.receive, None, gateway.start(request, provider_of(http)))
+    starting = start(http.app.state.gateway, request, provider_of(http))
+    generation = await while_connected(http.receive, None, starting)
     told = {**headers, **went_to(generation.provider, generation.attempts)}
     if encoder is not None:
         return await _opened(http, generation, partial(stream, generation, encoder(generation.info)), told)
     try:
         collected = await while_connected(http.receive, generation, _collect(generation, request.n))
-        timing = _timing(collected.started, collected.decode_s)
-        return JSONResponse(whole(generation.info, collected), headers={**told, **timing})
+        took = timing(collected.started, collected.decode_s)
+        return JSONResponse(whole(generation.info, collected), headers={**told, **took})
     finally:
         await generation.aclose()
 
@@ -62,8 +65,8 @@ async def _opened(
     except BaseException:
         await generation.aclose()
         raise
-    timing = _timing(first) if isinstance(first, Started) else {}
-    return stream({**headers, **timing})
+    took = timing(first) if isinstance(first, Started) else {}
+    return stream({**headers, **took})
 
 
 async def _collect(generation: Generation, n: int) -> Collected:
@@ -73,7 +76,7 @@ async def _collect(generation: Generation, n: int) -> Collected:
     return collected
 
 
-def _timing(started: Started | None, decode_s: float | None = None) -> dict[str, str]:
+def timing(started: Started | None, decode_s: float | None = None) -> dict[str, str]:
     """The header Server-Timing, in ms, of what is known."""
     if started is None:
         return {}

@@ -1,0 +1,175 @@
+"""/v1/responses: turns that are kept, and the same without being kept."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from headrace.api.auth import Caller
+from headrace.api.body import documented, json_body
+from headrace.api.disconnect import while_connected
+from headrace.api.errors import RESPONSES
+from headrace.api.generations import is_strict, timing
+from headrace.api.listing import NewestFirst, query_of
+from headrace.api.opening import OPENING_S
+from headrace.api.provider import provider_of, went_to
+from headrace.api.runs import FollowedStream
+from headrace.errors import BadRequest
+from headrace.turns.responses import Responses
+from headrace.turns.runs import Run
+from headrace.types import Finished, Started
+from headrace.wire.lists import include, list_object
+from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
+from headrace.wire.responses.parameters import ignored
+
+router = APIRouter(tags=["responses"], responses=RESPONSES)
+
+QUERY = ("include", "stream", "starting_after", "include_obfuscation")
+
+STREAMED = {
+    "description": "With `stream: true`: events `response.created` to `response.completed` (or "
+    "`.incomplete`, `.failed`), then `data: [DONE]`.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+
+
+@router.post("/{provider}/v1/responses", include_in_schema=False)
+@router.post(
+    "/v1/responses",
+    summary="Answer, and keep the answer",
+    responses={200: STREAMED},
+    openapi_extra=documented(ResponseBody),
+)
+async def create_response(
+    http: Request, caller: Caller, body: Annotated[ResponseBody, Depends(json_body(ResponseBody))]
+) -> Response:
+    headers = ignored(body, strict=is_strict(http))
+    creating = turns_of(http).create(caller.id, body, provider_of(http))
+    run = await while_connected(http.receive, None, creating)
+    if body.background:
+        return (
+            FollowedStream(run.follow(), headers)
+            if body.stream
+            else JSONResponse(run.response, headers=headers)
+        )
+    try:
+        if body.stream:
+            return await _streamed(http, run, headers)
+        await while_connected(http.receive, None, run.done())
+        return _whole(run, headers)
+    except BaseException:
+        await asyncio.shield(run.cancel())
+        raise
+
+
+async def _streamed(http: Request, run: Run, headers: dict[str, str]) -> Response:
+    """Once its first event has come, or it has failed, or a moment has passed."""
+    await while_connected(http.receive, None, _soon(run))
+    if run.is_done and run.first is None and run.error is not None:
+        raise run.error
+    run.keeping.is_told = True
+    return FollowedStream(run.follow(), {**headers, **_went(run)}, run)
+
+
+async def _soon(run: Run) -> None:
+    await asyncio.wait([asyncio.ensure_future(run.begun())], timeout=OPENING_S)
+
+
+def _whole(run: Run, headers: dict[str, str]) -> Response:
+    if run.error is not None:
+        raise run.error
+    is_lost = run.keeping.is_stored and not run.response["store"]
+    persisted = {"X-Headrace-Persisted": "false"} if is_lost else {}
+    return JSONResponse(run.response, headers={**headers, **_went(run), **persisted})
+
+
+def _went(run: Run) -> dict[str, str]:
+    """Who answers, and where the time went."""
+    assert run.generation is not None
+    started = run.first if isinstance(run.first, Started) else None
+    decode_s = run.last.decode_s if isinstance(run.last, Finished) else None
+    return {**went_to(run.generation.provider, run.generation.attempts), **timing(started, decode_s)}
+
+
+@router.get("/v1/responses/{id}", summary="A stored response, or the events of its stream")
+async def get_response(http: Request, response: Response, caller: Caller, id: str) -> Response:
+    include(query_of(http, response, QUERY))
+    after = _after(http)
+    if not _flag(http, "stream"):
+        if after is not None:
+            raise BadRequest("starting_after is only allowed with stream=true", param="starting_after")
+        return JSONResponse(await turns_of(http).get(caller.id, id), headers=dict(response.headers))
+    texts = await turns_of(http).follow(caller.id, id, -1 if after is None else after)
+    return FollowedStream(texts, dict(response.headers))
+
+
+@router.delete("/v1/responses/{id}", summary="Delete a response")
+async def delete_response(http: Request, caller: Caller, id: str) -> dict[str, Any]:
+    await turns_of(http).delete(caller.id, id)
+    return {"id": id, "object": "response", "deleted": True}
+
+
+@router.post("/v1/responses/{id}/cancel", summary="Cancel a response that runs in the background")
+async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
+    return JSONResponse(await turns_of(http).cancel(caller.id, id))
+
+
+@router.get("/v1/responses/{id}/input_items", summary="What a response was asked")
+async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> dict[str, Any]:
+    items = await turns_of(http).input_items(
+        caller.id, id, limit=page.limit, after=page.after, order=page.order
+    )
+    return list_object([item.body for item in items.data], has_more=items.has_more)
+
+
+@router.post("/{provider}/v1/responses/input_tokens", include_in_schema=False)
+@router.post(
+    "/v1/responses/input_tokens",
+    summary="How many tokens a response would be asked with",
+    openapi_extra=documented(InputTokensBody),
+)
+async def count_input_tokens(
+    http: Request, caller: Caller, body: Annotated[InputTokensBody, Depends(json_body(InputTokensBody))]
+) -> Response:
+    headers = ignored(body, strict=is_strict(http))
+    counting = turns_of(http).count_input(caller.id, body, provider_of(http))
+    count = await while_connected(http.receive, None, counting)
+    return JSONResponse({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
+
+
+@router.post("/{provider}/v1/responses/compact", include_in_schema=False)
+@router.post(
+    "/v1/responses/compact",
+    summary="A summary that stands for a conversation",
+    openapi_extra=documented(CompactBody),
+)
+async def compact_response(
+    http: Request, caller: Caller, body: Annotated[CompactBody, Depends(json_body(CompactBody))]
+) -> Response:
+    headers = ignored(body, strict=is_strict(http))
+    compacting = turns_of(http).compact(caller.id, body, provider_of(http))
+    return JSONResponse(await while_connected(http.receive, None, compacting), headers=headers)
+
+
+def turns_of(http: Request) -> Responses:
+    responses: Responses = http.app.state.responses
+    return responses
+
+
+def _flag(http: Request, name: str) -> bool:
+    given = http.query_params.get(name, "false").lower()
+    if given not in ("true", "false"):
+        raise BadRequest(f"{name} is {given[:100]!r}; it must be true or false", param=name)
+    return given == "true"
+
+
+def _after(http: Request) -> int | None:
+    given = http.query_params.get("starting_after")
+    if given is None:
+        return None
+    if not given.isdecimal() or len(given) > 12:
+        raise BadRequest("starting_after is no sequence_number", param="starting_after")
+    return int(given)

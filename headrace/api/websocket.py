@@ -1,0 +1,168 @@
+"""/v1/responses over a WebSocket: `response.create` frames in, a stream's events out, one turn at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from headrace import logs
+from headrace.api.errors import to_response
+from headrace.errors import BadRequest, PayloadTooLarge, ServerError, UnsupportedParameter
+from headrace.gateway.auth import Principal
+from headrace.turns.responses import Responses
+from headrace.turns.runs import Run
+from headrace.wire.generation import dump
+from headrace.wire.items import Item
+from headrace.wire.responses.body import ResponseBody
+from headrace.wire.responses.parameters import ignored
+from headrace.wire.validation import parse
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+LIMIT_S = 3600.0  # how long a connection may last
+CREATE = "response.create"
+ENVELOPE = ("type", "stream", "background")  # members that say nothing here
+REFUSED = ("stream_id", "generate")  # members that would change what comes
+
+
+@router.websocket("/v1/responses")
+async def converse(socket: WebSocket) -> None:
+    with logs.request(f"ws_{secrets.token_hex(12)}"):
+        try:
+            caller = socket.app.state.keys.authenticate(socket.headers.get("authorization"))
+        except ServerError as exc:
+            await socket.send_denial_response(to_response(exc))
+            return
+        await socket.accept()
+        await Connection(socket, caller).serve()
+
+
+class Connection:
+    """`memory`: the last unstored response and what it carries on, while the connection lasts."""
+
+    def __init__(self, socket: WebSocket, caller: Principal) -> None:
+        self._socket, self._caller = socket, caller
+        self._responses: Responses = socket.app.state.responses
+        self._config = socket.app.state.config.server
+        self._memory: dict[str, Sequence[Item]] = {}
+        self._turn: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while True:
+                    await self._receive()
+        except WebSocketDisconnect:
+            pass
+        except TimeoutError:
+            await self._stop()
+            error = BadRequest("This connection has lasted for 60 minutes. Open a new one.")
+            error.code = "websocket_connection_limit_reached"
+            await self._refuse(error)
+            await self._socket.close()
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            await asyncio.gather(self._turn, return_exceptions=True)
+
+    async def _receive(self) -> None:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect
+        raw = message.get("bytes") or (message.get("text") or "").encode()
+        try:
+            body = self._body(raw)
+        except ServerError as exc:
+            await self._refuse(exc)
+            return
+        self._turn = asyncio.create_task(self._answer(body))
+
+    def _body(self, raw: bytes) -> ResponseBody:
+        """Raises BadRequest, PayloadTooLarge."""
+        if self._turn is not None and not self._turn.done():
+            error = BadRequest("A response is being made on this connection: wait for its end.")
+            error.code = "response_in_progress"
+            raise error
+        if len(raw) > self._config.max_body_bytes:
+            raise PayloadTooLarge(f"the frame is larger than {self._config.max_body_bytes} bytes")
+        return _parsed(raw)
+
+    async def _answer(self, body: ResponseBody) -> None:
+        """The turn's events, or why there are none."""
+        try:
+            ignored(body, strict=self._config.strict)
+            run = await self._responses.create(self._caller.id, body, memory=self._memory)
+        except ServerError as exc:
+            self._forget(body)
+            await self._refuse(exc)
+            return
+        except Exception:
+            log.exception("a turn failed")
+            await self._refuse(ServerError("the server had an error"))
+            return
+        try:
+            await self._follow(body, run)
+        finally:
+            await asyncio.shield(run.cancel())
+
+    async def _follow(self, body: ResponseBody, run: Run) -> None:
+        await run.begun()
+        if run.first is None and run.error is not None:
+            self._forget(body)
+            await self._refuse(run.error)
+            return
+        run.keeping.is_told = True
+        async for texts in run.follow():
+            if run.is_done:  # before the caller knows: it may go on from it at once
+                self._remember(body, run)
+            for text in texts:
+                await self._socket.send_text(text)
+
+    def _remember(self, body: ResponseBody, run: Run) -> None:
+        if run.error is not None:
+            self._forget(body)
+        elif body.store is False:
+            self._memory = {run.id: [*run.keeping.history.items, *run.keeping.input, *run.encoder.output]}
+
+    def _forget(self, body: ResponseBody) -> None:
+        """A response that could not be gone on from."""
+        self._memory.pop(body.previous_response_id or "", None)
+
+    async def _refuse(self, error: ServerError) -> None:
+        told = {"code": error.code, "message": error.message, "param": error.param, "type": error.type}
+        await self._socket.send_text(dump({"type": "error", "status": error.status, "error": told}))
+
+
+def _parsed(raw: bytes) -> ResponseBody:
+    """Raises BadRequest."""
+    frame = _loaded(raw)
+    if frame.get("type") != CREATE:
+        raise BadRequest(f"frames of type {CREATE} are understood, and no others", param="type")
+    refused = next((name for name in REFUSED if frame.get(name) not in (None, name == "generate")), None)
+    if refused is not None:
+        raise UnsupportedParameter(f"{refused} is not supported by this server", param=refused)
+    asked = {name: value for name, value in frame.items() if name not in (*ENVELOPE, *REFUSED)}
+    return parse(ResponseBody, dump({**asked, "stream": True}).encode())
+
+
+def _loaded(raw: bytes) -> dict[str, Any]:
+    try:
+        frame = json.loads(raw)
+    except (ValueError, RecursionError):
+        frame = None
+    if not isinstance(frame, dict):
+        error = BadRequest("a frame is a JSON object")
+        error.code = "invalid_json"
+        raise error
+    return frame

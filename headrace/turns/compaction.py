@@ -1,0 +1,34 @@
+"""/v1/responses/compact: the model is asked for a summary of a conversation; the item says that it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.errors import ServerError
+from headrace.gateway.gateway import Generation
+from headrace.types import Conversation, GenerateRequest, Message
+from headrace.wire.generation import Collected
+from headrace.wire.items import Item, to_messages
+
+ASKED = (
+    "Summarise our conversation so far, so that somebody who has only your summary can go on with it. Keep "
+    "names, numbers, decisions, open questions, what was asked of you and what tools found. Write nothing "
+    "but the summary."
+)
+
+
+def to_request(model: str, instructions: str | None, items: Sequence[Item]) -> GenerateRequest:
+    """Raises BadRequest."""
+    system = (Message("system", instructions),) if instructions else ()
+    messages = (*system, *to_messages(items), Message("user", ASKED))
+    return GenerateRequest(model, Conversation(messages))
+
+
+async def collect(generation: Generation) -> Collected:
+    """The summary and what it took. Raises ServerError when there is none."""
+    collected = Collected()
+    async for event in generation.events:
+        collected.push(event)
+    if not collected.choices or not collected.choices[0].text.strip():
+        raise ServerError("the model wrote no summary")
+    return collected

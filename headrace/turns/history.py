@@ -1,0 +1,76 @@
+"""What a turn builds on: a response before it, a conversation, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from headrace.errors import BadRequest, PreviousResponseNotFound, ResponseNotFound
+from headrace.store import Held, Store
+from headrace.wire.items import Item
+from headrace.wire.responses.body import HistoryBody, PromptBody
+
+Memory = Mapping[str, Sequence[Item]]  # of a connection: what its unstored responses carry on
+
+UNFINISHED = ("queued", "in_progress")
+CALLS = ("function_call", "custom_tool_call")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """`head`: the stored path that goes before. `unstored`: what follows it and is not stored yet. `items`:
+    all of it, as the model reads it. `held`: the conversation that is to be let go.
+    """
+
+    head: str | None = None
+    unstored: Sequence[Item] = ()
+    items: Sequence[Item] = ()
+    held: Held | None = None
+
+
+async def history_of(
+    store: Store, owner: str, body: HistoryBody, memory: Memory, *, is_written: bool = False
+) -> History:
+    """`is_written`: a conversation is held, to be added to. Raises BadRequest, PreviousResponseNotFound,
+    ConversationNotFound, ConversationLocked, StoreUnavailable.
+    """
+    if body.previous_response_id is not None:
+        return await _after(store, owner, body.previous_response_id, memory)
+    id = body.conversation_id if isinstance(body, PromptBody) else None
+    if id is None:
+        return History()
+    held = await store.hold(owner, id) if is_written else None
+    conversation = await store.conversation(owner, id) if held is None else held.conversation
+    try:
+        path = await store.path(owner, conversation.head)
+    except BaseException:
+        if held is not None:
+            await store.release(held)
+        raise
+    return History(conversation.head, (), _readable([item.body for item in path]), held)
+
+
+async def _after(store: Store, owner: str, id: str, memory: Memory) -> History:
+    """What was said up to a response, its answer included. Raises PreviousResponseNotFound, BadRequest,
+    StoreUnavailable.
+    """
+    if id in memory:
+        return History(None, memory[id], _readable(memory[id]))
+    try:
+        previous = await store.response(owner, id)
+    except ResponseNotFound as exc:
+        raise PreviousResponseNotFound(
+            f"Previous response with id '{id}' not found.", param="previous_response_id"
+        ) from exc
+    if previous.status in UNFINISHED:
+        raise BadRequest(
+            f"The response '{id}' is {previous.status}: it has no answer yet to go on from.",
+            param="previous_response_id",
+        )
+    path = await store.path(owner, previous.output_head)
+    return History(previous.output_head, (), _readable([item.body for item in path]))
+
+
+def _readable(items: Sequence[Item]) -> Sequence[Item]:
+    """Without calls that broke off: their arguments are no JSON, and nothing can answer them."""
+    return [item for item in items if item["type"] not in CALLS or item.get("status") != "incomplete"]

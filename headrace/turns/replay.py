@@ -1,0 +1,38 @@
+"""The stored events of a response, for a reader that comes later or to another process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from headrace.store import Store, StoredResponse
+from headrace.turns.history import UNFINISHED
+from headrace.wire.responses.stream import is_last, last_event
+
+POLL_S = 0.5
+
+
+async def replay(
+    store: Store, owner: str, stored: StoredResponse, after: int = -1
+) -> AsyncIterator[list[str]]:
+    """Those with a greater sequence_number. Where the last ones were lost with their process, the end is told
+    by what is stored of the response. Raises StoreUnavailable, ResponseNotFound.
+    """
+    texts = await store.events(owner, stored.id, after=after - 1)
+    if after >= 0:
+        if texts and is_last(texts[0]):
+            return
+        texts = texts[1:]
+    is_over = False
+    while texts or not is_over:
+        if texts:
+            after += len(texts)
+            yield texts
+            if is_last(texts[-1]):
+                return
+        await asyncio.sleep(POLL_S)
+        is_over = stored.status not in UNFINISHED  # what is written after that was written by now
+        stored = await store.response(owner, stored.id)
+        texts = await store.events(owner, stored.id, after=after)
+    output = [item.body for item in await store.output(owner, stored)]
+    yield [last_event({**stored.body, "output": output}, after + 1)]

@@ -1,0 +1,235 @@
+"""The turns of /v1/responses: a question on what was said before, its answer, and what is kept of both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from headrace.errors import BadRequest
+from headrace.gateway.gateway import Gateway, Generation
+from headrace.store import Page, Store, StoredItem, StoredResponse
+from headrace.store.store import Order
+from headrace.turns.compaction import collect
+from headrace.turns.compaction import to_request as summarising
+from headrace.turns.history import UNFINISHED, History, Memory, history_of
+from headrace.turns.keeping import Keeping
+from headrace.turns.replay import replay
+from headrace.turns.runs import Run, Runs
+from headrace.turns.truncation import Carried, start_fitted
+from headrace.types import GenerateRequest, ModelInfo
+from headrace.wire.items import Item, new_id, references, resolved, to_items
+from headrace.wire.responses.body import (
+    CompactBody,
+    HistoryBody,
+    InputTokensBody,
+    ResponseBody,
+    as_asked,
+    check,
+    to_request,
+    to_tokenize_request,
+)
+from headrace.wire.responses.object import begin, compacted
+from headrace.wire.responses.stream import ResponseEvents
+
+CANCEL_S = 5.0  # how long another process may take to cancel a response
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question, where it goes, and what is to be kept of it."""
+
+    body: ResponseBody
+    provider: str | None
+    keeping: Keeping
+
+    def request(self, carried: Sequence[Item]) -> GenerateRequest:
+        """On top of these items. Raises BadRequest."""
+        return to_request(self.body, [*carried, *self.keeping.input])
+
+
+class Responses:
+    def __init__(self, gateway: Gateway, store: Store) -> None:
+        self._gateway, self._store = gateway, store
+        self._runs = Runs(store)
+
+    async def aclose(self) -> None:
+        """Before the store: what still runs fails, and says why."""
+        await self._runs.aclose()
+
+    async def create(
+        self, owner: str, body: ResponseBody, provider: str | None = None, memory: Memory | None = None
+    ) -> Run:
+        """A run that has begun, or one in the background that is stored as queued. Raises ServerError.
+        `memory`: the unstored responses that it may go on from, by id.
+        """
+        turn = await self._turn(owner, body, provider, memory or {})
+        try:
+            turn.request(turn.keeping.history.items)  # what is wrong with it is said now
+            return await (self._queued(turn) if body.background else self._started(turn))
+        except BaseException:
+            await asyncio.shield(turn.keeping.let_go())
+            raise
+
+    async def _turn(self, owner: str, body: ResponseBody, provider: str | None, memory: Memory) -> Turn:
+        check(body)
+        is_stored = body.store is not False
+        if is_stored:
+            await self._store.check()
+        self._gateway.model(body.model, provider)
+        history = await history_of(self._store, owner, body, memory, is_written=is_stored)
+        keeping = Keeping(
+            self._store, owner, history,
+            is_stored=is_stored, is_background=bool(body.background), is_streamed=bool(body.stream),
+        )  # fmt: skip
+        try:
+            keeping.input = await self._input(owner, body, history)
+        except BaseException:
+            await asyncio.shield(keeping.let_go())
+            raise
+        return Turn(body, provider, keeping)
+
+    async def _input(self, owner: str, body: HistoryBody, history: History) -> Sequence[Item]:
+        """This turn's. Raises BadRequest, ItemNotFound, StoreUnavailable."""
+        input = to_items(body.input, "input")
+        wanted = references(input)
+        if not wanted:
+            return input
+        found: dict[str, Item] = {item.get("id", ""): item for item in history.items}
+        for id in wanted:
+            if id not in found and (item := await self._store.find_item(owner, id)) is not None:
+                found[id] = item.body
+        return resolved(input, found, "input")
+
+    async def _started(self, turn: Turn) -> Run:
+        generation = await self._open(turn)
+        run = self._run(turn, generation.info)
+        self._runs.start(run, partial(_there, generation))
+        return run
+
+    async def _queued(self, turn: Turn) -> Run:
+        run = self._run(turn, self._gateway.model(turn.body.model, turn.provider))
+        await turn.keeping.queue(run.response)
+        self._runs.start(run, partial(self._open, turn))
+        return run
+
+    def _run(self, turn: Turn, info: ModelInfo) -> Run:
+        response = begin(turn.body, info, id=new_id("resp"), created_at=int(time.time()))
+        return Run(ResponseEvents(response, turn.body), turn.keeping, partial(as_asked, turn.body))
+
+    async def _open(self, turn: Turn) -> Generation:
+        """Raises ServerError."""
+        history = turn.keeping.history
+        try:
+            if turn.body.truncation == "auto":
+                carried = Carried(history.items, turn.keeping.input)
+                return await start_fitted(self._gateway, turn.provider, carried, turn.request)
+            return await self._gateway.start(turn.request(history.items), turn.provider)
+        except BadRequest as exc:
+            raise as_asked(turn.body, exc) from exc
+
+    async def get(self, owner: str, id: str) -> dict[str, Any]:
+        """Raises ResponseNotFound, StoreUnavailable."""
+        run = self._runs.find(owner, id)
+        if run is not None:
+            return run.response
+        return await self._whole(owner, await self._store.response(owner, id))
+
+    async def _whole(self, owner: str, stored: StoredResponse) -> dict[str, Any]:
+        output = await self._store.output(owner, stored)
+        return {**stored.body, "output": [item.body for item in output]}
+
+    async def follow(self, owner: str, id: str, after: int) -> AsyncIterator[list[str]]:
+        """The events of its stream with a greater sequence_number, as they come. Raises ResponseNotFound,
+        BadRequest, StoreUnavailable.
+        """
+        run = self._runs.find(owner, id)
+        if run is not None:
+            _check_streamed(run.keeping.is_streamed)
+            return run.follow(after)
+        stored = await self._store.response(owner, id)
+        _check_streamed(stored.is_streamed)
+        return replay(self._store, owner, stored, after)
+
+    async def delete(self, owner: str, id: str) -> None:
+        """One that still runs is cancelled, and nothing is kept of it. Raises ResponseNotFound,
+        StoreUnavailable.
+        """
+        run = self._runs.find(owner, id)
+        if run is None or run.keeping.is_background or run.is_done:
+            await self._store.delete_response(owner, id)
+        if run is not None:
+            run.keeping.is_deleted = not run.keeping.is_background
+            await run.cancel()
+
+    async def cancel(self, owner: str, id: str) -> dict[str, Any]:
+        """What has ended is returned as it is. Raises ResponseNotFound, BadRequest, StoreUnavailable."""
+        run = self._runs.find(owner, id)
+        if run is None:
+            return await self._cancel_elsewhere(owner, id)
+        _check_background(run.keeping.is_background)
+        await run.cancel()
+        return run.response
+
+    async def _cancel_elsewhere(self, owner: str, id: str) -> dict[str, Any]:
+        stored = await self._store.response(owner, id)
+        _check_background(stored.is_background)
+        deadline = time.monotonic() + CANCEL_S
+        if stored.status in UNFINISHED:
+            stored = await self._store.cancel_response(owner, id)
+        while stored.status in UNFINISHED and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+            stored = await self._store.response(owner, id)
+        return await self._whole(owner, stored)
+
+    async def input_items(
+        self, owner: str, id: str, *, limit: int, after: str | None, order: Order
+    ) -> Page[StoredItem]:
+        """What it was asked, with what was carried over. Raises ResponseNotFound, BadRequest,
+        StoreUnavailable.
+        """
+        stored = await self._store.response(owner, id)
+        return await self._store.page(owner, stored.input_head, limit=limit, after=after, order=order)
+
+    async def count_input(self, owner: str, body: InputTokensBody, provider: str | None = None) -> int:
+        """Tokens. Raises ServerError."""
+        items = await self._items(owner, body)
+        try:
+            return len(await self._gateway.tokenize(to_tokenize_request(body, items), provider))
+        except BadRequest as exc:
+            raise as_asked(body, exc) from exc
+
+    async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> dict[str, Any]:
+        """The object that holds the summary. Raises ServerError."""
+        request = summarising(body.model, body.instructions, await self._items(owner, body))
+        generation = await self._gateway.start(request, provider)
+        try:
+            return compacted(await generation.unless(collect(generation)))
+        finally:
+            await asyncio.shield(generation.aclose())
+
+    async def _items(self, owner: str, body: HistoryBody) -> Sequence[Item]:
+        """All that was said. Raises ServerError."""
+        check(body)
+        history = await history_of(self._store, owner, body, {})
+        return [*history.items, *await self._input(owner, body, history)]
+
+
+async def _there(generation: Generation) -> Generation:
+    return generation
+
+
+def _check_streamed(is_streamed: bool) -> None:
+    if not is_streamed:
+        raise BadRequest(
+            "This response cannot be streamed: it was not created with stream=true.", param="stream"
+        )
+
+
+def _check_background(is_background: bool) -> None:
+    if not is_background:
+        raise BadRequest("Cannot cancel a synchronous response.")

@@ -1,0 +1,99 @@
+"""`truncation: auto`: what is carried over is shortened from its beginning, a whole turn at a time, until the
+model's context holds it. System and developer messages stay, and so does what this turn says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from headrace.errors import BadRequest, ContextTooLong
+from headrace.gateway.begun import begun
+from headrace.gateway.gateway import Gateway, Generation
+from headrace.types import Conversation, GenerateRequest, TokenizeRequest
+from headrace.wire.items import Item
+
+PINNED = ("system", "developer")
+ANSWER = 1024  # tokens that are kept free for the answer, but at most a quarter of the context
+
+Asking = Callable[[Sequence[Item]], GenerateRequest]  # with these items
+
+
+class Carried:
+    """Items that are carried over, as turns; `input` answers the calls of the last of them."""
+
+    def __init__(self, items: Sequence[Item], input: Sequence[Item]) -> None:
+        self.pinned = [item for item in items if item.get("role") in PINNED]
+        self.turns = list(_turns([item for item in items if item.get("role") not in PINNED]))
+        answered = {item["call_id"] for item in input if item["type"].endswith("_call_output")}
+        needed = [any(item.get("call_id") in answered for item in turn) for turn in self.turns]
+        self.num_droppable = needed.index(True) if True in needed else len(self.turns)
+        self._items = items
+
+    def without(self, count: int) -> Sequence[Item]:
+        """The `count` oldest turns."""
+        if not count:
+            return self._items
+        return [*self.pinned, *(item for turn in self.turns[count:] for item in turn)]
+
+
+def _turns(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """A turn begins with what a user says, and ends before the next one."""
+    turn: list[Item] = []
+    for item in items:
+        if turn and (item.get("role") == "user" or item["type"] == "compaction"):
+            yield turn
+            turn = []
+        turn.append(item)
+    if turn:
+        yield turn
+
+
+async def start_fitted(
+    gateway: Gateway, provider: str | None, carried: Carried, asking: Asking
+) -> Generation:
+    """Started with as much as fits. Raises ContextTooLong when this turn alone does not."""
+    count = await _fewest(gateway, provider, carried, asking)
+    while True:
+        try:
+            return await _begun(await gateway.start(asking(carried.without(count)), provider))
+        except ContextTooLong:
+            if count == carried.num_droppable:
+                raise
+            count = min(2 * count + 1, carried.num_droppable)
+
+
+async def _begun(generation: Generation) -> Generation:
+    """Some find out when they are asked, some only when they answer."""
+    try:
+        generation.events = await generation.unless(begun(generation.events))
+    except BaseException:
+        await generation.aclose()
+        raise
+    return generation
+
+
+async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, asking: Asking) -> int:
+    """How many turns have to go, where the model's tokens can be counted; else 0."""
+    low, high = 0, carried.num_droppable
+    if not high:
+        return 0
+    first = asking(carried.without(0))
+    room = gateway.model(first.model, provider).max_model_len
+    if room is None:
+        return 0
+    room -= min(first.sampling.max_tokens or ANSWER, room // 4)
+    try:
+        if await _count(gateway, provider, first) <= room:
+            return 0
+        while low < high:  # the tokens of fewer turns are fewer
+            middle = (low + high) // 2
+            fits = await _count(gateway, provider, asking(carried.without(middle))) <= room
+            low, high = (low, middle) if fits else (middle + 1, high)
+    except BadRequest:  # nobody here knows its tokens
+        return 0
+    return low
+
+
+async def _count(gateway: Gateway, provider: str | None, request: GenerateRequest) -> int:
+    assert isinstance(request.prompt, Conversation)
+    return len(await gateway.tokenize(TokenizeRequest(request.model, request.prompt, False), provider))
