@@ -12,9 +12,13 @@ from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict, respond
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, ServerError
+from headrace.turns.chat import ChatTurn
+from headrace.types import GenerateRequest
 from headrace.wire import chat as wire
+from headrace.wire.named import HEADER, conversation_named
 from headrace.wire.parameters import CHAT, sort_out
+from headrace.wire.stored import unread
 from headrace.wire.tools import as_asked
 
 router = APIRouter(tags=["chat"])
@@ -34,12 +38,40 @@ STREAMED = {
     openapi_extra=documented(wire.ChatBody),
 )
 async def create_chat_completion(
-    http: Request, _: Caller, body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))]
+    http: Request, caller: Caller, body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))]
 ) -> Response:
-    headers = sort_out(body, CHAT, strict=is_strict(http))
-    encoder = partial(wire.Chunks, body) if body.stream else None
-    whole = partial(wire.completion, body)
+    headers = sort_out(body, CHAT, strict=is_strict(http), unread=unread(body))
+    request, turn = wire.to_request(body), _turn(http, caller.id, body)
     try:
-        return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)
+        if turn is None:
+            encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
+            return await respond(
+                http, request, headers, encoder=encoder if body.stream else None, whole=whole
+            )
+        return await _respond_and_keep(http, request, headers, turn, is_streamed=bool(body.stream))
     except BadRequest as exc:
         raise as_asked(body, exc) from exc
+
+
+def _turn(http: Request, owner: str, body: wire.ChatBody) -> ChatTurn | None:
+    """None: nothing is kept. Raises BadRequest."""
+    named = conversation_named(body, http.headers.get(HEADER))
+    if named is None and not body.store:
+        return None
+    limit = http.app.state.config.conversations.context_messages
+    return ChatTurn(http.app.state.store, owner, body, named=named, context_messages=limit)
+
+
+async def _respond_and_keep(
+    http: Request, request: GenerateRequest, headers: dict[str, str], turn: ChatTurn, *, is_streamed: bool
+) -> Response:
+    encoder = turn.chunks if is_streamed else None
+    try:
+        response = await respond(
+            http, request, headers, encoder=encoder, whole=turn.completion, start=turn.start
+        )
+    except ServerError as exc:
+        exc.headers = {**exc.headers, **turn.headers}
+        raise
+    response.headers.update(turn.headers)
+    return response

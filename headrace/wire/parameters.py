@@ -7,7 +7,7 @@ A refused member is let through while it has the value that changes nothing (`fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -125,7 +125,9 @@ CHAT: Table = {
     "modalities": refused("Text is all there is.", equals(["text"])),
     "verbosity": refused("No model here has it.", equals("medium")),
     "web_search_options": refused("", NOTHING),
-    "metadata": ignored(BOOKKEEPING),
+    "store": honoured("Keeps the answer. Default false."),
+    "metadata": honoured("Of the stored answer; without `store: true` it is ignored."),
+    "conversation": honoured(f"{EXTENSION} The conversation that this goes on with, or `new`."),
     "moderation": ignored("Nothing is moderated."),
     "prediction": ignored("It changes speed, not the answer."),
     "prompt_cache_key": ignored(CACHING),
@@ -133,12 +135,11 @@ CHAT: Table = {
     "prompt_cache_retention": ignored(CACHING),
     "safety_identifier": ignored(BOOKKEEPING),
     "service_tier": ignored("There is one."),
-    "store": ignored("Nothing is stored.", equals(False)),
 }
 # of chat: they come along where one body is sent to both endpoints
 BOOKKEEPING_OF_CHAT = (
-    "metadata", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
-    "prompt_cache_retention", "safety_identifier", "service_tier", "store",
+    "moderation", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "safety_identifier", "service_tier",
 )  # fmt: skip
 COMPLETIONS: Table = {
     **GENERATION,
@@ -154,6 +155,8 @@ COMPLETIONS: Table = {
     "parallel_tool_calls": ignored("There are no tools."),
     "functions": refused("Only in chat.", EMPTY),
     "function_call": refused("Only in chat.", equals("none", "auto")),
+    "metadata": ignored(BOOKKEEPING),
+    "store": ignored("Only chat completions are stored.", equals(False)),
     **{name: CHAT[name] for name in BOOKKEEPING_OF_CHAT},
 }
 EMBEDDINGS: Table = {
@@ -176,14 +179,20 @@ MAX_NAMED = 20  # ignored members in the header, at most
 
 
 def sort_out(
-    body: RequestBody, table: Table, *, kind: Kind = "engine", strict: bool = False
+    body: RequestBody,
+    table: Table,
+    *,
+    kind: Kind = "engine",
+    strict: bool = False,
+    unread: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The header X-Headrace-Ignored, if there is anything to name.
+    """The header X-Headrace-Ignored, if there is anything to name. `unread`: known members that do nothing
+    in this request.
 
     Raises UnsupportedParameter for a member that would change the output; with `strict`, BadRequest for
     unknown ones.
     """
-    named: list[str] = []
+    named: list[str] = [*unread]
     unknown: list[str] = []
     for path, value in unknown_members(body):
         known = table.get(_without_indices(path))
@@ -197,8 +206,12 @@ def sort_out(
         named.append(path)
     if strict and unknown:
         raise BadRequest(f"unrecognized request member: {unknown[0][:200]}", param=unknown[0][:200])
+    return ignored_header(named)
+
+
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
     # odd names are percent-encoded: a header is ASCII
-    header = ", ".join(quote(path, safe="[]") for path in named[:MAX_NAMED])
+    header = ", ".join(quote(name, safe="[]") for name in names[:MAX_NAMED])
     return {"X-Headrace-Ignored": header[:1024]} if header else {}
 
 

@@ -1,0 +1,147 @@
+"""/v1/conversations and their items."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+
+from headrace.api.auth import Caller
+from headrace.api.body import documented, json_body
+from headrace.api.errors import RESPONSES
+from headrace.api.listing import Included, NewestFirst
+from headrace.api.store import Stored
+from headrace.errors import ItemNotFound
+from headrace.store import Store
+from headrace.wire import conversations as wire
+from headrace.wire.items import Item, references, resolved
+from headrace.wire.metadata import MetadataBody
+
+router = APIRouter(prefix="/v1/conversations", tags=["conversations"], responses=RESPONSES)
+
+
+async def _conversation_id(conversation_id: str) -> str:
+    return wire.check_id(conversation_id, "conversation_id")
+
+
+async def _item_id(item_id: str) -> str:
+    if "\0" in item_id:
+        raise ItemNotFound("No item has a null character in its id.")
+    return item_id
+
+
+ConversationId = Annotated[str, Depends(_conversation_id)]
+ItemId = Annotated[str, Depends(_item_id)]
+
+
+@router.post(
+    "",
+    summary="Create a conversation",
+    response_model=wire.ConversationObject,
+    openapi_extra=documented(wire.ConversationBody),
+)
+async def create_conversation(
+    caller: Caller,
+    store: Stored,
+    body: Annotated[wire.ConversationBody, Depends(json_body(wire.ConversationBody))],
+) -> dict[str, Any]:
+    items = await _resolved(store, caller.id, wire.new_items(body))
+    return wire.conversation(await store.create_conversation(caller.id, items, body.metadata or {}))
+
+
+@router.get("", summary="The caller's conversations, newest first", response_model=wire.ConversationList)
+async def list_conversations(caller: Caller, store: Stored, asked: NewestFirst) -> dict[str, Any]:
+    page = await store.conversations(caller.id, limit=asked.limit, after=asked.after, order=asked.order)
+    return wire.conversations(page)
+
+
+@router.get("/{conversation_id}", summary="One conversation", response_model=wire.ConversationObject)
+async def retrieve_conversation(caller: Caller, store: Stored, id: ConversationId) -> dict[str, Any]:
+    return wire.conversation(await store.conversation(caller.id, id))
+
+
+@router.post(
+    "/{conversation_id}",
+    summary="Change its metadata",
+    response_model=wire.ConversationObject,
+    openapi_extra=documented(MetadataBody),
+)
+async def update_conversation(
+    caller: Caller,
+    store: Stored,
+    id: ConversationId,
+    body: Annotated[MetadataBody, Depends(json_body(MetadataBody))],
+) -> dict[str, Any]:
+    return wire.conversation(await store.update_conversation(caller.id, id, body.metadata or {}))
+
+
+@router.delete(
+    "/{conversation_id}",
+    summary="Delete it; responses that were made in it stay",
+    response_model=wire.DeletedConversation,
+)
+async def delete_conversation(caller: Caller, store: Stored, id: ConversationId) -> dict[str, Any]:
+    await store.delete_conversation(caller.id, id)
+    return wire.deleted(id)
+
+
+@router.get(
+    "/{conversation_id}/export",
+    summary="All of it as one document",
+    response_model=wire.ConversationExport,
+)
+async def export_conversation(
+    caller: Caller, store: Stored, id: ConversationId, response: Response
+) -> dict[str, Any]:
+    stored = await store.conversation(caller.id, id)
+    response.headers["Content-Disposition"] = f'attachment; filename="{id}.json"'
+    return wire.export(stored, await store.path(caller.id, stored.head))
+
+
+@router.post(
+    "/{conversation_id}/items",
+    summary="Add items, 20 at most",
+    response_model=wire.ItemList,
+    openapi_extra=documented(wire.ItemsBody),
+)
+async def create_items(
+    caller: Caller,
+    store: Stored,
+    id: ConversationId,
+    _: Included,
+    body: Annotated[wire.ItemsBody, Depends(json_body(wire.ItemsBody))],
+) -> dict[str, Any]:
+    items = await _resolved(store, caller.id, wire.new_items(body))
+    return wire.created(await store.add_items(caller.id, id, items))
+
+
+@router.get("/{conversation_id}/items", summary="Its items, newest first", response_model=wire.ItemList)
+async def list_items(caller: Caller, store: Stored, id: ConversationId, asked: NewestFirst) -> dict[str, Any]:
+    head = (await store.conversation(caller.id, id)).head
+    page = await store.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
+    return wire.items(page)
+
+
+@router.get("/{conversation_id}/items/{item_id}", summary="One item", response_model=dict[str, Any])
+async def retrieve_item(
+    caller: Caller, store: Stored, id: ConversationId, item_id: ItemId, _: Included
+) -> dict[str, Any]:
+    return dict((await store.item(caller.id, id, item_id)).body)
+
+
+@router.delete(
+    "/{conversation_id}/items/{item_id}",
+    summary="Take an item out; the conversation is answered",
+    response_model=wire.ConversationObject,
+)
+async def delete_item(caller: Caller, store: Stored, id: ConversationId, item_id: ItemId) -> dict[str, Any]:
+    return wire.conversation(await store.delete_item(caller.id, id, item_id))
+
+
+async def _resolved(store: Store, owner: str, items: list[Item]) -> list[Item]:
+    """With copies of the stored items that they refer to. Raises ItemNotFound."""
+    found = {}
+    for id in references(items):
+        if (stored := await store.find_item(owner, id)) is not None:
+            found[id] = {name: value for name, value in stored.body.items() if name != "id"}
+    return resolved(items, found, "items")

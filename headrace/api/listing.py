@@ -1,0 +1,42 @@
+"""What a query asks of a list, as dependencies: errors are 400s that name the member, and what nothing reads
+is named in X-Headrace-Ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+
+from headrace.api.generations import is_strict
+from headrace.errors import BadRequest
+from headrace.wire import lists
+from headrace.wire.lists import LISTED, Listing, Query
+from headrace.wire.parameters import ignored_header
+
+
+def query_of(http: Request, response: Response, known: tuple[str, ...]) -> Query:
+    """Raises BadRequest."""
+    query = lists.check(http.query_params.multi_items())
+    unknown = lists.unknown(query, known)
+    if unknown and is_strict(http):
+        raise BadRequest(f"unrecognized query member: {unknown[0][:200]}", param=unknown[0][:200])
+    response.headers.update(ignored_header(unknown))
+    return query
+
+
+async def _oldest_first(http: Request, response: Response) -> Listing:
+    return lists.listing(query_of(http, response, LISTED), "asc")
+
+
+async def _newest_first(http: Request, response: Response) -> Listing:
+    return lists.listing(query_of(http, response, LISTED), "desc")
+
+
+async def _included(http: Request, response: Response) -> tuple[str, ...]:
+    return lists.include(query_of(http, response, ("include",)))
+
+
+OldestFirst = Annotated[Listing, Depends(_oldest_first)]
+NewestFirst = Annotated[Listing, Depends(_newest_first)]
+Included = Annotated[tuple[str, ...], Depends(_included)]

@@ -1,0 +1,89 @@
+"""Stored chat completions: GET /v1/chat/completions, and what is under one's id."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from headrace.api.auth import Caller
+from headrace.api.body import documented, json_body
+from headrace.api.errors import RESPONSES
+from headrace.api.listing import OldestFirst, query_of
+from headrace.api.store import Stored
+from headrace.errors import CompletionNotFound
+from headrace.wire import stored as wire
+from headrace.wire.metadata import MetadataBody
+
+router = APIRouter(prefix="/v1/chat/completions", tags=["chat"], responses=RESPONSES)
+
+
+async def _filter(http: Request, response: Response) -> wire.Filter:
+    return wire.filter(query_of(http, response, wire.FILTERED))
+
+
+async def _id(completion_id: str) -> str:
+    if "\0" in completion_id:
+        raise CompletionNotFound("No chat completion has a null character in its id.")
+    return completion_id
+
+
+CompletionId = Annotated[str, Depends(_id)]
+
+
+@router.get(
+    "", summary="Those that were stored, oldest first", response_model=wire.StoredChatCompletionList,
+    response_model_exclude_unset=True,
+)  # fmt: skip
+async def list_completions(
+    caller: Caller, store: Stored, asked: Annotated[wire.Filter, Depends(_filter)]
+) -> dict[str, Any]:
+    page = await store.completions(
+        caller.id,
+        limit=asked.page.limit,
+        after=asked.page.after,
+        order=asked.page.order,
+        model=asked.model,
+        metadata=asked.metadata,
+    )
+    return wire.completions(page)
+
+
+@router.get(
+    "/{completion_id}", summary="A stored one", response_model=wire.StoredChatCompletion,
+    response_model_exclude_unset=True,
+)  # fmt: skip
+async def retrieve_completion(caller: Caller, store: Stored, id: CompletionId) -> dict[str, Any]:
+    return wire.completion(await store.completion(caller.id, id))
+
+
+@router.post(
+    "/{completion_id}", summary="Change its metadata", response_model=wire.StoredChatCompletion,
+    response_model_exclude_unset=True, openapi_extra=documented(MetadataBody),
+)  # fmt: skip
+async def update_completion(
+    caller: Caller,
+    store: Stored,
+    id: CompletionId,
+    body: Annotated[MetadataBody, Depends(json_body(MetadataBody))],
+) -> dict[str, Any]:
+    return wire.completion(await store.update_completion(caller.id, id, body.metadata or {}))
+
+
+@router.delete("/{completion_id}", summary="Delete it", response_model=wire.DeletedChatCompletion)
+async def delete_completion(caller: Caller, store: Stored, id: CompletionId) -> dict[str, Any]:
+    await store.delete_completion(caller.id, id)
+    return wire.deleted(id)
+
+
+@router.get(
+    "/{completion_id}/messages",
+    summary="The messages that it answered, oldest first",
+    response_model=wire.StoredMessageList,
+)
+async def list_messages(
+    caller: Caller, store: Stored, id: CompletionId, asked: OldestFirst
+) -> dict[str, Any]:
+    head = (await store.completion(caller.id, id)).head
+    page = await store.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
+    return wire.messages(page)

@@ -1,0 +1,169 @@
+"""A chat of which something is kept: in a conversation that the request names, as a stored completion, or
+both (state.md §4, §6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headrace.errors import ServerError
+from headrace.gateway.gateway import Gateway, Generation
+from headrace.store import Chain, Held, Store, StoredCompletion
+from headrace.turns.resent import is_system, new_messages
+from headrace.turns.truncation import Carried, start_fitted
+from headrace.turns.watch import Outcome, watch
+from headrace.turns.window import messages as messages_of
+from headrace.turns.window import window, without_unanswered
+from headrace.types import Conversation, GenerateRequest, Message, ModelInfo
+from headrace.wire import chat as wire
+from headrace.wire import stored
+from headrace.wire.generation import Choice, Collected
+from headrace.wire.items import Item, of_chat, of_choice, to_messages
+from headrace.wire.named import NEW
+
+log = logging.getLogger(__name__)
+
+ITEMS_PER_MESSAGE = 4  # fetched at once; more if that is not enough
+
+
+class ChatTurn:
+    """`named`: the conversation, or NEW; None: none. `context_messages`: how many stored ones the model
+    reads.
+
+    Once it is started, the generation's events end after what is kept is on the disk.
+    """
+
+    def __init__(
+        self, store: Store, owner: str, body: wire.ChatBody, *, named: str | None, context_messages: int
+    ) -> None:
+        self._store, self._owner, self._body = store, owner, body
+        self._named, self._context_messages = named, context_messages
+        self._held: Held | None = None
+        self._new: list[Item] = []  # what the request adds to the conversation
+        self._info: ModelInfo | None = None
+        self._head: dict[str, Any] = {}  # of the completion, or of its chunks
+        self._is_lost = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the response, an error's too."""
+        named = {} if self._named in (None, NEW) else {"X-Conversation-ID": str(self._named)}
+        return {**named, **({"X-Headrace-Persisted": "false"} if self._is_lost else {})}
+
+    async def start(self, gateway: Gateway, request: GenerateRequest, provider: str | None) -> Generation:
+        """Raises ServerError: then nothing is kept, and the conversation is free."""
+        if self._named is None:
+            await self._store.check()
+            generation = await gateway.start(request, provider)
+        else:
+            generation = await self._start_in_conversation(gateway, request, provider)
+        self._info = generation.info
+        self._head = wire.completion_head(generation.info)
+        watch(generation, request.n, self._keep)
+        return generation
+
+    def chunks(self, info: ModelInfo) -> wire.Chunks:
+        return wire.Chunks(self._body, info, self._head)
+
+    def completion(self, info: ModelInfo, collected: Collected) -> dict[str, Any]:
+        return wire.completion(self._body, info, collected, self._head)
+
+    async def _start_in_conversation(
+        self, gateway: Gateway, request: GenerateRequest, provider: str | None
+    ) -> Generation:
+        if self._named == NEW:
+            self._named = (await self._store.create_conversation(self._owner, (), {})).id
+        assert self._named is not None
+        self._held = await self._store.hold(self._owner, self._named)
+        try:
+            sent = of_chat(self._body.messages)
+            past = await self._past(sent)
+            new = new_messages(past, sent)
+            self._new = [item for index in new for item in sent[index]]
+            shown = window(past, self._context_messages, self._new)
+            carried = Carried(without_unanswered(shown, self._new), self._new)
+            asking = _Asking(request, new)
+            return await start_fitted(gateway, provider, carried, asking)
+        except BaseException:
+            await asyncio.shield(self._let_go())
+            raise
+
+    async def _past(self, sent: Sequence[Sequence[Item]]) -> list[Item]:
+        """The stored items that may matter: as many messages as the model may read, or as were sent, and all
+        system messages before them.
+        """
+        assert self._held is not None
+        wanted = max(self._context_messages, len(sent)) + 1  # the first may be cut
+        limit = ITEMS_PER_MESSAGE * wanted
+        while True:
+            before, last = await self._store.window(self._owner, self._held.conversation.head, limit)
+            items = [item.body for item in last]
+            if len(items) < limit or len(messages_of([i for i in items if not is_system(i)])) >= wanted:
+                return [*(item.body for item in before), *items]
+            limit *= 2
+
+    async def _keep(self, collected: Collected, outcome: Outcome) -> None:
+        """The store's failures end here: an answer that is there is delivered."""
+        try:
+            if self._held is not None:
+                await self._append(self._held, collected, outcome)
+            if self._body.store and outcome == "completed":
+                await self._save(collected)
+        except ServerError as exc:
+            self._is_lost = True
+            log.error("the answer to a chat is not stored: %s", exc.message)
+
+    async def _append(self, held: Held, collected: Collected, outcome: Outcome) -> None:
+        answer = self._answer(collected.choices.get(0, Choice()), outcome)
+        add = Chain(held.conversation.head, [*self._new, *answer]) if answer else None
+        await self._store.release(held, add)
+
+    def _answer(self, choice: Choice, outcome: Outcome) -> list[Item]:
+        """What is kept of it: all, or, when a stream's reader left, the text that there is."""
+        if outcome == "completed":
+            return of_choice(choice, "incomplete" if choice.reason == "length" else "completed")
+        if outcome == "left" and self._body.stream and choice.text:
+            return of_choice(replace(choice, calls=[]), "incomplete")
+        return []
+
+    async def _save(self, collected: Collected) -> None:
+        assert self._info is not None
+        body = self.completion(self._info, collected)
+        completion = StoredCompletion(
+            body["id"], body["created"], body["model"], body, stored.metadata(self._body)
+        )
+        await self._store.save_completion(self._owner, completion, stored.asked(self._body))
+
+    async def _let_go(self) -> None:
+        assert self._held is not None
+        try:
+            await self._store.release(self._held)
+        except ServerError as exc:
+            log.error("conversation %s was not let go: %s", self._named, exc.message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A request with stored items before its own messages. `new`: the indices of those not yet stored."""
+
+    request: GenerateRequest
+    new: Sequence[int]
+
+    def __call__(self, items: Sequence[Item]) -> GenerateRequest:
+        prompt = self.request.prompt
+        assert isinstance(prompt, Conversation)
+        own = [prompt.messages[index] for index in self.new]
+        first = next((i for i, message in enumerate(own) if not _leads(message)), len(own))
+        systems = to_messages([item for item in items if is_system(item)])
+        past = to_messages([item for item in items if not is_system(item)])
+        # system messages come first, because many chat templates want that
+        messages = (*systems, *own[:first], *past, *own[first:])
+        return replace(self.request, prompt=replace(prompt, messages=messages))
+
+
+def _leads(message: Message) -> bool:
+    return message.role in ("system", "developer")

@@ -1,0 +1,109 @@
+"""Lists in pages: what a query may ask of them, and the object that answers (state.md §1, §3, §4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headrace.errors import BadRequest
+
+Order = Literal["asc", "desc"]
+Query = Sequence[tuple[str, str]]  # its pairs, decoded, in order
+
+USUAL_LIMIT, MAX_LIMIT = 20, 100
+INCLUDABLE = (
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+)
+LISTED = ("limit", "order", "after", "include")
+INDEX = re.compile(r"\[\d*\]$")  # clients write include[]=, include[0]=, include=
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which page of a list is wanted."""
+
+    limit: int
+    order: Order
+    after: str | None
+    include: tuple[str, ...]
+
+
+def listing(query: Query, order: Order) -> Listing:
+    """`order`: what a query asks for that does not say. Raises BadRequest."""
+    given = dict(query)
+    return Listing(
+        _limit(given.get("limit")), _order(given.get("order"), order), given.get("after"), include(query)
+    )
+
+
+def include(query: Query) -> tuple[str, ...]:
+    """Raises BadRequest."""
+    wanted = tuple(value for name, value in query if INDEX.sub("", name) == "include")
+    return check_include(wanted)
+
+
+def check_include(wanted: Iterable[str]) -> tuple[str, ...]:
+    """The same. Raises BadRequest."""
+    asked = tuple(wanted)
+    unknown = next((value for value in asked if value not in INCLUDABLE), None)
+    if unknown is not None:
+        raise BadRequest(
+            f"Invalid 'include': {unknown[:100]!r}. Supported: {', '.join(INCLUDABLE)}.", param="include"
+        )
+    return asked
+
+
+def unknown(query: Query, known: Collection[str]) -> list[str]:
+    """Members of a query that nothing reads: they are named as ignored."""
+    names = (name for name, _ in query)
+    return [name for name in dict.fromkeys(names) if re.sub(r"\[.*\]$", "", name) not in known]
+
+
+def check(query: Query) -> Query:
+    """The same. Raises BadRequest for what no database takes."""
+    bad = next((name for name, value in query if "\0" in name + value), None)
+    if bad is not None:
+        name = bad.replace("\0", "")[:100]
+        raise BadRequest(f"{name}: there is a null character in it", param=name)
+    return query
+
+
+def list_object(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
+    """Of objects with ids. An empty page has ids all the same: clients are told that they are strings."""
+    ids = [entry["id"] for entry in data] or [""]
+    return {
+        "object": "list",
+        "data": list(data),
+        "first_id": ids[0],
+        "last_id": ids[-1],
+        "has_more": has_more,
+    }
+
+
+def _limit(given: str | None) -> int:
+    if given is None:
+        return USUAL_LIMIT
+    if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_LIMIT:
+        raise BadRequest(
+            f"Invalid 'limit': {given[:100]!r}. Expected a whole number from 1 to {MAX_LIMIT}.", param="limit"
+        )
+    return int(given)
+
+
+def _order(given: str | None, default: Order) -> Order:
+    if given is None:
+        return default
+    if given == "asc":
+        return "asc"
+    if given == "desc":
+        return "desc"
+    raise BadRequest(f"Invalid 'order': {given[:100]!r}. Expected 'asc' or 'desc'.", param="order")
