@@ -11,18 +11,35 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from headrace import __version__
-from headrace.api import chat, completions, embeddings, errors, health, messages, models, tokens
+from headrace.api import (
+    chat,
+    completions,
+    conversations,
+    embeddings,
+    errors,
+    health,
+    messages,
+    models,
+    responses,
+    stored,
+    tokens,
+    websocket,
+)
 from headrace.api.request_id import RequestId
 from headrace.config import Config, ProviderConfig
 from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
 from headrace.store import Store
+from headrace.turns.responses import Responses
 from headrace.types import Backend
 from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
 from headrace.wire.chat import ChatBody, ChatCompletionChunk
 from headrace.wire.completions import CompletionBody
+from headrace.wire.conversations import ConversationBody, ItemsBody
 from headrace.wire.embeddings import EmbeddingsBody
+from headrace.wire.metadata import MetadataBody
+from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody
 
 if TYPE_CHECKING:  # what only local models need is loaded when there are some
@@ -42,11 +59,17 @@ REMOTE = {
 UNSEEN = (
     ChatBody,
     ChatCompletionChunk,
+    CompactBody,
     CompletionBody,
+    ConversationBody,
     CountTokensBody,
     DetokenizeBody,
     EmbeddingsBody,
+    InputTokensBody,
+    ItemsBody,
     MessagesBody,
+    MetadataBody,
+    ResponseBody,
     TokenizeBody,
 )
 
@@ -70,7 +93,11 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         routes=config.routes,
     )
     app.state.store = Store(config.store, config.paths.data)
-    for resource in (chat, completions, messages, embeddings, tokens, models, health):
+    app.state.responses = Responses(app.state.gateway, app.state.store)
+    for resource in (
+        chat, stored, completions, responses, websocket, messages, conversations, embeddings, tokens, models,
+        health,
+    ):  # fmt: skip
         app.include_router(resource.router)
     errors.install(app)
     app.add_middleware(RequestId)
@@ -129,6 +156,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             exits.push_async_callback(backend.aclose)
             await backend.start()
         app.state.gateway.check_routes()
+        exits.push_async_callback(app.state.responses.aclose)
         yield
 
 
