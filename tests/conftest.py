@@ -17,6 +17,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from headrace.types import Backend
+from tests.postgres import PostgreSQL, postgresql
 from tests.serving import Served, serving
 
 
@@ -30,6 +31,22 @@ def _session_data(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _own_data(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test finds what another has kept."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    """A PostgreSQL that the tests share; each takes a database of its own with `create`."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'headrace.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgres")
+    return server.create()
 
 
 @pytest.fixture(scope="session")

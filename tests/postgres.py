@@ -1,0 +1,144 @@
+"""A PostgreSQL of the tests' own: its files in a temporary folder, its port given by the system."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+START_S = 60.0
+USER = "headrace"
+MISSING = (
+    "these tests start a PostgreSQL of their own, and initdb is not found: install it "
+    "(Debian: apt-get install postgresql), or put its folder on PATH"
+)
+
+
+class PostgreSQL:
+    """A running server. `stop` and `start` as an operator would; `kill` as a loss of power to the process."""
+
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
+        self._folder, self._is_durable = folder, is_durable
+        self._bin, self._password = _binaries(), secrets.token_hex(8)
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        secret = folder / "password"
+        secret.write_text(self._password)
+        if (account := _account()) is not None:
+            for path in (folder, secret):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        options = ["--no-sync", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"]
+        self._run("initdb", *options, f"--username={USER}", f"--pwfile={secret}", "-D", str(folder / "data"))
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}:{self._password}@127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        settings = {
+            "port": self._port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "on" if self._is_durable else "off",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_as_other(), str(self._bin / "postgres"), "-D", str(self._folder / "data"), *options],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        self._wait()
+
+    def stop(self) -> None:
+        """Sessions are ended, nothing is lost."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """At once, without tidying up."""
+        self._end(signal.SIGQUIT)
+
+    def create(self) -> str:
+        """The address of a new, empty database."""
+        name = f"test_{secrets.token_hex(6)}"
+        environment = {**os.environ, "PGPASSWORD": self._password}
+        command = ["createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", USER, "-T", "template0", name]
+        subprocess.run([str(self._bin / command[0]), *command[1:]], check=True, env=environment)
+        return f"{self.url}/{name}"
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(START_S)
+
+    def _run(self, *command: str) -> None:
+        words = [*_as_other(), str(self._bin / command[0]), *command[1:]]
+        done = subprocess.run(words, cwd=self._folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_S
+        ready = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        while subprocess.run(ready).returncode != 0:
+            assert self._process is not None
+            alive = self._process.poll() is None
+            assert alive, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline, "PostgreSQL did not start"
+            time.sleep(0.02)
+
+
+@contextmanager
+def postgresql(*, is_durable: bool = False) -> Iterator[PostgreSQL]:
+    """A server of one's own, with none of its files left behind."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-postgresql-"))
+    try:
+        folder.chmod(0o755)
+        server = PostgreSQL(folder, is_durable=is_durable)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _binaries() -> Path:
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not versions:
+        pytest.fail(MISSING, pytrace=False)
+    return versions[-1].parent
+
+
+def _account() -> pwd.struct_passwd | None:
+    """Who it runs as: it refuses to run as root."""
+    return pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+
+
+def _as_other() -> Sequence[str]:
+    account = _account()
+    if account is None:
+        return ()
+    return ("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
