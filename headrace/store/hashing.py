@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from headrace.store.records import Json
 
 ID_DIGITS = 48  # as many as a random id has
-PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+    "compaction": "cmp",
+}
 SYSTEM_ROLES = ("system", "developer")
 
 

@@ -150,7 +150,8 @@ def on_path(c: Connection, owner: str, head: str | None, id: str) -> ItemRow | N
 
 
 def to_item(row: ItemRow) -> StoredItem:
-    return StoredItem(row.item_id, row.hash, json.loads(row.body))
+    body = json.loads(row.body)
+    return StoredItem(body["id"], row.hash, body)
 
 
 def _row(owner: str, item: Placed, now: int) -> Mapping[str, object]:

@@ -34,6 +34,11 @@ class Hash(TypeDecorator[str]):
         return None if value is None else value.hex()
 
 
+def plain(text: str) -> str:
+    """As both databases can keep it."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
 class Name(TypeDecorator[str]):
     """Text that may come from a caller: what a database cannot keep in text is another sign there."""
 
@@ -41,7 +46,7 @@ class Name(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+        return None if value is None else plain(value)
 
 
 class Texts(TypeDecorator[list[str]]):

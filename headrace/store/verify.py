@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import Column, Connection, Row, Table, func, select
 
 from headrace.store.hashing import Place, place
-from headrace.store.tables import completions, conversations, events, items, loose, responses
+from headrace.store.tables import completions, conversations, events, items, loose, plain, responses
 
 ROWS = 500  # in memory at once
 STREAMED = {"stream_results": True, "yield_per": ROWS}
@@ -73,7 +73,7 @@ def _item(row: Row[tuple[object, ...]]) -> Iterator[str]:
     expected = place(row.owner, after, body)
     for name, is_right in (
         ("hash", expected.hash == row.hash),
-        ("id", expected.id == row.item_id and body.get("id") == row.item_id),
+        ("id", expected.id == body.get("id") and plain(expected.id) == row.item_id),
         ("depth", expected.depth == row.depth),
         ("system pointer", expected.hash != row.hash or expected.system == row.system),
     ):
