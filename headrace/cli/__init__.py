@@ -65,8 +65,33 @@ def _parser() -> argparse.ArgumentParser:
     text = "print the effective configuration and where it comes from"
     check = _add(commands, "check-config", _check_config, text)
     check.add_argument("--online", action="store_true", help="ask each provider for its list of models, too")
+    _add_db(commands)
     _add(commands, "version", _version, "print the version")
     return parser
+
+
+def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "look after the database of conversations and responses"
+    db = commands.add_parser(
+        "db",
+        help=text,
+        description=text[0].upper() + text[1:] + ". Each command works while servers run, too, and begins "
+        "with the migrations that are due.",
+    )
+    steps = db.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    text = "derive all hashes anew and follow all pointers; exit code 1 when something is wrong"
+    _add(steps, "verify", _db, text)
+    _add(steps, "migrate", _db, "bring the schema up to date, as a server does when it starts")
+    text = "remove what is older than the configured days, and items that nothing names any more"
+    _add(steps, "prune", _db, text)
+    text = "write everything, of all owners, as lines of JSON; `import` reads it into either kind of database"
+    export = _add(steps, "export", _db, text)
+    export.add_argument("target", metavar="FILE", nargs="?", default="-", help="default: standard output")
+    text = "read what `export` has written; what is there already stays as it is"
+    read = _add(steps, "import", _db, text)
+    read.add_argument("source", metavar="FILE", nargs="?", default="-", help="default: standard input")
+    for name, step in steps.choices.items():
+        step.set_defaults(step=name)
 
 
 def _add(
@@ -135,6 +160,18 @@ def _check_config(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.check import check_config
 
     return check_config(loaded, online=arguments.online)
+
+
+def _db(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli import db
+
+    step: str = arguments.step
+    if step == "export":
+        return db.export(loaded.config, arguments.target)
+    if step == "import":
+        return db.import_(loaded.config, arguments.source)
+    run = {"verify": db.verify, "migrate": db.migrate, "prune": db.prune}[step]
+    return run(loaded.config)
 
 
 def _version(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

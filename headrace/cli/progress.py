@@ -11,8 +11,8 @@ WIDTH = 30
 class ProgressBar:
     """Called with a label and how far it is; total 0 means nobody knows."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream, self._is_terminal = stream, stream.isatty()
+    def __init__(self, stream: TextIO = sys.stderr, *, is_bytes: bool = True) -> None:
+        self._stream, self._is_terminal, self._is_bytes = stream, stream.isatty(), is_bytes
         self._label, self._tenth = "", -1
 
     def __call__(self, label: str, done: int, total: int) -> None:
@@ -20,11 +20,11 @@ class ProgressBar:
             self._finish_line()
             self._label, self._tenth = label, -1
         if self._is_terminal:
-            self._stream.write("\r" + _bar(label, done, total) + "\x1b[K")
+            self._stream.write("\r" + self._bar(label, done, total) + "\x1b[K")
             self._stream.flush()
         elif (tenth := 10 * done // total if total else 0) != self._tenth:
             self._tenth = tenth
-            self._stream.write(_bar(label, done, total) + "\n")
+            self._stream.write(self._bar(label, done, total) + "\n")
             self._stream.flush()
 
     def close(self) -> None:
@@ -35,10 +35,10 @@ class ProgressBar:
         if self._label and self._is_terminal:
             self._stream.write("\n")
 
-
-def _bar(label: str, done: int, total: int) -> str:
-    if not total:
-        return f"{label} …"
-    filled = WIDTH * done // total
-    amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total > 10_000 else f"{done} of {total}"
-    return f"{label} [{'#' * filled}{'.' * (WIDTH - filled)}] {100 * done // total:3d} %  {amount}"
+    def _bar(self, label: str, done: int, total: int) -> str:
+        if not total:
+            return f"{label} …" if self._is_bytes or not done else f"{label} {done} …"
+        filled = WIDTH * done // total
+        is_large = self._is_bytes and total > 10_000
+        amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if is_large else f"{done} of {total}"
+        return f"{label} [{'#' * filled}{'.' * (WIDTH - filled)}] {100 * done // total:3d} %  {amount}"

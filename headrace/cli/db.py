@@ -1,0 +1,106 @@
+"""`headrace db`: what an operator does with the database by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from headrace.cli.progress import ProgressBar
+from headrace.config import Config
+from headrace.errors import ConfigError
+from headrace.store.maintenance import Maintenance
+
+WRONG = 1  # verify's exit code when something is not as it must be
+
+T = TypeVar("T")
+
+
+def verify(config: Config) -> int:
+    with _progress() as bar:
+        problems = _run(config, lambda database: database.verify(lambda n, of: bar("verifying", n, of)))
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} problems" if problems else "all is well", file=sys.stderr)
+    return WRONG if problems else 0
+
+
+def migrate(config: Config) -> int:
+    async def applied(database: Maintenance) -> list[str]:
+        return database.applied
+
+    steps = _run(config, applied)
+    print("\n".join(f"applied {step}" for step in steps) or "nothing to do: the schema is the newest")
+    return 0
+
+
+def prune(config: Config) -> int:
+    gone = _run(config, lambda database: database.prune())
+    print("removed " + ", ".join(f"{count} {name}" for name, count in gone.items()))
+    return 0
+
+
+def export(config: Config, target: str) -> int:
+    with _progress() as bar, _writing(target) as file:
+        count = _run(
+            config, lambda database: database.write_to(file.write, lambda n, of: bar("exporting", n, of))
+        )
+    print(f"exported {count} rows", file=sys.stderr)
+    return 0
+
+
+def import_(config: Config, source: str) -> int:
+    with _progress() as bar, _reading(source) as file:
+        counts = _run(config, lambda database: database.read_from(file, lambda n: bar("importing", n, 0)))
+    print(f"imported {counts.num_new} rows; {counts.num_known} were there already", file=sys.stderr)
+    return 0
+
+
+def _run(config: Config, work: Callable[[Maintenance], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with Maintenance(config.store, config.paths.data) as database:
+            return await work(database)
+
+    return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[ProgressBar]:
+    bar = ProgressBar(is_bytes=False)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+@contextlib.contextmanager
+def _writing(target: str) -> Iterator[TextIO]:
+    """Standard output, or a file that only its owner reads, in place only once it is complete."""
+    if target == "-":
+        yield sys.stdout
+        return
+    part = Path(f"{target}.part")
+    opened = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    try:
+        with open(opened, "w", encoding="utf-8") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _reading(source: str) -> Iterator[TextIO]:
+    if source == "-":
+        yield sys.stdin
+        return
+    try:
+        file = open(source, encoding="utf-8")  # noqa: SIM115  # closed below
+    except FileNotFoundError as exc:
+        raise ConfigError(f"there is no file {source}") from exc
+    with file:
+        yield file
