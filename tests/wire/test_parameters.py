@@ -37,13 +37,12 @@ CHAT_NEUTRAL: dict[str, Any] = {
 COMPLETION_NEUTRAL: dict[str, Any] = {**NEUTRAL, "suffix": "", "best_of": 1}
 HARMLESS: dict[str, Any] = {
     "user": "me",
-    "metadata": {"a": "b"},
     "service_tier": "auto",
     "prediction": {"type": "content", "content": "x"},
     "prompt_cache_key": "k",
     "safety_identifier": "s",
-    "store": True,
 }
+COMPLETION_HARMLESS: dict[str, Any] = {**HARMLESS, "metadata": {"a": "b"}, "store": True}
 NULLS = (
     *(
         "stream",
@@ -81,14 +80,26 @@ def test_nulls_mean_not_given(fake_server: FakeServer, path: str) -> None:
     assert "x-headrace-ignored" not in response.headers
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize(("path", "members"), [(CHAT, HARMLESS), (COMPLETIONS, COMPLETION_HARMLESS)])
 @pytest.mark.parametrize("stream", [False, True])
-def test_harmless_members_are_ignored_and_named(fake_server: FakeServer, path: str, stream: bool) -> None:
+def test_harmless_members_are_ignored_and_named(
+    fake_server: FakeServer, path: str, members: dict[str, Any], stream: bool
+) -> None:
     server = fake_server()
-    body = {**SMALL[path], **HARMLESS, "stream": stream}
-    assert named(server.post(path, body).headers["x-headrace-ignored"]) == list(HARMLESS)
+    body = {**SMALL[path], **members, "stream": stream}
+    assert named(server.post(path, body).headers["x-headrace-ignored"]) == list(members)
     strict = server.post(path, body, headers={"X-Headrace-Strict": "true"})
     assert strict.status_code == 200
+
+
+def test_metadata_of_a_chat_that_is_not_stored_is_named(fake_server: FakeServer) -> None:
+    server = fake_server()
+    body = {**SMALL[CHAT], "metadata": {"a": "b"}}
+    assert named(server.post(CHAT, {**body, "user": "me"}).headers["x-headrace-ignored"]) == [
+        "metadata",
+        "user",
+    ]
+    assert "x-headrace-ignored" not in server.post(CHAT, {**body, "store": True}).headers
 
 
 def test_unknown_members_are_named_and_in_strict_mode_refused(fake_server: FakeServer) -> None:
