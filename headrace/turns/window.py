@@ -60,7 +60,7 @@ def _start(whole: Sequence[Sequence[Item]], limit: int, asked: Sequence[Item]) -
     wanted = max(0, len(whole) - limit)
     after = (start for start in range(wanted, len(whole) + 1) if _is_clean(start, pairs))
     before = (start for start in range(wanted, -1, -1) if _is_clean(start, pairs))
-    starts = [*after] or [next(before)]
+    starts = [*after] or [*before]
     # where it can, a conversation begins with what its user says: many chat templates want that
     return next((start for start in starts if start < len(whole) and _is_users(whole[start])), starts[0])
 

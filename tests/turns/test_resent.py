@@ -1,0 +1,104 @@
+"""Clients that send their whole history again store nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.turns.resent import new_messages
+from headrace.wire.conversation import ChatMessage
+from headrace.wire.generation import Choice, CollectedCall
+from headrace.wire.items import Item, of_chat, of_choice, same
+
+ROLES = st.sampled_from(["user", "assistant", "system"])
+FEW = st.builds(lambda role, text: {"role": role, "content": text}, ROLES, st.sampled_from("ab"))
+
+
+def items_of(messages: Sequence[dict[str, object]]) -> list[list[Item]]:
+    return of_chat([ChatMessage.model_validate(message) for message in messages])
+
+
+def flat(messages: Sequence[Sequence[Item]]) -> list[Item]:
+    return [item for message in messages for item in message]
+
+
+@given(st.lists(FEW, max_size=10), st.lists(FEW, min_size=1, max_size=10))
+def test_longest_end_that_the_messages_begin_with_is_not_new(
+    past: list[dict[str, object]], sent: list[dict[str, object]]
+) -> None:
+    said = [message for message in past if message["role"] != "system"]
+    spoken = [index for index, message in enumerate(sent) if message["role"] != "system"]
+    again = max(
+        count
+        for count in range(min(len(said), len(spoken)) + 1)
+        if said[len(said) - count :] == [sent[index] for index in spoken[:count]]
+    )
+    first_new = spoken[again] if again < len(spoken) else len(sent)
+    expected = [
+        index
+        for index, message in enumerate(sent)
+        if (message["role"] == "system" and (index > first_new or message not in past))
+        or index in spoken[again:]
+    ]
+    assert new_messages(flat(items_of(past)), items_of(sent)) == expected
+
+
+WORDS = st.sampled_from(["yes", "no", "  yes\n"])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Choice:
+    ids = draw(st.lists(st.sampled_from("xyz"), max_size=2, unique=True))
+    calls = [CollectedCall(id, "f", '{"a": 1}') for id in ids]
+    return Choice(draw(WORDS | st.just("") if calls else WORDS), draw(WORDS | st.just("")), calls=calls)
+
+
+def as_sent_back(choice: Choice) -> dict[str, object]:
+    """As chat clients do: without its thoughts, trimmed, arguments written anew."""
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": '{"a":1}'}}
+        for call in choice.calls
+    ]
+    said: dict[str, object] = {"role": "assistant", "content": choice.text.strip() or None}
+    return {**said, "tool_calls": calls} if calls else said
+
+
+@given(st.lists(st.tuples(answers(), st.integers(0, 12)), min_size=1, max_size=6), st.booleans())
+def test_whatever_a_client_sends_again_the_store_has_its_history_once(
+    turns: list[tuple[Choice, int]], has_system: bool
+) -> None:
+    system: list[dict[str, object]] = [{"role": "system", "content": "be brief"}] * has_system
+    history: list[dict[str, object]] = []  # as the client has it, in the end as the store should
+    stored: list[Item] = []
+    asked: list[dict[str, object]] = []
+    for turn, (choice, num_again) in enumerate(turns):
+        question: dict[str, object] = {"role": "user", "content": f"question {turn}"}
+        asked = asked or [question]
+        sent = [*system, *history[len(history) - min(num_again, len(history)) :], *asked]
+        items = items_of(sent)
+        new = new_messages(stored, items)
+        stored += [*(item for index in new for item in items[index]), *of_choice(choice)]
+        history += [*asked, as_sent_back(choice)]
+        asked = [
+            {"role": "tool", "tool_call_id": call.id, "content": f"result {turn}"} for call in choice.calls
+        ]
+    kept = [item for item in stored if item["type"] != "reasoning"]
+    expected = flat(items_of([*system, *history]))
+    assert len(kept) == len(expected)
+    assert all(same(one, other) for one, other in zip(kept, expected, strict=True))
+
+
+def test_many_that_are_alike_take_no_time_that_grows_with_their_square() -> None:
+    compared = 0
+
+    class Counted(dict[str, object]):
+        def items(self) -> object:  # type: ignore[override]  # what `same` reads
+            nonlocal compared
+            compared += 1
+            return super().items()
+
+    alike = [Counted(type="message", role="user", content="hi") for _ in range(1000)]
+    assert new_messages(alike, [[item] for item in alike]) == []
+    assert compared < 10_000
