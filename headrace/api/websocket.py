@@ -29,8 +29,8 @@ router = APIRouter()
 
 LIMIT_S = 3600.0  # how long a connection may last
 CREATE = "response.create"
-ENVELOPE = ("type", "stream", "background")  # members that say nothing here
-REFUSED = ("stream_id", "generate")  # members that would change what comes
+ENVELOPE = ("type", "stream")  # members that say nothing here
+OWN = {"background": (None, False), "generate": (None, True), "stream_id": (None,)}  # values that say nothing
 
 
 @router.websocket("/v1/responses")
@@ -149,10 +149,10 @@ def _parsed(raw: bytes) -> ResponseBody:
     frame = _loaded(raw)
     if frame.get("type") != CREATE:
         raise BadRequest(f"frames of type {CREATE} are understood, and no others", param="type")
-    refused = next((name for name in REFUSED if frame.get(name) not in (None, name == "generate")), None)
-    if refused is not None:
-        raise UnsupportedParameter(f"{refused} is not supported by this server", param=refused)
-    asked = {name: value for name, value in frame.items() if name not in (*ENVELOPE, *REFUSED)}
+    for name, neutral in OWN.items():
+        if frame.get(name) not in neutral:
+            raise UnsupportedParameter(f"{name} is not supported over a WebSocket", param=name)
+    asked = {name: value for name, value in frame.items() if name not in (*ENVELOPE, *OWN)}
     return parse(ResponseBody, dump({**asked, "stream": True}).encode())
 
 

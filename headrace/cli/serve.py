@@ -68,7 +68,8 @@ class _Server(uvicorn.Server):
     def __init__(self, app: FastAPI, config: Config, announce: Any) -> None:
         super().__init__(
             uvicorn.Config(
-                app, lifespan="off", log_config=None, access_log=False, server_header=False, ws="none",
+                app, lifespan="off", log_config=None, access_log=False, server_header=False,
+                ws="websockets-sansio", ws_max_size=config.server.max_body_bytes, ws_per_message_deflate=False,
                 timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSE_S,
             )
         )  # fmt: skip

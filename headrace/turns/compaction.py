@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headrace.errors import ServerError
 from headrace.gateway.gateway import Generation
-from headrace.types import Conversation, GenerateRequest, Message
+from headrace.types import Conversation, GenerateRequest, Message, Sampling
 from headrace.wire.generation import Collected
 from headrace.wire.items import Item, to_messages
 
@@ -15,13 +15,19 @@ ASKED = (
     "names, numbers, decisions, open questions, what was asked of you and what tools found. Write nothing "
     "but the summary."
 )
+LEAST, MOST = 128, 2048  # tokens of a summary: small models do not always find an end
 
 
 def to_request(model: str, instructions: str | None, items: Sequence[Item]) -> GenerateRequest:
     """Raises BadRequest."""
     system = (Message("system", instructions),) if instructions else ()
     messages = (*system, *to_messages(items), Message("user", ASKED))
-    return GenerateRequest(model, Conversation(messages))
+    return GenerateRequest(model, Conversation(messages), Sampling(max_tokens=_limit(messages)))
+
+
+def _limit(messages: Sequence[Message]) -> int:
+    """A summary that is longer than what it is of would be none."""
+    return min(MOST, max(LEAST, sum(len(message.text) for message in messages) // 4))
 
 
 async def collect(generation: Generation) -> Collected:
