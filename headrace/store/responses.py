@@ -114,8 +114,8 @@ class Responses:
         """Those that do not run here any more, since this process was held dead, shall stop, too."""
         if not ids:
             return set()
-        mine = responses.c.is_wanted & (responses.c.process == self._processes.id)
-        statement = select(responses.c.id).where(responses.c.id.in_(ids), ~mine)
+        is_lost = responses.c.process.is_distinct_from(self._processes.id)
+        statement = select(responses.c.id).where(responses.c.id.in_(ids), ~responses.c.is_wanted | is_lost)
         return await self._database.read(lambda c: set(c.scalars(statement)))
 
     async def add_events(self, owner: str, id: str, first: int, bodies: Sequence[str]) -> None:

@@ -1,0 +1,160 @@
+"""Servers that die: what they held is free, what they made has failed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from headrace.errors import ConversationLocked
+from headrace.store import Chain, Store, StoredConversation
+from headrace.store import processes as module
+from headrace.store.tables import processes
+from tests.store.conftest import Opened
+from tests.store.values import OWNER, message, response, texts
+
+ROOT = Path(__file__).parents[2]
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from headrace.config import StoreConfig
+from headrace.store import Store, StoredResponse
+
+async def main():
+    store = Store(StoreConfig(url=sys.argv[1]), Path("."))
+    await store.start()
+    await store.hold("owner", sys.argv[2])
+    await store.save_response("owner", StoredResponse("resp_1", 1, "in_progress", {"id": "resp_1"}),
+                              base=None, input=[], output=[])
+    print("held", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def held_elsewhere(exits: ExitStack, url: str, conversation: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, url, conversation]
+    process = exits.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+    exits.callback(process.kill)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_after_a_kill_nothing_stays_locked(opened: Opened, database_url: str) -> None:
+    async def run() -> None:
+        async with opened() as store:
+            made = await store.create_conversation(OWNER, [message("a")], {})
+            with ExitStack() as exits:
+                process = await asyncio.to_thread(held_elsewhere, exits, database_url, made.id)
+                with pytest.raises(ConversationLocked):
+                    await store.hold(OWNER, made.id)
+                process.send_signal(signal.SIGKILL)
+                await asyncio.to_thread(process.wait)
+                held = await store.hold(OWNER, made.id)  # at once: its process is gone
+                assert held.conversation == made
+            async with opened() as restarted:
+                left = await restarted.response(OWNER, "resp_1")
+                assert left.status == left.body["status"] == "failed"
+                assert left.body["error"] == module.STOPPED
+                with pytest.raises(ConversationLocked):
+                    await restarted.hold(OWNER, made.id)  # held by the living
+            await store.release(held)
+
+    asyncio.run(run())
+
+
+async def change_row(store: Store, id: str, **values: object) -> None:
+    def work(c: Connection) -> None:
+        c.execute(update(processes).where(processes.c.id == id).values(**values))
+
+    await store._database.write(work)
+
+
+async def beats(store: Store) -> dict[str, int]:
+    chosen = select(processes.c.id, processes.c.beat)
+    return await store._database.read(lambda c: {row.id: row.beat for row in c.execute(chosen)})
+
+
+async def one_held(store: Store, by: Store) -> StoredConversation:
+    made = await store.create_conversation(OWNER, [message("a")], {})
+    await by.hold(OWNER, made.id)
+    return made
+
+
+def test_one_on_another_machine_is_dead_once_it_is_silent(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with opened() as store, opened() as far:
+            made = await one_held(store, far)
+            await change_row(store, far._processes.id, host="elsewhere", pid=2**22 + 1)
+            await store._processes.beat(store._database)
+            with pytest.raises(ConversationLocked):
+                await store.hold(OWNER, made.id)
+            await far._processes.beat(far._database)
+            monkeypatch.setattr(module, "SILENT_S", 0.0)
+            with pytest.raises(ConversationLocked):
+                await store.hold(OWNER, made.id)  # it was heard just now
+            assert set(await beats(store)) == {store._processes.id, far._processes.id}
+            await store.release(await store.hold(OWNER, made.id))
+            assert set(await beats(store)) == {store._processes.id}
+            monkeypatch.undo()
+            await far._processes.beat(far._database)  # it was not dead: it is back
+            assert set(await beats(store)) == {store._processes.id, far._processes.id}
+
+    asyncio.run(run())
+
+
+def test_a_process_id_that_is_another_process_now_is_dead(opened: Opened) -> None:
+    async def run() -> None:
+        async with opened() as store, opened() as gone:
+            made = await one_held(store, gone)
+            await change_row(store, gone._processes.id, pid=os.getpid(), started=1)
+            await store.hold(OWNER, made.id)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_one_that_was_held_dead_in_error_loses_nothing_of_others(opened: Opened, is_moved: bool) -> None:
+    async def run() -> None:
+        async with opened() as store, opened() as slow:
+            made = await store.create_conversation(OWNER, [message("a")], {})
+            held = await slow.hold(OWNER, made.id)
+            await change_row(store, slow._processes.id, started=1)  # seems to be gone
+            if is_moved:
+                await store.add_items(OWNER, made.id, [message("b")])
+            else:
+                await store.release(await store.hold(OWNER, made.id))
+            turn = Chain(made.head, [message("late")])
+            if is_moved:
+                with pytest.raises(ConversationLocked):
+                    await slow.release(held, turn)
+            else:
+                await slow.release(held, turn)
+            head = (await store.conversation(OWNER, made.id)).head
+            assert texts(await store.path(OWNER, head)) == ["a", "b" if is_moved else "late"]
+            assert await slow.wants_cancel([]) == set()
+
+    asyncio.run(run())
+
+
+def test_what_it_runs_shall_stop_when_it_was_held_dead(opened: Opened) -> None:
+    async def run() -> None:
+        async with opened() as store, opened() as slow:
+            await slow.save_response(OWNER, response(status="in_progress"), base=None, input=[], output=[])
+            await change_row(store, slow._processes.id, started=1)
+            await store._processes.beat(store._database)
+            assert (await store.response(OWNER, "resp_1")).status == "failed"
+            assert await slow.wants_cancel(["resp_1"]) == {"resp_1"}
+
+    asyncio.run(run())

@@ -1,0 +1,106 @@
+"""Everything out of one database and into another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.config import StoreConfig
+from headrace.errors import ConfigError
+from headrace.store import Store, StoredCompletion
+from headrace.store.maintenance import Maintenance, untold
+from tests.postgres import PostgreSQL
+from tests.store.conftest import Opened
+from tests.store.values import OTHER, OWNER, message, response, texts
+
+
+async def exported(url: str, data: Path) -> list[str]:
+    lines: list[str] = []
+    async with Maintenance(StoreConfig(url=url), data) as database:
+        count = await database.write_to(lines.append, untold)
+    assert count == len(lines) - 1
+    return lines
+
+
+async def imported(url: str, data: Path, lines: list[str]) -> tuple[int, int]:
+    async with Maintenance(StoreConfig(url=url), data) as database:
+        counts = await database.read_from(lines, lambda done: None)
+        assert await database.verify(untold) == []
+    return counts.num_new, counts.num_known
+
+
+def test_all_that_is_kept_comes_over(
+    opened: Opened, database_url: str, tmp_path: Path, postgres: PostgreSQL
+) -> None:
+    targets = [f"sqlite:///{tmp_path / 'other.db'}", postgres.create()]
+
+    async def run() -> None:
+        async with opened() as store:
+            made = await store.create_conversation(OWNER, [message("ü\0"), message("b")], {"k": "v"})
+            await store.create_conversation(OTHER, [message("ü\0")], {})
+            held = await store.hold(OWNER, made.id)
+            saved = await store.save_response(
+                OWNER, response(), base=made.head, input=[], output=[message("c")], held=held
+            )
+            await store.add_events(OWNER, saved.id, 0, ['{"n": 0}', '{"n": 1}'])
+            await store.save_response(
+                OWNER, response("resp_2", "in_progress"), base=None, input=[message("q")], output=[]
+            )
+            await store.save_response(
+                OWNER, response("resp_3", "in_progress"), base=None, input=[], output=[]
+            )
+            await store.delete_response(OWNER, "resp_3")
+            await store.save_completion(OWNER, StoredCompletion("chatcmpl-1", 1, "m", {}), [message("m")])
+            await store.hold(OWNER, made.id)
+            lines = await exported(database_url, tmp_path)
+            made = await store.conversation(OWNER, made.id)
+        for target in targets:
+            assert await imported(target, tmp_path, lines) == (len(lines) - 1, 0)
+            assert await imported(target, tmp_path, lines) == (0, len(lines) - 1)
+            other = Store(StoreConfig(url=target), tmp_path)
+            await other.start()
+            try:
+                assert await other.conversation(OWNER, made.id) == made
+                assert await other.response(OWNER, saved.id) == saved
+                assert texts(await other.path(OWNER, saved.output_head)) == ["ü\0", "b", "c"]
+                assert await other.events(OWNER, saved.id) == ['{"n": 0}', '{"n": 1}']
+                assert (await other.response(OWNER, "resp_2")).status == "failed"
+                assert (await other.completion(OWNER, "chatcmpl-1")).model == "m"
+                await other.release(await other.hold(OWNER, made.id))
+            finally:
+                await other.aclose()
+
+    asyncio.run(run())
+
+
+def test_what_is_no_export_is_refused_by_line(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'one.db'}"
+
+    async def run() -> None:
+        store = Store(StoreConfig(url=url), tmp_path)
+        await store.start()
+        await store.create_conversation(OWNER, [message("a"), message("b")], {})
+        await store.aclose()
+        head, first, second, *rest = await exported(url, tmp_path)
+        changed = json.dumps({**json.loads(second), "body": json.dumps(message("c"))})
+        newer = json.dumps({**json.loads(head), "schema": 99})
+        for lines, said in (
+            ([], "line 1 is not JSON"),
+            (["{}"], "line 1: this is no export"),
+            ([newer], "line 1: this was exported with schema 99"),
+            ([head, first, "{"], "line 3 is not JSON"),
+            ([head, first, "[]"], "line 3 is no object"),
+            ([head, first, changed], "line 3: the item is not what its hash says"),
+            ([head, '{"table": "nonsense"}'], "line 2: there is no table 'nonsense'"),
+            ([head, '{"table": "items"}'], "line 2: its members are not those of items"),
+        ):
+            with pytest.raises(ConfigError, match=said):
+                await imported(f"sqlite:///{tmp_path / 'two.db'}", tmp_path, lines)
+        assert (await imported(f"sqlite:///{tmp_path / 'two.db'}", tmp_path, [head, first, second, *rest]))[
+            0
+        ] == 3
+
+    asyncio.run(run())
