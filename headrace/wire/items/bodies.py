@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic_core import PydanticCustomError
 
 from headrace.wire.generation import JsonObject
 from headrace.wire.items.ids import HOSTED
@@ -164,15 +166,19 @@ class ReferenceItem(RequestBody):
     id: ItemId
 
 
-def _has_id(item: dict[str, Any]) -> dict[str, Any]:
+def _keepable(item: dict[str, Any]) -> dict[str, Any]:
     id = item.get("id")
     if id is not None and (not isinstance(id, str) or not 1 <= len(id) <= 256):
-        raise ValueError("its id is no string of 1 to 256 characters")
+        raise PydanticCustomError("item_id", "its id is no string of 1 to 256 characters")
+    try:
+        json.dumps(item, allow_nan=False)
+    except ValueError as exc:
+        raise PydanticCustomError("item_json", "a number in it is none that JSON has") from exc
     return item
 
 
 # of a tool that a hosted service runs: kept as it came, nothing here reads it
-HostedItem = Annotated[JsonObject, AfterValidator(_has_id)]
+HostedItem = Annotated[dict[str, Any], AfterValidator(_keepable)]
 
 ITEM_TAGS = {
     "message": "MessageItem",

@@ -129,9 +129,7 @@ def _part(part: AnyPart, role: str, path: str) -> dict[str, Any]:
 def medium(part: Mapping[str, Any], param: str) -> Media:
     """An image or a file. Raises BadRequest."""
     if part.get("file_id") is not None:
-        raise UnsupportedParameter(
-            f"{param}: no files are kept here; send the data", param=f"{param}.file_id"
-        )
+        raise UnsupportedParameter(f"{param}.file_id: no files are kept here", param=f"{param}.file_id")
     if part["type"] == "input_image":
         return media.at_url(part.get("image_url"), f"{param}.image_url")
     if part.get("file_url") is not None:

@@ -12,6 +12,7 @@ from headrace.errors import EngineFailed
 from headrace.types import (
     Event,
     Finished,
+    FinishReason,
     ModelInfo,
     ReasoningDelta,
     Started,
@@ -139,8 +140,9 @@ def answers(draw: st.DrawFn) -> Answer:
             beside.append(called(calls, name, *in_pieces(draw, whole)))
             calls += 1
         events += draw(interleaved(beside))
-    reasons = st.sampled_from(["tool_calls" if calls else "stop", "length", "content_filter"])
-    finished = Finished(0, draw(reasons), draw(st.sampled_from([USAGE, replace(USAGE, is_known=False)])))
+    well: FinishReason = "tool_calls" if calls else "stop"
+    reasons: list[FinishReason] = [well, "length", "content_filter"]
+    finished = Finished(0, draw(st.sampled_from(reasons)), draw(st.sampled_from([USAGE, replace(USAGE, is_known=False)])))
     members = {
         "include": draw(st.lists(st.sampled_from([LOGPROBS, SEALED]), unique=True)),
         "background": draw(st.booleans()),
