@@ -45,8 +45,15 @@ class Served:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def client(self, api_key: str = "x") -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url + "/v1", api_key=api_key, max_retries=0, timeout=60)
+    def client(self, api_key: str = "x", *, is_strict: bool = False) -> openai.OpenAI:
+        """`is_strict`: it raises when an answer is not what its types say."""
+        return openai.OpenAI(
+            base_url=self.url + "/v1",
+            api_key=api_key,
+            max_retries=0,
+            timeout=60,
+            _strict_response_validation=is_strict,
+        )
 
     def post(
         self,
