@@ -36,7 +36,11 @@ class Maintenance:
         self._database = Database(to_url(config.url, data), statement_timeout_s=UNLIMITED)
 
     async def __aenter__(self) -> Maintenance:
-        await self._database.open()
+        try:
+            await self._database.open()
+        except BaseException:
+            await self._database.aclose()
+            raise
         return self
 
     async def __aexit__(

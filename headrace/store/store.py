@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from headrace.config import StoreConfig
-from headrace.errors import StoreUnavailable
+from headrace.errors import ConfigError, StoreUnavailable
 from headrace.store.records import (
     Chain,
     Held,
@@ -74,11 +74,14 @@ class Store:
         self._conversations = Conversations(self._database, self._processes)
         self._responses = Responses(self._database, self._processes)
         self._completions = Completions(self._database)
-        self._upkeep = Upkeep(self._database, self._processes, self._conversations, self._config)
         try:
             await self._database.open()
         except StoreUnavailable as exc:
             log.warning("%s It is tried again.", exc.message)
+        except ConfigError:
+            await self._database.aclose()
+            raise
+        self._upkeep = Upkeep(self._database, self._processes, self._conversations, self._config)
         self._upkeep.start()
 
     async def aclose(self) -> None:
