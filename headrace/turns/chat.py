@@ -34,7 +34,7 @@ class ChatTurn:
     """`named`: the conversation, or NEW; None: none. `context_messages`: how many stored ones the model
     reads.
 
-    Once it is started, the generation's events end after what is kept is on the disk.
+    Once it is started, the generation's events end after what is kept is on the disk. Raises BadRequest.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class ChatTurn:
     ) -> None:
         self._store, self._owner, self._body = store, owner, body
         self._named, self._context_messages = named, context_messages
+        self._metadata = stored.metadata(body) if body.store else {}
         self._held: Held | None = None
         self._new: list[Item] = []  # what the request adds to the conversation
         self._info: ModelInfo | None = None
@@ -133,9 +134,7 @@ class ChatTurn:
     async def _save(self, collected: Collected) -> None:
         assert self._info is not None
         body = self.completion(self._info, collected)
-        completion = StoredCompletion(
-            body["id"], body["created"], body["model"], body, stored.metadata(self._body)
-        )
+        completion = StoredCompletion(body["id"], body["created"], body["model"], body, self._metadata)
         await self._store.save_completion(self._owner, completion, stored.asked(self._body))
 
     async def _let_go(self) -> None:
