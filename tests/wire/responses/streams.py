@@ -142,7 +142,9 @@ def answers(draw: st.DrawFn) -> Answer:
         events += draw(interleaved(beside))
     well: FinishReason = "tool_calls" if calls else "stop"
     reasons: list[FinishReason] = [well, "length", "content_filter"]
-    finished = Finished(0, draw(st.sampled_from(reasons)), draw(st.sampled_from([USAGE, replace(USAGE, is_known=False)])))
+    finished = Finished(
+        0, draw(st.sampled_from(reasons)), draw(st.sampled_from([USAGE, replace(USAGE, is_known=False)]))
+    )
     members = {
         "include": draw(st.lists(st.sampled_from([LOGPROBS, SEALED]), unique=True)),
         "background": draw(st.booleans()),
