@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.errors import BadRequest, PreviousResponseNotFound, ResponseNotFound
+from headrace.errors import BadRequest, ConversationNotFound, PreviousResponseNotFound, ResponseNotFound
 from headrace.store import Held, Store
 from headrace.wire.items import Item
 from headrace.wire.responses.body import HistoryBody, PromptBody
@@ -39,8 +39,12 @@ async def history_of(
     id = body.conversation_id if isinstance(body, PromptBody) else None
     if id is None:
         return History()
-    held = await store.hold(owner, id) if is_written else None
-    conversation = await store.conversation(owner, id) if held is None else held.conversation
+    try:
+        held = await store.hold(owner, id) if is_written else None
+        conversation = await store.conversation(owner, id) if held is None else held.conversation
+    except ConversationNotFound as exc:
+        exc.param = "conversation"
+        raise
     try:
         path = await store.path(owner, conversation.head)
     except BaseException:

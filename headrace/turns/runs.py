@@ -94,6 +94,8 @@ class Run:
             self.encoder.cancel()
         else:
             self._add(self.encoder.close())
+        if self.first is not None and self.keeping.is_streamed:
+            self.keeping.is_told = True  # its caller is on the way to be
         kept = await self.keeping.finish(self.encoder.response, self.encoder.output)
         self.encoder.response = kept
         self.is_done = True
