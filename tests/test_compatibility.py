@@ -12,12 +12,12 @@ from openai.resources.completions import Completions
 from openai.resources.embeddings import Embeddings
 from pydantic import BaseModel
 
-from headrace.cli.compatibility import compatibility
+from headrace.cli.compatibility import EVERY, compatibility
 from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.generation import StreamOptions
-from headrace.wire.parameters import CHAT, COMPLETIONS, EMBEDDINGS, TABLES, Table
+from headrace.wire.parameters import CHAT, COMPLETIONS, EMBEDDINGS, Table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "compatibility.md"
 OF_THE_CLIENT = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}  # it keeps them to itself
@@ -58,7 +58,7 @@ def test_what_a_body_declares_is_honoured_and_nothing_else(
 
 
 def test_notes_fit_into_a_table() -> None:
-    for table in TABLES.values():
+    for table in EVERY.values():
         for parameter in table.values():
             assert "|" not in parameter.note
             assert "\n" not in parameter.note

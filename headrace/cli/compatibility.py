@@ -5,9 +5,11 @@ headrace.cli.compatibility > docs/compatibility.md`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import get_args
 
 from headrace.wire.parameters import TABLES, Kind, Parameter, Table
+from headrace.wire.responses.tables import RESPONSES
 
 HEAD = """# Compatibility
 
@@ -25,12 +27,14 @@ A parameter that is not here is ignored and named; with the request header `X-He
 `server.strict`, it is a 400. Null means: not given.
 """
 
+EVERY: Mapping[str, Table] = {**TABLES, "responses": RESPONSES}
+
 
 def compatibility() -> str:
     """The whole page."""
     kinds = get_args(Kind)
     lines = [HEAD]
-    for endpoint, table in TABLES.items():
+    for endpoint, table in EVERY.items():
         lines += [
             f"## /v1/{endpoint}",
             "",

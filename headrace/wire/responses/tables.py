@@ -16,7 +16,7 @@ from headrace.wire.parameters import (
     ignored,
     refused,
 )
-from headrace.wire.responses.body import LOGPROBS
+from headrace.wire.responses.body import LOGPROBS, SEALED
 
 NO_HOSTED = "No hosted tools run here."
 ONE = "A response is one answer."
@@ -24,7 +24,7 @@ OF_GENERATION = (
     "model", "stream", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
     "logit_bias", "top_k", "min_p", "repetition_penalty", "ignore_eos", "min_tokens", "stop_token_ids",
     "skip_special_tokens", "truncate_prompt_tokens", "priority", "timeout", "guided_json", "guided_regex",
-    "guided_choice", "guided_grammar", "structured_outputs", "allowed_token_ids", "bad_words",
+    "guided_choice", "guided_grammar", "allowed_token_ids", "bad_words",
     "include_stop_str_in_output", "length_penalty", "use_beam_search",
 )  # fmt: skip
 HISTORY: Table = {
@@ -73,7 +73,7 @@ RESPONSES: Table = {
     "max_output_tokens": honoured("Clamped to what fits the context."),
     "max_tokens": honoured(f"{EXTENSION} Another name of `max_output_tokens`."),
     "top_logprobs": honoured(f"Up to 20; with `{LOGPROBS}` in `include`."),
-    "include": honoured(f"`{LOGPROBS}`, `reasoning.encrypted_content`; the rest is {NO_HOSTED.lower()}"),
+    "include": honoured(f"`{LOGPROBS}`, `{SEALED}`; the rest belongs to hosted tools."),
     "store": honoured("Default true."),
     "background": honoured("Only with `store`."),
     "metadata": honoured("Kept with the response."),
@@ -87,4 +87,5 @@ RESPONSES: Table = {
     "prompt": refused("No prompts are kept here.", NOTHING),
     "n": refused(ONE, equals(1)),
     "response_format": refused("Use `text.format`.", NOTHING),
+    "structured_outputs": refused("Use `text.format` or `guided_*`.", NOTHING),
 }
