@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from headrace.config import StoreConfig
-from headrace.errors import ConfigError, StoreUnavailable
+from headrace.errors import StoreUnavailable
 from headrace.store.records import (
     Chain,
     Held,
@@ -78,7 +78,7 @@ class Store:
             await self._database.open()
         except StoreUnavailable as exc:
             log.warning("%s It is tried again.", exc.message)
-        except ConfigError:
+        except BaseException:
             await self._database.aclose()
             raise
         self._upkeep = Upkeep(self._database, self._processes, self._conversations, self._config)
