@@ -40,6 +40,7 @@ from headrace.wire.conversations import ConversationBody, ItemsBody
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.metadata import MetadataBody
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
+from headrace.wire.responses.schemas import ResponseEvent
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody
 
 if TYPE_CHECKING:  # what only local models need is loaded when there are some
@@ -70,6 +71,7 @@ UNSEEN = (
     MessagesBody,
     MetadataBody,
     ResponseBody,
+    ResponseEvent,
     TokenizeBody,
 )
 

@@ -21,9 +21,11 @@ from headrace.errors import BadRequest
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
+from headrace.wire.conversations import ItemList
 from headrace.wire.lists import include, list_object
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.responses.parameters import ignored
+from headrace.wire.responses.schemas import CompactedResponse, DeletedResponse, InputTokens, ResponseObject
 
 router = APIRouter(tags=["responses"], responses=RESPONSES)
 
@@ -32,7 +34,7 @@ QUERY = ("include", "stream", "starting_after", "include_obfuscation")
 STREAMED = {
     "description": "With `stream: true`: events `response.created` to `response.completed` (or "
     "`.incomplete`, `.failed`), then `data: [DONE]`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ResponseEvent"}}},
 }
 
 
@@ -40,6 +42,7 @@ STREAMED = {
 @router.post(
     "/v1/responses",
     summary="Answer, and keep the answer",
+    response_model=ResponseObject,
     responses={200: STREAMED},
     openapi_extra=documented(ResponseBody),
 )
@@ -94,7 +97,11 @@ def _went(run: Run) -> dict[str, str]:
     return {**went_to(run.generation.provider, run.generation.attempts), **timing(started, decode_s)}
 
 
-@router.get("/v1/responses/{id}", summary="A stored response, or the events of its stream")
+@router.get(
+    "/v1/responses/{id}",
+    summary="A stored response, or the events of its stream",
+    response_model=ResponseObject,
+)
 async def get_response(http: Request, response: Response, caller: Caller, id: str) -> Response:
     include(query_of(http, response, QUERY))
     after = _after(http)
@@ -106,18 +113,22 @@ async def get_response(http: Request, response: Response, caller: Caller, id: st
     return FollowedStream(texts, dict(response.headers))
 
 
-@router.delete("/v1/responses/{id}", summary="Delete a response")
+@router.delete("/v1/responses/{id}", summary="Delete a response", response_model=DeletedResponse)
 async def delete_response(http: Request, caller: Caller, id: str) -> dict[str, Any]:
     await turns_of(http).delete(caller.id, id)
     return {"id": id, "object": "response", "deleted": True}
 
 
-@router.post("/v1/responses/{id}/cancel", summary="Cancel a response that runs in the background")
+@router.post(
+    "/v1/responses/{id}/cancel",
+    summary="Cancel a response that runs in the background",
+    response_model=ResponseObject,
+)
 async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
     return JSONResponse(await turns_of(http).cancel(caller.id, id))
 
 
-@router.get("/v1/responses/{id}/input_items", summary="What a response was asked")
+@router.get("/v1/responses/{id}/input_items", summary="What a response was asked", response_model=ItemList)
 async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> dict[str, Any]:
     items = await turns_of(http).input_items(
         caller.id, id, limit=page.limit, after=page.after, order=page.order
@@ -129,6 +140,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
 @router.post(
     "/v1/responses/input_tokens",
     summary="How many tokens a response would be asked with",
+    response_model=InputTokens,
     openapi_extra=documented(InputTokensBody),
 )
 async def count_input_tokens(
@@ -144,6 +156,7 @@ async def count_input_tokens(
 @router.post(
     "/v1/responses/compact",
     summary="A summary that stands for a conversation",
+    response_model=CompactedResponse,
     openapi_extra=documented(CompactBody),
 )
 async def compact_response(
