@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from sqlalchemy import CTE, Connection, Insert, Row, Select, Table, bindparam, literal, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from headrace.errors import BadRequest, ItemNotFound
 from headrace.store.database import Database
@@ -25,8 +25,11 @@ ItemRow = Row[tuple[object, ...]]
 @cache
 def insert_new(table: Table, dialect: str) -> Insert:
     """An insert that leaves rows alone which are there already."""
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def _walk() -> CTE:

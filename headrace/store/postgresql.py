@@ -1,0 +1,47 @@
+"""One transaction on PostgreSQL, on the event loop."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from headrace.store.engines import Unsettled, Work
+
+POOL_SIZE = 10
+POOL_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 2.0
+
+T = TypeVar("T")
+
+
+class PostgreSQL:
+    def __init__(self, url: URL, statement_timeout_s: float) -> None:
+        milliseconds = str(int(1000 * statement_timeout_s))
+        server = {"application_name": "headrace", "statement_timeout": milliseconds}
+        self._engine = create_async_engine(
+            url,
+            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": server},
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_S,
+            pool_reset_on_return=None,
+            hide_parameters=True,
+        )
+
+    async def run(self, work: Work[T], *, writes: bool) -> T:
+        async with self._engine.connect() as c:
+            result = await c.run_sync(work)
+            if writes:
+                try:
+                    await c.commit()
+                except DBAPIError as exc:
+                    if exc.connection_invalidated:
+                        raise Unsettled(result, exc) from exc
+                    raise
+            return result
+
+    async def aclose(self) -> None:
+        await self._engine.dispose()
