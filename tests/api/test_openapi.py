@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.app import create_app
+from headrace.app import UNSEEN, create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from tests.conftest import FakeServer
@@ -62,6 +62,14 @@ def test_every_reference_resolves() -> None:
     found = set(references(DOCUMENT))
     assert {"#/components/schemas/ChatBody", "#/components/schemas/ChatCompletionChunk"} <= found
     assert all(resolve(reference) for reference in found)
+
+
+def test_no_two_schemas_share_a_name() -> None:
+    schemas: dict[str, Any] = {}
+    for kind in UNSEEN:
+        described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name, schema in {**described.pop("$defs", {}), kind.__name__: described}.items():
+            assert schemas.setdefault(name, schema) == schema, name
 
 
 def test_errors_are_documented_in_openais_shape() -> None:

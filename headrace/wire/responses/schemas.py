@@ -21,7 +21,7 @@ class OutputText(Answered):
     logprobs: list[TokenLogprobBody]
 
 
-class ReasoningText(Answered):
+class ReasoningPart(Answered):
     type: Literal["reasoning_text"]
     text: str
 
@@ -41,7 +41,7 @@ class OutputReasoning(Answered):
     type: Literal["reasoning"]
     status: Status
     summary: list[Any]
-    content: list[ReasoningText]
+    content: list[ReasoningPart]
     encrypted_content: str | None = Field(
         None, description="The thoughts as their provider signed them: to be sent back unchanged."
     )
@@ -173,7 +173,7 @@ class ResponseEvent(Answered):
     item_id: str | None = None
     item: dict[str, Any] | None = None
     content_index: int | None = None
-    part: OutputText | ReasoningText | None = None
+    part: OutputText | ReasoningPart | None = None
     delta: str | None = None
     text: str | None = None
     logprobs: list[TokenLogprobBody] | None = None

@@ -36,7 +36,7 @@ class GrammarInput(RequestBody):
     definition: str
 
 
-class CustomTool(RequestBody):
+class TextTool(RequestBody):
     """A tool that takes text."""
 
     type: Literal["custom"]
@@ -51,27 +51,27 @@ def _tool_tag(tool: object) -> str | None:
     type = tool.get("type") if isinstance(tool, dict) else None
     if not isinstance(type, str):
         return None
-    return {"function": "FunctionTool", "custom": "CustomTool"}.get(type, "HostedTool")
+    return {"function": "FunctionTool", "custom": "TextTool"}.get(type, "HostedTool")
 
 
 AnyTool = Annotated[
     Annotated[FunctionTool, Tag("FunctionTool")]
-    | Annotated[CustomTool, Tag("CustomTool")]
+    | Annotated[TextTool, Tag("TextTool")]
     | Annotated[dict[str, Any], Tag("HostedTool")],
     Discriminator(_tool_tag, custom_error_type="tool_type", custom_error_message="a tool has a type"),
 ]
 
 
-class NamedTool(RequestBody):
+class ToolReference(RequestBody):
     type: str
     name: str | None = None
 
 
-class ChosenTool(NamedTool):
+class ChosenTool(ToolReference):
     """A function or a custom tool by its name, `allowed_tools`, or a hosted tool by its type."""
 
     mode: Literal["auto", "required"] | None = Field(None, description="With type allowed_tools.")
-    tools: Annotated[list[NamedTool], Field(min_length=1, fail_fast=True)] | None = Field(
+    tools: Annotated[list[ToolReference], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="With type allowed_tools."
     )
 
@@ -101,10 +101,10 @@ class Offered:
 
 
 def offered(
-    bodies: Sequence[FunctionTool | CustomTool | dict[str, Any]] | None, asked: AnyChoice | None
+    bodies: Sequence[FunctionTool | TextTool | dict[str, Any]] | None, asked: AnyChoice | None
 ) -> Offered:
     """Raises BadRequest when they contradict each other."""
-    kept: dict[str, FunctionTool | CustomTool] = {}
+    kept: dict[str, FunctionTool | TextTool] = {}
     places: list[int] = []
     skipped: list[str] = []
     for index, body in enumerate(bodies or ()):
@@ -116,7 +116,7 @@ def offered(
             raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
         kept[body.name] = body
         places.append(index)
-        if isinstance(body, CustomTool) and isinstance(body.format, GrammarInput):
+        if isinstance(body, TextTool) and isinstance(body.format, GrammarInput):
             skipped.append(f"tools.{index}.format")
     choice, written_choice = _choice(asked, kept, skipped)
     return Offered(
@@ -129,11 +129,11 @@ def offered(
     )
 
 
-def custom_names(bodies: Sequence[FunctionTool | CustomTool | dict[str, Any]] | None) -> frozenset[str]:
-    return frozenset(body.name for body in bodies or () if isinstance(body, CustomTool))
+def custom_names(bodies: Sequence[FunctionTool | TextTool | dict[str, Any]] | None) -> frozenset[str]:
+    return frozenset(body.name for body in bodies or () if isinstance(body, TextTool))
 
 
-def _tool(body: FunctionTool | CustomTool) -> Tool:
+def _tool(body: FunctionTool | TextTool) -> Tool:
     if isinstance(body, FunctionTool):
         return Tool(body.name, body.description, body.parameters, bool(body.strict))
     told = [body.description or "Takes text."]
@@ -142,8 +142,8 @@ def _tool(body: FunctionTool | CustomTool) -> Tool:
     return Tool(body.name, "\n\n".join(told), CUSTOM_PARAMETERS, True)
 
 
-def _written(body: FunctionTool | CustomTool) -> dict[str, Any]:
-    if isinstance(body, CustomTool):
+def _written(body: FunctionTool | TextTool) -> dict[str, Any]:
+    if isinstance(body, TextTool):
         return body.model_dump(exclude=set(body.model_extra or ()), exclude_none=True)
     return {
         "type": "function",
@@ -155,7 +155,7 @@ def _written(body: FunctionTool | CustomTool) -> dict[str, Any]:
 
 
 def _choice(
-    asked: AnyChoice | None, kept: dict[str, FunctionTool | CustomTool], skipped: list[str]
+    asked: AnyChoice | None, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> tuple[ToolChoice, str | dict[str, Any]]:
     """As the model is told, and as the response tells it."""
     if isinstance(asked, ChosenTool):
@@ -170,7 +170,7 @@ def _choice(
 
 
 def _chosen(
-    asked: ChosenTool, kept: dict[str, FunctionTool | CustomTool], skipped: list[str]
+    asked: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> tuple[ToolChoice, str | dict[str, Any]]:
     if asked.type in OURS:
         name = _known(asked, kept, "tool_choice")
@@ -188,7 +188,7 @@ def _chosen(
 
 
 def _allowed(
-    asked: ChosenTool, kept: dict[str, FunctionTool | CustomTool], skipped: list[str]
+    asked: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> Iterator[tuple[str, str]]:
     for name in ("mode", "tools"):
         if getattr(asked, name) is None:
@@ -202,7 +202,7 @@ def _allowed(
             skipped.append(f"{param}:{tool.type}")
 
 
-def _known(asked: NamedTool, kept: dict[str, FunctionTool | CustomTool], param: str) -> str:
+def _known(asked: ToolReference, kept: dict[str, FunctionTool | TextTool], param: str) -> str:
     name = asked.name
     if name is None or name not in kept or kept[name].type != asked.type:
         shown = (
