@@ -14,7 +14,7 @@ from tests.serving import Served
 from tests.wire.stream_order import in_pieces, read_stream
 
 PATH = "/v1/responses"
-WEATHER = {
+WEATHER: Any = {
     "type": "function",
     "name": "weather",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},

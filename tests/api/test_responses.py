@@ -118,7 +118,7 @@ def test_conversation_is_used_by_one_at_a_time(fake_server: FakeServer, config: 
 def test_tool_turn(fake_server: FakeServer, config: Config) -> None:
     backend = Turns([ReasoningDelta(0, "hm", 1), *call()], ["It is warm."])
     with strict(fake_server(backend, config=config)) as client:
-        asked = client.responses.create(model="fake", input="How is Paris?", tools=[WEATHER])  # type: ignore[list-item]  # a dict
+        asked = client.responses.create(model="fake", input="How is Paris?", tools=[WEATHER])
         thought, wanted = asked.output
         assert thought.type == "reasoning"
         assert wanted.type == "function_call"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import openai
 import pytest
@@ -92,7 +93,7 @@ def test_stream_goes_on_without_its_reader(fake_server: FakeServer) -> None:
     assert read_stream(in_pieces(again.content, 3)) == [*seen, *rest]
 
 
-def read_stream_after(raw: bytes, seen: list[dict[str, object]]) -> list[dict[str, object]]:
+def read_stream_after(raw: bytes, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rest of a stream of which that was seen."""
     head = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in seen).encode()
     return read_stream(in_pieces(head + raw, 2))[len(seen) :]

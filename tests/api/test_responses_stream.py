@@ -12,7 +12,7 @@ import pytest
 
 from headrace.backends.fake import FakeBackend
 from headrace.errors import ContextTooLong, Overloaded
-from headrace.types import Finished, Started, TextDelta, Usage
+from headrace.types import Event, Finished, Started, TextDelta, Usage
 from tests.api.kept import PATH, WEATHER, Turns, call, script, streamed, strict
 from tests.conftest import FakeServer
 from tests.serving import Served, eventually
@@ -37,7 +37,7 @@ def test_any_answer_is_a_stream_in_order(fake_server: FakeServer) -> None:
 def test_clients_own_helper_reads_it(fake_server: FakeServer) -> None:
     backend = Turns(call(), ["It is ", "warm."])
     with strict(fake_server(backend)) as client:
-        with client.responses.stream(model="fake", input="hi", tools=[WEATHER]) as stream:  # type: ignore[list-item]  # a dict
+        with client.responses.stream(model="fake", input="hi", tools=[WEATHER]) as stream:
             wanted = stream.get_final_response()
         assert wanted.output[0].type == "function_call"
         answer = {"type": "function_call_output", "call_id": "call_1", "output": "20"}
@@ -63,7 +63,11 @@ def test_end_is_told_when_it_is_kept(fake_server: FakeServer) -> None:
 
 
 def test_headers_tell_who_answers_and_where_time_went(fake_server: FakeServer) -> None:
-    timed = [Started(0, 0.001, 0.002), TextDelta(0, "a", (), 1), Finished(0, "stop", Usage(1, 1), 0.003)]
+    timed: list[Event] = [
+        Started(0, 0.001, 0.002),
+        TextDelta(0, "a", (), 1),
+        Finished(0, "stop", Usage(1, 1), 0.003),
+    ]
     server = fake_server(FakeBackend(timed))
     for stream in (True, False):
         tools = [{"type": "web_search"}]

@@ -1,0 +1,73 @@
+"""A database that fails when the answer is there already."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from headrace.app import create_app
+from headrace.backends.fake import FakeBackend
+from headrace.config import Config, StoreConfig
+from headrace.errors import StoreUnavailable
+from headrace.store import Store, StoredResponse
+from headrace.turns.responses import Responses
+from tests.serving import eventually, serving
+from tests.wire.stream_order import in_pieces, read_stream
+
+PATH = "/v1/responses"
+HI = {"model": "fake", "input": "my secret"}
+
+
+class Away(Store):
+    """Fails to save so many times."""
+
+    failures = 0
+
+    async def save_response(self, owner: str, response: StoredResponse, **rest: Any) -> StoredResponse:
+        if response.status != "queued" and self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("the database is away")
+        return await super().save_response(owner, response, **rest)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_answer_is_delivered_and_says_that_it_is_not_kept(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = Config()
+    app = create_app(config, [FakeBackend(["Hello"])])
+    app.state.store = Away(StoreConfig(), config.paths.data)
+    app.state.responses = Responses(app.state.gateway, app.state.store)
+    with serving(app) as server:
+        conversation = server.post("/v1/conversations", {}).json()["id"]
+        app.state.store.failures = 1
+        response = server.post(PATH, {**HI, "stream": stream, "conversation": conversation})
+        whole = (
+            read_stream(in_pieces(response.content, 1))[-1]["response"]
+            if stream
+            else json.loads(response.text)
+        )
+        assert (whole["status"], whole["store"]) == ("completed", False)
+        assert response.headers.get("x-headrace-persisted") == (None if stream else "false")
+        assert server.get(f"{PATH}/{whole['id']}").status_code == 404
+        assert server.post(PATH, {**HI, "conversation": conversation}).json()["store"] is True
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert whole["id"] in line
+    assert "secret" not in caplog.text
+
+
+def test_background_response_waits_for_the_database() -> None:
+    config = Config()
+    app = create_app(config, [FakeBackend(["Hello"])])
+    app.state.store = Away(StoreConfig(), config.paths.data)
+    app.state.responses = Responses(app.state.gateway, app.state.store)
+    with serving(app) as server:
+        app.state.store.failures = 2
+        id = server.post(PATH, {**HI, "background": True}).json()["id"]
+        eventually(lambda: server.get(f"{PATH}/{id}").json()["completed_at"], within_s=10)
+        eventually(lambda: not app.state.store.failures)
+        kept = server.get(f"{PATH}/{id}").json()
+        assert (kept["status"], kept["store"]) == ("completed", True)
