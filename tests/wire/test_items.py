@@ -153,7 +153,10 @@ BAD: list[Any] = [
     ([{"type": "compaction"}], "input.0.encrypted_content"),
     ([{"type": "compaction", "encrypted_content": "gAAAA"}], "input.0.encrypted_content"),
     ([{"type": "item_reference"}], "input.0.id"),
+    ([{**USER, "id": "a\0b"}], "input.0.id"),
+    ([{**USER, "id": "ab\n"}], "input.0.id"),
     ([{**HOSTED, "id": 5}], "input.0"),
+    ([{**HOSTED, "id": "ab\n"}], "input.0"),
     ([{**HOSTED, "x": float("nan")}], "input.0"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
@@ -13,7 +14,8 @@ from headrace.wire.items.ids import HOSTED
 from headrace.wire.validation import RequestBody
 
 Status = Literal["in_progress", "completed", "incomplete"]
-ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+ID = r"^[!-~]{1,256}$"  # a caller's own may be anything that a database and an address can hold
+ItemId = Annotated[str, StringConstraints(pattern=ID)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -168,8 +170,8 @@ class ReferenceItem(RequestBody):
 
 def _keepable(item: dict[str, Any]) -> dict[str, Any]:
     id = item.get("id")
-    if id is not None and (not isinstance(id, str) or not 1 <= len(id) <= 256):
-        raise PydanticCustomError("item_id", "its id is no string of 1 to 256 characters")
+    if id is not None and not (isinstance(id, str) and re.fullmatch(ID, id)):
+        raise PydanticCustomError("item_id", "its id is no string of 1 to 256 ASCII characters")
     try:
         json.dumps(item, allow_nan=False)
     except ValueError as exc:
