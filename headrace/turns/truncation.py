@@ -52,10 +52,12 @@ async def start_fitted(
     gateway: Gateway, provider: str | None, carried: Carried, asking: Asking
 ) -> Generation:
     """Started with as much as fits. Raises ContextTooLong when this turn alone does not."""
-    count = await _fewest(gateway, provider, carried, asking)
+    fewest = await _fewest(gateway, provider, carried, asking)
+    count = fewest or 0
     while True:
         try:
-            return await _begun(await gateway.start(asking(carried.without(count)), provider))
+            generation = await gateway.start(asking(carried.without(count)), provider)
+            return generation if fewest is not None else await _begun(generation)
         except ContextTooLong:
             if count == carried.num_droppable:
                 raise
@@ -72,15 +74,15 @@ async def _begun(generation: Generation) -> Generation:
     return generation
 
 
-async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, asking: Asking) -> int:
-    """How many turns have to go, where the model's tokens can be counted; else 0."""
+async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, asking: Asking) -> int | None:
+    """How many turns have to go. None: nobody here can count the model's tokens."""
     low, high = 0, carried.num_droppable
     if not high:
         return 0
     first = asking(carried.without(0))
     room = gateway.model(first.model, provider).max_model_len
     if room is None:
-        return 0
+        return None
     room -= min(first.sampling.max_tokens or ANSWER, room // 4)
     try:
         if await _count(gateway, provider, first) <= room:
@@ -89,8 +91,8 @@ async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, aski
             middle = (low + high) // 2
             fits = await _count(gateway, provider, asking(carried.without(middle))) <= room
             low, high = (low, middle) if fits else (middle + 1, high)
-    except BadRequest:  # nobody here knows its tokens
-        return 0
+    except BadRequest:
+        return None
     return low
 
 

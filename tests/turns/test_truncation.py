@@ -62,7 +62,7 @@ def test_summary_is_a_turn() -> None:
 
 
 class Small(FakeBackend):
-    """Takes prompts of at most so many characters, its answer included."""
+    """Takes prompts of fewer characters than that. Without tokens, it finds out only when it answers."""
 
     def __init__(self, longest: int, *, has_tokens: bool) -> None:
         super().__init__(["ok"])
@@ -73,15 +73,20 @@ class Small(FakeBackend):
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        if self.has_tokens:
+            self._check(request)
         async with super().generate(request) as events:
-            yield self._refusing(request, events)
+            yield self._checked(request, events)
 
-    async def _refusing(self, request: GenerateRequest, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    async def _checked(self, request: GenerateRequest, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        self._check(request)
+        async for event in events:
+            yield event
+
+    def _check(self, request: GenerateRequest) -> None:
         assert isinstance(request.prompt, Conversation)
         if len("\n".join(message.text for message in request.prompt.messages)) >= self.longest:
             raise ContextTooLong("too long")
-        async for event in events:
-            yield event
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         if not self.has_tokens:
