@@ -128,7 +128,12 @@ def _binaries() -> Path:
 
 def _account() -> pwd.struct_passwd | None:
     """Who it runs as: it refuses to run as root."""
-    return pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.fail("PostgreSQL refuses to run as root, and there is no user postgres", pytrace=False)
 
 
 def _as_other() -> Sequence[str]:

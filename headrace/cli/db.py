@@ -95,11 +95,11 @@ def _writing(target: str) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _reading(source: str) -> Iterator[TextIO]:
-    if source == "-":
-        yield sys.stdin
-        return
+    is_file = source != "-"
     try:
-        file = open(source, encoding="utf-8")  # noqa: SIM115  # closed below
+        file = open(  # noqa: SIM115  # closed below
+            source if is_file else 0, encoding="utf-8", errors="replace", closefd=is_file
+        )
     except FileNotFoundError as exc:
         raise ConfigError(f"there is no file {source}") from exc
     with file:

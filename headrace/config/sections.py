@@ -135,8 +135,8 @@ class StoreConfig(Section):
         Names(aliases=("DATABASE_URL",), flag="--database-url", variable="DATABASE_URL", is_secret=True),
         Field(
             repr=False,
-            description="The database: `postgresql+asyncpg://USER:PASSWORD@HOST/NAME` or "
-            "`sqlite+aiosqlite:///PATH`. Default: a SQLite file in the data folder.",
+            description="The database: `postgresql://USER:PASSWORD@HOST/NAME` or `sqlite:///PATH`. "
+            "Default: a SQLite file in the data folder.",
         ),
     ] = ""
     responses_days: Annotated[

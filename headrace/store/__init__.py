@@ -1,5 +1,5 @@
-"""What outlives a request: conversations, responses, stored chat completions. SQLAlchemy Core, one implementation
-for SQLite and PostgreSQL.
+"""What outlives a request: conversations, responses, stored chat completions. SQLAlchemy Core, one
+implementation for SQLite and PostgreSQL.
 """
 
 from headrace.store.records import (

@@ -1,5 +1,6 @@
-"""What nothing names any more. A head that is let go of keeps its path for a while, since a turn may have been
-asked on it; then items that nothing names are collected, from the ends of paths towards their beginnings.
+"""What nothing names any more. A head that is let go of keeps its path for a while, since a turn may have
+been asked on it; then items that nothing names are collected, from the ends of paths towards their
+beginnings.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def let_go(c: Connection, heads: Iterable[str | None]) -> None:
 
 
 def collect(c: Connection, keep_s: float = KEEP_S) -> tuple[int, bool]:
-    """A few of the heads that were let go of longer ago than `keep_s`, and what only they named: how many items
-    went, and whether there may be more to do.
+    """A few of the heads that were let go of longer ago than `keep_s`, and what only they named: how many
+    items went, and whether there may be more to do.
     """
     until = int(time.time() - keep_s)
     heads = list(c.scalars(OLD.limit(NUM_HEADS), {"until": until}))
@@ -63,7 +64,7 @@ def num_loose(c: Connection) -> int:
 
 
 def _remove(c: Connection, hash: str, limit: int) -> tuple[int, str | None]:
-    """Items from `hash` on, as far as nothing else names them: how many went, and where it stopped for now."""
+    """Items from `hash` on, as far as nothing else names them: how many went, and where it stopped."""
     count, next_hash = 0, hash
     while count < limit:
         row = c.execute(UNNAMED, {"hash": next_hash}).first()

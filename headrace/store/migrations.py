@@ -109,7 +109,9 @@ MIGRATIONS = (
 
 
 def migrate(c: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> Migration | None:
-    """Apply the next step; None: nothing is left to do. Raises ConfigError when the database is newer than this."""
+    """Apply the next step; None: nothing is left to do. Raises ConfigError when the database is newer than
+    this.
+    """
     if c.dialect.name == "postgresql":  # SQLite's writers come one at a time as it is
         c.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     APPLIED.create(c, checkfirst=True)

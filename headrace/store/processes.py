@@ -29,8 +29,8 @@ STOPPED = {
 
 
 class Processes:
-    """This one, and what it has seen of the others: a beat that does not change for `SILENT_S` is no clock's word
-    but its own observation.
+    """This one, and what it has seen of the others: a beat that does not change for `SILENT_S` is no
+    clock's word but its own observation.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """What the store gives and takes: plain values.
 
-Items form trees, as commits do: each is addressed by a hash over its owner, its parent's hash and its body, so that
-conversations that begin alike share rows, and a history that is sent again is there already. A *head* is the hash of
-a last item: it names the whole path from the first item to it. None: the empty path.
+Items form trees, as commits do: each is addressed by a hash over its owner, its parent's hash and its body,
+so that conversations that begin alike share rows, and a history that is sent again is there already. A
+*head* is the hash of a last item: it names the whole path from the first item to it. None: the empty path.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """`body`: the response object as clients see it, without `output`. The path to `input_head` is what it was asked
-    (with what was carried over); from there to `output_head` is what it answered.
+    """`body`: the response object as clients see it, without `output`. The path to `input_head` is what it
+    was asked (with what was carried over); from there to `output_head` is what it answered.
     """
 
     id: str
@@ -66,7 +66,7 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class StoredCompletion:
-    """A chat completion. `body`: the answer as it was given; the path to `head`: the messages it was asked."""
+    """A chat completion. `body`: the answer as given; the path to `head`: the messages it was asked."""
 
     id: str
     created_at: int

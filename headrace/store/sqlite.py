@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 
 class SQLite:
-    """Creates the file and its folder so that nobody but their owner reads them. Writers of one process wait here,
-    of several there.
+    """Creates the file and its folder so that nobody but their owner reads them. Writers of one process
+    wait here, of several there.
     """
 
     def __init__(self, url: URL) -> None:

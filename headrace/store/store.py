@@ -1,7 +1,8 @@
 """Store: each method is one transaction. What is acknowledged is on the disk.
 
 Every row belongs to an owner (the principal's id); for another owner it does not exist.
-Every method raises StoreUnavailable (503) when the database cannot be reached. What speaks to it is loaded at start.
+Every method raises StoreUnavailable (503) when the database cannot be reached. What speaks to it is loaded
+at start.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ class Store:
         self._config, self._data = config, data
 
     async def start(self) -> None:
-        """Open, migrate, let go of what dead processes held. Raises ConfigError (a newer schema, a bad address). A
-        server that cannot be reached is no error: it is tried again, and requests get StoreUnavailable until then.
+        """Open, migrate, let go of what dead processes held. Raises ConfigError (a newer schema, a bad
+        address). A server that cannot be reached is no error: it is tried again, and requests get
+        StoreUnavailable until then.
         """
         await asyncio.to_thread(import_module, "headrace.store.upkeep")
         from headrace.store.address import to_url
@@ -111,13 +113,17 @@ class Store:
     async def window(
         self, owner: str, head: str | None, limit: int
     ) -> tuple[list[StoredItem], list[StoredItem]]:
-        """(The system and developer messages that lie before the window, the last `limit` items), oldest first."""
+        """(The system and developer messages that lie before the window, the last `limit` items), oldest
+        first.
+        """
         return await self._items.window(owner, head, limit)
 
     async def page(
         self, owner: str, head: str | None, *, limit: int, after: str | None = None, order: Order = "desc"
     ) -> Page[StoredItem]:
-        """Of the path to `head`. `after`: an item's id. Raises BadRequest (param `after`) when it is not on it."""
+        """Of the path to `head`. `after`: an item's id. Raises BadRequest (param `after`) when it is not on
+        it.
+        """
         return await self._items.page(owner, head, limit=limit, after=after, is_descending=order == "desc")
 
     async def find_item(self, owner: str, id: str) -> StoredItem | None:
@@ -160,11 +166,15 @@ class Store:
         return await self._conversations.delete_item(owner, id, item)
 
     async def hold(self, owner: str, id: str) -> Held:
-        """Nobody else may change it until `release`, or until this process is dead. Raises ConversationLocked (400)."""
+        """Nobody else may change it until `release`, or until this process is dead. Raises
+        ConversationLocked (400).
+        """
         return await self._conversations.hold(owner, id)
 
     async def release(self, held: Held, add: Chain | None = None) -> None:
-        """Let go; with `add` (whose parent is the held head), append first, in the same transaction. Idempotent."""
+        """Let go; with `add` (whose parent is the held head), append first, in the same transaction.
+        Idempotent.
+        """
         await self._conversations.release(held, add)
 
     # responses; those that name one raise ResponseNotFound (404)
@@ -180,8 +190,9 @@ class Store:
         held: Held | None = None,
         append: bool = True,
     ) -> StoredResponse:
-        """Insert or replace: `input` goes after `base`, `output` after that (the heads of the returned record are
-        set). With `held`: the conversation's head becomes the output's (unless not `append`) and it is let go.
+        """Insert or replace: `input` goes after `base`, `output` after that (the heads of the returned
+        record are set). With `held`: the conversation's head becomes the output's (unless not `append`) and
+        it is let go.
         """
         return await self._responses.save(
             owner, response, base=base, asked=input, answered=output, held=held, is_appended=append
@@ -197,11 +208,15 @@ class Store:
         await self._responses.delete(owner, id)
 
     async def cancel_response(self, owner: str, id: str) -> StoredResponse:
-        """Ask whichever process runs it to stop (see `wants_cancel`). Finished ones are returned as they are."""
+        """Ask whichever process runs it to stop (see `wants_cancel`). Finished ones are returned as they
+        are.
+        """
         return await self._responses.cancel(owner, id)
 
     async def wants_cancel(self, ids: Sequence[str]) -> set[str]:
-        """Which of the responses that this process runs shall stop: another process was asked to cancel them."""
+        """Which of the responses that this process runs shall stop: another process was asked to cancel
+        them.
+        """
         return await self._responses.wants_cancel(ids)
 
     async def add_events(self, owner: str, id: str, first: int, events: Sequence[str]) -> None:

@@ -81,7 +81,8 @@ items = Table(
     Column("body", Text, nullable=False),
 )
 
-# `added`: microseconds since 1970, the order of lists. `holder` and `token`: which process holds it, and for whom.
+# `added`: microseconds since 1970, the order of lists. `holder` and `token`: which process holds it, and
+# for whom.
 conversations = Table(
     "conversations",
     metadata,
@@ -95,7 +96,8 @@ conversations = Table(
     Column("metadata", Text, nullable=False),
 )
 
-# `process`: which one makes it. `is_wanted`: false once it shall stop. `is_deleted`: gone, though it still runs.
+# `process`: which one makes it. `is_wanted`: false once it shall stop. `is_deleted`: gone, though it still
+# runs.
 responses = Table(
     "responses",
     metadata,
@@ -136,7 +138,8 @@ completions = Table(
     Column("body", Text, nullable=False),
 )
 
-# The servers that have the database open. `beat` grows while one is alive; no clock of another machine is believed.
+# The servers that have the database open. `beat` grows while one is alive; no clock of another machine is
+# believed.
 processes = Table(
     "processes",
     metadata,

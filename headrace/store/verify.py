@@ -1,4 +1,4 @@
-"""Whether the database holds what it must: each hash derived anew, each pointer followed. Reads row by row."""
+"""Whether the database holds what it must: hashes derived anew, pointers followed. Reads row by row."""
 
 from __future__ import annotations
 

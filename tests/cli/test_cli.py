@@ -18,8 +18,8 @@ from headrace.models.model import write_manifest
 from tests.cli.process import ROOT, environment, headrace
 from tests.conftest import FakeServer
 
-HEAVY = ("openvino", "numpy", "gguf", "tokenizers", "fastapi", "uvicorn", "jinja2")
-ENGINE = ("openvino", "numpy", "gguf", "tokenizers", "jinja2", "llguidance")
+HEAVY = ("openvino", "numpy", "gguf", "tokenizers", "fastapi", "uvicorn", "jinja2", "sqlalchemy")
+ENGINE = ("openvino", "numpy", "gguf", "tokenizers", "jinja2", "llguidance", "sqlalchemy")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,19 @@ def test_gateway_alone_loads_no_engine_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["pull"], ["list"], ["rm"], ["chat"], ["check-config"], ["version"]]
+    "command",
+    [
+        [],
+        ["serve"],
+        ["pull"],
+        ["list"],
+        ["rm"],
+        ["chat"],
+        ["check-config"],
+        ["db"],
+        ["db", "export"],
+        ["version"],
+    ],
 )
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
