@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
 from headrace.api.auth import Caller
@@ -38,10 +38,15 @@ STREAMED = {
     openapi_extra=documented(wire.ChatBody),
 )
 async def create_chat_completion(
-    http: Request, caller: Caller, body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))]
+    http: Request,
+    caller: Caller,
+    body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))],
+    named: Annotated[
+        str | None, Header(alias=HEADER, description="The conversation that this goes on with, or `new`.")
+    ] = None,
 ) -> Response:
     headers = sort_out(body, CHAT, strict=is_strict(http), unread=unread(body))
-    request, turn = wire.to_request(body), _turn(http, caller.id, body)
+    request, turn = wire.to_request(body), _turn(http, caller.id, body, named)
     try:
         if turn is None:
             encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
@@ -53,9 +58,9 @@ async def create_chat_completion(
         raise as_asked(body, exc) from exc
 
 
-def _turn(http: Request, owner: str, body: wire.ChatBody) -> ChatTurn | None:
+def _turn(http: Request, owner: str, body: wire.ChatBody, header: str | None) -> ChatTurn | None:
     """None: nothing is kept. Raises BadRequest."""
-    named = conversation_named(body, http.headers.get(HEADER))
+    named = conversation_named(body, header)
     if named is None and not body.store:
         return None
     limit = http.app.state.config.conversations.context_messages

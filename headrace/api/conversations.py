@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
-from headrace.api.listing import Included, NewestFirst
+from headrace.api.listing import Included, NewestFirst, described
 from headrace.api.store import Stored
 from headrace.errors import ItemNotFound
 from headrace.store import Store
@@ -49,7 +49,12 @@ async def create_conversation(
     return wire.conversation(await store.create_conversation(caller.id, items, body.metadata or {}))
 
 
-@router.get("", summary="The caller's conversations, newest first", response_model=wire.ConversationList)
+@router.get(
+    "",
+    summary="The caller's conversations, newest first",
+    response_model=wire.ConversationList,
+    openapi_extra=described("desc"),
+)
 async def list_conversations(caller: Caller, store: Stored, asked: NewestFirst) -> dict[str, Any]:
     page = await store.conversations(caller.id, limit=asked.limit, after=asked.after, order=asked.order)
     return wire.conversations(page)
@@ -115,7 +120,12 @@ async def create_items(
     return wire.created(await store.add_items(caller.id, id, items))
 
 
-@router.get("/{conversation_id}/items", summary="Its items, newest first", response_model=wire.ItemList)
+@router.get(
+    "/{conversation_id}/items",
+    summary="Its items, newest first",
+    response_model=wire.ItemList,
+    openapi_extra=described("desc", include=True),
+)
 async def list_items(caller: Caller, store: Stored, id: ConversationId, asked: NewestFirst) -> dict[str, Any]:
     head = (await store.conversation(caller.id, id)).head
     page = await store.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)

@@ -4,15 +4,29 @@ is named in X-Headrace-Ignored.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 
 from headrace.api.generations import is_strict
 from headrace.errors import BadRequest
 from headrace.wire import lists
-from headrace.wire.lists import LISTED, Listing, Query
+from headrace.wire.lists import INCLUDABLE, LISTED, MAX_LIMIT, USUAL_LIMIT, Listing, Order, Query
 from headrace.wire.parameters import ignored_header
+
+
+def described(order: Order, *, include: bool = False, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """`openapi_extra` for a route that lists."""
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": USUAL_LIMIT}
+    members = {
+        "limit": limit,
+        "order": {"enum": ["asc", "desc"], "default": order},
+        "after": {"type": "string", "description": "The id of what the page follows."},
+        **({"include": {"type": "array", "items": {"enum": list(INCLUDABLE)}}} if include else {}),
+    }
+    listed = [{"name": name, "in": "query", "schema": schema} for name, schema in members.items()]
+    return {"parameters": [*listed, *more]}
 
 
 def query_of(http: Request, response: Response, known: tuple[str, ...]) -> Query:

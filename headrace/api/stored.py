@@ -9,13 +9,24 @@ from fastapi import APIRouter, Depends, Request, Response
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
-from headrace.api.listing import OldestFirst, query_of
+from headrace.api.listing import OldestFirst, described, query_of
 from headrace.api.store import Stored
 from headrace.errors import CompletionNotFound
 from headrace.wire import stored as wire
 from headrace.wire.metadata import MetadataBody
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["chat"], responses=RESPONSES)
+
+FILTERS: tuple[dict[str, Any], ...] = (
+    {"name": "model", "in": "query", "schema": {"type": "string"}},
+    {
+        "name": "metadata",
+        "in": "query",
+        "style": "deepObject",
+        "description": "`metadata[KEY]=VALUE`: those that have all of these pairs.",
+        "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+)
 
 
 async def _filter(http: Request, response: Response) -> wire.Filter:
@@ -32,9 +43,12 @@ CompletionId = Annotated[str, Depends(_id)]
 
 
 @router.get(
-    "", summary="Those that were stored, oldest first", response_model=wire.StoredChatCompletionList,
+    "",
+    summary="Those that were stored, oldest first",
+    response_model=wire.StoredChatCompletionList,
     response_model_exclude_unset=True,
-)  # fmt: skip
+    openapi_extra=described("asc", more=FILTERS),
+)
 async def list_completions(
     caller: Caller, store: Stored, asked: Annotated[wire.Filter, Depends(_filter)]
 ) -> dict[str, Any]:
@@ -80,6 +94,7 @@ async def delete_completion(caller: Caller, store: Stored, id: CompletionId) -> 
     "/{completion_id}/messages",
     summary="The messages that it answered, oldest first",
     response_model=wire.StoredMessageList,
+    openapi_extra=described("asc"),
 )
 async def list_messages(
     caller: Caller, store: Stored, id: CompletionId, asked: OldestFirst

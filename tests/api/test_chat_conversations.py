@@ -280,6 +280,19 @@ def test_nothing_is_kept_of_an_answer_that_nobody_saw_begin(server: Served, back
     assert texts(server, id)[2:] == ["user: three", "assistant: Hello"]
 
 
+def test_caller_that_leaves_before_the_answer_begins_lets_the_conversation_go(
+    server: Served, backend: FakeBackend
+) -> None:
+    id, backend.opening_s = new(server), 60.0
+    asked = body(user("one"), conversation=id, stream=True)
+    with pytest.raises(httpx2.ReadTimeout):
+        server.http.post(CHAT, json=asked, timeout=httpx2.Timeout(5, read=0.3))
+    eventually(lambda: not server.gateway.num_active, within_s=2)
+    backend.opening_s = 0.0
+    eventually(lambda: server.post(CHAT, body(user("two"), conversation=id)).status_code == 200)
+    assert texts(server, id) == ["user: two", "assistant: Hello"]
+
+
 class Waiting(FakeBackend):
     """Answers when it may."""
 
