@@ -7,6 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from openai._models import validate_type
+from openai.types.conversations import ConversationItem
+from openai.types.responses import ResponseItem
 
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
 from headrace.types import Media, Message, Thought, ToolCall
@@ -110,6 +113,27 @@ HOSTED = {"type": "web_search_call", "id": "ws_1", "status": "completed", "actio
 def test_a_whole_item_stays_as_it_is(item: dict[str, Any]) -> None:
     assert item_of(item) == item
     assert item_of(dict(item_of(item))) == item
+
+
+LISTED = [
+    {"role": "user", "content": "hi", "name": "Ann"},
+    {"role": "system", "content": [IMAGE, {"type": "input_file", "file_data": IMAGE["image_url"]}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}]},
+    CALL,
+    {**RESULT, "output": [IMAGE]},
+    {"type": "custom_tool_call", "call_id": "c", "name": "p", "input": "+"},
+    {"type": "custom_tool_call_output", "call_id": "c", "output": "ok"},
+    {"type": "reasoning", "content": [{"type": "text", "text": "hm"}]},
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}], "encrypted_content": "x"},
+    compaction("They spoke of rain."),
+]
+
+
+@pytest.mark.parametrize("kind", [ResponseItem, ConversationItem])
+@pytest.mark.parametrize("item", LISTED)
+def test_the_official_client_reads_what_was_sent_in_lists(item: dict[str, Any], kind: Any) -> None:
+    kept = {"id": "x_1", **item_of(item)}
+    assert validate_type(type_=kind, value=kept).to_dict() == kept
 
 
 def test_items_of_hosted_tools_are_not_shown() -> None:
