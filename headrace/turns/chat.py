@@ -34,7 +34,8 @@ class ChatTurn:
     """`named`: the conversation, or NEW; None: none. `context_messages`: how many stored ones the model
     reads.
 
-    Once it is started, the generation's events end after what is kept is on the disk. Raises BadRequest.
+    Once it is started, the generation's events end after what is kept is on the disk. Making one raises
+    BadRequest.
     """
 
     def __init__(

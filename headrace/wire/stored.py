@@ -16,6 +16,7 @@ from headrace.wire.lists import LISTED, Listing, Query, list_object, listing
 from headrace.wire.metadata import Metadata
 
 FILTERED = (*LISTED[:3], "model", "metadata")
+METADATA = TypeAdapter(Metadata)
 PAIR = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
@@ -74,7 +75,7 @@ def unread(body: ChatBody) -> list[str]:
 def metadata(body: ChatBody) -> dict[str, str]:
     """Raises BadRequest."""
     try:
-        return TypeAdapter(Metadata).validate_python(body.metadata or {}, strict=True)
+        return METADATA.validate_python(body.metadata or {}, strict=True)
     except ValidationError as exc:
         complaint = exc.errors(include_url=False, include_context=False)[0]
         raise BadRequest(f"metadata: {complaint['msg']}", param="metadata") from exc
