@@ -11,10 +11,10 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import is_strict, respond
+from headrace.api.generations import judge_of, respond
 from headrace.errors import BadRequest
 from headrace.wire import chat as wire
-from headrace.wire.parameters import CHAT, sort_out
+from headrace.wire.parameters import CHAT
 from headrace.wire.tools import as_asked
 
 router = APIRouter(tags=["chat"])
@@ -36,10 +36,10 @@ STREAMED = {
 async def create_chat_completion(
     http: Request, _: Caller, body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))]
 ) -> Response:
-    headers = sort_out(body, CHAT, strict=is_strict(http))
+    judge = judge_of(http, body, CHAT)
     encoder = partial(wire.Chunks, body) if body.stream else None
     whole = partial(wire.completion, body)
     try:
-        return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)
+        return await respond(http, wire.to_request(body), {}, encoder=encoder, whole=whole, judge=judge)
     except BadRequest as exc:
         raise as_asked(body, exc) from exc

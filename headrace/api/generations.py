@@ -15,9 +15,11 @@ from headrace.api.disconnect import while_connected
 from headrace.api.opening import first_event
 from headrace.api.provider import provider_of, went_to
 from headrace.api.sse import Encoder, EventStream
-from headrace.gateway.gateway import Gateway, Generation
+from headrace.gateway.gateway import Gateway, Generation, Judge
 from headrace.types import GenerateRequest, ModelInfo, Started
 from headrace.wire.generation import Collected
+from headrace.wire.parameters import Table, judged, with_named
+from headrace.wire.validation import RequestBody
 
 
 async def respond(
@@ -28,11 +30,14 @@ async def respond(
     encoder: Callable[[ModelInfo], Encoder] | None,
     whole: Callable[[ModelInfo, Collected], dict[str, Any]],
     stream: type[EventStream] = EventStream,
+    judge: Judge = lambda _: (),
 ) -> Response:
     """A stream through `encoder`, or, where that is None, one JSON answer through `whole`."""
     gateway: Gateway = http.app.state.gateway
-    generation = await while_connected(http.receive, None, gateway.start(request, provider_of(http)))
-    told = {**headers, **went_to(generation.provider, generation.attempts)}
+    starting = gateway.start(request, provider_of(http), judge=judge)
+    generation = await while_connected(http.receive, None, starting)
+    named = with_named(headers, generation.ignored)
+    told = {**named, **went_to(generation.provider, generation.attempts)}
     if encoder is not None:
         return await _opened(http, generation, partial(stream, generation, encoder(generation.info)), told)
     try:
@@ -41,6 +46,12 @@ async def respond(
         return JSONResponse(whole(generation.info, collected), headers={**told, **timing})
     finally:
         await generation.aclose()
+
+
+def judge_of(http: Request, body: RequestBody, table: Table) -> Judge:
+    """What becomes of the body's members, wherever they go."""
+    strict = is_strict(http)
+    return lambda kind: judged(body, table, kind, strict=strict)
 
 
 def is_strict(http: Request) -> bool:

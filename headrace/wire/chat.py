@@ -150,6 +150,7 @@ def to_request(body: ChatBody) -> GenerateRequest:
         output_format(body),
         body.priority or 0,
         body.timeout,
+        body.user,
     )
 
 

@@ -79,6 +79,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
         output_format(body),
         body.priority or 0,
         body.timeout,
+        body.user,
     )
 
 

@@ -34,7 +34,16 @@ from headrace.errors import (
     ProviderUnreachable,
     ServerError,
 )
-from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo, TextDelta, Texts
+from headrace.types import (
+    BackendKind,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    ModelInfo,
+    TextDelta,
+    Texts,
+)
 
 BASE_URL = "http://127.0.0.1:11434"
 LEAST_CONTEXT = 4096  # tokens; Ollama's own default
@@ -51,6 +60,8 @@ class OllamaBackend(Remote):
     """`key` is sent as a bearer token, if there is one. `keep_alive`: how long Ollama keeps a model after an
     answer, as it reads it: seconds, or "5m"; None: its default.
     """
+
+    kind: BackendKind = "ollama"
 
     def __init__(
         self, name: str, config: ProviderConfig, key: str | None, *, keep_alive: float | str | None = None
