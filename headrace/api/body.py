@@ -25,14 +25,18 @@ def json_body(kind: type[Body]) -> Callable[[Request], Awaitable[Body]]:
     """A dependency that reads and validates the body."""
 
     async def read(request: Request) -> Body:
-        _check_media_type(request.headers.get("content-type"))
-        try:
-            raw = await _read(request, request.app.state.config.server.max_body_bytes)
-        except ClientDisconnect as exc:
-            raise ClientGone("the client closed the connection while it sent its request") from exc
-        return parse(kind, raw)
+        return parse(kind, await read_json(request))
 
     return read
+
+
+async def read_json(request: Request) -> bytes:
+    """The body as it came, whatever it is. Raises UnsupportedMedia, PayloadTooLarge, ClientGone."""
+    _check_media_type(request.headers.get("content-type"))
+    try:
+        return await _read(request, request.app.state.config.server.max_body_bytes)
+    except ClientDisconnect as exc:
+        raise ClientGone("the client closed the connection while it sent its request") from exc
 
 
 def documented(kind: type[BaseModel]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ passed on.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -36,12 +37,24 @@ CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's own words
 MAX_REFUSAL = 2**16  # bytes that are read of an error's body
 MAX_LINE = 16 * 2**20  # bytes of one event
+LARGE_BODY = 2**19  # bytes
 
 # headers that carry a credential, and how providers say that a prompt does not fit
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 TOO_LONG = re.compile(
     "context_length_exceeded|maximum context length|available context size|prompt is too long", re.IGNORECASE
 )
+
+
+FAILURES = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """An answer as it comes. Names of headers are found in any case."""
+
+    headers: Mapping[str, str]
+    pieces: AsyncGenerator[bytes, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +92,7 @@ class Upstream:
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer as a JSON value. Raises ProviderError."""
-        async with self._request(method, path, body) as response:
+        async with self._request(method, path, _written(body)) as response:
             with self._told_apart():
                 raw = await response.read()
             return self.loads(raw)
@@ -89,8 +102,14 @@ class Upstream:
         """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
         the connection at once, unless the answer has been read to its end.
         """
-        async with self._request("POST", path, body) as response:
+        async with self._request("POST", path, _written(body)) as response:
             yield self._pieces(response)
+
+    @asynccontextmanager
+    async def raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Raw]:
+        """POST of a body that is written already, with these headers besides. The rest is as with `stream`."""
+        async with self._request("POST", path, body, headers) as response:
+            yield Raw(response.headers, self._pieces(response))
 
     def loads(self, raw: bytes | str) -> Any:
         """Raises ProviderError for what is no JSON."""
@@ -118,10 +137,16 @@ class Upstream:
         return ContextTooLong(told) if TOO_LONG.search(message) else ProviderRefused(told)
 
     @asynccontextmanager
-    async def _request(self, method: str, path: str, body: object) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """What fails before the answer's head is told apart; what its reader raises is the reader's."""
         assert self._session is not None, "start() comes first"
-        asked = self._session.request(method, self.base_url + path, json=body, allow_redirects=False)
+        url = self.base_url + path
+        given = headers if body is None else {"Content-Type": "application/json", **(headers or {})}
+        # a large one as a file: aiohttp warns of large bytes
+        data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
+        asked = self._session.request(method, url, data=data, headers=given, allow_redirects=False)
         with self._told_apart():
             response = await asked
         async with response:
@@ -135,32 +160,28 @@ class Upstream:
         """What goes wrong on the way to the provider and back, as ProviderError."""
         try:
             yield
-        except aiohttp.ClientConnectorError as exc:
-            raise ProviderUnreachable(
-                f"{self.provider} cannot be reached", headers={"Retry-After": "1"}
-            ) from exc
-        except aiohttp.ConnectionTimeoutError as exc:
-            raise ProviderUnreachable(
-                f"{self.provider} cannot be reached in time", headers={"Retry-After": "1"}
-            ) from exc
-        except TimeoutError as exc:
-            raise ProviderTimedOut(f"{self.provider} did not answer in time") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise ProviderError(f"the connection to {self.provider} broke") from exc
+        except FAILURES as exc:
+            raise self._failure(exc) from exc
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        pieces = response.content.iter_any()
-        while True:
-            try:
-                with self._told_apart():
-                    piece = await anext(pieces, None)
-            except ProviderError:
-                if rest := _unread(response):
-                    yield rest
-                raise
-            if piece is None:
-                return
-            yield piece
+    def _failure(self, failure: Exception) -> ProviderError:
+        if isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            in_time = " in time" if isinstance(failure, TimeoutError) else ""
+            return ProviderUnreachable(
+                f"{self.provider} cannot be reached{in_time}", headers={"Retry-After": "1"}
+            )
+        if isinstance(failure, TimeoutError):
+            return ProviderTimedOut(f"{self.provider} did not answer in time")
+        return ProviderError(f"the connection to {self.provider} broke")
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        read = response.content.readany
+        try:
+            while piece := await read():
+                yield piece
+        except FAILURES as exc:
+            if rest := _unread(response):
+                yield rest
+            raise self._failure(exc) from exc
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ServerError:
         if response.status < 400:
@@ -174,10 +195,17 @@ class Upstream:
                 break
         return self.error(response.status, message_of(raw.decode(errors="replace")), response.headers)
 
+    def has_secret(self, text: str) -> bool:
+        return self._without_secrets(text) != text
+
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return text
+
+
+def _written(body: object) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
 
 
 def _unread(response: aiohttp.ClientResponse) -> bytes:
@@ -305,3 +333,10 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
     for line in [*cutter.end(), ""]:
         if (sent := builder.feed(line)) is not None:
             yield sent
+
+
+def events_in(raw: bytes) -> list[Sent]:
+    """The events of what is there already, as `events` finds them."""
+    cutter, builder = _Lines(), _Events()
+    found = [builder.feed(line) for line in [*cutter.feed(raw), *cutter.end(), ""]]
+    return [sent for sent in found if sent is not None]

@@ -5,19 +5,30 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from headrace.backends.http import Sent, Upstream, events
-from headrace.backends.openai.answer import Answer
+from headrace.backends.openai.answer import Answer, OpenAIReading
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
+from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError, ServerError
-from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
+from headrace.types import (
+    BackendKind,
+    Conversation,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    ModelInfo,
+    Relayed,
+    RelayRequest,
+)
 
 DONE = "[DONE]"
 USAGE_S = 2.0  # how long an answer that is complete waits for its usage
@@ -27,6 +38,7 @@ END_S = 0.05  # and a finished stream for its end: then its connection can be us
 class OpenAIBackend(Remote):
     """`key`: the provider's; None: it wants none. A request is sent once, and always asks for a stream."""
 
+    kind: BackendKind = "openai"
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
 
@@ -47,6 +59,20 @@ class OpenAIBackend(Remote):
             aclosing(self._events(sents, request.num_choices)) as answer,
         ):
             yield answer
+
+    def relays(self, request: RelayRequest) -> bool:
+        return request.dialect == "openai"
+
+    def relay(self, request: RelayRequest) -> AbstractAsyncContextManager[Relayed]:
+        body = request.body.changed(self.changes(request))
+        reading = OpenAIReading(self.upstream)
+        return relayed(
+            self.upstream, request.endpoint, body, request.headers, reading, streamed=request.is_streamed
+        )
+
+    def changes(self, request: RelayRequest) -> Body:
+        """The members of a body that is passed on that are not as the caller wrote them."""
+        return {"model": request.model}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         found = await self.upstream.json("POST", "/embeddings", embed_body(request))
