@@ -12,13 +12,13 @@ from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse
 
 from headrace import logs
-from headrace.api.auth import authenticate
+from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
+from headrace.api.errors import to_messages_response
 from headrace.api.generations import is_strict, respond
 from headrace.api.provider import provider_of
 from headrace.api.sse import EventStream, Line
 from headrace.errors import ServerError, UnsupportedParameter
-from headrace.gateway.auth import Principal
 from headrace.gateway.gateway import Gateway, Judge
 from headrace.types import BackendKind, Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.anthropic import answer, errors
@@ -57,10 +57,10 @@ class MessagesRoute(APIRoute):
             try:
                 response = await handle(request)
             except ServerError as exc:
-                response = refusal(exc)
+                response = to_messages_response(exc)
             except Exception:
                 log.exception("%s %s failed", request.method, request.url.path)
-                response = refusal(ServerError("the server had an error"))
+                response = to_messages_response(ServerError("the server had an error"))
             response.headers["request-id"] = logs.request_id()
             return response
 
@@ -68,18 +68,6 @@ class MessagesRoute(APIRoute):
 
 
 router = APIRouter(tags=["messages"], route_class=MessagesRoute)
-
-
-async def authenticate_either(http: Request) -> Principal:
-    """A key in x-api-key is as good as one in Authorization."""
-    key = http.headers.get("x-api-key")
-    if key is None:
-        return await authenticate(http)
-    principal: Principal = http.app.state.keys.authenticate(f"Bearer {key}")
-    return principal
-
-
-Caller = Annotated[Principal, Depends(authenticate_either)]
 
 
 @router.post("/{provider}/v1/messages", include_in_schema=False)
@@ -151,11 +139,6 @@ def _judge_of(http: Request, body: wire.CountTokensBody) -> Judge:
         return [*judged(body, wire.MESSAGES, kind, strict=strict), *dropped]
 
     return judge
-
-
-def refusal(error: ServerError) -> JSONResponse:
-    body = errors.to_body(error, logs.request_id())
-    return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
 class NamedLine(Line):

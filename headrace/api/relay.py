@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -17,9 +17,9 @@ from headrace import logs
 from headrace.api.auth import authenticate
 from headrace.api.body import read_json
 from headrace.api.disconnect import Attended
-from headrace.api.errors import to_response
+from headrace.api.errors import to_messages_response, to_response
 from headrace.api.generations import is_strict
-from headrace.api.messages import NamedLine, authenticate_either, refusal
+from headrace.api.messages import NamedLine
 from headrace.api.opening import OPENING_S
 from headrace.api.provider import went_to
 from headrace.api.sse import HEADERS, KEEP_ALIVE_S, Line
@@ -54,7 +54,7 @@ class Door:
 
 def _of_anthropic(endpoint: str) -> Door:
     headers = ("anthropic-version", "anthropic-beta")
-    return Door(endpoint, "anthropic", authenticate_either, NamedLine, refusal, headers, b"request-id")
+    return Door(endpoint, "anthropic", authenticate, NamedLine, to_messages_response, headers, b"request-id")
 
 
 DOORS = {
@@ -192,14 +192,19 @@ class Exchange:
     async def _pass(self, tally: Tally) -> None:
         async with self._gateway.relay(self._asked, self._plan) as reached:
             tally.provider, tally.attempts = reached.provider, reached.attempts
-            answer = reached.value
-            length = [] if answer.length is None else [(b"content-length", b"%d" % answer.length)]
-            await self._start([*answer.headers, *length], reached.provider, reached.attempts)
-            async for piece in tally.of(answer.pieces):
-                await self._line.pass_on(piece)
-        await self._line.close()
+            headers, answer = reached.value.headers, reached.value.answer
+            if isinstance(answer, bytes):
+                headers = (*headers, (b"content-length", b"%d" % len(answer)))
+            await self._start(headers, reached.provider, reached.attempts)
+            if isinstance(answer, bytes):
+                tally.saw(answer)
+            else:
+                async for events in answer:
+                    tally.saw(events)
+                    await self._line.pass_on(events)
+        await self._line.close(answer if isinstance(answer, bytes) else b"")
 
-    async def _start(self, headers: RawHeaders, provider: str, attempts: int) -> None:
+    async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
         if self._line.is_started:
             return
         went = [(name.lower().encode(), value.encode()) for name, value in went_to(provider, attempts).items()]

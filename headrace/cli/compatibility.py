@@ -21,7 +21,6 @@ What becomes of each request parameter, by endpoint and kind of backend:
   note, says; a value out of range is a 400 that names it;
 - **sent**: the provider is asked for it in its own words, and what it makes of it is its own; a value that it
   cannot be asked for is a 400;
-- **relayed**: the caller speaks the provider's own dialect, and the body goes on as it came;
 - **ignored**: it has no use there and cannot change the output; the response header `X-Headrace-Ignored`
   names it;
 - **dropped**: what is sent has no place for it; the header names it, and in strict mode it is a 400;
@@ -29,15 +28,18 @@ What becomes of each request parameter, by endpoint and kind of backend:
   nothing;
 - **—**: there is no such endpoint: 400.
 
-Along a route the column of the target that answers counts. Cerebras is relayed to as well, unless more than a
-limit has to be changed: with chat's `max_tokens`, thoughts in the history, or a parameter that it refuses.
+**Relayed.** Where the caller speaks the provider's own dialect (OpenAI's to `openai` and `cerebras`,
+Anthropic's to `anthropic`), the body goes on as it came: everything in it arrives, whatever the table says.
+The table holds where a request is translated: to providers of another dialect, along routes that have such
+targets, in strict mode, and to Cerebras where more than a limit has to be changed: with chat's `max_tokens`,
+thoughts in the history, or a parameter that it refuses. Along a route the column of the target that answers
+counts.
 
-A parameter that is not here is relayed, or else ignored and named. With the request header
-`X-Headrace-Strict: true`, or `server.strict`, it is a 400, and so is what is dropped. Null means: not given.
+A parameter that is not here is ignored and named. With the request header `X-Headrace-Strict: true`, or
+`server.strict`, it is a 400, and so is what is dropped. Null means: not given.
 """
 
 EVERY: Mapping[str, Table] = {**TABLES, "messages": MESSAGES}
-RELAYED: Mapping[str, BackendKind] = {**dict.fromkeys(TABLES, "openai"), "messages": "anthropic"}
 WITHOUT: Mapping[str, Set[BackendKind]] = {
     "completions": {"anthropic"},
     "embeddings": {"cerebras", "anthropic", "llamacpp"},
@@ -65,9 +67,7 @@ def _row(endpoint: str, name: str, parameter: Parameter) -> str:
 
 
 def _fate(endpoint: str, kind: BackendKind, parameter: Parameter) -> str:
-    if kind in WITHOUT.get(endpoint, ()):
-        return "—"
-    return "relayed" if RELAYED[endpoint] == kind else parameter.fates[kind]
+    return "—" if kind in WITHOUT.get(endpoint, ()) else parameter.fates[kind]
 
 
 if __name__ == "__main__":

@@ -118,6 +118,15 @@ def test_reasons_are_anthropics(fake: Fake, reason: FinishReason, told: str) -> 
             assert stream.get_final_message().stop_reason == told
 
 
+def test_the_stop_sequence_that_was_met_is_told(fake: Fake) -> None:
+    with reading(fake("x", Finished(0, "stop", Usage(1, 1), stop="END"))) as client:
+        with client.messages.stream(**SMALL, stop_sequences=["END", "FIN"]) as stream:
+            streamed = stream.get_final_message()
+        whole = client.messages.create(**SMALL, stop_sequences=["END", "FIN"])
+    for answer in (streamed, whole):
+        assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "END")
+
+
 def test_thinking_text_and_calls_are_blocks(fake: Fake) -> None:
     with reading(fake(*CALLING)) as client:
         answer = client.messages.create(**SMALL, tools=TOOLS)
@@ -271,6 +280,32 @@ def test_what_is_not_carried_is_named(fake: Fake) -> None:
     assert sorted(named) == ["messages.1.content.0", "metadata", "novelty", "output_config.effort", "tools.0"]
     assert [tool.name for tool in asked_of(server).prompt.tools] == ["weather", "time"]
     assert server.post(MESSAGES, body, headers={"X-Headrace-Strict": "true"}).status_code == 400
+
+
+CARRIED: list[tuple[str, list[str]]] = [
+    ("engine", ["metadata", "system.0.citations"]),
+    ("openai", ["system.0.citations", "system.0.cache_control", "tools.0.cache_control"]),
+    ("ollama", ["metadata", "system.0.citations", "tools.1.strict"]),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("kind", "ignored"), CARRIED)
+def test_who_answers_decides_what_is_ignored(fake: Fake, kind: str, ignored: list[str], stream: bool) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    body = {
+        **SMALL,
+        "stream": stream,
+        "metadata": {"user_id": "me"},
+        "system": [{"type": "text", "text": "Hi", "citations": [{}], **mark}],
+        "tools": [{**TOOLS[0], **mark}, {**TOOLS[1], "strict": True}],
+    }
+    server = fake("x", kind=kind)
+    told = server.post(MESSAGES, body).headers["x-headrace-ignored"]
+    assert sorted(told.split(", ")) == sorted(ignored)
+    assert asked_of(server).user == "me"
+    strict = server.post(MESSAGES, body, headers={"X-Headrace-Strict": "true"})
+    assert strict.status_code == (200 if kind == "engine" else 400)
 
 
 def test_strict_mode_takes_what_is_known(fake: Fake) -> None:

@@ -60,12 +60,12 @@ class AnthropicBackend(Remote):
         async with self._anthropic.stream("/v1/messages", body) as pieces:
             yield _events(answer, events(pieces))
 
-    def relays(self, request: RelayRequest) -> bool:
+    def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "anthropic"
 
-    def relay(self, request: RelayRequest) -> AbstractAsyncContextManager[Relayed]:
+    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
         own = {name: value for name, value in request.headers.items() if name not in self._configured}
-        body = request.body.changed({"model": request.model})
+        body = request.body.changed({"model": model})
         reading = AnthropicReading(self._anthropic)
         return relayed(
             self._anthropic, f"/v1{request.endpoint}", body, own, reading, streamed=request.is_streamed
