@@ -6,10 +6,11 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from time import perf_counter
 from typing import cast
 
-from bench.gateways.upstream import LAST_CHUNK, WORD, is_whole
+from bench.gateways.upstream import HEAD_END, LAST_CHUNK, WORD, is_whole
 
 MESSAGES = [
     {"role": "system", "content": "Answer in few words."},
@@ -109,13 +110,13 @@ async def ask(address: Address, connections: int, *, requests: int, within_s: fl
 
 
 class Stream(asyncio.Protocol):
-    """One streamed answer, and when its words came. `leave` hangs up."""
+    """One streamed answer in pieces, and when they came. `leave` hangs up."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
-        self._tail = self._head = b""
-        self.words = 0
-        self.began = self.first = self.last = self.worst_gap = 0.0
+        self._pieces: list[bytes] = []
+        self.began = 0.0
+        self.times: list[float] = []  # of the pieces from the first word on
         loop = asyncio.get_running_loop()
         self.started: asyncio.Future[None] = loop.create_future()  # its first word is there, or it ended
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -123,28 +124,17 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own is none by inheritance
         self.began = perf_counter()
-        transport.write(self._request)
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter()
-        if len(self._head) < 1000:
-            self._head += data
-        data = self._tail + data
-        self._tail = data[1 - len(WORD) :]
-        if found := data.count(WORD):
-            self._count(found, now)
-        if data.endswith(LAST_CHUNK):
-            self._transport.close()
-
-    def _count(self, found: int, now: float) -> None:
-        if self.words:
-            self.worst_gap = max(self.worst_gap, now - self.last)
-        else:
-            self.first = now
+        self._pieces.append(data)
+        if self.times or WORD in data:
+            self.times.append(now)
             if not self.started.done():
                 self.started.set_result(None)
-        self.words += found
-        self.last = now
+        if data.endswith(LAST_CHUNK):
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for future in (self.started, self.ended):
@@ -156,10 +146,27 @@ class Stream(asyncio.Protocol):
         self._transport.close()
         return perf_counter()
 
+    @property
+    def worst_gap(self) -> float:
+        return max((after - before for before, after in pairwise(self.times)), default=0.0)
+
     def check(self, words: int) -> None:
-        if self.words != words or not self._head.startswith(OK):
-            begun = self._head[:1000].decode(errors="replace")
-            raise Refused(f"{self.words} of {words} chunks came: {begun}")
+        """Raises Refused if it is not a whole answer with so many words."""
+        head, _, body = b"".join(self._pieces).partition(HEAD_END)
+        found = _without_chunks(body).count(WORD)
+        if found != words or not head.startswith(OK):
+            begun = (head + HEAD_END + body)[:1000].decode(errors="replace")
+            raise Refused(f"{found} of {words} chunks came: {begun}")
+
+
+def _without_chunks(body: bytes) -> bytes:
+    """The body without the transfer encoding, whose chunks may begin and end within a word."""
+    parts, at = [], 0
+    while (end := body.find(b"\r\n", at)) >= 0:
+        size = int(body[at:end].split(b";")[0], 16)
+        parts.append(body[end + 2 : end + 2 + size])
+        at = end + 2 + size + 2
+    return b"".join(parts)
 
 
 async def open_stream(address: Address, *, stream: bool = True) -> Stream:

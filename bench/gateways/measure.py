@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect
 from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
@@ -61,7 +62,8 @@ async def measure(
     numbers |= _over(await _latency(direct, upstream, plan), await _latency(address, upstream, plan))
     numbers |= await _rate(address, plan, pid)
     numbers |= await _paced(address, upstream, plan, pid)
-    numbers |= _over(await _fast(direct, upstream, plan), await _fast(address, upstream, plan, pid))
+    numbers |= _over(await _delay(direct, upstream, plan), await _delay(address, upstream, plan))
+    numbers |= await _fast(address, upstream, plan, pid)
     numbers |= await _held(address, upstream, plan)
     numbers |= await _memory(address, plan.requests, memory_s, pid)
     numbers["hangup_stream_ms"] = await _hangup(address, upstream, plan, stream=True)
@@ -73,6 +75,7 @@ async def measure_direct(direct: Address, upstream: Upstream, plan: Plan) -> Num
     """The baseline: what load and upstream take by themselves, on their one core."""
     numbers = await _latency(direct, upstream, plan)
     numbers |= await _rate(direct, plan)
+    numbers |= await _delay(direct, upstream, plan)
     numbers |= await _fast(direct, upstream, plan)
     return numbers | await _held(direct, upstream, plan)
 
@@ -89,7 +92,7 @@ async def _latency(address: Address, upstream: Upstream, plan: Plan) -> Numbers:
     cuts = quantiles(took, n=100, method="inclusive")
     with upstream.paced(Pace(chunks=2)):
         opened = [(await streams(address, 1, 2))[0] for _ in range(plan.first_words)]
-    first = median(one.first - one.began for one in opened)
+    first = median(one.times[0] - one.began for one in opened)
     return {"p50_ms": cuts[49] * 1e3, "p99_ms": cuts[98] * 1e3, "first_ms": first * 1e3}
 
 
@@ -109,12 +112,21 @@ async def _paced(address: Address, upstream: Upstream, plan: Plan, pid: int) -> 
     return {"chunk_cpu_us": (_cpu(pid) - cpu) * 1e6 / (plan.paced_streams * plan.paced_words)}
 
 
+async def _delay(address: Address, upstream: Upstream, plan: Plan) -> Numbers:
+    """From the upstream's writing a paced chunk to the client's reading it: one stream."""
+    with upstream.paced(Pace(chunks=plan.level_words, every_s=TOKEN_S)):
+        (stream,) = await streams(address, 1, plan.level_words)
+        sent = upstream.sent
+    delays = [stream.times[bisect(stream.times, at)] - at for at in sent]  # what was read next after it
+    return {"chunk_ms": median(delays) * 1e3}
+
+
 async def _fast(address: Address, upstream: Upstream, plan: Plan, pid: int | None = None) -> Numbers:
     """Time and CPU time of a chunk of one stream whose chunks come as fast as they are read."""
     cpu = _cpu(pid)
     with upstream.paced(Pace(chunks=plan.fast_words)):
         opened = [(await streams(address, 1, plan.fast_words))[0] for _ in range(plan.fast_streams)]
-    spent = median(one.last - one.first for one in opened)
+    spent = median(one.times[-1] - one.times[0] for one in opened)
     numbers = {"fast_chunk_us": spent * 1e6 / (plan.fast_words - 1)}
     if pid is not None:
         numbers["fast_chunk_cpu_us"] = (_cpu(pid) - cpu) * 1e6 / (plan.fast_words * plan.fast_streams)

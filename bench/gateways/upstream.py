@@ -46,10 +46,11 @@ class Upstream:
     pace: Pace = field(default_factory=Pace)
     visits: asyncio.Queue[Visit] = field(default_factory=asyncio.Queue)
     is_watched: bool = False
+    sent: list[float] = field(default_factory=list)  # when each chunk of the answers at this pace was
 
     @contextmanager
     def paced(self, pace: Pace) -> Iterator[None]:
-        before, self.pace = self.pace, pace
+        before, self.pace, self.sent = self.pace, pace, []
         try:
             yield
         finally:
@@ -104,7 +105,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._visit is not None:
+        if self._visit is not None and not self._visit.closed.done():
             self._visit.closed.set_result(perf_counter())
 
     def pause_writing(self) -> None:
@@ -130,6 +131,7 @@ class _Connection(asyncio.Protocol):
                 self._transport.write(end)
                 self._finish()
                 return
+            self._upstream.sent.append(perf_counter())
             self._transport.write(CHUNKS[left % 2])
             left -= 1
         if every_s or not self._writable:
