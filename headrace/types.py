@@ -279,6 +279,7 @@ class Finished:
     decode_s: float = 0.0  # from the first token to the last
     logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text: the end of the turn
     stop: str | None = None  # the stop string that ended it, as far as the backend tells
+    own: Json = field(default_factory=dict)  # members of the answer that only this provider has
 
 
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
@@ -369,25 +370,24 @@ class RelayRequest:
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """A provider's answer as it wrote it. `pieces`: of a stream whole events, the first of which is there
-    already; else the whole body, which is `length` bytes. `headers`: those that may be passed on.
+    """A provider's answer as it wrote it: the whole body, or a stream in pieces that are whole events, the
+    first of which is there already. `headers`: those that may be passed on.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
-    pieces: AsyncIterator[bytes]
-    length: int | None
+    answer: bytes | AsyncIterator[bytes]
 
 
 @runtime_checkable
 class Relaying(Protocol):
     """What a backend may do besides: pass on what is written in its dialect already."""
 
-    def relays(self, request: RelayRequest) -> bool:
-        """Whether it is fit to be passed on with nothing but its model changed, or a limit. Cheap."""
+    def relays(self, request: RelayRequest, model: str) -> bool:
+        """Whether it may be passed on with nothing changed but its model, or a limit. Cheap."""
         ...
 
-    def relay(self, request: RelayRequest) -> AbstractAsyncContextManager[Relayed]:
-        """Ask. Entering may refuse (ServerError), and so may an answer that is an error; leaving always frees
-        what it held.
+    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+        """Ask this model, as the provider calls it. Entering may refuse (ServerError), and does so for an answer
+        that is an error; leaving always frees what it held.
         """
         ...

@@ -1,7 +1,6 @@
 """Cerebras: OpenAI's dialect, with members that its models refuse and a quota that is taken in advance.
 
-Its answers tell how long a request waited and computed (`time_info`). What is passed on keeps that; no neutral
-event has a place for it, and where a request had to be translated it is dropped.
+Its answers tell how long a request waited and computed (`time_info`), and so do ours in OpenAI's dialect.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ class CerebrasBackend(OpenAIBackend):
 
     kind: BackendKind = "cerebras"
     url = "https://api.cerebras.ai/v1"
+    kept = ("time_info",)
     own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # nobody writes to it
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
@@ -53,24 +53,24 @@ class CerebrasBackend(OpenAIBackend):
                     message["reasoning"] = message.pop("reasoning_content")
         return path, body
 
-    def relays(self, request: RelayRequest) -> bool:
+    def relays(self, request: RelayRequest, model: str) -> bool:
         """Not where its rules change more than the limit: that is the business of `ask`."""
         limit = _limit_of(request)
         members = request.body.members
-        if limit is None or any(name in members for name in _refused(request.model)):
+        if limit is None or any(name in members for name in _refused(model)):
             return False
         value, messages = members.get(limit), members.get("messages")
         is_limit = value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
         thoughts = (m for m in messages if "reasoning_content" in m) if isinstance(messages, list) else ()
         return is_limit and not any(thoughts) and (limit == "max_tokens" or "max_tokens" not in members)
 
-    def changes(self, request: RelayRequest) -> Body:
+    def changes(self, request: RelayRequest, model: str) -> Body:
         limit = _limit_of(request)
         assert limit is not None, "it is not passed on otherwise"
         given = request.body.members.get(limit)
         if given is not None and given <= MAX_TOKENS:
-            return super().changes(request)
-        return {**super().changes(request), limit: DEFAULT_TOKENS if given is None else MAX_TOKENS}
+            return super().changes(request, model)
+        return {**super().changes(request, model), limit: DEFAULT_TOKENS if given is None else MAX_TOKENS}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")

@@ -12,6 +12,7 @@ from headrace.types import (
     Event,
     Finished,
     GenerateRequest,
+    Json,
     ModelInfo,
     ReasoningDelta,
     Started,
@@ -183,6 +184,7 @@ def completion(body: ChatBody, info: ModelInfo, collected: Collected) -> dict[st
         **head("chatcmpl", "chat.completion", info),
         "choices": choices,
         "usage": usage_body(collected.usage),
+        **collected.own,
     }
 
 
@@ -242,7 +244,7 @@ class Chunks:
             return []
         if isinstance(event, Finished):
             reason = tools.finish_reason(event.reason, legacy=self._legacy)
-            return [self._chunk(event.index, {}, reason=reason)]
+            return [self._chunk(event.index, {}, reason=reason, own=event.own)]
         if isinstance(event, TextDelta):
             logprobs = _logprobs_body(event.logprobs) if self._has_logprobs else None
             return [self._chunk(event.index, {"content": event.text}, logprobs)]
@@ -263,6 +265,7 @@ class Chunks:
         delta: dict[str, Any],
         logprobs: dict[str, Any] | None = None,
         reason: str | None = None,
+        own: Json | None = None,
     ) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return dump({**self._head, "choices": [choice], **self._usage.member()})
+        return dump({**self._head, "choices": [choice], **self._usage.member(), **(own or {})})

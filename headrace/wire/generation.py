@@ -252,6 +252,7 @@ class Collected:
     choices: dict[int, Choice] = field(default_factory=dict)
     started: Started | None = None  # the first
     decode_s: float = 0.0  # the longest
+    own: dict[str, Any] = field(default_factory=dict)  # members that only the provider has
 
     def push(self, event: Event) -> None:
         choice = self.choices.setdefault(event.index, Choice())
@@ -270,6 +271,7 @@ class Collected:
         else:
             choice.reason, choice.usage, choice.end_logprobs = event.reason, event.usage, event.logprobs
             choice.stop = event.stop
+            self.own |= event.own
             self.decode_s = max(self.decode_s, event.decode_s)
 
     @property

@@ -95,6 +95,7 @@ def _fates(usual: Fate, but: Mapping[str, Fate]) -> dict[BackendKind, Fate]:
 
 EXTENSION = "Extension."
 BOOKKEEPING = "For a provider's bookkeeping."
+QUOTA = "Cerebras: at most 32,768, and 8,192 by default, for it counts as used what may be."
 CACHING = "The prefix cache needs no advice."
 FORMS: dict[str, Fate] = dict.fromkeys(("openai", "cerebras", "anthropic", "ollama", "llamacpp"), "refused")
 # what neither Anthropic nor Ollama has
@@ -172,7 +173,7 @@ CHAT: Table = {
     "messages.audio": refused("", NOTHING),
     "messages.annotations": ignored("They are the server's own and change nothing.", EMPTY),
     "messages.refusal": ignored("A refusal that the model should read goes into `content`."),
-    "max_tokens": honoured("Clamped to what fits the context. Default: the rest of the context."),
+    "max_tokens": honoured(f"Clamped to what fits the context. Default: the rest of it. {QUOTA}"),
     "max_completion_tokens": honoured("The newer name of `max_tokens`."),
     "logprobs": honoured(anthropic="refused"),
     "top_logprobs": honoured("Up to 20.", anthropic="refused"),
@@ -225,9 +226,11 @@ COMPLETIONS: Table = {
     ),
     "max_tokens": honoured("Clamped to what fits the context. Default: 16; 0 only with `echo`."),
     "best_of": honoured("At least `n`; not with `stream`.", ollama="refused"),
-    "echo": honoured("With the prompt's logprobs if `logprobs` is given. Ollama: not with `logprobs`."),
+    "echo": honoured(
+        "With the prompt's logprobs if `logprobs` is given. Ollama: not with `logprobs`.", llamacpp="refused"
+    ),
     "logprobs": honoured("Up to 20."),
-    "suffix": honoured("For models that can fill in the middle; 400 for others."),
+    "suffix": honoured("For models that can fill in the middle; 400 for others.", llamacpp="refused"),
     "max_completion_tokens": refused("Use `max_tokens`.", NOTHING),
     "tools": refused("Only in chat.", EMPTY),
     "tool_choice": refused("Only in chat.", equals("none", "auto")),

@@ -38,7 +38,6 @@ ALIKE = {
     ("anthropic", "continue_final_message"),
     ("llamacpp", "continue_final_message"),
     ("ollama", "echo"),
-    ("llamacpp", "echo"),
 }
 BLAMED = {"top_logprobs": "logprobs", "best_of": "n"}  # one that comes of it
 ROWS = [

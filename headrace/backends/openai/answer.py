@@ -74,10 +74,11 @@ class _Choice:
 
 
 class Answer:
-    """`num_choices`: how many the request asked for."""
+    """`num_choices`: how many the request asked for; `kept`: members of chunks that the answer gets, too."""
 
-    def __init__(self, upstream: Upstream, num_choices: int) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: Upstream, num_choices: int, *, kept: tuple[str, ...] = ()) -> None:
+        self._upstream, self._kept = upstream, kept
+        self._own: dict[str, Any] = {}
         self._choices = {index: _Choice() for index in range(num_choices)}
         self._usage: Usage | None = None
 
@@ -92,6 +93,7 @@ class Answer:
         if error := _error(self._upstream, sent, chunk):
             raise error
         try:
+            self._own |= {name: chunk[name] for name in self._kept if name in chunk}
             if chunk.get("usage"):
                 self._usage = _usage(chunk["usage"])
             return [event for choice in chunk.get("choices") or () for event in self._choice(choice)]
@@ -106,9 +108,9 @@ class Answer:
             raise ProviderError(f"{self._upstream.provider} ended its answer in the middle")
         rest = Usage(0, 0, is_known=self._usage is not None)
         return [
-            Finished(
-                index, choice.reason or "stop", rest if index else self._usage or rest, stop=choice.stop
-            )
+            Finished(index, choice.reason or "stop", rest, stop=choice.stop)
+            if index
+            else Finished(0, choice.reason or "stop", self._usage or rest, stop=choice.stop, own=self._own)
             for index, choice in self._choices.items()
         ]
 

@@ -41,6 +41,7 @@ class OpenAIBackend(Remote):
     kind: BackendKind = "openai"
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
+    kept: tuple[str, ...] = ()  # members of its answers that are its own, and are told to callers
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -60,19 +61,19 @@ class OpenAIBackend(Remote):
         ):
             yield answer
 
-    def relays(self, request: RelayRequest) -> bool:
+    def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "openai"
 
-    def relay(self, request: RelayRequest) -> AbstractAsyncContextManager[Relayed]:
-        body = request.body.changed(self.changes(request))
+    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+        body = request.body.changed(self.changes(request, model))
         reading = OpenAIReading(self.upstream)
         return relayed(
             self.upstream, request.endpoint, body, request.headers, reading, streamed=request.is_streamed
         )
 
-    def changes(self, request: RelayRequest) -> Body:
-        """The members of a body that is passed on that are not as the caller wrote them."""
-        return {"model": request.model}
+    def changes(self, request: RelayRequest, model: str) -> Body:
+        """Members of a body that is passed on, where they are not as the caller wrote them."""
+        return {"model": model}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         found = await self.upstream.json("POST", "/embeddings", embed_body(request))
@@ -105,7 +106,7 @@ class OpenAIBackend(Remote):
         return replace(info, max_model_len=length if isinstance(length, int) else None)
 
     async def _events(self, sents: AsyncIterator[Sent], num_choices: int) -> AsyncGenerator[Event, None]:
-        answer = Answer(self.upstream, num_choices)
+        answer = Answer(self.upstream, num_choices, kept=self.kept)
         while True:
             sent = await (_soon(sents, USAGE_S) if answer.is_complete else anext(sents, None))
             if sent is None or sent.data == DONE:
