@@ -52,6 +52,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for at each request otherwise
     )
     app.state.config = config
     app.state.keys = Keys(config.server.api_keys)

@@ -8,15 +8,11 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from headrace.config import Config, Loaded, Names, options
-from headrace.errors import ServerError
-
-if TYPE_CHECKING:
-    from headrace.types import Backend
+from headrace.errors import HeadraceError
 
 ONLINE_S = 15.0  # for a provider to answer
 SHOWN = 5  # of its models
@@ -56,31 +52,30 @@ def _plain(value: object) -> object:
 
 
 def _ask_all(config: Config) -> int:
-    from headrace.app import build_providers
-
-    backends = build_providers(config)
-    if not backends:
+    if not config.providers:
         print("no providers are configured")
-    found = asyncio.run(_asked(backends))
-    for backend, (said, _) in zip(backends, found, strict=True):
-        print(f"{backend.name}: {said}")
+    found = asyncio.run(_asked(config))
+    for name, (said, _) in zip(config.providers, found, strict=True):
+        print(f"{name}: {said}")
     return 0 if all(is_well for _, is_well in found) else FAILED
 
 
-async def _asked(backends: list[Backend]) -> list[tuple[str, bool]]:
-    return await asyncio.gather(*map(_ask, backends))
+async def _asked(config: Config) -> list[tuple[str, bool]]:
+    return await asyncio.gather(*(_ask(name, config) for name in config.providers))
 
 
-async def _ask(backend: Backend) -> tuple[str, bool]:
+async def _ask(name: str, config: Config) -> tuple[str, bool]:
     """What it says, and whether that is well."""
+    from headrace.app import build_provider
     from headrace.backends.remote import Remote
 
     try:
         async with asyncio.timeout(ONLINE_S), AsyncExitStack() as exits:
+            backend = build_provider(name, config)
             exits.push_async_callback(backend.aclose)
             await backend.start()
             infos = await backend.list_models() if isinstance(backend, Remote) else backend.models()
-    except ServerError as exc:
+    except HeadraceError as exc:
         return f"failed: {exc.message}", False
     except TimeoutError:
         return f"failed: no answer within {ONLINE_S:g} s", False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic import (
     Field,
     field_validator,
 )
+
+from headrace.config.kinds import KINDS, check_kind
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 FallbackReason = Literal["connection", "408", "429", "5xx", "overloaded", "context"]
@@ -118,6 +121,14 @@ class ModelsConfig(Section):
             "hermes, llama3, mistral or mistral-args."
         ),
     ] = ()
+    backends: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^.+=(engine|llamacpp)$")], ...],
+        Names(flag="--model-backend", variable="MODEL_BACKENDS"),
+        Field(
+            description="MODEL=BACKEND: engine (ours) or llamacpp. Else llama.cpp serves the GGUF files that "
+            "our engine does not read."
+        ),
+    ] = ()
 
 
 class PathsConfig(Section):
@@ -136,21 +147,42 @@ def _check_url(url: str) -> str:
         raise ValueError("write a whole address, as http://HOST:PORT/v1")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a name and a password in an address would be logged; use api_key or headers")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         raise ValueError("an address that paths are appended to has no ? and no #")
     return url
+
+
+# Go's: what Ollama reads
+DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)")
+
+
+def _check_keep_alive(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and not DURATION.fullmatch(value)):
+        raise ValueError('write seconds as a number, or a duration as "5m"')
+    return value
 
 
 class ProviderConfig(Section):
     """One remote provider: [providers.NAME] in the file."""
 
     kind: Annotated[
-        Literal["openai", "cerebras", "anthropic", "ollama", "llamacpp", "fake"],
-        Field(description="How it is spoken to; `openai`: any server that is compatible with OpenAI's."),
+        str,
+        AfterValidator(check_kind),
+        Field(
+            description="How it is spoken to; `openai`: any server that is compatible with OpenAI's; "
+            f"`llamacpp`: llama.cpp, here. One of {', '.join(f'`{kind}`' for kind in KINDS)}."
+        ),
     ]
     base_url: Annotated[
         Annotated[str, AfterValidator(_check_url)] | None,
         Field(description="Its address, as `http://HOST:PORT/v1`. Default: the provider's own."),
+    ] = None
+    path: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(
+            description="Needed by `llamacpp`, and by no other: a GGUF file or a model reference. `[engine]` "
+            "has its `max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue` and `num_threads`."
+        ),
     ] = None
     api_key: Annotated[
         Annotated[str, Field(min_length=1)] | None,
@@ -176,6 +208,14 @@ class ProviderConfig(Section):
     prefix: Annotated[
         bool, Field(description="List its models as `NAME:MODEL`; `false`: by their own ids.")
     ] = True
+    keep_alive: Annotated[
+        Annotated[float | str, BeforeValidator(_check_keep_alive)] | None,
+        Field(
+            description="Only of `ollama`: how long it keeps a model after an answer, in seconds or as `5m`; "
+            "less than 0: for good. Default: its own. How its `num_ctx` is chosen: "
+            "[models.md](models.md#ollama)."
+        ),
+    ] = None
 
 
 class TargetConfig(Section):

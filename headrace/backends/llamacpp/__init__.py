@@ -3,6 +3,7 @@
 """
 
 from headrace.backends.llamacpp.backend import LlamaCppBackend
+from headrace.backends.llamacpp.memory import slots
 from headrace.backends.llamacpp.process import INSTALL, is_installed
 
-__all__ = ["INSTALL", "LlamaCppBackend", "is_installed"]
+__all__ = ["INSTALL", "LlamaCppBackend", "is_installed", "slots"]

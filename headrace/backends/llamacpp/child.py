@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Any
 
+MANY = 2**15  # tokens
+
 try:
     import xllamacpp
 except ImportError:
@@ -40,10 +42,10 @@ def parameters(settings: dict[str, Any]) -> Any:
     if settings["chat_template"] is not None:
         params.chat_template = settings["chat_template"]
     params.verbosity = 0
-    # what a request does not say is as OpenAI has it, and penalties look at the whole context
+    # what a request does not say is as OpenAI has it; penalties look at the whole context (-1 would be none)
     sampling = params.sampling
     sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p = 1.0, 0, 1.0, 0.0
-    sampling.penalty_last_n = -1
+    sampling.penalty_last_n = settings["context_length"] or MANY
     return params
 
 

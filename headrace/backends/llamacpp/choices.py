@@ -32,7 +32,9 @@ def singles(request: GenerateRequest) -> list[GenerateRequest]:
 
 
 @asynccontextmanager
-async def together(requests: Sequence[GenerateRequest], open: Open) -> AsyncIterator[AsyncGenerator[Event, None]]:
+async def together(
+    requests: Sequence[GenerateRequest], open: Open
+) -> AsyncIterator[AsyncGenerator[Event, None]]:
     """The events of all, with the indices of their places. One that fails ends all."""
     queue: Queue = asyncio.Queue(MAX_HELD)
     asking = [

@@ -1,4 +1,4 @@
-"""What llama.cpp's server makes of OpenAI's dialect: what it would leave out without a word is refused, what it
+"""OpenAI's dialect as llama.cpp's server has it: what it would leave out without a word is refused, what it
 calls otherwise is said in its words.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
 from headrace.errors import UnsupportedParameter
-from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta
+from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta, Texts
 
 # of JSON schemas: it has no rules for these
 UNENFORCED = frozenset(
@@ -36,7 +36,7 @@ class LlamaCppDialect(OpenAIBackend):
 
     def ask(self, request: GenerateRequest) -> tuple[str, Body]:
         assert request.num_choices == 1, "it counts the tokens of one choice only"
-        _check_sampling(request.sampling)
+        _check(request)
         path, body = super().ask(replace(request, sampling=_asked(request.sampling)))
         if "repetition_penalty" in body:
             body["repeat_penalty"] = body.pop("repetition_penalty")
@@ -47,7 +47,9 @@ class LlamaCppDialect(OpenAIBackend):
                     body.pop(member, None)  # it goes on with an assistant's message by itself
         elif "response_format" in body:  # in completions it knows another name
             kind = body.pop("response_format")
-            body["json_schema"] = kind["json_schema"]["schema"] if "json_schema" in kind else {"type": "object"}
+            body["json_schema"] = (
+                kind["json_schema"]["schema"] if "json_schema" in kind else {"type": "object"}
+            )
         if request.format is not None and request.format.kind == "json_schema":
             _check_schema(request.format.value, request.format.param)
         return path, body
@@ -87,14 +89,16 @@ def _asked(sampling: Sampling) -> Sampling:
     return sampling if sampling.logprobs is None else replace(sampling, logprobs=max(1, sampling.logprobs))
 
 
-def _check_sampling(sampling: Sampling) -> None:
+def _check(request: GenerateRequest) -> None:
+    sampling = request.sampling
     ignored = {
         "stop_token_ids": bool(sampling.stop_token_ids),
         "min_tokens": bool(sampling.min_tokens),
         "skip_special_tokens": not sampling.skip_special_tokens,
         "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
-        "max_tokens": sampling.max_tokens == 0,
     }
+    if isinstance(request.prompt, Texts):
+        ignored |= {"echo": request.prompt.echo, "suffix": request.prompt.suffix is not None}
     for name, is_given in ignored.items():
         if is_given:
             raise UnsupportedParameter(f"{name}: llama.cpp cannot do this", param=name)

@@ -55,8 +55,9 @@ class LlamaCppProcess:
             raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {INSTALL}")
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", str(CHILD), stdin=pipe, stdout=pipe, stderr=pipe
-        )
+            sys.executable, "-P", str(CHILD), stdin=pipe, stdout=pipe, stderr=pipe,
+            start_new_session=True,  # Ctrl-C is for us: what it answers may be finished first
+        )  # fmt: skip
         process = cls(child)
         try:
             await process._load(settings)

@@ -1,0 +1,20 @@
+"""The kinds of providers. A new one is registered here, and nowhere else."""
+
+from __future__ import annotations
+
+# kind → module:class, called with (name, ProviderConfig, key)
+REMOTE = {
+    "openai": "headrace.backends.openai:OpenAIBackend",
+    "cerebras": "headrace.backends.cerebras:CerebrasBackend",
+    "anthropic": "headrace.backends.anthropic:AnthropicBackend",
+    "ollama": "headrace.backends.ollama:OllamaBackend",
+}
+LOCAL = ("llamacpp", "fake")  # they run here, and are built otherwise
+KINDS = (*REMOTE, *LOCAL)
+
+
+def check_kind(kind: str) -> str:
+    """Raises ValueError."""
+    if kind not in KINDS:
+        raise ValueError(f"there is no such kind; known: {', '.join(map(repr, KINDS))}")
+    return kind
