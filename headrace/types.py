@@ -387,7 +387,7 @@ class Relaying(Protocol):
         ...
 
     def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
-        """Ask this model, as the provider calls it. Entering may refuse (ServerError), and does so for an answer
-        that is an error; leaving always frees what it held.
+        """Ask this model, as the provider calls it. Entering may refuse (ServerError), and does so for an
+        answer that is an error; leaving always frees what it held.
         """
         ...

@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-BLANK = re.compile(r"[ \t\n\r]*")
+BEGINNING = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
+NAME = re.compile(r'("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
+COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+END = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
 
 
 def _no_json(constant: str) -> NoReturn:
@@ -25,17 +28,21 @@ class Verbatim:
     __slots__ = ("_spans", "_start", "_text", "members")
 
     def __init__(self, raw: bytes) -> None:
-        self._text = raw.decode()
+        self._text = text = raw.decode()
         self.members: dict[str, Any] = {}
         self._spans: list[tuple[str, int, int]] = []  # of each member its name and where its value is
-        self._start = self._skip(0, "{")
-        at = self._blank(self._start)
-        if self._text[at : at + 1] != "}":
+        beginning = BEGINNING.match(text)
+        if beginning is None:
+            raise ValueError("it is no object")
+        self._start = at = beginning.end()
+        end = END.match(text, at)
+        if end is None:
             at = self._member(at)
-            while self._text[at : at + 1] == ",":
-                at = self._member(self._blank(at + 1))
-        if self._blank(self._skip(at, "}")) != len(self._text):
-            raise ValueError("there is something after the object")
+            while comma := COMMA.match(text, at):
+                at = self._member(comma.end())
+            end = END.match(text, at)
+        if end is None or end.end() != len(text):
+            raise ValueError(f"it does not end at {at}")
 
     def changed(self, members: Mapping[str, object]) -> bytes:
         """With these members, and whatever else it has as it was. New ones come first."""
@@ -52,23 +59,11 @@ class Verbatim:
         return "".join(parts).encode()
 
     def _member(self, at: int) -> int:
-        """Reads one; where what follows it begins."""
-        if self._text[at : at + 1] != '"':
-            raise ValueError(f"a member's name is missing at {at}")
-        name, end = DECODER.raw_decode(self._text, at)
-        start = self._blank(self._skip(end, ":"))
-        self.members[name], end = DECODER.raw_decode(self._text, start)
-        self._spans.append((name, start, end))
-        return self._blank(end)
-
-    def _blank(self, at: int) -> int:
-        found = BLANK.match(self._text, at)
-        assert found is not None, "it matches nothing, too"
-        return found.end()
-
-    def _skip(self, at: int, mark: str) -> int:
-        """Past blanks and this mark."""
-        at = self._blank(at)
-        if self._text[at : at + 1] != mark:
-            raise ValueError(f"{mark} is missing at {at}")
-        return at + 1
+        """Reads one; where its value ends."""
+        found = NAME.match(self._text, at)
+        if found is None:
+            raise ValueError(f"a name is missing at {at}")
+        name: str = json.loads(found[1]) if "\\" in found[1] else found[1][1:-1]
+        self.members[name], end = DECODER.raw_decode(self._text, found.end())
+        self._spans.append((name, found.end(), end))
+        return end

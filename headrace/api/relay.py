@@ -129,10 +129,11 @@ def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
         body = Verbatim(raw)
     except (ValueError, RecursionError):
         return None
-    model, streamed, timeout_s = (body.members.get(name) for name in ("model", "stream", "timeout"))
+    given = body.members.get
+    model, streamed, timeout_s = given("model"), given("stream"), given("timeout")
     if not isinstance(model, str) or not (streamed is None or isinstance(streamed, bool)):
         return None
-    if timeout_s is not None and not (type(timeout_s) in (int, float) and timeout_s > 0):
+    if timeout_s is not None and (isinstance(timeout_s, bool | str | list | dict) or timeout_s <= 0):
         return None
     if is_kept(body.members, http.headers):
         return None
@@ -191,7 +192,7 @@ class Exchange:
 
     async def _pass(self, tally: Tally) -> None:
         async with self._gateway.relay(self._asked, self._plan) as reached:
-            tally.provider, tally.attempts = reached.provider, reached.attempts
+            tally.reached(reached.provider, reached.attempts)
             headers, answer = reached.value.headers, reached.value.answer
             if isinstance(answer, bytes):
                 headers = (*headers, (b"content-length", b"%d" % len(answer)))
@@ -207,7 +208,9 @@ class Exchange:
     async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
         if self._line.is_started:
             return
-        went = [(name.lower().encode(), value.encode()) for name, value in went_to(provider, attempts).items()]
+        went = [
+            (name.lower().encode(), value.encode()) for name, value in went_to(provider, attempts).items()
+        ]
         typed = any(name == b"content-type" for name, _ in headers)
         default = [] if typed else STREAM if self._asked.is_streamed else JSON
         streamed = STREAMED if self._asked.is_streamed else []

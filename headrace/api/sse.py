@@ -66,9 +66,9 @@ class Line:
         """What is framed already."""
         await self._body(frames)
 
-    async def close(self) -> None:
-        """The end, without a word."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def close(self, last: bytes = b"") -> None:
+        """The end, as it is."""
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def keep_alive(self) -> None:
         await self._body(self.silence)

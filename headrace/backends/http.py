@@ -50,14 +50,6 @@ FAILURES = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """An answer as it comes. Names of headers are found in any case."""
-
-    headers: Mapping[str, str]
-    pieces: AsyncGenerator[bytes, None]
-
-
-@dataclass(frozen=True, slots=True)
 class Sent:
     """An event of a text/event-stream."""
 
@@ -92,24 +84,16 @@ class Upstream:
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer as a JSON value. Raises ProviderError."""
-        async with self._request(method, path, _written(body)) as response:
-            with self._told_apart():
-                raw = await response.read()
-            return self.loads(raw)
+        async with self.request(method, path, _written(body)) as response:
+            return self.loads(await self.whole(response))
 
     @asynccontextmanager
     async def stream(self, path: str, body: object) -> AsyncIterator[AsyncIterator[bytes]]:
         """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
         the connection at once, unless the answer has been read to its end.
         """
-        async with self._request("POST", path, _written(body)) as response:
-            yield self._pieces(response)
-
-    @asynccontextmanager
-    async def raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Raw]:
-        """POST of a body that is written already, with these headers besides. The rest is as with `stream`."""
-        async with self._request("POST", path, body, headers) as response:
-            yield Raw(response.headers, self._pieces(response))
+        async with self.request("POST", path, _written(body)) as response:
+            yield self.pieces(response)
 
     def loads(self, raw: bytes | str) -> Any:
         """Raises ProviderError for what is no JSON."""
@@ -137,18 +121,22 @@ class Upstream:
         return ContextTooLong(told) if TOO_LONG.search(message) else ProviderRefused(told)
 
     @asynccontextmanager
-    async def _request(
+    async def request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """What fails before the answer's head is told apart; what its reader raises is the reader's."""
+        """Of a body that is written already, with these headers besides the provider's own. A status that is
+        an error is raised. Leaving closes the connection at once, unless the answer has been read to its end.
+        """
         assert self._session is not None, "start() comes first"
         url = self.base_url + path
         given = headers if body is None else {"Content-Type": "application/json", **(headers or {})}
         # a large one as a file: aiohttp warns of large bytes
         data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
         asked = self._session.request(method, url, data=data, headers=given, allow_redirects=False)
-        with self._told_apart():
+        try:
             response = await asked
+        except FAILURES as exc:
+            raise self._failure(exc) from exc
         async with response:
             if response.status >= 300:
                 with self._told_apart():
@@ -173,7 +161,13 @@ class Upstream:
             return ProviderTimedOut(f"{self.provider} did not answer in time")
         return ProviderError(f"the connection to {self.provider} broke")
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    async def whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body of an answer. Raises ProviderError."""
+        with self._told_apart():
+            return await response.read()
+
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """Of an answer, as they come. Raises ProviderError."""
         read = response.content.readany
         try:
             while piece := await read():

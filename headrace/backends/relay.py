@@ -21,7 +21,9 @@ END_S = 0.05  # how long a finished stream waits for its end: then its connectio
 MAX_READ = 2**18  # bytes: a longer body is not parsed only to see that it is one
 
 # What callers may see of a provider's headers: never a cookie, a name of an account, or a hop's own.
-PASSED_ON = re.compile(r"content-type|openai-processing-ms|inference-id|(x|anthropic)-ratelimit-[a-z-]+")
+PASSED_ON = re.compile(
+    "content-type|openai-processing-ms|inference-id|(x|anthropic)-ratelimit-[a-z-]+", re.IGNORECASE
+)
 
 
 class Reading(Protocol):
@@ -36,24 +38,30 @@ class Reading(Protocol):
 
 @asynccontextmanager
 async def relayed(
-    upstream: Upstream, path: str, body: bytes, headers: Mapping[str, str], reading: Reading, *, streamed: bool
+    upstream: Upstream,
+    path: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    reading: Reading,
+    *,
+    streamed: bool,
 ) -> AsyncIterator[Relayed]:
     """Ask. Raises ServerError for whatever is no answer."""
-    async with upstream.raw(path, body, headers) as raw:
-        told = _passed_on(raw.headers)
+    async with upstream.request("POST", path, body, headers) as response:
+        told = _passed_on(response.headers)
         if streamed:
-            stream = _Stream(upstream, reading, raw.pieces)
+            stream = _Stream(upstream, reading, upstream.pieces(response))
             await stream.begin()
-            yield Relayed(told, stream.rest(), None)
+            yield Relayed(told, stream.rest())
         else:
-            whole = b"".join([piece async for piece in raw.pieces])
+            whole = await upstream.whole(response)
             _judge(whole, upstream, reading)
-            yield Relayed(told, _one(whole), len(whole))
+            yield Relayed(told, whole)
 
 
 def _passed_on(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    named = ((name.lower(), value) for name, value in headers.items())
-    return tuple((name.encode(), value.encode()) for name, value in named if PASSED_ON.fullmatch(name))
+    fits = PASSED_ON.fullmatch
+    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items() if fits(name))
 
 
 def _judge(whole: bytes, upstream: Upstream, reading: Reading) -> None:
@@ -62,10 +70,6 @@ def _judge(whole: bytes, upstream: Upstream, reading: Reading) -> None:
         return
     if error := reading.error(Sent("", whole.decode(errors="replace"))):
         raise error
-
-
-async def _one(piece: bytes) -> AsyncIterator[bytes]:
-    yield piece
 
 
 class _Stream:
@@ -77,7 +81,7 @@ class _Stream:
         self._begun = b""
 
     async def begin(self) -> None:
-        """Wait for the first event that has data. Raises ServerError if that is an error, or there is none."""
+        """Wait for the first event that has data. Raises ServerError for an error, and if there is none."""
         async for events in self._whole:
             self._begun += events
             for first in events_in(self._begun):

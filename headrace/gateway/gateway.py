@@ -6,7 +6,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Generic, TypeVar
@@ -173,7 +179,7 @@ class Gateway:
         return bool(self._relaying)
 
     def relayable(self, request: RelayRequest, provider: str | None = None) -> Plan | None:
-        """Where it may go as its caller wrote it; None: it has to be translated, or there is no such model."""
+        """Where it may go as its caller wrote it; None: it has to be translated, or the model is unknown."""
         try:
             plan = self._router.plan(request.model, provider)
         except NotFound:
@@ -193,23 +199,30 @@ class Gateway:
             tally.failed(exc)
             raise
         finally:
-            self._meter.record(tally.result())
+            tally.ended()
+            self._meter.record(tally)
 
     @asynccontextmanager
     async def relay(self, request: RelayRequest, plan: Plan) -> AsyncIterator[Reached[Relayed]]:
         """The answer as its provider wrote it, once it has begun. Raises ServerError."""
-        began = self._world.now()
 
         async def relay_at(target: Target, exits: AsyncExitStack) -> Relayed:
-            asked = _for_target(request, target, passed_s=self._world.now() - began)
-            return await exits.enter_async_context(self._relaying[target.backend.name].relay(asked))
+            return await exits.enter_async_context(self._relay_at(request, target))
 
+        if plan.route is None:  # the usual case, and so without a detour
+            target = plan.targets[0]
+            async with self._relay_at(request, target) as relayed:
+                yield Reached(relayed, target.info, target.backend.name, 1)
+            return
         async with AsyncExitStack() as exits:
             yield await self._reach(plan, request.timeout_s, exits, _nothing, direct=relay_at, tried=relay_at)
 
+    def _relay_at(self, request: RelayRequest, target: Target) -> AbstractAsyncContextManager[Relayed]:
+        return self._relaying[target.backend.name].relay(request, target.info.id)
+
     def _relays(self, target: Target, request: RelayRequest) -> bool:
         backend = self._relaying.get(target.backend.name)
-        return backend is not None and backend.relays(_for_target(request, target))
+        return backend is not None and backend.relays(request, target.info.id)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
         """Of a route: by its first target. Raises ServerError, as the two below."""
@@ -306,8 +319,8 @@ class Gateway:
         ]
         if limits:
             limit, param = min(limits, key=lambda pair: pair[0])
-            error = TimedOut(f"the request took longer than {limit:g} s", param=param)
-            exits.callback(asyncio.get_running_loop().call_later(limit, interruption.interrupt, error).cancel)
+            loop = asyncio.get_running_loop()
+            exits.callback(loop.call_later(limit, _time_out, interruption, limit, param).cancel)
 
     def _leave(self) -> None:
         self.num_active -= 1
@@ -315,7 +328,11 @@ class Gateway:
             self._idle.set()
 
 
-Asked = TypeVar("Asked", GenerateRequest, EmbedRequest, RelayRequest)
+def _time_out(interruption: Interruption, limit_s: float, param: str | None) -> None:
+    interruption.interrupt(TimedOut(f"the request took longer than {limit_s:g} s", param=param))
+
+
+Asked = TypeVar("Asked", GenerateRequest, EmbedRequest)
 
 
 def _for_target(request: Asked, target: Target, passed_s: float = 0.0) -> Asked:

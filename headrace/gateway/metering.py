@@ -1,4 +1,4 @@
-"""What an answer that is passed on has cost: read off the passing bytes, told in one place when it is over."""
+"""What an answer that is passed on has cost: read off the passing bytes, told in one place at its end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headrace.errors import ServerError
@@ -18,68 +16,62 @@ log = logging.getLogger(__name__)
 # Never inside a string: there its quotes have backslashes before them.
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_USAGE = 4096  # bytes
+DECODER = json.JSONDecoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
-    """One request. `status` and `code`: of the error it ended with, else 200 and None. Times are from its
-    arrival; None: it did not come to that. `usage` None: the provider did not tell.
+class Tally:
+    """One request's. `status` and `code`: of the error it ended with, else 200 and None. Times are from its
+    arrival; None: it did not come to that.
     """
 
-    endpoint: str
-    model: str
-    provider: str | None
-    attempts: int
-    is_streamed: bool
-    status: int
-    code: str | None
-    usage: Usage | None
-    first_byte_s: float | None
-    took_s: float
+    def __init__(self, request: RelayRequest) -> None:
+        self.request, self._began = request, time.perf_counter()
+        self.provider: str | None = None
+        self.attempts = 0
+        self.status = 200
+        self.code: str | None = None
+        self.first_byte_s: float | None = None
+        self.took_s = 0.0
+        self._told: list[bytes] = []  # the first and the last piece that tell a usage
+
+    def reached(self, provider: str, attempts: int) -> None:
+        self.provider, self.attempts = provider, attempts
+
+    def saw(self, piece: bytes) -> None:
+        """Whole events, or a whole body."""
+        if self.first_byte_s is None:
+            self.first_byte_s = time.perf_counter() - self._began
+        if b'"usage"' in piece and USAGE.search(piece):
+            self._told[1:] = [piece]
+
+    def failed(self, error: Exception) -> None:
+        self.status, self.code = (error.status, error.code) if isinstance(error, ServerError) else (500, None)
+
+    def ended(self) -> None:
+        self.took_s = time.perf_counter() - self._began
+
+    @property
+    def usage(self) -> Usage | None:
+        """None: the provider did not tell."""
+        return _usage(self._told)
 
 
 class Meter(Protocol):
     """Is told of every request that was passed on, once, when it is over."""
 
-    def record(self, metered: Metered) -> None: ...
+    def record(self, tally: Tally) -> None: ...
 
 
 class LoggingMeter:
-    def record(self, metered: Metered) -> None:
+    def record(self, tally: Tally) -> None:
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s", metered)
-
-
-class Tally:
-    """One request's, while it runs."""
-
-    def __init__(self, request: RelayRequest) -> None:
-        self._request, self._began = request, time.perf_counter()
-        self._first_byte_s: float | None = None
-        self._told: list[bytes] = []  # the first and the last piece that tell a usage
-        self.provider: str | None = None
-        self.attempts = 0
-        self.status = 200
-        self.code: str | None = None
-
-    async def of(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The same pieces, each whole events, or a whole body."""
-        async for piece in pieces:
-            if self._first_byte_s is None:
-                self._first_byte_s = time.perf_counter() - self._began
-            if b'"usage"' in piece and USAGE.search(piece):
-                self._told[1:] = [piece]
-            yield piece
-
-    def failed(self, error: Exception) -> None:
-        self.status, self.code = (error.status, error.code) if isinstance(error, ServerError) else (500, None)
-
-    def result(self) -> Metered:
-        asked = self._request
-        return Metered(
-            asked.endpoint, asked.model, self.provider, self.attempts, asked.is_streamed, self.status,
-            self.code, _usage(self._told), self._first_byte_s, time.perf_counter() - self._began,
-        )  # fmt: skip
+            of = tally.request
+            log.debug(
+                "endpoint=%s model=%s provider=%s attempts=%d stream=%s status=%d code=%s usage=%s "
+                "first_byte_s=%s took_s=%.4f",
+                of.endpoint, of.model, tally.provider, tally.attempts, of.is_streamed, tally.status,
+                tally.code, tally.usage, tally.first_byte_s, tally.took_s,
+            )  # fmt: skip
 
 
 def _usage(pieces: list[bytes]) -> Usage | None:
@@ -89,7 +81,7 @@ def _usage(pieces: list[bytes]) -> Usage | None:
         for match in USAGE.finditer(piece):
             text = piece[match.end() : match.end() + MAX_USAGE].decode(errors="replace")
             try:
-                told |= json.JSONDecoder().raw_decode(text)[0]
+                told |= DECODER.raw_decode(text)[0]
             except (ValueError, RecursionError):
                 continue
     return _counted(told) if told else None
