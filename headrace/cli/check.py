@@ -5,18 +5,23 @@ each provider says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from headrace.config import Config, Loaded, Names, options
-from headrace.errors import HeadraceError
+from headrace.config.kinds import LOCAL
+from headrace.errors import HeadraceError, NotFound, ProviderKeyRefused
 
 ONLINE_S = 15.0  # for a provider to answer
 SHOWN = 5  # of its models
 FAILED = 1
+HINTS: dict[type[HeadraceError], str] = {
+    ProviderKeyRefused: ", its key was refused",
+    NotFound: ", there is nothing at its base_url",
+}
 
 
 def check_config(loaded: Loaded, *, online: bool) -> int:
@@ -76,8 +81,27 @@ async def _ask(name: str, config: Config) -> tuple[str, bool]:
             await backend.start()
             infos = await backend.list_models() if isinstance(backend, Remote) else backend.models()
     except HeadraceError as exc:
-        return f"failed: {exc.message}", False
+        hint = next((text for kind, text in HINTS.items() if isinstance(exc, kind)), "")
+        return f"failed{hint}: {exc.message}", False
     except TimeoutError:
         return f"failed: no answer within {ONLINE_S:g} s", False
-    names = ", ".join(info.id for info in infos[:SHOWN]) + (", …" if len(infos) > SHOWN else "")
-    return f"{len(infos)} model{'' if len(infos) == 1 else 's'}: {names or 'none'}", True
+    provider = config.providers[name]
+    key = "" if provider.kind in LOCAL else ", with a key" if provider.api_key else ", without a key"
+    listed = [info.id for info in infos]
+    missing = [id for id in _configured(name, config) if id not in listed]
+    unlisted = f"; it does not list {_some(missing)}" if missing else ""
+    count = f"{len(listed)} model{'' if len(listed) == 1 else 's'}"
+    return f"answered{key}; {count}: {_some(listed) or 'none'}{unlisted}", True
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join([*ids[:SHOWN], *(["…"] if len(ids) > SHOWN else [])])
+
+
+def _configured(name: str, config: Config) -> list[str]:
+    """The models that the configuration asks this provider for."""
+    targets = (target.target for route in config.routes.values() for target in route.targets)
+    routed = (
+        model for provider, _, model in (target.partition(":") for target in targets) if provider == name
+    )
+    return list(dict.fromkeys([*config.providers[name].models, *filter(None, routed)]))

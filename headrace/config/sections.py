@@ -52,7 +52,10 @@ class ServerConfig(Section):
     api_keys: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         Names(aliases=("ALLOWED_API_KEYS",), flag="--api-key", is_secret=True),
-        Field(description="Keys that callers may use (in the environment: comma-separated or a JSON list)."),
+        Field(
+            description="Keys that callers may use, as `Authorization: Bearer KEY` or `x-api-key: KEY` "
+            "(in the environment: comma-separated or a JSON list)."
+        ),
     ] = ()
     no_auth: Annotated[bool, Field(description="Serve without keys on an address that others can reach.")] = (
         False
@@ -71,7 +74,11 @@ class ServerConfig(Section):
         Field(ge=0, description="How long a request may take, in seconds, before it is ended; 0: no limit."),
     ] = 600.0
     strict: Annotated[
-        bool, Field(description="Refuse unknown request members instead of naming them in a header.")
+        bool,
+        Field(
+            description="Refuse unknown request members, and what a provider cannot be told, instead of "
+            "naming them in a header."
+        ),
     ] = False
     max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
         16 * 2**20
