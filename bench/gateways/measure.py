@@ -31,7 +31,7 @@ class Plan:
     """How much of everything. Whatever is counted also ends after its time: a slow gateway does less."""
 
     latencies: int = 2000
-    latency_s: float = 6
+    latency_s: float = 4
     first_words: int = 100
     rate_s: float = 5
     fast_words: int = 2000  # of a stream that is not paced
@@ -41,7 +41,7 @@ class Plan:
     levels: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     level_words: int = 100
     requests: int = 100_000  # of the memory phase
-    memory_s: float = 45
+    memory_s: float = 30
     hangups: int = 10
 
 
