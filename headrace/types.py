@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it s
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Json = Mapping[str, Any]  # a JSON object as it came: a schema, template variables
+# each has a column in docs/compatibility.md
 BackendKind = Literal["engine", "openai", "cerebras", "anthropic", "ollama", "llamacpp"]
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from urllib.parse import quote
 
+from pydantic import BaseModel
+
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import BackendKind
 from headrace.wire.validation import RequestBody, members
@@ -36,13 +38,13 @@ EMPTY = equals({}, [])
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One member, by its dotted path without indices. `note` is for people; `is_neutral` tells the values
-    that are as good as none, where it is not carried; `beside`: a member beside it that says the same.
+    that are as good as none, where it is not carried; `is_said`: what it is a member of says the same anyway.
     """
 
     fates: Mapping[BackendKind, Fate]
     note: str = ""
     is_neutral: Neutral = NOTHING
-    beside: str = ""
+    is_said: Callable[[BaseModel], bool] = lambda _: False
 
 
 Table = Mapping[str, Parameter]
@@ -68,10 +70,15 @@ def advice(note: str, is_neutral: Neutral = NOTHING, **but: Fate) -> Parameter:
     return Parameter(_fates("ignored", {**afar, **but}), note, is_neutral)
 
 
-def content(note: str, *kinds: BackendKind, is_neutral: Neutral = NOTHING, beside: str = "") -> Parameter:
+def content(
+    note: str,
+    *kinds: BackendKind,
+    is_neutral: Neutral = NOTHING,
+    is_said: Callable[[BaseModel], bool] = lambda _: False,
+) -> Parameter:
     """What is said or wished, and only these kinds have a place for."""
     carried: dict[str, Fate] = {kind: "honoured" if kind == "engine" else "sent" for kind in kinds}
-    return Parameter(_fates("dropped", carried), note, is_neutral, beside)
+    return Parameter(_fates("dropped", carried), note, is_neutral, is_said)
 
 
 def foreign(note: str, is_neutral: Neutral = NOTHING) -> Parameter:
@@ -151,18 +158,32 @@ GENERATION: Table = {
     "length_penalty": refused("It belongs to beam search.", equals(1)),
     "use_beam_search": refused("", equals(False)),
 }
+
+
+def _has_blocks(message: BaseModel) -> bool:
+    return bool(getattr(message, "thinking_blocks", None))
+
+
+def _is_result(message: BaseModel) -> bool:
+    """Of a call, which tells the tool's name."""
+    return getattr(message, "role", None) in ("tool", "function")
+
+
 THINKERS: tuple[BackendKind, ...] = ("engine", "openai", "cerebras", "ollama", "llamacpp")
 NAMED: tuple[BackendKind, ...] = ("engine", "openai", "cerebras", "llamacpp")
 CHAT: Table = {
     **GENERATION,
     "messages": honoured(
-        "Content: text, or parts of type `text`, `image_url`, `file`; the engine reads text only."
+        "Content: text, or parts of type `text`, `image_url`, `file`; the engine reads text only. "
+        "To Anthropic what `system` and `developer` say goes first, to Ollama a message's images."
     ),
-    "messages.name": content("Of a speaker. Engine: where the model's chat template knows it.", *NAMED),
+    "messages.name": content(
+        "Of a speaker. Engine: where the model's chat template knows it.", *NAMED, is_said=_is_result
+    ),
     "messages.reasoning_content": content(
-        "Anthropic takes only what it has signed.", *THINKERS, beside="thinking_blocks"
+        "Anthropic takes only what it has signed.", *THINKERS, is_said=_has_blocks
     ),
-    "messages.reasoning": content("The same.", *THINKERS, beside="thinking_blocks"),
+    "messages.reasoning": content("The same.", *THINKERS, is_said=_has_blocks),
     "messages.thinking_blocks.signature": content(
         f"{EXTENSION} Only who signed it can read it.", "anthropic"
     ),
@@ -190,7 +211,9 @@ CHAT: Table = {
         "", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False)
     ),
     "function_call": honoured("The older name of `tool_choice`."),
-    "reasoning_effort": honoured("Where the model's chat template knows it."),
+    "reasoning_effort": honoured(
+        "Where the model's chat template knows it. A provider with fewer steps is asked for the nearest."
+    ),
     "add_generation_prompt": honoured(EXTENSION, **UNCOMMON),
     "continue_final_message": honoured(f"{EXTENSION} Goes on with the last message.", ollama="refused"),
     "chat_template_kwargs": honoured(
@@ -279,7 +302,7 @@ def judged(body: RequestBody, table: Table, kind: BackendKind, *, strict: bool =
         known = table.get(given.bare)
         if known is None:
             unknown.append(given.path)
-        elif known.is_neutral(given.value) or (known.beside and getattr(given.owner, known.beside)):
+        elif known.is_neutral(given.value) or known.is_said(given.owner):
             continue
         elif known.fates[kind] == "refused" or (strict and known.fates[kind] == "dropped"):
             raise unsupported(given.path, known.note)

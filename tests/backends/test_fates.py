@@ -25,7 +25,7 @@ from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as messages
 from headrace.wire.parameters import KINDS, judged
 from headrace.wire.validation import parse
-from tests.backends.fates import BASES, SAMPLES
+from tests.backends.fates import BASES, SAID, SAMPLES, USER
 
 BODIES: dict[str, tuple[type[BaseModel], Callable[[Any], GenerateRequest | EmbedRequest]]] = {
     "chat/completions": (chat.ChatBody, chat.to_request),
@@ -102,6 +102,18 @@ def test_a_fate_is_what_the_table_says(endpoint: str, name: str, kind: BackendKi
         asked(endpoint, kind, {**before, **more}, strict=True)
     if kind != "engine" and (kind, name) not in ALIKE and fate != "honoured":
         assert (sent != asked(endpoint, kind, before)[1]) is (fate == "sent")
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "ollama"])
+def test_what_is_said_elsewhere_is_not_dropped(kind: BackendKind) -> None:
+    call = {"name": "f", "arguments": "{}"}
+    calling = {"role": "assistant", "content": None, "function_call": call}
+    result = {"role": "function", "name": "f", "content": "1"}
+    assert asked("chat/completions", kind, {"messages": [USER, calling, result]}, strict=True)[0] == []
+    block = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    thought = {**SAID, "reasoning": "hm", "reasoning_content": "hm", "thinking_blocks": [block]}
+    named = ["messages.thinking_blocks.signature"] if kind == "ollama" else []
+    assert asked("chat/completions", kind, {"messages": [USER, thought, USER]})[0] == named
 
 
 def test_every_parameter_has_a_sample() -> None:
