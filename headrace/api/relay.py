@@ -222,7 +222,7 @@ class Exchange:
         """
         line = self._line
         if self._plan.route is None:
-            await asyncio.sleep(OPENING_S)
+            await asyncio.sleep(min(OPENING_S, self._keep_alive_s))
             await self._start([], self._plan.targets[0].backend.name, 1)
         while True:
             silent_s = line.silent_s if line.is_started else 0.0

@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -57,6 +57,16 @@ class Sent:
     data: str
 
 
+class Reading(Protocol):
+    """What a dialect knows of its answers. `last`: how a stream's last event looks."""
+
+    last: re.Pattern[bytes]
+
+    def error(self, sent: Sent) -> ServerError | None:
+        """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
+        ...
+
+
 class Upstream:
     """One provider. `headers` carry its key. `timeout_s`: between two pieces of an answer, not in all."""
 
@@ -88,12 +98,25 @@ class Upstream:
             return self.loads(await self.whole(response))
 
     @asynccontextmanager
-    async def stream(self, path: str, body: object) -> AsyncIterator[AsyncIterator[bytes]]:
-        """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
-        the connection at once, unless the answer has been read to its end.
+    async def stream(
+        self, path: str, body: object, reading: Reading | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """POST; the answer in pieces as they come. A status that is an error is raised here, and so is what is
+        no stream, where there is a `reading` of it. Leaving closes the connection at once, unless the answer
+        has been read to its end.
         """
         async with self.request("POST", path, _written(body)) as response:
+            if reading is not None and response.content_type == "application/json":
+                raise self.no_stream(await self.whole(response), reading)
             yield self.pieces(response)
+
+    def no_stream(self, whole: bytes, reading: Reading) -> ServerError:
+        """For a body that came instead: it may say what is wrong."""
+        try:
+            error = reading.error(Sent("", whole.decode(errors="replace")))
+        except ProviderError:
+            error = None
+        return error or ProviderError(f"{self.provider} answered with something that is no stream")
 
     def loads(self, raw: bytes | str) -> Any:
         """Raises ProviderError for what is no JSON."""

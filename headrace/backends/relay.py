@@ -7,15 +7,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
 
-from headrace.backends.http import MAX_LINE, Sent, Upstream, events_in
+from headrace.backends.http import MAX_LINE, Reading, Sent, Upstream, events_in
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Relayed
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event
+EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
 TAIL = 256  # bytes at the end of a piece in which the last event shows
 END_S = 0.05  # how long a finished stream waits for its end: then its connection can be used again
 MAX_READ = 2**18  # bytes: a longer body is not parsed only to see that it is one
@@ -24,16 +24,6 @@ MAX_READ = 2**18  # bytes: a longer body is not parsed only to see that it is on
 PASSED_ON = re.compile(
     "content-type|openai-processing-ms|inference-id|(x|anthropic)-ratelimit-[a-z-]+", re.IGNORECASE
 )
-
-
-class Reading(Protocol):
-    """What a dialect knows of its answers. `last`: how the last event looks."""
-
-    last: re.Pattern[bytes]
-
-    def error(self, sent: Sent) -> ServerError | None:
-        """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
-        ...
 
 
 @asynccontextmanager
@@ -88,26 +78,34 @@ class _Stream:
                 if error := self._reading.error(first):
                     raise error
                 return
-        _judge(self._begun, self._upstream, self._reading)
-        raise ProviderError(f"{self._upstream.provider} answered with something that is no stream")
+        raise self._upstream.no_stream(self._begun, self._reading)
 
     async def rest(self) -> AsyncIterator[bytes]:
         """All of it, from the first."""
-        yield self._begun
-        async for events in self._whole:
-            if b"error" in events:
-                self._look_at(events)
+        for events in self._fit(self._begun):
             yield events
+        async for events in self._whole:
+            for fit in self._fit(events):
+                yield fit
 
-    def _look_at(self, events: bytes) -> None:
-        """Raises ServerError for an error that cannot be passed on as it is."""
-        for sent in events_in(events):
-            try:
-                error = self._reading.error(sent)
-            except ProviderError:
-                continue
-            if error is not None and (not _is_told(sent) or self._upstream.has_secret(sent.data)):
-                raise error
+    def _fit(self, events: bytes) -> Iterator[bytes]:
+        """What may be passed on. Raises ServerError for an error that may not, as it is."""
+        if b"error" not in events:
+            yield events
+            return
+        for event in EVENT.findall(events):
+            for sent in events_in(event):
+                if error := self._unfit(sent):
+                    raise error
+            yield event
+
+    def _unfit(self, sent: Sent) -> ServerError | None:
+        try:
+            error = self._reading.error(sent)
+        except ProviderError:
+            return None
+        is_fit = error is None or (_is_told(sent) and not self._upstream.has_secret(sent.data))
+        return None if is_fit else error
 
     async def _cut(self) -> AsyncGenerator[bytes, None]:
         """Pieces that end where an event ends; what follows the last one comes when all is over."""

@@ -50,6 +50,7 @@ class AnthropicBackend(Remote):
             name, config.base_url or BASE_URL, headers=headers, timeout_s=config.timeout_s
         )
         super().__init__(name, self._anthropic, allowed=config.models)
+        self._reading = AnthropicReading(self._anthropic)
         self._configured = {header.lower() for header in config.headers}
         self._abilities: dict[str, Abilities] = {}  # of the models that it lists
 
@@ -57,7 +58,7 @@ class AnthropicBackend(Remote):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         body = to_body(request, self._abilities.get(request.model) or of_name(request.model))
         answer = Answer(self._anthropic)
-        async with self._anthropic.stream("/v1/messages", body) as pieces:
+        async with self._anthropic.stream("/v1/messages", body, self._reading) as pieces:
             yield _events(answer, events(pieces))
 
     def relays(self, request: RelayRequest, model: str) -> bool:
@@ -66,10 +67,8 @@ class AnthropicBackend(Remote):
     def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
         own = {name: value for name, value in request.headers.items() if name not in self._configured}
         body = request.body.changed({"model": model})
-        reading = AnthropicReading(self._anthropic)
-        return relayed(
-            self._anthropic, f"/v1{request.endpoint}", body, own, reading, streamed=request.is_streamed
-        )
+        path = f"/v1{request.endpoint}"
+        return relayed(self._anthropic, path, body, own, self._reading, streamed=request.is_streamed)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")

@@ -48,6 +48,7 @@ class OpenAIBackend(Remote):
         headers = {**self.own_headers, **bearer, **config.headers}
         upstream = Upstream(name, config.base_url or self.url, headers=headers, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
+        self._reading = OpenAIReading(upstream)
         # the others know the older name only, or both; OpenAI's newer models only the newer one
         self._limit = "max_completion_tokens" if upstream.base_url == OpenAIBackend.url else "max_tokens"
 
@@ -55,7 +56,7 @@ class OpenAIBackend(Remote):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         path, body = self.ask(request)
         async with (
-            self.upstream.stream(path, body) as pieces,
+            self.upstream.stream(path, body, self._reading) as pieces,
             aclosing(events(pieces)) as sents,
             aclosing(self._events(sents, request.num_choices)) as answer,
         ):
@@ -66,9 +67,8 @@ class OpenAIBackend(Remote):
 
     def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
         body = request.body.changed(self.changes(request, model))
-        reading = OpenAIReading(self.upstream)
         return relayed(
-            self.upstream, request.endpoint, body, request.headers, reading, streamed=request.is_streamed
+            self.upstream, request.endpoint, body, request.headers, self._reading, streamed=request.is_streamed
         )
 
     def changes(self, request: RelayRequest, model: str) -> Body:
