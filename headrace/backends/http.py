@@ -101,9 +101,9 @@ class Upstream:
     async def stream(
         self, path: str, body: object, reading: Reading | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """POST; the answer in pieces as they come. A status that is an error is raised here, and so is what is
-        no stream, where there is a `reading` of it. Leaving closes the connection at once, unless the answer
-        has been read to its end.
+        """POST; the answer in pieces as they come. A status that is an error is raised here, and so is what
+        is no stream, where there is a `reading` of it. Leaving closes the connection at once, unless the
+        answer has been read to its end.
         """
         async with self.request("POST", path, _written(body)) as response:
             if reading is not None and response.content_type == "application/json":

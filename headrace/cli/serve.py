@@ -78,6 +78,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app, lifespan="off", log_config=None, access_log=False, server_header=False, ws="none",
+                proxy_headers=False,  # nothing here asks who a proxy speaks for
                 timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSE_S,
             )
         )  # fmt: skip

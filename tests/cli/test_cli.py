@@ -48,7 +48,8 @@ def test_no_engine_library_is_loaded_for_words(code: str, tmp_path: Path) -> Non
 
 
 def test_gateway_alone_loads_no_engine_library(tmp_path: Path) -> None:
-    check = f"import headrace.cli.serve, sys; assert not set(sys.modules) & set({ENGINE!r})"
+    remote = ", ".join(f"headrace.backends.{kind}" for kind in ("openai", "cerebras", "anthropic", "ollama"))
+    check = f"import headrace.cli.serve, {remote}, sys; assert not set(sys.modules) & set({ENGINE!r})"
     subprocess.run(
         [sys.executable, "-c", check], cwd=tmp_path, env=environment(), check=True, capture_output=True
     )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from headrace.backends.http import Sent, Upstream, events
 from headrace.backends.openai.answer import Answer, OpenAIReading
@@ -67,22 +64,23 @@ class OpenAIBackend(Remote):
 
     def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
         body = request.body.changed(self.changes(request, model))
-        return relayed(
-            self.upstream, request.endpoint, body, request.headers, self._reading, streamed=request.is_streamed
-        )
+        upstream, path, headers = self.upstream, request.endpoint, request.headers
+        return relayed(upstream, path, body, headers, self._reading, streamed=request.is_streamed)
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         """Members of a body that is passed on, where they are not as the caller wrote them."""
         return {"model": model}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
+        from headrace.backends.vectors import matrix
+
         found = await self.upstream.json("POST", "/embeddings", embed_body(request))
         try:
             rows = sorted(found["data"], key=lambda row: row["index"])
-            vectors = np.array([_vector(row["embedding"]) for row in rows], np.float32)
+            vectors = matrix([row["embedding"] for row in rows])
             tokens = int((found.get("usage") or {}).get("prompt_tokens", 0))
-            if vectors.ndim != 2 or len(vectors) != len(request.inputs) or not np.isfinite(vectors).all():
-                raise ValueError(f"{vectors.shape} is not one vector of numbers for each input")
+            if len(vectors) != len(request.inputs):
+                raise ValueError(f"there are {len(vectors)} vectors for {len(request.inputs)} inputs")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise ProviderError(f"{self.name} answered with something that is no embeddings") from exc
         return Embeddings(vectors, tokens)
@@ -117,13 +115,6 @@ class OpenAIBackend(Remote):
             yield finished
         if sent is not None:
             await _soon(sents, END_S)
-
-
-def _vector(embedding: Any) -> Any:
-    """A list, or what some write whatever they are asked: little-endian float32 in base64."""
-    if not isinstance(embedding, str):
-        return embedding
-    return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
 
 
 async def _soon(sents: AsyncIterator[Sent], within_s: float) -> Sent | None:
