@@ -10,11 +10,10 @@ REMOTE = {
     "ollama": "headrace.backends.ollama:OllamaBackend",
 }
 LOCAL = ("llamacpp", "fake")  # they run here, and are built otherwise
-KINDS = (*REMOTE, *LOCAL)
 
 
 def check_kind(kind: str) -> str:
     """Raises ValueError."""
-    if kind not in KINDS:
-        raise ValueError(f"there is no such kind; known: {', '.join(map(repr, KINDS))}")
+    if kind not in (*REMOTE, *LOCAL):
+        raise ValueError(f"there is no such kind; known: {', '.join(map(repr, (*REMOTE, *LOCAL)))}")
     return kind

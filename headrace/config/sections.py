@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from headrace.config.kinds import KINDS, check_kind
+from headrace.config.kinds import LOCAL, REMOTE, check_kind
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 FallbackReason = Literal["connection", "408", "429", "5xx", "overloaded", "context"]
@@ -177,7 +177,7 @@ class ProviderConfig(Section):
         AfterValidator(check_kind),
         Field(
             description="How it is spoken to; `openai`: any server that is compatible with OpenAI's; "
-            f"`llamacpp`: llama.cpp, here. One of {', '.join(f'`{kind}`' for kind in KINDS)}."
+            f"`llamacpp`: llama.cpp, here. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}."
         ),
     ]
     base_url: Annotated[
