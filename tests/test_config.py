@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,18 @@ def test_llama_cpp_has_a_file_and_no_address(tmp_path: Path, member: str, reason
     with pytest.raises(ConfigError) as refused:
         config(tmp_path, f'[providers.big]\nkind = "llamacpp"\n{member}\n')
     assert reason in refused.value.message
+
+
+def test_documented_configurations_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "routing.md").read_text()
+    (tmp_path / "other.key").write_text("k")
+    keys = {f"{name}_API_KEY": "k" for name in ("VLLM", "OPENROUTER", "CEREBRAS")}
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(examples) > 1
+    known = '[providers.one]\nkind = "fake"\n[providers.two]\nkind = "fake"\n'  # of the routes
+    found = [config(tmp_path, example + known, **keys).providers for example in examples]
+    assert found[0]["llama-server"].headers == {"Connection": "close"}
+    assert found[0]["big"].path == "/models/big.gguf"
 
 
 def test_only_llama_cpp_has_a_file(tmp_path: Path) -> None:
