@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -86,22 +86,22 @@ def table(rounds: Rounds, missing: dict[str, str], streams: tuple[int, ...]) -> 
         ("ready s", _number("ready_s", "{:.1f}")),
         ("peak MiB", _number("peak_mib", "{:.0f}")),
     ]
-    lines = [_row(["system", *(name for name, _ in columns)]), _row(["---", *["--:"] * len(columns)])]
+    lines = [row(["system", *(name for name, _ in columns)]), row(["---", *["--:"] * len(columns)])]
     for name, runs in rounds.items():
         if runs:
-            lines.append(_row([LABELS[name], *(show(medians(runs)) for _, show in columns)]))
-    lines += [_row([LABELS[name], why, *[""] * (len(columns) - 1)]) for name, why in missing.items()]
+            lines.append(row([LABELS[name], *(show(medians(runs)) for _, show in columns)]))
+    lines += [row([LABELS[name], why, *[""] * (len(columns) - 1)]) for name, why in missing.items()]
     return "\n".join(lines)
 
 
-def targets(rounds: Rounds) -> str:
-    lines = [_row(["target", "wanted", "measured", ""]), _row(["---", "--:", "--:", "---"])]
-    for target in TARGETS:
+def targets(rounds: Rounds, wanted: Sequence[Target]) -> str:
+    lines = [row(["target", "wanted", "measured", ""]), row(["---", "--:", "--:", "---"])]
+    for target in wanted:
         value = target.value(rounds)
         sign = "<=" if target.is_at_most else ">="
         shown = "-" if value is None else f"{value:.2f}{target.unit}"
         lines.append(
-            _row([target.text, f"{sign} {target.limit:g}{target.unit}", shown, target.verdict(value)])
+            row([target.text, f"{sign} {target.limit:g}{target.unit}", shown, target.verdict(value)])
         )
     return "\n".join(lines)
 
@@ -114,5 +114,5 @@ def _number(name: str, form: str, factor: float = 1.0) -> Show:
     return lambda numbers: form.format(numbers[name] * factor) if name in numbers else "-"
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"

@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import sys
 import tempfile
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ if not __package__:  # run as a file: python bench/serving.py
 
 from bench import report
 from bench.client import Refused
+from bench.machine import machine
 from bench.measure import QUICK, Numbers, Plan, measure
 from bench.systems import Child, Command, Failed, is_installed, known, prepare, start
 from bench.workload import Prompts
@@ -42,7 +40,8 @@ def main() -> int:
     plan = QUICK if options.quick else Plan()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         rounds, missing = asyncio.run(compare(model, plan, options, Path(scratch)))
-    print(f"\n{_machine()}\n\n{report.table(rounds, missing, plan.streams)}\n\n{report.targets(rounds)}")
+    targets = report.targets(rounds, report.TARGETS)
+    print(f"\n{machine(PACKAGES)}\n\n{report.table(rounds, missing, plan.streams)}\n\n{targets}")
     if options.json:
         options.json.write_text(json.dumps(_json(rounds, missing, plan), indent=2) + "\n", encoding="utf-8")
     return 0
@@ -120,7 +119,7 @@ def _progress(index: int, command: Command, numbers: Numbers, plan: Plan) -> Non
 
 def _json(rounds: report.Rounds, missing: dict[str, str], plan: Plan) -> dict[str, Any]:
     return {
-        "machine": _machine(),
+        "machine": machine(PACKAGES),
         "plan": asdict(plan),
         "rounds": rounds,
         "medians": {name: report.medians(runs) for name, runs in rounds.items()},
@@ -130,26 +129,6 @@ def _json(rounds: report.Rounds, missing: dict[str, str], plan: Plan) -> dict[st
             for target in report.TARGETS
         ],
     }
-
-
-def _machine() -> str:
-    versions = []
-    for name in PACKAGES:
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; {', '.join(versions)}"
-    )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

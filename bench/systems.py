@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -18,6 +17,8 @@ import psutil
 
 from bench.children.protocol import Timing
 from bench.client import complete, is_healthy
+from bench.machine import free_port
+from bench.processes import cpu_s, tree
 from bench.workload import Prompt
 from headrace.models.catalog import Model
 
@@ -59,13 +60,10 @@ class Child(ABC):
     async def wait_ready(self) -> None: ...
 
     def peak_bytes(self) -> int:
-        process = psutil.Process(self._process.pid)
-        return sum(_peak(one) for one in (process, *process.children(recursive=True)))
+        return sum(_peak(one) for one in tree(self._process.pid))
 
     def cpu_s(self) -> float:
-        process = psutil.Process(self._process.pid)
-        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-        return float(sum(one.user + one.system for one in times))
+        return cpu_s(self._process.pid)
 
     async def stop(self) -> None:
         """Its input ends, then SIGTERM, then SIGKILL. Only processes that were started here."""
@@ -199,9 +197,7 @@ def _make(folder: Path, python: str, module: str, *arguments: str) -> None:
 
 
 def _with_port(command: Command) -> Command:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     arguments = tuple(argument.replace("{port}", port) for argument in command.arguments)
     return replace(command, arguments=arguments, url=command.url.replace("{port}", port))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,13 @@ from headrace.api import (
     tokens,
     websocket,
 )
+from headrace.api.relay import Relay
 from headrace.api.request_id import RequestId
-from headrace.config import Config, ProviderConfig
+from headrace.config import REMOTE, Config
 from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
+from headrace.models.model import GGUFModel
 from headrace.store import Store
 from headrace.turns.responses import Responses
 from headrace.types import Backend
@@ -43,18 +45,10 @@ from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseB
 from headrace.wire.responses.schemas import ResponseEvent
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody
 
-if TYPE_CHECKING:  # what only local models need is loaded when there are some
-    from headrace.models.catalog import Model
+if TYPE_CHECKING:
+    from headrace.models.model import Model
 
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
-
-# kind of provider → module and class, called with (name, config, key)
-REMOTE = {
-    "openai": ("headrace.backends.openai", "OpenAIBackend"),
-    "cerebras": ("headrace.backends.cerebras", "CerebrasBackend"),
-    "anthropic": ("headrace.backends.anthropic", "AnthropicBackend"),
-    "ollama": ("headrace.backends.ollama", "OllamaBackend"),
-}
 
 # what handlers read and write by themselves, so that FastAPI does not see it
 UNSEEN = (
@@ -84,6 +78,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for at each request otherwise
     )
     app.state.config = config
     app.state.keys = Keys(config.server.api_keys)
@@ -102,36 +97,48 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     ):  # fmt: skip
         app.include_router(resource.router)
     errors.install(app)
-    app.add_middleware(RequestId)
+    app.add_middleware(Relay)
+    app.add_middleware(RequestId)  # the last is the outermost
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
-def build_backends(config: Config, models: Sequence[Model]) -> list[Backend]:
-    """Local models first, then providers. Opens nothing. Raises ConfigError."""
-    return [*_engines(config, models), *build_providers(config)]
+def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
+    """Local models first, then providers. Opens nothing. Raises ConfigError, ModelError."""
+    formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
+    return [*(_local(model, formats, config) for model in models), *build_providers(config)]
 
 
 def build_providers(config: Config) -> list[Backend]:
-    """Raises ConfigError."""
-    return [_provider(name, provider) for name, provider in config.providers.items()]
+    """Fetches the GGUF files that are not here yet. Raises ConfigError, ModelError."""
+    return [build_provider(name, config) for name in config.providers]
 
 
-def _provider(name: str, config: ProviderConfig) -> Backend:
-    if config.kind == "fake":
+def build_provider(name: str, config: Config) -> Backend:
+    """The one of that name."""
+    provider = config.providers[name]
+    if provider.kind == "fake":
         from headrace.backends.fake import FakeBackend
 
-        return FakeBackend(["Hello", " world"], name=name, id=config.models[0] if config.models else "fake")
-    if config.kind not in REMOTE:
-        raise ConfigError(f"providers.{name}.kind = {config.kind!r}: there is no such provider yet")
-    module, kind = REMOTE[config.kind]
-    backend: Backend = getattr(import_module(module), kind)(name, config, config.api_key)
+        return FakeBackend(
+            ["Hello", " world"], name=name, id=provider.models[0] if provider.models else "fake"
+        )
+    if provider.kind == "llamacpp":
+        from headrace.models.catalog import Cache, locate
+
+        assert provider.path is not None, "the configuration was checked"
+        model = locate(provider.path, Cache(config.paths.cache))
+        return _llama_cpp(name, model, config, timeout_s=provider.timeout_s)
+    module, _, kind = REMOTE[provider.kind].partition(":")
+    backend: Backend = getattr(import_module(module), kind)(name, provider, provider.api_key)
     return backend
 
 
-def _engines(config: Config, models: Sequence[Model]) -> list[Backend]:
-    if not models:
-        return []
+def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Config) -> Backend:
+    if isinstance(model, GGUFModel):
+        if model.name in tool_formats:
+            raise ConfigError(f"models.tool_formats: llama.cpp serves {model.name}, and knows by itself")
+        return _llama_cpp("headrace", model, config, timeout_s=config.server.request_timeout_s or 86_400)
     from headrace.backends.engine import EngineBackend, EngineSettings
 
     engine = config.engine
@@ -145,8 +152,29 @@ def _engines(config: Config, models: Sequence[Model]) -> list[Backend]:
         exact=engine.precision == "f32",
         use_generation_config=engine.generation_config == "model",
     )
-    formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
-    return [EngineBackend(model, settings, formats.get(model.name)) for model in models]
+    return EngineBackend(model, settings, tool_formats.get(model.name))
+
+
+def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float) -> Backend:
+    from headrace.backends.llamacpp import LlamaCppBackend, slots
+
+    engine = config.engine
+    num_slots, length = slots(
+        model,
+        max_model_len=engine.max_model_len,
+        kv_cache_bytes=int(engine.kv_cache_bytes),
+        max_num_seqs=engine.max_num_seqs,
+    )
+    return LlamaCppBackend(
+        name,
+        model.gguf,
+        model=model.name,
+        context_length=length,
+        num_slots=num_slots,
+        max_queue=engine.max_queue,
+        num_threads=engine.num_threads,
+        timeout_s=timeout_s,
+    )
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 HeadraceError
 ├── ConfigError             stops the start, exit code 2
 ├── ModelError              a model cannot be found, fetched, read or converted; exit code 2 at start
+│   └── UnsupportedModel    nothing is wrong with the file, but our engine does not read it
 └── ServerError             becomes an HTTP status, or an in-stream error after the first byte
     ├── BadRequest          400  the caller's fault; never retried
     │   ├── UnsupportedParameter
@@ -47,6 +48,10 @@ class ConfigError(HeadraceError):
 
 class ModelError(HeadraceError):
     """A model reference cannot be turned into files that an engine loads."""
+
+
+class UnsupportedModel(ModelError):
+    """A GGUF file that our engine does not read. llama.cpp may."""
 
 
 class ServerError(HeadraceError):

@@ -7,15 +7,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it stays light
     import numpy as np
     from numpy.typing import NDArray
 
+    from headrace.verbatim import Verbatim
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Json = Mapping[str, Any]  # a JSON object as it came: a schema, template variables
+# each has a column in docs/compatibility.md
+BackendKind = Literal["engine", "openai", "cerebras", "anthropic", "ollama", "llamacpp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Media:
     data: str | None = None
     media_type: str | None = None  # of `data`, e.g. image/png
     name: str | None = None  # of a file
+    detail: str | None = None  # how closely an image is to be looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,8 @@ class Format:
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
     value: Any = None
     param: str = "response_format"
+    name: str | None = None  # of a schema
+    description: str | None = None  # of a schema: what it is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,7 @@ class GenerateRequest:
     format: Format | None = None
     priority: int = 0  # less is sooner
     timeout_s: float | None = None  # the caller's own; the server may have a shorter one
+    user: str | None = None  # whom a provider may hold to account: the caller's own name for its user
 
     @property
     def num_choices(self) -> int:
@@ -271,6 +279,8 @@ class Finished:
     usage: Usage  # prompt_tokens are those of the choice's prompt, completion_tokens of this choice
     decode_s: float = 0.0  # from the first token to the last
     logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text: the end of the turn
+    stop: str | None = None  # the stop string that ended it, as far as the backend tells
+    own: Json = field(default_factory=dict)  # members of the answer that only this provider has
 
 
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
@@ -296,6 +306,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The provider: what `/{provider}/v1` and `provider:model` address."""
+        ...
+
+    @property
+    def kind(self) -> BackendKind:
+        """What becomes of a request's members there depends on it."""
         ...
 
     async def start(self) -> None: ...
@@ -333,4 +348,47 @@ class Backend(Protocol):
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         """Raises BadRequest when this backend cannot tokenize."""
+        ...
+
+
+Dialect = Literal["openai", "anthropic"]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRequest:
+    """A question as the caller wrote it, for a provider of the same dialect. `endpoint` is below the
+    provider's address, e.g. /chat/completions; `headers` are those that belong to the dialect.
+    """
+
+    dialect: Dialect
+    endpoint: str
+    body: Verbatim
+    model: str
+    is_streamed: bool
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A provider's answer as it wrote it: the whole body, or a stream in pieces that are whole events, the
+    first of which is there already. `headers`: those that may be passed on.
+    """
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    answer: bytes | AsyncIterator[bytes]
+
+
+@runtime_checkable
+class Relaying(Protocol):
+    """What a backend may do besides: pass on what is written in its dialect already."""
+
+    def relays(self, request: RelayRequest, model: str) -> bool:
+        """Whether it may be passed on with nothing changed but its model, or a limit. Cheap."""
+        ...
+
+    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+        """Ask this model, as the provider calls it. Entering may refuse (ServerError), and does so for an
+        answer that is an error; leaving always frees what it held.
+        """
         ...

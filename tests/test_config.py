@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "default": "m",
         "more": "a,b",
         "tool_formats": "a=hermes",
+        "backends": "a=llamacpp",
         "host": "localhost",
         "no_auth": "1",
     }
@@ -216,6 +218,7 @@ targets = ["m"]
 
 
 FAKE = "[providers.up]\nkind = 'fake'\n"
+OLLAMA = "[providers.up]\nkind = 'ollama'\n"
 TABLE_MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("providers = 1\n", {}, ("providers = 1", "[providers]")),
     ("[providers]\nup = 1\n", {}, ("providers.up = 1", "[providers.up]")),
@@ -228,6 +231,24 @@ TABLE_MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (FAKE + "base_url = 'host:1'\n", {}, ("providers.up.base_url = 'host:1'", "http://HOST:PORT/v1")),
     (FAKE + "base_url = 'http://h:port'\n", {}, ("providers.up.base_url", "'port'")),
     (FAKE + "base_url = 'http://h/?a=1'\n", {}, ("providers.up.base_url", "no ?")),
+    (FAKE + "base_url = 'http://h/v1?'\n", {}, ("providers.up.base_url", "no ?")),
+    (FAKE + "base_url = 'http://h/v1#'\n", {}, ("providers.up.base_url", "no #")),
+    (FAKE + "base_url = 'http://me:x@h/v1'\n", {}, ("base_url = (secret)", "use api_key or headers")),
+    (FAKE + "base_url = 'http://me@h/v1'\n", {}, ("base_url = (secret)", "use api_key or headers")),
+    (FAKE + "keep_alive = 5\n", {}, ("providers.up.keep_alive = 5", "'fake' does not have it")),
+    (OLLAMA + "keep_alive = true\n", {}, ("keep_alive = True", 'a duration as "5m"')),
+    (OLLAMA + "keep_alive = '5'\n", {}, ("keep_alive = '5'", 'a duration as "5m"')),
+    (
+        "",
+        {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "h"},
+        ("ANTHROPIC_BASE_URL = 'h'", "whole address"),
+    ),
+    *(
+        ("", {"CEREBRAS_API_KEY": "k", "ANTHROPIC_API_KEY": "k", name: url}, (f"{name} = (secret)",))
+        for name in ("CEREBRAS_BASE_URL", "ANTHROPIC_BASE_URL", "OLLAMA_HOST", "OLLAMA_BASE_URL")
+        for url in ("http://me:x@h", "https://me@h/v1")
+    ),
+    ("", {"OLLAMA_HOST": "me:x@h:1"}, ("OLLAMA_HOST = (secret)",)),
     (FAKE + "timeout_s = 0\n", {}, ("providers.up.timeout_s = 0", "greater than 0")),
     (FAKE + "models = ['']\n", {}, ("providers.up.models.0 = ''",)),
     (FAKE + "api_key = 'env:NO'\n", {}, ("providers.up.api_key = 'env:NO'", "environment has no NO")),
@@ -321,8 +342,50 @@ def test_keys_in_the_environment_configure_their_providers(
     for url in ("https://c.example", "https://c.example/v1/"):
         found = from_environment(CEREBRAS_API_KEY="c", CEREBRAS_BASE_URL=url).providers
         assert found["cerebras"].base_url == "https://c.example/v1"
+    url = "https://a.example/"
+    assert from_environment(ANTHROPIC_BASE_URL=url).providers == {}
+    found = from_environment(ANTHROPIC_API_KEY="a", ANTHROPIC_BASE_URL=url).providers
+    assert found["anthropic"].base_url == "https://a.example"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("-1", -1), ("0", 0), ("90.5", 90.5), ("'1h30m'", "1h30m"), ("'-1s'", "-1s")]
+)
+def test_keep_alive_is_what_ollama_reads(tmp_path: Path, given: str, kept: float | str) -> None:
+    assert config(tmp_path, f"{OLLAMA}keep_alive = {given}\n").providers["up"].keep_alive == kept
 
 
 def test_file_with_providers_says_all_that_there_are(tmp_path: Path) -> None:
     assert list(config(tmp_path, FAKE, ANTHROPIC_API_KEY="a").providers) == ["up"]
     assert list(config(tmp_path, "[server]\nport = 1\n", ANTHROPIC_API_KEY="a").providers) == ["anthropic"]
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        ("", "providers.big.path = (not given)"),
+        ('path = "m.gguf"\nbase_url = "http://x/v1"', "providers.big.base_url = 'http://x/v1'"),
+        ('path = "m.gguf"\napi_key = "sk-secret-key"', "providers.big.api_key = (secret)"),
+    ],
+)
+def test_llama_cpp_has_a_file_and_no_address(tmp_path: Path, member: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config(tmp_path, f'[providers.big]\nkind = "llamacpp"\n{member}\n')
+    assert reason in refused.value.message
+
+
+def test_documented_configurations_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "routing.md").read_text()
+    (tmp_path / "other.key").write_text("k")
+    keys = {f"{name}_API_KEY": "k" for name in ("VLLM", "OPENROUTER", "CEREBRAS")}
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(examples) > 1
+    known = '[providers.one]\nkind = "fake"\n[providers.two]\nkind = "fake"\n'  # of the routes
+    found = [config(tmp_path, example + known, None, **keys).providers for example in examples]
+    assert found[0]["llama-server"].headers == {"Connection": "close"}
+    assert found[0]["big"].path == "/models/big.gguf"
+
+
+def test_only_llama_cpp_has_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"providers\.up\.path = 'm\.gguf'.*'openai' does not have it"):
+        config(tmp_path, '[providers.up]\nkind = "openai"\npath = "m.gguf"\n')

@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -68,13 +68,14 @@ class Seen:
 
 class Upstream:
     """The scripted provider. Every request gets the next answer of its path's queue, else, if it is a POST,
-    the next of the common queue, else the path's standing answer, else status 599.
+    what `chooses` says or the next of the common queue, else the path's standing answer, else status 599.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.requests: list[Seen] = []
         self.num_connections = 0
+        self.chooses: Callable[[Seen], Answer] | None = None
         self.transports = set[asyncio.Transport]()  # the open connections: its own thread's
         self._queues: dict[str | None, deque[Answer]] = {}
         self._standing: dict[str, Answer] = {}
@@ -101,6 +102,8 @@ class Upstream:
         self._queues.clear()
 
     def answer_to(self, seen: Seen) -> Answer:
+        if self.chooses is not None and seen.method == "POST" and not self._queues.get(seen.path):
+            return self.chooses(seen)
         for key in (seen.path, None) if seen.method == "POST" else (seen.path,):
             if queue := self._queues.get(key):
                 return queue.popleft()

@@ -10,8 +10,10 @@ from headrace.gateway.auth import Keys, Principal
 
 
 async def authenticate(request: Request) -> Principal:
+    """A key in x-api-key is as good as one in Authorization. Raises Unauthorized."""
     keys: Keys = request.app.state.keys
-    return keys.authenticate(request.headers.get("authorization"))
+    key = request.headers.get("x-api-key")
+    return keys.authenticate(request.headers.get("authorization") if key is None else f"Bearer {key}")
 
 
 Caller = Annotated[Principal, Depends(authenticate)]

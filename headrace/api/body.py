@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from headrace.errors import ClientGone, PayloadTooLarge, UnsupportedMedia
 from headrace.wire.validation import parse
@@ -25,14 +25,15 @@ def json_body(kind: type[Body]) -> Callable[[Request], Awaitable[Body]]:
     """A dependency that reads and validates the body."""
 
     async def read(request: Request) -> Body:
-        _check_media_type(request.headers.get("content-type"))
-        try:
-            raw = await _read(request, request.app.state.config.server.max_body_bytes)
-        except ClientDisconnect as exc:
-            raise ClientGone("the client closed the connection while it sent its request") from exc
-        return parse(kind, raw)
+        return parse(kind, await read_json(request))
 
     return read
+
+
+async def read_json(request: Request) -> bytes:
+    """The body as it came, whatever it is. Raises UnsupportedMedia, PayloadTooLarge, ClientGone."""
+    _check_media_type(request.headers.get("content-type"))
+    return await _read(request.receive, request.app.state.config.server.max_body_bytes)
 
 
 def documented(kind: type[BaseModel]) -> dict[str, Any]:
@@ -49,15 +50,17 @@ def _check_media_type(header: str | None) -> None:
         )
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
+    size, has_more = 0, True
+    while has_more and size <= DRAINED * limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client closed the connection while it sent its request")
+        chunk, has_more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size <= limit:
             chunks.append(chunk)
-        elif size > DRAINED * limit:
-            break
     if size > limit:
         raise PayloadTooLarge(
             f"the body is larger than {limit} bytes", param="body", headers={"Connection": "close"}

@@ -11,13 +11,14 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import is_strict, respond
+from headrace.api.generations import judge_of, respond
 from headrace.errors import BadRequest, ServerError
+from headrace.gateway.gateway import Judge
 from headrace.turns.chat import ChatTurn
 from headrace.types import GenerateRequest
 from headrace.wire import chat as wire
 from headrace.wire.named import HEADER, conversation_named
-from headrace.wire.parameters import CHAT, sort_out
+from headrace.wire.parameters import CHAT, with_named
 from headrace.wire.stored import unread
 from headrace.wire.tools import as_asked
 
@@ -45,15 +46,15 @@ async def create_chat_completion(
         str | None, Header(alias=HEADER, description="The conversation that this goes on with, or `new`.")
     ] = None,
 ) -> Response:
-    headers = sort_out(body, CHAT, strict=is_strict(http), unread=unread(body))
+    judge, headers = judge_of(http, body, CHAT), with_named({}, unread(body))
     request, turn = wire.to_request(body), _turn(http, caller.id, body, named)
     try:
         if turn is None:
             encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
             return await respond(
-                http, request, headers, encoder=encoder if body.stream else None, whole=whole
+                http, request, headers, encoder=encoder if body.stream else None, whole=whole, judge=judge
             )
-        return await _respond_and_keep(http, request, headers, turn, is_streamed=bool(body.stream))
+        return await _respond_and_keep(http, request, headers, turn, judge, is_streamed=bool(body.stream))
     except BadRequest as exc:
         raise as_asked(body, exc) from exc
 
@@ -68,12 +69,18 @@ def _turn(http: Request, owner: str, body: wire.ChatBody, header: str | None) ->
 
 
 async def _respond_and_keep(
-    http: Request, request: GenerateRequest, headers: dict[str, str], turn: ChatTurn, *, is_streamed: bool
+    http: Request,
+    request: GenerateRequest,
+    headers: dict[str, str],
+    turn: ChatTurn,
+    judge: Judge,
+    *,
+    is_streamed: bool,
 ) -> Response:
     encoder = turn.chunks if is_streamed else None
     try:
         response = await respond(
-            http, request, headers, encoder=encoder, whole=turn.completion, start=turn.start
+            http, request, headers, encoder=encoder, whole=turn.completion, start=turn.start, judge=judge
         )
     except ServerError as exc:
         exc.headers = {**exc.headers, **turn.headers}

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import is_strict, respond
+from headrace.api.generations import judge_of, respond
 from headrace.wire import completions as wire
-from headrace.wire.parameters import COMPLETIONS, sort_out
+from headrace.wire.parameters import COMPLETIONS
 
 router = APIRouter(tags=["completions"])
 
@@ -34,7 +34,7 @@ STREAMED = {
 async def create_completion(
     http: Request, _: Caller, body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))]
 ) -> Response:
-    headers = sort_out(body, COMPLETIONS, strict=is_strict(http))
+    judge = judge_of(http, body, COMPLETIONS)
     encoder = partial(wire.Chunks, body) if body.stream else None
     whole = partial(wire.completion, body)
-    return await respond(http, wire.to_request(body), headers, encoder=encoder, whole=whole)
+    return await respond(http, wire.to_request(body), {}, encoder=encoder, whole=whole, judge=judge)

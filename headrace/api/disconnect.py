@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from headrace.errors import ClientGone
+from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Generation
 
 T = TypeVar("T")
@@ -33,6 +33,38 @@ async def while_connected(receive: Receive, generation: Generation | None, work:
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+class Attended:
+    """While inside, a caller who hangs up, or an interruption, ends the work: it is cancelled, and leaving
+    raises ClientGone, or the error it was interrupted with. One task besides the work's own.
+    """
+
+    def __init__(self, receive: Receive, interrupted: asyncio.Future[ServerError]) -> None:
+        self._receive, self._interrupted = receive, interrupted
+        self._why: ServerError | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._gone = asyncio.ensure_future(hung_up(self._receive))
+        self._gone.add_done_callback(self._end)
+        self._interrupted.add_done_callback(self._end)
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
+        self._gone.remove_done_callback(self._end)
+        self._interrupted.remove_done_callback(self._end)
+        self._gone.cancel()
+        if self._why is None or self._task is None:
+            return
+        is_ours_alone = self._task.uncancel() == 0
+        if is_ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise self._why from exc
+
+    def _end(self, _: object) -> None:
+        if self._why is None and self._task is not None:
+            gone = ClientGone("the client closed the connection")
+            self._why = self._interrupted.result() if self._interrupted.done() else gone
+            self._task.cancel()
 
 
 async def hung_up(receive: Receive) -> None:

@@ -12,11 +12,11 @@ from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.disconnect import while_connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import is_strict
+from headrace.api.generations import judge_of
 from headrace.api.provider import provider_of, went_to
 from headrace.gateway.gateway import Gateway
 from headrace.wire import embeddings as wire
-from headrace.wire.parameters import EMBEDDINGS, sort_out
+from headrace.wire.parameters import EMBEDDINGS, with_named
 
 router = APIRouter(tags=["embeddings"])
 
@@ -34,14 +34,14 @@ MANY_VALUES = 20_000  # above this, writing them goes to a thread and lets the e
 async def create_embeddings(
     http: Request, _: Caller, body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))]
 ) -> Response:
-    headers = sort_out(body, EMBEDDINGS, strict=is_strict(http))
     gateway: Gateway = http.app.state.gateway
-    work = gateway.embed(wire.to_request(body), provider_of(http))
+    judge = judge_of(http, body, EMBEDDINGS)
+    work = gateway.embed(wire.to_request(body), provider_of(http), judge=judge)
     reached = await while_connected(http.receive, None, work)
     told, embeddings = body.model_copy(update={"model": reached.info.id}), reached.value
     if embeddings.vectors.size > MANY_VALUES:
         content = await asyncio.to_thread(wire.answer, told, embeddings)
     else:
         content = wire.answer(told, embeddings)
-    headers |= went_to(reached.provider, reached.attempts)
+    headers = with_named(went_to(reached.provider, reached.attempts), reached.ignored)
     return Response(content, media_type="application/json", headers=headers)

@@ -1,17 +1,22 @@
-"""Every error as OpenAI's envelope: ours, the framework's (unknown path, wrong method), and what nobody
-foresaw.
+"""Every error as OpenAI's envelope, or Anthropic's where its dialect is spoken: ours, the framework's
+(unknown path, wrong method), and what nobody foresaw.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from headrace import logs
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
+from headrace.wire.anthropic import errors as anthropics
 from headrace.wire.errors import ErrorResponse, to_body
+
+MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
 
 _DOCUMENTED = {
     400: "The request is at fault: `param` names the member.",
@@ -37,6 +42,12 @@ def to_response(error: ServerError) -> JSONResponse:
     return JSONResponse(to_body(error), status_code=error.status, headers=error.headers)
 
 
+def to_messages_response(error: ServerError) -> JSONResponse:
+    """In Anthropic's shape."""
+    body = anthropics.to_body(error, logs.request_id())
+    return JSONResponse(body, status_code=error.status, headers=error.headers)
+
+
 async def _ours(_: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, ServerError)
     return to_response(exc)
@@ -44,12 +55,19 @@ async def _ours(_: Request, exc: Exception) -> JSONResponse:
 
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
-    where = f"{request.method} {request.url.path[:200]}"
+    error = _error(exc, f"{request.method} {request.url.path[:200]}")
+    if not MESSAGES.fullmatch(request.url.path):
+        return to_response(error)
+    response = to_messages_response(error)
+    response.headers["request-id"] = logs.request_id()
+    return response
+
+
+def _error(exc: HTTPException, where: str) -> ServerError:
     if exc.status_code == 404:
-        return to_response(NotFound(f"there is nothing at {where}", param="path"))
+        return NotFound(f"there is nothing at {where}", param="path")
     if exc.status_code == 405:
-        allowed = dict(exc.headers or {})
-        return to_response(MethodNotAllowed(f"{where} is not allowed", param="method", headers=allowed))
+        return MethodNotAllowed(f"{where} is not allowed", param="method", headers=dict(exc.headers or {}))
     error = ServerError(str(exc.detail))
     error.status = exc.status_code
-    return to_response(error)
+    return error

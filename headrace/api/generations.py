@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
@@ -15,11 +15,19 @@ from headrace.api.disconnect import while_connected
 from headrace.api.opening import first_event
 from headrace.api.provider import provider_of, went_to
 from headrace.api.sse import Encoder, EventStream
-from headrace.gateway.gateway import Gateway, Generation
+from headrace.gateway.gateway import Gateway, Generation, Judge
 from headrace.types import GenerateRequest, ModelInfo, Started
 from headrace.wire.generation import Collected
+from headrace.wire.parameters import Table, judged, with_named
+from headrace.wire.validation import RequestBody
 
-Start = Callable[[Gateway, GenerateRequest, str | None], Coroutine[Any, Any, Generation]]
+
+class Start(Protocol):
+    """Gateway.start, or what is done around it."""
+
+    def __call__(
+        self, gateway: Gateway, request: GenerateRequest, provider: str | None, /, *, judge: Judge
+    ) -> Coroutine[Any, Any, Generation]: ...
 
 
 async def respond(
@@ -31,11 +39,13 @@ async def respond(
     whole: Callable[[ModelInfo, Collected], dict[str, Any]],
     stream: type[EventStream] = EventStream,
     start: Start = Gateway.start,
+    judge: Judge = lambda _: (),
 ) -> Response:
     """A stream through `encoder`, or, where that is None, one JSON answer through `whole`."""
-    starting = start(http.app.state.gateway, request, provider_of(http))
+    starting = start(http.app.state.gateway, request, provider_of(http), judge=judge)
     generation = await while_connected(http.receive, None, starting)
-    told = {**headers, **went_to(generation.provider, generation.attempts)}
+    named = with_named(headers, generation.ignored)
+    told = {**named, **went_to(generation.provider, generation.attempts)}
     if encoder is not None:
         return await _opened(http, generation, partial(stream, generation, encoder(generation.info)), told)
     try:
@@ -44,6 +54,12 @@ async def respond(
         return JSONResponse(whole(generation.info, collected), headers={**told, **took})
     finally:
         await generation.aclose()
+
+
+def judge_of(http: Request, body: RequestBody, table: Table) -> Judge:
+    """What becomes of the body's members, wherever they go."""
+    strict = is_strict(http)
+    return lambda kind: judged(body, table, kind, strict=strict)
 
 
 def is_strict(http: Request) -> bool:

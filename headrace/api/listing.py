@@ -13,7 +13,7 @@ from headrace.api.generations import is_strict
 from headrace.errors import BadRequest
 from headrace.wire import lists
 from headrace.wire.lists import INCLUDABLE, LISTED, MAX_LIMIT, USUAL_LIMIT, Listing, Order, Query
-from headrace.wire.parameters import ignored_header
+from headrace.wire.parameters import with_named
 
 
 def described(order: Order, *, include: bool = False, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def query_of(http: Request, response: Response, known: tuple[str, ...]) -> Query
     unknown = lists.unknown(query, known)
     if unknown and is_strict(http):
         raise BadRequest(f"unrecognized query member: {unknown[0][:200]}", param=unknown[0][:200])
-    response.headers.update(ignored_header(unknown))
+    response.headers.update(with_named({}, unknown))
     return query
 
 

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse
 
 from headrace import logs
-from headrace.api.auth import authenticate
+from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
+from headrace.api.errors import to_messages_response
 from headrace.api.generations import is_strict, respond
 from headrace.api.provider import provider_of
 from headrace.api.sse import EventStream, Line
-from headrace.errors import BadRequest, ServerError, UnsupportedParameter
-from headrace.gateway.auth import Principal
-from headrace.gateway.gateway import Gateway
-from headrace.types import Conversation, GenerateRequest, TokenizeRequest
+from headrace.errors import ServerError, UnsupportedParameter
+from headrace.gateway.gateway import Gateway, Judge
+from headrace.types import BackendKind, Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
-from headrace.wire.parameters import MAX_NAMED, sort_out
+from headrace.wire.parameters import judged, unsupported, with_named
 
 log = logging.getLogger(__name__)
 Asked = TypeVar("Asked", GenerateRequest, TokenizeRequest)
@@ -58,10 +57,10 @@ class MessagesRoute(APIRoute):
             try:
                 response = await handle(request)
             except ServerError as exc:
-                response = _refusal(exc)
+                response = to_messages_response(exc)
             except Exception:
                 log.exception("%s %s failed", request.method, request.url.path)
-                response = _refusal(ServerError("the server had an error"))
+                response = to_messages_response(ServerError("the server had an error"))
             response.headers["request-id"] = logs.request_id()
             return response
 
@@ -69,18 +68,6 @@ class MessagesRoute(APIRoute):
 
 
 router = APIRouter(tags=["messages"], route_class=MessagesRoute)
-
-
-async def authenticate_either(http: Request) -> Principal:
-    """A key in x-api-key is as good as one in Authorization."""
-    key = http.headers.get("x-api-key")
-    if key is None:
-        return await authenticate(http)
-    principal: Principal = http.app.state.keys.authenticate(f"Bearer {key}")
-    return principal
-
-
-Caller = Annotated[Principal, Depends(authenticate_either)]
 
 
 @router.post("/{provider}/v1/messages", include_in_schema=False)
@@ -94,15 +81,15 @@ Caller = Annotated[Principal, Depends(authenticate_either)]
 async def create_message(
     http: Request, _: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
 ) -> Response:
-    headers = _sort_out(http, body)
+    judge = _judge_of(http, body)
     encoder = answer.Frames if body.stream else None
 
     async def ask(request: GenerateRequest, headers: dict[str, str]) -> Response:
         return await respond(
-            http, request, headers, encoder=encoder, whole=answer.message, stream=MessageStream
+            http, request, headers, encoder=encoder, whole=answer.message, stream=MessageStream, judge=judge
         )
 
-    return await _with_or_without_thinking(http, wire.to_request(body), headers, ask)
+    return await _with_or_without_thinking(http, wire.to_request(body), {}, ask)
 
 
 @router.post("/{provider}/v1/messages/count_tokens", include_in_schema=False)
@@ -122,7 +109,7 @@ async def count_tokens(
         tokens = await gateway.tokenize(request, provider_of(http))
         return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
 
-    headers = _sort_out(http, body)
+    headers = with_named({}, _judge_of(http, body)("engine"))
     return await _with_or_without_thinking(http, wire.to_tokenize_request(body), headers, ask)
 
 
@@ -140,30 +127,18 @@ async def _with_or_without_thinking(
             raise
         assert isinstance(asked.prompt, Conversation)
         plain = replace(asked, prompt=replace(asked.prompt, reasoning_effort=None))
-        return await ask(plain, _also(headers, ["thinking"]))
+        return await ask(plain, with_named(headers, ["thinking"]))
 
 
-def _sort_out(http: Request, body: wire.CountTokensBody) -> dict[str, str]:
-    """The header X-Headrace-Ignored. Raises BadRequest in strict mode."""
-    strict = is_strict(http)
-    dropped = list(wire.dropped(body))
-    if strict and dropped:
-        raise BadRequest(f"{dropped[0]} is not supported by this server", param=dropped[0])
-    return _also(sort_out(body, wire.MESSAGES, strict=strict), dropped)
+def _judge_of(http: Request, body: wire.CountTokensBody) -> Judge:
+    strict, dropped = is_strict(http), list(wire.dropped(body))
 
+    def judge(kind: BackendKind) -> Sequence[str]:
+        if strict and dropped:
+            raise unsupported(dropped[0])
+        return [*judged(body, wire.MESSAGES, kind, strict=strict), *dropped]
 
-def _also(headers: dict[str, str], names: Iterable[str]) -> dict[str, str]:
-    known = [name for name in (headers.get(IGNORED, ""),) if name]
-    every = ", ".join([*known, *(quote(name, safe="[]") for name in list(names)[:MAX_NAMED])])
-    return {**headers, IGNORED: every[:1024]} if every else headers
-
-
-IGNORED = "X-Headrace-Ignored"
-
-
-def _refusal(error: ServerError) -> JSONResponse:
-    body = errors.to_body(error, logs.request_id())
-    return JSONResponse(body, status_code=error.status, headers=error.headers)
+    return judge
 
 
 class NamedLine(Line):

@@ -7,7 +7,6 @@ import re
 import secrets
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace import logs
@@ -16,7 +15,7 @@ from headrace.errors import ServerError
 
 log = logging.getLogger("headrace.access")
 
-SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestId:
@@ -30,21 +29,22 @@ class RequestId:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = Headers(scope=scope)
-        correlation = _sane(given.get("x-correlation-id"))
-        id = _sane(given.get("x-request-id")) or correlation or f"req_{secrets.token_hex(12)}"
+        given = dict(scope["headers"])
+        correlation = _sane(given.get(b"x-correlation-id"))
+        id = _sane(given.get(b"x-request-id")) or correlation or f"req_{secrets.token_hex(12)}"
+        own = {b"x-request-id": id.encode(), b"openai-version": b"2020-10-01"}
+        if correlation is not None:
+            own[b"x-correlation-id"] = correlation.encode()
         status = 0
 
         async def send_with_ids(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = id
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
-                headers["openai-version"] = "2020-10-01"
-                if correlation is not None:
-                    headers["x-correlation-id"] = correlation
+                took_ms = round((time.perf_counter() - started) * 1000)
+                # a provider's own time is the better one
+                headers = {b"openai-processing-ms": b"%d" % took_ms, **dict(message["headers"]), **own}
+                message = {**message, "headers": list(headers.items())}
             await send(message)
 
         with logs.request(id):
@@ -58,5 +58,5 @@ class RequestId:
             log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, took_ms)
 
 
-def _sane(id: str | None) -> str | None:
-    return id if id is not None and SANE.fullmatch(id) else None
+def _sane(id: bytes | None) -> str | None:
+    return id.decode() if id is not None and SANE.fullmatch(id) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -23,8 +24,9 @@ from headrace.turns.runs import Run
 from headrace.types import Finished, Started
 from headrace.wire.conversations import ItemList
 from headrace.wire.lists import include, list_object
+from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
-from headrace.wire.responses.parameters import ignored
+from headrace.wire.responses.parameters import ignored, judged
 from headrace.wire.responses.schemas import CompactedResponse, DeletedResponse, InputTokens, ResponseObject
 
 router = APIRouter(tags=["responses"], responses=RESPONSES)
@@ -49,8 +51,9 @@ STREAMED = {
 async def create_response(
     http: Request, caller: Caller, body: Annotated[ResponseBody, Depends(json_body(ResponseBody))]
 ) -> Response:
-    headers = ignored(body, strict=is_strict(http))
-    creating = turns_of(http).create(caller.id, body, provider_of(http))
+    headers = ignored(body, strict=is_strict(http)) if body.background else {}
+    judge = partial(judged, body, strict=is_strict(http))
+    creating = turns_of(http).create(caller.id, body, provider_of(http), judge=judge)
     run = await while_connected(http.receive, None, creating)
     if body.background:
         return (
@@ -94,7 +97,8 @@ def _went(run: Run) -> dict[str, str]:
     assert run.generation is not None
     started = run.first if isinstance(run.first, Started) else None
     decode_s = run.last.decode_s if isinstance(run.last, Finished) else None
-    return {**went_to(run.generation.provider, run.generation.attempts), **timing(started, decode_s)}
+    went = went_to(run.generation.provider, run.generation.attempts)
+    return with_named({**went, **timing(started, decode_s)}, run.generation.ignored)
 
 
 @router.get(

@@ -45,6 +45,7 @@ class Line:
         self._send = send
         self._sent_at = time.monotonic()
         self._is_sending = False
+        self.is_started = False
 
     @property
     def silent_s(self) -> float:
@@ -52,11 +53,20 @@ class Line:
         return 0.0 if self._is_sending else time.monotonic() - self._sent_at
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.is_started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, texts: list[str]) -> None:
         if texts:
             await self._body(self.frames(texts))
+
+    async def pass_on(self, frames: bytes) -> None:
+        """What is framed already."""
+        await self._body(frames)
+
+    async def close(self, last: bytes = b"") -> None:
+        """The end, as it is."""
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def keep_alive(self) -> None:
         await self._body(self.silence)

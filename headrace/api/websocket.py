@@ -7,6 +7,7 @@ import json
 import logging
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -21,7 +22,7 @@ from headrace.turns.runs import Run
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.responses.body import ResponseBody
-from headrace.wire.responses.parameters import ignored
+from headrace.wire.responses.parameters import judged
 from headrace.wire.validation import parse
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,8 @@ class Connection:
     async def _answer(self, body: ResponseBody) -> None:
         """The turn's events, or why there are none."""
         try:
-            ignored(body, strict=self._config.strict)
-            run = await self._responses.create(self._caller.id, body, memory=self._memory)
+            judge = partial(judged, body, strict=self._config.strict)
+            run = await self._responses.create(self._caller.id, body, memory=self._memory, judge=judge)
         except ServerError as exc:
             self._forget(body)
             await self._refuse(exc)

@@ -1,7 +1,6 @@
 """Cerebras: OpenAI's dialect, with members that its models refuse and a quota that is taken in advance.
 
-Its chunks tell how long a request waited and computed (`time_info`). No neutral event has a place for that:
-it is dropped.
+Its answers tell how long a request waited and computed (`time_info`), and so do ours in OpenAI's dialect.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.types import Conversation, Embeddings, EmbedRequest, GenerateRequest
+from headrace.types import BackendKind, Conversation, Embeddings, EmbedRequest, GenerateRequest, RelayRequest
 
 # The provider counts a request's most tokens against the minute's quota before the first is generated, and
 # takes the model's whole context if it is told none.
@@ -32,7 +31,9 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
 class CerebrasBackend(OpenAIBackend):
     """Raises UnsupportedParameter for what a model would refuse, before anything is sent."""
 
+    kind: BackendKind = "cerebras"
     url = "https://api.cerebras.ai/v1"
+    kept = ("time_info",)
     own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # nobody writes to it
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
@@ -52,8 +53,32 @@ class CerebrasBackend(OpenAIBackend):
                     message["reasoning"] = message.pop("reasoning_content")
         return path, body
 
+    def relays(self, request: RelayRequest, model: str) -> bool:
+        """Not where its rules change more than the limit: that is the business of `ask`."""
+        limit = _limit_of(request)
+        members = request.body.members
+        if limit is None or any(name in members for name in _refused(model)):
+            return False
+        value, messages = members.get(limit), members.get("messages")
+        is_limit = value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
+        thoughts = (m for m in messages if "reasoning_content" in m) if isinstance(messages, list) else ()
+        return is_limit and not any(thoughts) and (limit == "max_tokens" or "max_tokens" not in members)
+
+    def changes(self, request: RelayRequest, model: str) -> Body:
+        limit = _limit_of(request)
+        assert limit is not None, "it is not passed on otherwise"
+        given = request.body.members.get(limit)
+        if given is not None and given <= MAX_TOKENS:
+            return super().changes(request, model)
+        return {**super().changes(request, model), limit: DEFAULT_TOKENS if given is None else MAX_TOKENS}
+
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")
+
+
+def _limit_of(request: RelayRequest) -> str | None:
+    """What the endpoint calls the most tokens of an answer; None: it has none."""
+    return {"/chat/completions": "max_completion_tokens", "/completions": "max_tokens"}.get(request.endpoint)
 
 
 def _refused(model: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from headrace.types import (
+    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -38,12 +39,14 @@ class FakeBackend:
         *,
         id: str = "fake",
         name: str = "fake",
+        kind: BackendKind = "engine",
         delay_s: float = 0.0,
         opening_s: float = 0.0,
         error: Exception | None = None,
         refusal: Exception | None = None,
     ) -> None:
         self.script, self.id, self.name, self.delay_s, self.opening_s = script, id, name, delay_s, opening_s
+        self.kind = kind
         self.error, self.refusal = error, refusal
         self.num_active = 0
         self.requests: list[GenerateRequest] = []

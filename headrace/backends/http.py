@@ -7,12 +7,13 @@ passed on.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -36,6 +37,7 @@ CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's own words
 MAX_REFUSAL = 2**16  # bytes that are read of an error's body
 MAX_LINE = 16 * 2**20  # bytes of one event
+LARGE_BODY = 2**19  # bytes
 
 # headers that carry a credential, and how providers say that a prompt does not fit
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
@@ -44,12 +46,25 @@ TOO_LONG = re.compile(
 )
 
 
+FAILURES = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """An event of a text/event-stream."""
 
     event: str
     data: str
+
+
+class Reading(Protocol):
+    """What a dialect knows of its answers. `last`: how a stream's last event looks."""
+
+    last: re.Pattern[bytes]
+
+    def error(self, sent: Sent) -> ServerError | None:
+        """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
+        ...
 
 
 class Upstream:
@@ -79,18 +94,29 @@ class Upstream:
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer as a JSON value. Raises ProviderError."""
-        async with self._request(method, path, body) as response:
-            with self._told_apart():
-                raw = await response.read()
-            return self.loads(raw)
+        async with self.request(method, path, _written(body)) as response:
+            return self.loads(await self.whole(response))
 
     @asynccontextmanager
-    async def stream(self, path: str, body: object) -> AsyncIterator[AsyncIterator[bytes]]:
-        """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
-        the connection at once, unless the answer has been read to its end.
+    async def stream(
+        self, path: str, body: object, reading: Reading | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """POST; the answer in pieces as they come. A status that is an error is raised here, and so is what
+        is no stream, where there is a `reading` of it. Leaving closes the connection at once, unless the
+        answer has been read to its end.
         """
-        async with self._request("POST", path, body) as response:
-            yield self._pieces(response)
+        async with self.request("POST", path, _written(body)) as response:
+            if reading is not None and response.content_type == "application/json":
+                raise self.no_stream(await self.whole(response), reading)
+            yield self.pieces(response)
+
+    def no_stream(self, whole: bytes, reading: Reading) -> ServerError:
+        """For a body that came instead: it may say what is wrong."""
+        try:
+            error = reading.error(Sent("", whole.decode(errors="replace")))
+        except ProviderError:
+            error = None
+        return error or ProviderError(f"{self.provider} answered with something that is no stream")
 
     def loads(self, raw: bytes | str) -> Any:
         """Raises ProviderError for what is no JSON."""
@@ -118,12 +144,22 @@ class Upstream:
         return ContextTooLong(told) if TOO_LONG.search(message) else ProviderRefused(told)
 
     @asynccontextmanager
-    async def _request(self, method: str, path: str, body: object) -> AsyncIterator[aiohttp.ClientResponse]:
-        """What fails before the answer's head is told apart; what its reader raises is the reader's."""
+    async def request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Of a body that is written already, with these headers besides the provider's own. A status that is
+        an error is raised. Leaving closes the connection at once, unless the answer has been read to its end.
+        """
         assert self._session is not None, "start() comes first"
-        asked = self._session.request(method, self.base_url + path, json=body, allow_redirects=False)
-        with self._told_apart():
+        url = self.base_url + path
+        given = headers if body is None else {"Content-Type": "application/json", **(headers or {})}
+        # a large one as a file: aiohttp warns of large bytes
+        data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
+        asked = self._session.request(method, url, data=data, headers=given, allow_redirects=False)
+        try:
             response = await asked
+        except FAILURES as exc:
+            raise self._failure(exc) from exc
         async with response:
             if response.status >= 300:
                 with self._told_apart():
@@ -135,32 +171,34 @@ class Upstream:
         """What goes wrong on the way to the provider and back, as ProviderError."""
         try:
             yield
-        except aiohttp.ClientConnectorError as exc:
-            raise ProviderUnreachable(
-                f"{self.provider} cannot be reached", headers={"Retry-After": "1"}
-            ) from exc
-        except aiohttp.ConnectionTimeoutError as exc:
-            raise ProviderUnreachable(
-                f"{self.provider} cannot be reached in time", headers={"Retry-After": "1"}
-            ) from exc
-        except TimeoutError as exc:
-            raise ProviderTimedOut(f"{self.provider} did not answer in time") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise ProviderError(f"the connection to {self.provider} broke") from exc
+        except FAILURES as exc:
+            raise self._failure(exc) from exc
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        pieces = response.content.iter_any()
-        while True:
-            try:
-                with self._told_apart():
-                    piece = await anext(pieces, None)
-            except ProviderError:
-                if rest := _unread(response):
-                    yield rest
-                raise
-            if piece is None:
-                return
-            yield piece
+    def _failure(self, failure: Exception) -> ProviderError:
+        if isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            in_time = " in time" if isinstance(failure, TimeoutError) else ""
+            return ProviderUnreachable(
+                f"{self.provider} cannot be reached{in_time}", headers={"Retry-After": "1"}
+            )
+        if isinstance(failure, TimeoutError):
+            return ProviderTimedOut(f"{self.provider} did not answer in time")
+        return ProviderError(f"the connection to {self.provider} broke")
+
+    async def whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body of an answer. Raises ProviderError."""
+        with self._told_apart():
+            return await response.read()
+
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """Of an answer, as they come. Raises ProviderError."""
+        read = response.content.readany
+        try:
+            while piece := await read():
+                yield piece
+        except FAILURES as exc:
+            if rest := _unread(response):
+                yield rest
+            raise self._failure(exc) from exc
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ServerError:
         if response.status < 400:
@@ -174,10 +212,17 @@ class Upstream:
                 break
         return self.error(response.status, message_of(raw.decode(errors="replace")), response.headers)
 
+    def has_secret(self, text: str) -> bool:
+        return self._without_secrets(text) != text
+
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return text
+
+
+def _written(body: object) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
 
 
 def _unread(response: aiohttp.ClientResponse) -> bytes:
@@ -305,3 +350,10 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
     for line in [*cutter.end(), ""]:
         if (sent := builder.feed(line)) is not None:
             yield sent
+
+
+def events_in(raw: bytes) -> list[Sent]:
+    """The events of what is there already, as `events` finds them."""
+    cutter, builder = _Lines(), _Events()
+    found = [builder.feed(line) for line in [*cutter.feed(raw), *cutter.end(), ""]]
+    return [sent for sent in found if sent is not None]

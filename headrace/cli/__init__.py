@@ -15,6 +15,7 @@ from pathlib import Path
 from headrace import __version__, config
 from headrace.errors import HeadraceError
 
+POSITIONAL = ("models.default", "models.more")  # arguments, not flags
 FAILED = 2  # every start that fails: bad arguments, configuration, model or port (make knows no other number)
 
 Command = Callable[[argparse.Namespace, config.Loaded], int]
@@ -103,18 +104,28 @@ def _add(
         "--config", metavar="FILE", type=Path, help=f"default: {config.DEFAULT_FILE}, if there is one"
     )
     for option in config.options():
-        if option.section == "models":
-            continue  # positional arguments say which
+        if option.key in POSITIONAL:
+            continue
         text = f"{option.info.description} [{option.key}]"
         if option.is_switch:
             command.add_argument(option.flag, dest=option.key, action="store_const", const=True, help=text)
         elif option.is_list:
             command.add_argument(
-                option.flag, dest=option.key, action="append", metavar="KEY", help=text + " Repeatable."
+                option.flag,
+                dest=option.key,
+                action="append",
+                metavar=_metavar(option),
+                help=text + " Repeatable.",
             )
         else:
             command.add_argument(option.flag, dest=option.key, metavar=option.name.upper(), help=text)
     return command
+
+
+def _metavar(option: config.Option) -> str:
+    """Of one that may be repeated: how its description begins, if that is a form."""
+    first = (option.info.description or "").partition(":")[0]
+    return first if "=" in first else "KEY"
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, object]:

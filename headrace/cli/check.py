@@ -5,22 +5,23 @@ each provider says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from headrace.config import Config, Loaded, Names, options
-from headrace.errors import ServerError
-
-if TYPE_CHECKING:
-    from headrace.types import Backend
+from headrace.config.kinds import LOCAL
+from headrace.errors import HeadraceError, NotFound, ProviderKeyRefused
 
 ONLINE_S = 15.0  # for a provider to answer
 SHOWN = 5  # of its models
 FAILED = 1
+HINTS: dict[type[HeadraceError], str] = {
+    ProviderKeyRefused: ", its key was refused",
+    NotFound: ", there is nothing at its base_url",
+}
 
 
 def check_config(loaded: Loaded, *, online: bool) -> int:
@@ -56,33 +57,51 @@ def _plain(value: object) -> object:
 
 
 def _ask_all(config: Config) -> int:
-    from headrace.app import build_providers
-
-    backends = build_providers(config)
-    if not backends:
+    if not config.providers:
         print("no providers are configured")
-    found = asyncio.run(_asked(backends))
-    for backend, (said, _) in zip(backends, found, strict=True):
-        print(f"{backend.name}: {said}")
+    found = asyncio.run(_asked(config))
+    for name, (said, _) in zip(config.providers, found, strict=True):
+        print(f"{name}: {said}")
     return 0 if all(is_well for _, is_well in found) else FAILED
 
 
-async def _asked(backends: list[Backend]) -> list[tuple[str, bool]]:
-    return await asyncio.gather(*map(_ask, backends))
+async def _asked(config: Config) -> list[tuple[str, bool]]:
+    return await asyncio.gather(*(_ask(name, config) for name in config.providers))
 
 
-async def _ask(backend: Backend) -> tuple[str, bool]:
+async def _ask(name: str, config: Config) -> tuple[str, bool]:
     """What it says, and whether that is well."""
+    from headrace.app import build_provider
     from headrace.backends.remote import Remote
 
     try:
         async with asyncio.timeout(ONLINE_S), AsyncExitStack() as exits:
+            backend = build_provider(name, config)
             exits.push_async_callback(backend.aclose)
             await backend.start()
             infos = await backend.list_models() if isinstance(backend, Remote) else backend.models()
-    except ServerError as exc:
-        return f"failed: {exc.message}", False
+    except HeadraceError as exc:
+        hint = next((text for kind, text in HINTS.items() if isinstance(exc, kind)), "")
+        return f"failed{hint}: {exc.message}", False
     except TimeoutError:
         return f"failed: no answer within {ONLINE_S:g} s", False
-    names = ", ".join(info.id for info in infos[:SHOWN]) + (", …" if len(infos) > SHOWN else "")
-    return f"{len(infos)} model{'' if len(infos) == 1 else 's'}: {names or 'none'}", True
+    provider = config.providers[name]
+    key = "" if provider.kind in LOCAL else ", with a key" if provider.api_key else ", without a key"
+    listed = [info.id for info in infos]
+    missing = [id for id in _configured(name, config) if id not in listed]
+    unlisted = f"; it does not list {_some(missing)}" if missing else ""
+    count = f"{len(listed)} model{'' if len(listed) == 1 else 's'}"
+    return f"answered{key}; {count}: {_some(listed) or 'none'}{unlisted}", True
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join([*ids[:SHOWN], *(["…"] if len(ids) > SHOWN else [])])
+
+
+def _configured(name: str, config: Config) -> list[str]:
+    """The models that the configuration asks this provider for."""
+    targets = (target.target for route in config.routes.values() for target in route.targets)
+    routed = (
+        model for provider, _, model in (target.partition(":") for target in targets) if provider == name
+    )
+    return list(dict.fromkeys([*config.providers[name].models, *filter(None, routed)]))

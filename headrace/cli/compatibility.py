@@ -5,10 +5,11 @@ headrace.cli.compatibility > docs/compatibility.md`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import get_args
+from collections.abc import Mapping, Set
 
-from headrace.wire.parameters import TABLES, Kind, Parameter, Table
+from headrace.types import BackendKind
+from headrace.wire.anthropic.request import MESSAGES
+from headrace.wire.parameters import KINDS, TABLES, Parameter, Table
 from headrace.wire.responses.tables import RESPONSES
 
 HEAD = """# Compatibility
@@ -17,42 +18,57 @@ Written by `make docs` from the code; do not edit.
 
 What becomes of each request parameter, by endpoint and kind of backend:
 
-- **honoured**: it does what OpenAI's reference (or, for an extension, the note) says; a value out of range
-  is a 400 that names it;
-- **ignored**: it cannot change the output; the response header `X-Headrace-Ignored` names it;
-- **refused**: it would change the output and is not supported: 400 `unsupported_parameter`, unless it has the
-  value that changes nothing.
+- **honoured**: it does what OpenAI's reference (Anthropic's under `/v1/messages`), or for an extension the
+  note, says; a value out of range is a 400 that names it;
+- **sent**: the provider is asked for it in its own words, and what it makes of it is its own; a value that it
+  cannot be asked for is a 400;
+- **ignored**: it has no use there and cannot change the output; the response header `X-Headrace-Ignored`
+  names it;
+- **dropped**: what is sent has no place for it; the header names it, and in strict mode it is a 400;
+- **refused**: it would change the output: 400 `unsupported_parameter`, unless it has the value that changes
+  nothing;
+- **—**: there is no such endpoint: 400.
 
-A parameter that is not here is ignored and named; with the request header `X-Headrace-Strict: true`, or
-`server.strict`, it is a 400. Null means: not given.
+**Relayed.** Where the caller speaks the provider's own dialect (OpenAI's to `openai` and `cerebras`,
+Anthropic's to `anthropic`), the body goes on as it came: everything in it arrives, whatever the table says.
+The table holds where a request is translated: to providers of another dialect, along routes that have such
+targets, in strict mode, and to Cerebras where more than a limit has to be changed: with chat's `max_tokens`,
+thoughts in the history, or a parameter that it refuses. Along a route the column of the target that answers
+counts.
+
+A parameter that is not here is ignored and named. With the request header `X-Headrace-Strict: true`, or
+`server.strict`, it is a 400, and so is what is dropped. Null means: not given.
 """
 
-EVERY: Mapping[str, Table] = {**TABLES, "responses": RESPONSES}
+EVERY: Mapping[str, Table] = {**TABLES, "responses": RESPONSES, "messages": MESSAGES}
+WITHOUT: Mapping[str, Set[BackendKind]] = {
+    "completions": {"anthropic"},
+    "embeddings": {"cerebras", "anthropic", "llamacpp"},
+}
 
 
 def compatibility() -> str:
     """The whole page."""
-    kinds = get_args(Kind)
     lines = [HEAD]
     for endpoint, table in EVERY.items():
         lines += [
             f"## /v1/{endpoint}",
             "",
-            f"| parameter | {' | '.join(kinds)} | note |",
-            f"|---|{'---|' * len(kinds)}---|",
-            *_rows(table),
+            f"| parameter | {' | '.join(KINDS)} | note |",
+            f"|---|{'---|' * len(KINDS)}---|",
+            *(_row(endpoint, name, parameter) for name, parameter in table.items()),
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(table: Table) -> list[str]:
-    return [_row(name, parameter) for name, parameter in table.items()]
-
-
-def _row(name: str, parameter: Parameter) -> str:
-    fates = " | ".join(parameter.fates[kind] for kind in get_args(Kind))
+def _row(endpoint: str, name: str, parameter: Parameter) -> str:
+    fates = " | ".join(_fate(endpoint, kind, parameter) for kind in KINDS)
     return f"| `{name}` | {fates} | {parameter.note} |"
+
+
+def _fate(endpoint: str, kind: BackendKind, parameter: Parameter) -> str:
+    return "—" if kind in WITHOUT.get(endpoint, ()) else parameter.fates[kind]
 
 
 if __name__ == "__main__":

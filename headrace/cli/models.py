@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
 from headrace.cli.progress import ProgressBar
 from headrace.config import Config
-from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
+from headrace.errors import ModelError, UnsupportedModel
+from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model, locate, prepare
+from headrace.models.references import parse
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("NAME", "ARCHITECTURE", "QUANTIZATION", "CONTEXT", "SIZE", "SAMPLING")
 
 
 def pull(reference: str, config: Config) -> int:
     model = fetch(reference, config)
-    print(f"{model.name} is ready in {model.folder}")
+    if isinstance(model, GGUFModel):
+        print(f"{model.name} is ready in {model.gguf}, for llama.cpp")
+    else:
+        print(f"{model.name} is ready in {model.folder}")
     return 0
 
 
@@ -33,13 +42,32 @@ def remove(name: str, config: Config) -> int:
     return 0
 
 
-def fetch(reference: str, config: Config) -> Model:
-    """The model, fetched and converted first if need be, with a progress bar."""
-    bar = ProgressBar()
+def fetch(reference: str, config: Config) -> Model | GGUFModel:
+    """The model, fetched and converted first if need be, with a progress bar. As its GGUF file where
+    llama.cpp serves it: because the configuration says so, or because our engine does not read it.
+    """
+    backends = dict(entry.rsplit("=", 1) for entry in config.models.backends)
+    chosen = backends.get(parse(reference).name)
+    cache, bar = Cache(config.paths.cache), ProgressBar()
     try:
-        return prepare(reference, Cache(config.paths.cache), bar)
+        if chosen != "llamacpp":
+            return prepare(reference, cache, bar)
+    except UnsupportedModel as exc:
+        if chosen == "engine":
+            raise
+        _check_installed(f"{exc.message}; llama.cpp may, but it is not installed")
+        log.info("%s: llama.cpp serves it", exc.message)
     finally:
         bar.close()
+    _check_installed(f"{reference} is for llama.cpp, which is not installed")
+    return locate(reference, cache, bar)
+
+
+def _check_installed(problem: str) -> None:
+    from headrace.backends.llamacpp import INSTALL, is_installed
+
+    if not is_installed():
+        raise ModelError(f"{problem}: {INSTALL}")
 
 
 def _row(model: Model, config: Config) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from headrace.cli import POSITIONAL
 from headrace.config import DEFAULT_FILE, Option, ProviderConfig, RouteConfig, options
 
 HEAD = f"""# Configuration
@@ -31,8 +32,9 @@ PROVIDERS, ROUTES = "[providers.NAME]", "[routes.NAME]"
 ABOUT_PROVIDERS = """\
 Remote providers, one table each, in the file only. NAME has lower-case letters, digits and
 dashes; it is what `NAME:MODEL` and `/NAME/v1/…` address. A file without any leaves them to the environment:
-`ANTHROPIC_API_KEY`, `CEREBRAS_API_KEY` (with `CEREBRAS_BASE_URL`) and `OLLAMA_HOST` or `OLLAMA_BASE_URL` each
-configure the provider of that name. `headrace check-config --online` asks each for its models.
+`ANTHROPIC_API_KEY` (with `ANTHROPIC_BASE_URL`), `CEREBRAS_API_KEY` (with `CEREBRAS_BASE_URL`) and
+`OLLAMA_HOST` or `OLLAMA_BASE_URL` each configure the provider of that name. `headrace check-config --online`
+asks each for its models.
 """
 ABOUT_ROUTES = """Aliases that lead to one of several models: [routing.md](routing.md). In the file only.
 """
@@ -73,7 +75,7 @@ def _written(value: object) -> str:
 
 def _row(option: Option) -> str:
     variables = ", ".join(f"`{name}`" for name in option.variables)
-    flag = "positional" if option.section == "models" else f"`{option.flag}`"
+    flag = "positional" if option.key in POSITIONAL else f"`{option.flag}`"
     meaning = f"{option.info.description}{_choices(option.info.annotation)}"
     return f"| `{option.name}` | {_default(option)} | {flag} | {variables} | {meaning} |"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -22,9 +23,10 @@ from headrace import __version__, logs
 from headrace.app import build_backends, create_app
 from headrace.config import Config
 from headrace.errors import ConfigError
+from headrace.models.model import GGUFModel
 
 if TYPE_CHECKING:
-    from headrace.models.catalog import Model
+    from headrace.models.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +47,23 @@ def serve(config: Config) -> int:
     return 0
 
 
-def _fetched(config: Config) -> list[Model]:
+def _fetched(config: Config) -> list[Model | GGUFModel]:
     references = [reference for reference in (config.models.default, *config.models.more) if reference]
     if not references:
         return []
     from headrace.cli.models import fetch
 
-    return [fetch(reference, config) for reference in references]
+    models = [fetch(reference, config) for reference in references]
+    served = [model.name for model in models]
+    for entry in config.models.backends:
+        if entry.rpartition("=")[0] not in served:
+            raise ConfigError(f"models.backends = {entry!r}: no such model is served ({', '.join(served)})")
+    return models
 
 
-async def _run(app: FastAPI, config: Config, models: list[Model], listener: socket.socket) -> None:
+async def _run(
+    app: FastAPI, config: Config, models: list[Model | GGUFModel], listener: socket.socket
+) -> None:
     started = time.perf_counter()
     async with app.router.lifespan_context(app):
         log.info("models loaded in %.1f s", time.perf_counter() - started)
@@ -69,7 +78,9 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app, lifespan="off", log_config=None, access_log=False, server_header=False,
-                ws="websockets-sansio", ws_max_size=config.server.max_body_bytes, ws_per_message_deflate=False,
+                proxy_headers=False,  # nothing here asks who a proxy speaks for
+                ws="websockets-sansio", ws_max_size=config.server.max_body_bytes,
+                ws_per_message_deflate=False,
                 timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSE_S,
             )
         )  # fmt: skip
@@ -82,6 +93,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.freeze()  # what is there now stays: it need not be looked through again and again
         self._announce()
 
     @contextlib.contextmanager
@@ -124,17 +136,13 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def _announce(app: FastAPI, config: Config, models: list[Model], listener: socket.socket) -> None:
+def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
     for model, backend in zip(models, app.state.gateway.backends, strict=False):
-        pool, runner = backend.engine.pool, backend.engine.runner
-        megabytes = runner.num_blocks * runner.block_bytes / 2**20
-        kind = f"{model.architecture}, {model.quantization}, context {backend.max_model_len}"
-        print(f"  model   {model.name} ({kind})")
-        print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens")
+        _announce_model(model, backend)
     for name, provider in config.providers.items():
         print(f"  remote  {name} ({provider.kind}{f' at {provider.base_url}' if provider.base_url else ''})")
     for name, route in config.routes.items():
@@ -145,7 +153,21 @@ def _announce(app: FastAPI, config: Config, models: list[Model], listener: socke
     print(f"  try     {_example(url, key, models)}\n", flush=True)
 
 
-def _example(url: str, key: str, models: list[Model]) -> str:
+def _announce_model(model: Model | GGUFModel, backend: Any) -> None:
+    """`backend`: which serves it."""
+    context = backend.models()[0].max_model_len
+    if isinstance(model, GGUFModel):
+        header = model.header
+        kind = f"{header.architecture}, {header.quantization}, context {context}, by llama.cpp"
+        print(f"  model   {model.name} ({kind})")
+        return
+    pool, runner = backend.engine.pool, backend.engine.runner
+    megabytes = runner.num_blocks * runner.block_bytes / 2**20
+    print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {context})")
+    print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens")
+
+
+def _example(url: str, key: str, models: list[Model | GGUFModel]) -> str:
     if not models:
         return f"curl {url}/v1/models{key}"
     question = {"role": "user", "content": "What color is the sky?"}

@@ -5,6 +5,7 @@ an unparsable value and two aliases that disagree raise ConfigError, naming key,
 valid. The environment is read nowhere else.
 """
 
+from headrace.config.kinds import REMOTE
 from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
 from headrace.config.options import PREFIX, Option, options
 from headrace.config.sections import (
@@ -27,6 +28,7 @@ __all__ = [
     "DEFAULT_FILE",
     "PREFIX",
     "PROVIDER_VARIABLES",
+    "REMOTE",
     "Config",
     "ConversationsConfig",
     "EngineConfig",

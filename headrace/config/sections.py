@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic import (
     Field,
     field_validator,
 )
+
+from headrace.config.kinds import LOCAL, REMOTE, check_kind
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 FallbackReason = Literal["connection", "408", "429", "5xx", "overloaded", "context"]
@@ -49,7 +52,10 @@ class ServerConfig(Section):
     api_keys: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         Names(aliases=("ALLOWED_API_KEYS",), flag="--api-key", is_secret=True),
-        Field(description="Keys that callers may use (in the environment: comma-separated or a JSON list)."),
+        Field(
+            description="Keys that callers may use, as `Authorization: Bearer KEY` or `x-api-key: KEY` "
+            "(in the environment: comma-separated or a JSON list)."
+        ),
     ] = ()
     no_auth: Annotated[bool, Field(description="Serve without keys on an address that others can reach.")] = (
         False
@@ -68,7 +74,11 @@ class ServerConfig(Section):
         Field(ge=0, description="How long a request may take, in seconds, before it is ended; 0: no limit."),
     ] = 600.0
     strict: Annotated[
-        bool, Field(description="Refuse unknown request members instead of naming them in a header.")
+        bool,
+        Field(
+            description="Refuse unknown request members, and what a provider cannot be told, instead of "
+            "naming them in a header."
+        ),
     ] = False
     max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
         16 * 2**20
@@ -118,6 +128,14 @@ class ModelsConfig(Section):
             "hermes, llama3, mistral or mistral-args."
         ),
     ] = ()
+    backends: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^.+=(engine|llamacpp)$")], ...],
+        Names(flag="--model-backend", variable="MODEL_BACKENDS"),
+        Field(
+            description="MODEL=BACKEND: engine (ours) or llamacpp. Else llama.cpp serves the GGUF files that "
+            "our engine does not read."
+        ),
+    ] = ()
 
 
 class PathsConfig(Section):
@@ -164,21 +182,42 @@ def _check_url(url: str) -> str:
         raise ValueError("write a whole address, as http://HOST:PORT/v1")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a name and a password in an address would be logged; use api_key or headers")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         raise ValueError("an address that paths are appended to has no ? and no #")
     return url
+
+
+# Go's: what Ollama reads
+DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)")
+
+
+def _check_keep_alive(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and not DURATION.fullmatch(value)):
+        raise ValueError('write seconds as a number, or a duration as "5m"')
+    return value
 
 
 class ProviderConfig(Section):
     """One remote provider: [providers.NAME] in the file."""
 
     kind: Annotated[
-        Literal["openai", "cerebras", "anthropic", "ollama", "llamacpp", "fake"],
-        Field(description="How it is spoken to; `openai`: any server that is compatible with OpenAI's."),
+        str,
+        AfterValidator(check_kind),
+        Field(
+            description="How it is spoken to; `openai`: any server that is compatible with OpenAI's; "
+            f"`llamacpp`: llama.cpp, here. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}."
+        ),
     ]
     base_url: Annotated[
         Annotated[str, AfterValidator(_check_url)] | None,
         Field(description="Its address, as `http://HOST:PORT/v1`. Default: the provider's own."),
+    ] = None
+    path: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(
+            description="Needed by `llamacpp`, and by no other: a GGUF file or a model reference. `[engine]` "
+            "has its `max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue` and `num_threads`."
+        ),
     ] = None
     api_key: Annotated[
         Annotated[str, Field(min_length=1)] | None,
@@ -204,6 +243,14 @@ class ProviderConfig(Section):
     prefix: Annotated[
         bool, Field(description="List its models as `NAME:MODEL`; `false`: by their own ids.")
     ] = True
+    keep_alive: Annotated[
+        Annotated[float | str, BeforeValidator(_check_keep_alive)] | None,
+        Field(
+            description="Only of `ollama`: how long it keeps a model after an answer, in seconds or as `5m`; "
+            "less than 0: for good. Default: its own. How its `num_ctx` is chosen: "
+            "[models.md](models.md#ollama)."
+        ),
+    ] = None
 
 
 class TargetConfig(Section):

@@ -23,7 +23,9 @@ RESERVED = frozenset(
 )
 OLLAMA_PORT = 11434
 OLLAMA_NAMES = ("OLLAMA_HOST", "OLLAMA_BASE_URL")
-VARIABLES = ("ANTHROPIC_API_KEY", "CEREBRAS_API_KEY", "CEREBRAS_BASE_URL", *OLLAMA_NAMES)
+VARIABLES = (
+    "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CEREBRAS_API_KEY", "CEREBRAS_BASE_URL", *OLLAMA_NAMES,
+)  # fmt: skip
 
 Table = TypeVar("Table", bound=Section)
 
@@ -48,6 +50,7 @@ def providers(tables: Mapping[str, object], source: Source) -> dict[str, Provide
         if name in RESERVED:
             raise ConfigError(f"{source.name}: [providers.{name}]: this name is taken; choose another")
         provider = _table(f"providers.{name}", ProviderConfig, members, source)
+        _check_path(f"providers.{name}", provider, source)
         found[name] = _with_key(f"providers.{name}.api_key", provider, source)
     return found
 
@@ -98,6 +101,18 @@ def _is_secret(kind: type[Section], name: str) -> bool:
     return any(isinstance(note, Names) and note.is_secret for note in kind.model_fields[name].metadata)
 
 
+def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
+    is_file = provider.kind == "llamacpp"
+    if is_file and provider.path is None:
+        raise ConfigError(f"{key}.path = (not given) ({source.name}): llama.cpp needs a GGUF file")
+    told = {"base_url", "api_key", "headers", "models"} if is_file else {"path"}
+    if provider.kind != "ollama":
+        told.add("keep_alive")
+    for name in sorted(told & provider.model_fields_set):
+        shown = "(secret)" if _is_secret(ProviderConfig, name) else repr(getattr(provider, name))
+        raise ConfigError(f"{key}.{name} = {shown} ({source.name}): {provider.kind!r} does not have it")
+
+
 def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:
     given = provider.api_key
     scheme, _, name = (given or "").partition(":")
@@ -124,8 +139,10 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Provider
     given = {name: text for name in VARIABLES if (text := environment.get(name, "").strip())}
     found: dict[str, tuple[ProviderConfig, str]] = {}
     if "ANTHROPIC_API_KEY" in given:
-        key = given["ANTHROPIC_API_KEY"]
-        found["anthropic"] = (ProviderConfig(kind="anthropic", api_key=key), "environment ANTHROPIC_API_KEY")
+        name = "ANTHROPIC_BASE_URL"
+        url = _checked(name, given[name]) if name in given else None
+        provider = ProviderConfig(kind="anthropic", api_key=given["ANTHROPIC_API_KEY"], base_url=url)
+        found["anthropic"] = (provider, "environment ANTHROPIC_API_KEY")
     if "CEREBRAS_API_KEY" in given:
         url = _cerebras_url(given)
         provider = ProviderConfig(kind="cerebras", api_key=given["CEREBRAS_API_KEY"], base_url=url)

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from headrace.config import FallbackReason, RouteConfig
 from headrace.errors import (
+    BadRequest,
     ContextTooLong,
     Overloaded,
     ProviderKeyRefused,
@@ -159,8 +160,8 @@ class Attempts(Generic[T]):
         why = reasons(error)
         if why & {"connection", "408", "5xx"}:
             permit.failed()
-        elif why:
-            permit.abandoned()  # busy, or too small: that is no illness
+        elif why or isinstance(error, BadRequest):
+            permit.abandoned()  # busy, or too small, or never asked: that says nothing of its health
         else:
             permit.succeeded()  # it finds fault with the request: it lives
         wait_s = math.inf if isinstance(error, ContextTooLong) else retry_after_s(error)

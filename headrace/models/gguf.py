@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from headrace.errors import ModelError
+from headrace.errors import ModelError, UnsupportedModel
+from headrace.models.model import Header
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 MAGIC = b"GGUF"
+FLOAT16_BYTES = 2
 
 T = TypeVar("T", str, int, float, bool, list[str], list[int], list[float])
 
@@ -45,16 +47,7 @@ class GGUFFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            with path.open("rb") as file:
-                magic = file.read(len(MAGIC))
-            if magic != MAGIC:
-                raise ModelError(f"{path} is not a GGUF file (it begins with {magic!r})")
-            self._reader = GGUFReader(path)
-        except (OSError, ValueError, IndexError, KeyError) as exc:
-            raise ModelError(f"{path} cannot be read as GGUF: {exc}") from exc
-        if self.optional("split.count") not in (None, 0, 1):
-            raise ModelError(f"{path} is one of several parts; join them with llama.cpp's gguf-split --merge")
+        self._reader = _open(path)
         self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in self._reader.tensors}
         self.hyperparameters = self._hyperparameters()
 
@@ -70,8 +63,7 @@ class GGUFFile:
 
     def optional(self, key: str) -> str | int | float | bool | None:
         """A scalar metadata value, or None."""
-        found = self._reader.fields.get(key)
-        value: str | int | float | bool | None = found.contents() if found is not None else None
+        value: str | int | float | bool | None = _value(self._reader, key)
         return value
 
     def __contains__(self, tensor: str) -> bool:
@@ -82,11 +74,7 @@ class GGUFFile:
 
     def quantization(self) -> str:
         """The format that holds most of the matrices' numbers, such as Q4_1."""
-        sizes: Counter[str] = Counter()
-        for tensor in self._tensors.values():
-            if len(tensor.shape) > 1:
-                sizes[tensor.tensor_type.name] += int(tensor.n_elements)
-        return sizes.most_common(1)[0][0]
+        return _quantization(self._reader)
 
     def num_columns(self, name: str) -> int:
         return int(self._tensors[name].shape[0])
@@ -106,7 +94,7 @@ class GGUFFile:
     def _hyperparameters(self) -> Hyperparameters:
         architecture: str = self.field("general.architecture")
         if architecture not in ARCHITECTURES:
-            raise ModelError(
+            raise UnsupportedModel(
                 f"{self.path} is of architecture {architecture!r}; "
                 f"the engine reads {', '.join(ARCHITECTURES)}"
             )
@@ -118,7 +106,8 @@ class GGUFFile:
             if self.optional(key) not in (None, 0, "none")
         ]
         if unsupported:
-            raise ModelError(f"{self.path} uses {', '.join(unsupported)}, which the engine does not read yet")
+            told = f"{self.path} uses {', '.join(unsupported)}, which the engine does not read yet"
+            raise UnsupportedModel(told)
 
         def number(key: str, default: int | None = None) -> int:
             return int(self.field(f"{architecture}.{key}", default))
@@ -127,7 +116,7 @@ class GGUFFile:
         head_dim = number("attention.key_length", hidden // heads)
         rope_dim = number("rope.dimension_count", head_dim)
         if rope_dim != head_dim:
-            raise ModelError(
+            raise UnsupportedModel(
                 f"{self.path} rotates {rope_dim} of {head_dim} dimensions, which the engine does not read yet"
             )
         return Hyperparameters(
@@ -143,3 +132,48 @@ class GGUFFile:
             rms_eps=float(self.field(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5)),
             rope_base=float(self.field(f"{architecture}.rope.freq_base", 10000.0)),
         )
+
+
+def header(path: Path) -> Header:
+    """Of a file of any architecture. Raises ModelError when it is not GGUF."""
+    reader = _open(path)
+    architecture = str(_value(reader, "general.architecture") or "unknown")
+
+    def number(key: str) -> int:
+        """Some have a list, with a number for each layer."""
+        found = _value(reader, f"{architecture}.{key}")
+        return int(max(found)) if isinstance(found, list) else int(found or 0)
+
+    heads = number("attention.head_count")
+    width = number("embedding_length") // heads if heads else 0
+    widths = (number("attention.key_length") or width) + (number("attention.value_length") or width)
+    cached = number("block_count") * (number("attention.head_count_kv") or heads) * widths
+    return Header(architecture, _quantization(reader), number("context_length"), cached * FLOAT16_BYTES)
+
+
+def _open(path: Path) -> GGUFReader:
+    """Raises ModelError."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(MAGIC))
+        if magic != MAGIC:
+            raise ModelError(f"{path} is not a GGUF file (it begins with {magic!r})")
+        reader = GGUFReader(path)
+    except (OSError, ValueError, IndexError, KeyError) as exc:
+        raise ModelError(f"{path} cannot be read as GGUF: {exc}") from exc
+    if _value(reader, "split.count") not in (None, 0, 1):
+        raise ModelError(f"{path} is one of several parts; join them with llama.cpp's gguf-split --merge")
+    return reader
+
+
+def _value(reader: GGUFReader, key: str) -> Any:
+    found = reader.fields.get(key)
+    return found.contents() if found is not None else None
+
+
+def _quantization(reader: GGUFReader) -> str:
+    sizes: Counter[str] = Counter()
+    for tensor in reader.tensors:
+        if len(tensor.shape) > 1:
+            sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+    return sizes.most_common(1)[0][0] if sizes else "unknown"

@@ -41,6 +41,25 @@ class Model:
     gguf: Path | None  # the file it was made from
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a GGUF file of any architecture says of itself. 0: it does not say."""
+
+    architecture: str
+    quantization: str
+    context_length: int
+    cache_bytes: int  # of keys and values in float16, for each token
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFModel:
+    """A model as its GGUF file, for llama.cpp to load."""
+
+    name: str  # its id in the API
+    gguf: Path
+    header: Header
+
+
 def no_progress(label: str, done: int, total: int) -> None:
     """Reports to nobody."""
 

@@ -11,7 +11,7 @@ from collections.abc import Container
 from tokenizers import Regex, pre_tokenizers
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from headrace.errors import ModelError
+from headrace.errors import UnsupportedModel
 
 # Letters, digits and punctuation that Unicode 16 added: the `tokenizers` package knows them, llama.cpp's
 # tables (Unicode 15) do not.
@@ -47,10 +47,10 @@ IGNORE_MERGES = frozenset({"llama-bpe"})
 
 
 def canonical(name: str) -> str:
-    """The name among PATTERNS that means the same. Raises ModelError for one that is not known."""
+    """The name among PATTERNS that means the same. Raises UnsupportedModel for one that is not known."""
     found = SAME_AS.get(name, name)
     if found not in PATTERNS:
-        raise ModelError(
+        raise UnsupportedModel(
             f"the pre-tokenizer {name!r} is not known here; known are {', '.join(sorted(PATTERNS))}"
         )
     return found

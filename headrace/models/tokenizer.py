@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from headrace.errors import ModelError
+from headrace.errors import ModelError, UnsupportedModel
 from headrace.models import pretokenizers
 from headrace.models.gguf import GGUFFile
 
@@ -18,7 +18,7 @@ def build(gguf: GGUFFile) -> Tokenizer:
     """Raises ModelError when the file's tokenizer is of a kind that is not read."""
     kind: str = gguf.field("tokenizer.ggml.model")
     if kind != "gpt2":
-        raise ModelError(
+        raise UnsupportedModel(
             f"{gguf.path} has a tokenizer of kind {kind!r}; only 'gpt2' (byte-level BPE) is read"
         )
     tokens: list[str] = gguf.field("tokenizer.ggml.tokens")

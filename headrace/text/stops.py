@@ -9,21 +9,24 @@ class StopMatcher:
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._held = ""
-        self.stopped = False
+        self.stop: str | None = None  # the one that was met
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop is not None
 
     def push(self, text: str) -> str:
-        """What may be shown now. After a match `stopped` is true and everything from the match on is
-        dropped.
-        """
+        """What may be shown now. After a match everything from the match on is dropped."""
         if not self._stops:
             return text
         if self.stopped:
             return ""
         held = self._held + text
-        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := held.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return held[: min(found)[1]]  # the first to be complete: the same however the text is cut up
+            _, at, self.stop = min(found)  # the first to be complete: the same however the text is cut up
+            self._held = ""
+            return held[:at]
         keep = max(overlap(held, stop) for stop in self._stops)
         shown, self._held = held[: len(held) - keep], held[len(held) - keep :]
         return shown

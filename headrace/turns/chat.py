@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.errors import ServerError
-from headrace.gateway.gateway import Gateway, Generation
+from headrace.gateway.gateway import Gateway, Generation, Judge
 from headrace.store import Chain, Held, Store, StoredCompletion
 from headrace.turns.resent import is_system, new_messages
 from headrace.turns.truncation import Carried, start_fitted
@@ -56,13 +56,15 @@ class ChatTurn:
         named = {} if self._named in (None, NEW) else {"X-Conversation-ID": str(self._named)}
         return {**named, **({"X-Headrace-Persisted": "false"} if self._is_lost else {})}
 
-    async def start(self, gateway: Gateway, request: GenerateRequest, provider: str | None) -> Generation:
+    async def start(
+        self, gateway: Gateway, request: GenerateRequest, provider: str | None, /, *, judge: Judge
+    ) -> Generation:
         """Raises ServerError: then nothing is kept, and the conversation is free."""
         if self._named is None:
             await self._store.check()
-            generation = await gateway.start(request, provider)
+            generation = await gateway.start(request, provider, judge=judge)
         else:
-            generation = await self._start_in_conversation(gateway, request, provider)
+            generation = await self._start_in_conversation(gateway, request, provider, judge)
         self._info = generation.info
         self._head = wire.completion_head(generation.info)
         watch(generation, request.n, self._keep)
@@ -75,7 +77,7 @@ class ChatTurn:
         return wire.completion(self._body, info, collected, self._head)
 
     async def _start_in_conversation(
-        self, gateway: Gateway, request: GenerateRequest, provider: str | None
+        self, gateway: Gateway, request: GenerateRequest, provider: str | None, judge: Judge
     ) -> Generation:
         if self._named == NEW:
             self._named = (await self._store.create_conversation(self._owner, (), {})).id
@@ -89,7 +91,7 @@ class ChatTurn:
             shown = window(past, self._context_messages, self._new)
             carried = Carried(without_unanswered(shown, self._new), self._new)
             asking = _Asking(request, new)
-            return await start_fitted(gateway, provider, carried, asking)
+            return await start_fitted(gateway, provider, carried, asking, judge)
         except BaseException:
             await asyncio.shield(self._let_go())
             raise

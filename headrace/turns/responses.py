@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from headrace.errors import BadRequest
-from headrace.gateway.gateway import Gateway, Generation
+from headrace.gateway.gateway import Gateway, Generation, Judge
 from headrace.store import Page, Store, StoredItem, StoredResponse
 from headrace.store.store import Order
 from headrace.turns.compaction import collect
@@ -46,6 +46,7 @@ class Turn:
     body: ResponseBody
     provider: str | None
     keeping: Keeping
+    judge: Judge
 
     def request(self, carried: Sequence[Item]) -> GenerateRequest:
         """On top of these items. Raises BadRequest."""
@@ -62,12 +63,18 @@ class Responses:
         await self._runs.aclose()
 
     async def create(
-        self, owner: str, body: ResponseBody, provider: str | None = None, memory: Memory | None = None
+        self,
+        owner: str,
+        body: ResponseBody,
+        provider: str | None = None,
+        memory: Memory | None = None,
+        *,
+        judge: Judge,
     ) -> Run:
         """A run that has begun, or one in the background that is stored as queued. Raises ServerError.
         `memory`: the unstored responses that it may go on from, by id.
         """
-        turn = await self._turn(owner, body, provider, memory or {})
+        turn = Turn(body, provider, await self._kept(owner, body, provider, memory or {}), judge)
         try:
             turn.request(turn.keeping.history.items)  # what is wrong with it is said now
             return await (self._queued(turn) if body.background else self._started(turn))
@@ -75,7 +82,7 @@ class Responses:
             await asyncio.shield(turn.keeping.let_go())
             raise
 
-    async def _turn(self, owner: str, body: ResponseBody, provider: str | None, memory: Memory) -> Turn:
+    async def _kept(self, owner: str, body: ResponseBody, provider: str | None, memory: Memory) -> Keeping:
         check(body)
         is_stored = body.store is not False
         if is_stored:
@@ -91,7 +98,7 @@ class Responses:
         except BaseException:
             await asyncio.shield(keeping.let_go())
             raise
-        return Turn(body, provider, keeping)
+        return keeping
 
     async def _input(self, owner: str, body: HistoryBody, history: History) -> Sequence[Item]:
         """This turn's. Raises BadRequest, ItemNotFound, StoreUnavailable."""
@@ -127,8 +134,9 @@ class Responses:
         try:
             if turn.body.truncation == "auto":
                 carried = Carried(history.items, turn.keeping.input)
-                return await start_fitted(self._gateway, turn.provider, carried, turn.request)
-            return await self._gateway.start(turn.request(history.items), turn.provider)
+                return await start_fitted(self._gateway, turn.provider, carried, turn.request, turn.judge)
+            asked = turn.request(history.items)
+            return await self._gateway.start(asked, turn.provider, judge=turn.judge)
         except BadRequest as exc:
             raise as_asked(turn.body, exc) from exc
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from headrace.errors import BadRequest, ContextTooLong
 from headrace.gateway.begun import begun
-from headrace.gateway.gateway import Gateway, Generation
+from headrace.gateway.gateway import Gateway, Generation, Judge
 from headrace.types import Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.items import Item
 
@@ -49,14 +49,14 @@ def _turns(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 async def start_fitted(
-    gateway: Gateway, provider: str | None, carried: Carried, asking: Asking
+    gateway: Gateway, provider: str | None, carried: Carried, asking: Asking, judge: Judge
 ) -> Generation:
     """Started with as much as fits. Raises ContextTooLong when this turn alone does not."""
     fewest = await _fewest(gateway, provider, carried, asking)
     count = fewest or 0
     while True:
         try:
-            generation = await gateway.start(asking(carried.without(count)), provider)
+            generation = await gateway.start(asking(carried.without(count)), provider, judge=judge)
             return generation if fewest is not None else await _begun(generation)
         except ContextTooLong:
             if count == carried.num_droppable:

@@ -12,6 +12,7 @@ from headrace.types import (
     Event,
     Finished,
     GenerateRequest,
+    Json,
     ModelInfo,
     ReasoningDelta,
     Started,
@@ -161,6 +162,7 @@ def to_request(body: ChatBody) -> GenerateRequest:
         output_format(body),
         body.priority or 0,
         body.timeout,
+        body.user,
     )
 
 
@@ -201,6 +203,7 @@ def completion(
         **(begin or completion_head(info)),
         "choices": choices,
         "usage": usage_body(collected.usage),
+        **collected.own,
     }
 
 
@@ -263,7 +266,7 @@ class Chunks:
             return []
         if isinstance(event, Finished):
             reason = tools.finish_reason(event.reason, legacy=self._legacy)
-            return [self._chunk(event.index, {}, reason=reason)]
+            return [self._chunk(event.index, {}, reason=reason, own=event.own)]
         if isinstance(event, TextDelta):
             logprobs = _logprobs_body(event.logprobs) if self._has_logprobs else None
             return [self._chunk(event.index, {"content": event.text}, logprobs)]
@@ -284,6 +287,7 @@ class Chunks:
         delta: dict[str, Any],
         logprobs: dict[str, Any] | None = None,
         reason: str | None = None,
+        own: Json | None = None,
     ) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return dump({**self._head, "choices": [choice], **self._usage.member()})
+        return dump({**self._head, "choices": [choice], **self._usage.member(), **(own or {})})

@@ -8,7 +8,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from headrace.errors import BadRequest
-from headrace.types import Event, Finished, GenerateRequest, ModelInfo, TextDelta, Texts, TokenLogprob
+from headrace.types import (
+    Event,
+    Finished,
+    GenerateRequest,
+    Json,
+    ModelInfo,
+    TextDelta,
+    Texts,
+    TokenLogprob,
+)
 from headrace.wire.generation import (
     Choice,
     Collected,
@@ -79,6 +88,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
         output_format(body),
         body.priority or 0,
         body.timeout,
+        body.user,
     )
 
 
@@ -100,7 +110,8 @@ def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> d
         _choice(index, choice.text, _logprobs(choice) if body.logprobs is not None else None, choice.reason)
         for index, choice in enumerate(kept)
     ]
-    return {**head("cmpl", "text_completion", info), "choices": choices, "usage": usage_body(collected.usage)}
+    usage = {"usage": usage_body(collected.usage)}
+    return {**head("cmpl", "text_completion", info), "choices": choices, **usage, **collected.own}
 
 
 def _best(n: int, collected: Collected) -> list[Choice]:
@@ -144,19 +155,26 @@ class Chunks:
         if isinstance(event, TextDelta):
             return [self._chunk(event.index, event.text, event.logprobs, None)]
         if isinstance(event, Finished):
-            return [self._chunk(event.index, "", event.logprobs, event.reason)]
+            return [self._chunk(event.index, "", event.logprobs, event.reason, event.own)]
         return []
 
     def last(self) -> list[str]:
         return self._usage.last(self._head)
 
-    def _chunk(self, index: int, text: str, tokens: Sequence[TokenLogprob], reason: str | None) -> str:
+    def _chunk(
+        self,
+        index: int,
+        text: str,
+        tokens: Sequence[TokenLogprob],
+        reason: str | None,
+        own: Json | None = None,
+    ) -> str:
         logprobs = None
         if self._has_logprobs:
             written = self._writers.setdefault(index, LogprobsWriter()).write(text, tokens)
             logprobs = written if tokens else None
         choice = _choice(index, text, logprobs, reason)
-        return dump({**self._head, "choices": [choice], **self._usage.member()})
+        return dump({**self._head, "choices": [choice], **self._usage.member(), **(own or {})})
 
 
 def _choice(index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:

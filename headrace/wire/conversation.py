@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
@@ -28,6 +29,7 @@ class RefusalPart(RequestBody):
 
 class ImageUrl(RequestBody):
     url: str | None = Field(None, description="A data URL, or where a provider can fetch it.")
+    detail: str | None = Field(None, description="How closely a provider is to look at it.")
 
 
 class ImagePart(RequestBody):
@@ -212,7 +214,8 @@ def _reasoning(body: ChatMessage) -> str | None:
     said = body.reasoning if body.reasoning_content is None else body.reasoning_content
     if said is not None or not body.thinking_blocks:
         return said
-    return "".join(block.thinking for block in body.thinking_blocks if isinstance(block, ThinkingBlock))
+    shown = (block.thinking for block in body.thinking_blocks if isinstance(block, ThinkingBlock))
+    return "".join(shown) or None
 
 
 def thought(block: ThinkingBlock | RedactedThinkingBlock) -> Thought:
@@ -241,7 +244,7 @@ def _part(param: str, part: TextPart | RefusalPart | ImagePart | FilePart) -> st
     if isinstance(part, RefusalPart):
         return part.refusal
     if isinstance(part, ImagePart):
-        return media.at_url(part.image_url.url, param)
+        return replace(media.at_url(part.image_url.url, param), detail=part.image_url.detail)
     if part.file.file_id is not None:
         raise UnsupportedParameter(f"{param}: no files are kept here; send file_data", param=param)
     return media.file(part.file.file_data, part.file.filename, param)

@@ -99,6 +99,7 @@ class GenerationBody(RequestBody):
     )
     priority: int | None = Field(0, ge=-INT64, lt=INT64, description="Extension. Less is sooner.")
     timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
+    user: str | None = Field(None, description="The caller's own name for its user.")
     response_format: ResponseFormat | None = None
     guided_json: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(
         None, description="Extension. A JSON schema."
@@ -170,7 +171,9 @@ def _response_format(body: ResponseFormat | None) -> Format | None:
     if body.json_schema is None:
         raise BadRequest(f"{param} is needed with type json_schema", param=param)
     schema = body.json_schema.schema_
-    return Format("json_schema", {} if schema is None else schema, f"{param}.schema")
+    told = body.json_schema
+    value: object = {} if schema is None else schema
+    return Format("json_schema", value, f"{param}.schema", told.name, told.description)
 
 
 def _guided(body: GenerationBody) -> list[Format | None]:
@@ -237,6 +240,7 @@ class Choice:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text
     reason: FinishReason = "stop"
+    stop: str | None = None  # the stop string that ended it
     usage: Usage | None = None
 
 
@@ -248,6 +252,7 @@ class Collected:
     choices: dict[int, Choice] = field(default_factory=dict)
     started: Started | None = None  # the first
     decode_s: float = 0.0  # the longest
+    own: dict[str, Any] = field(default_factory=dict)  # members that only the provider has
 
     def push(self, event: Event) -> None:
         choice = self.choices.setdefault(event.index, Choice())
@@ -265,6 +270,8 @@ class Collected:
             self.started = self.started or event
         else:
             choice.reason, choice.usage, choice.end_logprobs = event.reason, event.usage, event.logprobs
+            choice.stop = event.stop
+            self.own |= event.own
             self.decode_s = max(self.decode_s, event.decode_s)
 
     @property

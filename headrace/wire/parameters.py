@@ -1,5 +1,5 @@
-"""What becomes of each member of a request: honoured, refused (it would change the output), or ignored and
-named. docs/compatibility.md is written from the tables here.
+"""What becomes of each member of a request, by the kind of backend that answers. docs/compatibility.md is
+written from the tables here.
 
 A refused member is let through while it has the value that changes nothing (`frequency_penalty: 0`, `tools:
 []`), because clients send their defaults.
@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
+from pydantic import BaseModel
+
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.wire.validation import RequestBody, unknown_members
+from headrace.types import BackendKind
+from headrace.wire.validation import RequestBody, members
 
 Neutral = Callable[[Any], bool]
-Fate = Literal["honoured", "ignored", "refused"]
-Kind = Literal["engine"]  # of backends
+# honoured: here. sent: to the provider, in its own words. ignored: it has no use there. dropped: it has no
+# place in what is sent. refused: it would change the answer.
+Fate = Literal["honoured", "sent", "ignored", "dropped", "refused"]
+KINDS: tuple[BackendKind, ...] = get_args(BackendKind)
 
 
 def equals(*values: object) -> Neutral:
@@ -33,64 +38,119 @@ EMPTY = equals({}, [])
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One member, by its dotted path without indices. `note` is for people; `is_neutral` tells the values
-    that are as good as none, where it is not honoured.
+    that are as good as none, where it is not carried; `is_said`: what it is a member of says the same anyway.
     """
 
-    fates: Mapping[Kind, Fate]
+    fates: Mapping[BackendKind, Fate]
     note: str = ""
     is_neutral: Neutral = NOTHING
+    is_said: Callable[[BaseModel], bool] = lambda _: False
 
 
 Table = Mapping[str, Parameter]
 
 
-def honoured(note: str = "") -> Parameter:
-    return Parameter({"engine": "honoured"}, note)
+def honoured(note: str = "", **but: Fate) -> Parameter:
+    """By the engine; providers are sent it. `but`: kinds where that is otherwise."""
+    return Parameter(_fates("sent", {"engine": "honoured", **but}), note)
 
 
-def ignored(note: str, is_neutral: Neutral = NOTHING) -> Parameter:
-    return Parameter({"engine": "ignored"}, note, is_neutral)
+def ours(note: str = "") -> Parameter:
+    """What Headrace itself honours, whoever answers."""
+    return Parameter(_fates("honoured", {}), note)
 
 
-def refused(note: str, is_neutral: Neutral) -> Parameter:
-    return Parameter({"engine": "refused"}, note, is_neutral)
+def ignored(note: str, is_neutral: Neutral = NOTHING, **but: Fate) -> Parameter:
+    return Parameter(_fates("ignored", but), note, is_neutral)
+
+
+def advice(note: str, is_neutral: Neutral = NOTHING, **but: Fate) -> Parameter:
+    """For a provider's bookkeeping, speed or price: models that run here have no use for it."""
+    afar: dict[str, Fate] = dict.fromkeys(("openai", "cerebras", "anthropic"), "dropped")
+    return Parameter(_fates("ignored", {**afar, **but}), note, is_neutral)
+
+
+def content(
+    note: str,
+    *kinds: BackendKind,
+    is_neutral: Neutral = NOTHING,
+    is_said: Callable[[BaseModel], bool] = lambda _: False,
+) -> Parameter:
+    """What is said or wished, and only these kinds have a place for."""
+    carried: dict[str, Fate] = {kind: "honoured" if kind == "engine" else "sent" for kind in kinds}
+    return Parameter(_fates("dropped", carried), note, is_neutral, is_said)
+
+
+def foreign(note: str, is_neutral: Neutral = NOTHING) -> Parameter:
+    """What only Anthropic's own API has a use for, and is not sent there either."""
+    return Parameter(_fates("ignored", {"anthropic": "dropped"}), note, is_neutral)
+
+
+def cached() -> Parameter:
+    """Advice for a cache that models here do not need, as they have one that works by itself."""
+    own: dict[str, Fate] = {"engine": "honoured", "ollama": "honoured", "llamacpp": "honoured"}
+    return Parameter(_fates("dropped", own), "Models that run here cache every prompt.")
+
+
+def refused(note: str, is_neutral: Neutral, **but: Fate) -> Parameter:
+    return Parameter(_fates("refused", but), note, is_neutral)
+
+
+def _fates(usual: Fate, but: Mapping[str, Fate]) -> dict[BackendKind, Fate]:
+    return {kind: but.get(kind, usual) for kind in KINDS}
 
 
 EXTENSION = "Extension."
 BOOKKEEPING = "For a provider's bookkeeping."
+QUOTA = "Cerebras: at most 32,768, and 8,192 by default, for it counts as used what may be."
 CACHING = "The prefix cache needs no advice."
+FORMS: dict[str, Fate] = dict.fromkeys(("openai", "cerebras", "anthropic", "ollama", "llamacpp"), "refused")
+# what neither Anthropic nor Ollama has
+UNCOMMON: dict[str, Fate] = {"anthropic": "refused", "ollama": "refused"}
+# of vLLM, and of servers like it
+EXTENDED: dict[str, Fate] = {**UNCOMMON, "llamacpp": "refused"}
+PENALTY: dict[str, Fate] = {"anthropic": "refused", "cerebras": "refused"}
 
 GENERATION: Table = {
-    "model": honoured("An id from `/v1/models`; an unknown one is 404."),
-    "stream": honoured(),
-    "stream_options": honoured("Only with `stream: true`."),
-    "stream_options.include_usage": honoured(),
-    "stream_options.continuous_usage_stats": honoured(f"{EXTENSION} Every chunk tells the usage so far."),
+    "model": ours("An id from `/v1/models`; an unknown one is 404."),
+    "stream": ours(),
+    "stream_options": ours("Only with `stream: true`."),
+    "stream_options.include_usage": ours(),
+    "stream_options.continuous_usage_stats": ours(f"{EXTENSION} Every chunk tells the usage so far."),
     "stream_options.include_obfuscation": ignored("Nothing is padded.", equals(False)),
-    "temperature": honoured("0 is greedy. Default: the model's, else 1."),
+    "temperature": honoured("0 is greedy. Default: the model's, else 1. Anthropic: at most 1."),
     "top_p": honoured("Default: the model's, else 1."),
-    "n": honoured("1 to 128; the prompt is computed once."),
+    "n": honoured("1 to 128; the prompt is computed once.", **UNCOMMON),
     "stop": honoured("Up to 4 strings, which are not part of the answer."),
-    "seed": honoured("The same seed and `system_fingerprint` give the same answer in f32."),
-    "frequency_penalty": honoured("Additive, over the tokens of the answer."),
-    "presence_penalty": honoured("Additive, over the tokens of the answer."),
-    "logit_bias": honoured("Token id → what is added to its logit."),
-    "response_format": honoured("`text`, `json_object`, `json_schema`: the answer is forced into it."),
-    "user": ignored(BOOKKEEPING),
+    "seed": honoured(
+        "The same seed and `system_fingerprint` give the same answer in f32.", anthropic="refused"
+    ),
+    "frequency_penalty": honoured("Additive, over the tokens of the answer.", **PENALTY),
+    "presence_penalty": honoured("Additive, over the tokens of the answer.", **PENALTY),
+    "logit_bias": honoured("Token id → what is added to its logit.", **PENALTY, ollama="refused"),
+    "response_format": honoured(
+        "`text`, `json_object`, `json_schema`: the answer is forced into it. Anthropic: no `json_object`."
+    ),
+    "response_format.json_schema.description": content(
+        "What the schema is for.", "openai", "cerebras", "llamacpp"
+    ),
+    "user": advice(BOOKKEEPING, openai="sent", cerebras="sent", anthropic="sent", llamacpp="sent"),
     "top_k": honoured(f"{EXTENSION} 0 or -1 keeps all."),
-    "min_p": honoured(EXTENSION),
-    "repetition_penalty": honoured(EXTENSION),
-    "ignore_eos": honoured(f"{EXTENSION} Goes on past the end-of-text token."),
-    "min_tokens": honoured(f"{EXTENSION} No end before this many."),
-    "stop_token_ids": honoured(EXTENSION),
-    "skip_special_tokens": honoured(f"{EXTENSION} false shows special tokens as text."),
-    "truncate_prompt_tokens": honoured(f"{EXTENSION} Keeps this many tokens of the prompt, the last ones."),
-    "priority": honoured(f"{EXTENSION} Less is sooner."),
-    "timeout": honoured(f"{EXTENSION} Seconds; the server's own limit holds too."),
+    "min_p": honoured(EXTENSION, anthropic="refused"),
+    "repetition_penalty": honoured(EXTENSION, anthropic="refused"),
+    "ignore_eos": honoured(f"{EXTENSION} Goes on past the end-of-text token.", **UNCOMMON),
+    "min_tokens": honoured(f"{EXTENSION} No end before this many.", **EXTENDED),
+    "stop_token_ids": honoured(EXTENSION, **EXTENDED),
+    "skip_special_tokens": honoured(f"{EXTENSION} false shows special tokens as text.", **EXTENDED),
+    "truncate_prompt_tokens": honoured(
+        f"{EXTENSION} Keeps this many tokens of the prompt, the last ones.", **EXTENDED
+    ),
+    "priority": content(f"{EXTENSION} Less is sooner.", "engine", is_neutral=equals(0)),
+    "timeout": ours(f"{EXTENSION} Seconds; the server's own limit holds too."),
     "guided_json": honoured(f"{EXTENSION} A JSON schema."),
-    "guided_regex": honoured(EXTENSION),
-    "guided_choice": honoured(EXTENSION),
-    "guided_grammar": honoured(f"{EXTENSION} In Lark's syntax."),
+    "guided_regex": honoured(EXTENSION, **FORMS),
+    "guided_choice": honoured(EXTENSION, **FORMS),
+    "guided_grammar": honoured(f"{EXTENSION} In Lark's syntax.", **FORMS),
     "structured_outputs": refused("Use `response_format` or `guided_*`.", NOTHING),
     "allowed_token_ids": refused("Use `logit_bias`.", NOTHING),
     "bad_words": refused("Use `logit_bias`.", EMPTY),
@@ -98,43 +158,84 @@ GENERATION: Table = {
     "length_penalty": refused("It belongs to beam search.", equals(1)),
     "use_beam_search": refused("", equals(False)),
 }
+
+
+def _has_blocks(message: BaseModel) -> bool:
+    return bool(getattr(message, "thinking_blocks", None))
+
+
+def _is_result(message: BaseModel) -> bool:
+    """Of a call, which tells the tool's name."""
+    return getattr(message, "role", None) in ("tool", "function")
+
+
+THINKERS: tuple[BackendKind, ...] = ("engine", "openai", "cerebras", "ollama", "llamacpp")
+NAMED: tuple[BackendKind, ...] = ("engine", "openai", "cerebras", "llamacpp")
 CHAT: Table = {
     **GENERATION,
     "messages": honoured(
-        "Content: text, or parts of type `text`, `image_url`, `file`; the engine reads text only."
+        "Content: text, or parts of type `text`, `image_url`, `file`; the engine reads text only. "
+        "To Anthropic what `system` and `developer` say goes first, to Ollama a message's images."
+    ),
+    "messages.name": content(
+        "Of a speaker. Engine: where the model's chat template knows it.", *NAMED, is_said=_is_result
+    ),
+    "messages.reasoning_content": content(
+        "Anthropic takes only what it has signed.", *THINKERS, is_said=_has_blocks
+    ),
+    "messages.reasoning": content("The same.", *THINKERS, is_said=_has_blocks),
+    "messages.thinking_blocks.signature": content(
+        f"{EXTENSION} Only who signed it can read it.", "anthropic"
+    ),
+    "messages.thinking_blocks.data": content(f"{EXTENSION} Only who wrote it can read it.", "anthropic"),
+    "messages.content.image_url.detail": content(
+        "", "openai", "cerebras", "llamacpp", is_neutral=equals("auto")
     ),
     "messages.audio": refused("", NOTHING),
-    "messages.annotations": ignored("They are the server's own and change nothing."),
+    "messages.annotations": ignored("They are the server's own and change nothing.", EMPTY),
     "messages.refusal": ignored("A refusal that the model should read goes into `content`."),
-    "max_tokens": honoured("Clamped to what fits the context. Default: the rest of the context."),
+    "max_tokens": honoured(f"Clamped to what fits the context. Default: the rest of it. {QUOTA}"),
     "max_completion_tokens": honoured("The newer name of `max_tokens`."),
-    "logprobs": honoured(),
-    "top_logprobs": honoured("Up to 20."),
+    "logprobs": honoured(anthropic="refused"),
+    "top_logprobs": honoured("Up to 20.", anthropic="refused"),
     "tools": honoured("Of type `function`."),
-    "tool_choice": honoured("`none`, `auto`, `required`, a function, `allowed_tools`."),
-    "parallel_tool_calls": honoured(),
+    "tools.function.strict": content(
+        "", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False)
+    ),
+    "tool_choice": honoured(
+        "`none`, `auto`, `required`, a function, `allowed_tools`. Ollama: no `required`, no function."
+    ),
+    "parallel_tool_calls": honoured("Cerebras: 400 where the model does not take it.", ollama="honoured"),
     "functions": honoured("The older name of `tools`."),
+    "functions.strict": content(
+        "", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False)
+    ),
     "function_call": honoured("The older name of `tool_choice`."),
-    "reasoning_effort": honoured("Where the model's chat template knows it."),
-    "add_generation_prompt": honoured(EXTENSION),
-    "continue_final_message": honoured(f"{EXTENSION} Goes on with the last message."),
-    "chat_template_kwargs": honoured(f"{EXTENSION} Variables of the model's chat template."),
+    "reasoning_effort": honoured(
+        "Where the model's chat template knows it. A provider with fewer steps is asked for the nearest."
+    ),
+    "add_generation_prompt": honoured(EXTENSION, **UNCOMMON),
+    "continue_final_message": honoured(f"{EXTENSION} Goes on with the last message.", ollama="refused"),
+    "chat_template_kwargs": honoured(
+        f"{EXTENSION} Variables of the model's chat template. Ollama: `enable_thinking` only.",
+        anthropic="refused",
+    ),
     "chat_template": refused("The model's own is used.", NOTHING),
     "echo": refused("Only in completions.", equals(False)),
     "audio": refused("", NOTHING),
     "modalities": refused("Text is all there is.", equals(["text"])),
     "verbosity": refused("No model here has it.", equals("medium")),
     "web_search_options": refused("", NOTHING),
-    "store": honoured("Keeps the answer. Default false."),
-    "metadata": honoured("Of the stored answer; without `store: true` it is ignored."),
-    "conversation": honoured(f"{EXTENSION} The conversation that this goes on with, or `new`."),
-    "moderation": ignored("Nothing is moderated."),
-    "prediction": ignored("It changes speed, not the answer."),
-    "prompt_cache_key": ignored(CACHING),
-    "prompt_cache_options": ignored(CACHING),
-    "prompt_cache_retention": ignored(CACHING),
-    "safety_identifier": ignored(BOOKKEEPING),
-    "service_tier": ignored("There is one."),
+    "store": ours("Keeps the answer. Default false."),
+    "metadata": ours("Of the stored answer; without `store: true` it is ignored."),
+    "conversation": ours(f"{EXTENSION} The conversation that this goes on with, or `new`."),
+    "moderation": advice("Nothing is moderated."),
+    "prediction": advice("It changes speed, not the answer."),
+    "prompt_cache_key": advice(CACHING),
+    "prompt_cache_options": advice(CACHING),
+    "prompt_cache_retention": advice(CACHING),
+    "safety_identifier": advice(BOOKKEEPING),
+    "service_tier": advice("There is one."),
 }
 # of chat: they come along where one body is sent to both endpoints
 BOOKKEEPING_OF_CHAT = (
@@ -143,12 +244,17 @@ BOOKKEEPING_OF_CHAT = (
 )  # fmt: skip
 COMPLETIONS: Table = {
     **GENERATION,
-    "prompt": honoured("A string, strings, token ids, lists of token ids; at most 1,024."),
+    "response_format.json_schema.description": content("What the schema is for.", "openai", "cerebras"),
+    "prompt": honoured(
+        "A string, strings, token ids, lists of token ids; at most 1,024. Ollama: text, not empty."
+    ),
     "max_tokens": honoured("Clamped to what fits the context. Default: 16; 0 only with `echo`."),
-    "best_of": honoured("At least `n`; not with `stream`."),
-    "echo": honoured("With the prompt's logprobs if `logprobs` is given."),
+    "best_of": honoured("At least `n`; not with `stream`.", ollama="refused"),
+    "echo": honoured(
+        "With the prompt's logprobs if `logprobs` is given. Ollama: not with `logprobs`.", llamacpp="refused"
+    ),
     "logprobs": honoured("Up to 20."),
-    "suffix": honoured("For models that can fill in the middle; 400 for others."),
+    "suffix": honoured("For models that can fill in the middle; 400 for others.", llamacpp="refused"),
     "max_completion_tokens": refused("Use `max_tokens`.", NOTHING),
     "tools": refused("Only in chat.", EMPTY),
     "tool_choice": refused("Only in chat.", equals("none", "auto")),
@@ -161,13 +267,19 @@ COMPLETIONS: Table = {
 }
 EMBEDDINGS: Table = {
     "model": GENERATION["model"],
-    "input": honoured("A string, strings, token ids, lists of token ids; at most 2,048, none empty."),
-    "encoding_format": honoured("`float`, or `base64` of little-endian float32."),
-    "dimensions": honoured("The first ones, scaled to length 1 again; more than the model has is 400."),
-    "user": ignored(BOOKKEEPING),
-    "pooling": honoured(f"{EXTENSION} `mean` (default), `last`, `cls`."),
-    "normalize": honoured(f"{EXTENSION} Default true."),
-    "truncate_prompt_tokens": honoured(f"{EXTENSION} Keeps this many tokens of each input, the last ones."),
+    "input": honoured(
+        "A string, strings, token ids, lists of token ids; at most 2,048, none empty. Ollama: text."
+    ),
+    "encoding_format": ours("`float`, or `base64` of little-endian float32."),
+    "dimensions": honoured(
+        "The first ones, scaled to length 1 again; more than the model has is 400. Of a provider: its own."
+    ),
+    "user": advice(BOOKKEEPING),
+    "pooling": honoured(f"{EXTENSION} `mean` (default), `last`, `cls`.", openai="refused", ollama="refused"),
+    "normalize": honoured(f"{EXTENSION} Default true.", openai="refused", ollama="refused"),
+    "truncate_prompt_tokens": honoured(
+        f"{EXTENSION} Keeps this many tokens of each input, the last ones. Ollama: -1 only."
+    ),
     "timeout": GENERATION["timeout"],
     "add_special_tokens": refused("", equals(True)),
     "input_type": refused("Put the model's prefix into the text.", NOTHING),
@@ -175,45 +287,49 @@ EMBEDDINGS: Table = {
 TOKENS: Table = {}  # of /tokenize and /detokenize, which are ours alone
 TABLES = {"chat/completions": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
 
-MAX_NAMED = 20  # ignored members in the header, at most
+MAX_NAMED = 20  # members in the header, at most
+IGNORED = "X-Headrace-Ignored"
+UNUSED: tuple[Fate, ...] = ("ignored", "dropped")
+
+
+def judged(body: RequestBody, table: Table, kind: BackendKind, *, strict: bool = False) -> list[str]:
+    """The members, by path, of which a backend of this kind makes nothing.
+
+    Raises UnsupportedParameter for a member that would change the output; with `strict`, for one that is
+    dropped, and BadRequest for unknown ones.
+    """
+    named: list[str] = []
+    unknown: list[str] = []
+    unused = {path for path, known in table.items() if known.fates[kind] in UNUSED}
+    for given in members(body, unused):
+        known = table.get(given.bare)
+        if known is None:
+            unknown.append(given.path)
+        elif known.is_neutral(given.value) or known.is_said(given.owner):
+            continue
+        elif known.fates[kind] == "refused" or (strict and known.fates[kind] == "dropped"):
+            raise unsupported(given.path, known.note)
+        named.append(given.path)
+    if strict and unknown:
+        raise BadRequest(f"unrecognized request member: {unknown[0][:200]}", param=unknown[0][:200])
+    return named
+
+
+def unsupported(path: str, note: str = "") -> UnsupportedParameter:
+    hint = f": {note}" if note else ""
+    return UnsupportedParameter(f"{path} is not supported here{hint}", param=path)
+
+
+def with_named(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The headers, X-Headrace-Ignored among them if there is anything to name."""
+    # odd names are percent-encoded: a header is ASCII
+    told = [headers.get(IGNORED, ""), *(quote(name, safe="[]:") for name in names[:MAX_NAMED])]
+    line = ", ".join(filter(None, told))[:1024]
+    return {**headers, IGNORED: line} if line else dict(headers)
 
 
 def sort_out(
-    body: RequestBody,
-    table: Table,
-    *,
-    kind: Kind = "engine",
-    strict: bool = False,
-    unread: Sequence[str] = (),
+    body: RequestBody, table: Table, *, kind: BackendKind = "engine", strict: bool = False
 ) -> dict[str, str]:
-    """The header X-Headrace-Ignored, if there is anything to name. `unread`: known members that do nothing
-    in this request.
-
-    Raises UnsupportedParameter for a member that would change the output; with `strict`, BadRequest for
-    unknown ones.
-    """
-    named: list[str] = [*unread]
-    unknown: list[str] = []
-    for path, value in unknown_members(body):
-        known = table.get(_without_indices(path))
-        if known is None:
-            unknown.append(path)
-        elif known.is_neutral(value):
-            continue
-        elif known.fates[kind] == "refused":
-            hint = f": {known.note}" if known.note else ""
-            raise UnsupportedParameter(f"{path} is not supported by this server{hint}", param=path)
-        named.append(path)
-    if strict and unknown:
-        raise BadRequest(f"unrecognized request member: {unknown[0][:200]}", param=unknown[0][:200])
-    return ignored_header(named)
-
-
-def ignored_header(names: Sequence[str]) -> dict[str, str]:
-    # odd names are percent-encoded: a header is ASCII
-    header = ", ".join(quote(name, safe="[]") for name in names[:MAX_NAMED])
-    return {"X-Headrace-Ignored": header[:1024]} if header else {}
-
-
-def _without_indices(path: str) -> str:
-    return ".".join(step for step in path.split(".") if not step.isdigit())
+    """The header X-Headrace-Ignored, if there is anything to name. Raises as `judged` does."""
+    return with_named({}, judged(body, table, kind, strict=strict))

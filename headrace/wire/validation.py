@@ -5,7 +5,8 @@ fault.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,20 +39,34 @@ def parse(kind: type[Body], raw: bytes) -> Body:
         raise _bad_request(exc.errors(include_url=False, include_context=False), raw) from exc
 
 
-def unknown_members(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """The members that no model declares, at any depth, by dotted path. Null means: not given."""
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One that was given. `bare`: its path without indices; `owner`: what it is a member of."""
+
+    path: str
+    bare: str
+    value: object
+    owner: BaseModel
+
+
+def members(value: object, named: Set[str], path: str = "", bare: str = "") -> Iterator[Member]:
+    """The members that no model declares, and those whose bare path is `named`, at any depth. Null means: not
+    given.
+    """
     if isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, PLAIN):
                 continue  # quickly: there may be a million tokens
-            yield from unknown_members(item, f"{path}{index}.")
+            yield from members(item, named, f"{path}{index}.", bare)
     elif isinstance(value, BaseModel):
         undeclared = value.model_extra or {}
         for name, member in value:
-            if name not in undeclared:
-                yield from unknown_members(member, f"{path}{name}.")
-            elif member is not None:
-                yield path + name, member
+            if member is None:
+                continue
+            if name in undeclared or bare + name in named:
+                yield Member(path + name, bare + name, member, value)
+            else:
+                yield from members(member, named, f"{path}{name}.", f"{bare}{name}.")
 
 
 def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:

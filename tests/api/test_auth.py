@@ -49,6 +49,20 @@ def test_right_key_works(fake_server: FakeServer) -> None:
     assert raw_status(server, "Bearer zweiter-schlüssel".encode()) == 200
 
 
+def test_a_key_in_x_api_key_is_as_good(fake_server: FakeServer) -> None:
+    server = fake_server(config=KEYED)
+    asked = {
+        CHAT: HI,
+        "/v1/completions": {"model": "fake", "prompt": "x"},
+        "/v1/embeddings": {"model": "fake", "input": "x"},
+        "/tokenize": {"prompt": "x"},
+    }
+    for key, status in (("first-key", 200), ("wrong", 401), ("", 401)):
+        headers = {"x-api-key": key}
+        statuses = {server.post(path, body, headers=headers).status_code for path, body in asked.items()}
+        assert statuses | {server.get("/v1/models", headers).status_code} == {status}
+
+
 def test_wrong_key_raises_in_the_client(fake_server: FakeServer) -> None:
     with fake_server(config=KEYED).client("nope") as client, pytest.raises(openai.AuthenticationError):
         client.models.list()

@@ -118,6 +118,15 @@ def test_reasons_are_anthropics(fake: Fake, reason: FinishReason, told: str) -> 
             assert stream.get_final_message().stop_reason == told
 
 
+def test_the_stop_sequence_that_was_met_is_told(fake: Fake) -> None:
+    with reading(fake("x", Finished(0, "stop", Usage(1, 1), stop="END"))) as client:
+        with client.messages.stream(**SMALL, stop_sequences=["END", "FIN"]) as stream:
+            streamed = stream.get_final_message()
+        whole = client.messages.create(**SMALL, stop_sequences=["END", "FIN"])
+    for answer in (streamed, whole):
+        assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "END")
+
+
 def test_thinking_text_and_calls_are_blocks(fake: Fake) -> None:
     with reading(fake(*CALLING)) as client:
         answer = client.messages.create(**SMALL, tools=TOOLS)
@@ -212,8 +221,12 @@ def test_the_whole_request_reaches_the_backend(fake: Fake) -> None:
     assert prompt.reasoning_effort == "medium"
 
 
-def test_an_answer_can_be_sent_back_with_results(fake: Fake) -> None:
-    server = fake(*CALLING)
+@pytest.mark.parametrize(
+    ("kind", "ignored"),
+    [("anthropic", None), ("engine", "messages.1.content.0.signature, messages.1.content.1.data")],
+)
+def test_an_answer_can_be_sent_back_with_results(fake: Fake, kind: str, ignored: str | None) -> None:
+    server = fake(*CALLING, kind=kind)
     with reading(server) as client:
         answer = client.messages.create(**SMALL, tools=TOOLS)
         result: Any = {"type": "tool_result", "tool_use_id": "call_w", "content": "sun"}
@@ -226,7 +239,7 @@ def test_an_answer_can_be_sent_back_with_results(fake: Fake) -> None:
         turn: Any = {"role": "user", "content": [result, failed, {"type": "text", "text": "So?"}]}
         history = [*ASKED, answer.to_param(), turn]
         again = client.messages.with_raw_response.create(**{**SMALL, "messages": history}, tools=TOOLS)
-    assert "x-headrace-ignored" not in again.headers
+    assert again.headers.get("x-headrace-ignored") == ignored
     said, *rest = asked_of(server).prompt.messages[1:]
     assert (said.text, said.reasoning, said.thoughts) == ("I'll look.", SIGNED.text, (SIGNED, REDACTED))
     assert [json.loads(call.arguments) for call in said.tool_calls] == [{"city": "Bern ☀ ☀"}, {}]
@@ -269,6 +282,32 @@ def test_what_is_not_carried_is_named(fake: Fake) -> None:
     assert server.post(MESSAGES, body, headers={"X-Headrace-Strict": "true"}).status_code == 400
 
 
+CARRIED: list[tuple[str, list[str]]] = [
+    ("engine", ["metadata", "system.0.citations"]),
+    ("openai", ["system.0.citations", "system.0.cache_control", "tools.0.cache_control"]),
+    ("ollama", ["metadata", "system.0.citations", "tools.1.strict"]),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("kind", "ignored"), CARRIED)
+def test_who_answers_decides_what_is_ignored(fake: Fake, kind: str, ignored: list[str], stream: bool) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    body = {
+        **SMALL,
+        "stream": stream,
+        "metadata": {"user_id": "me"},
+        "system": [{"type": "text", "text": "Hi", "citations": [{}], **mark}],
+        "tools": [{**TOOLS[0], **mark}, {**TOOLS[1], "strict": True}],
+    }
+    server = fake("x", kind=kind)
+    told = server.post(MESSAGES, body).headers["x-headrace-ignored"]
+    assert sorted(told.split(", ")) == sorted(ignored)
+    assert asked_of(server).user == "me"
+    strict = server.post(MESSAGES, body, headers={"X-Headrace-Strict": "true"})
+    assert strict.status_code == (200 if kind == "engine" else 400)
+
+
 def test_strict_mode_takes_what_is_known(fake: Fake) -> None:
     body = {**SMALL, "metadata": {"user_id": "me"}, "tools": TOOLS, "service_tier": "auto"}
     assert fake("x").post(MESSAGES, body, headers={"X-Headrace-Strict": "true"}).status_code == 200
@@ -293,7 +332,7 @@ def test_thinking_is_dropped_where_no_model_thinks(stream: bool) -> None:
     with serving(app) as server:
         response = server.post(MESSAGES, body)
         assert response.status_code == 200
-        assert response.headers["x-headrace-ignored"] == "metadata, thinking"
+        assert response.headers["x-headrace-ignored"] == "thinking, metadata"
         assert server.post(MESSAGES, body, headers={"X-Headrace-Strict": "1"}).status_code == 400
 
 

@@ -48,6 +48,23 @@ def test_the_engine_goes_on_with_a_begun_answer(exact_server: Served) -> None:
     assert answer["stop_reason"] == "max_tokens"
 
 
+def test_the_engine_tells_which_stop_sequence_it_met(exact_server: Served) -> None:
+    body: Any = {
+        "model": exact_server.backend.models()[0].id,
+        "max_tokens": 12,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "stop_sequences": ["Rome", "Paris"],
+        "extra_body": {"temperature": 0},
+    }
+    with reading(exact_server) as client:
+        whole = client.messages.create(**body)
+        with client.messages.stream(**body) as stream:
+            streamed = stream.get_final_message()
+    for answer in (whole, streamed):
+        assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "Paris")
+        assert "Paris" not in answer.to_json(indent=None).partition('"stop_reason"')[0]
+
+
 def test_the_engine_calls_the_tool_it_must(exact_server: Served) -> None:
     body: Any = {
         "model": exact_server.backend.models()[0].id,

@@ -109,6 +109,26 @@ def test_keys_are_taken_from_either_header(fake: Fake, header: str) -> None:
         client.messages.create(**SMALL)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "type"),
+    [
+        ("GET", MESSAGES, 405, "invalid_request_error"),
+        ("PUT", COUNT, 405, "invalid_request_error"),
+        ("GET", f"/fake{MESSAGES}", 405, "invalid_request_error"),
+        ("POST", f"{MESSAGES}/batches", 404, "not_found_error"),
+        ("GET", f"/fake{MESSAGES}/batches/1", 404, "not_found_error"),
+    ],
+)
+def test_what_is_not_there_is_told_in_anthropics_shape(
+    fake: Fake, method: str, path: str, status: int, type: str
+) -> None:
+    response = fake("x").http.request(method, path)
+    told = response.json()
+    assert (response.status_code, told["type"], told["error"]["type"]) == (status, "error", type)
+    assert response.headers["request-id"] == told["request_id"] == response.headers["x-request-id"]
+    assert ("allow" in response.headers) is (status == 405)
+
+
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("max_tokens", {"max_tokens": None}),
     ("max_tokens", {"max_tokens": 0}),

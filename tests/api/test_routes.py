@@ -40,7 +40,7 @@ def config(*targets: object, **members: object) -> Config:
     return Config.model_validate({"providers": providers, "routes": {"fast": route}})
 
 
-def backend(name: str, refusal: ServerError | None = None, **members: float) -> FakeBackend:
+def backend(name: str, refusal: ServerError | None = None, **members: object) -> FakeBackend:
     return FakeBackend([name, "!"], id="m", name=name, refusal=refusal, **members)  # type: ignore[arg-type]
 
 
@@ -67,6 +67,28 @@ def test_failure_in_mid_answer_is_not_hidden(fake_server: FakeServer, stream: bo
     response = fake_server(first, second, config=config()).post(CHAT, body(stream))
     failure = events(response)[-2] if stream else response.json()
     assert failure["error"]["code"] == "provider_unreachable"
+    assert not second.requests
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_answers_decides_what_is_ignored(fake_server: FakeServer, stream: bool) -> None:
+    first, second = backend("a", DOWN, kind="openai"), backend("b", kind="ollama")
+    server = fake_server(first, second, config=config())
+    asked = body(stream, user="me", priority=3, metadata={"a": "b"})
+    response = server.post(CHAT, asked)
+    assert response.headers["x-headrace-backend"] == "b"
+    assert response.headers["x-headrace-ignored"] == "priority, user, metadata"
+    first.refusal = None
+    assert server.post(CHAT, asked).headers["x-headrace-ignored"] == "priority, metadata"
+
+
+def test_strict_refusal_ends_a_route_before_anybody_is_asked(fake_server: FakeServer) -> None:
+    first, second = backend("a", kind="ollama"), backend("b")
+    server = fake_server(first, second, config=config())
+    response = server.post(CHAT, body(priority=3), headers={"X-Headrace-Strict": "true"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "priority", "unsupported_parameter")
+    assert not first.requests
     assert not second.requests
 
 

@@ -68,8 +68,8 @@ def thinking(index: int, *parts: str, signature: str = "c2ln") -> list[Named]:
     return block(index, begun, *deltas, {"type": "signature_delta", "signature": signature})
 
 
-def end(reason: str = "end_turn", **usage: object) -> list[Named]:
-    delta = {"stop_reason": reason, "stop_sequence": None}
+def end(reason: str = "end_turn", *, met: str | None = None, **usage: object) -> list[Named]:
+    delta = {"stop_reason": reason, "stop_sequence": met}
     return [
         named("message_delta", delta=delta, usage={"output_tokens": 7, **usage}),
         named("message_stop"),

@@ -50,7 +50,8 @@ class Both:
 
 
 @contextmanager
-def both_of(*, timeout_s: float = 5.0) -> Iterator[Both]:
+def both_of(*, timeout_s: float = 5.0, is_relayed: bool = False) -> Iterator[Both]:
+    """`is_relayed`: the client's requests are passed on; else they are translated, as strict ones are."""
     with scripted() as provider:
         provider.always("/v1/models", answer({"object": "list", "data": [{"id": "m"}, {"id": "other"}]}))
         config = ProviderConfig(
@@ -62,8 +63,9 @@ def both_of(*, timeout_s: float = 5.0) -> Iterator[Both]:
         )
         direct = openai.OpenAI(base_url=provider.url + "/v1", api_key="x", max_retries=0, timeout=10)
         app = create_app(Config(), [OpenAIBackend("p", config, KEY)])
-        with direct, serving(app) as served, served.client() as client:
-            yield Both(provider, served, direct, client)
+        headers = {} if is_relayed else {"X-Headrace-Strict": "true"}
+        with direct, serving(app) as served, served.client() as made:
+            yield Both(provider, served, direct, made.with_options(default_headers=headers))
 
 
 @dataclass
@@ -98,9 +100,13 @@ END = [STOP, COUNTED, "[DONE]"]
 
 
 def streamed(client: openai.OpenAI, **members: Any) -> Seen:
+    return streamed_of(client, model="m", messages=MESSAGES, **members)
+
+
+def streamed_of(client: openai.OpenAI, **members: Any) -> Seen:
     seen = Seen({}, None)
     given = {"stream_options": {"include_usage": True}, **members}
-    with client.chat.completions.create(model="m", messages=MESSAGES, stream=True, **given) as stream:
+    with client.chat.completions.create(stream=True, **given) as stream:
         for one in stream:
             seen.usage = counts(one.usage) or seen.usage
             for choice in one.choices or ():

@@ -110,6 +110,12 @@ def test_events_come_in_order_and_say_how_long_they_took(upstream: Upstream) -> 
     assert 0.05 <= finished.decode_s < 5
 
 
+def test_the_stop_sequence_that_was_met_is_known(upstream: Upstream) -> None:
+    upstream.play(Answer(pieces=sse(start(), *text(0, "x"), *end("stop_sequence", met="END"))))
+    (finished,) = (event for event in ask(upstream) if isinstance(event, Finished))
+    assert (finished.reason, finished.stop) == ("stop", "END")
+
+
 def test_a_thought_without_a_signature_is_shown_and_not_kept(upstream: Upstream) -> None:
     cut = block(0, {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "Hm"})
     upstream.play(Answer(pieces=sse(start(), *cut, *end("max_tokens"))))

@@ -44,6 +44,22 @@ def test_its_stream_is_read_and_its_headers_are_sent(provider: Upstream) -> None
     assert headers["x-cerebras-3rd-party-integration"] == "headrace"
 
 
+@pytest.mark.parametrize("members", [{}, {"max_tokens": 9}], ids=["relayed", "translated"])
+def test_its_times_are_told(provider: Upstream, members: dict[str, Any]) -> None:
+    timed = {**STOP, "usage": COUNTED["usage"], "time_info": TIME}
+    config = ProviderConfig(kind="cerebras", base_url=provider.url + "/v1", models=("m",))
+    app = create_app(Config(), [CerebrasBackend("c", config, None)])
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **members}
+    message = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    whole = {"id": "c", "object": "chat.completion", "choices": [message], "time_info": TIME}
+    with serving(app) as served, served.client() as client:
+        provider.play(Answer(pieces=sse(*TEXT, timed, "[DONE]")))
+        *_, last = (chunk for chunk in client.chat.completions.create(**asked, stream=True) if chunk.choices)
+        assert last.model_extra["time_info"] == TIME
+        provider.play(Answer(pieces=sse(*TEXT, timed, "[DONE]")) if members else answer(whole))
+        assert client.chat.completions.create(**asked).model_extra["time_info"] == TIME
+
+
 def test_what_it_refuses_is_refused_before_it_is_sent(provider: Upstream) -> None:
     config = ProviderConfig(kind="cerebras", base_url=provider.url + "/v1", models=("m",))
     app = create_app(Config(), [CerebrasBackend("c", config, None)])

@@ -104,10 +104,9 @@ LONG = (line(content="Once"), end(done_reason="length"))
 
 
 def backend(upstream: Upstream, **config: Any) -> OllamaBackend:
-    keep_alive = config.pop("keep_alive", None)
     key = config.pop("key", None)
     given = ProviderConfig(kind="ollama", base_url=upstream.url, **config)
-    return OllamaBackend("ollama", given, key, keep_alive=keep_alive)
+    return OllamaBackend("ollama", given, key)
 
 
 def ask(upstream: Upstream, *requests: GenerateRequest, **config: Any) -> list[Event]:

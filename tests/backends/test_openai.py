@@ -104,6 +104,13 @@ def test_an_unknown_reason_is_a_stop(both: Both) -> None:
     assert seen.choices[0]["reason"] == "stop"
 
 
+def test_the_stop_string_is_told_where_the_provider_tells_it(both: Both) -> None:
+    both.provider.play(Answer(pieces=sse(*TEXT, chunk(reason="stop", stop_reason="END"), "[DONE]")))
+    asked = {"model": "m", "max_tokens": 9, "messages": MESSAGES, "stop_sequences": ["END"]}
+    told = both.served.post("/v1/messages", asked).json()
+    assert (told["stop_reason"], told["stop_sequence"]) == ("stop_sequence", "END")
+
+
 def _piece(index: int | None, arguments: str | None = None, **more: Any) -> dict[str, Any]:
     name = {"name": more.pop("name")} if "name" in more else {}
     function = {**name, **({} if arguments is None else {"arguments": arguments})}

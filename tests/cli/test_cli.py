@@ -17,6 +17,7 @@ from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.models.model import write_manifest
 from tests.cli.process import ROOT, environment, headrace
 from tests.conftest import FakeServer
+from tests.upstream import Answer, answer, scripted
 
 HEAVY = ("openvino", "numpy", "gguf", "tokenizers", "fastapi", "uvicorn", "jinja2", "sqlalchemy")
 ENGINE = ("openvino", "numpy", "gguf", "tokenizers", "jinja2", "llguidance", "sqlalchemy")
@@ -47,7 +48,8 @@ def test_no_engine_library_is_loaded_for_words(code: str, tmp_path: Path) -> Non
 
 
 def test_gateway_alone_loads_no_engine_library(tmp_path: Path) -> None:
-    check = f"import headrace.cli.serve, sys; assert not set(sys.modules) & set({ENGINE!r})"
+    remote = ", ".join(f"headrace.backends.{kind}" for kind in ("openai", "cerebras", "anthropic", "ollama"))
+    check = f"import headrace.cli.serve, {remote}, sys; assert not set(sys.modules) & set({ENGINE!r})"
     subprocess.run(
         [sys.executable, "-c", check], cwd=tmp_path, env=environment(), check=True, capture_output=True
     )
@@ -186,13 +188,57 @@ def test_check_config_online_tells_what_each_provider_has(
     text = TABLES.replace("URL", fake_server(*fakes).url)
     (tmp_path / "headrace.toml").write_text(text)
     assert main(["check-config", "--online"]) == 0
-    assert "up: 7 models: m0, m1, m2, m3, m4, …" in capsys.readouterr().out
+    said = "up: answered, with a key; 7 models: m0, m1, m2, m3, m4, …; it does not list m, n\n"
+    assert said in capsys.readouterr().out
     down = "[providers.down]\nkind = 'ollama'\nbase_url = 'http://127.0.0.1:9'\n"
     (tmp_path / "headrace.toml").write_text(text + down)
     assert main(["check-config", "--online"]) == 1
     out = capsys.readouterr().out
-    assert "up: 7 models" in out
-    assert "down: failed: down" in out
+    assert "up: answered" in out
+    assert "down: failed: down cannot be reached" in out
+
+
+CHECKED = """
+[models]
+default = ""
+[providers.up]
+kind = "anthropic"
+base_url = "URL"
+KEY
+models = ["a", "b"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "played", "said", "code"),
+    [
+        (
+            'api_key = "k"',
+            answer({"data": [{"id": "a"}]}),
+            "answered, with a key; 1 model: a; it does not list b",
+            0,
+        ),
+        ("", answer({"data": [{"id": "a"}, {"id": "b"}]}), "answered, without a key; 2 models: a, b", 0),
+        (
+            'api_key = "k"',
+            answer({"error": {"type": "authentication_error", "message": "invalid x-api-key"}}, status=401),
+            "failed, its key was refused: up: invalid x-api-key",
+            1,
+        ),
+        ("", answer({}, status=404), "failed, there is nothing at its base_url: up: status 404", 1),
+        ("", answer([]), "failed: up answered with something that is no list of models", 1),
+        ("", Answer(status=0, cut=True), "failed: the connection to up broke", 1),
+    ],
+)
+def test_check_config_online_tells_what_it_found(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, key: str, played: Answer, said: str, code: int
+) -> None:
+    with scripted() as upstream:
+        upstream.always("/v1/models", played)
+        (tmp_path / "headrace.toml").write_text(CHECKED.replace("URL", upstream.url).replace("KEY", key))
+        assert main(["check-config", "--online"]) == code
+    out = capsys.readouterr().out
+    assert f"\nup: {said}" in out
 
 
 def test_check_config_online_without_providers_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from headrace.errors import (
     ProviderUnreachable,
     ServerError,
     TimedOut,
+    UnsupportedParameter,
 )
 from headrace.gateway.attempts import retry_after_s
 from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES
@@ -213,6 +214,24 @@ def test_target_that_keeps_failing_is_left_alone_and_probed_later() -> None:
         first.refusal = None
         assert await answer(served, ask("fast")) == "a"
         assert served.explain("fast").candidates[0].breaker == "closed"
+
+    asyncio.run(run())
+
+
+def test_a_target_that_was_never_asked_is_not_thought_well() -> None:
+    def refuse(_: str) -> list[str]:
+        raise UnsupportedParameter("no")
+
+    async def run() -> None:
+        clock, first = Clock(), backend("a", DOWN)
+        served = gateway(first, backend("b"), clock=clock, fast=route("a:m", "b:m"))
+        for _ in range(MAX_FAILURES):
+            await answer(served, ask("fast"))
+        clock.time += COOL_DOWN_S
+        with pytest.raises(UnsupportedParameter):
+            await served.start(ask("fast"), judge=refuse)
+        assert served.explain("fast").candidates[0].breaker == "half-open"
+        assert len(first.requests) == MAX_FAILURES
 
     asyncio.run(run())
 

@@ -1,6 +1,6 @@
-"""llama.cpp's own tokenizer, from the `xllamacpp` wheel: the oracle for ours.
+"""llama.cpp's own server, from the `xllamacpp` wheel: an oracle for our tokenizer, and a provider.
 
-Its server runs in a process of its own: in one with OpenVINO it has been seen to hang.
+It runs in a process of its own: in one with OpenVINO it has been seen to hang.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ SERVER = """
 import sys, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
-params.n_ctx, params.n_parallel, params.warmup, params.port = 64, 1, False, 0
+params.n_ctx, params.n_parallel, params.warmup, params.port = int(sys.argv[2]), 1, False, 0
+params.chat_template = sys.argv[3]
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(params)
 print("address", server.listening_address, flush=True)
 sys.stdin.read()
@@ -23,11 +25,11 @@ sys.stdin.read()
 
 
 class LlamaCpp:
-    """On a free loopback port; asked for tokens only."""
+    """On a free loopback port, at `url`. `chat_template`: instead of the file's own."""
 
-    def __init__(self, gguf: Path) -> None:
+    def __init__(self, gguf: Path, *, context: int = 64, chat_template: str = "") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(gguf)],
+            [sys.executable, "-c", SERVER, str(gguf), str(context), chat_template],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -35,7 +37,8 @@ class LlamaCpp:
         )
         assert self._process.stdout is not None
         address = next(line for line in self._process.stdout if line.startswith("address "))
-        self._connection = http.client.HTTPConnection(address.strip().removeprefix("address http://"))
+        self.url = address.strip().removeprefix("address ")
+        self._connection = http.client.HTTPConnection(self.url.removeprefix("http://"))
 
     def tokenize(self, text: str) -> list[int]:
         """As ordinary text: no token is added and none is read out of the text."""

@@ -12,7 +12,7 @@ from gguf.quants import quantize
 from numpy.typing import NDArray
 from tokenizers.pre_tokenizers import ByteLevel
 
-Architecture = Literal["llama", "qwen2", "qwen3"]
+Architecture = Literal["llama", "qwen2", "qwen3", "smollm3"]  # the last: not for our engine
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}"

@@ -33,12 +33,14 @@ def test_shown_text_ends_before_the_first_stop_however_it_is_cut(
     shown = "".join(matcher.push(piece) for piece in cut(text, borders))
     assert not any(stop in shown for stop in stops)
     assert shown + matcher.flush() == expected(text, stops)
+    assert matcher.stop is None or text[len(shown) :].startswith(matcher.stop)
+    assert (matcher.stop is None) == (expected(text, stops) == text)
 
 
 def test_only_what_may_begin_a_stop_is_held_back() -> None:
     matcher = StopMatcher(("\n\nUser:", "END"))
     assert [matcher.push(piece) for piece in ("Hi EN", "D", " more")] == ["Hi ", "", ""]
-    assert matcher.stopped
+    assert matcher.stop == "END"
     assert matcher.flush() == ""
 
 

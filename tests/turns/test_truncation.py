@@ -106,7 +106,7 @@ def fitted(
     async def run() -> list[Any]:
         gateway = Gateway([backend])
         try:
-            generation = await start_fitted(gateway, None, carried, asking)
+            generation = await start_fitted(gateway, None, carried, asking, lambda _: ())
             assert [event async for event in generation.events]
             await generation.aclose()
         finally:

@@ -211,7 +211,7 @@ def test_members_about_the_whole_request_reach_it() -> None:
     [
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
-            Format("json_schema", SCHEMA, "response_format.json_schema.schema"),
+            Format("json_schema", SCHEMA, "response_format.json_schema.schema", "x"),
         ),
         ({"guided_json": SCHEMA}, Format("json_schema", SCHEMA, "guided_json")),
         ({"guided_json": json.dumps(SCHEMA)}, Format("json_schema", SCHEMA, "guided_json")),

@@ -66,7 +66,7 @@ def test_parts_keep_their_order_and_text_is_joined() -> None:
     assert message.text == "see and"
     assert message.parts == (
         "see ",
-        Media("image", data=PNG, media_type="image/png"),
+        Media("image", data=PNG, media_type="image/png", detail="low"),
         "and",
         Media("image", url="https://a.b/c.jpg"),
     )

@@ -125,7 +125,7 @@ def test_unknown_members_of_messages_are_named(fake_server: FakeServer) -> None:
         "role": "assistant",
         "content": "x",
         "refusal": "no",
-        "annotations": [],
+        "annotations": [{"type": "url_citation"}],
         "reasoning": None,
     }
     parts = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]

@@ -63,6 +63,7 @@ class Answer:
         self._num_calls = 0
         self._counts: dict[str, int] = {}
         self._reason: str | None = None
+        self._stop: str | None = None
         self.is_finished = False
 
     def push(self, sent: Sent) -> list[Event]:
@@ -80,7 +81,9 @@ class Answer:
                 return self._end(_index(value))
             case "message_delta":
                 self._count(_object(value, "usage"))
-                self._reason = _text(_object(value, "delta"), "stop_reason") or self._reason
+                delta = _object(value, "delta")
+                self._reason = _text(delta, "stop_reason") or self._reason
+                self._stop = _text(delta, "stop_sequence") or self._stop
                 return []
             case "message_stop":
                 return self.finish()
@@ -97,7 +100,8 @@ class Answer:
             raise ProviderError(f"{self._upstream.provider} ended the answer in the middle")
         self.is_finished = True
         reason = REASONS.get(self._reason, "stop")
-        return [Finished(0, reason, self._usage(), decode_s=time.monotonic() - self._began_at)]
+        decode_s = time.monotonic() - self._began_at
+        return [Finished(0, reason, self._usage(), decode_s, stop=self._stop)]
 
     def _start(self, message: dict[str, Any]) -> list[Event]:
         self._began_at = time.monotonic()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,12 +15,22 @@ from urllib.parse import quote
 from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.request import to_body
 from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
-from headrace.backends.anthropic.upstream import AnthropicUpstream
+from headrace.backends.anthropic.upstream import AnthropicReading, AnthropicUpstream
 from headrace.backends.http import Sent, events
+from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
-from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
+from headrace.types import (
+    BackendKind,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    ModelInfo,
+    Relayed,
+    RelayRequest,
+)
 
 BASE_URL = "https://api.anthropic.com"  # paths begin with /v1
 VERSION = "2023-06-01"  # the next one, 2026-10-21, takes no temperature, top_p or top_k from anybody
@@ -31,6 +41,8 @@ DRAIN_S = 0.05  # how long the end of the connection's answer may lag behind the
 class AnthropicBackend(Remote):
     """`key` None: none is sent. `config.headers` win over the headers sent otherwise, e.g. anthropic-beta."""
 
+    kind: BackendKind = "anthropic"
+
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {"anthropic-version": VERSION, **({"x-api-key": key} if key else {})}
         headers |= {header.lower(): value for header, value in config.headers.items()}
@@ -38,14 +50,25 @@ class AnthropicBackend(Remote):
             name, config.base_url or BASE_URL, headers=headers, timeout_s=config.timeout_s
         )
         super().__init__(name, self._anthropic, allowed=config.models)
+        self._reading = AnthropicReading(self._anthropic)
+        self._configured = {header.lower() for header in config.headers}
         self._abilities: dict[str, Abilities] = {}  # of the models that it lists
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         body = to_body(request, self._abilities.get(request.model) or of_name(request.model))
         answer = Answer(self._anthropic)
-        async with self._anthropic.stream("/v1/messages", body) as pieces:
+        async with self._anthropic.stream("/v1/messages", body, self._reading) as pieces:
             yield _events(answer, events(pieces))
+
+    def relays(self, request: RelayRequest, model: str) -> bool:
+        return request.dialect == "anthropic"
+
+    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+        own = {name: value for name, value in request.headers.items() if name not in self._configured}
+        body = request.body.changed({"model": model})
+        path = f"/v1{request.endpoint}"
+        return relayed(self._anthropic, path, body, own, self._reading, streamed=request.is_streamed)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")

@@ -38,6 +38,7 @@ def to_body(request: GenerateRequest, abilities: Abilities) -> dict[str, Any]:
         **_sampling(request.sampling),
         **thoughts,
         **({"output_config": output} if output else {}),
+        **({} if request.user is None else {"metadata": {"user_id": request.user}}),
     }
 
 

@@ -29,6 +29,7 @@ from headrace.models.catalog import Model
 from headrace.text.reasoning import Splitter
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
+    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -64,6 +65,8 @@ class EngineSettings:
 
 class EngineBackend:
     """One local model. Heavy libraries are loaded in `start`."""
+
+    kind: BackendKind = "engine"
 
     def __init__(self, model: Model, settings: EngineSettings, tool_format: str | None = None) -> None:
         """`tool_format`: a key of toolcalls.FORMATS; None: the one that the chat template means."""

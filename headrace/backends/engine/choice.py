@@ -146,7 +146,8 @@ class Choice:
         began = self.sequence.first_token_at
         if reason == "stop" and self._num_calls:
             reason = "tool_calls"
-        return [Finished(self.index, reason, usage, time.perf_counter() - began, tuple(last))]
+        decode_s = time.perf_counter() - began
+        return [Finished(self.index, reason, usage, decode_s, tuple(last), self._stops.stop)]
 
     def _read(self, text: str) -> list[Event]:
         """What a piece of text says."""

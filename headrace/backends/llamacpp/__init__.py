@@ -1,7 +1,9 @@
-"""GGUF files through llama.cpp's own server: child (the process that runs it) ← process (its life) ← backend
-(what it is asked, in OpenAI's dialect).
+"""GGUF files through llama.cpp's own server: child (the process that runs it) ← process (its life) ← dialect
+(what it is asked) ← choices (several answers at once) ← backend; memory says how much of it there may be.
 """
 
 from headrace.backends.llamacpp.backend import LlamaCppBackend
+from headrace.backends.llamacpp.memory import slots
+from headrace.backends.llamacpp.process import INSTALL, is_installed
 
-__all__ = ["LlamaCppBackend"]
+__all__ = ["INSTALL", "LlamaCppBackend", "is_installed", "slots"]

@@ -8,23 +8,26 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headrace.backends.http import Upstream
+from headrace.backends.llamacpp.choices import singles, together
+from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
 from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
-from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import chat_body
 from headrace.config import ProviderConfig
 from headrace.errors import (
     BadRequest,
     HeadraceError,
+    Overloaded,
     ProviderError,
     ProviderUnreachable,
     ServerError,
-    UnsupportedParameter,
 )
 from headrace.types import (
+    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -32,6 +35,7 @@ from headrace.types import (
     Finished,
     GenerateRequest,
     ModelInfo,
+    TextDelta,
     TokenizeRequest,
     TokenizerInfo,
     ToolCallDelta,
@@ -41,6 +45,9 @@ log = logging.getLogger(__name__)
 
 ENDING_S = 0.5  # how long a process that broke a connection may take to be seen as ended
 RESTARTS = 1
+CALLED = "llama.cpp"  # in its errors
+# It promises to keep a connection, and closes it after a stream: the next request on it would be lost.
+ONCE = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Running:
     """A process, and how it is spoken to: `openai` under /v1, `native` for its own endpoints."""
 
     process: LlamaCppProcess
-    openai: OpenAIBackend
+    openai: LlamaCppDialect
     native: Upstream
 
     async def aclose(self) -> None:
@@ -65,9 +72,11 @@ class Running:
 
 class LlamaCppBackend:
     """The model in `path` under the id `model` (default: the file's name), with `chat_template` instead of
-    its own. A process that ends by itself is started anew, RESTARTS times; then this backend is no longer
-    alive.
+    its own. `num_slots` requests of `context_length` tokens run at once, and `max_queue` more may wait. A
+    process that ends by itself is started anew, RESTARTS times; then this backend is no longer alive.
     """
+
+    kind: BackendKind = "llamacpp"
 
     def __init__(
         self,
@@ -77,6 +86,7 @@ class LlamaCppBackend:
         model: str | None = None,
         context_length: int = 0,
         num_slots: int = 4,
+        max_queue: int = 256,
         num_threads: int = 0,
         chat_template: str | None = None,
         timeout_s: float = 600.0,
@@ -86,7 +96,7 @@ class LlamaCppBackend:
         self._running: Running | None = None
         self._watching: asyncio.Task[None] | None = None
         self._models: list[ModelInfo] = []
-        self._has_tools = True
+        self._places, self._num_active = num_slots + max_queue, 0
         self.is_alive = True
 
     @property
@@ -125,11 +135,22 @@ class LlamaCppBackend:
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
-        if isinstance(request.prompt, Conversation) and request.prompt.tools and not self._has_tools:
-            # llama.cpp would leave them out, "required" ones too, and say nothing
-            raise UnsupportedParameter(
-                "tools: the model's chat template has no place for them", param="tools"
-            )
+        asked = singles(request)
+        for one in asked:
+            running.openai.ask(one)  # what is refused, is refused before anything is sent
+        self._take_places(len(asked))
+        try:
+            open = partial(self._opened, running)
+            async with open(asked[0]) if len(asked) == 1 else together(asked, open) as events:
+                yield events
+        finally:
+            self._num_active -= len(asked)
+
+    @asynccontextmanager
+    async def _opened(
+        self, running: Running, request: GenerateRequest
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Of one choice."""
         async with AsyncExitStack() as exits:
             try:
                 events = await exits.enter_async_context(running.openai.generate(request))
@@ -150,7 +171,7 @@ class LlamaCppBackend:
                 if is_owed and isinstance(event, Finished) and event.reason != "length":
                     # it asks for a call, but makes sure of it only in formats that it knows well
                     raise ProviderError("llama.cpp made no call, though tool_choice requires one")
-                yield event
+                yield shown(event, request.sampling) if isinstance(event, TextDelta) else event
         except ServerError as exc:
             raise await running.told_apart(exc) from exc
 
@@ -182,6 +203,15 @@ class LlamaCppBackend:
         except ServerError as exc:
             raise await running.told_apart(exc) from exc
 
+    def _take_places(self, count: int) -> None:
+        if count > self._places:
+            raise BadRequest(
+                f"{count} answers are asked for, llama.cpp has {self._places} places here", param="n"
+            )
+        if self._num_active + count > self._places:
+            raise Overloaded(f"all {self._places} places are taken")
+        self._num_active += count
+
     def _now(self) -> Running:
         if self._running is None:
             raise _unreachable(f"llama.cpp {'is starting again' if self.is_alive else 'has ended'}")
@@ -190,16 +220,18 @@ class LlamaCppBackend:
     async def _run(self) -> Running:
         process = await LlamaCppProcess.open(self._settings)
         key, address = self._settings.key, process.url
-        config = ProviderConfig(kind="llamacpp", base_url=f"{address}/v1", timeout_s=self._timeout_s)
-        bearer = {"Authorization": f"Bearer {key}"}
-        native = Upstream(self._name, address, headers=bearer, timeout_s=self._timeout_s)
-        running = Running(process, OpenAIBackend(self._name, config, key), native)
+        config = ProviderConfig(
+            kind="llamacpp", base_url=f"{address}/v1", timeout_s=self._timeout_s, headers=ONCE
+        )
+        headers = {"Authorization": f"Bearer {key}", **ONCE}
+        native = Upstream(CALLED, address, headers=headers, timeout_s=self._timeout_s)
+        running = Running(process, LlamaCppDialect(CALLED, config, key), native)
         try:
             await running.openai.start()
             await native.start()
             props = await native.json("GET", "/props")
             length = props["default_generation_settings"]["n_ctx"]
-            self._has_tools = props.get("chat_template_caps", {}).get("supports_tools", True)
+            running.openai.has_tools = props.get("chat_template_caps", {}).get("supports_tools", True)
             created = int(self._settings.path.stat().st_mtime)
             self._models = [ModelInfo(self._model, self._name, created, length, None)]
         except BaseException:

@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Any
 
+MANY = 2**15  # tokens
+
 try:
     import xllamacpp
 except ImportError:
@@ -32,13 +34,18 @@ def parameters(settings: dict[str, Any]) -> Any:
     params.model.path = settings["path"]
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.api_keys = [settings["key"]]
-    params.n_ctx, params.n_parallel = settings["context_length"], settings["num_slots"]
-    params.kv_unified = True  # one pool for all slots, so that a long prompt fits too
+    params.n_parallel = settings["num_slots"]
+    params.n_ctx = settings["context_length"] * params.n_parallel
+    params.kv_unified = False  # out of a pool that all share, all who run would fail when it is full
     params.ctx_shift = False  # what does not fit is an error, and no loss of the beginning
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["num_threads"]
     if settings["chat_template"] is not None:
         params.chat_template = settings["chat_template"]
     params.verbosity = 0
+    # what a request does not say is as OpenAI has it; penalties look at the whole context (-1 would be none)
+    sampling = params.sampling
+    sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p = 1.0, 0, 1.0, 0.0
+    sampling.penalty_last_n = settings["context_length"] or MANY
     return params
 
 

@@ -9,6 +9,7 @@ import secrets
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from headrace.errors import ModelError
@@ -18,10 +19,17 @@ STOP_S = 5.0
 KEPT_BYTES = 2000  # of what it wrote, for the one who asks why it ended
 
 
+INSTALL = "pip install 'headrace[llamacpp]'"
+
+
+def is_installed() -> bool:
+    return find_spec("xllamacpp") is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`context_length`: tokens of all requests at once; 0: what the model takes. `num_threads` 0: one a
-    core.
+    """`context_length`: tokens of a request's prompt and answer; 0: `num_slots` requests share what the model
+    takes. `num_threads` 0: one a core.
     """
 
     path: Path
@@ -43,10 +51,13 @@ class LlamaCppProcess:
     @classmethod
     async def open(cls, settings: Settings) -> LlamaCppProcess:
         """Returns when the model is loaded. Raises ModelError."""
+        if not is_installed():
+            raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {INSTALL}")
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", str(CHILD), stdin=pipe, stdout=pipe, stderr=pipe
-        )
+            sys.executable, "-P", str(CHILD), stdin=pipe, stdout=pipe, stderr=pipe,
+            start_new_session=True,  # Ctrl-C is for us: what it answers may be finished first
+        )  # fmt: skip
         process = cls(child)
         try:
             await process._load(settings)

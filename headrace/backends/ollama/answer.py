@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from headrace.backends.http import Upstream, message_of
 from headrace.errors import ContextTooLong, ProviderError
 from headrace.types import (
@@ -98,12 +96,14 @@ class Answer:
 
 
 def embeddings(name: str, found: object, num_texts: int) -> Embeddings:
+    from headrace.backends.vectors import matrix
+
     told = found.get("embeddings") if isinstance(found, dict) else None
     try:
-        vectors = np.array(told, np.float32)
-    except (TypeError, ValueError) as exc:
+        vectors = matrix(told if isinstance(told, list) else ())
+    except (TypeError, ValueError, OverflowError) as exc:
         raise _nonsense(name) from exc
-    if vectors.ndim != 2 or len(vectors) != num_texts:
+    if len(vectors) != num_texts:
         raise _nonsense(name)
     assert isinstance(found, dict)
     return Embeddings(vectors, _count(found, "prompt_eval_count") or 0)

@@ -7,8 +7,8 @@ a model anew whenever it changes. Ollama is told to refuse what does not fit; th
 request sent again, as far as the model goes. An answer whose prompt fills num_ctx all the same, as older
 versions give it, is an error.
 
-What Ollama does not know: the place of an image within its message, the `name` of a speaker, `strict` of a
-tool. Where calls may not be parallel, all but the first are dropped.
+What Ollama does not know: the place of an image within its message. Where calls may not be parallel, all but
+the first are dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,16 @@ from headrace.errors import (
     ProviderUnreachable,
     ServerError,
 )
-from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo, TextDelta, Texts
+from headrace.types import (
+    BackendKind,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    ModelInfo,
+    TextDelta,
+    Texts,
+)
 
 BASE_URL = "http://127.0.0.1:11434"
 LEAST_CONTEXT = 4096  # tokens; Ollama's own default
@@ -48,13 +57,11 @@ T = TypeVar("T")
 
 
 class OllamaBackend(Remote):
-    """`key` is sent as a bearer token, if there is one. `keep_alive`: how long Ollama keeps a model after an
-    answer, as it reads it: seconds, or "5m"; None: its default.
-    """
+    """`key` is sent as a bearer token, if there is one."""
 
-    def __init__(
-        self, name: str, config: ProviderConfig, key: str | None, *, keep_alive: float | str | None = None
-    ) -> None:
+    kind: BackendKind = "ollama"
+
+    def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         upstream = Upstream(
             name,
@@ -63,7 +70,7 @@ class OllamaBackend(Remote):
             timeout_s=config.timeout_s,
         )
         super().__init__(name, upstream, allowed=config.models)
-        self._kept = {} if keep_alive is None else {"keep_alive": keep_alive}
+        self._kept = {} if config.keep_alive is None else {"keep_alive": config.keep_alive}
         self._lengths: dict[str, int | None] = {}  # context length of each model, as far as it was shown
         self._digests: dict[str, str] = {}
         self._loaded: dict[str, tuple[int, float]] = {}  # model → num_ctx, and when it was asked for

@@ -5,6 +5,7 @@ calls without index, usage anywhere, errors in the middle.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class _Call:
 @dataclass(slots=True)
 class _Choice:
     reason: FinishReason | None = None
+    stop: str | None = None
     calls: list[_Call] = field(default_factory=list)
     at: dict[int | None, _Call] = field(default_factory=dict)  # by the provider's index
     num_told: int = 0
@@ -72,10 +74,11 @@ class _Choice:
 
 
 class Answer:
-    """`num_choices`: how many the request asked for."""
+    """`num_choices`: how many the request asked for; `kept`: members of chunks that the answer gets, too."""
 
-    def __init__(self, upstream: Upstream, num_choices: int) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: Upstream, num_choices: int, *, kept: tuple[str, ...] = ()) -> None:
+        self._upstream, self._kept = upstream, kept
+        self._own: dict[str, Any] = {}
         self._choices = {index: _Choice() for index in range(num_choices)}
         self._usage: Usage | None = None
 
@@ -86,12 +89,11 @@ class Answer:
 
     def read(self, sent: Sent) -> list[Event]:
         """Raises ServerError: the provider's own error, or ProviderError for what is no chunk."""
-        chunk = self._upstream.loads(sent.data)
-        if not isinstance(chunk, dict):
-            raise self._nonsense()
-        if sent.event == "error" or chunk.get("error"):
-            raise self._error(chunk, sent.data)
+        chunk = _loaded(self._upstream, sent)
+        if error := _error(self._upstream, sent, chunk):
+            raise error
         try:
+            self._own |= {name: chunk[name] for name in self._kept if name in chunk}
             if chunk.get("usage"):
                 self._usage = _usage(chunk["usage"])
             return [event for choice in chunk.get("choices") or () for event in self._choice(choice)]
@@ -106,7 +108,9 @@ class Answer:
             raise ProviderError(f"{self._upstream.provider} ended its answer in the middle")
         rest = Usage(0, 0, is_known=self._usage is not None)
         return [
-            Finished(index, choice.reason or "stop", rest if index else self._usage or rest)
+            Finished(index, choice.reason or "stop", rest, stop=choice.stop)
+            if index
+            else Finished(0, choice.reason or "stop", self._usage or rest, stop=choice.stop, own=self._own)
             for index, choice in self._choices.items()
         ]
 
@@ -128,15 +132,45 @@ class Answer:
             raise ProviderError(f"{self._upstream.provider} failed in the middle of its answer")
         if reason:
             choice.reason = REASONS.get(reason, "stop")
-
-    def _error(self, chunk: dict[str, Any], raw: str) -> ServerError:
-        error = chunk.get("error")
-        body = error if isinstance(error, dict) else chunk
-        named = (body.get("code"), body.get("status"), body.get("status_code"), body.get("type"))
-        return self._upstream.error(next(filter(None, map(_status, named)), 500), message_of(raw))
+            met = body.get("stop_reason")  # vLLM's: a stop string, or the id of a token
+            choice.stop = met if isinstance(met, str) else None
 
     def _nonsense(self) -> ProviderError:
-        return ProviderError(f"{self._upstream.provider} sent something that is no chunk of an answer")
+        return _nonsense(self._upstream)
+
+
+class OpenAIReading:
+    """What an answer that is passed on is looked at for."""
+
+    last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def error(self, sent: Sent) -> ServerError | None:
+        """Raises ProviderError for what is no JSON object."""
+        return _error(self._upstream, sent, _loaded(self._upstream, sent))
+
+
+def _loaded(upstream: Upstream, sent: Sent) -> dict[str, Any]:
+    chunk = upstream.loads(sent.data)
+    if not isinstance(chunk, dict):
+        raise _nonsense(upstream)
+    return chunk
+
+
+def _error(upstream: Upstream, sent: Sent, chunk: dict[str, Any]) -> ServerError | None:
+    """The provider's own, if the chunk tells one."""
+    error = chunk.get("error")
+    if sent.event != "error" and not error:
+        return None
+    body = error if isinstance(error, dict) else chunk
+    named = (body.get("code"), body.get("status"), body.get("status_code"), body.get("type"))
+    return upstream.error(next(filter(None, map(_status, named)), 500), message_of(sent.data))
+
+
+def _nonsense(upstream: Upstream) -> ProviderError:
+    return ProviderError(f"{upstream.provider} sent something that is no chunk of an answer")
 
 
 def _call(index: int, choice: _Choice, piece: dict[str, Any]) -> Iterator[ToolCallDelta]:

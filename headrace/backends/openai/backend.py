@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from headrace.backends.http import Sent, Upstream, events
-from headrace.backends.openai.answer import Answer
+from headrace.backends.openai.answer import Answer, OpenAIReading
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
+from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError, ServerError
-from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
+from headrace.types import (
+    BackendKind,
+    Conversation,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    ModelInfo,
+    Relayed,
+    RelayRequest,
+)
 
 DONE = "[DONE]"
 USAGE_S = 2.0  # how long an answer that is complete waits for its usage
@@ -27,14 +35,17 @@ END_S = 0.05  # and a finished stream for its end: then its connection can be us
 class OpenAIBackend(Remote):
     """`key`: the provider's; None: it wants none. A request is sent once, and always asks for a stream."""
 
+    kind: BackendKind = "openai"
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
+    kept: tuple[str, ...] = ()  # members of its answers that are its own, and are told to callers
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
         headers = {**self.own_headers, **bearer, **config.headers}
         upstream = Upstream(name, config.base_url or self.url, headers=headers, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
+        self._reading = OpenAIReading(upstream)
         # the others know the older name only, or both; OpenAI's newer models only the newer one
         self._limit = "max_completion_tokens" if upstream.base_url == OpenAIBackend.url else "max_tokens"
 
@@ -42,20 +53,34 @@ class OpenAIBackend(Remote):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         path, body = self.ask(request)
         async with (
-            self.upstream.stream(path, body) as pieces,
+            self.upstream.stream(path, body, self._reading) as pieces,
             aclosing(events(pieces)) as sents,
             aclosing(self._events(sents, request.num_choices)) as answer,
         ):
             yield answer
 
+    def relays(self, request: RelayRequest, model: str) -> bool:
+        return request.dialect == "openai"
+
+    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+        body = request.body.changed(self.changes(request, model))
+        upstream, path, headers = self.upstream, request.endpoint, request.headers
+        return relayed(upstream, path, body, headers, self._reading, streamed=request.is_streamed)
+
+    def changes(self, request: RelayRequest, model: str) -> Body:
+        """Members of a body that is passed on, where they are not as the caller wrote them."""
+        return {"model": model}
+
     async def embed(self, request: EmbedRequest) -> Embeddings:
+        from headrace.backends.vectors import matrix
+
         found = await self.upstream.json("POST", "/embeddings", embed_body(request))
         try:
             rows = sorted(found["data"], key=lambda row: row["index"])
-            vectors = np.array([_vector(row["embedding"]) for row in rows], np.float32)
+            vectors = matrix([row["embedding"] for row in rows])
             tokens = int((found.get("usage") or {}).get("prompt_tokens", 0))
-            if vectors.ndim != 2 or len(vectors) != len(request.inputs) or not np.isfinite(vectors).all():
-                raise ValueError(f"{vectors.shape} is not one vector of numbers for each input")
+            if len(vectors) != len(request.inputs):
+                raise ValueError(f"there are {len(vectors)} vectors for {len(request.inputs)} inputs")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise ProviderError(f"{self.name} answered with something that is no embeddings") from exc
         return Embeddings(vectors, tokens)
@@ -79,7 +104,7 @@ class OpenAIBackend(Remote):
         return replace(info, max_model_len=length if isinstance(length, int) else None)
 
     async def _events(self, sents: AsyncIterator[Sent], num_choices: int) -> AsyncGenerator[Event, None]:
-        answer = Answer(self.upstream, num_choices)
+        answer = Answer(self.upstream, num_choices, kept=self.kept)
         while True:
             sent = await (_soon(sents, USAGE_S) if answer.is_complete else anext(sents, None))
             if sent is None or sent.data == DONE:
@@ -90,13 +115,6 @@ class OpenAIBackend(Remote):
             yield finished
         if sent is not None:
             await _soon(sents, END_S)
-
-
-def _vector(embedding: Any) -> Any:
-    """A list, or what some write whatever they are asked: little-endian float32 in base64."""
-    if not isinstance(embedding, str):
-        return embedding
-    return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
 
 
 async def _soon(sents: AsyncIterator[Sent], within_s: float) -> Sent | None:

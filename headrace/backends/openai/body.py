@@ -76,6 +76,7 @@ def _common(request: GenerateRequest, limit: str) -> Body:
         **({"n": request.n} if request.n > 1 else {}),
         **_sampling(request.sampling, limit),
         **({} if request.format is None else {"response_format": _format(request.format)}),
+        **({} if request.user is None else {"user": request.user}),
     }
 
 
@@ -110,7 +111,9 @@ def _format(format: Format) -> Body:
         )
     schema = {} if format.value is True else format.value
     strict = {"strict": True} if _is_strict(schema) else {}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **strict}}
+    told = {} if format.description is None else {"description": format.description}
+    named = {"name": format.name or "answer", **told}
+    return {"type": "json_schema", "json_schema": {**named, "schema": schema, **strict}}
 
 
 def _is_strict(schema: object) -> bool:
@@ -183,7 +186,8 @@ def _part(part: str | Media) -> Body:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if part.kind == "image":
-        return {"type": "image_url", "image_url": {"url": _url(part)}}
+        detail = {} if part.detail is None else {"detail": part.detail}
+        return {"type": "image_url", "image_url": {"url": _url(part), **detail}}
     if part.data is None:
         raise UnsupportedParameter("messages: a file has to be given as data", param="messages")
     return {"type": "file", "file": {"filename": part.name or "document", "file_data": _url(part)}}

@@ -25,7 +25,6 @@ from headrace.wire.conversation import thinking_block
 from headrace.wire.generation import Choice, Collected, dump
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
-# no backend tells yet which stop sequence it met, so that those end as end_turn
 STOP_REASONS: dict[FinishReason, StopReason] = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -34,7 +33,7 @@ STOP_REASONS: dict[FinishReason, StopReason] = {
 }
 
 
-NO_DETAILS = {"stop_sequence": None, "stop_details": None, "container": None}
+NO_DETAILS = {"stop_details": None, "container": None}
 DIRECT = {"type": "direct"}  # who calls: the model, not a program that it wrote
 
 
@@ -61,7 +60,7 @@ class AnsweredMessage(BaseModel):
     model: str
     content: list[dict[str, Any]] = Field(description="Blocks of type thinking, text, tool_use.")
     stop_reason: StopReason
-    stop_sequence: None
+    stop_sequence: str | None = Field(description="Null, too, where a provider does not tell which it was.")
     stop_details: None
     container: None
     usage: UsageOfMessage
@@ -76,8 +75,7 @@ def message(info: ModelInfo, collected: Collected) -> dict[str, Any]:
     return {
         **_head(info),
         "content": list(_blocks(choice)),
-        "stop_reason": STOP_REASONS[choice.reason],
-        **NO_DETAILS,
+        **_ended(choice.reason, choice.stop),
         "usage": {**_usage(choice.usage), **NO_USAGE},
     }
 
@@ -111,7 +109,7 @@ class Frames:
             usage = Usage(0, 0)
             if isinstance(event, Started):
                 usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
-            begun: dict[str, Any] = {"content": [], "stop_reason": None, **NO_DETAILS}
+            begun: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, **NO_DETAILS}
             begun["usage"] = {**_usage(usage), **NO_USAGE}
             yield frame("message_start", message={**self._head, **begun})
             self._head = None
@@ -127,8 +125,7 @@ class Frames:
             yield from self._calling(event)
         elif isinstance(event, Finished):
             yield from self._close()
-            delta = {"stop_reason": STOP_REASONS[event.reason], **NO_DETAILS}
-            yield frame("message_delta", delta=delta, usage=_usage(event.usage))
+            yield frame("message_delta", delta=_ended(event.reason, event.stop), usage=_usage(event.usage))
 
     def _thinking(self, event: ReasoningDelta) -> Iterator[str]:
         if event.text:
@@ -178,6 +175,12 @@ class Frames:
         if self._open is not None:
             self._open, self._said = None, False
             yield frame("content_block_stop", index=self._index)
+
+
+def _ended(reason: FinishReason, stop: str | None) -> dict[str, Any]:
+    if reason == "stop" and stop is not None:
+        return {"stop_reason": "stop_sequence", "stop_sequence": stop, **NO_DETAILS}
+    return {"stop_reason": STOP_REASONS[reason], "stop_sequence": None, **NO_DETAILS}
 
 
 def _head(info: ModelInfo) -> dict[str, Any]:

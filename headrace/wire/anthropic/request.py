@@ -36,7 +36,17 @@ from headrace.wire.anthropic.blocks import (
 )
 from headrace.wire.conversation import thought
 from headrace.wire.generation import INT64, JsonObject, Stop
-from headrace.wire.parameters import BOOKKEEPING, Table, equals, ignored
+from headrace.wire.parameters import (
+    BOOKKEEPING,
+    Table,
+    advice,
+    cached,
+    content,
+    equals,
+    foreign,
+    honoured,
+    ours,
+)
 from headrace.wire.tools import ToolName
 from headrace.wire.validation import RequestBody
 
@@ -95,6 +105,10 @@ class OutputConfig(RequestBody):
     format: OutputFormat | None = None
 
 
+class MetadataOfMessages(RequestBody):
+    user_id: str | None = None
+
+
 class CountTokensBody(RequestBody):
     """The body of POST /v1/messages/count_tokens: what makes the prompt."""
 
@@ -117,32 +131,64 @@ class MessagesBody(CountTokensBody):
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0, lt=INT64)
     stop_sequences: list[Stop] | None = Field(None, fail_fast=True)
+    metadata: MetadataOfMessages | None = None
 
 
-# members that are known and change nothing here
+# where a text may be marked for the cache
+CACHED = (
+    "", "system.", "tools.",
+    "messages.content.", "messages.content.content.", "messages.content.source.content.",
+)  # fmt: skip
 MESSAGES: Table = {
-    "metadata": ignored(BOOKKEEPING),
-    "container": ignored("There are no server tools."),
-    "context_management": ignored("The history is taken as it is."),
-    "diagnostics": ignored("Nothing is diagnosed."),
-    "inference_geo": ignored("There is one place."),
-    "service_tier": ignored("There is one."),
-    "speed": ignored("There is one.", equals("standard")),
-    "user_profile_id": ignored(BOOKKEEPING),
-    "workspace_id": ignored(BOOKKEEPING),
-    "mcp_servers": ignored("There are no server tools.", equals([])),
-    "thinking.display": ignored("Thinking is shown as the model writes it."),
-    "tools.allowed_callers": ignored("The caller calls."),
-    "tools.defer_loading": ignored("All tools are told.", equals(False)),
-    "tools.eager_input_streaming": ignored("Arguments stream as they come."),
-    "tools.input_examples": ignored("Templates have no place for them."),
-    "system.citations": ignored("Nothing is cited."),
-    "messages.content.citations": ignored("Nothing is cited."),
-    "messages.content.context": ignored("Not shown to the model."),
-    "messages.content.caller": ignored(BOOKKEEPING, equals({"type": "direct"})),
-    "messages.content.toolset_name": ignored(BOOKKEEPING),
-    "messages.content.transformations": ignored("Images go as they come."),
-}
+    "model": ours("An id from `/v1/models`; an unknown one is 404."),
+    "stream": ours(),
+    "messages": honoured(
+        "Blocks of type `text`, `image`, `document`, `search_result`, `thinking`, `tool_use`, `tool_result`; "
+        "others are dropped. The engine reads text only."
+    ),
+    "messages.content.signature": content(
+        "Only who signed it can read it.", "anthropic", is_neutral=equals("")
+    ),
+    "messages.content.data": content("Only who wrote it can read it.", "anthropic"),
+    "messages.content.citations": foreign("Nothing is cited."),
+    "messages.content.context": foreign("Not shown to the model."),
+    "messages.content.caller": foreign(BOOKKEEPING, equals({"type": "direct"})),
+    "messages.content.toolset_name": foreign(BOOKKEEPING),
+    "messages.content.transformations": foreign("Images go as they come."),
+    "system": honoured(),
+    "system.citations": foreign("Nothing is cited."),
+    "max_tokens": honoured("Clamped to what fits the context."),
+    "temperature": honoured("0 to 1."),
+    "top_p": honoured(),
+    "top_k": honoured(),
+    "stop_sequences": honoured("Which was met is told where the provider tells it; Ollama does not."),
+    "tools": honoured("With an `input_schema`; those that Anthropic itself would run are dropped."),
+    "tools.strict": content(
+        "", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False)
+    ),
+    "tools.allowed_callers": foreign("The caller calls."),
+    "tools.defer_loading": foreign("All tools are told.", equals(False)),
+    "tools.eager_input_streaming": foreign("Arguments stream as they come."),
+    "tools.input_examples": foreign("Templates have no place for them."),
+    "tool_choice": honoured("Ollama: `auto` and `none`."),
+    "thinking": honoured("As an effort; dropped where the model knows none."),
+    "thinking.display": foreign("Thinking is shown as the model writes it."),
+    "output_config": honoured("`effort` with adaptive thinking; `format`."),
+    "metadata": advice(
+        "`user_id` becomes OpenAI's `user`.",
+        openai="sent", cerebras="sent", anthropic="sent", llamacpp="sent",
+    ),
+    "container": foreign("There are no server tools."),
+    "context_management": foreign("The history is taken as it is."),
+    "diagnostics": foreign("Nothing is diagnosed."),
+    "inference_geo": foreign("There is one place."),
+    "service_tier": foreign("There is one."),
+    "speed": foreign("There is one.", equals("standard")),
+    "user_profile_id": foreign(BOOKKEEPING),
+    "workspace_id": foreign(BOOKKEEPING),
+    "mcp_servers": foreign("There are no server tools.", equals([])),
+    **{f"{place}cache_control": cached() for place in CACHED},
+}  # fmt: skip
 
 
 def to_request(body: MessagesBody) -> GenerateRequest:
@@ -154,7 +200,13 @@ def to_request(body: MessagesBody) -> GenerateRequest:
         top_k=body.top_k,
         stop=tuple(body.stop_sequences or ()),
     )
-    return GenerateRequest(body.model, to_conversation(body), sampling, format=_format(body.output_config))
+    return GenerateRequest(
+        body.model,
+        to_conversation(body),
+        sampling,
+        format=_format(body.output_config),
+        user=body.metadata.user_id if body.metadata else None,
+    )
 
 
 def to_tokenize_request(body: CountTokensBody) -> TokenizeRequest:

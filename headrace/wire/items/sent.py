@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
@@ -131,7 +132,9 @@ def medium(part: Mapping[str, Any], param: str) -> Media:
     if part.get("file_id") is not None:
         raise UnsupportedParameter(f"{param}.file_id: no files are kept here", param=f"{param}.file_id")
     if part["type"] == "input_image":
-        return media.at_url(part.get("image_url"), f"{param}.image_url")
+        detail = part.get("detail")
+        found = media.at_url(part.get("image_url"), f"{param}.image_url")
+        return found if detail in (None, "auto") else replace(found, detail=detail)
     if part.get("file_url") is not None:
         return media.file_at_url(part["file_url"], part.get("filename"), f"{param}.file_url")
     return media.file(part.get("file_data"), part.get("filename"), f"{param}.file_data")

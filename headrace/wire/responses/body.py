@@ -154,6 +154,7 @@ def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
         format=_format(body),
         priority=body.priority or 0,
         timeout_s=body.timeout,
+        user=body.user,
     )
 
 
@@ -211,7 +212,7 @@ def _text_format(asked: TextFormat | None) -> Format | None:
         if value is None:
             param = f"text.format.{name}"
             raise BadRequest(f"{param} is needed with type json_schema", param=param)
-    return Format("json_schema", asked.schema_, "text.format.schema")
+    return Format("json_schema", asked.schema_, "text.format.schema", asked.name, asked.description)
 
 
 # what a backend calls it → what it is called here

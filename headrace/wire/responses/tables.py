@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from headrace.wire.parameters import (
     BOOKKEEPING,
-    CACHING,
     CHAT,
     EMPTY,
     EXTENSION,
@@ -14,6 +13,7 @@ from headrace.wire.parameters import (
     equals,
     honoured,
     ignored,
+    ours,
     refused,
 )
 from headrace.wire.responses.body import LOGPROBS, SEALED
@@ -27,20 +27,18 @@ OF_GENERATION = (
     "guided_choice", "guided_grammar", "allowed_token_ids", "bad_words",
     "include_stop_str_in_output", "length_penalty", "use_beam_search",
 )  # fmt: skip
+OF_CHAT = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier")
 HISTORY: Table = {
     "model": GENERATION["model"],
     "input": honoured("A string, or items; those of hosted tools are kept and not shown to the model."),
     "instructions": honoured("A system message of this turn alone."),
-    "previous_response_id": honoured("Not with `conversation`."),
-    "prompt_cache_key": ignored(CACHING),
-    "prompt_cache_options": ignored(CACHING),
-    "prompt_cache_retention": ignored(CACHING),
-    "service_tier": ignored("There is one."),
+    "previous_response_id": ours("Not with `conversation`."),
+    **{name: CHAT[name] for name in OF_CHAT},
     "image": ignored("Images go as they come."),
 }
 PROMPT: Table = {
     **HISTORY,
-    "conversation": honoured("An id, or `{id}`: its items come first, this turn is added to it."),
+    "conversation": ours("An id, or `{id}`: its items come first, this turn is added to it."),
     "tools": honoured("Of type `function` and `custom`; others are skipped and named."),
     "tools.format": ignored(
         "A grammar is told to the model, which is not forced into it.", equals({"type": "text"})
@@ -60,29 +58,29 @@ PROMPT: Table = {
     "text": honoured(),
     "text.format": honoured("`text`, `json_object`, `json_schema`: the answer is forced into it."),
     "text.verbosity": CHAT["verbosity"],
-    "truncation": honoured("`auto` leaves out what was said first, `disabled` is a 400."),
+    "truncation": ours("`auto` leaves out what was said first, `disabled` is a 400."),
     "personality": ignored("Instructions say it better."),
 }
 RESPONSES: Table = {
     **{name: GENERATION[name] for name in OF_GENERATION},
     **PROMPT,
-    "stream_options": honoured("Only with `stream: true`."),
+    "stream_options": ours("Only with `stream: true`."),
     "stream_options.include_obfuscation": GENERATION["stream_options.include_obfuscation"],
-    "stream_options.include_usage": honoured("Usage is always told."),
+    "stream_options.include_usage": ours("Usage is always told."),
     "stream_options.continuous_usage_stats": ignored("Usage is told in the end.", equals(False)),
     "max_output_tokens": honoured("Clamped to what fits the context."),
     "max_tokens": honoured(f"{EXTENSION} Another name of `max_output_tokens`."),
     "top_logprobs": honoured(f"Up to 20; with `{LOGPROBS}` in `include`."),
-    "include": honoured(f"`{LOGPROBS}`, `{SEALED}`; the rest belongs to hosted tools."),
-    "store": honoured("Default true."),
-    "background": honoured("Only with `store`."),
-    "metadata": honoured("Kept with the response."),
-    "safety_identifier": ignored(BOOKKEEPING),
-    "user": ignored(BOOKKEEPING),
+    "include": ours(f"`{LOGPROBS}`, `{SEALED}`; the rest belongs to hosted tools."),
+    "store": ours("Default true."),
+    "background": ours("Only with `store`."),
+    "metadata": ours("Kept with the response."),
+    "safety_identifier": CHAT["safety_identifier"],
+    "user": GENERATION["user"],
     "client_metadata": ignored(BOOKKEEPING),
     "access_programs": ignored(BOOKKEEPING),
     "max_tool_calls": ignored(NO_HOSTED),
-    "moderation": ignored("Nothing is moderated."),
+    "moderation": CHAT["moderation"],
     "context_management": ignored("Nothing is compacted unasked.", EMPTY),
     "prompt": refused("No prompts are kept here.", NOTHING),
     "n": refused(ONE, equals(1)),

@@ -1,0 +1,112 @@
+"""A provider in one file, for docs/adding-a-provider.md. What it speaks is made up, and small:
+
+GET /models → {"models": [ID, …]}
+POST /generate {"model", "turns": [[ROLE, TEXT], …], "limit", "heat", "until"} → lines of JSON: {"text": …},
+and at last {"ended": "stop" | "length", "read": TOKENS, "written": TOKENS}, or {"failed": TEXT}
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from headrace.backends.http import Upstream, lines
+from headrace.backends.remote import Remote
+from headrace.config import ProviderConfig
+from headrace.errors import BadRequest, ProviderError, UnsupportedParameter
+from headrace.types import (
+    BackendKind,
+    Conversation,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    ModelInfo,
+    TextDelta,
+    Usage,
+)
+
+REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class PlainBackend(Remote):
+    kind: BackendKind = "ollama"  # what becomes of a request's members: this column of docs/compatibility.md
+
+    def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
+        headers = {**({} if key is None else {"Authorization": f"Bearer {key}"}), **config.headers}
+        url = config.base_url or "http://127.0.0.1:9000"
+        upstream = Upstream(name, url, headers=headers, timeout_s=config.timeout_s)
+        super().__init__(name, upstream, allowed=config.models)
+
+    async def list_models(self) -> list[ModelInfo]:
+        found = await self.upstream.json("GET", "/models")
+        try:
+            return [self.info(str(id)) for id in found["models"]]
+        except (KeyError, TypeError) as exc:
+            raise ProviderError(f"{self.name} answered with something that is no list of models") from exc
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        """Leaving it closes the connection."""
+        async with (
+            self.upstream.stream("/generate", _body(request)) as pieces,
+            aclosing(lines(pieces)) as answer,
+            aclosing(self._events(answer)) as events,
+        ):
+            yield events
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        raise BadRequest(f"{self.name} has no embeddings", param="model")
+
+    async def _events(self, answer: AsyncIterator[str]) -> AsyncGenerator[Event, None]:
+        async for line in answer:
+            if not line:
+                continue
+            try:
+                event = self._event(self.upstream.loads(line))
+            except (KeyError, TypeError, ValueError) as exc:
+                raise ProviderError(f"{self.name} sent something that is no part of an answer") from exc
+            yield event
+            if isinstance(event, Finished):
+                return
+        raise ProviderError(f"{self.name} ended its answer in the middle")
+
+    def _event(self, said: Any) -> Event:
+        if "failed" in said:
+            raise self.upstream.error(500, str(said["failed"]))
+        if "ended" in said:
+            return Finished(0, REASONS[said["ended"]], Usage(int(said["read"]), int(said["written"])))
+        return TextDelta(0, str(said["text"]))
+
+
+def _body(request: GenerateRequest) -> dict[str, Any]:
+    """Raises UnsupportedParameter for what it has no words for: nothing is left out in silence."""
+    prompt, sampling = request.prompt, request.sampling
+    if not isinstance(prompt, Conversation):
+        raise UnsupportedParameter("prompt: this provider only converses", param="prompt")
+    refused = {
+        "tools": bool(prompt.tools),
+        "response_format": request.format is not None,
+        "n": request.n > 1,
+        "top_p": sampling.top_p is not None,
+        "top_k": sampling.top_k is not None,
+        "min_p": sampling.min_p is not None,
+        "repetition_penalty": sampling.repetition_penalty is not None,
+        "frequency_penalty": bool(sampling.frequency_penalty),
+        "presence_penalty": bool(sampling.presence_penalty),
+        "seed": sampling.seed is not None,
+        "logprobs": sampling.logprobs is not None,
+        "messages": any(message.parts or message.tool_calls for message in prompt.messages),
+    }
+    for name, is_given in refused.items():
+        if is_given:
+            raise UnsupportedParameter(f"{name}: this provider has no such thing", param=name)
+    given = {"limit": sampling.max_tokens, "heat": sampling.temperature, "until": list(sampling.stop) or None}
+    return {
+        "model": request.model,
+        "turns": [[message.role, message.text] for message in prompt.messages],
+        **{name: value for name, value in given.items() if value is not None},
+    }

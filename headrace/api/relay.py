@@ -1,0 +1,231 @@
+"""Requests that go to a provider of their own dialect are passed on as they are, and so are its answers. They
+never reach the handlers; everything else does, whatever may be wrong with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headrace import logs
+from headrace.api.auth import authenticate
+from headrace.api.body import read_json
+from headrace.api.disconnect import Attended
+from headrace.api.errors import to_messages_response, to_response
+from headrace.api.generations import is_strict
+from headrace.api.messages import NamedLine
+from headrace.api.opening import OPENING_S
+from headrace.api.provider import went_to
+from headrace.api.sse import HEADERS, KEEP_ALIVE_S, Line
+from headrace.errors import ClientGone, ServerError
+from headrace.gateway.auth import Principal
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.metering import Tally
+from headrace.gateway.routing import Plan
+from headrace.types import Dialect, RelayRequest
+from headrace.verbatim import Verbatim
+
+log = logging.getLogger(__name__)
+
+RawHeaders = list[tuple[bytes, bytes]]
+JSON: RawHeaders = [(b"content-type", b"application/json")]
+STREAM: RawHeaders = [(b"content-type", b"text/event-stream; charset=utf-8")]
+STREAMED: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One endpoint of a dialect. `headers`: those of a request that belong to the dialect."""
+
+    endpoint: str
+    dialect: Dialect = "openai"
+    authenticate: Callable[[Request], Awaitable[Principal]] = authenticate
+    line: type[Line] = Line
+    refusal: Callable[[ServerError], Response] = to_response
+    headers: tuple[str, ...] = ()
+    id_header: bytes | None = None  # beside x-request-id
+
+
+def _of_anthropic(endpoint: str) -> Door:
+    headers = ("anthropic-version", "anthropic-beta")
+    return Door(endpoint, "anthropic", authenticate, NamedLine, to_messages_response, headers, b"request-id")
+
+
+DOORS = {
+    door.endpoint: door
+    for door in (
+        Door("/chat/completions"),
+        Door("/completions"),
+        Door("/embeddings"),
+        _of_anthropic("/messages"),
+        _of_anthropic("/messages/count_tokens"),
+    )
+}
+
+
+class Relay:
+    """ASGI middleware around the handlers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door, provider = _door(scope)
+        if door is None:
+            await self.app(scope, receive, send)
+            return
+        http = Request(scope, receive)
+        gateway: Gateway = http.app.state.gateway
+        if not gateway.has_relays or is_strict(http):
+            await self.app(scope, receive, send)
+            return
+        line = door.line(send)
+        try:
+            await door.authenticate(http)
+            raw = await read_json(http)
+            asked = _asked(door, http, raw)
+            plan = gateway.relayable(asked, provider) if asked is not None else None
+            if asked is None or plan is None:
+                await self.app(scope, _again(raw, receive), send)
+            else:
+                await Exchange(gateway, asked, plan, line, _ids(door)).run(receive)
+        except ServerError as exc:
+            if line.is_started:
+                await line.fail(exc)
+            else:
+                response = door.refusal(exc)
+                response.raw_headers += _ids(door)
+                await response(scope, receive, send)
+
+
+def is_kept(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
+    """Whether the answer is to be kept here, or goes on with something that is: then it has to be read."""
+    return (
+        members.get("store") is True
+        or members.get("conversation") is not None
+        or "x-conversation-id" in headers
+    )
+
+
+def _door(scope: Scope) -> tuple[Door | None, str | None]:
+    """With the provider that the path names."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None, None
+    provider, _, endpoint = scope["path"].partition("/v1/")
+    if "/" in provider[1:]:
+        return None, None
+    return DOORS.get(f"/{endpoint}"), provider[1:] or None
+
+
+def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
+    """None: there is something in it for the handler to do, or to complain about."""
+    try:
+        body = Verbatim(raw)
+    except (ValueError, RecursionError):
+        return None
+    given = body.members.get
+    model, streamed, timeout_s = given("model"), given("stream"), given("timeout")
+    if not isinstance(model, str) or not (streamed is None or isinstance(streamed, bool)):
+        return None
+    if timeout_s is not None and (isinstance(timeout_s, bool | str | list | dict) or timeout_s <= 0):
+        return None
+    if is_kept(body.members, http.headers):
+        return None
+    headers = {name: value for name in door.headers if (value := http.headers.get(name)) is not None}
+    return RelayRequest(door.dialect, door.endpoint, body, model, bool(streamed), headers, timeout_s)
+
+
+def _again(raw: bytes, receive: Receive) -> Receive:
+    """The body that has been read, then whatever comes."""
+    messages: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
+
+
+def _ids(door: Door) -> RawHeaders:
+    return [] if door.id_header is None else [(door.id_header, logs.request_id().encode())]
+
+
+class Exchange:
+    """One request that is passed on. `keep_alive_s`: how long nothing may be sent."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        asked: RelayRequest,
+        plan: Plan,
+        line: Line,
+        headers: RawHeaders,
+        *,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self._gateway, self._asked, self._plan, self._line = gateway, asked, plan, line
+        self._headers, self._keep_alive_s = headers, keep_alive_s
+
+    async def run(self, receive: Receive) -> None:
+        """Raises ServerError: before the answer has begun its status tells it, then the line."""
+        beating = asyncio.ensure_future(self._beat()) if self._asked.is_streamed else None
+        try:
+            with self._gateway.passage(self._asked) as (tally, interruption):
+                async with Attended(receive, interruption.error):
+                    await self._pass(tally)
+        except ClientGone:
+            if not self._line.is_started:
+                raise
+        except ServerError:
+            raise
+        except Exception as exc:
+            log.exception("a request that was passed on failed")
+            raise ServerError("the server had an error") from exc
+        finally:
+            if beating is not None:
+                beating.cancel()
+
+    async def _pass(self, tally: Tally) -> None:
+        async with self._gateway.relay(self._asked, self._plan) as reached:
+            tally.reached(reached.provider, reached.attempts)
+            headers, answer = reached.value.headers, reached.value.answer
+            if isinstance(answer, bytes):
+                headers = (*headers, (b"content-length", b"%d" % len(answer)))
+            await self._start(headers, reached.provider, reached.attempts)
+            if isinstance(answer, bytes):
+                tally.saw(answer)
+            else:
+                async for events in answer:
+                    tally.saw(events)
+                    await self._line.pass_on(events)
+        await self._line.close(answer if isinstance(answer, bytes) else b"")
+
+    async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
+        if self._line.is_started:
+            return
+        went = [
+            (name.lower().encode(), value.encode()) for name, value in went_to(provider, attempts).items()
+        ]
+        typed = any(name == b"content-type" for name, _ in headers)
+        default = [] if typed else STREAM if self._asked.is_streamed else JSON
+        streamed = STREAMED if self._asked.is_streamed else []
+        await self._line.start(200, [*default, *headers, *streamed, *went, *self._headers])
+
+    async def _beat(self) -> None:
+        """A caller should see that it is being served. Not before a route has an answer: its next target may
+        still be asked.
+        """
+        line = self._line
+        if self._plan.route is None:
+            await asyncio.sleep(min(OPENING_S, self._keep_alive_s))
+            await self._start([], self._plan.targets[0].backend.name, 1)
+        while True:
+            silent_s = line.silent_s if line.is_started else 0.0
+            await asyncio.sleep(self._keep_alive_s - silent_s)
+            if line.is_started and line.silent_s >= self._keep_alive_s:
+                await line.keep_alive()

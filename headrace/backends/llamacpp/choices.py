@@ -1,0 +1,72 @@
+"""Several answers at once, each by a request of its own, as one stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+
+from headrace.errors import ServerError
+from headrace.types import Conversation, Event, GenerateRequest, Texts
+
+Open = Callable[[GenerateRequest], AbstractAsyncContextManager[AsyncIterator[Event]]]
+Queue = asyncio.Queue[Event | Exception | None]
+
+MAX_SEED = 2**32 - 1  # which stands for none
+MAX_HELD = 64  # events that nobody has read yet
+
+
+def singles(request: GenerateRequest) -> list[GenerateRequest]:
+    """A request for each of its choices, in order. Choices of one seed get seeds of their own."""
+    prompt, seed = request.prompt, request.sampling.seed
+    prompts: list[Conversation | Texts] = [prompt]
+    if isinstance(prompt, Texts):
+        prompts = [replace(prompt, prompts=(text,)) for text in prompt.prompts]
+    seeds = [None if seed is None else (seed + index) % MAX_SEED for index in range(request.n)]
+    return [
+        replace(request, prompt=one, n=1, sampling=replace(request.sampling, seed=own))
+        for one in prompts
+        for own in seeds
+    ]
+
+
+@asynccontextmanager
+async def together(
+    requests: Sequence[GenerateRequest], open: Open
+) -> AsyncIterator[AsyncGenerator[Event, None]]:
+    """The events of all, with the indices of their places. One that fails ends all."""
+    queue: Queue = asyncio.Queue(MAX_HELD)
+    asking = [
+        asyncio.create_task(_ask(request, index, open, queue)) for index, request in enumerate(requests)
+    ]
+    events = _events(queue, len(requests))
+    try:
+        yield events
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await events.aclose()
+
+
+async def _ask(request: GenerateRequest, index: int, open: Open, queue: Queue) -> None:
+    try:
+        async with open(request) as events:
+            async for event in events:
+                await queue.put(replace(event, index=index))
+    except ServerError as exc:
+        await queue.put(exc)
+    else:
+        await queue.put(None)
+
+
+async def _events(queue: Queue, num_open: int) -> AsyncGenerator[Event, None]:
+    while num_open:
+        event = await queue.get()
+        if isinstance(event, Exception):
+            raise event
+        if event is None:
+            num_open -= 1
+        else:
+            yield event

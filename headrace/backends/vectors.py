@@ -1,0 +1,23 @@
+"""Vectors that a provider sent. Loaded with the first of them: a gateway needs no numpy otherwise."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def matrix(rows: Sequence[object]) -> NDArray[np.float32]:
+    """Rows are lists, or what some write whatever they are asked: little-endian float32 in base64. Raises
+    ValueError, TypeError or OverflowError for what is not one vector of numbers each.
+    """
+    vectors = np.array([_vector(row) for row in rows], np.float32)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise ValueError(f"{vectors.shape} is not one vector of numbers for each row")
+    return vectors
+
+
+def _vector(row: object) -> object:
+    return np.frombuffer(base64.b64decode(row, validate=True), "<f4") if isinstance(row, str) else row

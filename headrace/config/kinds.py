@@ -1,0 +1,19 @@
+"""The kinds of providers. A new one is registered here, and nowhere else."""
+
+from __future__ import annotations
+
+# kind → module:class, called with (name, ProviderConfig, key)
+REMOTE = {
+    "openai": "headrace.backends.openai:OpenAIBackend",
+    "cerebras": "headrace.backends.cerebras:CerebrasBackend",
+    "anthropic": "headrace.backends.anthropic:AnthropicBackend",
+    "ollama": "headrace.backends.ollama:OllamaBackend",
+}
+LOCAL = ("llamacpp", "fake")  # they run here, and are built otherwise
+
+
+def check_kind(kind: str) -> str:
+    """Raises ValueError."""
+    if kind not in (*REMOTE, *LOCAL):
+        raise ValueError(f"there is no such kind; known: {', '.join(map(repr, (*REMOTE, *LOCAL)))}")
+    return kind

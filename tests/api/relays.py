@@ -1,0 +1,75 @@
+"""A scripted provider behind each of the two dialects, and Headrace in front of both."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.app import build_providers, create_app
+from headrace.config import Config
+from tests.serving import Served, serving
+from tests.upstream import Answer, Upstream, answer, scripted, sse
+
+KEY = "sk-very-secret-0123456789"
+CALLERS = "caller-key-0123456789"
+HI: Any = [{"role": "user", "content": "hi"}]
+CHUNK = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "Grüße"}}]}
+STOP = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+WHOLE = {"id": "c", "choices": [{"index": 0, "message": {"content": "Grüße"}}], "usage": USAGE}
+STREAM = Answer(pieces=sse(CHUNK, STOP, "[DONE]"))
+MESSAGE: dict[str, Any] = {"type": "message", "content": [], "usage": {"input_tokens": 1, "output_tokens": 2}}
+MESSAGES = sse(
+    ("message_start", {"type": "message_start", "message": MESSAGE}),
+    ("message_delta", {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 9}}),
+    ("message_stop", {"type": "message_stop"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Relays:
+    provider: Upstream
+    served: Served
+
+    def ask(self, path: str, content: bytes, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+        given = {"Authorization": f"Bearer {CALLERS}", **headers}
+        response = self.served.post(path, content=content, headers=given)
+        return response.status_code, response.headers, response.content
+
+    def begin(self, path: str, content: bytes) -> socket.socket:
+        """A request of which nothing has been read."""
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {CALLERS}\r\n"
+        connection = socket.create_connection(("127.0.0.1", self.served.port))
+        length = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall((head + length).encode() + content)
+        return connection
+
+
+@contextmanager
+def relays(timeout_s: float = 5.0, **server: object) -> Iterator[Relays]:
+    """Providers `up` (OpenAI's dialect), `an` (Anthropic's), `ce` (Cerebras), at the same address."""
+    with scripted() as provider:
+        provider.always("/v1/models", answer({"object": "list", "data": [{"id": "m"}]}))
+        common = {"api_key": KEY, "timeout_s": timeout_s, "models": ["m"]}
+        of_openai = {**common, "base_url": provider.url + "/v1"}
+        config = Config.model_validate(
+            {
+                "server": {"api_keys": [CALLERS], **server},
+                "models": {"default": ""},
+                "providers": {
+                    "up": {**of_openai, "kind": "openai"},
+                    "ce": {**of_openai, "kind": "cerebras"},
+                    "an": {**common, "kind": "anthropic", "base_url": provider.url},
+                    "fa": {"kind": "fake", "models": ["m"]},
+                },
+                "routes": {
+                    "fast": {"targets": ["up:m", "ce:m"], "retries": 0},
+                    "mixed": {"targets": ["up:m", "fa:m"], "retries": 0},
+                },
+            }
+        )
+        with serving(create_app(config, build_providers(config))) as served:
+            yield Relays(provider, served)

@@ -1,0 +1,189 @@
+"""A sample of every parameter: what is asked without it, and what is added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Sample = tuple[dict[str, Any], dict[str, Any]]
+
+USER: dict[str, Any] = {"role": "user", "content": "hi"}
+SAID: dict[str, Any] = {"role": "assistant", "content": "yes"}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+FUNCTION: dict[str, Any] = {"name": "f", "parameters": SCHEMA}
+TOOLS = [{"type": "function", "function": FUNCTION}]
+PNG = "iVBORw0KGgo="
+IMAGE = {"url": f"data:image/png;base64,{PNG}"}
+SIGNED = {"type": "thinking", "thinking": "hm"}
+JSON_SCHEMA = {"name": "x", "schema": SCHEMA}
+
+
+def plainly(**members: Any) -> dict[str, Sample]:
+    return {name: ({}, {name: value}) for name, value in members.items()}
+
+
+def spoken(before: dict[str, Any], **more: Any) -> Sample:
+    """A message, and what is added to it."""
+    return {"messages": [before, USER]}, {"messages": [{**before, **more}, USER]}
+
+
+def formed(**more: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {**JSON_SCHEMA, **more}}}
+
+
+GENERATION: dict[str, Sample] = {
+    **plainly(
+        model="other", stream=True, temperature=0.5, top_p=0.5, n=2, stop=["END"], seed=3,
+        frequency_penalty=0.5, presence_penalty=0.5, logit_bias={"5": 1}, user="me", top_k=5, min_p=0.1,
+        repetition_penalty=1.5, ignore_eos=True, min_tokens=3, stop_token_ids=[3], skip_special_tokens=False,
+        truncate_prompt_tokens=5, priority=3, timeout=9, guided_json=SCHEMA, guided_regex="a",
+        guided_choice=["a"], guided_grammar='start: "a"', structured_outputs={}, allowed_token_ids=[1],
+        bad_words=["x"], include_stop_str_in_output=True, length_penalty=2, use_beam_search=True,
+        max_tokens=7,
+    ),
+    "stream_options": ({"stream": True}, {"stream_options": {}}),
+    **{
+        f"stream_options.{name}": ({"stream": True}, {"stream_options": {name: True}})
+        for name in ("include_usage", "continuous_usage_stats", "include_obfuscation")
+    },
+    "response_format": ({}, formed()),
+    "response_format.json_schema.description": (formed(), formed(description="d")),
+}  # fmt: skip
+BOOKKEEPING = plainly(
+    metadata={"a": "b"}, moderation={}, prediction={"type": "content", "content": "x"}, prompt_cache_key="k",
+    prompt_cache_options={"mode": "x"}, prompt_cache_retention="24h", safety_identifier="s",
+    service_tier="flex", store=True,
+)  # fmt: skip
+CHAT: dict[str, Sample] = {
+    **GENERATION,
+    **BOOKKEEPING,
+    **plainly(
+        messages=[USER, SAID, USER], max_completion_tokens=7, logprobs=True, tools=TOOLS,
+        functions=[FUNCTION], reasoning_effort="low", add_generation_prompt=False,
+        chat_template_kwargs={"enable_thinking": False}, chat_template="x", echo=True, audio={"voice": "x"},
+        modalities=["text", "audio"], verbosity="low", web_search_options={},
+    ),
+    "messages.name": spoken(USER, name="ann"),
+    "messages.reasoning_content": spoken(SAID, reasoning_content="hm"),
+    "messages.reasoning": spoken(SAID, reasoning="hm"),
+    "messages.thinking_blocks.signature": spoken(
+        {**SAID, "thinking_blocks": [SIGNED]}, thinking_blocks=[{**SIGNED, "signature": "s"}]
+    ),
+    "messages.thinking_blocks.data": spoken(
+        {**SAID, "thinking_blocks": []}, thinking_blocks=[{"type": "redacted_thinking", "data": "d"}]
+    ),
+    "messages.content.image_url.detail": spoken(
+        {"role": "user", "content": [{"type": "image_url", "image_url": IMAGE}]},
+        content=[{"type": "image_url", "image_url": {**IMAGE, "detail": "low"}}],
+    ),
+    "messages.audio": spoken(SAID, audio={"id": "a"}),
+    "messages.annotations": spoken(SAID, annotations=[{"type": "url_citation"}]),
+    "messages.refusal": spoken(SAID, refusal="no"),
+    "top_logprobs": ({"logprobs": True}, {"top_logprobs": 3}),
+    "tools.function.strict": (
+        {"tools": TOOLS}, {"tools": [{"type": "function", "function": {**FUNCTION, "strict": True}}]},
+    ),
+    "tool_choice": ({"tools": TOOLS}, {"tool_choice": "none"}),
+    "parallel_tool_calls": ({"tools": TOOLS}, {"parallel_tool_calls": False}),
+    "functions.strict": ({"functions": [FUNCTION]}, {"functions": [{**FUNCTION, "strict": True}]}),
+    "function_call": ({"functions": [FUNCTION]}, {"function_call": "none"}),
+    "continue_final_message": ({"messages": [USER, SAID]}, {"continue_final_message": True}),
+}  # fmt: skip
+COMPLETIONS: dict[str, Sample] = {
+    **GENERATION,
+    **BOOKKEEPING,
+    **plainly(
+        prompt="ho", best_of=2, echo=True, logprobs=3, suffix="x", max_completion_tokens=7, tools=TOOLS,
+        tool_choice="required", parallel_tool_calls=True, functions=[FUNCTION], function_call={"name": "f"},
+    ),
+}  # fmt: skip
+EMBEDDINGS: dict[str, Sample] = plainly(
+    model="other", input="ho", encoding_format="base64", dimensions=4, user="me", pooling="cls",
+    normalize=False, truncate_prompt_tokens=-1, timeout=9, add_special_tokens=False, input_type="query",
+)  # fmt: skip
+
+TOOL: dict[str, Any] = {"name": "f", "input_schema": SCHEMA}
+USE = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+TEXT = {"type": "text", "text": "hi"}
+MARK = {"cache_control": {"type": "ephemeral"}}
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+RESULT = {"type": "tool_result", "tool_use_id": "t"}
+DOCUMENT: dict[str, Any] = {"type": "document", "source": {"type": "content", "content": [TEXT]}}
+MARKED_DOCUMENT = {"type": "document", "source": {"type": "content", "content": [{**TEXT, **MARK}]}}
+
+
+def said(role: str, before: list[Any], after: list[Any]) -> Sample:
+    """Blocks of one message, without and with what is added."""
+    return (
+        {"messages": [USER, {"role": role, "content": before}, USER]},
+        {"messages": [USER, {"role": role, "content": after}, USER]},
+    )
+
+
+def block(role: str, before: dict[str, Any], **more: Any) -> Sample:
+    return said(role, [before], [{**before, **more}])
+
+
+def tooled(**more: Any) -> Sample:
+    return {"tools": [TOOL]}, {"tools": [{**TOOL, **more}]}
+
+
+def answering(*result: dict[str, Any]) -> list[Any]:
+    return [USER, {"role": "assistant", "content": [USE]}, {"role": "user", "content": list(result)}]
+
+
+MESSAGES: dict[str, Sample] = {
+    **plainly(
+        model="other", stream=True, messages=[USER, SAID, USER], system="Be brief.", max_tokens=7,
+        temperature=0.5, top_p=0.5, top_k=5, stop_sequences=["END"], tools=[TOOL],
+        thinking={"type": "adaptive"}, output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
+        metadata={"user_id": "me"}, container="c", context_management={"edits": []}, diagnostics={"a": 1},
+        inference_geo="us", service_tier="auto", speed="fast", user_profile_id="u", workspace_id="w",
+        mcp_servers=[{"type": "url"}], cache_control={"type": "ephemeral"},
+    ),
+    "messages.content.signature": block("assistant", SIGNED, signature="s"),
+    "messages.content.data": said(
+        "assistant", [TEXT], [{"type": "redacted_thinking", "data": "d"}, TEXT]
+    ),
+    "messages.content.citations": block("assistant", TEXT, citations=[{"type": "char_location"}]),
+    "messages.content.context": block("user", DOCUMENT, context="c"),
+    "messages.content.caller": block("assistant", USE, caller={"type": "code_execution"}),
+    "messages.content.toolset_name": block("assistant", USE, toolset_name="t"),
+    "messages.content.transformations": block("user", PICTURE, transformations=[1]),
+    "messages.content.cache_control": block("user", TEXT, **MARK),
+    "messages.content.content.cache_control": (
+        {"messages": answering({**RESULT, "content": [TEXT]})},
+        {"messages": answering({**RESULT, "content": [{**TEXT, **MARK}]})},
+    ),
+    "messages.content.source.content.cache_control": said("user", [DOCUMENT], [MARKED_DOCUMENT]),
+    "system.citations": ({"system": [TEXT]}, {"system": [{**TEXT, "citations": [{"a": 1}]}]}),
+    "system.cache_control": ({"system": [TEXT]}, {"system": [{**TEXT, **MARK}]}),
+    "tools.strict": tooled(strict=True),
+    "tools.allowed_callers": tooled(allowed_callers=["direct"]),
+    "tools.defer_loading": tooled(defer_loading=True),
+    "tools.eager_input_streaming": tooled(eager_input_streaming=True),
+    "tools.input_examples": tooled(input_examples=[{}]),
+    "tools.cache_control": tooled(**MARK),
+    "tool_choice": ({"tools": [TOOL]}, {"tool_choice": {"type": "none"}}),
+    "thinking.display": (
+        {"thinking": {"type": "adaptive"}}, {"thinking": {"type": "adaptive", "display": "omitted"}},
+    ),
+}  # fmt: skip
+
+SMALL: dict[str, Any] = {"model": "gpt-oss-120b"}
+BASES: dict[str, dict[str, Any]] = {
+    "chat/completions": {**SMALL, "messages": [USER]},
+    "completions": {**SMALL, "prompt": "hi"},
+    "embeddings": {**SMALL, "input": "hi"},
+    "messages": {**SMALL, "messages": [USER], "max_tokens": 99},
+}
+SAMPLES: dict[str, dict[str, Sample]] = {
+    "chat/completions": CHAT,
+    "completions": COMPLETIONS,
+    "embeddings": EMBEDDINGS,
+    "messages": MESSAGES,
+}

@@ -1,0 +1,122 @@
+"""That the tables of parameters tell the truth: every row, held against what each kind of backend sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from headrace.backends.anthropic.request import to_body
+from headrace.backends.anthropic.thinking import of_name
+from headrace.backends.cerebras import CerebrasBackend
+from headrace.backends.llamacpp.choices import singles
+from headrace.backends.llamacpp.dialect import LlamaCppDialect
+from headrace.backends.ollama.request import bodies_of, check, embed_body
+from headrace.backends.openai import OpenAIBackend
+from headrace.backends.openai.body import embed_body as openai_embed_body
+from headrace.cli.compatibility import EVERY, WITHOUT
+from headrace.config import ProviderConfig
+from headrace.errors import BadRequest
+from headrace.types import BackendKind, EmbedRequest, GenerateRequest
+from headrace.wire import chat, completions, embeddings
+from headrace.wire.anthropic import request as messages
+from headrace.wire.parameters import KINDS, judged
+from headrace.wire.validation import parse
+from tests.backends.fates import BASES, SAID, SAMPLES, USER
+
+BODIES: dict[str, tuple[type[BaseModel], Callable[[Any], GenerateRequest | EmbedRequest]]] = {
+    "chat/completions": (chat.ChatBody, chat.to_request),
+    "completions": (completions.CompletionBody, completions.to_request),
+    "embeddings": (embeddings.EmbeddingsBody, embeddings.to_request),
+    "messages": (messages.MessagesBody, messages.to_request),
+}
+# what is honoured by how the answer is read, or is done anyway; and what is refused without it
+ALIKE = {
+    ("anthropic", "continue_final_message"),
+    ("llamacpp", "continue_final_message"),
+    ("ollama", "echo"),
+}
+BLAMED = {"top_logprobs": "logprobs", "best_of": "n"}  # one that comes of it
+ROWS = [
+    pytest.param(endpoint, name, kind, id=f"{endpoint}-{name}-{kind}")
+    for endpoint, table in EVERY.items()
+    for name in table
+    for kind in KINDS
+    if kind not in WITHOUT.get(endpoint, ())
+]
+
+
+def ollama(request: GenerateRequest) -> object:
+    check(request)
+    return bodies_of(request)
+
+
+OPENAI = OpenAIBackend("p", ProviderConfig(kind="openai"), None)
+CEREBRAS = CerebrasBackend("p", ProviderConfig(kind="cerebras"), None)
+LLAMACPP = LlamaCppDialect("p", ProviderConfig(kind="llamacpp"), None)
+GENERATING: dict[BackendKind, Callable[[GenerateRequest], object]] = {
+    "engine": lambda request: request,
+    "openai": OPENAI.ask,
+    "cerebras": CEREBRAS.ask,
+    "anthropic": lambda request: to_body(request, of_name(request.model)),
+    "ollama": ollama,
+    "llamacpp": lambda request: [LLAMACPP.ask(one) for one in singles(request)],
+}
+EMBEDDING: dict[BackendKind, Callable[[EmbedRequest], object]] = {
+    "engine": lambda request: request,
+    "openai": openai_embed_body,
+    "ollama": embed_body,
+}
+
+
+def asked(
+    endpoint: str, kind: BackendKind, members: dict[str, Any], *, strict: bool = False
+) -> tuple[list[str], object]:
+    """What is named, by path without indices, and what the provider is sent. Raises BadRequest."""
+    parsed, to_request = BODIES[endpoint]
+    body: Any = parse(parsed, json.dumps({**BASES[endpoint], **members}).encode())
+    named = judged(body, EVERY[endpoint], kind, strict=strict)
+    request = to_request(body)
+    sent = GENERATING[kind](request) if isinstance(request, GenerateRequest) else EMBEDDING[kind](request)
+    return [".".join(step for step in name.split(".") if not step.isdigit()) for name in named], sent
+
+
+@pytest.mark.parametrize(("endpoint", "name", "kind"), ROWS)
+def test_a_fate_is_what_the_table_says(endpoint: str, name: str, kind: BackendKind) -> None:
+    before, more = SAMPLES[endpoint][name]
+    fate = EVERY[endpoint][name].fates[kind]
+    if fate == "refused":
+        with pytest.raises(BadRequest) as caught:
+            asked(endpoint, kind, {**before, **more})
+        assert (caught.value.param or "").split(".")[0] == BLAMED.get(name, name.split(".")[0])
+        return
+    named, sent = asked(endpoint, kind, {**before, **more})
+    assert named == ([name] if fate in ("ignored", "dropped") else [])
+    if fate == "dropped":
+        with pytest.raises(BadRequest):
+            asked(endpoint, kind, {**before, **more}, strict=True)
+    elif fate == "ignored":
+        asked(endpoint, kind, {**before, **more}, strict=True)
+    if kind != "engine" and (kind, name) not in ALIKE and fate != "honoured":
+        assert (sent != asked(endpoint, kind, before)[1]) is (fate == "sent")
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "ollama"])
+def test_what_is_said_elsewhere_is_not_dropped(kind: BackendKind) -> None:
+    call = {"name": "f", "arguments": "{}"}
+    calling = {"role": "assistant", "content": None, "function_call": call}
+    result = {"role": "function", "name": "f", "content": "1"}
+    assert asked("chat/completions", kind, {"messages": [USER, calling, result]}, strict=True)[0] == []
+    block = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    thought = {**SAID, "reasoning": "hm", "reasoning_content": "hm", "thinking_blocks": [block]}
+    named = ["messages.thinking_blocks.signature"] if kind == "ollama" else []
+    assert asked("chat/completions", kind, {"messages": [USER, thought, USER]})[0] == named
+
+
+def test_every_parameter_has_a_sample() -> None:
+    assert {endpoint: set(rows) for endpoint, rows in SAMPLES.items()} == {
+        endpoint: set(table) for endpoint, table in EVERY.items()
+    }

@@ -1,0 +1,287 @@
+"""llama.cpp behind the whole server: it answers as every backend does, or refuses by name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from headrace.app import create_app
+from headrace.backends.llamacpp import LlamaCppBackend, slots
+from headrace.config import Config
+from headrace.models.catalog import GGUFModel, Model
+from headrace.models.model import Header
+from tests.models.tiny import write_tiny
+from tests.serving import Served, events, eventually, serving
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+PARIS = 7042  # the token
+MESSAGES: Any = [{"role": "user", "content": "Name a city."}]
+SCHEMA: Any = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Paris"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def served(default_model: Model) -> Iterator[Served]:
+    """Two at once, two may wait."""
+    assert default_model.gguf is not None
+    backend = LlamaCppBackend(
+        "headrace", default_model.gguf, model="m", context_length=512, num_slots=2, max_queue=2, num_threads=1
+    )
+    with serving(create_app(Config(), [backend])) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    with served.client() as client:
+        yield client
+
+
+def chat(client: openai.OpenAI, **members: Any) -> Any:
+    given = {"model": "m", "messages": MESSAGES, "temperature": 0, "max_tokens": 8, **members}
+    return client.chat.completions.create(**given)
+
+
+def complete(client: openai.OpenAI, prompt: Any, **members: Any) -> Any:
+    given = {"model": "m", "prompt": prompt, "temperature": 0, "max_tokens": 4, **members}
+    return client.completions.create(**given)
+
+
+def test_every_answer_counts(client: openai.OpenAI) -> None:
+    one = chat(client)
+    three = chat(client, n=3)
+    texts = [choice.message.content for choice in three.choices]
+    assert texts == [one.choices[0].message.content] * 3
+    assert three.usage.prompt_tokens == one.usage.prompt_tokens
+    assert three.usage.completion_tokens == 3 * one.usage.completion_tokens
+    streamed = chat(client, n=3, stream=True, stream_options={"include_usage": True})
+    found = {0: "", 1: "", 2: ""}
+    for chunk in streamed:
+        for choice in chunk.choices:
+            found[choice.index] += choice.delta.content or ""
+    assert list(found.values()) == texts
+    assert chunk.usage.completion_tokens == three.usage.completion_tokens
+
+
+def test_each_prompt_has_its_answers(client: openai.OpenAI) -> None:
+    prompts = ["The capital of France is", "The capital of Italy is"]
+    alone = [complete(client, prompt) for prompt in prompts]
+    both = complete(client, prompts)
+    assert [choice.text for choice in both.choices] == [found.choices[0].text for found in alone]
+    assert "Rome" in both.choices[1].text
+    assert both.usage.prompt_tokens == sum(found.usage.prompt_tokens for found in alone)
+    assert both.usage.completion_tokens == sum(found.usage.completion_tokens for found in alone)
+
+
+def test_a_seed_decides_each_answer(client: openai.OpenAI) -> None:
+    def drawn(seed: int) -> list[str]:
+        found = chat(client, n=2, seed=seed, temperature=1.5, max_tokens=12)
+        return [choice.message.content for choice in found.choices]
+
+    first = drawn(1)
+    assert first == drawn(1)
+    assert first != drawn(2)
+    assert first[0] != first[1]
+
+
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_as_many_logprobs_as_asked_for(client: openai.OpenAI, asked: int) -> None:
+    logprobs = chat(client, logprobs=True, top_logprobs=asked, max_tokens=3).choices[0].logprobs.content
+    assert [len(token.top_logprobs) for token in logprobs] == [asked] * 3
+    assert all(token.logprob <= 0 and bytes(token.bytes).decode() == token.token for token in logprobs)
+    listed = complete(client, "The capital of France is", logprobs=asked).choices[0].logprobs
+    assert "".join(listed.tokens) == " Paris.\n\nThe"[: len("".join(listed.tokens))]
+    assert len(listed.token_logprobs) == 4
+    assert all(len(top) <= max(1, asked + 1) for top in listed.top_logprobs or ())
+
+
+def test_stop_strings_end_an_answer(client: openai.OpenAI) -> None:
+    whole = complete(client, "The capital of France is", max_tokens=12).choices[0].text
+    stop = whole[8:10]
+    stopped = complete(client, "The capital of France is", max_tokens=12, stop=[stop]).choices[0]
+    assert (stopped.text, stopped.finish_reason) == (whole.partition(stop)[0], "stop")
+
+
+def test_answers_keep_to_a_schema(client: openai.OpenAI) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+    found = chat(client, response_format=form, max_tokens=60).choices[0].message.content
+    assert json.loads(found)["city"] in ("Rome", "Paris")
+    begun = complete(client, "A city: ", extra_body={"response_format": form}, max_tokens=6).choices[0].text
+    assert begun.lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("schema", "param"),
+    [
+        ({"type": "integer", "multipleOf": 7}, "multipleOf"),
+        ({"type": "object", "properties": {"a": {"type": "number", "minimum": 1}}}, "properties.a.minimum"),
+        ({"type": "array", "items": {"not": {}}}, "items.not"),
+        ({"$defs": {"d": {"type": "string", "format": "ipv4"}}, "$ref": "#/$defs/d"}, "$defs.d.format"),
+        ({"anyOf": [{"type": "null"}, {"type": "array", "uniqueItems": True}]}, "anyOf.1.uniqueItems"),
+    ],
+)
+def test_schema_that_it_would_not_enforce_is_refused(served: Served, schema: Any, param: str) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    refused = served.post(CHAT, {"model": "m", "messages": MESSAGES, "response_format": form})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "unsupported_parameter"
+    assert refused.json()["error"]["param"].endswith(param)
+
+
+def test_property_is_no_keyword(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"not": {"const": 1}}, "required": ["not"]}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    found = chat(client, response_format=form, max_tokens=40).choices[0].message.content
+    assert json.loads(found)["not"] == 1
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"stop_token_ids": [1]},
+        {"min_tokens": 2},
+        {"skip_special_tokens": False},
+        {"truncate_prompt_tokens": 5},
+        {"guided_regex": "a+"},
+        {"guided_grammar": "start: /a/"},
+    ],
+    ids=lambda member: next(iter(member)),
+)
+def test_what_it_would_leave_out_is_refused(served: Served, member: dict[str, Any]) -> None:
+    refused = served.post(CHAT, {"model": "m", "messages": MESSAGES, **member})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == next(iter(member))
+
+
+@pytest.mark.parametrize("member", [{"echo": True}, {"suffix": "x"}, {"echo": True, "max_tokens": 0}])
+def test_of_completions_too(served: Served, member: dict[str, Any]) -> None:
+    refused = served.post(COMPLETIONS, {"model": "m", "prompt": "a", **member})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert refused.json()["error"]["param"] == next(iter(member))
+
+
+def test_penalties_reach_it(client: openai.OpenAI) -> None:
+    prompt = "The capital of France is Paris. The capital of France is"
+
+    def text(**members: Any) -> str:
+        return str(complete(client, prompt, extra_body=members).choices[0].text)
+
+    assert " Paris" in text()
+    assert " Paris" not in text(repetition_penalty=5)
+    assert " Paris" not in text(logit_bias={str(PARIS): -100})
+
+
+def test_begun_answer_is_gone_on_with_when_asked(served: Served) -> None:
+    history = [*MESSAGES, {"role": "assistant", "content": "The capital of France is"}]
+    asked = {"model": "m", "messages": history, "max_tokens": 3, "temperature": 0}
+    goes_on = {"continue_final_message": True, "add_generation_prompt": False}
+    answer = served.post(CHAT, {**asked, **goes_on})
+    assert "Paris" in answer.json()["choices"][0]["message"]["content"], answer.text
+    refused = served.post(CHAT, asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
+    assert served.post(CHAT, {**asked, "messages": MESSAGES}).status_code == 200  # its process lives
+
+
+def test_more_than_there_is_room_for_is_overload(served: Served) -> None:
+    refused = served.post(CHAT, {"model": "m", "messages": MESSAGES, "n": 5})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
+    long = {"model": "m", "prompt": "a", "max_tokens": 400, "ignore_eos": True, "stream": True, "n": 4}
+    with served.http.stream("POST", COMPLETIONS, json=long) as stream:
+        pieces = stream.iter_raw()  # held: httpx2 hangs up when its iterator is dropped
+        next(pieces)
+        full = served.post(CHAT, {"model": "m", "messages": MESSAGES})
+    assert (full.status_code, full.json()["error"]["code"]) == (503, "server_is_overloaded")
+    assert full.headers["retry-after"]
+    eventually(lambda: not _active(served))
+
+
+def test_all_slots_full_of_long_answers_fail_none(tmp_path: Path) -> None:
+    """In a pool of memory that all share they would."""
+    path = write_tiny(tmp_path / "tiny.gguf", "smollm3")
+    backend = LlamaCppBackend("headrace", path, context_length=256, num_slots=3, num_threads=1)
+    with serving(create_app(Config(), [backend])) as served, served.client() as client:
+        long = {"ignore_eos": True}
+        found = client.completions.create(model="tiny", prompt=["a", "b", "c", "d"], extra_body=long)
+        assert found.usage is not None
+        assert found.usage.completion_tokens == 4 * 16
+        found = client.completions.create(
+            model="tiny", prompt=["a", "b", "c", "d"], max_tokens=500, extra_body=long
+        )
+    assert [choice.finish_reason for choice in found.choices] == ["length"] * 4
+    assert found.usage is not None
+    assert found.usage.completion_tokens > 4 * 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_frees_the_slot(served: Served, stream: bool) -> None:
+    long = {"model": "m", "prompt": "a", "max_tokens": 480, "ignore_eos": True, "stream": stream, "n": 2}
+    if stream:
+        with served.http.stream("POST", COMPLETIONS, json=long) as response:
+            pieces = response.iter_raw()
+            next(pieces)
+    else:
+        with pytest.raises(httpx2.ReadTimeout):
+            served.http.post(COMPLETIONS, json=long, timeout=httpx2.Timeout(5, read=0.15))
+    eventually(lambda: not _active(served), within_s=2)
+    eventually(lambda: not any(slot["is_processing"] for slot in _slots(served)), within_s=2)
+
+
+def test_it_has_no_embeddings_and_says_so(served: Served) -> None:
+    refused = served.post("/v1/embeddings", {"model": "m", "input": "a"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
+
+
+def test_messages_of_the_other_dialect(served: Served) -> None:
+    asked = {"model": "m", "max_tokens": 8, "messages": MESSAGES, "temperature": 0}
+    answer = served.post("/v1/messages", asked).json()
+    whole = served.post(CHAT, asked).json()["choices"][0]["message"]["content"]
+    assert answer["content"][0]["text"] == whole
+    streamed = served.post(CHAT, {**asked, "stream": True})
+    assert "".join(c["choices"][0]["delta"].get("content") or "" for c in events(streamed)[:-1]) == whole
+
+
+@pytest.mark.parametrize(
+    ("header", "given", "expected"),
+    [
+        ((1000, 10), (0, 10**9, 32), (8, 1000)),  # at most eight
+        ((1000, 10), (0, 35_000, 32), (3, 1000)),  # as many as fit
+        ((1000, 10), (400, 9_000, 32), (2, 400)),
+        ((1000, 10), (0, 5_000, 32), (1, 500)),  # less than the model takes
+        ((1000, 10), (4000, 10**9, 2), (2, 1000)),
+        ((0, 0), (0, 5_000, 32), (8, 4096)),  # it does not say
+        ((0, 0), (700, 5_000, 32), (8, 700)),
+    ],
+)
+def test_slots_fit_the_memory(
+    header: tuple[int, int], given: tuple[int, int, int], expected: tuple[int, int]
+) -> None:
+    length, cache_bytes = header
+    model = GGUFModel("m", Path("m.gguf"), Header("x", "F16", length, cache_bytes))
+    longest, budget, sequences = given
+    found = slots(model, max_model_len=longest, kv_cache_bytes=budget, max_num_seqs=sequences)
+    assert found == expected
+
+
+def _active(served: Served) -> int:
+    assert isinstance(served.backend, LlamaCppBackend)
+    return served.backend._num_active
+
+
+def _slots(served: Served) -> list[Any]:
+    async def ask() -> list[Any]:
+        assert isinstance(served.backend, LlamaCppBackend)
+        found: list[Any] = await served.backend._now().native.json("GET", "/slots")
+        return found
+
+    return asyncio.run_coroutine_threadsafe(ask(), served.loop).result(5)
