@@ -169,6 +169,7 @@ class ProviderError(ServerError):
     """A provider failed. `message` keeps the provider's own words; secrets never."""
 
     status, type, code = 502, "server_error", "provider_error"
+    is_begun = False  # a part of its answer had come: to ask again would be to pay twice
 
 
 class ProviderRefused(ProviderError):

@@ -377,7 +377,7 @@ def test_llama_cpp_has_a_file_and_no_address(tmp_path: Path, member: str, reason
 def test_documented_configurations_are_valid(tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "routing.md").read_text()
     (tmp_path / "other.key").write_text("k")
-    keys = {f"{name}_API_KEY": "k" for name in ("VLLM", "OPENROUTER", "CEREBRAS")}
+    keys: dict[str, Any] = {f"{name}_API_KEY": "k" for name in ("VLLM", "OPENROUTER", "CEREBRAS")}
     examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert len(examples) > 1
     known = '[providers.one]\nkind = "fake"\n[providers.two]\nkind = "fake"\n'  # of the routes

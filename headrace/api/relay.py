@@ -5,6 +5,7 @@ never reach the handlers; everything else does, whatever may be wrong with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 RawHeaders = list[tuple[bytes, bytes]]
 JSON: RawHeaders = [(b"content-type", b"application/json")]
+MAX_TIMEOUT_S = 10**9  # no clock takes any number
 STREAM: RawHeaders = [(b"content-type", b"text/event-stream; charset=utf-8")]
 STREAMED: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
@@ -133,7 +135,7 @@ def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
     model, streamed, timeout_s = given("model"), given("stream"), given("timeout")
     if not isinstance(model, str) or not (streamed is None or isinstance(streamed, bool)):
         return None
-    if timeout_s is not None and (isinstance(timeout_s, bool | str | list | dict) or timeout_s <= 0):
+    if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 < timeout_s < MAX_TIMEOUT_S):
         return None
     if is_kept(body.members, http.headers):
         return None
@@ -224,8 +226,9 @@ class Exchange:
         if self._plan.route is None:
             await asyncio.sleep(min(OPENING_S, self._keep_alive_s))
             await self._start([], self._plan.targets[0].backend.name, 1)
-        while True:
-            silent_s = line.silent_s if line.is_started else 0.0
-            await asyncio.sleep(self._keep_alive_s - silent_s)
-            if line.is_started and line.silent_s >= self._keep_alive_s:
-                await line.keep_alive()
+        with contextlib.suppress(ClientGone):
+            while True:
+                silent_s = line.silent_s if line.is_started else 0.0
+                await asyncio.sleep(self._keep_alive_s - silent_s)
+                if line.is_started and line.silent_s >= self._keep_alive_s:
+                    await line.keep_alive()

@@ -66,6 +66,7 @@ class Line:
 
     async def close(self, last: bytes = b"") -> None:
         """The end, as it is."""
+        self._is_sending = True
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def keep_alive(self) -> None:

@@ -185,9 +185,15 @@ class Upstream:
         return ProviderError(f"the connection to {self.provider} broke")
 
     async def whole(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body of an answer. Raises ProviderError."""
-        with self._told_apart():
-            return await response.read()
+        """The body of an answer. Raises ProviderError, `is_begun` where a part of it had come."""
+        found = bytearray()
+        try:
+            async for piece in self.pieces(response):
+                found += piece
+        except ProviderError as exc:
+            exc.is_begun = bool(found)
+            raise
+        return bytes(found)
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """Of an answer, as they come. Raises ProviderError."""

@@ -21,6 +21,7 @@ from headrace.errors import (
     BadRequest,
     ContextTooLong,
     Overloaded,
+    ProviderError,
     ProviderKeyRefused,
     ProviderLimited,
     ProviderTimedOut,
@@ -163,7 +164,7 @@ class Attempts(Generic[T]):
         elif why or isinstance(error, BadRequest):
             permit.abandoned()  # busy, or too small, or never asked: that says nothing of its health
         else:
-            permit.succeeded()  # it finds fault with the request: it lives
+            permit.succeeded()  # it finds fault with the request, or has begun to answer: it lives
         wait_s = math.inf if isinstance(error, ContextTooLong) else retry_after_s(error)
         self._not_before[id(target)] = self._world.now() + wait_s
 
@@ -201,6 +202,8 @@ async def _close(tasks: Collection[asyncio.Task[Won[T]]]) -> None:
 
 def reasons(error: ServerError) -> set[FallbackReason]:
     """Under which names an error may make the next target be asked; none: it would be told the same."""
+    if isinstance(error, ProviderError) and error.is_begun:
+        return set()
     if isinstance(error, ContextTooLong):
         return {"context"}
     if isinstance(error, Overloaded):

@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.types import Receive
 
-from headrace.api.disconnect import while_connected
+from headrace.api.disconnect import Attended, while_connected
 from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
-from headrace.errors import ClientGone, Overloaded
+from headrace.errors import ClientGone, Overloaded, ServerError
 from headrace.gateway.gateway import Gateway, Generation
 from headrace.types import Conversation, GenerateRequest, Message, TextDelta
 from headrace.wire.chat import ChatBody, Chunks
@@ -141,6 +142,31 @@ def test_stream_ends_quietly_when_sending_fails(caplog: pytest.LogCaptureFixture
 
     asyncio.run(run())
     assert not caplog.records
+
+
+def test_work_that_is_attended_ends_for_one_reason() -> None:
+    async def never() -> MutableMapping[str, Any]:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async def work(receive: Receive, interrupted: asyncio.Future[ServerError]) -> None:
+        async with Attended(receive, interrupted):
+            await asyncio.sleep(60)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ClientGone):
+            await work(gone, loop.create_future())
+        interrupted = loop.create_future()
+        interrupted.set_result(Overloaded("enough"))
+        with pytest.raises(Overloaded):
+            await work(never, interrupted)
+        with pytest.raises(TimeoutError):  # from outside, as any other
+            async with asyncio.timeout(0.01):
+                await work(never, loop.create_future())
+        async with Attended(never, loop.create_future()):
+            pass
+
+    asyncio.run(run())
 
 
 def test_work_ends_when_its_caller_leaves_or_it_is_interrupted() -> None:

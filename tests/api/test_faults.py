@@ -58,7 +58,7 @@ STREAMS: dict[str, Answer] = {
 WHOLES: dict[str, Answer] = {
     "+answers": answer(WHOLE),
     "+slow": Answer(200, JSON, [json.dumps(WHOLE).encode()], delay_s=0.02),
-    "is cut": Answer(200, JSON, [json.dumps(WHOLE).encode()[:50]], cut=True),
+    "+is cut": Answer(200, JSON, [json.dumps(WHOLE).encode()[:50]], cut=True),
     "hangs": Answer(0, stall=True),
     "hangs after its head": Answer(200, JSON, stall=True),
     "dies": Answer(0, cut=True),

@@ -188,6 +188,7 @@ BAD: list[tuple[bytes, str | None]] = [
     (b'{"model": 5, "messages": [{"role": "user", "content": "x"}]}', "model"),
     (b'{"model": "up:m", "stream": "yes", "messages": [{"role": "user", "content": "x"}]}', "stream"),
     (b'{"model": "up:m", "timeout": -1, "messages": [{"role": "user", "content": "x"}]}', "timeout"),
+    (b'{"model": "up:m", "timeout": 1e999, "messages": [{"role": "user", "content": "x"}]}', "timeout"),
     (b'{"model": "up:m", "timeout": true, "messages": [{"role": "user", "content": "x"}]}', "timeout"),
 ]  # fmt: skip
 

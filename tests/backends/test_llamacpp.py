@@ -220,6 +220,12 @@ def test_it_is_started_again_once(gguf: Path) -> None:
         assert (refused.value.status_code, refused.value.code) == (503, "provider_unreachable")
 
 
+def test_ctrl_c_is_not_for_it(served: Served) -> None:
+    """What it answers is finished first."""
+    assert isinstance(served.backend, LlamaCppBackend)
+    assert os.getsid(_pid(served.backend)) != os.getsid(0)
+
+
 def test_it_does_not_outlive_who_started_it(gguf: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(gguf)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:

@@ -113,7 +113,7 @@ def test_it_is_a_provider_too(other: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "both.toml", toml)
     told = headrace("check-config", "--config", str(file), "--online", cwd=tmp_path)
     assert told.returncode == 1
-    assert "big: 1 model: other" in told.stdout
+    assert "big: answered; 1 model: other" in told.stdout
     assert "gone: failed: '/gone.gguf' does not exist" in told.stdout
     stopped = headrace("serve", "--port", "0", "--config", str(file), cwd=tmp_path)
     assert stopped.returncode == 2
