@@ -114,7 +114,7 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("", {"HEADRACE_PRECISION": "f16"}, ("engine.precision = 'f16'", "'fast' or 'f32'")),
     ("[server]\nprot = 1\n", {}, ("headrace.toml", "server.prot = 1", "did you mean server.port")),
     ("[sever]\nport = 1\n", {}, ("unknown section [sever]", "server")),
-    ("[qqq]\n", {}, ("unknown section [qqq]", "known: engine, models, paths, providers, routes, server")),
+    ("[qqq]\n", {}, ("unknown section [qqq]", "known: conversations, engine, models, paths, providers")),
     ("server = 1\n", {}, ("server = 1", "[server]")),
     ("port = 1\n", {}, ("unknown section [port]",)),
     ("[engine]\nmax_model_len = '8k'\n", {}, ("engine.max_model_len = '8k'", "headrace.toml")),

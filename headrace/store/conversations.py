@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -140,7 +141,17 @@ class Conversations:
             _change(c, id, holder=self._processes.id, token=token, used_at=int(time.time()))
             return Held(_to_record(row), token)
 
-        return await self._database.write(work)
+        def is_left(task: asyncio.Task[Held]) -> None:
+            """Nobody has the token of what is, or may be, held."""
+            if not task.cancelled() and isinstance(task.exception(), StoreUnavailable | None):
+                self._owed[token] = Held(StoredConversation(id, 0, {}, None), token)
+
+        task = asyncio.create_task(self._database.write(work))
+        try:
+            return await asyncio.shield(task)
+        except (asyncio.CancelledError, StoreUnavailable):
+            task.add_done_callback(is_left)
+            raise
 
     async def release(self, held: Held, add: Chain | None) -> None:
         def work(c: Connection) -> None:

@@ -156,7 +156,7 @@ class Database:
         """Errors of ours, and of programs, stay what they are."""
         if isinstance(exc, ProgrammingError) or not _is_of_database(exc):
             return exc
-        return StoreUnavailable(f"The database cannot be used now: {_told(exc)}")
+        return StoreUnavailable(f"The database cannot be used now: {_told(exc)}.")
 
 
 def _touch(c: Connection) -> None:
@@ -184,4 +184,4 @@ def _told(exc: Exception) -> str:
     if isinstance(exc, (PoolTimeout, TimeoutError)):
         return "no answer in time"
     words = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
-    return words.rpartition(">: ")[2]  # without the class that SQLAlchemy puts before it
+    return words.rpartition(">: ")[2].removesuffix(".")  # without the class that SQLAlchemy puts before it

@@ -13,6 +13,7 @@ from headrace.store.engines import Unsettled, Work
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
+GRACE_S = 5.0  # a server ends its statement by itself; one that is silent for longer is lost
 
 T = TypeVar("T")
 
@@ -23,7 +24,11 @@ class PostgreSQL:
         server = {"application_name": "headrace", "statement_timeout": milliseconds}
         self._engine = create_async_engine(
             url,
-            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": server},
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": statement_timeout_s + GRACE_S if statement_timeout_s else None,
+                "server_settings": server,
+            },
             pool_size=POOL_SIZE,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_S,

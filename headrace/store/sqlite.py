@@ -16,10 +16,10 @@ from headrace.store.engines import Work
 
 NUM_READERS = 4
 PRAGMAS = (
+    "busy_timeout=10000",  # before the others, which may have to wait themselves
     "journal_mode=WAL",  # who reads and who writes do not wait for each other
     "synchronous=FULL",  # what is committed outlives a loss of power
     "foreign_keys=ON",
-    "busy_timeout=10000",
 )
 
 T = TypeVar("T")

@@ -44,6 +44,7 @@ class Keeping:
         self._store = store
         self._id: str | None = None  # once it is stored
         self._written = 0  # how many of its events are
+        self._writing = asyncio.Lock()
 
     async def queue(self, response: dict[str, Any]) -> None:
         """Before it begins. Raises StoreUnavailable."""
@@ -67,15 +68,15 @@ class Keeping:
 
     async def write(self, texts: Sequence[str]) -> None:
         """Those of its events that are not yet stored. What cannot be written now is next time."""
-        first = self._written
-        if self._id is None or self.is_deleted or first == len(texts):
-            return
-        self._written = len(texts)
-        try:
-            await self._store.add_events(self.owner, self._id, first, texts[first:])
-        except ServerError as exc:
-            self._written = first
-            log.warning("events of response %s are not stored: %s", self._id, _told(exc))
+        async with self._writing:
+            first, whole = self._written, len(texts)
+            if self._id is None or self.is_deleted or first == whole:
+                return
+            try:
+                await self._store.add_events(self.owner, self._id, first, texts[first:whole])
+                self._written = whole
+            except ServerError as exc:
+                log.warning("events of response %s are not stored: %s", self._id, _told(exc))
 
     async def let_go(self) -> None:
         """Of the conversation, as it was."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, Overloaded
 from headrace.gateway.gateway import Gateway, Generation, Judge
 from headrace.store import Page, Store, StoredItem, StoredResponse
 from headrace.store.store import Order
@@ -119,6 +119,17 @@ class Responses:
         return run
 
     async def _queued(self, turn: Turn) -> Run:
+        """A caller that leaves meanwhile never knows its id: then it is cancelled."""
+        if self._gateway.is_draining:
+            raise Overloaded("the server is shutting down", retry_after_s=5)
+        queueing = asyncio.ensure_future(self._queue(turn))
+        try:
+            return await asyncio.shield(queueing)
+        except asyncio.CancelledError:
+            await (await queueing).cancel()
+            raise
+
+    async def _queue(self, turn: Turn) -> Run:
         run = self._run(turn, self._gateway.model(turn.body.model, turn.provider))
         await turn.keeping.queue(run.response)
         self._runs.start(run, partial(self._open, turn))

@@ -88,18 +88,26 @@ class Run:
         await asyncio.wait([self._answering])
         if not self._answering.cancelled():
             self.error = self._error(self._answering.exception())
-        if self.error is not None:
-            self._add(self.encoder.fail(self.error))
-        elif self._answering.cancelled():
-            self.encoder.cancel()
-        else:
-            self._add(self.encoder.close())
+        self._close()
         if self.first is not None and self.keeping.is_streamed:
             self.keeping.is_told = True  # its caller is on the way to be
         kept = await self.keeping.finish(self.encoder.response, self.encoder.output)
         self.encoder.response = kept
         self.is_done = True
         self._add([self.encoder.last(kept)])
+
+    def _close(self) -> None:
+        """All but the last event. Readers and a conversation wait: nothing may go wrong here."""
+        if self.error is None and self._answering.cancelled():
+            self.encoder.cancel()
+            return
+        try:
+            if self.error is None:
+                self._add(self.encoder.close())
+        except Exception as exc:
+            self.error = self._error(exc)
+        if self.error is not None:
+            self._add(self.encoder.fail(self.error))
 
     async def _answer(self, opening: Callable[[], Awaitable[Generation]]) -> None:
         self.generation = await opening()
@@ -138,8 +146,10 @@ class Runs:
         self._tending: asyncio.Task[None] | None = None
 
     def find(self, owner: str, id: str) -> Run | None:
+        """One that is kept."""
         run = self._runs.get(id)
-        return run if run is not None and run.keeping.owner == owner else None
+        is_there = run is not None and run.keeping.is_stored and run.keeping.owner == owner
+        return run if is_there else None
 
     def start(self, run: Run, opening: Callable[[], Awaitable[Generation]]) -> None:
         self._runs[run.id] = run

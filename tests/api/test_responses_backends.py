@@ -16,7 +16,7 @@ from tests.api.kept import WEATHER, streamed, strict
 from tests.backends import anthropic_wire as anthropic
 from tests.backends import both as openai_wire
 from tests.backends import test_ollama as ollama
-from tests.serving import serving
+from tests.serving import eventually, serving
 from tests.upstream import Answer, Upstream, answer, scripted, sse
 
 QUESTION = "How is Bern?"
@@ -126,6 +126,7 @@ KINDS = {
 @contextmanager
 def world(make: Callable[[Upstream], Backend]) -> Iterator[tuple[Upstream, Any]]:
     with scripted() as upstream, serving(create_app(Config(), [make(upstream)])) as server:
+        eventually(server.gateway.models)  # its list is fetched in the background
         yield upstream, server
 
 

@@ -1,4 +1,4 @@
-"""LangChain: chat, completions and embeddings."""
+"""LangChain: chat, responses, completions and embeddings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from turns import BASE_URL, KEY, MODEL, QUESTION, run, turn
 
 SERVER = {"base_url": BASE_URL, "api_key": KEY, "max_retries": 0, "timeout": 120}
 chat = ChatOpenAI(model=MODEL, temperature=0, max_tokens=100, **SERVER)
+responses = ChatOpenAI(model=MODEL, temperature=0, max_tokens=40, use_responses_api=True, **SERVER)
+chained = responses.model_copy(update={"use_previous_response_id": True})
 
 
 class Color(BaseModel):
@@ -76,6 +78,40 @@ def tool_stream() -> None:
     (call,) = whole.tool_calls
     assert call["name"] == "get_weather"
     assert call["args"]["city"] in ("Paris", "London")
+
+
+@turn("responses: two turns, resent and by previous_response_id")
+def response_turns() -> None:
+    asked, more = HumanMessage(QUESTION), HumanMessage("And of grass?")
+    first = responses.invoke([asked])
+    assert first.text
+    assert first.response_metadata["id"].startswith("resp_")
+    resent = responses.invoke([asked, first, more])
+    assert chained.invoke([asked, first, more]).text == resent.text
+    assert resent.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
+
+
+@turn("responses: stream")
+def response_stream() -> None:
+    text = "".join(chunk.text for chunk in responses.stream(QUESTION))
+    assert text == responses.invoke(QUESTION).text
+
+
+@turn("responses: structured output")
+def response_structured() -> None:
+    assert isinstance(responses.with_structured_output(Color).invoke(QUESTION), Color)
+
+
+@turn("responses: a tool call and its result, resent and by previous_response_id")
+def response_tools() -> None:
+    asked = HumanMessage("What is the weather in Paris?")
+    answer = responses.bind_tools([get_weather], tool_choice="get_weather").invoke([asked])
+    (call,) = answer.tool_calls
+    history = [asked, answer, get_weather.invoke(call)]
+    for model in (responses, chained):
+        after = model.bind_tools([get_weather], tool_choice="none").invoke(history)
+        assert after.text
+        assert not after.tool_calls
 
 
 @turn("completions")

@@ -8,14 +8,17 @@ from pydantic import BaseModel, Field
 from pydantic_ai import Agent, NativeOutput, ToolDefinition
 from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelRequest, ToolCallPart, ToolReturnPart, UserPromptPart
-from pydantic_ai.models import ModelRequestParameters
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel, OpenAIResponsesModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
 from turns import BASE_URL, KEY, MODEL, QUESTION, run, turn
 
-model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=BASE_URL, api_key=KEY))
+provider = OpenAIProvider(base_url=BASE_URL, api_key=KEY)
+model = OpenAIChatModel(MODEL, provider=provider)
+responses = OpenAIResponsesModel(MODEL, provider=provider)
 GREEDY = ModelSettings(temperature=0, max_tokens=100, timeout=120)
+BRIEF = GREEDY | ModelSettings(max_tokens=24)
 
 
 class Color(BaseModel):
@@ -73,6 +76,10 @@ async def structured_stream() -> None:
 
 @turn("a tool call and its result")
 async def tool_turn() -> None:
+    await _call_a_tool(model)
+
+
+async def _call_a_tool(model: Model) -> None:
     asked = ModelRequest(parts=[UserPromptPart("What is the weather in Paris?")])
     tools = ModelRequestParameters(function_tools=[WEATHER], allow_text_output=True)
     forced = GREEDY | ModelSettings(tool_choice=["get_weather"])
@@ -85,6 +92,38 @@ async def tool_turn() -> None:
         model, [asked, answer, result], model_settings=free, model_request_parameters=tools
     )
     assert after.text
+
+
+@turn("responses: two turns, resent and by previous_response_id")
+async def response_turns() -> None:
+    agent = Agent(responses, model_settings=BRIEF)
+    first = await agent.run(QUESTION)
+    history = first.all_messages()
+    resent = await agent.run("And of grass?", message_history=history)
+    chained = BRIEF | OpenAIResponsesModelSettings(openai_previous_response_id="auto")
+    kept = await agent.run("And of grass?", message_history=history, model_settings=chained)
+    assert kept.output == resent.output
+    assert kept.usage.input_tokens == resent.usage.input_tokens > first.usage.input_tokens
+
+
+@turn("responses: run, streamed")
+async def response_stream() -> None:
+    agent = Agent(responses, model_settings=BRIEF)
+    async with agent.run_stream(QUESTION) as answer:
+        pieces = [piece async for piece in answer.stream_text(delta=True, debounce_by=None)]
+    assert "".join(pieces) == (await agent.run(QUESTION)).output
+
+
+@turn("responses: structured output by a required tool and by JSON schema")
+async def response_structured() -> None:
+    for kind in (Color, NativeOutput(Color)):
+        agent = Agent(responses, output_type=kind, model_settings=GREEDY)
+        assert isinstance((await agent.run(QUESTION)).output, Color)
+
+
+@turn("responses: a tool call and its result")
+async def response_tools() -> None:
+    await _call_a_tool(responses)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,28 @@ def test_a_caller_who_leaves_leaves_nothing_half_done(opened: Opened) -> None:
                 await asyncio.gather(task, return_exceptions=True)
             await store.add_items(OWNER, made.id, [message("last")])
             head = (await store.conversation(OWNER, made.id)).head
-            assert texts(await store.path(OWNER, head))[-1] == "last"
+            found = texts(await store.path(OWNER, head))
+            assert "last" in found
+            assert len(set(found)) == len(found)
             assert await store.verify() == []
+
+    asyncio.run(run())
+
+
+def test_a_caller_who_leaves_while_it_waits_to_hold_holds_nothing(opened: Opened) -> None:
+    async def run() -> None:
+        async with opened() as store, opened() as elsewhere:
+            made = await store.create_conversation(OWNER, [], {})
+            before = asyncio.all_tasks()
+            for number in range(12):
+                task = asyncio.create_task(store.hold(OWNER, made.id))
+                for _ in range(number):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+            await store.release(await store.hold(OWNER, made.id))  # at once here, and elsewhere after a beat
+            await store._conversations.release_owed()
+            await elsewhere.release(await elsewhere.hold(OWNER, made.id))
 
     asyncio.run(run())

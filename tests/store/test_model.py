@@ -152,7 +152,7 @@ async def play(url: str, data: Path, plan: list[Step]) -> None:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
 @given(plan=steps)
 def test_the_store_does_what_a_plain_model_does(database_url: str, tmp_path: Path, plan: list[Step]) -> None:

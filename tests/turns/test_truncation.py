@@ -62,7 +62,9 @@ def test_summary_is_a_turn() -> None:
 
 
 class Small(FakeBackend):
-    """Takes prompts of fewer characters than that. Without tokens, it finds out only when it answers."""
+    """Takes prompts of fewer tokens than that, of four characters each. Without a tokenizer, it finds out only
+    when it answers.
+    """
 
     def __init__(self, longest: int, *, has_tokens: bool) -> None:
         super().__init__(["ok"])
@@ -85,13 +87,13 @@ class Small(FakeBackend):
 
     def _check(self, request: GenerateRequest) -> None:
         assert isinstance(request.prompt, Conversation)
-        if len("\n".join(message.text for message in request.prompt.messages)) >= self.longest:
+        if len("\n".join(message.text for message in request.prompt.messages)) >= 4 * self.longest:
             raise ContextTooLong("too long")
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         if not self.has_tokens:
             raise BadRequest("no tokens")
-        return await super().tokenize(request)
+        return (await super().tokenize(request))[::4]
 
 
 def fitted(
@@ -116,33 +118,33 @@ def fitted(
     return asyncio.run(run())
 
 
-ITEMS = [item for n in range(8) for item in (user(f"{n}" * 10), answer(f"{n}" * 9))]  # 21 with the newlines
+ITEMS = [item for n in range(8) for item in (user(f"{n}" * 40), answer(f"{n}" * 38))]  # 20 tokens
 
 
 def test_no_more_goes_than_must_where_tokens_are_counted() -> None:
     input = to_items("now", "input")
-    assert fitted(Small(1000, has_tokens=True), Carried(ITEMS, input), input)[0] == "0" * 10
+    assert fitted(Small(1000, has_tokens=True), Carried(ITEMS, input), input)[0] == "0" * 40
     small = Small(100, has_tokens=True)
     kept = fitted(small, Carried(ITEMS, input), input, max_tokens=10)
-    assert kept == [*(f"{n}" * length for n in (4, 5, 6, 7) for length in (10, 9)), "now"]
+    assert kept == [*(f"{n}" * length for n in (4, 5, 6, 7) for length in (40, 38)), "now"]
     assert len(small.requests) == 1
 
 
 def test_a_quarter_is_kept_for_the_answer() -> None:
     input = to_items("now", "input")
-    assert fitted(Small(100, has_tokens=True), Carried(ITEMS, input), input)[0] == "5" * 10
+    assert fitted(Small(100, has_tokens=True), Carried(ITEMS, input), input)[0] == "5" * 40
 
 
 def test_it_is_tried_where_they_are_not() -> None:
     input = to_items("now", "input")
     backend = Small(100, has_tokens=False)
-    assert fitted(backend, Carried(ITEMS, input), input)[0] == "7" * 10
+    assert fitted(backend, Carried(ITEMS, input), input)[0] == "7" * 40
     assert len(backend.requests) == 4
 
 
 @pytest.mark.parametrize("has_tokens", [True, False])
 def test_turn_that_does_not_fit_alone_is_refused(has_tokens: bool) -> None:
-    input = to_items("x" * 100, "input")
+    input = to_items("x" * 400, "input")
     backend = Small(100, has_tokens=has_tokens)
     with pytest.raises(ContextTooLong):
         fitted(backend, Carried(ITEMS, input), input)
