@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
 from headrace.wire.errors import ErrorResponse, to_body
@@ -42,13 +43,23 @@ async def _ours(_: Request, exc: Exception) -> JSONResponse:
     return to_response(exc)
 
 
+def _allowed(request: Request) -> list[str]:
+    """The framework tells only those of the first route with this path."""
+    routes = request.app.routes
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
     where = f"{request.method} {request.url.path[:200]}"
     if exc.status_code == 404:
         return to_response(NotFound(f"there is nothing at {where}", param="path"))
     if exc.status_code == 405:
-        allowed = dict(exc.headers or {})
+        allowed = {"Allow": ", ".join(_allowed(request))}
         return to_response(MethodNotAllowed(f"{where} is not allowed", param="method", headers=allowed))
     error = ServerError(str(exc.detail))
     error.status = exc.status_code
