@@ -1,4 +1,4 @@
-"""llm-comply, a conformance tester: each of its tests of chat completions is a turn."""
+"""llm-comply, a conformance tester: each of its tests of chat completions and of Open Responses is a turn."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 
 from turns import BASE_URL, KEY, MODEL, run, turn
 
-REFUSED = {"chat-image-input"}  # no model here sees: what cannot be honoured is a 400, not ignored
+FORMATS = ("openai-chat", "open-responses")
+# no model here sees: what cannot be honoured is a 400, not ignored
+REFUSED = {"chat-image-input", "image-input"}
 COMMAND = [
-    str(Path(sys.executable).with_name("llm-comply")), "--format", "openai-chat", "--base-url", BASE_URL,
-    "--model", MODEL, "--api-key", KEY, "--timeout", "150", "--json",
+    str(Path(sys.executable).with_name("llm-comply")), "--base-url", BASE_URL, "--model", MODEL,
+    "--api-key", KEY, "--timeout", "150", "--json", "--format",
 ]  # fmt: skip
 
 
-def results() -> list[dict[str, Any]]:
-    done = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
+def results(format: str) -> list[dict[str, Any]]:
+    done = subprocess.run([*COMMAND, format], capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)["results"]
     return found
@@ -35,6 +37,7 @@ def check(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for entry in results():
-        turn(entry["id"])(functools.partial(check, entry))
+    for format in FORMATS:
+        for entry in results(format):
+            turn(entry["id"])(functools.partial(check, entry))
     run()
