@@ -47,7 +47,7 @@ async def converse(socket: WebSocket) -> None:
 
 class Connection:
     """`memory`: the last unstored response and what it carries on, while the connection lasts.
-    `is_answering`: until the caller is told a turn's end; the turn itself lets go of what it holds after that.
+    `is_answering`: until the caller is told a turn's end; the turn lets go of what it holds after that.
     """
 
     def __init__(self, socket: WebSocket, caller: Principal) -> None:
