@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from headrace import logs
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
@@ -53,9 +54,19 @@ async def _ours(_: Request, exc: Exception) -> JSONResponse:
     return to_response(exc)
 
 
+def _allowed(request: Request) -> list[str]:
+    """The framework tells only those of the first route with this path."""
+    routes = request.app.routes
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
-    error = _error(exc, f"{request.method} {request.url.path[:200]}")
+    error = _error(exc, request)
     if not MESSAGES.fullmatch(request.url.path):
         return to_response(error)
     response = to_messages_response(error)
@@ -63,11 +74,13 @@ async def _frameworks(request: Request, exc: Exception) -> JSONResponse:
     return response
 
 
-def _error(exc: HTTPException, where: str) -> ServerError:
+def _error(exc: HTTPException, request: Request) -> ServerError:
+    where = f"{request.method} {request.url.path[:200]}"
     if exc.status_code == 404:
         return NotFound(f"there is nothing at {where}", param="path")
     if exc.status_code == 405:
-        return MethodNotAllowed(f"{where} is not allowed", param="method", headers=dict(exc.headers or {}))
+        allowed = {"Allow": ", ".join(_allowed(request))}
+        return MethodNotAllowed(f"{where} is not allowed", param="method", headers=allowed)
     error = ServerError(str(exc.detail))
     error.status = exc.status_code
     return error

@@ -47,7 +47,9 @@ async def converse(socket: WebSocket) -> None:
 
 
 class Connection:
-    """`memory`: the last unstored response and what it carries on, while the connection lasts."""
+    """`memory`: the last unstored response and what it carries on, while the connection lasts.
+    `is_answering`: until the caller is told a turn's end; the turn lets go of what it holds after that.
+    """
 
     def __init__(self, socket: WebSocket, caller: Principal) -> None:
         self._socket, self._caller = socket, caller
@@ -55,6 +57,7 @@ class Connection:
         self._config = socket.app.state.config.server
         self._memory: dict[str, Sequence[Item]] = {}
         self._turn: asyncio.Task[None] | None = None
+        self._is_answering = False
 
     async def serve(self) -> None:
         try:
@@ -87,11 +90,14 @@ class Connection:
         except ServerError as exc:
             await self._refuse(exc)
             return
+        if self._turn is not None:
+            await asyncio.wait([self._turn])
+        self._is_answering = True
         self._turn = asyncio.create_task(self._answer(body))
 
     def _body(self, raw: bytes) -> ResponseBody:
         """Raises BadRequest, PayloadTooLarge."""
-        if self._turn is not None and not self._turn.done():
+        if self._is_answering:
             error = BadRequest("A response is being made on this connection: wait for its end.")
             error.code = "response_in_progress"
             raise error
@@ -105,28 +111,28 @@ class Connection:
             judge = partial(judged, body, strict=self._config.strict)
             run = await self._responses.create(self._caller.id, body, memory=self._memory, judge=judge)
         except ServerError as exc:
-            self._forget(body)
-            await self._refuse(exc)
+            await self._fail(body, exc)
             return
         except Exception:
             log.exception("a turn failed")
-            await self._refuse(ServerError("the server had an error"))
+            await self._fail(body, ServerError("the server had an error"))
             return
         try:
             await self._follow(body, run)
         finally:
+            self._is_answering = False
             await asyncio.shield(run.cancel())
 
     async def _follow(self, body: ResponseBody, run: Run) -> None:
         await run.begun()
         if run.first is None and run.error is not None:
-            self._forget(body)
-            await self._refuse(run.error)
+            await self._fail(body, run.error)
             return
         run.keeping.is_told = True
         async for texts in run.follow():
             if run.is_done:  # before the caller knows: it may go on from it at once
                 self._remember(body, run)
+                self._is_answering = False
             for text in texts:
                 await self._socket.send_text(text)
 
@@ -139,6 +145,12 @@ class Connection:
     def _forget(self, body: ResponseBody) -> None:
         """A response that could not be gone on from."""
         self._memory.pop(body.previous_response_id or "", None)
+
+    async def _fail(self, body: ResponseBody, error: ServerError) -> None:
+        """Nothing came of this turn."""
+        self._forget(body)
+        self._is_answering = False
+        await self._refuse(error)
 
     async def _refuse(self, error: ServerError) -> None:
         told = {"code": error.code, "message": error.message, "param": error.param, "type": error.type}

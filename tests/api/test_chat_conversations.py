@@ -190,12 +190,12 @@ def test_call_whose_result_never_came_does_not_stop_the_conversation(
 
 
 def test_older_turns_go_where_the_context_is_too_short(server: Served, backend: FakeBackend) -> None:
-    id = new(server, SYSTEM, *(user(f"{n}" * 1400) for n in range(3)))  # a token is a byte; 4096 fit
+    id = new(server, SYSTEM, *(user(f"{n}" * 1500) for n in range(5)))  # a token is a byte; 4096 fit
     ask(server, id, user("short"))  # a quarter of them is kept free for the answer
-    assert [text[:5] for _, text in read(backend)] == ["Be br", "11111", "22222", "short"]
+    assert [text[:5] for _, text in read(backend)] == ["Be br", "33333", "44444", "short"]
     ask(server, id, user("x" * 4000))
     assert [text[:5] for _, text in read(backend)] == ["Be br", "xxxxx"]
-    assert len(items_of(server, id)) == 8
+    assert len(items_of(server, id)) == 10
 
 
 def test_own_messages_are_never_cut(small_server: Served) -> None:

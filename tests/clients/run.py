@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from environments import FOLDER, HERE, ROOT, node_modules, python_of, unpacked, version_of
+from environments import FOLDER, HERE, ROOT, node_of, python_of, unpacked, version_of
 from server import serving
 
 MODEL = "smollm2-135m-instruct"
@@ -31,6 +31,7 @@ SILENT = {  # nobody phones home, and nothing is looked for on a hub
     "LANGCHAIN_TRACING_V2": "false",
     "LANGSMITH_TRACING": "false",
     "NO_PROXY": "127.0.0.1",
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",
 }
 DROPPED = ("PYTHONPATH", "OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LLM_")  # of the caller's own environment
 
@@ -43,7 +44,7 @@ class Client:
     package: str
     environment: str
     script: str = ""  # default: with_NAME.py
-    runs_in: str = "its own"  # or "ours": the script needs Headrace or its test tools
+    runs_in: str = "its own"  # or "ours": the script needs Headrace or its test tools; or "node"
     options: tuple[str, ...] = ()  # of the server
     timeout_s: float = 180
 
@@ -51,7 +52,11 @@ class Client:
 CLIENTS = (
     Client("openai3", "openai", "openai3", script="with_openai.py"),
     Client("openai2", "openai", "openai2", script="with_openai.py"),
+    Client("responses", "openai", "openai3"),
     Client("node", "openai", "node", runs_in="node", script="node/smoke.mjs"),
+    Client("node_responses", "openai", "node", runs_in="node", script="node/responses.mjs"),
+    Client("ai_sdk", "@ai-sdk/openai", "node22", runs_in="node", script="node22/ai_sdk.mjs"),
+    Client("openai_agents", "openai-agents", "openai3"),
     Client("langchain", "langchain-openai", "openai3"),
     Client("llama_index", "llama-index-llms-openai-like", "openai2"),
     Client("pydantic_ai", "pydantic-ai-slim", "openai3"),
@@ -78,6 +83,7 @@ def main(names: Sequence[str]) -> int:
         known = ", ".join(client.name for client in CLIENTS)
         raise SystemExit(f"no such client: {', '.join(sorted(unknown))}; there are {known}")
     wanted = [client for client in CLIENTS if not names or client.name in names]
+    FOLDER.mkdir(exist_ok=True)
     commands = [_command(client) for client in wanted]
     results = []
     for options in dict.fromkeys(client.options for client in wanted):
@@ -95,8 +101,7 @@ def _command(client: Client) -> list[str]:
     """How its script is started, with what it needs installed."""
     script = str(HERE / (client.script or f"with_{client.name}.py"))
     if client.runs_in == "node":
-        node_modules(HERE / "node")
-        return ["node", "--test-reporter=tap", script]
+        return [node_of(client.environment), "--test-reporter=tap", script]
     if client.name == "bfcl":
         return [sys.executable, script, str(unpacked(client.environment))]
     python = str(python_of(client.environment))
@@ -135,11 +140,11 @@ def _environment(url: str, name: str) -> dict[str, str]:
 
 
 def _report(results: Sequence[Result]) -> None:
-    print(f"\n{'client':12} {'version':10} {'turns':>5} {'passed':>6} {'failed':>6} {'seconds':>8}")
+    print(f"\n{'client':14} {'version':10} {'turns':>5} {'passed':>6} {'failed':>6} {'seconds':>8}")
     for result in results:
         name, version = result.client.name, version_of(result.client.environment, result.client.package)
         passed, failed = result.passed, result.failed
-        print(f"{name:12} {version:10} {passed + failed:5} {passed:6} {failed:6} {result.seconds:8.1f}")
+        print(f"{name:14} {version:10} {passed + failed:5} {passed:6} {failed:6} {result.seconds:8.1f}")
     passed, failed = (sum(getattr(result, name) for result in results) for name in ("passed", "failed"))
     print(f"\n{passed} passed, {failed} failed")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +14,14 @@ COMMAND = [sys.executable, "-m", "headrace", "serve", "--port", "0", "--log-leve
 
 @contextmanager
 def serving(*options: str) -> Iterator[str]:
-    """The URL, without /v1, of `headrace serve` with these options."""
-    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as server:
+    """The URL, without /v1, of `headrace serve` with these options. What it keeps is thrown away."""
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    with (
+        tempfile.TemporaryDirectory() as data,
+        subprocess.Popen(
+            [*COMMAND, "--data", data, *options], stdout=subprocess.PIPE, text=True, env=environment
+        ) as server,
+    ):
         try:
             yield _announced_url(server)
         finally:

@@ -1,5 +1,5 @@
-"""llm-comply, a conformance tester: each of its tests of chat completions, and of Anthropic's messages, is a
-turn.
+"""llm-comply, a conformance tester: each of its tests of chat completions, of Open Responses and of Anthropic's
+messages is a turn.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from turns import BASE_URL, KEY, MODEL, run, turn
 
-FORMATS = ("openai-chat", "anthropic")
+FORMATS = ("openai-chat", "open-responses", "anthropic")
 # no model here sees: what cannot be honoured is a 400, not ignored
-REFUSED = {"chat-image-input", "anth-image-input"}
+REFUSED = {"chat-image-input", "image-input", "anth-image-input"}
 COMMAND = [
     str(Path(sys.executable).with_name("llm-comply")), "--base-url", BASE_URL, "--model", MODEL,
     "--api-key", KEY, "--timeout", "150", "--json", "--format",
@@ -39,6 +39,7 @@ def check(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for entry in (entry for format in FORMATS for entry in results(format)):
-        turn(entry["id"])(functools.partial(check, entry))
+    for format in FORMATS:
+        for entry in results(format):
+            turn(entry["id"])(functools.partial(check, entry))
     run()

@@ -1,8 +1,8 @@
 // The openai client for Node against the server at HEADRACE_URL.
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import OpenAI from "openai";
+import { runExamples } from "./examples.mjs";
 
 const client = new OpenAI({ baseURL: process.env.HEADRACE_URL + "/v1", apiKey: "x", maxRetries: 0 });
 const model = process.env.HEADRACE_MODEL;
@@ -112,11 +112,4 @@ test("embeddings, base64 by default", async () => {
   assert.ok(Math.abs(product - 1) < 1e-3);
 });
 
-test("the example of the documentation", async () => {
-  const page = await readFile(new URL("../../../docs/clients.md", import.meta.url), "utf8");
-  const [, code] = page.match(/^```js\n(.*?)^```$/ms);
-  // A file in there finds the packages, and git ignores it.
-  const file = new URL("node_modules/.example.mjs", import.meta.url);
-  await writeFile(file, code.replaceAll("http://127.0.0.1:8000", process.env.HEADRACE_URL));
-  await import(file);
-});
+test("the example of the documentation", () => runExamples("node", new URL(".", import.meta.url)));
