@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75  # longer than clients' pools keep a connection, so that they close first
+GARBAGE = 10_000  # objects, before it is looked for
 CLOSE_S = 5  # for connections to close once the last answer is written
 
 
@@ -93,7 +94,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        gc.freeze()  # what is there now stays: it need not be looked through again and again
+        # What is there now stays, and what a request leaves goes without the collector: it has little to do.
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
         self._announce()
 
     @contextlib.contextmanager
