@@ -29,7 +29,7 @@ async def respond(
     *,
     encoder: Callable[[ModelInfo], Encoder] | None,
     whole: Callable[[ModelInfo, Collected], dict[str, Any]],
-    stream: type[EventStream] = EventStream,
+    stream: Callable[[Generation, Encoder, dict[str, str]], EventStream] = EventStream,
     start: Start = Gateway.start,
 ) -> Response:
     """A stream through `encoder`, or, where that is None, one JSON answer through `whole`."""
