@@ -12,8 +12,9 @@ from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import judge_of, respond
+from headrace.api.sse import Encoder, EventStream
 from headrace.errors import BadRequest, ServerError
-from headrace.gateway.gateway import Judge
+from headrace.gateway.gateway import Generation, Judge
 from headrace.turns.chat import ChatTurn
 from headrace.types import GenerateRequest
 from headrace.wire import chat as wire
@@ -80,10 +81,23 @@ async def _respond_and_keep(
     encoder = turn.chunks if is_streamed else None
     try:
         response = await respond(
-            http, request, headers, encoder=encoder, whole=turn.completion, start=turn.start, judge=judge
-        )
+            http, request, headers,
+            encoder=encoder, whole=turn.completion,
+            stream=partial(_KeptStream, turn), start=turn.start, judge=judge,
+        )  # fmt: skip
     except ServerError as exc:
         exc.headers = {**exc.headers, **turn.headers}
         raise
     response.headers.update(turn.headers)
     return response
+
+
+class _KeptStream(EventStream):
+    def __init__(
+        self, turn: ChatTurn, generation: Generation, encoder: Encoder, headers: dict[str, str]
+    ) -> None:
+        self._turn = turn
+        super().__init__(generation, encoder, headers)
+
+    def remark(self) -> str:
+        return "X-Headrace-Persisted: false" if self._turn.is_lost else ""

@@ -37,7 +37,7 @@ async def respond(
     *,
     encoder: Callable[[ModelInfo], Encoder] | None,
     whole: Callable[[ModelInfo, Collected], dict[str, Any]],
-    stream: type[EventStream] = EventStream,
+    stream: Callable[[Generation, Encoder, dict[str, str]], EventStream] = EventStream,
     start: Start = Gateway.start,
     judge: Judge = lambda _: (),
 ) -> Response:

@@ -72,8 +72,9 @@ class Line:
     async def keep_alive(self) -> None:
         await self._body(self.silence)
 
-    async def end(self, last: list[str]) -> None:
-        body = self.frames([*last, *self.done])
+    async def end(self, last: list[str], remark: str = "") -> None:
+        """`remark`: a comment, for whoever reads them."""
+        body = (f": {remark}\n\n" if remark else "").encode() + self.frames([*last, *self.done])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def fail(self, error: ServerError) -> None:
@@ -188,7 +189,11 @@ class EventStream(LiveStream):
         await line.send(self.encoder.first())
         async for event in self.generation.events:
             await line.send(self.encoder.event(event))
-        await line.end(self.encoder.last())
+        await line.end(self.encoder.last(), self.remark())
+
+    def remark(self) -> str:
+        """What can only be said at the end, when the headers are sent; "": nothing."""
+        return ""
 
     async def aclose(self) -> None:
         await self.generation.aclose()

@@ -48,13 +48,13 @@ class ChatTurn:
         self._new: list[Item] = []  # what the request adds to the conversation
         self._info: ModelInfo | None = None
         self._head: dict[str, Any] = {}  # of the completion, or of its chunks
-        self._is_lost = False
+        self.is_lost = False  # the answer was given and could not be kept
 
     @property
     def headers(self) -> dict[str, str]:
         """Of the response, an error's too."""
         named = {} if self._named in (None, NEW) else {"X-Conversation-ID": str(self._named)}
-        return {**named, **({"X-Headrace-Persisted": "false"} if self._is_lost else {})}
+        return {**named, **({"X-Headrace-Persisted": "false"} if self.is_lost else {})}
 
     async def start(
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, /, *, judge: Judge
@@ -118,7 +118,7 @@ class ChatTurn:
             if self._body.store and outcome == "completed":
                 await self._save(collected)
         except ServerError as exc:
-            self._is_lost = True
+            self.is_lost = True
             log.error("the answer to a chat is not stored: %s", exc.message)
 
     async def _append(self, held: Held, collected: Collected, outcome: Outcome) -> None:

@@ -157,6 +157,35 @@ def test_window_is_configured(fake_server: FakeServer, backend: FakeBackend) -> 
     assert [text for _, text in read(backend)] == ["two", "Hello", "three"]
 
 
+def test_long_history_that_is_sent_again_is_recognised_beyond_the_window(
+    fake_server: FakeServer, backend: FakeBackend
+) -> None:
+    server = fake_server(backend, config=Config.model_validate({"conversations": {"context_messages": 1}}))
+    id, history = new(server), []
+    for number in range(8):
+        history.append(user(str(number)))
+        ask(server, id, *history)
+        history.append(assistant("Hello"))
+    assert len(items_of(server, id)) == 16
+
+
+def test_window_is_of_messages_however_many_items_they_are(
+    fake_server: FakeServer, backend: FakeBackend
+) -> None:
+    server = fake_server(backend, config=Config.model_validate({"conversations": {"context_messages": 2}}))
+    calls = [
+        {"type": "function_call", "call_id": f"call_{number}", "name": "f", "arguments": "{}"}
+        for number in range(15)
+    ]
+    ask(server, new(server, user("one"), *calls), user("two"))
+    assert read(backend) == [("user", "one"), ("user", "two")]
+
+
+def test_answer_that_was_cut_short_is_incomplete(server: Served, backend: FakeBackend) -> None:
+    backend.script = ["Hel", Finished(0, "length", Usage(1, 1))]
+    assert items_of(server, ask(server, "new", user("one")))[-1]["status"] == "incomplete"
+
+
 CALLS: list[str | Event] = [
     ReasoningDelta(0, "I should call."),
     ToolCallDelta(0, 0, "{}", "call_1", "f"),
@@ -248,6 +277,18 @@ def test_caller_that_leaves_frees_the_slot_and_the_partial_answer_is_kept(
     backend.script, backend.delay_s = ["Hello"], 0
     ask(server, id, user("four"))
     assert [role for role, _ in read(backend)] == ["user", "assistant"] * 2 + ["user"]
+
+
+def test_calls_of_a_partial_answer_are_not_kept(server: Served, backend: FakeBackend) -> None:
+    id = new(server)
+    backend.script = ["Let me see.", CALLS[1], *["tick"] * 1000]
+    backend.delay_s = 0.02
+    asked = body(user("one"), conversation=id, stream=True, tools=[TOOL])
+    with server.http.stream("POST", CHAT, json=asked) as response:
+        lines = response.iter_lines()  # held: httpx2 hangs up when its iterator is dropped
+        assert any("tick" in line for line in lines)
+    eventually(lambda: items_of(server, id))
+    assert [item["type"] for item in items_of(server, id)] == ["message", "message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -81,7 +81,7 @@ def _announce(name: str) -> float:
 
 def _finish(name: str, started: float) -> None:
     (FOLDER / name / ".pins").write_text(_fingerprint(name))
-    print(f"  took {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"  {name} took {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def _pip(*arguments: str) -> None:

@@ -12,7 +12,7 @@ from turns import BASE_URL, KEY, MODEL, QUESTION, run, turn
 
 SERVER = {"base_url": BASE_URL, "api_key": KEY, "max_retries": 0, "timeout": 120}
 chat = ChatOpenAI(model=MODEL, temperature=0, max_tokens=100, **SERVER)
-responses = ChatOpenAI(model=MODEL, temperature=0, max_tokens=40, use_responses_api=True, **SERVER)
+responses = ChatOpenAI(model=MODEL, temperature=0, max_tokens=24, use_responses_api=True, **SERVER)
 chained = responses.model_copy(update={"use_previous_response_id": True})
 
 
@@ -99,13 +99,15 @@ def response_stream() -> None:
 
 @turn("responses: structured output")
 def response_structured() -> None:
-    assert isinstance(responses.with_structured_output(Color).invoke(QUESTION), Color)
+    longer = responses.model_copy(update={"max_tokens": 100})
+    assert isinstance(longer.with_structured_output(Color).invoke(QUESTION), Color)
 
 
 @turn("responses: a tool call and its result, resent and by previous_response_id")
 def response_tools() -> None:
     asked = HumanMessage("What is the weather in Paris?")
-    answer = responses.bind_tools([get_weather], tool_choice="get_weather").invoke([asked])
+    longer = responses.model_copy(update={"max_tokens": 100})
+    answer = longer.bind_tools([get_weather], tool_choice="get_weather").invoke([asked])
     (call,) = answer.tool_calls
     history = [asked, answer, get_weather.invoke(call)]
     for model in (responses, chained):

@@ -1,0 +1,64 @@
+"""`headrace serve` in processes of their own, one after the other on the same data. What they import is
+loaded once, in the process that they are forked from: fifty starts would take minutes otherwise.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tests.cli.process import environment
+
+LOADED = [
+    __name__,
+    "headrace.cli.serve",
+    "headrace.store.upkeep",
+    "headrace.backends.fake",
+    "headrace.backends.openai",
+]
+
+
+@contextmanager
+def server(folder: Path, *arguments: str, **members: str) -> Iterator[str]:
+    """Its address; when the block ends it is killed (SIGKILL). Its log is added to `folder`/log."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    announced, announcing = context.Pipe(duplex=False)
+    command = ["serve", "--port", "0", *arguments]
+    process = context.Process(target=_serve, args=(announcing, folder, command, environment(**members)))
+    process.start()
+    try:
+        announcing.close()
+        yield _until_url(announced, folder / "log")
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(announcing: Connection, folder: Path, command: list[str], variables: dict[str, str]) -> None:
+    from headrace.cli import main
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.dup2(announcing.fileno(), 1)
+    os.dup2(os.open("log", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    main(command)
+
+
+def _until_url(announced: Connection, log: Path) -> str:
+    with os.fdopen(os.dup(announced.fileno())) as lines:
+        url = ""
+        for line in lines:
+            if line.strip().startswith("url "):
+                url = line.split()[1].removesuffix("/v1")
+            if line.strip().startswith("try "):
+                return url
+    raise AssertionError(f"headrace serve did not start: {log.read_text()[-2000:]}")
