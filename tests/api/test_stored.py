@@ -209,7 +209,8 @@ def test_faults_are_named_before_anything_is_generated(
 
 
 @pytest.mark.parametrize(
-    ("query", "param"), [("limit=0", "limit"), ("order=x", "order"), ("after=chatcmpl-x", "after")]
+    ("query", "param"),
+    [("limit=0", "limit"), ("order=x", "order"), ("after=chatcmpl-x", "after"), ("model=%00", "model")],
 )
 def test_faults_in_a_query_are_named(fake_server: FakeServer, query: str, param: str) -> None:
     response = fake_server().get(f"{CHAT}?{query}")
