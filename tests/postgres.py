@@ -116,14 +116,23 @@ def postgresql(*, is_durable: bool = False) -> Iterator[PostgreSQL]:
         shutil.rmtree(folder)
 
 
+def is_installed() -> bool:
+    return _found() is not None
+
+
 def _binaries() -> Path:
+    found = _found()
+    if found is None:
+        pytest.fail(MISSING, pytrace=False)
+    return found
+
+
+def _found() -> Path | None:
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).resolve().parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    if not versions:
-        pytest.fail(MISSING, pytrace=False)
-    return versions[-1].parent
+    return versions[-1].parent if versions else None
 
 
 def _account() -> pwd.struct_passwd | None:
