@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -76,5 +77,18 @@ async def _after(store: Store, owner: str, id: str, memory: Memory) -> History:
 
 
 def _readable(items: Sequence[Item]) -> Sequence[Item]:
-    """Without calls that broke off: their arguments are no JSON, and nothing can answer them."""
-    return [item for item in items if item["type"] not in CALLS or item.get("status") != "incomplete"]
+    """Without calls that broke off: nothing can answer them. One that has its arguments was cut short after
+    them: agents do answer it.
+    """
+    return [
+        item
+        for item in items
+        if item["type"] not in CALLS or item.get("status") != "incomplete" or _is_whole(item)
+    ]
+
+
+def _is_whole(call: Item) -> bool:
+    try:
+        return isinstance(json.loads(call.get("arguments", "")), dict)
+    except (ValueError, RecursionError):
+        return False

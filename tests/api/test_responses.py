@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+from openai.types.responses.response_input_param import FunctionCallOutput
 
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
@@ -91,6 +92,23 @@ def test_conversation_grows_by_what_completes(fake_server: FakeServer, config: C
         kept = list(client.conversations.items.list(id, order="asc"))
         assert len(kept) == 7
         assert kept[2].id == made.output[0].id
+
+
+def test_call_cut_short_can_be_answered_if_it_is_whole(fake_server: FakeServer) -> None:
+    whole, broken = (
+        [*call(arguments=arguments)[:-1], Finished(0, "length", Usage(5, 5))]
+        for arguments in ('{"city":"Paris"}', '{"city":"Par')
+    )
+    backend = Turns(whole, ["warm"], broken)
+    answer = FunctionCallOutput(type="function_call_output", call_id="call_1", output="20")
+    with strict(fake_server(backend)) as client:
+        cut = client.responses.create(model="fake", input="weather?", tools=[WEATHER])
+        assert cut.output[0].to_dict()["status"] == "incomplete"
+        client.responses.create(model="fake", input=[answer], previous_response_id=cut.id)
+        assert said(backend) == [("user", "weather?"), ("assistant", ""), ("tool", "20")]
+        cut = client.responses.create(model="fake", input="weather?", tools=[WEATHER])
+        with pytest.raises(openai.BadRequestError, match="call_1"):
+            client.responses.create(model="fake", input=[answer], previous_response_id=cut.id)
 
 
 def test_conversation_is_used_by_one_at_a_time(fake_server: FakeServer, config: Config) -> None:

@@ -75,13 +75,14 @@ def _is_stale(name: str) -> bool:
 
 
 def _announce(name: str) -> float:
-    print(f"installing {name}: {', '.join(_requirements(name).read_text().split())}", flush=True)
+    pins = ", ".join(_requirements(name).read_text().split())
+    print(f"installing {name}: {pins}\n", end="", flush=True)  # one write: others install, too
     return time.perf_counter()
 
 
 def _finish(name: str, started: float) -> None:
     (FOLDER / name / ".pins").write_text(_fingerprint(name))
-    print(f"  {name} took {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"  {name} took {time.perf_counter() - started:.0f} s\n", end="", flush=True)
 
 
 def _pip(*arguments: str) -> None:
