@@ -1,5 +1,5 @@
-"""llm-comply, a conformance tester: each of its tests of chat completions, of Open Responses and of Anthropic's
-messages is a turn.
+"""llm-comply, a conformance tester: each of its tests of chat completions, of Open Responses and of
+Anthropic's messages is a turn.
 """
 
 from __future__ import annotations
