@@ -146,7 +146,7 @@ class Conversations:
             if not task.cancelled() and isinstance(task.exception(), StoreUnavailable | None):
                 self._owed[token] = Held(StoredConversation(id, 0, {}, None), token)
 
-        task = asyncio.create_task(self._database.write(work))
+        task = asyncio.create_task(self._database.hold(work))
         try:
             return await asyncio.shield(task)
         except (asyncio.CancelledError, StoreUnavailable):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.errors import ConfigError, HeadraceError, NotFound, StoreUnavailable
-from headrace.store.engines import STATEMENT_TIMEOUT_S, Unsettled, Work, to_engine
+from headrace.store.engines import STATEMENT_TIMEOUT_S, Mode, Unsettled, Work, to_engine
 from headrace.store.migrations import MIGRATIONS, Migration, migrate
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Database:
             while not self._is_open and await self._finished(self._step()) is not None:
                 pass
             if not self._is_open and self._enter is not None:
-                await self._finished(self._translated(self._enter, writes=True))
+                await self._finished(self._translated(self._enter, "write"))
             self._is_open = True
 
     async def aclose(self) -> None:
@@ -70,10 +70,14 @@ class Database:
         await self._engine.aclose()
 
     async def read(self, work: Work[T], *, attempts: int = ATTEMPTS) -> T:
-        return await self._run(work, writes=False, attempts=attempts)
+        return await self._run(work, "read", attempts)
 
     async def write(self, work: Work[T], *, attempts: int = ATTEMPTS) -> T:
-        return await self._run(work, writes=True, attempts=attempts)
+        return await self._run(work, "write", attempts)
+
+    async def hold(self, work: Work[T]) -> T:
+        """A write that need not outlive a loss of power: those who hold something do not, either."""
+        return await self._run(work, "hold", ATTEMPTS)
 
     @property
     def cannot_write(self) -> bool:
@@ -85,13 +89,13 @@ class Database:
         if time.monotonic() - self._health.answered > KNOWN_S:
             await self.read(_touch)
 
-    async def _run(self, work: Work[T], *, writes: bool, attempts: int) -> T:
+    async def _run(self, work: Work[T], mode: Mode, attempts: int) -> T:
         if not self._is_open:
             try:
                 await self.open()
             except ConfigError as exc:
                 raise StoreUnavailable(f"The database cannot be used: {exc.message}") from exc
-        return await self._finished(self._translated(work, writes=writes, attempts=attempts))
+        return await self._finished(self._translated(work, mode, attempts))
 
     async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
         """What it gives; when the caller is cancelled it goes on, so that no transaction is left half-way."""
@@ -107,7 +111,7 @@ class Database:
 
     async def _step(self) -> Migration | None:
         try:
-            step = await self._engine.run(lambda c: migrate(c, self._migrations), writes=True)
+            step = await self._engine.run(lambda c: migrate(c, self._migrations), "write")
         except TypeError as exc:  # asyncpg's word for a member of the address that it does not know
             raise ConfigError(f"store.url: {exc}") from exc
         except Exception as exc:
@@ -119,26 +123,26 @@ class Database:
             log.info("database: migration %d, %s", step.number, step.name)
         return step
 
-    async def _translated(self, work: Work[T], *, writes: bool, attempts: int = ATTEMPTS) -> T:
+    async def _translated(self, work: Work[T], mode: Mode, attempts: int = ATTEMPTS) -> T:
         try:
-            result = await self._attempts(work, writes=writes, attempts=attempts)
+            result = await self._attempts(work, mode, attempts)
         except HeadraceError:
             raise
         except Exception as exc:
-            if writes:
+            if mode != "read":
                 self._health.error = exc
             self._health.answered = -KNOWN_S
             raise self._translate(exc) from exc
         self._health.answered = time.monotonic()
-        if writes:
+        if mode != "read":
             self._health.error = None
         return result
 
-    async def _attempts(self, work: Work[T], *, writes: bool, attempts: int) -> T:
+    async def _attempts(self, work: Work[T], mode: Mode, attempts: int) -> T:
         unsettled: Unsettled[T] | None = None
         for left in reversed(range(attempts)):
             try:
-                return await self._engine.run(work, writes=writes)
+                return await self._engine.run(work, mode)
             except Unsettled as exc:
                 if not left:
                     raise exc.cause from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +12,7 @@ STATEMENT_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
+Mode = Literal["read", "write", "hold"]  # hold: a write that need not outlive a loss of power
 
 
 class Unsettled(Exception, Generic[T]):
@@ -23,8 +24,10 @@ class Unsettled(Exception, Generic[T]):
 
 
 class Engine(Protocol):
-    async def run(self, work: Work[T], *, writes: bool) -> T:
-        """One transaction. Raises Unsettled, and what the driver raises."""
+    async def run(self, work: Work[T], mode: Mode) -> T:
+        """One transaction; a read may see what is committed meanwhile. Raises Unsettled, and what the
+        driver raises.
+        """
         ...
 
     async def aclose(self) -> None: ...

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headrace.store.engines import Unsettled, Work
+from headrace.store.engines import Mode, Unsettled, Work
 
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
 GRACE_S = 5.0  # a server ends its statement by itself; one that is silent for longer is lost
+
+LIGHTLY = text("SET LOCAL synchronous_commit TO off")
 
 T = TypeVar("T")
 
@@ -35,11 +37,16 @@ class PostgreSQL:
             pool_reset_on_return=None,
             hide_parameters=True,
         )
+        # each BEGIN and ROLLBACK is a round trip
+        self._to_read = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def run(self, work: Work[T], *, writes: bool) -> T:
-        async with self._engine.connect() as c:
+    async def run(self, work: Work[T], mode: Mode) -> T:
+        engine = self._to_read if mode == "read" else self._engine
+        async with engine.connect() as c:
+            if mode == "hold":
+                await c.execute(LIGHTLY)
             result = await c.run_sync(work)
-            if writes:
+            if mode != "read":
                 try:
                     await c.commit()
                 except DBAPIError as exc:

@@ -10,15 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from headrace.store.engines import Work
+from headrace.store.engines import Mode, Work
 
 NUM_READERS = 4
 PRAGMAS = (
     "busy_timeout=10000",  # before the others, which may have to wait themselves
     "journal_mode=WAL",  # who reads and who writes do not wait for each other
-    "synchronous=FULL",  # what is committed outlives a loss of power
     "foreign_keys=ON",
 )
 
@@ -42,21 +41,23 @@ class SQLite:
         )
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
-        self._to_write = self._engine.execution_options(writes=True)
+        self._to_write = self._engine.execution_options(synchronous="FULL")  # it outlives a loss of power
+        self._to_hold = self._engine.execution_options(synchronous="NORMAL")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
 
-    async def run(self, work: Work[T], *, writes: bool) -> T:
+    async def run(self, work: Work[T], mode: Mode) -> T:
         loop = asyncio.get_running_loop()
-        if writes:
-            return await loop.run_in_executor(self._writer, self._write, work)
-        return await loop.run_in_executor(self._readers, self._read, work)
+        if mode == "read":
+            return await loop.run_in_executor(self._readers, self._read, work)
+        engine = self._to_hold if mode == "hold" else self._to_write
+        return await loop.run_in_executor(self._writer, self._write, engine, work)
 
-    def _write(self, work: Work[T]) -> T:
+    def _write(self, engine: Engine, work: Work[T]) -> T:
         if not self._file.exists():
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
-        with self._to_write.connect() as c:
+        with engine.connect() as c:
             result = work(c)
             c.commit()
             return result
@@ -81,5 +82,7 @@ def _prepare(connection: Any, _: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    synchronous = connection.get_execution_options().get("synchronous")
+    if synchronous is not None:
+        connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
+    connection.exec_driver_sql("BEGIN" if synchronous is None else "BEGIN IMMEDIATE")
