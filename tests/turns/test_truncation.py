@@ -62,8 +62,8 @@ def test_summary_is_a_turn() -> None:
 
 
 class Small(FakeBackend):
-    """Takes prompts of fewer tokens than that, of four characters each. Without a tokenizer, it finds out only
-    when it answers.
+    """Takes prompts of fewer tokens than that, of four characters each. Without a tokenizer, it finds out
+    only when it answers.
     """
 
     def __init__(self, longest: int, *, has_tokens: bool) -> None:
