@@ -382,7 +382,7 @@ def test_documented_configurations_are_valid(tmp_path: Path) -> None:
     assert len(examples) > 1
     known = '[providers.one]\nkind = "fake"\n[providers.two]\nkind = "fake"\n'  # of the routes
     found = [config(tmp_path, example + known, None, **keys).providers for example in examples]
-    assert found[0]["llama-server"].headers == {"Connection": "close"}
+    assert found[0]["openrouter"].headers == {"HTTP-Referer": "https://example.org", "X-Title": "Example"}
     assert found[0]["big"].path == "/models/big.gguf"
 
 

@@ -29,7 +29,9 @@ SSE = "text/event-stream; charset=utf-8"
 class Answer:
     """What one request gets. Each piece is one chunk of the body and one write to the socket. `status` 0: not
     even a status line. `cut`: the connection is closed after the pieces, in the middle of the body. `stall`:
-    nothing follows the pieces, and the connection stays. The header Content-Type is SSE's unless given.
+    nothing follows the pieces, and the connection stays. `last`: the answer is whole, and then the connection
+    is closed, though nothing has said so. `deaf`: it is closed when the next request comes, which nobody
+    reads. The header Content-Type is SSE's unless given.
     """
 
     status: int = 200
@@ -39,6 +41,8 @@ class Answer:
     opening_s: float = 0.0  # before the status line
     cut: bool = False
     stall: bool = False
+    last: bool = False
+    deaf: bool = False
     gzip: bool = False
 
 
@@ -119,6 +123,7 @@ class _Connection(asyncio.Protocol):
         self._number, upstream.num_connections = upstream.num_connections, upstream.num_connections + 1
         self._playing: asyncio.Task[None] | None = None
         self._seen: Seen | None = None
+        self._is_deaf = False
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -127,6 +132,9 @@ class _Connection(asyncio.Protocol):
         self._upstream.transports.add(transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            self._transport.close()
+            return
         self._held += data
         self._next()
 
@@ -176,6 +184,9 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._transport.write(b"" if head_only else b"0\r\n\r\n")
+        self._is_deaf = answer.deaf
+        if answer.last:
+            self._transport.close()
         self._next()
 
 

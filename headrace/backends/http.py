@@ -20,6 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from headrace.backends.connection import KeptTooLong, Response
 from headrace.config import is_loopback
 from headrace.errors import (
     ContextTooLong,
@@ -75,22 +76,28 @@ class Upstream:
         self._headers, self._timeout_s = dict(headers), timeout_s
         self._secrets = _secrets(headers)
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None  # keeps no connection
 
     async def start(self) -> None:
+        self._session, self._fresh = self._opened(), self._opened(force_close=True)
+
+    def _opened(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         # Not trust_env: it would ask a thread for ~/.netrc and the proxy before every request, and refuse
         # those that have an Authorization header when .netrc knows the host.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._timeout_s)
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             headers=self._headers,
             timeout=timeout,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(self.base_url),
+            response_class=Response,
         )
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer as a JSON value. Raises ProviderError."""
@@ -150,21 +157,31 @@ class Upstream:
         """Of a body that is written already, with these headers besides the provider's own. A status that is
         an error is raised. Leaving closes the connection at once, unless the answer has been read to its end.
         """
-        assert self._session is not None, "start() comes first"
-        url = self.base_url + path
         given = headers if body is None else {"Content-Type": "application/json", **(headers or {})}
-        # a large one as a file: aiohttp warns of large bytes
-        data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
-        asked = self._session.request(method, url, data=data, headers=given, allow_redirects=False)
-        try:
-            response = await asked
-        except FAILURES as exc:
-            raise self._failure(exc) from exc
+        with self._told_apart():
+            try:
+                response = await self._sent(self._session, method, path, body, given)
+            except KeptTooLong:
+                response = await self._sent(self._fresh, method, path, body, given)
         async with response:
             if response.status >= 300:
                 with self._told_apart():
                     raise await self._refusal(response)
             yield response
+
+    async def _sent(
+        self,
+        session: aiohttp.ClientSession | None,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> aiohttp.ClientResponse:
+        assert session is not None, "start() comes first"
+        # a large one as a file: aiohttp warns of large bytes
+        data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
+        url = self.base_url + path
+        return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
 
     @contextmanager
     def _told_apart(self) -> Iterator[None]:

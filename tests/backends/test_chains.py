@@ -56,11 +56,7 @@ def chain(exact_server: Served, llama_cpp: LlamaCpp) -> Iterator[Served]:
     providers = {
         "up": {"kind": "openai", "base_url": f"{exact_server.url}/v1"},
         "messages": {"kind": "anthropic", "base_url": exact_server.url, "api_key": "x"},
-        "llama": {
-            "kind": "openai",
-            "base_url": f"{llama_cpp.url}/v1",
-            "headers": {"Connection": "close"},  # it promises to keep them, and does not
-        },
+        "llama": {"kind": "openai", "base_url": f"{llama_cpp.url}/v1"},
     }
     config = Config.model_validate({"providers": providers})
     with serving(create_app(config, build_providers(config))) as served:

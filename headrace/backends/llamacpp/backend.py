@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 ENDING_S = 0.5  # how long a process that broke a connection may take to be seen as ended
 RESTARTS = 1
 CALLED = "llama.cpp"  # in its errors
-# It promises to keep a connection, and closes it after a stream: the next request on it would be lost.
-ONCE = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +218,8 @@ class LlamaCppBackend:
     async def _run(self) -> Running:
         process = await LlamaCppProcess.open(self._settings)
         key, address = self._settings.key, process.url
-        config = ProviderConfig(
-            kind="llamacpp", base_url=f"{address}/v1", timeout_s=self._timeout_s, headers=ONCE
-        )
-        headers = {"Authorization": f"Bearer {key}", **ONCE}
+        config = ProviderConfig(kind="llamacpp", base_url=f"{address}/v1", timeout_s=self._timeout_s)
+        headers = {"Authorization": f"Bearer {key}"}
         native = Upstream(CALLED, address, headers=headers, timeout_s=self._timeout_s)
         running = Running(process, LlamaCppDialect(CALLED, config, key), native)
         try:

@@ -33,7 +33,7 @@ END_S = 0.05  # and a finished stream for its end: then its connection can be us
 
 
 class OpenAIBackend(Remote):
-    """`key`: the provider's; None: it wants none. A request is sent once, and always asks for a stream."""
+    """`key`: the provider's; None: it wants none. A request always asks for a stream."""
 
     kind: BackendKind = "openai"
     url = "https://api.openai.com/v1"
