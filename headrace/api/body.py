@@ -21,11 +21,12 @@ DRAINED = (
 )
 
 
-def json_body(kind: type[Body]) -> Callable[[Request], Awaitable[Body]]:
-    """A dependency that reads and validates the body."""
+def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Request], Awaitable[Body]]:
+    """A dependency that reads and validates the body. With `is_optional`, none is as good as {}."""
 
     async def read(request: Request) -> Body:
-        return parse(kind, await read_json(request))
+        raw = await read_json(request)
+        return parse(kind, b"{}" if is_optional and not raw else raw)
 
     return read
 

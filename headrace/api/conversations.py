@@ -43,7 +43,7 @@ ItemId = Annotated[str, Depends(_item_id)]
 async def create_conversation(
     caller: Caller,
     store: Stored,
-    body: Annotated[wire.ConversationBody, Depends(json_body(wire.ConversationBody))],
+    body: Annotated[wire.ConversationBody, Depends(json_body(wire.ConversationBody, is_optional=True))],
 ) -> dict[str, Any]:
     items = await _resolved(store, caller.id, wire.new_items(body))
     return wire.conversation(await store.create_conversation(caller.id, items, body.metadata or {}))

@@ -59,6 +59,11 @@ def test_conversation_lives_as_the_official_client_expects(client: openai.OpenAI
     assert caught.value.code == "conversation_not_found"
 
 
+def test_conversation_needs_no_body(server: Served) -> None:
+    made = server.http.post(CONVERSATIONS)
+    assert (made.status_code, made.json()["metadata"]) == (200, {}), made.text
+
+
 def test_items_are_added_listed_fetched_and_taken_out(client: openai.OpenAI) -> None:
     id = client.conversations.create().id
     assert list(client.conversations.items.list(id)) == []
