@@ -61,8 +61,9 @@ class Caller:
         raw = json.dumps(body).encode()
         fields = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": len(raw)}
         told = "".join(f"{name}: {value}\r\n" for name, value in {**fields, **(headers or {})}.items())
+        started = time.perf_counter()
         self._writer.write(f"POST /v1/{path} HTTP/1.1\r\n{told}\r\n".encode() + raw)
-        return time.perf_counter()
+        return started
 
     async def _head(self) -> dict[str, str]:
         status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")

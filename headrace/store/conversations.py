@@ -7,8 +7,10 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 
-from sqlalchemy import Connection, Row, bindparam, delete, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from headrace.errors import (
     BadRequest,
@@ -35,6 +37,15 @@ ONE = select(conversations).where(
 )
 TO_CHANGE = ONE.with_for_update()
 CHANGE = update(conversations).where(conversations.c.id == bindparam("its_id"))
+TAKE = (
+    update(conversations)
+    .where(
+        conversations.c.id == bindparam("its_id"),
+        conversations.c.owner == bindparam("its_owner"),
+        conversations.c.token.is_(None) | (conversations.c.token == bindparam("token")),
+    )
+    .values(holder=bindparam("by"), token=bindparam("token"), used_at=bindparam("now"))
+)
 
 
 class Conversations:
@@ -136,17 +147,26 @@ class Conversations:
     async def hold(self, owner: str, id: str) -> Held:
         token = secrets.token_hex(16)
 
+        def take(c: Connection) -> Held | None:
+            values = {"by": self._processes.id, "token": token, "now": int(time.time())}
+            row = c.execute(_taking(c.dialect.name), {"its_id": id, "its_owner": owner, **values}).first()
+            return None if row is None else Held(_to_record(row), token)
+
         def work(c: Connection) -> Held:
             row = self._free(c, owner, id, token)
             _change(c, id, holder=self._processes.id, token=token, used_at=int(time.time()))
             return Held(_to_record(row), token)
+
+        async def either() -> Held:
+            taken: Held | None = await self._database.hold(take)
+            return taken if taken is not None else await self._database.write(work)
 
         def is_left(task: asyncio.Task[Held]) -> None:
             """Nobody has the token of what is, or may be, held."""
             if not task.cancelled() and isinstance(task.exception(), StoreUnavailable | None):
                 self._owed[token] = Held(StoredConversation(id, 0, {}, None), token)
 
-        task = asyncio.create_task(self._database.hold(work))
+        task = asyncio.create_task(either())
         try:
             return await asyncio.shield(task)
         except (asyncio.CancelledError, StoreUnavailable):
@@ -179,6 +199,13 @@ class Conversations:
         if row.token in (None, token, *self._owed) or self._processes.bury_if_dead(c, row.holder):
             return row
         raise ConversationLocked(LOCKED, param="conversation")
+
+
+@cache
+def _taking(dialect: str) -> ReturningUpdate[tuple[object, ...]]:
+    """Take what nobody holds: its row."""
+    lightly = [func.set_config("synchronous_commit", "off", True)] if dialect == "postgresql" else []
+    return TAKE.returning(*conversations.c, *lightly)
 
 
 def settle(c: Connection, row: ConversationRow, held: Held, head: str | None) -> None:

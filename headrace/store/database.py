@@ -76,7 +76,7 @@ class Database:
         return await self._run(work, "write", attempts)
 
     async def hold(self, work: Work[T]) -> T:
-        """A write that need not outlive a loss of power: those who hold something do not, either."""
+        """One statement, which need not outlive a loss of power: those who hold something do not, either."""
         return await self._run(work, "hold", ATTEMPTS)
 
     @property

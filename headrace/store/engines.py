@@ -12,7 +12,7 @@ STATEMENT_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
-Mode = Literal["read", "write", "hold"]  # hold: a write that need not outlive a loss of power
+Mode = Literal["read", "write", "hold"]  # hold: one statement that need not outlive a loss of power
 
 
 class Unsettled(Exception, Generic[T]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -14,8 +14,6 @@ POOL_SIZE = 10
 POOL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
 GRACE_S = 5.0  # a server ends its statement by itself; one that is silent for longer is lost
-
-LIGHTLY = text("SET LOCAL synchronous_commit TO off")
 
 T = TypeVar("T")
 
@@ -37,16 +35,14 @@ class PostgreSQL:
             pool_reset_on_return=None,
             hide_parameters=True,
         )
-        # each BEGIN and ROLLBACK is a round trip
-        self._to_read = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # a BEGIN is a round trip, and so is the end of what it began
+        self._without = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def run(self, work: Work[T], mode: Mode) -> T:
-        engine = self._to_read if mode == "read" else self._engine
+        engine = self._engine if mode == "write" else self._without
         async with engine.connect() as c:
-            if mode == "hold":
-                await c.execute(LIGHTLY)
             result = await c.run_sync(work)
-            if mode != "read":
+            if mode == "write":
                 try:
                     await c.commit()
                 except DBAPIError as exc:
