@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,11 @@ class Serving:
 
 
 @contextmanager
-def serving(*arguments: str, cwd: Path, **members: str) -> Iterator[Serving]:
-    """`headrace serve` on a free port, once it has announced itself."""
+def serving(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **members: str) -> Iterator[Serving]:
+    """`headrace serve` on a free port, once it has announced itself. `prefix`: a command that runs it."""
     log = cwd / "stderr.log"
     command = [
+        *prefix,
         sys.executable,
         "-m",
         "headrace",

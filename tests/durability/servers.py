@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,15 @@ LOADED = [
 
 
 @contextmanager
-def server(folder: Path, *arguments: str, **members: str) -> Iterator[str]:
-    """Its address; when the block ends it is killed (SIGKILL). Its log is added to `folder`/log."""
+def server(folder: Path, *, max_file_bytes: int = resource.RLIM_INFINITY, **members: str) -> Iterator[str]:
+    """Its address; when the block ends it is killed (SIGKILL). Its log is added to `folder`/log. `members`:
+    of its environment. `max_file_bytes`: what it writes beyond that fails.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     announced, announcing = context.Pipe(duplex=False)
-    command = ["serve", "--port", "0", *arguments]
-    process = context.Process(target=_serve, args=(announcing, folder, command, environment(**members)))
+    arguments = (announcing, folder, environment(**members), max_file_bytes)
+    process = context.Process(target=_serve, args=arguments)
     process.start()
     try:
         announcing.close()
@@ -40,7 +43,7 @@ def server(folder: Path, *arguments: str, **members: str) -> Iterator[str]:
         process.join()
 
 
-def _serve(announcing: Connection, folder: Path, command: list[str], variables: dict[str, str]) -> None:
+def _serve(announcing: Connection, folder: Path, variables: dict[str, str], max_file_bytes: int) -> None:
     from headrace.cli import main
 
     os.chdir(folder)
@@ -50,7 +53,8 @@ def _serve(announcing: Connection, folder: Path, command: list[str], variables: 
     os.dup2(os.open("log", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    main(command)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    main(["serve", "--port", "0"])
 
 
 def _until_url(announced: Connection, log: Path) -> str:
