@@ -215,6 +215,19 @@ class Usage:
     is_known: bool = True  # False: the provider did not say; nothing is better than zeros
 
 
+def total(usages: dict[int, Usage], n: int) -> Usage:
+    """Each prompt is counted once, however many choices share it."""
+    firsts = [usage for index, usage in usages.items() if index % n == 0]
+    return Usage(
+        sum(usage.prompt_tokens for usage in firsts),
+        sum(usage.completion_tokens for usage in usages.values()),
+        sum(usage.cached_tokens for usage in firsts),
+        sum(usage.reasoning_tokens for usage in usages.values()),
+        sum(usage.cache_write_tokens for usage in firsts),
+        all(usage.is_known for usage in usages.values()),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """A token and the natural logarithm of its probability under the model, before temperature, penalties and

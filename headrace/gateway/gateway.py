@@ -22,7 +22,7 @@ from headrace.errors import NotFound, Overloaded, ServerError, TimedOut
 from headrace.gateway.attempts import Attempts, World
 from headrace.gateway.begun import begun
 from headrace.gateway.interrupt import Interruption
-from headrace.gateway.metering import LoggingMeter, Meter, Tally
+from headrace.gateway.metering import Counted, LoggingMeter, Meter, Tally
 from headrace.gateway.routing import Explanation, Plan, Router, Target
 from headrace.types import (
     Backend,
@@ -37,6 +37,7 @@ from headrace.types import (
     RelayRequest,
     TokenizeRequest,
     TokenizerInfo,
+    Usage,
 )
 
 INTERRUPT_S = 2.0  # how long interrupted callers have to be told
@@ -151,10 +152,15 @@ class Gateway:
             return await begun(await exits.enter_async_context(target.backend.generate(asked)))
 
         async with AsyncExitStack() as exits:
+            tally = self._tally(exits, "generate", request.model)
             interruption = self._admit(exits, request.timeout_s)
             plan = self._router.plan(request.model, provider)
             reaching = self._reach(plan, request.timeout_s, exits, judge, direct=open_at, tried=begin_at)
-            generation = Generation(await interruption.unless(reaching), interruption)
+            reached = await interruption.unless(reaching)
+            tally.reached(reached.provider, reached.attempts)
+            counted = Counted(reached.value, tally, n=request.n, num_choices=request.num_choices)
+            exits.callback(counted.close, interruption.error)
+            generation = Generation(replace(reached, value=counted), interruption)
             generation.exits = exits.pop_all()
             return generation
 
@@ -169,10 +175,15 @@ class Gateway:
             return await target.backend.embed(asked)
 
         async with AsyncExitStack() as exits:
+            tally = self._tally(exits, "embed", request.model)
             interruption = self._admit(exits, request.timeout_s)
             plan = self._router.plan(request.model, provider)
             reaching = self._reach(plan, request.timeout_s, exits, judge, direct=embed_at, tried=embed_at)
-            return await interruption.unless(reaching)
+            reached = await interruption.unless(reaching)
+            tally.reached(reached.provider, reached.attempts)
+            tally.began()
+            tally.counted = Usage(reached.value.prompt_tokens, 0)
+            return reached
 
     @property
     def has_relays(self) -> bool:
@@ -191,16 +202,9 @@ class Gateway:
         """A place for a request that is passed on, until its last byte; then it is metered. Raises
         Overloaded.
         """
-        tally = Tally(request)
-        try:
-            with ExitStack() as exits:
-                yield tally, self._admit(exits, request.timeout_s)
-        except Exception as exc:
-            tally.failed(exc)
-            raise
-        finally:
-            tally.ended()
-            self._meter.record(tally)
+        with ExitStack() as exits:
+            tally = self._tally(exits, request.endpoint, request.model, is_streamed=request.is_streamed)
+            yield tally, self._admit(exits, request.timeout_s)
 
     @asynccontextmanager
     async def relay(self, request: RelayRequest, plan: Plan) -> AsyncIterator[Reached[Relayed]]:
@@ -295,6 +299,21 @@ class Gateway:
         exits.push_async_callback(won.exits.aclose)
         backend = won.target.backend
         return Reached(won.value, won.target.info, backend.name, attempts.count, judge(backend.kind))
+
+    def _tally(
+        self, exits: AsyncExitStack | ExitStack, work: str, model: str, *, is_streamed: bool | None = None
+    ) -> Tally:
+        """Is told to the meter when `exits` close, with what they close for."""
+        tally = Tally(work, model, is_streamed=is_streamed)
+
+        def end(_: object, exc: BaseException | None, __: object) -> None:
+            if exc is not None:
+                tally.failed(exc)
+            tally.ended()
+            self._meter.record(tally)
+
+        exits.push(end)
+        return tally
 
     def _admit(self, exits: AsyncExitStack | ExitStack, timeout_s: float | None = None) -> Interruption:
         """Takes a place until `exits` close. Raises Overloaded."""

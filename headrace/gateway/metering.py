@@ -1,15 +1,18 @@
-"""What an answer that is passed on has cost: read off the passing bytes, told in one place at its end."""
+"""What an answer has cost, read off the passing bytes or counted from its events, told in one place at its
+end."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from headrace.errors import ServerError
-from headrace.types import RelayRequest, Usage
+from headrace.errors import ClientGone, ServerError
+from headrace.types import Event, Finished, Usage, total
 
 log = logging.getLogger(__name__)
 
@@ -20,32 +23,44 @@ DECODER = json.JSONDecoder()
 
 
 class Tally:
-    """One request's. `status` and `code`: of the error it ended with, else 200 and None. Times are from its
-    arrival; None: it did not come to that.
+    """One request's. `work`: the endpoint of what is passed on, else "generate" or "embed". `is_streamed`: to
+    the caller; None: not known here. `status` and `code`: of the error it ended with, else 200 and None.
+    Times are from its arrival; None: it did not come to that.
     """
 
-    def __init__(self, request: RelayRequest) -> None:
-        self.request, self._began = request, time.perf_counter()
+    def __init__(self, work: str, model: str, *, is_streamed: bool | None = None) -> None:
+        self.work, self.model, self.is_streamed = work, model, is_streamed
+        self._began = time.perf_counter()
         self.provider: str | None = None
         self.attempts = 0
         self.status = 200
         self.code: str | None = None
         self.first_byte_s: float | None = None
         self.took_s = 0.0
+        self.counted: Usage | None = None
         self._told: list[bytes] = []  # the first and the last piece that tell a usage
 
     def reached(self, provider: str, attempts: int) -> None:
         self.provider, self.attempts = provider, attempts
 
+    def began(self) -> None:
+        """The answer. Once."""
+        self.first_byte_s = time.perf_counter() - self._began
+
     def saw(self, piece: bytes) -> None:
         """Whole events, or a whole body."""
         if self.first_byte_s is None:
-            self.first_byte_s = time.perf_counter() - self._began
+            self.began()
         if b'"usage"' in piece and USAGE.search(piece):
             self._told[1:] = [piece]
 
-    def failed(self, error: Exception) -> None:
-        self.status, self.code = (error.status, error.code) if isinstance(error, ServerError) else (500, None)
+    def failed(self, error: BaseException) -> None:
+        """The first counts."""
+        if self.status == 200:
+            told = ClientGone("") if isinstance(error, asyncio.CancelledError) else error
+            self.status, self.code = (
+                (told.status, told.code) if isinstance(told, ServerError) else (500, None)
+            )
 
     def ended(self) -> None:
         self.took_s = time.perf_counter() - self._began
@@ -53,11 +68,46 @@ class Tally:
     @property
     def usage(self) -> Usage | None:
         """None: the provider did not tell."""
-        return _usage(self._told)
+        return self.counted or _usage(self._told)
+
+
+class Counted:
+    """A generation's events, counted on their way. `n`: how many choices share a prompt."""
+
+    def __init__(self, events: AsyncIterator[Event], tally: Tally, *, n: int, num_choices: int) -> None:
+        self._events, self._tally = events, tally
+        self._n, self._num_choices = n, num_choices
+        self._usages: dict[int, Usage] = {}
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            event = await anext(self._events)
+        except StopAsyncIteration:
+            raise
+        except Exception as exc:
+            self._tally.failed(exc)
+            raise
+        if self._tally.first_byte_s is None:
+            self._tally.began()
+        if isinstance(event, Finished):
+            self._usages[event.index] = event.usage
+        return event
+
+    def close(self, interrupted: asyncio.Future[ServerError]) -> None:
+        """Nobody reads on."""
+        if self._usages:
+            found = total(self._usages, self._n)
+            self._tally.counted = found if found.is_known else None
+        if len(self._usages) < self._num_choices:
+            gone = ClientGone("the client closed the connection")
+            self._tally.failed(interrupted.result() if interrupted.done() else gone)
 
 
 class Meter(Protocol):
-    """Is told of every request that was passed on, once, when it is over."""
+    """Is told of every request, once, when it is over."""
 
     def record(self, tally: Tally) -> None: ...
 
@@ -65,11 +115,10 @@ class Meter(Protocol):
 class LoggingMeter:
     def record(self, tally: Tally) -> None:
         if log.isEnabledFor(logging.DEBUG):
-            of = tally.request
             log.debug(
-                "endpoint=%s model=%s provider=%s attempts=%d stream=%s status=%d code=%s usage=%s "
+                "work=%s model=%s provider=%s attempts=%d stream=%s status=%d code=%s usage=%s "
                 "first_byte_s=%s took_s=%.4f",
-                of.endpoint, of.model, tally.provider, tally.attempts, of.is_streamed, tally.status,
+                tally.work, tally.model, tally.provider, tally.attempts, tally.is_streamed, tally.status,
                 tally.code, tally.usage, tally.first_byte_s, tally.took_s,
             )  # fmt: skip
 

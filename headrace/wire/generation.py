@@ -25,6 +25,7 @@ from headrace.types import (
     TokenLogprob,
     ToolCallDelta,
     Usage,
+    total,
 )
 from headrace.wire.validation import RequestBody
 
@@ -277,7 +278,7 @@ class Collected:
     @property
     def usage(self) -> Usage:
         """Of the whole request."""
-        return _total({index: choice.usage for index, choice in self.choices.items() if choice.usage}, self.n)
+        return total({index: choice.usage for index, choice in self.choices.items() if choice.usage}, self.n)
 
 
 class StreamUsage:
@@ -309,26 +310,13 @@ class StreamUsage:
         """Of a chunk, beside its choices. Null while the prompt is not counted: that is not 0."""
         if not self._in_all:
             return {"usage": None} if self._in_the_end else {}
-        usage = _total(self._choices, self._n)
+        usage = total(self._choices, self._n)
         return {"usage": usage_body(usage) if usage.prompt_tokens else None}
 
     def last(self, head: dict[str, Any]) -> list[str]:
         """The chunk after all choices, if the caller asked for it."""
-        usage = usage_body(_total(self._choices, self._n))
+        usage = usage_body(total(self._choices, self._n))
         return [dump({**head, "choices": [], "usage": usage})] if self._in_the_end else []
-
-
-def _total(usages: dict[int, Usage], n: int) -> Usage:
-    """Each prompt is counted once, however many choices share it."""
-    firsts = [usage for index, usage in usages.items() if index % n == 0]
-    return Usage(
-        sum(usage.prompt_tokens for usage in firsts),
-        sum(usage.completion_tokens for usage in usages.values()),
-        sum(usage.cached_tokens for usage in firsts),
-        sum(usage.reasoning_tokens for usage in usages.values()),
-        sum(usage.cache_write_tokens for usage in firsts),
-        all(usage.is_known for usage in usages.values()),
-    )
 
 
 def dump(value: dict[str, Any]) -> str:

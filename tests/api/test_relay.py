@@ -166,8 +166,8 @@ def test_tokens_are_counted_by_the_provider(relay: Relays) -> None:
 TRANSLATED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({}, {"X-Headrace-Strict": "true"}),
     ({"store": True}, {}),
-    ({"conversation": "conv_1"}, {}),
-    ({}, {"X-Conversation-ID": "conv_1"}),
+    ({"conversation": "new"}, {}),
+    ({}, {"X-Conversation-ID": "new"}),
     ({"model": "mixed"}, {}),
 ]
 
@@ -253,7 +253,7 @@ def test_each_is_metered_once(relay: Relays, caplog: pytest.LogCaptureFixture) -
         relay.ask(CHAT, body)
     eventually(lambda: len(caplog.messages) == 2)
     first, second = caplog.messages
-    assert "endpoint=/chat/completions model=up:m provider=up attempts=1 stream=True status=200" in first
+    assert "work=/chat/completions model=up:m provider=up attempts=1 stream=True status=200" in first
     assert "prompt_tokens=20, completion_tokens=5" in first
     assert "status=429 code=rate_limit_exceeded usage=None first_byte_s=None" in second
 
@@ -271,8 +271,8 @@ def test_a_connection_is_used_again(relay: Relays) -> None:
 def test_a_route_goes_on_to_the_next_before_the_first_byte(relay: Relays) -> None:
     failures = [
         answer({"error": {"message": "down"}}, status=503),
-        Answer(pieces=sse({"error": {"message": "down", "code": 503}})),
-        Answer(status=0, cut=True),
+        Answer(headers={"Connection": "close"}, pieces=sse({"error": {"message": "down", "code": 503}})),
+        Answer(status=0, cut=True),  # on a fresh connection: on a kept one it would be sent again
         Answer(pieces=[b": waiting\n\n"], cut=True),
     ]
     for failure in failures:
