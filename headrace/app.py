@@ -98,7 +98,9 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         app.include_router(resource.router)
     errors.install(app)
     app.add_middleware(Relay)
-    app.add_middleware(RequestId)  # the last is the outermost
+    app.add_middleware(  # the last is the outermost
+        RequestId, origins=config.server.cors_origins, has_security=config.server.security_headers
+    )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

@@ -68,6 +68,7 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "tool_formats": "a=hermes",
         "backends": "a=llamacpp",
         "host": "localhost",
+        "cors_origins": "https://a.example",
         "no_auth": "1",
     }
     special |= {
@@ -389,3 +390,11 @@ def test_documented_configurations_are_valid(tmp_path: Path) -> None:
 def test_only_llama_cpp_has_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"providers\.up\.path = 'm\.gguf'.*'openai' does not have it"):
         config(tmp_path, '[providers.up]\nkind = "openai"\npath = "m.gguf"\n')
+
+
+def test_origins_of_pages_have_no_path(tmp_path: Path) -> None:
+    found = loaded(tmp_path, CORS_ORIGINS="https://a.example,http://localhost:5173")
+    assert found.config.server.cors_origins == ("https://a.example", "http://localhost:5173")
+    for wrong in ("https://a.example/", "a.example", "https://*.example"):
+        with pytest.raises(ConfigError, match="without a path"):
+            loaded(tmp_path, CORS_ORIGINS=wrong)

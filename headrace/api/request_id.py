@@ -6,10 +6,12 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace import logs
+from headrace.api.browsers import SECURITY, shared_with
 from headrace.api.errors import to_response
 from headrace.errors import ServerError
 
@@ -19,10 +21,14 @@ SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestId:
-    """ASGI middleware, the outermost: ids, the access line, and the answer of last resort."""
+    """ASGI middleware, the outermost: ids, the access line, the answer of last resort, and what browsers ask
+    for. `origins`: of pages that may call.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, *, origins: Sequence[str] = (), has_security: bool = True) -> None:
+        self.app = shared_with(origins, app)
+        self._last_resort = shared_with(origins, to_response(ServerError("the server had an error")))
+        self._security = SECURITY if has_security else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +49,8 @@ class RequestId:
                 status = message["status"]
                 took_ms = round((time.perf_counter() - started) * 1000)
                 # a provider's own time is the better one
-                headers = {b"openai-processing-ms": b"%d" % took_ms, **dict(message["headers"]), **own}
+                told = {b"openai-processing-ms": b"%d" % took_ms, **self._security}
+                headers = {**told, **dict(message["headers"]), **own}
                 message = {**message, "headers": list(headers.items())}
             await send(message)
 
@@ -53,7 +60,7 @@ class RequestId:
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 if not status:
-                    await to_response(ServerError("the server had an error"))(scope, receive, send_with_ids)
+                    await self._last_resort(scope, receive, send_with_ids)
             took_ms = (time.perf_counter() - started) * 1000
             log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, took_ms)
 

@@ -107,7 +107,11 @@ def _add(
         if option.key in POSITIONAL:
             continue
         text = f"{option.info.description} [{option.key}]"
-        if option.is_switch:
+        if option.is_switch and option.info.default:
+            command.add_argument(
+                option.flag, dest=option.key, action=argparse.BooleanOptionalAction, help=text
+            )
+        elif option.is_switch:
             command.add_argument(option.flag, dest=option.key, action="store_const", const=True, help=text)
         elif option.is_list:
             command.add_argument(

@@ -36,6 +36,12 @@ class Names:
     ignores_case: bool = False
 
 
+def _check_origin(value: str) -> str:
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s*]+", value):
+        raise ValueError("must be `*`, or a scheme and a host without a path, as https://chat.example")
+    return value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -80,6 +86,21 @@ class ServerConfig(Section):
             "naming them in a header."
         ),
     ] = False
+    cors_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_origin)], ...],
+        Names(aliases=("CORS_ORIGINS",)),
+        Field(
+            description="Origins of pages that may call this server from a browser, as "
+            "`https://chat.example`; `*`: any page, without cookies."
+        ),
+    ] = ()
+    security_headers: Annotated[
+        bool,
+        Names(aliases=("ENABLE_SECURITY_HEADERS",)),
+        Field(
+            description="Tell browsers, in headers of each response, not to guess its type, nor to frame it."
+        ),
+    ] = True
     max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
         16 * 2**20
     )

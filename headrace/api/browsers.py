@@ -1,0 +1,48 @@
+"""What browsers ask for: which pages may call this server (CORS), and headers that narrow what they make of
+an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+METHODS = ("GET", "HEAD", "POST", "DELETE")
+TOLD = (
+    "x-request-id",
+    "request-id",
+    "x-correlation-id",
+    "x-conversation-id",
+    "x-headrace-attempts",
+    "x-headrace-backend",
+    "x-headrace-ignored",
+    "x-headrace-persisted",
+    "x-should-retry",
+    "openai-processing-ms",
+    "retry-after",
+    "server-timing",
+)
+SECURITY = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
+}
+
+
+def shared_with(origins: Sequence[str], app: ASGIApp) -> ASGIApp:
+    """The same app, which pages of these origins may call. "*": any page, but without a browser's cookies."""
+    if not origins:
+        return app
+    is_named = "*" not in origins
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=METHODS,
+        allow_headers=["*"],
+        allow_credentials=is_named,
+        allow_private_network=is_named,
+        expose_headers=TOLD,
+    )
