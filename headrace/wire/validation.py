@@ -65,7 +65,7 @@ def members(value: object, named: Set[str], path: str = "", bare: str = "") -> I
                 continue
             if name in undeclared or bare + name in named:
                 yield Member(path + name, bare + name, member, value)
-            else:
+            if name not in undeclared:
                 yield from members(member, named, f"{path}{name}.", f"{bare}{name}.")
 
 

@@ -77,9 +77,9 @@ def test_who_answers_decides_what_is_ignored(fake_server: FakeServer, stream: bo
     asked = body(stream, user="me", priority=3, metadata={"a": "b"})
     response = server.post(CHAT, asked)
     assert response.headers["x-headrace-backend"] == "b"
-    assert response.headers["x-headrace-ignored"] == "priority, user, metadata"
+    assert response.headers["x-headrace-ignored"] == "metadata, priority, user"
     first.refusal = None
-    assert server.post(CHAT, asked).headers["x-headrace-ignored"] == "priority, metadata"
+    assert server.post(CHAT, asked).headers["x-headrace-ignored"] == "metadata, priority"
 
 
 def test_strict_refusal_ends_a_route_before_anybody_is_asked(fake_server: FakeServer) -> None:

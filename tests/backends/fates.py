@@ -65,7 +65,7 @@ CHAT: dict[str, Sample] = {
         messages=[USER, SAID, USER], max_completion_tokens=7, logprobs=True, tools=TOOLS,
         functions=[FUNCTION], reasoning_effort="low", add_generation_prompt=False,
         chat_template_kwargs={"enable_thinking": False}, chat_template="x", echo=True, audio={"voice": "x"},
-        modalities=["text", "audio"], verbosity="low", web_search_options={},
+        modalities=["text", "audio"], verbosity="low", web_search_options={}, conversation="new",
     ),
     "messages.name": spoken(USER, name="ann"),
     "messages.reasoning_content": spoken(SAID, reasoning_content="hm"),
@@ -173,17 +173,3 @@ MESSAGES: dict[str, Sample] = {
         {"thinking": {"type": "adaptive"}}, {"thinking": {"type": "adaptive", "display": "omitted"}},
     ),
 }  # fmt: skip
-
-SMALL: dict[str, Any] = {"model": "gpt-oss-120b"}
-BASES: dict[str, dict[str, Any]] = {
-    "chat/completions": {**SMALL, "messages": [USER]},
-    "completions": {**SMALL, "prompt": "hi"},
-    "embeddings": {**SMALL, "input": "hi"},
-    "messages": {**SMALL, "messages": [USER], "max_tokens": 99},
-}
-SAMPLES: dict[str, dict[str, Sample]] = {
-    "chat/completions": CHAT,
-    "completions": COMPLETIONS,
-    "embeddings": EMBEDDINGS,
-    "messages": MESSAGES,
-}

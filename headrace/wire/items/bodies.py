@@ -47,7 +47,6 @@ class InputFile(RequestBody):
     file_data: str | None = Field(None, description="A data URL.")
     file_url: str | None = Field(None, description="Where a provider can fetch it.")
     filename: str | None = None
-    detail: Literal["auto", "low", "high"] | None = None
     file_id: str | None = Field(None, description="Refused: no files are kept.")
 
 

@@ -131,8 +131,8 @@ def _part(role: str, part: Part) -> dict[str, Any]:
     if isinstance(part, RefusalPart):
         return {"type": "refusal", "refusal": part.refusal}
     if isinstance(part, ImagePart):
-        detail = (part.image_url.model_extra or {}).get("detail")
-        return {"type": "input_image", "image_url": part.image_url.url, "detail": detail or "auto"}
+        detail = part.image_url.detail or "auto"
+        return {"type": "input_image", "image_url": part.image_url.url, "detail": detail}
     assert isinstance(part, FilePart)
     name = {} if part.file.filename is None else {"filename": part.file.filename}
     return {"type": "input_file", "file_data": part.file.file_data, **name}

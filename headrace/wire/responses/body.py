@@ -39,7 +39,6 @@ class TextFormat(RequestBody):
 
 class TextConfig(RequestBody):
     format: TextFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class HistoryBody(RequestBody):
@@ -223,7 +222,6 @@ NAMES = {
     "max_completion_tokens": "max_output_tokens",
     "logprobs": "top_logprobs",
     "response_format": "text.format",
-    "verbosity": "text.verbosity",
 }
 TOOL = re.compile(r"tools\.(\d+)(?:\.function)?")
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from headrace.types import BackendKind
 from headrace.wire import parameters
+from headrace.wire.items.bodies import ReasoningItem
+from headrace.wire.items.sealed import thoughts_in
 from headrace.wire.parameters import Table
 from headrace.wire.responses.body import LOGPROBS, HistoryBody, PromptBody, ResponseBody, includes, tools_of
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
@@ -42,3 +44,11 @@ def _skipped(body: HistoryBody) -> Iterator[str]:
     for index, item in enumerate(body.input or ()):
         if isinstance(item, dict):
             yield f"input.{index}:{item['type']}"
+        elif _is_sealed_elsewhere(item):
+            yield f"input.{index}.encrypted_content"
+
+
+def _is_sealed_elsewhere(item: object) -> bool:
+    if not isinstance(item, ReasoningItem) or not item.encrypted_content:
+        return False
+    return not thoughts_in(item.encrypted_content)

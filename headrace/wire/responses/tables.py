@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
+from headrace.wire.items.bodies import MessageItem, ReasoningItem
+from headrace.wire.items.sealed import thoughts_in
 from headrace.wire.parameters import (
     BOOKKEEPING,
     CHAT,
     EMPTY,
     EXTENSION,
     GENERATION,
+    NAMED,
     NOTHING,
+    THINKERS,
     Table,
+    content,
     equals,
     honoured,
     ignored,
@@ -17,6 +24,7 @@ from headrace.wire.parameters import (
     refused,
 )
 from headrace.wire.responses.body import LOGPROBS, SEALED
+from headrace.wire.responses.tools import TextInput
 
 NO_HOSTED = "No hosted tools run here."
 ONE = "A response is one answer."
@@ -28,9 +36,55 @@ OF_GENERATION = (
     "include_stop_str_in_output", "length_penalty", "use_beam_search",
 )  # fmt: skip
 OF_CHAT = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier")
+
+
+def _is_no_message(item: BaseModel) -> bool:
+    """Of a call and its output the backend is told the tool's name otherwise."""
+    return not isinstance(item, MessageItem)
+
+
+def _is_signed(item: BaseModel) -> bool:
+    """By a provider; or it is nothing that a model thought."""
+    return not isinstance(item, ReasoningItem) or any(
+        thought.signature or thought.redacted for thought in thoughts_in(item.encrypted_content)
+    )
+
+
+def _has_no_signature(item: BaseModel) -> bool:
+    return not isinstance(item, ReasoningItem) or not _is_signed(item)
+
+
+def _is_text(format: object) -> bool:
+    return isinstance(format, TextInput)
+
+
+CLOSELY = CHAT["messages.content.image_url.detail"]
+CITED = ignored("Kept; the model reads the text.", EMPTY)
+THOUGHT = content(
+    "Of reasoning. Anthropic takes only what it has signed.",
+    *THINKERS,
+    is_neutral=EMPTY,
+    is_said=_is_signed,
+)
 HISTORY: Table = {
     "model": GENERATION["model"],
     "input": honoured("A string, or items; those of hosted tools are kept and not shown to the model."),
+    "input.name": content("As in chat.", *NAMED, is_said=_is_no_message),
+    "input.phase": ignored("Kept; the model is not told."),
+    "input.namespace": ignored("Kept; the model is not told."),
+    "input.content": THOUGHT,
+    "input.summary": THOUGHT,
+    "input.encrypted_content": content(
+        "Of reasoning: only who signed it can read it. What was sealed elsewhere is named.",
+        "anthropic",
+        is_said=_has_no_signature,
+    ),
+    "input.content.detail": CLOSELY,
+    "input.output.detail": CLOSELY,
+    "input.content.annotations": CITED,
+    "input.content.logprobs": CITED,
+    "input.output.annotations": CITED,
+    "input.output.logprobs": CITED,
     "instructions": honoured("A system message of this turn alone."),
     "previous_response_id": ours("Not with `conversation`."),
     **{name: CHAT[name] for name in OF_CHAT},
@@ -40,15 +94,16 @@ PROMPT: Table = {
     **HISTORY,
     "conversation": ours("An id, or `{id}`: its items come first, this turn is added to it."),
     "tools": honoured("Of type `function` and `custom`; others are skipped and named."),
-    "tools.format": ignored(
-        "A grammar is told to the model, which is not forced into it.", equals({"type": "text"})
+    "tools.strict": CHAT["tools.function.strict"],
+    "tools.format": content(
+        "A grammar is told to the model, which is not forced into it.", is_neutral=_is_text
     ),
     "tools.defer_loading": ignored("All tools are told.", equals(False)),
     "tools.allowed_callers": ignored("The caller calls."),
     "tools.output_schema": ignored("Templates have no place for it."),
     "tools.async": ignored("The caller calls.", equals(False)),
     "tool_choice": honoured("`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`."),
-    "parallel_tool_calls": honoured(),
+    "parallel_tool_calls": CHAT["parallel_tool_calls"],
     "reasoning": honoured(),
     "reasoning.effort": CHAT["reasoning_effort"],
     "reasoning.summary": ignored("Reasoning is told whole."),
@@ -57,6 +112,7 @@ PROMPT: Table = {
     "reasoning.mode": ignored("There is one.", equals("standard")),
     "text": honoured(),
     "text.format": honoured("`text`, `json_object`, `json_schema`: the answer is forced into it."),
+    "text.format.description": GENERATION["response_format.json_schema.description"],
     "text.verbosity": CHAT["verbosity"],
     "truncation": ours("`auto` leaves out what was said first, `disabled` is a 400."),
     "personality": ignored("Instructions say it better."),
@@ -70,8 +126,8 @@ RESPONSES: Table = {
     "stream_options.continuous_usage_stats": ignored("Usage is told in the end.", equals(False)),
     "max_output_tokens": honoured("Clamped to what fits the context."),
     "max_tokens": honoured(f"{EXTENSION} Another name of `max_output_tokens`."),
-    "top_logprobs": honoured(f"Up to 20; with `{LOGPROBS}` in `include`."),
-    "include": ours(f"`{LOGPROBS}`, `{SEALED}`; the rest belongs to hosted tools."),
+    "top_logprobs": honoured(f"Up to 20; with `{LOGPROBS}` in `include`.", anthropic="refused"),
+    "include": ours(f"`{LOGPROBS}` (Anthropic: 400), `{SEALED}`; the rest belongs to hosted tools."),
     "store": ours("Default true."),
     "background": ours("Only with `store`."),
     "metadata": ours("Kept with the response."),

@@ -116,8 +116,6 @@ def offered(
             raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
         kept[body.name] = body
         places.append(index)
-        if isinstance(body, TextTool) and isinstance(body.format, GrammarInput):
-            skipped.append(f"tools.{index}.format")
     choice, written_choice = _choice(asked, kept, skipped)
     return Offered(
         tuple(_tool(body) for body in kept.values()),

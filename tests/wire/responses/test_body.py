@@ -95,7 +95,7 @@ def test_what_is_asked_for() -> None:
 
 def test_a_schema_is_flat() -> None:
     assert asked(text={"format": SCHEMA}).format == Format(
-        "json_schema", SCHEMA["schema"], "text.format.schema"
+        "json_schema", SCHEMA["schema"], "text.format.schema", "x"
     )
     assert asked(text={"format": {"type": "text"}}).format is None
     assert asked(guided_regex="a+").format == Format("regex", "a+", "guided_regex")
@@ -184,6 +184,21 @@ IGNORED: list[Any] = [
     ({"input": [{"role": "user", "content": "hi", "foo": 1}]}, "input.0.foo"),
     ({"input": [{"type": "mcp_call", "id": "x"}, {"role": "user", "content": "hi"}]}, "input.0:mcp_call"),
     ({"tools": [{**FUNCTION, "defer_loading": True}]}, "tools.0.defer_loading"),
+    (
+        {"input": [{"type": "reasoning", "encrypted_content": "theirs"}, {"role": "user", "content": "hi"}]},
+        "input.0.encrypted_content",
+    ),
+    (
+        {
+            "input": [
+                {
+                    "role": "user",
+                    "content": [{"type": "input_file", "file_url": "https://a.b/c", "detail": "low"}],
+                }
+            ]
+        },
+        "input.0.content.0.detail",
+    ),
 ]
 
 
