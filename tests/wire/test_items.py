@@ -273,6 +273,12 @@ CHATS: list[list[dict[str, Any]]] = [
     [
         {
             "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": IMAGE["image_url"], "detail": "low"}}],
+        }
+    ],
+    [
+        {
+            "role": "user",
             "content": [{"type": "file", "file": {"file_data": IMAGE["image_url"], "filename": "a.png"}}],
         }
     ],
