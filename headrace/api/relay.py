@@ -111,6 +111,7 @@ def is_kept(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
     return (
         members.get("store") is True
         or members.get("conversation") is not None
+        or members.get("conversation_id") is not None
         or "x-conversation-id" in headers
     )
 

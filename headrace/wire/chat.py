@@ -66,6 +66,7 @@ class ChatBody(ConversationBody, GenerationBody):
     conversation: str | ConversationName | None = Field(
         None, description="Extension. The conversation that this goes on with, or `new`."
     )
+    conversation_id: str | None = Field(None, description="Extension. The same as `conversation`.")
 
 
 class AlternativeLogprob(BaseModel):

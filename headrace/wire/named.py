@@ -1,4 +1,6 @@
-"""Which conversation a chat names: by the header X-Conversation-ID, or by the member `conversation`."""
+"""Which conversation a chat names: by the header X-Conversation-ID, or by the members `conversation` or
+`conversation_id`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ NEW = "new"  # instead of an id: one that is created
 def conversation_named(body: ChatBody, header: str | None) -> str | None:
     """An id, or NEW. None: the chat is stateless. Raises BadRequest."""
     member = body.conversation.id if isinstance(body.conversation, ConversationName) else body.conversation
-    if member is None and header is None:
+    names = {HEADER: header, "conversation_id": body.conversation_id, "conversation": member}
+    given = {name: value for name, value in names.items() if value is not None}
+    if not given:
         return None
-    if None not in (member, header) and member != header:
-        raise BadRequest(f"conversation and the header {HEADER} differ", param="conversation")
-    named = str(header if member is None else member)
+    if len(set(given.values())) > 1:
+        *others, last = given
+        told = [f"the header {name}" if name == HEADER else name for name in (last, *others)]
+        raise BadRequest(f"{' and '.join(told)} differ", param=last)
+    named = next(iter(given.values()))
     if (body.n or 1) > 1:
         raise BadRequest("n: a conversation goes on with one answer, not several", param="n")
     if body.continue_final_message:

@@ -229,6 +229,7 @@ CHAT: Table = {
     "store": ours("Keeps the answer. Default false."),
     "metadata": ours("Of the stored answer; without `store: true` it is ignored."),
     "conversation": ours(f"{EXTENSION} The conversation that this goes on with, or `new`."),
+    "conversation_id": ours(f"{EXTENSION} The same as `conversation`."),
     "moderation": advice("Nothing is moderated."),
     "prediction": advice("It changes speed, not the answer."),
     "prompt_cache_key": advice(CACHING),

@@ -377,6 +377,15 @@ def test_provider_by_its_path(server: Served, backend: FakeBackend) -> None:
         ({"conversation": "resp_1"}, None, 400, "invalid_value", "conversation"),
         ({}, "", 400, "invalid_value", "conversation"),
         ({"conversation": {"id": "conv_1"}}, "conv_2", 400, "invalid_value", "conversation"),
+        ({"conversation_id": "conv_1"}, None, 404, "conversation_not_found", None),
+        ({"conversation_id": "conv_1"}, "conv_2", 400, "invalid_value", "conversation_id"),
+        (
+            {"conversation_id": "conv_1", "conversation": "conv_2"},
+            "conv_1",
+            400,
+            "invalid_value",
+            "conversation",
+        ),
         ({"conversation": 1}, None, 400, "invalid_value", "conversation"),
         ({"conversation": {}}, None, 400, "missing_required_parameter", "conversation.id"),
         ({"conversation": "new", "n": 2}, None, 400, "invalid_value", "n"),
@@ -398,6 +407,13 @@ def test_faults_are_named(
     assert (response.status_code, error["code"]) == (status, code)
     assert param is None or error["param"] == param
     assert backend.requests == []
+
+
+def test_the_member_conversation_id_names_one_as_well(server: Served, backend: FakeBackend) -> None:
+    made = server.post(CHAT, body(user("one"), conversation_id="new")).headers["x-conversation-id"]
+    again = server.post(CHAT, body(user("two"), conversation_id=made, conversation=made))
+    assert again.headers["x-conversation-id"] == made
+    assert read(backend)[0] == ("user", "one")
 
 
 def test_another_keys_conversation_does_not_exist(fake_server: FakeServer, backend: FakeBackend) -> None:

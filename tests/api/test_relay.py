@@ -167,6 +167,7 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({}, {"X-Headrace-Strict": "true"}),
     ({"store": True}, {}),
     ({"conversation": "new"}, {}),
+    ({"conversation_id": "new"}, {}),
     ({}, {"X-Conversation-ID": "new"}),
     ({"model": "mixed"}, {}),
 ]
