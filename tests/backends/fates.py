@@ -66,6 +66,7 @@ CHAT: dict[str, Sample] = {
         functions=[FUNCTION], reasoning_effort="low", add_generation_prompt=False,
         chat_template_kwargs={"enable_thinking": False}, chat_template="x", echo=True, audio={"voice": "x"},
         modalities=["text", "audio"], verbosity="low", web_search_options={}, conversation="new",
+        conversation_id="new",
     ),
     "messages.name": spoken(USER, name="ann"),
     "messages.reasoning_content": spoken(SAID, reasoning_content="hm"),
