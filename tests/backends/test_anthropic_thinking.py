@@ -10,8 +10,8 @@ from headrace.backends.anthropic.thinking import of_listed, of_name
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Sampling
 from tests.backends.anthropic_asking import ask, sent
-from tests.backends.anthropic_wire import MODEL, backend_of
-from tests.upstream import answer, scripted
+from tests.backends.anthropic_wire import MODEL, backend_of, end, start
+from tests.upstream import Answer, answer, scripted, sse
 
 ADAPTIVE = {"type": "adaptive", "display": "summarized"}
 
@@ -120,6 +120,6 @@ def test_the_backend_asks_as_its_list_tells() -> None:
 
     with scripted() as upstream:
         upstream.always("/v1/models", answer({"data": [{"id": MODEL, "max_tokens": 77}], "has_more": False}))
-        upstream.play(answer({}))
+        upstream.play(Answer(pieces=sse(start(), *end())))
         asyncio.run(run())
         assert upstream.posts[0].body["max_tokens"] == 77
