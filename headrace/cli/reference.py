@@ -75,7 +75,9 @@ def _written(value: object) -> str:
 
 def _row(option: Option) -> str:
     variables = ", ".join(f"`{name}`" for name in option.variables)
-    flag = "positional" if option.key in POSITIONAL else f"`{option.flag}`"
+    off = "--no-" + option.name.replace("_", "-")
+    told = off if option.is_switch and option.info.default else option.flag
+    flag = "positional" if option.key in POSITIONAL else f"`{told}`"
     meaning = f"{option.info.description}{_choices(option.info.annotation)}"
     return f"| `{option.name}` | {_default(option)} | {flag} | {variables} | {meaning} |"
 
