@@ -20,7 +20,7 @@ serve: $(VENV)/.installed ## serve the default model: make serve PORT=9000 ARGS=
 	@$(BIN)/headrace serve $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: check ## everything: lint, types, import contracts, tests with coverage (needs PostgreSQL's programs installed)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 check: $(VENV)/.tested ## lint, types and import contracts
 	$(BIN)/ruff format --check

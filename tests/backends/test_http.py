@@ -117,7 +117,7 @@ def test_many_small_events_in_one_piece_are_read_in_time() -> None:
     raw = b"data: {}\n\n" * 100_000
     started = time.monotonic()
     assert len(_events([raw])) == 100_000
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # not quadratic
 
 
 @pytest.mark.parametrize(
