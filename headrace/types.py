@@ -7,13 +7,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it stays light
     import numpy as np
     from numpy.typing import NDArray
-
-    from headrace.verbatim import Verbatim
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -361,47 +359,4 @@ class Backend(Protocol):
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         """Raises BadRequest when this backend cannot tokenize."""
-        ...
-
-
-Dialect = Literal["openai", "anthropic"]
-
-
-@dataclass(frozen=True, slots=True)
-class RelayRequest:
-    """A question as the caller wrote it, for a provider of the same dialect. `endpoint` is below the
-    provider's address, e.g. /chat/completions; `headers` are those that belong to the dialect.
-    """
-
-    dialect: Dialect
-    endpoint: str
-    body: Verbatim
-    model: str
-    is_streamed: bool
-    headers: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Relayed:
-    """A provider's answer as it wrote it: the whole body, or a stream in pieces that are whole events, the
-    first of which is there already. `headers`: those that may be passed on.
-    """
-
-    headers: tuple[tuple[bytes, bytes], ...]
-    answer: bytes | AsyncIterator[bytes]
-
-
-@runtime_checkable
-class Relaying(Protocol):
-    """What a backend may do besides: pass on what is written in its dialect already."""
-
-    def relays(self, request: RelayRequest, model: str) -> bool:
-        """Whether it may be passed on with nothing changed but its model, or a limit. Cheap."""
-        ...
-
-    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
-        """Ask this model, as the provider calls it. Entering may refuse (ServerError), and does so for an
-        answer that is an error; leaving always frees what it held.
-        """
         ...

@@ -29,7 +29,7 @@ from headrace.gateway.auth import Principal
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.metering import Tally
 from headrace.gateway.routing import Plan
-from headrace.types import Dialect, RelayRequest
+from headrace.relaying import Dialect, RelayRequest
 from headrace.verbatim import Verbatim
 
 log = logging.getLogger(__name__)

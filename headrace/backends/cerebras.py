@@ -11,7 +11,8 @@ from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.types import BackendKind, Conversation, Embeddings, EmbedRequest, GenerateRequest, RelayRequest
+from headrace.relaying import RelayRequest
+from headrace.types import BackendKind, Conversation, Embeddings, EmbedRequest, GenerateRequest
 
 # The provider counts a request's most tokens against the minute's quota before the first is generated, and
 # takes the model's whole context if it is told none.

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from headrace.backends.http import MAX_LINE, Reading, Sent, Upstream, events_in
 from headrace.errors import ProviderError, ServerError
-from headrace.types import Relayed
+from headrace.relaying import Relayed
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event
 EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)

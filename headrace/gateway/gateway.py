@@ -24,6 +24,7 @@ from headrace.gateway.begun import begun
 from headrace.gateway.interrupt import Interruption
 from headrace.gateway.metering import Counted, LoggingMeter, Meter, Tally
 from headrace.gateway.routing import Explanation, Plan, Router, Target
+from headrace.relaying import Relayed, Relaying, RelayRequest
 from headrace.types import (
     Backend,
     BackendKind,
@@ -32,9 +33,6 @@ from headrace.types import (
     Event,
     GenerateRequest,
     ModelInfo,
-    Relayed,
-    Relaying,
-    RelayRequest,
     TokenizeRequest,
     TokenizerInfo,
     Usage,

@@ -15,7 +15,7 @@ from headrace.api.sse import Line
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import ProviderConfig
 from headrace.gateway.gateway import Gateway
-from headrace.types import RelayRequest
+from headrace.relaying import RelayRequest
 from headrace.verbatim import Verbatim
 from tests.api.relays import CHUNK, HI, KEY, MESSAGES, STOP, WHOLE, Relays, relays
 from tests.serving import eventually

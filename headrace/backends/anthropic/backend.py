@@ -21,16 +21,8 @@ from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
-from headrace.types import (
-    BackendKind,
-    Embeddings,
-    EmbedRequest,
-    Event,
-    GenerateRequest,
-    ModelInfo,
-    Relayed,
-    RelayRequest,
-)
+from headrace.relaying import Relayed, RelayRequest
+from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 BASE_URL = "https://api.anthropic.com"  # paths begin with /v1
 VERSION = "2023-06-01"  # the next one, 2026-10-21, takes no temperature, top_p or top_k from anybody

@@ -15,6 +15,7 @@ from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError, ServerError
+from headrace.relaying import Relayed, RelayRequest
 from headrace.types import (
     BackendKind,
     Conversation,
@@ -23,8 +24,6 @@ from headrace.types import (
     Event,
     GenerateRequest,
     ModelInfo,
-    Relayed,
-    RelayRequest,
 )
 
 DONE = "[DONE]"
