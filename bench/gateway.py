@@ -36,6 +36,7 @@ from bench.gateways.upstream import MODEL, Upstream
 from bench.machine import machine
 from bench.measure import Numbers
 
+PACKAGES = ("uvloop", "aiohttp", "uvicorn", "fastapi")
 PATIENCE = 5  # so much longer than the others may Headrace take for its requests
 
 
@@ -144,7 +145,7 @@ def _progress(name: str, text: str) -> None:
 
 def _heading(load_core: int, gateway_core: int, plan: Plan, others: float) -> str:
     return (
-        f"{date.today().isoformat()}; {machine(('uvloop', 'aiohttp', 'uvicorn', 'fastapi'))}.\n"
+        f"{date.today().isoformat()}; {machine(PACKAGES)}.\n"
         f"Each gateway alone on core {gateway_core}, one worker; upstream and load in one process on core "
         f"{load_core}: the\ncolumn direct is their ceiling. Bytecode is written. The memory phase ends after "
         f"{plan.requests} requests or {plan.memory_s:.0f} s\n(Headrace: {plan.memory_s * PATIENCE:.0f} s), "
@@ -158,22 +159,26 @@ def _json(
 ) -> dict[str, Any]:
     """Infinity, which JSON does not know, is null: it never happened."""
     finite = {
-        name: [{key: None if math.isinf(value) else value for key, value in run.items()} for run in runs]
+        name: [{key: _finite(value) for key, value in run.items()} for run in runs]
         for name, runs in rounds.items()
     }
+    reached = [(target, target.value(rounds)) for target in TARGETS]
     return {
         "date": date.today().isoformat(),
-        "machine": machine(),
+        "machine": machine(PACKAGES),
         "versions": versions,
         "missing": missing,
         "plan": asdict(plan),
         "rounds": finite,
         "targets": [
-            {**asdict(target), "value": value, "verdict": target.verdict(value)}
-            for target in TARGETS
-            if (value := target.value(rounds)) is None or math.isfinite(value)
+            {**asdict(target), "value": _finite(value), "verdict": target.verdict(value)}
+            for target, value in reached
         ],
     }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is not None and math.isinf(value) else value
 
 
 if __name__ == "__main__":

@@ -99,6 +99,16 @@ def _body(request: GenerateRequest) -> dict[str, Any]:
         "presence_penalty": bool(sampling.presence_penalty),
         "seed": sampling.seed is not None,
         "logprobs": sampling.logprobs is not None,
+        "logit_bias": bool(sampling.logit_bias),
+        "stop_token_ids": bool(sampling.stop_token_ids),
+        "ignore_eos": sampling.ignore_eos,
+        "min_tokens": sampling.min_tokens > 0,
+        "skip_special_tokens": not sampling.skip_special_tokens,
+        "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
+        "reasoning_effort": prompt.reasoning_effort is not None,
+        "continue_final_message": prompt.continue_final_message,
+        "add_generation_prompt": not (prompt.add_generation_prompt or prompt.continue_final_message),
+        "chat_template_kwargs": bool(prompt.template_kwargs),
         "messages": any(message.parts or message.tool_calls for message in prompt.messages),
     }
     for name, is_given in refused.items():

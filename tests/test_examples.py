@@ -76,6 +76,30 @@ def test_its_failures_are_told(server: Served, upstream: Upstream) -> None:
     assert len(upstream.posts) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logit_bias", {"1": 5}),
+        ("stop_token_ids", [1]),
+        ("ignore_eos", True),
+        ("min_tokens", 2),
+        ("skip_special_tokens", False),
+        ("truncate_prompt_tokens", 5),
+        ("reasoning_effort", "low"),
+        ("continue_final_message", True),
+        ("add_generation_prompt", False),
+        ("chat_template_kwargs", {"a": 1}),
+    ],
+)
+def test_it_refuses_what_it_has_no_words_for(
+    server: Served, upstream: Upstream, name: str, value: object
+) -> None:
+    asked = {"model": "p:m", "messages": [{"role": "user", "content": "hi"}], name: value}
+    refused = server.post("/v1/chat/completions", asked).json()["error"]
+    assert (refused["code"], refused["param"]) == ("unsupported_parameter", name)
+    assert not upstream.posts
+
+
 def test_leaving_closes_its_connection(server: Served, upstream: Upstream) -> None:
     upstream.play(said(LINES[0], stall=True))
     with server.client() as client:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from headrace.gateway.auth import Keys, Principal
 
 
-async def authenticate(request: Request) -> Principal:
+async def authenticate(request: HTTPConnection) -> Principal:
     """A key in x-api-key is as good as one in Authorization. Raises Unauthorized."""
     keys: Keys = request.app.state.keys
     key = request.headers.get("x-api-key")

@@ -11,7 +11,6 @@ from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import Included, NewestFirst, described
 from headrace.api.store import Stored
-from headrace.errors import ItemNotFound
 from headrace.store import Store
 from headrace.wire import conversations as wire
 from headrace.wire.items import Item, references, resolved
@@ -24,14 +23,7 @@ async def _conversation_id(conversation_id: str) -> str:
     return wire.check_id(conversation_id, "conversation_id")
 
 
-async def _item_id(item_id: str) -> str:
-    if "\0" in item_id:
-        raise ItemNotFound("No item has a null character in its id.")
-    return item_id
-
-
 ConversationId = Annotated[str, Depends(_conversation_id)]
-ItemId = Annotated[str, Depends(_item_id)]
 
 
 @router.post(
@@ -134,7 +126,7 @@ async def list_items(caller: Caller, store: Stored, id: ConversationId, asked: N
 
 @router.get("/{conversation_id}/items/{item_id}", summary="One item", response_model=dict[str, Any])
 async def retrieve_item(
-    caller: Caller, store: Stored, id: ConversationId, item_id: ItemId, _: Included
+    caller: Caller, store: Stored, id: ConversationId, item_id: str, _: Included
 ) -> dict[str, Any]:
     return dict((await store.item(caller.id, id, item_id)).body)
 
@@ -144,7 +136,7 @@ async def retrieve_item(
     summary="Take an item out; the conversation is answered",
     response_model=wire.ConversationObject,
 )
-async def delete_item(caller: Caller, store: Stored, id: ConversationId, item_id: ItemId) -> dict[str, Any]:
+async def delete_item(caller: Caller, store: Stored, id: ConversationId, item_id: str) -> dict[str, Any]:
     return wire.conversation(await store.delete_item(caller.id, id, item_id))
 
 

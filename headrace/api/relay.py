@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -25,7 +25,6 @@ from headrace.api.opening import OPENING_S
 from headrace.api.provider import went_to
 from headrace.api.sse import HEADERS, KEEP_ALIVE_S, Line
 from headrace.errors import ClientGone, ServerError
-from headrace.gateway.auth import Principal
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.metering import Tally
 from headrace.gateway.routing import Plan
@@ -47,7 +46,6 @@ class Door:
 
     endpoint: str
     dialect: Dialect = "openai"
-    authenticate: Callable[[Request], Awaitable[Principal]] = authenticate
     line: type[Line] = Line
     refusal: Callable[[ServerError], Response] = to_response
     headers: tuple[str, ...] = ()
@@ -56,7 +54,7 @@ class Door:
 
 def _of_anthropic(endpoint: str) -> Door:
     headers = ("anthropic-version", "anthropic-beta")
-    return Door(endpoint, "anthropic", authenticate, NamedLine, to_messages_response, headers, b"request-id")
+    return Door(endpoint, "anthropic", NamedLine, to_messages_response, headers, b"request-id")
 
 
 DOORS = {
@@ -89,7 +87,7 @@ class Relay:
             return
         line = door.line(send)
         try:
-            await door.authenticate(http)
+            await authenticate(http)
             raw = await read_json(http)
             asked = _asked(door, http, raw)
             plan = gateway.relayable(asked, provider) if asked is not None else None
@@ -224,10 +222,10 @@ class Exchange:
         still be asked.
         """
         line = self._line
-        if self._plan.route is None:
-            await asyncio.sleep(min(OPENING_S, self._keep_alive_s))
-            await self._start([], self._plan.targets[0].backend.name, 1)
-        with contextlib.suppress(ClientGone):
+        with contextlib.suppress(ClientGone, OSError):
+            if self._plan.route is None:
+                await asyncio.sleep(min(OPENING_S, self._keep_alive_s))
+                await self._start([], self._plan.targets[0].backend.name, 1)
             while True:
                 silent_s = line.silent_s if line.is_started else 0.0
                 await asyncio.sleep(self._keep_alive_s - silent_s)

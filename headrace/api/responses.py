@@ -63,33 +63,33 @@ async def create_response(
         )
     try:
         if body.stream:
-            return await _streamed(http, run, headers)
+            return await _streamed(http, run)
         await while_connected(http.receive, None, run.done())
-        return _whole(run, headers)
+        return _whole(run)
     except BaseException:
         await asyncio.shield(run.cancel())
         raise
 
 
-async def _streamed(http: Request, run: Run, headers: dict[str, str]) -> Response:
+async def _streamed(http: Request, run: Run) -> Response:
     """Once its first event has come, or it has failed, or a moment has passed."""
     await while_connected(http.receive, None, _soon(run))
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
     run.keeping.is_told = True
-    return FollowedStream(run.follow(), {**headers, **_went(run)}, run)
+    return FollowedStream(run.follow(), _went(run), run)
 
 
 async def _soon(run: Run) -> None:
     await asyncio.wait([asyncio.ensure_future(run.begun())], timeout=OPENING_S)
 
 
-def _whole(run: Run, headers: dict[str, str]) -> Response:
+def _whole(run: Run) -> Response:
     if run.error is not None:
         raise run.error
     is_lost = run.keeping.is_stored and not run.response["store"]
     persisted = {"X-Headrace-Persisted": "false"} if is_lost else {}
-    return JSONResponse(run.response, headers={**headers, **_went(run), **persisted})
+    return JSONResponse(run.response, headers={**_went(run), **persisted})
 
 
 def _went(run: Run) -> dict[str, str]:

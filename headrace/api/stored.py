@@ -11,7 +11,6 @@ from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import OldestFirst, described, query_of
 from headrace.api.store import Stored
-from headrace.errors import CompletionNotFound
 from headrace.wire import stored as wire
 from headrace.wire.metadata import MetadataBody
 
@@ -31,15 +30,6 @@ FILTERS: tuple[dict[str, Any], ...] = (
 
 async def _filter(http: Request, response: Response) -> wire.Filter:
     return wire.filter(query_of(http, response, wire.FILTERED))
-
-
-async def _id(completion_id: str) -> str:
-    if "\0" in completion_id:
-        raise CompletionNotFound("No chat completion has a null character in its id.")
-    return completion_id
-
-
-CompletionId = Annotated[str, Depends(_id)]
 
 
 @router.get(
@@ -67,8 +57,8 @@ async def list_completions(
     "/{completion_id}", summary="A stored one", response_model=wire.StoredChatCompletion,
     response_model_exclude_unset=True,
 )  # fmt: skip
-async def retrieve_completion(caller: Caller, store: Stored, id: CompletionId) -> dict[str, Any]:
-    return wire.completion(await store.completion(caller.id, id))
+async def retrieve_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
+    return wire.completion(await store.completion(caller.id, completion_id))
 
 
 @router.post(
@@ -78,16 +68,16 @@ async def retrieve_completion(caller: Caller, store: Stored, id: CompletionId) -
 async def update_completion(
     caller: Caller,
     store: Stored,
-    id: CompletionId,
+    completion_id: str,
     body: Annotated[MetadataBody, Depends(json_body(MetadataBody))],
 ) -> dict[str, Any]:
-    return wire.completion(await store.update_completion(caller.id, id, body.metadata or {}))
+    return wire.completion(await store.update_completion(caller.id, completion_id, body.metadata or {}))
 
 
 @router.delete("/{completion_id}", summary="Delete it", response_model=wire.DeletedChatCompletion)
-async def delete_completion(caller: Caller, store: Stored, id: CompletionId) -> dict[str, Any]:
-    await store.delete_completion(caller.id, id)
-    return wire.deleted(id)
+async def delete_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
+    await store.delete_completion(caller.id, completion_id)
+    return wire.deleted(completion_id)
 
 
 @router.get(
@@ -97,8 +87,8 @@ async def delete_completion(caller: Caller, store: Stored, id: CompletionId) -> 
     openapi_extra=described("asc"),
 )
 async def list_messages(
-    caller: Caller, store: Stored, id: CompletionId, asked: OldestFirst
+    caller: Caller, store: Stored, completion_id: str, asked: OldestFirst
 ) -> dict[str, Any]:
-    head = (await store.completion(caller.id, id)).head
+    head = (await store.completion(caller.id, completion_id)).head
     page = await store.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
     return wire.messages(page)

@@ -15,7 +15,7 @@ from headrace.api.generations import is_strict
 from headrace.api.provider import provider_of
 from headrace.gateway.gateway import Gateway
 from headrace.wire import tokens as wire
-from headrace.wire.parameters import TOKENS, sort_out
+from headrace.wire.parameters import TOKENS, judged, with_named
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
 
@@ -48,7 +48,7 @@ async def tokenize(
     _: Caller,
     body: Annotated[wire.TokenizeBody, Depends(json_body(wire.TokenizeBody))],
 ) -> dict[str, Any]:
-    response.headers.update(sort_out(body, TOKENS, strict=is_strict(http)))
+    response.headers.update(with_named({}, judged(body, TOKENS, "engine", strict=is_strict(http))))
     gateway: Gateway = http.app.state.gateway
     provider = provider_of(http)
     info = gateway.model(body.model, provider)
@@ -87,7 +87,7 @@ async def detokenize(
     _: Caller,
     body: Annotated[wire.DetokenizeBody, Depends(json_body(wire.DetokenizeBody))],
 ) -> dict[str, str]:
-    response.headers.update(sort_out(body, TOKENS, strict=is_strict(http)))
+    response.headers.update(with_named({}, judged(body, TOKENS, "engine", strict=is_strict(http))))
     gateway: Gateway = http.app.state.gateway
     provider = provider_of(http)
     model = gateway.model(body.model, provider).id

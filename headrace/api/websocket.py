@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headrace import logs
+from headrace.api.auth import authenticate
 from headrace.api.errors import to_response
 from headrace.errors import BadRequest, PayloadTooLarge, ServerError, UnsupportedParameter
 from headrace.gateway.auth import Principal
@@ -38,7 +39,7 @@ OWN = {"background": (None, False), "generate": (None, True), "stream_id": (None
 async def converse(socket: WebSocket) -> None:
     with logs.request(f"ws_{secrets.token_hex(12)}"):
         try:
-            caller = socket.app.state.keys.authenticate(socket.headers.get("authorization"))
+            caller = await authenticate(socket)
         except ServerError as exc:
             await socket.send_denial_response(to_response(exc))
             return

@@ -62,8 +62,10 @@ class CerebrasBackend(OpenAIBackend):
             return False
         value, messages = members.get(limit), members.get("messages")
         is_limit = value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
-        thoughts = (m for m in messages if "reasoning_content" in m) if isinstance(messages, list) else ()
-        return is_limit and not any(thoughts) and (limit == "max_tokens" or "max_tokens" not in members)
+        is_plain = not isinstance(messages, list) or all(
+            isinstance(message, dict) and "reasoning_content" not in message for message in messages
+        )
+        return is_limit and is_plain and (limit == "max_tokens" or "max_tokens" not in members)
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         limit = _limit_of(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, select
+from sqlalchemy import Connection, bindparam, delete, exists, select
 
 from headrace.store.items import insert_new
 from headrace.store.tables import completions, conversations, items, loose, responses
@@ -57,10 +57,6 @@ def collect(c: Connection, keep_s: float = KEEP_S) -> tuple[int, bool]:
             c.execute(insert_new(loose, c.dialect.name), {"head": rest, "since": until})
             return count, True
     return count, len(heads) == NUM_HEADS
-
-
-def num_loose(c: Connection) -> int:
-    return c.scalar(select(func.count()).select_from(loose)) or 0
 
 
 def _remove(c: Connection, hash: str, limit: int) -> tuple[int, str | None]:

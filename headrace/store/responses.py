@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
@@ -48,7 +49,7 @@ class Responses:
             conversation = locked_row(c, held) if held is not None else None
             placed = append(c, owner, base, [*asked, *answered])
             heads = [base, *(item.hash for item in placed)]
-            saved = _with_heads(response, heads[len(asked)], heads[-1])
+            saved = replace(response, input_head=heads[len(asked)], output_head=heads[-1])
             self._put(c, owner, saved)
             if held is not None and conversation is not None:
                 settle(c, conversation, held, saved.output_head if is_appended else None)
@@ -150,19 +151,6 @@ def _row(c: Connection, owner: str, id: str, *, is_hidden_too: bool = False) -> 
 def _drop(c: Connection, row: ResponseRow) -> None:
     c.execute(delete(responses).where(responses.c.id == row.id))
     let_go(c, [row.input_head, row.output_head])
-
-
-def _with_heads(response: StoredResponse, input_head: str | None, output_head: str | None) -> StoredResponse:
-    return StoredResponse(
-        response.id,
-        response.created_at,
-        response.status,
-        response.body,
-        is_background=response.is_background,
-        is_streamed=response.is_streamed,
-        input_head=input_head,
-        output_head=output_head,
-    )
 
 
 def _to_record(row: ResponseRow) -> StoredResponse:

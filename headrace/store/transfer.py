@@ -9,9 +9,10 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
+from sqlalchemy.exc import DBAPIError, StatementError
 
-from headrace.errors import ConfigError
-from headrace.store.hashing import Place, Placed, place
+from headrace.errors import ConfigError, ItemNotFound
+from headrace.store.hashing import Placed, place
 from headrace.store.items import insert_new, place_of
 from headrace.store.migrations import MIGRATIONS
 from headrace.store.processes import RUNNING
@@ -80,7 +81,7 @@ def batches(source: Iterable[str]) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def put(c: Connection, *, first: int, batch: Sequence[str]) -> Counts:
-    """Raises ConfigError naming the line that cannot be read, or whose item is not what its hash says."""
+    """Raises ConfigError naming the line that is no row, or whose item is not what its hash says."""
     counts = Counts()
     for number, line in enumerate(batch, first):
         row = _parsed(line, number)
@@ -105,13 +106,19 @@ def _own(table: Table, row: Mapping[str, Any]) -> Mapping[str, object]:
 
 
 def _check(c: Connection, row: Mapping[str, Any], number: int) -> None:
-    expected = _expected(c, row)
-    if (expected.hash, plain(expected.id), expected.depth) != (row["hash"], row["item_id"], row["depth"]):
+    try:
+        expected = _expected(c, row)
+    except DBAPIError:
+        raise  # the database's own: it may be tried again
+    except (ItemNotFound, StatementError, ValueError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"line {number}: no item, or what it follows is missing") from exc
+    told = tuple(row[name] for name in ("hash", "item_id", "depth", "system"))
+    if (expected.hash, plain(expected.id), expected.depth, expected.system) != told:
         raise ConfigError(f"line {number}: the item is not what its hash says")
 
 
 def _expected(c: Connection, row: Mapping[str, Any]) -> Placed:
-    after = place_of(c, row["owner"], row["parent"]) if row["parent"] is not None else Place()
+    after = place_of(c, row["owner"], row["parent"])
     return place(row["owner"], after, json.loads(row["body"]))
 
 

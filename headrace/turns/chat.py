@@ -13,6 +13,7 @@ from typing import Any
 from headrace.errors import ServerError
 from headrace.gateway.gateway import Gateway, Generation, Judge
 from headrace.store import Chain, Held, Store, StoredCompletion
+from headrace.turns.history import let_go
 from headrace.turns.resent import is_system, new_messages
 from headrace.turns.truncation import Carried, start_fitted
 from headrace.turns.watch import Outcome, watch
@@ -59,7 +60,7 @@ class ChatTurn:
     async def start(
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, /, *, judge: Judge
     ) -> Generation:
-        """Raises ServerError: then nothing is kept, and the conversation is free."""
+        """Raises ServerError: then nothing is kept but a new conversation, and that is free."""
         if self._named is None:
             await self._store.check()
             generation = await gateway.start(request, provider, judge=judge)
@@ -79,6 +80,7 @@ class ChatTurn:
     async def _start_in_conversation(
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, judge: Judge
     ) -> Generation:
+        gateway.model(request.model, provider)  # before a conversation is made for one that there is not
         if self._named == NEW:
             self._named = (await self._store.create_conversation(self._owner, (), {})).id
         assert self._named is not None
@@ -93,7 +95,7 @@ class ChatTurn:
             asking = _Asking(request, new)
             return await start_fitted(gateway, provider, carried, asking, judge)
         except BaseException:
-            await asyncio.shield(self._let_go())
+            await asyncio.shield(let_go(self._store, self._held))
             raise
 
     async def _past(self, sent: Sequence[Sequence[Item]]) -> list[Item]:
@@ -139,13 +141,6 @@ class ChatTurn:
         body = self.completion(self._info, collected)
         completion = StoredCompletion(body["id"], body["created"], body["model"], body, self._metadata)
         await self._store.save_completion(self._owner, completion, stored.asked(self._body))
-
-    async def _let_go(self) -> None:
-        assert self._held is not None
-        try:
-            await self._store.release(self._held)
-        except ServerError as exc:
-            log.error("conversation %s was not let go: %s", self._named, exc.message)
 
 
 @dataclass(frozen=True, slots=True)

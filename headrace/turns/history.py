@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.errors import BadRequest, ConversationNotFound, PreviousResponseNotFound, ResponseNotFound
+from headrace.errors import (
+    BadRequest,
+    ConversationNotFound,
+    PreviousResponseNotFound,
+    ResponseNotFound,
+    ServerError,
+)
 from headrace.store import Held, Store
+from headrace.turns.window import CALLS
 from headrace.wire.items import Item
 from headrace.wire.responses.body import HistoryBody, PromptBody
+
+log = logging.getLogger(__name__)
 
 Memory = Mapping[str, Sequence[Item]]  # of a connection: what its unstored responses carry on
 
 UNFINISHED = ("queued", "in_progress")
-CALLS = ("function_call", "custom_tool_call")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +60,17 @@ async def history_of(
         path = await store.path(owner, conversation.head)
     except BaseException:
         if held is not None:
-            await store.release(held)
+            await asyncio.shield(let_go(store, held))
         raise
     return History(conversation.head, (), _readable([item.body for item in path]), held)
+
+
+async def let_go(store: Store, held: Held) -> None:
+    """Of a conversation, as it was. A store that cannot do it now remembers it."""
+    try:
+        await store.release(held)
+    except ServerError as exc:
+        log.error("conversation %s was not let go: %s", held.conversation.id, exc.message)
 
 
 async def _after(store: Store, owner: str, id: str, memory: Memory) -> History:

@@ -11,7 +11,7 @@ from typing import Any
 
 from headrace.errors import ServerError, StoreUnavailable
 from headrace.store import Store, StoredResponse
-from headrace.turns.history import History
+from headrace.turns.history import History, let_go
 from headrace.wire.items import Item
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,8 @@ class Keeping:
 
     async def let_go(self) -> None:
         """Of the conversation, as it was."""
-        held = self.history.held
-        if held is not None:
-            try:
-                await self._store.release(held)
-            except ServerError as exc:
-                log.error("conversation %s was not let go: %s", held.conversation.id, _told(exc))
+        if self.history.held is not None:
+            await let_go(self._store, self.history.held)
 
     async def _save_patiently(self, response: dict[str, Any], output: Sequence[Item]) -> None:
         """Nobody waits for a response in the background: it may wait for the database."""

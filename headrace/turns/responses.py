@@ -76,7 +76,8 @@ class Responses:
         """
         turn = Turn(body, provider, await self._kept(owner, body, provider, memory or {}), judge)
         try:
-            turn.request(turn.keeping.history.items)  # what is wrong with it is said now
+            if body.background:
+                turn.request(turn.keeping.history.items)  # what is wrong with it is said now
             return await (self._queued(turn) if body.background else self._started(turn))
         except BaseException:
             await asyncio.shield(turn.keeping.let_go())

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from headrace.errors import BadRequest, ContextTooLong
 from headrace.gateway.begun import begun
 from headrace.gateway.gateway import Gateway, Generation, Judge
+from headrace.turns.resent import is_system
+from headrace.turns.window import OUTPUTS
 from headrace.types import Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.items import Item
 
-PINNED = ("system", "developer")
 ANSWER = 1024  # tokens that are kept free for the answer, but at most a quarter of the context
 
 Asking = Callable[[Sequence[Item]], GenerateRequest]  # with these items
@@ -22,9 +23,9 @@ class Carried:
     """Items that are carried over, as turns; `input` answers the calls of the last of them."""
 
     def __init__(self, items: Sequence[Item], input: Sequence[Item]) -> None:
-        self.pinned = [item for item in items if item.get("role") in PINNED]
-        self.turns = list(_turns([item for item in items if item.get("role") not in PINNED]))
-        answered = {item["call_id"] for item in input if item["type"].endswith("_call_output")}
+        self.pinned = [item for item in items if is_system(item)]
+        self.turns = list(_turns([item for item in items if not is_system(item)]))
+        answered = {item["call_id"] for item in input if item["type"] in OUTPUTS}
         needed = [any(item.get("call_id") in answered for item in turn) for turn in self.turns]
         self.num_droppable = needed.index(True) if True in needed else len(self.turns)
         self._items = items

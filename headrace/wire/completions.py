@@ -110,8 +110,12 @@ def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> d
         _choice(index, choice.text, _logprobs(choice) if body.logprobs is not None else None, choice.reason)
         for index, choice in enumerate(kept)
     ]
-    usage = {"usage": usage_body(collected.usage)}
-    return {**head("cmpl", "text_completion", info), "choices": choices, **usage, **collected.own}
+    return {
+        **head("cmpl", "text_completion", info),
+        "choices": choices,
+        "usage": usage_body(collected.usage),
+        **collected.own,
+    }
 
 
 def _best(n: int, collected: Collected) -> list[Choice]:

@@ -204,15 +204,15 @@ def _message(index: int, body: ChatMessage, asked: str | None) -> Message:
         body.name,
         tuple(calls),
         asked if body.role == "function" else body.tool_call_id,
-        _reasoning(body),
+        reasoning(body),
         parts if any(isinstance(part, Media) for part in parts) else (),
         tuple(thought(block) for block in body.thinking_blocks or ()),
     )
 
 
-def _reasoning(body: ChatMessage) -> str | None:
+def reasoning(body: ChatMessage) -> str | None:
     said = body.reasoning if body.reasoning_content is None else body.reasoning_content
-    if said is not None or not body.thinking_blocks:
+    if said or not body.thinking_blocks:
         return said
     shown = (block.thinking for block in body.thinking_blocks if isinstance(block, ThinkingBlock))
     return "".join(shown) or None

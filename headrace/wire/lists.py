@@ -34,15 +34,14 @@ class Listing:
     limit: int
     order: Order
     after: str | None
-    include: tuple[str, ...]
 
 
 def listing(query: Query, order: Order) -> Listing:
     """`order`: what a query asks for that does not say. Raises BadRequest."""
     given = dict(query)
-    return Listing(
-        _limit(given.get("limit")), _order(given.get("order"), order), given.get("after"), include(query)
-    )
+    found = Listing(_limit(given.get("limit")), _order(given.get("order"), order), given.get("after"))
+    include(query)
+    return found
 
 
 def include(query: Query) -> tuple[str, ...]:

@@ -111,6 +111,8 @@ UNCOMMON: dict[str, Fate] = {"anthropic": "refused", "ollama": "refused"}
 EXTENDED: dict[str, Fate] = {**UNCOMMON, "llamacpp": "refused"}
 PENALTY: dict[str, Fate] = {"anthropic": "refused", "cerebras": "refused"}
 
+STRICT = content("", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False))
+
 GENERATION: Table = {
     "model": ours("An id from `/v1/models`; an unknown one is 404."),
     "stream": ours(),
@@ -199,17 +201,13 @@ CHAT: Table = {
     "logprobs": honoured(anthropic="refused"),
     "top_logprobs": honoured("Up to 20.", anthropic="refused"),
     "tools": honoured("Of type `function`."),
-    "tools.function.strict": content(
-        "", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False)
-    ),
+    "tools.function.strict": STRICT,
     "tool_choice": honoured(
         "`none`, `auto`, `required`, a function, `allowed_tools`. Ollama: no `required`, no function."
     ),
     "parallel_tool_calls": honoured("Cerebras: 400 where the model does not take it.", ollama="honoured"),
     "functions": honoured("The older name of `tools`."),
-    "functions.strict": content(
-        "", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False)
-    ),
+    "functions.strict": STRICT,
     "function_call": honoured("The older name of `tool_choice`."),
     "reasoning_effort": honoured(
         "Where the model's chat template knows it. A provider with fewer steps is asked for the nearest."
@@ -296,8 +294,9 @@ UNUSED: tuple[Fate, ...] = ("ignored", "dropped")
 def judged(body: RequestBody, table: Table, kind: BackendKind, *, strict: bool = False) -> list[str]:
     """The members, by path, of which a backend of this kind makes nothing.
 
-    Raises UnsupportedParameter for a member that would change the output; with `strict`, for one that is
-    dropped, and BadRequest for unknown ones.
+    Raises UnsupportedParameter for an undeclared member that would change the output (a declared one is
+    refused by the backend that cannot honour it); with `strict`, for one that is dropped, and BadRequest for
+    unknown ones.
     """
     named: list[str] = []
     unknown: list[str] = []
@@ -327,10 +326,3 @@ def with_named(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, st
     told = [headers.get(IGNORED, ""), *(quote(name, safe="[]:") for name in names[:MAX_NAMED])]
     line = ", ".join(filter(None, told))[:1024]
     return {**headers, IGNORED: line} if line else dict(headers)
-
-
-def sort_out(
-    body: RequestBody, table: Table, *, kind: BackendKind = "engine", strict: bool = False
-) -> dict[str, str]:
-    """The header X-Headrace-Ignored, if there is anything to name. Raises as `judged` does."""
-    return with_named({}, judged(body, table, kind, strict=strict))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import openai
@@ -22,18 +22,10 @@ WEATHER: Any = {
 }
 KEYS = ("one", "two")
 
-Scripted = Callable[[int], Sequence[str | Event]]
-
 
 def strict(server: Served, key: str = "one") -> openai.OpenAI:
     """A client that does not accept what is not as OpenAI's."""
-    return openai.OpenAI(
-        base_url=server.url + "/v1",
-        api_key=key,
-        max_retries=0,
-        timeout=60,
-        _strict_response_validation=True,
-    )
+    return server.client(key, is_strict=True)
 
 
 def streamed(server: Served, body: dict[str, Any], seed: int = 0, path: str = PATH) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import EngineFailed
 from headrace.types import Event, Finished, GenerateRequest, ReasoningDelta, ToolCallDelta, Usage
+from tests.api.kept import said as read
 from tests.conftest import FakeServer
 from tests.postgres import postgresql
 from tests.serving import Served, eventually
@@ -64,11 +65,6 @@ def texts(server: Served, id: str) -> list[str]:
         f"{item['role']}: {item['content'][0]['text']}" if item["type"] == "message" else item["type"]
         for item in items_of(server, id)
     ]
-
-
-def read(backend: FakeBackend) -> list[tuple[str, str]]:
-    """What the model read last."""
-    return [(message.role, message.text) for message in backend.conversations[-1].messages]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from headrace.api import websocket
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.types import Event
-from tests.api.kept import KEYS, WEATHER, Turns, call, said, strict
+from tests.api.kept import KEYS, PATH, WEATHER, Turns, call, said, strict
 from tests.conftest import FakeServer
 from tests.serving import Served, eventually
 from tests.wire.stream_order import check_stream
@@ -28,7 +28,7 @@ HI = {"type": "response.create", "model": "fake", "input": "hi"}
 
 @contextmanager
 def connected(server: Served, key: str = "one") -> Iterator[ClientConnection]:
-    url = server.url.replace("http", "ws") + "/v1/responses"
+    url = server.url.replace("http", "ws") + PATH
     with connect(url, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None) as socket:
         yield socket
 
@@ -177,6 +177,9 @@ def test_key_is_asked_for(fake_server: FakeServer) -> None:
         id = ask(socket)[-1]["response"]["id"]
     with connected(server, "two") as socket:
         assert ask(socket, previous_response_id=id)[-1]["status"] == 400
+    url = server.url.replace("http", "ws") + PATH
+    with connect(url, additional_headers={"x-api-key": "one"}, proxy=None) as socket:
+        assert ask(socket, previous_response_id=id)[-1]["type"] == "response.completed"
 
 
 def test_leaving_frees_the_backend(fake_server: FakeServer) -> None:

@@ -70,6 +70,15 @@ def test_what_it_refuses_is_refused_before_it_is_sent(provider: Upstream) -> Non
     assert not provider.posts
 
 
+@pytest.mark.parametrize("messages", [[1], [None], [[]], ["reasoning_content"]])
+def test_what_are_no_messages_is_a_400(provider: Upstream, messages: list[Any]) -> None:
+    config = ProviderConfig(kind="cerebras", base_url=provider.url + "/v1", models=("m",))
+    with serving(create_app(Config(), [CerebrasBackend("c", config, None)])) as served:
+        refused = served.post("/v1/chat/completions", {"model": "m", "messages": messages})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages.0")
+    assert not provider.posts
+
+
 @pytest.mark.parametrize("model", ["llama-3.3-70b", "gpt-oss-120b", "zai-glm-4.7", "qwen-3-32b", "new"])
 @pytest.mark.parametrize(
     "sampling",

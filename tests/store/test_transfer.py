@@ -86,6 +86,10 @@ def test_what_is_no_export_is_refused_by_line(tmp_path: Path) -> None:
         await store.aclose()
         head, first, second, *rest = await exported(url, tmp_path)
         changed = json.dumps({**json.loads(second), "body": json.dumps(message("c"))})
+        other = json.loads(second)
+        unread = (json.dumps({**other, "body": body}) for body in ("{", "3", "[]"))
+        orphan = (json.dumps({**other, "parent": parent}) for parent in ("ab" * 32, "zz"))
+        led = json.dumps({**other, "system": other["hash"]})
         newer = json.dumps({**json.loads(head), "schema": 99})
         for lines, said in (
             ([], "line 1 is not JSON"),
@@ -94,6 +98,8 @@ def test_what_is_no_export_is_refused_by_line(tmp_path: Path) -> None:
             ([head, first, "{"], "line 3 is not JSON"),
             ([head, first, "[]"], "line 3 is no object"),
             ([head, first, changed], "line 3: the item is not what its hash says"),
+            *(([head, first, line], "line 3: no item, or what it follows") for line in (*unread, *orphan)),
+            ([head, first, led], "line 3: the item is not what its hash says"),
             ([head, '{"table": "nonsense"}'], "line 2: there is no table 'nonsense'"),
             ([head, '{"table": "items"}'], "line 2: its members are not those of items"),
         ):

@@ -52,7 +52,7 @@ class AnthropicReading:
         value = self._upstream.loads(sent.data)
         if not isinstance(value, dict):
             raise ProviderError(f"{self._upstream.provider} sent something that is no JSON object")
-        if value.get("type") != "error":
+        if value.get("type", sent.event) != "error":
             return None
         error = value.get("error")
         told = error if isinstance(error, dict) else {}

@@ -134,7 +134,7 @@ class LlamaCppBackend:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
         asked = singles(request)
-        for one in asked:
+        for one in asked[:: request.n]:  # the choices of a prompt differ in their seeds
             running.openai.ask(one)  # what is refused, is refused before anything is sent
         self._take_places(len(asked))
         try:

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
-from headrace.errors import ServerError
 from headrace.types import Conversation, Event, GenerateRequest, Texts
 
 Open = Callable[[GenerateRequest], AbstractAsyncContextManager[AsyncIterator[Event]]]
@@ -55,7 +54,7 @@ async def _ask(request: GenerateRequest, index: int, open: Open, queue: Queue) -
         async with open(request) as events:
             async for event in events:
                 await queue.put(replace(event, index=index))
-    except ServerError as exc:
+    except Exception as exc:
         await queue.put(exc)
     else:
         await queue.put(None)

@@ -38,6 +38,7 @@ from headrace.wire.conversation import thought
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.parameters import (
     BOOKKEEPING,
+    STRICT,
     Table,
     advice,
     cached,
@@ -163,9 +164,7 @@ MESSAGES: Table = {
     "top_k": honoured(),
     "stop_sequences": honoured("Which was met is told where the provider tells it; Ollama does not."),
     "tools": honoured("With an `input_schema`; those that Anthropic itself would run are dropped."),
-    "tools.strict": content(
-        "", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False)
-    ),
+    "tools.strict": STRICT,
     "tools.allowed_callers": foreign("The caller calls."),
     "tools.defer_loading": foreign("All tools are told.", equals(False)),
     "tools.eager_input_streaming": foreign("Arguments stream as they come."),

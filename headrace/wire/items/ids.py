@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Literal
 
-Kind = Literal["conv", "resp", "msg", "fc", "fco", "ctc", "ctco", "rs", "cmp"]
+Kind = Literal["resp", "msg", "fc", "fco", "ctc", "ctco", "rs", "cmp"]
 Type = Literal[
     "message",
     "function_call",

@@ -15,6 +15,7 @@ from headrace.wire.conversation import (
     Part,
     RefusalPart,
     TextPart,
+    reasoning,
     thought,
 )
 from headrace.wire.generation import Choice
@@ -95,9 +96,9 @@ def of_chat(messages: Sequence[ChatMessage]) -> list[list[Item]]:
 
 def _said(body: ChatMessage, called: str) -> Iterator[Item]:
     thoughts = [thought(block) for block in body.thinking_blocks or ()]
-    text = body.reasoning if body.reasoning_content is None else body.reasoning_content
+    text = reasoning(body) or ""
     if text or thoughts:
-        yield asked("reasoning", **thinking(text or "".join(one.text for one in thoughts), thoughts))
+        yield asked("reasoning", **thinking(text, thoughts))
     calls = [(call.id, call.function) for call in body.tool_calls or ()]
     if body.function_call is not None:
         calls.append((called, body.function_call))

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
+from headrace.wire.conversations import check_id
 from headrace.wire.generation import GenerationBody, JsonObject, output_format, sampling
 from headrace.wire.items import Item, ItemBody, to_messages
 from headrace.wire.lists import check_include
@@ -96,24 +97,27 @@ class CompactBody(HistoryBody):
     """The body of POST /v1/responses/compact."""
 
 
-IDS = {"previous_response_id": "resp", "conversation": "conv"}
+ID = re.compile(r"resp_[A-Za-z0-9_-]{1,250}")
 LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
 def check(body: HistoryBody) -> None:
     """What can be said against it before anything is read or computed. Raises BadRequest."""
     conversation = body.conversation_id if isinstance(body, PromptBody) else None
-    for name, id in (("previous_response_id", body.previous_response_id), ("conversation", conversation)):
-        if id is not None and not re.fullmatch(rf"{IDS[name]}_[\w-]{{1,250}}", id):
-            raise BadRequest(
-                f"Invalid '{name}': {id[:100]!r}. Expected an ID that begins with '{IDS[name]}_'.", param=name
-            )
-    if conversation is not None and body.previous_response_id is not None:
+    previous = body.previous_response_id
+    if previous is not None and not ID.fullmatch(previous):
+        raise BadRequest(
+            f"Invalid 'previous_response_id': {previous[:100]!r}. Expected an ID that begins with 'resp_'.",
+            param="previous_response_id",
+        )
+    if conversation is not None:
+        check_id(conversation, "conversation")
+    if conversation is not None and previous is not None:
         raise BadRequest(
             "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Give one of them.",
             param="previous_response_id",
         )
-    if not body.input and body.input != "" and not (conversation or body.previous_response_id):
+    if not body.input and body.input != "" and not (conversation or previous):
         error = BadRequest("input: one of input, previous_response_id, conversation is needed", param="input")
         error.code = "missing_required_parameter"
         raise error
