@@ -19,7 +19,7 @@ help: ## this list
 serve: $(VENV)/.installed ## serve the default model: make serve PORT=9000 ARGS="--config my.toml"
 	@$(BIN)/headrace serve $(if $(PORT),--port $(PORT)) $(ARGS)
 
-test: check ## everything: lint, types, import contracts, tests with coverage (needs PostgreSQL's programs installed)
+test: check ## everything: lint, types, import contracts, tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 check: $(VENV)/.tested ## lint, types and import contracts

