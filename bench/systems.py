@@ -25,6 +25,7 @@ from headrace.models.catalog import Model
 ROOT = Path(__file__).parents[1]
 START_S, STOP_S = 300, 20
 POLL_S = 0.01
+NO_REPORTS = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
 LINE_BYTES = 2**24
 IR, GGUF, HF = "ir", "gguf", "hf"  # folders that `prepare` fills for the peers
 
@@ -138,9 +139,9 @@ async def start(command: Command, python: str, log: Path) -> Child:
 
 
 def environment() -> dict[str, str]:
-    """Ours without what would configure Headrace."""
+    """Ours without what would configure Headrace, and with telemetry of peers turned off."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    return {**kept, "PYTHONPATH": str(ROOT), **NO_REPORTS}
 
 
 def is_installed(package: str, python: str) -> bool:

@@ -92,7 +92,9 @@ def litellm(name: str, folder: Path, upstream: int) -> Peer:
         "--num_workers", "1",
     )  # fmt: skip
     # its own list of prices, not the newest from the network; and the log level that it advises
-    environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False",
+    }  # fmt: skip
     return Peer(name, version_of("litellm", python), command, Address(port, MODEL, BEARER), environment)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from headrace.errors import ModelError
@@ -27,6 +28,7 @@ def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
 
 
 def _download(source: HubSource, staging: Path) -> Path:
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # requests then do not say what this machine runs
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     # Asked first: unlike a download it is not tried again for half a minute where the hub is out of reach.
