@@ -92,7 +92,7 @@ def test_serving_reaches_out_to_nobody(default_model: Model, spied: dict[str, st
         ),
         pytest.param("import bench, openvino as ov; ov.convert_model", id="bench"),
         pytest.param(
-            "import headrace, contextlib as c, openvino as ov\nwith c.suppress(Exception): ov.convert_model('x')",
+            "import headrace, openvino as ov\ntry: ov.convert_model('x')\nexcept Exception: pass",
             id="a conversion that fails",
         ),
     ],
