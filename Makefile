@@ -38,9 +38,9 @@ test-clients: $(VENV)/.tested ## real clients against a real server (needs node 
 node: $(VENV)/.tested ## of these, the openai client for Node
 	$(BIN)/python tests/clients/run.py node
 
-sizes: ## lines per source file, largest first, and the median
-	@git ls-files 'headrace/*.py' | xargs wc -l | grep -v ' total$$' | sort -rn | \
-	  awk '{ n[NR] = $$1; s += $$1; print } END { printf "%d lines in %d files, median %d\n", s, NR, n[int((NR + 1) / 2)] }'
+sizes: $(VENV)/.tested ## lines, functions, and how many of them a streamed chat enters
+	@$(BIN)/python -m tests.sizes
+	@$(BIN)/python -m tests.flow
 
 bench: $(VENV)/.benched ## Headrace and its peers, side by side
 	$(BIN)/python -m bench.serving $(ARGS)
