@@ -1,7 +1,7 @@
 """Work that would hold up the event loop, in a small pool of threads.
 
-A call into C code that keeps the interpreter lock (GIL) stops every thread, also from here: such a call has to
-be short by itself, or be cut into several.
+A call into C code that keeps the interpreter lock (GIL) stops every thread, also from here: such a call has
+to be short by itself, or be cut into several.
 """
 
 from __future__ import annotations
