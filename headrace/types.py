@@ -154,6 +154,7 @@ class GenerateRequest:
     priority: int = 0  # less is sooner
     timeout_s: float | None = None  # the caller's own; the server may have a shorter one
     user: str | None = None  # whom a provider may hold to account: the caller's own name for its user
+    owner: str | None = None  # the principal's id: whose cached prompts it may find
 
     @property
     def num_choices(self) -> int:
@@ -171,6 +172,7 @@ class EmbedRequest:
     normalize: bool = True
     truncate_prompt_tokens: int | None = None
     timeout_s: float | None = None
+    owner: str | None = None  # as in GenerateRequest
 
 
 @dataclass(frozen=True, slots=True)

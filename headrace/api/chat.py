@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -48,7 +49,8 @@ async def create_chat_completion(
     ] = None,
 ) -> Response:
     judge, headers = judge_of(http, body, CHAT), with_named({}, unread(body))
-    request, turn = wire.to_request(body), _turn(http, caller.id, body, named)
+    request = replace(wire.to_request(body), owner=caller.id)
+    turn = _turn(http, caller.id, body, named)
     try:
         if turn is None:
             encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -32,9 +33,12 @@ STREAMED = {
     openapi_extra=documented(wire.CompletionBody),
 )
 async def create_completion(
-    http: Request, _: Caller, body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))]
+    http: Request,
+    caller: Caller,
+    body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))],
 ) -> Response:
     judge = judge_of(http, body, COMPLETIONS)
     encoder = partial(wire.Chunks, body) if body.stream else None
     whole = partial(wire.completion, body)
-    return await respond(http, wire.to_request(body), {}, encoder=encoder, whole=whole, judge=judge)
+    request = replace(wire.to_request(body), owner=caller.id)
+    return await respond(http, request, {}, encoder=encoder, whole=whole, judge=judge)

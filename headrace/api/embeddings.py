@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -32,11 +33,13 @@ MANY_VALUES = 20_000  # above this, writing them goes to a thread and lets the e
     openapi_extra=documented(wire.EmbeddingsBody),
 )
 async def create_embeddings(
-    http: Request, _: Caller, body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))]
+    http: Request,
+    caller: Caller,
+    body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))],
 ) -> Response:
     gateway: Gateway = http.app.state.gateway
     judge = judge_of(http, body, EMBEDDINGS)
-    work = gateway.embed(wire.to_request(body), provider_of(http), judge=judge)
+    work = gateway.embed(replace(wire.to_request(body), owner=caller.id), provider_of(http), judge=judge)
     reached = await while_connected(http.receive, None, work)
     told, embeddings = body.model_copy(update={"model": reached.info.id}), reached.value
     if embeddings.vectors.size > MANY_VALUES:

@@ -79,7 +79,7 @@ router = APIRouter(tags=["messages"], route_class=MessagesRoute)
     openapi_extra=documented(wire.MessagesBody),
 )
 async def create_message(
-    http: Request, _: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
+    http: Request, caller: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
 ) -> Response:
     judge = _judge_of(http, body)
     encoder = answer.Frames if body.stream else None
@@ -89,7 +89,8 @@ async def create_message(
             http, request, headers, encoder=encoder, whole=answer.message, stream=MessageStream, judge=judge
         )
 
-    return await _with_or_without_thinking(http, wire.to_request(body), {}, ask)
+    request = replace(wire.to_request(body), owner=caller.id)
+    return await _with_or_without_thinking(http, request, {}, ask)
 
 
 @router.post("/{provider}/v1/messages/count_tokens", include_in_schema=False)

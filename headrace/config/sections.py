@@ -128,6 +128,14 @@ class EngineConfig(Section):
     generation_config: Annotated[
         Literal["model", "none"], Field(description="Whether a model's recommended sampling is the default.")
     ] = "model"
+    share_prefix_cache: Annotated[
+        bool,
+        Field(
+            description="Let callers with different API keys use each other's cached prompts. It is faster "
+            "where their prompts begin alike, but `cached_tokens` and the time to the first token then tell "
+            "one caller that another has sent the same prompt."
+        ),
+    ] = False
 
 
 class ModelsConfig(Section):

@@ -170,5 +170,6 @@ class Scheduler:
         keys, size = sequence.keys, self.pool.block_size
         while len(keys) <= position:
             start = len(keys) * size
-            keys.append(block_key(keys[-1] if keys else self._salt, sequence.tokens[start : start + size]))
+            parent = keys[-1] if keys else self._salt + sequence.salt
+            keys.append(block_key(parent, sequence.tokens[start : start + size]))
         return keys[position]

@@ -75,6 +75,7 @@ class Sequence:
     leader: Sequence | None = None  # wait until this one's prompt is computed, to share its blocks
     constraint: Constraint | None = None
     pooling: Pooling | None = None  # what is wanted is a vector, not a continuation
+    salt: bytes = b""  # sequences find each other's blocks in the prefix cache only if their salts are equal
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
     num_cached: int = 0  # prompt tokens that were found in the prefix cache at first admission

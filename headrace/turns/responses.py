@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,8 @@ class Turn:
 
     def request(self, carried: Sequence[Item]) -> GenerateRequest:
         """On top of these items. Raises BadRequest."""
-        return to_request(self.body, [*carried, *self.keeping.input])
+        request = to_request(self.body, [*carried, *self.keeping.input])
+        return replace(request, owner=self.keeping.owner)
 
 
 class Responses:
@@ -225,7 +226,8 @@ class Responses:
 
     async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> dict[str, Any]:
         """The object that holds the summary. Raises ServerError."""
-        request = summarising(body.model, body.instructions, await self._items(owner, body))
+        asked = summarising(body.model, body.instructions, await self._items(owner, body))
+        request = replace(asked, owner=owner)
         generation = await self._gateway.start(request, provider)
         try:
             return compacted(await generation.unless(collect(generation)))

@@ -23,10 +23,11 @@ def add(
     *,
     first: int = 0,
     leader: Sequence | None = None,
+    salt: bytes = b"",
 ) -> Sequence:
     """A waiting sequence whose tokens count up from `first`."""
     tokens = list(range(first, first + length))
-    sequence = Sequence(tokens, SamplingParams(max_tokens=50), priority, leader=leader)
+    sequence = Sequence(tokens, SamplingParams(max_tokens=50), priority, leader=leader, salt=salt)
     scheduler.add(sequence)
     return sequence
 
@@ -126,6 +127,15 @@ def test_a_prompt_seen_before_is_not_computed_again() -> None:
     again, longer, other = add(scheduler, 10), add(scheduler, 20), add(scheduler, 10, first=1)
     assert step(scheduler) == {first: 1, again: 2, longer: 12, other: 10}
     assert [s.num_cached for s in (first, again, longer, other)] == [0, 8, 8, 0]
+
+
+def test_a_prompt_is_found_only_by_those_with_the_same_salt() -> None:
+    scheduler = scheduler_of()
+    first = add(scheduler, 10, salt=b"one")
+    step(scheduler)
+    same, other, bare = (add(scheduler, 10, salt=salt) for salt in (b"one", b"two", b""))
+    step(scheduler)
+    assert [s.num_cached for s in (first, same, other, bare)] == [0, 8, 0, 0]
 
 
 def test_a_prompt_that_is_cached_whole_leaves_one_block_to_compute() -> None:

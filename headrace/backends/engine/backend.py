@@ -61,6 +61,7 @@ class EngineSettings:
     num_threads: int = 0
     exact: bool = False
     use_generation_config: bool = True
+    share_prefix_cache: bool = False  # between owners
 
 
 class EngineBackend:
@@ -135,7 +136,9 @@ class EngineBackend:
             prompts = await _aside(size, partial(self._embedded, request))
             self._check_alive()
             params = SamplingParams(max_tokens=0)
-            pooling = Pooling([Sequence(p, params, BATCH, pooling=request.pooling) for p in prompts])
+            salt = self._salt(request.owner)
+            sequences = [Sequence(p, params, BATCH, pooling=request.pooling, salt=salt) for p in prompts]
+            pooling = Pooling(sequences)
             self._add(pooling)
             await pooling.done
             vectors = np.stack([_vector(sequence, request) for sequence in pooling.sequences])
@@ -193,6 +196,12 @@ class EngineBackend:
             model.name, "headrace", model.created, self.max_model_len, fingerprint, dict(self._recommended)
         )
         return engine
+
+    def _salt(self, owner: str | None) -> bytes:
+        """What keeps the cached prompts of one owner from being found by another."""
+        if owner is None or self.settings.share_prefix_cache:
+            return b""
+        return hashlib.blake2b(owner.encode(), digest_size=16).digest()
 
     def _check_alive(self) -> None:
         if not self.is_alive:
@@ -261,7 +270,10 @@ class EngineBackend:
                     list(prompt.tokens),
                     replace(params, prompt_logprobs=False) if leader else params,
                 )
-                sequence = Sequence(tokens, asked, request.priority, index, leader, rules[index])
+                sequence = Sequence(
+                    tokens, asked, request.priority, index, leader, rules[index],
+                    salt=self._salt(request.owner),
+                )  # fmt: skip
                 leader = leader or sequence
                 choices.append(Choice(sequence, number * request.n + index, reading, prompt.echo))
         stream = Stream(choices, self._thread_of().abort)

@@ -72,6 +72,7 @@ class LlamaCppBackend:
     """The model in `path` under the id `model` (default: the file's name), with `chat_template` instead of
     its own. `num_slots` requests of `context_length` tokens run at once, and `max_queue` more may wait. A
     process that ends by itself is started anew, RESTARTS times; then this backend is no longer alive.
+    `reuses_prompts`: whether a request may start from what an earlier one, of any owner, left in its slot.
     """
 
     kind: BackendKind = "llamacpp"
@@ -88,6 +89,7 @@ class LlamaCppBackend:
         num_threads: int = 0,
         chat_template: str | None = None,
         timeout_s: float = 600.0,
+        reuses_prompts: bool = True,
     ) -> None:
         self._name, self._model, self._timeout_s = name, model or path.stem, timeout_s
         self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
@@ -95,6 +97,7 @@ class LlamaCppBackend:
         self._watching: asyncio.Task[None] | None = None
         self._models: list[ModelInfo] = []
         self._places, self._num_active = num_slots + max_queue, 0
+        self._reuses_prompts = reuses_prompts
         self.is_alive = True
 
     @property
@@ -227,6 +230,7 @@ class LlamaCppBackend:
             await native.start()
             props = await native.json("GET", "/props")
             length = props["default_generation_settings"]["n_ctx"]
+            running.openai.reuses_prompts = self._reuses_prompts
             running.openai.has_tools = props.get("chat_template_caps", {}).get("supports_tools", True)
             created = int(self._settings.path.stat().st_mtime)
             self._models = [ModelInfo(self._model, self._name, created, length, None)]

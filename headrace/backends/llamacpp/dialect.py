@@ -30,14 +30,19 @@ ONE = ("items", "additionalProperties")
 
 
 class LlamaCppDialect(OpenAIBackend):
-    """For one choice. `has_tools`: whether the chat template has a place for them."""
+    """For one choice. `has_tools`: whether the chat template has a place for them. `reuses_prompts`: see
+    LlamaCppBackend.
+    """
 
     has_tools = True
+    reuses_prompts = True
 
     def ask(self, request: GenerateRequest) -> tuple[str, Body]:
         assert request.num_choices == 1, "it counts the tokens of one choice only"
         _check(request)
         path, body = super().ask(replace(request, sampling=_asked(request.sampling)))
+        if not self.reuses_prompts:
+            body["cache_prompt"] = False
         if "repetition_penalty" in body:
             body["repeat_penalty"] = body.pop("repetition_penalty")
         if isinstance(request.prompt, Conversation):
