@@ -69,7 +69,9 @@ def test_members_reach_the_backend(server: Served) -> None:
     answer = server.post(PATH, {"model": "fake", "input": "x", **members, "timeout": 5}).json()
     asked = last(server)
     assert asked.timeout_s == pytest.approx(5, abs=1)  # what is left of it
-    assert replace(asked, timeout_s=None) == EmbedRequest("fake", ("x",), 3, "last", False, -1)
+    assert replace(asked, timeout_s=None) == EmbedRequest(
+        "fake", ("x",), 3, "last", False, -1, owner="anonymous"
+    )
     assert len(answer["data"][0]["embedding"]) == 3
     server.post(PATH, {"model": "fake", "input": "x", **dict.fromkeys(members), "encoding_format": None})
     assert last(server) == EmbedRequest("fake", ("x",))
