@@ -13,6 +13,7 @@ HeadraceError
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
     ├── NotFound            404
     │   ├── ModelNotFound
+    │   ├── EndpointNotFound    the provider has no such endpoint
     │   ├── ProviderNotFound
     │   └── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound
     ├── MethodNotAllowed    405
@@ -22,7 +23,7 @@ HeadraceError
     ├── EngineFailed        500  a step of the engine failed under this request
     ├── TimedOut            504  the request's own timeout or the server's
     ├── ProviderError       502  a provider failed, in one of these ways
-    │   ├── ProviderRefused      400  it finds fault with the request
+    │   ├── ProviderRefused      400  it finds fault with the request; or another 4xx, the provider's own
     │   ├── ProviderKeyRefused   502  with our key, not with the caller's
     │   ├── ProviderLimited      429  carries its Retry-After
     │   ├── ProviderUnreachable  503
@@ -77,7 +78,41 @@ class UnsupportedParameter(BadRequest):
 
 
 class ContextTooLong(BadRequest):
+    """`limit`, `requested`: tokens, where they are known. Each dialect has its own sentence for them, by
+    which clients find out that they have to shorten a conversation.
+    """
+
     code = "context_length_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+        limit: int | None = None,
+        requested: int | None = None,
+    ) -> None:
+        super().__init__(message, param=param, headers=headers)
+        self.limit, self.requested = limit, requested
+
+    @classmethod
+    def of_tokens(
+        cls, limit: int, prompt: int, answer: int, *, param: str, is_estimate: bool = False
+    ) -> ContextTooLong:
+        """In OpenAI's words. `prompt` and `answer` are counts of tokens; `is_estimate`: they are rough,
+        because the prompt was not tokenized.
+        """
+        place = param.partition(".")[0]
+        about = "about " if is_estimate else ""
+        return cls(
+            f"This model's maximum context length is {limit} tokens. However, you requested {about}"
+            f"{prompt + answer} tokens ({prompt} in the {place}, {answer} in the completion). Please reduce "
+            f"the length of the {place} or completion.",
+            param=param,
+            limit=limit,
+            requested=prompt + answer,
+        )
 
 
 class ConversationLocked(BadRequest):
@@ -101,6 +136,12 @@ class NotFound(ServerError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class EndpointNotFound(NotFound):
+    """A provider has no endpoint of this kind, whatever the model."""
+
+    code = "endpoint_not_found"
 
 
 class ProviderNotFound(NotFound):
@@ -173,7 +214,9 @@ class ProviderError(ServerError):
 
 
 class ProviderRefused(ProviderError):
-    """The provider's 4xx about the request itself. Another provider would be told the same: no fallback."""
+    """The provider's 4xx about the request itself, with the status that the provider gave. Another provider
+    would be told the same: no fallback.
+    """
 
     status, type, code = 400, "invalid_request_error", "provider_refused"
 

@@ -21,18 +21,9 @@ import aiohttp
 from yarl import URL
 
 from headrace.backends.connection import KeptTooLong, Response
+from headrace.backends.refusals import Named, Refusal, is_page, named_in, page, to_error
 from headrace.config import is_loopback
-from headrace.errors import (
-    ContextTooLong,
-    ModelNotFound,
-    ProviderError,
-    ProviderKeyRefused,
-    ProviderLimited,
-    ProviderRefused,
-    ProviderTimedOut,
-    ProviderUnreachable,
-    ServerError,
-)
+from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 
 CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's own words
@@ -40,11 +31,7 @@ MAX_REFUSAL = 2**16  # bytes that are read of an error's body
 MAX_LINE = 16 * 2**20  # bytes of one event
 LARGE_BODY = 2**19  # bytes
 
-# headers that carry a credential, and how providers say that a prompt does not fit
-SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
-TOO_LONG = re.compile(
-    "context_length_exceeded|maximum context length|available context size|prompt is too long", re.IGNORECASE
-)
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)  # headers that carry a credential
 
 
 FAILURES = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
@@ -122,7 +109,7 @@ class Upstream:
         try:
             error = reading.error(Sent("", whole.decode(errors="replace")))
         except ProviderError:
-            error = None
+            error = page(self.provider) if is_page(whole) else None
         return error or ProviderError(f"{self.provider} answered with something that is no stream")
 
     def loads(self, raw: bytes | str) -> Any:
@@ -130,25 +117,38 @@ class Upstream:
         try:
             return json.loads(raw)
         except (ValueError, RecursionError) as exc:
+            begun = raw[:1000].encode(errors="replace") if isinstance(raw, str) else raw
+            if is_page(begun):
+                raise page(self.provider) from exc
             raise ProviderError(f"{self.provider} answered with something that is no JSON") from exc
 
-    def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> ServerError:
-        """The error for a provider's status, with its own words, as far as it has any."""
-        told = f"{self.provider}: {self._without_secrets(message)[:MAX_MESSAGE] or f'status {status}'}"
-        retry = {name: value for name, value in (headers or {}).items() if name.lower() == "retry-after"}
-        if status in (401, 402, 403):  # 402: what the key has paid for is used up
-            return ProviderKeyRefused(told)
-        if status == 404:
-            return ModelNotFound(told, param="model")
-        if status == 429:
-            return ProviderLimited(told, headers=_retry_after(retry))
-        if status in (408, 504):
-            return ProviderTimedOut(told)
-        if status in (503, 529):
-            return ProviderUnreachable(told, headers=_retry_after(retry))
-        if not 400 <= status < 500:
-            return ProviderError(told)
-        return ContextTooLong(told) if TOO_LONG.search(message) else ProviderRefused(told)
+    def error(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        named: Named | None = None,
+        is_page: bool = False,
+        path: str = "",
+    ) -> ServerError:
+        """The error for a provider's status, with its own words and codes, as far as it has any."""
+        told, named = self._without_secrets(message)[:MAX_MESSAGE], named or Named()
+        code, type, param = (
+            name and self._without_secrets(name) for name in (named.code, named.type, named.param)
+        )
+        refusal = Refusal(
+            self.provider, status, told, code, type, param, headers or {}, is_page=is_page, path=path
+        )
+        return to_error(refusal)
+
+    def told(
+        self, status: int, raw: str, headers: Mapping[str, str] | None = None, *, path: str = ""
+    ) -> ServerError:
+        """As `error`, for the body of an error as it came."""
+        is_html = is_page(raw.encode(errors="replace"))
+        named = named_in(raw)
+        return self.error(status, message_of(raw), headers, named=named, is_page=is_html, path=path)
 
     @asynccontextmanager
     async def request(
@@ -166,7 +166,7 @@ class Upstream:
         async with response:
             if response.status >= 300:
                 with self._told_apart():
-                    raise await self._refusal(response)
+                    raise await self._refusal(response, path)
             yield response
 
     async def _sent(
@@ -223,17 +223,13 @@ class Upstream:
                 yield rest
             raise self._failure(exc) from exc
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> ServerError:
-        if response.status < 400:
-            return ProviderError(
-                f"{self.provider} answered with a redirect; base_url must be the final address"
-            )
+    async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> ServerError:
         raw = b""
         async for piece in response.content.iter_any():
             raw += piece
             if len(raw) >= MAX_REFUSAL:
                 break
-        return self.error(response.status, message_of(raw.decode(errors="replace")), response.headers)
+        return self.told(response.status, raw.decode(errors="replace"), response.headers, path=path)
 
     def has_secret(self, text: str) -> bool:
         return self._without_secrets(text) != text
@@ -257,11 +253,6 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
     """The words that no message may repeat, whatever a provider says. "Bearer" is none."""
     values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
     return [word for value in values for word in value.split() if len(word) >= 8]
-
-
-def _retry_after(given: Mapping[str, str]) -> dict[str, str]:
-    """The provider's own, whose name may be in any case; else a second."""
-    return {"Retry-After": next(iter(given.values()), "1")}
 
 
 def _proxy(url: str) -> URL | None:

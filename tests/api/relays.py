@@ -68,6 +68,8 @@ def relays(timeout_s: float = 5.0, **server: object) -> Iterator[Relays]:
                 "routes": {
                     "fast": {"targets": ["up:m", "ce:m"], "retries": 0},
                     "mixed": {"targets": ["up:m", "fa:m"], "retries": 0},
+                    "long": {"targets": ["up:m", "fa:m"], "retries": 0, "fallback_on": ["context"]},
+                    "longer": {"targets": ["up:m", "ce:m"], "retries": 0, "fallback_on": ["context"]},
                 },
             }
         )

@@ -50,7 +50,7 @@ def fake(fake_server: FakeServer) -> Fake:
 
 ERRORS: list[tuple[ServerError, type[anthropic.APIStatusError], int, str]] = [
     (BadRequest("no"), anthropic.BadRequestError, 400, "invalid_request_error"),
-    (ContextTooLong("long"), anthropic.BadRequestError, 400, "invalid_request_error"),
+    (ContextTooLong("prompt is too long: very"), anthropic.BadRequestError, 400, "invalid_request_error"),
     (ProviderLimited("slow"), anthropic.RateLimitError, 429, "rate_limit_error"),
     (ProviderKeyRefused("key"), anthropic.InternalServerError, 502, "api_error"),
     (ProviderError("oh"), anthropic.InternalServerError, 502, "api_error"),

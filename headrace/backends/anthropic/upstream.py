@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from headrace.backends.http import Sent, Upstream
-from headrace.errors import ContextTooLong, ProviderError, ServerError
+from headrace.backends.refusals import Named
+from headrace.errors import ProviderError, ServerError
 
 # an error inside a stream has a type where one before it has a status
 STATUS_OF_TYPE = {
@@ -23,20 +23,11 @@ STATUS_OF_TYPE = {
     "overloaded_error": 529,
 }
 
-# how it words that the context is too short, which is an invalid_request_error like all others
-TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context window")
-
 
 class AnthropicUpstream(Upstream):
-    def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> ServerError:
-        error = super().error(status, message, headers)
-        if status in (400, 413) and any(words in message.lower() for words in TOO_LONG):
-            return ContextTooLong(error.message, param="messages")
-        return error
-
     def error_of_type(self, type: str, message: str) -> ServerError:
         """The error for an `error` event, after the status was 200."""
-        return self.error(STATUS_OF_TYPE.get(type, 500), message or type)
+        return self.error(STATUS_OF_TYPE.get(type, 500), message or type, named=Named(type=type))
 
 
 class AnthropicReading:

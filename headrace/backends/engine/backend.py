@@ -256,7 +256,7 @@ class EngineBackend:
             if keep is not None:
                 tokens = tokens[-(longest if keep < 0 else keep) :]
             if len(tokens) > longest:
-                raise ContextTooLong(f"{param} has {len(tokens)} tokens; {longest} fit", param=param)
+                raise ContextTooLong.of_tokens(longest, len(tokens), 0, param=param)
             prompts.append(tokens)
         return prompts
 

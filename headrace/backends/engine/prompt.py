@@ -107,10 +107,7 @@ class Prompts:
             echo = prompt.echo if len(kept) == len(prompt.tokens) else self.tokenizer.decode(kept)
             prompt = replace(prompt, tokens=kept, echo=None if prompt.echo is None else echo)
         if len(prompt.tokens) + answer > self.max_model_len:
-            raise ContextTooLong(
-                f"the prompt has {len(prompt.tokens)} tokens; with an answer, {self.max_model_len} fit",
-                param=prompt.param,
-            )
+            raise ContextTooLong.of_tokens(self.max_model_len, len(prompt.tokens), answer, param=prompt.param)
         return prompt
 
     def shown(self, *, all_special: bool, tools: bool) -> frozenset[int]:

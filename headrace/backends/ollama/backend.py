@@ -14,7 +14,6 @@ the first are dropped.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -29,7 +28,6 @@ from headrace.config import ProviderConfig
 from headrace.errors import (
     ContextTooLong,
     ProviderError,
-    ProviderRefused,
     ProviderTimedOut,
     ProviderUnreachable,
     ServerError,
@@ -51,7 +49,6 @@ UNKNOWN_CONTEXT = 2**17  # as far as num_ctx goes where the model's length is no
 ANSWER_TOKENS = 4096  # room for an answer without max_tokens
 IN_USE_S = 300.0  # how long Ollama keeps a model that nobody asks
 DRAIN_S = 1.0  # for the end of an answer whose last line is read, so that its connection can be used again
-TOO_LONG = re.compile(r"(exceeds|longer than) the (available |maximum )?context")
 
 T = TypeVar("T")
 
@@ -148,11 +145,9 @@ class OllamaBackend(Remote):
             options["num_ctx"] = min(num_ctx, limit)
             try:
                 answer = await send({**body, **self._kept})
-            except (ProviderRefused, ContextTooLong) as exc:
-                if isinstance(exc, ProviderRefused) and TOO_LONG.search(exc.message) is None:
-                    raise
+            except ContextTooLong:
                 if num_ctx >= limit:
-                    raise ContextTooLong(exc.message) from exc
+                    raise
                 num_ctx *= 2
             else:
                 self._loaded[model] = options["num_ctx"], time.monotonic()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.backends.http import Sent, Upstream, message_of
+from headrace.backends.http import Sent, Upstream
 from headrace.errors import ProviderError, ServerError
 from headrace.types import (
     Event,
@@ -34,7 +34,7 @@ REASONS: dict[str, FinishReason] = {
 STATUSES = {
     "authentication_error": 401,
     "invalid_api_key": 401,
-    "insufficient_quota": 402,
+    "insufficient_quota": 429,
     "permission_error": 403,
     "not_found_error": 404,
     "model_not_found": 404,
@@ -166,7 +166,7 @@ def _error(upstream: Upstream, sent: Sent, chunk: dict[str, Any]) -> ServerError
         return None
     body = error if isinstance(error, dict) else chunk
     named = (body.get("code"), body.get("status"), body.get("status_code"), body.get("type"))
-    return upstream.error(next(filter(None, map(_status, named)), 500), message_of(sent.data))
+    return upstream.told(next(filter(None, map(_status, named)), 500), sent.data)
 
 
 def _nonsense(upstream: Upstream) -> ProviderError:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from headrace.errors import ServerError
+from headrace.errors import ContextTooLong, ServerError
 
 
 class ErrorOfMessages(BaseModel):
@@ -36,5 +36,16 @@ TYPES = {
 
 def to_body(error: ServerError, request_id: str | None) -> dict[str, Any]:
     other = "invalid_request_error" if error.status < 500 else "api_error"
-    told = {"type": TYPES.get(error.status, other), "message": error.message}
+    told = {"type": TYPES.get(error.status, other), "message": _message(error)}
     return {"type": "error", "error": told, "request_id": request_id}
+
+
+TOO_LONG = "prompt is too long"  # by these words clients of Anthropic's dialect recognise an overflow
+
+
+def _message(error: ServerError) -> str:
+    if not isinstance(error, ContextTooLong) or error.message.startswith(TOO_LONG):
+        return error.message
+    if error.limit is None or error.requested is None:
+        return f"{TOO_LONG}: {error.message}"
+    return f"{TOO_LONG}: {error.requested} tokens > {error.limit} maximum"

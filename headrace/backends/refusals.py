@@ -1,0 +1,248 @@
+"""What a provider's refusal becomes: which error, with which of the provider's own words and codes, and
+whether trying again can help.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.errors import (
+    ContextTooLong,
+    EndpointNotFound,
+    ModelNotFound,
+    ProviderError,
+    ProviderKeyRefused,
+    ProviderLimited,
+    ProviderRefused,
+    ProviderTimedOut,
+    ProviderUnreachable,
+    ServerError,
+)
+
+MAX_NAME = 100  # characters of a code or a parameter's name
+NO_RETRY = {"x-should-retry": "false"}  # the official SDKs heed it, whatever the status
+# an empty account: 429 by its status, though waiting does not fill it
+USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
+USED_UP_WORDS = re.compile("exceeded your current quota|insufficient (balance|quota|credit)", re.IGNORECASE)
+BAD_KEY = frozenset({"invalid_api_key", "invalid_authentication", "authentication_error"})
+
+# how providers say that a prompt does not fit: by a code or a type, or only in words
+TOO_LONG_CODES = frozenset(
+    {
+        "context_length_exceeded",
+        "context_window_exceeded",
+        "exceed_context_size_error",
+        "model_context_window_exceeded",
+        "prompt_too_long",
+    }
+)
+TOO_LONG = re.compile(
+    "context_length_exceeded|maximum context length|maximum prompt length is|available context size"
+    "|prompt is too long|prompt too long|input is too long|context limit|context window"
+    "|(exceeds|longer than|greater than) the (available |maximum |model's )?context"
+    r"|input token count.{0,40}exceeds|input tokens exceed|token count of \d+ exceeds the limit"
+    "|exceeded model token limit|longer than the maximum model length"
+    "|reduce the length of the (messages|prompt|input)|too many input tokens|range of input length should be"
+    "|total number of tokens in the prompt cannot exceed|input too long for",
+    re.IGNORECASE,
+)
+# the numbers in such words: what was asked for, and what fits
+NUMBERS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"maximum context length is (?P<limit>\d+) tokens.{0,40}?(requested|resulted in) (about )?"
+        r"(?P<asked>\d+)",
+        r"maximum prompt length is (?P<limit>\d+) but the request contains (?P<asked>\d+)",
+        r"(?P<asked>\d+) tokens > (?P<limit>\d+) maximum",
+        r"\((?P<asked>\d+)( tokens)?\).{0,60}?(context|maximum)[^()]{0,60}\((?P<limit>\d+)( tokens)?\)",
+        r"token count of (?P<asked>\d+) exceeds the limit of (?P<limit>\d+)",
+    )
+)
+# how servers say that a path leads nowhere; of a model they say its name
+NO_ENDPOINT = re.compile(
+    r"\s*$|(404 )?(page |file |route |url |path |endpoint )?not found\W*$|invalid url|cannot (get|post)"
+    "|there is nothing at|no (such )?(route|endpoint)|no handler|resource not found"
+    "|(unknown|unexpected|unsupported) (route|endpoint|url|path)",
+    re.IGNORECASE,
+)
+PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # what may be too long, by endpoint
+PAGE = re.compile(rb"\s*(\xef\xbb\xbf)?\s*<(!doctype|html|head|body)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One refusal as the provider told it. `words` has no secrets any more. `is_page`: its body is HTML."""
+
+    provider: str
+    status: int
+    words: str = ""
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_page: bool = False
+    path: str = ""  # which endpoint was asked
+
+
+def to_error(refusal: Refusal) -> ServerError:
+    """The error that the caller is told."""
+    error = _error(refusal)
+    if error.code in (None, type(error).code) and _may_keep_code(error, refusal):
+        error.code = refusal.code
+    if refusal.param and error.param is None:
+        error.param = refusal.param
+    error.headers |= _hints(refusal, error)
+    return error
+
+
+def _error(refusal: Refusal) -> ServerError:
+    status, provider = refusal.status, refusal.provider
+    told = f"{provider}: {refusal.words or f'status {status}'}"
+    if is_too_long(refusal):
+        return _too_long(refusal, told)
+    if 300 <= status < 400:
+        return ProviderError(f"{provider} answered with a redirect; base_url must be the final address")
+    if status in (401, 402, 403):  # 402: what the key has paid for is used up
+        return ProviderKeyRefused(told)
+    if status in (404, 405):
+        return _not_found(refusal, told)
+    if status == 429:
+        return ProviderLimited(told)
+    if status in (408, 504):
+        return ProviderTimedOut(told)
+    if status in (503, 529):
+        return ProviderUnreachable(told)
+    if not 400 <= status < 500:
+        return ProviderError(told)
+    error = ProviderRefused(told)
+    error.status = status
+    return error
+
+
+def is_too_long(refusal: Refusal) -> bool:
+    """Whether the prompt does not fit. Words alone do not count where the status means something else."""
+    if {refusal.code, refusal.type} & TOO_LONG_CODES:
+        return True
+    return refusal.status in (400, 413, 422, 500) and TOO_LONG.search(refusal.words) is not None
+
+
+def _too_long(refusal: Refusal, told: str) -> ContextTooLong:
+    """With OpenAI's sentence before the provider's own words, where those have the numbers for it."""
+    param = PROMPTS.get(refusal.path, "messages")
+    found = next((hit for pattern in NUMBERS if (hit := pattern.search(refusal.words))), None)
+    if found is None:
+        return ContextTooLong(told, param=param)
+    limit, requested = int(found["limit"]), int(found["asked"])
+    if "maximum context length is" not in refusal.words:
+        told = (
+            f"This model's maximum context length is {limit} tokens. However, you requested {requested} "
+            f"tokens. ({told})"
+        )
+    return ContextTooLong(told, param=param, limit=limit, requested=requested)
+
+
+def _not_found(refusal: Refusal, told: str) -> ServerError:
+    is_model = refusal.code == "model_not_found" or "model" in refusal.words.lower()
+    is_path = refusal.status == 405 or refusal.is_page or NO_ENDPOINT.match(refusal.words)
+    if is_model or not (is_path or _names_path(refusal)):
+        return ModelNotFound(told, param="model")
+    what = f" {refusal.path}" if refusal.path else ""
+    words = f": {refusal.words}" if refusal.words else ""
+    return EndpointNotFound(f"{refusal.provider} has no endpoint{what} (status {refusal.status}){words}")
+
+
+def _names_path(refusal: Refusal) -> bool:
+    return bool(refusal.path) and refusal.path in refusal.words
+
+
+def _may_keep_code(error: ServerError, refusal: Refusal) -> bool:
+    """No caller shall think that its own key is bad, and an overflow or a missing model has one code
+    everywhere.
+    """
+    if isinstance(error, ContextTooLong | ModelNotFound | EndpointNotFound) or refusal.code is None:
+        return False
+    return not (isinstance(error, ProviderKeyRefused) and refusal.code in BAD_KEY)
+
+
+def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
+    """Headers that say whether, and when, to try again."""
+    given = {name.lower(): value for name, value in refusal.headers.items()}
+    hints = {}
+    if isinstance(error, ProviderLimited | ProviderUnreachable):
+        hints["Retry-After"] = given.get("retry-after", "1")
+    if given.get("x-should-retry") in ("true", "false"):
+        hints["x-should-retry"] = given["x-should-retry"]
+    if _is_final(refusal):
+        hints.pop("Retry-After", None)
+        hints |= NO_RETRY
+    return hints
+
+
+def _is_final(refusal: Refusal) -> bool:
+    """Whether it would be refused again until somebody changes a key, an account or an address."""
+    if refusal.status in (401, 402, 403) or 300 <= refusal.status < 400:
+        return True
+    if refusal.is_page and refusal.status < 500:
+        return True
+    is_used_up = {refusal.code, refusal.type} & USED_UP or USED_UP_WORDS.search(refusal.words)
+    return refusal.status == 429 and bool(is_used_up)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What an error's body says beside its words; None: nothing."""
+
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+
+
+def named_in(raw: str) -> Named:
+    """The code, the type and the parameter in an error's body, whatever its dialect."""
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return Named()
+    levels = list(_levels(found))
+    return Named(
+        next((code for level in reversed(levels) if (code := _code(level))), None),
+        next((name for level in reversed(levels) if (name := _name(level.get("type")))), None),
+        next((name for level in reversed(levels) if (name := _name(level.get("param")))), None),
+    )
+
+
+def _levels(found: Any) -> Iterator[dict[str, Any]]:
+    """An error's objects from the outermost to the innermost: it may lie in `error`, `errors` or a list."""
+    for _ in range(8):
+        if isinstance(found, list):
+            found = found[0] if found else None
+        if not isinstance(found, dict):
+            return
+        yield found
+        found = next((found[name] for name in ("error", "errors", "detail") if name in found), None)
+
+
+def _code(level: dict[str, Any]) -> str | None:
+    """A name, not the number of a status."""
+    names = (_name(level.get("code")), _name(level.get("status")))
+    return next((name for name in names if name and not name.isdecimal()), None)
+
+
+def _name(value: object) -> str | None:
+    return value[:MAX_NAME] if isinstance(value, str) and value and value.isprintable() else None
+
+
+def is_page(raw: bytes) -> bool:
+    """Whether a body is a page for people: of a proxy, a login, or of whoever else has that address."""
+    return PAGE.match(raw) is not None
+
+
+def page(provider: str) -> ProviderError:
+    """The error for a page instead of an answer."""
+    return ProviderError(
+        f"{provider} answered with an HTML page; is base_url the address of its API?", headers=dict(NO_RETRY)
+    )

@@ -1,0 +1,325 @@
+"""What becomes of a provider's refusal: relayed, translated, inside a stream, along a route, and in
+Anthropic's shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from headrace.backends.refusals import Refusal, to_error
+from headrace.errors import ContextTooLong, EndpointNotFound, ModelNotFound, ServerError
+from tests.api.relays import CHUNK, HI, KEY, STREAM, Relays, relays
+from tests.upstream import Answer, answer, sse
+
+STRICT = {"X-Headrace-Strict": "true"}
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Relays]:
+    with relays() as made:
+        yield made
+
+
+@pytest.fixture
+def ours(running: Relays) -> Relays:
+    running.provider.forget()
+    return running
+
+
+def ask(ours: Relays, way: str, model: str = "up:m") -> tuple[int, Any, dict[str, Any]]:
+    """Status, headers and error of one request: `way` is how it reaches the provider."""
+    path = MESSAGES if "anthropic" in way else CHAT
+    body = {"model": model, "messages": HI, "max_tokens": 9, "stream": "stream" in way}
+    headers = STRICT if way.startswith("translated") else {}
+    status, told, raw = ours.ask(path, json.dumps(body).encode(), **headers)
+    return status, told, json.loads(raw)["error"]
+
+
+WAYS = ["relayed", "relayed stream", "translated", "translated stream", "anthropic", "anthropic stream"]
+
+
+def said(code: str | None, message: str = "its own words") -> dict[str, Any]:
+    return {"error": {"message": message, "type": "t", "param": None, "code": code}}
+
+
+FINAL = {
+    "G16 401": (answer(said("invalid_api_key"), status=401), 502),
+    "G16 402": (answer(said("billing"), status=402), 502),
+    "G16 403": (answer(said("unsupported_country_region_territory"), status=403), 502),
+    "G16 redirect": (Answer(307, {"Location": "https://elsewhere.example/v1"}), 502),
+    "G16 permanent redirect": (Answer(308, {"Location": "/v2"}), 502),
+    "G16 insufficient_quota": (answer(said("insufficient_quota"), status=429), 429),
+    "G16 insufficient balance, in words": (answer(said(None, "Insufficient Balance"), status=402), 502),
+    "G16 quota, in words": (answer(said(None, "You exceeded your current quota"), status=429), 429),
+    "G16 a page with 403": (Answer(403, HTML, [PAGE]), 502),
+    "G16 a page with 404": (Answer(404, HTML, [PAGE]), 404),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("played", "status"), FINAL.values(), ids=FINAL)
+def test_what_no_retry_can_help_says_so(ours: Relays, played: Answer, status: int, way: str) -> None:
+    ours.provider.play(played)
+    num_before = len(ours.provider.posts)
+    told, headers, error = ask(ours, way)
+    assert (told, headers.get("x-should-retry")) == (status, "false")
+    assert "retry-after" not in headers
+    assert KEY not in str(error)
+    assert len(ours.provider.posts) == num_before + 1
+
+
+PASSING = {
+    "429": (answer(said("rate_limit_exceeded"), status=429, headers={"Retry-After": "3"}), 429),
+    "503": (answer(said(None), status=503), 503),
+    "500": (answer(said(None), status=500), 502),
+    "a proxy's page": (Answer(502, HTML, [PAGE]), 502),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("played", "status"), PASSING.values(), ids=PASSING)
+def test_what_may_pass_may_be_tried_again(ours: Relays, played: Answer, status: int, way: str) -> None:
+    ours.provider.play(played)
+    told, headers, _ = ask(ours, way)
+    assert (told, headers.get("x-should-retry")) == (status, None)
+    assert headers.get("retry-after") == {429: "3", 503: "1"}.get(status)
+
+
+def test_a_providers_own_word_on_retries_is_passed_on(ours: Relays) -> None:
+    ours.provider.play(answer(said(None), status=500, headers={"x-should-retry": "false"}))
+    assert ask(ours, "translated")[1]["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("way", ["translated", "translated stream", "relayed stream", "anthropic"])
+@pytest.mark.parametrize("code", ["insufficient_quota", "invalid_api_key"])
+def test_g16_an_error_at_the_beginning_of_a_stream_says_so_too(ours: Relays, code: str, way: str) -> None:
+    ours.provider.play(Answer(pieces=sse(said(code))))
+    status, headers, error = ask(ours, way)
+    assert headers.get("x-should-retry") == "false"
+    assert (status, "its own words" in error["message"]) == (429 if "quota" in code else 502, True)
+
+
+@pytest.mark.parametrize("way", ["relayed", "translated", "anthropic"])
+def test_g16_a_route_asks_the_next_and_tells_the_last(ours: Relays, way: str) -> None:
+    quota = answer(said("insufficient_quota"), status=429)
+    ours.provider.play(quota, quota)
+    status, headers, _ = ask(ours, way, model="fast")
+    assert (status, headers["x-should-retry"], headers["x-headrace-attempts"]) == (429, "false", "2")
+    ours.provider.play(quota, STREAM)
+    body = json.dumps({"model": "fast", "messages": HI, "stream": True}).encode()
+    assert ours.ask(CHAT, body)[0] == 200
+
+
+KEPT = {
+    "G28 413": (413, {"error": {"message": "too big", "code": "request_too_large"}}, "request_too_large"),
+    "G28 422": (422, {"error": {"message": "too big", "code": "unprocessable"}}, "unprocessable"),
+    "G28 a parameter": (
+        400,
+        {"error": {"message": "too big", "code": "unsupported_parameter", "param": "top_k"}},
+        "unsupported_parameter",
+    ),
+    "G28 Google's status": (
+        400,
+        {"error": {"code": 400, "message": "too big", "status": "INVALID_ARGUMENT"}},
+        "INVALID_ARGUMENT",
+    ),
+    "G28 no code": (409, {"error": {"message": "too big"}}, "provider_refused"),
+    "G28 a code of another type": (400, {"error": {"message": "too big", "code": [1]}}, "provider_refused"),
+}
+
+
+@pytest.mark.parametrize("way", ["relayed", "translated", "translated stream", "relayed stream"])
+@pytest.mark.parametrize(("status", "body", "code"), KEPT.values(), ids=KEPT)
+def test_status_code_and_words_are_the_providers(
+    ours: Relays, status: int, body: dict[str, Any], code: str, way: str
+) -> None:
+    ours.provider.play(answer(body, status=status))
+    told, _, error = ask(ours, way)
+    assert (told, error["code"]) == (status, code)
+    assert error["message"] == "up: too big"
+    assert error["param"] == body["error"].get("param")
+
+
+def test_g28_a_413_is_request_too_large_in_anthropics_shape(ours: Relays) -> None:
+    ours.provider.play(answer(said(None), status=413))
+    status, _, error = ask(ours, "anthropic")
+    assert (status, error["type"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_key_of_ours_is_no_invalid_key_of_the_callers(ours: Relays, way: str) -> None:
+    ours.provider.play(answer(said("invalid_api_key", f"bad key {KEY}"), status=401))
+    _, _, error = ask(ours, way)
+    assert error.get("code") in ("provider_authentication_error", None)
+    assert "(secret)" in error["message"]
+
+
+MISSING = {
+    "FastAPI": answer({"detail": "Not Found"}, status=404),
+    "Go": Answer(404, {"Content-Type": "text/plain"}, [b"404 page not found"]),
+    "Express": Answer(404, HTML, [b"<!DOCTYPE html><html><body><pre>Cannot POST /v1/embeddings</pre>"]),
+    "OpenAI": answer({"error": {"message": "Invalid URL (POST /v1/embeddings)", "code": None}}, status=404),
+    "llama.cpp": answer(
+        {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, status=404
+    ),
+    "Headrace": answer(
+        {"error": {"message": "there is nothing at POST /v1/embeddings", "code": "not_found"}}, status=404
+    ),
+    "nothing": Answer(404, {"Content-Type": "text/plain"}),
+    "405": answer({"detail": "Method Not Allowed"}, status=405),
+}
+
+
+@pytest.mark.parametrize("headers", [{}, STRICT], ids=["relayed", "translated"])
+@pytest.mark.parametrize("played", MISSING.values(), ids=MISSING)
+def test_an_endpoint_that_is_missing_is_no_missing_model(
+    ours: Relays, played: Answer, headers: dict[str, str]
+) -> None:
+    ours.provider.play(played)
+    body = json.dumps({"model": "up:m", "input": "x"}).encode()
+    status, _, raw = ours.ask("/v1/embeddings", body, **headers)
+    error = json.loads(raw)["error"]
+    assert (status, error["code"]) == (404, "endpoint_not_found")
+    assert "up has no endpoint /embeddings" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}},
+        {"error": "model 'm' not found, try pulling it first"},
+        {"error": {"message": "Not found", "code": "model_not_found"}},
+        {"error": {"message": "The API deployment for this resource does not exist."}},
+    ],
+)
+def test_a_missing_model_is_one(ours: Relays, body: dict[str, Any]) -> None:
+    ours.provider.play(answer(body, status=404))
+    status, _, error = ask(ours, "translated")
+    assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
+LONG = {
+    "L16 OpenAI": (
+        "This model's maximum context length is 4097 tokens. However, you requested 4927 tokens (3927 in the "
+        "messages, 1000 in the completion).",
+        (4097, 4927),
+    ),
+    "L16 Anthropic": ("prompt is too long: 208310 tokens > 200000 maximum", (200000, 208310)),
+    "L16 Google": (
+        "The input token count (1196265) exceeds the maximum number of tokens allowed (1048575).",
+        (1048575, 1196265),
+    ),
+    "L16 xAI": (
+        "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+        (131072, 537812),
+    ),
+    "L16 llama.cpp": (
+        "request (9000 tokens) exceeds the available context size (4096 tokens), try increasing it",
+        (4096, 9000),
+    ),
+    "L16 OpenRouter": (
+        "This endpoint's maximum context length is 131072 tokens. However, you requested about 215000 tokens",
+        (131072, 215000),
+    ),
+    "L16 Copilot": ("prompt token count of 128937 exceeds the limit of 128000", (128000, 128937)),
+    "L16 Groq": ("Please reduce the length of the messages or completion.", (None, None)),
+    "L16 OpenAI, responses": ("Your input exceeds the context window of this model.", (None, None)),
+    "L16 Bedrock": ("Input is too long for requested model.", (None, None)),
+    "L16 Ollama": ("prompt too long; exceeded max context length by 4 tokens", (None, None)),
+    "L16 Kimi": ("Your request exceeded model token limit: 262144 (requested: 291351)", (None, None)),
+}
+
+
+@pytest.mark.parametrize(("words", "numbers"), LONG.values(), ids=LONG)
+def test_an_overflow_is_recognised_by_its_words(words: str, numbers: tuple[int | None, int | None]) -> None:
+    error = to_error(Refusal("p", 400, words))
+    assert isinstance(error, ContextTooLong)
+    assert (error.limit, error.requested) == numbers
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "type"), [("context_length_exceeded", None), (None, "exceed_context_size_error")]
+)
+def test_an_overflow_is_recognised_by_its_code_whatever_it_says(code: str | None, type: str | None) -> None:
+    assert isinstance(to_error(Refusal("p", 400, "zu lang", code, type)), ContextTooLong)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (429, "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 48000."),
+        (401, "prompt is too long"),
+        (400, "max_tokens is too large: 9. This model supports at most 8 completion tokens"),
+        (400, "messages: too long by 3 items"),
+    ],
+)
+def test_what_only_sounds_like_an_overflow_is_none(status: int, words: str) -> None:
+    assert not isinstance(to_error(Refusal("p", status, words)), ContextTooLong)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (Refusal("p", 404, "Cannot POST /v1/rerank", path="/rerank"), EndpointNotFound),
+        (Refusal("p", 404, "Unknown endpoint"), EndpointNotFound),
+        (Refusal("p", 404, "model: claude-9", type="not_found_error"), ModelNotFound),
+    ],
+)
+def test_404s_are_told_apart(refusal: Refusal, kind: type[ServerError]) -> None:
+    assert type(to_error(refusal)) is kind
+
+
+OURS = {
+    "error": {
+        "message": "This model's maximum context length is 256 tokens. However, you requested 300 tokens "
+        "(299 in the messages, 1 in the completion).",
+        "type": "invalid_request_error",
+        "param": "messages",
+        "code": "context_length_exceeded",
+    }
+}
+
+
+@pytest.mark.parametrize("way", ["translated", "anthropic", "translated stream", "anthropic stream"])
+def test_l16_headrace_before_headrace_falls_back_on_context(ours: Relays, way: str) -> None:
+    ours.provider.play(answer(OURS, status=400))
+    path = MESSAGES if "anthropic" in way else CHAT
+    body = {"model": "long", "messages": HI, "max_tokens": 9, "stream": "stream" in way}
+    status, headers, _ = ours.ask(path, json.dumps(body).encode())
+    assert (status, headers["x-headrace-backend"], headers["x-headrace-attempts"]) == (200, "fa", "2")
+
+
+def test_l16_a_relayed_request_falls_back_on_context_too(ours: Relays) -> None:
+    ours.provider.play(answer(OURS, status=400), STREAM)
+    body = json.dumps({"model": "longer", "messages": HI, "stream": True}).encode()
+    status, headers, raw = ours.ask(CHAT, body)
+    assert (status, headers["x-headrace-backend"], headers["x-headrace-attempts"]) == (200, "ce", "2")
+    assert raw.endswith(b"data: [DONE]\n\n")
+
+
+def test_l16_an_overflow_of_anthropic_upstreams_is_told_in_both_dialects(ours: Relays) -> None:
+    error = {"type": "invalid_request_error", "message": "prompt is too long: 300 tokens > 256 maximum"}
+    ours.provider.play(*[answer({"type": "error", "error": error}, status=400)] * 2)
+    _, _, chat = ask(ours, "translated", model="an:m")
+    assert chat["code"] == "context_length_exceeded"
+    assert chat["message"].startswith(
+        "This model's maximum context length is 256 tokens. However, you requested 300 tokens."
+    )
+    _, _, relayed = ask(ours, "anthropic", model="an:m")
+    assert relayed["message"] == "prompt is too long: 300 tokens > 256 maximum"
+
+
+def test_l16_in_a_stream_that_has_begun_the_words_are_kept(ours: Relays) -> None:
+    ours.provider.play(Answer(pieces=sse(CHUNK, OURS)))
+    body = json.dumps({"model": "up:m", "messages": HI, "stream": True}).encode()
+    _, _, raw = ours.ask(CHAT, body, **STRICT)
+    assert b"maximum context length is 256 tokens" in raw
+    assert b"context_length_exceeded" in raw
