@@ -155,6 +155,7 @@ class GenerateRequest:
     timeout_s: float | None = None  # the caller's own; the server may have a shorter one
     user: str | None = None  # whom a provider may hold to account: the caller's own name for its user
     owner: str | None = None  # the principal's id: whose cached prompts it may find
+    foreign: Json = field(default_factory=dict)  # sampling members that only other servers know, as they came
 
     @property
     def num_choices(self) -> int:

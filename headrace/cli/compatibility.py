@@ -36,6 +36,11 @@ targets, in strict mode, and to Cerebras where more than a limit has to be chang
 thoughts in the history, or a parameter that it refuses. Along a route the column of the target that answers
 counts.
 
+**Other servers.** Sampling members of llama.cpp, vLLM, SGLang, TGI, Ollama, text-generation-webui and
+transformers stand in the table too. Their value that switches them off (`typical_p: 1`, `mirostat: 0`,
+`dry_multiplier: 0`, an empty list) passes, and so does a member that only says how another one works while
+that one is off (`mirostat_tau`, `dry_base`, `xtc_threshold`).
+
 A parameter that is not here is ignored and named. With the request header `X-Headrace-Strict: true`, or
 `server.strict`, it is a 400, and so is what is dropped. Null means: not given.
 """

@@ -29,6 +29,7 @@ from headrace.wire.conversation import (
     thinking_block,
     to_conversation,
 )
+from headrace.wire.elsewhere import carried
 from headrace.wire.generation import (
     Choice,
     Collected,
@@ -38,6 +39,7 @@ from headrace.wire.generation import (
     UsageBody,
     dump,
     head,
+    max_tokens,
     output_format,
     sampling,
     usage_body,
@@ -164,13 +166,17 @@ def to_request(body: ChatBody) -> GenerateRequest:
         body.priority or 0,
         body.timeout,
         body.user,
+        foreign=carried(body),
     )
 
 
 def _max_tokens(body: ChatBody) -> int | None:
-    if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
+    limit = max_tokens(body)
+    if body.max_completion_tokens is None:
+        return limit
+    if limit not in (None, body.max_completion_tokens):
         raise BadRequest("max_tokens and max_completion_tokens differ", param="max_completion_tokens")
-    return body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    return body.max_completion_tokens
 
 
 def _logprobs(body: ChatBody) -> int | None:

@@ -18,6 +18,7 @@ from headrace.types import (
     Texts,
     TokenLogprob,
 )
+from headrace.wire.elsewhere import carried
 from headrace.wire.generation import (
     Choice,
     Collected,
@@ -26,6 +27,7 @@ from headrace.wire.generation import (
     UsageBody,
     dump,
     head,
+    max_tokens,
     output_format,
     sampling,
     usage_body,
@@ -74,8 +76,9 @@ class Completion(BaseModel):
 
 def to_request(body: CompletionBody) -> GenerateRequest:
     """Raises BadRequest."""
-    limit = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    if not limit and not body.echo:
+    asked = max_tokens(body)
+    limit = asked if asked is not None or body.is_unlimited else DEFAULT_MAX_TOKENS
+    if limit == 0 and not body.echo:
         raise BadRequest("max_tokens: 0 is only allowed with echo: true", param="max_tokens")
     n, num_wanted = body.n or 1, _best_of(body)
     # which ones are best is told by their logprobs
@@ -89,6 +92,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
         body.priority or 0,
         body.timeout,
         body.user,
+        foreign=carried(body),
     )
 
 

@@ -128,6 +128,7 @@ class ConversationBody(ToolsBody):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    enable_thinking: bool | None = Field(None, description="Extension. See chat_template_kwargs.")
     chat_template_kwargs: JsonObject | None = Field(
         None, description="Extension. Variables of the model's chat template."
     )
@@ -165,7 +166,8 @@ OWN_VARIABLES = ("messages", "tools", "add_generation_prompt")
 
 
 def _template_kwargs(body: ConversationBody) -> dict[str, Any]:
-    given = body.chat_template_kwargs or {}
+    wished = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
+    given = {**wished, **(body.chat_template_kwargs or {})}
     for name in OWN_VARIABLES:
         if name in given:
             param = f"chat_template_kwargs.{name}"

@@ -27,10 +27,13 @@ from headrace.types import (
     Usage,
     total,
 )
+from headrace.wire.elsewhere import ALIASES
 from headrace.wire.validation import RequestBody
 
 INT64 = 2**63
 Stop = Annotated[str, StringConstraints(min_length=1)]
+Stops = Annotated[list[Stop], Field(max_length=4)]
+Limit = Annotated[int, Field(ge=-2, lt=INT64)]  # less than 0: none
 
 
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -63,6 +66,13 @@ class ResponseFormat(RequestBody):
     json_schema: JsonSchema | None = None
 
 
+class TypedGrammar(RequestBody):
+    """As TGI has it."""
+
+    type: Literal["json", "json_object", "json_schema", "regex"]
+    value: Annotated[dict[str, Any] | bool | str | None, Writable] = None
+
+
 class GenerationBody(RequestBody):
     """The members that both dialects honour. Null means: not given."""
 
@@ -75,7 +85,7 @@ class GenerationBody(RequestBody):
     )
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(1, ge=1, le=128)
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stop | Stops | None = None
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     frequency_penalty: float | None = Field(0, ge=-2, le=2)
     presence_penalty: float | None = Field(0, ge=-2, le=2)
@@ -109,7 +119,35 @@ class GenerationBody(RequestBody):
     guided_choice: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="Extension."
     )
-    guided_grammar: str | None = Field(None, description="Extension. A grammar in Lark's syntax.")
+    guided_grammar: str | None = Field(
+        None, description="Extension. A grammar in Lark's syntax, or in llama.cpp's (GBNF)."
+    )
+    # other servers' names of the same: see elsewhere.ALIASES
+    repeat_penalty: float | None = Field(None, gt=0, description="Extension. See repetition_penalty.")
+    max_new_tokens: int | None = Field(None, ge=0, description="Extension. See max_tokens.")
+    n_predict: Limit | None = Field(None, description="Extension. See max_tokens; -1: no limit.")
+    num_predict: Limit | None = Field(None, description="Extension. See max_tokens; -1 or -2: no limit.")
+    min_new_tokens: int | None = Field(None, ge=0, lt=INT64, description="Extension. See min_tokens.")
+    stop_sequences: Stop | Stops | None = Field(None, description="Extension. See stop.")
+    stop_strings: Stop | Stops | None = Field(None, description="Extension. See stop.")
+    ban_eos_token: bool | None = Field(None, description="Extension. See ignore_eos.")
+    random_seed: int | None = Field(None, ge=-INT64, lt=INT64, description="Extension. See seed.")
+    sampling_seed: int | None = Field(None, ge=-INT64, lt=INT64, description="Extension. See seed.")
+    truncate: int | None = Field(None, ge=-1, lt=INT64, description="Extension. See truncate_prompt_tokens.")
+    json_schema: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(
+        None, description="Extension. See guided_json."
+    )
+    regex: str | None = Field(None, description="Extension. See guided_regex.")
+    ebnf: str | None = Field(None, description="Extension. See guided_grammar.")
+    grammar_string: str | None = Field(None, description="Extension. See guided_grammar.")
+    grammar: str | TypedGrammar | None = Field(
+        None, description="Extension. See guided_grammar; or TGI's `{type, value}`, of type json or regex."
+    )
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether an answer without any limit is asked for, in the words of llama.cpp or Ollama."""
+        return any(limit is not None and limit < 0 for limit in (self.n_predict, self.num_predict))
 
 
 class PromptTokensDetails(BaseModel):
@@ -133,17 +171,38 @@ def sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None)
     """Raises BadRequest."""
     if body.stream_options is not None and not body.stream:
         raise BadRequest("stream_options is only allowed with stream: true", param="stream_options")
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    stop = meant(body, "stop")
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     return Sampling(
         max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, min_p=body.min_p,
-        repetition_penalty=body.repetition_penalty, frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=meant(body, "repetition_penalty"), frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0, logit_bias=_logit_bias(body.logit_bias or {}),
-        seed=body.seed, stop=stop, top_k=None if body.top_k is None else max(0, body.top_k),
-        stop_token_ids=tuple(body.stop_token_ids or ()), ignore_eos=bool(body.ignore_eos),
-        min_tokens=body.min_tokens or 0, logprobs=logprobs,
+        seed=meant(body, "seed"), stop=stops, top_k=None if body.top_k is None else max(0, body.top_k),
+        stop_token_ids=tuple(body.stop_token_ids or ()), ignore_eos=bool(meant(body, "ignore_eos")),
+        min_tokens=meant(body, "min_tokens") or 0, logprobs=logprobs,
         skip_special_tokens=body.skip_special_tokens is not False,
-        truncate_prompt_tokens=body.truncate_prompt_tokens,
+        truncate_prompt_tokens=meant(body, "truncate_prompt_tokens"),
     )  # fmt: skip
+
+
+def max_tokens(body: GenerationBody) -> int | None:
+    """The most tokens of an answer, under whichever name they are given. Raises BadRequest."""
+    limit: int | None = meant(body, "max_tokens")
+    return None if limit is None or limit < 0 else limit
+
+
+def meant(body: GenerationBody, name: str) -> Any:
+    """A member under its own name or another server's (elsewhere.ALIASES); None: it is not given. Raises
+    BadRequest when two names have different values.
+    """
+    given = {alias: value for alias in (name, *ALIASES[name]) if (value := getattr(body, alias)) is not None}
+    # a default of the body (false, 0) is no second value
+    told = {alias: value for alias, value in given.items() if alias in body.model_fields_set}
+    first = next(iter(told), None)
+    for alias, value in told.items():
+        if value != told[first or alias]:
+            raise BadRequest(f"{first} and {alias} differ", param=alias)
+    return told[first] if first is not None else None
 
 
 def _logit_bias(body: dict[str, float]) -> tuple[tuple[int, float], ...]:
@@ -178,18 +237,44 @@ def _response_format(body: ResponseFormat | None) -> Format | None:
 
 
 def _guided(body: GenerationBody) -> list[Format | None]:
-    schema: object = body.guided_json
-    if isinstance(schema, str):
-        try:
-            schema = json.loads(schema)
-        except ValueError as exc:
-            raise BadRequest(f"guided_json is no JSON: {exc}", param="guided_json") from exc
+    choice = body.guided_choice
     return [
-        None if schema is None else Format("json_schema", schema, "guided_json"),
-        None if body.guided_regex is None else Format("regex", body.guided_regex, "guided_regex"),
-        None if body.guided_choice is None else Format("choice", tuple(body.guided_choice), "guided_choice"),
-        None if body.guided_grammar is None else Format("grammar", body.guided_grammar, "guided_grammar"),
+        *(_schema(getattr(body, name), name) for name in ("guided_json", "json_schema")),
+        *(_pattern("regex", getattr(body, name), name) for name in ("guided_regex", "regex")),
+        None if choice is None else Format("choice", tuple(choice), "guided_choice"),
+        *(_pattern("grammar", getattr(body, name), name) for name in GRAMMARS),
+        _grammar(body.grammar),
     ]
+
+
+GRAMMARS = ("guided_grammar", "ebnf", "grammar_string")
+
+
+def _schema(value: object, param: str) -> Format | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as exc:
+            raise BadRequest(f"{param} is no JSON: {exc}", param=param) from exc
+    return None if value is None else Format("json_schema", value, param)
+
+
+def _pattern(kind: Literal["regex", "grammar"], value: str | None, param: str) -> Format | None:
+    """An empty one, which clients of text-generation-webui send, is none."""
+    return Format(kind, value, param) if value or (value == "" and param.startswith("guided_")) else None
+
+
+def _grammar(asked: str | TypedGrammar | None) -> Format | None:
+    if not isinstance(asked, TypedGrammar):
+        return _pattern("grammar", asked, "grammar")
+    param = "grammar.value"
+    if asked.type == "json_object":
+        return Format("json_object", param="grammar")
+    if asked.value is None or (asked.type == "regex" and not isinstance(asked.value, str)):
+        raise BadRequest(f"{param} is needed with type {asked.type}", param=param)
+    return (
+        _pattern("regex", str(asked.value), param) if asked.type == "regex" else _schema(asked.value, param)
+    )
 
 
 def new_id(prefix: Literal["chatcmpl", "cmpl"]) -> str:

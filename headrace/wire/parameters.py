@@ -8,31 +8,25 @@ A refused member is let through while it has the value that changes nothing (`fr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 from urllib.parse import quote
 
 from pydantic import BaseModel
 
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import BackendKind
+from headrace.wire.elsewhere import ALIASES, ELSEWHERE, Foreign, without_master
+from headrace.wire.elsewhere import EMPTY as EMPTY
+from headrace.wire.elsewhere import NOTHING as NOTHING
+from headrace.wire.elsewhere import Neutral as Neutral
+from headrace.wire.elsewhere import equals as equals
 from headrace.wire.validation import RequestBody, members
 
-Neutral = Callable[[Any], bool]
 # honoured: here. sent: to the provider, in its own words. ignored: it has no use there. dropped: it has no
 # place in what is sent. refused: it would change the answer.
 Fate = Literal["honoured", "sent", "ignored", "dropped", "refused"]
 KINDS: tuple[BackendKind, ...] = get_args(BackendKind)
-
-
-def equals(*values: object) -> Neutral:
-    return lambda value: any(
-        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in values
-    )
-
-
-NOTHING = equals()
-EMPTY = equals({}, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +90,19 @@ def refused(note: str, is_neutral: Neutral, **but: Fate) -> Parameter:
     return Parameter(_fates("refused", but), note, is_neutral)
 
 
+def foreign_to(name: str, known: Foreign) -> Parameter:
+    """A member of other servers: sent to the backends that know it, refused by all others."""
+    carried: dict[str, Fate] = {"openai": "sent"}
+    carried |= {kind: "sent" for kind in ("llamacpp", "ollama") if getattr(known, kind)}
+    return Parameter(
+        _fates("refused", carried), known.note, known.is_off, without_master(name) if known.master else _never
+    )
+
+
+def _never(_: BaseModel) -> bool:
+    return False
+
+
 def _fates(usual: Fate, but: Mapping[str, Fate]) -> dict[BackendKind, Fate]:
     return {kind: but.get(kind, usual) for kind in KINDS}
 
@@ -113,7 +120,9 @@ PENALTY: dict[str, Fate] = {"anthropic": "refused", "cerebras": "refused"}
 
 STRICT = content("", "engine", "openai", "cerebras", "anthropic", "llamacpp", is_neutral=equals(False))
 
-GENERATION: Table = {
+# members of other servers, by either endpoint
+FOREIGN: Table = {name: foreign_to(name, known) for name, known in ELSEWHERE.items()}
+_OWN: Table = {
     "model": ours("An id from `/v1/models`; an unknown one is 404."),
     "stream": ours(),
     "stream_options": ours("Only with `stream: true`."),
@@ -152,7 +161,7 @@ GENERATION: Table = {
     "guided_json": honoured(f"{EXTENSION} A JSON schema."),
     "guided_regex": honoured(EXTENSION, **FORMS),
     "guided_choice": honoured(EXTENSION, **FORMS),
-    "guided_grammar": honoured(f"{EXTENSION} In Lark's syntax.", **FORMS),
+    "guided_grammar": honoured(f"{EXTENSION} In Lark's syntax, or in llama.cpp's (GBNF).", **FORMS),
     "structured_outputs": refused("Use `response_format` or `guided_*`.", NOTHING),
     "allowed_token_ids": refused("Use `logit_bias`.", NOTHING),
     "bad_words": refused("Use `logit_bias`.", EMPTY),
@@ -160,6 +169,21 @@ GENERATION: Table = {
     "length_penalty": refused("It belongs to beam search.", equals(1)),
     "use_beam_search": refused("", equals(False)),
 }
+IDLE: Mapping[str, Neutral] = {
+    "repeat_penalty": equals(1), "min_new_tokens": equals(0), "ban_eos_token": equals(False),
+    "stop_sequences": EMPTY, "stop_strings": EMPTY, "regex": EMPTY, "ebnf": EMPTY, "grammar": EMPTY,
+    "grammar_string": EMPTY, "n_predict": equals(-1), "num_predict": equals(-1, -2),
+}  # fmt: skip
+ANOTHER_NAME = {
+    alias: replace(
+        _OWN.get(name, honoured()),
+        note=f"{EXTENSION} Another name of `{name}`.",
+        is_neutral=IDLE.get(alias, NOTHING),
+    )
+    for name, aliases in ALIASES.items()
+    for alias in aliases
+}
+GENERATION: Table = {**FOREIGN, **ANOTHER_NAME, **_OWN}
 
 
 def _has_blocks(message: BaseModel) -> bool:
@@ -219,7 +243,11 @@ CHAT: Table = {
         anthropic="refused",
     ),
     "chat_template": refused("The model's own is used.", NOTHING),
+    "enable_thinking": honoured(f"{EXTENSION} The same as in `chat_template_kwargs`.", anthropic="refused"),
     "echo": refused("Only in completions.", equals(False)),
+    "best_of": refused("Only in completions.", equals(1)),
+    "system": refused("Put it into `messages`.", EMPTY),
+    "add_special_tokens": refused("The chat template writes them.", equals(False)),
     "audio": refused("", NOTHING),
     "modalities": refused("Text is all there is.", equals(["text"])),
     "verbosity": refused("No model here has it.", equals("medium")),
@@ -255,6 +283,9 @@ COMPLETIONS: Table = {
     "logprobs": honoured("Up to 20."),
     "suffix": honoured("For models that can fill in the middle; 400 for others.", llamacpp="refused"),
     "max_completion_tokens": refused("Use `max_tokens`.", NOTHING),
+    "messages": refused("Only in chat.", EMPTY),
+    "system": refused("Put it into `prompt`.", EMPTY),
+    "add_special_tokens": refused("The model's own way is kept.", equals(True)),
     "tools": refused("Only in chat.", EMPTY),
     "tool_choice": refused("Only in chat.", equals("none", "auto")),
     "parallel_tool_calls": ignored("There are no tools."),
@@ -300,16 +331,22 @@ def judged(body: RequestBody, table: Table, kind: BackendKind, *, strict: bool =
     """
     named: list[str] = []
     unknown: list[str] = []
-    unused = {path for path, known in table.items() if known.fates[kind] in UNUSED}
+    unused = {
+        path
+        for path, known in table.items()
+        if known.fates[kind] in UNUSED or (path in ANOTHER_NAME and known.fates[kind] == "refused")
+    }
     for given in members(body, unused):
         known = table.get(given.bare)
         if known is None:
             unknown.append(given.path)
+            named.append(given.path)
         elif known.is_neutral(given.value) or known.is_said(given.owner):
             continue
         elif known.fates[kind] == "refused" or (strict and known.fates[kind] == "dropped"):
             raise unsupported(given.path, known.note)
-        named.append(given.path)
+        elif known.fates[kind] in UNUSED:
+            named.append(given.path)
     if strict and unknown:
         raise BadRequest(f"unrecognized request member: {unknown[0][:200]}", param=unknown[0][:200])
     return named

@@ -90,6 +90,7 @@ def _prompt(body: TokenizeBody) -> Conversation | str:
             tools=body.tools,
             functions=None,
             function_call=None,
+            enable_thinking=None,
             chat_template_kwargs=body.chat_template_kwargs,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,

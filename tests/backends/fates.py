@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.wire.anthropic.request import MESSAGES as MESSAGES_TABLE
+from headrace.wire.anthropic.request import NOT_HERE
+from headrace.wire.elsewhere import ELSEWHERE
+
 Sample = tuple[dict[str, Any], dict[str, Any]]
 
 USER: dict[str, Any] = {"role": "user", "content": "hi"}
@@ -35,7 +39,30 @@ def formed(**more: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {**JSON_SCHEMA, **more}}}
 
 
+def _on(name: str) -> Any:
+    """A value of a member of other servers that does not switch it off."""
+    is_off = ELSEWHERE[name].is_off
+    return next(value for value in ("x", 2, True, False, ["x"]) if not is_off(value))
+
+
+def _switched_on(name: str) -> Sample:
+    """With the member that it says something of, which comes second: complaints are about the first."""
+    master = ELSEWHERE[name].master
+    values = {"repetition_penalty": 1.5, "skip_special_tokens": False}
+    more = {} if master is None else {master: values[master] if master in values else _on(master)}
+    return {}, {name: _on(name), **more}
+
+
+FOREIGN: dict[str, Sample] = {name: _switched_on(name) for name in ELSEWHERE}
+ALIASED = plainly(
+    repeat_penalty=1.5, max_new_tokens=7, n_predict=7, num_predict=7, min_new_tokens=3,
+    stop_sequences=["END"], stop_strings="END", ban_eos_token=True, random_seed=3, sampling_seed=3,
+    truncate=5, json_schema=SCHEMA, regex="a", ebnf='root ::= "a"', grammar='root ::= "a"',
+    grammar_string='root ::= "a"',
+)  # fmt: skip
 GENERATION: dict[str, Sample] = {
+    **FOREIGN,
+    **ALIASED,
     **plainly(
         model="other", stream=True, temperature=0.5, top_p=0.5, n=2, stop=["END"], seed=3,
         frequency_penalty=0.5, presence_penalty=0.5, logit_bias={"5": 1}, user="me", top_k=5, min_p=0.1,
@@ -66,7 +93,7 @@ CHAT: dict[str, Sample] = {
         functions=[FUNCTION], reasoning_effort="low", add_generation_prompt=False,
         chat_template_kwargs={"enable_thinking": False}, chat_template="x", echo=True, audio={"voice": "x"},
         modalities=["text", "audio"], verbosity="low", web_search_options={}, conversation="new",
-        conversation_id="new",
+        conversation_id="new", enable_thinking=False, best_of=2, system="x", add_special_tokens=True,
     ),
     "messages.name": spoken(USER, name="ann"),
     "messages.reasoning_content": spoken(SAID, reasoning_content="hm"),
@@ -100,6 +127,7 @@ COMPLETIONS: dict[str, Sample] = {
     **plainly(
         prompt="ho", best_of=2, echo=True, logprobs=3, suffix="x", max_completion_tokens=7, tools=TOOLS,
         tool_choice="required", parallel_tool_calls=True, functions=[FUNCTION], function_call={"name": "f"},
+        messages=[USER], system="x", add_special_tokens=False,
     ),
 }  # fmt: skip
 EMBEDDINGS: dict[str, Sample] = plainly(
@@ -138,6 +166,11 @@ def answering(*result: dict[str, Any]) -> list[Any]:
 
 
 MESSAGES: dict[str, Sample] = {
+    **{name: ({}, {name: more[name]}) for name, (_, more) in GENERATION.items() if name in MESSAGES_TABLE},
+    **{name: sample for name, sample in FOREIGN.items() if name not in NOT_HERE},
+    **plainly(best_of=2, logprobs=True, echo=True, add_special_tokens=True, max_completion_tokens=7,
+              top_logprobs=2, reasoning_effort="low", enable_thinking=True, chat_template="x",
+              chat_template_kwargs={"a": 1}, structured_outputs={"regex": "a"}, skip_special_tokens=False),
     **plainly(
         model="other", stream=True, messages=[USER, SAID, USER], system="Be brief.", max_tokens=7,
         temperature=0.5, top_p=0.5, top_k=5, stop_sequences=["END"], tools=[TOOL],

@@ -56,6 +56,7 @@ RESPONSES: dict[str, Sample] = {
     **plainly(
         input=[USER, SAID, USER], instructions="Be brief.", previous_response_id="resp_1", image={"a": 1},
         conversation="conv_1", tools=[FUNCTION], reasoning={"effort": "low"}, text=formed()["text"],
+        best_of=2, system="x", add_special_tokens=True, enable_thinking=False, chat_template_kwargs={"a": 1},
         truncation="auto", personality="friendly", max_output_tokens=7,
         include=["reasoning.encrypted_content"], background=True, client_metadata={"a": "b"},
         access_programs=["a"], max_tool_calls=3, context_management=[{"type": "compaction"}],

@@ -71,7 +71,7 @@ def bodies_of(request: GenerateRequest) -> tuple[str, list[Body]]:
         asked: list[Body] = [{"prompt": text, **around} for text in prompt.prompts]
     else:
         asked = [{"messages": _messages(prompt.messages), **_thinking(prompt), **_tools(prompt)}]
-    options = _options(request.sampling)
+    options = {**_options(request.sampling), **request.foreign}
     path = "/api/generate" if isinstance(prompt, Texts) else "/api/chat"
     return path, [{**shared, **body, "options": {**options, "num_ctx": _size(body)}} for body in asked]
 

@@ -77,6 +77,7 @@ def _common(request: GenerateRequest, limit: str) -> Body:
         **_sampling(request.sampling, limit),
         **({} if request.format is None else {"response_format": _format(request.format)}),
         **({} if request.user is None else {"user": request.user}),
+        **request.foreign,
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
@@ -25,6 +26,8 @@ CACHED = 64  # compiled grammars
 # The library's time grows with the square of an expression's length. Each rule that leads to the next, on a
 # line of its own, takes it one stack frame deeper; some thousand are too many for it.
 MAX_REGEX, MAX_CHOICES, MAX_LARK, MAX_LINES = 10_000, 500_000, 100_000, 1_000
+MAX_GBNF = 20_000  # characters; its translation is quadratic
+_GBNF = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
 _JSON = re.compile(r"%json\s+(?=\{)")
 
 
@@ -173,7 +176,17 @@ def _grammar(format: Format) -> str:
         return LLMatcher.grammar_from_regex(_short(value, MAX_REGEX, param))
     if _short(value, MAX_LARK, param).count("\n") >= MAX_LINES:
         raise BadRequest(f"{param}: more than {MAX_LINES} lines", param=param)
+    if _GBNF.search(value) and "%llguidance" not in value:
+        return LLMatcher.grammar_from_lark(_as_lark(_short(value, MAX_GBNF, param), param))
     return LLMatcher.grammar_from_lark(_with_schemas(value, param))
+
+
+def _as_lark(source: str, param: str) -> str:
+    """llama.cpp's syntax in Lark's."""
+    try:
+        return gbnf_to_lark(source)
+    except Exception as exc:  # the library raises nothing narrower, and RecursionError
+        raise BadRequest(f"{param}: {str(exc)[:200]}", param=param) from exc
 
 
 def _short(source: str, limit: int, param: str) -> str:

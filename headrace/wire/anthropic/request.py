@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
@@ -35,18 +35,20 @@ from headrace.wire.anthropic.blocks import (
     skipped,
 )
 from headrace.wire.conversation import thought
+from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, carried, equals
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.parameters import (
     BOOKKEEPING,
+    FOREIGN,
     STRICT,
     Table,
     advice,
     cached,
     content,
-    equals,
     foreign,
     honoured,
     ours,
+    refused,
 )
 from headrace.wire.tools import ToolName
 from headrace.wire.validation import RequestBody
@@ -140,7 +142,34 @@ CACHED = (
     "", "system.", "tools.",
     "messages.content.", "messages.content.content.", "messages.content.source.content.",
 )  # fmt: skip
+# members of OpenAI's dialect and its extensions, with the values that change nothing
+NOT_HERE: Mapping[str, Neutral] = {
+    "n": equals(1), "best_of": equals(1), "frequency_penalty": equals(0), "presence_penalty": equals(0),
+    "repetition_penalty": equals(1), "repeat_penalty": equals(1), "min_p": equals(0),
+    "logprobs": equals(False), "ignore_eos": equals(False), "ban_eos_token": equals(False),
+    "min_tokens": equals(0),
+    "min_new_tokens": equals(0), "skip_special_tokens": equals(True), "length_penalty": equals(1),
+    "use_beam_search": equals(False), "include_stop_str_in_output": equals(False), "echo": equals(False),
+    "response_format": equals({"type": "text"}), "add_special_tokens": equals(False),
+    "spaces_between_special_tokens": equals(True), "repeat_last_n": equals(-1),
+    "repetition_penalty_range": equals(0, -1), "repetition_context_size": equals(0, -1),
+    "penalty_range": equals(0, -1), "top_logprobs": equals(0),
+    **dict.fromkeys(
+        ("logit_bias", "bad_words", "stop_token_ids", "stop", "stop_strings", "chat_template_kwargs",
+         "grammar_string"),
+        EMPTY,
+    ),
+    **dict.fromkeys(
+        ("seed", "random_seed", "sampling_seed", "max_completion_tokens", "max_new_tokens", "n_predict",
+         "num_predict", "truncate_prompt_tokens", "truncate", "guided_json", "guided_regex", "guided_choice",
+         "guided_grammar", "structured_outputs", "json_schema", "regex", "ebnf", "grammar",
+         "allowed_token_ids", "reasoning_effort", "enable_thinking", "chat_template"),
+        NOTHING,
+    ),
+}  # fmt: skip
 MESSAGES: Table = {
+    **FOREIGN,
+    **{name: refused("Not in this dialect.", is_off) for name, is_off in NOT_HERE.items()},
     "model": ours("An id from `/v1/models`; an unknown one is 404."),
     "stream": ours(),
     "messages": honoured(
@@ -205,6 +234,7 @@ def to_request(body: MessagesBody) -> GenerateRequest:
         sampling,
         format=_format(body.output_config),
         user=body.metadata.user_id if body.metadata else None,
+        foreign=carried(body),
     )
 
 

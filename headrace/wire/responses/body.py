@@ -11,7 +11,8 @@ from pydantic import Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
 from headrace.wire.conversations import check_id
-from headrace.wire.generation import GenerationBody, JsonObject, output_format, sampling
+from headrace.wire.elsewhere import carried
+from headrace.wire.generation import GenerationBody, JsonObject, max_tokens, output_format, sampling
 from headrace.wire.items import Item, ItemBody, to_messages
 from headrace.wire.lists import check_include
 from headrace.wire.metadata import Metadata
@@ -132,7 +133,8 @@ def _check_response(body: ResponseBody) -> None:
         raise BadRequest("n: a response is one answer", param="n")
     if body.response_format is not None:
         raise BadRequest("response_format is called text.format here", param="response_format")
-    if body.max_tokens is not None and body.max_output_tokens not in (None, body.max_tokens):
+    limit = max_tokens(body)
+    if limit is not None and body.max_output_tokens not in (None, limit):
         raise BadRequest("max_tokens and max_output_tokens differ", param="max_tokens")
     check_include(body.include or ())
 
@@ -148,7 +150,7 @@ def tools_of(body: PromptBody) -> Offered:
 
 def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
     """`items`: all that was said, this turn's input last. Raises BadRequest."""
-    limit = body.max_tokens if body.max_output_tokens is None else body.max_output_tokens
+    limit = max_tokens(body) if body.max_output_tokens is None else body.max_output_tokens
     logprobs = (body.top_logprobs or 0) if includes(body, LOGPROBS) else None
     return GenerateRequest(
         body.model,
@@ -158,6 +160,7 @@ def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
         priority=body.priority or 0,
         timeout_s=body.timeout,
         user=body.user,
+        foreign=carried(body),
     )
 
 

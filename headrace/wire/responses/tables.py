@@ -7,10 +7,12 @@ from pydantic import BaseModel
 from headrace.wire.items.bodies import MessageItem, ReasoningItem
 from headrace.wire.items.sealed import thoughts_in
 from headrace.wire.parameters import (
+    ANOTHER_NAME,
     BOOKKEEPING,
     CHAT,
     EMPTY,
     EXTENSION,
+    FOREIGN,
     GENERATION,
     NAMED,
     NOTHING,
@@ -118,6 +120,8 @@ PROMPT: Table = {
     "personality": ignored("Instructions say it better."),
 }
 RESPONSES: Table = {
+    **FOREIGN,
+    **ANOTHER_NAME,
     **{name: GENERATION[name] for name in OF_GENERATION},
     **PROMPT,
     "stream_options": ours("Only with `stream: true`."),
@@ -140,6 +144,11 @@ RESPONSES: Table = {
     "context_management": ignored("Nothing is compacted unasked.", EMPTY),
     "prompt": refused("No prompts are kept here.", NOTHING),
     "n": refused(ONE, equals(1)),
+    "best_of": refused(ONE, equals(1)),
+    "system": refused("Use `instructions`.", EMPTY),
+    "add_special_tokens": CHAT["add_special_tokens"],
+    "enable_thinking": refused("Use `reasoning.effort`.", NOTHING),
+    "chat_template_kwargs": refused("Use `reasoning.effort`.", EMPTY),
     "response_format": refused("Use `text.format`.", NOTHING),
     "structured_outputs": refused("Use `text.format` or `guided_*`.", NOTHING),
 }

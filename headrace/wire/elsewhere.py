@@ -1,0 +1,225 @@
+"""Members that other servers know and that would change an answer: llama.cpp's, vLLM's, SGLang's, TGI's,
+Ollama's, text-generation-webui's, KoboldCpp's and those of transformers' `GenerationConfig`.
+
+Their clients send them without a second thought. What plainly means a member of ours is read as that one
+(`ALIASES`). All others are refused, unless the value is the one that switches them off, by every backend that
+does not know them itself (`ELSEWHERE`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+Neutral = Callable[[Any], bool]
+
+
+def equals(*values: object) -> Neutral:
+    return lambda value: any(
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in values
+    )
+
+
+NOTHING = equals()
+EMPTY = equals({}, [], "")
+OFF = equals(False)
+
+
+def at_most(limit: float) -> Neutral:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value <= limit
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """One such member. `is_off` tells the values that change nothing. `master`: the member without which it
+    changes nothing. `llamacpp`, `ollama`: that backend knows it and is sent it.
+    """
+
+    is_off: Neutral
+    note: str = ""
+    master: str | None = None
+    llamacpp: bool = False
+    ollama: bool = False
+
+
+# what it is called here → what others call it; all of one type
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "repetition_penalty": ("repeat_penalty",),
+    "max_tokens": ("max_new_tokens", "n_predict", "num_predict"),
+    "min_tokens": ("min_new_tokens",),
+    "stop": ("stop_sequences", "stop_strings"),
+    "ignore_eos": ("ban_eos_token",),
+    "seed": ("random_seed", "sampling_seed"),
+    "truncate_prompt_tokens": ("truncate",),
+    "guided_json": ("json_schema",),
+    "guided_regex": ("regex",),
+    "guided_grammar": ("ebnf", "grammar", "grammar_string"),
+}
+
+_LESS_OF_IT = "Use `temperature`, `top_p`, `top_k` or `min_p`."
+_OF_TEMPLATES = "Put it into the messages."
+
+
+def _masters(
+    names: str, off: Neutral, note: str = "", *, llamacpp: bool = False, ollama: bool = False
+) -> dict[str, Foreign]:
+    return {name: Foreign(off, note, llamacpp=llamacpp, ollama=ollama) for name in names.split()}
+
+
+def _of(master: str, names: str, *, llamacpp: bool = False) -> dict[str, Foreign]:
+    """Members that say how the master works, and nothing without it."""
+    note = f"Says how `{master}` works."
+    return {name: Foreign(NOTHING, note, master, llamacpp=llamacpp) for name in names.split()}
+
+
+ELSEWHERE: Mapping[str, Foreign] = {
+    # which tokens are left to choose from
+    **_masters("typical_p typical", equals(1), _LESS_OF_IT, llamacpp=True, ollama=True),
+    **_masters("tfs_z tfs", equals(1), _LESS_OF_IT),
+    **_masters("top_n_sigma nsigma", at_most(0), _LESS_OF_IT, llamacpp=True),
+    **_masters("top_a epsilon_cutoff eta_cutoff skew", equals(0), _LESS_OF_IT),
+    "top_h": Foreign(NOTHING, _LESS_OF_IT),
+    "xtc_probability": Foreign(equals(0), _LESS_OF_IT, llamacpp=True),
+    **_of("xtc_probability", "xtc_threshold", llamacpp=True),
+    "min_keep": Foreign(equals(0, 1), llamacpp=True),
+    "mirostat": Foreign(equals(0), llamacpp=True),
+    **_of("mirostat", "mirostat_tau mirostat_eta", llamacpp=True),
+    "mirostat_mode": Foreign(equals(0)),
+    "adaptive_target": Foreign(lambda value: _is_number(value) and value < 0, llamacpp=True),
+    **_of("adaptive_target", "adaptive_decay", llamacpp=True),
+    **_masters("samplers sampler_order sampler_priority sampler_seq", EMPTY, llamacpp=True),
+    "temperature_last": Foreign(OFF),
+    "do_sample": Foreign(equals(True), "Use `temperature: 0`."),
+    # how sharp the distribution is
+    "dynatemp_range": Foreign(equals(0), llamacpp=True),
+    **_of("dynatemp_range", "dynatemp_exponent", llamacpp=True),
+    "dynamic_temperature": Foreign(OFF),
+    **_of("dynamic_temperature", "dynatemp_low dynatemp_high min_temp max_temp"),
+    "smoothing_factor": Foreign(equals(0)),
+    **_of("smoothing_factor", "smoothing_curve"),
+    "exponential_decay_length_penalty": Foreign(NOTHING),
+    # repetition
+    "dry_multiplier": Foreign(equals(0), "Use `repetition_penalty`.", llamacpp=True),
+    **_of(
+        "dry_multiplier",
+        "dry_base dry_allowed_length dry_penalty_last_n dry_range dry_sequence_breakers",
+        llamacpp=True,
+    ),
+    "repeat_last_n": Foreign(
+        equals(-1), "Ours looks at all tokens.", "repetition_penalty", llamacpp=True, ollama=True
+    ),
+    **{
+        name: Foreign(equals(0, -1), "Ours looks at all tokens.", "repetition_penalty")
+        for name in ("repetition_penalty_range", "repetition_context_size", "penalty_range")
+    },
+    **_masters("no_repeat_ngram_size encoder_no_repeat_ngram_size", equals(0), "Use `repetition_penalty`."),
+    "encoder_repetition_penalty": Foreign(equals(1)),
+    "penalty_alpha": Foreign(equals(0)),
+    "penalize_nl": Foreign(OFF),
+    "penalize_newline": Foreign(OFF),
+    "repetition_detection": Foreign(NOTHING, "Use `detect_loops`."),
+    # what must or must not be said
+    **_masters(
+        "banned_strings banned_tokens custom_token_bans suppress_tokens begin_suppress_tokens bad_words_ids "
+        "sequence_bias force_words_ids constraints",
+        EMPTY,
+        "Use `logit_bias`.",
+    ),
+    **_masters("forced_bos_token_id forced_eos_token_id", NOTHING),
+    **_masters("logits_processors custom_logit_processor", EMPTY),
+    "custom_params": Foreign(EMPTY, "", "custom_logit_processor"),
+    "structural_tag": Foreign(NOTHING, "Use tools."),
+    "grammar_lazy": Foreign(OFF),
+    "grammar_triggers": Foreign(EMPTY),
+    "guided_whitespace_pattern": Foreign(NOTHING),
+    "stop_regex": Foreign(EMPTY, "Use `stop`."),
+    "no_stop_trim": Foreign(OFF),
+    "n_indent": Foreign(equals(0)),
+    # searches, and other models
+    "num_beams": Foreign(equals(1)),
+    "num_beam_groups": Foreign(equals(1)),
+    "diversity_penalty": Foreign(equals(0), "", "num_beam_groups"),
+    "early_stopping": Foreign(OFF, "", "num_beams"),
+    "num_return_sequences": Foreign(equals(1), "Use `n`."),
+    "n_cmpl": Foreign(equals(1), "Use `n`."),
+    **_masters("guidance_scale cfg_scale", equals(1)),
+    "negative_prompt": Foreign(EMPTY, "", "guidance_scale"),
+    **_masters("watermark", OFF),
+    "watermarking_config": Foreign(NOTHING),
+    "token_healing": Foreign(OFF),
+    "renormalize_logits": Foreign(OFF),
+    **_masters("lora lora_path adapter_id", EMPTY, "Name the model that is meant in `model`."),
+    "preset": Foreign(equals("", "None"), "Name each member."),
+    "generation_config": Foreign(EMPTY, "Name each member."),
+    "options": Foreign(EMPTY, "Write its members beside `model`."),
+    "vllm_xargs": Foreign(EMPTY),
+    # how long
+    "max_length": Foreign(NOTHING, "Use `max_tokens`."),
+    "min_length": Foreign(equals(0), "Use `min_tokens`."),
+    **_masters("max_time t_max_predict_ms", at_most(0), "Use `timeout`."),
+    "thinking_token_budget": Foreign(NOTHING, "Use `reasoning_effort`."),
+    "thinking_budget": Foreign(NOTHING, "Use `reasoning_effort`."),
+    **_masters("think thinking reasoning include_reasoning", EMPTY, "Use `reasoning_effort`."),
+    # what the prompt is made of
+    "documents": Foreign(EMPTY, _OF_TEMPLATES),
+    "template": Foreign(EMPTY, "The model's own is used."),
+    "instruction_template": Foreign(EMPTY, "The model's own is used."),
+    "instruction_template_str": Foreign(EMPTY, "The model's own is used."),
+    "chat_template_str": Foreign(EMPTY, "The model's own is used."),
+    "add_bos_token": Foreign(equals(True), "The model's own way is kept."),
+    "context": Foreign(EMPTY, _OF_TEMPLATES),
+    "session_params": Foreign(EMPTY),
+    # what the answer tells
+    "n_probs": Foreign(equals(0), "Use `logprobs`."),
+    "top_n_tokens": Foreign(equals(0), "Use `logprobs`."),
+    "prompt_logprobs": Foreign(NOTHING, "Use `echo` and `logprobs` of completions."),
+    "post_sampling_probs": Foreign(OFF),
+    "decoder_input_details": Foreign(OFF),
+    "return_full_text": Foreign(OFF, "Use `echo` of completions."),
+    **_masters("return_tokens return_token_ids return_tokens_as_token_ids return_hidden_states", OFF),
+    "response_fields": Foreign(EMPTY),
+    "spaces_between_special_tokens": Foreign(equals(True), "", "skip_special_tokens"),
+}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def without_master(name: str) -> Callable[[BaseModel], bool]:
+    """Whether a body has not the member that this one says something of, or has it switched off."""
+    master = ELSEWHERE[name].master
+
+    def is_idle(body: BaseModel) -> bool:
+        if master is None:
+            return False
+        if master == "skip_special_tokens":
+            return getattr(body, master, None) is not False
+        if master == "repetition_penalty":
+            return all(_given(body, alias) in (None, 1) for alias in (master, *ALIASES[master]))
+        value = _given(body, master)
+        return value is None or ELSEWHERE[master].is_off(value)
+
+    return is_idle
+
+
+def carried(body: BaseModel) -> dict[str, Any]:
+    """The members of a body that a backend which knows them is to be sent, as they came."""
+    return dict(_switched_on(body))
+
+
+def _switched_on(body: BaseModel) -> Iterator[tuple[str, Any]]:
+    for name, value in (body.model_extra or {}).items():
+        known = ELSEWHERE.get(name)
+        is_on = known is not None and value is not None and not known.is_off(value)
+        if is_on and not without_master(name)(body):
+            yield name, value
+
+
+def _given(body: BaseModel, name: str) -> Any:
+    return (
+        getattr(body, name, None) if name in type(body).model_fields else (body.model_extra or {}).get(name)
+    )
