@@ -67,7 +67,11 @@ ALIKE = {
     ("ollama", "echo"),
 }
 TOLD = {"tools.format"}  # named, for the model need not keep to it
-BLAMED = {"top_logprobs": "logprobs", "best_of": "n", "enable_thinking": "chat_template_kwargs"}  # one that comes of it
+BLAMED = {
+    "top_logprobs": "logprobs",
+    "best_of": "n",
+    "enable_thinking": "chat_template_kwargs",
+}  # one that comes of it
 ROWS = [
     pytest.param(endpoint, name, kind, id=f"{endpoint}-{name}-{kind}")
     for endpoint, table in EVERY.items()
