@@ -25,9 +25,11 @@ from headrace.api import (
     tokens,
     websocket,
 )
+from headrace.api.browsers import shared_with
 from headrace.api.relay import Relay
 from headrace.api.request_id import RequestId
-from headrace.config import REMOTE, Config
+from headrace.api.sites import Hosts, KnownHost, KnownOrigin
+from headrace.config import REMOTE, Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
@@ -97,12 +99,18 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     ):  # fmt: skip
         app.include_router(resource.router)
     errors.install(app)
-    app.add_middleware(Relay)
-    app.add_middleware(  # the last is the outermost
-        RequestId, origins=config.server.cors_origins, has_security=config.server.security_headers
-    )
+    _add_middleware(app, config.server)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
+
+
+def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
+    """From the innermost to the outermost."""
+    app.add_middleware(Relay)
+    app.add_middleware(KnownOrigin, origins=server.cors_origins)
+    app.add_middleware(shared_with, origins=server.cors_origins)
+    app.add_middleware(KnownHost, hosts=Hosts(server.host, server.allowed_hosts, bool(server.api_keys)))
+    app.add_middleware(RequestId, origins=server.cors_origins, has_security=server.security_headers)
 
 
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:

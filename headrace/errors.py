@@ -11,6 +11,7 @@ HeadraceError
     │   ├── ConversationLocked
     │   └── PreviousResponseNotFound
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
+    ├── Forbidden           403  a name or a site that is not let in
     ├── NotFound            404
     │   ├── ModelNotFound
     │   ├── EndpointNotFound    the provider has no such endpoint
@@ -128,6 +129,12 @@ class Unauthorized(ServerError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(ServerError):
+    """Not for want of a key: the request came by way of a host name or a web page that is not let in."""
+
+    status, type, code = 403, "invalid_request_error", "forbidden"
 
 
 class NotFound(ServerError):

@@ -4,6 +4,7 @@ shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Reque
 
 async def read_json(request: Request) -> bytes:
     """The body as it came, whatever it is. Raises UnsupportedMedia, PayloadTooLarge, ClientGone."""
-    _check_media_type(request.headers.get("content-type"))
+    _check_media_type(request.headers.get("content-type"), is_from_page="origin" in request.headers)
     return await _read(request.receive, request.app.state.config.server.max_body_bytes)
 
 
@@ -43,9 +44,12 @@ def documented(kind: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _check_media_type(header: str | None) -> None:
+def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
+    """Browsers let any page send a body without a type, or as text; one of JSON they ask about first."""
+    if not header and is_from_page:
+        raise UnsupportedMedia("Content-Type is missing; it must be application/json", param="Content-Type")
     media_type = (header or "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    if not re.fullmatch(r"application/json|[\w.!#$&^-]+/[\w.!#$&^-]+\+json", media_type, re.ASCII):
         raise UnsupportedMedia(
             f"Content-Type is {media_type[:100]!r}; it must be application/json", param="Content-Type"
         )

@@ -1,4 +1,4 @@
-"""What browsers ask for: which pages may call this server (CORS), and headers that narrow what they make of
+"""What browsers ask for: which pages may read its answers (CORS), and headers that narrow what they make of
 an answer.
 """
 
@@ -32,8 +32,10 @@ SECURITY = {
 }
 
 
-def shared_with(origins: Sequence[str], app: ASGIApp) -> ASGIApp:
-    """The same app, which pages of these origins may call. "*": any page, but without a browser's cookies."""
+def shared_with(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The same app, whose answers pages of these origins may read. "*": any page, but without a browser's
+    cookies.
+    """
     if not origins:
         return app
     is_named = "*" not in origins

@@ -22,6 +22,7 @@ MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's di
 _DOCUMENTED = {
     400: "The request is at fault: `param` names the member.",
     401: "No key, or a wrong one.",
+    403: "A page of another site sent it, or `Host` is not a name of this server.",
     404: "No such model.",
     413: "The body is too large.",
     415: "The body is not application/json.",
@@ -49,6 +50,15 @@ def to_messages_response(error: ServerError) -> JSONResponse:
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
+def refusal(error: ServerError, path: str) -> JSONResponse:
+    """In the shape of the dialect that is spoken at `path`."""
+    if not MESSAGES.fullmatch(path):
+        return to_response(error)
+    response = to_messages_response(error)
+    response.headers["request-id"] = logs.request_id()
+    return response
+
+
 async def _ours(_: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, ServerError)
     return to_response(exc)
@@ -66,12 +76,7 @@ def _allowed(request: Request) -> list[str]:
 
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
-    error = _error(exc, request)
-    if not MESSAGES.fullmatch(request.url.path):
-        return to_response(error)
-    response = to_messages_response(error)
-    response.headers["request-id"] = logs.request_id()
-    return response
+    return refusal(_error(exc, request), request.url.path)
 
 
 def _error(exc: HTTPException, request: Request) -> ServerError:

@@ -21,13 +21,13 @@ SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestId:
-    """ASGI middleware, the outermost: ids, the access line, the answer of last resort, and what browsers ask
-    for. `origins`: of pages that may call.
+    """ASGI middleware, the outermost: ids, the access line, the answer of last resort, and security headers.
+    `origins`: of pages that may read that answer.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str] = (), has_security: bool = True) -> None:
-        self.app = shared_with(origins, app)
-        self._last_resort = shared_with(origins, to_response(ServerError("the server had an error")))
+        self.app = app
+        self._last_resort = shared_with(to_response(ServerError("the server had an error")), origins)
         self._security = SECURITY if has_security else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

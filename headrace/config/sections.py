@@ -42,6 +42,14 @@ def _check_origin(value: str) -> str:
     return value
 
 
+def _check_host(value: str) -> str:
+    """In lower case, without the brackets of an IPv6 address, and without the dot that may end a name."""
+    host = value.lower()
+    if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[?[0-9a-f:]*:[0-9a-f:.]*\]?", host):
+        raise ValueError("must be a host name without a port, as llm.example.com, or `*.example.com`, or `*`")
+    return host.strip("[]").removesuffix(".")
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -92,6 +100,15 @@ class ServerConfig(Section):
         Field(
             description="Origins of pages that may call this server from a browser, as "
             "`https://chat.example`; `*`: any page, without cookies."
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_host)], ...],
+        Names(flag="--allowed-host"),
+        Field(
+            description="Further names by which callers may reach this server, as `llm.example.com` or "
+            "`*.example.com`; `*`: any. Loopback names and the address it listens on are always among them: "
+            "[security.md](security.md)."
         ),
     ] = ()
     security_headers: Annotated[

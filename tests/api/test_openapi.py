@@ -87,7 +87,7 @@ def test_no_two_schemas_share_a_name() -> None:
 def test_errors_are_documented_in_openais_shape() -> None:
     for path in ("/v1/chat/completions", "/v1/completions"):
         responses = DOCUMENT["paths"][path]["post"]["responses"]
-        assert {"200", "400", "401", "404", "413", "415", "500", "503", "504"} == set(responses)
+        assert {"200", "400", "401", "403", "404", "413", "415", "500", "503", "504"} == set(responses)
         schema = resolve(responses["400"]["content"]["application/json"]["schema"]["$ref"])
         error = resolve(schema["properties"]["error"]["$ref"])
         assert set(error["required"]) == {"message", "type", "param", "code"}
