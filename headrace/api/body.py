@@ -12,6 +12,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.types import Receive
 
+from headrace.api.encodings import decoded
 from headrace.errors import ClientGone, PayloadTooLarge, UnsupportedMedia
 from headrace.wire.validation import parse
 
@@ -33,9 +34,14 @@ def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Reque
 
 
 async def read_json(request: Request) -> bytes:
-    """The body as it came, whatever it is. Raises UnsupportedMedia, PayloadTooLarge, ClientGone."""
+    """The body, unpacked if it came compressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone, and
+    BadRequest where it is not encoded as it says.
+    """
     _check_media_type(request.headers.get("content-type"), is_from_page="origin" in request.headers)
-    return await _read(request.receive, request.app.state.config.server.max_body_bytes)
+    limit = request.app.state.config.server.max_body_bytes
+    raw = await _read(request.receive, limit)
+    encodings = ",".join(request.headers.getlist("content-encoding"))
+    return await decoded(raw, encodings, limit) if encodings else raw
 
 
 def documented(kind: type[BaseModel]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Relay:
             asked = _asked(door, http, raw)
             plan = gateway.relayable(asked, provider) if asked is not None else None
             if asked is None or plan is None:
-                await self.app(scope, _again(raw, receive), send)
+                await self.app(_plain(scope), _again(raw, receive), send)
             else:
                 await Exchange(gateway, asked, plan, line, _ids(door)).run(receive)
         except ServerError as exc:
@@ -140,6 +140,12 @@ def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
         return None
     headers = {name: value for name in door.headers if (value := http.headers.get(name)) is not None}
     return RelayRequest(door.dialect, door.endpoint, body, model, bool(streamed), headers, timeout_s)
+
+
+def _plain(scope: Scope) -> Scope:
+    """The same request, of which the body is unpacked already."""
+    headers = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
+    return scope if len(headers) == len(scope["headers"]) else {**scope, "headers": headers}
 
 
 def _again(raw: bytes, receive: Receive) -> Receive:
