@@ -9,7 +9,7 @@ from tests.security.raw import gateway
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """As it is served by default: on loopback, without keys."""
     with gateway(tmp_path_factory.mktemp("server")) as served:
         yield served

@@ -106,18 +106,18 @@ NONE = [
 
 
 @pytest.mark.parametrize("host", OURS)
-def test_names_of_this_server_are_served(server: Serving, host: str) -> None:
-    named = host.format(port_of(server))
-    assert ask(server, "GET", "/v1/models", host=named).status == 200
-    assert ask(server, "POST", CHAT, JSON, QUESTION, host=named).status == 200
+def test_names_of_this_server_are_served(gate: Serving, host: str) -> None:
+    named = host.format(port_of(gate))
+    assert ask(gate, "GET", "/v1/models", host=named).status == 200
+    assert ask(gate, "POST", CHAT, JSON, QUESTION, host=named).status == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
 @pytest.mark.parametrize("host", OTHERS)
-def test_other_names_are_refused_whatever_is_asked(server: Serving, host: str, method: str) -> None:
+def test_other_names_are_refused_whatever_is_asked(gate: Serving, host: str, method: str) -> None:
     path = CHAT if method == "POST" else "/health"
     body = QUESTION if method == "POST" else b""
-    answer = ask(server, method, path, JSON, body, host=host.format(port_of(server)))
+    answer = ask(gate, method, path, JSON, body, host=host.format(port_of(gate)))
     assert answer.status == 403
     if method != "HEAD":
         assert (answer.error["code"], answer.error["param"]) == ("host_not_allowed", "Host")
@@ -126,43 +126,43 @@ def test_other_names_are_refused_whatever_is_asked(server: Serving, host: str, m
 
 
 @pytest.mark.parametrize("host", NONE)
-def test_what_is_no_host_is_400(server: Serving, host: str) -> None:
-    answer = ask(server, "GET", "/health", host=host)
+def test_what_is_no_host_is_400(gate: Serving, host: str) -> None:
+    answer = ask(gate, "GET", "/health", host=host)
     assert (answer.status, answer.error["param"]) == (400, "Host")
 
 
-def test_a_request_has_one_host(server: Serving) -> None:
-    assert ask(server, "GET", "/health", host="").status == 400
+def test_a_request_has_one_host(gate: Serving) -> None:
+    assert ask(gate, "GET", "/health", host="").status == 400
     pairs = [("Host", "localhost"), ("Host", "evil.example")]
     for headers in (pairs, pairs[::-1], pairs[:1] * 2):
-        assert exchange(server, head("GET", "/health", headers)).status == 400
-    assert exchange(server, b"GET /health HTTP/1.0\r\n\r\n").status == 200
-    assert exchange(server, b"GET /health HTTP/1.0\r\nHost: evil.example\r\n\r\n").status == 403
+        assert exchange(gate, head("GET", "/health", headers)).status == 400
+    assert exchange(gate, b"GET /health HTTP/1.0\r\n\r\n").status == 200
+    assert exchange(gate, b"GET /health HTTP/1.0\r\nHost: evil.example\r\n\r\n").status == 403
 
 
-def test_a_long_host_is_not_repeated(server: Serving) -> None:
-    answer = ask(server, "GET", "/health", host="a" * 5000)
+def test_a_long_host_is_not_repeated(gate: Serving) -> None:
+    answer = ask(gate, "GET", "/health", host="a" * 5000)
     assert len(answer.body) < 500
 
 
 @pytest.mark.parametrize(
     "name", ["X-Forwarded-Host", "Forwarded", "X-Host", "X-Original-Host", "X-Forwarded-Server"]
 )
-def test_no_other_header_stands_for_host(server: Serving, name: str) -> None:
+def test_no_other_header_stands_for_host(gate: Serving, name: str) -> None:
     value = "host=localhost" if name == "Forwarded" else "localhost"
-    assert ask(server, "GET", "/health", {name: value}, host="evil.example").status == 403
-    assert ask(server, "GET", "/health", {name: "evil.example"}).status == 200
+    assert ask(gate, "GET", "/health", {name: value}, host="evil.example").status == 403
+    assert ask(gate, "GET", "/health", {name: "evil.example"}).status == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", ""])
-def test_a_websocket_to_another_name_is_refused_before_it_opens(server: Serving, host: str) -> None:
-    answer = ask(server, "GET", "/v1/responses", WEBSOCKET, host=host)
+def test_a_websocket_to_another_name_is_refused_before_it_opens(gate: Serving, host: str) -> None:
+    answer = ask(gate, "GET", "/v1/responses", WEBSOCKET, host=host)
     assert answer.status == (403 if host else 400)
     assert answer.error["param"] == "Host"
 
 
-def test_anthropics_paths_refuse_in_its_shape(server: Serving) -> None:
-    answer = ask(server, "POST", "/v1/messages", JSON, b"{}", host="evil.example")
+def test_anthropics_paths_refuse_in_its_shape(gate: Serving) -> None:
+    answer = ask(gate, "POST", "/v1/messages", JSON, b"{}", host="evil.example")
     assert b'"permission_error"' in answer.body
 
 
@@ -236,9 +236,9 @@ def test_a_name_that_cannot_be_one_stops_the_start(host: str) -> None:
 
 @pytest.mark.parametrize("origin", FOREIGN)
 @pytest.mark.parametrize(("method", "path"), CHANGES)
-def test_a_page_of_another_site_changes_nothing(server: Serving, method: str, path: str, origin: str) -> None:
-    headers = {**JSON, "Origin": origin.format(port_of(server))}
-    answer = ask(server, method, path, headers, b"{}" if method == "POST" else b"")
+def test_a_page_of_another_site_changes_nothing(gate: Serving, method: str, path: str, origin: str) -> None:
+    headers = {**JSON, "Origin": origin.format(port_of(gate))}
+    answer = ask(gate, method, path, headers, b"{}" if method == "POST" else b"")
     assert answer.status == 403
     assert b"server.cors_origins" in answer.body
     assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -247,14 +247,14 @@ def test_a_page_of_another_site_changes_nothing(server: Serving, method: str, pa
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "CROSS-SITE", "x"])
 @pytest.mark.parametrize(("method", "path"), CHANGES[:3])
 def test_a_browser_that_sends_no_origin_says_it_otherwise(
-    server: Serving, method: str, path: str, site: str
+    gate: Serving, method: str, path: str, site: str
 ) -> None:
     headers = {**JSON, "Sec-Fetch-Site": site}
-    assert is_refused(ask(server, method, path, headers, QUESTION), "origin_not_allowed")
+    assert is_refused(ask(gate, method, path, headers, QUESTION), "origin_not_allowed")
 
 
-def test_what_only_reads_is_served_but_not_shared(server: Serving) -> None:
-    answer = ask(server, "GET", "/v1/models", {"Origin": EVIL, **CROSS})
+def test_what_only_reads_is_served_but_not_shared(gate: Serving) -> None:
+    answer = ask(gate, "GET", "/v1/models", {"Origin": EVIL, **CROSS})
     assert answer.status == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
     asked = {
@@ -262,47 +262,47 @@ def test_what_only_reads_is_served_but_not_shared(server: Serving) -> None:
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type",
     }
-    preflight = ask(server, "OPTIONS", CHAT, asked)
+    preflight = ask(gate, "OPTIONS", CHAT, asked)
     assert preflight.status == 405
     assert not [name for name in preflight.headers if name.startswith("access-control")]
 
 
-def test_our_own_page_and_programs_are_served(server: Serving) -> None:
+def test_our_own_page_and_programs_are_served(gate: Serving) -> None:
     for headers in (
         {},
-        {"Origin": own(server)},
-        {"Origin": own(server), "Sec-Fetch-Site": "same-origin"},
-        {"Origin": own(server).upper().replace("HTTP", "http")},
+        {"Origin": own(gate)},
+        {"Origin": own(gate), "Sec-Fetch-Site": "same-origin"},
+        {"Origin": own(gate).upper().replace("HTTP", "http")},
         {"Sec-Fetch-Site": "none"},
     ):
-        assert ask(server, "POST", CHAT, {**JSON, **headers}, QUESTION).status == 200
+        assert ask(gate, "POST", CHAT, {**JSON, **headers}, QUESTION).status == 200
     # a proxy that speaks TLS for us
     with_tls = {**JSON, "Origin": "https://localhost"}
-    assert ask(server, "POST", CHAT, with_tls, QUESTION, host="localhost").status == 200
-    assert ask(server, "POST", CHAT, with_tls, QUESTION, host="localhost:443").status == 200
-    assert ask(server, "POST", CHAT, with_tls, QUESTION, host="localhost:80").status == 403
+    assert ask(gate, "POST", CHAT, with_tls, QUESTION, host="localhost").status == 200
+    assert ask(gate, "POST", CHAT, with_tls, QUESTION, host="localhost:443").status == 200
+    assert ask(gate, "POST", CHAT, with_tls, QUESTION, host="localhost:80").status == 403
 
 
-def test_two_origins_are_as_foreign_as_the_other(server: Serving) -> None:
-    host = f"127.0.0.1:{port_of(server)}"
-    pairs = [("Host", host), ("Origin", own(server)), ("Origin", EVIL), *JSON.items()]
+def test_two_origins_are_as_foreign_as_the_other(gate: Serving) -> None:
+    host = f"127.0.0.1:{port_of(gate)}"
+    pairs = [("Host", host), ("Origin", own(gate)), ("Origin", EVIL), *JSON.items()]
     sent = head("POST", CHAT, [*pairs, ("Content-Length", str(len(QUESTION)))]) + QUESTION
-    assert is_refused(exchange(server, sent), "origin_not_allowed")
+    assert is_refused(exchange(gate, sent), "origin_not_allowed")
 
 
 @pytest.mark.parametrize("origin", [EVIL, "null", "http://127.0.0.1:1"])
-def test_a_page_of_another_site_opens_no_websocket(server: Serving, origin: str) -> None:
-    url = server.url.replace("http", "ws") + "/v1/responses"
+def test_a_page_of_another_site_opens_no_websocket(gate: Serving, origin: str) -> None:
+    url = gate.url.replace("http", "ws") + "/v1/responses"
     with pytest.raises(websockets.InvalidStatus) as refused, websocket(url, origin=websockets.Origin(origin)):
         pass
     assert refused.value.response.status_code == 403
     assert b'"origin_not_allowed"' in refused.value.response.body
-    assert is_refused(ask(server, "GET", "/v1/responses", {**WEBSOCKET, **CROSS}), "origin_not_allowed")
+    assert is_refused(ask(gate, "GET", "/v1/responses", {**WEBSOCKET, **CROSS}), "origin_not_allowed")
 
 
-def test_a_websocket_of_ours_opens(server: Serving) -> None:
-    url = server.url.replace("http", "ws") + "/v1/responses"
-    for origin in (None, websockets.Origin(own(server))):
+def test_a_websocket_of_ours_opens(gate: Serving) -> None:
+    url = gate.url.replace("http", "ws") + "/v1/responses"
+    for origin in (None, websockets.Origin(own(gate))):
         with websocket(url, origin=origin) as socket:
             socket.send('{"type": "response.create", "model": "fake", "input": "hi"}')
             assert '"response.created"' in str(socket.recv(timeout=10))
@@ -323,12 +323,12 @@ def test_pages_that_are_named_may(tmp_path: Path) -> None:
 # -- bodies without a type -------------------------------------------------------------------------------
 
 
-def test_a_body_without_a_type_is_not_taken_from_a_page(server: Serving) -> None:
+def test_a_body_without_a_type_is_not_taken_from_a_page(gate: Serving) -> None:
     for path in (CHAT, "/v1/conversations", "/v1/responses", "/v1/messages"):
         for type_ in ({}, {"Content-Type": ""}):
-            answer = ask(server, "POST", path, {"Origin": own(server), **type_}, b"{}")
+            answer = ask(gate, "POST", path, {"Origin": own(gate), **type_}, b"{}")
             assert (answer.status, b"Content-Type" in answer.body) == (415, True)
-    assert ask(server, "POST", CHAT, {}, QUESTION).status == 200, "curl and others without a page behind them"
+    assert ask(gate, "POST", CHAT, {}, QUESTION).status == 200, "curl and others without a page behind them"
 
 
 @pytest.mark.parametrize(
@@ -342,12 +342,12 @@ def test_a_body_without_a_type_is_not_taken_from_a_page(server: Serving) -> None
         "json",
     ],
 )
-def test_what_browsers_send_without_asking_is_no_json(server: Serving, type_: str) -> None:
-    assert ask(server, "POST", "/v1/conversations", {"Content-Type": type_}, b"{}").status == 415
+def test_what_browsers_send_without_asking_is_no_json(gate: Serving, type_: str) -> None:
+    assert ask(gate, "POST", "/v1/conversations", {"Content-Type": type_}, b"{}").status == 415
 
 
 @pytest.mark.parametrize(
     "type_", ["application/json", "APPLICATION/JSON; charset=utf-8", "application/vnd.api+json"]
 )
-def test_json_by_its_other_names_is_taken(server: Serving, type_: str) -> None:
-    assert ask(server, "POST", CHAT, {"Content-Type": type_, "Origin": own(server)}, QUESTION).status == 200
+def test_json_by_its_other_names_is_taken(gate: Serving, type_: str) -> None:
+    assert ask(gate, "POST", CHAT, {"Content-Type": type_, "Origin": own(gate)}, QUESTION).status == 200
