@@ -15,6 +15,7 @@ from pathlib import Path
 
 from headrace import __version__, config
 from headrace.errors import HeadraceError
+from headrace.logs import one_line
 
 POSITIONAL = ("models.default", "models.more")  # arguments, not flags
 FAILED = 2  # every start that fails: bad arguments, configuration, model or port (make knows no other number)
@@ -24,13 +25,13 @@ Command = Callable[[argparse.Namespace, config.Loaded], int]
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     command: Command = arguments.run
     try:
         loaded = config.load(flags=_flags(arguments), environment=os.environ, file=arguments.config)
         return command(arguments, loaded)
     except HeadraceError as exc:
-        print(f"headrace: {exc.message}", file=sys.stderr)
+        print(f"headrace: {one_line(exc.message)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -38,8 +39,18 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as exc:  # a full disk, a folder that may not be written
-        print(f"headrace: {exc}", file=sys.stderr)
+        print(f"headrace: {one_line(str(exc))}", file=sys.stderr)
         return FAILED
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """Unknown options are named without their values: a misspelt one may hold a key."""
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        parser.error(f"unknown: {', '.join(map(one_line, names)) or 'an argument that no command takes'}")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

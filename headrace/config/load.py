@@ -96,7 +96,7 @@ def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
         if section not in Config.model_fields:
             raise ConfigError(f"{path}: unknown section [{section}]{near(section, Config.model_fields)}")
         if not isinstance(part, dict):
-            raise ConfigError(f"{path}: {section} = {part!r} is not a section; write [{section}]")
+            raise ConfigError(f"{path}: {section} is not a section; write [{section}]")
     return tree
 
 
@@ -108,19 +108,19 @@ def _from_file(tree: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, t
             continue
         for name, value in part.items():
             if f"{section}.{name}" not in known:
-                told, alike = shown(name, value), near(f"{section}.{name}", known)
-                raise ConfigError(f"{path}: unknown key {section}.{name} = {told}{alike}")
+                # without its value: a misspelt name may hold a secret
+                alike = near(f"{section}.{name}", known)
+                raise ConfigError(f"{path}: unknown key {section}.{name}{alike}")
             values[f"{section}.{name}"] = (value, str(path))
     return values
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object, str]]:
     known = {variable for option in options() for variable in option.variables} | {PREFIX + "CONFIG"}
-    for variable, value in environment.items():
+    for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
-            raise ConfigError(
-                f"unknown environment variable {variable} = {shown(variable, value)}{near(variable, known)}"
-            )
+            # without its value: a misspelt name may hold a secret
+            raise ConfigError(f"unknown environment variable {variable}{near(variable, known)}")
     values: dict[str, tuple[object, str]] = {}
     for option in options():
         given = {variable: environment[variable] for variable in option.variables if variable in environment}
@@ -131,7 +131,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
             parsed.append(option.validate(*value_and_source))
         if any(other != parsed[0] for other in parsed):
             pairs = ", ".join(
-                name if option.names.is_secret else f"{name} = {text!r}" for name, text in given.items()
+                name if option.names.is_secret else f"{name} = {shown(text)}" for name, text in given.items()
             )
             raise ConfigError(f"{option.key} has two values in the environment: {pairs}; keep one of them")
     return values

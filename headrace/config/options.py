@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from headrace.config.sections import Config, Names, Section
 from headrace.errors import ConfigError
 
 PREFIX = "HEADRACE_"
+LONGEST = 200  # characters of a value in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ class Option:
             return TypeAdapter[object](kind).validate_python(given)
         except ValidationError as exc:
             reason = exc.errors(include_url=False)[0]["msg"]
-            shown = "(secret)" if self.names.is_secret else repr(value)
-            raise ConfigError(f"{self.key} = {shown} ({source}): {reason}") from exc
+            told = shown(value, is_secret=self.names.is_secret)
+            # not chained: pydantic's own words would show what is secret
+            raise ConfigError(f"{self.key} = {told} ({source}): {reason}") from None
 
 
 def options() -> list[Option]:
@@ -73,9 +74,12 @@ def options() -> list[Option]:
     return found
 
 
-def shown(name: str, value: object) -> str:
-    """The value of an unknown setting, unless it is likely one that nobody should read."""
-    return "(secret)" if re.search("key|token|secret|password", name, re.IGNORECASE) else repr(value)
+def shown(value: object, *, is_secret: bool = False) -> str:
+    """A known setting's value, for an error; not that of a secret, nor what may be NAME:PASSWORD@HOST."""
+    text = repr(value)
+    if is_secret or "@" in text:
+        return "(secret)"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -77,21 +77,19 @@ def routes(
 
 def _table(key: str, kind: type[Table], members: object, source: Source) -> Table:
     if not isinstance(members, dict):
-        raise ConfigError(f"{source.name}: {key} = {shown(key, members)} is not a section; write [{key}]")
-    for name, value in members.items():
+        raise ConfigError(f"{source.name}: {key} is not a section; write [{key}]")
+    for name in members:
         if name not in kind.model_fields:
-            told = near(name, kind.model_fields)
-            # a misspelt secret is one, too
-            is_secret = any(_is_secret(kind, known) and known in told for known in kind.model_fields)
-            value = "(secret)" if is_secret else shown(name, value)
-            raise ConfigError(f"{source.name}: unknown key {key}.{name} = {value}{told}")
+            # without its value: a misspelt secret is one, too
+            raise ConfigError(f"{source.name}: unknown key {key}.{name}{near(name, kind.model_fields)}")
     try:
         return kind.model_validate(members)
     except ValidationError as exc:
         fault = exc.errors(include_url=False)[0]
         path = ".".join(str(step) for step in fault["loc"])
-        is_secret = _is_secret(kind, str(fault["loc"][0])) or "@" in str(fault["input"])  # NAME:PASSWORD@HOST
-        value = "(secret)" if is_secret else repr(fault["input"])
+        # an unknown member of a table in this one may be a misspelt secret
+        is_secret = _is_secret(kind, str(fault["loc"][0])) or fault["type"] == "extra_forbidden"
+        value = shown(fault["input"], is_secret=is_secret)
         value = "(not given)" if fault["type"] == "missing" else value
         # not chained: pydantic's own words would show what is secret
         raise ConfigError(f"{key}.{path} = {value} ({source.name}): {fault['msg']}") from None
@@ -105,12 +103,12 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
     is_file = provider.kind == "llamacpp"
     if is_file and provider.path is None:
         raise ConfigError(f"{key}.path = (not given) ({source.name}): llama.cpp needs a GGUF file")
-    told = {"base_url", "api_key", "headers", "models"} if is_file else {"path"}
+    foreign = {"base_url", "api_key", "headers", "models"} if is_file else {"path"}
     if provider.kind != "ollama":
-        told.add("keep_alive")
-    for name in sorted(told & provider.model_fields_set):
-        shown = "(secret)" if _is_secret(ProviderConfig, name) else repr(getattr(provider, name))
-        raise ConfigError(f"{key}.{name} = {shown} ({source.name}): {provider.kind!r} does not have it")
+        foreign.add("keep_alive")
+    for name in sorted(foreign & provider.model_fields_set):
+        told = shown(getattr(provider, name), is_secret=_is_secret(ProviderConfig, name))
+        raise ConfigError(f"{key}.{name} = {told} ({source.name}): {provider.kind!r} does not have it")
 
 
 def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:

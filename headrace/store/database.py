@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 KNOWN_S = 1.0  # so long a database that has answered is believed to answer
 PASSING = ("40001", "40P01")  # serialization failure, deadlock
+PATH = re.compile(r"(?<![\w:/])(?:[A-Za-z]:)?[/\\][^\s'\",;)]*")  # of a file or a socket here
 REFUSED = ("28000", "28P01", "3D000", "42501")  # who we are, or which database: no retry will help
 
 T = TypeVar("T")
@@ -129,6 +131,8 @@ class Database:
         except HeadraceError:
             raise
         except Exception as exc:
+            if self._health.answered > -KNOWN_S and _is_of_database(exc):
+                log.warning("the database fails: %s", exc)  # with its paths, which no caller is told
             if mode != "read":
                 self._health.error = exc
             self._health.answered = -KNOWN_S
@@ -183,9 +187,12 @@ def _is_of_database(exc: Exception) -> bool:
 
 
 def _told(exc: Exception) -> str:
-    """The database's own words, without values."""
+    """The database's own words, without values and without paths: a caller reads them."""
     origin = exc.orig if isinstance(exc, DBAPIError) else exc
     if isinstance(exc, (PoolTimeout, TimeoutError)):
         return "no answer in time"
+    if isinstance(origin, OSError) and origin.strerror:
+        return PATH.sub("(path)", origin.strerror)
     words = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
-    return words.rpartition(">: ")[2].removesuffix(".")  # without the class that SQLAlchemy puts before it
+    # without the class that SQLAlchemy puts before it
+    return PATH.sub("(path)", words.rpartition(">: ")[2].removesuffix("."))

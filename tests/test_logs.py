@@ -1,0 +1,122 @@
+"""One record, one line: nothing that callers, files or providers name can look like a line of the log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from headrace import logs
+from headrace.models.catalog import DEFAULT_MODEL, Model
+from tests.cli.process import headrace, serving
+
+FORGED = "2026-11-29 08:00:00,000 ERROR   [-] headrace.store: forged"
+BEGIN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ +\[")
+NASTY = [
+    pytest.param(f"a\n{FORGED}", id="line end"),
+    pytest.param(f"a\r\n{FORGED}", id="carriage return"),
+    pytest.param(f"a\x0b{FORGED}\x0c{FORGED}", id="vertical tab, form feed"),
+    pytest.param(f"a\x85{FORGED}\u2028{FORGED}\u2029{FORGED}", id="line ends of Unicode"),
+    pytest.param("a\x1b[2J\x1b]0;title\x07\x9b31m", id="escape sequences"),
+    pytest.param("a\x00\x08\x7f", id="other control characters"),
+    pytest.param("a\u202egnp.exe\u2066", id="direction of writing"),
+    pytest.param("a\ud83d", id="half a surrogate pair"),
+]
+
+
+def formatted(message: str, *arguments: object, exc: BaseException | None = None) -> str:
+    given = (type(exc), exc, exc.__traceback__) if exc is not None else None
+    record = logging.LogRecord("headrace.x", logging.INFO, "", 0, message, arguments, given)
+    record.request_id = "-"
+    return logs._Formatter(logs.FORMAT).format(record)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_record_is_one_printable_line(text: str) -> None:
+    line = formatted("%s failed", text)
+    assert line.isprintable()
+    assert line.endswith(" failed")
+    assert len(BEGIN.findall(line.splitlines()[0])) >= 1
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_no_line_of_a_traceback_looks_like_a_record(text: str) -> None:
+    try:
+        raise ValueError(text)
+    except ValueError as exc:
+        first, *rest = formatted("it failed", exc=exc).split("\n")
+    assert first.endswith("it failed")
+    assert rest
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+
+
+def test_text_as_people_write_it_stays_as_it_is() -> None:
+    text = "Grüße, 你好, עברית, 🌊 C:\\new"
+    assert logs.one_line(text) == text
+
+
+def test_a_record_has_a_bound() -> None:
+    line = formatted("%s", "x" * 10**6)
+    assert len(line) < 5_000
+    assert line.endswith("(1000000 characters)")
+
+
+def records(log: Path) -> list[str]:
+    """The lines of the log; each but those of a traceback has to be a record."""
+    lines = log.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
+    for line in lines:
+        assert BEGIN.match(line) or line.startswith("    "), line
+        assert line.isprintable(), line
+    return lines
+
+
+def raw(url: str, request: bytes) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        connection.recv(4096)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_server_logs_no_forged_line(default_model: Model, text: str, tmp_path: Path) -> None:
+    sent = text.encode("utf-8", "surrogatepass")
+    folder = default_model.folder.parents[1]
+    with serving("--cache", str(folder), "--log-level", "debug", cwd=tmp_path) as server:
+        raw(server.url, b"GET /" + quote(sent).encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        shown = sent.replace(b"\r", b"\t").replace(b"\n", b"\t").replace(b"\0", b"")
+        id = b"X-Request-ID: " + shown + b"\r\nX-Correlation-ID: " + shown
+        raw(server.url, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + id + b"\r\n\r\n")
+        raw(server.url, b"GET /\x00\xff HTTP/1.1\r\n" + shown + b"\r\n\r\n")
+        parameters = {"type": "object", "properties": {text: {"type": "string", "format": text, "not": {}}}}
+        tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+        body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+        for model, tools in ((DEFAULT_MODEL, [tool]), (text, [])):
+            content = json.dumps({**body, "model": model, "tools": tools})
+            server.http.post(
+                "/v1/chat/completions", content=content, headers={"Content-Type": "application/json"}
+            )
+    assert len(records(server.log)) > 4
+    assert not any(line.startswith(FORGED[:19] + ",000 ERROR") for line in records(server.log))
+
+
+@pytest.mark.parametrize("name", ["gone\n" + FORGED, "gone\x1b[2J", "gone\u202e"])
+def test_an_error_on_the_terminal_is_one_line(name: str, tmp_path: Path) -> None:
+    for arguments in (("rm", name), ("serve", f"./{name}.gguf"), ("serve", "--config", name)):
+        done = headrace(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("headrace: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.rstrip("\n").isprintable()
+
+
+def test_unknown_options_are_named_without_their_values(tmp_path: Path) -> None:
+    done = headrace("serve", "--api-kye=sk-hush", "--api-keey", "sk-hush", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--api-kye, --api-keey" in done.stderr
+    assert "hush" not in done.stderr
