@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match
+from starlette.types import Scope
 
 from headrace import logs
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
@@ -18,6 +19,7 @@ from headrace.wire.anthropic import errors as anthropics
 from headrace.wire.errors import ErrorResponse, to_body
 
 MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
+MODELS = re.compile(r"(/[^/]+)?/v1/models(/.*)?")  # of both
 
 _DOCUMENTED = {
     400: "The request is at fault: `param` names the member.",
@@ -50,18 +52,27 @@ def to_messages_response(error: ServerError) -> JSONResponse:
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
-def refusal(error: ServerError, path: str) -> JSONResponse:
-    """In the shape of the dialect that is spoken at `path`."""
-    if not MESSAGES.fullmatch(path):
+def is_anthropic(scope: Scope) -> bool:
+    """Whether a request speaks Anthropic's dialect: by its path, or, for models, by its header."""
+    path = scope["path"]
+    if MESSAGES.fullmatch(path):
+        return True
+    has_version = any(name == b"anthropic-version" for name, _ in scope["headers"])
+    return has_version and MODELS.fullmatch(path) is not None
+
+
+def refusal(error: ServerError, scope: Scope) -> JSONResponse:
+    """In the shape of the dialect that the request speaks."""
+    if not is_anthropic(scope):
         return to_response(error)
     response = to_messages_response(error)
     response.headers["request-id"] = logs.request_id()
     return response
 
 
-async def _ours(_: Request, exc: Exception) -> JSONResponse:
+async def _ours(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, ServerError)
-    return to_response(exc)
+    return refusal(exc, request.scope)
 
 
 def _allowed(request: Request) -> list[str]:
@@ -76,7 +87,7 @@ def _allowed(request: Request) -> list[str]:
 
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
-    return refusal(_error(exc, request), request.url.path)
+    return refusal(_error(exc, request), request.scope)
 
 
 def _error(exc: HTTPException, request: Request) -> ServerError:

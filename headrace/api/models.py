@@ -1,17 +1,22 @@
-"""GET /v1/models, /v1/models/{id} and /v1/models/{id}/route."""
+"""GET /v1/models, /v1/models/{id} and /v1/models/{id}/route. The first two are answered in Anthropic's shape
+where the request has the header `anthropic-version`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from starlette.responses import JSONResponse
 
+from headrace import logs
 from headrace.api.auth import Caller
-from headrace.api.errors import RESPONSES
+from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.provider import provider_of
 from headrace.gateway.gateway import Gateway
 from headrace.wire import models as wire
+from headrace.wire.anthropic import models as anthropics
 
 router = APIRouter(tags=["models"])
 
@@ -20,9 +25,12 @@ router = APIRouter(tags=["models"])
 @router.get(
     "/v1/models", summary="Every model that is served", response_model=wire.ModelList, responses=RESPONSES
 )
-async def list_models(http: Request, _: Caller) -> dict[str, Any]:
+async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
     gateway: Gateway = http.app.state.gateway
-    return wire.model_list(gateway.models(provider_of(http)))
+    infos = gateway.models(provider_of(http))
+    if is_anthropic(http.scope):
+        return _told(anthropics.page(infos, http.query_params.multi_items()))
+    return wire.model_list(infos)
 
 
 # before the next: an id may have slashes
@@ -44,6 +52,11 @@ async def explain_route(http: Request, _: Caller, model_id: str) -> dict[str, An
 @router.get(
     "/v1/models/{model_id:path}", summary="One model", response_model=wire.ModelObject, responses=RESPONSES
 )
-async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, Any]:
+async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, Any] | Response:
     gateway: Gateway = http.app.state.gateway
-    return wire.model(gateway.model(model_id, provider_of(http)))
+    info = gateway.model(model_id, provider_of(http))
+    return _told(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
+
+
+def _told(body: dict[str, Any]) -> Response:
+    return JSONResponse(body, headers={"request-id": logs.request_id()})

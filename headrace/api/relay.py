@@ -138,7 +138,12 @@ def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
         return None
     if is_kept(body.members, http.headers):
         return None
-    headers = {name: value for name in door.headers if (value := http.headers.get(name)) is not None}
+    # a header that came in several lines is one list (RFC 9110, 5.3)
+    headers = {
+        name: ", ".join(dict.fromkeys(lines))
+        for name in door.headers
+        if (lines := http.headers.getlist(name))
+    }
     return RelayRequest(door.dialect, door.endpoint, body, model, bool(streamed), headers, timeout_s)
 
 

@@ -195,7 +195,7 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 
 
 async def _refuse(error: BadRequest | Forbidden, scope: Scope, receive: Receive, send: Send) -> None:
-    response = refusal(error, scope["path"])
+    response = refusal(error, scope)
     if scope["type"] == "websocket":
         await WebSocket(scope, receive, send).send_denial_response(response)
     else:

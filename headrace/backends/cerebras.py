@@ -6,6 +6,7 @@ Its answers tell how long a request waited and computed (`time_info`), and so do
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
@@ -38,6 +39,9 @@ class CerebrasBackend(OpenAIBackend):
     own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # nobody writes to it
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
+        url = config.base_url
+        if url is not None and not urlsplit(url).path.strip("/"):  # Cerebras' own SDK wants it without
+            config = config.model_copy(update={"base_url": url.rstrip("/") + "/v1"})
         super().__init__(name, config, key)
         self._limit = "max_completion_tokens"
 

@@ -240,6 +240,14 @@ class Upstream:
         return text
 
 
+def root(base_url: str, *ends: str) -> str:
+    """An address without these ends of a path, which the paths of requests begin with: many programs want
+    an address with them.
+    """
+    url = base_url.rstrip("/")
+    return next((url.removesuffix(end).rstrip("/") for end in ends if url.endswith(end)), url)
+
+
 def _written(body: object) -> bytes | None:
     return None if body is None else json.dumps(body).encode()
 

@@ -16,7 +16,7 @@ from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.request import to_body
 from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
 from headrace.backends.anthropic.upstream import AnthropicReading, AnthropicUpstream
-from headrace.backends.http import Sent, events
+from headrace.backends.http import Sent, events, root
 from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote
 from headrace.config import ProviderConfig
@@ -39,7 +39,10 @@ class AnthropicBackend(Remote):
         headers = {"anthropic-version": VERSION, **({"x-api-key": key} if key else {})}
         headers |= {header.lower(): value for header, value in config.headers.items()}
         self._anthropic = AnthropicUpstream(
-            name, config.base_url or BASE_URL, headers=headers, timeout_s=config.timeout_s
+            name,
+            root(config.base_url or BASE_URL, "/v1/messages", "/v1"),
+            headers=headers,
+            timeout_s=config.timeout_s,
         )
         super().__init__(name, self._anthropic, allowed=config.models)
         self._reading = AnthropicReading(self._anthropic)

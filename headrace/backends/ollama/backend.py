@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from headrace.backends.http import Upstream, lines
+from headrace.backends.http import Upstream, lines, root
 from headrace.backends.ollama.answer import Answer, context_length, created_at, dicts, embeddings, text_of
 from headrace.backends.ollama.request import Body, bodies_of, check, embed_body
 from headrace.backends.remote import Remote
@@ -62,7 +62,7 @@ class OllamaBackend(Remote):
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         upstream = Upstream(
             name,
-            config.base_url or BASE_URL,
+            root(config.base_url or BASE_URL, "/api/chat", "/api", "/v1"),
             headers={**headers, **config.headers},
             timeout_s=config.timeout_s,
         )

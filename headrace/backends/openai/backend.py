@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import replace
 from typing import Any
 
-from headrace.backends.http import Sent, Upstream, events
+from headrace.backends.http import Sent, Upstream, events, root
 from headrace.backends.openai.answer import Answer, OpenAIReading
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
 from headrace.backends.relay import relayed
@@ -27,6 +27,7 @@ from headrace.types import (
 )
 
 DONE = "[DONE]"
+ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses")
 USAGE_S = 2.0  # how long an answer that is complete waits for its usage
 END_S = 0.05  # and a finished stream for its end: then its connection can be used again
 
@@ -42,7 +43,10 @@ class OpenAIBackend(Remote):
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
         headers = {**self.own_headers, **bearer, **config.headers}
-        upstream = Upstream(name, config.base_url or self.url, headers=headers, timeout_s=config.timeout_s)
+        url = root(
+            config.base_url or self.url, "/chat/completions", "/completions", "/embeddings", "/responses"
+        )
+        upstream = Upstream(name, url, headers=headers, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
         self._reading = OpenAIReading(upstream)
         # the others know the older name only, or both; OpenAI's newer models only the newer one

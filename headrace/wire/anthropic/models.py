@@ -1,0 +1,67 @@
+"""Models as Anthropic's API lists them: pages of 20 unless asked otherwise, before or after an id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.errors import BadRequest
+from headrace.types import ModelInfo
+
+USUAL, MOST = 20, 1000  # entries of a page
+LATEST = 253_402_300_799  # the last second that RFC 3339 can write
+
+
+def model(info: ModelInfo) -> dict[str, Any]:
+    created = datetime.fromtimestamp(min(max(0, info.created), LATEST), UTC)
+    return {
+        "type": "model",
+        "id": info.id,
+        "display_name": info.id,
+        "created_at": created.isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+        "line": None,
+        "max_input_tokens": info.max_model_len,
+        "max_tokens": info.max_model_len,
+        "capabilities": None,
+        "deprecated_at": None,
+        "retires_at": None,
+    }
+
+
+def page(infos: list[ModelInfo], query: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """`query`: names and values as they came; unknown names change nothing. Raises BadRequest."""
+    asked = list(query)
+    given = dict(asked)
+    limit = _limit(given.get("limit"))
+    stages = {
+        stage for name, value in asked if name.rstrip("[]") == "lifecycle" for stage in value.split(",")
+    }
+    listed = infos if not stages or "active" in stages else []
+    if "before_id" in given:
+        end = _place(listed, given["before_id"], "before_id")
+        start = max(0, end - limit)
+        has_more = start > 0
+    else:
+        start = 0 if "after_id" not in given else _place(listed, given["after_id"], "after_id") + 1
+        end = min(len(listed), start + limit)
+        has_more = end < len(listed)
+    data = [model(info) for info in listed[start:end]]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"data": data, "first_id": first, "last_id": last, "has_more": has_more}
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return USUAL
+    if text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MOST:
+        return int(text)
+    raise BadRequest(f"limit: a number from 1 to {MOST}", param="limit")
+
+
+def _place(infos: list[ModelInfo], id: str, param: str) -> int:
+    found = next((index for index, info in enumerate(infos) if info.id == id), None)
+    if found is None:
+        raise BadRequest(f"{param}: there is no model {id[:200]!r} in the list", param=param)
+    return found
