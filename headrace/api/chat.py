@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -12,12 +13,11 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import judge_of, respond
-from headrace.api.sse import Encoder, EventStream
+from headrace.api.generations import Reply, judge_of, respond
+from headrace.api.provider import gateway_of, provider_of
 from headrace.errors import BadRequest, ServerError
-from headrace.gateway.gateway import Generation, Judge
+from headrace.gateway.generation import Generation
 from headrace.turns.chat import ChatTurn
-from headrace.types import GenerateRequest
 from headrace.wire import chat as wire
 from headrace.wire.named import HEADER, conversation_named
 from headrace.wire.parameters import CHAT, with_named
@@ -49,15 +49,16 @@ async def create_chat_completion(
     ] = None,
 ) -> Response:
     judge, headers = judge_of(http, body, CHAT), with_named({}, unread(body))
+    gateway, provider = gateway_of(http), provider_of(http)
     request = replace(wire.to_request(body), owner=caller.id)
     turn = _turn(http, caller.id, body, named)
     try:
-        if turn is None:
-            encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
-            return await respond(
-                http, request, headers, encoder=encoder if body.stream else None, whole=whole, judge=judge
-            )
-        return await _respond_and_keep(http, request, headers, turn, judge, is_streamed=bool(body.stream))
+        if turn is not None:
+            starting = turn.start(gateway, request, provider, judge=judge)
+            return await _respond_and_keep(http, starting, turn, headers)
+        encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
+        reply = Reply(encoder if body.stream else None, whole)
+        return await respond(http, gateway.start(request, provider, judge=judge), reply, headers)
     except BadRequest as exc:
         raise as_asked(body, exc) from exc
 
@@ -72,34 +73,14 @@ def _turn(http: Request, owner: str, body: wire.ChatBody, header: str | None) ->
 
 
 async def _respond_and_keep(
-    http: Request,
-    request: GenerateRequest,
-    headers: dict[str, str],
-    turn: ChatTurn,
-    judge: Judge,
-    *,
-    is_streamed: bool,
+    http: Request, starting: Awaitable[Generation], turn: ChatTurn, headers: Mapping[str, str]
 ) -> Response:
-    encoder = turn.chunks if is_streamed else None
+    """The answer, with headers that say what is kept of it, those of an error too."""
+    reply = Reply(turn.chunks if turn.is_streamed else None, turn.completion, remark=turn.remark)
     try:
-        response = await respond(
-            http, request, headers,
-            encoder=encoder, whole=turn.completion,
-            stream=partial(_KeptStream, turn), start=turn.start, judge=judge,
-        )  # fmt: skip
+        response = await respond(http, starting, reply, headers)
     except ServerError as exc:
         exc.headers = {**exc.headers, **turn.headers}
         raise
     response.headers.update(turn.headers)
     return response
-
-
-class _KeptStream(EventStream):
-    def __init__(
-        self, turn: ChatTurn, generation: Generation, encoder: Encoder, headers: dict[str, str]
-    ) -> None:
-        self._turn = turn
-        super().__init__(generation, encoder, headers)
-
-    def remark(self) -> str:
-        return "X-Headrace-Persisted: false" if self._turn.is_lost else ""

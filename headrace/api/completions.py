@@ -12,7 +12,8 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import judge_of, respond
+from headrace.api.generations import Reply, judge_of, respond
+from headrace.api.provider import gateway_of, provider_of
 from headrace.wire import completions as wire
 from headrace.wire.parameters import COMPLETIONS
 
@@ -38,7 +39,7 @@ async def create_completion(
     body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))],
 ) -> Response:
     judge = judge_of(http, body, COMPLETIONS)
-    encoder = partial(wire.Chunks, body) if body.stream else None
-    whole = partial(wire.completion, body)
     request = replace(wire.to_request(body), owner=caller.id)
-    return await respond(http, request, {}, encoder=encoder, whole=whole, judge=judge)
+    starting = gateway_of(http).start(request, provider_of(http), judge=judge)
+    encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
+    return await respond(http, starting, Reply(encoder if body.stream else None, whole), {})

@@ -11,11 +11,10 @@ from starlette.responses import Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
-from headrace.api.disconnect import while_connected
+from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import judge_of
-from headrace.api.provider import provider_of, went_to
-from headrace.gateway.gateway import Gateway
+from headrace.api.provider import gateway_of, provider_of, went_to
 from headrace.wire import embeddings as wire
 from headrace.wire.parameters import EMBEDDINGS, with_named
 
@@ -37,10 +36,10 @@ async def create_embeddings(
     caller: Caller,
     body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))],
 ) -> Response:
-    gateway: Gateway = http.app.state.gateway
     judge = judge_of(http, body, EMBEDDINGS)
-    work = gateway.embed(replace(wire.to_request(body), owner=caller.id), provider_of(http), judge=judge)
-    reached = await while_connected(http.receive, None, work)
+    request = replace(wire.to_request(body), owner=caller.id)
+    async with connected(http.receive):
+        reached = await gateway_of(http).embed(request, provider_of(http), judge=judge)
     told, embeddings = body.model_copy(update={"model": reached.info.id}), reached.value
     if embeddings.vectors.size > MANY_VALUES:
         content = await asyncio.to_thread(wire.answer, told, embeddings)

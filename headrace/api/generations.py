@@ -4,54 +4,57 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
-from headrace.api.disconnect import while_connected
-from headrace.api.opening import first_event
-from headrace.api.provider import provider_of, went_to
-from headrace.api.sse import Encoder, EventStream
-from headrace.gateway.gateway import Gateway, Generation, Judge
-from headrace.types import GenerateRequest, ModelInfo, Started
-from headrace.wire.generation import Collected
+from headrace.api.disconnect import connected
+from headrace.api.provider import went_to
+from headrace.api.sse import Encoder, EventStream, Line
+from headrace.gateway.generation import Generation
+from headrace.gateway.work import Judge
+from headrace.types import ModelInfo, Started
+from headrace.wire.generation import Collected, collect
 from headrace.wire.parameters import Table, judged, with_named
 from headrace.wire.validation import RequestBody
 
+OPENING_S = 1.0  # then a stream starts without its first event: a client should see that it is being served
 
-class Start(Protocol):
-    """Gateway.start, or what is done around it."""
 
-    def __call__(
-        self, gateway: Gateway, request: GenerateRequest, provider: str | None, /, *, judge: Judge
-    ) -> Coroutine[Any, Any, Generation]: ...
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a generation is written. `encoder`: of a stream; None: one JSON answer, written by `whole`. `line`
+    frames the stream, `remark` is a comment at its end.
+    """
+
+    encoder: Callable[[ModelInfo], Encoder] | None
+    whole: Callable[[ModelInfo, Collected], dict[str, Any]]
+    line: type[Line] = Line
+    remark: Callable[[], str] = str
 
 
 async def respond(
-    http: Request,
-    request: GenerateRequest,
-    headers: dict[str, str],
-    *,
-    encoder: Callable[[ModelInfo], Encoder] | None,
-    whole: Callable[[ModelInfo, Collected], dict[str, Any]],
-    stream: Callable[[Generation, Encoder, dict[str, str]], EventStream] = EventStream,
-    start: Start = Gateway.start,
-    judge: Judge = lambda _: (),
+    http: Request, starting: Awaitable[Generation], reply: Reply, headers: Mapping[str, str]
 ) -> Response:
-    """A stream through `encoder`, or, where that is None, one JSON answer through `whole`."""
-    starting = start(http.app.state.gateway, request, provider_of(http), judge=judge)
-    generation = await while_connected(http.receive, None, starting)
-    named = with_named(headers, generation.ignored)
-    told = {**named, **went_to(generation.provider, generation.attempts)}
-    if encoder is not None:
-        return await _opened(http, generation, partial(stream, generation, encoder(generation.info)), told)
+    """Start a generation, then stream it or fold it into one JSON answer. Raises ServerError."""
+    async with connected(http.receive):
+        generation = await starting
+    headers = with_named(dict(headers), generation.ignored)
+    headers |= went_to(generation.provider, generation.attempts)
+    if reply.encoder is not None:
+        stream = partial(
+            EventStream, generation, reply.encoder(generation.info), line=reply.line, remark=reply.remark
+        )
+        return stream(headers | await _opening(http, generation))
     try:
-        collected = await while_connected(http.receive, generation, _collect(generation, request.n))
+        async with connected(http.receive, generation.interrupted):
+            collected = await collect(generation, generation.n)
         took = timing(collected.started, collected.decode_s)
-        return JSONResponse(whole(generation.info, collected), headers={**told, **took})
+        return JSONResponse(reply.whole(generation.info, collected), headers=headers | took)
     finally:
         await generation.aclose()
 
@@ -70,26 +73,17 @@ def is_strict(http: Request) -> bool:
     )
 
 
-async def _opened(
-    http: Request,
-    generation: Generation,
-    stream: Callable[[dict[str, str]], EventStream],
-    headers: dict[str, str],
-) -> Response:
+async def _opening(http: Request, generation: Generation) -> dict[str, str]:
+    """Wait for a stream's first event, so that an error before it gets its own status. The headers that tell
+    how long the request waited, if the event comes in time.
+    """
     try:
-        first = await first_event(http.receive, generation)
+        async with connected(http.receive, generation.interrupted):
+            first = await generation.first(OPENING_S)
     except BaseException:
         await generation.aclose()
         raise
-    took = timing(first) if isinstance(first, Started) else {}
-    return stream({**headers, **took})
-
-
-async def _collect(generation: Generation, n: int) -> Collected:
-    collected = Collected(n)
-    async for event in generation.events:
-        collected.push(event)
-    return collected
+    return timing(first) if isinstance(first, Started) else {}
 
 
 def timing(started: Started | None, decode_s: float | None = None) -> dict[str, str]:

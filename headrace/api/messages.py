@@ -15,11 +15,11 @@ from headrace import logs
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
 from headrace.api.errors import to_messages_response
-from headrace.api.generations import is_strict, respond
-from headrace.api.provider import provider_of
-from headrace.api.sse import EventStream, Line
+from headrace.api.generations import Reply, is_strict, respond
+from headrace.api.provider import gateway_of, provider_of
+from headrace.api.sse import Line
 from headrace.errors import ServerError, UnsupportedParameter
-from headrace.gateway.gateway import Gateway, Judge
+from headrace.gateway.work import Judge
 from headrace.types import BackendKind, Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
@@ -82,12 +82,11 @@ async def create_message(
     http: Request, caller: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
 ) -> Response:
     judge = _judge_of(http, body)
-    encoder = answer.Frames if body.stream else None
+    reply = Reply(answer.Frames if body.stream else None, answer.message, NamedLine)
 
     async def ask(request: GenerateRequest, headers: dict[str, str]) -> Response:
-        return await respond(
-            http, request, headers, encoder=encoder, whole=answer.message, stream=MessageStream, judge=judge
-        )
+        starting = gateway_of(http).start(request, provider_of(http), judge=judge)
+        return await respond(http, starting, reply, headers)
 
     request = replace(wire.to_request(body), owner=caller.id)
     return await _with_or_without_thinking(http, request, {}, ask)
@@ -104,10 +103,8 @@ async def create_message(
 async def count_tokens(
     http: Request, _: Caller, body: Annotated[wire.CountTokensBody, Depends(json_body(wire.CountTokensBody))]
 ) -> Response:
-    gateway: Gateway = http.app.state.gateway
-
     async def ask(request: TokenizeRequest, headers: dict[str, str]) -> Response:
-        tokens = await gateway.tokenize(request, provider_of(http))
+        tokens = await gateway_of(http).tokenize(request, provider_of(http))
         return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
 
     headers = with_named({}, _judge_of(http, body)("engine"))
@@ -155,7 +152,3 @@ class NamedLine(Line):
         told = errors.to_body(error, logs.request_id())
         del told["type"]
         return answer.frame("error", **told)
-
-
-class MessageStream(EventStream):
-    line = NamedLine

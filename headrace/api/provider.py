@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from headrace.gateway.gateway import ATTEMPTS
+from headrace.gateway.gateway import ATTEMPTS, Gateway
+
+
+def gateway_of(http: Request) -> Gateway:
+    gateway: Gateway = http.app.state.gateway
+    return gateway
 
 
 def provider_of(http: Request) -> str | None:

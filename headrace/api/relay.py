@@ -17,11 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headrace import logs
 from headrace.api.auth import authenticate
 from headrace.api.body import read_json
-from headrace.api.disconnect import Attended
+from headrace.api.disconnect import connected
 from headrace.api.errors import to_messages_response, to_response
-from headrace.api.generations import is_strict
+from headrace.api.generations import OPENING_S, is_strict
 from headrace.api.messages import NamedLine
-from headrace.api.opening import OPENING_S
 from headrace.api.provider import went_to
 from headrace.api.sse import HEADERS, KEEP_ALIVE_S, Line
 from headrace.errors import ClientGone, ServerError
@@ -188,7 +187,7 @@ class Exchange:
         beating = asyncio.ensure_future(self._beat()) if self._asked.is_streamed else None
         try:
             with self._gateway.passage(self._asked) as (tally, interruption):
-                async with Attended(receive, interruption.error):
+                async with connected(receive, interruption.error):
                     await self._pass(tally)
         except ClientGone:
             if not self._line.is_started:

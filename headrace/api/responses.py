@@ -11,11 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
-from headrace.api.disconnect import while_connected
+from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import is_strict, timing
+from headrace.api.generations import OPENING_S, is_strict, timing
 from headrace.api.listing import NewestFirst, query_of
-from headrace.api.opening import OPENING_S
 from headrace.api.provider import provider_of, went_to
 from headrace.api.runs import FollowedStream
 from headrace.errors import BadRequest
@@ -53,8 +52,8 @@ async def create_response(
 ) -> Response:
     headers = ignored(body, strict=is_strict(http)) if body.background else {}
     judge = partial(judged, body, strict=is_strict(http))
-    creating = turns_of(http).create(caller.id, body, provider_of(http), judge=judge)
-    run = await while_connected(http.receive, None, creating)
+    async with connected(http.receive):
+        run = await turns_of(http).create(caller.id, body, provider_of(http), judge=judge)
     if body.background:
         return (
             FollowedStream(run.follow(), headers)
@@ -64,7 +63,8 @@ async def create_response(
     try:
         if body.stream:
             return await _streamed(http, run)
-        await while_connected(http.receive, None, run.done())
+        async with connected(http.receive):
+            await run.done()
         return _whole(run)
     except BaseException:
         await asyncio.shield(run.cancel())
@@ -73,15 +73,12 @@ async def create_response(
 
 async def _streamed(http: Request, run: Run) -> Response:
     """Once its first event has come, or it has failed, or a moment has passed."""
-    await while_connected(http.receive, None, _soon(run))
+    async with connected(http.receive):
+        await run.begun(OPENING_S)
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
     run.keeping.is_told = True
     return FollowedStream(run.follow(), _went(run), run)
-
-
-async def _soon(run: Run) -> None:
-    await asyncio.wait([asyncio.ensure_future(run.begun())], timeout=OPENING_S)
 
 
 def _whole(run: Run) -> Response:
@@ -151,8 +148,8 @@ async def count_input_tokens(
     http: Request, caller: Caller, body: Annotated[InputTokensBody, Depends(json_body(InputTokensBody))]
 ) -> Response:
     headers = ignored(body, strict=is_strict(http))
-    counting = turns_of(http).count_input(caller.id, body, provider_of(http))
-    count = await while_connected(http.receive, None, counting)
+    async with connected(http.receive):
+        count = await turns_of(http).count_input(caller.id, body, provider_of(http))
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
 
 
@@ -167,8 +164,9 @@ async def compact_response(
     http: Request, caller: Caller, body: Annotated[CompactBody, Depends(json_body(CompactBody))]
 ) -> Response:
     headers = ignored(body, strict=is_strict(http))
-    compacting = turns_of(http).compact(caller.id, body, provider_of(http))
-    return JSONResponse(await while_connected(http.receive, None, compacting), headers=headers)
+    async with connected(http.receive):
+        compacted = await turns_of(http).compact(caller.id, body, provider_of(http))
+    return JSONResponse(compacted, headers=headers)
 
 
 def turns_of(http: Request) -> Responses:

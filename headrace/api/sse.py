@@ -1,18 +1,20 @@
-"""Answers as text/event-stream responses (wire.md §1c). Whatever happens to the caller, they are closed."""
+"""Answers as text/event-stream responses. Whatever happens to the caller, they are closed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from headrace.api.disconnect import hung_up
+from headrace.api.disconnect import connected
 from headrace.errors import ClientGone, ServerError
-from headrace.gateway.gateway import Generation
+from headrace.gateway.generation import Generation
 from headrace.types import Event
 from headrace.wire import errors
 from headrace.wire.generation import dump
@@ -97,14 +99,45 @@ class Line:
             self._is_sending, self._sent_at = False, time.monotonic()
 
 
+@asynccontextmanager
+async def kept_alive(
+    line: Line, keep_alive_s: float = KEEP_ALIVE_S
+) -> AsyncIterator[asyncio.Future[ServerError]]:
+    """Sends a comment whenever nothing was sent for `keep_alive_s` since the line was started. The future is
+    done, with ClientGone, when a comment finds nobody.
+    """
+    beating = asyncio.ensure_future(_beat(line, keep_alive_s))
+    try:
+        yield beating
+    finally:
+        beating.cancel()
+
+
+async def _beat(line: Line, keep_alive_s: float) -> ServerError:
+    try:
+        while True:
+            await asyncio.sleep(keep_alive_s - line.silent_s)
+            if line.is_started and line.silent_s >= keep_alive_s:
+                await line.keep_alive()
+    except ClientGone as exc:
+        return exc
+
+
 class LiveStream(Response):
-    """`keep_alive_s`: how long nothing may be sent. `line`: how a dialect frames what is sent."""
+    """A response that goes on until `pump` ends. `keep_alive_s`: how long nothing may be sent. `line`: how a
+    dialect frames what is sent. `ends`: futures whose error ends the stream.
+    """
 
     media_type = "text/event-stream"
     line: type[Line] = Line
 
-    def __init__(self, headers: dict[str, str], *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
-        self.keep_alive_s = keep_alive_s
+    def __init__(
+        self,
+        headers: dict[str, str],
+        *ends: asyncio.Future[ServerError],
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.keep_alive_s, self._ends = keep_alive_s, ends
         super().__init__(None, headers={**HEADERS, **headers})
         del self.headers["content-length"]
 
@@ -113,12 +146,8 @@ class LiveStream(Response):
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Free what it holds, once."""
+        """Free what the stream holds, once."""
         raise NotImplementedError
-
-    def interrupted(self) -> asyncio.Future[ServerError] | None:
-        """What ends it from outside, if anything may."""
-        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Closed here and not by the events' reader: a caller who left early means the reader may never start.
@@ -129,39 +158,12 @@ class LiveStream(Response):
 
     async def _respond(self, receive: Receive, line: Line) -> None:
         await line.start(self.status_code, self.raw_headers)
-        pump, gone = asyncio.ensure_future(self._pump(line)), asyncio.ensure_future(hung_up(receive))
-        interrupted = self.interrupted()
-        either: set[asyncio.Future[Any]] = {pump, gone} | (
-            {interrupted} if interrupted is not None else set()
-        )
         try:
-            await self._keep_alive(line, either)
-            if pump.done() or gone.done() or interrupted is None or not interrupted.done():
-                return
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-            await line.fail(interrupted.result())
-        finally:
-            pump.cancel()
-            gone.cancel()
-            await asyncio.gather(pump, gone, return_exceptions=True)
-
-    async def _keep_alive(self, line: Line, either: set[asyncio.Future[Any]]) -> None:
-        """Until one of them is done, or nobody listens."""
-        while True:
-            timeout_s = max(0.0, self.keep_alive_s - line.silent_s)
-            done, _ = await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                return
-            try:
-                if line.silent_s >= self.keep_alive_s:
-                    await line.keep_alive()
-            except ClientGone:
-                return
-
-    async def _pump(self, line: Line) -> None:
-        try:
-            await self.pump(line)
+            async with (
+                kept_alive(line, self.keep_alive_s) as unheard,
+                connected(receive, *self._ends, unheard),
+            ):
+                await self.pump(line)
         except ClientGone:
             return
         except ServerError as exc:
@@ -172,7 +174,9 @@ class LiveStream(Response):
 
 
 class EventStream(LiveStream):
-    """A generation's events, through a dialect's encoder."""
+    """A generation's events, through a dialect's encoder. `remark` gives a comment for the end of the stream,
+    for what is not known when the headers are sent.
+    """
 
     def __init__(
         self,
@@ -180,23 +184,19 @@ class EventStream(LiveStream):
         encoder: Encoder,
         headers: dict[str, str],
         *,
+        line: type[Line] = Line,
+        remark: Callable[[], str] = str,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
-        self.generation, self.encoder = generation, encoder
-        super().__init__(headers, keep_alive_s=keep_alive_s)
+        self._generation, self._encoder, self._remark = generation, encoder, remark
+        self.line = line
+        super().__init__(headers, generation.interrupted, keep_alive_s=keep_alive_s)
 
     async def pump(self, line: Line) -> None:
-        await line.send(self.encoder.first())
-        async for event in self.generation.events:
-            await line.send(self.encoder.event(event))
-        await line.end(self.encoder.last(), self.remark())
-
-    def remark(self) -> str:
-        """What can only be said at the end, when the headers are sent; "": nothing."""
-        return ""
+        await line.send(self._encoder.first())
+        async for event in self._generation:
+            await line.send(self._encoder.event(event))
+        await line.end(self._encoder.last(), self._remark())
 
     async def aclose(self) -> None:
-        await self.generation.aclose()
-
-    def interrupted(self) -> asyncio.Future[ServerError]:
-        return self.generation.interrupted
+        await self._generation.aclose()

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import documented, json_body
-from headrace.api.disconnect import while_connected
+from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict
-from headrace.api.provider import provider_of
+from headrace.api.provider import gateway_of, provider_of
 from headrace.gateway.gateway import Gateway
 from headrace.wire import tokens as wire
 from headrace.wire.parameters import TOKENS, judged, with_named
@@ -49,11 +49,10 @@ async def tokenize(
     body: Annotated[wire.TokenizeBody, Depends(json_body(wire.TokenizeBody))],
 ) -> dict[str, Any]:
     response.headers.update(with_named({}, judged(body, TOKENS, "engine", strict=is_strict(http))))
-    gateway: Gateway = http.app.state.gateway
-    provider = provider_of(http)
+    gateway, provider = gateway_of(http), provider_of(http)
     info = gateway.model(body.model, provider)
-    work = gateway.tokenize(wire.to_request(body, info), provider)
-    tokens = await while_connected(http.receive, None, work)
+    async with connected(http.receive):
+        tokens = await gateway.tokenize(wire.to_request(body, info), provider)
     strings = await _strings(gateway, info.id, tokens, provider) if body.return_token_strs else None
     return wire.tokens(tokens, info, strings)
 
@@ -88,11 +87,10 @@ async def detokenize(
     body: Annotated[wire.DetokenizeBody, Depends(json_body(wire.DetokenizeBody))],
 ) -> dict[str, str]:
     response.headers.update(with_named({}, judged(body, TOKENS, "engine", strict=is_strict(http))))
-    gateway: Gateway = http.app.state.gateway
-    provider = provider_of(http)
+    gateway, provider = gateway_of(http), provider_of(http)
     model = gateway.model(body.model, provider).id
-    work = gateway.detokenize(model, body.tokens, provider)
-    return wire.text(await while_connected(http.receive, None, work))
+    async with connected(http.receive):
+        return wire.text(await gateway.detokenize(model, body.tokens, provider))
 
 
 @router.get(
@@ -105,8 +103,7 @@ async def detokenize(
     "/tokenizer_info", summary="The tokens that mean something", response_model=wire.TokenizerDescription
 )
 async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> dict[str, Any]:
-    gateway: Gateway = http.app.state.gateway
-    provider = provider_of(http)
+    gateway, provider = gateway_of(http), provider_of(http)
     info = gateway.model(model, provider)
-    work = gateway.tokenizer_info(info.id, provider)
-    return wire.tokenizer(info, await while_connected(http.receive, None, work))
+    async with connected(http.receive):
+        return wire.tokenizer(info, await gateway.tokenizer_info(info.id, provider))

@@ -5,32 +5,26 @@ first byte.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-)
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from typing import TypeVar
 
 from headrace.config import RouteConfig
 from headrace.errors import NotFound, Overloaded, ServerError, TimedOut
 from headrace.gateway.attempts import Attempts, World
-from headrace.gateway.begun import begun
-from headrace.gateway.interrupt import Interruption
-from headrace.gateway.metering import Counted, LoggingMeter, Meter, Tally
+from headrace.gateway.generation import Generation, Reached
+from headrace.gateway.metering import AnswerMeter, LoggingMeter, Meter, Tally
+from headrace.gateway.race import Interruption, Until
 from headrace.gateway.routing import Explanation, Plan, Router, Target
+from headrace.gateway.work import Embed, Generate, Judge, PassOn, Work
 from headrace.relaying import Relayed, Relaying, RelayRequest
 from headrace.types import (
     Backend,
     BackendKind,
     Embeddings,
     EmbedRequest,
-    Event,
     GenerateRequest,
     ModelInfo,
     TokenizeRequest,
@@ -38,45 +32,14 @@ from headrace.types import (
     Usage,
 )
 
-INTERRUPT_S = 2.0  # how long interrupted callers have to be told
+INTERRUPT_S = 2.0  # how long interrupted requests have to tell their callers
 ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many targets were asked
-MIN_TIMEOUT_S = 0.001  # 0 would mean none
 
 T = TypeVar("T")
-# what of the caller's body a kind of backend makes nothing of; raises BadRequest for what it must not lose
-Judge = Callable[[BackendKind], Sequence[str]]
 
 
 def _nothing(_: BackendKind) -> Sequence[str]:
     return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reached(Generic[T]):
-    """What came of asking. `info`: the model that answers; `attempts`: how many were begun for it;
-    `ignored`: what the judge told of who answers.
-    """
-
-    value: T
-    info: ModelInfo
-    provider: str
-    attempts: int
-    ignored: Sequence[str] = ()
-
-
-class Generation:
-    """A started generation. Whoever holds it closes it; closing frees what it held, once. When it is
-    interrupted, the holder stops reading, tells the caller the error, and closes.
-    """
-
-    def __init__(self, reached: Reached[AsyncIterator[Event]], interruption: Interruption) -> None:
-        self.info, self.events, self.exits = reached.info, reached.value, AsyncExitStack()
-        self.provider, self.attempts, self.ignored = reached.provider, reached.attempts, reached.ignored
-        self.interrupted = interruption.error
-        self.interrupt, self.unless = interruption.interrupt, interruption.unless
-
-    async def aclose(self) -> None:
-        await self.exits.aclose()
 
 
 class Gateway:
@@ -136,48 +99,33 @@ class Gateway:
     async def start(
         self, request: GenerateRequest, provider: str | None = None, *, judge: Judge = _nothing
     ) -> Generation:
-        """admit → resolve → judge → open. Raises ServerError; after it returns, the events can only end or
-        fail. `provider`: the only one that may be asked.
+        """Admit, plan, judge, open. Raises ServerError; after it returns, the events can only end or fail.
+        `provider`: the only one that may be asked.
         """
-        began = self._world.now()
-
-        async def open_at(target: Target, exits: AsyncExitStack) -> AsyncIterator[Event]:
-            asked = _for_target(request, target)
-            return await exits.enter_async_context(target.backend.generate(asked))
-
-        async def begin_at(target: Target, exits: AsyncExitStack) -> AsyncIterator[Event]:
-            asked = _for_target(request, target, passed_s=self._world.now() - began)
-            return await begun(await exits.enter_async_context(target.backend.generate(asked)))
-
-        async with AsyncExitStack() as exits:
-            tally = self._tally(exits, "generate", request.model)
-            interruption = self._admit(exits, request.timeout_s)
-            plan = self._router.plan(request.model, provider)
-            reaching = self._reach(plan, request.timeout_s, exits, judge, direct=open_at, tried=begin_at)
-            reached = await interruption.unless(reaching)
-            tally.reached(reached.provider, reached.attempts)
-            counted = Counted(reached.value, tally, n=request.n, num_choices=request.num_choices)
-            exits.callback(counted.close, interruption.error)
-            generation = Generation(replace(reached, value=counted), interruption)
-            generation.exits = exits.pop_all()
-            return generation
+        tally = Tally("generate", request.model)
+        with self._metered_if_refused(tally):
+            async with AsyncExitStack() as exits:
+                interruption = self._admit(exits, request.timeout_s)
+                plan = self._router.plan(request.model, provider)
+                async with Until(interruption.error):
+                    work = Generate(request, self._stopwatch())
+                    reached = await self._reach(plan, work, request.timeout_s, exits, judge)
+                generation = Generation(reached, request, interruption, exits.pop_all())
+        tally.reached(reached.provider, reached.attempts)
+        generation.observe(AnswerMeter(tally, self._meter, request.n))
+        return generation
 
     async def embed(
         self, request: EmbedRequest, provider: str | None = None, *, judge: Judge = _nothing
     ) -> Reached[Embeddings]:
         """Cancelling it frees what it held. Raises ServerError."""
-        began = self._world.now()
-
-        async def embed_at(target: Target, _: AsyncExitStack) -> Embeddings:
-            asked = _for_target(request, target, passed_s=self._world.now() - began)
-            return await target.backend.embed(asked)
-
-        async with AsyncExitStack() as exits:
-            tally = self._tally(exits, "embed", request.model)
-            interruption = self._admit(exits, request.timeout_s)
-            plan = self._router.plan(request.model, provider)
-            reaching = self._reach(plan, request.timeout_s, exits, judge, direct=embed_at, tried=embed_at)
-            reached = await interruption.unless(reaching)
+        with self._metered(Tally("embed", request.model)) as tally:
+            async with AsyncExitStack() as exits:
+                interruption = self._admit(exits, request.timeout_s)
+                plan = self._router.plan(request.model, provider)
+                async with Until(interruption.error):
+                    work = Embed(request, self._stopwatch())
+                    reached = await self._reach(plan, work, request.timeout_s, exits, judge)
             tally.reached(reached.provider, reached.attempts)
             tally.began()
             tally.counted = Usage(reached.value.prompt_tokens, 0)
@@ -200,27 +148,16 @@ class Gateway:
         """A place for a request that is passed on, until its last byte; then it is metered. Raises
         Overloaded.
         """
-        with ExitStack() as exits:
-            tally = self._tally(exits, request.endpoint, request.model, is_streamed=request.is_streamed)
+        tally = Tally(request.endpoint, request.model, is_streamed=request.is_streamed)
+        with self._metered(tally), ExitStack() as exits:
             yield tally, self._admit(exits, request.timeout_s)
 
     @asynccontextmanager
     async def relay(self, request: RelayRequest, plan: Plan) -> AsyncIterator[Reached[Relayed]]:
         """The answer as its provider wrote it, once it has begun. Raises ServerError."""
-
-        async def relay_at(target: Target, exits: AsyncExitStack) -> Relayed:
-            return await exits.enter_async_context(self._relay_at(request, target))
-
-        if plan.route is None:  # the usual case, and so without a detour
-            target = plan.targets[0]
-            async with self._relay_at(request, target) as relayed:
-                yield Reached(relayed, target.info, target.backend.name, 1)
-            return
         async with AsyncExitStack() as exits:
-            yield await self._reach(plan, request.timeout_s, exits, _nothing, direct=relay_at, tried=relay_at)
-
-    def _relay_at(self, request: RelayRequest, target: Target) -> AbstractAsyncContextManager[Relayed]:
-        return self._relaying[target.backend.name].relay(request, target.info.id)
+            work = PassOn(request, self._relaying)
+            yield await self._reach(plan, work, request.timeout_s, exits, _nothing)
 
     def _relays(self, target: Target, request: RelayRequest) -> bool:
         backend = self._relaying.get(target.backend.name)
@@ -228,22 +165,19 @@ class Gateway:
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
         """Of a route: by its first target. Raises ServerError, as the two below."""
-        async with AsyncExitStack() as exits:
-            interruption = self._admit(exits)
-            target = self._router.first(request.model, provider)
-            return await interruption.unless(target.backend.tokenize(replace(request, model=target.info.id)))
+        with self._admitted(request.model, provider) as (target, interruption):
+            async with Until(interruption.error):
+                return await target.backend.tokenize(replace(request, model=target.info.id))
 
     async def detokenize(self, model: str, tokens: list[int], provider: str | None = None) -> str:
-        async with AsyncExitStack() as exits:
-            interruption = self._admit(exits)
-            target = self._router.first(model, provider)
-            return await interruption.unless(target.backend.detokenize(target.info.id, tokens))
+        with self._admitted(model, provider) as (target, interruption):
+            async with Until(interruption.error):
+                return await target.backend.detokenize(target.info.id, tokens)
 
     async def tokenizer_info(self, model: str, provider: str | None = None) -> TokenizerInfo:
-        async with AsyncExitStack() as exits:
-            interruption = self._admit(exits)
-            target = self._router.first(model, provider)
-            return await interruption.unless(target.backend.tokenizer_info(target.info.id))
+        with self._admitted(model, provider) as (target, interruption):
+            async with Until(interruption.error):
+                return await target.backend.tokenizer_info(target.info.id)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new work, let what runs finish within `timeout_s`, then interrupt the rest."""
@@ -264,31 +198,30 @@ class Gateway:
             return False
         return True
 
+    @contextmanager
+    def _admitted(self, model: str, provider: str | None) -> Iterator[tuple[Target, Interruption]]:
+        """A place, and the first target for a model. Raises Overloaded, ModelNotFound, ProviderNotFound."""
+        with ExitStack() as exits:
+            interruption = self._admit(exits)
+            yield self._router.first(model, provider), interruption
+
     async def _reach(
-        self,
-        plan: Plan,
-        timeout_s: float | None,
-        exits: AsyncExitStack,
-        judge: Judge,
-        *,
-        direct: Callable[[Target, AsyncExitStack], Awaitable[T]],
-        tried: Callable[[Target, AsyncExitStack], Awaitable[T]],
+        self, plan: Plan, work: Work[T], timeout_s: float | None, exits: AsyncExitStack, judge: Judge
     ) -> Reached[T]:
-        """By `direct` where there is no choice; along a route by `tried`. What it holds is in `exits`."""
+        """Ask the plan's single target, or a route's targets until one answers. `exits` takes what has to be
+        closed after the answer.
+        """
         judge = cache(judge)
         if plan.route is None:
             target = plan.targets[0]
             ignored = judge(target.backend.kind)
-            value = await direct(target, exits)
+            value = await work.direct(target, exits)
             return Reached(value, target.info, target.backend.name, 1, ignored)
-
-        async def judged(target: Target, exits: AsyncExitStack) -> T:
-            judge(target.backend.kind)
-            return await tried(target, exits)
-
         limits = [limit for limit in (self.request_timeout_s, timeout_s) if limit]
         deadline = self._world.now() + min(limits) if limits else None
-        attempts = Attempts(plan, plan.route, judged, world=self._world, deadline=deadline)
+        attempts = Attempts(
+            plan, plan.route, partial(_judged, work, judge), world=self._world, deadline=deadline
+        )
         try:
             won = await attempts.run()
         except ServerError as exc:
@@ -298,20 +231,28 @@ class Gateway:
         backend = won.target.backend
         return Reached(won.value, won.target.info, backend.name, attempts.count, judge(backend.kind))
 
-    def _tally(
-        self, exits: AsyncExitStack | ExitStack, work: str, model: str, *, is_streamed: bool | None = None
-    ) -> Tally:
-        """Is told to the meter when `exits` close, with what they close for."""
-        tally = Tally(work, model, is_streamed=is_streamed)
+    @contextmanager
+    def _metered(self, tally: Tally) -> Iterator[Tally]:
+        """Report a request to the meter when the body ends, with the error it ends with."""
+        with self._metered_if_refused(tally):
+            yield tally
+        tally.ended()
+        self._meter.record(tally)
 
-        def end(_: object, exc: BaseException | None, __: object) -> None:
-            if exc is not None:
-                tally.failed(exc)
+    @contextmanager
+    def _metered_if_refused(self, tally: Tally) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            tally.failed(exc)
             tally.ended()
             self._meter.record(tally)
+            raise
 
-        exits.push(end)
-        return tally
+    def _stopwatch(self) -> Callable[[], float]:
+        """Seconds since now."""
+        began = self._world.now()
+        return lambda: self._world.now() - began
 
     def _admit(self, exits: AsyncExitStack | ExitStack, timeout_s: float | None = None) -> Interruption:
         """Takes a place until `exits` close. Raises Overloaded."""
@@ -349,11 +290,6 @@ def _time_out(interruption: Interruption, limit_s: float, param: str | None) -> 
     interruption.interrupt(TimedOut(f"the request took longer than {limit_s:g} s", param=param))
 
 
-Asked = TypeVar("Asked", GenerateRequest, EmbedRequest)
-
-
-def _for_target(request: Asked, target: Target, passed_s: float = 0.0) -> Asked:
-    """With the name that the target itself has for the model, and with what is left of its timeout."""
-    if request.timeout_s is not None and passed_s:
-        request = replace(request, timeout_s=max(MIN_TIMEOUT_S, request.timeout_s - passed_s))
-    return request if request.model == target.info.id else replace(request, model=target.info.id)
+async def _judged(work: Work[T], judge: Judge, target: Target, exits: AsyncExitStack) -> T:
+    judge(target.backend.kind)
+    return await work.tried(target, exits)

@@ -8,10 +8,10 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from headrace.errors import ClientGone, ServerError
+from headrace.gateway.generation import Outcome
 from headrace.types import Event, Finished, Usage, total
 
 log = logging.getLogger(__name__)
@@ -71,45 +71,33 @@ class Tally:
         return self.counted or _usage(self._told)
 
 
-class Counted:
-    """A generation's events, counted on their way. `n`: how many choices share a prompt."""
-
-    def __init__(self, events: AsyncIterator[Event], tally: Tally, *, n: int, num_choices: int) -> None:
-        self._events, self._tally = events, tally
-        self._n, self._num_choices = n, num_choices
-        self._usages: dict[int, Usage] = {}
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        try:
-            event = await anext(self._events)
-        except StopAsyncIteration:
-            raise
-        except Exception as exc:
-            self._tally.failed(exc)
-            raise
-        if self._tally.first_byte_s is None:
-            self._tally.began()
-        if isinstance(event, Finished):
-            self._usages[event.index] = event.usage
-        return event
-
-    def close(self, interrupted: asyncio.Future[ServerError]) -> None:
-        """Nobody reads on."""
-        if self._usages:
-            found = total(self._usages, self._n)
-            self._tally.counted = found if found.is_known else None
-        if len(self._usages) < self._num_choices:
-            gone = ClientGone("the client closed the connection")
-            self._tally.failed(interrupted.result() if interrupted.done() else gone)
-
-
 class Meter(Protocol):
     """Is told of every request, once, when it is over."""
 
     def record(self, tally: Tally) -> None: ...
+
+
+class AnswerMeter:
+    """Observes a generation and reports it to the meter. `n`: how many choices share a prompt."""
+
+    def __init__(self, tally: Tally, meter: Meter, n: int) -> None:
+        self._tally, self._meter, self._n = tally, meter, n
+        self._usages: dict[int, Usage] = {}
+
+    def saw(self, event: Event) -> None:
+        if self._tally.first_byte_s is None:
+            self._tally.began()
+        if isinstance(event, Finished):
+            self._usages[event.index] = event.usage
+
+    async def ended(self, outcome: Outcome, error: Exception | None) -> None:
+        if self._usages:
+            found = total(self._usages, self._n)
+            self._tally.counted = found if found.is_known else None
+        if error is not None:
+            self._tally.failed(error)
+        self._tally.ended()
+        self._meter.record(self._tally)
 
 
 class LoggingMeter:

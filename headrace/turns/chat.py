@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.errors import ServerError
-from headrace.gateway.gateway import Gateway, Generation, Judge
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.generation import Generation, Outcome
+from headrace.gateway.work import Judge
 from headrace.store import Chain, Held, Store, StoredCompletion
 from headrace.turns.history import let_go
 from headrace.turns.resent import is_system, new_messages
 from headrace.turns.truncation import Carried, start_fitted
-from headrace.turns.watch import Outcome, watch
 from headrace.turns.window import messages as messages_of
 from headrace.turns.window import window, without_unanswered
-from headrace.types import Conversation, GenerateRequest, Message, ModelInfo
+from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
 from headrace.wire import chat as wire
 from headrace.wire import stored
 from headrace.wire.generation import Choice, Collected
@@ -35,8 +36,8 @@ class ChatTurn:
     """`named`: the conversation, or NEW; None: none. `context_messages`: how many stored ones the model
     reads.
 
-    Once it is started, the generation's events end after what is kept is on the disk. Making one raises
-    BadRequest.
+    Once it is started, it observes the generation, whose events end after what is kept is on the disk. Making
+    one raises BadRequest.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class ChatTurn:
         self._new: list[Item] = []  # what the request adds to the conversation
         self._info: ModelInfo | None = None
         self._head: dict[str, Any] = {}  # of the completion, or of its chunks
+        self._collected = Collected(body.n or 1)
+        self.is_streamed = bool(body.stream)
         self.is_lost = False  # the answer was given and could not be kept
 
     @property
@@ -57,8 +60,12 @@ class ChatTurn:
         named = {} if self._named in (None, NEW) else {"X-Conversation-ID": str(self._named)}
         return {**named, **({"X-Headrace-Persisted": "false"} if self.is_lost else {})}
 
+    def remark(self) -> str:
+        """For the end of a stream, whose headers were sent before the answer could be stored; "": nothing."""
+        return "X-Headrace-Persisted: false" if self.is_lost else ""
+
     async def start(
-        self, gateway: Gateway, request: GenerateRequest, provider: str | None, /, *, judge: Judge
+        self, gateway: Gateway, request: GenerateRequest, provider: str | None, *, judge: Judge
     ) -> Generation:
         """Raises ServerError: then nothing is kept but a new conversation, and that is free."""
         if self._named is None:
@@ -68,8 +75,22 @@ class ChatTurn:
             generation = await self._start_in_conversation(gateway, request, provider, judge)
         self._info = generation.info
         self._head = wire.completion_head(generation.info)
-        watch(generation, request.n, self._keep)
+        generation.observe(self)
         return generation
+
+    def saw(self, event: Event) -> None:
+        self._collected.push(event)
+
+    async def ended(self, outcome: Outcome, _: Exception | None) -> None:
+        """Store what is to be kept. The store's failures end here: an answer that is there is delivered."""
+        try:
+            if self._held is not None:
+                await self._append(self._held, self._collected, outcome)
+            if self._body.store and outcome == "completed":
+                await self._save(self._collected)
+        except ServerError as exc:
+            self.is_lost = True
+            log.error("the answer to a chat is not stored: %s", exc.message)
 
     def chunks(self, info: ModelInfo) -> wire.Chunks:
         return wire.Chunks(self._body, info, self._head)
@@ -111,17 +132,6 @@ class ChatTurn:
             if len(items) < limit or len(messages_of([i for i in items if not is_system(i)])) >= wanted:
                 return [*(item.body for item in before), *items]
             limit *= 2
-
-    async def _keep(self, collected: Collected, outcome: Outcome) -> None:
-        """The store's failures end here: an answer that is there is delivered."""
-        try:
-            if self._held is not None:
-                await self._append(self._held, collected, outcome)
-            if self._body.store and outcome == "completed":
-                await self._save(collected)
-        except ServerError as exc:
-            self.is_lost = True
-            log.error("the answer to a chat is not stored: %s", exc.message)
 
     async def _append(self, held: Held, collected: Collected, outcome: Outcome) -> None:
         answer = self._answer(collected.choices.get(0, Choice()), outcome)

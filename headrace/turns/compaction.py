@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.errors import ServerError
-from headrace.gateway.gateway import Generation
+from headrace.gateway.generation import Generation
+from headrace.gateway.race import Until
 from headrace.types import Conversation, GenerateRequest, Message, Sampling
-from headrace.wire.generation import Collected
+from headrace.wire.generation import Collected, collect
 from headrace.wire.items import Item, to_messages
 
 ASKED = (
@@ -30,11 +31,10 @@ def _limit(messages: Sequence[Message]) -> int:
     return min(MOST, max(LEAST, sum(len(message.text) for message in messages) // 4))
 
 
-async def collect(generation: Generation) -> Collected:
+async def summary(generation: Generation) -> Collected:
     """The summary and what it took. Raises ServerError when there is none."""
-    collected = Collected()
-    async for event in generation.events:
-        collected.push(event)
+    async with Until(generation.interrupted):
+        collected = await collect(generation, 1)
     if not collected.choices or not collected.choices[0].text.strip():
         raise ServerError("the model wrote no summary")
     return collected

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 from headrace.errors import BadRequest, Overloaded
-from headrace.gateway.gateway import Gateway, Generation, Judge
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.generation import Generation
+from headrace.gateway.work import Judge
 from headrace.store import Page, Store, StoredItem, StoredResponse
 from headrace.store.store import Order
-from headrace.turns.compaction import collect
+from headrace.turns.compaction import summary
 from headrace.turns.compaction import to_request as summarising
 from headrace.turns.history import UNFINISHED, History, Memory, history_of
 from headrace.turns.keeping import Keeping
@@ -230,7 +232,7 @@ class Responses:
         request = replace(asked, owner=owner)
         generation = await self._gateway.start(request, provider)
         try:
-            return compacted(await generation.unless(collect(generation)))
+            return compacted(await summary(generation))
         finally:
             await asyncio.shield(generation.aclose())
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from headrace.errors import BadRequest, Overloaded, ServerError, StoreUnavailable
-from headrace.gateway.gateway import Generation
+from headrace.gateway.generation import Generation
+from headrace.gateway.race import Until
 from headrace.store import Store
 from headrace.turns.keeping import Keeping
-from headrace.types import Event, Finished
+from headrace.types import Event
 from headrace.wire.responses.stream import ResponseEvents
 
 log = logging.getLogger(__name__)
@@ -48,10 +50,12 @@ class Run:
         self._answering = asyncio.create_task(self._answer(opening))
         self._task = asyncio.create_task(self._run())
 
-    async def begun(self) -> None:
-        """Until its first event has come, or its end."""
-        while self.first is None and not self.is_done:
-            await self._changed.wait()
+    async def begun(self, within_s: float | None = None) -> None:
+        """Wait until the first event has come, or the end, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self.first is None and not self.is_done:
+                    await self._changed.wait()
 
     async def done(self) -> None:
         await asyncio.shield(self._task)
@@ -112,9 +116,8 @@ class Run:
     async def _answer(self, opening: Callable[[], Awaitable[Generation]]) -> None:
         self.generation = await opening()
         try:
-            await self.generation.unless(self._read(self.generation.events))
-            if not isinstance(self.last, Finished):
-                raise ServerError("the answer broke off")
+            async with Until(self.generation.interrupted):
+                await self._read(self.generation)
         finally:
             await asyncio.shield(self.generation.aclose())
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from headrace.errors import BadRequest, ContextTooLong
-from headrace.gateway.begun import begun
-from headrace.gateway.gateway import Gateway, Generation, Judge
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.generation import Generation
+from headrace.gateway.race import Until
+from headrace.gateway.work import Judge
 from headrace.turns.resent import is_system
 from headrace.turns.window import OUTPUTS
 from headrace.types import Conversation, GenerateRequest, TokenizeRequest
@@ -66,9 +68,10 @@ async def start_fitted(
 
 
 async def _begun(generation: Generation) -> Generation:
-    """Some find out when they are asked, some only when they answer."""
+    """Some backends find out that a prompt is too long when they are asked, some only when they answer."""
     try:
-        generation.events = await generation.unless(begun(generation.events))
+        async with Until(generation.interrupted):
+            await generation.first()
     except BaseException:
         await generation.aclose()
         raise

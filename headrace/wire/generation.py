@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import AsyncIterable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -364,6 +365,14 @@ class Collected:
     def usage(self) -> Usage:
         """Of the whole request."""
         return total({index: choice.usage for index, choice in self.choices.items() if choice.usage}, self.n)
+
+
+async def collect(events: AsyncIterable[Event], n: int) -> Collected:
+    """Fold a generation into its result. `n`: how many choices share a prompt."""
+    collected = Collected(n)
+    async for event in events:
+        collected.push(event)
+    return collected
 
 
 class StreamUsage:

@@ -13,11 +13,11 @@ import httpx2
 import pytest
 from starlette.types import Receive
 
-from headrace.api.disconnect import Attended, while_connected
+from headrace.api.disconnect import connected
 from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
 from headrace.errors import ClientGone, Overloaded, ServerError
-from headrace.gateway.gateway import Gateway, Generation
+from headrace.gateway.gateway import Gateway
 from headrace.types import Conversation, GenerateRequest, Message, TextDelta
 from headrace.wire.chat import ChatBody, Chunks
 from tests.conftest import FakeServer
@@ -149,7 +149,7 @@ def test_work_that_is_attended_ends_for_one_reason() -> None:
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     async def work(receive: Receive, interrupted: asyncio.Future[ServerError]) -> None:
-        async with Attended(receive, interrupted):
+        async with connected(receive, interrupted):
             await asyncio.sleep(60)
 
     async def run() -> None:
@@ -163,7 +163,7 @@ def test_work_that_is_attended_ends_for_one_reason() -> None:
         with pytest.raises(TimeoutError):  # from outside, as any other
             async with asyncio.timeout(0.01):
                 await work(never, loop.create_future())
-        async with Attended(never, loop.create_future()):
+        async with connected(never, loop.create_future()):
             pass
 
     asyncio.run(run())
@@ -173,22 +173,22 @@ def test_work_ends_when_its_caller_leaves_or_it_is_interrupted() -> None:
     async def never() -> MutableMapping[str, Any]:
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
-    async def first(generation: Generation) -> object:
-        return await anext(generation.events)
-
     async def run() -> None:
         gateway = Gateway([FakeBackend(["tick"], delay_s=0.05)])
         generation = await gateway.start(REQUEST)
-        assert await while_connected(never, generation, first(generation)) == TextDelta(0, "tick")
+        async with connected(never, generation.interrupted):
+            assert await anext(generation) == TextDelta(0, "tick")
         await generation.aclose()
         generation = await gateway.start(REQUEST)
         with pytest.raises(ClientGone):
-            await while_connected(gone, generation, first(generation))
+            async with connected(gone, generation.interrupted):
+                await anext(generation)
         await generation.aclose()
         generation = await gateway.start(REQUEST)
         generation.interrupt(Overloaded("enough"))
         with pytest.raises(Overloaded):
-            await while_connected(never, generation, first(generation))
+            async with connected(never, generation.interrupted):
+                await anext(generation)
         await generation.aclose()
         assert gateway.num_active == 0
 

@@ -56,13 +56,14 @@ def test_stream_begins_before_a_late_first_event(fake_server: FakeServer) -> Non
         assert response.status_code == 200
 
 
-def test_stream_without_any_event_ends(fake_server: FakeServer) -> None:
+def test_stream_without_any_event_is_no_success(fake_server: FakeServer) -> None:
     class Mute(FakeBackend):
         async def _events(self, num_choices: int) -> Any:
             return
             yield
 
-    assert events(fake_server(Mute([])).post(PATH, {**HI, "stream": True})) == ["[DONE]"]
+    answer = fake_server(Mute([])).post(PATH, {**HI, "stream": True})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (500, "the answer broke off")
 
 
 async def never() -> MutableMapping[str, Any]:

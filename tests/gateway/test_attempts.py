@@ -70,7 +70,7 @@ def test_failure_before_the_first_event_leads_to_the_next_target(
         generation = await served.start(ask("fast"))
         assert (generation.provider, generation.attempts, generation.info.id) == ("b", 2, "m")
         assert first.num_active == 0
-        kinds = [type(event) async for event in generation.events]
+        kinds = [type(event) async for event in generation]
         assert kinds == [TextDelta, Finished]
         await generation.aclose()
         assert is_idle(served, [first, second])

@@ -35,7 +35,7 @@ def test_request_goes_to_the_backend_that_has_its_model() -> None:
         first, second = FakeBackend(["a"], id="one"), FakeBackend(["b"], id="two")
         gateway = Gateway([first, second])
         generation = await gateway.start(GenerateRequest("two", Texts(("x",))))
-        finished = [event async for event in generation.events if isinstance(event, Finished)]
+        finished = [event async for event in generation if isinstance(event, Finished)]
         await generation.aclose()
         assert (len(finished), len(first.requests), len(second.requests)) == (1, 0, 1)
         assert generation.info.id == "two"

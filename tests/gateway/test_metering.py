@@ -102,7 +102,7 @@ ASKED = GenerateRequest("fake", Texts(("a", "b")), n=2)
 async def read(gateway: Gateway) -> None:
     generation = await gateway.start(ASKED)
     try:
-        async for _ in generation.events:
+        async for _ in generation:
             pass
     finally:
         await generation.aclose()
@@ -131,7 +131,7 @@ def test_embeddings_are_told() -> None:
 
 async def leave(gateway: Gateway) -> None:
     generation = await gateway.start(ASKED)
-    await anext(generation.events)
+    await anext(generation)
     await generation.aclose()
 
 
@@ -144,7 +144,7 @@ async def leave_before(gateway: Gateway) -> None:
 
 async def interrupt(gateway: Gateway) -> None:
     generation = await gateway.start(ASKED)
-    await anext(generation.events)
+    await anext(generation)
     generation.interrupt(TimedOut("too long"))
     await generation.aclose()
 

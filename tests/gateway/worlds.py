@@ -53,7 +53,7 @@ async def answer(gateway: Gateway, request: GenerateRequest) -> str:
     """The whole text."""
     generation = await gateway.start(request)
     try:
-        return "".join([event.text async for event in generation.events if isinstance(event, TextDelta)])
+        return "".join([event.text async for event in generation if isinstance(event, TextDelta)])
     finally:
         await generation.aclose()
 

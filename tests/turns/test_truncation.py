@@ -109,7 +109,7 @@ def fitted(
         gateway = Gateway([backend])
         try:
             generation = await start_fitted(gateway, None, carried, asking, lambda _: ())
-            assert [event async for event in generation.events]
+            assert [event async for event in generation]
             await generation.aclose()
         finally:
             assert gateway.num_active == 0

@@ -1,0 +1,95 @@
+"""What can be asked of a target: an answer, vectors, or the target's own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from headrace.gateway.generation import Opened
+from headrace.gateway.routing import Target
+from headrace.relaying import Relayed, Relaying, RelayRequest
+from headrace.types import BackendKind, Embeddings, EmbedRequest, GenerateRequest
+
+MIN_TIMEOUT_S = 0.001  # 0 would mean none
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+# the members of the caller's body that have no effect at a kind of backend; raises BadRequest for those that
+# must not be lost
+Judge = Callable[[BackendKind], Sequence[str]]
+
+
+class Work(Protocol[T_co]):
+    """One request, to be asked of a target. What has to be closed afterwards goes into the stack.
+
+    `direct` is for a single target; `tried` for one of a route's, where an error leads to the next one.
+    """
+
+    async def direct(self, target: Target, exits: AsyncExitStack) -> T_co: ...
+
+    async def tried(self, target: Target, exits: AsyncExitStack) -> T_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """`passed_s`: how long ago the request came, in seconds."""
+
+    request: GenerateRequest
+    passed_s: Callable[[], float]
+
+    async def direct(self, target: Target, exits: AsyncExitStack) -> Opened:
+        return Opened(await exits.enter_async_context(target.backend.generate(_named(self.request, target))))
+
+    async def tried(self, target: Target, exits: AsyncExitStack) -> Opened:
+        """The first event is awaited, because until then another target may answer instead."""
+        request = _within(_named(self.request, target), self.passed_s())
+        events = await exits.enter_async_context(target.backend.generate(request))
+        try:
+            return Opened(events, (await anext(events),))
+        except StopAsyncIteration:
+            return Opened(events)
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """`passed_s`: how long ago the request came, in seconds."""
+
+    request: EmbedRequest
+    passed_s: Callable[[], float]
+
+    async def direct(self, target: Target, _: AsyncExitStack) -> Embeddings:
+        request = _within(_named(self.request, target), self.passed_s())
+        return await target.backend.embed(request)
+
+    tried = direct
+
+
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """`backends`: those that can pass a request on as it is, by name."""
+
+    request: RelayRequest
+    backends: Mapping[str, Relaying]
+
+    async def direct(self, target: Target, exits: AsyncExitStack) -> Relayed:
+        backend = self.backends[target.backend.name]
+        return await exits.enter_async_context(backend.relay(self.request, target.info.id))
+
+    tried = direct
+
+
+Asked = TypeVar("Asked", GenerateRequest, EmbedRequest)
+
+
+def _named(request: Asked, target: Target) -> Asked:
+    """The request with the target's own name for the model."""
+    return request if request.model == target.info.id else replace(request, model=target.info.id)
+
+
+def _within(request: Asked, passed_s: float) -> Asked:
+    """The request with what is left of its timeout."""
+    if request.timeout_s is None:
+        return request
+    return replace(request, timeout_s=max(MIN_TIMEOUT_S, request.timeout_s - passed_s))

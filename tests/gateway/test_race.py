@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headrace.errors import Overloaded, TimedOut
+from headrace.gateway.race import Interruption, Until
+
+
+class Work:
+    """Takes a minute unless told otherwise, and knows how it ended."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+
+    async def run(self, takes_s: float = 60) -> str:
+        try:
+            await asyncio.sleep(takes_s)
+            return "done"
+        finally:
+            self.has_ended = True
+
+
+async def until(interruption: Interruption, work: Work) -> None:
+    async with Until(interruption.error):
+        await work.run()
+
+
+def test_work_that_is_not_interrupted_gives_its_result() -> None:
+    async def run() -> None:
+        async with Until(Interruption().error):
+            assert await Work().run(0) == "done"
+
+    asyncio.run(run())
+
+
+def test_first_interruption_ends_the_work_and_is_raised() -> None:
+    async def run() -> None:
+        interruption, work = Interruption(), Work()
+        asyncio.get_running_loop().call_later(0.01, interruption.interrupt, TimedOut("too long"))
+        asyncio.get_running_loop().call_later(0.01, interruption.interrupt, Overloaded("too late"))
+        with pytest.raises(TimedOut):
+            async with Until(interruption.error):
+                await work.run()
+        assert work.has_ended
+
+    asyncio.run(run())
+
+
+def test_who_is_cancelled_ends_the_work() -> None:
+    async def run() -> None:
+        work = Work()
+        waiting = asyncio.ensure_future(until(Interruption(), work))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert work.has_ended
+
+    asyncio.run(run())
+
+
+def test_of_several_ends_the_first_named_is_raised_and_a_cancelled_one_is_none() -> None:
+    async def run() -> None:
+        first, second, cancelled = Interruption(), Interruption(), Interruption()
+        second.interrupt(TimedOut("too long"))
+        first.interrupt(Overloaded("enough"))
+        cancelled.error.cancel()
+        with pytest.raises(Overloaded):
+            async with Until(cancelled.error, first.error, second.error):
+                await asyncio.sleep(60)
+        async with Until(cancelled.error):
+            await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+
+async def in_two(outer: Interruption, inner: Interruption, ended: list[str]) -> None:
+    async with Until(outer.error):
+        try:
+            async with Until(inner.error):
+                await asyncio.sleep(60)
+        except TimedOut:
+            ended.append("inner")
+        await asyncio.sleep(60)
+
+
+def test_of_nested_ends_each_ends_its_own_body() -> None:
+    async def run() -> None:
+        outer, inner = Interruption(), Interruption()
+        ended: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.01, inner.interrupt, TimedOut("too long"))
+        loop.call_later(0.03, outer.interrupt, Overloaded("enough"))
+        with pytest.raises(Overloaded):
+            await in_two(outer, inner, ended)
+        assert ended == ["inner"]
+        with pytest.raises(Overloaded):
+            await in_two(outer, outer, ended)
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+    asyncio.run(run())
+
+
+def test_end_that_comes_as_the_body_ends_cancels_nothing_afterwards() -> None:
+    async def run() -> None:
+        interruption = Interruption()
+        async with Until(interruption.error):
+            interruption.interrupt(TimedOut("too long"))  # its callback is scheduled, and has not run
+        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
