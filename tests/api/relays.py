@@ -41,7 +41,7 @@ class Relays:
 
     def begin(self, path: str, content: bytes) -> socket.socket:
         """A request of which nothing has been read."""
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {CALLERS}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {CALLERS}\r\n"
         connection = socket.create_connection(("127.0.0.1", self.served.port))
         length = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         connection.sendall((head + length).encode() + content)

@@ -143,7 +143,7 @@ def test_client_that_leaves_frees_the_backend(fake_server: FakeServer) -> None:
     backend = Sleeper([])
     server = fake_server(backend)
     content = json.dumps({"model": "fake", "input": "x"}).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         eventually(lambda: backend.num_active)

@@ -91,7 +91,7 @@ def _leave(
 ) -> None:
     """Ask, wait for the provider to have the question, and for the answer's beginning where it `reads`."""
     asked, content = len(upstream.posts), json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += "X-Headrace-Strict: true\r\n" if strict else ""
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)

@@ -167,7 +167,7 @@ def test_leaving_before_the_first_event_leaves_no_trace(fake_server: FakeServer,
 
 def _sent(server: Served, body: dict[str, object]) -> socket.socket:
     content = json.dumps(body).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     connection = socket.create_connection(("127.0.0.1", server.port))
     connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
     return connection

@@ -214,7 +214,7 @@ def test_anthropic_sees_a_hang_up_within_100_ms(
 ) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
     content = json.dumps(body).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     pieces = sse(*PLAIN[: sent or 0])
     upstream.play(Answer(0 if sent is None else 200, pieces=pieces, stall=True))
     before = len(upstream.posts)

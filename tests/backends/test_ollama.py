@@ -598,7 +598,7 @@ def test_a_client_that_leaves_ends_the_request(
 ) -> None:
     upstream.play(lines({"response": "x", **line(content="x")}, stall=True), path=to)
     content = json.dumps({"model": "m", **body}).encode()
-    head = f"POST /v1/{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST /v1/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", served.port)) as connection:
         connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         eventually(lambda: sent(upstream, to))

@@ -42,7 +42,7 @@ def leave(server: Served, number: int) -> None:
     """Before the first byte, in mid-stream, or while a JSON answer is computed."""
     chance = random.Random(number)
     content = json.dumps(body(number, stream=number % 4 == 1, max_tokens=400, ignore_eos=True)).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head + content)
         if number % 8 == 1:

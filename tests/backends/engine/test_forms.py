@@ -213,7 +213,7 @@ def test_client_that_leaves_amid_a_form_leaves_nothing(exact_server: Served) -> 
     assert isinstance(backend, EngineBackend)
     asked = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 400, "stream": True, "n": 2}
     content = json.dumps({**asked, "guided_regex": "[a-z]{2000}"}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", exact_server.port)) as connection:
         connection.sendall(head + content)
         assert connection.recv(64)

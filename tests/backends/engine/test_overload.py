@@ -39,7 +39,7 @@ def is_idle(server: Served) -> bool:
 def busy(server: Served, count: int, *, stream: bool = True) -> Iterator[list[socket.socket]]:
     """So many requests under way that take long; those that are still open leave at the end."""
     content = json.dumps(body(max_tokens=240, ignore_eos=True, stream=stream)).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     with ExitStack() as exits:
         sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
         for each in sockets:
@@ -104,7 +104,7 @@ def test_running_client_that_leaves_frees_its_blocks(server: Served, stream: boo
 def test_client_that_leaves_during_prefill_frees_its_blocks(server: Served, stream: bool) -> None:
     engine = engine_of(server)
     content = json.dumps(body(prompt="tale " * 7000, stream=stream)).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head + content)
         eventually(lambda: engine.scheduler.running)
