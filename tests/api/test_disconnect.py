@@ -76,7 +76,9 @@ def test_half_a_request_holds_nothing(fake_server: FakeServer, caplog: pytest.Lo
     caplog.set_level(logging.INFO)
     server = fake_server()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{".encode())
+        connection.sendall(
+            f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{".encode()
+        )
     eventually(lambda: f"POST {CHAT} 499" in caplog.text)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert server.gateway.num_active == 0
