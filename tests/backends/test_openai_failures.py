@@ -241,7 +241,7 @@ def test_the_provider_sees_a_hang_up_at_once(
     raw = json.dumps(body).encode()
     with socket.create_connection(("127.0.0.1", both.served.port)) as caller:
         caller.sendall(
-            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
             % (path.encode(), len(raw), raw)
         )
         eventually(lambda: len(both.provider.posts) > num_before)
