@@ -57,7 +57,7 @@ class UnsupportedModel(ModelError):
 
 
 class ServerError(HeadraceError):
-    """An answer that is an error, in OpenAI's shape (wire.md §1a)."""
+    """An answer that is an error, in OpenAI's shape."""
 
     status = 500
     type = "server_error"

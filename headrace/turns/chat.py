@@ -1,5 +1,5 @@
 """A chat of which something is kept: in a conversation that the request names, as a stored completion, or
-both (state.md §4, §6).
+both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""/v1/chat/completions as JSON: parse it, and write events back (wire.md §1c, §1d)."""
+"""/v1/chat/completions as JSON: parse it, and write events back."""
 
 from __future__ import annotations
 

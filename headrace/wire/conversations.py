@@ -1,4 +1,4 @@
-"""/v1/conversations as JSON (state.md §3)."""
+"""/v1/conversations as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error envelope that every OpenAI client reads (wire.md §1a)."""
+"""The error envelope that every OpenAI client reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists in pages: what a query may ask of them, and the object that answers (state.md §1, §3, §4)."""
+"""Lists in pages: what a query may ask of them, and the object that answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored chat completions as JSON (state.md §4)."""
+"""Stored chat completions as JSON."""
 
 from __future__ import annotations
 

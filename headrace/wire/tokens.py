@@ -1,4 +1,4 @@
-"""/tokenize, /detokenize and /tokenizer_info as JSON (wire.md §4): what clients need to count tokens."""
+"""/tokenize, /detokenize and /tokenizer_info as JSON: what clients need to count tokens."""
 
 from __future__ import annotations
 

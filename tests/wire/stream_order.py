@@ -1,4 +1,4 @@
-"""Checks the events of a response's stream against the rules of their order (state.md §2). It shares no code
+"""Checks the events of a response's stream against the rules of their order. It shares no code
 with what writes them.
 """
 

@@ -1,4 +1,4 @@
-"""Items of Responses and Conversations as JSON, and the messages that a model reads (state.md §1, §3).
+"""Items of Responses and Conversations as JSON, and the messages that a model reads.
 
 An item is stored as clients see it. Three ways lead here: what a caller sends (`to_items`), what a model
 answers (`of_choice`), and a chat's messages (`of_chat`); one way leads out (`to_messages`).

@@ -1,1 +1,1 @@
-"""/v1/responses as JSON: bodies, the response object, and the events of its stream (state.md §1, §2)."""
+"""/v1/responses as JSON: bodies, the response object, and the events of its stream."""

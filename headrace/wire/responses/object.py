@@ -1,4 +1,4 @@
-"""The response object: all that Open Responses wants to be there always (state.md §5)."""
+"""The response object: all that Open Responses wants to be there always."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A response's events, in order (state.md §2). The whole response is what they add up to."""
+"""A response's events, in order. The whole response is what they add up to."""
 
 from __future__ import annotations
 
