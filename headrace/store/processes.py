@@ -18,8 +18,9 @@ from headrace.store.database import Database
 from headrace.store.hashing import written
 from headrace.store.tables import conversations, processes, responses
 
-SILENT_S = 15.0  # without a beat for so long, a process is dead
-CLOCK_S = 2  # as much may a process's start seem to move when the clock is set
+SILENT_S = 15.0  # without a beat for so long, a process of another host is dead
+CLOCK_S = 2  # as much may a process's start seem to move when the clock is set; not on Linux
+STARTED = 19  # the field of /proc/PID/stat after its name
 
 RUNNING = ("queued", "in_progress")
 STOPPED = {
@@ -40,7 +41,7 @@ class Processes:
     def enter(self, c: Connection) -> None:
         """Be known, and clear up after those who died."""
         me = psutil.Process()
-        values = {"host": host(), "pid": me.pid, "started": int(me.create_time())}
+        values = {"host": host(), "pid": me.pid, "started": _started(me)}
         if not c.execute(select(processes.c.id).where(processes.c.id == self.id)).first():
             c.execute(insert(processes).values(id=self.id, beat=0, **values))
         self.sweep(c)
@@ -72,8 +73,8 @@ class Processes:
         return True
 
     def _is_dead(self, row: Row[tuple[object, ...]]) -> bool:
-        if row.host == host() and not _runs(row.pid, row.started):
-            return True
+        if row.host == host():
+            return not _runs(row.pid, row.started)  # one that is merely silent (stopped, starved) lives
         now = time.monotonic()
         beat, since = self._seen.get(row.id, (None, now))
         if beat != row.beat:
@@ -91,17 +92,30 @@ def host() -> str:
         parts.append(boot.read_text().strip())
     if os.path.lexists(namespace):
         parts.append(os.readlink(namespace))
+    if Path("/proc/self/stat").exists():
+        parts.append("ticks")  # what a process's start is counted in (see _started)
     return " ".join(parts)
 
 
 def _runs(pid: int, started: int) -> bool:
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) <= CLOCK_S
+        return process.status() != psutil.STATUS_ZOMBIE and abs(_started(process) - started) <= CLOCK_S
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _started(process: psutil.Process) -> int:
+    """When it started: on Linux in ticks since the machine did, which no change of the clock moves, elsewhere
+    in seconds since 1970. Raises psutil.NoSuchProcess.
+    """
+    try:
+        text = Path(f"/proc/{process.pid}/stat").read_text()
+    except OSError:
+        return int(process.create_time())
+    return int(text.rpartition(")")[2].split()[STARTED])
 
 
 def _bury(c: Connection, ids: Collection[str]) -> None:

@@ -5,18 +5,22 @@ statements do. PostgreSQL's are in postgresql.py.
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from headrace.store.engines import Mode, Work
+from headrace.store.files import Files
 
 NUM_READERS = 4
+WAIT_MS = 10_000  # how long a transaction waits for a lock that another process holds
 PRAGMAS = (
-    "busy_timeout=10000",  # before the others, which may have to wait themselves
     "journal_mode=WAL",  # who reads and who writes do not wait for each other
     "foreign_keys=ON",
 )
@@ -26,11 +30,11 @@ T = TypeVar("T")
 
 class SQLite:
     """Creates the file and its folder so that nobody but their owner reads them. Writers of one process
-    wait here, of several there.
+    wait here, of several there. A transaction raises OSError when the file was removed or replaced.
     """
 
     def __init__(self, url: URL) -> None:
-        self._file = Path(str(url.database))
+        self._files = Files(Path(str(url.database)))
         self._engine = create_engine(
             url,
             connect_args={"check_same_thread": False},
@@ -39,12 +43,13 @@ class SQLite:
             pool_reset_on_return=None,  # each transaction is ended where it began
             hide_parameters=True,  # content is never logged
         )
-        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", _begin)
         self._to_write = self._engine.execution_options(synchronous="FULL")  # it outlives a loss of power
         self._to_hold = self._engine.execution_options(synchronous="NORMAL")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
+        self._write_lock, self._read_lock = _Patience(), _Patience()
 
     async def run(self, work: Work[T], mode: Mode) -> T:
         loop = asyncio.get_running_loop()
@@ -54,17 +59,26 @@ class SQLite:
         return await loop.run_in_executor(self._writer, self._write, engine, work)
 
     def _write(self, engine: Engine, work: Work[T]) -> T:
-        if not self._file.exists():
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
-        with engine.connect() as c:
-            result = work(c)
-            c.commit()
-            return result
+        self._files.check()
+        self._files.create_missing()
+        result = self._write_lock.tried(partial(_transaction, engine, work, commits=True))
+        self._files.remember()
+        self._files.check()  # what went into a file that is gone is not acknowledged
+        return result
 
     def _read(self, work: Work[T]) -> T:
-        with self._engine.connect() as c:
-            return work(c)
+        self._files.check()
+        return self._read_lock.tried(partial(_transaction, self._engine, work, commits=False))
+
+    def _prepare(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """A connection to SQLite whose transactions begin where `_begin` says so."""
+        wait_ms = min(self._write_lock.wait_ms, self._read_lock.wait_ms)
+        record.info["wait_ms"] = wait_ms
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (f"busy_timeout={wait_ms}", *PRAGMAS):  # the others may have to wait, too
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
 
     async def aclose(self) -> None:
         self._writer.shutdown()
@@ -72,13 +86,39 @@ class SQLite:
         self._engine.dispose()
 
 
-def _prepare(connection: Any, _: object) -> None:
-    """A connection to SQLite whose transactions begin where `_begin` says so."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+class _Patience:
+    """How long to wait for a lock. Who has waited in vain has waited for all: from then on the others, those
+    that are queued too, try once and fail at once, until one of them gets the lock.
+    """
+
+    def __init__(self) -> None:
+        self._is_locked = False
+
+    @property
+    def wait_ms(self) -> int:
+        return 0 if self._is_locked else WAIT_MS
+
+    def tried(self, transaction: Callable[[int], T]) -> T:
+        """Run it with the milliseconds that it may wait."""
+        try:
+            result = transaction(self.wait_ms)
+        except OperationalError as exc:
+            if getattr(exc.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+                self._is_locked = True
+            raise
+        self._is_locked = False
+        return result
+
+
+def _transaction(engine: Engine, work: Work[T], wait_ms: int, *, commits: bool) -> T:
+    with engine.connect() as c:
+        if c.info["wait_ms"] != wait_ms:
+            c.info["wait_ms"] = wait_ms
+            c.connection.cursor().execute(f"PRAGMA busy_timeout={wait_ms}")
+        result = work(c)
+        if commits:
+            c.commit()
+        return result
 
 
 def _begin(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def test_an_unusable_store(fake_server: FakeServer, tmp_path: Path, broken: obje
     for text in errors(server):
         assert str(tmp_path) not in text
         assert "headrace.db" not in text
+
+
+def test_a_store_that_goes_away(fake_server: FakeServer, tmp_path: Path) -> None:
+    server = fake_server(config=Config.model_validate({"paths": {"data": str(tmp_path / "data")}}))
+    assert server.post("/v1/conversations", {}).status_code == 200
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "data").write_text("no folder")
+    for text in errors(server):
+        assert str(tmp_path) not in text
 
 
 def test_an_unreachable_socket(fake_server: FakeServer, tmp_path: Path) -> None:

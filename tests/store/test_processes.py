@@ -72,6 +72,49 @@ def test_after_a_kill_nothing_stays_locked(opened: Opened, database_url: str) ->
     asyncio.run(run())
 
 
+def test_one_that_is_stopped_is_not_dead(
+    opened: Opened, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was busy or asleep, a debugger: its process lives, and goes on."""
+    monkeypatch.setattr(module, "SILENT_S", 0.0)
+
+    async def run() -> None:
+        async with opened() as store:
+            made = await store.create_conversation(OWNER, [message("a")], {})
+            with ExitStack() as exits:
+                process = await asyncio.to_thread(held_elsewhere, exits, database_url, made.id)
+                process.send_signal(signal.SIGSTOP)
+                for _ in range(3):
+                    await store._processes.beat(store._database)
+                    with pytest.raises(ConversationLocked):
+                        await store.hold(OWNER, made.id)
+                assert (await store.response(OWNER, "resp_1")).status == "in_progress"
+                assert len(await beats(store)) == 2
+                process.send_signal(signal.SIGCONT)
+                with pytest.raises(ConversationLocked):
+                    await store.hold(OWNER, made.id)
+                process.send_signal(signal.SIGKILL)
+                await asyncio.to_thread(process.wait)
+                await store.hold(OWNER, made.id)
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process is a time")
+def test_a_clock_that_is_set_kills_nobody(opened: Opened) -> None:
+    """On Linux the start of a process is counted in ticks since the machine's."""
+    text = Path("/proc/self/stat").read_text()
+    ticks = int(text.rpartition(")")[2].split()[19])
+
+    async def run() -> None:
+        async with opened() as store:
+            chosen = select(processes.c.started, processes.c.host)
+            row = await store._database.read(lambda c: c.execute(chosen).one())
+            assert (row.started, row.host) == (ticks, module.host())
+
+    asyncio.run(run())
+
+
 async def change_row(store: Store, id: str, **values: object) -> None:
     def work(c: Connection) -> None:
         c.execute(update(processes).where(processes.c.id == id).values(**values))
