@@ -7,11 +7,12 @@ passed on.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -20,14 +21,17 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
 from headrace.backends.connection import KeptTooLong, Response
 from headrace.backends.refusals import Named, Refusal, is_page, named_in, page, to_error
+from headrace.backends.values import whole as whole_value
 from headrace.config import is_loopback
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 
 CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's own words
 MAX_REFUSAL = 2**16  # bytes that are read of an error's body
+REFUSAL_S = 10.0  # and for how long
 MAX_LINE = 16 * 2**20  # bytes of one event
 LARGE_BODY = 2**19  # bytes
 
@@ -73,8 +77,9 @@ class Upstream:
         # those that have an Authorization header when .netrc knows the host.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._timeout_s)
         return aiohttp.ClientSession(
-            headers=self._headers,
+            headers={"Accept-Encoding": ACCEPTED, **self._headers},
             timeout=timeout,
+            auto_decompress=False,  # `pieces` does it, within bounds
             connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(self.base_url),
@@ -89,7 +94,8 @@ class Upstream:
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer as a JSON value. Raises ProviderError."""
         async with self.request(method, path, _written(body)) as response:
-            return self.loads(await self.whole(response))
+            limit = MAX_LISTED if method == "GET" else MAX_BODY
+            return self.loads(await self.whole(response, limit))
 
     @asynccontextmanager
     async def stream(
@@ -115,7 +121,7 @@ class Upstream:
     def loads(self, raw: bytes | str) -> Any:
         """Raises ProviderError for what is no JSON."""
         try:
-            return json.loads(raw)
+            return whole_value(raw)
         except (ValueError, RecursionError) as exc:
             begun = raw[:1000].encode(errors="replace") if isinstance(raw, str) else raw
             if is_page(begun):
@@ -201,35 +207,55 @@ class Upstream:
             return ProviderTimedOut(f"{self.provider} did not answer in time")
         return ProviderError(f"the connection to {self.provider} broke")
 
-    async def whole(self, response: aiohttp.ClientResponse) -> bytes:
+    async def whole(self, response: aiohttp.ClientResponse, limit: int = MAX_BODY) -> bytes:
         """The body of an answer. Raises ProviderError, `is_begun` where a part of it had come."""
+        return await self.gathered(self.pieces(response), limit)
+
+    async def gathered(self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY) -> bytes:
+        """The same of what is left of a body. Raises ProviderError for more than `limit` bytes, too."""
         found = bytearray()
         try:
-            async for piece in self.pieces(response):
+            async for piece in pieces:
                 found += piece
+                if len(found) > limit:
+                    raise ProviderError(f"{self.provider} answered with more than {limit} bytes")
         except ProviderError as exc:
             exc.is_begun = bool(found)
             raise
         return bytes(found)
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """Of an answer, as they come. Raises ProviderError."""
+        """Of an answer, as they come, decompressed. Raises ProviderError."""
         read = response.content.readany
+        decoder = Decoder(self.provider, response.headers.get("Content-Encoding", ""))
         try:
             while piece := await read():
-                yield piece
+                for decoded in decoder.feed(piece):
+                    yield decoded
+            if not decoder.is_whole:
+                raise OSError("the compressed body has no end")
         except FAILURES as exc:
-            if rest := _unread(response):
-                yield rest
+            with suppress(OSError):
+                for decoded in decoder.feed(_unread(response)):
+                    yield decoded
             raise self._failure(exc) from exc
 
     async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> ServerError:
-        raw = b""
-        async for piece in response.content.iter_any():
-            raw += piece
-            if len(raw) >= MAX_REFUSAL:
-                break
-        return self.told(response.status, raw.decode(errors="replace"), response.headers, path=path)
+        raw = (await self._some(response)).decode(errors="replace")
+        return self.told(response.status, raw, response.headers, path=path)
+
+    async def _some(self, response: aiohttp.ClientResponse) -> bytes:
+        """As much of an error's body as is read: MAX_REFUSAL bytes, and what comes within REFUSAL_S."""
+        raw = bytearray()
+        try:
+            async with asyncio.timeout(REFUSAL_S):
+                async for piece in self.pieces(response):
+                    raw += piece
+                    if len(raw) >= MAX_REFUSAL:
+                        break
+        except TimeoutError:
+            pass  # the status tells enough
+        return bytes(raw[:MAX_REFUSAL])
 
     def has_secret(self, text: str) -> bool:
         return self._without_secrets(text) != text
