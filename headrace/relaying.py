@@ -45,8 +45,11 @@ class Relaying(Protocol):
         """Whether it may be passed on with nothing changed but its model, or a limit. Cheap."""
         ...
 
-    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+    def relay(
+        self, request: RelayRequest, model: str, *, until_content: bool = False
+    ) -> AbstractAsyncContextManager[Relayed]:
         """Ask this model, as the provider calls it. Entering may refuse (ServerError), and does so for an
-        answer that is an error; leaving always frees what it held.
+        answer that is an error; leaving always frees what it held. `until_content`: a stream has begun when
+        it says something; until then, somebody else may be asked.
         """
         ...

@@ -222,8 +222,8 @@ class Exchange:
         went = [
             (name.lower().encode(), value.encode()) for name, value in went_to(provider, attempts).items()
         ]
-        typed = any(name == b"content-type" for name, _ in headers)
-        default = [] if typed else STREAM if self._asked.is_streamed else JSON
+        # by what is sent from here: providers' own labels are often wrong
+        default = STREAM if self._asked.is_streamed else JSON
         streamed = STREAMED if self._asked.is_streamed else []
         await self._line.start(200, [*default, *headers, *streamed, *went, *self._headers])
 

@@ -1,4 +1,4 @@
-"""Bodies of answers within bounds: a provider may send without an end, or compress gigabytes into a megabyte."""
+"""Bodies within bounds: a provider may send without an end, or a megabyte that unpacks to gigabytes."""
 
 from __future__ import annotations
 

@@ -47,12 +47,11 @@ class Sent:
 
     event: str
     data: str
+    is_whole: bool = False  # it is no event, but a JSON body that came instead of a stream
 
 
 class Reading(Protocol):
-    """What a dialect knows of its answers. `last`: how a stream's last event looks."""
-
-    last: re.Pattern[bytes]
+    """What a dialect knows of its errors."""
 
     def error(self, sent: Sent) -> ServerError | None:
         """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
@@ -98,22 +97,17 @@ class Upstream:
             return self.loads(await self.whole(response, limit))
 
     @asynccontextmanager
-    async def stream(
-        self, path: str, body: object, reading: Reading | None = None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """POST; the answer in pieces as they come. A status that is an error is raised here, and so is what
-        is no stream, where there is a `reading` of it. Leaving closes the connection at once, unless the
-        answer has been read to its end.
+    async def stream(self, path: str, body: object) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
+        the connection at once, unless the answer has been read to its end.
         """
         async with self.request("POST", path, _written(body)) as response:
-            if reading is not None and response.content_type == "application/json":
-                raise self.no_stream(await self.whole(response), reading)
             yield self.pieces(response)
 
     def no_stream(self, whole: bytes, reading: Reading) -> ServerError:
         """For a body that came instead: it may say what is wrong."""
         try:
-            error = reading.error(Sent("", whole.decode(errors="replace")))
+            error = reading.error(Sent("", whole.decode(errors="replace"), is_whole=True))
         except ProviderError:
             error = page(self.provider) if is_page(whole) else None
         return error or ProviderError(f"{self.provider} answered with something that is no stream")

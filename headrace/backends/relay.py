@@ -1,29 +1,77 @@
 """Answers that are passed on as they came. They are cut where an event ends, so that what fails later can be
-told after it, and looked at only as far as it takes to tell a failure from an answer.
+told after it, and looked at only as far as it takes to tell an answer from a failure, or from half of one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
-from headrace.backends.http import MAX_LINE, Reading, Sent, Upstream, events_in
+import aiohttp
+
+from headrace.backends.bodies import MAX_BODY
+from headrace.backends.forms import Begun, is_heartbeat
+from headrace.backends.http import MAX_LINE, Sent, Upstream, events_in
+from headrace.backends.values import an_object, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.relaying import Relayed
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event
+LONGEST_END = 3
 EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
+# a line of data that is neither an object nor a list: a heartbeat, or the end
+NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{\[])|[\r\n])(?!\[DONE\])")
 TAIL = 256  # bytes at the end of a piece in which the last event shows
 END_S = 0.05  # how long a finished stream waits for its end: then its connection can be used again
 MAX_READ = 2**18  # bytes: a longer body is not parsed only to see that it is one
 
 # What callers may see of a provider's headers: never a cookie, a name of an account, or a hop's own.
 PASSED_ON = re.compile(
-    "content-type|openai-processing-ms|inference-id|(x|anthropic)-ratelimit-[a-z-]+", re.IGNORECASE
+    "openai-processing-ms|inference-id|retry-after(-ms)?|(x|anthropic)-ratelimit-[a-z0-9-]+", re.IGNORECASE
 )
+
+
+class Ending(Protocol):
+    """Notices whether a stream has come to its end. `tells`: whether events have to be parsed for it."""
+
+    is_over: bool
+
+    def tells(self, events: bytes) -> bool: ...
+
+    def saw(self, events: bytes, sents: Sequence[Sent]) -> None:
+        """`sents`: the same, parsed, where `tells` says so. Raises ProviderError for an end that is none."""
+        ...
+
+
+class Reading(Protocol):
+    """What a dialect knows of the answer to one request. `last`: how a stream's last event looks."""
+
+    last: re.Pattern[bytes]
+
+    def error(self, sent: Sent) -> ServerError | None:
+        """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
+        ...
+
+    def is_end(self, sent: Sent) -> bool:
+        """Whether an answer cannot begin with it."""
+        ...
+
+    def has_content(self, sent: Sent) -> bool:
+        """Whether a caller learns anything by it, so that nobody else may answer any more."""
+        ...
+
+    def ending(self) -> Ending: ...
+
+    def folded(self, sents: Sequence[Sent]) -> bytes:
+        """A stream as one JSON body. Raises ServerError."""
+        ...
+
+    def unfolded(self, whole: dict[str, Any]) -> bytes | None:
+        """A JSON body as a stream; None: it is no answer."""
+        ...
 
 
 @asynccontextmanager
@@ -35,94 +83,163 @@ async def relayed(
     reading: Reading,
     *,
     streamed: bool,
+    until_content: bool = False,
 ) -> AsyncIterator[Relayed]:
-    """Ask. Raises ServerError for whatever is no answer."""
+    """Ask. `until_content`: a stream has begun when it says something, not with its first event. Raises
+    ServerError for whatever is no answer.
+    """
     async with upstream.request("POST", path, body, headers) as response:
-        told = _passed_on(response.headers)
+        told = _passed_on(response)
+        begun = Begun(upstream.pieces(response))
         if streamed:
-            stream = _Stream(upstream, reading, upstream.pieces(response))
+            stream = _Stream(upstream, reading, begun, until_content=until_content)
             await stream.begin()
             yield Relayed(told, stream.rest())
         else:
-            whole = await upstream.whole(response)
-            _judge(whole, upstream, reading)
-            yield Relayed(told, whole)
+            await begun.begin()
+            found = await upstream.gathered(begun.rest(), MAX_BODY)
+            yield Relayed(told, _judged(found, begun.is_json, upstream, reading))
 
 
-def _passed_on(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    fits = PASSED_ON.fullmatch
-    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items() if fits(name))
+def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
+    """As they came, unless they are no plain text: those no client could read."""
+    return tuple(
+        (name.lower(), value)
+        for name, value in response.raw_headers
+        if PASSED_ON.fullmatch(name.decode("latin-1")) and value.isascii()
+    )
 
 
-def _judge(whole: bytes, upstream: Upstream, reading: Reading) -> None:
-    """Raises ServerError for a body that is an error, or no JSON object."""
-    if len(whole) > MAX_READ and whole.lstrip().startswith(b"{") and whole.rstrip().endswith(b"}"):
-        return
-    if error := reading.error(Sent("", whole.decode(errors="replace"))):
+def _judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> bytes:
+    """The body; of a stream that came instead, what it adds up to. Raises ServerError for an error, and for
+    what is neither.
+    """
+    if not is_json:
+        sents = events_in(raw)
+        if any(not is_heartbeat(sent.data) for sent in sents):
+            return reading.folded(sents)
+    if len(raw) > MAX_READ and raw.lstrip().startswith(b"{") and raw.rstrip().endswith(b"}"):
+        return raw
+    if error := reading.error(Sent("", raw.decode(errors="replace"), is_whole=True)):
         raise error
+    return raw
 
 
 class _Stream:
     """A text/event-stream, as whole events."""
 
-    def __init__(self, upstream: Upstream, reading: Reading, pieces: AsyncGenerator[bytes, None]) -> None:
-        self._upstream, self._reading, self._pieces = upstream, reading, pieces
+    def __init__(self, upstream: Upstream, reading: Reading, begun: Begun, *, until_content: bool) -> None:
+        self._upstream, self._reading, self._until_content = upstream, reading, until_content
+        self._ending = reading.ending()
+        self._begun, self._pieces = begun, begun.rest()
         self._whole = self._cut()
-        self._begun = b""
+        self._first: list[bytes] = []
+        self._half = b""  # what follows the last whole event, once all is over
 
     async def begin(self) -> None:
-        """Wait for the first event that has data. Raises ServerError for an error, and if there is none."""
+        """Wait for the first event that has data, or content. Raises ServerError for an error, or none."""
+        await self._begun.begin()
+        if self._begun.is_json:
+            self._first = [await self._unfolded()]
+            return
+        size = 0
         async for events in self._whole:
-            self._begun += events
-            for first in events_in(self._begun):
-                if error := self._reading.error(first):
-                    raise error
+            self._first.append(events)
+            size += len(events)
+            if size > MAX_LINE or any(self._begins(sent) for sent in events_in(events)):
                 return
-        raise self._upstream.no_stream(self._begun, self._reading)
+        if not self._first or self._until_content or not self._is_an_event(self._half):
+            raise self._upstream.no_stream(b"".join(self._first) + self._half, self._reading)
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """All of it, from the first."""
-        for events in self._fit(self._begun):
-            yield events
+        """All of it, from the first. Raises ServerError where it breaks off."""
+        for events in self._first:
+            for fit in self._fit(events):
+                yield fit
         async for events in self._whole:
             for fit in self._fit(events):
                 yield fit
+        if self._half and self._is_an_event(self._half):
+            for fit in self._fit(self._half):
+                yield fit if self._ending.is_over else fit + b"\n\n"
+        if not self._ending.is_over:
+            raise ProviderError(f"{self._upstream.provider} ended its answer in the middle")
+
+    def _begins(self, sent: Sent) -> bool:
+        if error := self._reading.error(sent):
+            raise error
+        if self._reading.is_end(sent) and not self._until_content:
+            raise ProviderError(f"{self._upstream.provider} ended its answer before it began")
+        if self._reading.is_end(sent) or is_heartbeat(sent.data):
+            return False
+        return not self._until_content or self._reading.has_content(sent)
+
+    async def _unfolded(self) -> bytes:
+        """A JSON body that came instead, as a stream."""
+        raw = await self._upstream.gathered(self._pieces)
+        if error := self._reading.error(Sent("", raw.decode(errors="replace"), is_whole=True)):
+            raise error
+        frames = self._reading.unfolded(an_object(whole(raw)))
+        if frames is None:
+            raise self._upstream.no_stream(raw, self._reading)
+        self._ending.is_over = True
+        return frames
 
     def _fit(self, events: bytes) -> Iterator[bytes]:
         """What may be passed on. Raises ServerError for an error that may not, as it is."""
-        if b"error" not in events:
+        if not (b"error" in events or self._ending.tells(events) or NO_JSON.search(events)):
+            self._ending.saw(events, ())
             yield events
             return
         for event in EVENT.findall(events):
-            for sent in events_in(event):
+            sents = events_in(event)
+            for sent in sents:
                 if error := self._unfit(sent):
                     raise error
-            yield event
+            if not sents or any(not self._is_skipped(sent) for sent in sents):
+                self._ending.saw(event, sents)
+                yield event
+
+    def _is_skipped(self, sent: Sent) -> bool:
+        return is_heartbeat(sent.data) and sent.event != "error" and not sent.data.strip().startswith("[")
 
     def _unfit(self, sent: Sent) -> ServerError | None:
         try:
             error = self._reading.error(sent)
         except ProviderError:
             return None
-        is_fit = error is None or (_is_told(sent) and not self._upstream.has_secret(sent.data))
-        return None if is_fit else error
+        if error is None or not _is_told(sent) or self._upstream.has_secret(sent.data):
+            return error
+        self._ending.is_over = True  # with an error that callers can read
+        return None
+
+    def _is_an_event(self, half: bytes) -> bool:
+        """Whether a last event that nothing ends is whole all the same."""
+        sents = events_in(half)
+        try:
+            for sent in sents:
+                self._reading.error(sent)
+        except ProviderError:
+            return any(self._reading.is_end(sent) for sent in sents)
+        return bool(sents)
 
     async def _cut(self) -> AsyncGenerator[bytes, None]:
-        """Pieces that end where an event ends; what follows the last one comes when all is over."""
-        held = b""
+        """Pieces that end where an event ends; what follows the last one is left in `_half`."""
+        held = bytearray()
         async for piece in self._pieces:
             if held or not piece.endswith(ENDS):
+                start = max(0, len(held) - LONGEST_END)
                 held += piece
-                at = max(held.rfind(end) + len(end) if end in held else 0 for end in ENDS)
-                piece, held = held[:at], held[at:]
+                at = max(held.rfind(end, start) + len(end) if end in held[start:] else 0 for end in ENDS)
+                piece = bytes(held[:at])
+                del held[:at]
                 if len(held) > MAX_LINE:
                     raise ProviderError(f"{self._upstream.provider} sent an event without an end")
             if piece:
                 yield piece
                 if self._reading.last.search(piece, max(0, len(piece) - TAIL)):
                     await self._finish()
-        if held:
-            yield held
+        self._half = bytes(held)
 
     async def _finish(self) -> None:
         """What happens to the connection after an answer is nobody's concern."""
@@ -136,5 +253,8 @@ class _Stream:
 
 def _is_told(sent: Sent) -> bool:
     """Whether it has the shape that clients of either dialect read."""
-    error = json.loads(sent.data).get("error")
+    try:
+        error = an_object(whole(sent.data)).get("error")
+    except (ValueError, RecursionError):
+        return False
     return isinstance(error, dict) and isinstance(error.get("message"), str)

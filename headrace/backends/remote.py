@@ -8,13 +8,25 @@ import logging
 from abc import ABC, abstractmethod
 
 from headrace.backends.http import Upstream
-from headrace.errors import BadRequest, ServerError
+from headrace.backends.values import Object, objects
+from headrace.errors import BadRequest, ProviderError, ServerError
 from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
 
 log = logging.getLogger(__name__)
 
+MAX_MODELS = 10_000  # of a list; what follows is left out
 REFRESH_S = 300.0
 RETRY_S = 30.0  # when the list could not be had
+
+
+def listed(provider: str, found: object, member: str, *, id: str = "id") -> list[Object]:
+    """The entries of a list of models, which some providers send without the object around it; those without
+    an id are left out. Raises ProviderError for what is no list.
+    """
+    entries = found.get(member) if isinstance(found, dict) else found
+    if not isinstance(entries, list):
+        raise ProviderError(f"{provider} answered with something that is no list of models")
+    return [entry for entry in objects(entries) if isinstance(entry.get(id), str) and entry[id]][:MAX_MODELS]
 
 
 class Remote(ABC):

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from headrace.gateway.generation import Opened
 from headrace.gateway.routing import Target
 from headrace.relaying import Relayed, Relaying, RelayRequest
-from headrace.types import BackendKind, Embeddings, EmbedRequest, GenerateRequest
+from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
 MIN_TIMEOUT_S = 0.001  # 0 would mean none
 
@@ -43,13 +43,15 @@ class Generate:
         return Opened(await exits.enter_async_context(target.backend.generate(_named(self.request, target))))
 
     async def tried(self, target: Target, exits: AsyncExitStack) -> Opened:
-        """The first event is awaited, because until then another target may answer instead."""
+        """The first content is awaited, because until then another target may answer instead."""
         request = _within(_named(self.request, target), self.passed_s())
         events = await exits.enter_async_context(target.backend.generate(request))
-        try:
-            return Opened(events, (await anext(events),))
-        except StopAsyncIteration:
-            return Opened(events)
+        first: list[Event] = []
+        async for event in events:
+            first.append(event)
+            if not isinstance(event, Started):
+                break
+        return Opened(events, tuple(first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,11 @@ class PassOn:
         backend = self.backends[target.backend.name]
         return await exits.enter_async_context(backend.relay(self.request, target.info.id))
 
-    tried = direct
+    async def tried(self, target: Target, exits: AsyncExitStack) -> Relayed:
+        """The first content is awaited, as in `Generate.tried`."""
+        backend = self.backends[target.backend.name]
+        relayed = backend.relay(self.request, target.info.id, until_content=True)
+        return await exits.enter_async_context(relayed)
 
 
 Asked = TypeVar("Asked", GenerateRequest, EmbedRequest)

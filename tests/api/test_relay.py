@@ -105,7 +105,7 @@ events = st.lists(
 @given(
     events,
     st.lists(st.integers(0, 400), max_size=6),
-    st.sampled_from([b"data: [DONE]\n\n", b"", b"data: {}"]),
+    st.sampled_from([b"data: [DONE]\n\n", b"data: [DONE]", *sse(STOP), sse(STOP)[0].rstrip()]),
 )
 def test_streams_are_passed_on_wherever_they_are_cut(
     relay: Relays, found: Sequence[bytes], at: Sequence[int], end: bytes

@@ -4,35 +4,18 @@ passed over, as its documentation asks.
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from headrace.backends.anthropic.upstream import AnthropicUpstream
-from headrace.backends.http import Sent
+from headrace.backends.bodies import Budget
+from headrace.backends.choice import ChoiceReading, finish_reason
+from headrace.backends.forms import is_heartbeat
+from headrace.backends.http import Sent, message_of
+from headrace.backends.values import Object, an_object, count, dumped, objects, parsed, valid, word
 from headrace.errors import ProviderError
-from headrace.types import (
-    Event,
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    Started,
-    TextDelta,
-    Thought,
-    ToolCallDelta,
-    Usage,
-)
+from headrace.types import Event, Finished, Started, Thought, Usage
 
-REASONS: dict[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-}
 COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -40,17 +23,21 @@ COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_token
 class _Thinking:
     """A block of thinking that has begun."""
 
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
     signature: str | None = None
 
 
 @dataclass(slots=True)
 class _ToolUse:
-    """A call that has begun. `call`: its place among the calls, which is not its place among the blocks."""
+    """A call that has begun. `whole`: arguments that came with its beginning."""
 
-    call: int
-    whole: dict[str, Any]  # arguments that came with its beginning
+    id: str
+    whole: Object
     has_arguments: bool = False
+
+
+class _Other:
+    """A block of a kind that is passed over, with all of its deltas."""
 
 
 class Answer:
@@ -59,106 +46,158 @@ class Answer:
     def __init__(self, upstream: AnthropicUpstream) -> None:
         self._upstream = upstream
         self._asked_at = self._began_at = time.monotonic()
-        self._blocks: dict[int, _Thinking | _ToolUse] = {}  # by their index, while they run
-        self._num_calls = 0
+        self._said = ChoiceReading(upstream.provider, 0, Budget(upstream.provider))
+        self._blocks: dict[int, _Thinking | _ToolUse | _Other] = {}  # by their index, while they run
         self._counts: dict[str, int] = {}
+        self._is_started = False
+        self._is_begun = False  # more came than the message's head
         self._reason: str | None = None
         self._stop: str | None = None
         self.is_finished = False
 
     def push(self, sent: Sent) -> list[Event]:
-        value = self._upstream.loads(sent.data)
-        if not isinstance(value, dict):
-            raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON object")
-        match value.get("type", sent.event):
+        if self.is_finished:
+            return []
+        if not sent.is_whole and is_heartbeat(sent.data) and sent.event != "error":
+            return []
+        value = self._loaded(sent)
+        match _kind(value, sent):
             case "message_start":
-                return self._start(_object(value, "message"))
+                return self._start(an_object(value.get("message")))
+            case "message":
+                return self._message(value)
             case "content_block_start":
-                return self._begin(_index(value), _object(value, "content_block"))
+                return self._begin(count(value.get("index")), an_object(value.get("content_block")))
             case "content_block_delta":
-                return self._delta(_index(value), _object(value, "delta"))
+                return self._delta(count(value.get("index")), an_object(value.get("delta")))
             case "content_block_stop":
-                return self._end(_index(value))
+                return self._end(count(value.get("index")))
             case "message_delta":
-                self._count(_object(value, "usage"))
-                delta = _object(value, "delta")
-                self._reason = _text(delta, "stop_reason") or self._reason
-                self._stop = _text(delta, "stop_sequence") or self._stop
-                return []
+                self._is_begun = True
+                self._count(value.get("usage"))
+                self._reasoned(an_object(value.get("delta")))
             case "message_stop":
+                self._reason = self._reason or ("end_turn" if self._is_begun else None)
                 return self.finish()
             case "error":
-                error = _object(value, "error")
-                raise self._upstream.error_of_type(_text(error, "type"), _text(error, "message"))
+                error = an_object(value.get("error"))
+                words = word(error.get("message")) or message_of(sent.data)
+                raise self._upstream.error_of_type(word(error.get("type")), words)
         return []
 
     def finish(self) -> list[Event]:
-        """The last event: on message_stop, or when the stream ends without one. Raises ProviderError if the
+        """The last events: on message_stop, or when the stream ends without one. Raises ProviderError if the
         answer was not complete by then.
         """
         if self._reason is None:
             raise ProviderError(f"{self._upstream.provider} ended the answer in the middle")
+        found = [event for index in list(self._blocks) for event in self._end(index)]
+        found += self._said.end()
         self.is_finished = True
-        reason = REASONS.get(self._reason, "stop")
+        reason = finish_reason(self._reason, has_calls=bool(self._said.num_calls))
         decode_s = time.monotonic() - self._began_at
-        return [Finished(0, reason, self._usage(), decode_s, stop=self._stop)]
+        return [*found, Finished(0, reason, self._usage(), decode_s, stop=self._stop)]
 
-    def _start(self, message: dict[str, Any]) -> list[Event]:
-        self._began_at = time.monotonic()
-        self._count(_object(message, "usage"))
+    def _loaded(self, sent: Sent) -> Object:
+        if sent.event == "error" and is_heartbeat(sent.data):
+            return {"type": "error", "error": {"type": "", "message": sent.data}}
+        try:
+            value = parsed(sent.data)
+        except (ValueError, RecursionError) as exc:
+            raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON") from exc
+        if not isinstance(value, dict):
+            raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON object")
+        return value
+
+    def _start(self, message: Object) -> list[Event]:
+        self._count(message.get("usage"))
+        if self._is_started:
+            return []
+        self._is_started, self._began_at = True, time.monotonic()
         usage = self._usage()
         prefill_s = self._began_at - self._asked_at
         return [Started(0, 0.0, prefill_s, usage.prompt_tokens, usage.cached_tokens)]
 
-    def _begin(self, index: int, block: dict[str, Any]) -> list[Event]:
-        match block.get("type"):
+    def _message(self, message: Object) -> list[Event]:
+        """A whole answer, though a stream was asked for."""
+        found = self._start(message)
+        for index, block in enumerate(objects(message.get("content"))):
+            found += self._begin(index, block)
+            found += self._end(index)
+        self._reasoned(message)
+        self._reason = self._reason or "end_turn"
+        return found + self.finish()
+
+    def _reasoned(self, told: Object) -> None:
+        self._reason = word(told.get("stop_reason")) or self._reason
+        self._stop = word(told.get("stop_sequence")) or self._stop
+
+    def _begin(self, index: int | None, block: Object) -> list[Event]:
+        kind, at = block.get("type"), -1 if index is None else index
+        self._is_begun = self._is_begun or kind is not None
+        if self._is_repeated(at, block):
+            return []
+        found = self._end(at)  # some providers leave out the end of a block
+        match kind:
             case "text":
-                text = _text(block, "text")
-                return [TextDelta(0, text)] if text else []
+                found += self._said.say(_text(block, "text"))
             case "thinking":
                 text = _text(block, "thinking")
-                self._blocks[index] = _Thinking(text, _text(block, "signature") or None)
-                return [ReasoningDelta(0, text)] if text else []
+                self._blocks[at] = _Thinking([text], word(block.get("signature")) or None)
+                found += self._said.think(text)
             case "redacted_thinking":
-                return [ReasoningDelta(0, "", thought=Thought(redacted=_text(block, "data")))]
+                found += self._said.thought(Thought(redacted=word(block.get("data"))))
             case "tool_use":
-                tool = self._blocks[index] = _ToolUse(self._num_calls, _object(block, "input"))
-                self._num_calls += 1
-                return [ToolCallDelta(0, tool.call, id=_text(block, "id"), name=_text(block, "name"))]
-        return []
+                id, name = word(block.get("id")), word(block.get("name"))
+                self._blocks[at] = _ToolUse(id, an_object(block.get("input")))
+                found += self._said.call(index, id, name, "")
+            case _:
+                self._blocks[at] = _Other()
+        return found
 
-    def _delta(self, index: int, delta: dict[str, Any]) -> list[Event]:
-        block = self._blocks.get(index)
+    def _is_repeated(self, at: int, block: Object) -> bool:
+        """Whether the beginning of a call is told twice."""
+        begun = self._blocks.get(at)
+        is_call = isinstance(begun, _ToolUse) and block.get("type") == "tool_use"
+        return is_call and bool(begun.id) and begun.id == word(block.get("id"))  # type: ignore[union-attr]
+
+    def _delta(self, index: int | None, delta: Object) -> list[Event]:
+        at = -1 if index is None else index
+        block = self._blocks.get(at)
+        if isinstance(block, _Other):
+            return []
         match delta.get("type"):
             case "text_delta":
-                text = _text(delta, "text")
-                return [TextDelta(0, text)] if text else []
-            case "thinking_delta" if isinstance(block, _Thinking):
+                return list(self._said.say(_text(delta, "text")))
+            case "thinking_delta":
                 text = _text(delta, "thinking")
-                block.text += text
-                return [ReasoningDelta(0, text)] if text else []
+                if isinstance(block, _Thinking):
+                    block.pieces.append(text)
+                return list(self._said.think(text))
             case "signature_delta" if isinstance(block, _Thinking):
-                block.signature = _text(delta, "signature")
-            case "input_json_delta" if isinstance(block, _ToolUse):
+                block.signature = word(delta.get("signature"))
+            case "input_json_delta":
                 part = _text(delta, "partial_json")
-                block.has_arguments |= bool(part)
-                return [ToolCallDelta(0, block.call, part)] if part else []
+                if isinstance(block, _ToolUse):
+                    block.has_arguments |= bool(part)
+                return list(self._said.call(index, "", "", part)) if part else []
         return []
 
-    def _end(self, index: int) -> list[Event]:
+    def _end(self, index: int | None) -> list[Event]:
         """What is complete with its block: a thought, and arguments that did not come in pieces."""
-        block = self._blocks.pop(index, None)
+        block = self._blocks.pop(-1 if index is None else index, None)
         if isinstance(block, _Thinking) and block.signature is not None:
-            return [ReasoningDelta(0, "", thought=Thought(block.text, block.signature))]
+            return list(self._said.thought(Thought(valid("".join(block.pieces)), block.signature)))
         if isinstance(block, _ToolUse) and not block.has_arguments:
-            return [ToolCallDelta(0, block.call, json.dumps(block.whole, ensure_ascii=False))]
+            return list(self._said.call(index, "", "", dumped(block.whole)))
         return []
 
-    def _count(self, usage: dict[str, Any]) -> None:
+    def _count(self, usage: object) -> None:
         """Counts are cumulative, and split over events: what one leaves out, another told."""
-        told = {name: usage[name] for name in COUNTS if isinstance(usage.get(name), int)}
-        thought = _object(usage, "output_tokens_details").get("thinking_tokens")
-        self._counts |= told | ({"thinking_tokens": thought} if isinstance(thought, int) else {})
+        body = an_object(usage)
+        told = {name: count(body.get(name)) for name in COUNTS}
+        told["thinking_tokens"] = count(an_object(body.get("output_tokens_details")).get("thinking_tokens"))
+        self._counts |= {name: number for name, number in told.items() if number is not None}
 
     def _usage(self) -> Usage:
         sent, written, read, answered = (self._counts.get(name, 0) for name in COUNTS)
@@ -172,17 +211,15 @@ class Answer:
         )
 
 
-def _index(of: dict[str, Any]) -> int:
-    """Of the block that an event is about; -1: it does not say."""
-    found = of.get("index")
-    return found if isinstance(found, int) else -1
+def _kind(value: Object, sent: Sent) -> str:
+    """The type of an event, or of a body that came instead of a stream."""
+    kind = word(value.get("type")) or sent.event
+    if not kind and value.get("error"):
+        return "error"
+    return kind or ("message" if sent.is_whole and "content" in value else "")
 
 
-def _object(of: dict[str, Any], name: str) -> dict[str, Any]:
-    found = of.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _text(of: dict[str, Any], name: str) -> str:
+def _text(of: Object, name: str) -> str:
+    """May end in half of a surrogate pair."""
     found = of.get(name)
     return found if isinstance(found, str) else ""

@@ -13,12 +13,14 @@ from typing import Any
 from urllib.parse import quote
 
 from headrace.backends.anthropic.answer import Answer
+from headrace.backends.anthropic.reading import AnthropicReading
 from headrace.backends.anthropic.request import to_body
 from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
-from headrace.backends.anthropic.upstream import AnthropicReading, AnthropicUpstream
-from headrace.backends.http import Sent, events, root
+from headrace.backends.anthropic.upstream import AnthropicUpstream
+from headrace.backends.forms import sents
+from headrace.backends.http import Sent, root
 from headrace.backends.relay import relayed
-from headrace.backends.remote import Remote
+from headrace.backends.remote import MAX_MODELS, Remote, listed
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
 from headrace.relaying import Relayed, RelayRequest
@@ -53,39 +55,36 @@ class AnthropicBackend(Remote):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         body = to_body(request, self._abilities.get(request.model) or of_name(request.model))
         answer = Answer(self._anthropic)
-        async with self._anthropic.stream("/v1/messages", body, self._reading) as pieces:
-            yield _events(answer, events(pieces))
+        async with self._anthropic.stream("/v1/messages", body) as pieces:
+            yield _events(answer, sents(self._anthropic, pieces))
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "anthropic"
 
-    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+    def relay(
+        self, request: RelayRequest, model: str, *, until_content: bool = False
+    ) -> AbstractAsyncContextManager[Relayed]:
         own = {name: value for name, value in request.headers.items() if name not in self._configured}
         body = request.body.changed({"model": model})
         path = f"/v1{request.endpoint}"
-        return relayed(self._anthropic, path, body, own, self._reading, streamed=request.is_streamed)
+        upstream, reading, streamed = self._anthropic, self._reading, request.is_streamed
+        return relayed(upstream, path, body, own, reading, streamed=streamed, until_content=until_content)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")
 
     async def list_models(self) -> list[ModelInfo]:
-        listed: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         after = ""
         for _ in range(MAX_PAGES):
             page = await self._anthropic.json("GET", f"/v1/models?limit=1000{after}")
-            listed += self._entries(page)
-            last = page.get("last_id")
-            if not page.get("has_more") or not isinstance(last, str):
+            entries += listed(self.name, page, "data")
+            last = page.get("last_id") if isinstance(page, dict) else None
+            if not isinstance(last, str) or not page.get("has_more") or len(entries) >= MAX_MODELS:
                 break
             after = f"&after_id={quote(last, safe='')}"
-        self._abilities = {entry["id"]: of_listed(entry["id"], entry) for entry in listed}
-        return [self._listed(entry) for entry in listed]
-
-    def _entries(self, page: object) -> list[dict[str, Any]]:
-        data = page.get("data") if isinstance(page, dict) else None
-        if not isinstance(data, list):
-            raise ProviderError(f"{self.name} answered with something that is no list of models")
-        return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        self._abilities = {entry["id"]: of_listed(entry["id"], entry) for entry in entries}
+        return [self._listed(entry) for entry in entries]
 
     def _listed(self, entry: dict[str, Any]) -> ModelInfo:
         window = entry.get("max_input_tokens")

@@ -21,9 +21,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from headrace.backends.http import Upstream, lines, root
-from headrace.backends.ollama.answer import Answer, context_length, created_at, dicts, embeddings, text_of
+from headrace.backends.ollama.answer import Answer, context_length, created_at, embeddings
 from headrace.backends.ollama.request import Body, bodies_of, check, embed_body
-from headrace.backends.remote import Remote
+from headrace.backends.remote import Remote, listed
+from headrace.backends.values import word
 from headrace.config import ProviderConfig
 from headrace.errors import (
     ContextTooLong,
@@ -74,15 +75,15 @@ class OllamaBackend(Remote):
 
     async def list_models(self) -> list[ModelInfo]:
         found = []
-        for entry in dicts(self.name, await self.upstream.json("GET", "/api/tags"), "models"):
-            name, digest = text_of(self.name, entry, "name"), text_of(self.name, entry, "digest")
+        for entry in listed(self.name, await self.upstream.json("GET", "/api/tags"), "models", id="name"):
+            name, digest = entry["name"], word(entry.get("digest"))
             if self._digests.get(name) != digest:  # it was pulled anew
                 self._lengths.pop(name, None)
             self._digests[name] = digest
             # the tag that Ollama itself adds may be left out in the list of what is allowed
             ids = [id for id in self.allowed if id in (name, name.removesuffix(":latest"))] or [name]
             length = await self._length(name)
-            created = created_at(text_of(self.name, entry, "modified_at"))
+            created = created_at(word(entry.get("modified_at")))
             found += [replace(self.info(id, created=created), max_model_len=length) for id in ids]
         return found
 

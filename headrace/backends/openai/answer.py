@@ -1,35 +1,24 @@
 """The chunks of one answer in OpenAI's dialect as neutral events. What providers make of the dialect differs:
-calls without index, usage anywhere, errors in the middle.
+texts under several names, calls without index, usage anywhere and in any shape, errors in the middle.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.backends.bodies import Budget
+from headrace.backends.choice import ChoiceReading, finish_reason, is_broken
+from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Sent, Upstream
+from headrace.backends.openai.parts import said_in
+from headrace.backends.openai.tallies import logprobs_of, usage_of
+from headrace.backends.values import Object, count, dumped, parsed, valid, word
 from headrace.errors import ProviderError, ServerError
-from headrace.types import (
-    Event,
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-    Usage,
-)
+from headrace.types import Event, Finished, TokenLogprob, Usage
 
-REASONS: dict[str, FinishReason] = {
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
+DONE = "[DONE]"
 # errors in the middle of an answer that name no status
 STATUSES = {
     "authentication_error": 401,
@@ -48,29 +37,12 @@ STATUSES = {
 }
 
 
-@dataclass(slots=True)
-class _Call:
-    id: str = ""
-    name: str = ""
-    number: int | None = None  # among the choice's calls, once its name is known
-    held: str = ""  # arguments that came before the name
-
-
-@dataclass(slots=True)
 class _Choice:
-    reason: FinishReason | None = None
-    stop: str | None = None
-    calls: list[_Call] = field(default_factory=list)
-    at: dict[int | None, _Call] = field(default_factory=dict)  # by the provider's index
-    num_told: int = 0
-
-    def call(self, index: int | None, id: str) -> _Call:
-        """Whose piece this is. A new id begins a new call, whatever the index says."""
-        call = self.at.get(index)
-        if call is None or (id and call.id and id != call.id):
-            self.at[index] = call = _Call()
-            self.calls.append(call)
-        return call
+    def __init__(self, provider: str, index: int, budget: Budget) -> None:
+        self.said = ChoiceReading(provider, index, budget)
+        self.is_begun = False  # something came that belongs to it
+        self.told: str | None = None  # why it ended, in the provider's word
+        self.stop: str | None = None
 
 
 class Answer:
@@ -78,88 +50,121 @@ class Answer:
 
     def __init__(self, upstream: Upstream, num_choices: int, *, kept: tuple[str, ...] = ()) -> None:
         self._upstream, self._kept = upstream, kept
-        self._own: dict[str, Any] = {}
-        self._choices = {index: _Choice() for index in range(num_choices)}
+        self._own: Object = {}
+        budget = Budget(upstream.provider)
+        self._choices = [_Choice(upstream.provider, index, budget) for index in range(num_choices)]
         self._usage: Usage | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether every choice has ended; the usage may still follow."""
-        return all(choice.reason is not None for choice in self._choices.values())
+        return all(choice.told is not None for choice in self._choices)
 
     def read(self, sent: Sent) -> list[Event]:
-        """Raises ServerError: the provider's own error, or ProviderError for what is no chunk."""
-        chunk = _loaded(self._upstream, sent)
-        if error := _error(self._upstream, sent, chunk):
-            raise error
+        """Raises ServerError: the provider's own error, or ProviderError for what cannot be understood before
+        the answer is complete.
+        """
+        if sent.data.strip().startswith(DONE):
+            self._ended()
+            return []
         try:
-            self._own |= {name: chunk[name] for name in self._kept if name in chunk}
-            if chunk.get("usage"):
-                self._usage = _usage(chunk["usage"])
-            return [event for choice in chunk.get("choices") or () for event in self._choice(choice)]
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise self._nonsense() from exc
+            chunk = chunk_in(self._upstream, sent)
+            if chunk is None:
+                return []
+            if error := error_in(self._upstream, sent, chunk):
+                raise error
+            found = list(self._events(chunk))
+        except ProviderError:
+            if self.is_complete:
+                return []  # whatever follows an answer, it has been told
+            raise
+        if sent.is_whole:
+            self._ended()
+        return found
 
-    def end(self) -> list[Finished]:
-        """One of each choice. The provider counts all choices as one, and so the first has it all. Raises
-        ProviderError when the answer is not complete.
+    def end(self) -> list[Event]:
+        """What was held back, and one Finished of each choice. The provider counts all choices as one, and so
+        the first has it all. Raises ProviderError when the answer is not complete.
         """
         if not self.is_complete:
             raise ProviderError(f"{self._upstream.provider} ended its answer in the middle")
+        found = [event for choice in self._choices for event in choice.said.end()]
         rest = Usage(0, 0, is_known=self._usage is not None)
-        return [
-            Finished(index, choice.reason or "stop", rest, stop=choice.stop)
-            if index
-            else Finished(0, choice.reason or "stop", self._usage or rest, stop=choice.stop, own=self._own)
-            for index, choice in self._choices.items()
-        ]
+        for index, choice in enumerate(self._choices):
+            reason = finish_reason(choice.told or "", has_calls=bool(choice.said.num_calls))
+            usage, own = (rest, {}) if index else (self._usage or rest, self._own)
+            found.append(Finished(index, reason, usage, stop=choice.stop, own=own))
+        return found
 
-    def _choice(self, body: dict[str, Any]) -> Iterator[Event]:
-        index = body.get("index", 0)
-        choice = self._choices[index]
-        delta = body.get("delta") or {}
-        if thought := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
-            yield ReasoningDelta(index, thought)
-        # what OpenAI calls a refusal is what the model says instead of the answer: text
-        text = _text(body.get("text")) + _text(delta.get("content")) + _text(delta.get("refusal"))
-        logprobs = _logprobs(body.get("logprobs") or {})
-        if text or logprobs:
-            yield TextDelta(index, text, logprobs)
-        for piece in delta.get("tool_calls") or ():
-            yield from _call(index, choice, piece)
-        reason = _text(body.get("finish_reason"))
-        if reason == "error":
+    def _ended(self) -> None:
+        """All is there, though some providers do not say why it ended."""
+        for choice in self._choices:
+            if choice.is_begun and choice.told is None:
+                choice.told = "stop"
+
+    def _events(self, chunk: Object) -> Iterator[Event]:
+        self._own |= {name: json.loads(dumped(chunk[name])) for name in self._kept if name in chunk}
+        self._usage = usage_of(chunk.get("usage")) or self._usage
+        choices = chunk.get("choices")
+        if isinstance(choices, dict):
+            choices = [choices]
+        if choices and not isinstance(choices, list):
+            raise _nonsense(self._upstream)
+        for body in choices or ():
+            if isinstance(body, dict):
+                yield from self._choice(body)
+            elif body is not None:
+                raise _nonsense(self._upstream)
+
+    def _choice(self, body: Object) -> Iterator[Event]:
+        choice = self._whose(body)
+        said = said_in(self._upstream.provider, body, may_repeat=choice is None or choice.said.has_said)
+        if choice is None:
+            if said.is_something and not self.is_complete:
+                raise ProviderError(f"{self._upstream.provider} sent a choice that it was not asked for")
+            return
+        choice.is_begun = True
+        if said.reasoning:
+            yield from choice.said.think(said.reasoning)
+        logprobs: tuple[TokenLogprob, ...] = logprobs_of(body.get("logprobs"))
+        yield from choice.said.say(said.text, logprobs)
+        for piece in said.calls:
+            yield from choice.said.call(piece.index, piece.id, piece.name, piece.arguments)
+        self._judge(choice, body)
+
+    def _whose(self, body: Object) -> _Choice | None:
+        """None: it belongs to no choice that was asked for."""
+        index = count(body.get("index"))
+        if index is None:
+            index = 0 if len(self._choices) == 1 else -1
+        return self._choices[index] if 0 <= index < len(self._choices) else None
+
+    def _judge(self, choice: _Choice, body: Object) -> None:
+        """Why it ended, if it did. Raises ProviderError for a reason that is none."""
+        reason = word(body.get("finish_reason"))
+        if not reason or reason == "null":
+            return
+        if is_broken(reason):
             raise ProviderError(f"{self._upstream.provider} failed in the middle of its answer")
-        if reason:
-            choice.reason = REASONS.get(reason, "stop")
-            met = body.get("stop_reason")  # vLLM's: a stop string, or the id of a token
-            choice.stop = met if isinstance(met, str) else None
-
-    def _nonsense(self) -> ProviderError:
-        return _nonsense(self._upstream)
+        choice.told = choice.told or reason
+        met = body.get("stop_reason")  # vLLM's: a stop string, or the id of a token
+        choice.stop = valid(met) if isinstance(met, str) else choice.stop
 
 
-class OpenAIReading:
-    """What an answer that is passed on is looked at for."""
-
-    last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-
-    def error(self, sent: Sent) -> ServerError | None:
-        """Raises ProviderError for what is no JSON object."""
-        return _error(self._upstream, sent, _loaded(self._upstream, sent))
-
-
-def _loaded(upstream: Upstream, sent: Sent) -> dict[str, Any]:
-    chunk = upstream.loads(sent.data)
+def chunk_in(upstream: Upstream, sent: Sent) -> Object | None:
+    """None: a heartbeat. Raises ProviderError for what looks like JSON and is no object."""
+    if not sent.is_whole and is_heartbeat(sent.data):
+        return {} if sent.event == "error" else None
+    try:
+        chunk: Any = parsed(sent.data)
+    except (ValueError, RecursionError) as exc:
+        raise _nonsense(upstream) from exc
     if not isinstance(chunk, dict):
         raise _nonsense(upstream)
     return chunk
 
 
-def _error(upstream: Upstream, sent: Sent, chunk: dict[str, Any]) -> ServerError | None:
+def error_in(upstream: Upstream, sent: Sent, chunk: Object) -> ServerError | None:
     """The provider's own, if the chunk tells one."""
     error = chunk.get("error")
     if sent.event != "error" and not error:
@@ -173,81 +178,9 @@ def _nonsense(upstream: Upstream) -> ProviderError:
     return ProviderError(f"{upstream.provider} sent something that is no chunk of an answer")
 
 
-def _call(index: int, choice: _Choice, piece: dict[str, Any]) -> Iterator[ToolCallDelta]:
-    """Nothing, until the call's name is known."""
-    function = piece.get("function") or {}
-    id, name = _text(piece.get("id")), _text(function.get("name"))
-    call = choice.call(piece.get("index"), id)
-    call.id, call.name = call.id or id, call.name or name
-    given = function.get("arguments")
-    call.held += json.dumps(given) if isinstance(given, dict) else _text(given)
-    if call.number is not None:
-        if call.held:
-            yield ToolCallDelta(index, call.number, call.held)
-    elif call.name:
-        call.id = call.id or f"call_{secrets.token_hex(12)}"
-        call.number, choice.num_told = choice.num_told, choice.num_told + 1
-        yield ToolCallDelta(index, call.number, call.held, call.id, call.name)
-    else:
-        return
-    call.held = ""
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _number(value: object) -> int:
-    if value is None:
-        return 0
-    if not isinstance(value, int):
-        raise TypeError(f"{value!r} is no number of tokens")
-    return value
-
-
-def _usage(body: dict[str, Any]) -> Usage:
-    prompt = body.get("prompt_tokens_details") or {}
-    return Usage(
-        _number(body["prompt_tokens"]),
-        _number(body.get("completion_tokens")),
-        _number(prompt.get("cached_tokens")),
-        _number((body.get("completion_tokens_details") or {}).get("reasoning_tokens")),
-        _number(prompt.get("cache_write_tokens")),
-    )
-
-
 def _status(code: object) -> int | None:
     """The status that an error's code or type stands for."""
-    if isinstance(code, str) and not code.isdecimal():
+    if isinstance(code, str) and not (code.isascii() and code.isdecimal()):
         return STATUSES.get(code)
-    number = int(code) if isinstance(code, int | str) else 0
-    return number if 400 <= number < 600 else None
-
-
-def _logprobs(body: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-    """In chat's form, or in that of text completions: lists beside each other."""
-    if "tokens" not in body:
-        return tuple(
-            TokenLogprob(*_token(token), tuple(_token(other) for other in token.get("top_logprobs") or ()))
-            for token in body.get("content") or ()
-        )
-    tokens = body["tokens"] or ()
-    tops = body.get("top_logprobs") or [None] * len(tokens)
-    return tuple(
-        TokenLogprob(
-            _text(token),
-            token.encode(),
-            None if logprob is None else float(logprob),
-            tuple((text, text.encode(), float(value)) for text, value in (top or {}).items()),
-        )
-        for token, logprob, top in zip(tokens, body["token_logprobs"], tops, strict=True)
-    )
-
-
-def _token(body: dict[str, Any]) -> tuple[str, bytes, float]:
-    token, raw = _text(body["token"]), body.get("bytes")
-    return token, token.encode() if raw is None else bytes(raw), float(body["logprob"])
+    status = count(code)
+    return status if status is not None and 400 <= status < 600 else None

@@ -8,11 +8,14 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import replace
 from typing import Any
 
-from headrace.backends.http import Sent, Upstream, events, root
-from headrace.backends.openai.answer import Answer, OpenAIReading
+from headrace.backends.forms import sents
+from headrace.backends.http import Sent, Upstream, root
+from headrace.backends.openai.answer import DONE, Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
+from headrace.backends.openai.reading import OpenAIReading
 from headrace.backends.relay import relayed
-from headrace.backends.remote import Remote
+from headrace.backends.remote import Remote, listed
+from headrace.backends.values import count
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError, ServerError
 from headrace.relaying import Relayed, RelayRequest
@@ -26,7 +29,6 @@ from headrace.types import (
     ModelInfo,
 )
 
-DONE = "[DONE]"
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses")
 USAGE_S = 2.0  # how long an answer that is complete waits for its usage
 END_S = 0.05  # and a finished stream for its end: then its connection can be used again
@@ -48,7 +50,6 @@ class OpenAIBackend(Remote):
         )
         upstream = Upstream(name, url, headers=headers, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
-        self._reading = OpenAIReading(upstream)
         # the others know the older name only, or both; OpenAI's newer models only the newer one
         self._limit = "max_completion_tokens" if upstream.base_url == OpenAIBackend.url else "max_tokens"
 
@@ -56,19 +57,23 @@ class OpenAIBackend(Remote):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         path, body = self.ask(request)
         async with (
-            self.upstream.stream(path, body, self._reading) as pieces,
-            aclosing(events(pieces)) as sents,
-            aclosing(self._events(sents, request.num_choices)) as answer,
+            self.upstream.stream(path, body) as pieces,
+            aclosing(sents(self.upstream, pieces)) as found,
+            aclosing(self._events(found, request.num_choices)) as answer,
         ):
             yield answer
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "openai"
 
-    def relay(self, request: RelayRequest, model: str) -> AbstractAsyncContextManager[Relayed]:
+    def relay(
+        self, request: RelayRequest, model: str, *, until_content: bool = False
+    ) -> AbstractAsyncContextManager[Relayed]:
         body = request.body.changed(self.changes(request, model))
         upstream, path, headers = self.upstream, request.endpoint, request.headers
-        return relayed(upstream, path, body, headers, self._reading, streamed=request.is_streamed)
+        reading = OpenAIReading(upstream, path, request.body.members)
+        streamed = request.is_streamed
+        return relayed(upstream, path, body, headers, reading, streamed=streamed, until_content=until_content)
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         """Members of a body that is passed on, where they are not as the caller wrote them."""
@@ -90,10 +95,7 @@ class OpenAIBackend(Remote):
 
     async def list_models(self) -> list[ModelInfo]:
         found = await self.upstream.json("GET", "/models")
-        try:
-            return [self._info(entry) for entry in found["data"]]
-        except (KeyError, TypeError, AttributeError) as exc:
-            raise ProviderError(f"{self.name} answered with something that is no list of models") from exc
+        return [self._info(entry) for entry in listed(self.name, found, "data")]
 
     def ask(self, request: GenerateRequest) -> tuple[str, Body]:
         """Where a request goes, and its body. Raises UnsupportedParameter."""
@@ -102,22 +104,23 @@ class OpenAIBackend(Remote):
         return "/completions", completion_body(request, request.prompt)
 
     def _info(self, entry: dict[str, Any]) -> ModelInfo:
-        created, length = entry.get("created"), entry.get("max_model_len")
-        info = self.info(str(entry["id"]), created=created if isinstance(created, int) else 0)
-        return replace(info, max_model_len=length if isinstance(length, int) else None)
+        info = self.info(entry["id"], created=count(entry.get("created")) or 0)
+        return replace(info, max_model_len=count(entry.get("max_model_len")) or None)
 
-    async def _events(self, sents: AsyncIterator[Sent], num_choices: int) -> AsyncGenerator[Event, None]:
+    async def _events(self, found: AsyncIterator[Sent], num_choices: int) -> AsyncGenerator[Event, None]:
         answer = Answer(self.upstream, num_choices, kept=self.kept)
         while True:
-            sent = await (_soon(sents, USAGE_S) if answer.is_complete else anext(sents, None))
-            if sent is None or sent.data == DONE:
+            sent = await (_soon(found, USAGE_S) if answer.is_complete else anext(found, None))
+            if sent is None:
                 break
             for event in answer.read(sent):
                 yield event
-        for finished in answer.end():
-            yield finished
+            if sent.data.strip().startswith(DONE):
+                break
+        for event in answer.end():
+            yield event
         if sent is not None:
-            await _soon(sents, END_S)
+            await _soon(found, END_S)
 
 
 async def _soon(sents: AsyncIterator[Sent], within_s: float) -> Sent | None:

@@ -1,0 +1,206 @@
+"""One choice of an answer, put together of what a provider says piece by piece, in whichever dialect. Pieces
+of calls are placed here, halves of surrogate pairs joined, and it is decided how the choice has ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from headrace.backends.bodies import Budget
+from headrace.backends.values import Halves, valid
+from headrace.errors import ProviderError
+from headrace.text.nesting import Nesting
+from headrace.types import (
+    Event,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    Thought,
+    TokenLogprob,
+    ToolCallDelta,
+)
+
+CUT = frozenset(
+    ("length", "max_tokens", "max_output_tokens", "model_length", "context_length", "token_limit",
+     "model_context_window_exceeded", "context_length_exceeded")
+)  # fmt: skip
+FILTERED = frozenset(
+    ("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "sensitive",
+     "spii", "prohibited_content", "guardrail_intervened", "image_safety")
+)  # fmt: skip
+# what is no end: the provider could not go on
+BROKEN = frozenset(
+    ("error", "abort", "aborted", "cancelled", "canceled", "timeout", "network_error", "engine_error",
+     "insufficient_system_resource", "malformed_function_call")
+)  # fmt: skip
+
+
+def is_broken(reason: str) -> bool:
+    return reason.strip().lower() in BROKEN
+
+
+def finish_reason(told: str, *, has_calls: bool) -> FinishReason:
+    """How a choice has ended. That it was cut or filtered, only its provider knows; whether it calls a tool
+    shows in what it said, and whatever else a provider calls its end is one.
+    """
+    name = told.strip().lower()
+    if name in CUT:
+        return "length"
+    if name in FILTERED:
+        return "content_filter"
+    return "tool_calls" if has_calls else "stop"
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call that has begun. `number`: among the choice's calls, once its name is known."""
+
+    id: str = ""
+    name: str = ""
+    number: int | None = None
+    pieces: list[str] = field(default_factory=list)
+    halves: Halves = field(default_factory=Halves)
+    nesting: Nesting = field(default_factory=Nesting)
+    is_named_again: bool = False  # after its arguments were whole
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def has_arguments(self) -> bool:
+        return any(piece.strip() for piece in self.pieces)
+
+    def goes_on_anew(self, arguments: str) -> bool:
+        """Whether these arguments are a second object after the call's own is whole."""
+        return self.nesting.is_closed and arguments.lstrip().startswith("{")
+
+
+class ChoiceReading:
+    """`say`, `think` and `call` for what comes, `end` once nothing more does; all give neutral events, and
+    raise ProviderError for what cannot be placed, or has no bounds.
+
+    Neither index nor id of a call's pieces is trusted. A new name begins a new call; a piece without a name
+    continues the call at its index, else the last one.
+    """
+
+    def __init__(self, provider: str, index: int, budget: Budget) -> None:
+        self._provider, self._index, self._budget = provider, index, budget
+        self._text, self._thinking = Halves(), Halves()
+        self._calls: list[_Call] = []
+        self._at: dict[int, _Call] = {}  # by the provider's index
+        self._ids: set[str] = set()
+        self._last: _Call | None = None  # whose piece came last, if nothing else was said since
+        self.num_calls = 0  # whose name is known
+        self.has_said = False  # text, thoughts or calls
+
+    def say(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> Iterator[Event]:
+        if text or logprobs:
+            num_entries = sum(1 + len(token.top) for token in logprobs)
+            self._budget.spend(len(text) + 16 * num_entries)
+            self._last, self.has_said = None, True
+        said = self._text.push(text)
+        if said or logprobs:
+            yield TextDelta(self._index, said, logprobs)
+
+    def think(self, text: str) -> Iterator[Event]:
+        if text:
+            self._budget.spend(len(text))
+            self._last, self.has_said = None, True
+        if thought := self._thinking.push(text):
+            yield ReasoningDelta(self._index, thought)
+
+    def thought(self, thought: Thought) -> Iterator[Event]:
+        """One that is complete, with its signature."""
+        self._budget.spend(len(thought.text) + len(thought.signature or thought.redacted or ""))
+        self._last, self.has_said = None, True
+        if rest := self._thinking.end():
+            yield ReasoningDelta(self._index, rest)
+        yield ReasoningDelta(self._index, "", thought=thought)
+
+    def call(self, index: int | None, id: str, name: str, arguments: str) -> Iterator[Event]:
+        """A piece of a call; "" for what it does not tell. No event until the call's name is known."""
+        self._budget.spend(len(id) + len(name) + len(arguments))
+        self.has_said = True
+        call = self._place(index, id, name, arguments)
+        if call is None or self._is_said_twice(call, id, name, arguments):
+            return
+        if index is not None:
+            self._at[index] = call
+        call.id, call.name = call.id or id, call.name or name
+        call.is_named_again = bool(name) and call.nesting.is_closed and not arguments.strip()
+        yield from self._write(call, arguments)
+        self._last = call
+
+    def end(self) -> Iterator[Event]:
+        """What is still held back. Raises ProviderError for pieces of calls that have no name."""
+        if rest := self._thinking.end():
+            yield ReasoningDelta(self._index, rest)
+        if rest := self._text.end():
+            yield TextDelta(self._index, rest)
+        for call in self._calls:
+            if call.number is None and call.has_arguments:
+                raise ProviderError(f"{self._provider} sent arguments of a call without its name")
+            if (rest := call.halves.end()) and call.number is not None:
+                yield ToolCallDelta(self._index, call.number, rest)
+
+    def _place(self, index: int | None, id: str, name: str, arguments: str) -> _Call | None:
+        last = self._calls[-1] if self._calls else None
+        here = self._at.get(index) if index is not None else last
+        if name:
+            return here if here is not None and _is_same(here, id, name, arguments) else self._begin(id)
+        if here is None:  # an index that is new: a call of which the name may still come
+            here = last if last is not None and not last.goes_on_anew(arguments) and last.name else None
+        if here is None or (id and here.id and id != here.id and (not arguments or here.nesting.is_closed)):
+            return self._begin(id)
+        if here.goes_on_anew(arguments):
+            again = self._begin("")
+            again.name = here.name if here.is_named_again else ""
+            return again
+        return here
+
+    def _begin(self, id: str) -> _Call:
+        call = _Call(id)
+        self._calls.append(call)
+        return call
+
+    def _is_said_twice(self, call: _Call, id: str, name: str, arguments: str) -> bool:
+        """Whether a call that is whole is told once more, as it was."""
+        is_whole = bool(id) and call.nesting.is_closed and (id, name) == (call.id, call.name)
+        return is_whole and bool(arguments) and arguments == call.text
+
+    def _write(self, call: _Call, arguments: str) -> Iterator[Event]:
+        if call.nesting.is_closed and call is not self._last:
+            if arguments.strip():
+                raise ProviderError(f"{self._provider} went on with a call after its end")
+            return
+        call.pieces.append(arguments)
+        call.nesting.push(arguments)
+        if call.number is not None:
+            if said := call.halves.push(arguments):
+                yield ToolCallDelta(self._index, call.number, said)
+        elif call.name:
+            call.number, self.num_calls = self.num_calls, self.num_calls + 1
+            call.id = self._own_id(call.id)
+            said = call.halves.push(call.text)
+            yield ToolCallDelta(self._index, call.number, said, call.id, call.name)
+
+    def _own_id(self, told: str) -> str:
+        """The call's id if it is its own, else a new one: callers answer calls by their ids."""
+        id = valid(told) if told and told not in self._ids else f"call_{secrets.token_hex(12)}"
+        self._ids.add(id)
+        return id
+
+
+def _is_same(call: _Call, id: str, name: str, arguments: str) -> bool:
+    """Whether a piece with a name belongs to this call, which providers may name in each piece."""
+    if id and call.id and id != call.id:
+        return False
+    if not call.name:
+        return True
+    if name != call.name:
+        return False
+    is_told_again = bool(id) and id == call.id and arguments == call.text
+    return is_told_again or not call.goes_on_anew(arguments)

@@ -1,0 +1,129 @@
+"""An answer in OpenAI's dialect in its other form: a stream's chunks as one JSON body, and such a body as a
+stream. Members that Headrace does not know are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any
+
+from headrace.backends.choice import finish_reason
+from headrace.backends.http import Sent, Upstream
+from headrace.backends.openai.answer import DONE, Answer, chunk_in
+from headrace.backends.openai.tallies import usage_of
+from headrace.backends.values import Object, an_object, count, dumped, objects, word
+from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+
+BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")  # of logprobs
+
+
+@dataclass(slots=True)
+class _Choice:
+    text: StringIO = field(default_factory=StringIO)
+    reasoning: StringIO = field(default_factory=StringIO)
+    calls: list[tuple[str, str, StringIO]] = field(default_factory=list)  # id, name, arguments
+    logprobs: Object | None = None
+    reason: str = "stop"
+
+    def push(self, event: Event) -> None:
+        if isinstance(event, TextDelta):
+            self.text.write(event.text)
+        elif isinstance(event, ReasoningDelta):
+            self.reasoning.write(event.text)
+        elif isinstance(event, ToolCallDelta):
+            if event.name is not None:
+                self.calls.append((event.id or "", event.name, StringIO()))
+            self.calls[event.call][2].write(event.arguments)
+        elif isinstance(event, Finished):
+            self.reason = event.reason
+
+    def add_logprobs(self, told: Object) -> None:
+        merged = self.logprobs = {**(self.logprobs or {})}
+        for name in BY_TOKEN:
+            if isinstance(told.get(name), list):
+                merged[name] = [*(merged.get(name) or ()), *told[name]]
+
+    def body(self, index: int, *, is_chat: bool) -> Object:
+        text = self.text.getvalue()
+        common = {"index": index, "logprobs": self.logprobs, "finish_reason": self.reason}
+        if not is_chat:
+            return {**common, "text": text}
+        calls = [
+            {"id": id, "type": "function", "function": {"name": name, "arguments": arguments.getvalue()}}
+            for id, name, arguments in self.calls
+        ]
+        message: Object = {"role": "assistant", "content": text if text or not calls else None}
+        message |= {"refusal": None, **({"tool_calls": calls} if calls else {})}
+        if thought := self.reasoning.getvalue():
+            message |= {"reasoning_content": thought, "reasoning": thought}
+        return {**common, "message": message}
+
+
+def folded(upstream: Upstream, sents: Sequence[Sent], *, num_choices: int, is_chat: bool) -> bytes:
+    """A JSON body. Raises ServerError where the stream has an error, or no end."""
+    answer, choices = Answer(upstream, num_choices), [_Choice() for _ in range(num_choices)]
+    head: Object = {}
+    usage: object = None
+    for sent in sents:
+        for event in answer.read(sent):
+            choices[event.index].push(event)
+        chunk = {} if sent.data.strip().startswith(DONE) else _chunk(upstream, sent)
+        head = {**chunk, **head}
+        usage = chunk["usage"] if usage_of(chunk.get("usage")) else usage
+        for body in objects(chunk.get("choices")):
+            if isinstance(body.get("logprobs"), dict):
+                choices[_place(body, num_choices)].add_logprobs(body["logprobs"])
+    for event in answer.end():
+        choices[event.index].push(event)
+    kind = "chat.completion" if is_chat else "text_completion"
+    bodies = [choice.body(index, is_chat=is_chat) for index, choice in enumerate(choices)]
+    return dumped({**head, "object": kind, "choices": bodies, "usage": usage}).encode()
+
+
+def unfolded(whole: Object, *, has_usage: bool) -> bytes:
+    """The frames of a stream. `has_usage`: its caller asked for the chunk that tells it."""
+    head = {name: value for name, value in whole.items() if name not in ("choices", "usage")}
+    if word(head.get("object")) == "chat.completion":
+        head["object"] = "chat.completion.chunk"
+    texts = [dumped({**head, "choices": [choice]}) for choice in _choices(whole)]
+    if has_usage and whole.get("usage"):
+        texts.append(dumped({**head, "choices": [], "usage": whole["usage"]}))
+    return "".join(f"data: {text}\n\n" for text in [*texts, DONE]).encode()
+
+
+def _choices(whole: Object) -> Iterator[Object]:
+    """What each choice says, then why it ended."""
+    for place, body in enumerate(objects(whole.get("choices"))):
+        found = count(body.get("index"))
+        index = place if found is None else found
+        told = word(body.get("finish_reason"))
+        if not isinstance(body.get("message"), dict):
+            yield {**body, "index": index, "finish_reason": told or "stop"}
+            continue
+        delta = _delta(body["message"])
+        rest = {name: value for name, value in body.items() if name != "message"}
+        yield {**rest, "index": index, "delta": delta, "finish_reason": None}
+        has_calls = bool(delta.get("tool_calls") or delta.get("function_call"))
+        reason = told or finish_reason("", has_calls=has_calls)
+        yield {**rest, "index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
+
+
+def _delta(message: Object) -> Object:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return {"role": "assistant", **message}
+    placed: list[Any] = [
+        {**call, "index": place} if isinstance(call, dict) else call for place, call in enumerate(calls)
+    ]
+    return {"role": "assistant", **message, "tool_calls": placed}
+
+
+def _chunk(upstream: Upstream, sent: Sent) -> Object:
+    return an_object(chunk_in(upstream, sent))
+
+
+def _place(body: Object, num_choices: int) -> int:
+    index = count(body.get("index")) or 0
+    return index if index < num_choices else 0

@@ -1,0 +1,132 @@
+"""What one choice of a chunk, or of a whole answer, says: text, reasoning, calls. The same is often said
+under two names; then one of them counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headrace.backends.values import Object, an_object, count, dumped, word
+from headrace.errors import ProviderError
+
+log = logging.getLogger(__name__)
+
+REASONINGS = ("reasoning_content", "reasoning", "reasoning_details")  # the first that says something counts
+THOUGHTS = frozenset(("thinking", "reasoning", "reasoning.text", "reasoning.summary", "reasoning_text"))
+UNTOLD = frozenset(
+    ("reference", "reasoning.encrypted", "redacted_thinking")
+)  # parts without a text of their own
+
+
+@dataclass(frozen=True, slots=True)
+class CallPiece:
+    """ "" and None: it is not told."""
+
+    index: int | None
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Texts may end in half of a surrogate pair."""
+
+    text: str
+    reasoning: str
+    calls: tuple[CallPiece, ...]
+
+    @property
+    def is_something(self) -> bool:
+        return bool(self.text or self.reasoning or self.calls)
+
+
+def said_in(provider: str, body: Object, *, may_repeat: bool) -> Said:
+    """`may_repeat`: the choice has said something, so that a whole message only says it again. Raises
+    ProviderError for a text or a call that has no known shape.
+    """
+    delta = body.get("delta")
+    if isinstance(delta, dict):
+        return _said(provider, delta, is_message=False)
+    message = body.get("message")
+    if isinstance(message, dict):
+        return Said("", "", ()) if may_repeat else _said(provider, message, is_message=True)
+    text, _ = _texts(provider, body.get("text"))
+    return Said(text, "", ())
+
+
+def _said(provider: str, delta: Object, *, is_message: bool) -> Said:
+    text, thought = _texts(provider, delta.get("content"))
+    refusal, _ = _texts(provider, delta.get("refusal"))
+    if refusal != text:
+        text += refusal  # what OpenAI calls a refusal is what the model says instead of the answer
+    reasoning = next(filter(None, (_reasoning(provider, delta.get(name)) for name in REASONINGS)), "")
+    return Said(text, reasoning or thought, tuple(_calls(provider, delta, is_message=is_message)))
+
+
+def _reasoning(provider: str, value: object) -> str:
+    text, thought = _texts(provider, value)
+    return text + thought
+
+
+def _texts(provider: str, value: object) -> tuple[str, str]:
+    """Text and reasoning of a content: a text, or parts of either kind."""
+    if value is None or isinstance(value, str):
+        return value or "", ""
+    parts = [value] if isinstance(value, dict) else value
+    if not isinstance(parts, list):
+        raise ProviderError(f"{provider} sent a text that is none")
+    texts, thoughts = "", ""
+    for part in parts:
+        text, thought = _part(provider, part)
+        texts, thoughts = texts + text, thoughts + thought
+    return texts, thoughts
+
+
+def _part(provider: str, part: object) -> tuple[str, str]:
+    if isinstance(part, str):
+        return part, ""
+    if not isinstance(part, dict):
+        raise ProviderError(f"{provider} sent a part of a text that is none")
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in THOUGHTS:
+        told = next(
+            (part[name] for name in ("thinking", "text", "summary", "reasoning") if part.get(name)), ""
+        )
+        return "", "".join(_texts(provider, told))
+    told = part.get("text", part.get("refusal"))
+    if told is None:
+        if kind not in UNTOLD:
+            log.warning("%s: a part of type %.50r is left out of its answer", provider, kind)
+        return "", ""
+    return _texts(provider, told)
+
+
+def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPiece]:
+    """`is_message`: its calls are whole, each in its place of the list."""
+    found = delta.get("tool_calls")
+    pieces = [found] if isinstance(found, dict) else found
+    if pieces and not isinstance(pieces, list):
+        raise ProviderError(f"{provider} sent calls that are none")
+    for place, piece in enumerate(pieces or ()):
+        if piece is None:
+            continue
+        if not isinstance(piece, dict):
+            raise ProviderError(f"{provider} sent a call that is none")
+        function = piece.get("function", piece)  # some leave out the object around name and arguments
+        index = place if is_message else count(piece.get("index"))
+        yield _piece(provider, index, word(piece.get("id")), an_object(function))
+    older = delta.get("function_call")
+    if not pieces and isinstance(older, dict):
+        yield _piece(provider, None, "", older)
+
+
+def _piece(provider: str, index: int | None, id: str, function: Object) -> CallPiece:
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict):
+        arguments = dumped(arguments)
+    if arguments is not None and not isinstance(arguments, str):
+        raise ProviderError(f"{provider} sent arguments of a call that are none")
+    return CallPiece(index, id, word(function.get("name")), arguments or "")

@@ -1,0 +1,93 @@
+"""What an answer in OpenAI's dialect is looked at for while it is passed on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headrace.backends.choice import is_broken
+from headrace.backends.http import Sent, Upstream
+from headrace.backends.openai.answer import DONE, chunk_in, error_in
+from headrace.backends.openai.folding import folded, unfolded
+from headrace.backends.openai.parts import said_in
+from headrace.backends.relay import Ending
+from headrace.backends.values import count, objects, word
+from headrace.errors import ProviderError, ServerError
+
+FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+DONE_LINE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+MAX_CHOICES = 4096  # whatever a caller writes there, its provider answers to
+
+
+class OpenAIReading:
+    """`endpoint` and `members` are those of the request."""
+
+    last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
+
+    def __init__(self, upstream: Upstream, endpoint: str, members: Mapping[str, Any]) -> None:
+        self._upstream = upstream
+        self._is_chat = endpoint == "/chat/completions"
+        prompt, n = members.get("prompt"), count(members.get("n")) or 1
+        texts = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
+        self._num_choices = min(n * (len(prompt) if texts and isinstance(prompt, list) else 1), MAX_CHOICES)
+        options = members.get("stream_options")
+        self._has_usage = isinstance(options, dict) and options.get("include_usage") is True
+
+    def error(self, sent: Sent) -> ServerError | None:
+        """Raises ProviderError for what is no JSON object, unless it is a heartbeat."""
+        chunk = chunk_in(self._upstream, sent)
+        return None if chunk is None else error_in(self._upstream, sent, chunk)
+
+    def is_end(self, sent: Sent) -> bool:
+        return sent.data.strip().startswith(DONE)
+
+    def has_content(self, sent: Sent) -> bool:
+        """Whether a caller learns anything by it: text, thoughts, a call, an end, a count."""
+        try:
+            chunk = chunk_in(self._upstream, sent) or {}
+            bodies = objects(chunk.get("choices"))
+            said = [said_in(self._upstream.provider, body, may_repeat=False) for body in bodies]
+        except ProviderError:
+            return True
+        return any(one.is_something for one in said) or any(body.get("finish_reason") for body in bodies)
+
+    def ending(self) -> Ending:
+        return _Ending(self._upstream, self._num_choices)
+
+    def folded(self, sents: Sequence[Sent]) -> bytes:
+        return folded(self._upstream, sents, num_choices=self._num_choices, is_chat=self._is_chat)
+
+    def unfolded(self, whole: dict[str, Any]) -> bytes | None:
+        """None: it is no answer."""
+        return unfolded(whole, has_usage=self._has_usage) if objects(whole.get("choices")) else None
+
+
+class _Ending:
+    """[DONE], or a reason for each choice."""
+
+    def __init__(self, upstream: Upstream, num_choices: int) -> None:
+        self._upstream, self._num_choices = upstream, num_choices
+        self._ended: set[int] = set()
+        self.is_over = False
+
+    def tells(self, events: bytes) -> bool:
+        return FINISH.search(events) is not None
+
+    def saw(self, events: bytes, sents: Sequence[Sent]) -> None:
+        self.is_over = self.is_over or DONE_LINE.search(events) is not None
+        for sent in sents:
+            for body in self._choices(sent):
+                reason = word(body.get("finish_reason"))
+                if is_broken(reason) and not self.is_over:
+                    raise ProviderError(f"{self._upstream.provider} failed in the middle of its answer")
+                if reason and reason != "null":
+                    self._ended.add(count(body.get("index")) or 0)
+        self.is_over = self.is_over or len(self._ended) >= self._num_choices
+
+    def _choices(self, sent: Sent) -> list[dict[str, Any]]:
+        try:
+            chunk = chunk_in(self._upstream, sent)
+        except ProviderError:
+            return []
+        return objects((chunk or {}).get("choices"))
