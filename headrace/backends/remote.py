@@ -23,10 +23,11 @@ def listed(provider: str, found: object, member: str, *, id: str = "id") -> list
     """The entries of a list of models, which some providers send without the object around it; those without
     an id are left out. Raises ProviderError for what is no list.
     """
-    entries = found.get(member) if isinstance(found, dict) else found
-    if not isinstance(entries, list):
+    entries = found.get(member) if isinstance(found, dict) else found or None
+    known = [entry for entry in objects(entries) if isinstance(entry.get(id), str) and entry[id]]
+    if not isinstance(entries, list) or (entries and not known):
         raise ProviderError(f"{provider} answered with something that is no list of models")
-    return [entry for entry in objects(entries) if isinstance(entry.get(id), str) and entry[id]][:MAX_MODELS]
+    return known[:MAX_MODELS]
 
 
 class Remote(ABC):
