@@ -25,6 +25,7 @@ from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
 from headrace.backends.connection import KeptTooLong, Response
 from headrace.backends.refusals import Named, Refusal, is_page, named_in, page, to_error
 from headrace.backends.values import whole as whole_value
+from headrace.backends.words import message_of
 from headrace.config import is_loopback
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 
@@ -289,19 +290,6 @@ def _proxy(url: str) -> URL | None:
     is_direct = is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc)
     found = None if is_direct else getproxies().get(parts.scheme)
     return URL(found) if found else None
-
-
-def message_of(raw: str) -> str:
-    """The message in an error body, of whatever dialect: {"error": {"message"}}, {"error": text},
-    {"message"}, {"detail"}; nothing of a body that is no JSON, which may be a page of HTML.
-    """
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
-        return ""
-    while isinstance(found, dict):
-        found = next((found[key] for key in ("error", "message", "detail") if key in found), None)
-    return found if isinstance(found, str) else ""
 
 
 class _Lines:

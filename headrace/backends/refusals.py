@@ -70,6 +70,8 @@ NO_ENDPOINT = re.compile(
     re.IGNORECASE,
 )
 PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # what may be too long, by endpoint
+# headers that tell a caller how much it may still ask, and when again
+LIMITS = re.compile("retry-after-ms|(x|anthropic)-ratelimit-[a-z0-9-]+")
 PAGE = re.compile(rb"\s*(\xef\xbb\xbf)?\s*<(!doctype|html|head|body)", re.IGNORECASE)
 
 
@@ -173,11 +175,14 @@ def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
     given = {name.lower(): value for name, value in refusal.headers.items()}
     hints = {}
     if isinstance(error, ProviderLimited | ProviderUnreachable):
-        hints["Retry-After"] = given.get("retry-after", "1")
+        after = given.get("retry-after", "1")
+        hints["Retry-After"] = after if is_plain(after) else "1"
+    hints |= {name: value for name, value in given.items() if LIMITS.fullmatch(name) and is_plain(value)}
     if given.get("x-should-retry") in ("true", "false"):
         hints["x-should-retry"] = given["x-should-retry"]
     if _is_final(refusal):
         hints.pop("Retry-After", None)
+        hints.pop("retry-after-ms", None)
         hints |= NO_RETRY
     return hints
 
@@ -239,6 +244,11 @@ def _name(value: object) -> str | None:
 def is_page(raw: bytes) -> bool:
     """Whether a body is a page for people: of a proxy, a login, or of whoever else has that address."""
     return PAGE.match(raw) is not None
+
+
+def is_plain(value: str) -> bool:
+    """Whether a header's value can be sent on: clients cannot read others, and servers not write them."""
+    return value.isascii() and value.isprintable()
 
 
 def page(provider: str) -> ProviderError:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.backends import http
-from headrace.backends.http import Sent, events, lines, message_of
+from headrace.backends.http import Sent, events, lines
+from headrace.backends.words import message_of
 from headrace.errors import (
     ContextTooLong,
     ModelNotFound,
@@ -127,7 +128,7 @@ def test_many_small_events_in_one_piece_are_read_in_time() -> None:
         ('{"error": "m"}', "m"),
         ('{"message": "m"}', "m"),
         ('{"detail": "m"}', "m"),
-        ('{"detail": [{"msg": "m"}]}', ""),
+        ('{"detail": [{"msg": "m"}]}', "m"),
         ("<html>", ""),
         ('"m"', "m"),
         ("[" * 100_000, ""),

@@ -11,8 +11,9 @@ from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason
 from headrace.backends.forms import is_heartbeat
-from headrace.backends.http import Sent, message_of
+from headrace.backends.http import Sent
 from headrace.backends.values import Object, an_object, count, dumped, objects, parsed, valid, word
+from headrace.backends.words import message_of
 from headrace.errors import ProviderError
 from headrace.types import Event, Finished, Started, Thought, Usage
 

@@ -14,7 +14,7 @@ def usage_of(told: object) -> Usage | None:
     """None: it does not tell how long the prompt was."""
     body = an_object(told)
     prompt, completion = _first(body, PROMPT), _first(body, COMPLETION)
-    if prompt is None or (completion is None and any(name in body for name in COMPLETION)):
+    if prompt is None or (completion is None and any(body.get(name) is not None for name in COMPLETION)):
         return None
     of_prompt = an_object(body.get("prompt_tokens_details")) or an_object(body.get("input_tokens_details"))
     of_completion = an_object(body.get("completion_tokens_details")) or an_object(

@@ -1,0 +1,54 @@
+"""What an error's body says, whatever its dialect."""
+
+from __future__ import annotations
+
+from headrace.backends.values import valid, whole
+
+MEMBERS = ("error", "errors", "message", "detail", "msg", "error_description", "title")  # in order of rank
+MAX_DEPTH = 8
+MAX_WORDS = 4000  # characters
+MAX_SEVERAL = 3  # of a list of errors, as many are told
+
+
+def message_of(raw: str) -> str:
+    """The words in {"error": {"message"}}, {"error": text}, {"message"}, {"detail"}, a list of such (FastAPI
+    tells where each is wrong), or what a router quotes of the provider behind it (`metadata.raw`). Nothing of
+    a body that is no JSON, which may be a page of HTML.
+    """
+    try:
+        found = whole(raw)
+    except (ValueError, RecursionError):
+        return ""
+    return _words(found, MAX_DEPTH)[:MAX_WORDS]
+
+
+def _words(found: object, depth: int) -> str:
+    if isinstance(found, str):
+        return valid(found)
+    if not depth:
+        return ""
+    if isinstance(found, list):
+        several = (_words(entry, depth - 1) for entry in found[:MAX_SEVERAL])
+        return "; ".join(filter(None, several))
+    if not isinstance(found, dict):
+        return ""
+    words = next((told for name in MEMBERS if (told := _words(found.get(name), depth - 1))), "")
+    at = _place(found.get("loc"))
+    quoted = _quoted(found.get("metadata"), depth - 1)
+    if quoted and quoted not in words:
+        words = f"{words}: {quoted}" if words else quoted
+    return f"{at}: {words}" if at and words else words
+
+
+def _place(location: object) -> str:
+    """body.messages.0: where FastAPI finds fault."""
+    parts = location if isinstance(location, list) else []
+    return ".".join(str(part) for part in parts[:MAX_DEPTH] if isinstance(part, str | int))[:200]
+
+
+def _quoted(metadata: object, depth: int) -> str:
+    """What a router's provider said, which is often JSON in a text."""
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if not isinstance(raw, str):
+        return _words(raw, depth)
+    return message_of(raw) if raw.lstrip().startswith(("{", "[")) and depth > 0 else valid(raw)
