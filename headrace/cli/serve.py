@@ -14,23 +14,27 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from headrace import __version__, logs
 from headrace.app import build_backends, create_app
-from headrace.config import Config
+from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.models.model import GGUFModel
+from headrace.server.connections import Checked, Connections, Limits
+from headrace.server.descriptors import connections_within, raise_limit
+from headrace.server.http import HTTPConnection
+from headrace.server.websockets import WebSocketConnection
 
 if TYPE_CHECKING:
     from headrace.models.model import Model
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 75  # longer than clients' pools keep a connection, so that they close first
 GARBAGE = 10_000  # objects, before it is looked for
 CLOSE_S = 5  # for connections to close once the last answer is written
 
@@ -76,21 +80,29 @@ class _Server(uvicorn.Server):
     """uvicorn, but a signal first drains: new work gets 503, what runs may finish."""
 
     def __init__(self, app: FastAPI, config: Config, announce: Any) -> None:
+        connections = Connections(_limits(config.server))
         super().__init__(
             uvicorn.Config(
                 app, lifespan="off", log_config=None, access_log=False, server_header=False,
                 proxy_headers=False,  # nothing here asks who a proxy speaks for
-                ws="websockets-sansio", ws_max_size=config.server.max_body_bytes,
-                ws_per_message_deflate=False,
-                timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSE_S,
+                http=cast("type[asyncio.Protocol]", partial(HTTPConnection, connections)),
+                ws=cast("type[asyncio.Protocol]", partial(WebSocketConnection, connections)),
+                ws_max_size=config.server.max_body_bytes, ws_per_message_deflate=False,
+                timeout_graceful_shutdown=CLOSE_S,
             )
         )  # fmt: skip
+        self._connections = connections
         self._gateway, self._drain_s, self._announce = (
             app.state.gateway,
             config.server.drain_seconds,
             announce,
         )
         self._draining: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        ours = cast("set[Checked]", self.server_state.connections)
+        async with self._connections.watched(ours):
+            await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -117,6 +129,12 @@ class _Server(uvicorn.Server):
     async def _drain(self, timeout_s: float) -> None:
         await self._gateway.drain(timeout_s)
         self.should_exit = True
+
+
+def _limits(server: ServerConfig) -> Limits:
+    fit = connections_within(raise_limit())
+    number = min(server.max_connections or fit, fit)
+    return Limits(number, receive_s=server.receive_timeout_s, send_s=server.send_timeout_s)
 
 
 def _listen(host: str, port: int) -> socket.socket:

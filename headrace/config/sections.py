@@ -118,6 +118,30 @@ class ServerConfig(Section):
             description="Tell browsers, in headers of each response, not to guess its type, nor to frame it."
         ),
     ] = True
+    max_connections: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Connections of callers at once; idle ones are closed for new ones. 0: as many as "
+            "the limit of open files leaves room for.",
+        ),
+    ] = 0
+    receive_timeout_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="How long a request's headers may take to arrive, in seconds, and its body without "
+            "making progress; then 408.",
+        ),
+    ] = 30.0
+    send_timeout_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="How long a client may leave its answer unread, in seconds, once no more of it can "
+            "be sent; then the connection is closed.",
+        ),
+    ] = 60.0
     max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
         16 * 2**20
     )

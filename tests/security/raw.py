@@ -23,6 +23,9 @@ models = ["fake"]
 CHAT = "/v1/chat/completions"
 QUESTION = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
 JSON = {"Content-Type": "application/json"}
+HOST = {"Host": "localhost"}
+CHUNKED = {**HOST, **JSON, "Transfer-Encoding": "chunked"}
+QUICK = "[server]\nreceive_timeout_s = 1\nsend_timeout_s = 2\n"
 WEBSOCKET = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -134,3 +137,18 @@ def is_closed(source: socket.socket, *, within_s: float) -> bool:
         except ConnectionError:
             return True
     return False
+
+
+HEALTH = head("GET", "/health", HOST)
+
+
+def post(length: int, sent: bytes = b"", **headers: str) -> bytes:
+    return head("POST", CHAT, {**HOST, **JSON, "Content-Length": str(length), **headers}) + sent
+
+
+def chunk(data: bytes, extension: bytes = b"") -> bytes:
+    return b"%x%s\r\n%s\r\n" % (len(data), extension, data)
+
+
+def is_served(gate: Serving) -> bool:
+    return ask(gate, "GET", "/health").status == 200 and ask(gate, "POST", CHAT, JSON, QUESTION).status == 200

@@ -1,0 +1,322 @@
+"""uvicorn's HTTP protocol, with limits. Everything that is refused here is answered, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from headrace.errors import BadRequest, Overloaded, ServerError
+from headrace.server import heads
+from headrace.server.connections import Connections
+from headrace.server.heads import Refused
+from headrace.server.refusals import HeadTooLarge, TargetTooLong, TooSlow, to_bytes
+from headrace.server.unframed import unframed
+from headrace.server.websockets import WebSocketConnection, refused_handshake
+
+LINGER_S = (
+    2.0  # for what the client still sends after a refusal; closed at once, it might not read the answer
+)
+LINGER_BYTES = 16 * 2**20
+FRAMING = 16  # bytes of chunk sizes and extensions, at most, for each byte of a body
+
+
+class _Flow(FlowControl):
+    """Reads on only while the newest request's body is not too far ahead of its reader."""
+
+    def __init__(self, transport: asyncio.Transport, connection: HTTPConnection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        if self._connection.may_read:
+            super().resume_reading()
+
+
+class HTTPConnection(HttpToolsProtocol):
+    """One connection. A request's head is being read, then its body; in between the connection is idle.
+
+    `_deadline`: when `check` does something about it. `_refusal`: why nothing more is read; it is answered
+    after the requests before it, and then the connection lingers until the client has read that.
+    `_running`: the request that is being answered; uvicorn's `cycle` is the one that arrived last.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._all, self._limits = connections, connections.limits
+        self._in_head = self._in_body = self._is_lingering = False
+        self._deadline = math.inf
+        self._stalled_since = math.inf
+        self._head_bytes = self._head_arrived = self._num_headers = 0
+        self._body_bytes = self._progress = self._framing = self._discarded = 0
+        self._refusal: ServerError | None = None
+        self._running: RequestResponseCycle | None = None
+
+    # the life of a connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self)
+        if self._all.make_room(len(self.connections)):
+            self._rest()
+        else:
+            self._refuse(Overloaded("the server has as many connections as it can take"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.is_busy(self)
+        super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            _disconnect(self._running)
+
+    def drop(self) -> None:
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """No more requests. One whose body is not here yet is refused; any other may end."""
+        if self._in_body and self._refusal is None:
+            self._refuse(Overloaded("the server is shutting down"))
+        elif self._is_lingering:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def check(self, now: float) -> None:
+        """Called every second."""
+        if now - self._stalled_since > self._limits.send_s:
+            self._all.tell("unread", f"a client read nothing for {self._limits.send_s:g} s: closed")
+            self.transport.abort()
+        elif self.transport.is_closing():  # what is left to be written may never be
+            self._stalled_since = min(self._stalled_since, now)
+        elif now >= self._deadline:
+            self._expire(now)
+
+    def pause_writing(self) -> None:
+        self._stalled_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stalled_since = math.inf
+        super().resume_writing()
+
+    @property
+    def may_read(self) -> bool:
+        if self._refusal is not None:
+            return self._is_lingering
+        return self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT
+
+    def _rest(self) -> None:
+        """The next request may come, or not."""
+        self._deadline = self.loop.time() + self._limits.idle_s
+        self._all.is_idle(self)
+
+    def _expire(self, now: float) -> None:
+        seconds = f"{self._limits.receive_s:g} s"
+        if self._in_head:
+            self._refuse(TooSlow(f"the head of the request did not arrive within {seconds}"))
+        elif not self._in_body:
+            self.transport.close()
+        elif self._progress >= self._limits.progress or self.flow.read_paused:
+            self._progress, self._deadline = 0, now + self._limits.receive_s
+        else:
+            self._refuse(TooSlow(f"the body of the request made no progress for {seconds}"))
+
+    # what arrives
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            self._discard(data)
+            return
+        request, was_in_head, was_in_body, body = self.headers, self._in_head, self._in_body, self._body_bytes
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._refuse(self._refusal_of(exc))
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+        else:
+            if self.headers is not request:  # another one has begun
+                return
+            if was_in_head and self._in_head:
+                self._count_head(len(data))
+            elif was_in_body and self._in_body:
+                self._count_framing(len(data) - (self._body_bytes - body))
+
+    def _count_head(self, arrived: int) -> None:
+        """The parser tells of a header once it is complete, which it may never be."""
+        self._head_arrived += arrived
+        if self._head_arrived > self._limits.head:
+            self._refuse(self._too_large())
+
+    def _count_framing(self, arrived: int) -> None:
+        """What has arrived that is neither body nor end: sizes and extensions of chunks, trailers."""
+        self._framing += arrived
+        if self._framing > self._limits.head + FRAMING * self._body_bytes:
+            self._refuse(
+                BadRequest("the chunks of the body have extensions that are too large", param="body")
+            )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._head_arrived = self._num_headers = 0
+        self._body_bytes = self._progress = self._framing = 0
+        self._deadline = self.loop.time() + self._limits.receive_s
+
+    def on_url(self, url: bytes) -> None:
+        self._head_bytes += len(url)
+        if self._head_bytes > self._limits.target:
+            raise Refused(
+                TargetTooLong(f"the path and query are longer than {self._limits.target} bytes", param="path")
+            )
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        self._num_headers += 1
+        if self._head_bytes > self._limits.head or self._num_headers > self._limits.headers:
+            raise Refused(self._too_large())
+        if self._in_head:  # and not after the body: nothing here reads trailers
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        version, method = self.parser.get_http_version(), self.parser.get_method()
+        self.url = heads.checked(version, method, self.url, self.headers)
+        self._all.is_busy(self)
+        super().on_headers_complete()
+        if len(self.pipeline) > self._limits.pipelined:
+            raise Refused(BadRequest(f"more than {self._limits.pipelined} requests wait on this connection"))
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._progress += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_body = False
+        self._deadline = math.inf
+        if self.cycle is not None and self.cycle.response_complete:  # it did not wait for the body's end
+            self._rest()
+
+    def _too_large(self) -> HeadTooLarge:
+        limits = self._limits
+        return HeadTooLarge(
+            f"the headers are more than {limits.headers}, or larger than {limits.head} bytes", param="headers"
+        )
+
+    # upgrades
+
+    def _upgrade(self) -> None:
+        if not self._should_upgrade():  # h2c and others: served as HTTP/1.1, and nothing after it
+            self.cycle.keep_alive = False
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(BadRequest("a WebSocket cannot be opened before the last answer has ended"))
+        else:
+            self.handle_websocket_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        method, version = self.scope["method"].encode(), self.scope["http_version"].encode()
+        head = [b"%s %s HTTP/%s\r\n" % (method, self.url, version)]
+        head += [b"%s: %s\r\n" % field for field in self.scope["headers"]]
+        self._all.is_busy(self)
+        self.connections.discard(self)
+        protocol: WebSocketConnection = self.ws_protocol_class(  # type: ignore[assignment, misc, call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        protocol.connection_made(self.transport)
+        protocol.data_received(b"".join([*head, b"\r\n"]))
+        if (error := refused_handshake(protocol)) is None:
+            self.transport.set_protocol(protocol)
+        else:
+            self.connections.discard(protocol)
+            self.connections.add(self)
+            self._refuse(error)
+
+    # answers
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        is_old = cycle.scope["http_version"] == "1.0"
+        super()._start_asgi_task(cycle, unframed(cycle, app) if is_old else app)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._refusal is not None:
+            self._answer_refusal(self._refusal)
+        elif self._in_body:  # it was answered before its body had come
+            self._progress, self._deadline = 0, self.loop.time() + self._limits.receive_s
+        elif not self._in_head:
+            self._rest()
+        self.flow.resume_reading()
+
+    # refusals
+
+    def _refusal_of(self, exc: httptools.HttpParserError) -> ServerError:
+        cause = exc.__context__ or exc.__cause__
+        if isinstance(cause, Refused):
+            return cause.error
+        if isinstance(exc, httptools.HttpParserCallbackError):
+            return BadRequest("the request cannot be read")
+        return BadRequest(f"this is not HTTP: {exc}")
+
+    def _refuse(self, error: ServerError) -> None:
+        """Reads no further, answers with `error` once what came before has been answered, and closes."""
+        self._refusal, self._deadline = error, math.inf
+        self._all.tell(
+            f"refused {error.status}", f"a connection was closed with {error.status}: {error.message}"
+        )
+        running = self._running
+        if self.transport.is_closing():
+            return
+        if running is None or (running.response_complete and not self._in_body):
+            self._answer_refusal(error)
+        elif not self._in_body or running is not self.cycle:  # others come first
+            if self._in_body:
+                self.pipeline.popleft()
+            self.flow.pause_reading()
+        elif running.response_started:  # there can be no second answer
+            self.transport.close()
+        else:  # its handler waits for a body that will not come; what it answers is dropped
+            _disconnect(running)
+            self._answer_refusal(error)
+
+    def _answer_refusal(self, error: ServerError) -> None:
+        self.transport.write(to_bytes(error, self.server_state.default_headers))
+        self.transport.write_eof()
+        self._is_lingering = True
+        self._in_head = self._in_body = False
+        self._deadline = self.loop.time() + LINGER_S
+        self._all.is_idle(self)
+        self.flow.resume_reading()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > LINGER_BYTES:
+            self.transport.abort()
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    """Its handler is told that the client has left."""
+    cycle.disconnected = True
+    cycle.message_event.set()

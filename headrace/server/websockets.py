@@ -1,0 +1,76 @@
+"""uvicorn's WebSocket protocol, with limits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
+from websockets.frames import Frame
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
+
+from headrace.errors import BadRequest, PayloadTooLarge
+from headrace.server.connections import Connections
+from headrace.server.refusals import HeadTooLarge, TargetTooLong
+
+MAX_FRAGMENTS = 4096  # of one message
+
+
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """One WebSocket, from its request on."""
+
+    def __init__(self, connections: Connections, **members: Any) -> None:
+        super().__init__(**members)
+        self._all = connections
+        self._stalled_since = math.inf
+
+    def check(self, now: float) -> None:
+        """Called every second."""
+        if now - self._stalled_since > self._all.limits.send_s:
+            self._all.tell("unread", f"a client read nothing for {self._all.limits.send_s:g} s: closed")
+            self.transport.abort()
+        elif self.transport.is_closing():
+            self._stalled_since = min(self._stalled_since, now)
+
+    def pause_writing(self) -> None:
+        self._stalled_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stalled_since = math.inf
+        super().resume_writing()
+
+    def handle_ping(self) -> None:
+        """No pongs are piled up for a client that does not read them."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.writable.is_set():
+            self.transport.write(pong)
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self.conn.fail(1009, "too many fragments")
+            self.handle_parser_exception()
+        else:
+            super().handle_cont(event)
+
+    def shutdown(self) -> None:
+        if self.handshake_initiated:
+            super().shutdown()
+        else:  # there is no request to answer
+            self.transport.close()
+
+
+def refused_handshake(connection: WebSocketConnection) -> BadRequest | PayloadTooLarge | None:
+    """Why the request that opens it was not even read, if it was not. Nothing has been answered then."""
+    why = connection.conn.handshake_exc
+    if why is None or connection.handshake_initiated:
+        return None
+    if isinstance(why, RequestLineTooLong):
+        return TargetTooLong(f"the request line of a WebSocket is longer than {MAX_LINE_LENGTH} bytes")
+    if isinstance(why, HeaderLineTooLong | TooManyHeaders):
+        return HeadTooLarge(
+            f"the headers of a WebSocket are more than {MAX_NUM_HEADERS}, or one is longer than "
+            f"{MAX_LINE_LENGTH} bytes"
+        )
+    return BadRequest("a WebSocket is opened by a GET without a body, over HTTP/1.1")
