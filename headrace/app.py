@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from headrace import __version__
 from headrace.api import (
@@ -20,6 +19,7 @@ from headrace.api import (
     health,
     messages,
     models,
+    openapi,
     responses,
     stored,
     tokens,
@@ -37,39 +37,11 @@ from headrace.models.model import GGUFModel
 from headrace.store import Store
 from headrace.turns.responses import Responses
 from headrace.types import Backend
-from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
-from headrace.wire.chat import ChatBody, ChatCompletionChunk
-from headrace.wire.completions import CompletionBody
-from headrace.wire.conversations import ConversationBody, ItemsBody
-from headrace.wire.embeddings import EmbeddingsBody
-from headrace.wire.metadata import MetadataBody
-from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
-from headrace.wire.responses.schemas import ResponseEvent
-from headrace.wire.tokens import DetokenizeBody, TokenizeBody
 
 if TYPE_CHECKING:
     from headrace.models.model import Model
 
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
-
-# what handlers read and write by themselves, so that FastAPI does not see it
-UNSEEN = (
-    ChatBody,
-    ChatCompletionChunk,
-    CompactBody,
-    CompletionBody,
-    ConversationBody,
-    CountTokensBody,
-    DetokenizeBody,
-    EmbeddingsBody,
-    InputTokensBody,
-    ItemsBody,
-    MessagesBody,
-    MetadataBody,
-    ResponseBody,
-    ResponseEvent,
-    TokenizeBody,
-)
 
 
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
@@ -100,7 +72,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         app.include_router(resource.router)
     errors.install(app)
     _add_middleware(app, config.server)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
@@ -201,28 +173,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.gateway.check_routes()
         exits.push_async_callback(app.state.responses.aclose)
         yield
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with the bodies and chunks that handlers read and write by themselves."""
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        components = schema["components"]["schemas"]
-        for kind in UNSEEN:
-            described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-            components.update(described.pop("$defs", {}))
-            components[kind.__name__] = described
-        _drop_422(schema)
-        app.openapi_schema = schema
-    return app.openapi_schema
-
-
-def _drop_422(schema: dict[str, Any]) -> None:
-    """FastAPI documents its own answer to bad parameters; ours is a 400."""
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
-    for path in schema["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)

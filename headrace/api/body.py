@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -42,12 +42,6 @@ async def read_json(request: Request) -> bytes:
     raw = await _read(request.receive, limit)
     encodings = ",".join(request.headers.getlist("content-encoding"))
     return await decoded(raw, encodings, limit) if encodings else raw
-
-
-def documented(kind: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` for a route whose body is read by `json_body`."""
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def _check_media_type(header: str | None, *, is_from_page: bool) -> None:

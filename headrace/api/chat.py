@@ -11,10 +11,12 @@ from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, judge_of, respond
+from headrace.api.openapi import stream_of
 from headrace.api.provider import gateway_of, provider_of
+from headrace.api.routes import route
 from headrace.errors import BadRequest, ServerError
 from headrace.gateway.generation import Generation
 from headrace.turns.chat import ChatTurn
@@ -26,19 +28,20 @@ from headrace.wire.tools import as_asked
 
 router = APIRouter(tags=["chat"])
 
-STREAMED = {
-    "description": "With `stream: true`: `data: {chat.completion.chunk}` events, then `data: [DONE]`.",
-    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ChatCompletionChunk"}}},
-}
+STREAMED = stream_of(
+    wire.ChatCompletionChunk,
+    "With `stream: true`: `data: {chat.completion.chunk}` events, then `data: [DONE]`.",
+)
 
 
-@router.post("/{provider}/v1/chat/completions", include_in_schema=False)
-@router.post(
-    "/v1/chat/completions",
+@route(
+    router,
+    "POST",
+    "/chat/completions",
     summary="Answer a conversation",
     response_model=wire.ChatCompletion,
     responses={200: STREAMED, **RESPONSES},
-    openapi_extra=documented(wire.ChatBody),
+    body=wire.ChatBody,
 )
 async def create_chat_completion(
     http: Request,

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, judge_of, respond
 from headrace.api.provider import gateway_of, provider_of
+from headrace.api.routes import route
 from headrace.wire import completions as wire
 from headrace.wire.parameters import COMPLETIONS
 
@@ -25,13 +26,14 @@ STREAMED = {
 }
 
 
-@router.post("/{provider}/v1/completions", include_in_schema=False)
-@router.post(
-    "/v1/completions",
+@route(
+    router,
+    "POST",
+    "/completions",
     summary="Go on with texts",
     response_model=wire.Completion,
     responses={200: STREAMED, **RESPONSES},
-    openapi_extra=documented(wire.CompletionBody),
+    body=wire.CompletionBody,
 )
 async def create_completion(
     http: Request,

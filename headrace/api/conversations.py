@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import Included, NewestFirst, described
+from headrace.api.openapi import body_of
 from headrace.api.store import Stored
 from headrace.store import Store
 from headrace.wire import conversations as wire
@@ -30,7 +31,7 @@ ConversationId = Annotated[str, Depends(_conversation_id)]
     "",
     summary="Create a conversation",
     response_model=wire.ConversationObject,
-    openapi_extra=documented(wire.ConversationBody),
+    openapi_extra=body_of(wire.ConversationBody),
 )
 async def create_conversation(
     caller: Caller,
@@ -61,7 +62,7 @@ async def retrieve_conversation(caller: Caller, store: Stored, id: ConversationI
     "/{conversation_id}",
     summary="Change its metadata",
     response_model=wire.ConversationObject,
-    openapi_extra=documented(MetadataBody),
+    openapi_extra=body_of(MetadataBody),
 )
 async def update_conversation(
     caller: Caller,
@@ -99,7 +100,7 @@ async def export_conversation(
     "/{conversation_id}/items",
     summary="Add items, 20 at most",
     response_model=wire.ItemList,
-    openapi_extra=documented(wire.ItemsBody),
+    openapi_extra=body_of(wire.ItemsBody),
 )
 async def create_items(
     caller: Caller,

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import judge_of
 from headrace.api.provider import gateway_of, provider_of, went_to
+from headrace.api.routes import route
 from headrace.wire import embeddings as wire
 from headrace.wire.parameters import EMBEDDINGS, with_named
 
@@ -23,13 +24,14 @@ router = APIRouter(tags=["embeddings"])
 MANY_VALUES = 20_000  # above this, writing them goes to a thread and lets the event loop breathe
 
 
-@router.post("/{provider}/v1/embeddings", include_in_schema=False)
-@router.post(
-    "/v1/embeddings",
+@route(
+    router,
+    "POST",
+    "/embeddings",
     summary="Embed texts",
     response_model=wire.EmbeddingList,
     responses=RESPONSES,
-    openapi_extra=documented(wire.EmbeddingsBody),
+    body=wire.EmbeddingsBody,
 )
 async def create_embeddings(
     http: Request,

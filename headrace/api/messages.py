@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse
 
 from headrace import logs
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.errors import to_messages_response
 from headrace.api.generations import Reply, is_strict, respond
 from headrace.api.provider import gateway_of, provider_of
+from headrace.api.routes import route
 from headrace.api.sse import Line
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.gateway.work import Judge
@@ -70,13 +71,14 @@ class MessagesRoute(APIRoute):
 router = APIRouter(tags=["messages"], route_class=MessagesRoute)
 
 
-@router.post("/{provider}/v1/messages", include_in_schema=False)
-@router.post(
-    "/v1/messages",
+@route(
+    router,
+    "POST",
+    "/messages",
     summary="Answer a conversation, in Anthropic's dialect",
     response_model=answer.AnsweredMessage,
     responses={200: STREAMED, **RESPONSES},
-    openapi_extra=documented(wire.MessagesBody),
+    body=wire.MessagesBody,
 )
 async def create_message(
     http: Request, caller: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
@@ -92,13 +94,14 @@ async def create_message(
     return await _with_or_without_thinking(http, request, {}, ask)
 
 
-@router.post("/{provider}/v1/messages/count_tokens", include_in_schema=False)
-@router.post(
-    "/v1/messages/count_tokens",
+@route(
+    router,
+    "POST",
+    "/messages/count_tokens",
     summary="Count a conversation's tokens",
     response_model=answer.TokenCount,
     responses=RESPONSES,
-    openapi_extra=documented(wire.CountTokensBody),
+    body=wire.CountTokensBody,
 )
 async def count_tokens(
     http: Request, _: Caller, body: Annotated[wire.CountTokensBody, Depends(json_body(wire.CountTokensBody))]

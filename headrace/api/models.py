@@ -14,6 +14,7 @@ from headrace import logs
 from headrace.api.auth import Caller
 from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.provider import provider_of
+from headrace.api.routes import route
 from headrace.gateway.gateway import Gateway
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
@@ -21,9 +22,13 @@ from headrace.wire.anthropic import models as anthropics
 router = APIRouter(tags=["models"])
 
 
-@router.get("/{provider}/v1/models", response_model=wire.ModelList, include_in_schema=False)
-@router.get(
-    "/v1/models", summary="Every model that is served", response_model=wire.ModelList, responses=RESPONSES
+@route(
+    router,
+    "GET",
+    "/models",
+    summary="Every model that is served",
+    response_model=wire.ModelList,
+    responses=RESPONSES,
 )
 async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
     gateway: Gateway = http.app.state.gateway
@@ -34,11 +39,10 @@ async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
 
 
 # before the next: an id may have slashes
-@router.get(
-    "/{provider}/v1/models/{model_id:path}/route", response_model=wire.RouteObject, include_in_schema=False
-)
-@router.get(
-    "/v1/models/{model_id:path}/route",
+@route(
+    router,
+    "GET",
+    "/models/{model_id:path}/route",
     summary="Where a request for a model would go now; nobody is asked",
     response_model=wire.RouteObject,
     responses=RESPONSES,
@@ -48,9 +52,13 @@ async def explain_route(http: Request, _: Caller, model_id: str) -> dict[str, An
     return wire.route(asdict(gateway.explain(model_id, provider_of(http))))
 
 
-@router.get("/{provider}/v1/models/{model_id:path}", response_model=wire.ModelObject, include_in_schema=False)
-@router.get(
-    "/v1/models/{model_id:path}", summary="One model", response_model=wire.ModelObject, responses=RESPONSES
+@route(
+    router,
+    "GET",
+    "/models/{model_id:path}",
+    summary="One model",
+    response_model=wire.ModelObject,
+    responses=RESPONSES,
 )
 async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, Any] | Response:
     gateway: Gateway = http.app.state.gateway

@@ -10,12 +10,14 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import OPENING_S, is_strict, timing
 from headrace.api.listing import NewestFirst, query_of
+from headrace.api.openapi import stream_of
 from headrace.api.provider import provider_of, went_to
+from headrace.api.routes import route
 from headrace.api.runs import FollowedStream
 from headrace.errors import BadRequest
 from headrace.turns.responses import Responses
@@ -26,26 +28,33 @@ from headrace.wire.lists import include, list_object
 from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.responses.parameters import ignored, judged
-from headrace.wire.responses.schemas import CompactedResponse, DeletedResponse, InputTokens, ResponseObject
+from headrace.wire.responses.schemas import (
+    CompactedResponse,
+    DeletedResponse,
+    InputTokens,
+    ResponseEvent,
+    ResponseObject,
+)
 
 router = APIRouter(tags=["responses"], responses=RESPONSES)
 
 QUERY = ("include", "stream", "starting_after", "include_obfuscation")
 
-STREAMED = {
-    "description": "With `stream: true`: events `response.created` to `response.completed` (or "
+STREAMED = stream_of(
+    ResponseEvent,
+    "With `stream: true`: events `response.created` to `response.completed` (or "
     "`.incomplete`, `.failed`), then `data: [DONE]`.",
-    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ResponseEvent"}}},
-}
+)
 
 
-@router.post("/{provider}/v1/responses", include_in_schema=False)
-@router.post(
-    "/v1/responses",
+@route(
+    router,
+    "POST",
+    "/responses",
     summary="Answer, and keep the answer",
     response_model=ResponseObject,
     responses={200: STREAMED},
-    openapi_extra=documented(ResponseBody),
+    body=ResponseBody,
 )
 async def create_response(
     http: Request, caller: Caller, body: Annotated[ResponseBody, Depends(json_body(ResponseBody))]
@@ -137,12 +146,13 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
     return list_object([item.body for item in items.data], has_more=items.has_more)
 
 
-@router.post("/{provider}/v1/responses/input_tokens", include_in_schema=False)
-@router.post(
-    "/v1/responses/input_tokens",
+@route(
+    router,
+    "POST",
+    "/responses/input_tokens",
     summary="How many tokens a response would be asked with",
     response_model=InputTokens,
-    openapi_extra=documented(InputTokensBody),
+    body=InputTokensBody,
 )
 async def count_input_tokens(
     http: Request, caller: Caller, body: Annotated[InputTokensBody, Depends(json_body(InputTokensBody))]
@@ -153,12 +163,13 @@ async def count_input_tokens(
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
 
 
-@router.post("/{provider}/v1/responses/compact", include_in_schema=False)
-@router.post(
-    "/v1/responses/compact",
+@route(
+    router,
+    "POST",
+    "/responses/compact",
     summary="A summary that stands for a conversation",
     response_model=CompactedResponse,
-    openapi_extra=documented(CompactBody),
+    body=CompactBody,
 )
 async def compact_response(
     http: Request, caller: Caller, body: Annotated[CompactBody, Depends(json_body(CompactBody))]

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import OldestFirst, described, query_of
+from headrace.api.openapi import body_of
 from headrace.api.store import Stored
 from headrace.wire import stored as wire
 from headrace.wire.metadata import MetadataBody
@@ -63,7 +64,7 @@ async def retrieve_completion(caller: Caller, store: Stored, completion_id: str)
 
 @router.post(
     "/{completion_id}", summary="Change its metadata", response_model=wire.StoredChatCompletion,
-    response_model_exclude_unset=True, openapi_extra=documented(MetadataBody),
+    response_model_exclude_unset=True, openapi_extra=body_of(MetadataBody),
 )  # fmt: skip
 async def update_completion(
     caller: Caller,

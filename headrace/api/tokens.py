@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import documented, json_body
+from headrace.api.body import json_body
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict
 from headrace.api.provider import gateway_of, provider_of
+from headrace.api.routes import route
 from headrace.gateway.gateway import Gateway
 from headrace.wire import tokens as wire
 from headrace.wire.parameters import TOKENS, judged, with_named
@@ -22,25 +23,15 @@ router = APIRouter(tags=["tokens"], responses=RESPONSES)
 MANY_TOKENS = 500  # are shown as text before the event loop gets to breathe
 
 
-@router.post(
-    "/{provider}/v1/tokenize",
-    response_model=wire.Tokens,
-    response_model_exclude_unset=True,
-    include_in_schema=False,
-)
-@router.post(
-    "/v1/tokenize",
-    summary="A text or a conversation as token ids",
-    response_model=wire.Tokens,
-    response_model_exclude_unset=True,
-    openapi_extra=documented(wire.TokenizeBody),
-)
-@router.post(
+@route(
+    router,
+    "POST",
     "/tokenize",
     summary="A text or a conversation as token ids",
     response_model=wire.Tokens,
     response_model_exclude_unset=True,
-    openapi_extra=documented(wire.TokenizeBody),
+    body=wire.TokenizeBody,
+    at_root=True,
 )
 async def tokenize(
     http: Request,
@@ -67,18 +58,14 @@ async def _strings(gateway: Gateway, model: str, tokens: list[int], provider: st
     return strings
 
 
-@router.post("/{provider}/v1/detokenize", response_model=wire.Text, include_in_schema=False)
-@router.post(
-    "/v1/detokenize",
-    summary="Token ids as text",
-    response_model=wire.Text,
-    openapi_extra=documented(wire.DetokenizeBody),
-)
-@router.post(
+@route(
+    router,
+    "POST",
     "/detokenize",
     summary="Token ids as text",
     response_model=wire.Text,
-    openapi_extra=documented(wire.DetokenizeBody),
+    body=wire.DetokenizeBody,
+    at_root=True,
 )
 async def detokenize(
     http: Request,
@@ -93,14 +80,13 @@ async def detokenize(
         return wire.text(await gateway.detokenize(model, body.tokens, provider))
 
 
-@router.get(
-    "/{provider}/v1/tokenizer_info", response_model=wire.TokenizerDescription, include_in_schema=False
-)
-@router.get(
-    "/v1/tokenizer_info", summary="The tokens that mean something", response_model=wire.TokenizerDescription
-)
-@router.get(
-    "/tokenizer_info", summary="The tokens that mean something", response_model=wire.TokenizerDescription
+@route(
+    router,
+    "GET",
+    "/tokenizer_info",
+    summary="The tokens that mean something",
+    response_model=wire.TokenizerDescription,
+    at_root=True,
 )
 async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> dict[str, Any]:
     gateway, provider = gateway_of(http), provider_of(http)
