@@ -6,10 +6,11 @@ parse → load what is ready → (under the model's lock) fetch → verify → c
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 
-from headrace.errors import ModelError
+from headrace.errors import HeadraceError, ModelError, UnsupportedModel
 from headrace.models import hub, ir, references, wheel
 from headrace.models.cache import Cache
 from headrace.models.model import GGUFModel, Model, Progress, Stamp, no_progress, size_of, write_manifest
@@ -21,6 +22,8 @@ from headrace.models.references import (
     PyPISource,
     Reference,
 )
+
+log = logging.getLogger(__name__)
 
 __all__ = ["DEFAULT_MODEL", "Cache", "GGUFModel", "Model", "Progress", "locate", "prepare"]
 
@@ -83,7 +86,13 @@ def _convert(path: Path, folder: Path, wanted: Reference, progress: Progress) ->
     from headrace.models import convert
 
     folder.mkdir()
-    return convert.convert(path, folder, wanted, progress)
+    try:
+        return convert.convert(path, folder, wanted, progress)
+    except (HeadraceError, OSError):
+        raise
+    except Exception as exc:  # of libraries, on files that say what nobody has thought of
+        log.debug("%s cannot be converted", path, exc_info=True)
+        raise UnsupportedModel(f"{path} cannot be converted for the engine: {str(exc)[:200]}") from exc
 
 
 def _obtain(wanted: Reference, cache: Cache, staging: Path, progress: Progress) -> Path:

@@ -17,10 +17,6 @@ from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER
 from headrace.models.references import Reference
 
 STEPS = 3
-# Control tokens that end an answer in these architectures' chat formats, whether the file says so or not.
-END_OF_TURN = frozenset(
-    {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"}
-)
 
 
 def convert(path: Path, folder: Path, reference: Reference, progress: Progress) -> Model:
@@ -51,8 +47,8 @@ def _describe(gguf: GGUFFile, folder: Path, reference: Reference) -> Model:
         vocabulary=shape.vocabulary,
         bos_token_id=_token(gguf, "bos"),
         eos_token_ids=_ends(gguf),
-        add_bos=bool(gguf.field("tokenizer.ggml.add_bos_token", _adds_bos_by_itself(gguf))),
-        chat_template=str(gguf.optional("tokenizer.chat_template") or "") or None,
+        add_bos=_adds_bos(gguf),
+        chat_template=_template(gguf),
         sampling=reference.sampling,
         size_bytes=0,  # counted when the folder is complete
         created=int(time.time()),
@@ -61,34 +57,36 @@ def _describe(gguf: GGUFFile, folder: Path, reference: Reference) -> Model:
 
 
 def _token(gguf: GGUFFile, role: str) -> int | None:
-    found = gguf.optional(f"tokenizer.ggml.{role}_token_id")
-    return None if found is None else int(found)
+    return tokenizer.special_token(gguf.metadata, role, gguf.hyperparameters.vocabulary)
 
 
 def _ends(gguf: GGUFFile) -> tuple[int, ...]:
     """The ids that end an answer, the file's own first."""
     named = [_token(gguf, role) for role in ("eos", "eot", "eom")]
-    tokens: list[str] = gguf.field("tokenizer.ggml.tokens")
-    kinds: list[int] = gguf.field("tokenizer.ggml.token_type", [0] * len(tokens))
-    known = [
-        index
-        for index, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
-        if kind == tokenizer.CONTROL and text in END_OF_TURN
-    ]
+    tokens = gguf.metadata.texts("tokenizer.ggml.tokens")
+    known = [index for index, text in enumerate(tokens) if text in tokenizer.END_OF_TURN]
     return tuple(dict.fromkeys(index for index in [*named, *known] if index is not None))
 
 
-def _adds_bos_by_itself(gguf: GGUFFile) -> bool:
-    """What llama.cpp assumes when the file does not say."""
-    if gguf.field("tokenizer.ggml.model") == "llama":
-        return True
-    return pretokenizers.canonical(gguf.field("tokenizer.ggml.pre", "default")) == "llama-bpe"
+def _adds_bos(gguf: GGUFFile) -> bool:
+    """What the file says, or what llama.cpp assumes when it does not. Raises UnsupportedModel when there is
+    no such token.
+    """
+    pre = pretokenizers.canonical(gguf.metadata.text("tokenizer.ggml.pre", "default"))
+    adds = gguf.metadata.flag("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
+    if adds and _token(gguf, "bos") is None:
+        raise gguf.metadata.unsupported("begins each prompt with a token that it does not name")
+    return adds
+
+
+def _template(gguf: GGUFFile) -> str | None:
+    return gguf.metadata.text("tokenizer.chat_template", "") or None
 
 
 def _write_template(gguf: GGUFFile, folder: Path) -> None:
-    template = gguf.optional("tokenizer.chat_template")
+    template = _template(gguf)
     if template:
-        (folder / TEMPLATE).write_text(str(template), encoding="utf-8")
+        (folder / TEMPLATE).write_text(template, encoding="utf-8")
 
 
 def _write_configs(gguf: GGUFFile, model: Model) -> None:

@@ -6,65 +6,32 @@ Format: the GGUF specification, version 3. Tensors are read lazily from a memory
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from headrace.errors import ModelError, UnsupportedModel
+from headrace.models import hyperparameters
+from headrace.models.metadata import Metadata, open_reader
 from headrace.models.model import Header
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
-MAGIC = b"GGUF"
 FLOAT16_BYTES = 2
-
-T = TypeVar("T", str, int, float, bool, list[str], list[int], list[float])
-
-
-@dataclass(frozen=True, slots=True)
-class Hyperparameters:
-    """The numbers that fix a decoder's shape."""
-
-    architecture: str
-    num_layers: int
-    hidden: int
-    feed_forward: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context_length: int
-    rms_eps: float
-    rope_base: float
 
 
 class GGUFFile:
-    """Raises ModelError when the file is not GGUF, or of an architecture that the engine does not read."""
+    """Raises ModelError when the file is not GGUF, UnsupportedModel when the engine would not compute what it
+    means.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reader = _open(path)
+        self._reader = open_reader(path)
         self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in self._reader.tensors}
-        self.hyperparameters = self._hyperparameters()
-
-    def field(self, key: str, default: T | None = None) -> T:
-        """The metadata value under `key`. Raises ModelError when it is absent and there is no default."""
-        found = self._reader.fields.get(key)
-        if found is not None:
-            value: T = found.contents()
-            return value
-        if default is None:
-            raise ModelError(f"{self.path} has no {key!r} in its metadata")
-        return default
-
-    def optional(self, key: str) -> str | int | float | bool | None:
-        """A scalar metadata value, or None."""
-        value: str | int | float | bool | None = _value(self._reader, key)
-        return value
+        self.metadata = Metadata(path, self._reader)
+        shapes = {name: _shape(tensor) for name, tensor in self._tensors.items()}
+        self.hyperparameters = hyperparameters.read(self.metadata, shapes)
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._tensors
@@ -84,65 +51,28 @@ class GGUFFile:
         return np.asarray(self._tensors[name].data)
 
     def weight(self, name: str) -> NDArray[np.float32]:
-        """The exactly dequantized tensor, float32[out, in] or [size], rows in the file's order."""
-        if name not in self._tensors:
-            raise ModelError(f"{self.path} has no tensor {name!r}")
+        """The exactly dequantized tensor, float32[out, in] or [size], rows in the file's order. Raises
+        UnsupportedModel for a format that is not known.
+        """
         tensor = self._tensors[name]
-        shape = tuple(int(size) for size in reversed(tensor.shape.tolist()))
-        return np.asarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32).reshape(shape)
-
-    def _hyperparameters(self) -> Hyperparameters:
-        architecture: str = self.field("general.architecture")
-        if architecture not in ARCHITECTURES:
-            raise UnsupportedModel(
-                f"{self.path} is of architecture {architecture!r}; "
-                f"the engine reads {', '.join(ARCHITECTURES)}"
-            )
-        if "token_embd.weight" not in self:
-            raise ModelError(f"{self.path} has no tensor 'token_embd.weight'")
-        unsupported = [
-            key
-            for key in (f"{architecture}.expert_count", f"{architecture}.rope.scaling.type")
-            if self.optional(key) not in (None, 0, "none")
-        ]
-        if unsupported:
-            told = f"{self.path} uses {', '.join(unsupported)}, which the engine does not read yet"
-            raise UnsupportedModel(told)
-
-        def number(key: str, default: int | None = None) -> int:
-            return int(self.field(f"{architecture}.{key}", default))
-
-        heads, hidden = number("attention.head_count"), number("embedding_length")
-        head_dim = number("attention.key_length", hidden // heads)
-        rope_dim = number("rope.dimension_count", head_dim)
-        if rope_dim != head_dim:
-            raise UnsupportedModel(
-                f"{self.path} rotates {rope_dim} of {head_dim} dimensions, which the engine does not read yet"
-            )
-        return Hyperparameters(
-            architecture=architecture,
-            num_layers=number("block_count"),
-            hidden=hidden,
-            feed_forward=number("feed_forward_length"),
-            num_heads=heads,
-            num_kv_heads=number("attention.head_count_kv", heads),
-            head_dim=head_dim,
-            vocabulary=int(self._tensors["token_embd.weight"].shape[1]),
-            context_length=number("context_length"),
-            rms_eps=float(self.field(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5)),
-            rope_base=float(self.field(f"{architecture}.rope.freq_base", 10000.0)),
-        )
+        try:
+            values = dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError as exc:
+            raise self.metadata.unsupported(f"has {name!r} in the format {tensor.tensor_type.name}") from exc
+        return np.asarray(values, dtype=np.float32).reshape(_shape(tensor))
 
 
 def header(path: Path) -> Header:
     """Of a file of any architecture. Raises ModelError when it is not GGUF."""
-    reader = _open(path)
-    architecture = str(_value(reader, "general.architecture") or "unknown")
+    reader = open_reader(path)
+    metadata = Metadata(path, reader)
+    architecture = metadata.text("general.architecture", "unknown")
 
     def number(key: str) -> int:
-        """Some have a list, with a number for each layer."""
-        found = _value(reader, f"{architecture}.{key}")
-        return int(max(found)) if isinstance(found, list) else int(found or 0)
+        """Some have a list, with a number for each layer. What is no number counts as not said."""
+        found = metadata.value(f"{architecture}.{key}")
+        values = found if isinstance(found, list) else [found]
+        return max((value for value in values if type(value) is int and value > 0), default=0)
 
     heads = number("attention.head_count")
     width = number("embedding_length") // heads if heads else 0
@@ -151,24 +81,8 @@ def header(path: Path) -> Header:
     return Header(architecture, _quantization(reader), number("context_length"), cached * FLOAT16_BYTES)
 
 
-def _open(path: Path) -> GGUFReader:
-    """Raises ModelError."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(MAGIC))
-        if magic != MAGIC:
-            raise ModelError(f"{path} is not a GGUF file (it begins with {magic!r})")
-        reader = GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError) as exc:
-        raise ModelError(f"{path} cannot be read as GGUF: {exc}") from exc
-    if _value(reader, "split.count") not in (None, 0, 1):
-        raise ModelError(f"{path} is one of several parts; join them with llama.cpp's gguf-split --merge")
-    return reader
-
-
-def _value(reader: GGUFReader, key: str) -> Any:
-    found = reader.fields.get(key)
-    return found.contents() if found is not None else None
+def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
+    return tuple(int(size) for size in reversed(tensor.shape.tolist()))
 
 
 def _quantization(reader: GGUFReader) -> str:

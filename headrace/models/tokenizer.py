@@ -7,36 +7,85 @@ from __future__ import annotations
 
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from headrace.errors import ModelError, UnsupportedModel
+from headrace.errors import UnsupportedModel
 from headrace.models import pretokenizers
 from headrace.models.gguf import GGUFFile
+from headrace.models.metadata import Metadata
 
-CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF specification
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types of the GGUF specification
+KNOWN_TYPES = range(7)
+# Tokens that end an answer in chat formats; llama.cpp takes them so whatever type the file gives them.
+END_OF_TURN = frozenset(
+    {
+        "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|return|>",
+        "<|call|>", "<|calls|>", "<|flush|>", "<end_of_turn>", "<end_of_utterance>", "<EOT>", "_<EOT>",
+        "[EOT]", "[EOS]", "<turn|>", "<|END_OF_TURN_TOKEN|>",
+    }
+)  # fmt: skip
+ROLES = (
+    "bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask", "cls", "fim_pre", "fim_suf",
+    "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle",
+)  # fmt: skip
 
 
 def build(gguf: GGUFFile) -> Tokenizer:
-    """Raises ModelError when the file's tokenizer is of a kind that is not read."""
-    kind: str = gguf.field("tokenizer.ggml.model")
+    """Raises UnsupportedModel when the file's tokenizer is of a kind that is not read, or contradicts
+    itself.
+    """
+    metadata = gguf.metadata
+    kind = metadata.text("tokenizer.ggml.model")
     if kind != "gpt2":
         raise UnsupportedModel(
-            f"{gguf.path} has a tokenizer of kind {kind!r}; only 'gpt2' (byte-level BPE) is read"
+            f"{metadata.path} has a tokenizer of kind {kind[:100]!r}; only 'gpt2' (byte-level BPE) is read"
         )
-    tokens: list[str] = gguf.field("tokenizer.ggml.tokens")
-    tokenizer = _byte_level(gguf, tokens)
-    _add_tokens(tokenizer, tokens, gguf.field("tokenizer.ggml.token_type", [1] * len(tokens)))
+    tokens = metadata.texts("tokenizer.ggml.tokens")
+    types = token_types(metadata, tokens)
+    for role in ROLES:
+        special_token(metadata, role, len(tokens))
+    tokenizer = _byte_level(metadata, tokens)
+    _add_tokens(tokenizer, tokens, types)
     return tokenizer
 
 
-def _byte_level(gguf: GGUFFile, tokens: list[str]) -> Tokenizer:
-    pre = pretokenizers.canonical(gguf.field("tokenizer.ggml.pre", "default"))
-    lines: list[str] = gguf.field("tokenizer.ggml.merges")
-    merges = [_pair(line) for line in lines]
+def token_types(metadata: Metadata, tokens: list[str]) -> list[int]:
+    """One for each token. Raises UnsupportedModel for too few of them, or unknown ones."""
+    types = metadata.integers("tokenizer.ggml.token_type")
+    types = [NORMAL] * len(tokens) if types is None else types
+    if len(types) != len(tokens):
+        raise metadata.unsupported(f"has {len(tokens)} tokens and {len(types)} token types")
+    if not all(kind in KNOWN_TYPES for kind in types):
+        raise metadata.unsupported("has a token of a type that is not known")
+    pairs = zip(tokens, types, strict=True)
+    return [CONTROL if text in END_OF_TURN else kind for text, kind in pairs]
+
+
+def special_token(metadata: Metadata, role: str, size: int) -> int | None:
+    """Its id. Raises UnsupportedModel for one that is not among `size` tokens."""
+    key = f"tokenizer.ggml.{role}_token_id"
+    if metadata.value(key) is None:
+        return None
+    token = metadata.integer(key)
+    # -1, as an unsigned number or not, is how some files say that there is none
+    if token in (-1, 2**32 - 1):
+        return None
+    if not 0 <= token < size:
+        raise metadata.unsupported(f"has {token} as its {key}, of {size} tokens")
+    return token
+
+
+def _byte_level(metadata: Metadata, tokens: list[str]) -> Tokenizer:
+    pre = pretokenizers.canonical(metadata.text("tokenizer.ggml.pre", "default"))
+    merges = [_pair(line) for line in metadata.texts("tokenizer.ggml.merges")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
+    if len(vocabulary) != len(tokens):
+        raise metadata.unsupported("has two tokens of one text")
+    if len(set(merges)) != len(merges):
+        raise metadata.unsupported("has a merge twice")
     ignore_merges = pre in pretokenizers.IGNORE_MERGES
     try:
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
     except Exception as exc:  # the package raises nothing narrower
-        raise ModelError(f"{gguf.path} has an inconsistent vocabulary: {exc}") from exc
+        raise metadata.unsupported(f"has merges that do not fit its vocabulary ({str(exc)[:200]})") from exc
     tokenizer.pre_tokenizer = pretokenizers.build(pre, vocabulary)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

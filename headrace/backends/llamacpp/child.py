@@ -23,7 +23,11 @@ except ImportError:
 def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # the library prints
-    server = xllamacpp.Server(parameters(json.loads(sys.stdin.readline())))
+    settings = json.loads(sys.stdin.readline())
+    try:
+        server = xllamacpp.Server(parameters(settings))
+    except Exception as exc:  # the package raises nothing narrower; the library has printed why
+        sys.exit(str(exc))
     os.write(answers, (json.dumps({"url": server.listening_address}) + "\n").encode())
     sys.stdin.read()
     os._exit(0)  # at once, whatever it is computing
@@ -41,7 +45,7 @@ def parameters(settings: dict[str, Any]) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["num_threads"]
     if settings["chat_template"] is not None:
         params.chat_template = settings["chat_template"]
-    params.verbosity = 0
+    params.verbosity = 1
     # what a request does not say is as OpenAI has it; penalties look at the whole context (-1 would be none)
     sampling = params.sampling
     sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p = 1.0, 0, 1.0, 0.0

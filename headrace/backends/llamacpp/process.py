@@ -16,6 +16,7 @@ from headrace.errors import ModelError
 
 CHILD = Path(__file__).with_name("child.py")
 STOP_S = 5.0
+LOADING = "error loading model: "
 KEPT_BYTES = 2000  # of what it wrote, for the one who asks why it ended
 
 
@@ -111,12 +112,17 @@ class LlamaCppProcess:
         line = await self._process.stdout.readline()
         if not line:
             await self._process.wait()
-            raise ModelError(
-                f"llama.cpp cannot load {settings.path}: {await self.last_words() or 'it ended'}"
-            )
+            raise ModelError(f"llama.cpp cannot load {settings.path}: {_reason(await self.last_words())}")
         self.url = json.loads(line)["url"]
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
         while piece := await self._process.stderr.read(2**16):
             self._said = (self._said + piece)[-KEPT_BYTES:]
+
+
+def _reason(words: str) -> str:
+    """Why a model was not loaded, out of all that llama.cpp printed: one line."""
+    lines = [line for line in words.splitlines() if line.strip()] or ["it ended"]
+    told = next((line for line in lines if LOADING in line), lines[-1])
+    return told.rpartition(LOADING)[2].strip()

@@ -1,0 +1,225 @@
+"""What a GGUF file says of its model, held against what our graph computes: every key that changes numbers is
+used, and every tensor is, or the file is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.errors import UnsupportedModel
+from headrace.models.metadata import Metadata
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+MOST = 2**31 - 1
+
+# Keys below the architecture's name that are read here, or that change nothing.
+READ = frozenset(
+    {
+        "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
+        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+        "attention.layer_norm_rms_epsilon", "rope.dimension_count", "rope.freq_base",
+    }
+)  # fmt: skip
+IDLE = frozenset(
+    {
+        "pooling_type", "tensor_data_layout", "rope.scaling.finetuned",
+        # they say how positions are stretched, and a file that says that they are is refused
+        "rope.scaling.original_context_length",
+    }
+)  # fmt: skip
+# The values of others that change nothing.
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "expert_shared_count": (0,),
+    "leading_dense_block_count": (0,),
+    "nextn_predict_layers": (0,),
+    "use_parallel_residual": (False,),
+    "logit_scale": (0, 1),
+    "residual_scale": (0, 1),
+    "embedding_scale": (0, 1),
+    "attention.causal": (True,),
+    "attention.scale": (0,),
+    "attention.sliding_window": (0,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attn_logit_softcapping": (0,),
+    "final_logit_softcapping": (0,),
+    "rope.scaling.type": ("none", "linear", ""),  # linear stretches by the factor
+    "rope.scaling.factor": (0, 1),
+    "rope.scale_linear": (0, 1),
+    "rope.scaling.attn_factor": (1,),
+}
+# Of the tokenizer: keys that would change ids, with the values that do not.
+OF_TOKENIZER: Mapping[str, tuple[object, ...]] = {
+    "tokenizer.ggml.add_eos_token": (False,),
+    "tokenizer.ggml.add_sep_token": (False,),
+    "tokenizer.ggml.suppress_tokens": ([],),
+    "tokenizer.ggml.normalizer.lowercase": (False,),
+    "tokenizer.ggml.normalizer.strip_accents": (False,),
+}
+OTHER_KINDS = ("adapter.", "clip.", "control_vector.", "diffusion.", "xielu.")  # files that are no decoder
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """The numbers that fix a decoder's shape."""
+
+    architecture: str
+    num_layers: int
+    hidden: int
+    feed_forward: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context_length: int
+    rms_eps: float
+    rope_base: float
+
+
+def read(metadata: Metadata, tensors: Mapping[str, Shape]) -> Hyperparameters:
+    """`tensors`: name → [out, in] or [size]. Raises UnsupportedModel when the graph would not compute what
+    the file means.
+    """
+    architecture = metadata.text("general.architecture", "unknown")
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UnsupportedModel(
+            f"{metadata.path} is of architecture {architecture[:100]!r}; the engine reads {known}"
+        )
+    _check_keys(metadata, architecture)
+    found = _numbers(metadata, architecture, tensors)
+    _check_numbers(metadata, found)
+    _check_tensors(metadata, found, tensors)
+    return found
+
+
+def _check_keys(metadata: Metadata, architecture: str) -> None:
+    if metadata.text("general.type", "model") != "model":
+        raise metadata.unsupported(f"is of type {metadata.text('general.type')[:100]!r}, not a model")
+    prefix = architecture + "."
+    for key in metadata:
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and name not in READ | IDLE and not _is_neutral(metadata, key, name):
+            raise metadata.unsupported(f"uses {key[:200]}")
+        if key.startswith(OTHER_KINDS):
+            raise metadata.unsupported(f"has {key[:200]!r} in its metadata")
+        if key in OF_TOKENIZER and metadata.value(key) not in OF_TOKENIZER[key]:
+            raise metadata.unsupported(f"uses {key}")
+
+
+def _is_neutral(metadata: Metadata, key: str, name: str) -> bool:
+    return metadata.value(key) in NEUTRAL.get(name, ())
+
+
+def _numbers(metadata: Metadata, architecture: str, tensors: Mapping[str, Shape]) -> Hyperparameters:
+    def number(key: str, default: int | None = None) -> int:
+        return metadata.integer(f"{architecture}.{key}", default)
+
+    table = tensors.get("token_embd.weight")
+    if table is None or len(table) != 2:
+        raise metadata.unsupported("has no matrix 'token_embd.weight'")
+    heads, hidden = number("attention.head_count"), number("embedding_length")
+    head_dim = number("attention.key_length", hidden // heads if heads > 0 else 0)
+    rope_dim, value_dim = number("rope.dimension_count", head_dim), number("attention.value_length", head_dim)
+    if (rope_dim, value_dim) != (head_dim, head_dim):
+        raise metadata.unsupported(f"rotates {rope_dim} of {head_dim} dimensions, of values with {value_dim}")
+    return Hyperparameters(
+        architecture=architecture,
+        num_layers=number("block_count"),
+        hidden=hidden,
+        feed_forward=number("feed_forward_length"),
+        num_heads=heads,
+        num_kv_heads=number("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        vocabulary=table[0],
+        context_length=number("context_length"),
+        rms_eps=metadata.number(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5),
+        rope_base=metadata.number(f"{architecture}.rope.freq_base", 10000.0),
+    )
+
+
+def _check_numbers(metadata: Metadata, shape: Hyperparameters) -> None:
+    sizes = (
+        shape.num_layers, shape.hidden, shape.feed_forward, shape.num_heads, shape.num_kv_heads,
+        shape.head_dim, shape.vocabulary, shape.context_length,
+    )  # fmt: skip
+    if not all(0 < size <= MOST for size in sizes):
+        raise metadata.unsupported(f"has a size in its metadata that none can have, among {sizes}")
+    if shape.num_heads % shape.num_kv_heads:
+        raise metadata.unsupported(f"shares {shape.num_kv_heads} kv heads among {shape.num_heads} heads")
+    if shape.head_dim % 2:
+        raise metadata.unsupported(f"has heads of the odd size {shape.head_dim}")
+    if not (0 <= shape.rms_eps < 1 and 0 < shape.rope_base < math.inf):
+        raise metadata.unsupported(
+            f"has an epsilon of {shape.rms_eps} and a rotation base of {shape.rope_base}"
+        )
+    said = metadata.integer(f"{shape.architecture}.vocab_size", shape.vocabulary)
+    tokens = len(metadata.texts("tokenizer.ggml.tokens"))
+    if not said == tokens == shape.vocabulary:
+        raise metadata.unsupported(
+            f"has {shape.vocabulary} rows in its embedding, {tokens} tokens and a vocab_size of {said}"
+        )
+
+
+def _check_tensors(metadata: Metadata, shape: Hyperparameters, tensors: Mapping[str, Shape]) -> None:
+    if shape.num_layers > len(tensors):  # before so many names are made
+        raise metadata.unsupported(f"has {len(tensors)} tensors for {shape.num_layers} layers")
+    needed, allowed = _needed(shape), _allowed(shape)
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise metadata.unsupported(f"has no tensor {missing[0]!r}")
+    for name, found in tensors.items():
+        wanted = needed.get(name) or allowed.get(name)
+        if wanted is None:
+            raise metadata.unsupported(f"has a tensor {name[:200]!r}")
+        if found != wanted:
+            raise metadata.unsupported(f"has {name!r} of shape {list(found)[:8]}, not {list(wanted)}")
+
+
+def _needed(shape: Hyperparameters) -> dict[str, Shape]:
+    hidden, query, kv = shape.hidden, shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    needed: dict[str, Shape] = {
+        "token_embd.weight": (shape.vocabulary, hidden),
+        "output_norm.weight": (hidden,),
+    }
+    layer: dict[str, Shape] = {
+        "attn_norm.weight": (hidden,),
+        "attn_q.weight": (query, hidden),
+        "attn_k.weight": (kv, hidden),
+        "attn_v.weight": (kv, hidden),
+        "attn_output.weight": (hidden, query),
+        "ffn_norm.weight": (hidden,),
+        "ffn_gate.weight": (shape.feed_forward, hidden),
+        "ffn_up.weight": (shape.feed_forward, hidden),
+        "ffn_down.weight": (hidden, shape.feed_forward),
+    }
+    if shape.architecture == "qwen2":
+        layer |= {"attn_q.bias": (query,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+    if shape.architecture == "qwen3":
+        layer |= {"attn_q_norm.weight": (shape.head_dim,), "attn_k_norm.weight": (shape.head_dim,)}
+    return needed | _for_all_layers(shape, layer)
+
+
+def _allowed(shape: Hyperparameters) -> dict[str, Shape]:
+    """What may be missing: llama.cpp reads it, and so do we."""
+    hidden, query, kv = shape.hidden, shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    allowed: dict[str, Shape] = {"output.weight": (shape.vocabulary, hidden)}
+    if shape.architecture != "llama":
+        return allowed
+    allowed["rope_freqs.weight"] = (shape.head_dim // 2,)
+    layer: dict[str, Shape] = {
+        "attn_q.bias": (query,), "attn_k.bias": (kv,), "attn_v.bias": (kv,), "attn_output.bias": (hidden,),
+        "ffn_gate.bias": (shape.feed_forward,), "ffn_up.bias": (shape.feed_forward,),
+        "ffn_down.bias": (hidden,),
+    }  # fmt: skip
+    return allowed | _for_all_layers(shape, layer)
+
+
+def _for_all_layers(shape: Hyperparameters, layer: Mapping[str, Shape]) -> dict[str, Shape]:
+    return {f"blk.{index}.{name}": size for index in range(shape.num_layers) for name, size in layer.items()}
