@@ -44,6 +44,24 @@ if TYPE_CHECKING:
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
 
 
+ROUTERS = tuple(
+    resource.router
+    for resource in (
+        chat,
+        stored,
+        completions,
+        responses,
+        websocket,
+        messages,
+        conversations,
+        embeddings,
+        tokens,
+        models,
+        health,
+    )
+)
+
+
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     """Builds everything, opens nothing: store and backends live as long as the app's lifespan."""
     app = FastAPI(
@@ -65,14 +83,11 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     )
     app.state.store = Store(config.store, config.paths.data)
     app.state.responses = Responses(app.state.gateway, app.state.store)
-    for resource in (
-        chat, stored, completions, responses, websocket, messages, conversations, embeddings, tokens, models,
-        health,
-    ):  # fmt: skip
-        app.include_router(resource.router)
+    for router in ROUTERS:
+        app.include_router(router)
     errors.install(app)
     _add_middleware(app, config.server)
-    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = lambda: openapi.document(app, ROUTERS)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -31,14 +31,14 @@ def stream_of(model: type[BaseModel], description: str) -> dict[str, Any]:
     return {"description": description, "content": {"text/event-stream": {"schema": SchemaOf(model)}}}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The whole document, made once."""
+def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
+    """The whole document of an app that has these routers, made once."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         components = schema["components"]["schemas"]
-        for model in models_of(app):
+        for model in models_of(routers):
             described = model.model_json_schema(ref_template=SCHEMAS + "{model}")
             components.update(described.pop("$defs", {}))
             components[model.__name__] = described
@@ -47,11 +47,12 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def models_of(app: FastAPI) -> Iterator[type[BaseModel]]:
+def models_of(routers: Sequence[APIRouter]) -> Iterator[type[BaseModel]]:
     """The models that routes refer to, some more than once."""
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            yield from _referred([route.openapi_extra, route.responses])
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                yield from _referred([route.openapi_extra, route.responses])
 
 
 def _referred(value: object) -> Iterator[type[BaseModel]]:

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from headrace.api.openapi import models_of
-from headrace.app import create_app
+from headrace.app import ROUTERS, create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from tests.conftest import FakeServer
 
-APP = create_app(Config(), [FakeBackend([])])
-DOCUMENT: dict[str, Any] = APP.openapi()
+DOCUMENT: dict[str, Any] = create_app(Config(), [FakeBackend([])]).openapi()
 ROUTES = {
     "/v1/chat/completions": "post get",
     "/v1/chat/completions/{completion_id}": "get post delete",
@@ -80,7 +79,7 @@ def test_every_reference_resolves() -> None:
 
 def test_no_two_schemas_share_a_name() -> None:
     schemas: dict[str, Any] = {}
-    for kind in models_of(APP):
+    for kind in models_of(ROUTERS):
         described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
         for name, schema in {**described.pop("$defs", {}), kind.__name__: described}.items():
             assert schemas.setdefault(name, schema) == schema, name
