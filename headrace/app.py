@@ -26,6 +26,7 @@ from headrace.api import (
     websocket,
 )
 from headrace.api.browsers import shared_with
+from headrace.api.memory import Budget, Charged
 from headrace.api.relay import Relay
 from headrace.api.request_id import RequestId
 from headrace.api.sites import Hosts, KnownHost, KnownOrigin
@@ -86,6 +87,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
+    app.state.budget = Budget(int(config.server.max_inflight_bytes))
     _add_middleware(app, config.server)
     app.openapi = lambda: openapi.document(app, ROUTERS)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
@@ -94,6 +96,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
 def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
     """From the innermost to the outermost."""
     app.add_middleware(Relay)
+    app.add_middleware(Charged, budget=app.state.budget)
     app.add_middleware(KnownOrigin, origins=server.cors_origins)
     app.add_middleware(shared_with, origins=server.cors_origins)
     app.add_middleware(KnownHost, hosts=Hosts(server.host, server.allowed_hosts, bool(server.api_keys)))

@@ -35,6 +35,13 @@ HeadraceError
 
 from __future__ import annotations
 
+MAX_MESSAGE, MAX_PARAM = 2000, 300  # characters: whatever a caller sent, an error is no copy of it
+
+
+def bounded(text: str, limit: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
 
 class HeadraceError(Exception):
     """The root of the tree. `message` is meant for people and never holds a secret."""
@@ -66,8 +73,9 @@ class ServerError(HeadraceError):
     def __init__(
         self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
     ) -> None:
-        super().__init__(message)
-        self.param, self.headers = param, headers or {}
+        super().__init__(bounded(message, MAX_MESSAGE))
+        self.param = None if param is None else bounded(param, MAX_PARAM)
+        self.headers = headers or {}
 
 
 class BadRequest(ServerError):

@@ -1,26 +1,34 @@
 """The request body as a validated model: size, media type and JSON are checked here, with OpenAI's error
-shape.
+shape. What takes long is done off the event loop, and given up when the caller leaves.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.types import Receive
 
+from headrace.api.disconnect import connected
 from headrace.api.encodings import decoded
-from headrace.errors import ClientGone, PayloadTooLarge, UnsupportedMedia
+from headrace.api.memory import CHARGE, CONTAINER, FACTOR, Charge
+from headrace.errors import ClientGone, Overloaded, PayloadTooLarge, ServerError, UnsupportedMedia
+from headrace.offload import SMALL, aside
+from headrace.wire.limits import shown
 from headrace.wire.validation import parse
+from headrace.wire.volume import checked_volume
 
 Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
 
 DRAINED = (
     4  # a body up to this many times the limit is read to its end, so that the client gets to read the answer
 )
+SIZE = "headrace.body_size"  # where a request's scope has the bytes of its body, once they are read
 
 
 def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Request], Awaitable[Body]]:
@@ -28,20 +36,41 @@ def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Reque
 
     async def read(request: Request) -> Body:
         raw = await read_json(request)
-        return parse(kind, b"{}" if is_optional and not raw else raw)
+        return await prepared(request, partial(parse, kind, b"{}" if is_optional and not raw else raw))
 
     return read
 
 
 async def read_json(request: Request) -> bytes:
-    """The body, unpacked if it came compressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone, and
-    BadRequest where it is not encoded as it says.
+    """The body, unpacked if it came compressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone,
+    Overloaded, and BadRequest where it is not encoded as it says, or where there is more in it than any body
+    may hold.
     """
     _check_media_type(request.headers.get("content-type"), is_from_page="origin" in request.headers)
+    if SIZE in request.scope:  # it was read, unpacked and counted before
+        return await _read(request.receive, request.scope[SIZE], None)
+    charge: Charge = request.scope[CHARGE]
     limit = request.app.state.config.server.max_body_bytes
-    raw = await _read(request.receive, limit)
+    raw = await _read(request.receive, limit, charge)
     encodings = ",".join(request.headers.getlist("content-encoding"))
-    return await decoded(raw, encodings, limit) if encodings else raw
+    if encodings:
+        num_packed = len(raw)
+        raw = await decoded(raw, encodings, limit)
+        charge.take(FACTOR * max(0, len(raw) - num_packed))
+    request.scope[SIZE] = len(raw)
+    if len(raw) > SMALL:
+        volume = await prepared(request, partial(checked_volume, raw))
+        charge.take(CONTAINER * volume.containers)
+    return raw
+
+
+async def prepared(request: Request, work: Callable[[], T]) -> T:
+    """The result of work on the body, off the event loop if the body is large. Raises ClientGone."""
+    size: int = request.scope[SIZE]
+    if size <= SMALL:
+        return work()
+    async with connected(request.receive):
+        return await aside(size, work)
 
 
 def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
@@ -51,23 +80,38 @@ def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
     media_type = (header or "application/json").partition(";")[0].strip().lower()
     if not re.fullmatch(r"application/json|[\w.!#$&^-]+/[\w.!#$&^-]+\+json", media_type, re.ASCII):
         raise UnsupportedMedia(
-            f"Content-Type is {media_type[:100]!r}; it must be application/json", param="Content-Type"
+            f"Content-Type is {shown(media_type)}; it must be application/json", param="Content-Type"
         )
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, charge: Charge | None) -> bytes:
+    """To its end also where it is refused, unless it is endless: a client may not read before it has sent."""
     chunks: list[bytes] = []
     size, has_more = 0, True
+    refusal: ServerError | None = None
     while has_more and size <= DRAINED * limit:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("the client closed the connection while it sent its request")
         chunk, has_more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
-        if size <= limit:
+        refusal = refusal or _refusal(size, limit, len(chunk), charge)
+        if refusal is None:
             chunks.append(chunk)
-    if size > limit:
-        raise PayloadTooLarge(
-            f"the body is larger than {limit} bytes", param="body", headers={"Connection": "close"}
-        )
+        else:
+            chunks.clear()
+    if refusal is not None:
+        refusal.headers = {**refusal.headers, "Connection": "close"}
+        raise refusal
     return b"".join(chunks)
+
+
+def _refusal(size: int, limit: int, new: int, charge: Charge | None) -> ServerError | None:
+    if size > limit:
+        return PayloadTooLarge(f"the body is larger than {limit} bytes", param="body")
+    try:
+        if charge is not None:
+            charge.take(FACTOR * new)
+    except Overloaded as exc:
+        return exc
+    return None

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import json_body
+from headrace.api.body import json_body, prepared
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, judge_of, respond
 from headrace.api.openapi import stream_of
@@ -51,10 +51,10 @@ async def create_chat_completion(
         str | None, Header(alias=HEADER, description="The conversation that this goes on with, or `new`.")
     ] = None,
 ) -> Response:
-    judge, headers = judge_of(http, body, CHAT), with_named({}, unread(body))
+    judge = await prepared(http, partial(judge_of, http, body, CHAT))
+    request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = gateway_of(http), provider_of(http)
-    request = replace(wire.to_request(body), owner=caller.id)
-    turn = _turn(http, caller.id, body, named)
+    headers, turn = with_named({}, unread(body)), _turn(http, caller.id, body, named)
     try:
         if turn is not None:
             starting = turn.start(gateway, request, provider, judge=judge)

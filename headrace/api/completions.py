@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import json_body
+from headrace.api.body import json_body, prepared
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, judge_of, respond
 from headrace.api.provider import gateway_of, provider_of
@@ -40,8 +40,8 @@ async def create_completion(
     caller: Caller,
     body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))],
 ) -> Response:
-    judge = judge_of(http, body, COMPLETIONS)
-    request = replace(wire.to_request(body), owner=caller.id)
+    judge = await prepared(http, partial(judge_of, http, body, COMPLETIONS))
+    request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     starting = gateway_of(http).start(request, provider_of(http), judge=judge)
     encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
     return await respond(http, starting, Reply(encoder if body.stream else None, whole), {})

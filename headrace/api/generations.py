@@ -19,7 +19,7 @@ from headrace.gateway.generation import Generation
 from headrace.gateway.work import Judge
 from headrace.types import ModelInfo, Started
 from headrace.wire.generation import Collected, collect
-from headrace.wire.parameters import Table, judged, with_named
+from headrace.wire.parameters import Given, Table, judged, with_named
 from headrace.wire.validation import RequestBody
 
 OPENING_S = 1.0  # then a stream starts without its first event: a client should see that it is being served
@@ -60,9 +60,8 @@ async def respond(
 
 
 def judge_of(http: Request, body: RequestBody, table: Table) -> Judge:
-    """What becomes of the body's members, wherever they go."""
-    strict = is_strict(http)
-    return lambda kind: judged(body, table, kind, strict=strict)
+    """What becomes of the body's members, wherever they go. Walks the body, once."""
+    return partial(judged, Given(body, table), strict=is_strict(http))
 
 
 def is_strict(http: Request) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from headrace import logs
 from headrace.api.auth import Caller
-from headrace.api.body import json_body
+from headrace.api.body import json_body, prepared
 from headrace.api.errors import to_messages_response
 from headrace.api.generations import Reply, is_strict, respond
 from headrace.api.provider import gateway_of, provider_of
@@ -24,7 +25,7 @@ from headrace.gateway.work import Judge
 from headrace.types import BackendKind, Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
-from headrace.wire.parameters import judged, unsupported, with_named
+from headrace.wire.parameters import Given, judged, unsupported, with_named
 
 log = logging.getLogger(__name__)
 Asked = TypeVar("Asked", GenerateRequest, TokenizeRequest)
@@ -83,14 +84,14 @@ router = APIRouter(tags=["messages"], route_class=MessagesRoute)
 async def create_message(
     http: Request, caller: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
 ) -> Response:
-    judge = _judge_of(http, body)
+    judge = await prepared(http, partial(_judge_of, http, body))
+    request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     reply = Reply(answer.Frames if body.stream else None, answer.message, NamedLine)
 
     async def ask(request: GenerateRequest, headers: dict[str, str]) -> Response:
         starting = gateway_of(http).start(request, provider_of(http), judge=judge)
         return await respond(http, starting, reply, headers)
 
-    request = replace(wire.to_request(body), owner=caller.id)
     return await _with_or_without_thinking(http, request, {}, ask)
 
 
@@ -110,8 +111,9 @@ async def count_tokens(
         tokens = await gateway_of(http).tokenize(request, provider_of(http))
         return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
 
-    headers = with_named({}, _judge_of(http, body)("engine"))
-    return await _with_or_without_thinking(http, wire.to_tokenize_request(body), headers, ask)
+    judge = await prepared(http, partial(_judge_of, http, body))
+    request = await prepared(http, partial(wire.to_tokenize_request, body))
+    return await _with_or_without_thinking(http, request, with_named({}, judge("engine")), ask)
 
 
 async def _with_or_without_thinking(
@@ -132,12 +134,12 @@ async def _with_or_without_thinking(
 
 
 def _judge_of(http: Request, body: wire.CountTokensBody) -> Judge:
-    strict, dropped = is_strict(http), list(wire.dropped(body))
+    strict, dropped, given = is_strict(http), list(wire.dropped(body)), Given(body, wire.MESSAGES)
 
     def judge(kind: BackendKind) -> Sequence[str]:
         if strict and dropped:
             raise unsupported(dropped[0])
-        return [*judged(body, wire.MESSAGES, kind, strict=strict), *dropped]
+        return [*judged(given, kind, strict=strict), *dropped]
 
     return judge
 

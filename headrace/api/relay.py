@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 from starlette.responses import Response
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace import logs
 from headrace.api.auth import authenticate
-from headrace.api.body import read_json
+from headrace.api.body import prepared, read_json
 from headrace.api.disconnect import connected
 from headrace.api.errors import to_messages_response, to_response
 from headrace.api.generations import OPENING_S, is_strict
@@ -88,7 +89,7 @@ class Relay:
         try:
             await authenticate(http)
             raw = await read_json(http)
-            asked = _asked(door, http, raw)
+            asked = await prepared(http, partial(_asked, door, http, raw))
             plan = gateway.relayable(asked, provider) if asked is not None else None
             if asked is None or plan is None:
                 await self.app(_plain(scope), _again(raw, receive), send)

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import json_body
+from headrace.api.body import json_body, prepared
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import OPENING_S, is_strict, timing
 from headrace.api.listing import NewestFirst, query_of
+from headrace.api.memory import CHARGE
 from headrace.api.openapi import stream_of
 from headrace.api.provider import provider_of, went_to
 from headrace.api.routes import route
@@ -27,7 +28,7 @@ from headrace.wire.conversations import ItemList
 from headrace.wire.lists import include, list_object
 from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
-from headrace.wire.responses.parameters import ignored, judged
+from headrace.wire.responses.parameters import Given, ignored, judged
 from headrace.wire.responses.schemas import (
     CompactedResponse,
     DeletedResponse,
@@ -59,11 +60,14 @@ STREAMED = stream_of(
 async def create_response(
     http: Request, caller: Caller, body: Annotated[ResponseBody, Depends(json_body(ResponseBody))]
 ) -> Response:
-    headers = ignored(body, strict=is_strict(http)) if body.background else {}
-    judge = partial(judged, body, strict=is_strict(http))
+    given = await prepared(http, partial(Given, body))
+    headers = ignored(given, strict=is_strict(http)) if body.background else {}
+    judge = partial(judged, given, strict=is_strict(http))
     async with connected(http.receive):
         run = await turns_of(http).create(caller.id, body, provider_of(http), judge=judge)
     if body.background:
+        charge = http.scope[CHARGE].moved()
+        run.when_done(charge.release)
         return (
             FollowedStream(run.follow(), headers)
             if body.stream
@@ -157,7 +161,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
 async def count_input_tokens(
     http: Request, caller: Caller, body: Annotated[InputTokensBody, Depends(json_body(InputTokensBody))]
 ) -> Response:
-    headers = ignored(body, strict=is_strict(http))
+    headers = ignored(await prepared(http, partial(Given, body)), strict=is_strict(http))
     async with connected(http.receive):
         count = await turns_of(http).count_input(caller.id, body, provider_of(http))
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
@@ -174,7 +178,7 @@ async def count_input_tokens(
 async def compact_response(
     http: Request, caller: Caller, body: Annotated[CompactBody, Depends(json_body(CompactBody))]
 ) -> Response:
-    headers = ignored(body, strict=is_strict(http))
+    headers = ignored(await prepared(http, partial(Given, body)), strict=is_strict(http))
     async with connected(http.receive):
         compacted = await turns_of(http).compact(caller.id, body, provider_of(http))
     return JSONResponse(compacted, headers=headers)

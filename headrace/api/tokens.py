@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.auth import Caller
-from headrace.api.body import json_body
+from headrace.api.body import json_body, prepared
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import is_strict
+from headrace.api.generations import judge_of
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
 from headrace.gateway.gateway import Gateway
 from headrace.wire import tokens as wire
-from headrace.wire.parameters import TOKENS, judged, with_named
+from headrace.wire.parameters import TOKENS, with_named
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
 
@@ -39,11 +40,13 @@ async def tokenize(
     _: Caller,
     body: Annotated[wire.TokenizeBody, Depends(json_body(wire.TokenizeBody))],
 ) -> dict[str, Any]:
-    response.headers.update(with_named({}, judged(body, TOKENS, "engine", strict=is_strict(http))))
+    judge = await prepared(http, partial(judge_of, http, body, TOKENS))
+    response.headers.update(with_named({}, judge("engine")))
     gateway, provider = gateway_of(http), provider_of(http)
     info = gateway.model(body.model, provider)
+    request = await prepared(http, partial(wire.to_request, body, info))
     async with connected(http.receive):
-        tokens = await gateway.tokenize(wire.to_request(body, info), provider)
+        tokens = await gateway.tokenize(request, provider)
     strings = await _strings(gateway, info.id, tokens, provider) if body.return_token_strs else None
     return wire.tokens(tokens, info, strings)
 
@@ -73,7 +76,8 @@ async def detokenize(
     _: Caller,
     body: Annotated[wire.DetokenizeBody, Depends(json_body(wire.DetokenizeBody))],
 ) -> dict[str, str]:
-    response.headers.update(with_named({}, judged(body, TOKENS, "engine", strict=is_strict(http))))
+    judge = await prepared(http, partial(judge_of, http, body, TOKENS))
+    response.headers.update(with_named({}, judge("engine")))
     gateway, provider = gateway_of(http), provider_of(http)
     model = gateway.model(body.model, provider).id
     async with connected(http.receive):

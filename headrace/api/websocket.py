@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import Sequence
@@ -11,20 +10,24 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic_core import from_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headrace import logs
 from headrace.api.auth import authenticate
 from headrace.api.errors import to_response
+from headrace.api.memory import FACTOR, Charge
 from headrace.errors import BadRequest, PayloadTooLarge, ServerError, UnsupportedParameter
 from headrace.gateway.auth import Principal
+from headrace.offload import aside
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.responses.body import ResponseBody
-from headrace.wire.responses.parameters import judged
+from headrace.wire.responses.parameters import Given, judged
 from headrace.wire.validation import parse
+from headrace.wire.volume import checked_volume
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -59,6 +62,8 @@ class Connection:
         self._memory: dict[str, Sequence[Item]] = {}
         self._turn: asyncio.Task[None] | None = None
         self._is_answering = False
+        self._size = 0  # bytes of the turn's frame
+        self._charge = Charge(socket.app.state.budget)
 
     async def serve(self) -> None:
         try:
@@ -75,6 +80,7 @@ class Connection:
             await self._socket.close()
         finally:
             await self._stop()
+            self._charge.release()
 
     async def _stop(self) -> None:
         if self._turn is not None:
@@ -87,7 +93,7 @@ class Connection:
             raise WebSocketDisconnect
         raw = message.get("bytes") or (message.get("text") or "").encode()
         try:
-            body = self._body(raw)
+            body = await self._body(raw)
         except ServerError as exc:
             await self._refuse(exc)
             return
@@ -96,20 +102,31 @@ class Connection:
         self._is_answering = True
         self._turn = asyncio.create_task(self._answer(body))
 
-    def _body(self, raw: bytes) -> ResponseBody:
-        """Raises BadRequest, PayloadTooLarge."""
+    async def _body(self, raw: bytes) -> ResponseBody:
+        """Raises BadRequest, PayloadTooLarge, Overloaded."""
         if self._is_answering:
             error = BadRequest("A response is being made on this connection: wait for its end.")
             error.code = "response_in_progress"
             raise error
         if len(raw) > self._config.max_body_bytes:
             raise PayloadTooLarge(f"the frame is larger than {self._config.max_body_bytes} bytes")
-        return _parsed(raw)
+        self._size = len(raw)
+        charge = Charge(self._socket.app.state.budget)
+        charge.take(FACTOR * len(raw))
+        try:
+            body = await aside(len(raw), partial(_parsed, raw))
+        except BaseException:
+            charge.release()
+            raise
+        self._charge.release()  # of the turn before, which has been answered
+        self._charge = charge
+        return body
 
     async def _answer(self, body: ResponseBody) -> None:
         """The turn's events, or why there are none."""
         try:
-            judge = partial(judged, body, strict=self._config.strict)
+            given = await aside(self._size, partial(Given, body))
+            judge = partial(judged, given, strict=self._config.strict)
             run = await self._responses.create(self._caller.id, body, memory=self._memory, judge=judge)
         except ServerError as exc:
             await self._fail(body, exc)
@@ -160,6 +177,7 @@ class Connection:
 
 def _parsed(raw: bytes) -> ResponseBody:
     """Raises BadRequest."""
+    checked_volume(raw)
     frame = _loaded(raw)
     if frame.get("type") != CREATE:
         raise BadRequest(f"frames of type {CREATE} are understood, and no others", param="type")
@@ -172,8 +190,8 @@ def _parsed(raw: bytes) -> ResponseBody:
 
 def _loaded(raw: bytes) -> dict[str, Any]:
     try:
-        frame = json.loads(raw)
-    except (ValueError, RecursionError):
+        frame = from_json(raw)
+    except ValueError:
         frame = None
     if not isinstance(frame, dict):
         error = BadRequest("a frame is a JSON object")

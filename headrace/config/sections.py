@@ -145,6 +145,14 @@ class ServerConfig(Section):
     max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
         16 * 2**20
     )
+    max_inflight_bytes: Annotated[
+        ByteSize,
+        Field(
+            ge=0,
+            description="Memory for the bodies of all requests in flight, counted as 4 bytes for each byte "
+            "and 1 KiB for each JSON object or list of a large one; beyond it 503. 0: no limit.",
+        ),
+    ] = ByteSize(512 * 2**20)
 
 
 class EngineConfig(Section):

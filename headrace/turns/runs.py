@@ -60,6 +60,10 @@ class Run:
     async def done(self) -> None:
         await asyncio.shield(self._task)
 
+    def when_done(self, work: Callable[[], None]) -> None:
+        """Runs once it has ended, however that was."""
+        self._task.add_done_callback(lambda _: work())
+
     async def follow(self, after: int = -1) -> AsyncIterator[list[str]]:
         """The events with a greater sequence_number, until the last, in batches as they come."""
         at = after + 1

@@ -11,6 +11,7 @@ from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
 from headrace.wire.generation import JsonObject
+from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, MAX_VARIABLES, at_most
 from headrace.wire.tools import ToolsBody, is_legacy, to_tools
 from headrace.wire.validation import RequestBody
 
@@ -68,8 +69,7 @@ Part = Annotated[
         "are supported",
     ),
 ]
-# fail_fast: a body of a million faults is not worth a million complaints
-Parts = Annotated[list[Part], Field(min_length=1, fail_fast=True)]
+Parts = Annotated[list[Part], at_most(MAX_PARTS, least=1)]
 
 
 class ThinkingBlock(RequestBody):
@@ -106,13 +106,13 @@ class ChatMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[str | Parts | None, Field(validate_default=True)] = None
     name: str | None = None
-    tool_calls: list[ToolCallBody] | None = Field(default=None, fail_fast=True)
+    tool_calls: Annotated[list[ToolCallBody], at_most(MAX_CALLS)] | None = None
     tool_call_id: str | None = None
     function_call: FunctionOfCall | None = Field(None, description="The older form of tool_calls.")
     reasoning_content: str | None = Field(None, description="What an assistant thought before it spoke.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
-    thinking_blocks: list[Thinking] | None = Field(
-        None, fail_fast=True, description="Extension. The same, as its provider signed it."
+    thinking_blocks: Annotated[list[Thinking], at_most(MAX_PARTS)] | None = Field(
+        None, description="Extension. The same, as its provider signed it."
     )
 
     @field_validator("content")
@@ -126,10 +126,10 @@ class ChatMessage(RequestBody):
 class ConversationBody(ToolsBody):
     """The members of a body that make the prompt."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
+    messages: Annotated[list[ChatMessage], at_most(MAX_MESSAGES, least=1)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     enable_thinking: bool | None = Field(None, description="Extension. See chat_template_kwargs.")
-    chat_template_kwargs: JsonObject | None = Field(
+    chat_template_kwargs: Annotated[JsonObject, Field(max_length=MAX_VARIABLES)] | None = Field(
         None, description="Extension. Variables of the model's chat template."
     )
     add_generation_prompt: bool | None = Field(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from headrace.errors import BadRequest
 from headrace.store import Page, StoredConversation, StoredItem
 from headrace.wire.items import Item, ItemBody, to_items
+from headrace.wire.limits import at_most
 from headrace.wire.lists import list_object
 from headrace.wire.metadata import Metadata
 from headrace.wire.validation import RequestBody
@@ -18,7 +19,7 @@ from headrace.wire.validation import RequestBody
 MAX_ITEMS = 20  # of one call
 ID = re.compile(r"conv_[A-Za-z0-9_-]{1,100}")
 
-Items = Annotated[list[ItemBody], Field(max_length=MAX_ITEMS, fail_fast=True)]
+Items = Annotated[list[ItemBody], at_most(MAX_ITEMS)]
 
 
 class ConversationBody(RequestBody):

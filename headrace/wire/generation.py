@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic_core import from_json
 
 from headrace.errors import BadRequest
 from headrace.types import (
@@ -29,15 +30,24 @@ from headrace.types import (
     total,
 )
 from headrace.wire.elsewhere import ALIASES
+from headrace.wire.limits import (
+    MAX_BIASES,
+    MAX_CHOICES,
+    MAX_STOP,
+    MAX_STOP_TOKENS,
+    MAX_STOPS,
+    SHOWN,
+    Pairs,
+    at_most,
+)
 from headrace.wire.validation import RequestBody
 
 INT64 = 2**63
-Stop = Annotated[str, StringConstraints(min_length=1)]
-Stops = Annotated[list[Stop], Field(max_length=4)]
+MAX_TOKEN_DIGITS = 20  # leading zeros included
+LEAST_PENALTY, MOST_PENALTY = 0.01, 100  # beyond these, logits become infinite
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP)]
+Stops = Annotated[list[Stop], at_most(MAX_STOPS)]
 Limit = Annotated[int, Field(ge=-2, lt=INT64)]  # less than 0: none
-
-
-Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -48,6 +58,18 @@ def _writable(value: object) -> object:
 
 Writable = AfterValidator(_writable)  # the parser lets through what is no JSON
 JsonObject = Annotated[dict[str, Any], Writable]
+
+
+def _check_biases(biases: dict[str, Any]) -> None:
+    for key, value in biases.items():
+        param = f"logit_bias.{key[:SHOWN]}"
+        if len(key) > MAX_TOKEN_DIGITS or not key.isdecimal() or int(key) >= 2**31:
+            raise BadRequest("logit_bias: its members are token ids", param=param)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
+            raise BadRequest(f"{param}: a bias is a number from -100 to 100", param=param)
+
+
+Biases = Annotated[dict[str, float], Pairs(MAX_BIASES, _check_biases)]
 
 
 class StreamOptions(RequestBody):
@@ -90,18 +112,16 @@ class GenerationBody(RequestBody):
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     frequency_penalty: float | None = Field(0, ge=-2, le=2)
     presence_penalty: float | None = Field(0, ge=-2, le=2)
-    logit_bias: dict[str, Bias] | None = Field(
-        None, description="Token id → what is added to its logit, -100 to 100."
-    )
+    logit_bias: Biases | None = Field(None, description="Token id → what is added to its logit, -100 to 100.")
     top_k: int | None = Field(None, ge=-1, lt=INT64, description="Extension. 0 or -1 keeps all.")
     min_p: float | None = Field(None, ge=0, le=1, description="Extension.")
     repetition_penalty: float | None = Field(
-        None, gt=0, description="Extension. Divides the logits of tokens seen."
+        None, ge=LEAST_PENALTY, le=MOST_PENALTY, description="Extension. Divides the logits of tokens seen."
     )
     ignore_eos: bool | None = Field(False, description="Extension. Go on past the end-of-text token.")
     min_tokens: int | None = Field(0, ge=0, lt=INT64, description="Extension. No end before this many.")
-    stop_token_ids: list[TokenId] | None = Field(
-        None, fail_fast=True, description="Extension. Tokens that end the answer."
+    stop_token_ids: Annotated[list[TokenId], at_most(MAX_STOP_TOKENS)] | None = Field(
+        None, description="Extension. Tokens that end the answer."
     )
     skip_special_tokens: bool | None = Field(
         True, description="Extension. False shows special tokens as text."
@@ -117,14 +137,16 @@ class GenerationBody(RequestBody):
         None, description="Extension. A JSON schema."
     )
     guided_regex: str | None = Field(None, description="Extension.")
-    guided_choice: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
+    guided_choice: Annotated[list[str], at_most(MAX_CHOICES, least=1)] | None = Field(
         None, description="Extension."
     )
     guided_grammar: str | None = Field(
         None, description="Extension. A grammar in Lark's syntax, or in llama.cpp's (GBNF)."
     )
     # other servers' names of the same: see elsewhere.ALIASES
-    repeat_penalty: float | None = Field(None, gt=0, description="Extension. See repetition_penalty.")
+    repeat_penalty: float | None = Field(
+        None, ge=LEAST_PENALTY, le=MOST_PENALTY, description="Extension. See repetition_penalty."
+    )
     max_new_tokens: int | None = Field(None, ge=0, description="Extension. See max_tokens.")
     n_predict: Limit | None = Field(None, description="Extension. See max_tokens; -1: no limit.")
     num_predict: Limit | None = Field(None, description="Extension. See max_tokens; -1 or -2: no limit.")
@@ -177,7 +199,8 @@ def sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None)
     return Sampling(
         max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, min_p=body.min_p,
         repetition_penalty=meant(body, "repetition_penalty"), frequency_penalty=body.frequency_penalty or 0.0,
-        presence_penalty=body.presence_penalty or 0.0, logit_bias=_logit_bias(body.logit_bias or {}),
+        presence_penalty=body.presence_penalty or 0.0,
+        logit_bias=tuple((int(key), float(value)) for key, value in (body.logit_bias or {}).items()),
         seed=meant(body, "seed"), stop=stops, top_k=None if body.top_k is None else max(0, body.top_k),
         stop_token_ids=tuple(body.stop_token_ids or ()), ignore_eos=bool(meant(body, "ignore_eos")),
         min_tokens=meant(body, "min_tokens") or 0, logprobs=logprobs,
@@ -204,13 +227,6 @@ def meant(body: GenerationBody, name: str) -> Any:
         if value != told[first or alias]:
             raise BadRequest(f"{first} and {alias} differ", param=alias)
     return told[first] if first is not None else None
-
-
-def _logit_bias(body: dict[str, float]) -> tuple[tuple[int, float], ...]:
-    bad = next((key for key in body if not key.isdecimal() or int(key) >= 2**31), None)
-    if bad is not None:
-        raise BadRequest("logit_bias: its members are token ids", param=f"logit_bias.{bad[:100]}")
-    return tuple((int(key), value) for key, value in body.items())
 
 
 def output_format(body: GenerationBody) -> Format | None:
@@ -254,8 +270,8 @@ GRAMMARS = ("guided_grammar", "ebnf", "grammar_string")
 def _schema(value: object, param: str) -> Format | None:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as exc:
+            value = from_json(value, allow_inf_nan=False)
+        except ValueError as exc:
             raise BadRequest(f"{param} is no JSON: {exc}", param=param) from exc
     return None if value is None else Format("json_schema", value, param)
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
+from headrace.errors import BadRequest
+from headrace.wire.limits import SHOWN, Pairs
 from headrace.wire.validation import RequestBody
 
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 
-Key = Annotated[str, StringConstraints(max_length=MAX_KEY)]
-Value = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
+
+def _check(pairs: dict[str, Any]) -> None:
+    for key, value in pairs.items():
+        param = f"metadata.{key[:SHOWN]}"
+        if len(key) > MAX_KEY:
+            raise BadRequest(f"{param}: a key has up to {MAX_KEY} characters", param=param)
+        if not isinstance(value, str) or len(value) > MAX_VALUE:
+            raise BadRequest(f"{param}: a value is a string of up to {MAX_VALUE} characters", param=param)
+
+
 Metadata = Annotated[
-    dict[Key, Value],
+    dict[str, str],
+    Pairs(MAX_PAIRS, _check),
     Field(
-        max_length=MAX_PAIRS,
         description=f"Up to {MAX_PAIRS} pairs; a key has up to {MAX_KEY} characters, a value {MAX_VALUE}.",
     ),
 ]

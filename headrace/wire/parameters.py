@@ -21,7 +21,7 @@ from headrace.wire.elsewhere import EMPTY as EMPTY
 from headrace.wire.elsewhere import NOTHING as NOTHING
 from headrace.wire.elsewhere import Neutral as Neutral
 from headrace.wire.elsewhere import equals as equals
-from headrace.wire.validation import RequestBody, members
+from headrace.wire.validation import Member, RequestBody, members
 
 # honoured: here. sent: to the provider, in its own words. ignored: it has no use there. dropped: it has no
 # place in what is sent. refused: it would change the answer.
@@ -317,12 +317,27 @@ EMBEDDINGS: Table = {
 TOKENS: Table = {}  # of /tokenize and /detokenize, which are ours alone
 TABLES = {"chat/completions": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
 
-MAX_NAMED = 20  # members in the header, at most
+MAX_NAMED, MAX_NAME = 20, 200  # members in the header, at most, and characters of each
 IGNORED = "X-Headrace-Ignored"
-UNUSED: tuple[Fate, ...] = ("ignored", "dropped")
+UNUSED: frozenset[Fate] = frozenset(("ignored", "dropped"))
 
 
-def judged(body: RequestBody, table: Table, kind: BackendKind, *, strict: bool = False) -> list[str]:
+class Given:
+    """The members of a body that a table has something to say about: the body is walked once, whichever
+    backends are asked.
+    """
+
+    def __init__(self, body: RequestBody, table: Table) -> None:
+        self.table = table
+        named = {
+            path
+            for path, known in table.items()
+            if path in ANOTHER_NAME or not UNUSED.isdisjoint(known.fates.values())
+        }
+        self.members = tuple(members(body, named))
+
+
+def judged(given: Given, kind: BackendKind, *, strict: bool = False) -> list[str]:
     """The members, by path, of which a backend of this kind makes nothing.
 
     Raises UnsupportedParameter for an undeclared member that would change the output (a declared one is
@@ -331,25 +346,29 @@ def judged(body: RequestBody, table: Table, kind: BackendKind, *, strict: bool =
     """
     named: list[str] = []
     unknown: list[str] = []
-    unused = {
-        path
-        for path, known in table.items()
-        if known.fates[kind] in UNUSED or (path in ANOTHER_NAME and known.fates[kind] == "refused")
-    }
-    for given in members(body, unused):
-        known = table.get(given.bare)
+    for member in given.members:
+        known = given.table.get(member.bare)
         if known is None:
-            unknown.append(given.path)
-            named.append(given.path)
-        elif known.is_neutral(given.value) or known.is_said(given.owner):
+            unknown.append(member.path)
+            named.append(member.path)
+        elif (
+            _is_carried(member, known, kind) or known.is_neutral(member.value) or known.is_said(member.owner)
+        ):
             continue
         elif known.fates[kind] == "refused" or (strict and known.fates[kind] == "dropped"):
-            raise unsupported(given.path, known.note)
+            raise unsupported(member.path, known.note)
         elif known.fates[kind] in UNUSED:
-            named.append(given.path)
+            named.append(member.path)
     if strict and unknown:
         raise BadRequest(f"unrecognized request member: {unknown[0][:200]}", param=unknown[0][:200])
     return named
+
+
+def _is_carried(member: Member, known: Parameter, kind: BackendKind) -> bool:
+    """Whether it is a matter between the neutral request and the backend."""
+    fate = known.fates[kind]
+    is_judged = fate in UNUSED or (member.bare in ANOTHER_NAME and fate == "refused")
+    return member.is_declared and not is_judged
 
 
 def unsupported(path: str, note: str = "") -> UnsupportedParameter:
@@ -360,6 +379,6 @@ def unsupported(path: str, note: str = "") -> UnsupportedParameter:
 def with_named(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """The headers, X-Headrace-Ignored among them if there is anything to name."""
     # odd names are percent-encoded: a header is ASCII
-    told = [headers.get(IGNORED, ""), *(quote(name, safe="[]:") for name in names[:MAX_NAMED])]
+    told = [headers.get(IGNORED, ""), *(quote(name[:MAX_NAME], safe="[]:") for name in names[:MAX_NAMED])]
     line = ", ".join(filter(None, told))[:1024]
     return {**headers, IGNORED: line} if line else dict(headers)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, StringConstraints, Tag
 
 from headrace.wire.generation import TokenId
+from headrace.wire.limits import MAX_INPUTS, MAX_PROMPTS, MAX_TOKENS, at_most
 
-MAX_PROMPTS = 1024
-MAX_INPUTS = 2048  # OpenAI's
-
-Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+Tokens = Annotated[list[TokenId], at_most(MAX_TOKENS, least=1)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -26,16 +24,16 @@ def _tag(value: object) -> str:
 
 Prompts = Annotated[
     Annotated[str, Tag("string")]
-    | Annotated[list[str], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("strings")]
+    | Annotated[list[str], at_most(MAX_PROMPTS), Tag("strings")]
     | Annotated[Tokens, Tag("tokens")]
-    | Annotated[list[Tokens], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("lists")],
+    | Annotated[list[Tokens], at_most(MAX_PROMPTS), Tag("lists")],
     Discriminator(_tag),
 ]
 Inputs = Annotated[
     Annotated[NonEmpty, Tag("string")]
-    | Annotated[list[NonEmpty], Field(max_length=MAX_INPUTS, fail_fast=True), Tag("strings")]
+    | Annotated[list[NonEmpty], at_most(MAX_INPUTS), Tag("strings")]
     | Annotated[Tokens, Tag("tokens")]
-    | Annotated[list[Tokens], Field(max_length=MAX_INPUTS, fail_fast=True), Tag("lists")],
+    | Annotated[list[Tokens], at_most(MAX_INPUTS), Tag("lists")],
     Discriminator(_tag),
 ]
 

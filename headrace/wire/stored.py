@@ -13,7 +13,7 @@ from headrace.errors import BadRequest
 from headrace.store import Page, StoredCompletion, StoredItem
 from headrace.wire.chat import ChatBody, ChatCompletion
 from headrace.wire.lists import LISTED, Listing, Query, list_object, listing
-from headrace.wire.metadata import Metadata
+from headrace.wire.metadata import MAX_PAIRS, Metadata
 
 FILTERED = (*LISTED[:3], "model", "metadata")
 METADATA = TypeAdapter(Metadata)
@@ -64,6 +64,8 @@ class Filter:
 def filter(query: Query) -> Filter:
     """Raises BadRequest."""
     pairs = {match[1]: value for name, value in query if (match := PAIR.fullmatch(name))}
+    if len(pairs) > MAX_PAIRS:
+        raise BadRequest(f"metadata: a chat completion has at most {MAX_PAIRS} pairs", param="metadata")
     return Filter(listing(query, "asc"), dict(query).get("model"), pairs)
 
 
@@ -79,6 +81,9 @@ def metadata(body: ChatBody) -> dict[str, str]:
     except ValidationError as exc:
         complaint = exc.errors(include_url=False, include_context=False)[0]
         raise BadRequest(f"metadata: {complaint['msg']}", param="metadata") from exc
+    except BadRequest as exc:
+        exc.param = "metadata"
+        raise
 
 
 def asked(body: ChatBody) -> list[dict[str, Any]]:

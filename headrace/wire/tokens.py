@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, ModelInfo, TokenizeRequest, TokenizerInfo
 from headrace.wire.conversation import ChatMessage, ConversationBody, to_conversation
-from headrace.wire.generation import TokenId
+from headrace.wire.generation import JsonObject, TokenId
+from headrace.wire.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, MAX_VARIABLES, at_most
 from headrace.wire.tools import ToolBody
 from headrace.wire.validation import RequestBody
 
@@ -24,9 +25,13 @@ class TokenizeBody(RequestBody):
     prompt: str | None = Field(None, description="The text.")
     input: str | None = Field(None, description="The text.")
     text: str | None = Field(None, description="The text.")
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
-    tools: list[ToolBody] | None = Field(None, description="With messages: the tools beside them.")
-    chat_template_kwargs: dict[str, Any] | None = Field(None, description="With messages.")
+    messages: Annotated[list[ChatMessage], at_most(MAX_MESSAGES, least=1)] | None = None
+    tools: Annotated[list[ToolBody], at_most(MAX_TOOLS)] | None = Field(
+        None, description="With messages: the tools beside them."
+    )
+    chat_template_kwargs: Annotated[JsonObject, Field(max_length=MAX_VARIABLES)] | None = Field(
+        None, description="With messages."
+    )
     add_generation_prompt: bool | None = Field(
         None, description="With messages: end where the assistant begins. Default true."
     )
@@ -48,7 +53,7 @@ class DetokenizeBody(RequestBody):
     """The body of POST /detokenize."""
 
     model: str | None = Field(None, description=MODEL)
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], at_most(MAX_TOKENS)]
 
 
 class Text(BaseModel):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from headrace.errors import BadRequest
 from headrace.types import FinishReason, Tool, ToolCallDelta, ToolChoice
 from headrace.wire.generation import Choice, JsonObject
+from headrace.wire.limits import MAX_TOOLS, at_most
 from headrace.wire.validation import RequestBody
 
 # OpenAI's own allow no dots and 64 characters; tools that come from elsewhere are often named module.function
@@ -46,7 +47,7 @@ class NamedTool(RequestBody):
 
 class AllowedTools(RequestBody):
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(min_length=1, fail_fast=True)]
+    tools: Annotated[list[NamedTool], at_most(MAX_TOOLS, least=1)]
 
 
 class ChoiceBody(RequestBody):
@@ -59,11 +60,11 @@ class ChoiceBody(RequestBody):
 class ToolsBody(RequestBody):
     """The members of a body that are about tools."""
 
-    tools: list[ToolBody] | None = Field(default=None, fail_fast=True)
+    tools: Annotated[list[ToolBody], at_most(MAX_TOOLS)] | None = None
     tool_choice: Mode | ChoiceBody | None = None
     parallel_tool_calls: bool | None = True
-    functions: list[FunctionBody] | None = Field(
-        default=None, fail_fast=True, description="The older name of tools."
+    functions: Annotated[list[FunctionBody], at_most(MAX_TOOLS)] | None = Field(
+        default=None, description="The older name of tools."
     )
     function_call: Literal["none", "auto"] | FunctionName | None = Field(
         default=None, description="The older name of tool_choice."

@@ -4,19 +4,20 @@ fault.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from headrace.errors import BadRequest
+from headrace.wire.limits import SHOWN
 
 Body = TypeVar("Body", bound=BaseModel)
 
 ABSENT_MEMBER = ("missing", "value_error")  # complaints that may be about a member the body does not have
+MAX_COMPLAINTS = 50  # that are read: a list stops at its first, a union has some for each alternative
 PLAIN = (int, str)  # values that have no members
 CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json", "json_type": "invalid_json"}
 
@@ -36,17 +37,21 @@ def parse(kind: type[Body], raw: bytes) -> Body:
     try:
         return kind.model_validate_json(raw)
     except ValidationError as exc:
-        raise _bad_request(exc.errors(include_url=False, include_context=False), raw) from exc
+        complaints = exc.errors(include_url=False, include_context=False, include_input=False)
+        raise _bad_request(complaints[:MAX_COMPLAINTS], raw) from exc
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One that was given. `bare`: its path without indices; `owner`: what it is a member of."""
+    """One that was given. `bare`: its path without indices; `owner`: what it is a member of; `is_declared`:
+    by the model of that.
+    """
 
     path: str
     bare: str
     value: object
     owner: BaseModel
+    is_declared: bool
 
 
 def members(value: object, named: Set[str], path: str = "", bare: str = "") -> Iterator[Member]:
@@ -56,7 +61,7 @@ def members(value: object, named: Set[str], path: str = "", bare: str = "") -> I
     if isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, PLAIN):
-                continue  # quickly: there may be a million tokens
+                continue  # quickly: there may be very many tokens
             yield from members(item, named, f"{path}{index}.", bare)
     elif isinstance(value, BaseModel):
         undeclared = value.model_extra or {}
@@ -64,18 +69,18 @@ def members(value: object, named: Set[str], path: str = "", bare: str = "") -> I
             if member is None:
                 continue
             if name in undeclared or bare + name in named:
-                yield Member(path + name, bare + name, member, value)
+                yield Member(path + name, bare + name, member, value, name not in undeclared)
             if name not in undeclared:
                 yield from members(member, named, f"{path}{name}.", f"{bare}{name}.")
 
 
 def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
     body = _loads(raw)
+    located = [(_path(complaint, body), complaint) for complaint in complaints]
     # of a union's alternatives the one that got furthest into the value is the one that was meant
-    deepest = max(complaints, key=lambda complaint: len(_path(complaint, body)))
-    path = _path(deepest, body)
-    param = ".".join(path) or "body"
-    same = [complaint["msg"] for complaint in complaints if _path(complaint, body) == path]
+    path, deepest = max(located, key=lambda pair: len(pair[0]))
+    param = ".".join(step[:SHOWN] for step in path) or "body"
+    same = [complaint["msg"] for where, complaint in located if where == path]
     error = BadRequest(f"{param}: {'; or '.join(dict.fromkeys(same))}", param=param)
     error.code = CODES.get(deepest["type"], BadRequest.code)
     return error
@@ -107,6 +112,6 @@ def _step(body: Any, step: int | str) -> Any:
 
 def _loads(raw: bytes) -> Any:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
+        return from_json(raw)
+    except ValueError:
         return None

@@ -24,8 +24,9 @@ from headrace.types import BackendKind, EmbedRequest, GenerateRequest
 from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as messages
 from headrace.wire.items import to_items
-from headrace.wire.parameters import KINDS, judged
+from headrace.wire.parameters import KINDS, Given, judged
 from headrace.wire.responses import body as responses
+from headrace.wire.responses.parameters import Given as GivenResponse
 from headrace.wire.responses.parameters import judged as judged_response
 from headrace.wire.validation import parse
 from tests.backends.fates import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, SAID, USER, Sample
@@ -111,9 +112,9 @@ def asked(
     parsed, to_request = BODIES[endpoint]
     body: Any = parse(parsed, json.dumps({**BASES[endpoint], **members}).encode())
     named = (
-        judged_response(body, kind, strict=strict)
+        judged_response(GivenResponse(body), kind, strict=strict)
         if isinstance(body, responses.ResponseBody)
-        else judged(body, EVERY[endpoint], kind, strict=strict)
+        else judged(Given(body, EVERY[endpoint]), kind, strict=strict)
     )
     request = to_request(body)
     sent = GENERATING[kind](request) if isinstance(request, GenerateRequest) else EMBEDDING[kind](request)

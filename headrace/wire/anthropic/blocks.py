@@ -17,6 +17,7 @@ from headrace.types import Media
 from headrace.wire import media
 from headrace.wire.conversation import RedactedThinkingBlock, ThinkingBlock
 from headrace.wire.generation import JsonObject
+from headrace.wire.limits import MAX_PARTS, at_most
 from headrace.wire.validation import RequestBody
 
 
@@ -54,7 +55,7 @@ class SearchResultBlock(Block):
     type: Literal["search_result"]
     title: str
     source: str
-    content: list[TextBlock]
+    content: Annotated[list[TextBlock], at_most(MAX_PARTS)]
 
 
 class ThinkingOfHistory(Block, ThinkingBlock):
@@ -128,7 +129,7 @@ InnerBlock = Annotated[
     | Annotated[OtherBlock, Tag("OtherBlock")],
     Discriminator(_inner_tag, **NO_TYPE),
 ]
-InnerBlocks = Annotated[list[InnerBlock], Field(fail_fast=True)]
+InnerBlocks = Annotated[list[InnerBlock], at_most(MAX_PARTS)]
 OuterBlock = Annotated[
     Annotated[TextBlock, Tag("TextBlock")]
     | Annotated[ImageBlock, Tag("ImageBlock")]

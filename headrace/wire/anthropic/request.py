@@ -37,6 +37,7 @@ from headrace.wire.anthropic.blocks import (
 from headrace.wire.conversation import thought
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, carried, equals
 from headrace.wire.generation import INT64, JsonObject, Stop
+from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
 from headrace.wire.parameters import (
     BOOKKEEPING,
     FOREIGN,
@@ -56,7 +57,7 @@ from headrace.wire.validation import RequestBody
 
 class MessageOfHistory(RequestBody):
     role: Literal["user", "assistant", "system"]
-    content: str | Annotated[list[OuterBlock], Field(fail_fast=True)]
+    content: str | Annotated[list[OuterBlock], at_most(MAX_PARTS)]
 
 
 class CustomTool(RequestBody):
@@ -116,9 +117,9 @@ class CountTokensBody(RequestBody):
     """The body of POST /v1/messages/count_tokens: what makes the prompt."""
 
     model: str = Field(description="A model id from /v1/models.")
-    messages: Annotated[list[MessageOfHistory], Field(min_length=1, fail_fast=True)]
-    system: str | list[TextBlock] | None = None
-    tools: list[AnyTool] | None = Field(None, fail_fast=True)
+    messages: Annotated[list[MessageOfHistory], at_most(MAX_MESSAGES, least=1)]
+    system: str | Annotated[list[TextBlock], at_most(MAX_PARTS)] | None = None
+    tools: Annotated[list[AnyTool], at_most(MAX_TOOLS)] | None = None
     tool_choice: ToolChoiceOfMessages | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
@@ -133,7 +134,7 @@ class MessagesBody(CountTokensBody):
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0, lt=INT64)
-    stop_sequences: list[Stop] | None = Field(None, fail_fast=True)
+    stop_sequences: Annotated[list[Stop], at_most(MAX_STOP_SEQUENCES)] | None = None
     metadata: MetadataOfMessages | None = None
 
 

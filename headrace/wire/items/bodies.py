@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from headrace.wire.generation import JsonObject
 from headrace.wire.items.ids import HOSTED
+from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, at_most
 from headrace.wire.validation import RequestBody
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -24,8 +25,8 @@ class InputText(RequestBody):
 
     type: Literal["input_text", "output_text", "text"]
     text: str
-    annotations: list[JsonObject] | None = Field(None, fail_fast=True)
-    logprobs: list[JsonObject] | None = Field(None, fail_fast=True)
+    annotations: Annotated[list[JsonObject], at_most(MAX_PARTS)] | None = None
+    logprobs: Annotated[list[JsonObject], at_most(MAX_MESSAGES)] | None = None
 
 
 class InputRefusal(RequestBody):
@@ -78,7 +79,7 @@ Part = Annotated[
         "are supported",
     ),
 ]
-Parts = Annotated[list[Part], Field(fail_fast=True)]
+Parts = Annotated[list[Part], at_most(MAX_PARTS)]
 
 
 class MessageItem(RequestBody):
@@ -144,8 +145,8 @@ class ReasoningItem(RequestBody):
     type: Literal["reasoning"]
     id: ItemId | None = None
     status: Status | None = None
-    summary: list[SummaryText] | None = Field(None, fail_fast=True)
-    content: list[ReasoningText] | None = Field(None, fail_fast=True)
+    summary: Annotated[list[SummaryText], at_most(MAX_PARTS)] | None = None
+    content: Annotated[list[ReasoningText], at_most(MAX_PARTS)] | None = None
     encrypted_content: str | None = Field(
         None,
         description="What a response of this server had there: the thoughts as their provider signed them.",

@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic_core import from_json
+
 from headrace.types import Thought
 
 VERSION = 1
@@ -48,7 +50,7 @@ def _seal(value: dict[str, Any]) -> str:
 
 def _opened(sealed: str | None) -> dict[str, Any]:
     try:
-        value = json.loads(base64.b64decode(sealed or "", validate=True))
-    except (ValueError, RecursionError):
+        value = from_json(base64.b64decode(sealed or "", validate=True))
+    except ValueError:
         return {}
     return value if isinstance(value, dict) and value.get("headrace") == VERSION else {}

@@ -14,6 +14,7 @@ from headrace.wire.conversations import check_id
 from headrace.wire.elsewhere import carried
 from headrace.wire.generation import GenerationBody, JsonObject, max_tokens, output_format, sampling
 from headrace.wire.items import Item, ItemBody, to_messages
+from headrace.wire.limits import MAX_INCLUDED, MAX_MESSAGES, MAX_TOOLS, at_most, shown
 from headrace.wire.lists import check_include
 from headrace.wire.metadata import Metadata
 from headrace.wire.responses.tools import AnyChoice, AnyTool, Offered, offered
@@ -47,7 +48,7 @@ class HistoryBody(RequestBody):
     """What was said, and what is asked now."""
 
     model: str = Field(description="A model id from /v1/models.")
-    input: str | Annotated[list[ItemBody], Field(fail_fast=True)] | None = None
+    input: str | Annotated[list[ItemBody], at_most(MAX_MESSAGES)] | None = None
     instructions: str | None = Field(None, description="A system message of this turn alone.")
     previous_response_id: str | None = Field(None, description="Go on after that response.")
 
@@ -58,7 +59,7 @@ class PromptBody(HistoryBody):
     conversation: str | ConversationRef | None = Field(
         None, description="Go on in this conversation, and add this turn to it."
     )
-    tools: list[AnyTool] | None = Field(None, fail_fast=True)
+    tools: Annotated[list[AnyTool], at_most(MAX_TOOLS)] | None = None
     tool_choice: AnyChoice | None = None
     parallel_tool_calls: bool | None = True
     reasoning: Reasoning | None = None
@@ -80,7 +81,7 @@ class ResponseBody(PromptBody, GenerationBody):
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="With `message.output_text.logprobs` in `include`."
     )
-    include: list[str] | None = Field(None, max_length=100)
+    include: Annotated[list[str], at_most(MAX_INCLUDED)] | None = None
     store: bool | None = Field(True, description="Keep the response, and what it answers.")
     background: bool | None = Field(False, description="Answer at once with status queued.")
     metadata: Metadata | None = None
@@ -197,7 +198,7 @@ def _check_outputs(items: Sequence[Item]) -> None:
             and item["call_id"] not in made
         ):
             raise BadRequest(
-                f"No tool call found for the output with call_id {item['call_id']}.", param="input"
+                f"No tool call found for the output with call_id {shown(item['call_id'])}.", param="input"
             )
 
 

@@ -13,21 +13,29 @@ from headrace.wire.responses.body import LOGPROBS, HistoryBody, PromptBody, Resp
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
 
 
-def judged(body: HistoryBody, kind: BackendKind, *, strict: bool = False) -> list[str]:
+class Given:
+    """The members of a body that may be of no effect, found once. Raises BadRequest."""
+
+    def __init__(self, body: HistoryBody) -> None:
+        self.members = parameters.Given(body, _table_of(body))
+        self.skipped = tuple(_skipped(body))
+
+
+def judged(given: Given, kind: BackendKind, *, strict: bool = False) -> list[str]:
     """The members of which a backend of this kind makes nothing, and what is skipped of tools and items, with
     its type.
 
     Raises UnsupportedParameter for a member that would change the output; with `strict`, for one that is
     dropped, and BadRequest for unknown ones.
     """
-    return [*parameters.judged(body, _table_of(body), kind, strict=strict), *_skipped(body)]
+    return [*parameters.judged(given.members, kind, strict=strict), *given.skipped]
 
 
-def ignored(body: HistoryBody, *, strict: bool = False) -> dict[str, str]:
+def ignored(given: Given, *, strict: bool = False) -> dict[str, str]:
     """The header X-Headrace-Ignored, if there is anything to name, where no other backend is asked than our
     own. Raises as `judged` does.
     """
-    return parameters.with_named({}, judged(body, "engine", strict=strict))
+    return parameters.with_named({}, judged(given, "engine", strict=strict))
 
 
 def _table_of(body: HistoryBody) -> Table:
@@ -41,7 +49,7 @@ def _skipped(body: HistoryBody) -> Iterator[str]:
         yield from tools_of(body).skipped
     if isinstance(body, ResponseBody) and body.top_logprobs and not includes(body, LOGPROBS):
         yield "top_logprobs"
-    for index, item in enumerate(body.input or ()):
+    for index, item in enumerate(body.input if isinstance(body.input, list) else ()):
         if isinstance(item, dict):
             yield f"input.{index}:{item['type']}"
         elif _is_sealed_elsewhere(item):

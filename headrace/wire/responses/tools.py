@@ -14,6 +14,7 @@ from headrace.errors import BadRequest
 from headrace.types import Tool, ToolChoice
 from headrace.wire.generation import JsonObject
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
+from headrace.wire.limits import MAX_TOOLS, at_most
 from headrace.wire.tools import Mode, ToolName
 from headrace.wire.validation import RequestBody
 
@@ -71,7 +72,7 @@ class ChosenTool(ToolReference):
     """A function or a custom tool by its name, `allowed_tools`, or a hosted tool by its type."""
 
     mode: Literal["auto", "required"] | None = Field(None, description="With type allowed_tools.")
-    tools: Annotated[list[ToolReference], Field(min_length=1, fail_fast=True)] | None = Field(
+    tools: Annotated[list[ToolReference], at_most(MAX_TOOLS, least=1)] | None = Field(
         None, description="With type allowed_tools."
     )
 

@@ -32,7 +32,7 @@ from headrace.wire.responses.body import (
     to_tokenize_request,
 )
 from headrace.wire.responses.object import begin
-from headrace.wire.responses.parameters import ignored
+from headrace.wire.responses.parameters import Given, ignored
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
 from headrace.wire.validation import parse
 
@@ -53,7 +53,7 @@ def body_of(**members: Any) -> ResponseBody:
 
 def asked(**members: Any) -> GenerateRequest:
     body = body_of(**members)
-    ignored(body)
+    ignored(Given(body))
     return to_request(body, to_items(body.input, "input"))
 
 
@@ -64,7 +64,7 @@ def prompt_of(**members: Any) -> Conversation:
 
 
 def named(**members: Any) -> list[str]:
-    header = ignored(body_of(**members)).get("X-Headrace-Ignored")
+    header = ignored(Given(body_of(**members))).get("X-Headrace-Ignored")
     return [] if header is None else header.split(", ")
 
 
@@ -315,9 +315,9 @@ def test_the_words_of_refusals() -> None:
 
 def test_strictly_unknown_members_are_refused() -> None:
     with pytest.raises(BadRequest) as refused:
-        ignored(body_of(foo=1), strict=True)
+        ignored(Given(body_of(foo=1)), strict=True)
     assert refused.value.param == "foo"
-    assert ignored(body_of(user="me"), strict=True) == {"X-Headrace-Ignored": "user"}
+    assert ignored(Given(body_of(user="me")), strict=True) == {"X-Headrace-Ignored": "user"}
 
 
 def test_a_result_finds_its_call_in_what_was_carried_over() -> None:
@@ -353,7 +353,7 @@ def test_the_neighbours_of_a_response() -> None:
     assert [message.role for message in prompt.messages] == ["system", "user"]
     assert len(prompt.tools) == 1
     compact = parse(CompactBody, json.dumps({**SMALL, "prompt_cache_key": "k"}).encode())
-    assert ignored(compact) == {"X-Headrace-Ignored": "prompt_cache_key"}
+    assert ignored(Given(compact)) == {"X-Headrace-Ignored": "prompt_cache_key"}
     with pytest.raises(BadRequest):
         check(parse(CompactBody, b'{"model": "m"}'))
 

@@ -1,0 +1,76 @@
+"""How much a body may hold. docs/limits.md describes each of these; tests/wire/test_limits.py checks that
+every list and mapping of every body has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+# Of a whole body, counted before it is parsed (volume.py). A parser keeps the interpreter to itself while it
+# works, some 40 ms for a body at these limits.
+MAX_VALUES = 400_000  # JSON values, such as token ids
+MAX_MEMBERS = 80_000  # members of objects
+MAX_CONTAINERS = 30_000  # objects and lists
+MAX_DIGITS = 4 * 2**20  # characters of numbers and literals
+
+MAX_MESSAGES = 10_000  # also items of a response's input, and stored items referred to
+MAX_PARTS = 2_000  # of one message: content parts, content blocks, thinking blocks, annotations
+MAX_CALLS = 1_000  # tool calls of one message
+MAX_TOOLS = 1_000
+MAX_STOPS = 4  # OpenAI's
+MAX_STOP_SEQUENCES = 64  # in Anthropic's dialect
+MAX_STOP = 4_096  # characters of one
+MAX_STOP_TOKENS = 1_024
+MAX_BIASES = 10_000
+MAX_CHOICES = 10_000  # of guided_choice
+MAX_VARIABLES = 128  # of chat_template_kwargs
+MAX_INCLUDED = 100
+MAX_TOKENS = MAX_VALUES  # token ids in one list
+MAX_PROMPTS = 1_024
+MAX_INPUTS = 2_048  # OpenAI's, of embeddings
+
+SHOWN = 100  # characters of a caller's value that an error repeats
+
+
+def at_most(limit: int, *, least: int = 0) -> Any:
+    """A list of so many. It is checked while it is parsed, and up to its first wrong entry."""
+    return Field(min_length=least or None, max_length=limit, fail_fast=True)
+
+
+def shown(value: object) -> str:
+    """A caller's value as an error repeats it."""
+    text = value[: SHOWN + 1] if isinstance(value, str) else str(value)[: SHOWN + 1]
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
+
+
+class Pairs:
+    """A mapping of at most `limit` pairs, checked up to the first that is wrong: the validator of a plain
+    `dict[str, T]` builds an error for each. `check` raises BadRequest.
+    """
+
+    def __init__(self, limit: int, check: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.limit, self._check = limit, check
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        handler(source)  # what it consists of must exist
+        pairs = core_schema.dict_schema(
+            core_schema.str_schema(strict=True), core_schema.any_schema(), max_length=self.limit
+        )
+        if self._check is None:
+            return pairs
+        return core_schema.no_info_after_validator_function(self._checked, pairs)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(schema)
+
+    def _checked(self, value: dict[str, Any]) -> dict[str, Any]:
+        assert self._check is not None
+        self._check(value)
+        return value

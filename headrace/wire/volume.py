@@ -1,0 +1,71 @@
+"""How much JSON a body holds, counted before it is parsed: the parser would keep the interpreter to itself
+for as long as it takes, and build everything before the first limit is looked at.
+"""
+
+from __future__ import annotations
+
+from pydantic_core import from_json
+
+from headrace.errors import BadRequest
+from headrace.wire.limits import MAX_CONTAINERS, MAX_DIGITS, MAX_MEMBERS, MAX_VALUES, SHOWN
+
+SLICE = 64 * 1024  # bytes looked at in one go: between two of them other threads run
+PUNCTUATION = b"{}[],: \t\r\n"
+
+
+class Volume:
+    """Counts what stands outside of strings, a slice at a time. Of what is no JSON it counts something: the
+    parser stops where that begins.
+    """
+
+    def __init__(self) -> None:
+        self.values, self.members, self.containers, self.digits = 1, 0, 0, 0
+        self._in_string = False
+        self._is_escaped = False  # the next byte belongs to a backslash
+
+    def add(self, piece: bytes) -> None:
+        piece = piece[1:] if self._is_escaped else piece
+        num_backslashes = len(piece) - len(piece.rstrip(b"\\"))
+        self._is_escaped = num_backslashes % 2 == 1
+        # without what is escaped, every quote begins or ends a string
+        parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        outside = b"".join(parts[self._in_string :: 2])
+        self._in_string ^= len(parts) % 2 == 0
+        opened = outside.count(b"{") + outside.count(b"[")
+        self.values += outside.count(b",") + opened
+        self.members += outside.count(b":")
+        self.containers += opened
+        self.digits += len(outside.translate(None, PUNCTUATION))
+
+    @property
+    def excess(self) -> str | None:
+        """What there is too much of."""
+        for count, limit, name in (
+            (self.containers, MAX_CONTAINERS, "objects and lists"),
+            (self.members, MAX_MEMBERS, "members of objects"),
+            (self.values, MAX_VALUES, "values"),
+            (self.digits, MAX_DIGITS, "characters of numbers"),
+        ):
+            if count > limit:
+                return f"more than {limit:,} {name}"
+        return None
+
+
+def checked_volume(raw: bytes) -> Volume:
+    """Raises BadRequest, whose `param` is the member of the body in which there is too much."""
+    volume = Volume()
+    for start in range(0, len(raw), SLICE):
+        volume.add(raw[start : start + SLICE])
+        if volume.excess is not None:
+            param = _member(raw[: start + SLICE])
+            raise BadRequest(f"{param}: a body may not hold {volume.excess}", param=param)
+    return volume
+
+
+def _member(beginning: bytes) -> str:
+    """The member of the body that this breaks off in."""
+    try:
+        begun = from_json(beginning, allow_partial="trailing-strings")
+    except ValueError:
+        return "body"
+    return next(reversed(begun))[:SHOWN] if isinstance(begun, dict) and begun else "body"
