@@ -1,5 +1,5 @@
-"""Every list and mapping of every body has a limit, and stops at its first fault; what a body holds is counted
-as a parser would find it.
+"""Every list and mapping of every body has a limit, and stops at its first fault; what a body holds is
+counted as a parser would find it.
 """
 
 from __future__ import annotations
@@ -108,9 +108,13 @@ USER = '{"role":"user","content":"x"}'
     [
         pytest.param('{"messages":[', "{}", 400_000, "]}", "messages", id="400,000 empty messages"),
         pytest.param(
-            f'{{"messages":[{USER}],"chat_template_kwargs":{{"a":[', "{}", 4_000_000, "]}}",
-            "chat_template_kwargs", id="chat_template_kwargs of 4 million {}",
-        ),  # fmt: skip
+            f'{{"messages":[{USER}],"chat_template_kwargs":{{"a":[',
+            "{}",
+            4_000_000,
+            "]}}",
+            "chat_template_kwargs",
+            id="chat_template_kwargs of 4 million {}",
+        ),
         pytest.param('{"input":[', "7", 5_000_000, "]}", "input", id="5 million token ids"),
         pytest.param('{"a":{', '"x":1', 500_000, "}}", "a", id="half a million members"),
         pytest.param('{"a":[', "9" * 4000, 3000, "]}", "a", id="numbers of 4,000 digits"),
