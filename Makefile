@@ -4,7 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt
+# Install the sections of constraints.txt before one (each builds on those before it), nothing whose hash is not
+# there; then Headrace itself, built by what is installed.
+INSTALL = awk '/^\# $(1)$$/ { exit } { print }' constraints.txt > $(VENV)/pinned.txt && \
+  $(PIP) install --quiet --require-hashes --no-deps --requirement $(VENV)/pinned.txt && \
+  $(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
 ARGS ?=
 
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
@@ -49,12 +53,8 @@ docs: $(VENV)/.installed ## write the generated parts of docs/ anew
 	$(BIN)/python -m headrace.cli.reference > docs/configuration.md
 	$(BIN)/python -m headrace.cli.compatibility > docs/compatibility.md
 
-lock: ## pin the newest versions that fit, in a fresh environment
-	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/python -m pip install --quiet --upgrade pip
-	.lock/bin/python -m pip install --quiet --upgrade setuptools '.[test,hub,bench]'
-	.lock/bin/python -m pip freeze --all --exclude headrace > constraints.txt
-	rm -rf .lock
+lock: $(VENV)/.tested ## write constraints.txt anew, with what pyproject.toml asks for: ARGS=--newest for the newest versions
+	$(BIN)/python tools/lock.py $(ARGS)
 
 clean: ## remove the environment and caches of tools; models stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
@@ -65,20 +65,21 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.pip: $(VENV)/bin/python constraints.txt
-	@$(PIP) install --quiet --constraint constraints.txt --upgrade pip
+	@awk '/^pip==/ { inside = 1 } inside { print; if (!/\\$$/) exit }' constraints.txt > $(VENV)/pinned.txt
+	@$(PIP) install --quiet --require-hashes --no-deps --requirement $(VENV)/pinned.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 	@echo "installing Headrace from pinned versions (about a minute the first time)"
-	@$(INSTALL) --editable .
+	@$(call INSTALL,test)
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.pip pyproject.toml
 	@echo "installing Headrace and its test tools from pinned versions"
-	@$(INSTALL) --editable '.[test,hub]'
+	@$(call INSTALL,bench)
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.benched: $(VENV)/.pip pyproject.toml
 	@echo "installing Headrace and the peers it is measured against"
-	@$(INSTALL) --editable '.[test,bench]'
-	@touch $@ $(VENV)/.installed
+	@$(call INSTALL,end)
+	@touch $@ $(VENV)/.tested $(VENV)/.installed
