@@ -1,0 +1,99 @@
+"""Where a long text can be cut so that the tokens of the pieces, joined, are those of the whole.
+
+A byte-level tokenizer first cuts a text into words by expressions, and merges bytes only within a word. In all
+the expressions below no word holds a letter followed by one of STOPS, and none looks back: after such a letter
+a word always ends, and the words that follow are the same whatever came before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+SIZE = 2**15  # characters of a piece, about
+_LETTER, STOPS = "A-Za-z\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3", " \n.,;:!?()\u3001\u3002\uff0c"
+_CUT = re.compile(rf"(?<=[{_LETTER}])(?=[{STOPS}])")
+_WORD, _REST = r"[^\r\n\p{L}\p{N}]?\p{L}+", r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SUFFIXES = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
+_LEAD, _UPPER, _LOWER = r"[^\r\n\p{L}\p{N}]?", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+# Expressions that cut a whole text into words, of published files: GPT-2's, Llama 3's and GPT-4's, Qwen's,
+# GPT-4o's.
+_WHOLE = {
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    *(
+        rf"{suffixes}|{_WORD}|{numbers}|{_REST}"
+        for suffixes in (_SUFFIX, _SUFFIXES)
+        for numbers in (r"\p{N}{1,3}", r"\p{N}")
+    ),
+    rf"{_LEAD}{_UPPER}*{_LOWER}+{_SUFFIX}?|{_LEAD}{_UPPER}+{_LOWER}*{_SUFFIX}?|\p{{N}}{{1,3}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+# Expressions that cut some words out of what another one left.
+_PART = {r"\p{N}", r"\p{N}+", r"\p{N}{1,3}", "[0-9][0-9][0-9]", r"[\p{P}$+<=>^~|]+"}
+# headrace.models.pretokenizers writes classes without, and with, the characters of a later Unicode.
+_WITHOUT = re.compile(r"\[(\\p\{[LNP]\})&&\[\^[^\]]*\]\]"), re.compile(r"\[(\[\^[^\]]*\])[^\[\]]*\]")
+
+
+def is_cuttable(description: dict[str, Any]) -> bool:
+    """Whether the tokenizer of this tokenizer.json (parsed) is one of those described above."""
+    normalizer = description.get("normalizer")
+    if normalizer is not None and normalizer.get("type") not in ("NFC", "Lowercase"):
+        return False
+    for token in description.get("added_tokens") or ():
+        if _CUT.search(token["content"]) or (not token.get("special") and _reaches_out(token)):
+            return False
+    pre = description.get("pre_tokenizer") or {}
+    return _cuts(pre.get("pretokenizers") or [pre])
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text, cut where it can be into pieces of about SIZE characters; a piece in which there is no such
+    place is longer.
+    """
+    start = 0
+    while len(text) - start > SIZE:
+        end = next_cut(text, start + SIZE)
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def next_cut(text: str, position: int) -> int:
+    """The first place at or after `position` where the text can be cut; its end, if there is none."""
+    for at in range(position, len(text), SIZE):  # one call holds the interpreter lock
+        found = _CUT.search(text, at, at + SIZE + 1)
+        if found is not None:
+            return found.start()
+    return len(text)
+
+
+def _reaches_out(token: dict[str, Any]) -> bool:
+    return bool(token.get("lstrip") or token.get("rstrip") or token.get("single_word"))
+
+
+def _cuts(steps: list[dict[str, Any]]) -> bool:
+    """Whether these steps of a pre-tokenizer cut by an expression that is known, and do nothing else that
+    reaches over a cut.
+    """
+    is_known = False
+    for step in steps:
+        kind = step.get("type")
+        if kind == "ByteLevel" and not step.get("add_prefix_space"):
+            is_known = is_known or bool(step.get("use_regex", True))
+        elif kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
+            expression = _plain((step.get("pattern") or {}).get("Regex", ""))
+            if expression not in _WHOLE | _PART:
+                return False
+            is_known = is_known or expression in _WHOLE
+        elif kind != "Digits" and not (kind == "Split" and step.get("behavior") == "Removed" and is_known):
+            return False
+    return is_known
+
+
+def _plain(expression: str) -> str:
+    """Without what makes no difference here."""
+    for without in _WITHOUT:
+        expression = without.sub(r"\1", expression)
+    return expression
