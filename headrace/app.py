@@ -151,6 +151,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
         use_generation_config=engine.generation_config == "model",
+        max_tokenize_bytes=int(engine.max_tokenize_bytes),
         share_prefix_cache=engine.share_prefix_cache,
     )
     return EngineBackend(model, settings, tool_formats.get(model.name))
@@ -175,6 +176,8 @@ def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float)
         max_queue=engine.max_queue,
         num_threads=engine.num_threads,
         timeout_s=timeout_s,
+        longest_token=model.header.longest_token,
+        max_tokenize_bytes=int(engine.max_tokenize_bytes),
         # it cannot tell owners apart: where there are several, it keeps no prompt for the next request
         reuses_prompts=engine.share_prefix_cache or len(config.server.api_keys) <= 1,
     )

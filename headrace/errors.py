@@ -8,6 +8,7 @@ HeadraceError
     ├── BadRequest          400  the caller's fault; never retried
     │   ├── UnsupportedParameter
     │   ├── ContextTooLong
+    │   ├── TextTooLong
     │   ├── ConversationLocked
     │   └── PreviousResponseNotFound
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
@@ -122,6 +123,12 @@ class ContextTooLong(BadRequest):
             limit=limit,
             requested=prompt + answer,
         )
+
+
+class TextTooLong(BadRequest):
+    """Longer than a text may be, whatever its tokens are."""
+
+    code = "string_above_max_length"  # OpenAI's
 
 
 class ConversationLocked(BadRequest):

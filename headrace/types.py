@@ -360,6 +360,10 @@ class Backend(Protocol):
         """Raises BadRequest when this backend cannot tokenize."""
         ...
 
+    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
+        """Each token as text by itself. Raises BadRequest when this backend cannot tokenize."""
+        ...
+
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         """Raises BadRequest when this backend cannot tokenize."""
         ...

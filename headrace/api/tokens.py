@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,13 +14,13 @@ from headrace.api.errors import RESPONSES
 from headrace.api.generations import judge_of
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
-from headrace.gateway.gateway import Gateway
+from headrace.offload import aside
 from headrace.wire import tokens as wire
 from headrace.wire.parameters import TOKENS, with_named
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
 
-MANY_TOKENS = 500  # are shown as text before the event loop gets to breathe
+TOKEN = 32  # bytes of work, as headrace.offload counts it, that writing one costs
 
 
 @route(
@@ -36,29 +35,21 @@ MANY_TOKENS = 500  # are shown as text before the event loop gets to breathe
 )
 async def tokenize(
     http: Request,
-    response: Response,
     _: Caller,
     body: Annotated[wire.TokenizeBody, Depends(json_body(wire.TokenizeBody))],
-) -> dict[str, Any]:
+) -> Response:
     judge = await prepared(http, partial(judge_of, http, body, TOKENS))
-    response.headers.update(with_named({}, judge("engine")))
+    headers = with_named({}, judge("engine"))
     gateway, provider = gateway_of(http), provider_of(http)
     info = gateway.model(body.model, provider)
     request = await prepared(http, partial(wire.to_request, body, info))
+    strings = None
     async with connected(http.receive):
         tokens = await gateway.tokenize(request, provider)
-    strings = await _strings(gateway, info.id, tokens, provider) if body.return_token_strs else None
-    return wire.tokens(tokens, info, strings)
-
-
-async def _strings(gateway: Gateway, model: str, tokens: list[int], provider: str | None) -> list[str]:
-    """Each token as text."""
-    strings = []
-    for index, token in enumerate(tokens):
-        if index % MANY_TOKENS == 0:
-            await asyncio.sleep(0)  # others are waiting too
-        strings.append(await gateway.detokenize(model, [token], provider))
-    return strings
+        if body.return_token_strs:
+            strings = await gateway.token_texts(info.id, tokens, provider)
+        content = await aside(len(tokens) * TOKEN, partial(wire.written, tokens, info, strings))
+    return Response(content, media_type="application/json", headers=headers)
 
 
 @route(

@@ -81,6 +81,9 @@ class Remote(ABC):
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         raise self._has_no_tokenizer()
 
+    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
+        raise self._has_no_tokenizer()
+
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         raise self._has_no_tokenizer()
 

@@ -170,6 +170,14 @@ class EngineConfig(Section):
     max_batch_tokens: Annotated[
         int, Field(ge=32, description="Tokens computed in one step, prompts included.")
     ] = 512
+    max_tokenize_bytes: Annotated[
+        ByteSize,
+        Field(
+            gt=0,
+            description="The longest text that `/tokenize` takes, and the longest conversation whose tokens "
+            "are counted; one that the model has room for is always counted.",
+        ),
+    ] = ByteSize(2**20)
     num_threads: Annotated[int, Field(ge=0, description="Threads of the forward pass; 0: one a core.")] = 0
     precision: Annotated[
         Literal["fast", "f32"], Field(description="f32 computes in float32 throughout, several times slower.")
@@ -294,7 +302,8 @@ class ProviderConfig(Section):
         Annotated[str, Field(min_length=1)] | None,
         Field(
             description="Needed by `llamacpp`, and by no other: a GGUF file or a model reference. `[engine]` "
-            "has its `max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue` and `num_threads`."
+            "has its `max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue`, "
+            "`max_tokenize_bytes` and `num_threads`."
         ),
     ] = None
     api_key: Annotated[

@@ -164,7 +164,7 @@ class Gateway:
         return backend is not None and backend.relays(request, target.info.id)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
-        """Of a route: by its first target. Raises ServerError, as the two below."""
+        """Of a route: by its first target. Raises ServerError, as the three below."""
         with self._admitted(request.model, provider) as (target, interruption):
             async with Until(interruption.error):
                 return await target.backend.tokenize(replace(request, model=target.info.id))
@@ -173,6 +173,11 @@ class Gateway:
         with self._admitted(model, provider) as (target, interruption):
             async with Until(interruption.error):
                 return await target.backend.detokenize(target.info.id, tokens)
+
+    async def token_texts(self, model: str, tokens: list[int], provider: str | None = None) -> list[str]:
+        with self._admitted(model, provider) as (target, interruption):
+            async with Until(interruption.error):
+                return await target.backend.token_texts(target.info.id, tokens)
 
     async def tokenizer_info(self, model: str, provider: str | None = None) -> TokenizerInfo:
         with self._admitted(model, provider) as (target, interruption):

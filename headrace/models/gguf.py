@@ -78,7 +78,19 @@ def header(path: Path) -> Header:
     width = number("embedding_length") // heads if heads else 0
     widths = (number("attention.key_length") or width) + (number("attention.value_length") or width)
     cached = number("block_count") * (number("attention.head_count_kv") or heads) * widths
-    return Header(architecture, _quantization(reader), number("context_length"), cached * FLOAT16_BYTES)
+    return Header(
+        architecture,
+        _quantization(reader),
+        number("context_length"),
+        cached * FLOAT16_BYTES,
+        _longest_token(reader),
+    )
+
+
+def _longest_token(reader: GGUFReader) -> int:
+    """Bytes, 0: it does not say. As they are written in the file, which is never shorter than their text."""
+    field = reader.fields.get("tokenizer.ggml.tokens")
+    return 0 if field is None else max((len(field.parts[index]) for index in field.data), default=0)
 
 
 def _shape(tensor: ReaderTensor) -> tuple[int, ...]:

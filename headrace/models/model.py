@@ -49,6 +49,7 @@ class Header:
     quantization: str
     context_length: int
     cache_bytes: int  # of keys and values in float16, for each token
+    longest_token: int = 0  # bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Where a long text can be cut so that the tokens of the pieces, joined, are those of the whole.
 
-A byte-level tokenizer first cuts a text into words by expressions, and merges bytes only within a word. In all
-the expressions below no word holds a letter followed by one of STOPS, and none looks back: after such a letter
-a word always ends, and the words that follow are the same whatever came before.
+A byte-level tokenizer first cuts a text into words by expressions, and merges bytes only within a word. In
+all the expressions below no word holds a letter followed by one of STOPS, and none looks back: after such a
+letter a word always ends, and the words that follow are the same whatever came before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ _CUT = re.compile(rf"(?<=[{_LETTER}])(?=[{STOPS}])")
 _WORD, _REST = r"[^\r\n\p{L}\p{N}]?\p{L}+", r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SUFFIXES = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
-_LEAD, _UPPER, _LOWER = r"[^\r\n\p{L}\p{N}]?", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_LEAD, _UPPER, _LOWER = (
+    r"[^\r\n\p{L}\p{N}]?",
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
+)
 # Expressions that cut a whole text into words, of published files: GPT-2's, Llama 3's and GPT-4's, Qwen's,
 # GPT-4o's.
 _WHOLE = {
@@ -57,7 +61,8 @@ def pieces(text: str) -> Iterator[str]:
         end = next_cut(text, start + SIZE)
         yield text[start:end]
         start = end
-    yield text[start:]
+    if start < len(text) or not text:
+        yield text[start:]
 
 
 def next_cut(text: str, position: int) -> int:

@@ -150,6 +150,11 @@ class Tokenizer:
         """The ids of a text to go on with, with BOS if the model wants one. `at_most`: see encode."""
         return self._with_bos(self.encode(text, at_most))
 
+    def encode_prompt_end(self, text: str, count: int) -> list[int]:
+        """The last `count` ids of `encode_prompt`, or all. See encode_end."""
+        ids = self.encode_end(text, count)
+        return self._with_bos(ids)[-count:] if len(ids) < count else ids
+
     def escape(self, text: str) -> str:
         """Text whose special-token literals survive a chat template without becoming special tokens."""
         pieces, position = [], 0

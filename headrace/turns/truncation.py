@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from headrace.errors import BadRequest, ContextTooLong
+from headrace.errors import BadRequest, ContextTooLong, TextTooLong
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
 from headrace.gateway.race import Until
@@ -91,11 +91,11 @@ async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, aski
     if _size(first) <= room:
         return 0
     try:
-        if await _count(gateway, provider, first) <= room:
+        if await _fits(gateway, provider, first, room):
             return 0
         while low < high:  # the tokens of fewer turns are fewer
             middle = (low + high) // 2
-            fits = await _count(gateway, provider, asking(carried.without(middle))) <= room
+            fits = await _fits(gateway, provider, asking(carried.without(middle)), room)
             low, high = (low, middle) if fits else (middle + 1, high)
     except BadRequest:
         return None
@@ -111,6 +111,10 @@ def _size(request: GenerateRequest) -> int:
     return (texts + calls + tools) // 2
 
 
-async def _count(gateway: Gateway, provider: str | None, request: GenerateRequest) -> int:
+async def _fits(gateway: Gateway, provider: str | None, request: GenerateRequest, room: int) -> bool:
     assert isinstance(request.prompt, Conversation)
-    return len(await gateway.tokenize(TokenizeRequest(request.model, request.prompt, False), provider))
+    asked = TokenizeRequest(request.model, request.prompt, False)
+    try:
+        return len(await gateway.tokenize(asked, provider)) <= room
+    except TextTooLong:  # whatever a model has room for is counted
+        return False

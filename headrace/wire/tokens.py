@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -9,12 +11,13 @@ from pydantic import BaseModel, Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, ModelInfo, TokenizeRequest, TokenizerInfo
 from headrace.wire.conversation import ChatMessage, ConversationBody, to_conversation
-from headrace.wire.generation import JsonObject, TokenId
+from headrace.wire.generation import JsonObject, TokenId, dump
 from headrace.wire.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, MAX_VARIABLES, at_most
 from headrace.wire.tools import ToolBody
 from headrace.wire.validation import RequestBody
 
 MODEL = "A model id from /v1/models. Default: the first that is served."
+PIECE = 10_000  # values that are written in one call, which holds the interpreter lock
 TEXT_NAMES = ("prompt", "input", "text")
 
 
@@ -103,9 +106,20 @@ def _prompt(body: TokenizeBody) -> Conversation | str:
     )
 
 
-def tokens(tokens: list[int], info: ModelInfo, strings: list[str] | None) -> dict[str, Any]:
-    answer = {"tokens": tokens, "count": len(tokens), "max_model_len": info.max_model_len}
-    return answer if strings is None else {**answer, "token_strs": strings}
+def written(tokens: list[int], info: ModelInfo, strings: list[str] | None) -> bytes:
+    """The answer as JSON text. Written piece by piece, so that other threads run in between."""
+    rest = {"count": len(tokens), "max_model_len": info.max_model_len}
+    listed: dict[str, Sequence[object]] = {
+        "tokens": tokens,
+        **({} if strings is None else {"token_strs": strings}),
+    }
+    members = [f'"{name}":[{",".join(_pieces(values))}]' for name, values in listed.items()]
+    return f"{{{','.join(members)},{dump(rest)[1:]}".encode()
+
+
+def _pieces(values: Sequence[object]) -> Iterator[str]:
+    for start in range(0, len(values), PIECE):
+        yield json.dumps(values[start : start + PIECE], ensure_ascii=False, separators=(",", ":"))[1:-1]
 
 
 def text(text: str) -> dict[str, str]:

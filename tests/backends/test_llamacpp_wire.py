@@ -16,6 +16,7 @@ from headrace.app import create_app
 from headrace.backends.llamacpp import LlamaCppBackend, slots
 from headrace.config import Config
 from headrace.models.catalog import GGUFModel, Model
+from headrace.models.gguf import header
 from headrace.models.model import Header
 from tests.models.tiny import write_tiny
 from tests.serving import Served, events, eventually, serving
@@ -36,8 +37,10 @@ def served(default_model: Model) -> Iterator[Served]:
     """Two at once, two may wait."""
     assert default_model.gguf is not None
     backend = LlamaCppBackend(
-        "headrace", default_model.gguf, model="m", context_length=512, num_slots=2, max_queue=2, num_threads=1
-    )
+        "headrace", default_model.gguf,
+        model="m", context_length=512, num_slots=2, max_queue=2, num_threads=1,
+        longest_token=header(default_model.gguf).longest_token,
+    )  # fmt: skip
     with serving(create_app(Config(), [backend])) as served:
         yield served
 
@@ -221,6 +224,25 @@ def test_all_slots_full_of_long_answers_fail_none(tmp_path: Path) -> None:
     assert [choice.finish_reason for choice in found.choices] == ["length"] * 4
     assert found.usage is not None
     assert found.usage.completion_tokens > 4 * 200
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "code"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "water " * 100_000}]}, "context"),
+        (COMPLETIONS, {"prompt": ["Hi", "water " * 100_000]}, "context"),
+        ("/v1/tokenize", {"prompt": "water " * 400_000}, "string"),
+        ("/v1/tokenize", {"messages": [{"role": "user", "content": "water " * 400_000}]}, "string"),
+    ],
+    ids=["chat", "prompts", "text", "conversation"],
+)
+def test_text_that_cannot_fit_never_reaches_llama_cpp(
+    served: Served, path: str, members: dict[str, Any], code: str
+) -> None:
+    answer = served.post(path, {"model": "m", **members})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"].startswith(code)
+    assert "requested about" in answer.text or "longer than" in answer.text  # it would have counted them
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from headrace.errors import ModelError
 from headrace.models.catalog import Model
 from headrace.text.templates import ChatTemplate
-from headrace.text.tokenizer import FIRST_CODE, MARK, Tokenizer
+from headrace.text.tokenizer import FIRST_CODE, MARK, WINDOW, Literals, Tokenizer
 from headrace.types import Message
 
 # the model has no token for some bytes (0x16, for one): what it cannot write, it drops
@@ -75,3 +75,20 @@ def test_folder_without_a_tokenizer_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {}, "merges": []}}')
     with pytest.raises(ModelError, match="cannot be streamed"):
         Tokenizer(tmp_path)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(text=HOSTILE | st.text(max_size=200))
+def test_ids_are_those_of_the_librarys_plain_encode(tokenizer: Tokenizer, text: str) -> None:
+    """Which holds the interpreter lock, and so is not what we call."""
+    assert tokenizer.encode(text) == tokenizer._library.encode(text, add_special_tokens=False).ids
+
+
+def test_literals_are_found_across_the_windows_that_are_searched() -> None:
+    literals = Literals(["<|a|>", "<|a|>b", "c"])
+    for start in range(WINDOW - 8, WINDOW + 8):
+        text = "x" * start + "<|a|>b" + "x" * WINDOW + "<|a|>c"
+        found = [text[begin:end] for begin, end in literals.find(text)]
+        assert found == ["<|a|>b", "<|a|>", "c"]
+    assert list(Literals([]).find("text")) == []
+    assert list(Literals([""]).find("text")) == []

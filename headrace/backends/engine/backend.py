@@ -7,25 +7,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace import __version__
 from headrace.backends.engine.choice import Choice, Reading
-from headrace.backends.engine.prompt import Prompt, Prompts
+from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
-from headrace.errors import BadRequest, ContextTooLong, EngineFailed, Overloaded
+from headrace.errors import BadRequest, EngineFailed, Overloaded
 from headrace.models.catalog import Model
+from headrace.offload import SMALL, aside, check_wanted
+from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
@@ -44,9 +45,9 @@ from headrace.types import (
 
 log = logging.getLogger(__name__)
 
-LONG_TEXT = 20_000  # characters: above this, tokenizing goes to a thread and lets the event loop breathe
-
-T = TypeVar("T")
+# What work costs, in the bytes that headrace.offload counts: what takes more than a few milliseconds goes to
+# a thread.
+CHARACTER, TOKEN, MESSAGE, COMPILED = 16, 16, 2048, SMALL + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class EngineSettings:
     num_threads: int = 0
     exact: bool = False
     use_generation_config: bool = True
+    max_tokenize_bytes: int = 2**20  # of a text or conversation that is only tokenized
     share_prefix_cache: bool = False  # between owners
 
 
@@ -113,7 +115,7 @@ class EngineBackend:
         self._take_places(request.num_choices, "n" if request.n == request.num_choices else "prompt")
         stream: Stream | None = None
         try:
-            prepared = await _aside(_size(request), partial(self._prepare, request))
+            prepared = await aside(_work(request), partial(self._prepare, request))
             # again: a stream that is opened after the thread's death would hear of nothing
             self._check_alive()
             stream = self._open(prepared, request)
@@ -132,8 +134,7 @@ class EngineBackend:
         self._take_places(1, "input")
         pooling: Pooling | None = None
         try:
-            size = sum(map(len, request.inputs))
-            prompts = await _aside(size, partial(self._embedded, request))
+            prompts = await aside(_work_on(*request.inputs), partial(self._embedded, request))
             self._check_alive()
             params = SamplingParams(max_tokens=0)
             salt = self._salt(request.owner)
@@ -149,19 +150,17 @@ class EngineBackend:
                 self._close(pooling)
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        """Raises BadRequest."""
-        prompt = request.prompt
-        if isinstance(prompt, Conversation):
-            size = sum(len(message.text) for message in prompt.messages)
-            return (await _aside(size, partial(self._prompts.of_conversation, prompt))).tokens
-        encode = self._tokenizer.encode_prompt if request.add_special_tokens else self._tokenizer.encode
-        return await _aside(len(prompt), partial(encode, prompt))
+        """Raises BadRequest, TextTooLong."""
+        work = _work_on(request.prompt) if isinstance(request.prompt, str) else _work_of(request.prompt)
+        return await aside(work, partial(self._tokenized, request))
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         """Raises BadRequest for ids that are no tokens."""
-        if tokens:
-            self._prompts.check_ids(tuple(tokens), "tokens")
-        return self._tokenizer.decode(tokens)
+        return await aside(len(tokens) * TOKEN, partial(self._detokenized, tokens))
+
+    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
+        """Each token by itself. Raises BadRequest for ids that are no tokens."""
+        return await aside(len(tokens) * TOKEN, partial(self._each_detokenized, tokens))
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         prompts = self._prompts
@@ -172,6 +171,29 @@ class EngineBackend:
             chat_template=self.model.chat_template,
             vocabulary=self._tokenizer.vocabulary,
         )
+
+    def _tokenized(self, request: TokenizeRequest) -> list[int]:
+        prompt, longest = request.prompt, self.settings.max_tokenize_bytes
+        if isinstance(prompt, Conversation):
+            # whatever could be answered can be counted
+            longest = max(longest, self._tokenizer.bound.size(self.max_model_len))
+            return self._prompts.counted(prompt, longest)
+        check_size(prompt, longest, "prompt")
+        return (
+            self._tokenizer.encode_prompt(prompt)
+            if request.add_special_tokens
+            else self._tokenizer.encode(prompt)
+        )
+
+    def _detokenized(self, tokens: list[int]) -> str:
+        if tokens:
+            self._prompts.check_ids(tuple(tokens), "tokens")
+        return self._tokenizer.decode(tokens)
+
+    def _each_detokenized(self, tokens: list[int]) -> list[str]:
+        if tokens:
+            self._prompts.check_ids(tuple(tokens), "tokens")
+        return [self._tokenizer.token_text(token) for token in tokens]
 
     def _load(self) -> Engine:
         from headrace.engine.load import load_engine
@@ -226,38 +248,36 @@ class EngineBackend:
     def _prepare(self, request: GenerateRequest) -> list[_Prepared]:
         """Everything about a request that may take a while, or be refused. One entry for each prompt."""
         asked, sampling = request.prompt, request.sampling
-        if isinstance(asked, Texts):
-            prompts = self._prompts.of_texts(asked)
-        else:
-            prompts = [self._prompts.of_conversation(asked)]
         self._check_ids(sampling)
+        room = self._prompts.room(sampling.max_tokens, sampling.truncate_prompt_tokens)
+        if isinstance(asked, Texts):
+            prompts = self._prompts.of_texts(asked, room)
+        else:
+            prompts = [self._prompts.of_conversation(asked, room)]
         prepared = []
         for prompt in prompts:
-            fitted = self._prompts.fitted(prompt, sampling.max_tokens, sampling.truncate_prompt_tokens)
-            rules = self._rules.constraints(request, fitted)
-            params = self._resolve(sampling, fitted, is_constrained=rules[0] is not None)
-            prepared.append(_Prepared(fitted, params, rules))
+            check_wanted()
+            rules = self._rules.constraints(request, prompt)
+            params = self._resolve(sampling, prompt, is_constrained=rules[0] is not None)
+            prepared.append(_Prepared(prompt, params, rules))
         return prepared
 
     def _check_ids(self, sampling: Sampling) -> None:
         size = self._tokenizer.vocabulary
-        named = [(f"logit_bias.{token}", token) for token, _ in sampling.logit_bias]
-        named += [(f"stop_token_ids.{index}", token) for index, token in enumerate(sampling.stop_token_ids)]
-        for param, token in named:
+        bad = next((token for token, _ in sampling.logit_bias if token >= size), None)
+        if bad is not None:
+            raise _no_token(bad, size, f"logit_bias.{bad}")
+        for index, token in enumerate(sampling.stop_token_ids):
             if token >= size:
-                raise BadRequest(f"{param}: {token} is no token of this model, which has {size}", param=param)
+                raise _no_token(token, size, f"stop_token_ids.{index}")
 
     def _embedded(self, request: EmbedRequest) -> list[list[int]]:
         keep, longest = request.truncate_prompt_tokens, self.max_model_len
+        room = Room(longest, keep=longest if keep is not None and keep < 0 else keep)
         prompts = []
         for index, text in enumerate(request.inputs):
-            param = f"input.{index}"
-            tokens = self._prompts.of_text(text, param)
-            if keep is not None:
-                tokens = tokens[-(longest if keep < 0 else keep) :]
-            if len(tokens) > longest:
-                raise ContextTooLong.of_tokens(longest, len(tokens), 0, param=param)
-            prompts.append(tokens)
+            check_wanted()
+            prompts.append(self._prompts.of_text(text, f"input.{index}", room))
         return prompts
 
     def _open(self, prepared: list[_Prepared], request: GenerateRequest) -> Stream:
@@ -362,19 +382,31 @@ class _Prepared:
     rules: list[Constraint | None]
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
-    """Run it here when it is short, else in a thread."""
-    return work() if size <= LONG_TEXT else await asyncio.to_thread(work)
+def _no_token(token: int, vocabulary: int, param: str) -> BadRequest:
+    return BadRequest(f"{param}: {token} is no token of this model, which has {vocabulary}", param=param)
 
 
-def _size(request: GenerateRequest) -> int:
-    """Characters, or tokens, that a prompt is made of; a lot where a grammar has to be compiled."""
-    prompt = request.prompt
-    if request.format is not None or (isinstance(prompt, Conversation) and prompt.tools):
-        return LONG_TEXT + 1
+def _work(request: GenerateRequest) -> int:
+    """What preparing it costs. A grammar is always compiled in a thread."""
+    prompt, sampling = request.prompt, request.sampling
+    listed = len(sampling.logit_bias) + len(sampling.stop_token_ids) + sum(map(len, sampling.stop))
+    if request.format is not None:
+        return COMPILED
     if isinstance(prompt, Texts):
-        return sum(map(len, prompt.prompts))
-    return sum(len(message.text) for message in prompt.messages)
+        return _work_on(*prompt.prompts, prompt.suffix or "") + listed * TOKEN
+    return _work_of(prompt) + listed * TOKEN
+
+
+def _work_of(asked: Conversation) -> int:
+    if asked.tools or asked.template_kwargs:
+        return COMPILED
+    texts = sum(len(message.text) + len(message.reasoning or "") for message in asked.messages)
+    calls = sum(len(call.arguments) for message in asked.messages for call in message.tool_calls)
+    return (texts + calls) * CHARACTER + len(asked.messages) * MESSAGE
+
+
+def _work_on(*texts: str | tuple[int, ...]) -> int:
+    return sum(map(len, texts)) * CHARACTER + len(texts) * TOKEN
 
 
 def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:

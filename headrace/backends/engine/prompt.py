@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from headrace import offload
 from headrace.errors import BadRequest, ContextTooLong, UnsupportedParameter
 from headrace.models.catalog import Model
 from headrace.text import reasoning, toolcalls
+from headrace.text.bounds import check_size
 from headrace.text.templates import ChatTemplate
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Conversation, Media, Message, Texts, Tool
 
 Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How long a prompt may be, in tokens. `answer`: what is left for an answer at least; `keep`: a longer
+    prompt is cut to its last so many.
+    """
+
+    limit: int
+    answer: int = 0
+    keep: int | None = None
+
+    @property
+    def counted(self) -> int:
+        """Of a prompt that is longer than it may be: so many are counted exactly, for the error's sake."""
+        return 2 * self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +59,48 @@ class Prompts:
         )
         self.tool_format, self.thinking = self.template.tool_format, self.template.thinking
 
-    def of_texts(self, texts: Texts) -> list[Prompt]:
+    def room(self, max_tokens: int | None, keep: int | None) -> Room:
+        """What the context has room for beside an answer of `max_tokens`. `keep`: truncate_prompt_tokens."""
+        answer = 1 if max_tokens is None else min(1, max_tokens)
+        if keep is None:
+            return Room(self.max_model_len - answer, answer)
+        if not keep:
+            raise BadRequest(
+                "truncate_prompt_tokens is 0: nothing would be left", param="truncate_prompt_tokens"
+            )
+        rest = self.max_model_len - min(max_tokens or answer, self.max_model_len - 1)
+        return Room(self.max_model_len - answer, answer, rest if keep < 0 else keep)
+
+    def of_texts(self, texts: Texts, room: Room) -> list[Prompt]:
         prompts = []
         for index, text in enumerate(texts.prompts):
+            offload.check_wanted()
             param = "prompt" if len(texts.prompts) == 1 else f"prompt.{index}"
-            tokens = self.of_text(text, param)
+            tokens = (
+                self._infilled(text, texts, param, room) if texts.suffix else self._of_text(text, param, room)
+            )
+            kept = self._fitted(tokens, param, room)
             echo = None
             if texts.echo:
-                echo = text if isinstance(text, str) else self.tokenizer.decode(tokens)
-            if texts.suffix:
-                tokens = self._infilled(text, texts)
-            prompts.append(Prompt(tokens, param, echo))
+                is_whole = isinstance(text, str) and len(kept) == len(tokens)
+                echo = text if isinstance(text, str) and is_whole else self.tokenizer.decode(kept)
+            prompts.append(Prompt(kept, param, echo))
         return prompts
 
-    def of_text(self, text: str | Ids, param: str) -> list[int]:
-        """With BOS, if the model wants one; ids are taken as they are."""
+    def of_text(self, text: str | Ids, param: str, room: Room) -> list[int]:
+        """With BOS, if the model wants one; ids are taken as they are. Raises ContextTooLong."""
+        return self._fitted(self._of_text(text, param, room), param, room)
+
+    def _of_text(self, text: str | Ids, param: str, room: Room) -> list[int]:
+        """All tokens, or more of the last ones than are kept, or more of the first ones than fit."""
         if not isinstance(text, str):
             self.check_ids(text, param)
             return list(text)
-        tokens = self.tokenizer.encode_prompt(text)
+        if room.keep is not None:
+            tokens = self.tokenizer.encode_prompt_end(text, room.keep + 1)
+        else:
+            self._check_size(text, param, room)
+            tokens = self.tokenizer.encode_prompt(text, at_most=room.counted)
         if not tokens and self.model.bos_token_id is not None:
             return [self.model.bos_token_id]  # an empty prompt: the model begins by itself
         if not tokens:
@@ -74,41 +115,36 @@ class Prompts:
         if bad is not None:
             raise BadRequest(f"{param}: {bad} is no token of this model, which has {size}", param=param)
 
-    def of_conversation(self, asked: Conversation) -> Prompt:
+    def of_conversation(self, asked: Conversation, room: Room) -> Prompt:
+        rendered = self._rendered(asked)
+        if room.keep is not None:
+            tokens = self.tokenizer.encode_rendered_end(rendered, room.keep)
+        else:
+            self._check_size(rendered, "messages", room)
+            tokens = self.tokenizer.encode_rendered(rendered, at_most=room.counted)
+        if not tokens:
+            raise BadRequest("the chat template writes nothing for these messages", param="messages")
+        names = asked.tool_choice.names
+        tools = tuple(tool for tool in _usable(asked) if names is None or tool.name in names)
+        kept = self._fitted(tokens, "messages", room)
+        return Prompt(kept, "messages", is_open=self._is_open(rendered), tools=tools)
+
+    def counted(self, asked: Conversation, max_bytes: int) -> list[int]:
+        """The tokens of a conversation, whether it fits or not. Raises TextTooLong."""
+        rendered = self._rendered(asked)
+        check_size(rendered, max_bytes, "messages")
+        return self.tokenizer.encode_rendered(rendered)
+
+    def _rendered(self, asked: Conversation) -> str:
         _refuse_media(asked.messages)
-        tools = asked.tools if asked.tool_choice.mode != "none" else ()
-        rendered = self.template.render(
+        return self.template.render(
             asked.messages,
             escape=self.tokenizer.escape,
-            tools=tools,
+            tools=_usable(asked),
             add_generation_prompt=asked.add_generation_prompt,
             continue_final_message=asked.continue_final_message,
             variables={**self._effort(asked.reasoning_effort), **asked.template_kwargs},
         )
-        names = asked.tool_choice.names
-        callable_tools = tuple(tool for tool in tools if names is None or tool.name in names)
-        tokens = self.tokenizer.encode_rendered(rendered)
-        if not tokens:
-            raise BadRequest("the chat template writes nothing for these messages", param="messages")
-        return Prompt(tokens, "messages", is_open=self._is_open(rendered), tools=callable_tools)
-
-    def fitted(self, prompt: Prompt, max_tokens: int | None, keep: int | None) -> Prompt:
-        """Cut to its last `keep` tokens (-1: as many as fit), if that is asked for. Raises ContextTooLong
-        when there is no room for it and an answer.
-        """
-        answer = 1 if max_tokens is None else min(1, max_tokens)
-        if keep is not None and not keep:
-            raise BadRequest(
-                "truncate_prompt_tokens is 0: nothing would be left", param="truncate_prompt_tokens"
-            )
-        if keep is not None:
-            room = self.max_model_len - min(max_tokens or answer, self.max_model_len - 1)
-            kept = prompt.tokens[-(room if keep < 0 else keep) :]
-            echo = prompt.echo if len(kept) == len(prompt.tokens) else self.tokenizer.decode(kept)
-            prompt = replace(prompt, tokens=kept, echo=None if prompt.echo is None else echo)
-        if len(prompt.tokens) + answer > self.max_model_len:
-            raise ContextTooLong.of_tokens(self.max_model_len, len(prompt.tokens), answer, param=prompt.param)
-        return prompt
 
     def shown(self, *, all_special: bool, tools: bool) -> frozenset[int]:
         """The special tokens whose text matters: the marks of thoughts and calls, or all."""
@@ -119,7 +155,24 @@ class Prompts:
             marks += [self.thinking.begin, self.thinking.end]
         return frozenset(self.tokenizer.special[mark] for mark in marks if mark in self.tokenizer.special)
 
-    def _infilled(self, text: str | Ids, texts: Texts) -> list[int]:
+    def _check_size(self, text: str, param: str, room: Room) -> None:
+        """Raises ContextTooLong for a text that is too long whatever its tokens are."""
+        fewest = self.tokenizer.bound.tokens(text)
+        if fewest > room.limit:
+            raise self._too_long(fewest, param, room, is_estimate=True)
+
+    def _fitted(self, tokens: list[int], param: str, room: Room) -> list[int]:
+        kept = tokens if room.keep is None else tokens[-room.keep :]
+        if len(kept) > room.limit:
+            raise self._too_long(len(kept), param, room, is_estimate=len(kept) > room.counted)
+        return kept
+
+    def _too_long(self, count: int, param: str, room: Room, *, is_estimate: bool) -> ContextTooLong:
+        return ContextTooLong.of_tokens(
+            self.max_model_len, count, room.answer, param=param, is_estimate=is_estimate
+        )
+
+    def _infilled(self, text: str | Ids, texts: Texts, param: str, room: Room) -> list[int]:
         marks = self.tokenizer.fill_in_the_middle
         if marks is None:
             raise UnsupportedParameter(
@@ -128,9 +181,20 @@ class Prompts:
         if texts.echo:
             raise BadRequest("suffix and echo exclude each other", param="suffix")
         before, after, between = marks
-        first = self.tokenizer.encode(text) if isinstance(text, str) else list(text)
+        first = self._part(text, param, room)
+        second = self._part(texts.suffix or "", "suffix", room)
         bos = self.tokenizer.encode_prompt("")
-        return [*bos, before, *first, after, *self.tokenizer.encode(texts.suffix or ""), between]
+        return [*bos, before, *first, after, *second, between]
+
+    def _part(self, text: str | Ids, param: str, room: Room) -> list[int]:
+        """Of a prompt that has several."""
+        if not isinstance(text, str):
+            self.check_ids(text, param)
+            return list(text)
+        if room.keep is not None:
+            return self.tokenizer.encode_end(text, room.keep)
+        self._check_size(text, param, room)
+        return self.tokenizer.encode(text, at_most=room.counted)
 
     def _effort(self, effort: str | None) -> Mapping[str, object]:
         variables = reasoning.template_variables(self.template.supports, effort)
@@ -145,6 +209,10 @@ class Prompts:
 
     def _name(self, token: int | None) -> str | None:
         return None if token is None else self.tokenizer.token_text(token)
+
+
+def _usable(asked: Conversation) -> tuple[Tool, ...]:
+    return asked.tools if asked.tool_choice.mode != "none" else ()
 
 
 def _refuse_media(messages: tuple[Message, ...]) -> None:

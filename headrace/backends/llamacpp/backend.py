@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +20,13 @@ from headrace.backends.openai.body import chat_body
 from headrace.config import ProviderConfig
 from headrace.errors import (
     BadRequest,
+    ContextTooLong,
     HeadraceError,
     Overloaded,
     ProviderError,
     ProviderUnreachable,
     ServerError,
+    TextTooLong,
 )
 from headrace.types import (
     BackendKind,
@@ -36,6 +38,7 @@ from headrace.types import (
     GenerateRequest,
     ModelInfo,
     TextDelta,
+    Texts,
     TokenizeRequest,
     TokenizerInfo,
     ToolCallDelta,
@@ -72,6 +75,7 @@ class LlamaCppBackend:
     """The model in `path` under the id `model` (default: the file's name), with `chat_template` instead of
     its own. `num_slots` requests of `context_length` tokens run at once, and `max_queue` more may wait. A
     process that ends by itself is started anew, RESTARTS times; then this backend is no longer alive.
+    `longest_token`: the bytes of the longest text that is one token; 0: not known.
     `reuses_prompts`: whether a request may start from what an earlier one, of any owner, left in its slot.
     """
 
@@ -90,12 +94,15 @@ class LlamaCppBackend:
         chat_template: str | None = None,
         timeout_s: float = 600.0,
         reuses_prompts: bool = True,
+        longest_token: int = 0,
+        max_tokenize_bytes: int = 2**20,
     ) -> None:
         self._name, self._model, self._timeout_s = name, model or path.stem, timeout_s
         self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
         self._running: Running | None = None
         self._watching: asyncio.Task[None] | None = None
         self._models: list[ModelInfo] = []
+        self._longest_token, self._max_tokenize_bytes = longest_token, max_tokenize_bytes
         self._places, self._num_active = num_slots + max_queue, 0
         self._reuses_prompts = reuses_prompts
         self.is_alive = True
@@ -138,6 +145,7 @@ class LlamaCppBackend:
         running = self._now()
         asked = singles(request)
         for one in asked[:: request.n]:  # the choices of a prompt differ in their seeds
+            self._check_size(one)
             running.openai.ask(one)  # what is refused, is refused before anything is sent
         self._take_places(len(asked))
         try:
@@ -180,6 +188,7 @@ class LlamaCppBackend:
         raise BadRequest(f"{self._model} is served by llama.cpp to generate, not to embed", param="model")
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        self._check_tokenizable(request.prompt)
         body = {"content": request.prompt, "add_special": request.add_special_tokens, "parse_special": False}
         if isinstance(request.prompt, Conversation):
             asked = chat_body(
@@ -193,6 +202,13 @@ class LlamaCppBackend:
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         return str(await self._ask("/detokenize", {"tokens": tokens}, "content"))
 
+    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
+        texts: dict[int, str] = {}
+        for token in tokens:
+            if token not in texts:
+                texts[token] = await self.detokenize(model, [token])
+        return [texts[token] for token in tokens]
+
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         raise BadRequest("llama.cpp does not tell what its tokenizer is", param="model")
 
@@ -203,6 +219,29 @@ class LlamaCppBackend:
             return (await running.native.json("POST", path, body))[member]
         except ServerError as exc:
             raise await running.told_apart(exc) from exc
+
+    def _check_size(self, request: GenerateRequest) -> None:
+        """Raises ContextTooLong for a prompt that is too long whatever its tokens are: llama.cpp would
+        tokenize it all to find out.
+        """
+        room, prompt = self._models[0].max_model_len, request.prompt
+        if not (self._longest_token and room):
+            return
+        is_chat = isinstance(prompt, Conversation)
+        texts = [text for text in _texts(prompt) if isinstance(text, str)]
+        fewest = sum(len(text.encode(errors="replace")) for text in texts) // self._longest_token
+        if fewest > room:
+            param = "messages" if is_chat else "prompt"
+            raise ContextTooLong.of_tokens(room, fewest, 1, param=param, is_estimate=True)
+
+    def _check_tokenizable(self, prompt: Conversation | str) -> None:
+        """Raises TextTooLong."""
+        param = "prompt" if isinstance(prompt, str) else "messages"
+        left = self._max_tokenize_bytes
+        for text in (prompt,) if isinstance(prompt, str) else (message.text for message in prompt.messages):
+            left -= len(text.encode(errors="replace"))
+            if left < 0:
+                raise TextTooLong(f"{param} is longer than {self._max_tokenize_bytes} bytes", param=param)
 
     def _take_places(self, count: int) -> None:
         if count > self._places:
@@ -254,6 +293,12 @@ class LlamaCppBackend:
                 log.error("%s: llama.cpp could not be started again: %s", self._name, exc.message)
                 break
         self.is_alive = False
+
+
+def _texts(prompt: Conversation | Texts) -> Sequence[str | tuple[int, ...]]:
+    if isinstance(prompt, Texts):
+        return prompt.prompts
+    return [message.text for message in prompt.messages]
 
 
 def _unreachable(message: str) -> ProviderUnreachable:
