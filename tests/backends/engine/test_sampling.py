@@ -115,7 +115,7 @@ def test_a_prompt_is_cut_to_what_fits_beside_the_answer(small_server: Served, to
     members = {"prompt": tokenizer.encode(PROMPT) * 200, "max_tokens": 5}
     with small_server.client() as client:
         fitting = complete(client, **members, extra={"truncate_prompt_tokens": -1, "ignore_eos": True})
-        with pytest.raises(openai.BadRequestError, match="256 fit"):
+        with pytest.raises(openai.BadRequestError, match="context length is 256"):
             complete(client, **members)
     assert fitting.usage is not None
     assert (fitting.usage.prompt_tokens, fitting.usage.completion_tokens) == (251, 5)
