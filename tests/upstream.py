@@ -44,6 +44,7 @@ class Answer:
     last: bool = False
     deaf: bool = False
     gzip: bool = False
+    is_bare: bool = False  # the body has neither chunks nor a length: the connection's end is its own
 
 
 @dataclass(slots=True)
@@ -176,11 +177,11 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_head(answer))
         for piece in () if head_only else _encoded(answer):
             await asyncio.sleep(answer.delay_s)
-            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self._transport.write(piece if answer.is_bare else b"%x\r\n%b\r\n" % (len(piece), piece))
         if answer.stall:
             await asyncio.sleep(NEVER_S)
         self._seen = None  # whoever leaves from here on does not leave early
-        if answer.cut:
+        if answer.cut or answer.is_bare:
             self._transport.close()
             return
         self._transport.write(b"" if head_only else b"0\r\n\r\n")
@@ -195,7 +196,8 @@ def _head(answer: Answer) -> bytes:
         phrase = HTTPStatus(answer.status).phrase
     except ValueError:
         phrase = "Unnamed"
-    headers = {"Content-Type": SSE, **answer.headers, "Transfer-Encoding": "chunked"}
+    headers = {"Content-Type": SSE, **answer.headers}
+    headers |= {"Connection": "close"} if answer.is_bare else {"Transfer-Encoding": "chunked"}
     if answer.gzip:
         headers["Content-Encoding"] = "gzip"
     fields = [f"{name}: {value}" for name, value in headers.items()]

@@ -18,7 +18,7 @@ from headrace.api.sse import Encoder, EventStream, Line
 from headrace.gateway.generation import Generation
 from headrace.gateway.work import Judge
 from headrace.types import ModelInfo, Started
-from headrace.wire.generation import Collected, collect
+from headrace.wire.collected import Collected, collect
 from headrace.wire.parameters import Given, Table, judged, with_named
 from headrace.wire.validation import RequestBody
 

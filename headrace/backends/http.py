@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -49,6 +49,7 @@ class Sent:
     event: str
     data: str
     is_whole: bool = False  # it is no event, but a JSON body that came instead of a stream
+    is_last: bool = field(default=False, compare=False)  # nothing ended it but the end of the stream
 
 
 class Reading(Protocol):
@@ -379,11 +380,13 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
                 yield sent
     for line in [*cutter.end(), ""]:
         if (sent := builder.feed(line)) is not None:
-            yield sent
+            yield replace(sent, is_last=True)
 
 
 def events_in(raw: bytes) -> list[Sent]:
     """The events of what is there already, as `events` finds them."""
     cutter, builder = _Lines(), _Events()
-    found = [builder.feed(line) for line in [*cutter.feed(raw), *cutter.end(), ""]]
+    found = [builder.feed(line) for line in cutter.feed(raw)]
+    last = [builder.feed(line) for line in [*cutter.end(), ""]]
+    found += [replace(sent, is_last=True) for sent in last if sent is not None]
     return [sent for sent in found if sent is not None]

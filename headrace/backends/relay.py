@@ -15,7 +15,7 @@ import aiohttp
 from headrace.backends.bodies import MAX_BODY
 from headrace.backends.forms import Begun, is_heartbeat
 from headrace.backends.http import MAX_LINE, Sent, Upstream, events_in
-from headrace.backends.values import an_object, whole
+from headrace.backends.values import an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.relaying import Relayed
 
@@ -216,12 +216,7 @@ class _Stream:
     def _is_an_event(self, half: bytes) -> bool:
         """Whether a last event that nothing ends is whole all the same."""
         sents = events_in(half)
-        try:
-            for sent in sents:
-                self._reading.error(sent)
-        except ProviderError:
-            return any(self._reading.is_end(sent) for sent in sents)
-        return bool(sents)
+        return bool(sents) and all(self._reading.is_end(sent) or is_value(sent.data) for sent in sents)
 
     async def _cut(self) -> AsyncGenerator[bytes, None]:
         """Pieces that end where an event ends; what follows the last one is left in `_half`."""

@@ -36,6 +36,15 @@ def whole(raw: bytes | str) -> Any:
     return mended(value) if HALF.search(text) else value
 
 
+def is_value(raw: str) -> bool:
+    """Whether it is JSON."""
+    try:
+        parsed(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def valid(text: str) -> str:
     """The same text, with halves of surrogate pairs joined where they meet and U+FFFD elsewhere."""
     if text.isascii():

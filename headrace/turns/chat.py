@@ -23,7 +23,7 @@ from headrace.turns.window import window, without_unanswered
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
 from headrace.wire import chat as wire
 from headrace.wire import stored
-from headrace.wire.generation import Choice, Collected
+from headrace.wire.collected import Choice, Collected
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
 from headrace.wire.named import NEW
 

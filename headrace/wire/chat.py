@@ -22,6 +22,7 @@ from headrace.types import (
     ToolCallDelta,
 )
 from headrace.wire import tools
+from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversation import (
     ConversationBody,
     RedactedThinkingBlock,
@@ -31,8 +32,6 @@ from headrace.wire.conversation import (
 )
 from headrace.wire.elsewhere import carried
 from headrace.wire.generation import (
-    Choice,
-    Collected,
     GenerationBody,
     JsonObject,
     StreamUsage,
@@ -248,8 +247,9 @@ def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
 
 
 def _logprob(token: str, raw: bytes, logprob: float | None) -> dict[str, Any]:
-    assert logprob is not None, "only the first token of a prompt has none, and a chat echoes no prompt"
-    return {"token": token, "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(raw)}
+    # only the first token of a prompt has none, and a chat echoes no prompt; a provider may all the same
+    least = LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
+    return {"token": token, "logprob": least, "bytes": list(raw)}
 
 
 class Chunks:

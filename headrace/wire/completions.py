@@ -18,10 +18,9 @@ from headrace.types import (
     Texts,
     TokenLogprob,
 )
+from headrace.wire.collected import Choice, Collected
 from headrace.wire.elsewhere import carried
 from headrace.wire.generation import (
-    Choice,
-    Collected,
     GenerationBody,
     StreamUsage,
     UsageBody,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import AsyncIterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
@@ -16,16 +15,11 @@ from headrace.errors import BadRequest
 from headrace.types import (
     Event,
     Finished,
-    FinishReason,
     Format,
     ModelInfo,
     ReasoningDelta,
     Sampling,
     Started,
-    TextDelta,
-    Thought,
-    TokenLogprob,
-    ToolCallDelta,
     Usage,
     total,
 )
@@ -321,74 +315,6 @@ def usage_body(usage: Usage) -> dict[str, Any] | None:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, **written},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
-
-
-@dataclass(slots=True)
-class CollectedCall:
-    """One finished tool call."""
-
-    id: str
-    name: str
-    arguments: str = ""
-
-
-@dataclass(slots=True)
-class Choice:
-    """One finished choice."""
-
-    text: str = ""
-    reasoning: str = ""
-    thoughts: list[Thought] = field(default_factory=list)  # `reasoning` as its provider signed it
-    calls: list[CollectedCall] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text
-    reason: FinishReason = "stop"
-    stop: str | None = None  # the stop string that ended it
-    usage: Usage | None = None
-
-
-@dataclass(slots=True)
-class Collected:
-    """A generation folded into its result. `n`: how many choices share a prompt."""
-
-    n: int = 1
-    choices: dict[int, Choice] = field(default_factory=dict)
-    started: Started | None = None  # the first
-    decode_s: float = 0.0  # the longest
-    own: dict[str, Any] = field(default_factory=dict)  # members that only the provider has
-
-    def push(self, event: Event) -> None:
-        choice = self.choices.setdefault(event.index, Choice())
-        if isinstance(event, TextDelta):
-            choice.text += event.text
-            choice.logprobs += event.logprobs
-        elif isinstance(event, ReasoningDelta):
-            choice.reasoning += event.text
-            choice.thoughts += [event.thought] if event.thought is not None else []
-        elif isinstance(event, ToolCallDelta):
-            if event.name is not None:
-                choice.calls.append(CollectedCall(event.id or "", event.name))
-            choice.calls[event.call].arguments += event.arguments
-        elif isinstance(event, Started):
-            self.started = self.started or event
-        else:
-            choice.reason, choice.usage, choice.end_logprobs = event.reason, event.usage, event.logprobs
-            choice.stop = event.stop
-            self.own |= event.own
-            self.decode_s = max(self.decode_s, event.decode_s)
-
-    @property
-    def usage(self) -> Usage:
-        """Of the whole request."""
-        return total({index: choice.usage for index, choice in self.choices.items() if choice.usage}, self.n)
-
-
-async def collect(events: AsyncIterable[Event], n: int) -> Collected:
-    """Fold a generation into its result. `n`: how many choices share a prompt."""
-    collected = Collected(n)
-    async for event in events:
-        collected.push(event)
-    return collected
 
 
 class StreamUsage:

@@ -29,6 +29,7 @@ class LogprobsWriter:
 
     def __init__(self) -> None:
         self._text = ""  # from where no token has been found yet
+        self._later: list[str] = []  # what follows it, without tokens so far
         self._at = 0  # how much of the choice's text lies before that
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -42,8 +43,11 @@ class LogprobsWriter:
         }
 
     def _offsets(self, text: str, tokens: Sequence[TokenLogprob]) -> list[int]:
-        self._text += text
-        found, offsets = 0, []
+        self._later.append(text)
+        if not tokens:
+            return []
+        self._text, self._later = "".join([self._text, *self._later]), []
+        found, offsets = 0, list[int]()
         for token in tokens:
             offsets.append(self._at + found)
             found += self._length(self._decoder.decode(token.raw), found)

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from headrace.errors import BadRequest
 from headrace.types import FinishReason, Tool, ToolCallDelta, ToolChoice
-from headrace.wire.generation import Choice, JsonObject
+from headrace.wire.collected import Choice
+from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_TOOLS, at_most
 from headrace.wire.validation import RequestBody
 

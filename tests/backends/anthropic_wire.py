@@ -24,7 +24,7 @@ from headrace.types import (
     TextDelta,
     ToolCallDelta,
 )
-from headrace.wire.generation import Collected
+from headrace.wire.collected import Collected
 from tests.upstream import Upstream
 
 MODEL = "claude-sonnet-5-5"

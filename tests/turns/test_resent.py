@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.turns.resent import new_messages
+from headrace.wire.collected import Choice, CollectedCall
 from headrace.wire.conversation import ChatMessage
-from headrace.wire.generation import Choice, CollectedCall
 from headrace.wire.items import Item, of_chat, of_choice, same
 
 ROLES = st.sampled_from(["user", "assistant", "system"])

@@ -29,7 +29,7 @@ from headrace.types import (
 )
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
-from headrace.wire.generation import Collected
+from headrace.wire.collected import Collected
 from headrace.wire.validation import parse
 
 INFO = ModelInfo("m", "us", 0, 4096, None)

@@ -23,7 +23,7 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire import chat
-from headrace.wire.generation import Collected
+from headrace.wire.collected import Collected
 from headrace.wire.validation import parse
 
 INFO = ModelInfo("m", "us", 0, 4096, "fp_1")

@@ -21,7 +21,7 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire import chat
-from headrace.wire.generation import Collected
+from headrace.wire.collected import Collected
 from headrace.wire.validation import parse
 
 PNG = base64.b64encode(b"\x89PNG\r\n").decode()

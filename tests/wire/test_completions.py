@@ -14,8 +14,8 @@ from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.types import Event, Finished, ModelInfo, Started, TextDelta, Texts, TokenLogprob, Usage
+from headrace.wire.collected import Collected
 from headrace.wire.completions import CompletionBody, completion
-from headrace.wire.generation import Collected
 from tests.conftest import FakeServer
 from tests.serving import Served, events, serving
 

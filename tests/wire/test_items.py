@@ -14,7 +14,7 @@ from openai.types.responses import ResponseItem
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
 from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire import chat
-from headrace.wire.generation import Choice, CollectedCall
+from headrace.wire.collected import Choice, CollectedCall
 from headrace.wire.items import (
     Item,
     ItemBody,

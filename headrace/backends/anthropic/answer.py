@@ -105,6 +105,8 @@ class Answer:
         try:
             value = parsed(sent.data)
         except (ValueError, RecursionError) as exc:
+            if sent.is_last:
+                return {}  # half an event: that the answer has no end is said elsewhere
             raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON") from exc
         if not isinstance(value, dict):
             raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON object")

@@ -62,7 +62,9 @@ class _Message:
             self._texts.setdefault((index, member), []).append(piece)
         elif delta.get("type") == "citations_delta":
             block = self._blocks.setdefault(index, {"type": "text", "text": ""})
-            block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
+            if not isinstance(block.get("citations"), list):
+                block["citations"] = []
+            block["citations"].append(delta.get("citation"))
 
 
 def folded(upstream: AnthropicUpstream, sents: Sequence[Sent]) -> bytes:

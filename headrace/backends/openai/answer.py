@@ -158,6 +158,8 @@ def chunk_in(upstream: Upstream, sent: Sent) -> Object | None:
     try:
         chunk: Any = parsed(sent.data)
     except (ValueError, RecursionError) as exc:
+        if sent.is_last:
+            return None  # half an event: that the answer has no end is said elsewhere
         raise _nonsense(upstream) from exc
     if not isinstance(chunk, dict):
         raise _nonsense(upstream)

@@ -40,10 +40,10 @@ class _Choice:
             self.reason = event.reason
 
     def add_logprobs(self, told: Object) -> None:
-        merged = self.logprobs = {**(self.logprobs or {})}
+        self.logprobs = self.logprobs or {}
         for name in BY_TOKEN:
             if isinstance(told.get(name), list):
-                merged[name] = [*(merged.get(name) or ()), *told[name]]
+                self.logprobs.setdefault(name, []).extend(told[name])
 
     def body(self, index: int, *, is_chat: bool) -> Object:
         text = self.text.getvalue()

@@ -78,11 +78,8 @@ def _texts(provider: str, value: object) -> tuple[str, str]:
     parts = [value] if isinstance(value, dict) else value
     if not isinstance(parts, list):
         raise ProviderError(f"{provider} sent a text that is none")
-    texts, thoughts = "", ""
-    for part in parts:
-        text, thought = _part(provider, part)
-        texts, thoughts = texts + text, thoughts + thought
-    return texts, thoughts
+    told = [_part(provider, part) for part in parts]
+    return "".join(text for text, _ in told), "".join(thought for _, thought in told)
 
 
 def _part(provider: str, part: object) -> tuple[str, str]:

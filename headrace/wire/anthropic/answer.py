@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from pydantic_core import from_json
 
+from headrace.errors import ProviderError
+from headrace.text.nesting import Nesting
 from headrace.types import (
     Event,
     Finished,
@@ -21,10 +24,12 @@ from headrace.types import (
     ToolCallDelta,
     Usage,
 )
+from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversation import thinking_block
-from headrace.wire.generation import Choice, Collected, dump
+from headrace.wire.generation import dump
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
+Kind = Literal["text", "thinking", "tool_use"]
 STOP_REASONS: dict[FinishReason, StopReason] = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -85,14 +90,27 @@ def frame(type: str, **members: Any) -> str:
     return f"event: {type}\ndata: {dump({'type': type, **members})}\n\n"
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A block that has to wait until the one before it has ended. `call`: which one; None: it is no call."""
+
+    kind: Kind
+    call: int | None = None
+    events: list[Event] = field(default_factory=list)
+
+
 class Frames:
-    """Writes one stream. Blocks come one after another, each with its start, its deltas and its stop."""
+    """Writes one stream. Blocks come one after another, each with its start, its deltas and its stop: what
+    belongs to another block waits while a call is open whose arguments are not whole.
+    """
 
     def __init__(self, info: ModelInfo) -> None:
         self._head: dict[str, Any] | None = _head(info)  # until it is sent
         self._index = -1  # of the block that was opened last
-        self._open: Literal["text", "thinking", "tool_use"] | None = None
-        self._call = -1  # which call that is
+        self._open: Kind | None = None
+        self._call: int | None = None  # which call that is
+        self._nesting = Nesting()  # of that call's arguments
+        self._waiting: list[_Waiting] = []
         self._said = False  # whether the thought that is open has text
 
     def first(self) -> list[str]:
@@ -115,6 +133,51 @@ class Frames:
             self._head = None
 
     def _frames(self, event: Event) -> Iterator[str]:
+        if isinstance(event, Finished):
+            yield from self._flush()
+            yield frame("message_delta", delta=_ended(event.reason, event.stop), usage=_usage(event.usage))
+        elif not isinstance(event, Started):
+            if self._has_to_wait(event):
+                self._keep(event)
+            else:
+                yield from self._written(event)
+                yield from self._let_go()
+
+    def _has_to_wait(self, event: Event) -> bool:
+        """Behind a call that is not whole, or behind what waits already."""
+        if isinstance(event, ToolCallDelta) and self._open == "tool_use" and event.call == self._call:
+            return False
+        return bool(self._waiting) or (self._open == "tool_use" and not self._nesting.is_closed)
+
+    def _keep(self, event: Event) -> None:
+        call = event.call if isinstance(event, ToolCallDelta) else None
+        kind: Kind = (
+            "tool_use" if call is not None else "text" if isinstance(event, TextDelta) else "thinking"
+        )
+        last = self._waiting[-1] if self._waiting else None
+        found = last if last is not None and (last.kind, last.call) == (kind, call) else None
+        if call is not None:
+            found = next((block for block in self._waiting if block.call == call), None)
+        if found is None:
+            found = _Waiting(kind, call)
+            self._waiting.append(found)
+        found.events.append(event)
+
+    def _let_go(self) -> Iterator[str]:
+        """What waits, as far as nothing is open that has to end before it."""
+        while self._waiting and not (self._open == "tool_use" and not self._nesting.is_closed):
+            for event in self._waiting.pop(0).events:
+                yield from self._written(event)
+
+    def _flush(self) -> Iterator[str]:
+        """All that waits: no more comes."""
+        waiting, self._waiting = self._waiting, []
+        for block in waiting:
+            for event in block.events:
+                yield from self._written(event)
+        yield from self._close()
+
+    def _written(self, event: Event) -> Iterator[str]:
         if isinstance(event, TextDelta):
             if event.text:
                 yield from self._in("text", text="", citations=None)
@@ -123,9 +186,6 @@ class Frames:
             yield from self._thinking(event)
         elif isinstance(event, ToolCallDelta):
             yield from self._calling(event)
-        elif isinstance(event, Finished):
-            yield from self._close()
-            yield frame("message_delta", delta=_ended(event.reason, event.stop), usage=_usage(event.usage))
 
     def _thinking(self, event: ReasoningDelta) -> Iterator[str]:
         if event.text:
@@ -152,10 +212,11 @@ class Frames:
         if event.name is not None:
             yield from self._close()
             yield self._begin("tool_use", _tool_use(event.id or "", event.name, {}))
-            self._call = event.call
+            self._call, self._nesting = event.call, Nesting()
         if event.arguments:
-            assert self._open == "tool_use", "a call's arguments follow its name"
-            assert self._call == event.call, "calls come one after another"
+            if self._open != "tool_use" or self._call != event.call:
+                raise ProviderError("a call went on after it had ended")
+            self._nesting.push(event.arguments)
             yield self._delta("input_json_delta", partial_json=event.arguments)
 
     def _in(self, type: Literal["text", "thinking"], **empty: str | None) -> Iterator[str]:
@@ -164,7 +225,7 @@ class Frames:
             yield from self._close()
             yield self._begin(type, {"type": type, **empty})
 
-    def _begin(self, type: Literal["text", "thinking", "tool_use"], block: dict[str, Any]) -> str:
+    def _begin(self, type: Kind, block: dict[str, Any]) -> str:
         self._open, self._index = type, self._index + 1
         return frame("content_block_start", index=self._index, content_block=block)
 

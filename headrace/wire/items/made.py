@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headrace.types import Thought
+from headrace.wire.collected import Choice
 from headrace.wire.conversation import (
     ChatMessage,
     FilePart,
@@ -18,7 +19,6 @@ from headrace.wire.conversation import (
     reasoning,
     thought,
 )
-from headrace.wire.generation import Choice
 from headrace.wire.items.bodies import Status
 from headrace.wire.items.ids import PREFIXES, Type, new_id
 from headrace.wire.items.sealed import seal_summary, seal_thoughts

@@ -17,22 +17,24 @@ class InputReader:
     """Arguments that are not what they should be are the text, as they are."""
 
     def __init__(self) -> None:
-        self._arguments = ""
+        self._pieces: list[str] = []
+        self._length = 0
         self._read_at = 0  # how long the arguments have to be before they are read again
         self._said = ""
 
     def push(self, arguments: str) -> str:
         """The text that is certain now."""
-        self._arguments += arguments
-        if len(self._arguments) < self._read_at:
+        self._pieces.append(arguments)
+        self._length += len(arguments)
+        if self._length < self._read_at:
             return ""
-        self._read_at = len(self._arguments) + len(self._arguments) // FINENESS
+        self._read_at = self._length + self._length // FINENESS
         return self._new(self._input() or "")
 
     def rest(self) -> str:
         """The text that is left when no more comes."""
         read = self._input()
-        return self._new(self._arguments if read is None and not self._said else read or "")
+        return self._new(self._arguments() if read is None and not self._said else read or "")
 
     def _new(self, text: str) -> str:
         if not text.startswith(self._said):
@@ -40,9 +42,14 @@ class InputReader:
         new, self._said = text[len(self._said) :], text
         return new
 
+    def _arguments(self) -> str:
+        """All of them so far."""
+        self._pieces = ["".join(self._pieces)]
+        return self._pieces[0]
+
     def _input(self) -> str | None:
         try:
-            value: Any = from_json(self._arguments, allow_partial="trailing-strings")
+            value: Any = from_json(self._arguments(), allow_partial="trailing-strings")
         except ValueError:
             return None
         text = value.get(CUSTOM_ARGUMENT) if isinstance(value, dict) else None

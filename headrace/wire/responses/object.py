@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from headrace.types import ModelInfo, Usage
-from headrace.wire.generation import Collected
+from headrace.wire.collected import Collected
 from headrace.wire.items import compaction, new_id
 from headrace.wire.responses.body import ResponseBody, TextFormat, tools_of
 

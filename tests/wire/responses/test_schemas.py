@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 
 from headrace.types import Finished, TextDelta
-from headrace.wire.generation import Collected
+from headrace.wire.collected import Collected
 from headrace.wire.items import to_messages
 from headrace.wire.responses.object import compacted
 from headrace.wire.responses.schemas import CompactedResponse, ResponseEvent, ResponseObject

@@ -1,0 +1,502 @@
+"""Habits of providers that speak OpenAI's dialect, byte for byte, and what every caller hears of them: the
+same text, calls and end on each way of asking, or an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.api.relays import Relays, relays
+from tests.backends.both import chunk, head
+from tests.heard import RELAYED, TRANSLATED, Heard, Way
+from tests.serving import eventually
+from tests.upstream import Answer, answer, sse
+
+USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+COUNTED = head(choices=[], usage=USAGE)
+WHERE = '{"city": "Zürich 🌊"}'
+WHEN = '{"zone": "UTC+1"}'
+WAYS = {**RELAYED, **TRANSLATED}
+A, B = ["weather", WHERE], ["time", WHEN]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Relays]:
+    with relays() as found:
+        yield found
+
+
+@pytest.fixture
+def relay(shared: Relays) -> Iterator[Relays]:
+    shared.provider.forget()
+    yield shared
+    eventually(lambda: not shared.served.gateway.num_active)
+
+
+def hear(relay: Relays, way: Way, played: Answer, model: str = "up:m", **members: Any) -> Heard:
+    relay.provider.play(played)
+    status, _, raw = relay.ask(way.path, way.body(model, **members), **way.headers)
+    return way.heard(status, raw)
+
+
+def piece(index: int | None = 0, arguments: str | None = None, name: str = "", id: str = "") -> Any:
+    """A chunk with a piece of a call; what is "" or None is left out."""
+    told_arguments = {} if arguments is None else {"arguments": arguments}
+    function = {**({"name": name} if name else {}), **told_arguments}
+    told = {"index": index, "id": id, "type": "function"}
+    call = {member: value for member, value in told.items() if value not in (None, "")}
+    return chunk({"tool_calls": [{**call, "function": function}]})
+
+
+def says(text: str) -> Any:
+    return chunk({"content": text})
+
+
+def thinks(text: str) -> Any:
+    return chunk({"reasoning_content": text})
+
+
+def ends(reason: str | None = "stop") -> list[Any]:
+    return [*([chunk(reason=reason)] if reason else []), COUNTED, "[DONE]"]
+
+
+def parts(*found: Any) -> Any:
+    return chunk({"content": list(found)})
+
+
+def thinking(text: str) -> Any:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+def raw(*data: str) -> list[bytes]:
+    return [f"data: {one}\n\n".encode() for one in data]
+
+
+def choice(**members: Any) -> Any:
+    return head(choices=[{"index": 0, **members}])
+
+
+HELLO: tuple[str, str, list[Any], str] = ("Hello", "", [], "stop")
+CALLED = ("", "", [A], "tool_calls")
+BOTH = ("", "", [A, B], "tool_calls")
+HALVES = raw(
+    r'{"choices":[{"index":0,"delta":{"content":"A\ud83d"}}]}',
+    r'{"choices":[{"index":0,"delta":{"content":"\ude00B"},"finish_reason":"stop"}]}',
+)
+TOLD: dict[str, tuple[list[bytes], Any]] = {
+    "G1 text beside delta": (
+        sse(
+            choice(text="Hel", delta={"content": "Hel"}), choice(text="lo", delta={"content": "lo"}), *ends(),
+        ), HELLO,
+    ),
+    "G1 message beside delta": (
+        sse(
+            choice(delta={"content": "Hel"}, message={"content": "Hel"}),
+            choice(delta={"content": "lo"}, message={"content": "Hello"}), *ends(),
+        ), HELLO,
+    ),
+    "G1 a whole message after the deltas": (
+        sse(says("Hel"), says("lo"), choice(message={"content": "Hello"}), *ends()), HELLO,
+    ),
+    "G1 two names for reasoning": (
+        sse(chunk({"reasoning": "hm", "reasoning_content": "hm"}), says("Hello"), *ends()),
+        ("Hello", "hm", [], "stop"),
+    ),
+    "G1 reasoning details beside reasoning": (
+        sse(
+            chunk({"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}),
+            says("Hello"), *ends(),
+        ), ("Hello", "hm", [], "stop"),
+    ),
+    "G2 stop after a call": (sse(piece(0, WHERE, "weather", "a"), *ends("stop")), CALLED),
+    "G2 eos after a call": (sse(piece(0, WHERE, "weather", "a"), *ends("eos")), CALLED),
+    "G2 tool_call after a call": (sse(piece(0, WHERE, "weather", "a"), *ends("tool_call")), CALLED),
+    "G2 tool_calls without a call": (sse(says("Hello"), *ends("tool_calls")), HELLO),
+    "G2 function_call without a call": (sse(says("Hello"), *ends("function_call")), HELLO),
+    "G2 a length in another word": (sse(says("Hello"), *ends("MAX_TOKENS")), ("Hello", "", [], "length")),
+    "G2 a filter in another word": (sse(says("No"), *ends("SAFETY")), ("No", "", [], "content_filter")),
+    "G2 a call that is cut": (
+        sse(piece(0, '{"city": "Zü', "weather", "a"), *ends("length")), "length",
+    ),
+    "G3 interleaved by index": (
+        sse(
+            piece(0, "", "weather", "a"), piece(1, "", "time", "b"), piece(0, WHERE[:5]), piece(1, WHEN[:3]),
+            piece(0, WHERE[5:]), piece(1, WHEN[3:]), *ends("tool_calls"),
+        ), BOTH,
+    ),
+    "G3 the first goes on after the second began": (
+        sse(
+            piece(0, WHERE[:9], "weather", "a"), piece(1, WHEN, "time", "b"), piece(0, WHERE[9:]),
+            *ends("tool_calls"),
+        ), BOTH,
+    ),
+    "G3 text within a call": (
+        sse(piece(0, WHERE[:9], "weather", "a"), says("Hello"), piece(0, WHERE[9:]), *ends("tool_calls")),
+        ("Hello", "", [A], "tool_calls"),
+    ),
+    "G3 reasoning within a call": (
+        sse(piece(0, WHERE[:9], "weather", "a"), thinks("hm"), piece(0, WHERE[9:]), *ends("tool_calls")),
+        ("", "hm", [A], "tool_calls"),
+    ),
+    "G3 all of it at once": (
+        sse(
+            piece(0, WHERE[:2], "weather", "a"), says("Hel"), piece(1, WHEN[:4], "time", "b"), thinks("hm"),
+            says("lo"), piece(1, WHEN[4:]), piece(0, WHERE[2:]), *ends("tool_calls"),
+        ), ("Hello", "hm", [A, B], "tool_calls"),
+    ),
+    "G5 halves that meet": (HALVES, ("A😀B", "", [], "stop")),
+    "G5 a half that stays alone": (HALVES[:1] + sse(*ends()), ("A�", "", [], "stop")),
+    "G5 a half within a text": (
+        [*raw(r'{"choices":[{"index":0,"delta":{"content":"A\ude00B"}}]}'), *sse(*ends())],
+        ("A�B", "", [], "stop"),
+    ),
+    "G5 halves in arguments": (
+        [
+            *raw(
+                r'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":'
+                r'"weather","arguments":"{\"city\": \"\ud83d"}}]}}]}',
+                r'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":'
+                r'"\ude00\"}"}}]}}]}',
+            ), *sse(*ends("tool_calls")),
+        ], ("", "", [["weather", '{"city": "😀"}']], "tool_calls"),
+    ),
+    "G5 halves in reasoning, text between": (
+        [
+            *raw(r'{"choices":[{"index":0,"delta":{"reasoning":"\ud83d"}}]}'), *sse(says("Hello")),
+            *raw(r'{"choices":[{"index":0,"delta":{"reasoning":"\ude00"}}]}'), *sse(*ends()),
+        ], ("Hello", "😀", [], "stop"),
+    ),
+    "G6 details of usage in the first chunk": (
+        sse(
+            {**says("Hello"), "usage": {"prompt_tokens_details": {"cached_tokens": 0}}}, chunk(reason="stop"),
+            "[DONE]",
+        ), HELLO,
+    ),
+    "G6 usage in floats": (
+        sse(
+            says("Hello"), chunk(reason="stop"),
+            head(choices=[], usage={"prompt_tokens": 20.0, "completion_tokens": 5.0}), "[DONE]",
+        ), HELLO,
+    ),
+    "G6 usage of another kind": (
+        sse(says("Hello"), {**chunk(reason="stop"), "usage": ["many", 5]}, "[DONE]"), HELLO,
+    ),
+    "G6 usage by other names": (
+        sse(
+            says("Hello"), chunk(reason="stop"),
+            head(choices=[], usage={"input_tokens": 20, "output_tokens": 5}), "[DONE]",
+        ), HELLO,
+    ),
+    "G6 index null": (
+        sse(
+            choice(index=None, delta={"content": "Hello"}),
+            choice(index=None, delta={}, finish_reason="stop"),
+        ), HELLO,
+    ),
+    "G6 a stray choice after the end": (
+        sse(
+            says("Hello"), chunk(reason="stop"),
+            head(choices=[{"index": 1, "delta": {"content": "?"}}, {"index": [], "delta": 5}, 7]), "[DONE]",
+        ), HELLO,
+    ),
+    "G6 odd logprobs": (
+        sse(choice(delta={"content": "Hello"}, logprobs={"content": [{"token": 5}, None]}), *ends()), HELLO,
+    ),
+    "G6 created and id of other kinds": (
+        sse({**says("Hello"), "id": 7, "created": "now", "model": None}, *ends()), HELLO,
+    ),
+    "G7 Mistral's parts": (
+        sse(
+            parts(thinking("h")), parts(thinking("m")), parts({"type": "text", "text": "Hel"}), says("lo"),
+            *ends(),
+        ), ("Hello", "hm", [], "stop"),
+    ),
+    "G7 both kinds in one": (
+        sse(parts(thinking("hm"), {"type": "text", "text": "Hello"}), *ends()), ("Hello", "hm", [], "stop"),
+    ),
+    "G7 a part alone": (sse(chunk({"content": {"type": "text", "text": "Hello"}}), *ends()), HELLO),
+    "G7 a reference between": (
+        sse(parts("Hel"), parts({"type": "reference", "reference_ids": [1]}), parts("lo"), *ends()), HELLO,
+    ),
+    "G7 thinking as a text": (
+        sse(parts({"type": "thinking", "thinking": "hm"}), says("Hello"), *ends()),
+        ("Hello", "hm", [], "stop"),
+    ),
+    "G8 [DONE] without a reason": (sse(says("Hel"), says("lo"), "[DONE]"), HELLO),
+    "G8 after a call": (sse(piece(0, WHERE, "weather", "a"), "[DONE]"), CALLED),
+    "G8 with a reason that is null": (
+        sse(says("Hello"), choice(delta={}, finish_reason=None), "[DONE]"), HELLO,
+    ),
+    "G8 a space behind": ([*sse(says("Hello")), b"data:  [DONE] \n\n"], HELLO),
+    "G9 all at index 0, no ids": (
+        sse(piece(0, WHERE, "weather"), piece(0, WHEN, "time"), piece(0, "{}", "weather"), *ends()),
+        ("", "", [A, B, ["weather", "{}"]], "tool_calls"),
+    ),
+    "G9 the same name again": (
+        sse(piece(0, WHERE, "weather"), piece(0, "{}", "weather"), *ends()),
+        ("", "", [A, ["weather", "{}"]], "tool_calls"),
+    ),
+    "G9 the same name again, its arguments later": (
+        sse(piece(0, WHERE, "weather"), piece(0, "", "weather"), piece(0, "{}"), *ends()),
+        ("", "", [A, ["weather", "{}"]], "tool_calls"),
+    ),
+    "G9 nameless pieces of another index": (
+        sse(piece(0, WHERE[:4], "weather", "a"), piece(1, WHERE[4:]), *ends()), CALLED,
+    ),
+    "G9 an id for each piece": (
+        sse(piece(0, WHERE[:4], "weather", "a"), piece(0, WHERE[4:], id="b"), *ends()), CALLED,
+    ),
+    "G9 the older form": (
+        sse(
+            chunk({"function_call": {"name": "weather", "arguments": ""}}),
+            chunk({"function_call": {"arguments": WHERE[:6]}}),
+            chunk({"function_call": {"arguments": WHERE[6:]}}), *ends("function_call"),
+        ), CALLED,
+    ),
+    "G9 one id for all": (
+        sse(piece(0, WHERE, "weather", "call"), piece(1, WHEN, "time", "call"), *ends()), BOTH,
+    ),
+    "G9 a call told twice": (
+        sse(piece(0, WHERE, "weather", "a"), piece(0, WHERE, "weather", "a"), *ends()), CALLED,
+    ),
+    "G9 arguments as an object": (
+        sse(chunk({"tool_calls": {"function": {"name": "time", "arguments": {"zone": "UTC+1"}}}}), *ends()),
+        ("", "", [B], "tool_calls"),
+    ),
+    "G9 no object around the name": (
+        sse(chunk({"tool_calls": [{"id": "a", "name": "weather", "arguments": WHERE}]}), *ends()), CALLED,
+    ),
+    "G18 data with nothing": (
+        [*sse(says("Hel")), b"data:\n\ndata: \n\ndata\n\n", *sse(says("lo"), *ends())], HELLO,
+    ),
+    "G18 a ping with empty data": (
+        [*sse(says("Hel")), b"event: ping\ndata: \n\n", *sse(says("lo"), *ends())], HELLO,
+    ),
+    "G18 pong": (
+        [*raw("pong"), *sse(says("Hel")), *raw("pong", "1", '"x"', "null"), *sse(says("lo"), *ends())], HELLO,
+    ),
+    "G18 empty objects": (
+        sse({}, says("Hel"), {"type": "ping"}, {"choices": None}, says("lo"), *ends()), HELLO,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", TRANSLATED)
+@pytest.mark.parametrize("name", TOLD)
+def test_a_habit_is_understood_on_each_way(relay: Relays, name: str, way: str) -> None:
+    pieces, expected = TOLD[name]
+    heard = hear(relay, TRANSLATED[way], Answer(pieces=pieces))
+    assert heard.error is None
+    if isinstance(expected, str):
+        assert heard.reason == expected
+        return
+    calls = [[name, json.loads(arguments)] for name, arguments in heard.calls]
+    text, reasoning, expected_calls, reason = expected
+    assert (heard.text, heard.reasoning, heard.reason) == (text, reasoning, reason)
+    assert calls == [[name, json.loads(arguments)] for name, arguments in expected_calls]
+    assert len(set(heard.ids)) == len(heard.ids)
+
+
+@pytest.mark.parametrize("name", ["G6 usage in floats", "G6 usage by other names", "G1 text beside delta"])
+@pytest.mark.parametrize("way", TRANSLATED)
+def test_g6_usage_is_told_as_far_as_it_can_be_read(relay: Relays, name: str, way: str) -> None:
+    assert hear(relay, TRANSLATED[way], Answer(pieces=TOLD[name][0])).usage == (20, 5)
+
+
+FAILED = {
+    "G9 arguments without a name": sse(piece(0, WHERE), *ends("tool_calls")),
+    "G9 a nameless second object": sse(piece(0, WHERE, "weather", "a"), piece(0, WHEN), *ends("tool_calls")),
+    "G9 a call that goes on after its end": sse(
+        piece(0, WHERE, "weather", "a"), piece(1, WHEN, "time", "b"), piece(0, '"x"'), *ends("tool_calls")
+    ),
+    "G9 arguments that are a list": sse(
+        chunk({"tool_calls": [{"function": {"name": "time", "arguments": [1]}}]}), *ends()
+    ),
+    "G4 a reason that is none": sse(says("Hel"), *ends("insufficient_system_resource")),
+    "G6 a choice nobody asked for": sse(head(choices=[{"index": 3, "delta": {"content": "x"}}]), *ends()),
+    "G8 nothing but [DONE]": sse("[DONE]"),
+}
+
+
+@pytest.mark.parametrize("way", TRANSLATED)
+@pytest.mark.parametrize("name", FAILED)
+def test_what_cannot_be_placed_is_an_error(relay: Relays, name: str, way: str) -> None:
+    heard = hear(relay, TRANSLATED[way], Answer(pieces=FAILED[name]))
+    assert heard.error is not None
+    assert heard.error.startswith("up ")
+
+
+HALF = {
+    "G4 no end": sse(says("Hel")),
+    "G4 half an event": [*sse(says("Hel")), sse(says("lo"))[0][:40]],
+    "G4 half a call": sse(piece(0, '{"city"', "weather", "a")),
+    "G4 a count and no end": sse(says("Hel"), COUNTED),
+    "G4 a reason that is null": sse(says("Hel"), choice(delta={}, finish_reason=None)),
+}
+FORMS: dict[str, dict[str, Any]] = {"chunked": {}, "close-delimited": {"is_bare": True}}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", HALF)
+def test_g4_half_an_answer_is_never_a_success(relay: Relays, name: str, way: str, form: str) -> None:
+    found = WAYS[way]
+    heard = hear(relay, found, Answer(pieces=HALF[name], **FORMS[form]))
+    assert heard.error == "up ended its answer in the middle"
+    if found in RELAYED.values() and found.is_streamed:
+        relay.provider.play(Answer(pieces=HALF[name]))
+        told = relay.ask(found.path, found.body("up:m"))[2]
+        assert told.startswith(HALF[name][0])
+        assert told.endswith(b"\n\ndata: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_g4_half_a_completion_is_told_as_half(relay: Relays, form: str) -> None:
+    said = {"object": "text_completion", "choices": [{"index": 0, "text": "Hel", "finish_reason": None}]}
+    for headers in ({}, {"X-Headrace-Strict": "true"}):
+        way = Way("/v1/completions", {"stream": True}, headers)
+        heard = hear(relay, way, Answer(pieces=sse(said), **FORMS[form]), with_tools=False)
+        assert (heard.text, heard.error) == ("Hel", "up ended its answer in the middle")
+
+
+WHOLE = {
+    **head(usage=USAGE, choices=[
+        {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"},
+    ]),
+    "object": "chat.completion",
+}  # fmt: skip
+CALLS = {
+    **head(usage=USAGE, choices=[{"index": 0, "finish_reason": "tool_calls", "message": {
+        "role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "weather", "arguments": WHERE}},
+            {"id": "b", "type": "function", "function": {"name": "time", "arguments": WHEN}},
+        ],
+    }}]),
+    "object": "chat.completion",
+}  # fmt: skip
+BODIES: dict[str, tuple[list[bytes], Any]] = {
+    "JSON": ([json.dumps(WHOLE).encode()], HELLO),
+    "JSON with calls": ([json.dumps(CALLS).encode()], ("", "hm", [A, B], "tool_calls")),
+    "JSON after white space": ([b"\xef\xbb\xbf \r\n\n", json.dumps(WHOLE).encode()], HELLO),
+    "a stream": (sse(says("Hel"), says("lo"), *ends()), HELLO),
+    "a stream with calls": (
+        sse(thinks("hm"), piece(0, WHERE, "weather", "a"), piece(1, WHEN, "time", "b"), *ends("tool_calls")),
+        ("", "hm", [A, B], "tool_calls"),
+    ),
+}
+LABELS = ["text/event-stream", "application/json", "text/plain", "text/html; charset=utf-8", "x"]
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("way", WAYS)
+def test_g15_the_body_decides_its_form(relay: Relays, way: str, body: str, label: str) -> None:
+    pieces, expected = BODIES[body]
+    found = WAYS[way]
+    relay.provider.play(Answer(pieces=pieces, headers={"Content-Type": label}))
+    status, headers, told = relay.ask(found.path, found.body("up:m"), **found.headers)
+    heard = found.heard(status, told)
+    text, reasoning, calls, reason = expected
+    assert (heard.text, heard.reasoning, heard.reason, heard.error) == (text, reasoning, reason, None)
+    assert [[name, json.loads(args)] for name, args in heard.calls] == [
+        [name, json.loads(args)] for name, args in calls
+    ]
+    assert heard.usage == (20, 5)
+    is_stream = headers["content-type"].startswith("text/event-stream")
+    assert is_stream == found.is_streamed
+    if not is_stream:
+        assert headers["content-type"] == "application/json"
+
+
+def test_g15_an_error_with_200_and_any_label_is_an_error(relay: Relays) -> None:
+    for way in (*RELAYED.values(), *TRANSLATED.values()):
+        played = answer({"error": {"message": "its words"}}, headers={"Content-Type": "text/plain"})
+        assert "its words" in (hear(relay, way, played).error or "")
+
+
+def test_g5_a_half_in_an_error_is_told(relay: Relays) -> None:
+    told = rb'{"error": {"message": "half \ud83d of it", "code": "c\udc00", "type": "\ud800"}}'
+    for way in (*RELAYED.values(), *TRANSLATED.values()):
+        played = Answer(400, {"Content-Type": "application/json"}, [told])
+        heard = hear(relay, way, played)
+        assert "half � of it" in (heard.error or "")
+        if "responses" not in way.path:
+            assert heard.status == 400
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_g19_a_header_of_other_bytes_does_no_harm(relay: Relays, way: str) -> None:
+    odd = {"x-ratelimit-remaining-tokens": "9é\x80", "x-ratelimit-limit-tokens": "7", "retry-after": "\xff"}
+    found = WAYS[way]
+    played = BODIES["a stream" if found.is_streamed else "JSON"][0]
+    relay.provider.play(Answer(pieces=played, headers=odd), Answer(429, odd, [b'{"error": "slow down"}']))
+    for status in (200, 429):
+        seen, headers, raw = relay.ask(found.path, found.body("up:m"), **found.headers)
+        heard = found.heard(seen, raw)
+        assert heard.text == ("Hello" if status == 200 else "")
+        assert "x-ratelimit-remaining-tokens" not in headers
+        if status == 429:
+            assert heard.error
+            assert heard.status in (429, 200 if "responses" in found.path else 429)
+
+
+LIMITS = {
+    "anthropic-ratelimit-unified-5h-reset": "1764400000", "anthropic-ratelimit-unified-7d-status": "allowed",
+    "retry-after-ms": "1500", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-tokens": "6m0s",
+    "x-ratelimit-limit-requests-day": "5", "retry-after": "2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["relayed chat", "chat", "chat kept", "messages", "messages streamed"])
+def test_g24_limits_are_passed_on_with_a_refusal(relay: Relays, way: str) -> None:
+    found = WAYS[way]
+    relay.provider.play(answer({"error": {"message": "slow"}}, status=429, headers=LIMITS))
+    status, headers, _ = relay.ask(found.path, found.body("up:m"), **found.headers)
+    assert status == 429
+    assert {name: headers[name] for name in LIMITS} == LIMITS
+
+
+def test_g24_limits_are_passed_on_with_an_answer(relay: Relays) -> None:
+    relay.provider.play(answer(WHOLE, headers=LIMITS))
+    _, headers, _ = relay.ask("/v1/chat/completions", RELAYED["relayed chat"].body("up:m"))
+    assert {name: headers[name] for name in LIMITS} == LIMITS
+
+
+ROLE = chunk({"role": "assistant", "content": ""})
+OVERLOADED = {"error": {"message": "overloaded", "type": "overloaded_error"}}
+NOTHING_YET: dict[str, Answer] = {
+    "after the role": Answer(pieces=sse(ROLE, OVERLOADED)),
+    "in a later piece": Answer(pieces=sse(ROLE, OVERLOADED), delay_s=0.05),
+    "after a heartbeat": Answer(pieces=[b": ping\n\ndata: ping\n\n", *sse(ROLE, ROLE, OVERLOADED)]),
+    "the connection ends after the role": Answer(pieces=sse(ROLE)),
+    "the connection breaks after the role": Answer(pieces=sse(ROLE), cut=True),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_YET)
+@pytest.mark.parametrize("way", ["relayed chat streamed", "chat streamed", "messages streamed", "responses"])
+def test_g23_a_route_goes_on_until_something_is_said(name: str, way: str) -> None:
+    found = WAYS[way]
+    limit = {} if "chat" not in way else {"max_completion_tokens": 5}
+    with relays() as relay:  # a circuit breaker of its own
+        relay.provider.play(NOTHING_YET[name])
+        heard = hear(relay, found, Answer(pieces=sse(ROLE, says("Hello"), *ends())), "fast", **limit)
+    assert heard.error is None
+    assert heard.said == HELLO
+    assert len(relay.provider.posts) == 2
+
+
+def test_g23_what_has_said_something_is_not_asked_again(relay: Relays) -> None:
+    for way in (RELAYED["relayed chat streamed"], TRANSLATED["chat streamed"]):
+        relay.provider.forget()
+        before = len(relay.provider.posts)
+        heard = hear(
+            relay, way, Answer(pieces=sse(ROLE, says("Hel"), OVERLOADED)), "fast", max_completion_tokens=5
+        )
+        assert heard.text == "Hel"
+        assert "overloaded" in (heard.error or "")
+        assert len(relay.provider.posts) == before + 1
