@@ -20,6 +20,7 @@ from headrace.api import (
     messages,
     models,
     openapi,
+    pages,
     responses,
     stored,
     tokens,
@@ -59,6 +60,7 @@ ROUTERS = tuple(
         tokens,
         models,
         health,
+        pages,
     )
 )
 
@@ -71,6 +73,8 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's own pages load their scripts from another host
+        redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for at each request otherwise
     )
     app.state.config = config
@@ -86,6 +90,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     app.state.responses = Responses(app.state.gateway, app.state.store)
     for router in ROUTERS:
         app.include_router(router)
+    app.router.routes.append(pages.assets())
     errors.install(app)
     app.state.budget = Budget(int(config.server.max_inflight_bytes))
     _add_middleware(app, config.server)

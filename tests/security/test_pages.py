@@ -1,0 +1,157 @@
+"""Web pages: those of others, which get nowhere, and our own, which need no other host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.cli.process import Serving
+from tests.conftest import FakeServer
+from tests.security.browsers import BROWSERS, LOOKS, Browser
+from tests.security.raw import CHAT, QUESTION, WEBSOCKET, gateway
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+HTML = {"Accept": BROWSER}
+PAGES = ["/", "/docs", "/redoc"]
+
+
+def conversations(gate: Serving) -> list[Any]:
+    found: list[Any] = gate.http.get("/v1/conversations").json()["data"]
+    return found
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_page_of_another_site_creates_nothing(
+    gate: Serving, tmp_path: Path, browser: Browser, content_type: str | None
+) -> None:
+    lines = gate.log.read_text().count("\n")
+    with browser(gate, tmp_path) as page:
+        page.post("/v1/conversations", "{}", content_type)
+        page.post(CHAT, QUESTION.decode()[:-1] + ', "store": true}', content_type)
+    assert conversations(gate) == []
+    assert gate.http.get("/v1/chat/completions").json()["data"] == []
+    logged = "\n".join(gate.log.read_text().split("\n")[lines:])
+    assert len(re.findall(r"POST \S+ 403 ", logged)) == 2, "both have come here, and were refused"
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_a_page_of_another_site_opens_no_websocket(gate: Serving, tmp_path: Path, browser: Browser) -> None:
+    with browser(gate, tmp_path) as page:
+        assert not page.opens("/v1/responses")
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_a_page_whose_name_was_made_to_point_here_reads_nothing(
+    gate: Serving, tmp_path: Path, browser: Browser
+) -> None:
+    with browser(gate, tmp_path) as page:
+        assert page.rebound("/v1/models", None) == 403
+        assert page.rebound("/v1/conversations", None) == 403
+        assert page.rebound("/v1/conversations", "{}") == 403
+        assert page.rebound(CHAT, QUESTION.decode()) == 403
+    assert conversations(gate) == []
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_the_same_page_gets_in_where_it_is_named(tmp_path: Path, browser: Browser) -> None:
+    """The tests above would notice a door that is open."""
+    allowed = "[server]\ncors_origins = ['*']\nallowed_hosts = ['evil.example']\n"
+    with gateway(tmp_path, config=allowed) as gate, browser(gate, tmp_path / "browser") as page:
+        assert page.opens("/v1/responses")
+        assert page.rebound("/v1/models", None) == 200
+        assert page.rebound("/v1/conversations", "{}") == 200
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_documentation_needs_no_other_host(
+    gate: Serving, tmp_path: Path, path: str, look: Callable[[str, Any, Path], set[str]]
+) -> None:
+    asked = look(gate.url + path, gate.http, tmp_path)
+    names = {urlsplit(url).path for url in asked}
+    script = "swagger-ui-bundle.js" if path == "/docs" else "redoc.standalone.js"
+    assert f"/docs/assets/{script}" in names
+    if look is not LOOKS[0]:
+        assert "/openapi.json" in names, "the page has read what it shows"
+    assert {urlsplit(url).netloc for url in asked} == {urlsplit(gate.url).netloc}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_name_no_other_host_and_may_load_from_none(gate: Serving, path: str) -> None:
+    answer = gate.http.get(path, headers=HTML)
+    assert answer.headers["content-type"].startswith("text/html")
+    named = set(re.findall(r"""(?:https?:)?//[^\s"'<>]+""", answer.text))
+    assert {url for url in named if not url.startswith(gate.url)} == set()
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert "'unsafe-inline'" not in policy["script-src"]
+    sources = set(" ".join(policy.values()).split()) - {"data:", "blob:"}
+    assert all(re.fullmatch(r"'(none|self|unsafe-inline|sha256-[\w+/=]+)'", source) for source in sources)
+    assert gate.http.head(path, headers=HTML).status_code == 200
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", None, "text/plain"])
+def test_the_root_tells_programs_what_is_here(gate: Serving, accept: str | None) -> None:
+    answer = gate.http.get("/", headers={} if accept is None else {"Accept": accept})
+    told = answer.json()
+    assert (told["name"], bool(told["version"])) == ("headrace", True)
+    assert {gate.http.get(path).status_code for path in told["links"].values()} == {200}
+    assert answer.headers["vary"] == "Accept"
+
+
+def test_the_root_tells_people_a_command_that_works(gate: Serving, tmp_path: Path) -> None:
+    import html
+    import shlex
+
+    page = gate.http.get("/", headers=HTML).text
+    command = html.unescape(re.findall(r"<pre>(.*)</pre>", page, re.DOTALL)[0])
+    words = shlex.split(command.replace("\\\n", " "))
+    url, body = words[2], words[words.index("-d") + 1]
+    answer = gate.http.post(url, content=body, headers=dict([words[4].split(": ", 1)]))
+    assert answer.status_code == 200
+    assert answer.text.endswith("data: [DONE]\n\n")
+    for link in re.findall(r'<a href="([^"]+)"', page):
+        assert gate.http.get("/" + link).status_code == 200
+
+
+def test_the_root_tells_strangers_no_models(fake_server: FakeServer) -> None:
+    from headrace.config import Config
+
+    with_keys = fake_server(config=Config.model_validate({"server": {"api_keys": ["k"]}}))
+    page = with_keys.get("/", HTML).text
+    assert "Authorization: Bearer KEY" in page
+    assert "fake" not in page
+    assert with_keys.get("/v1/models").status_code == 401
+
+
+@pytest.mark.parametrize("host", ["localhost", "[::1]:1", "a.localhost"])
+def test_the_root_is_of_the_host_that_was_asked(gate: Serving, host: str) -> None:
+    assert f"curl -N http://{host}/v1/" in gate.http.get("/", headers={**HTML, "Host": host}).text
+    assert "<script" not in gate.http.get("/", headers=HTML).text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../core.py", "%2e%2e/core.py", "..%2f__init__.py", "/etc/passwd", "", "nothing.js", "a" * 300],
+)
+def test_nothing_else_is_served_as_an_asset(gate: Serving, path: str) -> None:
+    assert gate.http.get(f"/docs/assets/{path}").status_code == 404
+    assert gate.http.post(f"/docs/assets/{path}").status_code in (404, 405)
+
+
+def test_assets_are_fetched_once(gate: Serving) -> None:
+    first = gate.http.get("/docs/assets/swagger-ui.css")
+    assert first.headers["content-type"].startswith("text/css")
+    again = gate.http.get("/docs/assets/swagger-ui.css", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_no_websocket_is_at_a_page(gate: Serving) -> None:
+    for path in (*PAGES, "/docs/assets/swagger-ui.css"):
+        assert gate.http.get(path, headers=WEBSOCKET).status_code >= 400
