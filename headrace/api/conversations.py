@@ -143,8 +143,9 @@ async def delete_item(caller: Caller, store: Stored, id: ConversationId, item_id
 
 async def _resolved(store: Store, owner: str, items: list[Item]) -> list[Item]:
     """With copies of the stored items that they refer to. Raises ItemNotFound."""
-    found = {}
-    for id in references(items):
-        if (stored := await store.find_item(owner, id)) is not None:
-            found[id] = {name: value for name, value in stored.body.items() if name != "id"}
+    wanted = references(items)
+    stored = await store.find_items(owner, wanted) if wanted else {}
+    found = {
+        id: {name: value for name, value in item.body.items() if name != "id"} for id, item in stored.items()
+    }
     return resolved(items, found, "items")

@@ -14,7 +14,7 @@ from headrace.errors import BadRequest, ItemNotFound
 from headrace.store.database import Database
 from headrace.store.hashing import Place, Placed, chain, written
 from headrace.store.records import Json, Page, StoredItem
-from headrace.store.tables import items
+from headrace.store.tables import items, plain
 
 ROWS = 500  # of one statement
 ALL = 2**31 - 1  # more than there are
@@ -63,6 +63,11 @@ SYSTEMS = _systems()
 PLACE = select(items.c.depth, items.c.system).where(
     items.c.hash == bindparam("hash"), items.c.owner == bindparam("owner")
 )
+AMONG_IDS = (
+    select(items)
+    .where(items.c.item_id.in_(bindparam("ids", expanding=True)), items.c.owner == bindparam("owner"))
+    .order_by(items.c.created_at)
+)
 BY_ID = select(items).where(items.c.item_id == bindparam("id"), items.c.owner == bindparam("owner"))
 
 
@@ -99,13 +104,16 @@ class Items:
 
         return await self._database.read(work)
 
-    async def find(self, owner: str, id: str) -> StoredItem | None:
-        """The newest item with this id, on whatever path."""
-        newest = BY_ID.order_by(items.c.created_at.desc()).limit(1)
+    async def find(self, owner: str, ids: Sequence[str]) -> dict[str, StoredItem]:
+        """By id: the newest item with each, on whatever path. Ids that there are none of are left out."""
+        wanted = list(dict.fromkeys(ids))
 
-        def work(c: Connection) -> StoredItem | None:
-            row = c.execute(newest, {"id": id, "owner": owner}).first()
-            return None if row is None else to_item(row)
+        def work(c: Connection) -> dict[str, StoredItem]:
+            found: dict[str, StoredItem] = {}
+            for start in range(0, len(wanted), ROWS):
+                rows = c.execute(AMONG_IDS, {"ids": wanted[start : start + ROWS], "owner": owner})
+                found |= {row.item_id: to_item(row) for row in rows}  # of two, the later one counts
+            return {id: found[plain(id)] for id in wanted if plain(id) in found}
 
         return await self._database.read(work)
 

@@ -126,9 +126,9 @@ class Store:
         """
         return await self._items.page(owner, head, limit=limit, after=after, is_descending=order == "desc")
 
-    async def find_item(self, owner: str, id: str) -> StoredItem | None:
-        """The newest with this id, on whatever path."""
-        return await self._items.find(owner, id)
+    async def find_items(self, owner: str, ids: Sequence[str]) -> dict[str, StoredItem]:
+        """By id: the newest with each, on whatever path. Ids that there are none of are left out."""
+        return await self._items.find(owner, ids)
 
     # conversations; each raises ConversationNotFound (404)
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from headrace.errors import ServerError
@@ -15,7 +16,7 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
 from headrace.gateway.work import Judge
 from headrace.store import Chain, Held, Store, StoredCompletion
-from headrace.turns.history import let_go
+from headrace.turns.history import let_go, walked
 from headrace.turns.resent import is_system, new_messages
 from headrace.turns.truncation import Carried, start_fitted
 from headrace.turns.window import messages as messages_of
@@ -107,17 +108,21 @@ class ChatTurn:
         assert self._named is not None
         self._held = await self._store.hold(self._owner, self._named)
         try:
-            sent = of_chat(self._body.messages)
+            sent = await walked(len(self._body.messages), partial(of_chat, self._body.messages))
             past = await self._past(sent)
-            new = new_messages(past, sent)
+            num_items = len(past) + len(sent)
+            new = await walked(num_items, partial(new_messages, past, sent))
             self._new = [item for index in new for item in sent[index]]
-            shown = window(past, self._context_messages, self._new)
-            carried = Carried(without_unanswered(shown, self._new), self._new)
+            carried = await walked(num_items, partial(self._carried, past))
             asking = _Asking(request, new)
             return await start_fitted(gateway, provider, carried, asking, judge)
         except BaseException:
             await asyncio.shield(let_go(self._store, self._held))
             raise
+
+    def _carried(self, past: Sequence[Item]) -> Carried:
+        shown = window(past, self._context_messages, self._new)
+        return Carried(without_unanswered(shown, self._new), self._new)
 
     async def _past(self, sent: Sequence[Sequence[Item]]) -> list[Item]:
         """The stored items that may matter: as many messages as the model may read, or as were sent, and all

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from headrace.errors import (
     BadRequest,
@@ -15,6 +16,7 @@ from headrace.errors import (
     ResponseNotFound,
     ServerError,
 )
+from headrace.offload import aside
 from headrace.store import Held, Store
 from headrace.turns.window import CALLS
 from headrace.wire.items import Item
@@ -22,9 +24,16 @@ from headrace.wire.responses.body import HistoryBody, PromptBody
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Memory = Mapping[str, Sequence[Item]]  # of a connection: what its unstored responses carry on
 
 UNFINISHED = ("queued", "in_progress")
+ITEM = 1024  # bytes of work, for `aside`: about what it takes to read an item and write it as a message
+
+
+async def walked(num_items: int, work: Callable[[], T]) -> T:
+    """The result of work on so many items, off the event loop if they are many."""
+    return await aside(ITEM * num_items, work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.wire.items import Item, same
+from headrace.wire.items import Item, told
 
 SYSTEM = ("system", "developer")
 UNTOLD = ("reasoning",)  # what clients leave out when they send an answer back
@@ -23,32 +23,30 @@ def new_messages(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> list
     what is stored that the messages begin with is there already, and so is a system message before or amid
     that, if the same one is stored.
     """
-    systems = [item for item in stored if is_system(item)]
+    systems = {told(item) for item in stored if is_system(item)}
     spoken = [index for index, items in enumerate(sent) if any(map(is_compared, items))]
+    said = set(spoken)
     again = _num_again(stored, [sent[index] for index in spoken])
     first_new = spoken[again] if again < len(spoken) else len(sent)
     return [
         index
         for index, items in enumerate(sent)
-        if index >= first_new or (index not in spoken and not _is_among(systems, items))
+        if index >= first_new or (index not in said and not all(told(item) in systems for item in items))
     ]
-
-
-def _is_among(systems: Sequence[Item], items: Sequence[Item]) -> bool:
-    return all(any(same(stored, item) for stored in systems) for item in items)
 
 
 def _num_again(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> int:
     """How many messages of `sent`, from its first, the stored items end with."""
-    items = [item for message in sent for item in message if is_compared(item)]
-    ends = {0: 0}  # number of items → of whole messages
+    items = [told(item) for message in sent for item in message if is_compared(item)]
+    ends, count = {0: 0}, 0  # number of items → of whole messages
     for index, message in enumerate(sent):
-        ends[max(ends) + sum(map(is_compared, message))] = index + 1
-    said = [item for item in stored if is_compared(item)]
+        count += sum(map(is_compared, message))
+        ends[count] = index + 1
+    said = [told(item) for item in stored if is_compared(item)]
     return ends[next(length for length in _overlaps(said, items) if length in ends)]
 
 
-def _overlaps(text: Sequence[Item], pattern: Sequence[Item]) -> list[int]:
+def _overlaps(text: Sequence[bytes], pattern: Sequence[bytes]) -> list[int]:
     """The lengths of the beginnings of `pattern` that `text` ends with, longest first; 0 is the last. Knuth,
     Morris and Pratt's way: linear also where all items are alike.
     """
@@ -68,8 +66,8 @@ def _overlaps(text: Sequence[Item], pattern: Sequence[Item]) -> list[int]:
     return lengths
 
 
-def _longer(pattern: Sequence[Item], borders: Sequence[int], length: int, item: Item) -> int:
+def _longer(pattern: Sequence[bytes], borders: Sequence[int], length: int, item: bytes) -> int:
     """The longest beginning of `pattern` that ends in `item`, given the one that ended before it."""
-    while length and not same(pattern[length], item):
+    while length and pattern[length] != item:
         length = borders[length - 1]
-    return length + 1 if same(pattern[length], item) else 0
+    return length + 1 if pattern[length] == item else 0

@@ -17,11 +17,11 @@ from headrace.store import Page, Store, StoredItem, StoredResponse
 from headrace.store.store import Order
 from headrace.turns.compaction import summary
 from headrace.turns.compaction import to_request as summarising
-from headrace.turns.history import UNFINISHED, History, Memory, history_of
+from headrace.turns.history import UNFINISHED, History, Memory, history_of, walked
 from headrace.turns.keeping import Keeping
 from headrace.turns.replay import replay
 from headrace.turns.runs import Run, Runs
-from headrace.turns.truncation import Carried, start_fitted
+from headrace.turns.truncation import Carried, check_fits, start_fitted
 from headrace.types import GenerateRequest, ModelInfo
 from headrace.wire.items import Item, new_id, references, resolved, to_items
 from headrace.wire.responses.body import (
@@ -55,6 +55,11 @@ class Turn:
         request = to_request(self.body, [*carried, *self.keeping.input])
         return replace(request, owner=self.keeping.owner)
 
+    async def whole(self) -> GenerateRequest:
+        """On top of all that was said. Raises BadRequest."""
+        said = self.keeping.history.items
+        return await walked(len(said) + len(self.keeping.input), partial(self.request, said))
+
 
 class Responses:
     def __init__(self, gateway: Gateway, store: Store) -> None:
@@ -80,7 +85,7 @@ class Responses:
         turn = Turn(body, provider, await self._kept(owner, body, provider, memory or {}), judge)
         try:
             if body.background:
-                turn.request(turn.keeping.history.items)  # what is wrong with it is said now
+                await self._check(turn)
             return await (self._queued(turn) if body.background else self._started(turn))
         except BaseException:
             await asyncio.shield(turn.keeping.let_go())
@@ -106,15 +111,27 @@ class Responses:
 
     async def _input(self, owner: str, body: HistoryBody, history: History) -> Sequence[Item]:
         """This turn's. Raises BadRequest, ItemNotFound, StoreUnavailable."""
-        input = to_items(body.input, "input")
+        num_items = len(body.input) if isinstance(body.input, list) else 1
+        input = await walked(num_items, partial(to_items, body.input, "input"))
         wanted = references(input)
         if not wanted:
             return input
         found: dict[str, Item] = {item.get("id", ""): item for item in history.items}
-        for id in wanted:
-            if id not in found and (item := await self._store.find_item(owner, id)) is not None:
-                found[id] = item.body
+        elsewhere = await self._store.find_items(owner, [id for id in wanted if id not in found])
+        found |= {id: item.body for id, item in elsewhere.items()}
         return resolved(input, found, "input")
+
+    async def _check(self, turn: Turn) -> None:
+        """What is wrong with a response in the background is said before it is stored. Raises BadRequest."""
+        history = turn.keeping.history
+        try:
+            asked = await turn.whole()
+            if turn.body.truncation == "auto":
+                carried = Carried(history.items, turn.keeping.input)
+                asked = await walked(len(history.items), partial(turn.request, carried.fewest))
+            await check_fits(self._gateway, turn.provider, asked)
+        except BadRequest as exc:
+            raise as_asked(turn.body, exc) from exc
 
     async def _started(self, turn: Turn) -> Run:
         generation = await self._open(turn)
@@ -148,10 +165,11 @@ class Responses:
         history = turn.keeping.history
         try:
             if turn.body.truncation == "auto":
-                carried = Carried(history.items, turn.keeping.input)
+                carried = await walked(
+                    len(history.items), partial(Carried, history.items, turn.keeping.input)
+                )
                 return await start_fitted(self._gateway, turn.provider, carried, turn.request, turn.judge)
-            asked = turn.request(history.items)
-            return await self._gateway.start(asked, turn.provider, judge=turn.judge)
+            return await self._gateway.start(await turn.whole(), turn.provider, judge=turn.judge)
         except BadRequest as exc:
             raise as_asked(turn.body, exc) from exc
 

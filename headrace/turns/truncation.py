@@ -5,12 +5,14 @@ model's context holds it. System and developer messages stay, and so does what t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from headrace.errors import BadRequest, ContextTooLong, TextTooLong
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
 from headrace.gateway.race import Until
 from headrace.gateway.work import Judge
+from headrace.turns.history import walked
 from headrace.turns.resent import is_system
 from headrace.turns.window import OUTPUTS
 from headrace.types import Conversation, GenerateRequest, TokenizeRequest
@@ -30,7 +32,16 @@ class Carried:
         answered = {item["call_id"] for item in input if item["type"] in OUTPUTS}
         needed = [any(item.get("call_id") in answered for item in turn) for turn in self.turns]
         self.num_droppable = needed.index(True) if True in needed else len(self.turns)
-        self._items = items
+        self._items, self._num_added = items, len(input)
+
+    @property
+    def fewest(self) -> Sequence[Item]:
+        """What is left when all is left out that may be."""
+        return self.without(self.num_droppable)
+
+    @property
+    def num_items(self) -> int:
+        return len(self._items) + self._num_added
 
     def without(self, count: int) -> Sequence[Item]:
         """The `count` oldest turns."""
@@ -59,12 +70,31 @@ async def start_fitted(
     count = fewest or 0
     while True:
         try:
-            generation = await gateway.start(asking(carried.without(count)), provider, judge=judge)
+            asked = await walked(carried.num_items, partial(asking, carried.without(count)))
+            generation = await gateway.start(asked, provider, judge=judge)
             return generation if fewest is not None else await _begun(generation)
         except ContextTooLong:
             if count == carried.num_droppable:
                 raise
             count = min(2 * count + 1, carried.num_droppable)
+
+
+async def check_fits(gateway: Gateway, provider: str | None, request: GenerateRequest) -> None:
+    """Raises ContextTooLong where the tokens can be counted here, and are too many for the model."""
+    room = gateway.model(request.model, provider).max_model_len
+    if room is None or _size(request) <= room // 8:  # a character has four tokens at most
+        return
+    try:
+        fits = await _fits(gateway, provider, request, room - 1)
+    except BadRequest:
+        return  # nobody here can count them
+    if not fits:
+        raise ContextTooLong(
+            f"This model's maximum context length is {room} tokens. However, your input is longer. Please "
+            "reduce its length.",
+            param="input",
+            limit=room,
+        )
 
 
 async def _begun(generation: Generation) -> Generation:
@@ -83,7 +113,7 @@ async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, aski
     low, high = 0, carried.num_droppable
     if not high:
         return 0
-    first = asking(carried.without(0))
+    first = await walked(carried.num_items, partial(asking, carried.without(0)))
     room = gateway.model(first.model, provider).max_model_len
     if room is None:
         return None
@@ -95,7 +125,8 @@ async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, aski
             return 0
         while low < high:  # the tokens of fewer turns are fewer
             middle = (low + high) // 2
-            fits = await _fits(gateway, provider, asking(carried.without(middle)), room)
+            asked = await walked(carried.num_items, partial(asking, carried.without(middle)))
+            fits = await _fits(gateway, provider, asked, room)
             low, high = (low, middle) if fits else (middle + 1, high)
     except BadRequest:
         return None

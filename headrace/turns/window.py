@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from headrace.turns.resent import is_system
 from headrace.wire.items import Item
@@ -36,19 +37,17 @@ def without_unanswered(items: Sequence[Item], asked: Sequence[Item]) -> list[Ite
 def messages(items: Sequence[Item]) -> list[list[Item]]:
     """The items of each message, as `to_messages` makes them."""
     found: list[list[Item]] = []
+    has_text = has_call = False  # the last message
     for item in items:
-        if found and _goes_on(found[-1], item):
+        goes_on = bool(found) and _is_assistants(found[-1][-1]) and _is_assistants(item)
+        if goes_on and (item["type"] in CALLS or has_call or not has_text):
             found[-1].append(item)
         else:
             found.append([item])
+            has_text = has_call = False
+        has_text = has_text or item["type"] == "message"
+        has_call = has_call or item["type"] in CALLS
     return found
-
-
-def _goes_on(message: Sequence[Item], item: Item) -> bool:
-    if not (_is_assistants(message[-1]) and _is_assistants(item)):
-        return False
-    is_whole = any(part["type"] == "message" for part in message)
-    return item["type"] in CALLS or not is_whole or any(part["type"] in CALLS for part in message)
 
 
 def _is_assistants(item: Item) -> bool:
@@ -56,11 +55,10 @@ def _is_assistants(item: Item) -> bool:
 
 
 def _start(whole: Sequence[Sequence[Item]], limit: int, asked: Sequence[Item]) -> int:
-    pairs = list(_pairs([*whole, list(asked)]))
+    is_clean = _clean([*whole, list(asked)])
     wanted = max(0, len(whole) - limit)
-    after = (start for start in range(wanted, len(whole) + 1) if _is_clean(start, pairs))
-    before = (start for start in range(wanted, -1, -1) if _is_clean(start, pairs))
-    starts = [*after] or [*before]
+    after = [start for start in range(wanted, len(whole) + 1) if is_clean[start]]
+    starts = after or [start for start in range(wanted, -1, -1) if is_clean[start]]
     # where it can, a conversation begins with what its user says: many chat templates want that
     return next((start for start in starts if start < len(whole) and _is_users(whole[start])), starts[0])
 
@@ -69,8 +67,13 @@ def _is_users(message: Sequence[Item]) -> bool:
     return message[0].get("role") == "user" or message[0]["type"] == "compaction"
 
 
-def _is_clean(start: int, pairs: Sequence[tuple[int, int]]) -> bool:
-    return not any(call < start <= output for call, output in pairs)
+def _clean(whole: Sequence[Sequence[Item]]) -> list[bool]:
+    """Of each message whether a window may begin with it: no call before it has its result there or later."""
+    changes = [0] * (len(whole) + 1)
+    for call, output in _pairs(whole):
+        changes[call + 1] += 1
+        changes[output + 1] -= 1
+    return [num_open == 0 for num_open in accumulate(changes)]
 
 
 def _pairs(whole: Sequence[Sequence[Item]]) -> Iterator[tuple[int, int]]:

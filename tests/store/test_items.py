@@ -137,8 +137,8 @@ def test_after_must_be_on_the_path(opened: Opened) -> None:
             (item,) = await store.path(OWNER, elsewhere.head)
             with pytest.raises(BadRequest):
                 await store.page(OWNER, ours.head, limit=3, after=item.id)
-            assert await store.find_item(OWNER, item.id) == item
-            assert await store.find_item(OTHER, item.id) is None
+            assert (await store.find_items(OWNER, [item.id])) == {item.id: item}
+            assert await store.find_items(OTHER, [item.id]) == {}
 
     asyncio.run(run())
 
@@ -147,7 +147,7 @@ def test_an_id_that_no_database_can_keep_is_not_found(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             for id in ("msg_\0", "msg_\ud800", ""):
-                assert await store.find_item(OWNER, id) is None
+                assert await store.find_items(OWNER, [id]) == {}
             made = await store.create_conversation(OWNER, [message("a", id="own\0\ud800")], {})
             (item,) = await store.path(OWNER, made.head)
             assert item.id == "own\0\ud800"

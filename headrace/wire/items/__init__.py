@@ -8,7 +8,7 @@ from headrace.wire.items.bodies import AnyItem, ItemBody
 from headrace.wire.items.ids import new_id
 from headrace.wire.items.made import Item, compaction, of_chat, of_choice
 from headrace.wire.items.messages import to_messages
-from headrace.wire.items.same import same
+from headrace.wire.items.same import same, told
 from headrace.wire.items.sent import references, resolved, to_items
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "same",
     "to_items",
     "to_messages",
+    "told",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.types import Media, Message, Thought, ToolCall
@@ -24,7 +24,7 @@ def to_messages(items: Sequence[Item]) -> tuple[Message, ...]:
     messages = _Messages()
     for item in items:
         messages.push(item)
-    return tuple(messages.whole)
+    return messages.whole()
 
 
 def custom_arguments(input: str) -> str:
@@ -32,10 +32,55 @@ def custom_arguments(input: str) -> str:
     return json.dumps({CUSTOM_ARGUMENT: input}, ensure_ascii=False)
 
 
+@dataclass(slots=True)
+class _Growing:
+    """A message whose pieces are joined in the end: thousands of items may make one message. `said`: as it
+    began.
+    """
+
+    said: Message
+    content: list[str | Media] = field(default_factory=list)
+    thinking: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    thoughts: list[Thought] = field(default_factory=list)
+    name: str | None = None
+    has_content: bool = False
+
+    @property
+    def is_assistants(self) -> bool:
+        return self.said.role == "assistant"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more may be said in it: nothing may stand between a call and its result."""
+        return self.is_assistants and not (self.has_content and not self.calls)
+
+    def say(self, message: Message) -> None:
+        self.content += message.parts or (message.text,)
+        self.has_content = self.has_content or bool(message.text or message.parts)
+        self.name = message.name or self.name
+
+    def message(self) -> Message:
+        if not self.is_assistants:
+            return self.said
+        is_mixed = any(isinstance(part, Media) for part in self.content)
+        return Message(
+            "assistant",
+            "".join(part for part in self.content if isinstance(part, str)),
+            name=self.name,
+            tool_calls=tuple(self.calls),
+            reasoning="".join(self.thinking) or None,
+            parts=tuple(self.content) if is_mixed else (),
+            thoughts=tuple(self.thoughts),
+        )
+
+
 class _Messages:
     def __init__(self) -> None:
-        self.whole: list[Message] = []
-        self._can_join = False  # whether the last message is an assistant's that goes on
+        self._growing: list[_Growing] = []
+
+    def whole(self) -> tuple[Message, ...]:
+        return tuple(growing.message() for growing in self._growing)
 
     def push(self, item: Item) -> None:
         type = item["type"]
@@ -56,40 +101,36 @@ class _Messages:
             assert summary is not None, "it was checked when it came"
             self._add(Message("user", COMPACTED.format(summary)))
 
-    def _add(self, message: Message) -> None:
-        self.whole.append(message)
-        self._can_join = message.role == "assistant"
+    def _add(self, message: Message) -> _Growing:
+        growing = _Growing(message)
+        self._growing.append(growing)
+        return growing
+
+    def _assistants(self, *, even_said: bool = False) -> _Growing:
+        """The assistant's message that goes on (`even_said`: or is complete, and may yet have calls), or a
+        new one.
+        """
+        last = self._growing[-1] if self._growing else None
+        if last is not None and (last.goes_on or (even_said and last.is_assistants)):
+            return last
+        return self._add(Message("assistant", ""))
 
     def _message(self, item: Item) -> None:
         said = Message(item["role"], name=item.get("name"), **_read(item["content"]))
-        last = self.whole[-1] if self._can_join else None
-        # what is said beside a call belongs to it: nothing may stand between a call and its result
-        if item["role"] != "assistant" or last is None or (last.text and not last.tool_calls):
-            self._add(said)
+        if item["role"] == "assistant":
+            self._assistants().say(said)
         else:
-            self.whole[-1] = replace(last, text=last.text + said.text, name=said.name or last.name)
+            self._add(said)
 
     def _reasoning(self, item: Item) -> None:
         text = "".join(part["text"] for part in item.get("content") or item.get("summary") or ())
         sealed = thoughts_in(item.get("encrypted_content"))
-        text = text or "".join(thought.text for thought in sealed)
-        signed = tuple(thought for thought in sealed if thought.signature or thought.redacted)
-        last = self.whole[-1] if self._can_join else None
-        if last is None or (last.text and not last.tool_calls):
-            self._add(Message("assistant", "", reasoning=text or None, thoughts=signed))
-        else:
-            self.whole[-1] = _thinking(last, text, signed)
+        growing = self._assistants()
+        growing.thinking.append(text or "".join(thought.text for thought in sealed))
+        growing.thoughts += [thought for thought in sealed if thought.signature or thought.redacted]
 
     def _call(self, call: ToolCall) -> None:
-        if not self._can_join:
-            self._add(Message("assistant", ""))
-        last = self.whole[-1]
-        self.whole[-1] = replace(last, tool_calls=(*last.tool_calls, call))
-
-
-def _thinking(message: Message, text: str, thoughts: tuple[Thought, ...]) -> Message:
-    reasoning = (message.reasoning or "") + text
-    return replace(message, reasoning=reasoning or None, thoughts=(*message.thoughts, *thoughts))
+        self._assistants(even_said=True).calls.append(call)
 
 
 def _read(content: str | Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +17,17 @@ def same(stored: Item, sent: Item) -> bool:
     """Whether both say the same, whatever their ids and statuses are, and however their text is cut into
     parts. Clients often trim what a model said.
     """
-    return _said(stored) == _said(sent)
+    return told(stored) == told(sent)
 
 
-def _said(item: Item) -> dict[str, Any]:
-    return {name: _value(name, value) for name, value in item.items() if name not in BESIDES}
+def told(item: Item) -> bytes:
+    """What an item says, as a hash: equal for items that are the same."""
+    said = {name: _value(name, value) for name, value in item.items() if name not in BESIDES}
+    try:
+        written = json.dumps(said, sort_keys=True)
+    except RecursionError:  # of arguments that are nested as deep as can be read
+        written = json.dumps({**said, "arguments": item["arguments"]}, sort_keys=True)
+    return hashlib.sha256(written.encode()).digest()
 
 
 def _value(name: str, value: Any) -> Any:
@@ -46,6 +53,12 @@ def _parts(content: str | Sequence[Mapping[str, Any]]) -> list[Any]:
 
 def _parsed(arguments: str) -> Any:
     try:
-        return json.loads(arguments or "{}")
+        return json.loads(arguments or "{}", parse_float=_number)
     except (ValueError, RecursionError):
         return arguments
+
+
+def _number(text: str) -> float | int:
+    """1.0 is 1: JavaScript writes it so."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
