@@ -80,7 +80,7 @@ def _sampling(generation: Json) -> dict[str, float | int]:
 def _template(found: object) -> str | None:
     """A template, or the one called default among several."""
     if isinstance(found, list):
-        named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, dict)}
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
         found = named.get("default")
     return found if isinstance(found, str) else None
 

@@ -92,7 +92,7 @@ def read_manifest(folder: Path, stamp: Stamp | None = None) -> Model | None:
 
 def read_template(folder: Path) -> str | None:
     path = folder / TEMPLATE
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _model(folder: Path, members: dict[str, object]) -> Model:

@@ -4,21 +4,15 @@ templates use.
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
 
-import jinja2
 import jinja2.meta
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import Node, Scope
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from headrace.errors import BadRequest
-from headrace.text import reasoning, toolcalls
+from headrace.errors import BadRequest, ServerError
+from headrace.text import adapting, reasoning, toolcalls
+from headrace.text.adapting import Messages
+from headrace.text.sandbox import BoundedEnvironment, RunTooLong, bounded
 from headrace.types import Message, Tool, ToolCall
 
 # For a model without a template: a plain transcript. Documented in docs/models.md.
@@ -28,25 +22,23 @@ FALLBACK = """{% for message in messages %}{{ message.role | capitalize }}: {{ m
 
 
 _RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
-_REFUSALS = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
 _END = "\ufdd1"  # a Unicode noncharacter: stands where the message to go on with ends
+_ASKED, _TOLD = "\ufdd2", "\ufdd3"  # what is said when a template is tried
+MAX_SOURCE = 1_000_000  # characters
+MAX_REASON = 500
 
 
 class TemplateError(BadRequest):
     code = "chat_template_error"
 
 
+class TemplateStopped(TemplateError):
+    """It did more than a run may. In other words it would do so too."""
+
+
 class ChatTemplate:
-    """Raises TemplateError when the source does not parse or refuses the messages. `tool_format`: how the
-    model writes calls, where the source does not tell.
+    """A template that does not parse, or does more than a run may, has a `problem`: every `render` raises
+    TemplateError. `tool_format`: how the model writes calls, where the source does not tell.
     """
 
     def __init__(
@@ -59,12 +51,9 @@ class ChatTemplate:
     ) -> None:
         self.source = source or FALLBACK
         self._variables = {"bos_token": bos, "eos_token": eos}
-        try:
-            environment = _environment()
-            self._template = environment.from_string(self.source)
-            self._reads = jinja2.meta.find_undeclared_variables(environment.parse(self.source))
-        except jinja2.TemplateError as exc:
-            raise TemplateError(f"the model's chat template does not parse: {exc}", param="messages") from exc
+        self.problem: str | None = None
+        self._reads: set[str] = set()
+        self._parse()
         self._knows_developer = "developer" in self.source
         self._knows_tool_calls = "tool_calls" in self.source
         own_format = tool_format or toolcalls.own_format(self.source)
@@ -74,6 +63,33 @@ class ChatTemplate:
             role in self.source for role in ("'tool'", '"tool"')
         )
         self.thinking = reasoning.detect(self.source)
+        self._drops_system = False
+        self.refusal = self._try_out()
+
+    def _parse(self) -> None:
+        try:
+            if len(self.source) > MAX_SOURCE:
+                raise ValueError(f"it is longer than {MAX_SOURCE} characters")
+            environment = BoundedEnvironment()
+            self._template = environment.from_string(self.source)
+            self._reads = jinja2.meta.find_undeclared_variables(environment.parse(self.source))
+        except Exception as exc:  # Jinja's own, and Python's on the code that Jinja makes of it
+            self.problem = f"the model's chat template does not parse: {str(exc)[:MAX_REASON]}"
+
+    def _try_out(self) -> str | None:
+        """Why it does not write the plainest of conversations, if so: such a model cannot chat, or only in a
+        way that is not known here.
+        """
+        told = Message("system", _TOLD), Message("user", _ASKED)
+        try:
+            self.render(told[1:])
+            written = self._write(told, (), str, {}, goes_on=False, begins=True)
+            self._drops_system = _ASKED in written and _TOLD not in written
+        except TemplateStopped as exc:
+            self.problem = exc.message
+        except TemplateError as exc:
+            return exc.message
+        return self.problem
 
     def supports(self, variable: str) -> bool:
         """Whether the template reads this variable, as `enable_thinking`."""
@@ -98,27 +114,88 @@ class ChatTemplate:
             raise TemplateError(f"a request cannot set {own!r}", param=f"chat_template_kwargs.{own}")
         if continue_final_message and (not messages or messages[-1].tool_calls):
             raise TemplateError("the last message has no text to go on with", param="continue_final_message")
-        try:
-            values = self._as_template_values(messages, tools, escape)
-            if continue_final_message:
-                values[-1]["content"] = f"{values[-1]['content']}{_END}"
-            given = {name: _escaped(value, escape) for name, value in (variables or {}).items()}
-            given["messages"] = values
-            given["tools"] = [_as_tool(tool, escape) for tool in tools if self.knows_tools] or None
-            given["add_generation_prompt"] = add_generation_prompt and not continue_final_message
-            rendered = self._template.render(given, **self._variables)
-        except _REFUSALS as exc:
-            raise TemplateError(f"the chat template refuses these messages: {exc}", param="messages") from exc
+        if self.problem is not None:
+            raise TemplateError(self.problem, param="messages")
+        given = {name: _escaped(value, escape) for name, value in (variables or {}).items()}
+        begins = add_generation_prompt and not continue_final_message
+        rendered = self._in_some_words(messages, tools, escape, given, continue_final_message, begins)
         return _up_to_the_end(rendered) if continue_final_message else rendered
 
-    def _as_template_values(
-        self, messages: tuple[Message, ...], tools: tuple[Tool, ...], escape: Callable[[str], str]
-    ) -> list[dict[str, object]]:
+    def _in_some_words(
+        self,
+        messages: Messages,
+        tools: tuple[Tool, ...],
+        escape: Callable[[str], str],
+        variables: Mapping[str, object],
+        goes_on: bool,
+        begins: bool,
+    ) -> str:
+        """The first way of saying it that the template takes; one that loses a system message counts only if
+        there is no other. Raises the error about the messages themselves if there is none.
+        """
+        first: TemplateError | None = None
+        lossy: str | None = None
+        adapted = self._adapted(messages, tools)
+        for said in adapting.rewritten(adapted):
+            try:
+                rendered = self._write(said, tools, escape, variables, goes_on=goes_on, begins=begins)
+            except TemplateStopped:
+                raise
+            except TemplateError as exc:
+                first = first or exc
+                continue
+            # some write what the system says into what the user says first, and never where nobody asks
+            is_asked = any(message.role not in ("system", "developer") for message in adapted)
+            if (first is None and is_asked) or _tells_system(rendered, adapted, escape):
+                return rendered
+            lossy = lossy or rendered
+        if lossy is not None:
+            return lossy
+        assert first is not None, "either something was written or something was raised"
+        raise first
+
+    def _write(
+        self,
+        messages: Messages,
+        tools: tuple[Tool, ...],
+        escape: Callable[[str], str],
+        variables: Mapping[str, object],
+        *,
+        goes_on: bool,
+        begins: bool,
+    ) -> str:
+        """Raises TemplateError when the template refuses the messages."""
+        given = dict(variables)
+        try:
+            values = [self._as_template_value(message, escape) for message in messages]
+            if goes_on:
+                values[-1]["content"] = f"{values[-1]['content']}{_END}"
+            given["messages"] = values
+            given["tools"] = [_as_tool(tool, escape) for tool in tools if self.knows_tools] or None
+            given["add_generation_prompt"] = begins
+            with bounded(_parts(given), _characters(given)):
+                rendered = self._template.render(given, **self._variables)
+            rendered.encode()  # raises for half a surrogate pair, of which the source may make one
+            return rendered
+        except ServerError:
+            raise
+        except RunTooLong as exc:
+            raise TemplateStopped(f"the chat template was stopped: {exc}", param="messages") from exc
+        except Exception as exc:  # a template may raise whatever Python does
+            told = str(exc)[:MAX_REASON]
+            raise TemplateError(
+                f"the chat template refuses these messages: {told}", param="messages"
+            ) from exc
+
+    def _adapted(self, messages: Messages, tools: tuple[Tool, ...]) -> Messages:
+        """What the template has no place for is said otherwise."""
         if tools and not self.knows_tools:
             messages = _with_instructions(messages, self.tool_format.instructions(tools))
         if not self._knows_results:
-            messages = _with_results_as_text(messages)
-        return [self._as_template_value(message, escape) for message in messages]
+            messages = adapting.with_results_as_text(messages)
+        if self._drops_system:
+            messages = adapting.system_as_user(messages)
+        return messages
 
     def _as_template_value(self, message: Message, escape: Callable[[str], str]) -> dict[str, object]:
         role = "system" if message.role == "developer" and not self._knows_developer else message.role
@@ -132,8 +209,7 @@ class ChatTemplate:
         if message.tool_calls and self._knows_tool_calls:
             value["tool_calls"] = [_as_tool_call(call, escape) for call in message.tool_calls]
         elif message.tool_calls:
-            written = [message.text] * bool(message.text) + [_as_text(call) for call in message.tool_calls]
-            value["content"] = escape("\n".join(written))
+            value["content"] = escape(adapting.text_of_calls(message))
         return value
 
 
@@ -154,18 +230,22 @@ def _with_instructions(messages: tuple[Message, ...], instructions: str) -> tupl
     return replace(first, text=text), *messages[1:]
 
 
-def _with_results_as_text(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """For a template that knows no role `tool`: the user tells the results, those of one turn in one
-    message, since some templates want the roles to alternate.
-    """
-    written: list[Message] = []
-    for is_result, group in itertools.groupby(messages, lambda message: message.role == "tool"):
-        if is_result:
-            results = (f"<tool_response>\n{message.text}\n</tool_response>" for message in group)
-            written.append(Message("user", "\n".join(results)))
-        else:
-            written += group
-    return tuple(written)
+def _tells_system(rendered: str, messages: Messages, escape: Callable[[str], str]) -> bool:
+    told = (message.text.strip() for message in messages if message.role in ("system", "developer"))
+    return all(escape(text) in rendered for text in told)
+
+
+def _parts(given: Mapping[str, object]) -> int:
+    """How many things a template is given: messages, tools, and what is in them."""
+    return sum(len(value) for value in given.values() if isinstance(value, list | dict))
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, dict):
+        return sum(_characters(key) + _characters(one) for key, one in value.items())
+    if isinstance(value, list):
+        return sum(map(_characters, value))
+    return len(value) if isinstance(value, str) else 8
 
 
 def _as_tool(tool: Tool, escape: Callable[[str], str]) -> dict[str, object]:
@@ -180,18 +260,10 @@ def _as_tool_call(call: ToolCall, escape: Callable[[str], str]) -> dict[str, obj
     return {"id": escape(call.id), "type": "function", "function": function}
 
 
-def _as_text(call: ToolCall) -> str:
-    """For a template that knows no calls: better the model reads them as text than not at all."""
-    function = json.dumps(
-        {"name": call.name, "arguments": _arguments(call.arguments, str)}, ensure_ascii=False
-    )
-    return f"<tool_call>\n{function}\n</tool_call>"
-
-
 def _arguments(text: str, escape: Callable[[str], str]) -> object:
     """Templates expect an object; what is not JSON goes in as text."""
     try:
-        return _escaped(json.loads(text), escape)
+        return _escaped(adapting.arguments(text), escape)
     except (ValueError, RecursionError):
         return escape(text)
 
@@ -205,43 +277,3 @@ def _escaped(value: object, escape: Callable[[str], str]) -> object:
     if isinstance(value, dict):
         return {str(_escaped(key, escape)): _escaped(item, escape) for key, item in value.items()}
     return value
-
-
-class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks training spans in published templates; here it is its
-    content.
-    """
-
-    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as an instance variable
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return Scope(body, lineno=line)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
-    return environment
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Unlike Jinja's own filter, without HTML escapes: models were trained on plain JSON."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)

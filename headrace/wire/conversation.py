@@ -202,7 +202,7 @@ def _message(index: int, body: ChatMessage, asked: str | None) -> Message:
     parts = _parts(f"messages.{index}.content", body.content)
     return Message(
         role,
-        "".join(part for part in parts if isinstance(part, str)),
+        "\n".join(part for part in parts if isinstance(part, str)),
         body.name,
         tuple(calls),
         asked if body.role == "function" else body.tool_call_id,

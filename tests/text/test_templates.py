@@ -79,8 +79,10 @@ def test_reason_that_a_template_gives_is_told() -> None:
 
 
 def test_template_that_does_not_parse_says_so() -> None:
+    template = ChatTemplate("{% for %}")
+    assert template.problem is not None
     with pytest.raises(TemplateError, match="does not parse"):
-        ChatTemplate("{% for %}")
+        template.render((USER,))
 
 
 def test_functions_of_published_templates_work() -> None:

@@ -63,7 +63,7 @@ def test_parts_keep_their_order_and_text_is_joined() -> None:
         image("https://a.b/c.jpg"),
     )
     (message,) = asked(user(*parts))
-    assert message.text == "see and"
+    assert message.text == "see \nand"
     assert message.parts == (
         "see ",
         Media("image", data=PNG, media_type="image/png", detail="low"),
@@ -73,7 +73,7 @@ def test_parts_keep_their_order_and_text_is_joined() -> None:
 
 
 def test_text_alone_makes_no_parts() -> None:
-    assert asked(user(text("a"), text("b"))) == (Message("user", "ab"),)
+    assert asked(user(text("a"), text("b"))) == (Message("user", "a\nb"),)
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_parts_that_are_no_text_keep_their_place() -> None:
     assert item["content"][1] == {**IMAGE, "detail": "auto"}
     image = Media("image", data=PNG, media_type="image/png")
     file = Media("document", url="https://a.b/c.pdf", name="c.pdf")
-    assert to_messages([item]) == (Message("user", "see !", parts=("see ", image, file, "!")),)
+    assert to_messages([item]) == (Message("user", "see \n!", parts=("see ", image, file, "!")),)
 
 
 def test_what_an_assistant_does_up_to_the_next_result_is_one_message() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from headrace.text.bounds import check_size
 from headrace.text.templates import ChatTemplate
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Conversation, Media, Message, Texts, Tool
+
+log = logging.getLogger(__name__)
 
 Ids = tuple[int, ...]
 
@@ -57,6 +60,8 @@ class Prompts:
         self.template = ChatTemplate(
             model.chat_template, bos=self.bos or "", eos=self.eos or "", tool_format=format
         )
+        if self.template.refusal is not None:
+            log.warning("%s cannot chat: %s", model.name, self.template.refusal)
         self.tool_format, self.thinking = self.template.tool_format, self.template.thinking
 
     def room(self, max_tokens: int | None, keep: int | None) -> Room:

@@ -140,7 +140,7 @@ def _read(content: str | Sequence[dict[str, Any]]) -> dict[str, Any]:
     parts = tuple(_part(part) for part in content)
     is_mixed = any(part["type"] in MIXED for part in content)
     return {
-        "text": "".join(part for part in parts if isinstance(part, str)),
+        "text": "\n".join(part for part in parts if isinstance(part, str)),
         "parts": parts if is_mixed else (),
     }
 

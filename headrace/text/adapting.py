@@ -1,0 +1,146 @@
+"""The same messages in other words, for templates that are written for fewer kinds of conversation: that want
+the roles to alternate, know no role `system` or `tool`, or want the user to speak first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from headrace.types import Message, ToolCall
+
+Messages = tuple[Message, ...]
+Rewrite = Callable[[Messages], Messages]
+
+
+def rewritten(messages: Messages) -> Iterator[Messages]:
+    """Ever farther from what was said, each at most once, the first being the messages themselves."""
+    seen: list[Messages] = []
+    for opening in (_unchanged, _system_as_user, _user_first, _system_as_user_first):
+        for turns in (_unchanged, merged, _joined_to_results, _results_as_user):
+            tried = turns(opening(messages))
+            if tried not in seen:
+                seen.append(tried)
+                yield tried
+
+
+def with_results_as_text(messages: Messages) -> Messages:
+    """For a template that knows no role `tool`: the user tells the results, those of one turn in one
+    message.
+    """
+    written: list[Message] = []
+    for is_result, group in itertools.groupby(messages, lambda message: message.role == "tool"):
+        if is_result:
+            results = (f"<tool_response>\n{message.text}\n</tool_response>" for message in group)
+            written.append(Message("user", "\n".join(results)))
+        else:
+            written += group
+    return tuple(written)
+
+
+def with_calls_as_text(messages: Messages) -> Messages:
+    """For a template that knows no calls: better the model reads them as text than not at all."""
+    return tuple(
+        replace(message, text=text_of_calls(message), tool_calls=()) if message.tool_calls else message
+        for message in messages
+    )
+
+
+def text_of_calls(message: Message) -> str:
+    written = [message.text] * bool(message.text) + [_as_text(call) for call in message.tool_calls]
+    return "\n".join(written)
+
+
+def system_as_user(messages: Messages) -> Messages:
+    """For a template without a role `system`: what it says begins the user's next message."""
+    written: list[Message] = []
+    waiting: list[str] = []
+    for message in messages:
+        if message.role in ("system", "developer"):
+            waiting.append(message.text)
+        elif waiting and message.role == "user":
+            written.append(replace(message, text="\n\n".join([*waiting, message.text])))
+            waiting.clear()
+        else:
+            written += [Message("user", "\n\n".join(waiting)), message] if waiting else [message]
+            waiting.clear()
+    return (*written, *([Message("user", "\n\n".join(waiting))] if waiting else []))
+
+
+def merged(messages: Sequence[Message]) -> Messages:
+    """Neighbours of one role as one message. Results of tools, and calls, stay apart."""
+    written: list[Message] = []
+    for message in messages:
+        last = written[-1] if written else None
+        is_plain = message.role != "tool" and last is not None and not last.tool_calls
+        if last is not None and is_plain and _speaker(last) == _speaker(message):
+            written[-1] = replace(
+                last,
+                text=_joined(last.text, message.text),
+                tool_calls=message.tool_calls,
+                reasoning=_joined(last.reasoning or "", message.reasoning or "") or None,
+            )
+        else:
+            written.append(message)
+    return tuple(written)
+
+
+def _speaker(message: Message) -> str:
+    return "system" if message.role == "developer" else message.role
+
+
+def _joined(first: str, second: str) -> str:
+    return "\n".join(text for text in (first, second) if text)
+
+
+def _unchanged(messages: Messages) -> Messages:
+    return messages
+
+
+def _user_first(messages: Messages) -> Messages:
+    """An empty message of the user before an assistant's that opens the conversation."""
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            return (*messages[:index], Message("user", ""), *messages[index:])
+        if message.role not in ("system", "developer"):
+            break
+    return messages
+
+
+def _system_as_user(messages: Messages) -> Messages:
+    return system_as_user(messages)
+
+
+def _system_as_user_first(messages: Messages) -> Messages:
+    return _user_first(system_as_user(messages))
+
+
+def _joined_to_results(messages: Messages) -> Messages:
+    """What the user says after the results of tools stands in the last result's message."""
+    written: list[Message] = []
+    for message in merged(messages):
+        last = written[-1] if written else None
+        if last is not None and last.role == "tool" and message.role == "user":
+            written[-1] = replace(last, text=_joined(last.text, message.text))
+        else:
+            written.append(message)
+    return tuple(written)
+
+
+def _results_as_user(messages: Messages) -> Messages:
+    return merged(with_results_as_text(with_calls_as_text(messages)))
+
+
+def _as_text(call: ToolCall) -> str:
+    function = json.dumps({"name": call.name, "arguments": arguments(call.arguments)}, ensure_ascii=False)
+    return f"<tool_call>\n{function}\n</tool_call>"
+
+
+def arguments(text: str) -> object:
+    """Of a call: what is not JSON is text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
