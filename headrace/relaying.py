@@ -30,11 +30,13 @@ class RelayRequest:
 @dataclass(frozen=True, slots=True)
 class Relayed:
     """A provider's answer as it wrote it: the whole body, or a stream in pieces that are whole events, the
-    first of which is there already. `headers`: those that may be passed on.
+    first of which is there already. `headers`: those that may be passed on. `ignored`: members of the request
+    that were left out or changed, by their paths without indices.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
     answer: bytes | AsyncIterator[bytes]
+    ignored: tuple[str, ...] = ()
 
 
 @runtime_checkable

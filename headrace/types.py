@@ -60,6 +60,8 @@ class Message:
     reasoning: str | None = None  # of an assistant that thought before it spoke
     parts: tuple[str | Media, ...] = ()  # its content in order, if that is not only text
     thoughts: tuple[Thought, ...] = ()  # `reasoning` as the provider signed it
+    # of an assistant, where it is not first all thoughts, then the text, then all calls
+    in_order: tuple[str | Thought | ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ class Conversation:
     add_generation_prompt: bool = True  # end the prompt where the assistant begins
     continue_final_message: bool = False  # go on with the last message instead of answering it
     template_kwargs: Json = field(default_factory=dict)  # variables of the model's chat template
+    verbosity: str | None = None  # how long answers are to be: low, medium, high
+    thinking_budget: int | None = None  # tokens, if the caller gave a number; the effort is near it
+    # members that a target may be asked without if it refuses them: reasoning_effort, verbosity
+    wishes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import Reply, judge_of, respond
+from headrace.api.generations import Reply, judge_of, respond, without_wishes
 from headrace.api.openapi import stream_of
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
@@ -54,6 +54,7 @@ async def create_chat_completion(
     judge = await prepared(http, partial(judge_of, http, body, CHAT))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = gateway_of(http), provider_of(http)
+    request = without_wishes(http, request)
     headers, turn = with_named({}, unread(body)), _turn(http, caller.id, body, named)
     try:
         if turn is not None:

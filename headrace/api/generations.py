@@ -5,7 +5,7 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from headrace.api.provider import went_to
 from headrace.api.sse import Encoder, EventStream, Line
 from headrace.gateway.generation import Generation
 from headrace.gateway.work import Judge
-from headrace.types import ModelInfo, Started
+from headrace.types import Conversation, GenerateRequest, ModelInfo, Started
 from headrace.wire.collected import Collected, collect
 from headrace.wire.parameters import Given, Table, judged, with_named
 from headrace.wire.validation import RequestBody
@@ -28,13 +28,22 @@ OPENING_S = 1.0  # then a stream starts without its first event: a client should
 @dataclass(frozen=True, slots=True)
 class Reply:
     """How a generation is written. `encoder`: of a stream; None: one JSON answer, written by `whole`. `line`
-    frames the stream, `remark` is a comment at its end.
+    frames the stream, `remark` is a comment at its end. `names`: what the endpoint calls a member of chat
+    completions.
     """
 
     encoder: Callable[[ModelInfo], Encoder] | None
     whole: Callable[[ModelInfo, Collected], dict[str, Any]]
     line: type[Line] = Line
     remark: Callable[[], str] = str
+    names: Callable[[str], str] = str
+
+
+def without_wishes(http: Request, request: GenerateRequest) -> GenerateRequest:
+    """A strict request loses nothing: what its target refuses is refused."""
+    if not is_strict(http) or not isinstance(request.prompt, Conversation):
+        return request
+    return replace(request, prompt=replace(request.prompt, wishes=frozenset()))
 
 
 async def respond(
@@ -43,7 +52,8 @@ async def respond(
     """Start a generation, then stream it or fold it into one JSON answer. Raises ServerError."""
     async with connected(http.receive):
         generation = await starting
-    headers = with_named(dict(headers), generation.ignored)
+    noted = map(reply.names, generation.noted)
+    headers = with_named(dict(headers), list(dict.fromkeys([*noted, *generation.ignored])))
     headers |= went_to(generation.provider, generation.attempts)
     if reply.encoder is not None:
         stream = partial(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -16,20 +16,18 @@ from headrace import logs
 from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.errors import to_messages_response
-from headrace.api.generations import Reply, is_strict, respond
+from headrace.api.generations import Reply, is_strict, respond, without_wishes
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
 from headrace.api.sse import Line
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.gateway.work import Judge
-from headrace.types import BackendKind, Conversation, GenerateRequest, TokenizeRequest
+from headrace.types import BackendKind, Conversation
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
 from headrace.wire.parameters import Given, judged, unsupported, with_named
 
 log = logging.getLogger(__name__)
-Asked = TypeVar("Asked", GenerateRequest, TokenizeRequest)
-Told = TypeVar("Told")
 
 DESCRIBED = {
     400: "The request is at fault.",
@@ -86,13 +84,9 @@ async def create_message(
 ) -> Response:
     judge = await prepared(http, partial(_judge_of, http, body))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
-    reply = Reply(answer.Frames if body.stream else None, answer.message, NamedLine)
-
-    async def ask(request: GenerateRequest, headers: dict[str, str]) -> Response:
-        starting = gateway_of(http).start(request, provider_of(http), judge=judge)
-        return await respond(http, starting, reply, headers)
-
-    return await _with_or_without_thinking(http, request, {}, ask)
+    reply = Reply(answer.Frames if body.stream else None, answer.message, NamedLine, names=wire.told_name)
+    starting = gateway_of(http).start(without_wishes(http, request), provider_of(http), judge=judge)
+    return await respond(http, starting, reply, {})
 
 
 @route(
@@ -107,30 +101,20 @@ async def create_message(
 async def count_tokens(
     http: Request, _: Caller, body: Annotated[wire.CountTokensBody, Depends(json_body(wire.CountTokensBody))]
 ) -> Response:
-    async def ask(request: TokenizeRequest, headers: dict[str, str]) -> Response:
-        tokens = await gateway_of(http).tokenize(request, provider_of(http))
-        return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
-
     judge = await prepared(http, partial(_judge_of, http, body))
-    request = await prepared(http, partial(wire.to_tokenize_request, body))
-    return await _with_or_without_thinking(http, request, with_named({}, judge("engine")), ask)
-
-
-async def _with_or_without_thinking(
-    http: Request,
-    asked: Asked,
-    headers: dict[str, str],
-    ask: Callable[[Asked, dict[str, str]], Awaitable[Told]],
-) -> Told:
-    """A model that knows no efforts answers without one: `thinking` is ignored then, and named."""
+    asked, gateway = await prepared(http, partial(wire.to_tokenize_request, body)), gateway_of(http)
+    headers = with_named({}, judge("engine"))
     try:
-        return await ask(asked, headers)
+        tokens = await gateway.tokenize(asked, provider_of(http))
     except UnsupportedParameter as exc:
         if exc.param != "reasoning_effort" or is_strict(http):
             raise
+        # a model that knows no efforts answers without one
         assert isinstance(asked.prompt, Conversation)
         plain = replace(asked, prompt=replace(asked.prompt, reasoning_effort=None))
-        return await ask(plain, with_named(headers, ["thinking"]))
+        tokens = await gateway.tokenize(plain, provider_of(http))
+        headers = with_named(headers, ["thinking"])
+    return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
 
 
 def _judge_of(http: Request, body: wire.CountTokensBody) -> Judge:

@@ -30,6 +30,7 @@ from headrace.gateway.metering import Tally
 from headrace.gateway.routing import Plan
 from headrace.relaying import Dialect, RelayRequest
 from headrace.verbatim import Verbatim
+from headrace.wire.parameters import IGNORED, with_named
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +209,8 @@ class Exchange:
             headers, answer = reached.value.headers, reached.value.answer
             if isinstance(answer, bytes):
                 headers = (*headers, (b"content-length", b"%d" % len(answer)))
+            if named := with_named({}, reached.value.ignored):
+                headers = (*headers, (IGNORED.lower().encode(), named[IGNORED].encode()))
             await self._start(headers, reached.provider, reached.attempts)
             if isinstance(answer, bytes):
                 tally.saw(answer)

@@ -27,7 +27,7 @@ from headrace.types import Finished, Started
 from headrace.wire.conversations import ItemList
 from headrace.wire.lists import include, list_object
 from headrace.wire.parameters import with_named
-from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
+from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody, told_name
 from headrace.wire.responses.parameters import Given, ignored, judged
 from headrace.wire.responses.schemas import (
     CompactedResponse,
@@ -108,7 +108,9 @@ def _went(run: Run) -> dict[str, str]:
     started = run.first if isinstance(run.first, Started) else None
     decode_s = run.last.decode_s if isinstance(run.last, Finished) else None
     went = went_to(run.generation.provider, run.generation.attempts)
-    return with_named({**went, **timing(started, decode_s)}, run.generation.ignored)
+    noted = map(told_name, run.generation.noted)
+    named = list(dict.fromkeys([*noted, *run.generation.ignored]))
+    return with_named({**went, **timing(started, decode_s)}, named)
 
 
 @router.get(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
+from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.relaying import RelayRequest
@@ -36,6 +37,7 @@ class CerebrasBackend(OpenAIBackend):
     kind: BackendKind = "cerebras"
     url = "https://api.cerebras.ai/v1"
     kept = ("time_info",)
+    knows_verbosity = False
     own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # nobody writes to it
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
@@ -45,10 +47,10 @@ class CerebrasBackend(OpenAIBackend):
         super().__init__(name, config, key)
         self._limit = "max_completion_tokens"
 
-    def ask(self, request: GenerateRequest) -> tuple[str, Body]:
+    def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         sampling = request.sampling
         limit = min(DEFAULT_TOKENS if sampling.max_tokens is None else sampling.max_tokens, MAX_TOKENS)
-        path, body = super().ask(replace(request, sampling=replace(sampling, max_tokens=limit)))
+        path, body = super().ask(replace(request, sampling=replace(sampling, max_tokens=limit)), writing)
         for name in _refused(request.model):
             if name in body:
                 raise UnsupportedParameter(f"{name}: {request.model} does not take it", param=name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -28,6 +27,7 @@ from headrace.backends.values import whole as whole_value
 from headrace.backends.words import message_of
 from headrace.config import is_loopback
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
+from headrace.finite import dumps
 
 CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's own words
@@ -271,7 +271,7 @@ def root(base_url: str, *ends: str) -> str:
 
 
 def _written(body: object) -> bytes | None:
-    return None if body is None else json.dumps(body).encode()
+    return None if body is None else dumps(body).encode()
 
 
 def _unread(response: aiohttp.ClientResponse) -> bytes:

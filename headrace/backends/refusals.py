@@ -69,6 +69,13 @@ NO_ENDPOINT = re.compile(
     "|(unknown|unexpected|unsupported) (route|endpoint|url|path)",
     re.IGNORECASE,
 )
+# how they say that a model does not think, or that they do not know how long answers should be
+EFFORT = re.compile(
+    "reasoning[_. ]?effort|(does ?n[o']t|do not|not) support(ed)? (the )?.{0,20}(thinking|reasoning)"
+    "|(thinking|reasoning)( mode)? (is|are) not (supported|available|enabled)",
+    re.IGNORECASE,
+)
+VERBOSITY = re.compile(r"\bverbosity\b", re.IGNORECASE)
 PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # what may be too long, by endpoint
 # headers that tell a caller how much it may still ask, and when again
 LIMITS = re.compile("retry-after-ms|(x|anthropic)-ratelimit-[a-z0-9-]+")
@@ -95,8 +102,8 @@ def to_error(refusal: Refusal) -> ServerError:
     error = _error(refusal)
     if error.code in (None, type(error).code) and _may_keep_code(error, refusal):
         error.code = refusal.code
-    if refusal.param and error.param is None:
-        error.param = refusal.param
+    if isinstance(error, ProviderRefused):
+        error.param = refusal.param or _param_in(refusal.words)
     error.headers |= _hints(refusal, error)
     return error
 
@@ -197,6 +204,13 @@ def _is_final(refusal: Refusal) -> bool:
     return refusal.status == 429 and bool(is_used_up)
 
 
+def _param_in(words: str) -> str | None:
+    """The member of which the words are, where no other member of the body says so."""
+    if EFFORT.search(words):
+        return "reasoning_effort"
+    return "verbosity" if VERBOSITY.search(words) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """What an error's body says beside its words; None: nothing."""
@@ -216,7 +230,7 @@ def named_in(raw: str) -> Named:
     return Named(
         next((code for level in reversed(levels) if (code := _code(level))), None),
         next((name for level in reversed(levels) if (name := _name(level.get("type")))), None),
-        next((name for level in reversed(levels) if (name := _name(level.get("param")))), None),
+        next((name for level in reversed(levels) if (name := _param(level))), None),
     )
 
 
@@ -235,6 +249,15 @@ def _code(level: dict[str, Any]) -> str | None:
     """A name, not the number of a status."""
     names = (_name(level.get("code")), _name(level.get("status")))
     return next((name for name in names if name and not name.isdecimal()), None)
+
+
+def _param(level: dict[str, Any]) -> str | None:
+    """FastAPI's `loc` begins with where the member is."""
+    place = level.get("loc")
+    if isinstance(place, list):
+        steps = [str(step) for step in place[:20]]
+        return _name(".".join(steps[1:] if steps[:1] in (["body"], ["query"]) else steps))
+    return _name(level.get("param"))
 
 
 def _name(value: object) -> str | None:

@@ -330,6 +330,14 @@ class ProviderConfig(Section):
     prefix: Annotated[
         bool, Field(description="List its models as `NAME:MODEL`; `false`: by their own ids.")
     ] = True
+    roles: Annotated[
+        Literal["openai", "plain"] | None,
+        Field(
+            description="Only of `openai`: which roles it takes. `openai`: those of OpenAI's API; `plain`: "
+            "one `system` message, at the beginning, and no `developer`. Default: `openai` for OpenAI's and "
+            "Azure's hosts, else `plain`. [More](routing.md#what-is-mended)."
+        ),
+    ] = None
     keep_alive: Annotated[
         Annotated[float | str, BeforeValidator(_check_keep_alive)] | None,
         Field(

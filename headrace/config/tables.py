@@ -106,6 +106,8 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
     foreign = {"base_url", "api_key", "headers", "models"} if is_file else {"path"}
     if provider.kind != "ollama":
         foreign.add("keep_alive")
+    if provider.kind != "openai":
+        foreign.add("roles")
     for name in sorted(foreign & provider.model_fields_set):
         told = shown(getattr(provider, name), is_secret=_is_secret(ProviderConfig, name))
         raise ConfigError(f"{key}.{name} = {told} ({source.name}): {provider.kind!r} does not have it")

@@ -18,6 +18,7 @@ from headrace.gateway.generation import Generation, Reached
 from headrace.gateway.metering import AnswerMeter, LoggingMeter, Meter, Tally
 from headrace.gateway.race import Interruption, Until
 from headrace.gateway.routing import Explanation, Plan, Router, Target
+from headrace.gateway.wishes import Wishes
 from headrace.gateway.work import Embed, Generate, Judge, PassOn, Work
 from headrace.relaying import Relayed, Relaying, RelayRequest
 from headrace.types import (
@@ -63,6 +64,7 @@ class Gateway:
         self._meter = meter or LoggingMeter()
         self.request_timeout_s = request_timeout_s
         self._world = world or World()
+        self._wishes = Wishes(self._world.now)
         self._router = Router(
             self.backends,
             remote=remote,
@@ -108,7 +110,7 @@ class Gateway:
                 interruption = self._admit(exits, request.timeout_s)
                 plan = self._router.plan(request.model, provider)
                 async with Until(interruption.error):
-                    work = Generate(request, self._stopwatch())
+                    work = Generate(request, self._stopwatch(), self._wishes)
                     reached = await self._reach(plan, work, request.timeout_s, exits, judge)
                 generation = Generation(reached, request, interruption, exits.pop_all())
         tally.reached(reached.provider, reached.attempts)

@@ -36,10 +36,13 @@ class Reached(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A backend's events, of which `begun` have been read already."""
+    """A backend's events, of which `begun` have been read already. `noted`: members of the request that the
+    target does not take, by their names in chat completions.
+    """
 
     events: AsyncIterator[Event]
     begun: tuple[Event, ...] = ()
+    noted: tuple[str, ...] = ()
 
 
 class Observer(Protocol):
@@ -72,6 +75,7 @@ class Generation:
     ) -> None:
         self.info, self.provider = reached.info, reached.provider
         self.attempts, self.ignored = reached.attempts, reached.ignored
+        self.noted = reached.value.noted
         self.n, self._num_choices = request.n, request.num_choices
         self.interrupted, self.interrupt = interruption.error, interruption.interrupt
         self._events, self._begun = reached.value.events, list(reached.value.begun)

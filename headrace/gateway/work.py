@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from headrace.gateway.generation import Opened
 from headrace.gateway.routing import Target
+from headrace.gateway.wishes import Wishes
+from headrace.noted import names_of
 from headrace.relaying import Relayed, Relaying, RelayRequest
 from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
@@ -38,20 +40,28 @@ class Generate:
 
     request: GenerateRequest
     passed_s: Callable[[], float]
+    wishes: Wishes
 
     async def direct(self, target: Target, exits: AsyncExitStack) -> Opened:
-        return Opened(await exits.enter_async_context(target.backend.generate(_named(self.request, target))))
+        return await self._opened(_named(self.request, target), target, exits)
 
     async def tried(self, target: Target, exits: AsyncExitStack) -> Opened:
         """The first content is awaited, because until then another target may answer instead."""
         request = _within(_named(self.request, target), self.passed_s())
-        events = await exits.enter_async_context(target.backend.generate(request))
+        opened = await self._opened(request, target, exits)
         first: list[Event] = []
-        async for event in events:
+        async for event in opened.events:
             first.append(event)
             if not isinstance(event, Started):
                 break
-        return Opened(events, tuple(first))
+        return replace(opened, begun=tuple(first))
+
+    async def _opened(self, request: GenerateRequest, target: Target, exits: AsyncExitStack) -> Opened:
+        async def enter(asked: GenerateRequest) -> AsyncIterator[Event]:
+            return await exits.enter_async_context(target.backend.generate(asked))
+
+        events, left_out = await self.wishes.ask(target, request, enter)
+        return Opened(events, noted=(*left_out, *names_of(events)))
 
 
 @dataclass(frozen=True, slots=True)

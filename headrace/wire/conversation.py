@@ -128,6 +128,9 @@ class ConversationBody(ToolsBody):
 
     messages: Annotated[list[ChatMessage], at_most(MAX_MESSAGES, least=1)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = Field(
+        None, description="How long answers are to be, where a provider knows it."
+    )
     enable_thinking: bool | None = Field(None, description="Extension. See chat_template_kwargs.")
     chat_template_kwargs: Annotated[JsonObject, Field(max_length=MAX_VARIABLES)] | None = Field(
         None, description="Extension. Variables of the model's chat template."
@@ -158,6 +161,8 @@ def to_conversation(body: ConversationBody) -> Conversation:
         not goes_on and body.add_generation_prompt is not False,
         goes_on,
         _template_kwargs(body),
+        body.verbosity,
+        wishes=frozenset({"verbosity"} if body.verbosity else ()),
     )
 
 

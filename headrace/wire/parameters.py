@@ -250,7 +250,11 @@ CHAT: Table = {
     "add_special_tokens": refused("The chat template writes them.", equals(False)),
     "audio": refused("", NOTHING),
     "modalities": refused("Text is all there is.", equals(["text"])),
-    "verbosity": refused("No model here has it.", equals("medium")),
+    "verbosity": ignored(
+        "`low`, `medium`, `high`, to providers that know it; named where one refuses it.",
+        equals("medium"),
+        openai="sent",
+    ),
     "web_search_options": refused("", NOTHING),
     "store": ours("Keeps the answer. Default false."),
     "metadata": ours("Of the stored answer; without `store: true` it is ignored."),

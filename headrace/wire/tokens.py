@@ -98,6 +98,7 @@ def _prompt(body: TokenizeBody) -> Conversation | str:
             tools=body.tools,
             functions=None,
             function_call=None,
+            verbosity=None,
             enable_thinking=None,
             chat_template_kwargs=body.chat_template_kwargs,
             add_generation_prompt=body.add_generation_prompt,

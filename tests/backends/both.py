@@ -60,6 +60,7 @@ def both_of(*, timeout_s: float = 5.0, is_relayed: bool = False) -> Iterator[Bot
             models=("m",),
             timeout_s=timeout_s,
             headers={"X-Own": "1"},
+            roles="openai",
         )
         direct = openai.OpenAI(base_url=provider.url + "/v1", api_key="x", max_retries=0, timeout=10)
         app = create_app(Config(), [OpenAIBackend("p", config, KEY)])

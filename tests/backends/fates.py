@@ -203,6 +203,10 @@ MESSAGES: dict[str, Sample] = {
     "tools.input_examples": tooled(input_examples=[{}]),
     "tools.cache_control": tooled(**MARK),
     "tool_choice": ({"tools": [TOOL]}, {"tool_choice": {"type": "none"}}),
+    "thinking.budget_tokens": (
+        {"model": "claude-opus-4-1", "max_tokens": 64_000, "thinking": {"type": "adaptive"}},
+        {"thinking": {"type": "enabled", "budget_tokens": 5000}},
+    ),
     "thinking.display": (
         {"thinking": {"type": "adaptive"}}, {"thinking": {"type": "adaptive", "display": "omitted"}},
     ),

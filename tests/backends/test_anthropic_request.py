@@ -170,15 +170,6 @@ def test_media_go_where_they_stand(media: Media, block: dict[str, object]) -> No
         (Message("system", "", parts=(Media("image", url="https://a"),)), "messages.1.content"),
         (Message("assistant", "", parts=(Media("image", url="https://a"),)), "messages.1.content"),
         (Message("tool", "x"), "messages.1.tool_call_id"),
-        *(
-            (
-                Message(
-                    "assistant", "", tool_calls=(ToolCall("a", "f", "{}"), ToolCall("b", "f", arguments))
-                ),
-                "messages.1.tool_calls.1.function.arguments",
-            )
-            for arguments in ("{", "[]", "1", "[" * 100_000)
-        ),
     ],
 )
 def test_what_cannot_be_said_is_refused_with_its_place(message: Message, param: str) -> None:
@@ -233,7 +224,7 @@ def test_without_tools_there_is_nothing_to_choose() -> None:
 
 def test_sampling_is_sent_where_it_differs_from_the_default() -> None:
     given = Sampling(max_tokens=5, temperature=0.0, top_p=0.5, top_k=7, stop=("a", "b"))
-    body = sent(ask(sampling=given))
+    body = sent(ask(sampling=given, model="claude-sonnet-4-20250514"))
     names = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")
     assert [body[name] for name in names] == [5, 0.0, 0.5, 7, ["a", "b"]]
     default = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, repetition_penalty=1.0)

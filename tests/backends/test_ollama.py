@@ -317,7 +317,6 @@ def test_a_prompt_that_was_cut_is_an_error(upstream: Upstream) -> None:
 # --- what cannot be done ---------------------------------------------------------------------------------
 
 URL = Media("image", url="http://127.0.0.1/x.png")
-BROKEN_CALL = Message("assistant", "", tool_calls=(ToolCall("c", "weather", "{"),))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +331,6 @@ BROKEN_CALL = Message("assistant", "", tool_calls=(ToolCall("c", "weather", "{")
         (conversation(template_kwargs={"x": 1}), "chat_template_kwargs"),
         (conversation(Message("user", "", parts=("see", URL))), "messages.0.content.1"),
         (conversation(Message("user", "", parts=(Media("document", data="aGk="),))), "messages.0.content.0"),
-        (conversation(BROKEN_CALL), "messages.0.tool_calls.0.function.arguments"),
         (replace(REQUEST, prompt=Texts(((1, 2),))), "prompt"),
     ],
 )

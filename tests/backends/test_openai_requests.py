@@ -197,7 +197,7 @@ def test_messages_are_sent_whole(provider: Upstream) -> None:
     image = Media("image", data="aGk=", media_type="image/png")
     file = Media("document", data="aGk=", media_type="application/pdf", name="a.pdf")
     messages = (
-        Message("developer", "be brief", name="boss"),
+        Message("system", "be brief", name="boss"),
         Message("user", "look", parts=("look", image, Media("image", url="https://x.invalid/y.png"), file)),
         Message("assistant", "", tool_calls=(ToolCall("c1", "f", '{"a": 1}'),), reasoning="hm"),
         Message("tool", "42", tool_call_id="c1"),
@@ -209,7 +209,7 @@ def test_messages_are_sent_whole(provider: Upstream) -> None:
     data = "data:application/pdf;base64,aGk="
     assert _sent(provider, GenerateRequest("m", prompt)) == {
         "messages": [
-            {"role": "developer", "content": "be brief", "name": "boss"},
+            {"role": "system", "content": "be brief", "name": "boss"},
             {
                 "role": "user",
                 "content": [

@@ -317,7 +317,6 @@ def test_a_stream_folds_to_the_whole_answer(events: list[Event]) -> None:
 @pytest.mark.parametrize(
     ("error", "type"),
     [
-        (ContextTooLong("x"), "invalid_request_error"),
         (PayloadTooLarge("x"), "request_too_large"),
         (UnsupportedMedia("x"), "invalid_request_error"),
         (Overloaded("x"), "overloaded_error"),
@@ -327,3 +326,16 @@ def test_errors_have_types_by_status(error: Any, type: str) -> None:
     body = errors.to_body(error, "req_1")
     assert body == {"type": "error", "error": {"type": type, "message": "x"}, "request_id": "req_1"}
     errors.MessagesErrorResponse.model_validate(body, extra="forbid")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ContextTooLong("x"), "prompt is too long: x"),
+        (ContextTooLong("prompt is too long, says who"), "prompt is too long, says who"),
+        (ContextTooLong.of_tokens(8, 9, 1, param="messages"), "prompt is too long: 10 tokens > 8 maximum"),
+    ],
+)
+def test_l16_an_overflow_is_told_in_anthropics_words(error: ContextTooLong, message: str) -> None:
+    body = errors.to_body(error, "req_1")
+    assert body["error"] == {"type": "invalid_request_error", "message": message}

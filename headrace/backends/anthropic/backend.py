@@ -6,21 +6,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 from headrace.backends.anthropic.answer import Answer
+from headrace.backends.anthropic.passing import can_be_passed, mended
 from headrace.backends.anthropic.reading import AnthropicReading
-from headrace.backends.anthropic.request import to_body
+from headrace.backends.anthropic.request import MAX_NAME, to_body
 from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import sents
 from headrace.backends.http import Sent, root
 from headrace.backends.relay import relayed
 from headrace.backends.remote import MAX_MODELS, Remote, listed
+from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
 from headrace.relaying import Relayed, RelayRequest
@@ -53,22 +55,34 @@ class AnthropicBackend(Remote):
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
-        body = to_body(request, self._abilities.get(request.model) or of_name(request.model))
+        writing = Writing(request, most=MAX_NAME)
+        body = to_body(request, self._abilities_of(request.model), writing)
         answer = Answer(self._anthropic)
         async with self._anthropic.stream("/v1/messages", body) as pieces:
-            yield _events(answer, sents(self._anthropic, pieces))
+            yield writing.told(_events(answer, sents(self._anthropic, pieces)))
 
     def relays(self, request: RelayRequest, model: str) -> bool:
-        return request.dialect == "anthropic"
+        return request.dialect == "anthropic" and can_be_passed(request.body.members)
 
-    def relay(
+    @asynccontextmanager
+    async def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
-    ) -> AbstractAsyncContextManager[Relayed]:
+    ) -> AsyncIterator[Relayed]:
         own = {name: value for name, value in request.headers.items() if name not in self._configured}
-        body = request.body.changed({"model": model})
-        path = f"/v1{request.endpoint}"
-        upstream, reading, streamed = self._anthropic, self._reading, request.is_streamed
-        return relayed(upstream, path, body, own, reading, streamed=streamed, until_content=until_content)
+        body, ignored = mended(request.body, model, self._abilities_of(model))
+        async with relayed(
+            self._anthropic,
+            f"/v1{request.endpoint}",
+            body,
+            own,
+            self._reading,
+            streamed=request.is_streamed,
+            until_content=until_content,
+        ) as answer:
+            yield replace(answer, ignored=ignored)
+
+    def _abilities_of(self, model: str) -> Abilities:
+        return self._abilities.get(model) or of_name(model)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")

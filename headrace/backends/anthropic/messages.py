@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
+from headrace.backends.writing import Writing
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Media, Message, Thought, ToolCall
 
@@ -29,7 +30,24 @@ def to_system(messages: Sequence[Message]) -> list[Block]:
     ]
 
 
-def to_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def to_roles(messages: Sequence[Message]) -> list[str]:
+    """Who speaks, message by message, but for the system."""
+    return [message.role for message in messages if message.role not in ("system", "developer")]
+
+
+def is_unsigned(messages: Sequence[Message]) -> bool:
+    """Whether results at the end answer calls of a turn that does not begin with a thought that can be
+    replayed.
+    """
+    spoken = [message for message in messages if message.role not in ("system", "developer")]
+    num_last = next((n for n, message in enumerate(reversed(spoken)) if message.role == "assistant"), None)
+    if num_last is None or all(message.role != "tool" for message in spoken[len(spoken) - num_last :]):
+        return False
+    turn = list(takewhile(lambda message: message.role == "assistant", reversed(spoken[: -num_last or None])))
+    return bool(turn) and not any(_can_be_replayed(thought) for thought in turn[-1].thoughts)
+
+
+def to_turns(messages: Sequence[Message], writing: Writing) -> list[dict[str, Any]]:
     """What the others say. Consecutive messages of one side are one turn, the results of tools first in it.
     Raises BadRequest.
     """
@@ -38,7 +56,7 @@ def to_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if message.role in ("system", "developer"):
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(index, message)
+        blocks = _blocks(index, message, writing)
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         elif blocks:
@@ -46,13 +64,23 @@ def to_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     for turn in turns:
         if turn["role"] == "user":
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
+    _trim(turns)
     return turns
 
 
-def _blocks(index: int, message: Message) -> list[Block]:
+def _trim(turns: list[dict[str, Any]]) -> None:
+    """An answer that is begun may not end with white space, which the API refuses."""
+    blocks = turns[-1]["content"] if turns and turns[-1]["role"] == "assistant" else []
+    if blocks and blocks[-1]["type"] == "text":
+        blocks[-1]["text"] = blocks[-1]["text"].rstrip()
+
+
+def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
     if message.role == "assistant":
-        thoughts = [_thought(thought) for thought in message.thoughts if _can_be_replayed(thought)]
-        calls = [_tool_use(f"messages.{index}.tool_calls.{at}", c) for at, c in enumerate(message.tool_calls)]
+        if message.in_order:
+            return [block for piece in message.in_order for block in _piece(piece, writing)]
+        thoughts = [block for thought in message.thoughts for block in _piece(thought, writing)]
+        calls = [_tool_use(call, writing) for call in message.tool_calls]
         return [*thoughts, *_only_text(index, message), *calls]
     if message.role == "tool":
         return [_tool_result(index, message)]
@@ -89,15 +117,17 @@ def _tool_result(index: int, message: Message) -> Block:
     return {**result, "content": blocks} if blocks else result
 
 
-def _tool_use(param: str, call: ToolCall) -> Block:
-    param = f"{param}.function.arguments"
-    try:
-        arguments = json.loads(call.arguments.strip() or "{}")
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"{param} is no JSON", param=param) from exc
-    if not isinstance(arguments, dict):
-        raise BadRequest(f"{param} is no JSON object", param=param)
-    return {"type": "tool_use", "id": _id(call.id), "name": call.name, "input": arguments}
+def _piece(piece: str | Thought | ToolCall, writing: Writing) -> list[Block]:
+    if isinstance(piece, ToolCall):
+        return [_tool_use(piece, writing)]
+    if isinstance(piece, Thought):
+        return [_thought(piece)] if _can_be_replayed(piece) else []
+    return _text(piece)
+
+
+def _tool_use(call: ToolCall, writing: Writing) -> Block:
+    arguments = writing.arguments(call.arguments)
+    return {"type": "tool_use", "id": _id(call.id), "name": writing.tool(call.name), "input": arguments}
 
 
 def _id(id: str) -> str:
@@ -131,9 +161,26 @@ def _source(param: str, media: Media) -> Block:
         data, media_type = media.data or "", media.media_type
     if media_type is None:
         raise BadRequest(f"{param}: what kind of {media.kind} is it? It has no media type", param=param)
+    media_type = _known_type(param, media.kind, media_type)
     if media.kind == "document" and media_type.startswith("text/"):
         return {"type": "text", "media_type": "text/plain", "data": _decoded(param, data)}
     return {"type": "base64", "media_type": media_type, "data": data}
+
+
+IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+SAME = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+
+
+def _known_type(param: str, kind: str, media_type: str) -> str:
+    """By the name that Anthropic knows. Raises BadRequest for an image of a type that it does not read."""
+    plain = media_type.strip().lower()
+    plain = SAME.get(plain, plain)
+    if kind == "image" and plain not in IMAGES:
+        raise BadRequest(
+            f"{param}: Anthropic reads images of the types {', '.join(IMAGES)}, not {plain[:100]}",
+            param=param,
+        )
+    return plain
 
 
 def _decoded(param: str, data: str) -> str:

@@ -4,20 +4,27 @@ OpenAI gives it; what has its default value there is not sent, as newer models r
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from headrace.backends.anthropic.messages import to_system, to_turns
-from headrace.backends.anthropic.thinking import Abilities, thinking
+from headrace.backends.anthropic.messages import is_unsigned, to_roles, to_system, to_turns
+from headrace.backends.anthropic.thinking import PARAM, Abilities, thinking
+from headrace.backends.writing import Writing, opaque
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, Format, GenerateRequest, Sampling, Tool
 
 # Anthropic wants a limit; OpenAI has none unless asked. Without one it is the model's most, if GET /v1/models
 # told it, else this, which every model since Claude 4 takes.
 MAX_TOKENS = 32_000
+MAX_NAME = 128  # characters of a tool's name
+MAX_USER = 256
+PERSONAL = re.compile(r"@|^\+?[\d\s().-]{7,}$")  # an e-mail address, a number of a telephone
+LEAST_TOP_P = 0.95  # beside thinking
 
 
-def to_body(request: GenerateRequest, abilities: Abilities) -> dict[str, Any]:
-    """Raises BadRequest."""
+def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | None = None) -> dict[str, Any]:
+    """`writing` hears of what is left out or changed. Raises BadRequest."""
+    writing = writing or Writing(request, most=MAX_NAME)
     prompt = request.prompt
     if not isinstance(prompt, Conversation):
         raise UnsupportedParameter(
@@ -25,20 +32,20 @@ def to_body(request: GenerateRequest, abilities: Abilities) -> dict[str, Any]:
         )
     _refuse(request, prompt)
     max_tokens = _max_tokens(request.sampling.max_tokens, abilities.max_tokens)
-    thoughts = thinking(prompt.reasoning_effort, max_tokens, abilities)
+    thoughts = _thoughts(prompt, max_tokens, abilities, writing)
     output = {**thoughts.pop("output_config", {}), **_format(request.format)}
     system = to_system(prompt.messages)
     return {
         "model": request.model,
         "max_tokens": max_tokens,
         "stream": True,
-        "messages": to_turns(prompt.messages),
+        "messages": to_turns(prompt.messages, writing),
         **({"system": system} if system else {}),
-        **_tools(prompt),
-        **_sampling(request.sampling),
+        **_tools(prompt, writing),
+        **_sampling(request.sampling, abilities, writing, thinks=_thinks(thoughts)),
         **thoughts,
         **({"output_config": output} if output else {}),
-        **({} if request.user is None else {"metadata": {"user_id": request.user}}),
+        **({} if request.user is None else {"metadata": {"user_id": _user(request.user)}}),
     }
 
 
@@ -75,29 +82,73 @@ def _refuse(request: GenerateRequest, prompt: Conversation) -> None:
         raise BadRequest("temperature: Anthropic takes 0 to 1", param="temperature")
 
 
-def _sampling(sampling: Sampling) -> dict[str, Any]:
+def _user(user: str) -> str:
+    """As it is, where it names nobody: Anthropic refuses what looks like an address or a number of a person,
+    and what is long.
+    """
+    return user if len(user) <= MAX_USER and not PERSONAL.search(user) else opaque(user)
+
+
+def _thoughts(
+    prompt: Conversation, max_tokens: int, abilities: Abilities, writing: Writing
+) -> dict[str, Any]:
+    """The members that say how much to think."""
+    effort, budget = prompt.reasoning_effort, prompt.thinking_budget
+    if effort not in (None, "none") and _rules_out_thinking(prompt, abilities):
+        writing.ignored.append(PARAM)
+        return {}
+    thoughts = thinking(effort, max_tokens, abilities, budget)
+    told = thoughts.get("thinking", {}).get("budget_tokens")
+    if budget is not None and effort != "none" and told != budget:
+        writing.ignored.append("thinking_budget")
+    return thoughts
+
+
+def _rules_out_thinking(prompt: Conversation, abilities: Abilities) -> bool:
+    """Whether Anthropic refuses to think about it: a call is forced, an answer is begun, or, with older
+    models, the thoughts are missing that led to the calls whose results come now.
+    """
+    is_begun = to_roles(prompt.messages)[-1:] == ["assistant"]
+    is_forced = bool(prompt.tools) and prompt.tool_choice.mode == "required"
+    return is_forced or is_begun or (not abilities.is_adaptive and is_unsigned(prompt.messages))
+
+
+def _thinks(thoughts: dict[str, Any]) -> bool:
+    return bool(thoughts.get("thinking", {}).get("type", "disabled") != "disabled")
+
+
+def _sampling(sampling: Sampling, abilities: Abilities, writing: Writing, *, thinks: bool) -> dict[str, Any]:
+    """What is refused beside something else is left out."""
     given = {
         "temperature": None if sampling.temperature == 1 else sampling.temperature,
         "top_p": None if sampling.top_p == 1 else sampling.top_p,
         "top_k": sampling.top_k or None,
         "stop_sequences": list(sampling.stop) or None,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    refused: list[str] = []
+    if thinks:
+        refused = [name for name in ("temperature", "top_k") if name in found]
+        refused += ["top_p"] if found.get("top_p", 1) < LEAST_TOP_P else []
+    elif abilities.takes_one and "temperature" in found and "top_p" in found:
+        refused = ["top_p"]
+    writing.ignored += refused
+    return {name: value for name, value in found.items() if name not in refused}
 
 
-def _tools(prompt: Conversation) -> dict[str, Any]:
+def _tools(prompt: Conversation, writing: Writing) -> dict[str, Any]:
     choice = prompt.tool_choice
     if not prompt.tools:
         return {}
     is_named = choice.mode == "required" and choice.names is not None and len(choice.names) == 1
     # a named tool needs no shorter list, and what comes before the messages is better left alone, for caches
     offered = [tool for tool in prompt.tools if is_named or choice.names is None or tool.name in choice.names]
-    members: dict[str, Any] = {"tools": [_tool(tool) for tool in offered]}
+    members: dict[str, Any] = {"tools": [_tool(tool, writing) for tool in offered]}
     one = {} if prompt.parallel_tool_calls else {"disable_parallel_tool_use": True}
     if choice.mode == "none":
         members["tool_choice"] = {"type": "none"}
     elif is_named and choice.names:
-        members["tool_choice"] = {"type": "tool", "name": choice.names[0], **one}
+        members["tool_choice"] = {"type": "tool", "name": writing.tool(choice.names[0]), **one}
     elif choice.mode == "required":
         members["tool_choice"] = {"type": "any", **one}
     elif one:
@@ -105,10 +156,10 @@ def _tools(prompt: Conversation) -> dict[str, Any]:
     return members
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: Tool, writing: Writing) -> dict[str, Any]:
     schema = tool.parameters or {"properties": {}}
     return {
-        "name": tool.name,
+        "name": writing.tool(tool.name),
         **({"description": tool.description} if tool.description else {}),
         "input_schema": {"type": "object", **schema},
         **({"strict": True} if tool.strict else {}),

@@ -28,6 +28,9 @@ EFFORTS = ("low", "medium", "high", "xhigh", "max")  # rising
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32768}
 MIN_BUDGET = 1024
 
+# models that take temperature and top_p together: those before Claude Opus 4.1 and Sonnet 4.5
+BOTH = re.compile(r"claude-(?:[23]|instant)|(?:opus|sonnet)-4(?:-0\b|-2025|[@:]|$)")
+
 # models before Claude 4.6, by the names that Anthropic and those who resell it use; all later ones are
 # adaptive, and only those
 BUDGETED = re.compile(
@@ -43,11 +46,12 @@ class Abilities:
     thinks: bool = True
     efforts: tuple[str, ...] = EFFORTS
     max_tokens: int | None = None  # the most that may be asked for; None: not known
+    takes_one: bool = True  # of temperature and top_p
 
 
 def of_name(id: str) -> Abilities:
     """What is likely of a model that is not listed."""
-    return Abilities(is_adaptive=not BUDGETED.search(id))
+    return Abilities(is_adaptive=not BUDGETED.search(id), takes_one=not BOTH.search(id))
 
 
 def of_listed(id: str, listed: Mapping[str, Any]) -> Abilities:
@@ -60,6 +64,7 @@ def of_listed(id: str, listed: Mapping[str, Any]) -> Abilities:
         thinks=_is_supported(listed, "thinking") is not False,
         efforts=efforts or guessed.efforts,
         max_tokens=most if isinstance(most, int) and most > 0 else None,
+        takes_one=guessed.takes_one,
     )
 
 
@@ -72,8 +77,12 @@ def _is_supported(listed: Mapping[str, Any], *path: str) -> bool | None:
     return supported if isinstance(supported, bool) else None
 
 
-def thinking(asked: str | None, max_tokens: int, abilities: Abilities) -> dict[str, Any]:
-    """The members `thinking` and `output_config` of a request. Raises BadRequest."""
+def thinking(
+    asked: str | None, max_tokens: int, abilities: Abilities, budget: int | None = None
+) -> dict[str, Any]:
+    """The members `thinking` and `output_config` of a request. `budget`: the tokens that the caller named,
+    where it did, for models that take a number. Raises BadRequest.
+    """
     if asked is None:
         return {}
     if asked == "none":
@@ -81,7 +90,7 @@ def thinking(asked: str | None, max_tokens: int, abilities: Abilities) -> dict[s
     if not abilities.thinks:
         raise UnsupportedParameter("this model does not think", param=PARAM)
     if not abilities.is_adaptive:
-        budget = _budget(asked, max_tokens)
+        budget = _budget(asked, max_tokens) if budget is None else fitted_budget(budget, max_tokens)
         return {"thinking": {"type": "enabled", "budget_tokens": budget}}
     # without display, newer models keep their thoughts to themselves
     shown = {"type": "adaptive", "display": "summarized"}
@@ -92,6 +101,15 @@ def _effort(asked: str, known: tuple[str, ...]) -> str:
     wanted = EFFORTS.index("low" if asked == "minimal" else asked)
     lower = [effort for effort in known if EFFORTS.index(effort) <= wanted]
     return lower[-1] if lower else known[0]
+
+
+def fitted_budget(budget: int, max_tokens: int) -> int:
+    """What Anthropic takes: it is a part of max_tokens, and not all of it. Raises BadRequest."""
+    if max_tokens <= MIN_BUDGET:
+        raise BadRequest(
+            f"{PARAM} needs more than {MIN_BUDGET} tokens, and max_tokens is {max_tokens}", param=PARAM
+        )
+    return min(max(budget, MIN_BUDGET), max_tokens - 1)
 
 
 def _budget(asked: str, max_tokens: int) -> int:

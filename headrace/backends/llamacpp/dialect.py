@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
+from headrace.backends.writing import Writing
 from headrace.errors import UnsupportedParameter
 from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta, Texts
 
@@ -35,12 +36,13 @@ class LlamaCppDialect(OpenAIBackend):
     """
 
     has_tools = True
+    knows_verbosity = False
     reuses_prompts = True
 
-    def ask(self, request: GenerateRequest) -> tuple[str, Body]:
+    def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         assert request.num_choices == 1, "it counts the tokens of one choice only"
         _check(request)
-        path, body = super().ask(replace(request, sampling=_asked(request.sampling)))
+        path, body = super().ask(replace(request, sampling=_asked(request.sampling)), writing)
         if not self.reuses_prompts:
             body["cache_prompt"] = False
         if "repetition_penalty" in body:

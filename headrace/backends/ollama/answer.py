@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -115,8 +116,24 @@ def embeddings(name: str, found: object, num_texts: int) -> Embeddings:
     return Embeddings(vectors, count(found.get("prompt_eval_count")) or 0)
 
 
-def context_length(shown: object) -> int | None:
-    known = shown.get("model_info") if isinstance(shown, dict) else None
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What /api/show tells of a model; None: nothing. `length`: of its context, in tokens."""
+
+    length: int | None = None
+    thinks: bool | None = None
+
+
+def shown(told: object) -> Shown:
+    if not isinstance(told, dict):
+        return Shown()
+    abilities = told.get("capabilities")  # older versions tell none
+    return Shown(
+        _length(told.get("model_info")), "thinking" in abilities if isinstance(abilities, list) else None
+    )
+
+
+def _length(known: object) -> int | None:
     for key, value in known.items() if isinstance(known, dict) else ():
         if key.endswith(".context_length") and isinstance(value, int) and value > 0:
             return value

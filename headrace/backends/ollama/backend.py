@@ -21,10 +21,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from headrace.backends.http import Upstream, lines, root
-from headrace.backends.ollama.answer import Answer, context_length, created_at, embeddings
-from headrace.backends.ollama.request import Body, bodies_of, check, embed_body
+from headrace.backends.ollama.answer import Answer, Shown, created_at, embeddings, shown
+from headrace.backends.ollama.request import Body, asks_to_think, bodies_of, check, embed_body
 from headrace.backends.remote import Remote, listed
 from headrace.backends.values import word
+from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
 from headrace.errors import (
     ContextTooLong,
@@ -69,7 +70,7 @@ class OllamaBackend(Remote):
         )
         super().__init__(name, upstream, allowed=config.models)
         self._kept = {} if config.keep_alive is None else {"keep_alive": config.keep_alive}
-        self._lengths: dict[str, int | None] = {}  # context length of each model, as far as it was shown
+        self._shown: dict[str, Shown] = {}  # what /api/show told of each model
         self._digests: dict[str, str] = {}
         self._loaded: dict[str, tuple[int, float]] = {}  # model → num_ctx, and when it was asked for
 
@@ -78,11 +79,11 @@ class OllamaBackend(Remote):
         for entry in listed(self.name, await self.upstream.json("GET", "/api/tags"), "models", id="name"):
             name, digest = entry["name"], word(entry.get("digest"))
             if self._digests.get(name) != digest:  # it was pulled anew
-                self._lengths.pop(name, None)
+                self._shown.pop(name, None)
             self._digests[name] = digest
             # the tag that Ollama itself adds may be left out in the list of what is allowed
             ids = [id for id in self.allowed if id in (name, name.removesuffix(":latest"))] or [name]
-            length = await self._length(name)
+            length = (await self._show(name)).length
             created = created_at(word(entry.get("modified_at")))
             found += [replace(self.info(id, created=created), max_model_len=length) for id in ids]
         return found
@@ -90,7 +91,9 @@ class OllamaBackend(Remote):
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         check(request)
-        path, bodies = bodies_of(request)
+        writing = Writing(request)
+        thinks = (await self._show(request.model)).thinks if asks_to_think(request) else None
+        path, bodies = bodies_of(request, writing, thinks=thinks)
         async with AsyncExitStack() as exits:
 
             async def send(body: Body) -> AsyncIterator[bytes]:
@@ -99,7 +102,7 @@ class OllamaBackend(Remote):
             first = await self._fitted(bodies[0], request.sampling.max_tokens, send)
             events = self._choices(request, bodies, first, send)
             exits.push_async_callback(events.aclose)
-            yield events
+            yield writing.told(events)
 
     async def _choices(
         self,
@@ -136,7 +139,7 @@ class OllamaBackend(Remote):
     async def _fitted(self, body: Body, max_tokens: int | None, send: Callable[[Body], Awaitable[T]]) -> T:
         """Send a body with a num_ctx that holds it. It comes with the size of its prompt there, estimated."""
         model, options = body["model"], body["options"]
-        limit = await self._length(model) or UNKNOWN_CONTEXT
+        limit = (await self._show(model)).length or UNKNOWN_CONTEXT
         needed = options["num_ctx"] + (ANSWER_TOKENS if max_tokens is None else max_tokens)
         num_ctx, asked = self._loaded.get(model, (0, 0.0))
         if time.monotonic() - asked > IN_USE_S:
@@ -154,14 +157,14 @@ class OllamaBackend(Remote):
                 self._loaded[model] = options["num_ctx"], time.monotonic()
                 return answer
 
-    async def _length(self, model: str) -> int | None:
-        """How many tokens a model takes. None: not known, which is not kept."""
-        if model not in self._lengths:
+    async def _show(self, model: str) -> Shown:
+        """What is known of a model. What could not be asked is not kept."""
+        if model not in self._shown:
             try:
-                shown = await self.upstream.json("POST", "/api/show", {"model": model})
+                told = await self.upstream.json("POST", "/api/show", {"model": model})
             except (ProviderUnreachable, ProviderTimedOut):
                 raise
             except ServerError:
-                return None  # what is wrong, the request itself will tell
-            self._lengths[model] = context_length(shown)
-        return self._lengths[model]
+                return Shown()  # what is wrong, the request itself will tell
+            self._shown[model] = shown(told)
+        return self._shown[model]

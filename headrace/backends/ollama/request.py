@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.backends.writing import Writing
+from headrace.errors import UnsupportedParameter
 from headrace.types import (
     Conversation,
     EmbedRequest,
@@ -16,7 +17,6 @@ from headrace.types import (
     Message,
     Sampling,
     Texts,
-    ToolCall,
 )
 
 BYTES_A_TOKEN = 3  # most texts have more, so that the estimate is rather too high
@@ -60,9 +60,13 @@ def _refuse(refused: Mapping[str, bool]) -> None:
             raise UnsupportedParameter(f"{param}: ollama cannot do that", param=param)
 
 
-def bodies_of(request: GenerateRequest) -> tuple[str, list[Body]]:
-    """Where to, and what: one body for each choice, with the size of its prompt as num_ctx."""
-    prompt = request.prompt
+def bodies_of(
+    request: GenerateRequest, writing: Writing | None = None, *, thinks: bool | None = None
+) -> tuple[str, list[Body]]:
+    """Where to, and what: one body for each choice, with the size of its prompt as num_ctx. `thinks`: whether
+    the model does; None: not known. Raises BadRequest.
+    """
+    prompt, writing = request.prompt, writing or Writing(request)
     shared: Body = {"model": request.model, "stream": True, "truncate": False, "shift": False}
     shared |= _form(request.format) | _logprobs_asked(request.sampling)
     if isinstance(prompt, Texts):
@@ -70,7 +74,13 @@ def bodies_of(request: GenerateRequest) -> tuple[str, list[Body]]:
         around: Body = {"raw": True} if prompt.suffix is None else {"suffix": prompt.suffix}
         asked: list[Body] = [{"prompt": text, **around} for text in prompt.prompts]
     else:
-        asked = [{"messages": _messages(prompt.messages), **_thinking(prompt), **_tools(prompt)}]
+        asked = [
+            {
+                "messages": _messages(prompt.messages, writing),
+                **_thinking(prompt, thinks),
+                **_tools(prompt, writing),
+            }
+        ]
     options = {**_options(request.sampling), **request.foreign}
     path = "/api/generate" if isinstance(prompt, Texts) else "/api/chat"
     return path, [{**shared, **body, "options": {**options, "num_ctx": _size(body)}} for body in asked]
@@ -130,21 +140,33 @@ def _logprobs_asked(sampling: Sampling) -> Body:
 LEVELS: Mapping[str, bool | str] = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
 
 
-def _thinking(conversation: Conversation) -> Body:
+def asks_to_think(request: GenerateRequest) -> bool:
+    """Whether the request says if the model is to think."""
+    prompt = request.prompt
+    if not isinstance(prompt, Conversation):
+        return False
+    return prompt.reasoning_effort is not None or "enable_thinking" in prompt.template_kwargs
+
+
+def _thinking(conversation: Conversation, thinks: bool | None) -> Body:
     effort = conversation.reasoning_effort
-    if effort is not None:
-        return {"think": LEVELS.get(effort, effort)}
+    param = "chat_template_kwargs.enable_thinking" if effort is None else "reasoning_effort"
     wished = conversation.template_kwargs.get("enable_thinking")
-    return {} if wished is None else {"think": bool(wished)}
+    think = LEVELS.get(effort, effort) if effort is not None else None if wished is None else bool(wished)
+    if think is None or (thinks is False and think is False):
+        return {}
+    if thinks is False:
+        raise UnsupportedParameter(f"{param}: this model does not think", param=param)
+    return {"think": think}
 
 
-def _tools(conversation: Conversation) -> Body:
+def _tools(conversation: Conversation, writing: Writing) -> Body:
     choice = conversation.tool_choice
     if choice.mode == "none":
         return {}
     tools = [
         {
-            "name": tool.name,
+            "name": writing.tool(tool.name),
             "description": tool.description or "",
             "parameters": tool.parameters or {"type": "object", "properties": {}},
         }
@@ -154,12 +176,12 @@ def _tools(conversation: Conversation) -> Body:
     return {"tools": [{"type": "function", "function": tool} for tool in tools]} if tools else {}
 
 
-def _messages(messages: tuple[Message, ...]) -> list[Body]:
-    names = {call.id: call.name for message in messages for call in message.tool_calls}
-    return [_message(index, message, names) for index, message in enumerate(messages)]
+def _messages(messages: tuple[Message, ...], writing: Writing) -> list[Body]:
+    names = {call.id: writing.tool(call.name) for message in messages for call in message.tool_calls}
+    return [_message(index, message, names, writing) for index, message in enumerate(messages)]
 
 
-def _message(index: int, message: Message, names: Mapping[str, str]) -> Body:
+def _message(index: int, message: Message, names: Mapping[str, str], writing: Writing) -> Body:
     """`names`: of the tools that were called, by the ids of the calls."""
     body: Body = {"role": "system" if message.role == "developer" else message.role, "content": message.text}
     if images := [
@@ -172,8 +194,11 @@ def _message(index: int, message: Message, names: Mapping[str, str]) -> Body:
         body["thinking"] = message.reasoning
     if message.tool_calls:
         body["tool_calls"] = [
-            {"id": call.id, "function": {"name": call.name, "arguments": _arguments(index, at, call)}}
-            for at, call in enumerate(message.tool_calls)
+            {
+                "id": call.id,
+                "function": {"name": writing.tool(call.name), "arguments": writing.arguments(call.arguments)},
+            }
+            for call in message.tool_calls
         ]
     if message.role == "tool":
         answered = message.tool_call_id or ""
@@ -188,14 +213,3 @@ def _image(media: Media, param: str) -> str:
     if media.data is None:
         raise UnsupportedParameter(f"{param}: ollama fetches no images; send it in base64", param=param)
     return media.data
-
-
-def _arguments(index: int, at: int, call: ToolCall) -> Body:
-    param = f"messages.{index}.tool_calls.{at}.function.arguments"
-    try:
-        arguments = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"{param} is no JSON", param=param) from exc
-    if not isinstance(arguments, dict):
-        raise BadRequest(f"{param} is no JSON object", param=param)
-    return arguments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,12 @@ from headrace.backends.forms import sents
 from headrace.backends.http import Sent, Upstream, root
 from headrace.backends.openai.answer import DONE, Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
+from headrace.backends.openai.mending import changes, is_own
 from headrace.backends.openai.reading import OpenAIReading
 from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote, listed
 from headrace.backends.values import count
+from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError, ServerError
 from headrace.relaying import Relayed, RelayRequest
@@ -40,6 +42,7 @@ class OpenAIBackend(Remote):
     kind: BackendKind = "openai"
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
+    knows_verbosity = True
     kept: tuple[str, ...] = ()  # members of its answers that are its own, and are told to callers
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
@@ -51,29 +54,41 @@ class OpenAIBackend(Remote):
         upstream = Upstream(name, url, headers=headers, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
         # the others know the older name only, or both; OpenAI's newer models only the newer one
-        self._limit = "max_completion_tokens" if upstream.base_url == OpenAIBackend.url else "max_tokens"
+        is_openais = config.roles == "openai" or (config.roles is None and is_own(upstream.base_url))
+        self._has_all_roles = is_openais
+        self._limit = "max_completion_tokens" if is_own(upstream.base_url) else "max_tokens"
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
-        path, body = self.ask(request)
+        writing = Writing(request)
+        path, body = self.ask(request, writing)
         async with (
             self.upstream.stream(path, body) as pieces,
             aclosing(sents(self.upstream, pieces)) as found,
             aclosing(self._events(found, request.num_choices)) as answer,
         ):
-            yield answer
+            yield writing.told(answer)
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "openai"
 
-    def relay(
+    @asynccontextmanager
+    async def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
-    ) -> AbstractAsyncContextManager[Relayed]:
-        body = request.body.changed(self.changes(request, model))
-        upstream, path, headers = self.upstream, request.endpoint, request.headers
-        reading = OpenAIReading(upstream, path, request.body.members)
-        streamed = request.is_streamed
-        return relayed(upstream, path, body, headers, reading, streamed=streamed, until_content=until_content)
+    ) -> AsyncIterator[Relayed]:
+        mended, ignored = changes(request.body.members, has_all_roles=self._has_all_roles)
+        body = request.body.changed({**mended, **self.changes(request, model)})
+        reading = OpenAIReading(self.upstream, request.endpoint, request.body.members)
+        async with relayed(
+            self.upstream,
+            request.endpoint,
+            body,
+            request.headers,
+            reading,
+            streamed=request.is_streamed,
+            until_content=until_content,
+        ) as answer:
+            yield replace(answer, ignored=tuple(ignored))
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         """Members of a body that is passed on, where they are not as the caller wrote them."""
@@ -97,11 +112,15 @@ class OpenAIBackend(Remote):
         found = await self.upstream.json("GET", "/models")
         return [self._info(entry) for entry in listed(self.name, found, "data")]
 
-    def ask(self, request: GenerateRequest) -> tuple[str, Body]:
+    def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         """Where a request goes, and its body. Raises UnsupportedParameter."""
-        if isinstance(request.prompt, Conversation):
-            return "/chat/completions", chat_body(request, request.prompt, limit=self._limit)
-        return "/completions", completion_body(request, request.prompt)
+        prompt, limit, all_roles = request.prompt, self._limit, self._has_all_roles
+        if isinstance(prompt, Conversation):
+            body = chat_body(request, prompt, limit=limit, has_all_roles=all_roles, writing=writing)
+            if not self.knows_verbosity:
+                body.pop("verbosity", None)
+            return "/chat/completions", body
+        return "/completions", completion_body(request, prompt)
 
     def _info(self, entry: dict[str, Any]) -> ModelInfo:
         info = self.info(entry["id"], created=count(entry.get("created")) or 0)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.backends.openai.mending import MAX_USER, messages_of
+from headrace.backends.writing import Writing, opaque
 from headrace.errors import UnsupportedParameter
 from headrace.types import (
     Conversation,
@@ -17,18 +19,30 @@ from headrace.types import (
     Sampling,
     Texts,
     Tool,
+    ToolCall,
 )
 
 Body = dict[str, Any]
 
 
-def chat_body(request: GenerateRequest, prompt: Conversation, *, limit: str) -> Body:
-    """`limit`: what the provider calls the most tokens of an answer. Raises UnsupportedParameter."""
+def chat_body(
+    request: GenerateRequest,
+    prompt: Conversation,
+    *,
+    limit: str,
+    has_all_roles: bool = True,
+    writing: Writing | None = None,
+) -> Body:
+    """`limit`: what the provider calls the most tokens of an answer. `has_all_roles`: see mending.py.
+    `writing` hears of what is changed. Raises UnsupportedParameter.
+    """
+    writing = writing or Writing(request)
+    messages = [_message(message, writing) for message in prompt.messages]
     logprobs = request.sampling.logprobs
     return {
         **_common(request, limit),
-        "messages": [_message(message) for message in prompt.messages],
-        **_tools(prompt),
+        "messages": messages_of(messages, writing.ignored, has_all_roles=has_all_roles),
+        **_tools(prompt, writing),
         **_template(prompt),
         **({} if logprobs is None else {"logprobs": True}),
         **({"top_logprobs": logprobs} if logprobs else {}),
@@ -76,9 +90,13 @@ def _common(request: GenerateRequest, limit: str) -> Body:
         **({"n": request.n} if request.n > 1 else {}),
         **_sampling(request.sampling, limit),
         **({} if request.format is None else {"response_format": _format(request.format)}),
-        **({} if request.user is None else {"user": request.user}),
+        **({} if request.user is None else {"user": _user(request.user)}),
         **request.foreign,
     }
+
+
+def _user(user: str) -> str:
+    return user if len(user) <= MAX_USER else opaque(user)
 
 
 def _sampling(sampling: Sampling, limit: str) -> Body:
@@ -133,7 +151,7 @@ def _is_strict(schema: object) -> bool:
     return all(_is_strict(part) for part in schema.values())
 
 
-def _tools(prompt: Conversation) -> Body:
+def _tools(prompt: Conversation, writing: Writing) -> Body:
     """Where only some of the tools are allowed, the provider is not told of the others: few know OpenAI's own
     word for that.
     """
@@ -141,26 +159,27 @@ def _tools(prompt: Conversation) -> Body:
     mode: str | Body = choice.mode
     allowed = prompt.tools
     if choice.mode == "required" and choice.names is not None and len(choice.names) == 1:
-        mode = {"type": "function", "function": {"name": choice.names[0]}}
+        mode = {"type": "function", "function": {"name": writing.tool(choice.names[0])}}
     elif choice.names is not None:
         allowed = tuple(tool for tool in prompt.tools if tool.name in choice.names)
     if not allowed:
         return {}
     return {
-        "tools": [_tool(tool) for tool in allowed],
+        "tools": [_tool(tool, writing) for tool in allowed],
         **({} if mode == "auto" else {"tool_choice": mode}),
         **({} if prompt.parallel_tool_calls else {"parallel_tool_calls": False}),
     }
 
 
-def _tool(tool: Tool) -> Body:
+def _tool(tool: Tool, writing: Writing) -> Body:
     given = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict or None}
-    return {"type": "function", "function": {"name": tool.name, **_without_none(given)}}
+    return {"type": "function", "function": {"name": writing.tool(tool.name), **_without_none(given)}}
 
 
 def _template(prompt: Conversation) -> Body:
     given = {
         "reasoning_effort": prompt.reasoning_effort,
+        "verbosity": prompt.verbosity,
         "add_generation_prompt": None if prompt.add_generation_prompt else False,
         "continue_final_message": prompt.continue_final_message or None,
         "chat_template_kwargs": dict(prompt.template_kwargs) or None,
@@ -168,12 +187,9 @@ def _template(prompt: Conversation) -> Body:
     return _without_none(given)
 
 
-def _message(message: Message) -> Body:
+def _message(message: Message, writing: Writing) -> Body:
     content: object = [_part(part) for part in message.parts] if message.parts else message.text
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in message.tool_calls
-    ]
+    calls = [_call(call, writing) for call in message.tool_calls]
     given = {
         "name": message.name,
         "tool_calls": calls or None,
@@ -181,6 +197,11 @@ def _message(message: Message) -> Body:
         "reasoning_content": message.reasoning,
     }
     return {"role": message.role, "content": (content or None) if calls else content, **_without_none(given)}
+
+
+def _call(call: ToolCall, writing: Writing) -> Body:
+    function = {"name": writing.tool(call.name), "arguments": writing.arguments_text(call.arguments)}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _part(part: str | Media) -> Body:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from headrace.errors import BadRequest
 from headrace.types import (
@@ -16,6 +16,7 @@ from headrace.types import (
     Message,
     Role,
     Sampling,
+    Thought,
     TokenizeRequest,
     Tool,
     ToolCall,
@@ -138,6 +139,24 @@ class MessagesBody(CountTokensBody):
     metadata: MetadataOfMessages | None = None
 
 
+# what a backend calls it → what it is called here
+NAMES = {
+    "reasoning_effort": "thinking",
+    "thinking_budget": "thinking.budget_tokens",
+    "user": "metadata.user_id",
+    "messages.tool_calls.function.arguments": "messages.content.input",
+}
+
+
+def told_name(name: str) -> str:
+    """What a member of chat completions is called here."""
+    return NAMES.get(name, name)
+
+
+def _is_disabled(thinking: BaseModel) -> bool:
+    return getattr(thinking, "type", None) != "enabled"
+
+
 # where a text may be marked for the cache
 CACHED = (
     "", "system.", "tools.",
@@ -201,6 +220,9 @@ MESSAGES: Table = {
     "tools.input_examples": foreign("Templates have no place for them."),
     "tool_choice": honoured("Ollama: `auto` and `none`."),
     "thinking": honoured("As an effort; dropped where the model knows none."),
+    "thinking.budget_tokens": content(
+        "The number itself; elsewhere it becomes an effort.", "anthropic", is_said=_is_disabled
+    ),
     "thinking.display": foreign("Thinking is shown as the model writes it."),
     "output_config": honoured("`effort` with adaptive thinking; `format`."),
     "metadata": advice(
@@ -264,6 +286,8 @@ def to_conversation(body: CountTokensBody) -> Conversation:
         _effort(body),
         not goes_on,
         goes_on,
+        thinking_budget=_budget(body.thinking),
+        wishes=frozenset({"reasoning_effort"}),
     )
 
 
@@ -343,7 +367,25 @@ def _assistant(content: Sequence[AnyBlock], path: str) -> Message:
         reasoning="".join(thinking) or None,
         parts=tuple(said) if any(isinstance(part, Media) for part in said) else (),
         thoughts=tuple(one for one in thoughts if one.signature or one.redacted),
+        in_order=_in_order(content),
     )
+
+
+KINDS = (Thought, str, ToolCall)  # the usual order
+
+
+def _in_order(content: Sequence[AnyBlock]) -> tuple[str | Thought | ToolCall, ...]:
+    """The pieces of an answer as they stood; nothing, where thoughts, text and calls follow each other."""
+    pieces: list[str | Thought | ToolCall] = []
+    for block in content:
+        if isinstance(block, ThinkingOfHistory | RedactedOfHistory):
+            pieces.append(thought(block))
+        elif isinstance(block, ToolUseBlock):
+            pieces.append(ToolCall(block.id, block.name, arguments(block)))
+        elif isinstance(block, TextBlock):
+            pieces.append(block.text)
+    places = [KINDS.index(type(piece)) for piece in pieces]
+    return () if places == sorted(places) else tuple(pieces)
 
 
 def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:
@@ -391,6 +433,10 @@ def _effort(body: CountTokensBody) -> str | None:
     if asked.budget_tokens < LOW:
         return "low"
     return "medium" if asked.budget_tokens < HIGH else "high"
+
+
+def _budget(thinking: ThinkingConfig | None) -> int | None:
+    return None if thinking is None or thinking.type != "enabled" else thinking.budget_tokens
 
 
 def _is_free(thinking: ThinkingConfig | None) -> bool:

@@ -42,6 +42,7 @@ class TextFormat(RequestBody):
 
 class TextConfig(RequestBody):
     format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class HistoryBody(RequestBody):
@@ -176,6 +177,7 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
     tools = tools_of(body)
     said = to_messages(items)
     instructions = (Message("system", body.instructions),) if body.instructions else ()
+    verbosity = body.text.verbosity if body.text else None
     if not said and not instructions:
         raise BadRequest("input: there is nothing to answer", param="input")
     return Conversation(
@@ -184,6 +186,8 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
         tools.choice,
         body.parallel_tool_calls is not False,
         body.reasoning.effort if body.reasoning else None,
+        verbosity=verbosity,
+        wishes=frozenset({"verbosity"} if verbosity else ()),
     )
 
 
@@ -232,6 +236,19 @@ NAMES = {
     "response_format": "text.format",
 }
 TOOL = re.compile(r"tools\.(\d+)(?:\.function)?")
+
+
+# the same, of what becomes of members that are known by their whole path
+PATHS = {
+    "messages.tool_calls.function.arguments": "input.arguments",
+    "messages.role": "input.role",
+    "verbosity": "text.verbosity",
+}
+
+
+def told_name(name: str) -> str:
+    """What a member of chat completions is called here."""
+    return PATHS.get(name) or NAMES.get(name.partition(".")[0], name)
 
 
 def as_asked(body: PromptBody, error: BadRequest) -> BadRequest:

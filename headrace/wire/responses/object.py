@@ -44,7 +44,7 @@ def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> d
         **_sampling(body, info),
         "text": {
             "format": _format(body.text.format if body.text else None),
-            "verbosity": "medium",
+            "verbosity": (body.text.verbosity if body.text else None) or "medium",
         },
         "tool_choice": tools.written_choice,
         "tools": list(tools.written),

@@ -263,7 +263,6 @@ REFUSED: list[Any] = [
     ({"text": {"format": {**SCHEMA, "name": None}}}, "text.format.name"),
     ({"text": {"format": {**SCHEMA, "schema": 5}}}, "text.format.schema"),
     ({"text": {"format": SCHEMA}, "guided_regex": "a"}, "guided_regex"),
-    ({"text": {"verbosity": "low"}}, "text.verbosity"),
     ({"text": {"verbosity": "wordy"}}, "text.verbosity"),
     ({"prompt": {"id": "p"}}, "prompt"),
     ({"n": 2}, "n"),

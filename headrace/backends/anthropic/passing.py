@@ -1,0 +1,106 @@
+"""Requests in Anthropic's own dialect that are passed on: what it is known to refuse is mended where it
+stands, so that all else goes on as it came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.backends.anthropic.messages import IMAGES, SAME
+from headrace.backends.anthropic.thinking import Abilities
+from headrace.finite import dumps
+from headrace.verbatim import Verbatim
+
+NAME = re.compile("[a-zA-Z0-9_-]{1,128}")
+Json = Mapping[str, Any]
+
+
+def can_be_passed(members: Json) -> bool:
+    """Whether no name in it has to be changed, which would have to be changed back in the answer."""
+    tools = members.get("tools")
+    return not isinstance(tools, list) or all(_has_good_name(tool) for tool in tools)
+
+
+def _has_good_name(tool: object) -> bool:
+    name = tool.get("name") if isinstance(tool, dict) else None
+    return not isinstance(name, str) or NAME.fullmatch(name) is not None
+
+
+def mended(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tuple[str, ...]]:
+    """The body for a model, and the members that were left out, by their paths."""
+    members, ignored = body.members, list[str]()
+    changes: dict[str, object] = {"model": model}
+    messages = members.get("messages")
+    if isinstance(messages, list):
+        new = [_message(message, ignored) for message in messages]
+        new[-1:] = [_trimmed(message) for message in new[-1:]]
+        if any(one is not other for one, other in zip(new, messages, strict=True)):
+            changes["messages"] = new
+    if abilities.takes_one and _differs(members, "temperature") and _differs(members, "top_p"):
+        ignored.append("top_p")
+        # an object without a member cannot be what it was, byte for byte
+        left = {name: value for name, value in members.items() if name != "top_p"}
+        return dumps({**left, **changes}).encode(), tuple(ignored)
+    return body.changed(changes), tuple(ignored)
+
+
+def _differs(members: Json, name: str) -> bool:
+    """Whether it is given and not the default."""
+    return members.get(name) not in (None, 1)
+
+
+def _message(message: Any, ignored: list[str]) -> Any:
+    """The same object, unless something in it has to change."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return message
+    kept = [block for block in content if not _is_unsigned(block)]
+    if not kept:
+        return message
+    if len(kept) < len(content) and "messages.content.thinking" not in ignored:
+        ignored.append("messages.content.thinking")
+    new = [_block(block) for block in kept]
+    is_same = len(new) == len(content) and all(one is other for one, other in zip(new, content, strict=True))
+    return message if is_same else {**message, "content": new}
+
+
+def _is_unsigned(block: Any) -> bool:
+    """A thought of another provider's model, or of a model here."""
+    return isinstance(block, dict) and block.get("type") == "thinking" and not block.get("signature")
+
+
+def _block(block: Any) -> Any:
+    """With the name that Anthropic has for the type of its image."""
+    if not isinstance(block, dict):
+        return block
+    inner, source = block.get("content"), block.get("source")
+    if isinstance(inner, list):
+        new = [_block(one) for one in inner]
+        if any(one is not other for one, other in zip(new, inner, strict=True)):
+            return {**block, "content": new}
+    if block.get("type") != "image" or not isinstance(source, dict):
+        return block
+    type = source.get("media_type")
+    if not isinstance(type, str) or type in IMAGES:
+        return block
+    plain = type.strip().lower()
+    return {**block, "source": {**source, "media_type": SAME.get(plain, plain)}}
+
+
+def _trimmed(message: Any) -> Any:
+    """An answer that is begun, without white space at its end."""
+    if not isinstance(message, dict) or message.get("role") != "assistant":
+        return message
+    content = message.get("content")
+    if isinstance(content, str):
+        text = content.rstrip()
+        return message if text in (content, "") else {**message, "content": text}
+    last = content[-1] if isinstance(content, list) and content else None
+    if not isinstance(content, list) or not isinstance(last, dict):
+        return message
+    said = last.get("text")
+    if not isinstance(said, str) or said.rstrip() in (said, ""):
+        return message
+    return {**message, "content": [*content[:-1], {**last, "text": said.rstrip()}]}

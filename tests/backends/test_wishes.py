@@ -1,0 +1,205 @@
+"""G10, G26, L18: how much to think and how long to be, where the provider or its model takes no such wish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.backends.writing import CHAT, HI, MESSAGES, RESPONSES, Written, writing
+from tests.upstream import answer
+
+STRICT = {"X-Headrace-Strict": "true"}
+IGNORED = "x-headrace-ignored"
+DOWN = answer({"error": {"message": "down"}}, status=503)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Written]:
+    with writing() as made:
+        yield made
+
+
+@pytest.fixture
+def written(running: Written) -> Written:
+    running.provider.forget()
+    running.served.gateway._wishes._refused.clear()
+    return running
+
+
+def thinking(model: str, budget: int = 2000, **more: Any) -> dict[str, Any]:
+    asked = {"type": "enabled", "budget_tokens": budget}
+    return {"model": model, "messages": HI, "max_tokens": 64_000, "thinking": asked, **more}
+
+
+def names(headers: Any) -> list[str]:
+    return [name for name in headers.get(IGNORED, "").split(", ") if name]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("asked", ["enabled", "adaptive"])
+def test_g10_a_model_of_ollamas_that_does_not_think_is_not_asked_to(
+    written: Written, asked: str, stream: bool
+) -> None:
+    body = thinking("ol:m", stream=stream)
+    if asked == "adaptive":
+        body["thinking"] = {"type": "adaptive"}
+    status, headers, _ = written.ask(MESSAGES, body)
+    assert status == 200
+    assert "think" not in written.last
+    assert "thinking" in names(headers)
+
+
+def test_g10_a_model_of_ollamas_that_thinks_is_asked_to(written: Written) -> None:
+    status, headers, _ = written.ask(MESSAGES, thinking("ol:thinker", 20_000))
+    assert (status, written.last["think"]) == (200, "high")
+    assert "thinking" not in names(headers)
+
+
+def test_g10_not_to_think_is_what_it_does_anyway(written: Written) -> None:
+    body = {**thinking("ol:m"), "thinking": {"type": "disabled"}}
+    status, headers, _ = written.ask(MESSAGES, body)
+    assert (status, "think" in written.last, names(headers)) == (200, False, [])
+
+
+def test_g10_a_caller_who_asks_for_an_effort_outright_is_told(written: Written) -> None:
+    num = len(written.asked)
+    status, _, told = written.ask(CHAT, {"model": "ol:m", "messages": HI, "reasoning_effort": "high"})
+    assert (status, told["error"]["param"]) == (400, "reasoning_effort")
+    assert len(written.asked) == num
+
+
+REFUSALS = {
+    "OpenAI": (
+        400,
+        {"message": "Unsupported parameter: 'reasoning_effort' is not supported with this model.",
+         "param": "reasoning_effort", "code": "unsupported_parameter"},
+    ),
+    "older OpenAI": (400, {"message": "Unrecognized request argument supplied: reasoning_effort"}),
+    "Groq": (400, {"message": "property 'reasoning_effort' is unsupported"}),
+    "words": (422, {"message": "This model does not support reasoning"}),
+    "more words": (400, {"message": '"llama3" does not support thinking'}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("status", "error"), REFUSALS.values(), ids=REFUSALS)
+def test_g10_a_provider_that_refuses_an_effort_is_asked_without(
+    written: Written, status: int, error: dict[str, Any], stream: bool
+) -> None:
+    written.play(answer({"error": error}, status=status))
+    num = len(written.asked)
+    told, headers, _ = written.ask(MESSAGES, thinking("up:m", stream=stream))
+    assert (told, len(written.asked)) == (200, num + 2)
+    assert written.asked[-2].body["reasoning_effort"] == "low"
+    assert "reasoning_effort" not in written.last
+    assert "thinking" in names(headers)
+    _, headers, _ = written.ask(MESSAGES, thinking("up:m"))
+    assert len(written.asked) == num + 3, "it is not asked again what it has refused"
+    assert "thinking" in names(headers)
+
+
+def test_g10_fastapis_refusal_names_the_member_too(written: Written) -> None:
+    detail = [{"type": "extra_forbidden", "loc": ["body", "reasoning_effort"], "msg": "Extra inputs"}]
+    written.play(answer({"detail": detail}, status=422))
+    assert written.ask(MESSAGES, thinking("up:m"))[0] == 200
+    assert "reasoning_effort" not in written.last
+
+
+def test_g10_along_a_route_only_who_refuses_goes_without(written: Written) -> None:
+    written.play(DOWN)
+    status, headers, _ = written.ask(MESSAGES, thinking("up-ol"))
+    assert (status, headers["x-headrace-backend"], headers["x-headrace-attempts"]) == (200, "ol", "2")
+    assert "thinking" in names(headers)
+    written.play(DOWN, path="/api/chat")
+    status, headers, _ = written.ask(MESSAGES, thinking("ol-up"))
+    assert (status, headers["x-headrace-backend"]) == (200, "up")
+    assert written.last["reasoning_effort"] == "low"
+    assert "thinking" not in names(headers)
+
+
+def test_g10_an_effort_that_is_refused_to_a_chat_is_told(written: Written) -> None:
+    written.play(answer({"error": REFUSALS["OpenAI"][1]}, status=400))
+    body = {"model": "up:m", "messages": HI, "reasoning_effort": "high"}
+    status, _, told = written.ask(CHAT, body, **STRICT)
+    assert (status, told["error"]["code"]) == (400, "unsupported_parameter")
+    assert told["error"]["param"] == "reasoning_effort"
+
+
+def test_g10_strict_requests_lose_nothing(written: Written) -> None:
+    body = {**thinking("ol:m"), "thinking": {"type": "adaptive"}}
+    assert written.ask(MESSAGES, body, **STRICT)[0] == 400
+
+
+@pytest.mark.parametrize("budget", [1024, 5000, 30_000])
+@pytest.mark.parametrize("model", ["an:claude-opus-4-1", "an-up"])
+def test_g26_a_budget_is_kept_where_the_model_takes_one(written: Written, model: str, budget: int) -> None:
+    # a route is translated, and so is what is strict
+    headers = STRICT if model.startswith("an:") else {}
+    status, told, _ = written.ask(MESSAGES, thinking(model, budget), **headers)
+    assert (status, names(told)) == (200, [])
+    assert written.last["thinking"] == {"type": "enabled", "budget_tokens": budget}
+
+
+def test_g26_after_a_fallback_too(written: Written) -> None:
+    written.play(DOWN)
+    status, told, _ = written.ask(MESSAGES, thinking("up-an", 30_000))
+    assert (status, told["x-headrace-backend"], names(told)) == (200, "an", [])
+    assert written.last["thinking"]["budget_tokens"] == 30_000
+
+
+@pytest.mark.parametrize("model", ["up:m", "ol:thinker", "fa:m", "an:claude-opus-5"])
+def test_g26_elsewhere_it_is_named(written: Written, model: str) -> None:
+    body = thinking(model, 30_000)
+    if model.startswith("an:"):  # not passed on as it is
+        body["tools"] = [{"name": "a.b", "input_schema": {"type": "object"}}]
+    status, told, _ = written.ask(MESSAGES, body)
+    assert (status, "thinking.budget_tokens" in names(told)) == (200, True)
+
+
+def test_g26_a_budget_that_leaves_no_room_is_cut_and_named(written: Written) -> None:
+    status, told, _ = written.ask(MESSAGES, {**thinking("an-up", 30_000), "max_tokens": 2000})
+    assert (status, names(told)) == (200, ["thinking.budget_tokens"])
+    assert written.last["thinking"]["budget_tokens"] == 1999
+
+
+LOW: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, {"messages": HI, "verbosity": "low"}),
+    "responses": (RESPONSES, {"input": "hi", "text": {"verbosity": "low"}}),
+}
+
+
+@pytest.mark.parametrize("headers", [{}, STRICT], ids=["usual", "strict"])
+@pytest.mark.parametrize(("path", "body"), LOW.values(), ids=LOW)
+def test_l18_verbosity_is_passed_to_who_knows_it(
+    written: Written, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    status, told, _ = written.ask(path, {"model": "up:m", **body}, **headers)
+    assert (status, written.last["verbosity"], names(told)) == (200, "low", [])
+
+
+@pytest.mark.parametrize("model", ["fa:m", "an:claude-opus-5", "ol:m", "ce:m"])
+@pytest.mark.parametrize(("path", "body"), LOW.values(), ids=LOW)
+def test_l18_elsewhere_it_is_ignored_and_named(
+    written: Written, path: str, body: dict[str, Any], model: str
+) -> None:
+    status, told, _ = written.ask(path, {"model": model, **body}, **STRICT if model == "ce:m" else {})
+    name = "text.verbosity" if path == RESPONSES else "verbosity"
+    assert (status, names(told)) == (200, [name])
+    assert model == "fa:m" or "verbosity" not in written.last
+
+
+@pytest.mark.parametrize("path", [RESPONSES])
+def test_l18_who_refuses_it_is_asked_without(written: Written, path: str) -> None:
+    written.play(answer({"error": {"message": "Unknown parameter: 'verbosity'."}}, status=400))
+    status, told, whole = written.ask(path, {"model": "up:m", **LOW["responses"][1]})
+    assert (status, names(told)) == (200, ["text.verbosity"])
+    assert "verbosity" not in written.last
+    assert whole["text"]["verbosity"] == "low"
+
+
+@pytest.mark.parametrize(("path", "body"), LOW.values(), ids=LOW)
+def test_l18_another_value_is_a_400(written: Written, path: str, body: dict[str, Any]) -> None:
+    wrong = {**body, "verbosity": "loud"} if path == CHAT else {**body, "text": {"verbosity": 7}}
+    assert written.ask(path, {"model": "fa:m", **wrong})[0] == 400
