@@ -11,6 +11,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 SCHEMAS = "#/components/schemas/"
+KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 
 
 class SchemaOf(dict[str, str]):
@@ -43,6 +47,8 @@ def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
             components.update(described.pop("$defs", {}))
             components[model.__name__] = described
         _drop_422(schema)
+        schema["components"]["securitySchemes"] = KEYS
+        schema["security"] = [{}, *({name: []} for name in KEYS)]  # {}: servers without keys need none
         app.openapi_schema = schema
     return app.openapi_schema
 

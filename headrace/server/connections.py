@@ -51,24 +51,29 @@ class Connections:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._idle: dict[Idle, None] = {}  # the one that has been idle longest comes first
+        # the one that has been idle longest comes first
+        self._idle: dict[Idle, None] = {}
+        self._idle_for_good: dict[Idle, None] = {}
         self._told: dict[str, float] = {}  # when a kind of line was last logged
         self._untold: dict[str, int] = {}  # how often it was not, since
 
-    def is_idle(self, connection: Idle) -> None:
-        self._idle[connection] = None
+    def is_idle(self, connection: Idle, *, may_return: bool = True) -> None:
+        """`may_return`: its client opens another one without ado, so that it is closed before others."""
+        self.is_busy(connection)
+        (self._idle if may_return else self._idle_for_good)[connection] = None
 
     def is_busy(self, connection: Idle) -> None:
         self._idle.pop(connection, None)
+        self._idle_for_good.pop(connection, None)
 
     def make_room(self, number: int) -> bool:
         """Whether a new connection may stay, `number` being how many there are with it. Those that have been
         idle longest are closed for it.
         """
         most = self.limits.connections
-        while number > most and self._idle:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest]
+        while number > most and (idle := self._idle or self._idle_for_good):
+            oldest = next(iter(idle))
+            del idle[oldest]
             oldest.drop()
             number -= 1
             self.tell("dropped", f"all {most} connections are in use: an idle one was closed")

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import math
+from http import HTTPStatus
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
 from websockets.frames import Frame
-from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Response
+from websockets.server import ServerProtocol
+from websockets.typing import StatusLike
 
-from headrace.errors import BadRequest, PayloadTooLarge
+from headrace.errors import BadRequest
 from headrace.server.connections import Connections
 from headrace.server.refusals import HeadTooLarge, TargetTooLong
+from headrace.wire.errors import to_body
 
 MAX_FRAGMENTS = 4096  # of one message
+
+
+class _Handshake(ServerProtocol):
+    """Its refusals have OpenAI's shape."""
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        response = super().reject(status, text)
+        error = BadRequest(text.strip() or f"there is no WebSocket here ({HTTPStatus(status).phrase})")
+        response.body = json.dumps(to_body(error)).encode()
+        for name in ("Content-Length", "Content-Type"):
+            del response.headers[name]
+        response.headers["Content-Length"] = str(len(response.body))
+        response.headers["Content-Type"] = "application/json"
+        return response
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
@@ -24,6 +44,14 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().__init__(**members)
         self._all = connections
         self._stalled_since = math.inf
+        self.conn = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.is_busy(self)
+        super().connection_lost(exc)
+
+    def drop(self) -> None:
+        self.shutdown()
 
     def check(self, now: float) -> None:
         """Called every second."""
@@ -40,6 +68,15 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         self._stalled_since = math.inf
         super().resume_writing()
+
+    def send_receive_event_to_app(self) -> None:
+        self._all.is_busy(self)
+        super().send_receive_event_to_app()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.handshake_complete and not self.disconnected:
+            self._all.is_idle(self, may_return=False)  # until its next message, for what is known here
 
     def handle_ping(self) -> None:
         """No pongs are piled up for a client that does not read them."""
@@ -61,7 +98,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self.transport.close()
 
 
-def refused_handshake(connection: WebSocketConnection) -> BadRequest | PayloadTooLarge | None:
+def refused_handshake(connection: WebSocketConnection) -> BadRequest | None:
     """Why the request that opens it was not even read, if it was not. Nothing has been answered then."""
     why = connection.conn.handshake_exc
     if why is None or connection.handshake_initiated:

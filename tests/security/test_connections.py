@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cli.process import Serving
@@ -111,6 +112,24 @@ def test_those_that_were_idle_longest_go_first(tmp_path: Path) -> None:
                 assert read_answer(source).status == 200
 
 
+def test_idle_websockets_keep_nobody_out_either(tmp_path: Path) -> None:
+    opening = head("GET", "/v1/responses", {**HOST, **WEBSOCKET})
+    with gateway(tmp_path, "--max-connections", "20") as gate, many(gate, 20, opening) as opened:
+        assert all(read_answer(source).status == 101 for source in opened)
+        for _ in range(3):
+            assert is_served(gate)
+        assert opened[0].recv(100)[:4] == b"\x88\x02\x03\xf4", "a close frame with the code 1012"
+        assert is_served(gate)
+
+
+def test_more_descriptors_are_taken_where_that_is_allowed(tmp_path: Path) -> None:
+    soft = ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "limited"]
+    with gateway(tmp_path, prefix=soft) as gate, many(gate, 400) as opened:
+        for source in opened:
+            source.sendall(HEALTH)
+            assert read_answer(source).status == 200
+
+
 # -- how slow --------------------------------------------------------------------------------------------
 
 
@@ -181,8 +200,6 @@ def test_a_connection_that_waits_for_its_answer_is_not_hurried(tmp_path: Path) -
 
 
 def test_who_never_reads_a_stream_holds_little_and_not_for_long(quick: Serving) -> None:
-    import psutil
-
     body = b'{"model": "fake", "input": "hi", "instructions": "%s", "stream": true}' % (b"x" * 200_000)
     request = head("POST", "/v1/responses", {**HOST, **JSON, "Content-Length": str(len(body))}) + body
     process = psutil.Process(quick.process.pid)
@@ -208,6 +225,34 @@ def test_a_body_that_nobody_waits_for_does_not_go_on_for_ever(quick: Serving, en
         source.sendall(post(10**12, b"{").replace(CHAT.encode(), b"/nowhere"))
         assert read_answer(source).status == 404
         assert is_closed(source, within_s=8)
+
+
+def test_who_never_reads_pongs_holds_no_memory(quick: Serving) -> None:
+    process = psutil.Process(quick.process.pid)
+    with connect(quick) as source:
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        source.sendall(head("GET", "/v1/responses", {**HOST, **WEBSOCKET}))
+        before = process.memory_info().rss
+        ping = b"\x89\xfd\0\0\0\0" + b"a" * 125
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                source.sendall(ping * 2000)
+        assert process.memory_info().rss - before < 20 * 2**20
+        assert is_served(quick)
+
+
+def test_a_message_in_endless_fragments_ends(quick: Serving) -> None:
+    process = psutil.Process(quick.process.pid)
+    with connect(quick) as source:
+        source.sendall(head("GET", "/v1/responses", {**HOST, **WEBSOCKET}))
+        assert read_answer(source).status == 101
+        before = process.memory_info().rss
+        with contextlib.suppress(OSError):
+            source.sendall(b"\x01\x80\0\0\0\0")
+            for _ in range(100):
+                source.sendall(b"\x00\x80\0\0\0\0" * 10_000)
+        assert process.memory_info().rss - before < 20 * 2**20
+        assert is_closed(source, within_s=15)
 
 
 # -- the end ---------------------------------------------------------------------------------------------

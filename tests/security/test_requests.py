@@ -108,8 +108,10 @@ def test_websocket_upgrades_are_answered(
     sent = head("GET", target, {**HOST, **WEBSOCKET, **headers}) + (body if has_body else b"")
     with connect(gate) as source:
         source.sendall(sent)
-        assert read_answer(source).status == status
+        answer = read_answer(source)
+        assert answer.status == status
         if status != 101:
+            assert answer.error["type"] == "invalid_request_error"
             assert is_closed(source, within_s=10)
 
 

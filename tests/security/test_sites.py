@@ -320,6 +320,23 @@ def test_pages_that_are_named_may(tmp_path: Path) -> None:
             assert opened.status == (101 if status == 200 else 403)
 
 
+# -- keys, and other addresses
+
+
+def test_a_key_in_the_query_is_none_and_is_not_logged(tmp_path: Path) -> None:
+    with gateway(tmp_path, "--api-key", "open-sesame") as gate:
+        for name in ("key", "api_key", "api-key", "x-api-key", "access_token", "Authorization"):
+            assert ask(gate, "GET", f"/v1/models?{name}=open-sesame").status == 401
+        assert ask(gate, "GET", "/v1/models", {"Authorization": "Bearer open-sesame"}).status == 200
+        assert "open-sesame" not in gate.log.read_text()
+
+
+def test_it_answers_to_the_address_that_it_listens_on(tmp_path: Path) -> None:
+    with gateway(tmp_path, "--host", "127.0.0.2") as gate:
+        for host, status in {"127.0.0.2:1": 200, "localhost": 200, "127.0.0.1": 200, "10.0.0.1": 403}.items():
+            assert gate.http.get("/health", headers={"Host": host}).status_code == status
+
+
 # -- bodies without a type -------------------------------------------------------------------------------
 
 
