@@ -164,9 +164,7 @@ class EngineConfig(Section):
         ByteSize, Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of what is free.")
     ] = ByteSize(0)
     max_num_seqs: Annotated[int, Field(ge=1, le=1024, description="Sequences that run at once.")] = 32
-    max_queue: Annotated[int, Field(ge=0, description="Sequences that may wait beyond those; then 503.")] = (
-        256
-    )
+    max_queue: Annotated[int, Field(ge=0, description="Requests that may wait beyond those; then 503.")] = 256
     max_batch_tokens: Annotated[
         int, Field(ge=32, description="Tokens computed in one step, prompts included.")
     ] = 512

@@ -30,9 +30,8 @@ def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
     if params.counts_tokens:
         _penalize(row, sequence)
     if params.logit_bias:
-        tokens, bias = sequence.bias
-        fits = tokens < len(row)
-        row[tokens[fits]] += bias[fits]
+        count = _below(params.biased, len(row))
+        row[params.biased[:count]] += params.bias[:count]
     if mask is not None:
         row += PENALTIES.take(mask.view(np.uint8), axis=0).reshape(-1)[: len(row)]
     if has_early_stop:
@@ -42,11 +41,16 @@ def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
 
 def _postpone_end(row: Floats, sequence: Sequence) -> None:
     """Stop tokens are impossible, unless a constraint allows nothing else."""
-    ends = [token for token in sequence.params.stop_token_ids if token < len(row)]
+    ends = sequence.params.ends[: _below(sequence.params.ends, len(row))]
     logits = row[ends]
     row[ends] = -np.inf
     if sequence.constraint is not None and not np.isfinite(row.max()):
         row[ends] = logits
+
+
+def _below(tokens: NDArray[np.int64], vocabulary: int) -> int:
+    """How many of the tokens, which are ascending, have logits."""
+    return int(np.searchsorted(tokens, vocabulary))
 
 
 def _penalize(row: Floats, sequence: Sequence) -> None:

@@ -51,6 +51,18 @@ class SamplingParams:
     logprobs: int | None = None  # of each token, and of this many most probable ones beside it
     prompt_logprobs: bool = False  # the same for the prompt's tokens
 
+    # the same, as a step wants it: made once, however many sequences and steps there are
+    biased: NDArray[np.int64] = field(init=False, repr=False, compare=False)  # logit_bias's tokens, ascending
+    bias: NDArray[np.float32] = field(init=False, repr=False, compare=False)  # of each of those
+    ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)  # stop_token_ids, ascending
+
+    def __post_init__(self) -> None:
+        pairs = dict(self.logit_bias)
+        biased = np.array(sorted(pairs), np.int64)
+        object.__setattr__(self, "biased", biased)
+        object.__setattr__(self, "bias", np.array([pairs[token] for token in biased.tolist()], np.float32))
+        object.__setattr__(self, "ends", np.array(sorted(self.stop_token_ids), np.int64))
+
     @property
     def counts_tokens(self) -> bool:
         return bool(self.frequency_penalty or self.presence_penalty or self.repetition_penalty != 1)
@@ -88,7 +100,6 @@ class Sequence:
     pooled: NDArray[np.float64] | None = None  # the sum of the hidden rows observed, or the one that counts
     counts: Counter[int] = field(default_factory=Counter)  # how often each token was generated
     seen: NDArray[np.bool_] | None = None  # by token, whether it has come; for the repetition penalty
-    bias: tuple[NDArray[np.int64], NDArray[np.float32]] = field(init=False)  # logit_bias, as arrays
     queued_at: float = field(default_factory=time.perf_counter)  # seconds, all three of the same clock
     started_at: float = 0.0
     first_token_at: float = 0.0
@@ -101,8 +112,6 @@ class Sequence:
     def __post_init__(self) -> None:
         assert self.tokens, "a sequence has at least one token"
         self.num_prompt = len(self.tokens)
-        pairs = self.params.logit_bias
-        self.bias = np.array([t for t, _ in pairs], np.int64), np.array([b for _, b in pairs], np.float32)
         seed = self.params.seed
         # `index` keeps the n choices of one seeded request apart
         self.rng = np.random.default_rng(None if seed is None else [seed & (2**64 - 1), self.index])

@@ -4,10 +4,79 @@ leaks.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+
+
+class Stops:
+    """Stop strings as one automaton (Aho and Corasick 1975): a character costs the same however many stop
+    strings there are. Built once for a request; its matchers share it. Raises nothing.
+
+    A state is the longest end of the text so far that begins a stop string. State 0: none.
+    """
+
+    def __init__(self, stops: Iterable[str]) -> None:
+        self._next: list[dict[str, int]] = [{}]  # by state: the state after a character that goes on
+        self._depth = [0]  # by state: how many characters are held back
+        self._word: list[str | None] = [None]  # by state: the longest stop string that ends here
+        for stop in stops:
+            self._add(stop)
+        self._fall = self._link()
+
+    def __bool__(self) -> bool:
+        return len(self._depth) > 1
+
+    def step(self, state: int, character: str) -> int:
+        following = self._next
+        while character not in following[state]:
+            if not state:
+                return 0
+            state = self._fall[state]
+        return following[state][character]
+
+    def depth(self, state: int) -> int:
+        return self._depth[state]
+
+    def word(self, state: int) -> str | None:
+        return self._word[state]
+
+    def _add(self, stop: str) -> None:
+        state = 0
+        for character in stop:
+            after = self._next[state].get(character)
+            if after is None:
+                after = self._next[state][character] = len(self._next)
+                self._next.append({})
+                self._depth.append(self._depth[state] + 1)
+                self._word.append(None)
+            state = after
+        self._word[state] = stop
+
+    def _link(self) -> list[int]:
+        """By state, the next shorter end of the text that begins a stop string."""
+        fall = [0] * len(self._next)
+        queue = deque(self._next[0].values())
+        while queue:
+            state = queue.popleft()
+            for character, after in self._next[state].items():
+                queue.append(after)
+                shorter = fall[state]
+                while shorter and character not in self._next[shorter]:
+                    shorter = fall[shorter]
+                fall[after] = self._next[shorter].get(character, 0)
+                if self._word[after] is None:
+                    self._word[after] = self._word[fall[after]]
+        return fall
+
+
+NO_STOPS = Stops(())
+
 
 class StopMatcher:
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops = stops
+    """Stop strings over one stream."""
+
+    def __init__(self, stops: Stops) -> None:
+        self._stops, self._state = stops, 0
         self._held = ""
         self.stop: str | None = None  # the one that was met
 
@@ -21,19 +90,22 @@ class StopMatcher:
             return text
         if self.stopped:
             return ""
+        stops, state = self._stops, self._state
         held = self._held + text
-        found = [(at + len(stop), at, stop) for stop in self._stops if (at := held.find(stop)) >= 0]
-        if found:
-            _, at, self.stop = min(found)  # the first to be complete: the same however the text is cut up
-            self._held = ""
-            return held[:at]
-        keep = max(overlap(held, stop) for stop in self._stops)
+        for end, character in enumerate(text, start=len(self._held) + 1):
+            state = stops.step(state, character)
+            word = stops.word(state)
+            if word is not None:  # the first to be complete, and the longest of those
+                self.stop, self._held = word, ""
+                return held[: end - len(word)]
+        self._state = state
+        keep = stops.depth(state)
         shown, self._held = held[: len(held) - keep], held[len(held) - keep :]
         return shown
 
     def flush(self) -> str:
         """The stream has ended: what was held was no stop string after all."""
-        held, self._held = self._held, ""
+        held, self._held, self._state = self._held, "", 0
         return held
 
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.text.stops import StopMatcher
+from headrace.text.stops import StopMatcher, Stops
 
 FEW_LETTERS = st.text("abc", max_size=30)
 STOPS = st.lists(st.text("abc", min_size=1, max_size=5), max_size=4)
@@ -29,7 +30,7 @@ def expected(text: str, stops: list[str]) -> str:
 def test_shown_text_ends_before_the_first_stop_however_it_is_cut(
     text: str, stops: list[str], borders: list[int]
 ) -> None:
-    matcher = StopMatcher(tuple(stops))
+    matcher = StopMatcher(Stops(stops))
     shown = "".join(matcher.push(piece) for piece in cut(text, borders))
     assert not any(stop in shown for stop in stops)
     assert shown + matcher.flush() == expected(text, stops)
@@ -38,18 +39,50 @@ def test_shown_text_ends_before_the_first_stop_however_it_is_cut(
 
 
 def test_only_what_may_begin_a_stop_is_held_back() -> None:
-    matcher = StopMatcher(("\n\nUser:", "END"))
+    matcher = StopMatcher(Stops(("\n\nUser:", "END")))
     assert [matcher.push(piece) for piece in ("Hi EN", "D", " more")] == ["Hi ", "", ""]
     assert matcher.stop == "END"
     assert matcher.flush() == ""
 
 
 def test_held_text_is_shown_when_it_was_no_stop() -> None:
-    matcher = StopMatcher(("END",))
+    matcher = StopMatcher(Stops(("END",)))
     assert [matcher.push(piece) for piece in ("E", "N", "x")] == ["", "", "ENx"]
     assert matcher.push("EN") == ""
     assert matcher.flush() == "EN"
 
 
 def test_without_stops_everything_passes_at_once() -> None:
-    assert StopMatcher(()).push("END") == "END"
+    assert StopMatcher(Stops(())).push("END") == "END"
+
+
+class Counted(Stops):
+    """Counts its steps."""
+
+    steps = 0
+
+    def step(self, state: int, character: str) -> int:
+        self.steps += 1
+        return super().step(state, character)
+
+
+@pytest.mark.parametrize("count", [4, 1000, 100_000])
+def test_a_character_is_one_step_however_many_stops_there_are(count: int) -> None:
+    stops = Counted(f"<stop {number}>" for number in range(count))
+    matcher = StopMatcher(stops)
+    text = "The wheel <stop turns <stop <stop x"
+    assert "".join(matcher.push(one) for one in text) == text[: -len("x")] + "x"
+    assert stops.steps == len(text)
+    assert matcher.push(f"<stop {count - 1}>") == ""
+    assert matcher.stop == f"<stop {count - 1}>"
+
+
+def test_text_that_nearly_stops_for_long_is_no_more_work() -> None:
+    stop = "a" * 5000 + "b"
+    stops = Counted([stop, "aab"])
+    matcher = StopMatcher(stops)
+    shown = "".join(matcher.push("a") for _ in range(20_000))
+    assert stops.steps == 20_000
+    assert len(shown) == 15_000
+    assert matcher.push("b") == ""
+    assert matcher.stop == stop

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,18 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import __version__
+from headrace.backends.engine import costs
 from headrace.backends.engine.choice import Choice, Reading
+from headrace.backends.engine.places import Places
 from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
-from headrace.errors import BadRequest, EngineFailed, Overloaded
+from headrace.errors import BadRequest, EngineFailed
 from headrace.models.catalog import Model
-from headrace.offload import SMALL, aside, check_wanted
+from headrace.offload import aside, check_wanted
 from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter
+from headrace.text.stops import NO_STOPS, Stops
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
     BackendKind,
@@ -45,9 +48,7 @@ from headrace.types import (
 
 log = logging.getLogger(__name__)
 
-# What work costs, in the bytes that headrace.offload counts: what takes more than a few milliseconds goes to
-# a thread.
-CHARACTER, TOKEN, MESSAGE, COMPILED = 16, 16, 2048, SMALL + 1
+MAX_CHOICES = 1024  # of one request: its prompts, each n times
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class EngineBackend:
         self.model, self.settings, self._tool_format = model, settings, tool_format
         self._recommended = model.sampling if settings.use_generation_config else {}
         self._waiters: dict[Sequence, Waiter] = {}
-        self._num_active = 0  # sequences that hold a place, running or waiting
+        self._places = Places(settings.max_num_seqs, settings.max_queue, self._begin)
         self._thread: EngineThread | None = None
         self._info: ModelInfo | None = None
 
@@ -112,55 +113,68 @@ class EngineBackend:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         """Raises BadRequest, ContextTooLong, Overloaded, EngineFailed."""
         self._check_alive()
-        self._take_places(request.num_choices, "n" if request.n == request.num_choices else "prompt")
-        stream: Stream | None = None
-        try:
-            prepared = await aside(_work(request), partial(self._prepare, request))
-            # again: a stream that is opened after the thread's death would hear of nothing
-            self._check_alive()
-            stream = self._open(prepared, request)
+        if request.num_choices > MAX_CHOICES:
+            raise BadRequest(
+                f"{request.num_choices} answers are asked for; a request may have {MAX_CHOICES}",
+                param="n" if request.n > 1 else "prompt",
+            )
+        async with self._placed() as enter:
+            prepared = await aside(costs.of_request(request), partial(self._prepare, request))
+            stream = Stream(self._choices(prepared, request), request.num_choices, self._thread_of().abort)
+            enter(stream)
             yield stream
-        finally:
-            self._num_active -= request.num_choices
-            if stream is not None:
-                self._close(stream)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        """One place for all inputs: the scheduler takes them in behind the conversations. Raises BadRequest,
-        ContextTooLong, Overloaded, EngineFailed.
+        """The scheduler takes its inputs in behind the conversations. Raises BadRequest, ContextTooLong,
+        Overloaded, EngineFailed.
         """
         self._check_alive()
         self._check_dimensions(request)
-        self._take_places(1, "input")
-        pooling: Pooling | None = None
-        try:
-            prompts = await aside(_work_on(*request.inputs), partial(self._embedded, request))
-            self._check_alive()
-            params = SamplingParams(max_tokens=0)
-            salt = self._salt(request.owner)
-            sequences = [Sequence(p, params, BATCH, pooling=request.pooling, salt=salt) for p in prompts]
-            pooling = Pooling(sequences)
-            self._add(pooling)
+        async with self._placed() as enter:
+            prompts = await aside(costs.of_texts(*request.inputs), partial(self._embedded, request))
+            params, salt = SamplingParams(max_tokens=0), self._salt(request.owner)
+            sequences = (Sequence(p, params, BATCH, pooling=request.pooling, salt=salt) for p in prompts)
+            pooling = Pooling(sequences, len(prompts))
+            enter(pooling)
             await pooling.done
             vectors = np.stack([_vector(sequence, request) for sequence in pooling.sequences])
             return Embeddings(vectors, sum(map(len, prompts)))
+
+    @asynccontextmanager
+    async def _placed(self) -> AsyncIterator[Callable[[Waiter], None]]:
+        """A place, to be entered with a waiter; all that it holds is free after the block."""
+        self._places.take()
+        entered: list[Waiter] = []
+
+        def enter(waiter: Waiter) -> None:
+            self._check_alive()  # one that enters after the thread's death would hear of nothing
+            entered.append(waiter)
+            self._places.enter(waiter)
+
+        try:
+            yield enter
         finally:
-            self._num_active -= 1
-            if pooling is not None:
-                self._close(pooling)
+            if entered:
+                self._close(entered[0])
+            else:
+                self._places.release()
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         """Raises BadRequest, TextTooLong."""
-        work = _work_on(request.prompt) if isinstance(request.prompt, str) else _work_of(request.prompt)
+        work = (
+            costs.of_texts(request.prompt)
+            if isinstance(request.prompt, str)
+            else costs.of_conversation(request.prompt)
+        )
         return await aside(work, partial(self._tokenized, request))
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         """Raises BadRequest for ids that are no tokens."""
-        return await aside(len(tokens) * TOKEN, partial(self._detokenized, tokens))
+        return await aside(len(tokens) * costs.TOKEN, partial(self._detokenized, tokens))
 
     async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
         """Each token by itself. Raises BadRequest for ids that are no tokens."""
-        return await aside(len(tokens) * TOKEN, partial(self._each_detokenized, tokens))
+        return await aside(len(tokens) * costs.TOKEN, partial(self._each_detokenized, tokens))
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         prompts = self._prompts
@@ -236,15 +250,6 @@ class EngineBackend:
                 f"dimensions is {request.dimensions}, this model's vectors have {width}", param="dimensions"
             )
 
-    def _take_places(self, count: int, param: str) -> None:
-        places = self.settings.max_num_seqs + self.settings.max_queue
-        if count > places:
-            raise BadRequest(f"{count} answers are asked for, the server has {places} places", param=param)
-        if self._num_active + count > places:
-            waiting = max(0, self._num_active - self.settings.max_num_seqs)
-            raise Overloaded(f"all {places} places are taken", retry_after_s=min(30, 1 + waiting // 8))
-        self._num_active += count
-
     def _prepare(self, request: GenerateRequest) -> list[_Prepared]:
         """Everything about a request that may take a while, or be refused. One entry for each prompt."""
         asked, sampling = request.prompt, request.sampling
@@ -254,12 +259,12 @@ class EngineBackend:
             prompts = self._prompts.of_texts(asked, room)
         else:
             prompts = [self._prompts.of_conversation(asked, room)]
-        prepared = []
+        stops, prepared = Stops(sampling.stop), []
         for prompt in prompts:
             check_wanted()
             rules = self._rules.constraints(request, prompt)
             params = self._resolve(sampling, prompt, is_constrained=rules[0] is not None)
-            prepared.append(_Prepared(prompt, params, rules))
+            prepared.append(_Prepared(prompt, params, rules, self._reading(prompt, request, stops)))
         return prepared
 
     def _check_ids(self, sampling: Sampling) -> None:
@@ -280,27 +285,19 @@ class EngineBackend:
             prompts.append(self._prompts.of_text(text, f"input.{index}", room))
         return prompts
 
-    def _open(self, prepared: list[_Prepared], request: GenerateRequest) -> Stream:
-        choices = []
-        for number, (prompt, params, rules) in enumerate((p.prompt, p.params, p.rules) for p in prepared):
-            leader: Sequence | None = None
-            reading = self._reading(prompt, request)
-            for index in range(request.n):
-                tokens, asked = (
-                    list(prompt.tokens),
-                    replace(params, prompt_logprobs=False) if leader else params,
-                )
-                sequence = Sequence(
-                    tokens, asked, request.priority, index, leader, rules[index],
-                    salt=self._salt(request.owner),
-                )  # fmt: skip
-                leader = leader or sequence
-                choices.append(Choice(sequence, number * request.n + index, reading, prompt.echo))
-        stream = Stream(choices, self._thread_of().abort)
-        self._add(stream)
-        return stream
+    def _choices(self, prepared: list[_Prepared], request: GenerateRequest) -> Iterator[Choice]:
+        """Made one by one, as each begins."""
+        salt = self._salt(request.owner)
+        for number, one in enumerate(prepared):
+            prompt, params, leader = one.prompt, one.params, None
+            for index, rule in enumerate(one.rules):
+                tokens = list(prompt.tokens)
+                sequence = Sequence(tokens, params, request.priority, index, leader, rule, salt=salt)
+                yield Choice(sequence, number * request.n + index, one.reading, prompt.echo)
+                if leader is None:
+                    leader, params = sequence, replace(params, prompt_logprobs=False)
 
-    def _reading(self, prompt: Prompt, request: GenerateRequest) -> Reading:
+    def _reading(self, prompt: Prompt, request: GenerateRequest, stops: Stops) -> Reading:
         prompts, tools, thinking, is_open = (
             self._prompts,
             prompt.tools,
@@ -311,7 +308,7 @@ class EngineBackend:
         is_forced = bool(tools) and isinstance(asked, Conversation) and asked.tool_choice.mode == "required"
         return Reading(
             self._tokenizer,
-            () if is_forced else request.sampling.stop,  # a forced call has no text that could be stopped
+            NO_STOPS if is_forced else stops,  # a forced call has no text that could be stopped
             prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),
             (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
             (lambda: prompts.tool_format.parser(tools)) if tools else None,
@@ -347,22 +344,24 @@ class EngineBackend:
             prompt_logprobs=prompt.echo is not None and asked.logprobs is not None,
         )
 
-    def _add(self, waiter: Waiter) -> None:
-        for sequence in waiter.sequences:
-            self._waiters[sequence] = waiter
-            self._thread_of().add(sequence)
+    def _begin(self, waiter: Waiter) -> None:
+        sequence = waiter.begin()
+        self._waiters[sequence] = waiter
+        self._thread_of().add(sequence)
 
     def _close(self, waiter: Waiter) -> None:
-        for sequence in waiter.sequences:
+        for sequence in waiter.running:
             del self._waiters[sequence]
-            if sequence.finish_reason is None and self._thread is not None:
+            if self._thread is not None:
                 self._thread.abort(sequence)
+        self._places.leave(waiter)
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
             waiter = self._waiters.get(output.sequence)
-            if waiter is not None:
-                waiter.push(output)
+            if waiter is not None and waiter.push(output):
+                del self._waiters[output.sequence]
+                self._places.ended(waiter)
 
     def _on_death(self, exc: BaseException) -> None:
         for waiter in set(self._waiters.values()):
@@ -380,33 +379,11 @@ class _Prepared:
     prompt: Prompt
     params: SamplingParams
     rules: list[Constraint | None]
+    reading: Reading
 
 
 def _no_token(token: int, vocabulary: int, param: str) -> BadRequest:
     return BadRequest(f"{param}: {token} is no token of this model, which has {vocabulary}", param=param)
-
-
-def _work(request: GenerateRequest) -> int:
-    """What preparing it costs. A grammar is always compiled in a thread."""
-    prompt, sampling = request.prompt, request.sampling
-    listed = len(sampling.logit_bias) + len(sampling.stop_token_ids) + sum(map(len, sampling.stop))
-    if request.format is not None:
-        return COMPILED
-    if isinstance(prompt, Texts):
-        return _work_on(*prompt.prompts, prompt.suffix or "") + listed * TOKEN
-    return _work_of(prompt) + listed * TOKEN
-
-
-def _work_of(asked: Conversation) -> int:
-    if asked.tools or asked.template_kwargs:
-        return COMPILED
-    texts = sum(len(message.text) + len(message.reasoning or "") for message in asked.messages)
-    calls = sum(len(call.arguments) for message in asked.messages for call in message.tool_calls)
-    return (texts + calls) * CHARACTER + len(asked.messages) * MESSAGE
-
-
-def _work_on(*texts: str | tuple[int, ...]) -> int:
-    return sum(map(len, texts)) * CHARACTER + len(texts) * TOKEN
 
 
 def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from headrace.engine.engine import Output
 from headrace.engine.sequence import Logprobs, Sequence
 from headrace.text import reasoning, toolcalls
 from headrace.text.detokenize import Detokenizer
-from headrace.text.stops import StopMatcher
+from headrace.text.stops import NO_STOPS, StopMatcher, Stops
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
     Event,
@@ -35,7 +35,7 @@ class Reading:
     """How the answers of one request are read."""
 
     tokenizer: Tokenizer
-    stops: tuple[str, ...] = ()
+    stops: Stops = NO_STOPS
     shown: frozenset[int] = frozenset()  # special tokens that are text
     splitter: Callable[[], reasoning.Splitter] | None = None  # a new one, if the model may think
     parser: Callable[[], toolcalls.Parser] | None = None  # a new one, if it may call tools

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from typing import Protocol
 
@@ -21,43 +21,68 @@ from headrace.types import Event
 class Waiter(Protocol):
     """Whom the engine's outputs are for."""
 
-    @property
-    def sequences(self) -> Many[Sequence]: ...
+    num_running: int
 
-    def push(self, output: Output) -> None: ...
+    @property
+    def has_more(self) -> bool: ...
+
+    @property
+    def running(self) -> Many[Sequence]:
+        """The sequences that have begun and not ended."""
+        ...
+
+    def begin(self) -> Sequence:
+        """Its next sequence."""
+        ...
+
+    def push(self, output: Output) -> bool:
+        """Whether the output's sequence has ended with it."""
+        ...
 
     def fail(self, error: ServerError) -> None: ...
 
 
 class Stream:
-    """The events of one request: an async iterator with one reader."""
+    """The events of one request: an async iterator with one reader. `choices` are made as they begin."""
 
-    def __init__(self, choices: list[Choice], abort: Callable[[Sequence], None]) -> None:
-        self.choices, self._abort = choices, abort
-        self._by_sequence = {choice.sequence: choice for choice in choices}
-        self._num_open = len(choices)
+    def __init__(self, choices: Iterator[Choice], count: int, abort: Callable[[Sequence], None]) -> None:
+        self._coming, self._num_coming, self._abort = choices, count, abort
+        self._running: dict[Sequence, Choice] = {}
         self._events: deque[Event] = deque()
         self._error: ServerError | None = None
         self._ready = asyncio.Event()
+        self.num_running = 0
 
     @property
-    def sequences(self) -> Many[Sequence]:
-        return tuple(self._by_sequence)
+    def has_more(self) -> bool:
+        return self._num_coming > 0 and self._error is None
 
-    def push(self, output: Output) -> None:
-        choice = self._by_sequence[output.sequence]
-        if choice.is_finished:
-            return  # the engine ran ahead of a stop string
+    @property
+    def running(self) -> Many[Sequence]:
+        return tuple(self._running)
+
+    def begin(self) -> Sequence:
+        choice = next(self._coming)
+        self._num_coming -= 1
+        self._running[choice.sequence] = choice
+        return choice.sequence
+
+    def push(self, output: Output) -> bool:
+        choice = self._running.get(output.sequence)
+        if choice is None:
+            return False  # the engine ran ahead of a stop string
         if output.finish_reason == "error":
+            del self._running[output.sequence]
             self.fail(failure_of(output))
-            return
+            return True
         self._events += choice.push(output)
         if choice.is_finished:
-            self._num_open -= 1
+            del self._running[output.sequence]
             if choice.sequence.finish_reason is None:  # a stop string ended it: the engine does not know yet
                 self._abort(choice.sequence)
         if self._events:
             self._ready.set()
+        return choice.is_finished
 
     def fail(self, error: ServerError) -> None:
         self._error = error
@@ -70,7 +95,7 @@ class Stream:
         while not self._events:
             if self._error is not None:
                 raise self._error
-            if not self._num_open:
+            if not self._running and not self._num_coming:
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
@@ -78,21 +103,37 @@ class Stream:
 
 
 class Pooling:
-    """Sequences whose vectors somebody waits for."""
+    """Sequences whose vectors somebody waits for; they are made as they begin."""
 
-    def __init__(self, sequences: Many[Sequence]) -> None:
-        self.sequences = sequences
-        self._num_open = len(sequences)
+    def __init__(self, sequences: Iterator[Sequence], count: int) -> None:
+        self._coming, self._num_coming = sequences, count
+        self._running: dict[Sequence, None] = {}
+        self.sequences: list[Sequence] = []  # those that have begun, in order
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.num_running = 0
 
-    def push(self, output: Output) -> None:
-        self._num_open -= 1
-        if self.done.done():
-            return
+    @property
+    def has_more(self) -> bool:
+        return self._num_coming > 0 and not self.done.done()
+
+    @property
+    def running(self) -> Many[Sequence]:
+        return tuple(self._running)
+
+    def begin(self) -> Sequence:
+        sequence = next(self._coming)
+        self._num_coming -= 1
+        self.sequences.append(sequence)
+        self._running[sequence] = None
+        return sequence
+
+    def push(self, output: Output) -> bool:
+        del self._running[output.sequence]
         if output.finish_reason == "error":
-            self.done.set_exception(failure_of(output))
-        elif not self._num_open:
+            self.fail(failure_of(output))
+        elif not self._running and not self._num_coming and not self.done.done():
             self.done.set_result(None)
+        return True
 
     def fail(self, error: ServerError) -> None:
         if not self.done.done():

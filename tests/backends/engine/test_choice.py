@@ -14,6 +14,7 @@ from headrace.engine.sequence import FinishReason, Logprobs, SamplingParams, Seq
 from headrace.models.catalog import Model
 from headrace.text import toolcalls
 from headrace.text.reasoning import Splitter, Thinking
+from headrace.text.stops import Stops
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Event, Finished, ReasoningDelta, Started, TextDelta, Tool, ToolCallDelta
 
@@ -98,7 +99,7 @@ def test_character_is_told_when_it_is_whole(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("stop", ["two three", "o three f", " ", "four", "x", "four five"])
 def test_stop_string_cuts_text_and_scores_alike(tokenizer: Tokenizer, stop: str) -> None:
     whole = "one two three four"
-    events = told(Choice(sequence(), 0, Reading(tokenizer, stops=(stop,))), tokenizer.encode(whole))
+    events = told(Choice(sequence(), 0, Reading(tokenizer, stops=Stops((stop,)))), tokenizer.encode(whole))
     assert text(events) == whole.split(stop)[0]
     assert finished(events).reason == ("stop" if stop in whole else "length")
     shown = scored(events).decode()
@@ -110,7 +111,7 @@ def test_stop_string_cuts_text_and_scores_alike(tokenizer: Tokenizer, stop: str)
 
 def test_stop_strings_wait_for_the_least_number_of_tokens(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a b a b a b")
-    events = told(Choice(sequence(min_tokens=4), 0, Reading(tokenizer, stops=(" b",))), tokens)
+    events = told(Choice(sequence(min_tokens=4), 0, Reading(tokenizer, stops=Stops((" b",)))), tokens)
     assert text(events) == "a b a"
     assert finished(events).usage.completion_tokens == 4
 
@@ -197,8 +198,9 @@ def test_what_the_engine_computed_beyond_a_stop_string_is_dropped(tokenizer: Tok
     async def read() -> tuple[list[Event], list[Sequence]]:
         aborted: list[Sequence] = []
         asked = sequence()
-        choices = [Choice(asked, 0, Reading(tokenizer, stops=(" two",)))]
-        stream = Stream(choices, lambda sequence: aborted.append(sequence))
+        choices = [Choice(asked, 0, Reading(tokenizer, stops=Stops((" two",))))]
+        stream = Stream(iter(choices), len(choices), lambda sequence: aborted.append(sequence))
+        assert stream.begin() is asked
         for token in tokenizer.encode("one two three"):
             stream.push(Output(asked, token, None, Logprobs(0.0)))
         return [event async for event in stream], aborted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ import pytest
 from headrace.backends.engine import EngineBackend
 from headrace.engine.engine import Engine
 from headrace.models.catalog import DEFAULT_MODEL
-from tests.serving import Served, eventually
+from tests.serving import Served, events, eventually
 
 PATH = "/v1/completions"
 
@@ -76,9 +77,81 @@ def test_those_with_a_place_complete(small_server: Served) -> None:
     eventually(lambda: is_idle(small_server))
 
 
-def test_one_request_of_more_choices_than_places_is_a_bad_request(small_server: Served) -> None:
-    response = small_server.post(PATH, body(n=5))
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "n")
+@pytest.mark.parametrize(
+    ("members", "count"),
+    [({"n": 5}, 5), ({"prompt": ["A", "B", "C"] * 20}, 60), ({"prompt": ["A", "B"], "n": 7}, 14)],
+    ids=["L10 n", "L10 prompts", "L10 both"],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_one_request_of_more_choices_than_places_gets_them_all(
+    small_server: Served, members: dict[str, Any], count: int, stream: bool
+) -> None:
+    """They queue; order, usage and ends are as if there had been room for all."""
+    asked = body(max_tokens=3, ignore_eos=True, stream=stream, **members)
+    if stream:
+        asked["stream_options"] = {"include_usage": True}
+    response = small_server.post(PATH, asked)
+    assert response.status_code == 200, response.text
+    if stream:
+        *chunks, last, _ = events(response)
+        usage = last["usage"]
+        ended = [c["index"] for chunk in chunks for c in chunk["choices"] if c["finish_reason"]]
+        texts = ["".join(c["text"] for chunk in chunks for c in chunk["choices"] if c["index"] == number)
+                 for number in range(count)]  # fmt: skip
+        assert sorted(ended) == list(range(count))
+    else:
+        usage, choices = response.json()["usage"], response.json()["choices"]
+        assert [choice["index"] for choice in choices] == list(range(count))
+        assert {choice["finish_reason"] for choice in choices} == {"length"}
+        texts = [choice["text"] for choice in choices]
+    n, prompts = members.get("n", 1), members.get("prompt", ["Once upon a time"])
+    alone = [small_server.post(PATH, body(max_tokens=3, ignore_eos=True, prompt=prompt)).json()
+             for prompt in prompts[:3]]  # fmt: skip
+    each = [one["usage"]["prompt_tokens"] for one in alone]
+    assert usage["completion_tokens"] == 3 * count
+    assert usage["prompt_tokens"] == sum(each[number % len(each)] for number in range(len(prompts)))
+    if n == 1:
+        assert [bool(text) for text in texts] == [True] * count
+    eventually(lambda: is_idle(small_server))
+
+
+def test_l10_a_thousand_prompts_leave_room_for_everybody_else(small_server: Served) -> None:
+    """One caller's prompts queue beside others': those who come meanwhile are served, and soon."""
+    asked = json.dumps(body(prompt=["tale"] * 1024, max_tokens=8, ignore_eos=True)).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", small_server.port)) as connection:
+        connection.sendall(head + asked)
+        scheduler = engine_of(small_server).scheduler
+        eventually(lambda: len(scheduler.running) == 2)
+        for _ in range(5):
+            assert small_server.post(PATH, body(max_tokens=2)).status_code == 200
+        with ThreadPoolExecutor(3) as pool:
+            others = list(pool.map(lambda _: small_server.post(PATH, body(max_tokens=4)), range(3)))
+        assert [other.status_code for other in others].count(200) >= 2  # there are four places
+        embedded = {"model": DEFAULT_MODEL, "input": ["a", "b", "c", "d", "e"]}
+        assert small_server.post("/v1/embeddings", embedded).status_code == 200
+        assert small_server.gateway.num_active == 1, "the thousand are not done yet"
+    eventually(lambda: is_idle(small_server))
+
+
+def test_l10_two_large_requests_share_the_seats(small_server: Served) -> None:
+    def ask(prompts: int) -> float:
+        asked = body(prompt=["tale"] * prompts, max_tokens=8, ignore_eos=True)
+        assert small_server.post(PATH, asked).status_code == 200
+        return time.monotonic()
+
+    with ThreadPoolExecutor(2) as pool:
+        large = pool.submit(ask, 80)
+        eventually(lambda: len(engine_of(small_server).scheduler.running) == 2)
+        small = pool.submit(ask, 20)
+        assert small.result() < large.result()
+    eventually(lambda: is_idle(small_server))
+
+
+def test_more_answers_than_a_request_may_have_are_refused(small_server: Served) -> None:
+    for members, param in (({"n": 128, "prompt": ["a"] * 9}, "n"), ({"prompt": ["a"] * 1025}, "prompt")):
+        response = small_server.post(PATH, body(**members))
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -1,0 +1,115 @@
+"""Who gets a place, in which order, and that none is lost."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from headrace.backends.engine.places import Places
+from headrace.errors import Overloaded
+
+
+class Asked:
+    """A request of so many sequences."""
+
+    def __init__(self, count: int) -> None:
+        self.coming, self.num_running = count, 0
+
+    @property
+    def has_more(self) -> bool:
+        return self.coming > 0
+
+
+class Table:
+    """Places, and what has begun in them."""
+
+    def __init__(self, seats: int, queue: int) -> None:
+        self.begun: list[Asked] = []
+        self.places: Places[Asked] = Places(seats, queue, self.begin)
+
+    def begin(self, asked: Asked) -> None:
+        asked.coming -= 1
+        self.begun.append(asked)
+
+    def enter(self, count: int) -> Asked:
+        self.places.take()
+        asked = Asked(count)
+        self.places.enter(asked)
+        return asked
+
+    def end(self, asked: Asked) -> None:
+        self.places.ended(asked)
+        if not asked.num_running and not asked.has_more:
+            self.places.leave(asked)
+
+
+def test_alone_a_request_has_every_seat_and_one_more_waits_for_each_that_becomes_free() -> None:
+    table = Table(8, 100)
+    asked = table.enter(50)
+    assert asked.num_running == table.places.num_taken == 11
+    table.end(asked)
+    assert asked.num_running == 11
+
+
+@pytest.mark.parametrize(("seats", "queue"), [(8, 100), (2, 2), (4, 0), (2, 0)])
+def test_one_request_never_has_the_last_place(seats: int, queue: int) -> None:
+    table = Table(seats, queue)
+    table.enter(1000)
+    assert table.places.num_taken < seats + queue
+    table.enter(1)
+
+
+def test_while_others_wait_a_large_request_shrinks_to_one_place() -> None:
+    table = Table(4, 20)
+    large = table.enter(100)
+    assert large.num_running == 6
+    others = [table.enter(1) for _ in range(10)]
+    while large.num_running > 1:
+        table.end(large)
+    for _ in range(5):
+        table.end(large)  # it goes on, one at a time
+        assert large.num_running == 1
+    for other in others:
+        table.end(other)
+    assert large.num_running == 6
+
+
+def test_large_requests_take_turns() -> None:
+    table = Table(6, 20)
+    first = table.enter(100)
+    second = table.enter(100)
+    for ended in range(30):  # first come, first served
+        table.end(table.begun[ended])
+    assert abs(first.num_running - second.num_running) <= 1
+
+
+def test_a_full_table_is_told_with_when_to_come_again() -> None:
+    table = Table(2, 10)
+    for _ in range(12):
+        table.enter(1)
+    with pytest.raises(Overloaded) as raised:
+        table.enter(1)
+    assert 1 <= int(raised.value.headers["Retry-After"]) <= 30
+
+
+def test_whatever_happens_every_place_comes_back() -> None:
+    for seed in range(50):
+        chance, table, here = random.Random(seed), Table(3, 7), list[Asked]()
+        for _ in range(300):
+            act = chance.random()
+            running = [asked for asked in here if asked.num_running]
+            if act < 0.3:
+                try:
+                    here.append(table.enter(chance.choice([1, 1, 2, 30])))
+                except Overloaded:
+                    assert table.places.num_taken == 10
+            elif act < 0.4 and here:
+                table.places.leave(here.pop(chance.randrange(len(here))))
+            elif running:
+                table.end(chance.choice(running))
+            here = [asked for asked in here if asked.num_running]
+            assert table.places.num_taken == sum(asked.num_running for asked in here) <= 10
+        for asked in here:
+            table.places.leave(asked)
+        assert table.places.num_taken == 0
