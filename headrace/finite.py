@@ -27,9 +27,19 @@ def loads(text: str) -> Any:
     return DECODER.decode(text)
 
 
-def dumps(value: object, *, ensure_ascii: bool = True) -> str:
+def dumps(value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] | None = None) -> str:
     """Numbers that JSON does not have are written as `loads` reads them."""
     try:
-        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False)
+        return json.dumps(value, ensure_ascii=ensure_ascii, separators=separators, allow_nan=False)
     except ValueError:
-        return json.dumps(loads(json.dumps(value)), ensure_ascii=ensure_ascii)
+        whole = loads(json.dumps(value))
+        return json.dumps(whole, ensure_ascii=ensure_ascii, separators=separators)
+
+
+def finite(value: Any) -> Any:
+    """The same value with numbers that JSON has."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return loads(json.dumps(value))
+    return value

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from headrace.finite import dumps
+
 BEGINNING = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
 NAME = re.compile(r'("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
 COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
@@ -44,16 +46,21 @@ class Verbatim:
         if end is None or end.end() != len(text):
             raise ValueError(f"it does not end at {at}")
 
+    @property
+    def size(self) -> int:
+        """Characters."""
+        return len(self._text)
+
     def changed(self, members: Mapping[str, object]) -> bytes:
         """With these members, and whatever else it has as it was. New ones come first."""
         text, parts, at = self._text, [self._text[: self._start]], self._start
         new = {name: value for name, value in members.items() if name not in self.members}
         if new:
             comma = ", " if self.members else ""
-            parts.append(json.dumps(new)[1:-1] + comma)
+            parts.append(dumps(new)[1:-1] + comma)
         for name, start, end in self._spans:
             if name in members:
-                parts += [text[at:start], json.dumps(members[name])]
+                parts += [text[at:start], dumps(members[name])]
                 at = end
         parts.append(text[at:])
         return "".join(parts).encode()

@@ -9,11 +9,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import Scope
 
 from headrace import logs
+from headrace.api.json_response import JSONResponse
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
 from headrace.wire.anthropic import errors as anthropics
 from headrace.wire.errors import ErrorResponse, to_body

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from fastapi import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from headrace.api.disconnect import connected
+from headrace.api.json_response import JSONResponse
 from headrace.api.provider import went_to
 from headrace.api.sse import Encoder, EventStream, Line
 from headrace.gateway.generation import Generation

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
-from starlette.responses import JSONResponse
 
 from headrace import logs
 from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.errors import to_messages_response
 from headrace.api.generations import Reply, is_strict, respond, without_wishes
+from headrace.api.json_response import JSONResponse
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
 from headrace.api.sse import Line

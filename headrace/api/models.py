@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.responses import JSONResponse
 
 from headrace import logs
 from headrace.api.auth import Caller
 from headrace.api.errors import RESPONSES, is_anthropic
+from headrace.api.json_response import JSONResponse
 from headrace.api.provider import provider_of
 from headrace.api.routes import route
 from headrace.gateway.gateway import Gateway

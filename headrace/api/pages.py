@@ -11,11 +11,12 @@ import json
 import shlex
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from headrace import __version__
+from headrace.api.json_response import JSONResponse
 from headrace.gateway.gateway import Gateway
 
 ASSETS = "/docs/assets"

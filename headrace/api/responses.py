@@ -7,13 +7,14 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import OPENING_S, is_strict, timing
+from headrace.api.json_response import JSONResponse
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.memory import CHARGE
 from headrace.api.openapi import stream_of

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from headrace.backends.http import Sent, Upstream, events
+from headrace.backends.refusals import page
 
 BLANK = b" \t\r\n\xef\xbb\xbf"  # what may come before either form: white space, a mark of byte order
 
@@ -13,16 +14,18 @@ BLANK = b" \t\r\n\xef\xbb\xbf"  # what may come before either form: white space,
 class Begun:
     """A body of which the beginning is known. `is_json`: it is one JSON value, and no stream of events."""
 
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
+    def __init__(self, provider: str, pieces: AsyncIterator[bytes]) -> None:
+        self._provider, self._pieces = provider, pieces
         self._held = b""
         self.is_json = False
 
     async def begin(self) -> None:
-        """Wait for the first byte that tells. Raises ProviderError."""
+        """Wait for the first byte that tells. Raises ProviderError, for a page as well."""
         async for piece in self._pieces:
             self._held += piece
             if found := self._held.lstrip(BLANK):
+                if found[:1] == b"<":
+                    raise page(self._provider)
                 self.is_json = found[:1] in (b"{", b"[")
                 return
             self._held = self._held[-4:]  # white space may come for long
@@ -37,7 +40,7 @@ class Begun:
 
 async def sents(upstream: Upstream, pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
     """The events of a stream, or, where a JSON value came instead, that. Raises ProviderError."""
-    begun = Begun(pieces)
+    begun = Begun(upstream.provider, pieces)
     await begun.begin()
     async with aclosing(begun.rest()) as rest:
         if begun.is_json:

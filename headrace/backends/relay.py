@@ -90,7 +90,7 @@ async def relayed(
     """
     async with upstream.request("POST", path, body, headers) as response:
         told = _passed_on(response)
-        begun = Begun(upstream.pieces(response))
+        begun = Begun(upstream.provider, upstream.pieces(response))
         if streamed:
             stream = _Stream(upstream, reading, begun, until_content=until_content)
             await stream.begin()

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from headrace.finite import dumps
+
 Object = dict[str, Any]
 
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of a half of a surrogate pair, in JSON
@@ -120,4 +122,4 @@ def count(value: object) -> int | None:
 
 def dumped(value: object) -> str:
     """JSON of what `parsed` has read, with valid text."""
-    return json.dumps(mended(value), ensure_ascii=False)
+    return dumps(mended(value), ensure_ascii=False)

@@ -18,6 +18,7 @@ NAME = re.compile("[a-zA-Z0-9_-]+")
 NO_NAME = re.compile("[^a-zA-Z0-9_-]")
 ARGUMENTS = "messages.tool_calls.function.arguments"
 ODD = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")  # what may be a number that JSON does not have
+PER_ENTRY = 64  # characters, besides its text, that a message or a tool has at least
 WRAPPED = "arguments"  # the member that holds arguments which are no JSON object
 
 
@@ -55,6 +56,16 @@ class Writing:
         """As `arguments`, for dialects in which they are text: what is an object stays as it was written."""
         found = self.arguments(text)
         return text if text.strip() and not ODD.search(text) and WRAPPED not in found else dumps(found)
+
+
+def size_of(request: GenerateRequest) -> int:
+    """About how many characters are to be written."""
+    prompt = request.prompt
+    if not isinstance(prompt, Conversation):
+        return sum(map(len, prompt.prompts))
+    said = sum(len(message.text) for message in prompt.messages)
+    calls = sum(len(call.arguments) for message in prompt.messages for call in message.tool_calls)
+    return said + calls + PER_ENTRY * (len(prompt.messages) + len(prompt.tools))
 
 
 def opaque(text: str) -> str:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import from_json
 
 from headrace.errors import BadRequest
+from headrace.finite import dumps
 from headrace.types import (
     Event,
     Finished,
@@ -356,4 +357,4 @@ class StreamUsage:
 
 
 def dump(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return dumps(value, ensure_ascii=False, separators=(",", ":"))

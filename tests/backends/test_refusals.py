@@ -75,6 +75,24 @@ def test_what_no_retry_can_help_says_so(ours: Relays, played: Answer, status: in
     assert len(ours.provider.posts) == num_before + 1
 
 
+INSTEAD = {
+    "HTML": Answer(headers=HTML, pieces=[PAGE]),
+    "HTML that is labelled as a stream": Answer(pieces=[b"\n ", PAGE]),
+    "HTML that is labelled as JSON": Answer(headers={"Content-Type": "application/json"}, pieces=[PAGE]),
+    "XML": Answer(headers={"Content-Type": "text/xml"}, pieces=[b"<?xml version='1.0'?><Error/>"]),
+}
+
+
+@pytest.mark.parametrize("model", ["up:m", "an:m", "ce:m"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("played", INSTEAD.values(), ids=INSTEAD)
+def test_g16_a_page_instead_of_an_answer_says_so(ours: Relays, played: Answer, way: str, model: str) -> None:
+    ours.provider.play(played)
+    status, headers, error = ask(ours, way, model)
+    assert (status, headers.get("x-should-retry")) == (502, "false")
+    assert "base_url" in error["message"]
+
+
 PASSING = {
     "429": (answer(said("rate_limit_exceeded"), status=429, headers={"Retry-After": "3"}), 429),
     "503": (answer(said(None), status=503), 503),

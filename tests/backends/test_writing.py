@@ -582,3 +582,100 @@ def test_g21_thoughts_are_replayed_in_their_order(written: Written) -> None:
     assert [block["type"] for block in written.last["messages"][1]["content"]] == [
         "thinking", "text", "redacted_thinking", "tool_use",
     ]  # fmt: skip
+
+
+def test_g21_relayed_thinking_is_switched_off_where_its_beginning_is_missing(written: Written) -> None:
+    body = {
+        "model": "an:claude-opus-4-1", "messages": looped(UNSIGNED), "max_tokens": 9000, "tools": TOOL,
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+    }  # fmt: skip
+    status, told, _ = written.ask(MESSAGES, body)
+    assert (status, names(told)) == (200, ["messages.content.thinking", "thinking"])
+    assert written.last["thinking"] == {"type": "disabled"}
+    written.ask(MESSAGES, {**body, "messages": looped(SIGNED)})
+    assert written.last["thinking"]["budget_tokens"] == 2000
+    written.ask(MESSAGES, {**body, "model": "an:claude-opus-5"})
+    assert written.last["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize(("user", "is_kept"), [("ann@example.com", False), ("user_1", True)])
+def test_g13_relayed_to_anthropic(written: Written, user: str, is_kept: bool) -> None:
+    body = {
+        "model": "an:claude-opus-5",
+        "messages": HI,
+        "max_tokens": 9,
+        "metadata": {"user_id": user, "x": 1},
+    }
+    assert written.ask(MESSAGES, body)[0] == 200
+    told = written.last["metadata"]
+    assert (told["user_id"] == user, told["x"]) == (is_kept, 1)
+
+
+def test_g22_a_body_that_is_mended_on_its_way_stays_json(written: Written) -> None:
+    raw = b'{"model":"up:m","messages":[{"role":"developer","content":"x"}],"seed":1e999,"top_p":1}'
+    assert written.served.post(CHAT, content=raw).status_code == 200
+    assert b'"seed":1e999' in written.asked[-1].raw
+    raw = raw.replace(b'"content":"x"', b'"content":"x","odd":[-1e999]')
+    assert written.served.post(CHAT, content=raw).status_code == 200
+    assert b"Infinity" not in written.asked[-1].raw
+
+
+NUMBERS = ['{"a": 1e999}', '{"a": NaN}', '{"a": [-Infinity]}']
+
+
+@pytest.mark.parametrize("arguments", NUMBERS)
+@pytest.mark.parametrize("model", ["up:m", "ol:m"])
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES, CHAT])
+def test_g22_what_callers_are_told_is_json(written: Written, path: str, model: str, arguments: str) -> None:
+    delta = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    chunks = [
+        {"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+    ]
+    written.play(Answer(pieces=sse(*chunks, "[DONE]")))
+    line = b'{"message": {"tool_calls": [{"function": {"name": "f", "arguments": %b}}]}, "done": true}\n'
+    written.play(
+        Answer(headers={"Content-Type": "application/x-ndjson"}, pieces=[line % arguments.encode()]),
+        path="/api/chat",
+    )
+    said: dict[str, Any] = {"input": "hi"} if path == RESPONSES else {"messages": HI}
+    tools: Any = {MESSAGES: TOOL, CHAT: TOOLS, RESPONSES: [{"type": "function", "name": "f"}]}[path]
+    body = {"model": model, "max_tokens": 9, "tools": tools, **said}
+    response = written.served.post(path, body, headers=STRICT if path == CHAT else {})
+
+    def fail(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert response.status_code == 200, response.text
+    json.loads(response.text, parse_constant=fail)
+
+
+def test_g22_a_schema_with_an_endless_number_is_no_500(written: Written) -> None:
+    raw = (
+        b'{"model":"up:m","input":"hi","tools":[{"type":"function","name":"f",'
+        b'"parameters":{"type":"object","maximum":1e999}}]}'
+    )
+    assert written.served.post(RESPONSES, content=raw).status_code in (200, 400)
+
+
+def test_g22_logprobs_that_are_endless(written: Written) -> None:
+    token = b'{"token": "x", "logprob": -Infinity, "top_logprobs": []}'
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": {"content": [%b]}}]}\n\n'
+    end = sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, "[DONE]")
+    for stream in (False, True):
+        written.play(Answer(pieces=[chunk % token, *end]))
+        body = {"model": "up:m", "messages": HI, "logprobs": True, "stream": stream}
+        response = written.served.post(CHAT, body, headers=STRICT)
+        assert response.status_code in (200, 502), response.text
+        assert "Infinity" not in response.text
+
+
+# large histories are mended in a thread
+
+
+def test_a_large_history_is_mended_whole(written: Written) -> None:
+    messages = [{"role": "developer", "content": "x" * 70_000}, *HI]
+    assert written.ask(CHAT, {"model": "up:m", "messages": messages})[0] == 200
+    assert written.last["messages"][0]["role"] == "system"
+    assert written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})[0] == 200
+    assert written.last["system"][0]["text"] == "x" * 70_000

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -22,9 +23,10 @@ from headrace.backends.forms import sents
 from headrace.backends.http import Sent, root
 from headrace.backends.relay import relayed
 from headrace.backends.remote import MAX_MODELS, Remote, listed
-from headrace.backends.writing import Writing
+from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
+from headrace.offload import aside
 from headrace.relaying import Relayed, RelayRequest
 from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
@@ -56,7 +58,8 @@ class AnthropicBackend(Remote):
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         writing = Writing(request, most=MAX_NAME)
-        body = to_body(request, self._abilities_of(request.model), writing)
+        abilities = self._abilities_of(request.model)
+        body = await aside(size_of(request), partial(to_body, request, abilities, writing))
         answer = Answer(self._anthropic)
         async with self._anthropic.stream("/v1/messages", body) as pieces:
             yield writing.told(_events(answer, sents(self._anthropic, pieces)))
@@ -69,7 +72,8 @@ class AnthropicBackend(Remote):
         self, request: RelayRequest, model: str, *, until_content: bool = False
     ) -> AsyncIterator[Relayed]:
         own = {name: value for name, value in request.headers.items() if name not in self._configured}
-        body, ignored = mended(request.body, model, self._abilities_of(model))
+        abilities = self._abilities_of(model)
+        body, ignored = await aside(request.body.size, partial(mended, request.body, model, abilities))
         async with relayed(
             self._anthropic,
             f"/v1{request.endpoint}",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.backends.anthropic.messages import IMAGES, SAME
+from headrace.backends.anthropic.request import user_id
 from headrace.backends.anthropic.thinking import Abilities
 from headrace.finite import dumps
 from headrace.verbatim import Verbatim
@@ -38,12 +39,42 @@ def mended(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tup
         new[-1:] = [_trimmed(message) for message in new[-1:]]
         if any(one is not other for one, other in zip(new, messages, strict=True)):
             changes["messages"] = new
+    changes |= _metadata(members.get("metadata"))
+    if not abilities.is_adaptive and _thinks(members) and _is_cut_off(changes.get("messages", messages)):
+        changes["thinking"] = {"type": "disabled"}
+        ignored.append("thinking")
     if abilities.takes_one and _differs(members, "temperature") and _differs(members, "top_p"):
         ignored.append("top_p")
         # an object without a member cannot be what it was, byte for byte
         left = {name: value for name, value in members.items() if name != "top_p"}
         return dumps({**left, **changes}).encode(), tuple(ignored)
     return body.changed(changes), tuple(ignored)
+
+
+def _metadata(given: object) -> dict[str, object]:
+    user = given.get("user_id") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not isinstance(user, str) or user_id(user) == user:
+        return {}
+    return {"metadata": {**given, "user_id": user_id(user)}}
+
+
+def _thinks(members: Json) -> bool:
+    thinking = members.get("thinking")
+    return isinstance(thinking, dict) and thinking.get("type") == "enabled"
+
+
+def _is_cut_off(messages: object) -> bool:
+    """Whether the results at the end answer calls of a turn that does not begin with a thought."""
+    last = messages[-2:] if isinstance(messages, list) else []
+    contents = [message.get("content") if isinstance(message, dict) else None for message in last]
+    types = [
+        [block.get("type") for block in content if isinstance(block, dict)]
+        for content in contents
+        if isinstance(content, list)
+    ]
+    if len(types) < 2 or "tool_use" not in types[0] or "tool_result" not in types[1]:
+        return False
+    return types[0][0] not in ("thinking", "redacted_thinking")
 
 
 def _differs(members: Json, name: str) -> bool:

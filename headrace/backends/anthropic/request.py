@@ -45,7 +45,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
         **_sampling(request.sampling, abilities, writing, thinks=_thinks(thoughts)),
         **thoughts,
         **({"output_config": output} if output else {}),
-        **({} if request.user is None else {"metadata": {"user_id": _user(request.user)}}),
+        **({} if request.user is None else {"metadata": {"user_id": user_id(request.user)}}),
     }
 
 
@@ -82,7 +82,7 @@ def _refuse(request: GenerateRequest, prompt: Conversation) -> None:
         raise BadRequest("temperature: Anthropic takes 0 to 1", param="temperature")
 
 
-def _user(user: str) -> str:
+def user_id(user: str) -> str:
     """As it is, where it names nobody: Anthropic refuses what looks like an address or a number of a person,
     and what is long.
     """

@@ -96,7 +96,8 @@ class Answer:
         reason = finish_reason(told, has_calls=bool(self._said.num_calls))
         prompt, answer = count(line.get("prompt_eval_count")), count(line.get("eval_count"))
         if prompt is not None and prompt >= self._num_ctx:
-            raise ContextTooLong(f"{self._name} cut the prompt: it is longer than {self._num_ctx} tokens")
+            # it has cut the prompt, and does not tell how long it was
+            raise ContextTooLong.of_tokens(self._num_ctx, prompt, 1, param="messages", is_estimate=True)
         usage = Usage(prompt or 0, answer or 0, is_known=prompt is not None and answer is not None)
         decode_s = (number(line.get("eval_duration")) or 0) / 1e9
         return Finished(self._index, reason, usage, decode_s, tuple(self._logprobs))

@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from headrace.backends.http import Upstream, lines, root
@@ -25,7 +26,7 @@ from headrace.backends.ollama.answer import Answer, Shown, created_at, embedding
 from headrace.backends.ollama.request import Body, asks_to_think, bodies_of, check, embed_body
 from headrace.backends.remote import Remote, listed
 from headrace.backends.values import word
-from headrace.backends.writing import Writing
+from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.errors import (
     ContextTooLong,
@@ -34,6 +35,7 @@ from headrace.errors import (
     ProviderUnreachable,
     ServerError,
 )
+from headrace.offload import aside
 from headrace.types import (
     BackendKind,
     Embeddings,
@@ -93,7 +95,8 @@ class OllamaBackend(Remote):
         check(request)
         writing = Writing(request)
         thinks = (await self._show(request.model)).thinks if asks_to_think(request) else None
-        path, bodies = bodies_of(request, writing, thinks=thinks)
+        work = partial(bodies_of, request, writing, thinks=thinks)
+        path, bodies = await aside(size_of(request), work)
         async with AsyncExitStack() as exits:
 
             async def send(body: Body) -> AsyncIterator[bytes]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from headrace.backends.forms import sents
@@ -17,9 +18,10 @@ from headrace.backends.openai.reading import OpenAIReading
 from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote, listed
 from headrace.backends.values import count
-from headrace.backends.writing import Writing
+from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError, ServerError
+from headrace.offload import aside
 from headrace.relaying import Relayed, RelayRequest
 from headrace.types import (
     BackendKind,
@@ -61,7 +63,7 @@ class OpenAIBackend(Remote):
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         writing = Writing(request)
-        path, body = self.ask(request, writing)
+        path, body = await aside(size_of(request), partial(self.ask, request, writing))
         async with (
             self.upstream.stream(path, body) as pieces,
             aclosing(sents(self.upstream, pieces)) as found,
@@ -76,8 +78,7 @@ class OpenAIBackend(Remote):
     async def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
     ) -> AsyncIterator[Relayed]:
-        mended, ignored = changes(request.body.members, has_all_roles=self._has_all_roles)
-        body = request.body.changed({**mended, **self.changes(request, model)})
+        body, ignored = await aside(request.body.size, partial(self._mended, request, model))
         reading = OpenAIReading(self.upstream, request.endpoint, request.body.members)
         async with relayed(
             self.upstream,
@@ -89,6 +90,10 @@ class OpenAIBackend(Remote):
             until_content=until_content,
         ) as answer:
             yield replace(answer, ignored=tuple(ignored))
+
+    def _mended(self, request: RelayRequest, model: str) -> tuple[bytes, list[str]]:
+        mended, ignored = changes(request.body.members, has_all_roles=self._has_all_roles)
+        return request.body.changed({**mended, **self.changes(request, model)}), ignored
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         """Members of a body that is passed on, where they are not as the caller wrote them."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import from_json
 
 from headrace.errors import ProviderError
+from headrace.finite import finite
 from headrace.text.nesting import Nesting
 from headrace.types import (
     Event,
@@ -285,4 +286,4 @@ def _input(arguments: str) -> dict[str, Any]:
         value = from_json(arguments or "{}", allow_partial=True)
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return finite(value) if isinstance(value, dict) else {}
