@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 def _parsed(argv: list[str] | None) -> argparse.Namespace:
     """Unknown options are named without their values: a misspelt one may hold a key."""
     parser = _parser()
-    arguments, unknown = parser.parse_known_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments, unknown = parser.parse_known_args(given or ["--help"])
     if unknown:
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         parser.error(f"unknown: {', '.join(map(one_line, names)) or 'an argument that no command takes'}")
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         description="One OpenAI-compatible server for every model a person can reach.",
         epilog="Each option has an environment variable and a key in headrace.toml: docs/configuration.md.",
     )
+    parser.add_argument("--version", action="version", version=f"headrace {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     serve = _add(commands, "serve", _serve, "serve models over the OpenAI API")
@@ -157,7 +159,7 @@ def _serve(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     gc.set_threshold(100_000)  # what is imported stays: to look for garbage in it takes a tenth of a second
     from headrace.cli.serve import serve
 
-    return serve(loaded.config)
+    return serve(loaded.config, host_hint=loaded.host_hint)
 
 
 def _pull(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

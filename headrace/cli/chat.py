@@ -5,20 +5,32 @@ itself.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from headrace.config import Config, options
+from headrace.config import Config, is_loopback, options
 from headrace.errors import HeadraceError
+from headrace.logs import one_line
 
 HELP = "Type a message. /clear forgets the conversation, /exit (or Ctrl-D) leaves."
 CONNECT_S = 3
+CUT: dict[str | None, str] = {  # by finish_reason, what is no whole answer
+    "length": "(cut: the answer has reached its limit of tokens)",
+    "content_filter": "(cut: a filter has ended the answer)",
+    "interrupted": "(interrupted)",
+    None: "(cut: the connection broke before the answer was complete)",
+}
+
+
+HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a server that listens everywhere is reached
 
 
 class ChatError(HeadraceError):
@@ -64,27 +76,44 @@ def _read() -> str | None:
 
 
 def _answer(url: str, key: str, model: str, messages: list[dict[str, str]]) -> str:
-    """Stream one answer to the terminal; Ctrl-C cuts it short."""
+    """Stream one answer to the terminal; Ctrl-C cuts it short. What is not a whole answer is told as such."""
     parts: list[str] = []
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        _post(url, key, {"model": model, "messages": messages, "stream": True}) as response,
-    ):
-        for line in response:
-            data = line.decode().strip().removeprefix("data: ")
-            if data == "[DONE]":
-                break
-            if data:
-                parts.append(_delta(json.loads(data)))
-                print(parts[-1], end="", flush=True)
+    reason: str | None = None
+    try:
+        with _post(url, key, {"model": model, "messages": messages, "stream": True}) as response:
+            for chunk in _chunks(response):
+                if "error" in chunk:
+                    raise ChatError(chunk["error"]["message"])
+                for choice in chunk.get("choices", ()):
+                    parts.append(choice["delta"].get("content") or "")
+                    reason = choice.get("finish_reason") or reason
+                    print(_shown(parts[-1]), end="", flush=True)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    except ChatError:
+        print()
+        raise
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
+        reason = None
     print()
+    if reason != "stop":
+        print(CUT.get(reason, f"(the answer ended with {reason!r})"), file=sys.stderr)
     return "".join(parts)
 
 
-def _delta(chunk: dict[str, Any]) -> str:
-    if "error" in chunk:
-        raise ChatError(chunk["error"]["message"])
-    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+def _chunks(response: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in response:
+        name, _, data = line.decode().strip().partition(":")
+        if name == "data" and data.strip() != "[DONE]":
+            chunk = json.loads(data)
+            if not isinstance(chunk, dict):
+                raise ValueError("an event of another shape")
+            yield chunk
+
+
+def _shown(text: str) -> str:
+    """Lines and tabs as they are; other control characters, which could change the terminal, as escapes."""
+    return "".join(sign if sign in "\n\t" else one_line(sign) for sign in text)
 
 
 def _post(url: str, key: str, body: dict[str, Any]) -> Any:
@@ -102,9 +131,16 @@ def _headers(key: str) -> dict[str, str]:
     return {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
 
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """This machine is reached directly, whatever proxy the system has for others."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    direct = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
+    return urllib.request.build_opener(*direct)
+
+
 def _open(request: urllib.request.Request) -> Any:
     try:
-        return urllib.request.urlopen(request)
+        return _opener(request.full_url).open(request)
     except urllib.error.HTTPError as exc:
         try:
             message = json.load(exc)["error"]["message"]
@@ -120,7 +156,7 @@ def _server(config: Config, model: str | None, config_file: Path | None) -> Iter
     """The URL of a server that answers: the configured one, else one of our own (True) that ends with the
     chat.
     """
-    host = config.server.host
+    host = HERE.get(config.server.host, config.server.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
     if _is_headrace(url):
         yield url, False
@@ -142,12 +178,15 @@ def _engine_flags(config: Config) -> Iterator[str]:
     for option in options():
         if option.section in ("engine", "paths"):
             value = getattr(getattr(config, option.section), option.name)
-            yield from (option.flag, str(int(value) if isinstance(value, int) else value))
+            if not option.is_switch:
+                yield from (option.flag, str(int(value) if isinstance(value, int) else value))
+            elif value != option.info.default:
+                yield option.flag if value else option.flag.replace("--", "--no-", 1)
 
 
 def _is_headrace(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url + "/ready", timeout=CONNECT_S) as response:
+        with _opener(url).open(url + "/ready", timeout=CONNECT_S) as response:
             return "status" in json.load(response)
     except (OSError, ValueError):
         return False

@@ -1,23 +1,25 @@
-"""`headrace check-config`: what is configured and where it comes from, without secrets; with --online, what
-each provider says.
+"""`headrace check-config`: what is configured and where it comes from, as TOML without secrets; with
+--online, what each provider says, as comments.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from pydantic import BaseModel
 
-from headrace.config import Config, Loaded, Names, options
+from headrace.cli import toml
+from headrace.config import Config, Loaded, Names, TargetConfig, options
 from headrace.config.kinds import LOCAL
 from headrace.errors import HeadraceError, NotFound, ProviderKeyRefused
+from headrace.logs import one_line
 
 ONLINE_S = 15.0  # for a provider to answer
 SHOWN = 5  # of its models
 FAILED = 1
+MASK = "(secret)"
 HINTS: dict[type[HeadraceError], str] = {
     ProviderKeyRefused: ", its key was refused",
     NotFound: ", there is nothing at its base_url",
@@ -25,43 +27,66 @@ HINTS: dict[type[HeadraceError], str] = {
 
 
 def check_config(loaded: Loaded, *, online: bool) -> int:
-    """The exit code: 1 when a provider failed."""
-    for option in options():
-        value = getattr(getattr(loaded.config, option.section), option.name)
-        shown = f"({len(value)} set)" if option.names.is_secret else repr(_plain(value))
-        print(f"{option.key} = {shown}  # {loaded.sources.get(option.key, 'default')}")
-    providers = {f"providers.{name}": entry for name, entry in loaded.config.providers.items()}
-    routes = {f"routes.{name}": entry for name, entry in loaded.config.routes.items()}
-    for key, entry in (providers | routes).items():
-        print(f"[{key}]  # {loaded.sources.get(key, 'default')}", *_members(entry), sep="\n")
+    """Prints TOML. The exit code: 1 when a provider failed."""
+    print("# what is configured, as TOML; secrets are masked", *_sections(loaded), *_tables(loaded), sep="\n")
     return _ask_all(loaded.config) if online else 0
+
+
+def _sections(loaded: Loaded) -> Iterator[str]:
+    section = ""
+    for option in options():
+        if option.section != section:
+            section = option.section
+            yield f"\n[{section}]"
+        value = getattr(getattr(loaded.config, section), option.name)
+        told = _masked(value) if option.names.is_secret else value
+        yield f"{option.name} = {toml.written(told)}  # {_source(loaded, option.key)}"
+
+
+def _tables(loaded: Loaded) -> Iterator[str]:
+    tables = (("providers", loaded.config.providers), ("routes", loaded.config.routes))
+    for kind, entries in tables:
+        for name, entry in entries.items():
+            yield f"\n[{kind}.{toml.key(name)}]  # {_source(loaded, f'{kind}.{name}')}"
+            yield from _members(entry)
+
+
+def _source(loaded: Loaded, key: str) -> str:
+    return one_line(loaded.sources.get(key, "default"))
 
 
 def _members(entry: BaseModel) -> Iterator[str]:
     for name, info in type(entry).model_fields.items():
         value = getattr(entry, name)
         is_secret = any(isinstance(note, Names) and note.is_secret for note in info.metadata)
-        if is_secret:
-            yield f"  {name} = {'(set)' if value else '(not set)'}"
+        if value is None:
+            yield f"# {name} is not set"
         elif name == "targets":
-            weighted = (t.target if t.weight is None else f"{t.target} ({t.weight:g})" for t in value)
-            yield f"  targets = {list(weighted)!r}"
+            yield f"targets = {toml.written([_target(target) for target in value])}"
         else:
-            yield f"  {name} = {_plain(value)!r}"
+            yield f"{name} = {toml.written(_masked(value) if is_secret else value)}"
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _target(target: TargetConfig) -> object:
+    return target.target if target.weight is None else {"target": target.target, "weight": target.weight}
+
+
+def _masked(value: object) -> object:
+    """Each text in it, unless it is empty."""
+    if isinstance(value, Mapping):
+        return dict.fromkeys(value, MASK)
+    if isinstance(value, tuple):
+        return [MASK for _ in value]
+    return MASK if value else ""
 
 
 def _ask_all(config: Config) -> int:
     if not config.providers:
-        print("no providers are configured")
+        print("\n# no providers are configured")
     found = asyncio.run(_asked(config))
+    print()
     for name, (said, _) in zip(config.providers, found, strict=True):
-        print(f"{name}: {said}")
+        print(f"# {name}: {one_line(said)}")
     return 0 if all(is_well for _, is_well in found) else FAILED
 
 

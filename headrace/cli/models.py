@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from headrace.cli.progress import ProgressBar
-from headrace.config import Config
+from headrace.config import Config, install_command
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model, locate, prepare
 from headrace.models.references import parse
@@ -64,10 +64,10 @@ def fetch(reference: str, config: Config) -> Model | GGUFModel:
 
 
 def _check_installed(problem: str) -> None:
-    from headrace.backends.llamacpp import INSTALL, is_installed
+    from headrace.backends.llamacpp import is_installed
 
     if not is_installed():
-        raise ModelError(f"{problem}: {INSTALL}")
+        raise ModelError(f"{problem}: {install_command('llamacpp')}")
 
 
 def _row(model: Model, config: Config) -> tuple[str, ...]:

@@ -39,11 +39,13 @@ GARBAGE = 10_000  # objects, before it is looked for
 CLOSE_S = 5  # for connections to close once the last answer is written
 
 
-def serve(config: Config) -> int:
-    """Until SIGINT or SIGTERM; the exit code. Raises ConfigError, ModelError."""
+def serve(config: Config, *, host_hint: str = "") -> int:
+    """Until SIGINT or SIGTERM; the exit code. `host_hint`: what to add where the host cannot be listened on.
+    Raises ConfigError, ModelError.
+    """
     logs.configure(config.server.log_level)
     sys.setswitchinterval(0.001)  # the engine's thread hands the interpreter to the event loop this soon
-    listener = _listen(config.server.host, config.server.port)
+    listener = _listen(config.server.host, config.server.port, host_hint)
     with contextlib.closing(listener):
         models = _fetched(config)
         app = create_app(config, build_backends(config, models))
@@ -137,7 +139,7 @@ def _limits(server: ServerConfig) -> Limits:
     return Limits(number, receive_s=server.receive_timeout_s, send_s=server.send_timeout_s)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, host_hint: str) -> socket.socket:
     """The port is taken before models load: a mistake shows at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -145,7 +147,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as exc:
-        raise ConfigError(f"cannot listen on {host} port {port}: {exc.strerror or exc}") from exc
+        raise ConfigError(f"cannot listen on {host} port {port}: {exc.strerror or exc}{host_hint}") from exc
     return listener
 
 
@@ -192,5 +194,9 @@ def _example(url: str, key: str, models: list[Model | GGUFModel]) -> str:
     if not models:
         return f"curl {url}/v1/models{key}"
     question = {"role": "user", "content": "What color is the sky?"}
-    body = json.dumps({"model": models[0].name, "messages": [question]})
-    return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"
+    body = json.dumps(
+        {"model": models[0].name, "messages": [question], "max_tokens": 100, "stream": True},
+        ensure_ascii=False,
+    )
+    body = body.replace("'", "\\u0027")  # it stands between single quotes
+    return f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"

@@ -5,6 +5,7 @@ an unparsable value and two aliases that disagree raise ConfigError, naming key,
 valid. The environment is read nowhere else.
 """
 
+from headrace.config.extras import install_command
 from headrace.config.kinds import REMOTE
 from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
 from headrace.config.options import PREFIX, Option, options
@@ -43,6 +44,7 @@ __all__ = [
     "ServerConfig",
     "StoreConfig",
     "TargetConfig",
+    "install_command",
     "is_loopback",
     "load",
     "options",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ TABLES = ("providers", "routes")  # sections with names of the user's own
 class Loaded:
     config: Config
     sources: dict[str, str]  # key → where its value comes from; absent: the default
+
+    @property
+    def host_hint(self) -> str:
+        """What to add to an error about `server.host`: shells and compilers set HOST, too."""
+        if self.sources.get("server.host") != "environment HOST":
+            return ""
+        return (
+            ". It comes from the environment variable HOST, which shells and compilers set for themselves: "
+            "say --host 127.0.0.1, or unset it"
+        )
 
 
 def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None) -> Loaded:
@@ -42,8 +53,9 @@ def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: P
     sources = {key: source for key, (_, source) in values.items()}
     providers, routes, table_sources = _tables(written, path, environment)
     config = Config.model_validate({**tree, "providers": providers, "routes": routes})
-    _check(config)
-    return Loaded(config, {**sources, **table_sources})
+    loaded = Loaded(config, {**sources, **table_sources})
+    _check(loaded)
+    return loaded
 
 
 def _tables(
@@ -71,14 +83,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _check(config: Config) -> None:
-    server = config.server
+def _check(loaded: Loaded) -> None:
+    server = loaded.config.server
     if server.api_keys and server.no_auth:
         raise ConfigError("server.no_auth contradicts server.api_keys: give keys, or serve without them")
     if not server.api_keys and not server.no_auth and not is_loopback(server.host):
         raise ConfigError(
             f"server.host = {server.host!r} can be reached by others and no API key is set: "
-            "give --api-key KEY, or say --no-auth to serve everybody"
+            f"give --api-key KEY, or say --no-auth to serve everybody{loaded.host_hint}"
         )
 
 
@@ -120,7 +132,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
             # without its value: a misspelt name may hold a secret
-            raise ConfigError(f"unknown environment variable {variable}{near(variable, known)}")
+            raise ConfigError(f"unknown environment variable {variable}{_meant(variable, known)}")
     values: dict[str, tuple[object, str]] = {}
     for option in options():
         given = {variable: environment[variable] for variable in option.variables if variable in environment}
@@ -135,6 +147,12 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
             )
             raise ConfigError(f"{option.key} has two values in the environment: {pairs}; keep one of them")
     return values
+
+
+def _meant(variable: str, known: Iterable[str]) -> str:
+    if re.search(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)", variable):
+        return ": Kubernetes sets it for a service of this name; say `enableServiceLinks: false` in the pod"
+    return near(variable, known)
 
 
 def _split(text: str) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from headrace.config.memory import check_cache
 from headrace.engine.engine import Engine
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 
@@ -25,7 +26,7 @@ def load_engine(
     num_threads: int = 0,
     exact: bool = False,
 ) -> Engine:
-    """Compile the graph in `folder` (seconds) and reserve its cache. Raises ModelError.
+    """Compile the graph in `folder` (seconds) and reserve its cache. Raises ModelError, ConfigError.
 
     Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs`
     sequences of `max_model_len` tokens can fill.
@@ -40,6 +41,8 @@ def load_engine(
             num_threads=num_threads,
         ),
     )
+    per_token = runner.block_bytes / runner.block_size
+    check_cache(kv_cache_bytes, bytes_per_token=per_token, max_model_len=max_model_len)
     log.info(
         "KV cache: %d blocks of %d tokens, %.0f MiB",
         runner.num_blocks, runner.block_size, runner.num_blocks * runner.block_bytes / 2**20,

@@ -1,10 +1,11 @@
-"""A model from the Hugging Face hub, through the optional package `huggingface_hub` (`headrace[hub]`)."""
+"""A model from the Hugging Face hub, through the optional package `huggingface_hub` (the extra `hub`)."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from headrace.config import install_command
 from headrace.errors import ModelError
 from headrace.models.model import GRAPH, Progress
 from headrace.models.references import HubSource
@@ -19,7 +20,7 @@ def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
     try:
         return _download(source, staging)
     except ImportError as exc:
-        needed = "pip install 'headrace[hub]'"
+        needed = install_command("hub")
         raise ModelError(f"hf:{source.repo} needs the package huggingface_hub: {needed}") from exc
     except ModelError:
         raise

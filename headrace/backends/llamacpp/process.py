@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from headrace.config import install_command
 from headrace.errors import ModelError
 
 CHILD = Path(__file__).with_name("child.py")
 STOP_S = 5.0
 LOADING = "error loading model: "
 KEPT_BYTES = 2000  # of what it wrote, for the one who asks why it ended
-
-
-INSTALL = "pip install 'headrace[llamacpp]'"
 
 
 def is_installed() -> bool:
@@ -53,7 +51,8 @@ class LlamaCppProcess:
     async def open(cls, settings: Settings) -> LlamaCppProcess:
         """Returns when the model is loaded. Raises ModelError."""
         if not is_installed():
-            raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {INSTALL}")
+            needed = install_command("llamacpp")
+            raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {needed}")
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", str(CHILD), stdin=pipe, stdout=pipe, stderr=pipe,

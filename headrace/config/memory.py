@@ -1,0 +1,24 @@
+"""Whether the memory that is configured for a KV cache is of any use."""
+
+from __future__ import annotations
+
+import math
+
+from headrace.errors import ConfigError
+
+LEAST_TOKENS = 512  # a cache that holds fewer refuses nearly every question
+MIB = 2**20
+
+
+def check_cache(kv_cache_bytes: int, *, bytes_per_token: float, max_model_len: int) -> None:
+    """`kv_cache_bytes` as configured; 0: nothing was. Raises ConfigError, which says what would do."""
+    least = min(LEAST_TOKENS, max_model_len)
+    if not kv_cache_bytes or kv_cache_bytes >= least * bytes_per_token:
+        return
+    needed, whole = (math.ceil(tokens * bytes_per_token / MIB) for tokens in (least, max_model_len))
+    fitting = math.floor(kv_cache_bytes / bytes_per_token)
+    raise ConfigError(
+        f"engine.kv_cache_bytes = {kv_cache_bytes}: {fitting} tokens fit, which is too few. "
+        f"Give {needed}MiB or more ({least} tokens; {whole}MiB hold the whole context of "
+        f"{max_model_len}), or leave it out for a quarter of the free memory"
+    )
