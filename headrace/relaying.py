@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+from headrace.types import Usage
 from headrace.verbatim import Verbatim
 
 Dialect = Literal["openai", "anthropic"]
@@ -27,15 +28,29 @@ class RelayRequest:
     timeout_s: float | None = None
 
 
+class UsageReader(Protocol):
+    """Finds the usage in the bytes of an answer."""
+
+    def saw(self, piece: bytes) -> None:
+        """Look at whole events, or at a whole body."""
+        ...
+
+    def usage(self) -> Usage | None:
+        """What the answer's usage is so far; None: it did not tell."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Relayed:
     """A provider's answer as it wrote it: the whole body, or a stream in pieces that are whole events, the
-    first of which is there already. `headers`: those that may be passed on. `ignored`: members of the request
-    that were left out or changed, by their paths without indices.
+    first of which is there already. `headers`: those that may be passed on. `usage` reads the answer's
+    usage, if it is shown what passes. `ignored`: members of the request that were left out or changed, by
+    their paths without indices.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
     answer: bytes | AsyncIterator[bytes]
+    usage: UsageReader
     ignored: tuple[str, ...] = ()
 
 

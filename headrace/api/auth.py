@@ -9,12 +9,18 @@ from starlette.requests import HTTPConnection
 
 from headrace.gateway.auth import Keys, Principal
 
+CALLER = "headrace.caller"  # where a request's scope has its principal, once the key is checked
+
 
 async def authenticate(request: HTTPConnection) -> Principal:
-    """A key in x-api-key is as good as one in Authorization. Raises Unauthorized."""
-    keys: Keys = request.app.state.keys
-    key = request.headers.get("x-api-key")
-    return keys.authenticate(request.headers.get("authorization") if key is None else f"Bearer {key}")
+    """The owner of the request's key, in Authorization or in x-api-key. Raises Unauthorized."""
+    if CALLER not in request.scope:
+        keys: Keys = request.app.state.keys
+        key = request.headers.get("x-api-key")
+        header = request.headers.get("authorization") if key is None else f"Bearer {key}"
+        request.scope[CALLER] = keys.authenticate(header)
+    principal: Principal = request.scope[CALLER]
+    return principal
 
 
 Caller = Annotated[Principal, Depends(authenticate)]

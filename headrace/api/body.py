@@ -29,6 +29,7 @@ DRAINED = (
     4  # a body up to this many times the limit is read to its end, so that the client gets to read the answer
 )
 SIZE = "headrace.body_size"  # where a request's scope has the bytes of its body, once they are read
+BODY = "headrace.body"  # where it has the body itself, if that was read before the handlers
 
 
 def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Request], Awaitable[Body]]:
@@ -47,8 +48,9 @@ async def read_json(request: Request) -> bytes:
     may hold.
     """
     _check_media_type(request.headers.get("content-type"), is_from_page="origin" in request.headers)
-    if SIZE in request.scope:  # it was read, unpacked and counted before
-        return await _read(request.receive, request.scope[SIZE], None)
+    if BODY in request.scope:
+        read: bytes = request.scope.pop(BODY)
+        return read
     charge: Charge = request.scope[CHARGE]
     limit = request.app.state.config.server.max_body_bytes
     raw = await _read(request.receive, limit, charge)
@@ -84,7 +86,7 @@ def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
         )
 
 
-async def _read(receive: Receive, limit: int, charge: Charge | None) -> bytes:
+async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
     """To its end also where it is refused, unless it is endless: a client may not read before it has sent."""
     chunks: list[bytes] = []
     size, has_more = 0, True
@@ -106,12 +108,11 @@ async def _read(receive: Receive, limit: int, charge: Charge | None) -> bytes:
     return b"".join(chunks)
 
 
-def _refusal(size: int, limit: int, new: int, charge: Charge | None) -> ServerError | None:
+def _refusal(size: int, limit: int, new: int, charge: Charge) -> ServerError | None:
     if size > limit:
         return PayloadTooLarge(f"the body is larger than {limit} bytes", param="body")
     try:
-        if charge is not None:
-            charge.take(FACTOR * new)
+        charge.take(FACTOR * new)
     except Overloaded as exc:
         return exc
     return None

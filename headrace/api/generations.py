@@ -15,15 +15,13 @@ from starlette.responses import Response
 from headrace.api.disconnect import connected
 from headrace.api.json_response import JSONResponse
 from headrace.api.provider import went_to
-from headrace.api.sse import Encoder, EventStream, Line
+from headrace.api.sse import OPENING_S, Encoder, EventStream, Line
 from headrace.gateway.generation import Generation
 from headrace.gateway.work import Judge
 from headrace.types import Conversation, GenerateRequest, ModelInfo, Started
 from headrace.wire.collected import Collected, collect
 from headrace.wire.parameters import Given, Table, judged, with_named
 from headrace.wire.validation import RequestBody
-
-OPENING_S = 1.0  # then a stream starts without its first event: a client should see that it is being served
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,30 +5,30 @@ never reach the handlers; everything else does, whatever may be wrong with it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from fastapi import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import logs
 from headrace.api.auth import authenticate
-from headrace.api.body import prepared, read_json
+from headrace.api.body import BODY, prepared, read_json
 from headrace.api.disconnect import connected
 from headrace.api.errors import to_messages_response, to_response
-from headrace.api.generations import OPENING_S, is_strict
+from headrace.api.generations import is_strict
 from headrace.api.messages import NamedLine
 from headrace.api.provider import went_to
-from headrace.api.sse import HEADERS, KEEP_ALIVE_S, Line
+from headrace.api.sse import HEADERS, KEEP_ALIVE_S, Line, kept_alive
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.metering import Tally
 from headrace.gateway.routing import Plan
-from headrace.relaying import Dialect, RelayRequest
+from headrace.relaying import Dialect, Relayed, RelayRequest
 from headrace.verbatim import Verbatim
 from headrace.wire.parameters import IGNORED, with_named
 
@@ -93,7 +93,8 @@ class Relay:
             asked = await prepared(http, partial(_asked, door, http, raw))
             plan = gateway.relayable(asked, provider) if asked is not None else None
             if asked is None or plan is None:
-                await self.app(_plain(scope), _again(raw, receive), send)
+                scope[BODY] = raw
+                await self.app(scope, receive, send)
             else:
                 await Exchange(gateway, asked, plan, line, _ids(door)).run(receive)
         except ServerError as exc:
@@ -148,22 +149,6 @@ def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
     return RelayRequest(door.dialect, door.endpoint, body, model, bool(streamed), headers, timeout_s)
 
 
-def _plain(scope: Scope) -> Scope:
-    """The same request, of which the body is unpacked already."""
-    headers = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
-    return scope if len(headers) == len(scope["headers"]) else {**scope, "headers": headers}
-
-
-def _again(raw: bytes, receive: Receive) -> Receive:
-    """The body that has been read, then whatever comes."""
-    messages: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
-
-    async def again() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return again
-
-
 def _ids(door: Door) -> RawHeaders:
     return [] if door.id_header is None else [(door.id_header, logs.request_id().encode())]
 
@@ -186,10 +171,9 @@ class Exchange:
 
     async def run(self, receive: Receive) -> None:
         """Raises ServerError: before the answer has begun its status tells it, then the line."""
-        beating = asyncio.ensure_future(self._beat()) if self._asked.is_streamed else None
         try:
             with self._gateway.passage(self._asked) as (tally, interruption):
-                async with connected(receive, interruption.error):
+                async with self._kept_alive() as unheard, connected(receive, interruption.error, *unheard):
                     await self._pass(tally)
         except ClientGone:
             if not self._line.is_started:
@@ -199,49 +183,53 @@ class Exchange:
         except Exception as exc:
             log.exception("a request that was passed on failed")
             raise ServerError("the server had an error") from exc
-        finally:
-            if beating is not None:
-                beating.cancel()
+
+    @asynccontextmanager
+    async def _kept_alive(self) -> AsyncIterator[tuple[asyncio.Future[ServerError], ...]]:
+        """A caller should see that it is served. Along a route nothing is sent before there is an answer:
+        until then another target may be asked.
+        """
+        if not self._asked.is_streamed:
+            yield ()
+            return
+        opening = self._open if self._plan.route is None else None
+        async with kept_alive(self._line, self._keep_alive_s, opening) as unheard:
+            yield (unheard,)
+
+    async def _open(self) -> None:
+        await self._start([], self._plan.targets[0].backend.name, 1)
 
     async def _pass(self, tally: Tally) -> None:
         async with self._gateway.relay(self._asked, self._plan) as reached:
             tally.reached(reached.provider, reached.attempts)
-            headers, answer = reached.value.headers, reached.value.answer
-            if isinstance(answer, bytes):
-                headers = (*headers, (b"content-length", b"%d" % len(answer)))
-            if named := with_named({}, reached.value.ignored):
-                headers = (*headers, (IGNORED.lower().encode(), named[IGNORED].encode()))
-            await self._start(headers, reached.provider, reached.attempts)
-            if isinstance(answer, bytes):
-                tally.saw(answer)
-            else:
-                async for events in answer:
-                    tally.saw(events)
-                    await self._line.pass_on(events)
-        await self._line.close(answer if isinstance(answer, bytes) else b"")
+            relayed = reached.value
+            try:
+                await self._pass_on(relayed, tally, reached.provider, reached.attempts)
+            finally:
+                tally.usage = relayed.usage.usage()
+        await self._line.close(relayed.answer if isinstance(relayed.answer, bytes) else b"")
+
+    async def _pass_on(self, relayed: Relayed, tally: Tally, provider: str, attempts: int) -> None:
+        headers, answer = relayed.headers, relayed.answer
+        if isinstance(answer, bytes):
+            headers = (*headers, (b"content-length", b"%d" % len(answer)))
+        if named := with_named({}, relayed.ignored):
+            headers = (*headers, (IGNORED.lower().encode(), named[IGNORED].encode()))
+        await self._start(headers, provider, attempts)
+        tally.began()
+        if isinstance(answer, bytes):
+            relayed.usage.saw(answer)
+            return
+        async for events in answer:
+            relayed.usage.saw(events)
+            await self._line.pass_on(events)
 
     async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
         if self._line.is_started:
             return
-        went = [
-            (name.lower().encode(), value.encode()) for name, value in went_to(provider, attempts).items()
-        ]
+        target = went_to(provider, attempts).items()
+        went = [(name.lower().encode(), value.encode()) for name, value in target]
         # by what is sent from here: providers' own labels are often wrong
         default = STREAM if self._asked.is_streamed else JSON
         streamed = STREAMED if self._asked.is_streamed else []
         await self._line.start(200, [*default, *headers, *streamed, *went, *self._headers])
-
-    async def _beat(self) -> None:
-        """A caller should see that it is being served. Not before a route has an answer: its next target may
-        still be asked.
-        """
-        line = self._line
-        with contextlib.suppress(ClientGone, OSError):
-            if self._plan.route is None:
-                await asyncio.sleep(min(OPENING_S, self._keep_alive_s))
-                await self._start([], self._plan.targets[0].backend.name, 1)
-            while True:
-                silent_s = line.silent_s if line.is_started else 0.0
-                await asyncio.sleep(self._keep_alive_s - silent_s)
-                if line.is_started and line.silent_s >= self._keep_alive_s:
-                    await line.keep_alive()

@@ -13,7 +13,7 @@ from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import OPENING_S, is_strict, timing
+from headrace.api.generations import is_strict, timing
 from headrace.api.json_response import JSONResponse
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.memory import CHARGE
@@ -21,6 +21,7 @@ from headrace.api.openapi import stream_of
 from headrace.api.provider import provider_of, went_to
 from headrace.api.routes import route
 from headrace.api.runs import FollowedStream
+from headrace.api.sse import OPENING_S
 from headrace.errors import BadRequest
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run

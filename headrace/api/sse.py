@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from headrace.wire.generation import dump
 
 log = logging.getLogger(__name__)
 
+OPENING_S = 1.0  # then a stream starts without its first event, so that its caller sees that it is served
 KEEP_ALIVE_S = 15.0  # proxies cut connections that are silent for long
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -101,22 +102,27 @@ class Line:
 
 @asynccontextmanager
 async def kept_alive(
-    line: Line, keep_alive_s: float = KEEP_ALIVE_S
+    line: Line, keep_alive_s: float, opening: Callable[[], Awaitable[None]] | None = None
 ) -> AsyncIterator[asyncio.Future[ServerError]]:
-    """Sends a comment whenever nothing was sent for `keep_alive_s` since the line was started. The future is
-    done, with ClientGone, when a comment finds nobody.
+    """Sends a comment whenever nothing was sent for `keep_alive_s`. `opening` starts the line if nothing else
+    has done so within OPENING_S. The future is done, with ClientGone, when a comment finds nobody.
     """
-    beating = asyncio.ensure_future(_beat(line, keep_alive_s))
+    beating = asyncio.ensure_future(_beat(line, keep_alive_s, opening))
     try:
         yield beating
     finally:
         beating.cancel()
 
 
-async def _beat(line: Line, keep_alive_s: float) -> ServerError:
+async def _beat(
+    line: Line, keep_alive_s: float, opening: Callable[[], Awaitable[None]] | None
+) -> ServerError:
     try:
+        if opening is not None:
+            await asyncio.sleep(min(OPENING_S, keep_alive_s))
+            await opening()
         while True:
-            await asyncio.sleep(keep_alive_s - line.silent_s)
+            await asyncio.sleep(keep_alive_s - (line.silent_s if line.is_started else 0.0))
             if line.is_started and line.silent_s >= keep_alive_s:
                 await line.keep_alive()
     except ClientGone as exc:

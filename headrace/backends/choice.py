@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from headrace.backends.bodies import Budget
-from headrace.backends.values import Halves, valid
+from headrace.dialects.values import Halves, valid
 from headrace.errors import ProviderError
 from headrace.text.nesting import Nesting
 from headrace.types import (

@@ -23,9 +23,9 @@ from yarl import URL
 from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
 from headrace.backends.connection import KeptTooLong, Response
 from headrace.backends.refusals import Named, Refusal, is_page, named_in, page, to_error
-from headrace.backends.values import whole as whole_value
 from headrace.backends.words import message_of
 from headrace.config import is_loopback
+from headrace.dialects.values import whole as whole_value
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 from headrace.finite import dumps
 

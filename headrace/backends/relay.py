@@ -15,9 +15,11 @@ import aiohttp
 from headrace.backends.bodies import MAX_BODY
 from headrace.backends.forms import Begun, is_heartbeat
 from headrace.backends.http import MAX_LINE, Sent, Upstream, events_in
-from headrace.backends.values import an_object, is_value, whole
+from headrace.backends.passing_usage import PassingUsage
+from headrace.dialects.values import an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.relaying import Relayed
+from headrace.types import Usage
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event
 LONGEST_END = 3
@@ -50,6 +52,10 @@ class Reading(Protocol):
     """What a dialect knows of the answer to one request. `last`: how a stream's last event looks."""
 
     last: re.Pattern[bytes]
+
+    def usage(self, members: dict[str, Any]) -> Usage | None:
+        """The usage that these members tell; None: they do not say enough."""
+        ...
 
     def error(self, sent: Sent) -> ServerError | None:
         """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
@@ -91,14 +97,15 @@ async def relayed(
     async with upstream.request("POST", path, body, headers) as response:
         told = _passed_on(response)
         begun = Begun(upstream.provider, upstream.pieces(response))
+        usage = PassingUsage(reading.usage)
         if streamed:
             stream = _Stream(upstream, reading, begun, until_content=until_content)
             await stream.begin()
-            yield Relayed(told, stream.rest())
+            yield Relayed(told, stream.rest(), usage)
         else:
             await begun.begin()
             found = await upstream.gathered(begun.rest(), MAX_BODY)
-            yield Relayed(told, _judged(found, begun.is_json, upstream, reading))
+            yield Relayed(told, _judged(found, begun.is_json, upstream, reading), usage)
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:

@@ -8,7 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 
 from headrace.backends.http import Upstream
-from headrace.backends.values import Object, objects
+from headrace.dialects.values import Object, objects
 from headrace.errors import BadRequest, ProviderError, ServerError
 from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.backends.values import valid, whole
+from headrace.dialects.values import valid, whole
 
 MEMBERS = ("error", "errors", "message", "detail", "msg", "error_description", "title")  # in order of rank
 MAX_DEPTH = 8

@@ -130,7 +130,7 @@ class Gateway:
                     reached = await self._reach(plan, work, request.timeout_s, exits, judge)
             tally.reached(reached.provider, reached.attempts)
             tally.began()
-            tally.counted = Usage(reached.value.prompt_tokens, 0)
+            tally.usage = Usage(reached.value.prompt_tokens, 0)
             return reached
 
     @property

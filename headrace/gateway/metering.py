@@ -1,25 +1,17 @@
-"""What an answer has cost, read off the passing bytes or counted from its events, told in one place at its
-end."""
+"""What each request has cost, reported to a meter once, when the request is over."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.generation import Outcome
 from headrace.types import Event, Finished, Usage, total
 
 log = logging.getLogger(__name__)
-
-# Never inside a string: there its quotes have backslashes before them.
-USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
-MAX_USAGE = 4096  # bytes
-DECODER = json.JSONDecoder()
 
 
 class Tally:
@@ -37,8 +29,7 @@ class Tally:
         self.code: str | None = None
         self.first_byte_s: float | None = None
         self.took_s = 0.0
-        self.counted: Usage | None = None
-        self._told: list[bytes] = []  # the first and the last piece that tell a usage
+        self.usage: Usage | None = None  # None: the provider did not tell
 
     def reached(self, provider: str, attempts: int) -> None:
         self.provider, self.attempts = provider, attempts
@@ -46,13 +37,6 @@ class Tally:
     def began(self) -> None:
         """The answer. Once."""
         self.first_byte_s = time.perf_counter() - self._began
-
-    def saw(self, piece: bytes) -> None:
-        """Whole events, or a whole body."""
-        if self.first_byte_s is None:
-            self.began()
-        if b'"usage"' in piece and USAGE.search(piece):
-            self._told[1:] = [piece]
 
     def failed(self, error: BaseException) -> None:
         """The first counts."""
@@ -64,11 +48,6 @@ class Tally:
 
     def ended(self) -> None:
         self.took_s = time.perf_counter() - self._began
-
-    @property
-    def usage(self) -> Usage | None:
-        """None: the provider did not tell."""
-        return self.counted or _usage(self._told)
 
 
 class Meter(Protocol):
@@ -93,7 +72,7 @@ class AnswerMeter:
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
         if self._usages:
             found = total(self._usages, self._n)
-            self._tally.counted = found if found.is_known else None
+            self._tally.usage = found if found.is_known else None
         if error is not None:
             self._tally.failed(error)
         self._tally.ended()
@@ -109,39 +88,3 @@ class LoggingMeter:
                 tally.work, tally.model, tally.provider, tally.attempts, tally.is_streamed, tally.status,
                 tally.code, tally.usage, tally.first_byte_s, tally.took_s,
             )  # fmt: skip
-
-
-def _usage(pieces: list[bytes]) -> Usage | None:
-    """Of what several events tell each member counts as it was told last."""
-    told: dict[str, Any] = {}
-    for piece in pieces:
-        for match in USAGE.finditer(piece):
-            text = piece[match.end() : match.end() + MAX_USAGE].decode(errors="replace")
-            try:
-                told |= DECODER.raw_decode(text)[0]
-            except (ValueError, RecursionError):
-                continue
-    return _counted(told) if told else None
-
-
-def _counted(told: dict[str, Any]) -> Usage:
-    """In either dialect: Anthropic's counts what is cached beside the rest of the prompt."""
-    details = {**_object(told, "completion_tokens_details"), **_object(told, "prompt_tokens_details")}
-    read, written = _number(told, "cache_read_input_tokens"), _number(told, "cache_creation_input_tokens")
-    return Usage(
-        prompt_tokens=_number(told, "prompt_tokens") + _number(told, "input_tokens") + read + written,
-        completion_tokens=_number(told, "completion_tokens") + _number(told, "output_tokens"),
-        cached_tokens=_number(details, "cached_tokens") + read,
-        reasoning_tokens=_number(details, "reasoning_tokens"),
-        cache_write_tokens=_number(details, "cache_write_tokens") + written,
-    )
-
-
-def _object(told: dict[str, Any], name: str) -> dict[str, Any]:
-    value = told.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _number(told: dict[str, Any], name: str) -> int:
-    value = told.get(name)
-    return value if isinstance(value, int) and value > 0 else 0

@@ -12,12 +12,11 @@ from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Sent
-from headrace.backends.values import Object, an_object, count, dumped, objects, parsed, valid, word
 from headrace.backends.words import message_of
+from headrace.dialects.anthropic import counts_in, usage_of
+from headrace.dialects.values import Object, an_object, count, dumped, objects, parsed, valid, word
 from headrace.errors import ProviderError
-from headrace.types import Event, Finished, Started, Thought, Usage
-
-COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+from headrace.types import Event, Finished, Started, Thought
 
 
 @dataclass(slots=True)
@@ -75,7 +74,7 @@ class Answer:
                 return self._end(count(value.get("index")))
             case "message_delta":
                 self._is_begun = True
-                self._count(value.get("usage"))
+                self._counts |= counts_in(value.get("usage"))
                 self._reasoned(an_object(value.get("delta")))
             case "message_stop":
                 self._reason = self._reason or ("end_turn" if self._is_begun else None)
@@ -97,7 +96,7 @@ class Answer:
         self.is_finished = True
         reason = finish_reason(self._reason, has_calls=bool(self._said.num_calls))
         decode_s = time.monotonic() - self._began_at
-        return [*found, Finished(0, reason, self._usage(), decode_s, stop=self._stop)]
+        return [*found, Finished(0, reason, usage_of(self._counts), decode_s, stop=self._stop)]
 
     def _loaded(self, sent: Sent) -> Object:
         if sent.event == "error" and is_heartbeat(sent.data):
@@ -113,11 +112,11 @@ class Answer:
         return value
 
     def _start(self, message: Object) -> list[Event]:
-        self._count(message.get("usage"))
+        self._counts |= counts_in(message.get("usage"))
         if self._is_started:
             return []
         self._is_started, self._began_at = True, time.monotonic()
-        usage = self._usage()
+        usage = usage_of(self._counts)
         prefill_s = self._began_at - self._asked_at
         return [Started(0, 0.0, prefill_s, usage.prompt_tokens, usage.cached_tokens)]
 
@@ -194,24 +193,6 @@ class Answer:
         if isinstance(block, _ToolUse) and not block.has_arguments:
             return list(self._said.call(index, "", "", dumped(block.whole)))
         return []
-
-    def _count(self, usage: object) -> None:
-        """Counts are cumulative, and split over events: what one leaves out, another told."""
-        body = an_object(usage)
-        told = {name: count(body.get(name)) for name in COUNTS}
-        told["thinking_tokens"] = count(an_object(body.get("output_tokens_details")).get("thinking_tokens"))
-        self._counts |= {name: number for name, number in told.items() if number is not None}
-
-    def _usage(self) -> Usage:
-        sent, written, read, answered = (self._counts.get(name, 0) for name in COUNTS)
-        return Usage(
-            prompt_tokens=sent + written + read,
-            completion_tokens=answered,
-            cached_tokens=read,
-            reasoning_tokens=self._counts.get("thinking_tokens", 0),
-            cache_write_tokens=written,
-            is_known=bool(self._counts),
-        )
 
 
 def _kind(value: Object, sent: Sent) -> str:

@@ -12,7 +12,7 @@ from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Sent
-from headrace.backends.values import Object, an_object, count, dumped, mended, objects, parsed, word
+from headrace.dialects.values import Object, an_object, count, dumped, mended, objects, parsed, word
 
 # a delta's type → the member of the delta, and the member of the block that it continues
 DELTAS = {

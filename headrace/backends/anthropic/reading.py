@@ -11,8 +11,10 @@ from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Sent
 from headrace.backends.relay import Ending
-from headrace.backends.values import an_object, parsed, word
+from headrace.dialects.anthropic import counts_in, usage_of
+from headrace.dialects.values import an_object, parsed, word
 from headrace.errors import ProviderError, ServerError
+from headrace.types import Usage
 
 STOP = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]|"type"\s*:\s*"message_stop"')
 SILENT = ("text", "thinking")  # kinds of blocks whose beginning says nothing yet
@@ -24,6 +26,10 @@ class AnthropicReading:
 
     def __init__(self, upstream: AnthropicUpstream) -> None:
         self._upstream = upstream
+
+    def usage(self, members: dict[str, Any]) -> Usage | None:
+        counts = counts_in(members)
+        return usage_of(counts) if counts else None
 
     def error(self, sent: Sent) -> ServerError | None:
         """Raises ProviderError for what is no JSON object, unless it is a heartbeat."""

@@ -25,9 +25,9 @@ from headrace.backends.http import Upstream, lines, root
 from headrace.backends.ollama.answer import Answer, Shown, created_at, embeddings, shown
 from headrace.backends.ollama.request import Body, asks_to_think, bodies_of, check, embed_body
 from headrace.backends.remote import Remote, listed
-from headrace.backends.values import word
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
+from headrace.dialects.values import word
 from headrace.errors import (
     ContextTooLong,
     ProviderError,

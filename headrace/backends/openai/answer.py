@@ -14,7 +14,7 @@ from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Sent, Upstream
 from headrace.backends.openai.parts import said_in
 from headrace.backends.openai.tallies import logprobs_of, usage_of
-from headrace.backends.values import Object, count, dumped, parsed, valid, word
+from headrace.dialects.values import Object, count, dumped, parsed, valid, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, TokenLogprob, Usage
 

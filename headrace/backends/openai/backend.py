@@ -17,9 +17,9 @@ from headrace.backends.openai.mending import changes, is_own
 from headrace.backends.openai.reading import OpenAIReading
 from headrace.backends.relay import relayed
 from headrace.backends.remote import Remote, listed
-from headrace.backends.values import count
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
+from headrace.dialects.values import count
 from headrace.errors import ProviderError, ServerError
 from headrace.offload import aside
 from headrace.relaying import Relayed, RelayRequest

@@ -13,7 +13,7 @@ from headrace.backends.choice import finish_reason
 from headrace.backends.http import Sent, Upstream
 from headrace.backends.openai.answer import DONE, Answer, chunk_in
 from headrace.backends.openai.tallies import usage_of
-from headrace.backends.values import Object, an_object, count, dumped, objects, word
+from headrace.dialects.values import Object, an_object, count, dumped, objects, word
 from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 
 BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")  # of logprobs

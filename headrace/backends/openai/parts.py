@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headrace.backends.values import Object, an_object, count, dumped, word
+from headrace.dialects.values import Object, an_object, count, dumped, word
 from headrace.errors import ProviderError
 
 log = logging.getLogger(__name__)

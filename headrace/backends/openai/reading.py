@@ -11,9 +11,11 @@ from headrace.backends.http import Sent, Upstream
 from headrace.backends.openai.answer import DONE, chunk_in, error_in
 from headrace.backends.openai.folding import folded, unfolded
 from headrace.backends.openai.parts import said_in
+from headrace.backends.openai.tallies import usage_of
 from headrace.backends.relay import Ending
-from headrace.backends.values import count, objects, word
+from headrace.dialects.values import count, objects, word
 from headrace.errors import ProviderError, ServerError
+from headrace.types import Usage
 
 FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 DONE_LINE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
@@ -33,6 +35,9 @@ class OpenAIReading:
         self._num_choices = min(n * (len(prompt) if texts and isinstance(prompt, list) else 1), MAX_CHOICES)
         options = members.get("stream_options")
         self._has_usage = isinstance(options, dict) and options.get("include_usage") is True
+
+    def usage(self, members: dict[str, Any]) -> Usage | None:
+        return usage_of(members)
 
     def error(self, sent: Sent) -> ServerError | None:
         """Raises ProviderError for what is no JSON object, unless it is a heartbeat."""

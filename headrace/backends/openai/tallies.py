@@ -4,7 +4,7 @@ never costs an answer.
 
 from __future__ import annotations
 
-from headrace.backends.values import Object, an_object, count, number, objects, valid
+from headrace.dialects.values import Object, an_object, count, number, objects, valid
 from headrace.types import TokenLogprob, Usage
 
 PROMPT, COMPLETION = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")

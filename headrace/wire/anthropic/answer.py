@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from pydantic_core import from_json
 
+from headrace.dialects.anthropic import STOP_REASONS, StopReason, usage_body
 from headrace.errors import ProviderError
 from headrace.finite import finite
 from headrace.text.nesting import Nesting
@@ -29,16 +30,7 @@ from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversation import thinking_block
 from headrace.wire.generation import dump
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 Kind = Literal["text", "thinking", "tool_use"]
-STOP_REASONS: dict[FinishReason, StopReason] = {
-    "stop": "end_turn",
-    "length": "max_tokens",
-    "tool_calls": "tool_use",
-    "content_filter": "refusal",
-}
-
-
 NO_DETAILS = {"stop_details": None, "container": None}
 DIRECT = {"type": "direct"}  # who calls: the model, not a program that it wrote
 
@@ -255,15 +247,7 @@ NO_USAGE = {"cache_creation": None, "inference_geo": None, "service_tier": None}
 
 def _usage(usage: Usage | None) -> dict[str, Any]:
     """Clients read these numbers without asking whether they are there: zeros where nothing is known."""
-    known = usage or Usage(0, 0)
-    return {
-        "input_tokens": max(0, known.prompt_tokens - known.cached_tokens - known.cache_write_tokens),
-        "cache_creation_input_tokens": known.cache_write_tokens,
-        "cache_read_input_tokens": known.cached_tokens,
-        "output_tokens": known.completion_tokens,
-        "output_tokens_details": {"thinking_tokens": known.reasoning_tokens},
-        "server_tool_use": None,
-    }
+    return {**usage_body(usage or Usage(0, 0)), "server_tool_use": None}
 
 
 def _tool_use(id: str, name: str, input: dict[str, Any]) -> dict[str, Any]:

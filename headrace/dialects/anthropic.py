@@ -1,0 +1,77 @@
+"""Facts of Anthropic's Messages API, for both directions: what is read from Anthropic, and what is told in
+its dialect to callers. Source: the API reference at docs.anthropic.com, "Messages", "Errors" and
+"Streaming Messages".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from headrace.dialects.values import an_object, count
+from headrace.types import FinishReason, Usage
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
+STOP_REASONS: Mapping[FinishReason, StopReason] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
+
+# The status of an error before an answer, and its type, which also stands in an error inside a stream.
+STATUS_OF_TYPE: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_TYPE_OF_STATUS = {status: name for name, status in STATUS_OF_TYPE.items()} | {503: "overloaded_error"}
+
+TOO_LONG = "prompt is too long"  # clients recognise an overflow of the context by these words
+
+_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+_THINKING = "thinking_tokens"
+
+
+def error_type(status: int) -> str:
+    """The type of an error that has this status."""
+    return _TYPE_OF_STATUS.get(status, "invalid_request_error" if status < 500 else "api_error")
+
+
+def counts_in(usage: object) -> dict[str, int]:
+    """The token counts in a usage of a message or an event. They are cumulative, and split over events: what
+    one leaves out, another told.
+    """
+    body = an_object(usage)
+    found = {name: count(body.get(name)) for name in _COUNTS}
+    found[_THINKING] = count(an_object(body.get("output_tokens_details")).get(_THINKING))
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def usage_of(counts: Mapping[str, int]) -> Usage:
+    """The neutral usage: `input_tokens` leaves out what was read from a cache or written to it."""
+    uncached, written, read, answered = (counts.get(name, 0) for name in _COUNTS)
+    return Usage(
+        prompt_tokens=uncached + written + read,
+        completion_tokens=answered,
+        cached_tokens=read,
+        reasoning_tokens=counts.get(_THINKING, 0),
+        cache_write_tokens=written,
+        is_known=bool(counts),
+    )
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """The reverse of `counts_in` and `usage_of`."""
+    uncached = max(0, usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens)
+    counts = (uncached, usage.cache_write_tokens, usage.cached_tokens, usage.completion_tokens)
+    details = {"output_tokens_details": {_THINKING: usage.reasoning_tokens}}
+    return {**dict(zip(_COUNTS, counts, strict=True)), **details}
