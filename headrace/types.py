@@ -60,7 +60,7 @@ class Message:
     reasoning: str | None = None  # of an assistant that thought before it spoke
     parts: tuple[str | Media, ...] = ()  # its content in order, if that is not only text
     thoughts: tuple[Thought, ...] = ()  # `reasoning` as the provider signed it
-    # of an assistant, where it is not first all thoughts, then the text, then all calls
+    # of an assistant, where a thought comes after a text or a call: all of it in order
     in_order: tuple[str | Thought | ToolCall, ...] = ()
 
 

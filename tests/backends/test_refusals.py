@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from headrace.backends.refusals import Refusal, to_error
 from headrace.errors import ContextTooLong, EndpointNotFound, ModelNotFound, ServerError
-from tests.api.relays import CHUNK, HI, KEY, STREAM, Relays, relays
+from tests.api.relays import CALLERS, CHUNK, HI, KEY, STREAM, Relays, relays
 from tests.upstream import Answer, answer, sse
 
 STRICT = {"X-Headrace-Strict": "true"}
@@ -341,3 +343,27 @@ def test_l16_in_a_stream_that_has_begun_the_words_are_kept(ours: Relays) -> None
     _, _, raw = ours.ask(CHAT, body, **STRICT)
     assert b"maximum context length is 256 tokens" in raw
     assert b"context_length_exceeded" in raw
+
+
+@pytest.mark.parametrize("played", [FINAL["G16 401"][0], FINAL["G16 insufficient_quota"][0]])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["up:m", "an:m"])
+def test_g16_the_official_clients_ask_once(ours: Relays, played: Answer, model: str, stream: bool) -> None:
+    url = ours.served.url
+    for ask_once in (
+        lambda: openai.OpenAI(base_url=f"{url}/v1", api_key=CALLERS, max_retries=2).chat.completions.create(
+            model=model, messages=HI, stream=stream
+        ),
+        lambda: openai.OpenAI(base_url=f"{url}/v1", api_key=CALLERS, max_retries=2).responses.create(
+            model=model, input="hi", stream=stream
+        ),
+        lambda: anthropic.Anthropic(base_url=url, api_key=CALLERS, max_retries=2).messages.create(
+            model=model, messages=HI, stream=stream, max_tokens=9
+        ),
+    ):
+        ours.provider.forget()
+        ours.provider.play(*[played] * 3)
+        num_before = len(ours.provider.posts)
+        with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)):
+            ask_once()
+        assert len(ours.provider.posts) == num_before + 1

@@ -670,6 +670,29 @@ def test_g22_logprobs_that_are_endless(written: Written) -> None:
         assert "Infinity" not in response.text
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 3, 2, 4], [2, 1, 0, 3], [1, 3, 0, 4]])
+def test_g21_kept_thoughts_come_back_in_their_order(written: Written, order: list[int]) -> None:
+    blocks: list[Any] = [
+        ({"type": "thinking", "thinking": ""}, [
+            {"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "s1"},
+        ]),
+        ({"type": "text", "text": ""}, [{"type": "text_delta", "text": "first"}]),
+        ({"type": "redacted_thinking", "data": "0paque"}, []),
+        ({"type": "tool_use", "id": "t0", "name": "f", "input": {}}, []),
+        ({"type": "tool_use", "id": "t1", "name": "f", "input": {}}, []),
+    ]  # fmt: skip
+    chosen = [blocks[index] for index in order]
+    written.play(Answer(pieces=anthropic_events(*chosen, stop="tool_use")), path="/v1/messages")
+    tools = [{"type": "function", "name": "f", "parameters": SCHEMA}]
+    asked = {"model": "an:claude-opus-5", "tools": tools}
+    _, _, first = written.ask(RESPONSES, {**asked, "input": "hi"})
+    ids = [block["id"] for block, _ in chosen if block["type"] == "tool_use"]
+    output = [{"type": "function_call_output", "call_id": id, "output": "?"} for id in ids]
+    written.ask(RESPONSES, {**asked, "input": output, "previous_response_id": first["id"]})
+    sent = [block["type"] for block in written.last["messages"][1]["content"]]
+    assert sent == [block["type"] for block, _ in chosen]
+
+
 # large histories are mended in a thread
 
 

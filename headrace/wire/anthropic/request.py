@@ -16,7 +16,6 @@ from headrace.types import (
     Message,
     Role,
     Sampling,
-    Thought,
     TokenizeRequest,
     Tool,
     ToolCall,
@@ -39,6 +38,7 @@ from headrace.wire.conversation import thought
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, carried, equals
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
+from headrace.wire.order import Piece, in_order
 from headrace.wire.parameters import (
     BOOKKEEPING,
     FOREIGN,
@@ -367,16 +367,12 @@ def _assistant(content: Sequence[AnyBlock], path: str) -> Message:
         reasoning="".join(thinking) or None,
         parts=tuple(said) if any(isinstance(part, Media) for part in said) else (),
         thoughts=tuple(one for one in thoughts if one.signature or one.redacted),
-        in_order=_in_order(content),
+        in_order=in_order(_pieces(content)),
     )
 
 
-KINDS = (Thought, str, ToolCall)  # the usual order
-
-
-def _in_order(content: Sequence[AnyBlock]) -> tuple[str | Thought | ToolCall, ...]:
-    """The pieces of an answer as they stood; nothing, where thoughts, text and calls follow each other."""
-    pieces: list[str | Thought | ToolCall] = []
+def _pieces(content: Sequence[AnyBlock]) -> list[Piece]:
+    pieces: list[Piece] = []
     for block in content:
         if isinstance(block, ThinkingOfHistory | RedactedOfHistory):
             pieces.append(thought(block))
@@ -384,8 +380,7 @@ def _in_order(content: Sequence[AnyBlock]) -> tuple[str | Thought | ToolCall, ..
             pieces.append(ToolCall(block.id, block.name, arguments(block)))
         elif isinstance(block, TextBlock):
             pieces.append(block.text)
-    places = [KINDS.index(type(piece)) for piece in pieces]
-    return () if places == sorted(places) else tuple(pieces)
+    return pieces
 
 
 def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:

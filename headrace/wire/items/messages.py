@@ -11,6 +11,7 @@ from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire.items.made import Item
 from headrace.wire.items.sealed import summary_in, thoughts_in
 from headrace.wire.items.sent import MIXED, medium
+from headrace.wire.order import Piece, in_order
 
 # A user's, because templates want a system message to be the first, if they know one at all.
 COMPACTED = "A summary of the conversation up to here:\n\n{}"
@@ -43,6 +44,7 @@ class _Growing:
     thinking: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     thoughts: list[Thought] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)  # thoughts, texts and calls, in order
     name: str | None = None
     has_content: bool = False
 
@@ -57,6 +59,7 @@ class _Growing:
 
     def say(self, message: Message) -> None:
         self.content += message.parts or (message.text,)
+        self.pieces.append(message.text)
         self.has_content = self.has_content or bool(message.text or message.parts)
         self.name = message.name or self.name
 
@@ -72,6 +75,7 @@ class _Growing:
             reasoning="".join(self.thinking) or None,
             parts=tuple(self.content) if is_mixed else (),
             thoughts=tuple(self.thoughts),
+            in_order=() if is_mixed else in_order(self.pieces),
         )
 
 
@@ -127,10 +131,14 @@ class _Messages:
         sealed = thoughts_in(item.get("encrypted_content"))
         growing = self._assistants()
         growing.thinking.append(text or "".join(thought.text for thought in sealed))
-        growing.thoughts += [thought for thought in sealed if thought.signature or thought.redacted]
+        signed = [thought for thought in sealed if thought.signature or thought.redacted]
+        growing.thoughts += signed
+        growing.pieces += signed
 
     def _call(self, call: ToolCall) -> None:
-        self._assistants(even_said=True).calls.append(call)
+        growing = self._assistants(even_said=True)
+        growing.calls.append(call)
+        growing.pieces.append(call)
 
 
 def _read(content: str | Sequence[dict[str, Any]]) -> dict[str, Any]:

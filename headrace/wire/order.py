@@ -1,0 +1,16 @@
+"""The order in which an assistant thought, spoke and called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.types import Thought, ToolCall
+
+Piece = str | Thought | ToolCall
+
+
+def in_order(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """What Message.in_order holds: nothing, where no thought comes after a text or a call."""
+    spoken = [piece for piece in pieces if piece != ""]
+    first = next((at for at, piece in enumerate(spoken) if not isinstance(piece, Thought)), len(spoken))
+    return tuple(spoken) if any(isinstance(piece, Thought) for piece in spoken[first:]) else ()
