@@ -312,6 +312,7 @@ class EngineBackend:
             prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),
             (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
             (lambda: prompts.tool_format.parser(tools)) if tools else None,
+            is_forced,
         )
 
     def _resolve(self, asked: Sampling, prompt: Prompt, *, is_constrained: bool) -> SamplingParams:

@@ -39,6 +39,7 @@ class Reading:
     shown: frozenset[int] = frozenset()  # special tokens that are text
     splitter: Callable[[], reasoning.Splitter] | None = None  # a new one, if the model may think
     parser: Callable[[], toolcalls.Parser] | None = None  # a new one, if it may call tools
+    is_forced: bool = False  # it calls, and says nothing
 
 
 class Choice:
@@ -132,7 +133,8 @@ class Choice:
         if self._splitter is not None:
             events += [event for part in self._splitter.flush() for event in self._told(part)]
         if self._parser is not None:
-            events += [event for part in self._parser.flush() for event in self._called(part)]
+            rest = self._parser.flush(is_cut=reason == "length", is_forced=self._reading.is_forced)
+            events += [event for part in rest for event in self._called(part)]
         return [*self._with_scores(events, is_last=True), *self._finish(reason, last)]
 
     def _finish(self, reason: FinishReason, last: list[TokenLogprob]) -> list[Event]:

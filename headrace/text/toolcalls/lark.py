@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ANY = "/(?s:.*)/"
 # What the parser reads as a call when an answer begins with it: text is none of that, with any spaces.
-_BARE_CALL = r'/\s*\{\s*"name"(?s:.*)/'
+_BARE_CALL = r'/\s*\{\s*"(name"|function"|type"\s*:\s*"function")(?s:.*)/'
 
 
 def grammar_source(
@@ -33,7 +33,8 @@ def grammar_source(
     """See ToolFormat.grammar."""
     assert tools, "a grammar of calls needs a tool"
     special = {marker: special[marker] for marker in format.markers if marker in special}
-    rules = _auto_rules(format, special) if mode == "auto" else _required_rules(format, special)
+    strict = [tool.name for tool in tools if tool.strict]
+    rules = _auto_rules(format, special, strict) if mode == "auto" else _required_rules(format, special)
     more = f"({_terms(format.again, special)} call)*" if parallel else ""
     rules.append(f"calls: {_terms(format.opening, special)} call {more} {_terms(format.closing, special)}")
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
@@ -49,10 +50,16 @@ def _required_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]
     return [f"start: ({begin})? calls" if format.is_bare else f"start: {begin} calls"]
 
 
-def _auto_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]:
-    """The trigger binds as a string even where it is a special token: the parser cannot tell the two."""
+def _auto_rules(format: ToolFormat, special: Mapping[str, int], strict: Sequence[str]) -> list[str]:
+    """The trigger binds as a string even where it is a special token: the parser cannot tell the two. Amid
+    text, where an object may be an example, a bare call is not held to its schema; so the `strict` tools
+    cannot be named there.
+    """
     heads = ["head"] + ([f"TEXT? {_terms(format.begin, special)}"] if format.begin in special else [])
     text = f"{_ANY} & ~{_BARE_CALL}" if format.is_bare else _ANY
+    if format.is_bare and strict:
+        names = "|".join(map(_literal, strict))
+        text += rf' & ~/(?s:.*)\s\{{(?s:.*)"({names})"(?s:.*)/'
     bare = " | calls SPACE?" if format.is_bare else ""
     return [
         f"start: TEXT | begin calls SPACE?{bare}",
@@ -61,6 +68,11 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]:
         f"TEXT: {text}",
         r"SPACE: /[ \n]{1,8}/",
     ]
+
+
+def _literal(name: str) -> str:
+    """A name as a regular expression: names of tools are letters, digits, dashes and underscores mostly."""
+    return "".join(one if one.isalnum() and one.isascii() else f"\\x{{{ord(one):x}}}" for one in name)
 
 
 def _terms(text: str, special: Mapping[str, int]) -> str:

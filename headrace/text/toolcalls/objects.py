@@ -18,17 +18,21 @@ _STRUCTURE = _PLAIN | frozenset(WHITESPACE + '{}[],:"')
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
+FIRST = ("name", "type", "function", "parameters", "arguments")  # members that a bare call begins with
+
+
 class Broken(Exception):
     """The character cannot go on the call; it was not taken."""
 
 
 class CallReader:
-    """Give it the call from its first brace on. `name` is set when a header has named the tool already; with
-    `name_first`, an object that begins with another member is no call.
+    """Give it the call from its first brace on. `name` is set when a header has named the tool already. A
+    `bare` object stands alone in the answer: one that begins with another member than calls do is none, and
+    so is one of a `type` other than function.
     """
 
-    def __init__(self, names: Collection[str], *, name: str | None = None, name_first: bool = False) -> None:
-        self._names, self._name_first = names, name_first
+    def __init__(self, names: Collection[str], *, name: str | None = None, bare: bool = False) -> None:
+        self._names, self._is_bare = names, bare
         self._parts: list[Part] = []
         self._early: list[str] = []  # arguments that came before the name
         self.has_begun = False  # the tool is known; from now on this is a call, whatever comes
@@ -54,37 +58,45 @@ class CallReader:
     def _object(self) -> Reading[None]:
         if (yield) != "{":
             raise Broken
-        character = yield from _space()
-        while True:
-            if character != '"':
-                raise Broken
-            key = yield from self._key()
-            if (yield from _space()) != ":":
-                raise Broken
-            character = yield from self._member(key, (yield from _space()))
-            if character == "}":
-                break
-            if character != ",":
-                raise Broken
-            character = yield from _space()
+        yield from self._members()
         if not self.has_begun:
             raise Broken
         if not self.has_arguments:
             self._keep("{}")
         self._parts.append(CallEnd())
 
-    def _key(self) -> Reading[str]:
-        if not self._name_first:
-            return (yield from _string())
-        self._name_first = False
-        return (yield from _string(("name",)))
+    def _members(self) -> Reading[None]:
+        """Of an object, after its brace."""
+        character = yield from _space()
+        is_first = True
+        while True:
+            if character != '"':
+                raise Broken
+            key = yield from _string(FIRST if self._is_bare and is_first else None)
+            is_first = False
+            if (yield from _space()) != ":":
+                raise Broken
+            character = yield from self._member(key, (yield from _space()))
+            if character == "}":
+                return
+            if character != ",":
+                raise Broken
+            character = yield from _space()
 
     def _member(self, key: str, character: str) -> Reading[str]:
         """Reads a value, given its first character; the result is the first one after it that is no space."""
+        if key in ("name", "function") and not self.has_begun and character == '"':
+            self._begin((yield from _string(self._names)))
+            return (yield from _space())
+        if key == "function" and not self.has_begun and character == "{":
+            yield from self._members()
+            return (yield from _space())
         if key == "name" and not self.has_begun:
+            raise Broken
+        if key == "type" and self._is_bare and not self.has_begun:
             if character != '"':
                 raise Broken
-            self._begin((yield from _string(self._names)))
+            yield from _string(("function",))
             return (yield from _space())
         if key in ("arguments", "parameters") and not self.has_arguments:
             after = yield from self._arguments(character)

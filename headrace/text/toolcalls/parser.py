@@ -44,17 +44,30 @@ class Parser:
             self._state(character)
         return self._taken()
 
-    def flush(self) -> list[Part]:
-        """The answer has ended: what was held is text, and a call that is cut off keeps what came."""
+    def flush(self, *, is_cut: bool = False, is_forced: bool = False) -> list[Part]:
+        """The answer has ended: what was held is text, and a call that is cut off keeps what came.
+
+        `is_cut`: it was not the model that ended it; the beginning of a call that has not named its tool is
+        then nothing. `is_forced`: it could be nothing but calls.
+        """
         if self._state == self._in_rest:
             self._parts += [CallArguments(self._held), CallEnd()]
         elif self._state == self._in_call and self._reader is not None and self._reader.has_begun:
             self._parts.append(CallEnd())
-        else:
+        elif not (is_cut and (is_forced or self._is_in_markup())):
             self._parts.append(Text("".join(self._space) + self._held))
         self._forget()
         self._state = self._in_text
         return self._taken()
+
+    def _is_in_markup(self) -> bool:
+        """Whether what is held is a trigger, or so much of one that it is hardly anything else; or, after a
+        call, the beginning of what closes it.
+        """
+        begin, end, held = self._format.begin, self._format.end, self._held
+        if self._after_call and held and end.startswith(held):
+            return True
+        return held.startswith(begin) or (len(held) > 1 and begin.startswith(held))
 
     def _taken(self) -> list[Part]:
         parts, self._parts = self._parts, []
@@ -72,8 +85,8 @@ class Parser:
             self._held, self._state, self._is_open = held, self._in_opening, False
         elif self._after_call and format.end and held == format.end:
             self._held, self._is_open = "", False
-        elif self._at_start and format.is_bare and held == "{":
-            self._begin_call(character, CallReader(self._names, name_first=True))
+        elif format.is_bare and held == "{" and (self._at_start or self._space):
+            self._begin_call(character, CallReader(self._names, bare=True))
         else:
             self._say(held)
 

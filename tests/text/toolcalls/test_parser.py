@@ -193,7 +193,8 @@ def test_llama_call_stands_at_the_beginning_or_behind_its_tag() -> None:
     llama = FORMATS["llama3"]
     assert read(llama, f"\n{one}") == read(llama, f"<|python_tag|>{one}") == calls
     assert read(llama, f"{one}; {one}\n{one}") == calls * 3
-    assert read(llama, f"I say {one}") == [Text(f"I say {one}")]
+    assert read(llama, f"I say {one}") == [Text("I say"), *calls]
+    assert read(llama, f"I say`{one}`") == [Text(f"I say`{one}`")]
     assert read(llama, '{"city": "Oslo", "name": "get"}') == [Text('{"city": "Oslo", "name": "get"}')]
     assert read(llama, f"{one}; then") == [*calls, Text("; then")]
 
@@ -202,3 +203,60 @@ def test_mistral_header_may_hold_the_calls_id() -> None:
     answer = '[TOOL_CALLS]get[CALL_ID]a1b2c3d4e[ARGS]{"city": "Oslo"}'
     assert read(FORMATS["mistral-args"], answer) == call("get", '{"city": "Oslo"}')
     assert read(FORMATS["mistral"], '[TOOL_CALLS] {"name": "get"} ') == call("get", "{}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"type": "function", "name": "get", "parameters": {"a": 1}}',
+        '{"type": "function", "function": "get", "parameters": {"a": 1}}',
+        '{"type": "function", "function": {"name": "get", "parameters": {"a": 1}}}',
+        '{"function": {"name": "get", "arguments": {"a": 1}}, "type": "function"}',
+        '{"function": "get", "parameters": {"a": 1}}',
+        '{"parameters": {"a": 1}, "name": "get"}',
+        '<|python_tag|>{"type": "function", "name": "get", "parameters": {"a": 1}}',
+        '<|python_tag|>{"type": "function", "function": "get", "arguments": {"a": 1}}',
+    ],
+)
+def test_l11_forms_of_llama_3_are_calls(answer: str) -> None:
+    llama, calls = FORMATS["llama3"], call("get", '{"a": 1}')
+    assert read(llama, answer) == read(llama, *answer) == calls
+    assert read(llama, f"Let me see.\n\n{answer}") == [Text("Let me see."), *calls]
+    bare = answer.removeprefix("<|python_tag|>")
+    assert read(llama, f"{answer}; {bare}\n{bare}") == calls * 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"type": "object", "name": "get", "parameters": {"a": 1}}',
+        '{"type": "function", "name": "other", "parameters": {"a": 1}}',
+        '{"function": 5, "name": "x"}',
+        'As {"name": "Bob"} or {"type": "function"} or { } say',
+        'A list: [{"name": "get", "parameters": {}}]',
+        '{"parameters": {"a": 1}}',
+    ],
+)
+def test_l11_objects_that_name_no_tool_are_text(answer: str) -> None:
+    assert read(FORMATS["llama3"], answer) == [Text(answer)]
+
+
+def ended(format: ToolFormat, answer: str, *, is_forced: bool) -> list[Part]:
+    parser = format.parser(TOOLS)
+    return merged([*parser.push(answer), *parser.flush(is_cut=True, is_forced=is_forced)])
+
+
+@EVERY
+def test_l12_a_forced_call_that_is_cut_leaves_no_markup(format: ToolFormat) -> None:
+    whole = written(format, ("get", OSLO))
+    for length in range(len(whole) + 1):
+        parts = ended(format, whole[:length], is_forced=True)
+        assert not [part for part in parts if isinstance(part, Text)], whole[:length]
+
+
+@EVERY
+def test_l12_a_call_that_is_cut_leaves_no_trigger(format: ToolFormat) -> None:
+    begun = f"Hm. {format.begin}"
+    for length in range(6, len(begun) + 1):
+        assert ended(format, begun[:length], is_forced=False) == [Text("Hm.")]
+    assert ended(format, "Hm. a <", is_forced=False) == [Text("Hm. a <")]
