@@ -142,9 +142,9 @@ class ServerConfig(Section):
             "be sent; then the connection is closed.",
         ),
     ] = 60.0
-    max_body_bytes: Annotated[ByteSize, Field(gt=0, description="The largest request body.")] = ByteSize(
-        16 * 2**20
-    )
+    max_body_bytes: Annotated[
+        ByteSize, Field(gt=0, description="The largest request body, as it comes and as it is unpacked.")
+    ] = ByteSize(16 * 2**20)
     max_inflight_bytes: Annotated[
         ByteSize,
         Field(

@@ -109,6 +109,19 @@ def test_as_many_logprobs_as_asked_for(client: openai.OpenAI, asked: int) -> Non
     assert all(len(top) <= max(1, asked + 1) for top in listed.top_logprobs or ())
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_g12_later_instructions_are_the_users_and_named(client: openai.OpenAI, n: int) -> None:
+    messages: Any = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "system", "content": "Answer in one word."},
+    ]
+    found = client.chat.completions.with_raw_response.create(model="m", messages=messages, n=n, max_tokens=3)
+    assert found.headers["x-headrace-ignored"] == "messages.role"
+    assert len(found.parse().choices) == n
+
+
 def test_stop_strings_end_an_answer(client: openai.OpenAI) -> None:
     whole = complete(client, "The capital of France is", max_tokens=12).choices[0].text
     stop = whole[8:10]

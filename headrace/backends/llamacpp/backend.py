@@ -17,6 +17,7 @@ from headrace.backends.llamacpp.choices import singles, together
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
 from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
 from headrace.backends.openai.body import chat_body
+from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
 from headrace.errors import (
     BadRequest,
@@ -28,6 +29,7 @@ from headrace.errors import (
     ServerError,
     TextTooLong,
 )
+from headrace.noted import noted
 from headrace.types import (
     BackendKind,
     Conversation,
@@ -143,15 +145,15 @@ class LlamaCppBackend:
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
-        asked = singles(request)
+        asked, writing = singles(request), Writing(request)
         for one in asked[:: request.n]:  # the choices of a prompt differ in their seeds
             self._check_size(one)
-            running.openai.ask(one)  # what is refused, is refused before anything is sent
+            running.openai.ask(one, writing)  # what is refused, is refused before anything is sent
         self._take_places(len(asked))
         try:
             open = partial(self._opened, running)
             async with open(asked[0]) if len(asked) == 1 else together(asked, open) as events:
-                yield events
+                yield noted(events, writing.ignored)
         finally:
             self._num_active -= len(asked)
 
