@@ -19,6 +19,7 @@ from headrace.server.connections import Connections
 from headrace.server.heads import Refused
 from headrace.server.refusals import HeadTooLarge, TargetTooLong, TooSlow, to_bytes
 from headrace.server.unframed import unframed
+from headrace.server.unread import Unread
 from headrace.server.websockets import WebSocketConnection, refused_handshake
 
 LINGER_S = (
@@ -60,7 +61,7 @@ class HTTPConnection(HttpToolsProtocol):
         self._all, self._limits = connections, connections.limits
         self._in_head = self._in_body = self._is_lingering = False
         self._deadline = math.inf
-        self._stalled_since = math.inf
+        self._unread = Unread(self._limits.send_s)
         self._head_bytes = self._head_arrived = self._num_headers = 0
         self._body_bytes = self._progress = self._framing = self._discarded = 0
         self._refusal: ServerError | None = None
@@ -97,20 +98,20 @@ class HTTPConnection(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """Called every second."""
-        if now - self._stalled_since > self._limits.send_s:
+        if self._unread.is_stuck(self.transport, now):
             self._all.tell("unread", f"a client read nothing for {self._limits.send_s:g} s: closed")
             self.transport.abort()
-        elif self.transport.is_closing():  # what is left to be written may never be
-            self._stalled_since = min(self._stalled_since, now)
+        elif self.transport.is_closing():
+            self._unread.grows(now)
         elif now >= self._deadline:
             self._expire(now)
 
     def pause_writing(self) -> None:
-        self._stalled_since = self.loop.time()
+        self._unread.grows(self.loop.time())
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._stalled_since = math.inf
+        self._unread.is_read()
         super().resume_writing()
 
     @property
@@ -139,7 +140,8 @@ class HTTPConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
-            self._discard(data)
+            if self._is_lingering:
+                self._discard(data)
             return
         request, was_in_head, was_in_body, body = self.headers, self._in_head, self._in_body, self._body_bytes
         try:
@@ -174,7 +176,7 @@ class HTTPConnection(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = self._head_arrived = self._num_headers = 0
-        self._body_bytes = self._progress = self._framing = 0
+        self._body_bytes = self._progress = self._framing = self._discarded = 0
         self._deadline = self.loop.time() + self._limits.receive_s
 
     def on_url(self, url: bytes) -> None:
@@ -206,6 +208,8 @@ class HTTPConnection(HttpToolsProtocol):
         self._body_bytes += len(body)
         self._progress += len(body)
         super().on_body(body)
+        if self.cycle is not None and self.cycle.response_complete:
+            self._discard(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -311,6 +315,7 @@ class HTTPConnection(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def _discard(self, data: bytes) -> None:
+        """What comes after the answer is not read for ever."""
         self._discarded += len(data)
         if self._discarded > LINGER_BYTES:
             self.transport.abort()

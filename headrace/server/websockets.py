@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -18,7 +18,12 @@ from websockets.typing import StatusLike
 from headrace.errors import BadRequest
 from headrace.server.connections import Connections
 from headrace.server.refusals import HeadTooLarge, TargetTooLong
+from headrace.server.unread import Unread
 from headrace.wire.errors import to_body
+
+access = logging.getLogger("headrace.access")
+_quiet = logging.getLogger("uvicorn.websockets")
+_quiet.setLevel(logging.WARNING)
 
 MAX_FRAGMENTS = 4096  # of one message
 
@@ -43,7 +48,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def __init__(self, connections: Connections, **members: Any) -> None:
         super().__init__(**members)
         self._all = connections
-        self._stalled_since = math.inf
+        self._unread = Unread(connections.limits.send_s)
+        self.logger = _quiet
         self.conn = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,18 +61,18 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def check(self, now: float) -> None:
         """Called every second."""
-        if now - self._stalled_since > self._all.limits.send_s:
+        if self._unread.is_stuck(self.transport, now):
             self._all.tell("unread", f"a client read nothing for {self._all.limits.send_s:g} s: closed")
             self.transport.abort()
         elif self.transport.is_closing():
-            self._stalled_since = min(self._stalled_since, now)
+            self._unread.grows(now)
 
     def pause_writing(self) -> None:
-        self._stalled_since = self.loop.time()
+        self._unread.grows(self.loop.time())
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._stalled_since = math.inf
+        self._unread.is_read()
         super().resume_writing()
 
     def send_receive_event_to_app(self) -> None:
@@ -74,9 +80,22 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     async def send(self, message: ASGISendEvent) -> None:
+        if not self.handshake_complete:
+            self._log(message)
         await super().send(message)
         if self.handshake_complete and not self.disconnected:
             self._all.is_idle(self, may_return=False)  # until its next message, for what is known here
+
+    def _log(self, message: ASGISendEvent) -> None:
+        """The access line: uvicorn's has the query string, in which a caller may have put a key."""
+        status = 403
+        if message["type"] == "websocket.accept":
+            status = 101
+        elif message["type"] == "websocket.http.response.start":
+            status = message["status"]
+        elif message["type"] != "websocket.close":
+            return
+        access.info("WebSocket %s %d", self.scope["path"], status)
 
     def handle_ping(self) -> None:
         """No pongs are piled up for a client that does not read them."""

@@ -227,6 +227,28 @@ def test_a_body_that_nobody_waits_for_does_not_go_on_for_ever(quick: Serving, en
         assert is_closed(source, within_s=8)
 
 
+def test_a_client_that_reads_slowly_is_not_cut(quick: Serving) -> None:
+    asset = head("GET", "/docs/assets/swagger-ui-bundle.js", HOST)
+    with connect(quick) as source:
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        source.sendall(asset * 8)  # far more than fits into the buffers of both ends
+        for _ in range(25):
+            time.sleep(0.3)
+            assert source.recv(4096)
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/models"])
+def test_an_endless_body_is_not_read_after_its_answer(quick: Serving, path: str) -> None:
+    with connect(quick) as source:
+        source.sendall(post(10**12, b"{").replace(CHAT.encode(), path.encode()))
+        assert read_answer(source).status in (404, 405)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 100 * 2**20:
+                sent += source.send(b" " * 65536)
+        assert sent < 60 * 2**20
+
+
 def test_who_never_reads_pongs_holds_no_memory(quick: Serving) -> None:
     process = psutil.Process(quick.process.pid)
     with connect(quick) as source:

@@ -327,8 +327,13 @@ def test_a_key_in_the_query_is_none_and_is_not_logged(tmp_path: Path) -> None:
     with gateway(tmp_path, "--api-key", "open-sesame") as gate:
         for name in ("key", "api_key", "api-key", "x-api-key", "access_token", "Authorization"):
             assert ask(gate, "GET", f"/v1/models?{name}=open-sesame").status == 401
-        assert ask(gate, "GET", "/v1/models", {"Authorization": "Bearer open-sesame"}).status == 200
-        assert "open-sesame" not in gate.log.read_text()
+            assert ask(gate, "GET", f"/v1/responses?{name}=open-sesame", WEBSOCKET).status == 401
+        key = {"Authorization": "Bearer open-sesame"}
+        assert ask(gate, "GET", "/v1/models", key).status == 200
+        assert ask(gate, "GET", "/v1/responses?key=open-sesame", {**WEBSOCKET, **key}).status == 101
+        log = gate.log.read_text()
+        assert "WebSocket /v1/responses 101" in log
+        assert "open-sesame" not in log
 
 
 def test_it_answers_to_the_address_that_it_listens_on(tmp_path: Path) -> None:
