@@ -101,6 +101,8 @@ class Connection:
             await asyncio.wait([self._turn])
         self._is_answering = True
         self._turn = asyncio.create_task(self._answer(body))
+        charge = self._charge
+        self._turn.add_done_callback(lambda _: charge.release())
 
     async def _body(self, raw: bytes) -> ResponseBody:
         """Raises BadRequest, PayloadTooLarge, Overloaded."""
@@ -118,7 +120,6 @@ class Connection:
         except BaseException:
             charge.release()
             raise
-        self._charge.release()  # of the turn before, which has been answered
         self._charge = charge
         return body
 

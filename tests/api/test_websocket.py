@@ -150,6 +150,10 @@ def test_next_turn_may_follow_at_once(fake_server: FakeServer) -> None:
         (json.dumps({**HI, "stream_id": "a"}), "stream_id", "unsupported_parameter"),
         (json.dumps({**HI, "generate": False}), "generate", "unsupported_parameter"),
         (json.dumps({**HI, "input": [{"role": "user", "content": 7}]}), "input.0.content", "invalid_value"),
+        pytest.param(json.dumps({**HI, "input": "\ud800"}), None, "invalid_json", id="half a surrogate pair"),
+        pytest.param(json.dumps({**HI, "x\udc00": 1}), None, "invalid_json", id="half a pair in a name"),
+        pytest.param(json.dumps({**HI, "input": [[]] * 40_000}), "input", "invalid_value", id="40,000 lists"),
+        pytest.param("[" * 100_000, "body", "invalid_value", id="100,000 brackets"),
     ],
 )
 def test_frame_is_refused(fake_server: FakeServer, frame: str, param: str | None, code: str) -> None:
@@ -165,6 +169,15 @@ def test_frame_that_is_too_large_is_refused(fake_server: FakeServer) -> None:
     with connected(fake_server(config=config)) as socket:
         (error,) = ask(socket, input="x" * 1000)
         assert (error["status"], error["error"]["code"]) == (413, "payload_too_large")
+
+
+def test_frames_count_as_memory_in_flight(fake_server: FakeServer) -> None:
+    server = fake_server(config=Config.model_validate({"server": {"max_inflight_bytes": "1MB"}}))
+    with connected(server) as socket:
+        (error,) = ask(socket, input="x" * 300_000)
+        assert (error["status"], error["error"]["code"]) == (503, "server_is_overloaded")
+        assert ask(socket, input="x" * 200_000)[-1]["type"] == "response.completed"
+        eventually(lambda: server.app.state.budget.used == 0)
 
 
 def test_key_is_asked_for(fake_server: FakeServer) -> None:
