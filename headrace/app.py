@@ -156,6 +156,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
         use_generation_config=engine.generation_config == "model",
+        deterministic=engine.deterministic,
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
         share_prefix_cache=engine.share_prefix_cache,
     )

@@ -180,6 +180,13 @@ class EngineConfig(Section):
     precision: Annotated[
         Literal["fast", "f32"], Field(description="f32 computes in float32 throughout, several times slower.")
     ] = "fast"
+    deterministic: Annotated[
+        bool,
+        Field(
+            description="Compute every request so that what else runs, or is cached, changes nothing, as "
+            "those with a `seed` always are: [determinism.md](determinism.md)."
+        ),
+    ] = False
     generation_config: Annotated[
         Literal["model", "none"], Field(description="Whether a model's recommended sampling is the default.")
     ] = "model"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,19 @@ def pack(chunks: Chunks) -> Batch:
         max_context_len=np.array(max(a + b for a, b in zip(past, counts, strict=True)), np.int32),
         rows=rows.all(),
         hidden_rows=hidden.all(),
+    )
+
+
+def with_companion(batch: Batch, block: int) -> Batch:
+    """The same work beside one more token, in a block that nobody holds. Nothing of it is wanted."""
+    return replace(
+        batch,
+        input_ids=np.append(batch.input_ids, np.int64(0)),
+        position_ids=np.append(batch.position_ids, np.int64(0)),
+        past_lens=np.append(batch.past_lens, np.int32(0)),
+        subsequence_begins=np.append(batch.subsequence_begins, np.int32(len(batch.input_ids) + 1)),
+        block_indices=np.append(batch.block_indices, np.int32(block)),
+        block_indices_begins=np.append(batch.block_indices_begins, np.int32(len(batch.block_indices) + 1)),
     )
 
 

@@ -29,6 +29,7 @@ class BlockPool:
         self._holders = [0] * num_blocks
         self._key_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
+        self._inexact: set[int] = set()  # of those that have a key: see `seal`
 
     @property
     def num_available(self) -> int:
@@ -44,34 +45,56 @@ class BlockPool:
             block = self._free.pop()
         elif self._idle:
             block, _ = self._idle.popitem(last=False)
-            del self._block_of[self._key_of.pop(block)]
+            self._forget(block)
         else:
             raise OutOfBlocks
         self._holders[block] = 1
         return block
 
-    def find(self, key: bytes) -> int | None:
-        """The block that holds this content, held once more; None if there is none."""
+    def find(self, key: bytes, *, exactly: bool = False) -> int | None:
+        """The block that holds this content, held once more; None if there is none. `exactly`: only one that
+        is exact.
+        """
         block = self._block_of.get(key)
+        if block is not None and exactly and block in self._inexact:
+            return None
         if block is not None:
             self._idle.pop(block, None)
             self._holders[block] += 1
         return block
 
-    def seal(self, block: int, key: bytes) -> None:
+    def is_exact(self, block: int) -> bool:
+        return block not in self._inexact
+
+    def seal(self, block: int, key: bytes, *, is_exact: bool = True) -> None:
         """`block` is full and will not change: let it be found. A second copy of the same content stays
-        anonymous.
+        anonymous. `is_exact`: its keys and values are, bit for bit, those of any other computation of a
+        prompt that begins so; such a copy takes the place of one that is not.
         """
         assert self._holders[block] > 0
-        if key not in self._block_of and block not in self._key_of:
-            self._block_of[key], self._key_of[block] = block, key
+        if block in self._key_of:
+            return
+        other = self._block_of.get(key)
+        if other is not None:
+            if not is_exact or other not in self._inexact:
+                return
+            self._forget(other)
+            if other in self._idle:
+                del self._idle[other]
+                self._free.append(other)
+        self._block_of[key], self._key_of[block] = block, key
+        if not is_exact:
+            self._inexact.add(block)
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Their content is not to be trusted: whoever holds them goes on, nobody finds them from now on."""
         for block in blocks:
-            key = self._key_of.pop(block, None)
-            if key is not None:
-                del self._block_of[key]
+            if block in self._key_of:
+                self._forget(block)
+
+    def _forget(self, block: int) -> None:
+        del self._block_of[self._key_of.pop(block)]
+        self._inexact.discard(block)
 
     def release(self, blocks: Iterable[int]) -> None:
         """Give up one hold on each. Pass a sequence's blocks last first, so that its tail is evicted before
@@ -102,6 +125,7 @@ class BlockPool:
             "keys and blocks disagree"
         )
         assert set(self._idle) <= set(self._key_of), "an idle block has no key"
+        assert self._inexact <= set(self._key_of), "a block without a key is inexact"
         assert set(self._free).isdisjoint(self._key_of), "a free block has a key"
         if tables is not None:
             expected = Counter(block for table in tables for block in table)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.engine.batch import Batch, pack
+from headrace.engine.batch import Batch, pack, with_companion
 from headrace.engine.blocks import BlockPool
 from headrace.engine.logprobs import logprobs
 from headrace.engine.runner import Runner
@@ -58,7 +58,7 @@ class Engine:
         self.scheduler = Scheduler(
             self.pool,
             max_num_seqs=max_num_seqs,
-            max_batch_tokens=max(max_batch_tokens, max_num_seqs),
+            max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # a prompt takes more than one
             salt=salt,
         )
         self._masks = MaskMaker(runner)
@@ -110,6 +110,8 @@ class Engine:
     def _compute(self, chunks: Chunks) -> _Step:
         """Everything that may fail. Changes no sequence."""
         batch = pack(chunks)
+        if _is_lone_token(chunks):
+            batch = with_companion(batch, self.runner.spare_block)
         masks = self._masks.start(batch.sampled)  # computed while the model runs
         logits = self.runner.forward(batch)
         by_row, failed = masks.result()
@@ -176,6 +178,14 @@ class Engine:
         sequence.finish_reason, sequence.error = "error", type(exc).__name__
         self.scheduler.remove(sequence)
         return Output(sequence, None, "error")
+
+
+def _is_lone_token(chunks: Chunks) -> bool:
+    """Whether it is the only work of a step, and to be computed as if it were not: for one token alone the
+    runtime splits the attention between its threads, and rounds otherwise.
+    """
+    sequence, count = next(iter(chunks.items()))
+    return len(chunks) == 1 and count == 1 and sequence.params.invariant
 
 
 Masks = tuple[dict[int, NDArray[np.int32]], dict[int, Exception]]

@@ -65,8 +65,11 @@ class OpenVINORunner:
         self.num_blocks = max(
             2, min(options.kv_cache_bytes // self.block_bytes, -(-options.max_tokens // BLOCK_SIZE))
         )
+        self.spare_block = self.num_blocks
         for port in caches:
-            shape = [self.num_blocks if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
+            shape = [
+                self.num_blocks + 1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()
+            ]
             self._request.set_tensor(port.get_any_name(), ov.Tensor(port.get_element_type(), ov.Shape(shape)))
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:

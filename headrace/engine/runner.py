@@ -16,6 +16,7 @@ class Runner(Protocol):
     """A loaded model with its KV cache. Not thread-safe: the engine's thread owns it."""
 
     num_blocks: int
+    spare_block: int  # one more, that no sequence holds: what is written there is never read
     block_size: int  # tokens a block
     block_bytes: int  # keys and values of all layers
     vocabulary: int  # logits a row

@@ -6,6 +6,10 @@ several steps. When blocks run out, the last by (priority, arrival) gives its bl
 again later (its full blocks stay in the prefix cache as long as nobody needs the space, so that is often
 cheap). A waiting sequence is admitted when there is a seat, and blocks for all its tokens; it takes them from
 running ones of lower priority, but from nobody else.
+
+A chunk of one token takes another kernel of the runtime, whose sums are rounded otherwise. So a prompt is
+never computed one token at a time, neither at a cut nor at its end; and blocks that hold such tokens, or come
+after some, are no prefix for a sequence that is to be invariant (docs/determinism.md).
 """
 
 from __future__ import annotations
@@ -71,12 +75,13 @@ class Scheduler:
     def commit(self, chunks: Chunks) -> None:
         """The step was computed: count its tokens and let full blocks be found."""
         for sequence, count in chunks.items():
-            first, sequence.num_computed = (
-                sequence.num_computed // self.pool.block_size,
-                sequence.num_computed + count,
-            )
-            for position in range(first, sequence.num_computed // self.pool.block_size):
-                self.pool.seal(sequence.blocks[position], self._key(sequence, position))
+            size, before = self.pool.block_size, sequence.num_computed
+            sequence.num_computed += count
+            if count > 1 and sequence.num_exact == before:
+                sequence.num_exact = sequence.num_computed
+            for position in range(before // size, sequence.num_computed // size):
+                is_exact = (position + 1) * size <= sequence.num_exact
+                self.pool.seal(sequence.blocks[position], self._key(sequence, position), is_exact=is_exact)
 
     def _admit(self, chunks: Chunks) -> None:
         later: list[tuple[tuple[int, int], Sequence]] = []
@@ -123,9 +128,10 @@ class Scheduler:
 
     def _extend(self, sequence: Sequence, chunks: Chunks) -> None:
         """Reserve a chunk for a running sequence, preempting others if need be; if none is left, itself."""
-        count = min(sequence.num_pending, self._budget(chunks))
-        if count == 0:
+        count = self._chunk(sequence, self._budget(chunks))
+        if count == 0 and chunks:
             return
+        count = count or min(sequence.num_pending, self._budget(chunks))  # a budget of one or two
         needed = self.pool.blocks_for(sequence.num_computed + count) - len(sequence.blocks)
         while needed > self.pool.num_available:
             victim = max(self.running, key=lambda running: running.rank)
@@ -134,6 +140,17 @@ class Scheduler:
                 return
         sequence.blocks.extend(self.pool.allocate() for _ in range(needed))
         chunks[sequence] = count
+
+    def _chunk(self, sequence: Sequence, budget: int) -> int:
+        """How many of its tokens come next: all, or so many that neither they nor the rest are one token."""
+        pending = sequence.num_pending
+        if sequence.params.invariant and sequence.num_generated:
+            # what a preempted one has generated is computed again as it was at first: one by one
+            pending = max(1, sequence.num_prompt - sequence.num_computed)
+        count = min(pending, budget)
+        if pending - count == 1:
+            count -= 1
+        return 0 if count == 1 < pending else max(0, count)
 
     def _budget(self, chunks: Chunks) -> int:
         return self.max_batch_tokens - sum(chunks.values())
@@ -149,18 +166,21 @@ class Scheduler:
     def _give_back(self, sequence: Sequence) -> None:
         self.pool.release(reversed(sequence.blocks))
         sequence.blocks.clear()
-        sequence.num_computed = 0
+        sequence.num_computed = sequence.num_exact = 0
 
     def _adopt_prefix(self, sequence: Sequence) -> None:
-        """Take over every leading block that is already computed; at least one token is left to compute, and
-        those of which more than keys and values is wanted.
+        """Take over every leading block that is already computed; at least two tokens are left to compute,
+        and those of which more than keys and values is wanted.
         """
-        size = self.pool.block_size
-        known = (sequence.num_observed if sequence.observes_prompt else len(sequence.tokens) - 1) // size
-        for position in range(min(known, (len(sequence.tokens) - 1) // size)):
-            block = self.pool.find(self._key(sequence, position))
+        size, is_invariant = self.pool.block_size, sequence.params.invariant
+        known = sequence.num_prompt if is_invariant else len(sequence.tokens)
+        wanted = sequence.num_observed if sequence.observes_prompt else known
+        for position in range(min(wanted // size, max(0, known - 2) // size)):
+            block = self.pool.find(self._key(sequence, position), exactly=is_invariant)
             if block is None:
                 break
+            if self.pool.is_exact(block) and sequence.num_exact == position * size:
+                sequence.num_exact += size
             sequence.blocks.append(block)
         sequence.num_computed = len(sequence.blocks) * size
         if sequence.num_preemptions == 0:

@@ -50,6 +50,7 @@ class SamplingParams:
     min_tokens: int = 0  # stop tokens are impossible before this many
     logprobs: int | None = None  # of each token, and of this many most probable ones beside it
     prompt_logprobs: bool = False  # the same for the prompt's tokens
+    invariant: bool = False  # computed so that its tokens do not depend on what else runs, or is cached
 
     # the same, as a step wants it: made once, however many sequences and steps there are
     biased: NDArray[np.int64] = field(init=False, repr=False, compare=False)  # logit_bias's tokens, ascending
@@ -90,6 +91,7 @@ class Sequence:
     salt: bytes = b""  # sequences find each other's blocks in the prefix cache only if their salts are equal
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
+    num_exact: int = 0  # leading ones of those that every computation of a prompt gives bit for bit
     num_cached: int = 0  # prompt tokens that were found in the prefix cache at first admission
     num_observed: int = 0  # leading prompt tokens whose rows have been looked at
     blocks: list[int] = field(default_factory=list)

@@ -24,8 +24,8 @@ class FakeRunner:
     width = 1
 
     def __init__(self, num_blocks: int, block_size: int = 4) -> None:
-        self.num_blocks, self.block_size = num_blocks, block_size
-        self.cells = np.full((num_blocks, block_size), -1, np.int64)
+        self.num_blocks, self.spare_block, self.block_size = num_blocks, num_blocks, block_size
+        self.cells = np.full((num_blocks + 1, block_size), -1, np.int64)
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         ends = [self._compute(batch, index) for index in range(len(batch.sequences))]

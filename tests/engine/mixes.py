@@ -101,6 +101,7 @@ class Watched:
     def __init__(self, runner: Runner, mix: Mix) -> None:
         self.runner, self.mix, self.num_blocks = runner, mix, mix.num_blocks(runner.block_size)
         assert self.num_blocks <= runner.num_blocks, "the mix needs a larger cache"
+        self.spare_block = runner.spare_block
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.vocabulary, self.width = runner.vocabulary, runner.width
         self.seen: Counter[str] = Counter()
@@ -120,9 +121,9 @@ class Watched:
         return self.runner.forward(batch)
 
     def _inspect(self, batch: Batch) -> None:
-        counts = np.diff(batch.subsequence_begins).tolist()
+        counts = np.diff(batch.subsequence_begins).tolist()[: len(batch.sequences)]  # without a companion
         assert len(batch.sequences) <= self.mix.max_num_seqs
-        assert 0 < sum(counts) <= self.mix.max_batch_tokens
+        assert 0 < sum(counts) <= max(self.mix.max_batch_tokens, self.mix.max_num_seqs + 2)
         assert all(count > 0 for count in counts)
         decodes = [self.decoding.get(sequence) == sequence.num_preemptions for sequence in batch.sequences]
         assert decodes == sorted(decodes, reverse=True), "decodes come first"

@@ -63,6 +63,7 @@ class EngineSettings:
     num_threads: int = 0
     exact: bool = False
     use_generation_config: bool = True
+    deterministic: bool = False  # as if every request had a seed
     max_tokenize_bytes: int = 2**20  # of a text or conversation that is only tokenized
     share_prefix_cache: bool = False  # between owners
 
@@ -132,7 +133,8 @@ class EngineBackend:
         self._check_dimensions(request)
         async with self._placed() as enter:
             prompts = await aside(costs.of_texts(*request.inputs), partial(self._embedded, request))
-            params, salt = SamplingParams(max_tokens=0), self._salt(request.owner)
+            params = SamplingParams(max_tokens=0, invariant=self.settings.deterministic)
+            salt = self._salt(request.owner)
             sequences = (Sequence(p, params, BATCH, pooling=request.pooling, salt=salt) for p in prompts)
             pooling = Pooling(sequences, len(prompts))
             enter(pooling)
@@ -339,6 +341,7 @@ class EngineBackend:
             repetition_penalty=first(asked.repetition_penalty, "repetition_penalty", 1.0),
             logit_bias=asked.logit_bias,
             seed=asked.seed,
+            invariant=self.settings.deterministic or asked.seed is not None,
             stop_token_ids=frozenset((*ends, *asked.stop_token_ids)),
             min_tokens=max_tokens if goes_on else asked.min_tokens,
             logprobs=asked.logprobs,

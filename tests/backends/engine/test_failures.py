@@ -32,7 +32,7 @@ class Trapped:
         self.runner, self.trap = runner, trap
         self.num_blocks, self.block_size = runner.num_blocks, runner.block_size
         self.block_bytes, self.vocabulary = runner.block_bytes, runner.vocabulary
-        self.width = runner.width
+        self.width, self.spare_block = runner.width, runner.spare_block
         self.failure: BaseException | None = RuntimeError("out of memory: secret")
         self.after = 0  # tokens that are generated before it springs
 

@@ -1,0 +1,108 @@
+"""The default model in its default precision: a sequence that is to be invariant has the same tokens,
+whatever else runs, whatever is cached, however its prompt is cut.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from headrace.engine.engine import Engine
+from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
+from headrace.models.catalog import Model
+
+ANSWER = 20  # tokens
+LENGTHS = (1, 2, 33, 64, 65, 97, 230, 321)  # about a block of 32, and long enough to be split between threads
+
+
+@pytest.fixture(scope="module")
+def runner(default_model: Model) -> OpenVINORunner:
+    return OpenVINORunner(default_model.folder, RunnerOptions(kv_cache_bytes=2**28))
+
+
+def prompt(length: int) -> list[int]:
+    return random.Random(length).choices(range(100, 40_000), k=length)
+
+
+def asked(tokens: list[int], priority: int = INTERACTIVE, **params: object) -> Sequence:
+    given = {"max_tokens": ANSWER, "temperature": 1.0, "top_p": 0.95, "seed": 7, "invariant": True, **params}
+    return Sequence(list(tokens), SamplingParams(**given), priority)  # type: ignore[arg-type]
+
+
+def others(count: int) -> Iterator[Sequence]:
+    """Of all kinds: long and short prompts, drawn and greedy."""
+    for number in range(count):
+        yield asked(
+            prompt(1000 + 40 * number)[: 3 + 17 * number],
+            seed=None, invariant=False, temperature=number % 2, max_tokens=5 + 3 * number,
+        )  # fmt: skip
+
+
+def answers(engine: Engine, *sequences: Sequence) -> list[list[int]]:
+    for sequence in sequences:
+        engine.add(sequence)
+    while engine.has_work:
+        engine.step()
+    assert all(sequence.finish_reason == "length" for sequence in sequences)
+    engine.check()
+    return [sequence.tokens[sequence.num_prompt :] for sequence in sequences]
+
+
+@pytest.fixture(scope="module")
+def alone(runner: OpenVINORunner) -> dict[int, list[int]]:
+    """What each prompt gets in an engine of its own that has computed nothing."""
+    return {length: answers(Engine(runner), asked(prompt(length)))[0] for length in LENGTHS}
+
+
+def test_l15_alone_again_and_again(runner: OpenVINORunner, alone: dict[int, list[int]]) -> None:
+    engine = Engine(runner)
+    for length in LENGTHS:
+        assert answers(engine, asked(prompt(length))) == [alone[length]]
+        again = asked(prompt(length))
+        assert answers(engine, again) == [alone[length]], length
+        assert (again.num_cached > 0) == (length > 33)
+
+
+@pytest.mark.parametrize("count", [1, 15])
+def test_l15_beside_others(runner: OpenVINORunner, alone: dict[int, list[int]], count: int) -> None:
+    engine = Engine(runner)
+    beside = list(others(count))
+    together = answers(
+        engine, *beside[: count // 2], *map(asked, map(prompt, LENGTHS)), *beside[count // 2 :]
+    )
+    assert together[count // 2 : count // 2 + len(LENGTHS)] == list(alone.values())
+
+
+@pytest.mark.parametrize("budget", [34, 48, 100])
+def test_l15_in_chunks(runner: OpenVINORunner, alone: dict[int, list[int]], budget: int) -> None:
+    engine = Engine(runner, max_num_seqs=8, max_batch_tokens=budget)
+    for length in LENGTHS[-3:]:
+        assert answers(engine, asked(prompt(length))) == [alone[length]]
+
+
+def test_l15_after_others_have_said_the_same(runner: OpenVINORunner, alone: dict[int, list[int]]) -> None:
+    """Those are computed the fastest way: alone, their answers' blocks are made by decoding."""
+    engine = Engine(runner)
+    tokens = prompt(321)
+    answers(engine, asked(tokens[:100], seed=None, invariant=False, max_tokens=40))
+    usual = asked(tokens[:230], seed=None, invariant=False, temperature=0, max_tokens=100)
+    said = answers(engine, usual)[0]
+    assert answers(engine, asked(tokens)) == [alone[321]]
+    turn = [*tokens[:230], *said, *prompt(33)]
+    assert answers(engine, asked(turn)) == answers(Engine(runner), asked(turn))
+
+
+def test_l15_preempted(runner: OpenVINORunner, alone: dict[int, list[int]]) -> None:
+    engine = Engine(runner, max_num_seqs=1)
+    sequence = asked(prompt(97), BATCH)
+    engine.add(sequence)
+    while sequence.num_generated < ANSWER // 2:
+        engine.step()
+    for other in others(3):
+        engine.add(other)
+    assert answers(engine)[:0] == []
+    assert sequence.num_preemptions
+    assert sequence.tokens[97:] == alone[97]
