@@ -96,7 +96,8 @@ class Conversation:
     template_kwargs: Json = field(default_factory=dict)  # variables of the model's chat template
     verbosity: str | None = None  # how long answers are to be: low, medium, high
     thinking_budget: int | None = None  # tokens, if the caller gave a number; the effort is near it
-    # members that a target may be asked without if it refuses them: reasoning_effort, verbosity
+    # members that a target may be asked without if it refuses them: reasoning_effort, verbosity,
+    # messages.reasoning_content
     wishes: frozenset[str] = frozenset()
 
 

@@ -22,7 +22,7 @@ from yarl import URL
 
 from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
 from headrace.backends.connection import KeptTooLong, Response
-from headrace.backends.refusals import Named, Refusal, is_page, named_in, page, to_error
+from headrace.backends.refusals import MAX_NAME, Named, Refusal, is_page, named_in, page, to_error
 from headrace.backends.words import message_of
 from headrace.config import is_loopback
 from headrace.dialects.values import whole as whole_value
@@ -137,7 +137,7 @@ class Upstream:
         """The error for a provider's status, with its own words and codes, as far as it has any."""
         told, named = self._without_secrets(message)[:MAX_MESSAGE], named or Named()
         code, type, param = (
-            name and self._without_secrets(name) for name in (named.code, named.type, named.param)
+            name and self._without_secrets(name)[:MAX_NAME] for name in (named.code, named.type, named.param)
         )
         refusal = Refusal(
             self.provider, status, told, code, type, param, headers or {}, is_page=is_page, path=path

@@ -75,6 +75,7 @@ EFFORT = re.compile(
     "|(thinking|reasoning)( mode)? (is|are) not (supported|available|enabled)",
     re.IGNORECASE,
 )
+THOUGHTS = re.compile(r"\breasoning_content\b")  # in the history
 VERBOSITY = re.compile(r"\bverbosity\b", re.IGNORECASE)
 PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # what may be too long, by endpoint
 # headers that tell a caller how much it may still ask, and when again
@@ -206,6 +207,8 @@ def _is_final(refusal: Refusal) -> bool:
 
 def _param_in(words: str) -> str | None:
     """The member of which the words are, where no other member of the body says so."""
+    if THOUGHTS.search(words):
+        return "messages.reasoning_content"
     if EFFORT.search(words):
         return "reasoning_effort"
     return "verbosity" if VERBOSITY.search(words) else None
@@ -255,13 +258,14 @@ def _param(level: dict[str, Any]) -> str | None:
     """FastAPI's `loc` begins with where the member is."""
     place = level.get("loc")
     if isinstance(place, list):
-        steps = [str(step) for step in place[:20]]
+        steps = [str(step) for step in place[:20] if isinstance(step, str | int)]
         return _name(".".join(steps[1:] if steps[:1] in (["body"], ["query"]) else steps))
     return _name(level.get("param"))
 
 
 def _name(value: object) -> str | None:
-    return value[:MAX_NAME] if isinstance(value, str) and value and value.isprintable() else None
+    """One that may be told, once secrets are masked and it is cut to MAX_NAME."""
+    return value if isinstance(value, str) and value and value.isprintable() else None
 
 
 def is_page(raw: bytes) -> bool:

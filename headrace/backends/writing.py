@@ -18,6 +18,7 @@ NAME = re.compile("[a-zA-Z0-9_-]+")
 NO_NAME = re.compile("[^a-zA-Z0-9_-]")
 ARGUMENTS = "messages.tool_calls.function.arguments"
 ODD = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")  # what may be a number that JSON does not have
+MAX_ID = 40  # characters of a call's id: OpenAI's limit
 PER_ENTRY = 64  # characters, besides its text, that a message or a tool has at least
 WRAPPED = "arguments"  # the member that holds arguments which are no JSON object
 
@@ -35,6 +36,10 @@ class Writing:
     def tool(self, name: str) -> str:
         """What a tool is called there."""
         return self._names.get(name, name)
+
+    def call_id(self, id: str) -> str:
+        """Of a call in the history, and of its result: some providers make longer ones than others take."""
+        return id if len(id) <= MAX_ID else f"call_{opaque(id)[:32]}"
 
     def told(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         """What the provider answers, with the caller's own names of tools, and what it was not sent."""

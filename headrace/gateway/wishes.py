@@ -14,6 +14,7 @@ from headrace.types import Conversation, GenerateRequest
 
 MEMORY_S = 300.0  # how long a target is not asked again what it has refused
 MAX_REMEMBERED = 1000  # refusals
+REASONING = "messages.reasoning_content"
 # what targets call them → what they are called in chat completions
 PARAMS = {
     "reasoning_effort": "reasoning_effort",
@@ -70,13 +71,18 @@ def wishes_of(request: GenerateRequest) -> tuple[str, ...]:
     prompt = request.prompt
     if not isinstance(prompt, Conversation):
         return ()
-    given = {"reasoning_effort": prompt.reasoning_effort, "verbosity": prompt.verbosity}
-    return tuple(name for name in prompt.wishes if given.get(name) is not None)
+    given = {
+        "reasoning_effort": prompt.reasoning_effort is not None,
+        "verbosity": prompt.verbosity is not None,
+        REASONING: any(message.reasoning is not None for message in prompt.messages),
+    }
+    return tuple(name for name in prompt.wishes if given.get(name))
 
 
 def _wish(request: GenerateRequest, error: ServerError) -> str | None:
     """The wish that an error finds fault with."""
-    name = PARAMS.get((error.param or "").removeprefix("body."))
+    param = (error.param or "").removeprefix("body.")
+    name = REASONING if param.startswith("messages") and "reasoning" in param else PARAMS.get(param)
     return name if name in wishes_of(request) else None
 
 
@@ -85,4 +91,7 @@ def _without(request: GenerateRequest, name: str) -> GenerateRequest:
     assert isinstance(prompt, Conversation)
     if name == "verbosity":
         return replace(request, prompt=replace(prompt, verbosity=None))
+    if name == REASONING:
+        messages = tuple(replace(message, reasoning=None) for message in prompt.messages)
+        return replace(request, prompt=replace(prompt, messages=messages))
     return replace(request, prompt=replace(prompt, reasoning_effort=None, thinking_budget=None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -152,8 +153,9 @@ def to_conversation(body: ConversationBody) -> Conversation:
             param="continue_final_message",
         )
     tools, choice = to_tools(body)
+    messages = _messages(body.messages)
     return Conversation(
-        _messages(body.messages),
+        messages,
         tools,
         choice,
         body.parallel_tool_calls is not False and not is_legacy(body),
@@ -162,8 +164,16 @@ def to_conversation(body: ConversationBody) -> Conversation:
         goes_on,
         _template_kwargs(body),
         body.verbosity,
-        wishes=frozenset({"verbosity"} if body.verbosity else ()),
+        wishes=wishes(messages, verbosity=body.verbosity),
     )
+
+
+def wishes(messages: Iterable[Message], **more: object) -> frozenset[str]:
+    """The members that may be left out where a target refuses them: these, where they have a value, and what
+    an assistant thought long ago.
+    """
+    thought = {"messages.reasoning_content"} if any(message.reasoning for message in messages) else set()
+    return frozenset(thought | {name for name, value in more.items() if value is not None})
 
 
 # variables of a template that have members of their own in the body

@@ -11,9 +11,14 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from headrace.backends.http import Upstream
 from headrace.backends.refusals import Refusal, to_error
 from headrace.errors import ContextTooLong, EndpointNotFound, ModelNotFound, ServerError
+from headrace.wire.anthropic.errors import to_body as to_messages_body
+from headrace.wire.errors import to_body
 from tests.api.relays import CALLERS, CHUNK, HI, KEY, STREAM, Relays, relays
 from tests.upstream import Answer, answer, sse
 
@@ -367,3 +372,53 @@ def test_g16_the_official_clients_ask_once(ours: Relays, played: Answer, model: 
         with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)):
             ask_once()
         assert len(ours.provider.posts) == num_before + 1
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20)
+    | st.sampled_from([KEY, "context_length_exceeded", "insufficient_quota", "Not Found"])
+    | st.sampled_from(["\ud83d", "x" * 2000]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from("error errors detail message code type param status loc msg".split()),
+        inner, max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+STATUSES = [
+    300,
+    301,
+    400,
+    401,
+    402,
+    403,
+    404,
+    405,
+    408,
+    409,
+    413,
+    422,
+    429,
+    451,
+    499,
+    500,
+    502,
+    503,
+    504,
+    529,
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(VALUES, st.sampled_from(STATUSES), st.text(max_size=8))
+def test_whatever_a_provider_says_becomes_an_error_without_secrets(
+    value: Any, status: int, header: str
+) -> None:
+    upstream = Upstream("p", "http://x", headers={"Authorization": f"Bearer {KEY}"}, timeout_s=1)
+    error = upstream.told(status, json.dumps(value), {"Retry-After": header}, path="/chat/completions")
+    assert 400 <= error.status < 600
+    assert error.status != 401
+    told = json.dumps([to_body(error), to_messages_body(error, "r"), error.headers])
+    assert KEY not in told
+    assert len(told) < 10_000
+    assert all(text.isascii() for text in error.headers.values())

@@ -203,3 +203,46 @@ def test_l18_who_refuses_it_is_asked_without(written: Written, path: str) -> Non
 def test_l18_another_value_is_a_400(written: Written, path: str, body: dict[str, Any]) -> None:
     wrong = {**body, "verbosity": "loud"} if path == CHAT else {**body, "text": {"verbosity": 7}}
     assert written.ask(path, {"model": "fa:m", **wrong})[0] == 400
+
+
+THOUGHT = {"type": "thinking", "thinking": "hm", "signature": ""}
+HISTORIES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "chat": (
+        CHAT,
+        {"messages": [*HI, {"role": "assistant", "content": "yes", "reasoning_content": "hm"}, *HI]},
+        "messages.reasoning_content",
+    ),
+    "messages": (
+        MESSAGES,
+        {
+            "messages": [
+                *HI, {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "yes"}]}, *HI,
+            ],
+            "max_tokens": 9,
+        },
+        "messages.content.thinking",
+    ),
+}  # fmt: skip
+UNKNOWN = {
+    "Groq": {"message": "'messages.1' : property 'reasoning_content' is unsupported"},
+    "a path": {"message": "Extra inputs are not permitted", "param": "messages[1].reasoning_content"},
+}
+
+
+@pytest.mark.parametrize(("path", "body", "name"), HISTORIES.values(), ids=HISTORIES)
+@pytest.mark.parametrize("error", UNKNOWN.values(), ids=UNKNOWN)
+def test_g7_thoughts_of_the_history_that_are_refused_are_left_out(
+    written: Written, error: dict[str, Any], path: str, body: dict[str, Any], name: str
+) -> None:
+    written.play(answer({"error": error}, status=400))
+    # along a route, it is translated
+    status, told, _ = written.ask(path, {"model": "up-ol", **body})
+    assert (status, told["x-headrace-backend"], name in names(told)) == (200, "up", True)
+    assert "reasoning_content" in written.asked[-2].body["messages"][1]
+    assert "reasoning_content" not in written.last["messages"][1]
+    assert written.last["messages"][1]["content"] == "yes"
+
+
+def test_strict_requests_keep_their_thoughts(written: Written) -> None:
+    written.play(answer({"error": UNKNOWN["Groq"]}, status=400))
+    assert written.ask(CHAT, {"model": "up:m", **HISTORIES["chat"][1]}, **STRICT)[0] == 400

@@ -269,6 +269,17 @@ def test_g13_anthropic_is_told_no_names(written: Written, path: str, user: str, 
     assert is_kept or len(told) == 64
 
 
+@pytest.mark.parametrize("id", ["c" * 40, "c" * 41, "toolu_" + "x" * 60, "a.b:c"])
+def test_g13_ids_of_calls_fit_and_their_results_find_them(written: Written, id: str) -> None:
+    messages = [*HI, calling(id=id), {"role": "tool", "content": "?", "tool_call_id": id}]
+    body = {"model": "up:m", "messages": messages, "tools": TOOLS}
+    assert written.ask(CHAT, body, **STRICT)[0] == 200
+    sent = written.last["messages"][1]["tool_calls"][0]["id"]
+    assert written.last["messages"][2]["tool_call_id"] == sent
+    assert (sent == id) is (len(id) <= 40)
+    assert len(sent) <= 40
+
+
 # G14, G22
 
 BROKEN = {

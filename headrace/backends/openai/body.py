@@ -193,7 +193,7 @@ def _message(message: Message, writing: Writing) -> Body:
     given = {
         "name": message.name,
         "tool_calls": calls or None,
-        "tool_call_id": message.tool_call_id,
+        "tool_call_id": None if message.tool_call_id is None else writing.call_id(message.tool_call_id),
         "reasoning_content": message.reasoning,
     }
     return {"role": message.role, "content": (content or None) if calls else content, **_without_none(given)}
@@ -201,7 +201,7 @@ def _message(message: Message, writing: Writing) -> Body:
 
 def _call(call: ToolCall, writing: Writing) -> Body:
     function = {"name": writing.tool(call.name), "arguments": writing.arguments_text(call.arguments)}
-    return {"id": call.id, "type": "function", "function": function}
+    return {"id": writing.call_id(call.id), "type": "function", "function": function}
 
 
 def _part(part: str | Media) -> Body:

@@ -34,7 +34,7 @@ from headrace.wire.anthropic.blocks import (
     parts,
     skipped,
 )
-from headrace.wire.conversation import thought
+from headrace.wire.conversation import thought, wishes
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, carried, equals
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
@@ -144,6 +144,7 @@ NAMES = {
     "reasoning_effort": "thinking",
     "thinking_budget": "thinking.budget_tokens",
     "user": "metadata.user_id",
+    "messages.reasoning_content": "messages.content.thinking",
     "messages.tool_calls.function.arguments": "messages.content.input",
 }
 
@@ -287,7 +288,7 @@ def to_conversation(body: CountTokensBody) -> Conversation:
         not goes_on,
         goes_on,
         thinking_budget=_budget(body.thinking),
-        wishes=frozenset({"reasoning_effort"}),
+        wishes=wishes(history) | {"reasoning_effort"},
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
+from headrace.wire.conversation import wishes
 from headrace.wire.conversations import check_id
 from headrace.wire.elsewhere import carried
 from headrace.wire.generation import GenerationBody, JsonObject, max_tokens, output_format, sampling
@@ -187,7 +188,7 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
         body.parallel_tool_calls is not False,
         body.reasoning.effort if body.reasoning else None,
         verbosity=verbosity,
-        wishes=frozenset({"verbosity"} if verbosity else ()),
+        wishes=wishes(said, verbosity=verbosity),
     )
 
 
@@ -242,6 +243,7 @@ TOOL = re.compile(r"tools\.(\d+)(?:\.function)?")
 PATHS = {
     "messages.tool_calls.function.arguments": "input.arguments",
     "messages.role": "input.role",
+    "messages.reasoning_content": "input.content",
     "verbosity": "text.verbosity",
 }
 
