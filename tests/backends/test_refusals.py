@@ -374,13 +374,14 @@ def test_g16_the_official_clients_ask_once(ours: Relays, played: Answer, model: 
         assert len(ours.provider.posts) == num_before + 1
 
 
+MEMBERS = ("error", "errors", "detail", "message", "code", "type", "param", "status", "loc", "msg")
 VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=20)
     | st.sampled_from([KEY, "context_length_exceeded", "insufficient_quota", "Not Found"])
     | st.sampled_from(["\ud83d", "x" * 2000]),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
-        st.sampled_from("error errors detail message code type param status loc msg".split()),
+        st.sampled_from(MEMBERS),
         inner, max_size=4,
     ),
     max_leaves=12,
