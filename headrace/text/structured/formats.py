@@ -1,5 +1,5 @@
 """The values of `format` that are enforced: the library's, and ours where its own let through what is none
-(29 February 2023).
+(29 February 2023) or where it has none. Others are annotations.
 """
 
 from __future__ import annotations
@@ -13,11 +13,39 @@ _YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # a library's
 _CLOCK = (
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
+# a label of a host's name; none with "--" at its third place, as encoded ones have: many of those are broken
+_LABEL = (
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9]|[A-Za-z0-9-][A-Za-z0-9]"
+    r"|[A-Za-z0-9-](?:[A-Za-z0-9][A-Za-z0-9-]|-[A-Za-z0-9])[A-Za-z0-9-]{0,58}[A-Za-z0-9]"
+    r"|[A-Za-z0-9-](?:[A-Za-z0-9]|-)[A-Za-z0-9])?)"
+)
+_HOST = (rf"^{_LABEL}(?:\.{_LABEL})*$", "^.{1,253}$", "[A-Za-z][^.]*$")
+_URI_TEXT = r"[A-Za-z0-9._~!$&'()*+,;=@-]"
+_REFERENCE = (
+    rf"^(?:[a-z]{{2,12}}://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?:/{_URI_TEXT}*)*|/?(?:{_URI_TEXT}+/?)*)"
+    rf"(?:\?{_URI_TEXT}*)?(?:#{_URI_TEXT}*)?$"
+)
+_POINTER = r"(?:/(?:[^~/]|~[01])*)*"
+# an expression that all dialects take: letters, escapes and simple classes, repeated
+_ATOM = r"(?:[A-Za-z0-9 _,:;=@!<>%&~/-]|\\[dwsDWS.*+?()|^$\\/]|\.|\[[a-z0-9_]+\]|\[a-z\]|\[0-9\])[*+?]?"
 # all of which must be found in the text
 FORMATS: dict[str, tuple[str, ...]] = {
     "date": (f"^{_DAY}$", f"^{_YEAR}-"),
     "time": (f"^{_CLOCK}$",),
     "date-time": (f"^{_DAY}T{_CLOCK}$", f"^{_YEAR}-"),
+    "hostname": _HOST,
+    "idn-hostname": _HOST,
+    "uri-reference": (_REFERENCE,),
+    "iri-reference": (_REFERENCE,),
+    "json-pointer": (f"^{_POINTER}$",),
+    "relative-json-pointer": (f"^(?:0|[1-9][0-9]*)(?:#|{_POINTER})$",),
+    "regex": (rf"^\^?(?:{_ATOM}|\((?:{_ATOM})+(?:\|(?:{_ATOM})+)*\))*\$?$",),
+    "uri-template": (r"^(?:[A-Za-z0-9._~/:?=&-]|\{[A-Za-z0-9_]+\})*$",),
 }
-LIBRARY_FORMATS = ("duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+# by our names, the library's
+LIBRARY_FORMATS = {
+    **{name: name for name in ("duration", "email", "ipv4", "ipv6", "uuid", "uri")},
+    "idn-email": "email",
+    "iri": "uri",
+}
 KNOWN_FORMATS = sorted((*FORMATS, *LIBRARY_FORMATS))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
 from headrace.text.structured.schema import LIMITS, check_schema, json_grammar, measure
-from headrace.text.structured.translation import readable
+from headrace.text.structured.patterns import readable
 from headrace.types import Format
 
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar"]

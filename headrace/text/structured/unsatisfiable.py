@@ -4,52 +4,42 @@ them for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-Node = Any  # a translated JSON schema: an object or a boolean
+Node = Any  # an emitted JSON schema: an object or a boolean
 PREFIX = "#/$defs/"
 
 
-def subschemas(node: Node) -> Iterator[Node]:
-    """The schemas directly inside one, in order."""
-    if not isinstance(node, dict):
-        return
-    for keyword, value in node.items():
-        if keyword in ("properties", "patternProperties"):
-            yield from value.values()
-        elif keyword in ("allOf", "anyOf", "prefixItems"):
-            yield from value
-        elif keyword in ("items", "additionalProperties"):
-            yield value
+def name_of(node: Node) -> str | None:
+    """Of the definition that a node refers to."""
+    return node["$ref"].removeprefix(PREFIX) if isinstance(node, dict) and "$ref" in node else None
 
 
 def cut(definitions: dict[str, Node]) -> dict[str, Node]:
     """The definitions with `false` for each reference to one that cannot end."""
     finite: set[str] = set()
     while True:
-        found = {name for name, node in definitions.items() if _ends(node, finite)}
+        found = {name for name, node in definitions.items() if name in finite or _ends(node, finite)}
         if found == finite:
             break
         finite = found
     if len(finite) == len(definitions):
         return definitions
-    return {name: _without(node, finite) for name, node in definitions.items()}
+    return {name: _without(node, finite) if name in finite else False for name, node in definitions.items()}
 
 
 def _ends(node: Node, finite: set[str]) -> bool:
-    """Whether some value satisfies it, if only those references can be satisfied."""
+    """Whether some value satisfies it, if only references to `finite` can be satisfied."""
     if isinstance(node, bool):
         return node
-    if "$ref" in node and node["$ref"].removeprefix(PREFIX) not in finite:
-        return False
-    if not all(_ends(part, finite) for part in node.get("allOf", ())):
-        return False
-    if "anyOf" in node and not any(_ends(part, finite) for part in node["anyOf"]):
-        return False
+    name = name_of(node)
+    if name is not None:
+        return name in finite
+    if "anyOf" in node:
+        return any(_ends(part, finite) for part in node["anyOf"])
     if node.get("type") == "object":
-        properties = node.get("properties", {})
-        return all(_ends(properties.get(name, True), finite) for name in node.get("required", ()))
+        properties, rest = node.get("properties", {}), node.get("additionalProperties", True)
+        return all(_ends(properties.get(name, rest), finite) for name in node.get("required", ()))
     if node.get("type") == "array":
         return all(_ends(part, finite) for part in _must_have(node))
     return True
@@ -64,13 +54,14 @@ def _must_have(node: dict[str, Any]) -> list[Node]:
 def _without(node: Node, finite: set[str]) -> Node:
     if not isinstance(node, dict):
         return node
-    if "$ref" in node and node["$ref"].removeprefix(PREFIX) not in finite:
-        return False
+    name = name_of(node)
+    if name is not None:
+        return node if name in finite else False
     result = dict(node)
     for keyword, value in node.items():
         if keyword in ("properties", "patternProperties"):
             result[keyword] = {name: _without(part, finite) for name, part in value.items()}
-        elif keyword in ("allOf", "anyOf", "prefixItems"):
+        elif keyword in ("anyOf", "prefixItems"):
             result[keyword] = [_without(part, finite) for part in value]
         elif keyword in ("items", "additionalProperties"):
             result[keyword] = _without(value, finite)

@@ -1,0 +1,191 @@
+"""A caller's schema as a document: its draft, where its subschemas stand, where references lead, and whether a
+value satisfies a part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin
+
+from jsonschema import exceptions, validators
+from jsonschema_specifications import REGISTRY
+from referencing.exceptions import Unresolvable
+
+from headrace.text.structured.faults import InvalidSchema, invalid, unsupported
+from headrace.text.structured.keywords import Node, Schema, modern, subschemas
+
+DRAFTS = {
+    validators.Draft4Validator: 4,
+    validators.Draft6Validator: 6,
+    validators.Draft7Validator: 7,
+    validators.Draft201909Validator: 2019,
+    validators.Draft202012Validator: 2020,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A subschema. `words`: it in the words of 2020-12; `base`: the URI that its references start from;
+    `is_made`: it stands nowhere in the document.
+    """
+
+    source: Node
+    words: Node
+    path: str
+    base: str
+    is_made: bool = False
+
+
+class Document:
+    """Raises InvalidSchema if it does not satisfy its draft's metaschema, UnsupportedSchema for a draft that
+    is not known. `param` is the path that all others begin with.
+    """
+
+    def __init__(self, root: Node, param: str) -> None:
+        self.root, self.param = root, param
+        self._kind = _validator_class(root, param)
+        self.draft = DRAFTS[self._kind]
+        self._metaschema = self._kind(self._kind.META_SCHEMA)
+        self._parts: dict[int, Part] = {}
+        self._resources: dict[str, Node] = {}
+        self._anchors: dict[tuple[str, str], Node] = {}
+        self._kept: list[Node] = []  # so that no id is used twice
+        self._validators: dict[tuple[int, bool], Any] = {}
+        self._checked: set[int] = set()
+        self.check(root, param)
+        self._collect(root, param, "")
+        self._base = self._parts[id(root)].base if isinstance(root, dict) else ""
+
+    def check(self, node: Node, path: str) -> None:
+        """Holds a schema against the metaschema. Raises InvalidSchema."""
+        error = exceptions.best_match(self._metaschema.iter_errors(node))
+        if error is not None:
+            raise invalid(".".join([path, *map(str, error.absolute_path)]), error.message)
+        self._checked.update(id(one) for one in _all(node))
+
+    def part(self, node: Node, near: Part | None = None) -> Part:
+        """The subschema as a part; one that we made ourselves stands where `near` does."""
+        found = self._parts.get(id(node))
+        if found is None or isinstance(node, bool):
+            path, base = (near.path, near.base) if near else (self.param, "")
+            words = modern(node, self.draft) if isinstance(node, dict) else node
+            found = Part(node, words, path, base, is_made=True)
+            if isinstance(node, dict):
+                self._kept.append(node)
+                self._parts[id(node)] = found
+        return found
+
+    def target(self, keyword: str, near: Part) -> Part:
+        """Where a reference leads. Raises InvalidSchema, UnsupportedSchema."""
+        path, reference = f"{near.path}.{keyword}", near.words[keyword]
+        if not isinstance(reference, str):
+            raise invalid(path, f"{reference!r} is not a string")
+        uri, fragment = urldefrag(urljoin(near.base, reference))
+        resource = self._resource(uri)
+        if resource is None:
+            raise unsupported(path, f"{reference!r} leads to another document")
+        if fragment and not fragment.startswith("/"):
+            if (uri, fragment) not in self._anchors:
+                raise unsupported(path, f"there is no anchor {fragment!r}")
+            return self.part(self._anchors[uri, fragment])
+        return self._pointed(resource, uri, unquote(fragment), near)
+
+    def satisfies(self, value: object, part: Part, *, formats: bool) -> bool:
+        """Whether the value is valid under the subschema. Where that cannot be found out, it is as if it was
+        not with `formats`, which are for what must hold, and as if it was without.
+        """
+        if part.base != self._base and "$ref" in str(part.source):
+            return not formats
+        key = id(part.source), formats
+        if key not in self._validators:
+            checker = self._kind.FORMAT_CHECKER if formats else None
+            whole = self._kind(self.root, format_checker=checker)
+            self._validators[key] = whole.evolve(schema=part.source)
+            self._kept.append(part.source)
+        try:
+            return bool(self._validators[key].is_valid(value))
+        except (Unresolvable, RecursionError, re.error):
+            return not formats
+
+    def _pointed(self, resource: Node, uri: str, pointer: str, near: Part) -> Part:
+        node, path, base = resource, self.param, uri
+        for segment in pointer.split("/")[1:]:
+            name = segment.replace("~1", "/").replace("~0", "~")
+            path += "." + name
+            if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+                node = node[int(name)]
+            elif isinstance(node, dict) and name in node:
+                node = node[name]
+            else:
+                raise invalid(self.param, f"$ref '#{pointer}' leads nowhere")
+            if id(node) in self._parts:
+                base = self._parts[id(node)].base
+        if not isinstance(node, dict | bool):
+            raise invalid(self.param, f"$ref '#{pointer}' does not lead to a schema")
+        if isinstance(node, dict) and id(node) not in self._checked:
+            self.check(node, path)  # the metaschema does not know every place where a schema may stand
+            self._collect(node, path, base)
+        return self.part(node, near)
+
+    def _resource(self, uri: str) -> Node | None:
+        if uri not in self._resources and uri.rstrip("#") in REGISTRY:
+            known = REGISTRY.contents(uri.rstrip("#"))
+            self._resources[uri] = known
+            self._collect(known, self.param, uri)
+        return self._resources.get(uri)
+
+    def _collect(self, node: Node, path: str, base: str) -> None:
+        """Notes all subschemas, identifiers and anchors. Not recursive."""
+        if not base:
+            self._resources[""] = node
+        left = [(node, path, base)]
+        while left:
+            node, path, base = left.pop()
+            if not isinstance(node, dict) or id(node) in self._parts:
+                continue
+            base = self._identified(node, base)
+            self._parts[id(node)] = Part(node, modern(node, self.draft), path, base)
+            left += [(below, f"{path}.{step}", base) for step, below in subschemas(node)]
+
+    def _identified(self, node: Schema, base: str) -> str:
+        """Notes the schema's own names. Returns the URI that its references start from."""
+        if "$ref" in node and self.draft < 2019:
+            return base
+        own = node.get("id" if self.draft == 4 else "$id")
+        if isinstance(own, str):
+            uri, fragment = urldefrag(urljoin(base, own))
+            if fragment:
+                self._anchors[uri, fragment] = node
+            base = uri
+            self._resources.setdefault(base, node)
+        for anchor in ("$anchor", "$dynamicAnchor"):
+            if isinstance(node.get(anchor), str):
+                self._anchors.setdefault((base, node[anchor]), node)
+        return base
+
+
+def _all(node: Node) -> Iterator[Node]:
+    left = [node]
+    while left:
+        node = left.pop()
+        yield node
+        left += [below for _, below in subschemas(node)]
+
+
+def _validator_class(schema: object, param: str) -> Any:
+    """Of the draft that the schema names, else of 2020-12."""
+    named = schema.get("$schema") if isinstance(schema, dict) else None
+    if named is None:
+        return validators.Draft202012Validator
+    kind = None
+    if isinstance(named, str):
+        kind = validators.validator_for({"$schema": named}, default=validators.Draft3Validator)
+    if kind not in DRAFTS:
+        raise unsupported(f"{param}.$schema", f"{named!r} is not a draft from 4 to 2020-12")
+    return kind
+
+
+__all__ = ["Document", "InvalidSchema", "Part"]

@@ -1,0 +1,378 @@
+"""From a state, a list of subschemas that one value must satisfy or must not, to its alternatives: records
+without any choice in them. Each is satisfied by values of the state only; together they may have fewer than all
+(see narrowing.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from headrace.text.structured.document import Document, Part
+from headrace.text.structured.faults import UnsupportedSchema, unsupported
+from headrace.text.structured.keywords import Node, Schema
+from headrace.text.structured.narrowing import ALL
+from headrace.text.structured.negation import EXCLUDED, opposites
+from headrace.text.structured.record import (
+    Contained,
+    Record,
+    Shape,
+    State,
+    Term,
+    canonical,
+)
+
+MAX_RECORDS = 64  # alternatives of one state
+MAX_STEPS = 60_000  # subschemas applied, all in all: a few seconds on a slow machine
+DEPTH = 3  # of properties looked into, to see whether a state is empty
+SHAPES = ("properties", "patternProperties", "additionalProperties")
+ITEMS = ("prefixItems", "items")
+NOT_OWN = {
+    "$ref", "allOf", "anyOf", "oneOf", "enum", "const", EXCLUDED, "$schema", "$id", "id", "$defs", "definitions",
+    "title", "description", "default", "examples", "$comment",
+}  # fmt: skip
+REFERENCES = ("$ref", "$recursiveRef", "$dynamicRef")
+NOBODY: frozenset[Term] = frozenset()
+REFUSED = ("unevaluatedItems", "$vocabulary", "extends", "disallow", "divisibleBy")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the options holds. `is_avoiding`: they are ways to avoid a schema, of which one will do."""
+
+    options: Sequence[Sequence[Term]]
+    owners: frozenset[Term]  # whose choice it is, and what led there: an option cannot lead back to them
+    is_avoiding: bool = False
+    avoided: Term | None = None
+
+
+@dataclass(slots=True)
+class Applied:
+    """What is still open after subschemas were applied."""
+
+    choices: list[Choice]
+    negatives: list[tuple[Term, frozenset[Term]]]  # what must not hold, with its owners
+
+
+class Solver:
+    """`allowed` are names of narrowings. Raises InvalidSchema, UnsupportedSchema."""
+
+    def __init__(self, document: Document, allowed: frozenset[str] = ALL) -> None:
+        self.document, self._allowed = document, allowed
+        self._parts: list[Part] = []
+        self._numbers: dict[object, int] = {}
+        self._known: dict[State, list[Record]] = {}
+        self._solving: set[State] = set()
+        self._opposites: dict[int, list[list[Term]]] = {}
+        self._own: dict[int, Part | None] = {}
+        self._steps = 0
+
+    def term(self, node: Node, near: Part | None = None, *, positive: bool = True) -> Term:
+        while isinstance(node, dict) and len(node) == 1 and "not" in node:
+            near = self.document.part(node, near)
+            node, positive = node["not"], not positive
+        if isinstance(node, bool):
+            node, positive = node == positive, True
+        key: object = node if isinstance(node, bool) else id(node)
+        if key not in self._numbers:
+            self._numbers[key] = len(self._parts)
+            self._parts.append(self.document.part(node, near))
+        return self._numbers[key], positive
+
+    def part(self, term: Term) -> Part:
+        return self._parts[term[0]]
+
+    def need(self, name: str, path: str, why: str) -> None:
+        """Raises UnsupportedSchema unless the narrowing is allowed."""
+        if name not in self._allowed:
+            raise unsupported(path, f"{why} (narrowing {name!r} is not allowed)")
+
+    def allows(self, name: str) -> bool:
+        return name in self._allowed
+
+    def satisfies(self, value: object, state: Iterable[Term]) -> bool:
+        """Formats count where they must hold, and do not where they would exclude a value."""
+        return all(
+            self.document.satisfies(value, self.part(term), formats=term[1]) == term[1] for term in state
+        )
+
+    def records(self, state: State) -> list[Record]:
+        """The alternatives; none: nothing satisfies it."""
+        if state not in self._known:
+            self._solving.add(state)
+            try:
+                self._known[state] = list(self._solved(Record(is_alone=len(state) == 1), state, [], NOBODY))
+            finally:
+                self._solving.discard(state)
+        return self._known[state]
+
+    def is_empty(self, state: State, depth: int = DEPTH) -> bool:
+        """Whether it is plain to see that nothing satisfies the state."""
+        return state not in self._solving and all(self._lacks(record, depth) for record in self.records(state))
+
+    def _lacks(self, record: Record, depth: int) -> bool:
+        if depth == 0 or record.values is not None or record.kinds != {"object"}:
+            return False
+        return any(self.is_empty(self.member(record, name), depth - 1) for name in record.required)
+
+    def member(self, record: Record, name: str) -> State:
+        """What an object's member of this name must satisfy."""
+        return tuple(dict.fromkeys(_terms_of_member(record.objects, name)))
+
+    def _solved(
+        self, record: Record, terms: Sequence[Term], choices: list[Choice], owners: frozenset[Term]
+    ) -> Iterator[Record]:
+        """The alternatives in which the terms hold, and an option of each choice."""
+        made = Applied(choices, [])
+        if not all(self._apply(term, record, made, owners) for term in terms):
+            return
+        for term, led in made.negatives:
+            if term not in record.seen:
+                record.seen.add(term)
+                made.choices.append(self._avoiding(term, led))
+        self._filter(record)
+        if record.is_empty():
+            return
+        left = self._settled(record, made.choices)
+        if not left:
+            yield record
+        elif left[0].is_avoiding:
+            yield from self._avoided(record, left)
+        else:
+            yield from self._chosen(record, left)
+
+    def _chosen(self, record: Record, choices: list[Choice]) -> Iterator[Record]:
+        """The first alternatives of each option in turn, so that none is left out for the others' sake."""
+        first, rest = choices[0], choices[1:]
+        turns = [self._solved(record.copy(), option, list(rest), first.owners) for option in first.options]
+        found = 0
+        while turns:
+            for turn in list(turns):
+                alternative = next(turn, None)
+                if alternative is None:
+                    turns.remove(turn)
+                    continue
+                if found == MAX_RECORDS:
+                    self.need("combinations", record.path or self.document.param, "too many combinations")
+                    return
+                found += 1
+                yield alternative
+
+    def _avoided(self, record: Record, choices: list[Choice]) -> Iterator[Record]:
+        first, rest = choices[0], choices[1:]
+        found = 0
+        for option in first.options:
+            for alternative in self._solved(record.copy(), option, list(rest), first.owners):
+                found += 1
+                yield alternative
+            if found and rest or found >= MAX_RECORDS:
+                self.need("one_of", record.path or self.document.param, "many ways to avoid a schema")
+                return
+
+    def _settled(self, record: Record, choices: list[Choice]) -> list[Choice]:
+        """The choices that are left, the true ones first. Values are simply tried."""
+        if record.values is not None:
+            record.rejects += [self.part(choice.avoided) for choice in choices if choice.avoided]
+            choices = [choice for choice in choices if not choice.avoided]
+            self._filter(record)
+        return sorted(choices, key=lambda choice: choice.is_avoiding)
+
+    def _filter(self, record: Record) -> None:
+        if record.values is None:
+            return
+        satisfies = self.document.satisfies
+        excluded = set(map(canonical, record.excluded))
+        record.values = [
+            value
+            for value in record.values
+            if canonical(value) not in excluded
+            and all(satisfies(value, part, formats=True) for part in record.checks)
+            and not any(satisfies(value, part, formats=False) for part in record.rejects)
+        ]
+        record.checks, record.rejects = [], []
+
+    def _avoiding(self, term: Term, owners: frozenset[Term]) -> Choice:
+        part = self.part(term)
+        if term[0] not in self._opposites:
+            found = [] if isinstance(part.words, bool) else opposites(part.words, self.document.draft)
+            self._opposites[term[0]] = [[self.term(one, part)] for one in found]
+            self._opposites[term[0]] += [[(number, False)] for number, _ in self._referred(part)]
+        return Choice(self._opposites[term[0]], owners | {term}, is_avoiding=True, avoided=term)
+
+    def _apply(self, term: Term, record: Record, made: Applied, owners: frozenset[Term]) -> bool:
+        """Adds what a subschema says. False: nothing satisfies it."""
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise unsupported(self.document.param, "too many combinations of subschemas")
+        if term in owners:
+            return False  # it would have to be satisfied before itself
+        if not term[1]:
+            made.negatives.append((term, owners))
+            return True
+        part = self.part(term)
+        if isinstance(part.words, bool) or term in record.seen:
+            return part.words is not False
+        record.seen.add(term)
+        return self._apply_words(part, record, made, owners | {term})
+
+    def _apply_words(self, part: Part, record: Record, made: Applied, owners: frozenset[Term]) -> bool:
+        words = part.words
+        for name in REFUSED:
+            if name in words:
+                raise unsupported(f"{part.path}.{name}", f"the keyword {name!r} is not supported")
+        record.path = part.path
+        is_outermost = record.is_alone
+        record.is_alone &= not words.keys() - {"$ref", "$schema", "title", "description", "$defs", "definitions"}
+        record.tighten(words, part.path)
+        record.excluded += words.get(EXCLUDED, []) if part.is_made else []
+        self._check_later(part, record)
+        for name in words:
+            for below in self._in_place(name, words, part):
+                if not self._apply(below, record, made, owners):
+                    return False
+            self._note(name, words, part, record, is_outermost=is_outermost)
+        made.choices += self._choices(words, part, owners)
+        return not record.is_empty()
+
+    def _check_later(self, part: Part, record: Record) -> None:
+        """Values are held to what this schema says itself; what it refers to has its own turn."""
+        if part.words.keys() == {"$ref"}:
+            return
+        if id(part.source) not in self._own:
+            own = {name: value for name, value in part.source.items() if name not in NOT_OWN}
+            self._own[id(part.source)] = Part(own, own, part.path, part.base) if own else None
+        check = self._own[id(part.source)]
+        if check is not None:
+            record.checks.append(check)
+
+    def _in_place(self, name: str, words: Schema, part: Part) -> Iterator[Term]:
+        """What else the same value must satisfy."""
+        if name in REFERENCES:
+            yield self.term(self.document.target(name, part).source, part)
+        elif name == "allOf":
+            yield from (self.term(one, part) for one in words["allOf"])
+        elif name == "not":
+            yield self.term(words["not"], part, positive=False)
+
+    def _referred(self, part: Part) -> Iterator[Term]:
+        for name in REFERENCES:
+            if isinstance(part.words, dict) and name in part.words:
+                yield self.term(self.document.target(name, part).source, part)
+
+    def _note(self, name: str, words: Schema, part: Part, record: Record, *, is_outermost: bool) -> None:
+        """Adds what is said of what is in the value. Shapes are noted where their first keyword stands, so
+        that members come in the order of the source.
+        """
+        if name in SHAPES and name == next(one for one in words if one in SHAPES):
+            record.objects.append(self._object(words, part))
+        elif name == "unevaluatedProperties":
+            rest = self.term(words[name], part)
+            if is_outermost:
+                record.objects.append(Shape(rest=rest, rest_if_unevaluated=True))
+            else:  # what stands around it does not count: as if it was additionalProperties
+                record.objects.append(replace(self._object(words, part), rest=rest))
+        elif name in ITEMS and name == next(one for one in words if one in ITEMS):
+            prefix = tuple(self.term(one, part) for one in words.get("prefixItems", ()))
+            rest_items = self.term(words["items"], part) if "items" in words else None
+            record.arrays.append(Shape(prefix=prefix, rest=rest_items))
+        elif name == "contains":
+            least, most = words.get("minContains", 1), words.get("maxContains")
+            record.contained.append(Contained(self.term(words[name], part), least, most))
+        elif name == "propertyNames":
+            record.names.append(self.term(words[name], part))
+
+    def _object(self, words: Schema, part: Part) -> Shape:
+        named, patterns = (
+            {name: self.term(one, part) for name, one in words.get(keyword, {}).items()}
+            for keyword in ("properties", "patternProperties")
+        )
+        rest = words.get("additionalProperties")
+        other = None if rest is None else self.term(rest, part)
+        return Shape(named, patterns, rest=other, evaluates=not part.is_made)
+
+    def _choices(self, words: Schema, part: Part, owners: frozenset[Term]) -> Iterator[Choice]:
+        if "anyOf" in words:
+            yield Choice([[self.term(one, part)] for one in words["anyOf"]], owners)
+        if "oneOf" in words:
+            yield Choice(self._exclusive([self.term(one, part) for one in words["oneOf"]], part), owners)
+        if "if" in words and ("then" in words or "else" in words):
+            condition = words["if"]
+            yield Choice(
+                [
+                    [self.term(condition, part), self.term(words.get("then", True), part)],
+                    [self.term(condition, part, positive=False), self.term(words.get("else", True), part)],
+                ],
+                owners,
+            )
+        for name, demanded in _dependent(words):
+            present = self._made({"required": [name], "allOf": [demanded]}, part, "present", name)
+            absent = self._made({"properties": {name: False}}, part, "absent", name)
+            yield Choice([[present], [absent]], owners)
+
+    def _made(self, node: Schema, part: Part, *key: str) -> Term:
+        """The term for a schema that stands nowhere in the document, always the same for one key."""
+        known = (id(part.source), *key)
+        if known not in self._numbers:
+            self._numbers[known] = self.term(node, part)[0]
+        return self._numbers[known], True
+
+    def _exclusive(self, options: list[Term], part: Part) -> list[list[Term]]:
+        """Each option with what it must avoid of the others."""
+        literals = [self._literals(term) for term in options]
+        found = []
+        for i, one in enumerate(options):
+            avoided = []
+            for j, other in enumerate(options):
+                if i == j:
+                    continue
+                mine, theirs = literals[i], literals[j]
+                if mine is not None and theirs is not None and not mine & theirs:
+                    continue
+                if one == other or not self._excludes(one, other):
+                    avoided.append((other[0], not other[1]))
+            if avoided and (literals[i] is None):
+                self.need("one_of", f"{part.path}.oneOf", f"a value may satisfy option {i} and another one")
+            found.append([one, *avoided])
+        return found
+
+    def _excludes(self, one: Term, other: Term) -> bool:
+        try:
+            return self.is_empty((one, other))
+        except UnsupportedSchema:
+            return False
+
+    def _literals(self, term: Term) -> set[str] | None:
+        words = self.part(term).words
+        if not term[1] or isinstance(words, bool) or not {"const", "enum"} & words.keys():
+            return None
+        return set(map(canonical, [words["const"]] if "const" in words else words["enum"]))
+
+
+def _terms_of_member(shapes: Sequence[Shape], name: str) -> Iterator[Term]:
+    evaluated = False
+    for shape in shapes:
+        matched = [term for pattern, term in shape.patterns.items() if found_in(pattern, name)]
+        if name in shape.named:
+            matched.append(shape.named[name])
+        if not matched and shape.rest is not None and not shape.rest_if_unevaluated:
+            matched.append(shape.rest)
+        evaluated = evaluated or (shape.evaluates and bool(matched))
+        yield from matched
+    if not evaluated:
+        yield from (shape.rest for shape in shapes if shape.rest_if_unevaluated and shape.rest is not None)
+
+
+def _dependent(words: Schema) -> Iterator[tuple[str, Node]]:
+    """Names, and what must be satisfied where there is a member of that name."""
+    for name, others in words.get("dependentRequired", {}).items():
+        yield name, {"required": list(others)}
+    yield from words.get("dependentSchemas", {}).items()
+
+
+def found_in(pattern: str, name: str) -> bool:
+    """As validators in Python do. Raises UnsupportedSchema."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as exc:
+        raise unsupported("patternProperties", f"{pattern[:100]!r}: {exc}") from exc
