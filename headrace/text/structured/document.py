@@ -176,16 +176,20 @@ def _all(node: Node) -> Iterator[Node]:
 
 
 def _validator_class(schema: object, param: str) -> Any:
-    """Of the draft that the schema names, else of 2020-12."""
+    """Of the draft that the schema names, in whatever spelling, else of 2020-12."""
     named = schema.get("$schema") if isinstance(schema, dict) else None
     if named is None:
         return validators.Draft202012Validator
-    kind = None
-    if isinstance(named, str):
-        kind = validators.validator_for({"$schema": named}, default=validators.Draft3Validator)
-    if kind not in DRAFTS:
-        raise unsupported(f"{param}.$schema", f"{named!r} is not a draft from 4 to 2020-12")
-    return kind
+    if not isinstance(named, str):
+        raise invalid(f"{param}.$schema", f"{named!r} is not a string")
+    found = re.search(r"json-schema\.org/draft(?:-0?|/)([0-9-]+)(?:/|$)", named)
+    if found is None:
+        return validators.Draft202012Validator
+    years = {"2019-09": 2019, "2020-12": 2020}
+    for kind, draft in DRAFTS.items():
+        if draft == years.get(found[1], int(found[1]) if found[1].isdecimal() else 0):
+            return kind
+    raise unsupported(f"{param}.$schema", f"{named!r} is not a draft from 4 to 2020-12")
 
 
 __all__ = ["Document", "InvalidSchema", "Part"]

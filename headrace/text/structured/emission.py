@@ -8,25 +8,25 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from llguidance import LLMatcher
 
 from headrace.text.structured import patterns
-from headrace.text.structured.document import Part
 from headrace.text.structured.faults import UnsupportedSchema, unsupported
 from headrace.text.structured.formats import FORMATS, LIBRARY_FORMATS
 from headrace.text.structured.keywords import Node, Schema
 from headrace.text.structured.numbers import MAX_EXACT, number_schemas
-from headrace.text.structured.record import Record, Shape, State, kind_of
-from headrace.text.structured.solver import Solver, found_in
+from headrace.text.structured.record import Record, Shape, State, Term, kind_of
+from headrace.text.structured.solver import Solver
 from headrace.text.structured.unsatisfiable import PREFIX
 
 MAX_STATES = 2_000  # definitions: a thousand properties compile in 0.1 s
 MAX_ITEMS, MAX_LENGTH = 1_000, 1_000_000  # an upper bound beyond is lowered to this, a lower one refused
 MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one, and of all: the library takes the square of it
 MAX_ORDERED, MAX_BLOCKS = 4, 8  # values of which all orders are written, places for more of them
+EVERY_NAME = ("", ".*", "^", "^.*", ".*$", "$")  # expressions that are found in all names
 ANY = "any"
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 ANYTHING: dict[str, Node] = {
@@ -138,7 +138,7 @@ class Emission:
 
     def _strings(self, record: Record, others: list[str]) -> list[Schema]:
         result: Schema = {"type": "string", **_bounds(record, "minLength", "maxLength", MAX_LENGTH)}
-        found = []
+        found = list(record.expressions)
         for pattern, path in record.patterns:
             found += self._translated(pattern, path)
         for name, path in record.formats:
@@ -252,6 +252,8 @@ class Emission:
         for name in names:
             _check_values(name, record.path)
         keyed, rest = self._others(record, names)
+        if rest is False and not keyed and not any(properties.values()) and record.bounds.get("minProperties"):
+            return []
         result: Schema = {"type": "object"}
         result |= self._counted(record, properties, keyed, rest)
         if keyed and "patternProperties" not in result:
@@ -298,38 +300,33 @@ class Emission:
         return not rest and says_nothing and lists and enough and self._solver.allows("closed_objects")
 
     def _keyed(self, record: Record, keys: list[str], rest: State) -> tuple[dict[str, Node], Node]:
-        keyed: dict[str, Node] = {}
-        for key in keys:
-            terms = []
-            for shape in record.objects:
-                if key in shape.patterns:
-                    terms.append(shape.patterns[key])
-                elif shape.rest is not None:
-                    terms.append(shape.rest)
-            (one, *more) = self._translated(key, f"{record.path}.patternProperties.{key}")
-            if more:
-                raise unsupported(f"{record.path}.patternProperties.{key}", "look-around in names")
-            node = self._reference(_once(tuple(terms)))
-            if one in keyed and keyed[one] != node:
-                raise unsupported(f"{record.path}.patternProperties", "two patterns that mean the same")
-            keyed[one] = node
-        other = self._reference(rest)
+        """Members by expressions of their names, and others. Names of several expressions must satisfy all."""
+        states = {key: _once(tuple(_terms_of_key(record.objects, key))) for key in keys}
+        whole = [key for key in keys if key in EVERY_NAME]
         if record.names:
-            if keyed:
-                raise unsupported(f"{record.path}.propertyNames", "not beside patternProperties")
-            return self._named(record, other)
-        if len(keyed) > 1:
-            grammar = LLMatcher.grammar_from_json_schema(
-                json.dumps({"type": "object", "patternProperties": dict.fromkeys(keyed, True)})
-            )
-            reason = patterns.readable(LLMatcher.validate_grammar(grammar))
-            if reason:
-                raise unsupported(f"{record.path}.patternProperties", reason)
-        return keyed, other
+            terms = (term for state in states.values() for term in state)
+            return self._named(record, _once((*terms, *(() if whole else rest))))
+        if whole:
+            return {}, self._reference(_once(tuple(term for key in whole for term in states[key])))
+        keyed: dict[str, State] = {}
+        for key in keys:
+            path = f"{record.path}.patternProperties.{key}"
+            (one, *more) = self._translated(key, path)
+            if more:
+                raise unsupported(path, "look-around in names")
+            keyed[one] = _once((*keyed.get(one, ()), *states[key]))
+        reason = _overlap(keyed)
+        if reason:
+            self._solver.need("member_names", f"{record.path}.patternProperties", reason)
+            both = _once(tuple(term for state in keyed.values() for term in state))
+            keyed = dict.fromkeys(list(keyed)[:1], both)
+            rest = (self._solver.term(False),)
+        return {one: self._reference(state) for one, state in keyed.items()}, self._reference(rest)
 
-    def _named(self, record: Record, node: Node) -> tuple[dict[str, Node], Node]:
-        """propertyNames: the names as one pattern."""
+    def _named(self, record: Record, state: State) -> tuple[dict[str, Node], Node]:
+        """propertyNames: the names as one expression, of members that must satisfy the state."""
         path = f"{record.path}.propertyNames"
+        node = self._reference(state)
         alternatives: list[str] = []
         for one in self._solver.records(_once(tuple(record.names))):
             if one.values is not None:
@@ -378,9 +375,7 @@ class Emission:
                 only_listed = True
         if least <= len(required):
             return result
-        if least == 1 and "maxProperties" not in result and not keyed:
-            return {**result, "minProperties": 1}
-        if least == 1 and not possible:
+        if least == 1 and (not possible or (only_listed and "maxProperties" not in result)):
             return {**result, "minProperties": 1}
         optional = [name for name in possible if name not in required]
         missing = least - len(required)
@@ -390,6 +385,24 @@ class Emission:
             raise unsupported(f"{record.path}.minProperties", reason)
         self._solver.need("member_count", f"{record.path}.minProperties", "it cannot be counted")
         return {**result, "required": [*required, *optional[:missing]]}
+
+
+def _terms_of_key(shapes: Sequence[Shape], key: str) -> Iterator[Term]:
+    """What members must satisfy whose names match an expression."""
+    for shape in shapes:
+        if key in shape.patterns:
+            yield shape.patterns[key]
+        elif shape.rest is not None and not shape.rest_if_unevaluated:
+            yield shape.rest
+
+
+def _overlap(keyed: Iterable[str]) -> str:
+    """Why the library cannot tell apart the expressions of names; empty if it can."""
+    names = dict.fromkeys(keyed, True)
+    if len(names) < 2:
+        return ""
+    schema = json.dumps({"type": "object", "patternProperties": names})
+    return patterns.readable(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema)))
 
 
 def _once(state: State) -> State:
@@ -407,7 +420,7 @@ def _says_nothing(record: Record) -> bool:
     return all(
         getattr(record, name) == getattr(empty, name)
         for name in (
-            "kinds", "is_integer", "bounds", "multiples", "patterns", "formats", "excluded", "is_unique",
+            "kinds", "is_integer", "bounds", "multiples", "patterns", "expressions", "formats", "excluded", "is_unique",
             "objects", "arrays", "contained", "required", "names",
         )  # fmt: skip
     )
@@ -453,6 +466,3 @@ def _check_values(value: object, path: str) -> None:
         raise unsupported(path, f"{value!r} has a control character that has no short escape in JSON")
     elif isinstance(value, int) and abs(value) > MAX_EXACT:
         raise unsupported(path, f"{value!r} is beyond ±2^53, where floats are not exact")
-
-
-__all__ = ["Emission", "Iterator", "Part", "found_in"]

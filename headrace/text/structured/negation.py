@@ -1,6 +1,6 @@
 """Schemas that exclude a schema: each of them is satisfied by no value that satisfies it.
 
-There may be values outside of it that none of them allows, as there is no way to write "no match of a pattern".
+There may be values outside of it that none of them allows: "no match of a pattern" can be written for some only.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from headrace.text.structured.keywords import Node, Schema
+from headrace.text.structured.patterns import avoiding
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")
-EXCLUDED = "x-excluded"  # a keyword of our own: the values that are not allowed
+# keywords of our own, in schemas made here only: values that are not allowed, an expression of the library
+EXCLUDED, EXPRESSION = "x-excluded", "x-expression"
 _OPPOSITES = {
     "minimum": ("number", "exclusiveMaximum", 0), "exclusiveMinimum": ("number", "maximum", 0),
     "maximum": ("number", "exclusiveMinimum", 0), "exclusiveMaximum": ("number", "minimum", 0),
@@ -28,6 +30,7 @@ def opposites(words: Schema, draft: int) -> list[Schema]:
         *_of_other_types(words),
         *_other_values(words, draft),
         *_beyond_bounds(words),
+        *_without_a_match(words),
         *_with_a_wrong_part(words),
         *_combined(words),
         *_conditional(words),
@@ -58,6 +61,12 @@ def _beyond_bounds(words: Schema) -> Iterator[Schema]:
     for name, (kind, opposite, step) in _OPPOSITES.items():
         if name in words and not (opposite.startswith("max") and step and words[name] + step < 0):
             yield {"type": kind, opposite: words[name] + step}
+
+
+def _without_a_match(words: Schema) -> Iterator[Schema]:
+    expression = avoiding(words["pattern"]) if "pattern" in words else None
+    if expression is not None:
+        yield {"type": "string", EXPRESSION: expression}
 
 
 def _with_a_wrong_part(words: Schema) -> Iterator[Schema]:

@@ -69,10 +69,59 @@ def other_than(words: Iterable[str]) -> str:
     return f"^{_outside(_trie(words), whole=True)}$"
 
 
+def avoiding(pattern: str) -> str | None:
+    """An expression for texts in which the pattern is not found, though not for all of them; None: it takes
+    more than is known here.
+    """
+    try:
+        prefix = re.match(r"\^((?:[A-Za-z0-9 _/:@#-]|\\[^A-Za-z0-9])+)(?![*?{+])", pattern)
+        if prefix and len(_branches(pattern)) == 1:
+            return f"^{_outside(_trie([_text(prefix[1])]), whole=False)}$"
+        needed = [_needed(branch) for branch in _branches(pattern)]
+    except Untranslatable:
+        return None
+    return None if None in needed else f"^[^{''.join(filter(None, needed))}]*$"
+
+
+def _needed(branch: str) -> str | None:
+    """Characters, as in a class, of which every match has one; those that are rare in texts are preferred."""
+    found: list[tuple[bool, str]] = []
+    level = 0
+    atom = re.compile(r"\\[^A-Za-z0-9]|\\[dws]|\[[^^\]\\][^\]\\]*\]|[^\\]|\\.", re.DOTALL)
+    for one in atom.finditer(branch):
+        text, after = one[0], branch[one.end() : one.end() + 2]
+        level += (text == "(") - (text == ")")
+        if level or after[:1] in ("*", "?") or after == "{0" or text in ("^", "$", ".", "(", ")", "+", "{", "}"):
+            continue
+        if len(text) == 1 or text[1:] in ("d", "w", "s"):
+            item = _SHORTHANDS[text[1:]][1] if len(text) > 1 else _written(ord(text))
+            found.append((text.isalnum() or len(text) > 1, item))
+        elif text.startswith("["):
+            found.append((True, "".join(_class_items(text))))
+        elif not text[1].isalnum():
+            found.append((False, _written(ord(text[1]))))
+    return min(found)[1] if found else None
+
+
+def _class_items(text: str) -> Iterator[str]:
+    yield _Reader(text).expression()
+
+
+def _branches(pattern: str) -> list[str]:
+    """The alternatives outside of all groups."""
+    found, level, start = [], 0, 0
+    for index, (one, inside) in enumerate(_outline(pattern)):
+        level += (one == "(") - (one == ")") if not inside else 0
+        if one == "|" and not inside and level == 0:
+            found.append(pattern[start:index])
+            start = index + 1
+    return [*found, pattern[start:]]
+
+
 def _lookaheads(pattern: str) -> tuple[list[str], str]:
     """Splits `^(?=A)(?!B)C` into expressions for A and not B, and `^C`."""
     found: list[str] = []
-    if not pattern.startswith(("^(?=", "^(?!")) or _has_alternatives(pattern):
+    if not pattern.startswith(("^(?=", "^(?!")) or len(_branches(pattern)) > 1:
         return [], pattern
     rest = pattern[1:]
     while rest.startswith(("(?=", "(?!")):
@@ -146,16 +195,6 @@ def _outside(node: Trie, *, whole: bool) -> str:
         if not ("" in below and not whole):
             branches.append(_written(ord(one)) + _outside(below, whole=whole))
     return f"(?:{'|'.join(branches)})" + ("" if ends else "?")
-
-
-def _has_alternatives(pattern: str) -> bool:
-    """Whether there is a `|` outside of all groups."""
-    level = 0
-    for one, inside in _outline(pattern):
-        level += (one == "(") - (one == ")") if not inside else 0
-        if one == "|" and not inside and level == 0:
-            return True
-    return False
 
 
 def _closing(pattern: str) -> int:

@@ -44,6 +44,7 @@ class Record:
     bounds: dict[str, float] = field(default_factory=dict)  # by the keywords of LOWER and UPPER
     multiples: list[tuple[float, str]] = field(default_factory=list)  # with the path
     patterns: list[tuple[str, str]] = field(default_factory=list)
+    expressions: list[str] = field(default_factory=list)  # patterns in the library's own dialect
     formats: list[tuple[str, str]] = field(default_factory=list)
     values: list[Any] | None = None  # the value is one of these
     excluded: list[Any] = field(default_factory=list)  # and none of these
@@ -66,6 +67,7 @@ class Record:
             bounds=dict(self.bounds),
             multiples=list(self.multiples),
             patterns=list(self.patterns),
+            expressions=list(self.expressions),
             formats=list(self.formats),
             excluded=list(self.excluded),
             objects=list(self.objects),

@@ -7,7 +7,6 @@ measure → validate against the metaschema → solve → emit → cut what cann
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits
 
@@ -35,8 +34,7 @@ STYLE = {
     "lenient": False,
     "json_allowed_escapes": 'nrbtf\\"',
 }
-MAX_TRIALS = 300  # definitions compiled to find the one that is at fault
-MAX_CUTS = 20  # definitions that the library finds to be unsatisfiable
+MAX_CUTS = 4  # times that unsatisfiable definitions are left out
 
 
 def check_schema(schema: object, param: str) -> None:
@@ -62,26 +60,35 @@ def json_grammar(schema: object, param: str, allowed: frozenset[str] = ALL) -> s
         reason = _refusal(text)
         if not reason:
             return text
-        definitions = _without_fault(reason, emission, definitions, param)
+        definitions = _without_faults(reason, emission, definitions, param)
     raise unsupported(param, reason)
 
 
-def _without_fault(
+def _without_faults(
     reason: str, emission: Emission, definitions: dict[str, Node], param: str
 ) -> dict[str, Node]:
-    """Without the innermost definition that the library finds to be unsatisfiable. Raises for another one
-    that it does not compile.
+    """Without the definitions that the library finds to be unsatisfiable. Raises for another one that it
+    does not compile.
     """
-    path, found = param, None
-    for where, name in emission.places[:MAX_TRIALS]:
-        if definitions[name] is not False and (own := _refusal(_written(name, definitions))):
-            path, reason, found = where, own, name
-            break
-    if "nsatisfiable" not in reason:
-        raise unsupported(path, reason)
-    if found is None or found == Emission.ROOT:
-        raise invalid(path, reason)
-    return {**definitions, found: False}
+    result = dict(definitions)
+    for path, name in emission.places:
+        own = _refusal(json.dumps(_alone(definitions[name])))
+        if own and "nsatisfiable" not in own:
+            raise unsupported(path, own)
+        if own:
+            result[name] = False
+    if result == definitions:
+        raise (invalid if "nsatisfiable" in reason else unsupported)(param, reason)
+    return result
+
+
+def _alone(node: Node) -> Node:
+    """The node with all that it refers to allowed."""
+    if name_of(node) is not None:
+        return True
+    if isinstance(node, dict):
+        return {keyword: _alone(value) for keyword, value in node.items()}
+    return [_alone(part) for part in node] if isinstance(node, list) else node
 
 
 def _nesting(definitions: dict[str, Node]) -> int:
@@ -102,7 +109,8 @@ def _nesting(definitions: dict[str, Node]) -> int:
 
 
 def _written(root: str, definitions: dict[str, Node]) -> str:
-    schema: dict[str, Any] = {"x-guidance": STYLE, "$ref": PREFIX + root, "$defs": definitions}
+    # anyOf: the library wants no $ref beside other keywords where definitions are recursive
+    schema = {"x-guidance": STYLE, "anyOf": [{"$ref": PREFIX + root}], "$defs": definitions}
     return json.dumps(schema, ensure_ascii=False)
 
 

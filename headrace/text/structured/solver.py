@@ -13,7 +13,7 @@ from headrace.text.structured.document import Document, Part
 from headrace.text.structured.faults import UnsupportedSchema, unsupported
 from headrace.text.structured.keywords import Node, Schema
 from headrace.text.structured.narrowing import ALL
-from headrace.text.structured.negation import EXCLUDED, opposites
+from headrace.text.structured.negation import EXCLUDED, EXPRESSION, opposites
 from headrace.text.structured.record import (
     Contained,
     Record,
@@ -27,14 +27,14 @@ MAX_RECORDS = 64  # alternatives of one state
 MAX_STEPS = 60_000  # subschemas applied, all in all: a few seconds on a slow machine
 DEPTH = 3  # of properties looked into, to see whether a state is empty
 SHAPES = ("properties", "patternProperties", "additionalProperties")
-ITEMS = ("prefixItems", "items")
+ITEMS = ("prefixItems", "items", "unevaluatedItems")
 NOT_OWN = {
     "$ref", "allOf", "anyOf", "oneOf", "enum", "const", EXCLUDED, "$schema", "$id", "id", "$defs", "definitions",
     "title", "description", "default", "examples", "$comment",
 }  # fmt: skip
 REFERENCES = ("$ref", "$recursiveRef", "$dynamicRef")
 NOBODY: frozenset[Term] = frozenset()
-REFUSED = ("unevaluatedItems", "$vocabulary", "extends", "disallow", "divisibleBy")
+REFUSED = ("extends", "disallow", "divisibleBy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +162,24 @@ class Solver:
     def _avoided(self, record: Record, choices: list[Choice]) -> Iterator[Record]:
         first, rest = choices[0], choices[1:]
         found = 0
-        for option in first.options:
+        for option in [*first.options, *self._with_another_member(record, first.avoided)]:
             for alternative in self._solved(record.copy(), option, list(rest), first.owners):
                 found += 1
                 yield alternative
             if found and rest or found >= MAX_RECORDS:
                 self.need("one_of", record.path or self.document.param, "many ways to avoid a schema")
                 return
+
+    def _with_another_member(self, record: Record, avoided: Term | None) -> Iterator[list[Term]]:
+        """Ways to avoid a closed object: a member that the record knows and it does not."""
+        part = self.part(avoided) if avoided else None
+        if part is None or isinstance(part.words, bool) or part.words.get("additionalProperties") is not False:
+            return
+        if part.words.get("patternProperties"):
+            return
+        for name in dict.fromkeys(name for shape in record.objects for name in shape.named):
+            if name not in part.words.get("properties", {}):
+                yield [self._made({"type": "object", "required": [name]}, part, "another", name)]
 
     def _settled(self, record: Record, choices: list[Choice]) -> list[Choice]:
         """The choices that are left, the true ones first. Values are simply tried."""
@@ -225,7 +236,9 @@ class Solver:
         is_outermost = record.is_alone
         record.is_alone &= not words.keys() - {"$ref", "$schema", "title", "description", "$defs", "definitions"}
         record.tighten(words, part.path)
-        record.excluded += words.get(EXCLUDED, []) if part.is_made else []
+        if part.is_made:
+            record.excluded += words.get(EXCLUDED, [])
+            record.expressions += [words[EXPRESSION]] if EXPRESSION in words else []
         self._check_later(part, record)
         for name in words:
             for below in self._in_place(name, words, part):
@@ -267,14 +280,16 @@ class Solver:
         if name in SHAPES and name == next(one for one in words if one in SHAPES):
             record.objects.append(self._object(words, part))
         elif name == "unevaluatedProperties":
-            rest = self.term(words[name], part)
+            other = self.term(words[name], part)
             if is_outermost:
-                record.objects.append(Shape(rest=rest, rest_if_unevaluated=True))
+                record.objects.append(Shape(rest=other, rest_if_unevaluated=True))
             else:  # what stands around it does not count: as if it was additionalProperties
-                record.objects.append(replace(self._object(words, part), rest=rest))
+                record.objects.append(replace(self._object(words, part), rest=other))
         elif name in ITEMS and name == next(one for one in words if one in ITEMS):
             prefix = tuple(self.term(one, part) for one in words.get("prefixItems", ()))
-            rest_items = self.term(words["items"], part) if "items" in words else None
+            # unevaluatedItems as if it was items: fewer are generated where other schemas evaluate some
+            rest = words.get("items", words.get("unevaluatedItems"))
+            rest_items = None if rest is None else self.term(rest, part)
             record.arrays.append(Shape(prefix=prefix, rest=rest_items))
         elif name == "contains":
             least, most = words.get("minContains", 1), words.get("maxContains")
