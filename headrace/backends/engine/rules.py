@@ -16,7 +16,6 @@ from headrace.backends.engine.prompt import Prompt, Prompts
 from headrace.engine.sequence import Constraint
 from headrace.errors import BadRequest
 from headrace.text.reasoning import Thinking
-from headrace.text.structured.closing import closed
 from headrace.text.structured.grammar import Grammars, json_grammar
 from headrace.text.structured.schema import measure
 from headrace.text.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ from headrace.text.structured.formats import FORMATS, LIBRARY_FORMATS
 from headrace.text.structured.keywords import Node, Schema
 from headrace.text.structured.numbers import MAX_EXACT, number_schemas
 from headrace.text.structured.record import Record, Shape, State, Term, kind_of
-from headrace.text.structured.solver import Solver
+from headrace.text.structured.solver import Solver, found_in
 from headrace.text.structured.unsatisfiable import PREFIX
 
 MAX_STATES = 2_000  # definitions: a thousand properties compile in 0.1 s
@@ -41,14 +41,14 @@ ANYTHING: dict[str, Node] = {
 
 class Emission:
     """`definitions` has a node for each state by name, ROOT for the whole; `places` the path of each, the
-    innermost first; `unenforced` the paths of formats that are only annotations. Raises InvalidSchema,
-    UnsupportedSchema.
+    innermost first; `unenforced` the paths of formats that are only annotations. `apart`: no listed member
+    is in the reach of an expression for names. Raises InvalidSchema, UnsupportedSchema.
     """
 
     ROOT = "root"
 
-    def __init__(self, solver: Solver) -> None:
-        self._solver, self._document = solver, solver.document
+    def __init__(self, solver: Solver, *, apart: bool = False) -> None:
+        self._solver, self._document, self._apart = solver, solver.document, apart
         self._names: dict[State, str] = {}
         self._waiting: list[State] = []
         self._pattern_text = 0  # characters
@@ -225,13 +225,9 @@ class Emission:
             prefix: list[Node] = [_values(part, record.path) for part in parts]
             return [{**result, "prefixItems": prefix, "items": False, "maxItems": blocks}]
         if least > 1:
-            return self._apart(record, result, states, rest)
+            raise unsupported(f"{record.path}.uniqueItems", "more than one item of values that are not listed")
         first = states[0] if states else rest
         return [{**result, "maxItems": 1, "items": self._reference(_once(first))}]
-
-    def _apart(self, record: Record, result: Schema, states: Sequence[State], rest: State) -> list[Schema]:
-        """As many items as there must be, which begin differently: texts by their first letter."""
-        raise unsupported(f"{record.path}.uniqueItems", "more than one item of values that are not listed")
 
     def _literals(self, state: State) -> list[Any] | None:
         """All values of a state, if they are listed."""
@@ -252,6 +248,10 @@ class Emission:
         for name in names:
             _check_values(name, record.path)
         keyed, rest = self._others(record, names)
+        properties = {
+            name: True if self._is_repeated(record, name, node, keyed) else node
+            for name, node in properties.items()
+        }
         if rest is False and not keyed and not any(properties.values()) and record.bounds.get("minProperties"):
             return []
         result: Schema = {"type": "object"}
@@ -269,6 +269,11 @@ class Emission:
         if not self._solver.satisfies(name, record.names):
             return False
         return self._reference(self._solver.member(record, name))
+
+    def _is_repeated(self, record: Record, name: str, node: Node, keyed: dict[str, Node]) -> bool:
+        """Whether the library applies the same to a listed member, because an expression matches its name."""
+        keys = (key for shape in record.objects for key in shape.patterns if found_in(key, name))
+        return node is not False and any(keyed.get(patterns.translated(key)[0]) == node for key in keys)
 
     def _others(self, record: Record, names: list[str]) -> tuple[dict[str, Node], Node]:
         """What members of other names must satisfy, by pattern, and those of no pattern."""
@@ -290,19 +295,17 @@ class Emission:
     def _is_closed(self, record: Record, rest: State) -> bool:
         """Whether an object that lists its members gets no others, though it might."""
         says_nothing = all(shape.rest is None for shape in record.objects)
-        lists = any(
-            self._solver.part(term).words is not False
-            for shape in record.objects
-            for term in shape.named.values()
-        )
-        least = record.bounds.get("minProperties", 0)
-        enough = least <= len({name for shape in record.objects for name in shape.named})
+        listed = {name for shape in record.objects for name in shape.named} | set(record.required)
+        enough = record.bounds.get("minProperties", 0) <= len(listed)
+        lists = any(shape.lists for shape in record.objects)
         return not rest and says_nothing and lists and enough and self._solver.allows("closed_objects")
 
     def _keyed(self, record: Record, keys: list[str], rest: State) -> tuple[dict[str, Node], Node]:
         """Members by expressions of their names, and others. Names of several expressions must satisfy all."""
         states = {key: _once(tuple(_terms_of_key(record.objects, key))) for key in keys}
         whole = [key for key in keys if key in EVERY_NAME]
+        if self._apart and any(found_in(key, name) for key in keys for shape in record.objects for name in shape.named):
+            raise unsupported(f"{record.path}.patternProperties", "listed members match")
         if record.names:
             terms = (term for state in states.values() for term in state)
             return self._named(record, _once((*terms, *(() if whole else rest))))

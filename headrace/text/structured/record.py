@@ -26,6 +26,7 @@ class Shape:
     patterns: dict[str, Term] = field(default_factory=dict)
     prefix: tuple[Term, ...] = ()
     rest: Term | None = None  # of other members, or of items after the prefix; None: nothing is said
+    lists: bool = False  # the schema has a list of members, maybe an empty one
     rest_if_unevaluated: bool = False  # `rest` comes from unevaluatedProperties
     evaluates: bool = True  # what it names is evaluated, in the sense of unevaluatedProperties
 

@@ -13,7 +13,7 @@ from llguidance import LLMatcher, LLParserLimits
 from headrace.text.structured.document import Document
 from headrace.text.structured.emission import Emission
 from headrace.text.structured.faults import InvalidSchema, UnsupportedSchema, invalid, unsupported
-from headrace.text.structured.keywords import Node, subschemas
+from headrace.text.structured.keywords import LISTS, MAPS, ONE, Node, subschemas
 from headrace.text.structured.limits import measure
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.patterns import readable
@@ -34,6 +34,8 @@ STYLE = {
     "lenient": False,
     "json_allowed_escapes": 'nrbtf\\"',
 }
+# what the library says where it cannot apply patternProperties to a listed member
+INTERSECTIONS = ("circular references", "intersection stack")
 MAX_CUTS = 4  # times that unsatisfiable definitions are left out
 
 
@@ -48,7 +50,16 @@ def json_grammar(schema: object, param: str, allowed: frozenset[str] = ALL) -> s
     `param` is the path of the keyword at fault.
     """
     measure(schema, param)
-    emission = Emission(Solver(Document(schema, param), allowed))
+    solver = Solver(Document(schema, param), allowed)
+    try:
+        return _compiled(Emission(solver), param)
+    except UnsupportedSchema as exc:
+        if not any(reason in exc.message for reason in INTERSECTIONS) or "member_names" not in allowed:
+            raise
+    return _compiled(Emission(solver, apart=True), param)
+
+
+def _compiled(emission: Emission, param: str) -> str:
     definitions = emission.definitions
     for _ in range(MAX_CUTS):
         definitions = cut(definitions)
@@ -84,11 +95,16 @@ def _without_faults(
 
 def _alone(node: Node) -> Node:
     """The node with all that it refers to allowed."""
-    if name_of(node) is not None:
-        return True
-    if isinstance(node, dict):
-        return {keyword: _alone(value) for keyword, value in node.items()}
-    return [_alone(part) for part in node] if isinstance(node, list) else node
+    if not isinstance(node, dict) or name_of(node) is not None:
+        return node is not False
+    result = dict(node)
+    for keyword in MAPS:
+        if keyword in node:
+            result[keyword] = {name: _alone(part) for name, part in node[keyword].items()}
+    for keyword in LISTS:
+        if isinstance(node.get(keyword), list):
+            result[keyword] = [_alone(part) for part in node[keyword]]
+    return result | {keyword: _alone(node[keyword]) for keyword in ONE if keyword in node}
 
 
 def _nesting(definitions: dict[str, Node]) -> int:

@@ -304,7 +304,8 @@ class Solver:
         )
         rest = words.get("additionalProperties")
         other = None if rest is None else self.term(rest, part)
-        return Shape(named, patterns, rest=other, evaluates=not part.is_made)
+        lists = "properties" in words and not part.is_made
+        return Shape(named, patterns, rest=other, lists=lists, evaluates=not part.is_made)
 
     def _choices(self, words: Schema, part: Part, owners: frozenset[Term]) -> Iterator[Choice]:
         if "anyOf" in words:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from headrace.text.structured.closing import closed
 from headrace.types import Tool
 
 # Small models fill every place where a space is allowed with spaces: so there is none but these.
@@ -20,7 +19,7 @@ def arguments_schema(tool: Tool) -> dict[str, object]:
         schema = {"type": "object", "properties": {}, "additionalProperties": False}
     if not isinstance(schema.get("type"), str):  # missing, or several: arguments are an object
         schema["type"] = "object"
-    return dict(closed(schema))
+    return schema
 
 
 def schema_source(tool: Tool) -> str:

@@ -19,7 +19,7 @@ from headrace.models.catalog import Model
 from headrace.text.structured.formats import KNOWN_FORMATS
 from headrace.text.structured.grammar import Constraint, Grammars
 from headrace.text.structured.schema import check_schema
-from headrace.text.structured.translation import REFUSED as REFUSED_KEYWORDS
+from headrace.text.structured.solver import REFUSED as REFUSED_KEYWORDS
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
 from tests.text.structured.schemas import Case, cases
