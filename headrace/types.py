@@ -163,6 +163,7 @@ class GenerateRequest:
     user: str | None = None  # whom a provider may hold to account: the caller's own name for its user
     owner: str | None = None  # the principal's id: whose cached prompts it may find
     foreign: Json = field(default_factory=dict)  # sampling members that only other servers know, as they came
+    narrowings: frozenset[str] | None = None  # that a schema's compilation may make use of; None: all
 
     @property
     def num_choices(self) -> int:

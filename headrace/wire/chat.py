@@ -39,6 +39,7 @@ from headrace.wire.generation import (
     dump,
     head,
     max_tokens,
+    narrowings,
     output_format,
     sampling,
     usage_body,
@@ -166,6 +167,7 @@ def to_request(body: ChatBody) -> GenerateRequest:
         body.timeout,
         body.user,
         foreign=carried(body),
+        narrowings=narrowings(body),
     )
 
 

@@ -27,6 +27,7 @@ from headrace.wire.generation import (
     dump,
     head,
     max_tokens,
+    narrowings,
     output_format,
     sampling,
     usage_body,
@@ -92,6 +93,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
         body.timeout,
         body.user,
         foreign=carried(body),
+        narrowings=narrowings(body),
     )
 
 

@@ -8,11 +8,12 @@ import time
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
 from headrace.errors import BadRequest
 from headrace.finite import dumps
+from headrace.text.structured.narrowing import ALL
 from headrace.types import (
     Event,
     Finished,
@@ -72,16 +73,46 @@ class StreamOptions(RequestBody):
     continuous_usage_stats: bool | None = None  # extension: every chunk tells the usage so far
 
 
+# any of these tells a schema that stands where its name and itself should
+SCHEMA_WORDS = frozenset({"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items"})
+
+
 class JsonSchema(RequestBody):
+    """A bare schema is read as one under `schema`."""
+
     name: str | None = None
     description: str | None = None
     schema_: Annotated[dict[str, Any] | bool | None, Writable] = Field(None, alias="schema")
     strict: bool | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, given: object) -> object:
+        if isinstance(given, dict) and "schema" not in given and SCHEMA_WORDS & given.keys():
+            around = {name: given[name] for name in ("name", "strict") if name in given}
+            return {**around, "schema": {name: value for name, value in given.items() if name not in around}}
+        return given
+
 
 class ResponseFormat(RequestBody):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    # as other servers and older clients have it, without json_schema around it
+    schema_: Annotated[dict[str, Any] | bool | None, Writable] = Field(None, alias="schema")
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class StructuredOutputs(RequestBody):
+    """As vLLM has it: one of them."""
+
+    json_: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(None, alias="json")
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    disable_additional_properties: bool | None = None
 
 
 class TypedGrammar(RequestBody):
@@ -137,6 +168,13 @@ class GenerationBody(RequestBody):
     )
     guided_grammar: str | None = Field(
         None, description="Extension. A grammar in Lark's syntax, or in llama.cpp's (GBNF)."
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None,
+        description="Extension. vLLM's name for the guided_… members: one of json, regex, choice, grammar.",
+    )
+    schema_narrowing: list[str] | None = Field(
+        None, max_length=32, fail_fast=True, description="Extension. See docs/structured-output.md."
     )
     # other servers' names of the same: see elsewhere.ALIASES
     repeat_penalty: float | None = Field(
@@ -234,18 +272,37 @@ def output_format(body: GenerationBody) -> Format | None:
     return given[0] if given else None
 
 
+def narrowings(body: GenerationBody) -> frozenset[str] | None:
+    """The narrowings of schemas that the request allows; None: all. Raises BadRequest."""
+    allowed = None if body.schema_narrowing is None else frozenset(body.schema_narrowing)
+    unknown = sorted((allowed or ALL) - ALL)
+    if unknown:
+        known = ", ".join(sorted(ALL))
+        raise BadRequest(
+            f"schema_narrowing: {unknown[0][:50]!r} is none of {known}", param="schema_narrowing"
+        )
+    if body.structured_outputs is not None and body.structured_outputs.disable_additional_properties is False:
+        return (ALL if allowed is None else allowed) - {"closed_objects"}
+    return allowed
+
+
 def _response_format(body: ResponseFormat | None) -> Format | None:
+    """A schema stands in json_schema, or, as some servers have it, beside the type."""
     if body is None or body.type == "text":
         return None
-    if body.type == "json_object":
-        return Format("json_object")
     param = "response_format.json_schema"
     if body.json_schema is None:
+        if body.schema_ is not None:
+            return Format("json_schema", body.schema_, "response_format.schema", body.name, body.description)
+        if body.type == "json_object":
+            return Format("json_object")
         raise BadRequest(f"{param} is needed with type json_schema", param=param)
-    schema = body.json_schema.schema_
+    if body.schema_ is not None:
+        raise BadRequest(f"{param} and response_format.schema exclude each other", param=param)
     told = body.json_schema
-    value: object = {} if schema is None else schema
-    return Format("json_schema", value, f"{param}.schema", told.name, told.description)
+    if told.schema_ is not None:
+        return Format("json_schema", told.schema_, f"{param}.schema", told.name, told.description)
+    raise BadRequest(f"{param}.schema is needed with type json_schema", param=f"{param}.schema")
 
 
 def _guided(body: GenerationBody) -> list[Format | None]:
@@ -256,6 +313,20 @@ def _guided(body: GenerationBody) -> list[Format | None]:
         None if choice is None else Format("choice", tuple(choice), "guided_choice"),
         *(_pattern("grammar", getattr(body, name), name) for name in GRAMMARS),
         _grammar(body.grammar),
+        *_structured(body.structured_outputs),
+    ]
+
+
+def _structured(asked: StructuredOutputs | None) -> list[Format | None]:
+    if asked is None:
+        return []
+    at = "structured_outputs"
+    return [
+        _schema(asked.json_, f"{at}.json"),
+        None if asked.regex is None else Format("regex", asked.regex, f"{at}.regex"),
+        None if asked.choice is None else Format("choice", tuple(asked.choice), f"{at}.choice"),
+        None if asked.grammar is None else Format("grammar", asked.grammar, f"{at}.grammar"),
+        Format("json_object", param=f"{at}.json_object") if asked.json_object else None,
     ]
 
 

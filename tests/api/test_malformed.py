@@ -265,7 +265,6 @@ SHARED_UNSUPPORTED: dict[str, Any] = {
     "allowed_token_ids": [1],
     "bad_words": ["no"],
     "include_stop_str_in_output": True,
-    "structured_outputs": {"regex": "a"},
     "use_beam_search": True,
 }
 CHAT_UNSUPPORTED: dict[str, Any] = {

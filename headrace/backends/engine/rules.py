@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -17,6 +16,7 @@ from headrace.engine.sequence import Constraint
 from headrace.errors import BadRequest
 from headrace.text.reasoning import Thinking
 from headrace.text.structured.grammar import Grammars, json_grammar
+from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.schema import measure
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls.parts import WHITESPACE
@@ -46,12 +46,13 @@ class Rules:
     def constraints(self, request: GenerateRequest, prompt: Prompt) -> list[Constraint | None]:
         """One for each of a prompt's answers; None where anything may be said. Raises BadRequest."""
         compile: Callable[[], Constraint]  # what it needs is worked out once for all answers
+        allowed = ALL if request.narrowings is None else request.narrowings
         if prompt.tools:
             compile = partial(
                 self._grammars.compile_lark, self._of_tools(request, prompt.tools), param="tools"
             )
         elif request.format is not None:
-            compile = partial(self._grammars.compile, _closed(request.format))
+            compile = partial(self._grammars.compile, request.format, allowed)
         else:
             return [None] * request.n
         return [self._after_thinking(compile(), prompt) for _ in range(request.n)]
@@ -66,20 +67,21 @@ class Rules:
         asked = request.prompt
         assert isinstance(asked, Conversation), "only conversations have tools"
         is_forced = asked.tool_choice.mode == "required"
+        allowed = ALL if request.narrowings is None else request.narrowings
         has_form = request.format is not None and not is_forced
         source = self._prompts.tool_format.grammar(
             tools,
             mode="required" if is_forced or has_form else "auto",
             # a function that is named is called once
-            parallel=asked.parallel_tool_calls and not (is_forced and len(tools) == 1),
+            parallel=asked.parallel_tool_calls and not (is_forced and _is_named(asked)),
             special=self._tokenizer.special,
-            schema=partial(self._arguments, asked=asked, is_forced=is_forced),
+            schema=partial(self._arguments, asked=asked, is_forced=is_forced, allowed=allowed),
         )
         if request.format is not None and has_form:
-            source = _or_answer(source, request.format)
+            source = _or_answer(source, request.format, allowed)
         return source
 
-    def _arguments(self, tool: Tool, *, asked: Conversation, is_forced: bool) -> str:
+    def _arguments(self, tool: Tool, *, asked: Conversation, is_forced: bool, allowed: frozenset[str]) -> str:
         """The schema that arguments are held to. Where nothing was promised, better any arguments than no
         call: a client that did not ask for strict ones checks them itself.
         """
@@ -87,7 +89,7 @@ class Rules:
         try:
             measure(tool.parameters or {}, param)
             _check_is_object(tool, param)
-            return json_grammar(arguments_schema(tool), param)
+            return json_grammar(arguments_schema(tool), param, allowed)
         except BadRequest as exc:
             if is_forced or tool.strict:
                 raise
@@ -101,23 +103,22 @@ def _check_is_object(tool: Tool, param: str) -> None:
         raise BadRequest(f"{param}.type: arguments are an object, not {kind!r}", param=f"{param}.type")
 
 
-def _closed(format: Format) -> Format:
-    if format.kind != "json_schema" or not isinstance(format.value, dict):
-        return format
-    measure(format.value, format.param)
-    return replace(format, value=closed(format.value))
+def _is_named(asked: Conversation) -> bool:
+    """Whether the request names one function that must be called."""
+    names = asked.tool_choice.names
+    return names is not None and len(names) == 1
 
 
-def _or_answer(source: str, format: Format) -> str:
+def _or_answer(source: str, format: Format, allowed: frozenset[str]) -> str:
     """The grammar of calls, or else of an answer in a prescribed form. Raises BadRequest."""
     if format.kind not in ("json_schema", "json_object"):
         raise BadRequest(
             f"{format.param} and tools that may be called exclude each other; use tool_choice required",
             param=format.param,
         )
-    schema = {"type": "object"} if format.kind == "json_object" else _closed(format).value
+    schema = {"type": "object"} if format.kind == "json_object" else format.value
     calls = re.sub("^start:", "calling:", source, count=1, flags=re.MULTILINE)
-    return f"{calls}start: calling | answer\nanswer: %json {json_grammar(schema, format.param)}\n"
+    return f"{calls}start: calling | answer\nanswer: %json {json_grammar(schema, format.param, allowed)}\n"
 
 
 class Thoughts:

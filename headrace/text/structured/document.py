@@ -1,5 +1,5 @@
-"""A caller's schema as a document: its draft, where its subschemas stand, where references lead, and whether a
-value satisfies a part of it.
+"""A caller's schema as a document: its draft, where its subschemas stand, where references lead, and whether
+a value satisfies a part of it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 from jsonschema import exceptions, validators
-from jsonschema_specifications import REGISTRY
+from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 
-from headrace.text.structured.faults import InvalidSchema, invalid, unsupported
+from headrace.text.structured.faults import invalid, unsupported
 from headrace.text.structured.keywords import Node, Schema, modern, subschemas
 
 DRAFTS = {
@@ -46,7 +46,7 @@ class Document:
 
     def __init__(self, root: Node, param: str) -> None:
         self.root, self.param = root, param
-        self._kind = _validator_class(root, param)
+        self._kind, self._is_exact = _validator_class(root, param)
         self.draft = DRAFTS[self._kind]
         self._metaschema = self._kind(self._kind.META_SCHEMA)
         self._parts: dict[int, Part] = {}
@@ -71,7 +71,7 @@ class Document:
         found = self._parts.get(id(node))
         if found is None or isinstance(node, bool):
             path, base = (near.path, near.base) if near else (self.param, "")
-            words = modern(node, self.draft) if isinstance(node, dict) else node
+            words = self._modern(node) if isinstance(node, dict) else node
             found = Part(node, words, path, base, is_made=True)
             if isinstance(node, dict):
                 self._kept.append(node)
@@ -110,6 +110,9 @@ class Document:
         except (Unresolvable, RecursionError, re.error):
             return not formats
 
+    def _modern(self, node: Schema) -> Schema:
+        return modern(node, self.draft, lone_refs=self._is_exact and self.draft < 2019)
+
     def _pointed(self, resource: Node, uri: str, pointer: str, near: Part) -> Part:
         node, path, base = resource, self.param, uri
         for segment in pointer.split("/")[1:]:
@@ -147,7 +150,7 @@ class Document:
             if not isinstance(node, dict) or id(node) in self._parts:
                 continue
             base = self._identified(node, base)
-            self._parts[id(node)] = Part(node, modern(node, self.draft), path, base)
+            self._parts[id(node)] = Part(node, self._modern(node), path, base)
             left += [(below, f"{path}.{step}", base) for step, below in subschemas(node)]
 
     def _identified(self, node: Schema, base: str) -> str:
@@ -175,21 +178,22 @@ def _all(node: Node) -> Iterator[Node]:
         left += [below for _, below in subschemas(node)]
 
 
-def _validator_class(schema: object, param: str) -> Any:
-    """Of the draft that the schema names, in whatever spelling, else of 2020-12."""
+def _validator_class(schema: object, param: str) -> tuple[Any, bool]:
+    """Of the draft that the schema names, in whatever spelling, else of 2020-12; and whether it is the exact
+    spelling: validators take another one for the latest draft, so what both say is enforced.
+    """
     named = schema.get("$schema") if isinstance(schema, dict) else None
     if named is None:
-        return validators.Draft202012Validator
+        return validators.Draft202012Validator, True
     if not isinstance(named, str):
         raise invalid(f"{param}.$schema", f"{named!r} is not a string")
     found = re.search(r"json-schema\.org/draft(?:-0?|/)([0-9-]+)(?:/|$)", named)
     if found is None:
-        return validators.Draft202012Validator
+        return validators.Draft202012Validator, False
     years = {"2019-09": 2019, "2020-12": 2020}
-    for kind, draft in DRAFTS.items():
-        if draft == years.get(found[1], int(found[1]) if found[1].isdecimal() else 0):
-            return kind
+    draft = years.get(found[1], int(found[1]) if found[1].isdecimal() else 0)
+    for kind, number in DRAFTS.items():
+        if draft == number:
+            own = kind.META_SCHEMA.get("$id") or kind.META_SCHEMA.get("id")
+            return kind, named.rstrip("#") == str(own).rstrip("#")
     raise unsupported(f"{param}.$schema", f"{named!r} is not a draft from 4 to 2020-12")
-
-
-__all__ = ["Document", "InvalidSchema", "Part"]

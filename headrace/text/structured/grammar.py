@@ -16,8 +16,9 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
-from headrace.text.structured.schema import LIMITS, check_schema, json_grammar, measure
+from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.patterns import readable
+from headrace.text.structured.schema import LIMITS, check_schema, json_grammar, measure
 from headrace.types import Format
 
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar"]
@@ -97,11 +98,13 @@ class Grammars:
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
 
-    def compile(self, format: Format) -> Constraint:
-        """Raises BadRequest, for a schema InvalidSchema or UnsupportedSchema."""
+    def compile(self, format: Format, allowed: frozenset[str] = ALL) -> Constraint:
+        """`allowed`: names of narrowings. Raises BadRequest, for a schema InvalidSchema or
+        UnsupportedSchema.
+        """
         measure(format.value, format.param)
-        key = json.dumps([format.kind, format.value])
-        return self._constraint(key, lambda: _grammar(format), format.param)
+        key = json.dumps([format.kind, format.value, sorted(allowed)])
+        return self._constraint(key, lambda: _grammar(format, allowed), format.param)
 
     def compile_lark(self, source: str, *, param: str) -> Constraint:
         """A Lark grammar: <name> is a special token, %json is followed by what `json_grammar` gives. Raises
@@ -159,12 +162,12 @@ class _Vocabulary:
         return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
 
 
-def _grammar(format: Format) -> str:
+def _grammar(format: Format, allowed: frozenset[str]) -> str:
     value, param = format.value, format.param
     if format.kind == "json_object":
-        return LLMatcher.grammar_from_json_schema(json_grammar({"type": "object"}, param))
+        return LLMatcher.grammar_from_json_schema(json_grammar({"type": "object"}, param, allowed))
     if format.kind == "json_schema":
-        return LLMatcher.grammar_from_json_schema(json_grammar(value, param))
+        return LLMatcher.grammar_from_json_schema(json_grammar(value, param, allowed))
     if format.kind == "choice":
         if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) for one in value):
             raise BadRequest(f"{param}: give a list of at least one string", param=param)
@@ -178,7 +181,7 @@ def _grammar(format: Format) -> str:
         raise BadRequest(f"{param}: more than {MAX_LINES} lines", param=param)
     if _GBNF.search(value) and "%llguidance" not in value:
         return LLMatcher.grammar_from_lark(_as_lark(_short(value, MAX_GBNF, param), param))
-    return LLMatcher.grammar_from_lark(_with_schemas(value, param))
+    return LLMatcher.grammar_from_lark(_with_schemas(value, param, allowed))
 
 
 def _as_lark(source: str, param: str) -> str:
@@ -195,7 +198,7 @@ def _short(source: str, limit: int, param: str) -> str:
     return source
 
 
-def _with_schemas(source: str, param: str) -> str:
+def _with_schemas(source: str, param: str, allowed: frozenset[str]) -> str:
     """A caller's Lark grammar with each %json schema as we enforce it."""
     pieces, position = [], 0
     while found := _JSON.search(source, position):
@@ -203,7 +206,7 @@ def _with_schemas(source: str, param: str) -> str:
             schema, end = json.JSONDecoder().raw_decode(source, found.end())
         except (ValueError, RecursionError) as exc:
             raise BadRequest(f"{param}: what follows %json is no JSON: {exc}", param=param) from exc
-        pieces += [source[position : found.end()], json_grammar(schema, param)]
+        pieces += [source[position : found.end()], json_grammar(schema, param, allowed)]
         position = end
     return "".join([*pieces, source[position:]])
 

@@ -1,4 +1,4 @@
-"""JSON Schema's keywords: where schemas stand within schemas, and older drafts' keywords as 2020-12 has them."""
+"""JSON Schema's keywords: where schemas stand within schemas, and older drafts' words as 2020-12 has them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ def subschemas(node: Node) -> Iterator[tuple[str, Node]]:
             )
 
 
-def modern(schema: Schema, draft: int) -> Schema:
-    """The schema in the words of 2020-12. The schemas inside it are the same objects as before."""
-    if draft < 2019 and "$ref" in schema:
-        return {"$ref": schema["$ref"]}  # in these drafts, what stands beside a $ref does not count
+def modern(schema: Schema, draft: int, *, lone_refs: bool) -> Schema:
+    """The schema in the words of 2020-12. The schemas inside it are the same objects as before. `lone_refs`:
+    what stands beside a $ref does not count, as up to draft 7.
+    """
+    if lone_refs and "$ref" in schema:
+        return {"$ref": schema["$ref"]}
     result = dict(schema)
     if draft < 2020 and isinstance(schema.get("items"), list):
         result.pop("items")

@@ -1,6 +1,6 @@
 """Schemas that exclude a schema: each of them is satisfied by no value that satisfies it.
 
-There may be values outside of it that none of them allows: "no match of a pattern" can be written for some only.
+There may be values outside of it that none of them allows: "no match of a pattern" can be written for some.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def _without_a_member(words: Schema) -> Iterator[Schema]:
 def _of_other_types(words: Schema) -> Iterator[Schema]:
     if "type" in words:
         named = words["type"] if isinstance(words["type"], list) else [words["type"]]
-        others = [kind for kind in TYPES if kind not in named and not (kind == "number" and "integer" in named)]
+        others = [
+            kind for kind in TYPES if kind not in named and not (kind == "number" and "integer" in named)
+        ]
         if others:
             yield {"type": others}
 

@@ -41,11 +41,19 @@ Side = tuple[float, bool] | None  # a bound, and whether it is excluded
 def _sides(record: Record) -> tuple[Side, Side]:
     bound = record.bounds.get
     low = max(
-        ((value, name.startswith("ex")) for name in ("minimum", "exclusiveMinimum") if (value := bound(name)) is not None),
+        (
+            (value, name.startswith("ex"))
+            for name in ("minimum", "exclusiveMinimum")
+            if (value := bound(name)) is not None
+        ),
         default=None,
     )
     high = min(
-        ((value, not name.startswith("ex")) for name in ("maximum", "exclusiveMaximum") if (value := bound(name)) is not None),
+        (
+            (value, not name.startswith("ex"))
+            for name in ("maximum", "exclusiveMaximum")
+            if (value := bound(name)) is not None
+        ),
         default=None,
     )
     return low, None if high is None else (high[0], not high[1])

@@ -1,7 +1,7 @@
 r"""Regular expressions of JSON Schema (ECMA 262, searched for anywhere in a text) in the library's dialect.
 
-Validators differ: Python's `\s` has U+0085, ECMA's has U+FEFF. An expression is translated so that whatever it
-matches is a match for both.
+Validators differ: Python's `\s` has U+0085, ECMA's has U+FEFF. An expression is translated so that whatever
+it matches is a match for both.
 """
 
 from __future__ import annotations
@@ -59,11 +59,6 @@ def readable(message: str) -> str:
     return text if len(text) <= 300 else text[:300] + "…"
 
 
-def literal(text: str) -> str:
-    """The expression for a text."""
-    return "".join(_written(ord(one)) for one in text)
-
-
 def other_than(words: Iterable[str]) -> str:
     """The expression for all texts but these. Raises Untranslatable."""
     return f"^{_outside(_trie(words), whole=True)}$"
@@ -91,7 +86,12 @@ def _needed(branch: str) -> str | None:
     for one in atom.finditer(branch):
         text, after = one[0], branch[one.end() : one.end() + 2]
         level += (text == "(") - (text == ")")
-        if level or after[:1] in ("*", "?") or after == "{0" or text in ("^", "$", ".", "(", ")", "+", "{", "}"):
+        if (
+            level
+            or after[:1] in ("*", "?")
+            or after == "{0"
+            or text in ("^", "$", ".", "(", ")", "+", "{", "}")
+        ):
             continue
         if len(text) == 1 or text[1:] in ("d", "w", "s"):
             item = _SHORTHANDS[text[1:]][1] if len(text) > 1 else _written(ord(text))
@@ -127,7 +127,7 @@ def _lookaheads(pattern: str) -> tuple[list[str], str]:
     while rest.startswith(("(?=", "(?!")):
         end = _closing(rest)
         inner = rest[3:end]
-        found.append(_ahead(inner) if rest[2] == "=" else _not_ahead(inner))
+        found += [_ahead(inner)] if rest[2] == "=" else _not_ahead(inner)
         rest = rest[end + 1 :]
     return found, "^" + rest
 
@@ -136,19 +136,20 @@ def _ahead(inner: str) -> str:
     return f"^(?:{_Reader(inner).expression()})"
 
 
-def _not_ahead(inner: str) -> str:
-    """Of texts: `a|b` and `(a|b)$` and `.*a` with one character."""
+def _not_ahead(inner: str) -> Iterator[str]:
+    """Of texts, as in `a|b$` and `(a|b)$`, and of `.*a` with one character."""
     contained = re.fullmatch(r"\.\*\\?(\W|[A-Za-z0-9])\\?\1?", inner)
     if contained:
-        return _without(contained[1], twice=inner.count(contained[1]) > 1)
-    words, whole = inner, False
-    if words.endswith("$") and not words.endswith("\\$"):
-        words, whole = words[:-1], True
-    grouped = re.fullmatch(r"\((?:\?:)?([^()]*)\)", words)
-    if grouped is None and whole and "|" in words:
-        raise Untranslatable("look-around is not supported")
-    texts = [_text(word) for word in (grouped[1] if grouped else words).split("|")]
-    return f"^{_outside(_trie(texts), whole=whole)}" + ("$" if whole else "$")
+        yield _without(contained[1], twice=inner.count(contained[1]) > 1)
+        return
+    grouped = re.fullmatch(r"\((?:\?:)?([^()]*)\)(\$?)", inner)
+    branches = [one + grouped[2] for one in grouped[1].split("|")] if grouped else _branches(inner)
+    ends = [one.endswith("$") and not one.endswith("\\$") for one in branches]
+    for whole in (False, True):
+        found = [one for one, ending in zip(branches, ends, strict=True) if ending is whole]
+        if found:
+            texts = [_text(one.removeprefix("^").removesuffix("$" if whole else ".*")) for one in found]
+            yield f"^{_outside(_trie(texts), whole=whole)}$"
 
 
 def _without(one: str, *, twice: bool) -> str:
@@ -168,7 +169,7 @@ Trie = dict[str, "Trie"]
 
 
 def _trie(words: Iterable[str]) -> Trie:
-    """Each text's end is marked by the key "". """
+    """Each text's end is marked by the key ""."""
     root: Trie = {}
     for word in words:
         if len(word) > MAX_WORD:

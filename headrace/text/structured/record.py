@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.text.structured.document import Part
+from headrace.text.structured.faults import unsupported
 from headrace.text.structured.keywords import Schema
 
 KINDS = frozenset({"null", "boolean", "number", "string", "array", "object"})
@@ -164,3 +166,31 @@ def kind_of(value: object) -> str:
         if isinstance(value, type_):
             return name
     return "object"
+
+
+def once(state: State) -> State:
+    """Without repetitions."""
+    return tuple(dict.fromkeys(state))
+
+
+def terms_of_member(shapes: Sequence[Shape], name: str) -> Iterator[Term]:
+    """What an object's member of this name must satisfy."""
+    evaluated = False
+    for shape in shapes:
+        matched = [term for pattern, term in shape.patterns.items() if found_in(pattern, name)]
+        if name in shape.named:
+            matched.append(shape.named[name])
+        if not matched and shape.rest is not None and not shape.rest_if_unevaluated:
+            matched.append(shape.rest)
+        evaluated = evaluated or (shape.evaluates and bool(matched))
+        yield from matched
+    if not evaluated:
+        yield from (shape.rest for shape in shapes if shape.rest_if_unevaluated and shape.rest is not None)
+
+
+def found_in(pattern: str, name: str) -> bool:
+    """As validators in Python do. Raises UnsupportedSchema."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as exc:
+        raise unsupported("patternProperties", f"{pattern[:100]!r}: {exc}") from exc

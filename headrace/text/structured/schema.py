@@ -64,7 +64,7 @@ def _compiled(emission: Emission, param: str) -> str:
     for _ in range(MAX_CUTS):
         definitions = cut(definitions)
         if definitions[Emission.ROOT] is False:
-            raise invalid(param, "nothing satisfies it")
+            raise invalid(_dead_end(emission, definitions) or param, "nothing satisfies it")
         if _nesting(definitions) > MAX_NESTING:
             raise unsupported(param, f"more than {MAX_NESTING} subschemas in each other, through $ref")
         text = _written(Emission.ROOT, definitions)
@@ -105,6 +105,20 @@ def _alone(node: Node) -> Node:
         if isinstance(node.get(keyword), list):
             result[keyword] = [_alone(part) for part in node[keyword]]
     return result | {keyword: _alone(node[keyword]) for keyword in ONE if keyword in node}
+
+
+def _dead_end(emission: Emission, definitions: dict[str, Node]) -> str | None:
+    """The path of the innermost member that is required and cannot be."""
+    paths = {name: path for path, name in emission.places}
+    name, seen = name_of(emission.definitions[Emission.ROOT]), [Emission.ROOT]
+    while name is not None and name not in seen:
+        seen.append(name)
+        node = emission.definitions[name]
+        members = node.get("properties", {}) if isinstance(node, dict) else {}
+        required = node.get("required", ()) if members else ()
+        found = (name_of(members.get(member)) for member in required)
+        name = next((one for one in found if one and definitions[one] is False), None)
+    return paths.get(seen[-1])
 
 
 def _nesting(definitions: dict[str, Node]) -> int:

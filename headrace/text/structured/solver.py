@@ -1,13 +1,13 @@
 """From a state, a list of subschemas that one value must satisfy or must not, to its alternatives: records
-without any choice in them. Each is satisfied by values of the state only; together they may have fewer than all
-(see narrowing.py).
+without any choice in them. Each is satisfied by values of the state only; together they may have fewer than
+all (see narrowing.py).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from headrace.text.structured.document import Document, Part
 from headrace.text.structured.faults import UnsupportedSchema, unsupported
@@ -21,6 +21,8 @@ from headrace.text.structured.record import (
     State,
     Term,
     canonical,
+    once,
+    terms_of_member,
 )
 
 MAX_RECORDS = 64  # alternatives of one state
@@ -29,8 +31,8 @@ DEPTH = 3  # of properties looked into, to see whether a state is empty
 SHAPES = ("properties", "patternProperties", "additionalProperties")
 ITEMS = ("prefixItems", "items", "unevaluatedItems")
 NOT_OWN = {
-    "$ref", "allOf", "anyOf", "oneOf", "enum", "const", EXCLUDED, "$schema", "$id", "id", "$defs", "definitions",
-    "title", "description", "default", "examples", "$comment",
+    "$ref", "allOf", "anyOf", "oneOf", "enum", "const", EXCLUDED, "$schema", "$id", "id", "$defs",
+    "definitions", "title", "description", "default", "examples", "$comment",
 }  # fmt: skip
 REFERENCES = ("$ref", "$recursiveRef", "$dynamicRef")
 NOBODY: frozenset[Term] = frozenset()
@@ -109,7 +111,9 @@ class Solver:
 
     def is_empty(self, state: State, depth: int = DEPTH) -> bool:
         """Whether it is plain to see that nothing satisfies the state."""
-        return state not in self._solving and all(self._lacks(record, depth) for record in self.records(state))
+        return state not in self._solving and all(
+            self._lacks(record, depth) for record in self.records(state)
+        )
 
     def _lacks(self, record: Record, depth: int) -> bool:
         if depth == 0 or record.values is not None or record.kinds != {"object"}:
@@ -118,7 +122,18 @@ class Solver:
 
     def member(self, record: Record, name: str) -> State:
         """What an object's member of this name must satisfy."""
-        return tuple(dict.fromkeys(_terms_of_member(record.objects, name)))
+        return once(tuple(terms_of_member(record.objects, name)))
+
+    def literals(self, state: State) -> list[Any] | None:
+        """All values of a state, if they are listed."""
+        if not state:
+            return None
+        found: list[object] = []
+        for one in self.records(once(state)):
+            if one.values is None:
+                return None
+            found += [value for value in one.values if value not in found]
+        return found
 
     def _solved(
         self, record: Record, terms: Sequence[Term], choices: list[Choice], owners: frozenset[Term]
@@ -166,14 +181,18 @@ class Solver:
             for alternative in self._solved(record.copy(), option, list(rest), first.owners):
                 found += 1
                 yield alternative
-            if found and rest or found >= MAX_RECORDS:
+            if (found and rest) or found >= MAX_RECORDS:
                 self.need("one_of", record.path or self.document.param, "many ways to avoid a schema")
                 return
 
     def _with_another_member(self, record: Record, avoided: Term | None) -> Iterator[list[Term]]:
         """Ways to avoid a closed object: a member that the record knows and it does not."""
         part = self.part(avoided) if avoided else None
-        if part is None or isinstance(part.words, bool) or part.words.get("additionalProperties") is not False:
+        if (
+            part is None
+            or isinstance(part.words, bool)
+            or part.words.get("additionalProperties") is not False
+        ):
             return
         if part.words.get("patternProperties"):
             return
@@ -209,7 +228,9 @@ class Solver:
             found = [] if isinstance(part.words, bool) else opposites(part.words, self.document.draft)
             self._opposites[term[0]] = [[self.term(one, part)] for one in found]
             self._opposites[term[0]] += [[(number, False)] for number, _ in self._referred(part)]
-        return Choice(self._opposites[term[0]], owners | {term}, is_avoiding=True, avoided=term)
+        options = self._opposites[term[0]]
+        # where there is one way only, it is no matter that it leads back: that much is avoided already
+        return Choice(options, owners | {term} if len(options) > 1 else owners, True, term)
 
     def _apply(self, term: Term, record: Record, made: Applied, owners: frozenset[Term]) -> bool:
         """Adds what a subschema says. False: nothing satisfies it."""
@@ -234,7 +255,14 @@ class Solver:
                 raise unsupported(f"{part.path}.{name}", f"the keyword {name!r} is not supported")
         record.path = part.path
         is_outermost = record.is_alone
-        record.is_alone &= not words.keys() - {"$ref", "$schema", "title", "description", "$defs", "definitions"}
+        record.is_alone &= not words.keys() - {
+            "$ref",
+            "$schema",
+            "title",
+            "description",
+            "$defs",
+            "definitions",
+        }
         record.tighten(words, part.path)
         if part.is_made:
             record.excluded += words.get(EXCLUDED, [])
@@ -365,30 +393,8 @@ class Solver:
         return set(map(canonical, [words["const"]] if "const" in words else words["enum"]))
 
 
-def _terms_of_member(shapes: Sequence[Shape], name: str) -> Iterator[Term]:
-    evaluated = False
-    for shape in shapes:
-        matched = [term for pattern, term in shape.patterns.items() if found_in(pattern, name)]
-        if name in shape.named:
-            matched.append(shape.named[name])
-        if not matched and shape.rest is not None and not shape.rest_if_unevaluated:
-            matched.append(shape.rest)
-        evaluated = evaluated or (shape.evaluates and bool(matched))
-        yield from matched
-    if not evaluated:
-        yield from (shape.rest for shape in shapes if shape.rest_if_unevaluated and shape.rest is not None)
-
-
 def _dependent(words: Schema) -> Iterator[tuple[str, Node]]:
     """Names, and what must be satisfied where there is a member of that name."""
     for name, others in words.get("dependentRequired", {}).items():
         yield name, {"required": list(others)}
     yield from words.get("dependentSchemas", {}).items()
-
-
-def found_in(pattern: str, name: str) -> bool:
-    """As validators in Python do. Raises UnsupportedSchema."""
-    try:
-        return re.search(pattern, name) is not None
-    except re.error as exc:
-        raise unsupported("patternProperties", f"{pattern[:100]!r}: {exc}") from exc

@@ -9,7 +9,6 @@ from typing import Literal
 
 from headrace.text.toolcalls.lark import grammar_source
 from headrace.text.toolcalls.parser import Parser
-from headrace.text.toolcalls.schemas import schema_source
 from headrace.types import Tool
 
 
@@ -50,12 +49,12 @@ class ToolFormat:
         mode: Literal["auto", "required"],
         parallel: bool,
         special: Mapping[str, int],
-        schema: Callable[[Tool], str] = schema_source,
+        schema: Callable[[Tool], str],
     ) -> str:
         """Lark source for llguidance; at least one tool. `auto`: text, calls or text and then calls;
         `required`: one call, or with `parallel` one or more, and nothing else. `special`: ids of special
         tokens; a marker among them is written `<[ID]>`, which no string matches. `schema`: what follows %json
-        for a tool's arguments, made from `arguments_schema`.
+        for a tool's arguments.
         """
         return grammar_source(self, tools, mode=mode, parallel=parallel, special=special, schema=schema)
 

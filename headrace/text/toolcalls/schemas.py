@@ -1,13 +1,8 @@
-"""A tool's parameters as the schema that its arguments are generated from, and how they are laid out."""
+"""A tool's parameters as the schema that its arguments are generated from."""
 
 from __future__ import annotations
 
-import json
-
 from headrace.types import Tool
-
-# Small models fill every place where a space is allowed with spaces: so there is none but these.
-_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 def arguments_schema(tool: Tool) -> dict[str, object]:
@@ -20,8 +15,3 @@ def arguments_schema(tool: Tool) -> dict[str, object]:
     if not isinstance(schema.get("type"), str):  # missing, or several: arguments are an object
         schema["type"] = "object"
     return schema
-
-
-def schema_source(tool: Tool) -> str:
-    """What follows %json in a grammar. What the schema says is left to llguidance."""
-    return json.dumps({**arguments_schema(tool), "x-guidance": _LAYOUT})

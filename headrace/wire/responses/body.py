@@ -13,7 +13,14 @@ from headrace.types import Conversation, Format, GenerateRequest, Message, Token
 from headrace.wire.conversation import wishes
 from headrace.wire.conversations import check_id
 from headrace.wire.elsewhere import carried
-from headrace.wire.generation import GenerationBody, JsonObject, max_tokens, output_format, sampling
+from headrace.wire.generation import (
+    GenerationBody,
+    JsonObject,
+    max_tokens,
+    narrowings,
+    output_format,
+    sampling,
+)
 from headrace.wire.items import Item, ItemBody, to_messages
 from headrace.wire.limits import MAX_INCLUDED, MAX_MESSAGES, MAX_TOOLS, at_most, shown
 from headrace.wire.lists import check_include
@@ -164,6 +171,7 @@ def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
         timeout_s=body.timeout,
         user=body.user,
         foreign=carried(body),
+        narrowings=narrowings(body),
     )
 
 
@@ -219,7 +227,9 @@ def _text_format(asked: TextFormat | None) -> Format | None:
     if asked is None or asked.type == "text":
         return None
     if asked.type == "json_object":
-        return Format("json_object", param="text.format")
+        if asked.schema_ is None:
+            return Format("json_object", param="text.format")
+        return Format("json_schema", asked.schema_, "text.format.schema", asked.name, asked.description)
     for name, value in (("name", asked.name), ("schema", asked.schema_)):
         if value is None:
             param = f"text.format.{name}"

@@ -34,7 +34,11 @@ OF_GENERATION = (
     "model", "stream", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
     "logit_bias", "top_k", "min_p", "repetition_penalty", "ignore_eos", "min_tokens", "stop_token_ids",
     "skip_special_tokens", "truncate_prompt_tokens", "priority", "timeout", "guided_json", "guided_regex",
-    "guided_choice", "guided_grammar", "allowed_token_ids", "bad_words",
+    "guided_choice", "guided_grammar", "structured_outputs", "structured_outputs.json",
+    "structured_outputs.json_object", "structured_outputs.regex", "structured_outputs.choice",
+    "structured_outputs.grammar", "structured_outputs.disable_additional_properties",
+    "structured_outputs.structural_tag", "structured_outputs.whitespace_pattern", "schema_narrowing",
+    "allowed_token_ids", "bad_words",
     "include_stop_str_in_output", "length_penalty", "use_beam_search",
 )  # fmt: skip
 OF_CHAT = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier")
@@ -150,5 +154,4 @@ RESPONSES: Table = {
     "enable_thinking": refused("Use `reasoning.effort`.", NOTHING),
     "chat_template_kwargs": refused("Use `reasoning.effort`.", EMPTY),
     "response_format": refused("Use `text.format`.", NOTHING),
-    "structured_outputs": refused("Use `text.format` or `guided_*`.", NOTHING),
 }

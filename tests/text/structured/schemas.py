@@ -1,4 +1,4 @@
-"""Some 370 JSON schemas of our own across the drafts' features. Each either compiles, and then no invalid
+"""Some 470 JSON schemas of our own across the drafts' features. Each either compiles, and then no invalid
 text may ever come of it, or is refused, and then at that path.
 """
 
@@ -34,6 +34,10 @@ def cases() -> list[Case]:
         _exclusive,
         _drafts,
         _realistic,
+        _negated,
+        _conditional,
+        _counted,
+        _located,
         _unsupported,
         _invalid,
     )
@@ -379,22 +383,33 @@ def _exclusive() -> Pairs:
     expression = {"oneOf": [number, _record(op={"const": "+"}, of={"$ref": "#/$defs/e"})]}
     yield {"$defs": {"e": expression}, "$ref": "#/$defs/e"}, None
     yield {"oneOf": [number]}, None
-    for options in (
-        [number, {"type": "number"}],
+    for options in (  # that overlap: what satisfies one of them alone is generated
         [flag, True],
         [{"type": "string"}, {"const": "a"}],
         [{"minimum": 1}, {"maximum": 2}],
         [{"type": "object", "required": ["a"]}, {"type": "object", "required": ["b"]}],
+        [{"type": "string", "pattern": "^ab"}, {"type": "string", "maxLength": 4}],
+        [{"properties": {"a": flag}, "required": ["a"]}, {"properties": {"b": flag}, "required": ["b"]}],
+        [_record(a=flag), {"type": "object", "properties": {"a": flag, "b": flag}}],
+        [{"type": "array", "items": flag, "minItems": 1}, {"type": "array", "maxItems": 2, "items": number}],
+        [{"enum": [1, 2, 3]}, {"enum": [3, 4]}],
+        [{"type": "object", "additionalProperties": False, "properties": {n: flag}} for n in "ab"],
+    ):
+        yield {"oneOf": options}, None
+    l21 = [{"properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in "ab"]
+    yield {"type": "object", "oneOf": l21}, None
+    for nothing in (
+        [number, {"type": "number"}],  # what is no whole number cannot be told from what is
         [{"const": 1}, {"const": 1.0}],
         [{"$ref": "#"}, {"$ref": "#"}],
     ):
-        yield {"oneOf": options}, "oneOf"
-    yield _record(a={"anyOf": [{"oneOf": [{}, {}]}]}), "properties.a.anyOf.0.oneOf"
+        yield {"oneOf": nothing}, ""
+    yield _record(a={"anyOf": [{"oneOf": [{}, {}]}]}), "properties.a"
     yield {"oneOf": [{"const": index} for index in range(500)]}, None
     alike: Schema = {"type": "string"}
     for _ in range(4):
         alike = {"type": "object", "properties": dict.fromkeys("abcdef", alike), "required": list("abcdef")}
-    yield {"$defs": {"a": alike}, "oneOf": [{"$ref": "#/$defs/a"}, {"allOf": [alike]}]}, "oneOf"
+    yield {"$defs": {"a": alike}, "oneOf": [{"$ref": "#/$defs/a"}, {"allOf": [alike]}]}, ""
 
 
 def _drafts() -> Pairs:
@@ -426,11 +441,22 @@ def _drafts() -> Pairs:
         {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "array", "prefixItems": [flag]},
         None,
     )
-    yield {"$schema": DRAFT.format(4), "const": 1}, "const"
-    yield {"$schema": DRAFT.format(7), "prefixItems": [flag], "items": flag}, "prefixItems"
-    yield {"type": "array", "additionalItems": False}, "additionalItems"
+    yield {"$schema": DRAFT.format(4), "const": 1}, None
+    yield {"$schema": DRAFT.format(7), "prefixItems": [flag], "items": flag}, None
+    yield {"type": "array", "additionalItems": False}, None
+    for named in ("https://json-schema.org/draft-07/schema", "http://json-schema.org/schema#"):
+        yield {"$schema": named, "type": "array", "items": flag, "maxItems": 2}, None
+    dependent = {"a": ["b"], "c": {"required": ["d"]}}
+    members = {"type": "object", "properties": dict.fromkeys("abcd", flag), "dependencies": dependent}
+    yield {"$schema": DRAFT.format(4), **members}, None
+    yield {"$schema": DRAFT.format(7), **members}, None
+    branches = {"if": {"properties": {"a": {"const": True}}}, "then": {"required": ["b"]}}
+    yield (
+        {"$schema": DRAFT.format(7), **_record(a=flag), "properties": {"a": flag, "b": flag}, **branches},
+        None,
+    )
     yield {"$schema": DRAFT.format(3), "type": "string"}, "$schema"
-    yield {"$schema": "http://example.org/mine", "type": "string"}, "$schema"
+    yield {"$schema": "http://example.org/mine", "type": "string", "maxLength": 3}, None
     yield {"$schema": DRAFT.format(4), "$ref": 3}, "$ref"
 
 
@@ -592,77 +618,206 @@ def _realistic() -> Pairs:
     yield _record(**{f"field_{index}": {"type": "boolean"} for index in range(40)}), None
 
 
+def _negated() -> Pairs:
+    text, flag, number = {"type": "string"}, {"type": "boolean"}, {"type": "integer"}
+    members = {"type": "object", "properties": {"a": flag, "b": number, "c": text}}
+    for excluded in (
+        text,
+        {"type": ["string", "null", "array"]},
+        {"const": "a"},
+        {"enum": ["a", "ab", 1, None, True, [], {}]},
+        {"type": "string", "pattern": "^ab"},
+        {"pattern": "[0-9]"},
+        {"pattern": "\\.(zip|tar)$"},
+        {"minLength": 3},
+        {"maximum": 5},
+        {"required": ["a"]},
+        {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {"allOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {"properties": {"a": {"const": True}}, "required": ["a"]},
+        {"not": {"type": "array", "maxItems": 2}},
+        {"items": {"const": 1}, "type": "array"},
+        {"contains": {"const": 1}},
+    ):
+        yield {"not": excluded}, None
+        is_of_objects = {
+            "required",
+            "properties",
+            "anyOf",
+            "allOf",
+            "type",
+            "const",
+            "enum",
+        } & excluded.keys()
+        yield {**members, "not": excluded}, None if is_of_objects else ""
+    yield {"type": "string", "enum": ["a", "b", "c"], "not": {"const": "b"}}, None
+    yield {"type": "integer", "minimum": 0, "maximum": 9, "not": {"enum": [0, 5, 9]}}, None
+    yield {"type": "string", "not": {"enum": ["", "on", "off"]}}, None
+    yield {"type": "string", "pattern": "^(?!tmp|\\.)[a-z.]+$"}, None
+    yield {"type": "string", "pattern": "^(?=.*[0-9])(?=.*[a-z]).{3,8}$"}, None
+    yield {"type": "string", "pattern": "^(?!.*--)[a-z-]+$"}, None
+    yield {"not": {}}, "not"
+    yield {"type": "string", "not": text}, ""
+
+
+def _conditional() -> Pairs:
+    text, flag, number = {"type": "string"}, {"type": "boolean"}, {"type": "integer"}
+    members = {"type": "object", "properties": {"a": flag, "b": number, "c": text}}
+    is_true = {"properties": {"a": {"const": True}}, "required": ["a"]}
+    yield {"if": text}, None
+    yield {"then": {}}, None
+    yield {"else": {}}, None
+    yield {"if": text, "then": {"maxLength": 3}, "else": number}, None
+    yield {**members, "if": is_true, "then": {"required": ["b"]}, "else": {"required": ["c"]}}, None
+    yield {**members, "required": ["a"], "if": is_true, "then": {"required": ["b"]}}, None
+    yield {**members, "allOf": [{"if": is_true, "then": {"required": ["b"]}}, {"required": ["c"]}]}, None
+    kinds = ("x", "y", "z")
+    tagged = dict.fromkeys(kinds, number)
+    rules = [
+        {"if": {"properties": {"kind": {"const": kind}}}, "then": {"required": [kind]}} for kind in kinds
+    ]
+    yield {"type": "object", "properties": {**tagged, "kind": {"enum": [*kinds]}}, "required": ["kind"],
+           "allOf": rules}, None  # fmt: skip
+    yield {**members, "dependentRequired": {"a": ["b"], "c": ["a"]}}, None
+    yield (
+        {**members, "dependentSchemas": {"a": {"properties": {"b": {"maximum": 3}}, "required": ["b"]}}},
+        None,
+    )
+    yield {"dependentRequired": {"a": ["b"]}}, None
+    yield {"dependentSchemas": {"a": {}}}, None
+    yield {**members, "unevaluatedProperties": False}, None
+    yield {**members, "allOf": [{"properties": {"d": flag}}], "unevaluatedProperties": False}, None
+    yield {**members, "allOf": [{"unevaluatedProperties": False}]}, None
+    yield (
+        {"anyOf": [{"properties": {"a": flag}}, {"properties": {"b": flag}}], "unevaluatedProperties": False},
+        None,
+    )
+    yield {"prefixItems": [flag], "unevaluatedItems": False, "type": "array"}, None
+    yield {"$defs": {"t": {"type": "array", "items": {"$recursiveRef": "#"}}},
+           "$schema": "https://json-schema.org/draft/2019-09/schema", "$ref": "#/$defs/t"}, None  # fmt: skip
+    yield {"$defs": {"x": {"$dynamicAnchor": "x", **flag}}, "$dynamicRef": "#x"}, None
+
+
+def _counted() -> Pairs:
+    text, flag, number = {"type": "string"}, {"type": "boolean"}, {"type": "integer"}
+    members = {"type": "object", "properties": {"a": flag, "b": number, "c": text}}
+    yield {"contains": text}, None
+    yield {"type": "array", "items": number, "contains": {"minimum": 5}}, None
+    yield {"type": "array", "contains": {"const": 1}, "minContains": 2, "maxContains": 3, "maxItems": 5}, None
+    yield (
+        {"type": "array", "items": flag, "contains": {"const": True}, "minContains": 0, "maxContains": 1},
+        None,
+    )
+    yield {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True}, None
+    yield {"type": "array", "items": {"enum": [*"abcdefghijk"]}, "uniqueItems": True, "minItems": 2}, None
+    yield {"type": "array", "items": text, "uniqueItems": True, "minItems": 1}, None
+    yield {"uniqueItems": True}, None
+    yield {"minContains": 1}, None
+    yield {"maxContains": 2}, None
+    yield {**members, "minProperties": 2}, None
+    yield {**members, "maxProperties": 2}, None
+    yield {**members, "minProperties": 1, "additionalProperties": True}, None
+    yield {"type": "object", "additionalProperties": number, "maxProperties": 3, "minProperties": 1}, None
+    yield {"propertyNames": {"pattern": "^a"}}, None
+    yield {"propertyNames": {"maxLength": 3}}, None
+    yield {"type": "object", "propertyNames": {"enum": ["x", "y"]}, "additionalProperties": number}, None
+    yield {**members, "propertyNames": {"enum": ["a", "c"]}}, None
+    yield (
+        {"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}, "patternProperties": {".*": number}},
+        None,
+    )
+    yield {"type": "object", "patternProperties": {"^a": flag, "b$": {"const": True}}}, None
+    yield {"allOf": [{"patternProperties": {"^a": text}}, {"additionalProperties": False}]}, None
+    yield (
+        {"allOf": [{"patternProperties": {"^a": text}}, {"additionalProperties": number}], "type": "object"},
+        None,
+    )
+    yield (
+        {"type": "object", "properties": {"a": flag}, "patternProperties": {"^a$": {}, "^[bc]$": flag}},
+        None,
+    )
+    yield {"type": "object", "properties": {"ab": True}, "patternProperties": {"^a": number}}, None
+    yield {"multipleOf": 0.01, "type": "number"}, None
+    yield {"multipleOf": 1.5, "minimum": 0}, None
+    yield {"minimum": -1e30, "maximum": 1e30, "type": "number"}, None
+    yield {"type": "number", "exclusiveMinimum": 2e9}, None
+    for name in (
+        "contains",
+        "not",
+        "if",
+        "oneOf",
+        "properties",
+        "$ref",
+        "items",
+    ):  # L4: names are no keywords
+        yield {"type": "object", "properties": {name: flag, "n": number}, "required": [name]}, None
+
+
+def _located() -> Pairs:
+    flag = {"type": "boolean"}
+    yield {"$defs": {"f": {"$anchor": "f", **flag}}, "$ref": "#f"}, None
+    yield {"properties": {"a": {"$id": "https://example.org/a", **flag}}}, None
+    other = {"$id": "https://example.org/other", "$defs": {"f": flag}, "$ref": "#/$defs/f"}
+    yield {"$id": "https://example.org/s", "$defs": {"o": other}, "$ref": "other"}, None
+    yield {"$schema": DRAFT.format(4), "definitions": {"f": {"id": "#f", **flag}}, "$ref": "#f"}, None
+    yield {"$defs": {"bad": {"if": {"type": "string"}}}, "$ref": "#/$defs/bad"}, None
+    options = [[{"properties": {f"{i}{j}": {}}, "required": [f"{i}{j}"]} for i in "abcd"] for j in range(12)]
+    yield {"type": "object", "allOf": [{"anyOf": some} for some in options]}, None
+    for pattern in ("[a-z&&[^b]]", "[[a]", r"^\/\w+\/$", r"^\${[a-z]+}$", r"^[^\s]+$", r"^\S+$", r"^\u00e9$"):
+        yield {"type": "string", "pattern": pattern}, None
+    for name in (
+        "uri-reference",
+        "regex",
+        "json-pointer",
+        "no-such",
+        "path",
+        "password",
+        "binary",
+        "uri-template",
+    ):
+        yield {"type": "string", "format": name}, None
+
+
 def _unsupported() -> Pairs:
     text = {"type": "string"}
     for keyword, value in (
-        ("not", {"type": "string"}),
-        ("if", {"type": "string"}),
-        ("then", {}),
-        ("else", {}),
-        ("contains", text),
-        ("dependentRequired", {"a": ["b"]}),
-        ("dependentSchemas", {"a": {}}),
-        ("minContains", 1),
-        ("maxContains", 2),
-        ("dependencies", {"a": ["b"]}),
-        ("unevaluatedProperties", False),
-        ("unevaluatedItems", False),
-        ("$dynamicRef", "#x"),
-        ("$recursiveRef", "#"),
-        ("uniqueItems", True),
-        ("propertyNames", {"pattern": "^a"}),
-        ("propertyNames", {"maxLength": 3}),
         ("minProperties", 2),
-        ("multipleOf", 0.01),
-        ("multipleOf", 1.5),
         ("multipleOf", 100_000),
-        ("minimum", 1e30),
-        ("maximum", -(2**60)),
-        ("exclusiveMinimum", 2.0**60),
         ("minItems", 5000),
         ("minLength", 10_000_000),
         ("const", 2**53 + 1),
         ("enum", [1, 2**64]),
         ("const", "\x01"),
-        ("pattern", "(?=a)b"),
+        ("pattern", "a(?=a)b"),
         ("pattern", "(?<!a)b"),
         ("pattern", r"(a)\1"),
         ("pattern", r"\bword\b"),
         ("pattern", "("),
-        ("pattern", "[a-z&&[^b]]"),
-        ("pattern", "[[a]"),
-        ("format", "uri-reference"),
-        ("format", "regex"),
-        ("format", "json-pointer"),
-        ("format", "no-such"),
+        ("pattern", "a{,3}"),
+        ("pattern", "[]a]"),
         ("$ref", "https://example.org/other.json"),
         ("$ref", "other.json#/a"),
         ("$ref", "#anchor"),
+        ("$dynamicRef", "#x"),
+        ("divisibleBy", 2),
+        ("disallow", "string"),
+        ("extends", {}),
     ):
         yield {keyword: value}, keyword
-    yield {"type": "number", "exclusiveMinimum": 2e9}, "exclusiveMinimum"
-    yield _record(a={"type": "array", "items": {"not": text}}), "properties.a.items.not"
-    yield {"$defs": {"bad": {"if": text}}, "$ref": "#/$defs/bad"}, "$defs.bad.if"
-    yield {"anyOf": [text, {"contains": {}}]}, "anyOf.1.contains"
-    yield {"properties": {"a": {"$id": "https://example.org/a"}}}, "properties.a.$id"
-    yield {"patternProperties": {"(?!x)": {}}}, "patternProperties.(?!x)"
-    yield {"type": "object", "patternProperties": {"^a": {}, "b$": {}}}, ""
-    yield (
-        {"allOf": [{"patternProperties": {"^a": text}}, {"additionalProperties": False}]},
-        "allOf.0.patternProperties",
-    )
-    yield {"type": "object", "properties": {"a": {}, "b": {}, "c": {}}, "maxProperties": 2}, ""
-    yield {"allOf": [{"multipleOf": 65_521}, {"multipleOf": 65_519}, {"multipleOf": 65_497}]}, ""
+    yield {"minimum": 1e30}, "minimum"
+    yield {"maximum": -(2**60)}, "maximum"
+    yield {"exclusiveMinimum": 2.0**60}, "minimum"
+    yield {"type": "array", "uniqueItems": True, "minItems": 2, "items": text}, "uniqueItems"
+    yield {"patternProperties": {"x(?!x)": {}}}, "patternProperties.x(?!x)"
+    yield {"allOf": [{"multipleOf": 65_521}, {"multipleOf": 65_519}, {"multipleOf": 65_497}]}, "allOf.2"
     nested: Schema = {}
     for _ in range(2000):
         nested = {"properties": {"a": nested}}
     yield nested, ""
     yield {"enum": [f"a fairly long value, number {index}" for index in range(150_000)]}, ""
-    yield {"properties": {f"p{index}": {} for index in range(3000)}}, ""
+    yield {"properties": {f"p{index}": {"maxLength": index} for index in range(3000)}}, ""
     chain = {f"d{index}": {"properties": {"x": {"$ref": f"#/$defs/d{index + 1}"}}} for index in range(1000)}
     yield {"$defs": {**chain, "d1000": {}}, "$ref": "#/$defs/d0"}, ""
-    options = [[{"properties": {f"{i}{j}": {}}, "required": [f"{i}{j}"]} for i in "abcd"] for j in range(12)]
-    yield {"type": "object", "allOf": [{"anyOf": some} for some in options]}, ""
 
 
 def _invalid() -> Pairs:

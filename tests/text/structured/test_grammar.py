@@ -184,7 +184,7 @@ def test_number_that_would_be_read_as_its_excluded_bound_is_not_written(grammars
     format = schema({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
     assert takes(grammars.compile(format), "0.000001")
     assert takes(grammars.compile(format), "0.999999")
-    for text in ("0", "0.0", "0.0000001", "0.9999999", "1", "1e-400"):
+    for text in ("0", "0.0", "0.0000000001", "0.9999999999", "1", "1e-400"):
         assert not takes(grammars.compile(format), text)
 
 
@@ -222,7 +222,7 @@ def test_schema_in_a_callers_grammar_is_held_to_the_same(grammars: Grammars) -> 
     format = Format("grammar", 'start: "=" %json {"type": "string", "format": "date"} "!"', "guided_grammar")
     assert takes(grammars.compile(format), '="2024-02-29"!')
     assert not takes(grammars.compile(format), '="2023-02-29"!')
-    for bad in ('{"not": {}}', "{a", '{"a": '):
+    for bad in ('{"pattern": "("}', "{a", '{"a": '):
         with pytest.raises(BadRequest) as caught:
             grammars.compile(Format("grammar", f"start: %json {bad}", "guided_grammar"))
         assert (caught.value.param or "").startswith("guided_grammar")
@@ -246,8 +246,8 @@ def test_schema_in_a_callers_grammar_is_held_to_the_same(grammars: Grammars) -> 
             "guided_grammar: at 1(8): unknown special token",
         ),
         (
-            schema({"type": "object", "properties": {"a": {"not": {}}}}),
-            "schema.properties.a.not: the keyword",
+            schema({"type": "object", "properties": {"a": {"pattern": "(?<=a)b"}}}),
+            "schema.properties.a.pattern: '(?<=a)b': look-around",
         ),
         (schema(None), "schema: "),
     ],

@@ -18,6 +18,7 @@ from headrace.errors import BadRequest
 from headrace.models.catalog import Model
 from headrace.text.structured.formats import KNOWN_FORMATS
 from headrace.text.structured.grammar import Constraint, Grammars
+from headrace.text.structured.narrowing import NARROWINGS
 from headrace.text.structured.schema import check_schema
 from headrace.text.structured.solver import REFUSED as REFUSED_KEYWORDS
 from headrace.text.tokenizer import Tokenizer
@@ -81,6 +82,7 @@ def validator_of(schema: Any) -> Any:
     return kind(schema, format_checker=kind.FORMAT_CHECKER)
 
 
+@pytest.mark.filterwarnings("ignore:Possible :FutureWarning")  # of the validator's regular expressions
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.name)
 def test_no_invalid_text_comes_of_a_schema(case: Case, grammars: Grammars, walker: Walker) -> None:
     validator = validator_of(case.schema)
@@ -109,6 +111,7 @@ def test_documented_examples_compile_and_what_is_refused_is_documented() -> None
     for example in examples:
         check_schema(example["response_format"]["json_schema"]["schema"], PARAM)
     assert all(f"`{name}`" in text for name in (*KNOWN_FORMATS, *REFUSED_KEYWORDS))
+    assert all(f"| `{name}` | {what} |" in text for name, what in NARROWINGS.items())
 
 
 def test_how_many_compile(capsys: pytest.CaptureFixture[str]) -> None:

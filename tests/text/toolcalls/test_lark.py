@@ -11,7 +11,9 @@ import pytest
 from jsonschema import validate
 
 from headrace.models.catalog import Model
-from headrace.text.toolcalls import FORMATS, ToolFormat
+from headrace.text.structured.schema import json_grammar
+from headrace.text.toolcalls import FORMATS, ToolFormat, arguments_schema
+from headrace.types import Tool
 from tests.text.toolcalls.calls import EVERY, OSLO, TOOLS, WEATHER, written
 
 Mode = Literal["auto", "required"]
@@ -57,7 +59,11 @@ def vocabularies(request: pytest.FixtureRequest, default_model: Model) -> Mappin
 
 
 def grammar(format: ToolFormat, known: Vocabulary, mode: Mode, *, parallel: bool = True) -> str:
-    return format.grammar(TOOLS, mode=mode, parallel=parallel, special=known.special)
+    return format.grammar(TOOLS, mode=mode, parallel=parallel, special=known.special, schema=_schema)
+
+
+def _schema(tool: Tool) -> str:
+    return json_grammar(arguments_schema(tool), "tools")
 
 
 @EVERY
