@@ -109,7 +109,7 @@ class StructuredOutputs(RequestBody):
 
     json_: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(None, alias="json")
     regex: str | None = None
-    choice: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = None
+    choice: Annotated[list[str], at_most(MAX_CHOICES, least=1)] | None = None
     grammar: str | None = None
     json_object: bool | None = None
     disable_additional_properties: bool | None = None

@@ -164,18 +164,18 @@ _OWN: Table = {
     "guided_grammar": honoured(f"{EXTENSION} In Lark's syntax, or in llama.cpp's (GBNF).", **FORMS),
     "structured_outputs": honoured(f"{EXTENSION} vLLM's: one of its members."),
     "structured_outputs.json": honoured("As `guided_json`."),
-    "structured_outputs.json_object": honoured("As `response_format` of type `json_object`."),
+    "structured_outputs.json_object": honoured(
+        "As `response_format` of type `json_object`.", anthropic="refused"
+    ),
     "structured_outputs.regex": honoured("As `guided_regex`.", **FORMS),
     "structured_outputs.choice": honoured("As `guided_choice`.", **FORMS),
     "structured_outputs.grammar": honoured("As `guided_grammar`.", **FORMS),
     "structured_outputs.disable_additional_properties": content(
-        "false: as `schema_narrowing` without `closed_objects`.", "engine", "llamacpp"
+        "false: as `schema_narrowing` without `closed_objects`.", "engine"
     ),
     "structured_outputs.structural_tag": refused("Use `tools`.", NOTHING),
     "structured_outputs.whitespace_pattern": refused("JSON is written in one way.", NOTHING),
-    "schema_narrowing": content(
-        f"{EXTENSION} Where less is generated than a schema allows.", "engine", "llamacpp"
-    ),
+    "schema_narrowing": content(f"{EXTENSION} Where less is generated than a schema allows.", "engine"),
     "allowed_token_ids": refused("Use `logit_bias`.", NOTHING),
     "bad_words": refused("Use `logit_bias`.", EMPTY),
     "include_stop_str_in_output": refused("", equals(False)),

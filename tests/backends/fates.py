@@ -68,10 +68,18 @@ GENERATION: dict[str, Sample] = {
         frequency_penalty=0.5, presence_penalty=0.5, logit_bias={"5": 1}, user="me", top_k=5, min_p=0.1,
         repetition_penalty=1.5, ignore_eos=True, min_tokens=3, stop_token_ids=[3], skip_special_tokens=False,
         truncate_prompt_tokens=5, priority=3, timeout=9, guided_json=SCHEMA, guided_regex="a",
-        guided_choice=["a"], guided_grammar='start: "a"', structured_outputs={}, allowed_token_ids=[1],
+        guided_choice=["a"], guided_grammar='start: "a"', schema_narrowing=[], allowed_token_ids=[1],
         bad_words=["x"], include_stop_str_in_output=True, length_penalty=2, use_beam_search=True,
         max_tokens=7,
     ),
+    "structured_outputs": ({}, {"structured_outputs": {"json": SCHEMA}}),
+    **{
+        f"structured_outputs.{name}": ({}, {"structured_outputs": {name: value}})
+        for name, value in {
+            "json": SCHEMA, "json_object": True, "regex": "a", "choice": ["a"], "grammar": 'start: "a"',
+            "structural_tag": "a", "whitespace_pattern": " ", "disable_additional_properties": False,
+        }.items()
+    },
     "stream_options": ({"stream": True}, {"stream_options": {}}),
     **{
         f"stream_options.{name}": ({"stream": True}, {"stream_options": {name: True}})
