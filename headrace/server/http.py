@@ -322,6 +322,6 @@ class HTTPConnection(HttpToolsProtocol):
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
-    """Its handler is told that the client has left."""
-    cycle.disconnected = True
+    """Its handler is told that the client has left, and writes nothing more."""
+    cycle.disconnected, cycle.waiting_for_100_continue = True, False
     cycle.message_event.set()

@@ -83,6 +83,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         if not self.handshake_complete:
             self._log(message)
         await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # it was refused: uvicorn would take that for a mistake
         if self.handshake_complete and not self.disconnected:
             self._all.is_idle(self, may_return=False)  # until its next message, for what is known here
 

@@ -157,7 +157,7 @@ ODD = {
     "another scheme": ("GET ftp://localhost/health HTTP/1.1||", 400),
     "a name in the target": ("GET http://localhost@evil.example/health HTTP/1.1||", 400),
     "an absolute target": ("GET http://localhost/health HTTP/1.1||", 200),
-    "an absolute target without a path": ("GET http://localhost?a HTTP/1.1||", 404),
+    "an absolute target without a path": ("GET http://localhost?a HTTP/1.1||", 200),
     "an absolute target elsewhere": ("GET http://evil.example/health HTTP/1.1||", 403),
     "two slashes": ("GET //v1/models HTTP/1.1||", 404),
     "dots": ("GET /v1/../health HTTP/1.1||", 404),
@@ -204,6 +204,20 @@ def test_the_body_is_asked_for_where_the_client_waits_for_that(gate: Serving) ->
 def test_the_body_is_not_asked_for_where_it_would_be_refused(gate: Serving, refused: dict[str, str]) -> None:
     answer = exchange(gate, post(len(QUESTION), b"", **{"Expect": "100-continue", **refused}))
     assert answer.status in (403, 415)
+
+
+def test_a_body_that_breaks_before_it_was_asked_for_is_refused_once(gate: Serving) -> None:
+    sent = head("POST", CHAT, {**CHUNKED, "Expect": "100-continue"}) + b"zz\r\n"
+    answer = exchange(gate, sent)
+    assert answer.status == 400
+    assert "Traceback" not in gate.log.read_text()
+
+
+def test_refused_websockets_are_no_errors_of_ours(gate: Serving) -> None:
+    for headers in ({"Origin": "null"}, {"Host": "evil.example"}, {}):
+        target = "/v1/responses" if headers else "/nowhere"
+        assert exchange(gate, head("GET", target, {**HOST, **WEBSOCKET, **headers})).status == 403
+    assert " ERROR " not in gate.log.read_text()
 
 
 @pytest.mark.parametrize("number", [2, 10, 17])
