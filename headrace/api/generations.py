@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from headrace.api.disconnect import connected
-from headrace.api.json_response import JSONResponse
+from headrace.api.json_response import json_answer
 from headrace.api.provider import went_to
 from headrace.api.sse import OPENING_S, Encoder, EventStream, Line
 from headrace.gateway.generation import Generation
@@ -22,6 +22,8 @@ from headrace.types import Conversation, GenerateRequest, ModelInfo, Started
 from headrace.wire.collected import Collected, collect
 from headrace.wire.parameters import Given, Table, judged, with_named
 from headrace.wire.validation import RequestBody
+
+LOGPROB = 100  # bytes of one, as JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,22 @@ async def respond(
     try:
         async with connected(http.receive, generation.interrupted):
             collected = await collect(generation, generation.n)
-        took = timing(collected.started, collected.decode_s)
-        return JSONResponse(reply.whole(generation.info, collected), headers=headers | took)
+            took = timing(collected.started, collected.decode_s)
+            whole = partial(reply.whole, generation.info, collected)
+            return await json_answer(_size(collected), whole, headers | took)
     finally:
         await generation.aclose()
+
+
+def _size(collected: Collected) -> int:
+    """About how many bytes it is as JSON."""
+    choices = collected.choices.values()
+    return sum(
+        len(choice.text)
+        + len(choice.reasoning)
+        + sum(LOGPROB * (1 + len(token.top)) for token in choice.logprobs)
+        for choice in choices
+    )
 
 
 def judge_of(http: Request, body: RequestBody, table: Table) -> Judge:

@@ -14,7 +14,7 @@ from headrace.api.body import json_body, prepared
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import is_strict, timing
-from headrace.api.json_response import JSONResponse
+from headrace.api.json_response import JSONResponse, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.memory import CHARGE
 from headrace.api.openapi import stream_of
@@ -80,7 +80,7 @@ async def create_response(
             return await _streamed(http, run)
         async with connected(http.receive):
             await run.done()
-        return _whole(run)
+        return await _whole(run)
     except BaseException:
         await asyncio.shield(run.cancel())
         raise
@@ -96,12 +96,13 @@ async def _streamed(http: Request, run: Run) -> Response:
     return FollowedStream(run.follow(), _went(run), run)
 
 
-def _whole(run: Run) -> Response:
+async def _whole(run: Run) -> Response:
     if run.error is not None:
         raise run.error
     is_lost = run.keeping.is_stored and not run.response["store"]
     persisted = {"X-Headrace-Persisted": "false"} if is_lost else {}
-    return JSONResponse(run.response, headers={**_went(run), **persisted})
+    size = sum(map(len, run.texts))
+    return await json_answer(size, lambda: run.response, {**_went(run), **persisted})
 
 
 def _went(run: Run) -> dict[str, str]:
