@@ -40,7 +40,7 @@ def query_of(http: Request, response: Response, known: tuple[str, ...]) -> Query
 
 
 async def _oldest_first(http: Request, response: Response) -> Listing:
-    return lists.listing(query_of(http, response, LISTED), "asc")
+    return lists.listing(query_of(http, response, LISTED), "asc", is_cut=True)
 
 
 async def _newest_first(http: Request, response: Response) -> Listing:

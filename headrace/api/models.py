@@ -1,5 +1,5 @@
-"""GET /v1/models, /v1/models/{id} and /v1/models/{id}/route. The first two are answered in Anthropic's shape
-where the request has the header `anthropic-version`.
+"""GET /v1/models, GET and DELETE /v1/models/{id}, and /v1/models/{id}/route. What is read is answered in
+Anthropic's shape where the request has the header `anthropic-version`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.json_response import JSONResponse
 from headrace.api.provider import provider_of
 from headrace.api.routes import route
+from headrace.errors import Forbidden
 from headrace.gateway.gateway import Gateway
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
@@ -64,6 +65,24 @@ async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, A
     gateway: Gateway = http.app.state.gateway
     info = gateway.model(model_id, provider_of(http))
     return _told(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
+
+
+@route(
+    router,
+    "DELETE",
+    "/models/{model_id:path}",
+    summary="Refused: `headrace rm` removes local models",
+    response_model=wire.ModelObject,
+    responses=RESPONSES,
+)
+async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
+    """Raises ModelNotFound, Forbidden."""
+    gateway: Gateway = http.app.state.gateway
+    gateway.model(model_id, provider_of(http))
+    raise Forbidden(
+        f"The model '{model_id[:200]}' cannot be deleted over the API: `headrace rm` removes local models.",
+        param="model",
+    )
 
 
 def _told(body: dict[str, Any]) -> Response:

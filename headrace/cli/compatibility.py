@@ -41,6 +41,11 @@ transformers stand in the table too. Their value that switches them off (`typica
 `dry_multiplier: 0`, an empty list) passes, and so does a member that only says how another one works while
 that one is off (`mirostat_tau`, `dry_base`, `xtc_threshold`).
 
+**On purpose otherwise than OpenAI's documentation**: `max_output_tokens` may be less than 16; `DELETE
+/v1/models/{id}` is 403 for a model that is served (404 for another), for nothing is deleted over the API;
+`limit` of a list is 1 to 100 (0 is a 400), and where OpenAI names no bound (stored chat completions and their
+messages) a larger one is cut to 100, and `has_more` tells.
+
 A parameter that is not here is ignored and named. With the request header `X-Headrace-Strict: true`, or
 `server.strict`, it is a 400, and so is what is dropped. Null means: not given.
 """

@@ -245,12 +245,13 @@ class Responses:
             raise as_asked(body, exc) from exc
 
     async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> dict[str, Any]:
-        """The object that holds the summary. Raises ServerError."""
-        asked = summarising(body.model, body.instructions, await self._items(owner, body))
+        """The object that holds what the user said, and the summary. Raises ServerError."""
+        said = await self._items(owner, body)
+        asked = summarising(body.model, body.instructions, said)
         request = replace(asked, owner=owner)
         generation = await self._gateway.start(request, provider)
         try:
-            return compacted(await summary(generation))
+            return compacted(await summary(generation), said)
         finally:
             await asyncio.shield(generation.aclose())
 

@@ -36,10 +36,12 @@ class Listing:
     after: str | None
 
 
-def listing(query: Query, order: Order) -> Listing:
-    """`order`: what a query asks for that does not say. Raises BadRequest."""
+def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
+    """`order`: what a query asks for that does not say. `is_cut`: a page that is too long is cut, where
+    OpenAI names no bound, instead of refused. Raises BadRequest.
+    """
     given = dict(query)
-    found = Listing(_limit(given.get("limit")), _order(given.get("order"), order), given.get("after"))
+    found = Listing(_limit(given.get("limit"), is_cut), _order(given.get("order"), order), given.get("after"))
     include(query)
     return found
 
@@ -88,9 +90,11 @@ def list_object(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
     }
 
 
-def _limit(given: str | None) -> int:
+def _limit(given: str | None, is_cut: bool) -> int:
     if given is None:
         return USUAL_LIMIT
+    if is_cut and re.fullmatch(r"[0-9]{1,20}", given) and int(given) > MAX_LIMIT:
+        return MAX_LIMIT
     if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_LIMIT:
         raise BadRequest(
             f"Invalid 'limit': {given[:100]!r}. Expected a whole number from 1 to {MAX_LIMIT}.", param="limit"

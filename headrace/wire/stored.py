@@ -66,7 +66,7 @@ def filter(query: Query) -> Filter:
     pairs = {match[1]: value for name, value in query if (match := PAIR.fullmatch(name))}
     if len(pairs) > MAX_PAIRS:
         raise BadRequest(f"metadata: a chat completion has at most {MAX_PAIRS} pairs", param="metadata")
-    return Filter(listing(query, "asc"), dict(query).get("model"), pairs)
+    return Filter(listing(query, "asc", is_cut=True), dict(query).get("model"), pairs)
 
 
 def unread(body: ChatBody) -> list[str]:

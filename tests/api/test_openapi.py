@@ -37,7 +37,7 @@ ROUTES = {
     "/tokenizer_info": "get",
     "/v1/models": "get",
     "/v1/models/{model_id}/route": "get",
-    "/v1/models/{model_id}": "get",
+    "/v1/models/{model_id}": "get delete",
     "/health": "get",
     "/healthz": "get",
     "/ping": "get",

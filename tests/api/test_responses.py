@@ -232,14 +232,25 @@ def test_input_is_counted_with_what_goes_before(client: openai.OpenAI) -> None:
     assert counted.input_tokens == len("one\nHello world\ntwo")
 
 
-def test_compaction_says_that_it_is_a_summary(fake_server: FakeServer, config: Config) -> None:
-    backend = Turns(["Hello"], ["We greeted each other."], ["Hi again"])
-    with strict(fake_server(backend, config=config)) as client:
+def test_l20_compaction_is_what_the_user_said_and_a_summary(fake_server: FakeServer, config: Config) -> None:
+    backend = Turns(["Hello"], ["We greeted each other."], ["Hi again"], ["Hi once more"])
+    # not strict: the official client's types have no messages of users in an output, its documentation has
+    with fake_server(backend, config=config).client("one") as client:
         made = client.responses.create(model="fake", input="hi")
-        compacted = client.responses.compact(model="fake", previous_response_id=made.id)
-        assert [text for _, text in said(backend)][:2] == ["hi", "Hello"]
-        (item,) = compacted.output
+        compacted = client.responses.compact(
+            model="fake", previous_response_id=made.id, input=[{"role": "user", "content": "And?"}]
+        )
+        assert [text for _, text in said(backend)][:3] == ["hi", "Hello", "And?"]
+        first, second, item = compacted.output
+        for message, text in ((first, "hi"), (second, "And?")):
+            told: dict[str, Any] = message.to_dict()
+            assert (told["type"], told["role"]) == ("message", "user")
+            assert [part["text"] for part in told["content"]] == [text]
+            assert told["id"].startswith("msg_")
         assert item.type == "compaction"
+        again: list[Any] = [one.to_dict() for one in compacted.output]
+        client.responses.create(model="fake", input=again)
+        assert [role for role, _ in said(backend)] == ["user", "user", "user"]
         client.responses.create(
             model="fake",
             input=[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -228,3 +229,17 @@ def test_without_a_database_nothing_is_generated_that_should_be_kept(fake_server
         assert int(response.headers["retry-after"]) > 0
     assert backend.requests == []
     assert server.post(CHAT, {**HI, "store": False}).status_code == 200
+
+
+@pytest.mark.parametrize("limit", [101, 1000, 10**15])
+def test_l22_a_page_that_is_too_long_is_cut(fake_server: FakeServer, limit: int) -> None:
+    server = fake_server()
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: server.post(CHAT, HI).json()["id"], range(102)))
+    page = server.get(f"{CHAT}?limit={limit}").json()
+    assert (len(page["data"]), page["has_more"]) == (100, True)
+    rest = server.get(f"{CHAT}?limit={limit}&after={page['last_id']}").json()
+    assert (len(rest["data"]), rest["has_more"]) == (2, False)
+    assert {entry["id"] for entry in [*page["data"], *rest["data"]]} == set(made)
+    messages = server.get(f"{CHAT}/{made[0]}/messages?limit={limit}").json()
+    assert (len(messages["data"]), messages["has_more"]) == (1, False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.types import ModelInfo, Usage
 from headrace.wire.collected import Collected
-from headrace.wire.items import compaction, new_id
+from headrace.wire.items import Item, compaction, new_id
 from headrace.wire.responses.body import ResponseBody, TextFormat, tools_of
 
 
@@ -95,12 +96,22 @@ def usage_body(usage: Usage) -> dict[str, Any] | None:
     }
 
 
-def compacted(collected: Collected) -> dict[str, Any]:
-    """Clients read its usage without asking whether it is there: zeros where nothing is known."""
+def compacted(collected: Collected, said: Sequence[Item] = ()) -> dict[str, Any]:
+    """All that the user said, then the summary. `said`: all items. Clients read its usage without asking
+    whether it is there: zeros where nothing is known.
+    """
     return {
         "id": new_id("resp"),
         "object": "response.compaction",
         "created_at": int(time.time()),
-        "output": [compaction(collected.choices[0].text)],
+        "output": [*_of_user(said), compaction(collected.choices[0].text)],
         "usage": usage_body(collected.usage) or usage_body(Usage(0, 0)),
     }
+
+
+def _of_user(said: Sequence[Item]) -> list[dict[str, Any]]:
+    return [
+        {"id": new_id("msg"), "status": "completed", **item}
+        for item in said
+        if item["type"] == "message" and item["role"] == "user"
+    ]

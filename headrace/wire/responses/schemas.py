@@ -65,6 +65,16 @@ class CustomToolCall(Answered):
     input: str
 
 
+class UserMessage(Answered):
+    """As the caller sent it."""
+
+    id: str
+    type: Literal["message"]
+    status: Status
+    role: Literal["user"]
+    content: list[Any]
+
+
 class Compaction(Answered):
     id: str
     type: Literal["compaction"]
@@ -200,5 +210,5 @@ class CompactedResponse(Answered):
     id: str
     object: Literal["response.compaction"]
     created_at: int
-    output: list[Compaction]
+    output: list[UserMessage | Compaction]
     usage: ResponseUsage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -41,8 +42,9 @@ def last_event(response: dict[str, Any], sequence_number: int) -> str:
 
 class ResponseEvents:
     """Writes one stream: `first`, then `event` for each, then `close`, `fail` or `cancel`, then `last`.
-    `response` is the object as it stands, `output` its items in the end. Calls stay open until all is there:
-    they may come side by side.
+    `response` is the object as it stands, `output` its items in the end. Each item is done before the next is
+    added, for clients act on it. Calls may come side by side: what belongs to another item waits until the
+    arguments of the one that is open are whole.
     """
 
     def __init__(self, response: dict[str, Any], body: ResponseBody) -> None:
@@ -55,6 +57,9 @@ class ResponseEvents:
         self._ended: dict[int, dict[str, Any]] = {}  # items that are done, by their place
         self._open: Message | Reasoning | None = None
         self._calls: dict[int, Call] = {}
+        self._calling: int | None = None  # the call that is open
+        self._arguments: list[str] = []  # and what has come of its arguments
+        self._waiting: list[Event] = []  # for it to be whole
         self._finished: Finished | None = None
 
     def first(self) -> list[str]:
@@ -72,7 +77,8 @@ class ResponseEvents:
         """All is there."""
         assert self._finished is not None, "each accepted request finishes, or raises"
         reason = INCOMPLETE.get(self._finished.reason)
-        texts = self._texts(self._close(reason is None))
+        texts = self._texts(self._rest())
+        texts += self._texts(self._close(reason is None))
         self._end(
             "completed" if reason is None else "incomplete",
             completed_at=int(time.time()) if reason is None else None,
@@ -96,14 +102,46 @@ class ResponseEvents:
         return last_event(response, self._number - 1)
 
     def _told(self, event: Event) -> Iterator[Told]:
+        if isinstance(event, Finished):
+            self._finished = event
+        elif self._is_of_open_call(event):
+            yield from self._now(event)
+            if self._waiting and self._is_call_whole():
+                yield from self._released()
+        elif self._calling is None or (not self._waiting and self._is_call_whole()):
+            yield from self._now(event)
+        elif _says_something(event):
+            self._waiting.append(event)
+
+    def _is_of_open_call(self, event: Event) -> bool:
+        return isinstance(event, ToolCallDelta) and event.call == self._calling
+
+    def _is_call_whole(self) -> bool:
+        try:
+            json.loads("".join(self._arguments))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def _released(self) -> Iterator[Told]:
+        """The open call is done; what has waited for that is told."""
+        waiting, self._waiting = self._waiting, []
+        yield from self._call_done()
+        for event in waiting:
+            yield from self._told(event)
+
+    def _rest(self) -> Iterator[Told]:
+        """No more comes of the open call, whole or not."""
+        while self._waiting:
+            yield from self._released()
+
+    def _now(self, event: Event) -> Iterator[Told]:
         if isinstance(event, TextDelta):
             yield from self._say(event)
         elif isinstance(event, ReasoningDelta):
             yield from self._think(event)
         elif isinstance(event, ToolCallDelta):
             yield from self._call(event)
-        elif isinstance(event, Finished):
-            self._finished = event
         else:
             assert isinstance(event, Started)
 
@@ -132,10 +170,19 @@ class ResponseEvents:
             call = kind(len(self._items), event.id, event.name)
             yield from self._begin(call)
             self._calls[event.call] = call
-        yield from self._calls[event.call].write(event.arguments)
+            self._calling, self._arguments = event.call, []
+        if event.call == self._calling:  # of one that is done no more is told
+            self._arguments.append(event.arguments)
+            yield from self._calls[event.call].write(event.arguments)
+
+    def _call_done(self) -> Iterator[Told]:
+        if self._calling is not None:
+            yield from self._done(self._calls[self._calling], "completed")
+            self._calling = None
 
     def _begin(self, item: OutputItem) -> Iterator[Told]:
-        """After what is thought or said now: that is whole."""
+        """After what is thought, said or called now: that is whole."""
+        yield from self._call_done()
         if self._open is not None:
             yield from self._done(self._open, "completed")
             self._open = None
@@ -166,6 +213,14 @@ class ResponseEvents:
             texts.append(_text(type, members, self._number))
             self._number += 1
         return texts
+
+
+def _says_something(event: Event) -> bool:
+    if isinstance(event, TextDelta):
+        return bool(event.text or event.logprobs)
+    if isinstance(event, ReasoningDelta):
+        return bool(event.text or event.thought)
+    return isinstance(event, ToolCallDelta)
 
 
 def _text(type: str, members: dict[str, Any], sequence_number: int) -> str:
