@@ -54,10 +54,10 @@ class Hosts:
         """Whether `host` (without a port, in lower case) is one of them. `local_address`: of this server's
         end of the connection.
         """
+        if host in (self.bound.lower(), *LOOPBACK_NAMES) or host.endswith(".localhost"):
+            return True  # mostly, and the quickest to find out
         address = _address(host)
         if any(_matches(host, address, pattern) for pattern in self.allowed):
-            return True
-        if host in (self.bound.lower(), *LOOPBACK_NAMES) or host.endswith(".localhost"):
             return True
         if address is not None and (address.is_loopback or address == _address(local_address or "")):
             return True

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 from websockets.sync.client import ClientConnection, connect
 
 from tests.cli.process import Serving
-from tests.security.raw import WEBSOCKET, ask, port_of
+from tests.security.raw import JSON, WEBSOCKET, ask, port_of
 
 EVIL = "evil.example"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -36,6 +36,10 @@ class Page(Protocol):
 
     def opens(self, path: str) -> bool:
         """Whether a WebSocket to the server opens."""
+        ...
+
+    def is_ours(self, path: str, body: str) -> tuple[int, bool]:
+        """What the server's own page can do: the status of a POST of JSON, and whether a WebSocket opens."""
         ...
 
     def rebound(self, path: str, body: str | None) -> int:
@@ -57,6 +61,12 @@ class Headers:
 
     def opens(self, path: str) -> bool:
         return ask(self._server, "GET", path, {**WEBSOCKET, "Origin": self._origin}).status == 101
+
+    def is_ours(self, path: str, body: str) -> tuple[int, bool]:
+        own = {"Origin": self._server.url, "Sec-Fetch-Site": "same-origin"}
+        sent = {**own, "Sec-Fetch-Mode": "cors", "Content-Type": "application/json"}
+        opened = ask(self._server, "GET", "/v1/responses", {**WEBSOCKET, **own})
+        return ask(self._server, "POST", path, sent, body.encode()).status, opened.status == 101
 
     def rebound(self, path: str, body: str | None) -> int:
         host = f"{EVIL}:{port_of(self._server)}"
@@ -135,18 +145,27 @@ class Chromium:
 
     def opens(self, path: str) -> bool:
         self._tab.open(self._site)
-        return bool(
-            self._tab.run(
-                f"new Promise(done => {{ const s = new WebSocket('ws://127.0.0.1:{self._port}{path}'); "
-                "s.onopen = () => done(true); s.onerror = () => done(false); })"
-            )
-        )
+        return self._opens(path)
+
+    def is_ours(self, path: str, body: str) -> tuple[int, bool]:
+        self._tab.open(f"http://127.0.0.1:{self._port}/docs")
+        return self._fetch(path, body), self._opens("/v1/responses")
 
     def rebound(self, path: str, body: str | None) -> int:
         self._tab.open(f"http://{EVIL}:{self._port}/health")  # refused, and yet a page of that origin
-        sent = "{}" if body is None else f"{{method: 'POST', body: {json.dumps(body)}, headers: JSON_}}"
-        script = f"fetch('{path}', {sent}).then(answer => answer.status)"
-        return int(self._tab.run(script.replace("JSON_", "{'Content-Type': 'application/json'}")))
+        return self._fetch(path, body)
+
+    def _opens(self, path: str) -> bool:
+        script = (
+            f"new Promise(done => {{ const s = new WebSocket('ws://127.0.0.1:{self._port}{path}'); "
+            "s.onopen = () => done(true); s.onerror = () => done(false); })"
+        )
+        return bool(self._tab.run(script))
+
+    def _fetch(self, path: str, body: str | None) -> int:
+        """From a page of the same origin."""
+        sent = {} if body is None else {"method": "POST", "body": body, "headers": JSON}
+        return int(self._tab.run(f"fetch('{path}', {json.dumps(sent)}).then(answer => answer.status)"))
 
 
 @contextmanager

@@ -59,6 +59,12 @@ def test_a_page_whose_name_was_made_to_point_here_reads_nothing(
 
 
 @pytest.mark.parametrize("browser", BROWSERS)
+def test_our_own_page_may_do_all_that(gate: Serving, tmp_path: Path, browser: Browser) -> None:
+    with browser(gate, tmp_path) as page:
+        assert page.is_ours(CHAT, QUESTION.decode()) == (200, True)
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
 def test_the_same_page_gets_in_where_it_is_named(tmp_path: Path, browser: Browser) -> None:
     """The tests above would notice a door that is open."""
     allowed = "[server]\ncors_origins = ['*']\nallowed_hosts = ['evil.example']\n"
