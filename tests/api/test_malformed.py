@@ -273,7 +273,6 @@ CHAT_UNSUPPORTED: dict[str, Any] = {
     "modalities": ["audio"],
     "audio": {"voice": "alloy"},
     "chat_template": "{{ messages }}",
-    "verbosity": "low",
     "web_search_options": {},
 }
 COMPLETION_UNSUPPORTED: dict[str, Any] = {
