@@ -20,6 +20,7 @@ from headrace.server.heads import Refused
 from headrace.server.refusals import HeadTooLarge, TargetTooLong, TooSlow, to_bytes
 from headrace.server.unframed import unframed
 from headrace.server.unread import Unread
+from headrace.server.upgrades import framing, parser_of_body
 from headrace.server.websockets import WebSocketConnection, refused_handshake
 
 LINGER_S = (
@@ -148,8 +149,8 @@ class HTTPConnection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserError as exc:
             self._refuse(self._refusal_of(exc))
-        except httptools.HttpParserUpgrade:
-            self._upgrade()
+        except httptools.HttpParserUpgrade as exc:
+            self._upgrade(data[exc.args[0] :])
         else:
             if self.headers is not request:  # another one has begun
                 return
@@ -212,6 +213,8 @@ class HTTPConnection(HttpToolsProtocol):
             self._discard(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # not yet: see `upgrades`
         super().on_message_complete()
         self._in_body = False
         self._deadline = math.inf
@@ -226,9 +229,11 @@ class HTTPConnection(HttpToolsProtocol):
 
     # upgrades
 
-    def _upgrade(self) -> None:
-        if not self._should_upgrade():  # h2c and others: served as HTTP/1.1, and nothing after it
-            self.cycle.keep_alive = False
+    def _upgrade(self, rest: bytes) -> None:
+        """`rest`: what came after the head."""
+        if not self._should_upgrade():
+            self.parser = parser_of_body(self)
+            self.data_received(framing(self.headers) + rest)
         elif self.cycle is not None and not self.cycle.response_complete:
             self._refuse(BadRequest("a WebSocket cannot be opened before the last answer has ended"))
         else:

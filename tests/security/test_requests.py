@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 
 import pytest
@@ -179,6 +180,36 @@ def test_what_is_odd_gets_a_clear_answer(gate: Serving, name: str) -> None:
     if status != 200:
         assert answer.error["type"] == "invalid_request_error"
         assert len(answer.body) < 500
+
+
+@pytest.mark.parametrize("pieces", [1, 30])
+@pytest.mark.parametrize("protocol", ["h2c", "foo/2", "TLS/1.0, HTTP/1.1"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_who_would_rather_speak_another_protocol_is_served_in_this(
+    gate: Serving, protocol: str, is_chunked: bool, pieces: int
+) -> None:
+    wanted = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": protocol,
+        "HTTP2-Settings": "AAEAAEAAAAIAAAAB",
+    }
+    if is_chunked:
+        body = chunk(QUESTION[:20]) + chunk(QUESTION[20:]) + b"0\r\n\r\n"
+        request = head("POST", CHAT, {**CHUNKED, **wanted}) + body
+    else:
+        request = post(len(QUESTION), QUESTION, **wanted)
+    asked = request + head("GET", "/health", {**HOST, **wanted}) + request + HEALTH
+    size = -(-len(asked) // pieces)
+    with connect(gate) as source, source.makefile("rb") as file:
+        for begin in range(0, len(asked), size):
+            source.sendall(asked[begin : begin + size])
+        statuses: list[int] = []
+        while len(statuses) < 4:
+            line = file.readline()
+            assert line, "the connection was closed"
+            if found := re.match(rb".*HTTP/1.1 (\d+) ", line):
+                statuses.append(int(found[1]))
+    assert statuses == [200] * 4
 
 
 def test_a_stream_to_http_1_0_has_no_chunks(gate: Serving) -> None:

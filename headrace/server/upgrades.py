@@ -1,0 +1,59 @@
+"""Requests that would like another protocol than WebSocket, as Java's HTTP client does (`Upgrade: h2c`): they
+are served as HTTP/1.1. The parser takes their bodies for the other protocol's, so that another one goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import httptools
+
+FRAMING = (b"content-length", b"transfer-encoding")  # what says where a body ends
+
+
+class Callbacks(Protocol):
+    """What a parser calls."""
+
+    def on_message_begin(self) -> None: ...
+    def on_url(self, url: bytes) -> None: ...
+    def on_header(self, name: bytes, value: bytes) -> None: ...
+    def on_headers_complete(self) -> None: ...
+    def on_body(self, body: bytes) -> None: ...
+    def on_message_complete(self) -> None: ...
+
+
+class AfterHead:
+    """The callbacks `to`, but for a first head, which is known already."""
+
+    def __init__(self, to: Callbacks) -> None:
+        self._to = to
+        self._is_past = False
+        self.on_body, self.on_message_complete = to.on_body, to.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._is_past:
+            self._to.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._is_past:
+            self._to.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_past:
+            self._to.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._is_past:
+            self._to.on_headers_complete()
+        self._is_past = True
+
+
+def parser_of_body(to: Callbacks) -> httptools.HttpRequestParser:
+    """A parser that is to be fed with `framing`, then with the body, then with further requests."""
+    return httptools.HttpRequestParser(AfterHead(to))
+
+
+def framing(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """A head that says no more than where the body ends."""
+    lines = [b"%s: %s\r\n" % field for field in headers if field[0] in FRAMING]
+    return b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"])
