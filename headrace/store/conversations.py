@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
@@ -27,6 +28,7 @@ from headrace.store.processes import Processes
 from headrace.store.records import Chain, Held, Json, Page, StoredConversation, StoredItem
 from headrace.store.tables import conversations
 
+STEP = 500  # items that are written in one transaction
 LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
 
 ConversationRow = Row[tuple[object, ...]]
@@ -46,6 +48,16 @@ TAKE = (
     )
     .values(holder=bindparam("by"), token=bindparam("token"), used_at=bindparam("now"))
 )
+
+
+@dataclass(slots=True)
+class _Copied:
+    """The path to `old_head` without one item: `bodies` go after `parent`; `new_head` is the last of them."""
+
+    old_head: str | None
+    parent: str | None
+    bodies: Sequence[Json]
+    new_head: str | None = None
 
 
 class Conversations:
@@ -131,18 +143,46 @@ class Conversations:
         return await self._database.read(work)
 
     async def delete_item(self, owner: str, id: str, item: str) -> StoredConversation:
+        copied = await self._database.read(lambda c: self._without(c, owner, id, item))
+        await self._append_in_steps(owner, copied)
+
         def work(c: Connection) -> StoredConversation:
-            conversation = self._free(c, owner, id)
-            row = on_path(c, owner, conversation.head, item)
-            if row is None:
-                raise _no_item(item)
-            after = between(c, owner, row.hash, conversation.head)
-            placed = append(c, owner, row.parent, [later.body for later in after])
-            _move(c, id, placed[-1].hash if placed else row.parent)
-            let_go(c, [conversation.head])
+            head = self._free(c, owner, id).head
+            new_head = copied.new_head
+            if head != copied.old_head:  # it has changed meanwhile
+                now = self._without(c, owner, id, item)
+                placed = append(c, owner, now.parent, now.bodies)
+                new_head = placed[-1].hash if placed else now.parent
+            _move(c, id, new_head)
+            let_go(c, [head])
             return _to_record(_row(c, owner, id))
 
         return await self._database.write(work)
+
+    def _without(self, c: Connection, owner: str, id: str, item: str) -> _Copied:
+        """Raises ConversationNotFound, ItemNotFound."""
+        head = _row(c, owner, id).head
+        row = on_path(c, owner, head, item)
+        if row is None:
+            raise _no_item(item)
+        bodies = [later.body for later in between(c, owner, row.hash, head)]
+        return _Copied(head, row.parent, bodies)
+
+    async def _append_in_steps(self, owner: str, copied: _Copied) -> None:
+        """Many items in several transactions, so that other writers get their turn. Should this be the last
+        that is heard of them, they are collected like what was let go of.
+        """
+        after = copied.parent
+        for start in range(0, len(copied.bodies), STEP):
+            step = copied.bodies[start : start + STEP]
+
+            def work(c: Connection, after: str | None = after, step: Sequence[Json] = step) -> str:
+                last = append(c, owner, after, step)[-1].hash
+                let_go(c, [last])
+                return last
+
+            after = await self._database.write(work)
+        copied.new_head = after
 
     async def hold(self, owner: str, id: str) -> Held:
         token = secrets.token_hex(16)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from headrace.store.records import Json
 
@@ -17,6 +18,7 @@ PREFIXES = {
     "reasoning": "rs",
     "compaction": "cmp",
 }
+LONG = 256 * 1024  # characters that are encoded in one go
 SYSTEM_ROLES = ("system", "developer")
 
 
@@ -47,17 +49,58 @@ class Placed:
 
 def written(value: object) -> str:
     """As compact JSON that UTF-8 can write: half of a surrogate pair stays an escape."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
-        text.encode()
+        return "".join(_writable(piece) for piece in pieces(value, ensure_ascii=False))
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text
+        return "".join(pieces(value))
 
 
 def digest(owner: str, parent: str | None, body: Json) -> str:
-    canonical = json.dumps([owner, parent, body], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    found = hashlib.sha256()
+    for piece in pieces([owner, parent, body], sort_keys=True):
+        found.update(piece.encode())
+    return found.hexdigest()
+
+
+def pieces(
+    value: object, *, ensure_ascii: bool = True, sort_keys: bool = False, long: int = LONG
+) -> Iterator[str]:
+    """A value as compact JSON; a long text in several pieces, because Python's encoder keeps the interpreter
+    to itself until a text is written. `long`: characters.
+    """
+    if not _has_long_text(value, long):
+        yield json.dumps(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=(",", ":"))
+        return
+    inner = partial(pieces, ensure_ascii=ensure_ascii, sort_keys=sort_keys, long=long)
+    if isinstance(value, str):
+        yield '"'
+        for start in range(0, len(value), long):
+            yield json.dumps(value[start : start + long], ensure_ascii=ensure_ascii)[1:-1]
+        yield '"'
+    elif isinstance(value, Mapping):
+        for index, (name, member) in enumerate(sorted(value.items()) if sort_keys else value.items()):
+            yield f"{',' if index else '{'}{json.dumps(name, ensure_ascii=ensure_ascii)}:"
+            yield from inner(member)
+        yield "}"
+    elif isinstance(value, Sequence):
+        for index, entry in enumerate(value):
+            yield "," if index else "["
+            yield from inner(entry)
+        yield "]"
+
+
+def _has_long_text(value: object, long: int) -> bool:
+    if isinstance(value, str):
+        return len(value) > long
+    if isinstance(value, Mapping):
+        return any(_has_long_text(member, long) for member in value.values())
+    return isinstance(value, list | tuple) and any(_has_long_text(entry, long) for entry in value)
+
+
+def _writable(piece: str) -> str:
+    """The same. Raises UnicodeEncodeError."""
+    piece.encode()
+    return piece
 
 
 def chain(owner: str, after: Place, bodies: Sequence[Json]) -> list[Placed]:

@@ -216,3 +216,33 @@ def test_a_caller_who_leaves_while_it_waits_to_hold_holds_nothing(opened: Opened
             await elsewhere.release(await elsewhere.hold(OWNER, made.id))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("index", [0, 1, 700, 1198, 1199])
+def test_an_item_of_a_long_conversation_is_taken_out(opened: Opened, index: int) -> None:
+    async def run() -> None:
+        async with opened() as store:
+            said = [f"text {number}" for number in range(1200)]
+            made = await store.create_conversation(OWNER, [message(text) for text in said], {})
+            path = await store.path(OWNER, made.head)
+            less = await store.delete_item(OWNER, made.id, path[index].id)
+            assert texts(await store.path(OWNER, less.head)) == [*said[:index], *said[index + 1 :]]
+            assert await store.verify() == []
+
+    asyncio.run(run())
+
+
+def test_items_that_are_taken_out_at_once_are_both_gone(opened: Opened) -> None:
+    async def run() -> None:
+        async with opened() as store:
+            said = [f"text {number}" for number in range(30)]
+            made = await store.create_conversation(OWNER, [message(text) for text in said], {})
+            path = await store.path(OWNER, made.head)
+            gone = (3, 17, 29)
+            await asyncio.gather(*(store.delete_item(OWNER, made.id, path[index].id) for index in gone))
+            left = await store.conversation(OWNER, made.id)
+            expected = [text for index, text in enumerate(said) if index not in gone]
+            assert texts(await store.path(OWNER, left.head)) == expected
+            assert await store.verify() == []
+
+    asyncio.run(run())
