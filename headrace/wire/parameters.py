@@ -111,7 +111,10 @@ EXTENSION = "Extension."
 BOOKKEEPING = "For a provider's bookkeeping."
 QUOTA = "Cerebras: at most 32,768, and 8,192 by default, for it counts as used what may be."
 CACHING = "The prefix cache needs no advice."
-FORMS: dict[str, Fate] = dict.fromkeys(("openai", "cerebras", "anthropic", "ollama", "llamacpp"), "refused")
+FORMS: dict[str, Fate] = dict.fromkeys(("openai", "cerebras", "anthropic", "ollama"), "refused")
+COMPILED = _fates(
+    "dropped", {"engine": "honoured", "llamacpp": "honoured"}
+)  # where schemas are compiled here
 # what neither Anthropic nor Ollama has
 UNCOMMON: dict[str, Fate] = {"anthropic": "refused", "ollama": "refused"}
 # of vLLM, and of servers like it
@@ -142,9 +145,7 @@ _OWN: Table = {
     "response_format": honoured(
         "`text`, `json_object`, `json_schema`: the answer is forced into it. Anthropic: no `json_object`."
     ),
-    "response_format.json_schema.description": content(
-        "What the schema is for.", "openai", "cerebras", "llamacpp"
-    ),
+    "response_format.json_schema.description": content("What the schema is for.", "openai", "cerebras"),
     "user": advice(BOOKKEEPING, openai="sent", cerebras="sent", anthropic="sent", llamacpp="sent"),
     "top_k": honoured(f"{EXTENSION} 0 or -1 keeps all."),
     "min_p": honoured(EXTENSION, anthropic="refused"),
@@ -170,12 +171,12 @@ _OWN: Table = {
     "structured_outputs.regex": honoured("As `guided_regex`.", **FORMS),
     "structured_outputs.choice": honoured("As `guided_choice`.", **FORMS),
     "structured_outputs.grammar": honoured("As `guided_grammar`.", **FORMS),
-    "structured_outputs.disable_additional_properties": content(
-        "false: as `schema_narrowing` without `closed_objects`.", "engine"
+    "structured_outputs.disable_additional_properties": Parameter(
+        COMPILED, "false: as `schema_narrowing` without `closed_objects`."
     ),
     "structured_outputs.structural_tag": refused("Use `tools`.", NOTHING),
     "structured_outputs.whitespace_pattern": refused("JSON is written in one way.", NOTHING),
-    "schema_narrowing": content(f"{EXTENSION} Where less is generated than a schema allows.", "engine"),
+    "schema_narrowing": Parameter(COMPILED, f"{EXTENSION} Where less is generated than a schema allows."),
     "allowed_token_ids": refused("Use `logit_bias`.", NOTHING),
     "bad_words": refused("Use `logit_bias`.", EMPTY),
     "include_stop_str_in_output": refused("", equals(False)),

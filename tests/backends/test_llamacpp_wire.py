@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema
 import openai
 import pytest
 
 from headrace.app import create_app
 from headrace.backends.llamacpp import LlamaCppBackend, slots
+from headrace.backends.llamacpp.forms import held
 from headrace.config import Config
+from headrace.errors import ProviderError
 from headrace.models.catalog import GGUFModel, Model
 from headrace.models.gguf import header
 from headrace.models.model import Header
+from headrace.types import Event, Format, TextDelta
 from tests.models.tiny import write_tiny
 from tests.serving import Served, events, eventually, serving
 
@@ -137,22 +142,72 @@ def test_answers_keep_to_a_schema(client: openai.OpenAI) -> None:
     assert begun.lstrip().startswith("{")
 
 
+L1: dict[str, Any] = {
+    "pattern": {"type": "string", "pattern": r"^\d{5}$"},
+    "class": {"type": "string", "pattern": r"^[\w-]{1,5}$"},
+    "unanchored": {"type": "string", "pattern": "[0-9]{3}", "maxLength": 12},
+    "look-ahead": {"type": "string", "pattern": r"^(?=.*\d)[a-z\d]{2,4}$"},
+    "format": {"type": "string", "format": "date", "maxLength": 10},
+    "tuple": {"type": "array", "prefixItems": [{"type": "boolean"}], "items": {"type": "null"},
+              "maxItems": 2},
+    "required": {"type": "object", "properties": {"a": {"type": "null"}}, "required": ["b"],
+                 "additionalProperties": {"type": "boolean"}},
+    "beside": {"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "null"}},
+               "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+    "definitions": {"$defs": {"a-b": {"const": 1}, "a_b": {"const": True}},
+                    "type": "array", "prefixItems": [{"$ref": "#/$defs/a-b"}, {"$ref": "#/$defs/a_b"}],
+                    "items": False, "minItems": 2},
+    "multiple": {"type": "integer", "multipleOf": 7, "minimum": 8},
+    "not": {"type": "array", "items": {"not": {"type": ["string", "object", "array"]}}, "maxItems": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", L1)
+def test_l1_llama_cpp_keeps_to_our_grammar(client: openai.OpenAI, name: str) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": L1[name]}}
+    found = chat(client, response_format=form, max_tokens=60, temperature=1, seed=5).choices[0]
+    assert found.finish_reason == "stop"
+    jsonschema.validate(json.loads(found.message.content), L1[name], jsonschema.Draft202012Validator)
+
+
 @pytest.mark.parametrize(
-    ("schema", "param"),
+    ("member", "expected"),
     [
-        ({"type": "integer", "multipleOf": 7}, "multipleOf"),
-        ({"type": "object", "properties": {"a": {"type": "number", "minimum": 1}}}, "properties.a.minimum"),
-        ({"type": "array", "items": {"not": {}}}, "items.not"),
-        ({"$defs": {"d": {"type": "string", "format": "ipv4"}}, "$ref": "#/$defs/d"}, "$defs.d.format"),
-        ({"anyOf": [{"type": "null"}, {"type": "array", "uniqueItems": True}]}, "anyOf.1.uniqueItems"),
+        ({"guided_regex": "[0-9]{2}-[ab]"}, "[0-9]{2}-[ab]"),
+        ({"guided_choice": ["yes/no", "n\u00f6"]}, "yes/no|n\u00f6"),
+        ({"structured_outputs": {"choice": ["left", "right"]}}, "left|right"),
+        ({"structured_outputs": {"regex": "x{3,5}"}}, "x{3,5}"),
+        ({"guided_grammar": 'start: "a" B\nB: /[0-9]{3}/'}, "a[0-9]{3}"),
     ],
 )
-def test_schema_that_it_would_not_enforce_is_refused(served: Served, schema: Any, param: str) -> None:
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+def test_l1_other_forms_are_kept_to(client: openai.OpenAI, member: Any, expected: str) -> None:
+    found = chat(client, extra_body=member, max_tokens=20, temperature=1).choices[0]
+    assert re.fullmatch(expected, found.message.content)
+    text = complete(client, "It is", extra_body=member, max_tokens=20, temperature=1).choices[0].text
+    assert re.fullmatch(expected, text)
+
+
+def test_l1_a_form_that_cannot_be_kept_to_is_refused(served: Served) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"pattern": r"\bx"}}}
     refused = served.post(CHAT, {"model": "m", "messages": MESSAGES, "response_format": form})
     assert refused.status_code == 400
-    assert refused.json()["error"]["code"] == "unsupported_parameter"
-    assert refused.json()["error"]["param"].endswith(param)
+    assert refused.json()["error"]["code"] == "unsupported_schema"
+
+
+def test_l1_an_answer_that_leaves_its_form_is_an_error() -> None:
+    """As llama.cpp answers that ignores a grammar."""
+
+    async def events() -> AsyncIterator[Event]:
+        yield TextDelta(0, "12")
+        yield TextDelta(0, "3x")
+
+    form = Format("grammar", "%llguidance {}\nstart: /[0-9]{4}/")
+
+    async def told() -> list[Event]:
+        return [event async for event in held(events(), form)]
+
+    with pytest.raises(ProviderError, match="left the form"):
+        asyncio.run(told())
 
 
 def test_property_is_no_keyword(client: openai.OpenAI) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from headrace.backends.http import Upstream
 from headrace.backends.llamacpp.choices import singles, together
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
+from headrace.backends.llamacpp.forms import held, with_grammar
 from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
 from headrace.backends.openai.body import chat_body
 from headrace.backends.writing import Writing
@@ -145,6 +146,7 @@ class LlamaCppBackend:
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
+        request = await with_grammar(request)
         asked, writing = singles(request), Writing(request)
         for one in asked[:: request.n]:  # the choices of a prompt differ in their seeds
             self._check_size(one)
@@ -167,6 +169,8 @@ class LlamaCppBackend:
                 events = await exits.enter_async_context(running.openai.generate(request))
             except ServerError as exc:
                 raise await running.told_apart(exc) from exc
+            if request.format is not None:
+                events = await exits.enter_async_context(aclosing(held(events, request.format)))
             told = self._events(running, request, events)
             exits.push_async_callback(told.aclose)
             yield told

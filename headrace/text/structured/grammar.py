@@ -21,7 +21,7 @@ from headrace.text.structured.patterns import readable
 from headrace.text.structured.schema import LIMITS, check_schema, json_grammar, measure
 from headrace.types import Format
 
-__all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar"]
+__all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar", "lark_source"]
 
 CACHED = 64  # compiled grammars
 # The library's time grows with the square of an expression's length. Each rule that leads to the next, on a
@@ -104,13 +104,13 @@ class Grammars:
         """
         measure(format.value, format.param)
         key = json.dumps([format.kind, format.value, sorted(allowed)])
-        return self._constraint(key, lambda: _grammar(format, allowed), format.param)
+        return self._constraint(key, lambda: lark_source(format, allowed), format.param)
 
     def compile_lark(self, source: str, *, param: str) -> Constraint:
         """A Lark grammar: <name> is a special token, %json is followed by what `json_grammar` gives. Raises
         BadRequest.
         """
-        return self._constraint(source, lambda: LLMatcher.grammar_from_lark(source), param)
+        return self._constraint(source, lambda: source, param)
 
     def _constraint(self, key: str, grammar: Callable[[], str], param: str) -> Constraint:
         with self._lock:
@@ -126,7 +126,8 @@ class Grammars:
             return Constraint(matcher.deep_copy(), self._words, self._no_end)
 
     def _matcher(self, grammar: str, param: str) -> LLMatcher:
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
+        source = LLMatcher.grammar_from_lark(grammar)
+        matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
         first = matcher.deep_copy()
         mask = first.compute_bitmask() if not first.is_error() else b""  # builds what every copy then shares
         if first.is_error():
@@ -162,26 +163,30 @@ class _Vocabulary:
         return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
 
 
-def _grammar(format: Format, allowed: frozenset[str]) -> str:
+def lark_source(format: Format, allowed: frozenset[str] = ALL) -> str:
+    """The format as a Lark grammar. `allowed`: names of narrowings. Raises BadRequest."""
     value, param = format.value, format.param
-    if format.kind == "json_object":
-        return LLMatcher.grammar_from_json_schema(json_grammar({"type": "object"}, param, allowed))
-    if format.kind == "json_schema":
-        return LLMatcher.grammar_from_json_schema(json_grammar(value, param, allowed))
+    if format.kind in ("json_object", "json_schema"):
+        schema = {"type": "object"} if format.kind == "json_object" else value
+        return f"start: %json {json_grammar(schema, param, allowed)}"
     if format.kind == "choice":
         if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) for one in value):
             raise BadRequest(f"{param}: give a list of at least one string", param=param)
-        expression = "|".join(map(_escaped, value))
-        return LLMatcher.grammar_from_regex(_short(expression, MAX_CHOICES, param))
+        return _of_expression(_short("|".join(map(_escaped, value)), MAX_CHOICES, param))
     if not isinstance(value, str):
         raise BadRequest(f"{param}: give a string", param=param)
     if format.kind == "regex":
-        return LLMatcher.grammar_from_regex(_short(value, MAX_REGEX, param))
+        return _of_expression(_short(value, MAX_REGEX, param))
     if _short(value, MAX_LARK, param).count("\n") >= MAX_LINES:
         raise BadRequest(f"{param}: more than {MAX_LINES} lines", param=param)
     if _GBNF.search(value) and "%llguidance" not in value:
-        return LLMatcher.grammar_from_lark(_as_lark(_short(value, MAX_GBNF, param), param))
-    return LLMatcher.grammar_from_lark(_with_schemas(value, param, allowed))
+        return _as_lark(_short(value, MAX_GBNF, param), param)
+    return _with_schemas(value, param, allowed)
+
+
+def _of_expression(expression: str) -> str:
+    source: str = json.loads(LLMatcher.grammar_from_regex(expression))["grammars"][0]["lark_grammar"]
+    return source
 
 
 def _as_lark(source: str, param: str) -> str:

@@ -24,6 +24,7 @@ __all__ = ["InvalidSchema", "UnsupportedSchema", "check_schema", "json_grammar",
 
 MAX_NESTING = 100  # through references: the library recurses, and 400 are too much for it
 LIMITS = LLParserLimits(verbose_errors=False, max_items_in_row=20_000, step_max_items=200_000)
+ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
 # how answers are written: small models lose themselves in free whitespace, and \u escapes would let a name
 # pass for another one
 STYLE = {
@@ -32,7 +33,7 @@ STYLE = {
     "whitespace_flexible": False,
     "coerce_one_of": False,
     "lenient": False,
-    "json_allowed_escapes": 'nrbtf\\"',
+    **ESCAPES,
 }
 # what the library says where it cannot apply patternProperties to a listed member
 INTERSECTIONS = ("circular references", "intersection stack")

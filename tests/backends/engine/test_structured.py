@@ -1,0 +1,198 @@
+"""Ways in which clients ask for a form, and tools whose arguments once went on and on: rows L2 to L6."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from headrace.models.catalog import DEFAULT_MODEL
+from tests.serving import Served
+
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES: Any = [{"role": "user", "content": "How many people live in Oslo? Answer in JSON."}]
+SCHEMA: Any = {"type": "object", "properties": {"size": {"enum": ["s", "m"]}}, "required": ["size"]}
+
+
+@pytest.fixture(scope="module")
+def client(server: Served) -> Iterator[openai.OpenAI]:
+    with server.client() as client:
+        yield client
+
+
+def chat(client: openai.OpenAI, **members: Any) -> Any:
+    given = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 200, **members}
+    return client.chat.completions.create(**given)
+
+
+def tool(parameters: Any, name: str = "now") -> Any:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "properties": {}},
+        {"type": "object", "properties": {}, "title": "Now", "required": []},
+        {"type": "object", "properties": {}, "additionalProperties": False},
+        {},
+    ],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_l2_a_tool_without_parameters_takes_the_empty_object(
+    client: openai.OpenAI, parameters: Any, named: bool
+) -> None:
+    choice: Any = {"type": "function", "function": {"name": "now"}} if named else "required"
+    found = chat(client, tools=[tool(parameters)], tool_choice=choice, parallel_tool_calls=False)
+    [call] = found.choices[0].message.tool_calls
+    assert call.function.arguments == "{}"
+
+
+def test_l2_nested_too(client: openai.OpenAI) -> None:
+    nested = {
+        "type": "object",
+        "properties": {"at": {"type": "object", "properties": {}}},
+        "required": ["at"],
+    }
+    found = chat(client, tools=[tool(nested)], tool_choice="required", parallel_tool_calls=False)
+    [call] = found.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"at": {}}
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_l3_numbers_end_by_themselves(client: openai.OpenAI, kind: str) -> None:
+    schema = {"type": "object", "properties": {"population": {"type": kind}}, "required": ["population"]}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    choices = chat(client, response_format=form, n=10, max_tokens=60, seed=1).choices
+    assert [choice.finish_reason for choice in choices] == ["stop"] * 10
+    for choice in choices:
+        digits = re.sub(r"\D", "", choice.message.content)
+        assert len(digits.strip("0")) <= 17
+        assert abs(json.loads(choice.message.content)["population"]) <= 2**53
+
+
+def test_l3_in_arguments_too(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "number"}}, "required": ["answer"]}
+    found = chat(client, tools=[tool(schema)], tool_choice=named_choice("now"), n=6, max_tokens=90, seed=2)
+    assert {choice.finish_reason for choice in found.choices} <= {"tool_calls", "stop"}
+    for choice in found.choices:
+        [call] = choice.message.tool_calls
+        assert abs(json.loads(call.function.arguments)["answer"]) <= 2**53
+
+
+def named_choice(name: str) -> Any:
+    return {"type": "function", "function": {"name": name}}
+
+
+def test_l5_one_tool_may_be_called_several_times_where_calls_are_required(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}
+    asked: dict[str, Any] = {"tools": [tool(schema)], "n": 12, "temperature": 1.5, "seed": 3}
+    several = chat(client, tool_choice="required", **asked).choices
+    assert max(len(choice.message.tool_calls) for choice in several) > 1
+    single = chat(client, tool_choice="required", parallel_tool_calls=False, **asked).choices
+    assert {len(choice.message.tool_calls) for choice in single} == {1}
+    once = chat(client, tool_choice=named_choice("now"), **asked).choices
+    assert {len(choice.message.tool_calls) for choice in once} == {1}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "json_object", "schema": SCHEMA},
+        {"type": "json_schema", "schema": SCHEMA},
+        {"type": "json_schema", "json_schema": SCHEMA},
+        {"type": "json_schema", "json_schema": {"name": "x", **SCHEMA}},
+        {"type": "json_object", "json_schema": {"schema": SCHEMA}},
+    ],
+    ids=["object", "beside", "bare", "named", "both"],
+)
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_l6_a_schema_is_honoured_wherever_it_plainly_stands(server: Served, path: str, form: Any) -> None:
+    asked = {"messages": MESSAGES} if path == CHAT else {"prompt": "In JSON: "}
+    answer = server.post(path, {"model": DEFAULT_MODEL, "response_format": form, "max_tokens": 40, **asked})
+    assert answer.status_code == 200
+    assert "x-headrace-ignored" not in answer.headers
+    choice = answer.json()["choices"][0]
+    text = choice["text"] if path == COMPLETIONS else choice["message"]["content"]
+    assert json.loads(text)["size"] in ("s", "m")
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"type": "json_schema", "json_schema": {"name": "x"}}, "response_format.json_schema.schema"),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": None}},
+            "response_format.json_schema.schema",
+        ),
+        ({"type": "json_schema"}, "response_format.json_schema"),
+        (
+            {"type": "json_schema", "json_schema": {"schema": SCHEMA}, "schema": SCHEMA},
+            "response_format.json_schema",
+        ),
+    ],
+)
+def test_l6_no_schema_is_no_free_answer(server: Served, form: Any, param: str) -> None:
+    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "response_format": form}
+    refused = server.post(CHAT, asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+STRUCTURED: list[tuple[Any, str]] = [
+    ({"json": SCHEMA}, r'\{"size": "[sm]"\}'),
+    ({"json": json.dumps(SCHEMA)}, r'\{"size": "[sm]"\}'),
+    ({"regex": "[0-9]{3}"}, "[0-9]{3}"),
+    ({"choice": ["yes", "no"]}, "yes|no"),
+    ({"grammar": 'start: "a" | "b"'}, "a|b"),
+    ({"json": SCHEMA, "regex": None, "disable_any_whitespace": True}, r'\{"size": "[sm]"\}'),
+]
+
+
+@pytest.mark.parametrize(("member", "expected"), STRUCTURED, ids=str)
+def test_structured_outputs_are_honoured_as_guided_ones_are(
+    server: Served, member: Any, expected: str
+) -> None:
+    given = {"model": DEFAULT_MODEL, "structured_outputs": member}
+    chatted = server.post(CHAT, {**given, "messages": MESSAGES, "max_tokens": 40}).json()
+    assert re.fullmatch(expected, chatted["choices"][0]["message"]["content"])
+    completed = server.post(COMPLETIONS, {**given, "prompt": "It is", "max_tokens": 40}).json()
+    assert re.fullmatch(expected, completed["choices"][0]["text"])
+    responded = server.post(RESPONSES, {**given, "input": "Is it?", "max_output_tokens": 40}).json()
+    assert re.fullmatch(expected, responded["output"][0]["content"][0]["text"])
+
+
+@pytest.mark.parametrize(
+    ("member", "param"),
+    [
+        ({"structural_tag": "{}"}, "structured_outputs.structural_tag"),
+        ({"json": SCHEMA, "whitespace_pattern": " *"}, "structured_outputs.whitespace_pattern"),
+        ({"json": SCHEMA, "regex": "a"}, "structured_outputs.regex"),
+        ({"regex": "("}, "structured_outputs.regex"),
+        ({"choice": []}, "structured_outputs.choice"),
+        ({"json": "{"}, "structured_outputs.json"),
+        ({"json": {"type": "strnig"}}, "structured_outputs.json.type"),
+    ],
+)
+def test_structured_outputs_that_cannot_be_kept_to_are_refused(
+    server: Served, member: Any, param: str
+) -> None:
+    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "structured_outputs": member}
+    refused = server.post(CHAT, asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+def test_narrowing_is_switched_by_request(server: Served) -> None:
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"oneOf": [{"minimum": 1}, SCHEMA]}},
+    }
+    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "response_format": form, "max_tokens": 30}
+    assert server.post(CHAT, asked).status_code == 200
+    refused = server.post(CHAT, {**asked, "schema_narrowing": ["closed_objects"]}).json()["error"]
+    assert "'one_of'" in refused["message"]
+    unknown = server.post(CHAT, {**asked, "schema_narrowing": ["open"]}).json()["error"]
+    assert unknown["param"] == "schema_narrowing"
