@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from headrace.engine.engine import Output
 from headrace.engine.sequence import Logprobs, Sequence
+from headrace.offload import SMALL
 from headrace.text import reasoning, toolcalls
 from headrace.text.detokenize import Detokenizer
 from headrace.text.stops import NO_STOPS, StopMatcher, Stops
@@ -29,6 +30,8 @@ from headrace.types import (
     Usage,
 )
 
+SCORE = 64  # bytes of work, as headrace.offload counts it, that writing one logprob costs
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -40,6 +43,16 @@ class Reading:
     splitter: Callable[[], reasoning.Splitter] | None = None  # a new one, if the model may think
     parser: Callable[[], toolcalls.Parser] | None = None  # a new one, if it may call tools
     is_forced: bool = False  # it calls, and says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The event that repeats a prompt with the scores of its tokens; so many that writing it takes long.
+    `work`: how long, as headrace.offload counts it.
+    """
+
+    work: int
+    write: Callable[[], TextDelta]
 
 
 class Choice:
@@ -63,9 +76,9 @@ class Choice:
     def leader(self) -> Sequence:
         return self.sequence.leader or self.sequence
 
-    def push(self, output: Output) -> list[Event]:
+    def push(self, output: Output) -> list[Event | Echo]:
         """The events of one token, or of the end; nothing more after the end."""
-        events = [] if self.is_started else self._start()
+        events: list[Event | Echo] = [] if self.is_started else self._start()
         params = self.sequence.params
         if output.token is None:
             return [*events, *self._finish("length", [])]
@@ -94,10 +107,10 @@ class Choice:
             return self._stops.flush() + text
         return self._stops.push(text) if self.num_tokens >= self.sequence.params.min_tokens else text
 
-    def _start(self) -> list[Event]:
+    def _start(self) -> list[Event | Echo]:
         self.is_started = True
         sequence = self.sequence
-        events: list[Event] = [
+        events: list[Event | Echo] = [
             Started(
                 self.index,
                 queue_s=sequence.started_at - sequence.queued_at,
@@ -107,8 +120,17 @@ class Choice:
             )
         ]
         if self._echo is not None:
-            events.append(TextDelta(self.index, self._echo, self._prompt_logprobs()))
+            echo = Echo(self._num_scores * SCORE, self._echoed)
+            events.append(echo if echo.work > SMALL else echo.write())
         return events
+
+    @property
+    def _num_scores(self) -> int:
+        params = self.leader.params
+        return len(self.leader.prompt_logprobs) * (1 + (params.logprobs or 0))
+
+    def _echoed(self) -> TextDelta:
+        return TextDelta(self.index, self._echo or "", self._prompt_logprobs())
 
     def _prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
         leader = self.leader

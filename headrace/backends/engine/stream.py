@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from typing import Protocol
 
-from headrace.backends.engine.choice import Choice
+from headrace.backends.engine.choice import Choice, Echo
 from headrace.engine.engine import Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed, ServerError
+from headrace.offload import aside
 from headrace.text.structured.grammar import GrammarFailed
 from headrace.types import Event
 
@@ -48,7 +49,7 @@ class Stream:
     def __init__(self, choices: Iterator[Choice], count: int, abort: Callable[[Sequence], None]) -> None:
         self._coming, self._num_coming, self._abort = choices, count, abort
         self._running: dict[Sequence, Choice] = {}
-        self._events: deque[Event] = deque()
+        self._events: deque[Event | Echo] = deque()
         self._error: ServerError | None = None
         self._ready = asyncio.Event()
         self.num_running = 0
@@ -99,7 +100,8 @@ class Stream:
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
-        return self._events.popleft()
+        event = self._events.popleft()
+        return await aside(event.work, event.write) if isinstance(event, Echo) else event
 
 
 class Pooling:

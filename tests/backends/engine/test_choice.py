@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.backends.engine.choice import Choice, Reading
+from headrace.backends.engine.choice import Choice, Echo, Reading
 from headrace.backends.engine.stream import Stream
 from headrace.engine.engine import Output
 from headrace.engine.sequence import FinishReason, Logprobs, SamplingParams, Sequence
@@ -38,10 +38,14 @@ def told(choice: Choice, tokens: list[int], reason: FinishReason = "length") -> 
     events: list[Event] = []
     for place, token in enumerate(tokens):
         end = reason if place == len(tokens) - 1 else None
-        events += choice.push(Output(choice.sequence, token, end, Logprobs(-float(place))))
+        events += pushed(choice, Output(choice.sequence, token, end, Logprobs(-float(place))))
         if choice.is_finished:
             break
     return events
+
+
+def pushed(choice: Choice, output: Output) -> list[Event]:
+    return [event.write() if isinstance(event, Echo) else event for event in choice.push(output)]
 
 
 def text(events: list[Event]) -> str:
@@ -139,7 +143,7 @@ def test_echo_comes_first_with_the_prompts_scores(tokenizer: Tokenizer) -> None:
 
 def test_prompt_alone_ends_without_a_token(tokenizer: Tokenizer) -> None:
     asked = sequence()
-    events = Choice(asked, 0, Reading(tokenizer), echo="a").push(Output(asked, None, "length"))
+    events = pushed(Choice(asked, 0, Reading(tokenizer), echo="a"), Output(asked, None, "length"))
     assert [type(event) for event in events] == [Started, TextDelta, Finished]
     assert finished(events).usage.completion_tokens == 0
 
@@ -210,3 +214,22 @@ def test_what_the_engine_computed_beyond_a_stop_string_is_dropped(tokenizer: Tok
     assert text(events) == "one"
     assert finished(events).reason == "stop"
     assert len(aborted) == 1
+
+
+def test_scores_of_a_long_prompt_are_written_by_whoever_reads_them(tokenizer: Tokenizer) -> None:
+    """Off the event loop: there may be a hundred thousand of them."""
+    asked = Sequence([5] * 2000, SamplingParams(max_tokens=0, logprobs=2, prompt_logprobs=True))
+    asked.prompt_logprobs = [Logprobs(-1.0, ((5, -1.0), (6, -2.0)))] * 1999
+
+    async def read() -> list[Event]:
+        stream = Stream(iter([Choice(asked, 0, Reading(tokenizer), echo="a")]), 1, lambda _: None)
+        stream.begin()
+        stream.push(Output(asked, None, "length"))
+        return [event async for event in stream]
+
+    started, echo, end = asyncio.run(read())
+    assert isinstance(started, Started)
+    assert isinstance(echo, TextDelta)
+    assert len(echo.logprobs) == 2000
+    assert len(echo.logprobs[1].top) == 2
+    assert isinstance(end, Finished)
