@@ -156,6 +156,8 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
         use_generation_config=engine.generation_config == "model",
+        max_tokens_default=config.server.max_tokens_default,
+        loop_tokens=engine.loop_tokens,
         deterministic=engine.deterministic,
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
         share_prefix_cache=engine.share_prefix_cache,
@@ -183,6 +185,7 @@ def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float)
         num_threads=engine.num_threads,
         timeout_s=timeout_s,
         longest_token=model.header.longest_token,
+        max_tokens_default=config.server.max_tokens_default,
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
         # it cannot tell owners apart: where there are several, it keeps no prompt for the next request
         reuses_prompts=engine.share_prefix_cache or len(config.server.api_keys) <= 1,

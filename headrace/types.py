@@ -143,6 +143,7 @@ class Sampling:
     min_tokens: int = 0
     logprobs: int | None = None  # of each token, and of this many most probable ones beside it
     skip_special_tokens: bool = True
+    detect_loops: bool | None = None  # end an answer that repeats itself; None: one without a limit
     truncate_prompt_tokens: int | None = None  # keep only this many, the last ones; -1: as many as fit
 
 

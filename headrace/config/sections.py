@@ -87,6 +87,14 @@ class ServerConfig(Section):
         Names(aliases=("REQUEST_TIMEOUT_S",)),
         Field(ge=0, description="How long a request may take, in seconds, before it is ended; 0: no limit."),
     ] = 600.0
+    max_tokens_default: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Tokens of an answer, at most, where a request names no limit, of models that run "
+            "here; 0: what fits the context.",
+        ),
+    ] = 0
     strict: Annotated[
         bool,
         Field(
@@ -176,6 +184,14 @@ class EngineConfig(Section):
             "are counted; one that the model has room for is always counted.",
         ),
     ] = ByteSize(2**20)
+    loop_tokens: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="An answer without a limit that repeats itself for so many tokens is ended with "
+            "`length`; 0: never.",
+        ),
+    ] = 1024
     num_threads: Annotated[int, Field(ge=0, description="Threads of the forward pass; 0: one a core.")] = 0
     precision: Annotated[
         Literal["fast", "f32"], Field(description="f32 computes in float32 throughout, several times slower.")

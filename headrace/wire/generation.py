@@ -155,6 +155,9 @@ class GenerationBody(RequestBody):
     truncate_prompt_tokens: int | None = Field(
         None, ge=-1, lt=INT64, description="Extension. Keep this many tokens of the prompt; -1: what fits."
     )
+    detect_loops: bool | None = Field(
+        None, description="Extension. End an answer that repeats itself. Default: one without a limit."
+    )
     priority: int | None = Field(0, ge=-INT64, lt=INT64, description="Extension. Less is sooner.")
     timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
     user: str | None = Field(None, description="The caller's own name for its user.")
@@ -238,6 +241,7 @@ def sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None)
         stop_token_ids=tuple(body.stop_token_ids or ()), ignore_eos=bool(meant(body, "ignore_eos")),
         min_tokens=meant(body, "min_tokens") or 0, logprobs=logprobs,
         skip_special_tokens=body.skip_special_tokens is not False,
+        detect_loops=body.detect_loops,
         truncate_prompt_tokens=meant(body, "truncate_prompt_tokens"),
     )  # fmt: skip
 

@@ -157,6 +157,11 @@ _OWN: Table = {
     "truncate_prompt_tokens": honoured(
         f"{EXTENSION} Keeps this many tokens of the prompt, the last ones.", **EXTENDED
     ),
+    "detect_loops": ignored(
+        f"{EXTENSION} Ends an answer that repeats itself with `length`. Default: answers without a limit.",
+        equals(False),
+        engine="honoured",
+    ),
     "priority": content(f"{EXTENSION} Less is sooner.", "engine", is_neutral=equals(0)),
     "timeout": ours(f"{EXTENSION} Seconds; the server's own limit holds too."),
     "guided_json": honoured(f"{EXTENSION} A JSON schema."),

@@ -70,7 +70,7 @@ GENERATION: dict[str, Sample] = {
         truncate_prompt_tokens=5, priority=3, timeout=9, guided_json=SCHEMA, guided_regex="a",
         guided_choice=["a"], guided_grammar='start: "a"', schema_narrowing=[], allowed_token_ids=[1],
         bad_words=["x"], include_stop_str_in_output=True, length_penalty=2, use_beam_search=True,
-        max_tokens=7,
+        max_tokens=7, detect_loops=True,
     ),
     "structured_outputs": ({}, {"structured_outputs": {"json": SCHEMA}}),
     **{

@@ -63,6 +63,8 @@ class EngineSettings:
     num_threads: int = 0
     exact: bool = False
     use_generation_config: bool = True
+    max_tokens_default: int = 0  # of an answer to a request that names no limit; 0: what fits
+    loop_tokens: int = 1024  # of a loop, after which an answer without a limit is ended; 0: never
     deterministic: bool = False  # as if every request had a seed
     max_tokenize_bytes: int = 2**20  # of a text or conversation that is only tokenized
     share_prefix_cache: bool = False  # between owners
@@ -265,8 +267,11 @@ class EngineBackend:
         for prompt in prompts:
             check_wanted()
             rules = self._rules.constraints(request, prompt)
-            params = self._resolve(sampling, prompt, is_constrained=rules[0] is not None)
-            prepared.append(_Prepared(prompt, params, rules, self._reading(prompt, request, stops)))
+            is_constrained = rules[0] is not None
+            params = self._resolve(sampling, prompt, is_constrained=is_constrained)
+            is_formed = is_constrained and request.format is not None
+            reading = self._reading(prompt, request, stops, is_constrained=is_formed)
+            prepared.append(_Prepared(prompt, params, rules, reading))
         return prepared
 
     def _check_ids(self, sampling: Sampling) -> None:
@@ -299,7 +304,9 @@ class EngineBackend:
                 if leader is None:
                     leader, params = sequence, replace(params, prompt_logprobs=False)
 
-    def _reading(self, prompt: Prompt, request: GenerateRequest, stops: Stops) -> Reading:
+    def _reading(
+        self, prompt: Prompt, request: GenerateRequest, stops: Stops, *, is_constrained: bool
+    ) -> Reading:
         prompts, tools, thinking, is_open = (
             self._prompts,
             prompt.tools,
@@ -315,7 +322,16 @@ class EngineBackend:
             (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
             (lambda: prompts.tool_format.parser(tools)) if tools else None,
             is_forced,
+            self._loop_tokens(request.sampling, is_constrained=is_constrained or is_forced),
         )
+
+    def _loop_tokens(self, asked: Sampling, *, is_constrained: bool) -> int:
+        """After how many tokens of a loop the answer is ended; 0: never. A form may want the same again and
+        again, and who names a length may have it.
+        """
+        if is_constrained or asked.ignore_eos or asked.min_tokens or asked.detect_loops is False:
+            return 0
+        return self.settings.loop_tokens if asked.max_tokens is None or asked.detect_loops else 0
 
     def _resolve(self, asked: Sampling, prompt: Prompt, *, is_constrained: bool) -> SamplingParams:
         """asked for → recommended by the model → OpenAI's default."""
@@ -326,7 +342,8 @@ class EngineBackend:
         def first(given: float | None, name: str, default: float) -> float:
             return given if given is not None else float(self._recommended.get(name, default))
 
-        max_tokens = room if asked.max_tokens is None else min(asked.max_tokens, room)
+        limit = self.settings.max_tokens_default or room if asked.max_tokens is None else asked.max_tokens
+        max_tokens = min(max(limit, asked.min_tokens), room)
         # what has a form ends where the form does; until then an end is as good as impossible
         goes_on = asked.ignore_eos and is_constrained
         ends = () if asked.ignore_eos and not is_constrained else self.model.eos_token_ids

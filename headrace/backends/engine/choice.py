@@ -16,6 +16,7 @@ from headrace.engine.sequence import Logprobs, Sequence
 from headrace.offload import SMALL
 from headrace.text import reasoning, toolcalls
 from headrace.text.detokenize import Detokenizer
+from headrace.text.loops import LoopDetector
 from headrace.text.stops import NO_STOPS, StopMatcher, Stops
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
@@ -43,6 +44,7 @@ class Reading:
     splitter: Callable[[], reasoning.Splitter] | None = None  # a new one, if the model may think
     parser: Callable[[], toolcalls.Parser] | None = None  # a new one, if it may call tools
     is_forced: bool = False  # it calls, and says nothing
+    loop_tokens: int = 0  # an answer that repeats itself for so many tokens is ended; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Choice:
         self._splitter = reading.splitter() if reading.splitter else None
         self._parser = reading.parser() if reading.parser else None
         self._scores = _Scores()
+        self._loops = LoopDetector(reading.loop_tokens) if reading.loop_tokens else None
         self._num_calls = 0
         self._num_unreported = 0  # tokens since the last event
         self._num_reasoning = 0
@@ -86,14 +89,16 @@ class Choice:
         self._num_unreported += 1
         is_end = output.token in params.stop_token_ids and output.finish_reason == "stop"
         text = "" if is_end else self._detokenizer.push(output.token)
-        if output.finish_reason is not None:
+        # arguments of calls may hold equal rows
+        is_loop = self._loops is not None and self._loops.push(output.token) and not self._num_calls
+        if output.finish_reason is not None or is_loop:
             text += self._detokenizer.flush()
         if output.logprobs is not None and not is_end:
             self._scores.add(self._scored(output.token, output.logprobs), len(text))
         shown = self._until_stop(text)
         if self._stops.stopped:
             return [*events, *self._end(shown, "stop", [])]
-        if output.finish_reason is None:
+        if output.finish_reason is None and not is_loop:
             return [*events, *self._with_scores(self._read(shown))]
         last = [self._scored(output.token, output.logprobs)] if is_end and output.logprobs else []
         reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class LlamaCppBackend:
         reuses_prompts: bool = True,
         longest_token: int = 0,
         max_tokenize_bytes: int = 2**20,
+        max_tokens_default: int = 0,
     ) -> None:
         self._name, self._model, self._timeout_s = name, model or path.stem, timeout_s
         self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
@@ -107,7 +108,7 @@ class LlamaCppBackend:
         self._models: list[ModelInfo] = []
         self._longest_token, self._max_tokenize_bytes = longest_token, max_tokenize_bytes
         self._places, self._num_active = num_slots + max_queue, 0
-        self._reuses_prompts = reuses_prompts
+        self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
         self.is_alive = True
 
     @property
@@ -147,6 +148,9 @@ class LlamaCppBackend:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
         request = await with_grammar(request)
+        if request.sampling.max_tokens is None and self._max_tokens_default:
+            limit = max(self._max_tokens_default, request.sampling.min_tokens)
+            request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
         asked, writing = singles(request), Writing(request)
         for one in asked[:: request.n]:  # the choices of a prompt differ in their seeds
             self._check_size(one)

@@ -33,8 +33,9 @@ ONE = "A response is one answer."
 OF_GENERATION = (
     "model", "stream", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
     "logit_bias", "top_k", "min_p", "repetition_penalty", "ignore_eos", "min_tokens", "stop_token_ids",
-    "skip_special_tokens", "truncate_prompt_tokens", "priority", "timeout", "guided_json", "guided_regex",
-    "guided_choice", "guided_grammar", "structured_outputs", "structured_outputs.json",
+    "skip_special_tokens", "truncate_prompt_tokens", "priority", "timeout", "detect_loops",
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
+    "structured_outputs.json",
     "structured_outputs.json_object", "structured_outputs.regex", "structured_outputs.choice",
     "structured_outputs.grammar", "structured_outputs.disable_additional_properties",
     "structured_outputs.structural_tag", "structured_outputs.whitespace_pattern", "schema_narrowing",
