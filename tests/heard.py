@@ -137,7 +137,7 @@ class Messages:
     tools = [{"name": name, "input_schema": SCHEMA} for name in TOOLS]  # noqa: RUF012
     reasons = {  # noqa: RUF012
         "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls",
-        "refusal": "content_filter",
+        "refusal": "content_filter", "pause_turn": "stop", "model_context_window_exceeded": "length",
     }  # fmt: skip
 
     def __init__(self) -> None:

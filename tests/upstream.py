@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 import zlib
@@ -22,6 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 NEVER_S = 3600.0
+MAX_UNSENT = 2**20  # bytes that wait to be read
 SSE = "text/event-stream; charset=utf-8"
 
 
@@ -177,6 +179,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_head(answer))
         for piece in () if head_only else _encoded(answer):
             await asyncio.sleep(answer.delay_s)
+            while self._transport.get_write_buffer_size() > MAX_UNSENT:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
             self._transport.write(piece if answer.is_bare else b"%x\r\n%b\r\n" % (len(piece), piece))
         if answer.stall:
             await asyncio.sleep(NEVER_S)
@@ -204,12 +208,33 @@ def _head(answer: Answer) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *fields, "", ""]).encode("latin-1")
 
 
-def _encoded(answer: Answer) -> list[bytes]:
+class Endless(Sequence[bytes]):
+    """`first`, then `again` until nobody reads on. `num_taken`: how many of those were taken."""
+
+    def __init__(self, first: bytes, again: bytes) -> None:
+        self._first, self._again, self.num_taken = first, again, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._first
+        while True:
+            self.num_taken += 1
+            yield self._again
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._again if at else self._first
+
+
+def _encoded(answer: Answer) -> Iterator[bytes]:
     if not answer.gzip:
-        return [piece for piece in answer.pieces if piece]
+        yield from filter(None, answer.pieces)
+        return
     packer = zlib.compressobj(wbits=31)  # 31: with gzip's header
-    packed = [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in answer.pieces]
-    return [*packed, packer.flush()]
+    for piece in answer.pieces:
+        yield packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
+    yield packer.flush()
 
 
 @contextmanager

@@ -28,14 +28,14 @@ class Decoder:
         if len(names) > 1 or not set(names) <= set(WINDOWS):
             raise ProviderError(f"{provider} answered in an encoding that it was not asked for")
         self._unpacker = zlib.decompressobj(WINDOWS[names[0]]) if names else None
-        self._is_deflate = names == ["deflate"]
+        self._begun = b"" if names == ["deflate"] else None  # as long as it is not known which deflate it is
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """What the piece holds. Raises OSError for what is not compressed as it says."""
         if self._unpacker is None:
             yield piece
             return
-        rest = piece
+        rest = self._recognised(piece)
         while rest:
             found = self._unpacked(rest)
             if found:
@@ -49,12 +49,19 @@ class Decoder:
         try:
             return self._unpacker.decompress(rest, PIECE)
         except zlib.error as exc:
-            if self._is_deflate:  # some mean deflate without zlib's header
-                self._is_deflate, self._unpacker = False, zlib.decompressobj(-zlib.MAX_WBITS)
-                return self._unpacked(rest)
             raise OSError("the body is not compressed as its header says") from exc
-        finally:
-            self._is_deflate = False
+
+    def _recognised(self, piece: bytes) -> bytes:
+        """What may be unpacked now. Some mean deflate without zlib's header: the first two bytes tell."""
+        if self._begun is None:
+            return piece
+        self._begun += piece
+        if len(self._begun) < 2:
+            return b""
+        begun, self._begun = self._begun, None
+        if begun[0] & 0x0F != 8 or int.from_bytes(begun[:2]) % 31:  # RFC 1950
+            self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        return begun
 
     @property
     def is_whole(self) -> bool:

@@ -64,6 +64,7 @@ class _Call:
     halves: Halves = field(default_factory=Halves)
     nesting: Nesting = field(default_factory=Nesting)
     is_named_again: bool = False  # after its arguments were whole
+    turn: int = 0  # in which it began
 
     @property
     def text(self) -> str:
@@ -93,6 +94,7 @@ class ChoiceReading:
         self._at: dict[int, _Call] = {}  # by the provider's index
         self._ids: set[str] = set()
         self._last: _Call | None = None  # whose piece came last, if nothing else was said since
+        self._turn = 0  # counts changes between text, thoughts and calls
         self.num_calls = 0  # whose name is known
         self.has_said = False  # text, thoughts or calls
 
@@ -100,7 +102,7 @@ class ChoiceReading:
         if text or logprobs:
             num_entries = sum(1 + len(token.top) for token in logprobs)
             self._budget.spend(len(text) + 16 * num_entries)
-            self._last, self.has_said = None, True
+            self._speaks(None)
         said = self._text.push(text)
         if said or logprobs:
             yield TextDelta(self._index, said, logprobs)
@@ -108,14 +110,14 @@ class ChoiceReading:
     def think(self, text: str) -> Iterator[Event]:
         if text:
             self._budget.spend(len(text))
-            self._last, self.has_said = None, True
+            self._speaks(None)
         if thought := self._thinking.push(text):
             yield ReasoningDelta(self._index, thought)
 
     def thought(self, thought: Thought) -> Iterator[Event]:
         """One that is complete, with its signature."""
         self._budget.spend(len(thought.text) + len(thought.signature or thought.redacted or ""))
-        self._last, self.has_said = None, True
+        self._speaks(None)
         if rest := self._thinking.end():
             yield ReasoningDelta(self._index, rest)
         yield ReasoningDelta(self._index, "", thought=thought)
@@ -123,16 +125,15 @@ class ChoiceReading:
     def call(self, index: int | None, id: str, name: str, arguments: str) -> Iterator[Event]:
         """A piece of a call; "" for what it does not tell. No event until the call's name is known."""
         self._budget.spend(len(id) + len(name) + len(arguments))
-        self.has_said = True
         call = self._place(index, id, name, arguments)
         if call is None or self._is_said_twice(call, id, name, arguments):
             return
+        self._speaks(call)
         if index is not None:
             self._at[index] = call
         call.id, call.name = call.id or id, call.name or name
         call.is_named_again = bool(name) and call.nesting.is_closed and not arguments.strip()
         yield from self._write(call, arguments)
-        self._last = call
 
     def end(self) -> Iterator[Event]:
         """What is still held back. Raises ProviderError for pieces of calls that have no name."""
@@ -162,9 +163,15 @@ class ChoiceReading:
         return here
 
     def _begin(self, id: str) -> _Call:
-        call = _Call(id)
+        call = _Call(id, turn=self._turn + 1)
         self._calls.append(call)
         return call
+
+    def _speaks(self, call: _Call | None) -> None:
+        """None: it is no call's turn."""
+        if call is None or call is not self._last:
+            self._turn += 1
+        self._last, self.has_said = call, True
 
     def _is_said_twice(self, call: _Call, id: str, name: str, arguments: str) -> bool:
         """Whether a call that is whole is told once more, as it was."""
@@ -172,7 +179,7 @@ class ChoiceReading:
         return is_whole and bool(arguments) and arguments == call.text
 
     def _write(self, call: _Call, arguments: str) -> Iterator[Event]:
-        if call.nesting.is_closed and call is not self._last:
+        if call.nesting.is_closed and call.turn != self._turn:
             if arguments.strip():
                 raise ProviderError(f"{self._provider} went on with a call after its end")
             return

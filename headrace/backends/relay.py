@@ -99,13 +99,13 @@ async def relayed(
         begun = Begun(upstream.provider, upstream.pieces(response))
         usage = PassingUsage(reading.usage)
         if streamed:
-            stream = _Stream(upstream, reading, begun, until_content=until_content)
+            stream = Stream(upstream, reading, begun, until_content=until_content)
             await stream.begin()
             yield Relayed(told, stream.rest(), usage)
         else:
             await begun.begin()
             found = await upstream.gathered(begun.rest(), MAX_BODY)
-            yield Relayed(told, _judged(found, begun.is_json, upstream, reading), usage)
+            yield Relayed(told, judged(found, begun.is_json, upstream, reading), usage)
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
@@ -117,7 +117,7 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
     )
 
 
-def _judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> bytes:
+def judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> bytes:
     """The body; of a stream that came instead, what it adds up to. Raises ServerError for an error, and for
     what is neither.
     """
@@ -132,7 +132,7 @@ def _judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> 
     return raw
 
 
-class _Stream:
+class Stream:
     """A text/event-stream, as whole events."""
 
     def __init__(self, upstream: Upstream, reading: Reading, begun: Begun, *, until_content: bool) -> None:

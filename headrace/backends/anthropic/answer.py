@@ -48,11 +48,11 @@ class Answer:
         self._asked_at = self._began_at = time.monotonic()
         self._said = ChoiceReading(upstream.provider, 0, Budget(upstream.provider))
         self._blocks: dict[int, _Thinking | _ToolUse | _Other] = {}  # by their index, while they run
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}  # of tokens, as far as they were told
         self._is_started = False
         self._is_begun = False  # more came than the message's head
         self._reason: str | None = None
-        self._stop: str | None = None
+        self.stop: str | None = None  # the stop sequence that was met
         self.is_finished = False
 
     def push(self, sent: Sent) -> list[Event]:
@@ -74,7 +74,7 @@ class Answer:
                 return self._end(count(value.get("index")))
             case "message_delta":
                 self._is_begun = True
-                self._counts |= counts_in(value.get("usage"))
+                self.counts |= counts_in(value.get("usage"))
                 self._reasoned(an_object(value.get("delta")))
             case "message_stop":
                 self._reason = self._reason or ("end_turn" if self._is_begun else None)
@@ -96,7 +96,7 @@ class Answer:
         self.is_finished = True
         reason = finish_reason(self._reason, has_calls=bool(self._said.num_calls))
         decode_s = time.monotonic() - self._began_at
-        return [*found, Finished(0, reason, usage_of(self._counts), decode_s, stop=self._stop)]
+        return [*found, Finished(0, reason, usage_of(self.counts), decode_s, stop=self.stop)]
 
     def _loaded(self, sent: Sent) -> Object:
         if sent.event == "error" and is_heartbeat(sent.data):
@@ -112,11 +112,11 @@ class Answer:
         return value
 
     def _start(self, message: Object) -> list[Event]:
-        self._counts |= counts_in(message.get("usage"))
+        self.counts |= counts_in(message.get("usage"))
         if self._is_started:
             return []
         self._is_started, self._began_at = True, time.monotonic()
-        usage = usage_of(self._counts)
+        usage = usage_of(self.counts)
         prefill_s = self._began_at - self._asked_at
         return [Started(0, 0.0, prefill_s, usage.prompt_tokens, usage.cached_tokens)]
 
@@ -132,7 +132,7 @@ class Answer:
 
     def _reasoned(self, told: Object) -> None:
         self._reason = word(told.get("stop_reason")) or self._reason
-        self._stop = word(told.get("stop_sequence")) or self._stop
+        self.stop = word(told.get("stop_sequence")) or self.stop
 
     def _begin(self, index: int | None, block: Object) -> list[Event]:
         kind, at = block.get("type"), -1 if index is None else index

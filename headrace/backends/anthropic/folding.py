@@ -5,15 +5,26 @@ stream. Members and blocks that Headrace does not know are kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from io import StringIO
 
 from pydantic_core import from_json
 
 from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.upstream import AnthropicUpstream
+from headrace.backends.choice import finish_reason
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Sent
-from headrace.dialects.values import Object, an_object, count, dumped, mended, objects, parsed, word
+from headrace.dialects.anthropic import STOP_REASONS
+from headrace.dialects.values import Object, an_object, count, dumped, is_value, mended, objects, parsed, word
+from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
 
+HEAD = ("id", "type", "role", "model")  # members of a message that come with its beginning
+READ = ("text", "thinking", "redacted_thinking", "tool_use")  # kinds of blocks that the reader knows
+WRITTEN = {"text": "text", "thinking": "thinking"}  # kinds of blocks → where their text is
+REASONS = (
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal",
+    "model_context_window_exceeded",
+)  # fmt: skip
 # a delta's type → the member of the delta, and the member of the block that it continues
 DELTAS = {
     "text_delta": ("text", "text"),
@@ -24,63 +35,114 @@ DELTAS = {
 
 
 class _Message:
-    """A message as its events add up."""
+    """A message as its events add up: what the reader makes of them, and what only Anthropic knows."""
 
-    def __init__(self) -> None:
-        self._message: Object = {}
-        self._blocks: dict[int, Object] = {}
-        self._texts: dict[tuple[int, str], list[str]] = {}  # by block and member
+    def __init__(self, upstream: AnthropicUpstream) -> None:
+        self._answer = Answer(upstream)
+        self._head: Object = {}
+        self._usage: Object = {}
+        self._told = ""
+        self._blocks: list[Object] = []
+        self._texts: list[StringIO] = []  # of each block
+        self._calls: dict[int, int] = {}  # number of a call → place of its block
+        self._others: dict[int | None, int] = {}  # index of a block that is passed over → place
 
-    def push(self, value: Object) -> None:
+    def push(self, sent: Sent) -> None:
+        """Raises ServerError."""
+        if self._answer.is_finished:
+            return
+        self._write(self._answer.push(sent))
+        value = {} if is_heartbeat(sent.data) or not is_value(sent.data) else an_object(parsed(sent.data))
         index = count(value.get("index"))
-        match value.get("type"):
+        match word(value.get("type")) or sent.event:
             case "message_start":
-                self._message = {**an_object(value.get("message")), **self._message}
+                message = an_object(value.get("message"))
+                self._head = self._head or {name: message[name] for name in HEAD if name in message}
+                self._usage |= an_object(message.get("usage"))
             case "content_block_start":
-                self._blocks.setdefault(index or 0, {**an_object(value.get("content_block"))})
+                block = an_object(value.get("content_block"))
+                if block and block.get("type") not in READ:
+                    self._others[index] = self._add({**block})
             case "content_block_delta":
-                self._add(index or 0, an_object(value.get("delta")))
+                self._delta(index, an_object(value.get("delta")))
             case "message_delta":
-                delta = an_object(value.get("delta"))
-                told = {name: member for name, member in delta.items() if member is not None}
-                usage = {**an_object(self._message.get("usage")), **an_object(value.get("usage"))}
-                self._message |= {**told, "usage": usage}
+                self._told = word(an_object(value.get("delta")).get("stop_reason")) or self._told
+                self._usage |= an_object(value.get("usage"))
 
     def body(self) -> Object:
-        for (index, member), pieces in self._texts.items():
-            block = self._blocks.setdefault(index, {"type": "text"})
-            text = "".join(pieces)
-            block[member] = _input(text) if member == "input" else word(block.get(member)) + text
-        head = {"type": "message", "role": "assistant", "stop_reason": None, "stop_sequence": None}
-        blocks = [block for _, block in sorted(self._blocks.items())]
-        return {**head, **self._message, "content": blocks}
+        """The whole. Raises ProviderError where the stream has no end."""
+        if not self._answer.is_finished:
+            self._write(self._answer.finish())
+        for block, text in zip(self._blocks, self._texts, strict=True):
+            if block["type"] in WRITTEN:
+                block[WRITTEN[block["type"]]] = text.getvalue()
+            elif text.getvalue():
+                block["input"] = _input(text.getvalue())
+        usage = {**self._usage, "input_tokens": 0, "output_tokens": 0, **self._answer.counts}
+        head = {"type": "message", "role": "assistant", **self._head}
+        stop = {"stop_reason": self._reason(), "stop_sequence": self._answer.stop}
+        return {**head, "content": self._blocks, **stop, "usage": usage}
 
-    def _add(self, index: int, delta: Object) -> None:
-        name, member = DELTAS.get(word(delta.get("type")), ("", ""))
-        piece = delta.get(name)
-        if isinstance(piece, str):
-            self._texts.setdefault((index, member), []).append(piece)
-        elif delta.get("type") == "citations_delta":
-            block = self._blocks.setdefault(index, {"type": "text", "text": ""})
-            if not isinstance(block.get("citations"), list):
-                block["citations"] = []
-            block["citations"].append(delta.get("citation"))
+    def _reason(self) -> str:
+        """The provider's word, unless what was said speaks against it."""
+        has_calls = bool(self._calls)
+        told = (
+            self._told
+            if self._told in REASONS
+            else STOP_REASONS[finish_reason(self._told, has_calls=has_calls)]
+        )
+        if has_calls and told in ("end_turn", "stop_sequence", "pause_turn"):
+            return "tool_use"
+        return "end_turn" if told == "tool_use" and not has_calls else told
+
+    def _write(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, TextDelta):
+                self._texts[self._last("text", {"citations": None})].write(event.text)
+            elif isinstance(event, ReasoningDelta):
+                self._think(event)
+            elif isinstance(event, ToolCallDelta):
+                if event.name is not None:
+                    block: Object = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
+                    self._calls[event.call] = self._add(block)
+                self._texts[self._calls[event.call]].write(event.arguments)
+
+    def _think(self, event: ReasoningDelta) -> None:
+        if event.thought is not None and event.thought.redacted is not None:
+            self._add({"type": "redacted_thinking", "data": event.thought.redacted})
+            return
+        place = self._last("thinking", {"signature": ""})
+        self._texts[place].write(event.text)
+        if event.thought is not None:
+            self._blocks[place]["signature"] = event.thought.signature or ""
+
+    def _delta(self, index: int | None, delta: Object) -> None:
+        """What the reader passes over."""
+        place = self._others.get(index)
+        if place is not None and isinstance(delta.get("partial_json"), str):
+            self._texts[place].write(delta["partial_json"])
+        elif delta.get("type") == "citations_delta" and self._blocks and self._blocks[-1]["type"] == "text":
+            self._blocks[-1]["citations"] = self._blocks[-1]["citations"] or []
+            self._blocks[-1]["citations"].append(delta.get("citation"))
+
+    def _last(self, kind: str, members: Object) -> int:
+        """The place of the last block if it is of this kind and open, else of a new one."""
+        last = self._blocks[-1] if self._blocks else {}
+        is_open = last.get("type") == kind and not last.get("signature")
+        return len(self._blocks) - 1 if is_open else self._add({"type": kind, **members})
+
+    def _add(self, block: Object) -> int:
+        self._blocks.append(block if isinstance(block.get("type"), str) else {**block, "type": "unknown"})
+        self._texts.append(StringIO())
+        return len(self._blocks) - 1
 
 
 def folded(upstream: AnthropicUpstream, sents: Sequence[Sent]) -> bytes:
     """A JSON body. Raises ServerError where the stream has an error, or no end."""
-    answer, message = Answer(upstream), _Message()
+    message = _Message(upstream)
     for sent in sents:
-        answer.push(sent)
-        if not is_heartbeat(sent.data):
-            value = an_object(parsed(sent.data))
-            message.push({"type": sent.event, **value})
-    if not answer.is_finished:
-        answer.finish()
-    body = message.body()
-    calls = any(block.get("type") == "tool_use" for block in objects(body["content"]))
-    body["stop_reason"] = body["stop_reason"] or ("tool_use" if calls else "end_turn")
-    return dumped(mended(body)).encode()
+        message.push(sent)
+    return dumped(message.body()).encode()
 
 
 def unfolded(message: Object) -> bytes:

@@ -65,7 +65,9 @@ class Answer:
             self._logprobs += logprobs_of({"content": found.get("logprobs")})
         if text:
             yield from self._say(text)
-        calls = said.get("tool_calls") or ()
+        calls = said.get("tool_calls") or []
+        if not isinstance(calls, list | dict):
+            raise _nonsense(self._name)
         for call in [calls] if isinstance(calls, dict) else calls:
             yield from self._called(call)
 

@@ -54,6 +54,7 @@ class Answer:
         budget = Budget(upstream.provider)
         self._choices = [_Choice(upstream.provider, index, budget) for index in range(num_choices)]
         self._usage: Usage | None = None
+        self.is_over = False  # [DONE] came, or the whole body
 
     @property
     def is_complete(self) -> bool:
@@ -64,6 +65,8 @@ class Answer:
         """Raises ServerError: the provider's own error, or ProviderError for what cannot be understood before
         the answer is complete.
         """
+        if self.is_over:
+            return []
         if sent.data.strip().startswith(DONE):
             self._ended()
             return []
@@ -98,6 +101,7 @@ class Answer:
 
     def _ended(self) -> None:
         """All is there, though some providers do not say why it ended."""
+        self.is_over = True
         for choice in self._choices:
             if choice.is_begun and choice.told is None:
                 choice.told = "stop"

@@ -11,7 +11,7 @@ from typing import Any
 
 from headrace.backends.forms import sents
 from headrace.backends.http import Sent, Upstream, root
-from headrace.backends.openai.answer import DONE, Answer
+from headrace.backends.openai.answer import Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
 from headrace.backends.openai.mending import changes, is_own
 from headrace.backends.openai.reading import OpenAIReading
@@ -139,7 +139,7 @@ class OpenAIBackend(Remote):
                 break
             for event in answer.read(sent):
                 yield event
-            if sent.data.strip().startswith(DONE):
+            if answer.is_over:
                 break
         for event in answer.end():
             yield event

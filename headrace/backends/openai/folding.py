@@ -14,8 +14,10 @@ from headrace.backends.http import Sent, Upstream
 from headrace.backends.openai.answer import DONE, Answer, chunk_in
 from headrace.backends.openai.tallies import usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, objects, word
+from headrace.errors import ProviderError
 from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 
+OWN = ("choices", "usage", "error", "object")  # members that are told in another way, or not at all
 BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")  # of logprobs
 
 
@@ -65,13 +67,15 @@ def folded(upstream: Upstream, sents: Sequence[Sent], *, num_choices: int, is_ch
     """A JSON body. Raises ServerError where the stream has an error, or no end."""
     answer, choices = Answer(upstream, num_choices), [_Choice() for _ in range(num_choices)]
     head: Object = {}
-    usage: object = None
+    usage: Object | None = None
     for sent in sents:
         for event in answer.read(sent):
             choices[event.index].push(event)
-        chunk = {} if sent.data.strip().startswith(DONE) else _chunk(upstream, sent)
-        head = {**chunk, **head}
-        usage = chunk["usage"] if usage_of(chunk.get("usage")) else usage
+        if answer.is_over:
+            break
+        chunk = _chunk(upstream, sent)
+        head = {**{name: value for name, value in chunk.items() if name not in OWN}, **head}
+        usage = _usage(chunk.get("usage")) or usage
         for body in objects(chunk.get("choices")):
             if isinstance(body.get("logprobs"), dict):
                 choices[_place(body, num_choices)].add_logprobs(body["logprobs"])
@@ -121,7 +125,21 @@ def _delta(message: Object) -> Object:
 
 
 def _chunk(upstream: Upstream, sent: Sent) -> Object:
-    return an_object(chunk_in(upstream, sent))
+    """Empty for what the answer was read without."""
+    try:
+        return an_object(chunk_in(upstream, sent))
+    except ProviderError:
+        return {}
+
+
+def _usage(told: object) -> Object | None:
+    """As the provider told it, under the names that callers read. None: it is not known."""
+    known = usage_of(told)
+    if known is None:
+        return None
+    kept = {name: value for name, value in an_object(told).items() if isinstance(value, dict)}
+    counts = {"prompt_tokens": known.prompt_tokens, "completion_tokens": known.completion_tokens}
+    return {**kept, **counts, "total_tokens": known.prompt_tokens + known.completion_tokens}
 
 
 def _place(body: Object, num_choices: int) -> int:

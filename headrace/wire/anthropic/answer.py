@@ -261,10 +261,10 @@ def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
     if choice.text:
         yield {"type": "text", "text": choice.text, "citations": None}
     for call in choice.calls:
-        yield _tool_use(call.id, call.name, _input(call.arguments))
+        yield _tool_use(call.id, call.name, input_of(call.arguments))
 
 
-def _input(arguments: str) -> dict[str, Any]:
+def input_of(arguments: str) -> dict[str, Any]:
     """Of arguments that are cut off, what there is."""
     try:
         value = from_json(arguments or "{}", allow_partial=True)
