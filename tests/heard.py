@@ -201,9 +201,10 @@ class Messages:
 
     def _count(self, heard: Heard, usage: Any) -> None:
         read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
+        before = heard.usage or (0, 0)  # what one event leaves out, another told
         prompt = (usage.get("input_tokens") or 0) + (read or 0) + (written or 0)
-        found = (prompt, usage.get("output_tokens") or 0)
-        heard.usage = found if found != (0, 0) else heard.usage
+        found = (prompt or before[0], usage.get("output_tokens") or before[1])
+        heard.usage = found if found != (0, 0) else None
 
 
 class Responses:

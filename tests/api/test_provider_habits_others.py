@@ -1,0 +1,385 @@
+"""Habits of providers that speak Anthropic's dialect and Ollama's, and what every caller hears of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from headrace.app import build_providers, create_app
+from headrace.config import Config
+from tests.api.relays import CALLERS, KEY, Relays
+from tests.backends.anthropic_wire import Named, end, named, start, text, thinking, tool_use
+from tests.heard import STREAM, STRICT, TRANSLATED, Heard, Way
+from tests.serving import eventually, serving
+from tests.upstream import Answer, answer, scripted, sse
+
+RELAYED = {
+    "relayed": Way("/v1/messages", {}),
+    "relayed streamed": Way("/v1/messages", STREAM),
+}
+WAYS = {
+    **{name: way for name, way in TRANSLATED.items() if "messages" not in name},
+    "messages": Way("/v1/messages", {}, STRICT),
+    "messages streamed": Way("/v1/messages", STREAM, STRICT),
+}
+PATH, CHAT = "/v1/messages", "/api/chat"
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@contextmanager
+def others() -> Iterator[Relays]:
+    """Providers `an` and `an2` (Anthropic's dialect) and `ol` (Ollama), at the same address."""
+    with scripted() as provider:
+        provider.always("/v1/models", answer({"data": [{"id": "m"}]}))
+        provider.always("/api/tags", answer({"models": [{"name": "m"}]}))
+        provider.always("/api/show", answer({"model_info": {"x.context_length": 16384}}))
+        common = {"api_key": KEY, "timeout_s": 5, "models": ["m"], "base_url": provider.url}
+        config = Config.model_validate(
+            {
+                "server": {"api_keys": [CALLERS]},
+                "models": {"default": ""},
+                "providers": {
+                    "an": {**common, "kind": "anthropic"},
+                    "an2": {**common, "kind": "anthropic"},
+                    "ol": {**common, "kind": "ollama"},
+                },
+                "routes": {"both": {"targets": ["an:m", "an2:m"], "retries": 0}},
+            }
+        )
+        with serving(create_app(config, build_providers(config))) as served:
+            yield Relays(provider, served)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Relays]:
+    with others() as found:
+        yield found
+
+
+@pytest.fixture
+def relay(shared: Relays) -> Iterator[Relays]:
+    shared.provider.forget()
+    yield shared
+    eventually(lambda: not shared.served.gateway.num_active)
+
+
+def hear(relay: Relays, way: Way, model: str, *played: Answer, **members: Any) -> Heard:
+    relay.provider.play(*played, path=CHAT if model.startswith("ol") else PATH)
+    status, _, raw = relay.ask(way.path, way.body(model, **members), **way.headers)
+    return way.heard(status, raw)
+
+
+def num_asked(relay: Relays) -> int:
+    return sum(seen.path == PATH for seen in relay.provider.posts)
+
+
+def delta(index: int, **members: Any) -> Named:
+    return named("content_block_delta", index=index, delta=members)
+
+
+def begin(index: int, **members: Any) -> Named:
+    return named("content_block_start", index=index, content_block=members)
+
+
+def use(index: int, id: str = "a", name: str = "weather", **members: Any) -> Named:
+    return begin(index, type="tool_use", id=id, name=name, input={}, **members)
+
+
+def part(index: int, text: str) -> Named:
+    return delta(index, type="input_json_delta", partial_json=text)
+
+
+def stop(index: int) -> Named:
+    return named("content_block_stop", index=index)
+
+
+WHERE, WHEN = '{"city": "Zürich"}', '{"zone": 1}'
+A, B = ["weather", WHERE], ["time", WHEN]
+HELLO = text(0, "Hel", "lo")
+Expected = tuple[str, str, list[list[str]], str]
+SAID: Expected = ("Hello", "", [], "stop")
+CALLED: Expected = ("", "", [A], "tool_calls")
+
+
+def raw(*data: str) -> list[bytes]:
+    return [f"data: {one}\n\n".encode() for one in data]
+
+
+ANTHROPIC: dict[str, tuple[list[bytes], Expected]] = {
+    "G2 end_turn after a call": (sse(start(), *tool_use(0, "a", "weather", WHERE), *end("end_turn")), CALLED),
+    "G2 tool_use without a call": (sse(start(), *HELLO, *end("tool_use")), SAID),
+    "G2 an unknown reason": (sse(start(), *HELLO, *end("done")), SAID),
+    "G3 calls side by side": (
+        sse(
+            start(), use(0), use(1, "b", "time"), part(0, WHERE[:5]), part(1, WHEN[:4]), part(0, WHERE[5:]),
+            part(1, WHEN[4:]), stop(1), stop(0), *end("tool_use"),
+        ), ("", "", [A, B], "tool_calls"),
+    ),
+    "G3 text within a call": (
+        sse(
+            start(), use(0), part(0, WHERE[:5]), begin(1, type="text", text=""),
+            delta(1, type="text_delta", text="Hello"), part(0, WHERE[5:]), stop(0), stop(1), *end("tool_use"),
+        ), ("Hello", "", [A], "tool_calls"),
+    ),
+    "G3 a thought within a text": (
+        sse(
+            start(), begin(0, type="text", text="Hel"), *thinking(1, "hm"),
+            delta(0, type="text_delta", text="lo"), stop(0), *end(),
+        ), ("Hello", "hm", [], "stop"),
+    ),
+    "G5 halves that meet": (
+        [
+            *sse(start()), *raw(
+                r'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"A\ud83d"}}',
+                r'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\ude00B"}}',
+            ), *sse(*end()),
+        ], ("A😀B", "", [], "stop"),
+    ),
+    "G5 a half that stays alone": (
+        [
+            *sse(start()),
+            *raw(r'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"A\ud83d"}}'),
+            *sse(*end()),
+        ], ("A�", "", [], "stop"),
+    ),
+    "G6 usage of other kinds": (
+        sse(start(input_tokens="many", output_tokens=[1]), *HELLO, *end(output_tokens=None)), SAID,
+    ),
+    "G8 no reason": (
+        sse(start(), *HELLO, named("message_delta", delta={}, usage={}), named("message_stop")), SAID,
+    ),
+    "G8 no message_delta": (sse(start(), *HELLO, named("message_stop")), SAID),
+    "G9 no end of a block": (
+        sse(start(), use(0), part(0, WHERE), use(1, "b", "time"), part(1, WHEN), *end("tool_use")),
+        ("", "", [A, B], "tool_calls"),
+    ),
+    "G9 no end of a block with whole arguments": (
+        sse(
+            start(), begin(0, type="tool_use", id="a", name="weather", input={"city": "Zürich"}),
+            *end("tool_use"),
+        ), CALLED,
+    ),
+    "G9 all at index 0": (
+        sse(
+            start(), use(0), part(0, WHERE), stop(0), use(0, "b", "time"), part(0, WHEN), stop(0),
+            *end("tool_use"),
+        ), ("", "", [A, B], "tool_calls"),
+    ),
+    "G9 one id for both": (
+        sse(start(), use(0), part(0, WHERE), stop(0), use(1, "a", "time"), part(1, WHEN), stop(1), *end()),
+        ("", "", [A, B], "tool_calls"),
+    ),
+    "G9 a block of another kind": (
+        sse(
+            start(), begin(0, type="server_tool_use", id="s", name="search", input={}), part(0, '{"q": 1}'),
+            stop(0), *text(1, "Hel", "lo"), *end(),
+        ), SAID,
+    ),
+    "G18 heartbeats": (
+        [
+            *raw("", "pong"), *sse(start()), b"event: ping\ndata: \n\nevent: ping\ndata: {}\n\ndata:\n\n",
+            *sse(*HELLO, named("new_event"), *end()),
+        ], SAID,
+    ),
+    "G1 the beginning told twice": (sse(start(), start(), *HELLO, *end()), SAID),
+    "G1 the end told twice": (sse(start(), *HELLO, *end(), *end()), SAID),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ANTHROPIC)
+def test_anthropics_habits_are_understood_on_each_way(relay: Relays, name: str, way: str) -> None:
+    pieces, expected = ANTHROPIC[name]
+    check(hear(relay, WAYS[way], "an:m", Answer(pieces=pieces)), expected)
+
+
+def check(heard: Heard, expected: Expected) -> None:
+    said, reasoning, calls, reason = expected
+    assert heard.error is None
+    assert (heard.text, heard.reasoning, heard.reason) == (said, reasoning, reason)
+    assert [[name, json.loads(arguments)] for name, arguments in heard.calls] == [
+        [name, json.loads(arguments)] for name, arguments in calls
+    ]
+    assert len(set(heard.ids)) == len(heard.ids)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_g9_arguments_of_no_call_are_an_error(relay: Relays, way: str) -> None:
+    for events in ([part(0, WHERE)], [use(0, name=""), part(0, WHERE), stop(0)]):
+        heard = hear(relay, WAYS[way], "an:m", Answer(pieces=sse(start(), *events, *end("tool_use"))))
+        assert "without its name" in (heard.error or "")
+
+
+HALF = {
+    "no end": sse(start(), *HELLO),
+    "half an event": [*sse(start(), *HELLO), b'event: message_delta\ndata: {"type": "mess'],
+    "half a call": sse(start(), use(0), part(0, '{"city"')),
+    "nothing but the head": sse(start()),
+}
+
+
+@pytest.mark.parametrize("is_bare", [False, True], ids=["chunked", "close-delimited"])
+@pytest.mark.parametrize("way", [*RELAYED, *WAYS])
+@pytest.mark.parametrize("name", HALF)
+def test_g4_half_a_message_is_never_a_success(relay: Relays, name: str, way: str, is_bare: bool) -> None:
+    found = {**RELAYED, **WAYS}[way]
+    heard = hear(relay, found, "an:m", Answer(pieces=HALF[name], is_bare=is_bare))
+    assert "in the middle" in (heard.error or "")
+
+
+def test_g4_a_relayed_stream_without_message_stop_ends_with_our_error(relay: Relays) -> None:
+    pieces = sse(start(), *HELLO, *end())[:-1]
+    relay.provider.play(Answer(pieces=pieces), path=PATH)
+    way = RELAYED["relayed streamed"]
+    _, _, told = relay.ask(way.path, way.body("an:m"))
+    assert told.startswith(b"".join(pieces) + b"event: error\n")
+
+
+MESSAGE = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "x", "stop_reason": "tool_use",
+    "stop_sequence": None, "usage": {"input_tokens": 11, "output_tokens": 7},
+    "content": [
+        {"type": "thinking", "thinking": "hm", "signature": "cw=="}, {"type": "text", "text": "Hello"},
+        {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Zürich"}},
+    ],
+}  # fmt: skip
+STREAMED = [
+    start(), *thinking(0, "hm"), *text(1, "Hel", "lo"), *tool_use(2, "a", "weather", *WHERE),
+    *end("tool_use"),
+]  # fmt: skip
+FORMS = {"JSON": [json.dumps(MESSAGE).encode()], "a stream": sse(*STREAMED)}
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/event-stream", "text/plain", "text/html"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", [*RELAYED, *WAYS])
+def test_g15_the_body_decides_its_form(relay: Relays, way: str, form: str, label: str) -> None:
+    found = {**RELAYED, **WAYS}[way]
+    relay.provider.play(Answer(pieces=FORMS[form], headers={"Content-Type": label}), path=PATH)
+    status, headers, told = relay.ask(found.path, found.body("an:m"), **found.headers)
+    heard = found.heard(status, told)
+    check(heard, ("Hello", "hm", [A], "tool_calls"))
+    assert heard.usage == (11, 7)
+    assert headers["content-type"].startswith("text/event-stream") == found.is_streamed
+
+
+OVERLOADED = ("error", {"type": "error", "error": {"type": "overloaded_error", "message": "its words"}})
+NOTHING_YET = {
+    "after the head": sse(start(), OVERLOADED),
+    "after a ping": sse(start(), named("ping"), OVERLOADED),
+    "after the beginning of a text": sse(start(), begin(0, type="text", text=""), OVERLOADED),
+}
+
+
+@pytest.mark.parametrize("way", ["relayed streamed", "messages streamed", "chat streamed", "responses"])
+@pytest.mark.parametrize("name", NOTHING_YET)
+def test_g23_a_route_goes_on_until_something_is_said(name: str, way: str) -> None:
+    found = {**RELAYED, **WAYS}[way]
+    with others() as relay:  # a circuit breaker of its own
+        played = Answer(pieces=NOTHING_YET[name]), Answer(pieces=sse(start(), *HELLO, *end()))
+        check(hear(relay, found, "both", *played), SAID)
+        assert num_asked(relay) == 2
+
+
+@pytest.mark.parametrize("way", ["relayed streamed", "messages streamed", "chat streamed"])
+def test_g23_what_has_said_something_is_not_asked_again(way: str) -> None:
+    found = {**RELAYED, **WAYS}[way]
+    with others() as relay:
+        heard = hear(relay, found, "both", Answer(pieces=sse(start(), *HELLO[:2], OVERLOADED)))
+        assert (heard.text, num_asked(relay)) == ("Hel", 1)
+        assert "its words" in (heard.error or "")
+
+
+def test_g27_a_model_without_an_id_is_left_out() -> None:
+    odd: list[Any] = [{"name": "x"}, {"id": None}, {"id": 5}, None, "x", {"id": "", "object": "model"}]
+    with scripted() as provider:
+        provider.always("/v1/models", answer({"data": [*odd, {"id": "m1"}, {"id": "m2", "created": "?"}]}))
+        provider.always("/api/tags", answer({"models": [*odd, {"name": "m1"}, {"name": "m2", "digest": 5}]}))
+        provider.always("/api/show", answer([]))
+        kinds = {"op": "openai", "an": "anthropic", "ol": "ollama"}
+        providers = {
+            name: {"kind": kind, "base_url": provider.url + ("/v1" if name == "op" else "")}
+            for name, kind in kinds.items()
+        }
+        config = Config.model_validate({"models": {"default": ""}, "providers": providers})
+        with serving(create_app(config, build_providers(config))) as served:
+            for name in kinds:
+                eventually(lambda name=name: _ids(served, name) == (_expected(name)))  # type: ignore[misc]
+
+
+def _ids(served: Any, name: str) -> list[str]:
+    return [entry["id"] for entry in served.http.get(f"/{name}/v1/models").json()["data"]]
+
+
+def _expected(name: str) -> list[str]:
+    return ["x", "m1", "m2"] if name == "ol" else ["m1", "m2"]
+
+
+def line(**said: Any) -> dict[str, Any]:
+    return {"model": "m", "message": {"role": "assistant", **said}, "done": False}
+
+
+def last(**members: Any) -> dict[str, Any]:
+    counts = {"prompt_eval_count": 11, "eval_count": 7}
+    return {**line(content=""), "done": True, "done_reason": "stop", **counts, **members}
+
+
+def lines(*values: object) -> list[bytes]:
+    return [(value if isinstance(value, str) else json.dumps(value)).encode() + b"\n" for value in values]
+
+
+def called(name: str, arguments: Any) -> dict[str, Any]:
+    return {"function": {"name": name, "arguments": arguments}}
+
+
+OLLAMA: dict[str, tuple[list[bytes], Expected]] = {
+    "G2 stop after calls": (
+        lines(line(content="", tool_calls=[called("weather", {"city": "Zürich"})]), last()), CALLED,
+    ),
+    "G2 an unknown reason": (lines(line(content="Hello"), last(done_reason="eos")), SAID),
+    "G3 text after a call": (
+        lines(line(tool_calls=[called("weather", {"city": "Zürich"})]), line(content="Hello"), last()),
+        ("Hello", "", [A], "tool_calls"),
+    ),
+    "G5 halves that meet": (
+        lines(r'{"message":{"content":"A\ud83d"}}', r'{"message":{"content":"\ude00B"}}', last()),
+        ("A😀B", "", [], "stop"),
+    ),
+    "G5 a half that stays alone": (
+        lines(r'{"message":{"content":"A\ud83d"}}', last()), ("A�", "", [], "stop"),
+    ),
+    "G6 counts of other kinds": (
+        lines(line(content="Hello"), last(prompt_eval_count="x", eval_count=[], eval_duration="long")), SAID,
+    ),
+    "G8 a reason and no done": (
+        lines(line(content="Hello"), {"message": {"content": ""}, "done_reason": "stop"}), SAID,
+    ),
+    "G9 arguments as a text": (lines(line(tool_calls=[called("weather", WHERE)]), last()), CALLED),
+    "G9 the same call twice": (
+        lines(line(tool_calls=[called("time", {"zone": 1})] * 2), last()), ("", "", [B, B], "tool_calls"),
+    ),
+    "G15 one line, not a stream": (lines({**last(), "message": {"content": "Hello"}}), SAID),
+    "G18 heartbeats": (
+        lines("", "pong", line(content="Hel"), "  ", ": ping", line(content="lo"), last()), SAID,
+    ),
+    "G18 an empty object": (lines({}, line(content="Hello"), {"message": None}, last()), SAID),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", TRANSLATED)
+@pytest.mark.parametrize("name", OLLAMA)
+def test_ollamas_habits_are_understood_on_each_way(relay: Relays, name: str, way: str) -> None:
+    pieces, expected = OLLAMA[name]
+    check(hear(relay, TRANSLATED[way], "ol:m", Answer(pieces=pieces, headers=NDJSON)), expected)
+
+
+@pytest.mark.parametrize("way", TRANSLATED)
+def test_g4_half_of_ollamas_answer_is_never_a_success(relay: Relays, way: str) -> None:
+    for found in (lines(line(content="Hel")), [*lines(line(content="Hel")), b'{"message": {"con']):
+        for is_bare in (False, True):
+            played = Answer(pieces=found, headers=NDJSON, is_bare=is_bare)
+            assert hear(relay, TRANSLATED[way], "ol:m", played).error
