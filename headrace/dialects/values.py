@@ -12,6 +12,8 @@ from headrace.finite import dumps
 Object = dict[str, Any]
 
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of a half of a surrogate pair, in JSON
+BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # or a whole string
+MAX_DEPTH = 100  # what is nested deeper is not read: walking it would exceed Python's own limit
 REPLACEMENT = "\ufffd"
 
 
@@ -28,7 +30,18 @@ def parsed(raw: bytes | str) -> Any:
     end of one piece belong to the next. Raises ValueError or RecursionError for what is no JSON.
     """
     text = raw if isinstance(raw, str) else raw.decode(errors="replace")
+    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     return DECODER.decode(text.removeprefix("\ufeff"))
+
+
+def _depth(text: str) -> int:
+    depth = most = 0
+    for match in BRACKETS.finditer(text):
+        mark = match.group()[0]
+        depth += (mark in "[{") - (mark in "]}")
+        most = max(most, depth)
+    return most
 
 
 def whole(raw: bytes | str) -> Any:

@@ -86,11 +86,8 @@ class _Message:
     def _reason(self) -> str:
         """The provider's word, unless what was said speaks against it."""
         has_calls = bool(self._calls)
-        told = (
-            self._told
-            if self._told in REASONS
-            else STOP_REASONS[finish_reason(self._told, has_calls=has_calls)]
-        )
+        known = STOP_REASONS[finish_reason(self._told, has_calls=has_calls)]
+        told = self._told if self._told in REASONS else known
         if has_calls and told in ("end_turn", "stop_sequence", "pause_turn"):
             return "tool_use"
         return "end_turn" if told == "tool_use" and not has_calls else told

@@ -77,10 +77,10 @@ class Answer:
             if error := error_in(self._upstream, sent, chunk):
                 raise error
             found = list(self._events(chunk))
-        except ProviderError:
+        except (ProviderError, RecursionError) as exc:
             if self.is_complete:
                 return []  # whatever follows an answer, it has been told
-            raise
+            raise exc if isinstance(exc, ProviderError) else _nonsense(self._upstream) from exc
         if sent.is_whole:
             self._ended()
         return found

@@ -87,8 +87,8 @@ def _part(provider: str, part: object) -> tuple[str, str]:
         return part, ""
     if not isinstance(part, dict):
         raise ProviderError(f"{provider} sent a part of a text that is none")
-    kind = part.get("type")
-    if isinstance(kind, str) and kind in THOUGHTS:
+    kind = word(part.get("type"))
+    if kind in THOUGHTS:
         told = next(
             (part[name] for name in ("thinking", "text", "summary", "reasoning") if part.get(name)), ""
         )
