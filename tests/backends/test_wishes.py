@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.backends.writing import CHAT, HI, MESSAGES, RESPONSES, Written, writing
+from tests.backends.writing import CHAT, DOWN, HI, MESSAGES, RESPONSES, STRICT, Written, names
 from tests.upstream import answer
-
-STRICT = {"X-Headrace-Strict": "true"}
-IGNORED = "x-headrace-ignored"
-DOWN = answer({"error": {"message": "down"}}, status=503)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Written]:
-    with writing() as made:
-        yield made
-
-
-@pytest.fixture
-def written(running: Written) -> Written:
-    running.provider.forget()
-    running.served.gateway._wishes._refused.clear()
-    return running
 
 
 def thinking(model: str, budget: int = 2000, **more: Any) -> dict[str, Any]:
     asked = {"type": "enabled", "budget_tokens": budget}
     return {"model": model, "messages": HI, "max_tokens": 64_000, "thinking": asked, **more}
-
-
-def names(headers: Any) -> list[str]:
-    return [name for name in headers.get(IGNORED, "").split(", ") if name]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -26,6 +26,37 @@ WHOLE: Any = {
 }
 
 
+STRICT = {"X-Headrace-Strict": "true"}
+DOWN = answer({"error": {"message": "down"}}, status=503)
+PNG = "iVBORw0KGgo="
+IMAGE_URL: Any = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+BLOCK = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+TOOL = [{"name": "f", "input_schema": SCHEMA}]
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
+
+
+def names(headers: Any) -> list[str]:
+    """What X-Headrace-Ignored names."""
+    return [name for name in headers.get("x-headrace-ignored", "").split(", ") if name]
+
+
+def calling(arguments: str = "{}", name: str = "f", id: str = "c1") -> dict[str, Any]:
+    """An assistant's message of a chat with one call."""
+    call = {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def shown(*content: Any, after: Any = ()) -> list[Any]:
+    """In Anthropic's dialect: two calls, whose results hold these blocks."""
+    uses = [{"type": "tool_use", "id": f"c{at}", "name": "f", "input": {}} for at in (1, 2)]
+    results = [
+        {"type": "tool_result", "tool_use_id": "c1", "content": list(content)},
+        {"type": "tool_result", "tool_use_id": "c2", "content": "plain"},
+    ]
+    return [*HI, {"role": "assistant", "content": uses}, {"role": "user", "content": [*results, *after]}]
+
+
 Block = tuple[dict[str, Any], list[dict[str, Any]]]
 
 

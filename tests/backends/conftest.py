@@ -1,0 +1,22 @@
+"""A provider that shows what is written to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.backends.writing import Written, writing
+
+
+@pytest.fixture(scope="module")
+def writing_server() -> Iterator[Written]:
+    with writing() as made:
+        yield made
+
+
+@pytest.fixture
+def written(writing_server: Written) -> Written:
+    writing_server.provider.forget()
+    writing_server.served.gateway._wishes._refused.clear()
+    return writing_server

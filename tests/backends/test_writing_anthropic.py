@@ -1,0 +1,207 @@
+"""G21: what is written to Anthropic, which refuses more than others, relayed and translated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.backends.writing import (
+    CHAT,
+    HI,
+    MESSAGES,
+    PNG,
+    RESPONSES,
+    SCHEMA,
+    TOOL,
+    TOOLS,
+    Written,
+    anthropic_events,
+    names,
+    shown,
+)
+from tests.upstream import Answer
+
+# G21: the rest
+
+PREFILL = [*HI, {"role": "assistant", "content": "The answer is \n"}]
+WAYS = ["an:claude-opus-4-1", "an-up"]
+
+
+@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("blocks", [False, True])
+def test_g21_a_prefill_ends_without_white_space(written: Written, model: str, blocks: bool) -> None:
+    content: Any = [{"type": "text", "text": "The answer is \n"}] if blocks else "The answer is \n"
+    messages = [*HI, {"role": "assistant", "content": content}]
+    assert written.ask(MESSAGES, {"model": model, "messages": messages, "max_tokens": 9})[0] == 200
+    last = written.last["messages"][-1]["content"]
+    assert (last if isinstance(last, str) else last[-1]["text"]) == "The answer is"
+
+
+def test_g21_a_prefill_of_a_chat_too(written: Written) -> None:
+    body = {"model": "an:claude-opus-4-1", "messages": PREFILL, "continue_final_message": True}
+    assert written.ask(CHAT, body)[0] == 200
+    assert written.last["messages"][-1]["content"][0]["text"] == "The answer is"
+
+
+@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize("type", ["image/jpg", "IMAGE/JPEG", "image/pjpeg"])
+@pytest.mark.parametrize("is_result", [False, True])
+def test_g21_a_type_of_image_has_its_right_name(
+    written: Written, model: str, type: str, is_result: bool
+) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": type, "data": PNG}}
+    messages = shown(image) if is_result else [{"role": "user", "content": [image]}]
+    body = {"model": model, "messages": messages, "max_tokens": 9, "tools": TOOL}
+    assert written.ask(MESSAGES, body)[0] == 200
+    raw = written.asked[-1].raw
+    assert b'"image/jpeg"' in raw
+    assert type.encode() not in raw
+
+
+@pytest.mark.parametrize("type", ["image/bmp", "image/svg+xml", "image/tiff"])
+def test_g21_an_image_that_it_does_not_read_is_refused_with_the_reason(written: Written, type: str) -> None:
+    num = len(written.asked)
+    url = {"url": f"data:{type};base64,{PNG}"}
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]
+    status, _, told = written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})
+    assert (status, told["error"]["param"]) == (400, "messages.0.content.0")
+    assert "image/webp" in told["error"]["message"]
+    assert len(written.asked) == num
+
+
+@pytest.mark.parametrize(
+    ("model", "is_kept"),
+    [
+        ("an:claude-opus-4-1", False),
+        ("an-up", False),
+    ],
+)
+def test_g21_temperature_and_top_p_together(written: Written, model: str, is_kept: bool) -> None:
+    body = {"model": model, "messages": HI, "max_tokens": 9, "temperature": 0.5, "top_p": 0.9}
+    status, told, _ = written.ask(MESSAGES, body)
+    assert (status, names(told)) == (200, [] if is_kept else ["top_p"])
+    assert ("top_p" in written.last) is is_kept
+    assert written.last["temperature"] == 0.5
+    written.ask(MESSAGES, {**body, "temperature": 1})
+    assert written.last["top_p"] == 0.9
+
+
+def test_g21_beside_thinking_no_temperature(written: Written) -> None:
+    body = {
+        "model": "an:claude-opus-4-1", "messages": HI, "reasoning_effort": "low", "temperature": 0.3,
+        "max_tokens": 9000, "top_k": 5,
+    }  # fmt: skip
+    status, told, _ = written.ask(CHAT, body)
+    assert (status, sorted(names(told))) == (200, ["temperature", "top_k"])
+    assert written.last["thinking"]["type"] == "enabled"
+
+
+def looped(*thoughts: Any) -> list[Any]:
+    """Blocks of Anthropic's dialect: a call after these thoughts, and its result."""
+    use = {"type": "tool_use", "id": "t0", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t0", "content": "ok"}
+    return [*HI, {"role": "assistant", "content": [*thoughts, use]}, {"role": "user", "content": [result]}]
+
+
+UNSIGNED = {"type": "thinking", "thinking": "hm", "signature": ""}
+SIGNED = {"type": "thinking", "thinking": "hm", "signature": "s=="}
+
+
+@pytest.mark.parametrize("thoughts", [[], [UNSIGNED]], ids=["none", "unsigned"])
+def test_g21_thinking_with_a_history_that_nobody_signed(written: Written, thoughts: list[Any]) -> None:
+    body = {
+        "model": "an-up", "messages": looped(*thoughts), "max_tokens": 9000, "tools": TOOL,
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+    }  # fmt: skip
+    status, told, _ = written.ask(MESSAGES, body)
+    assert (status, "thinking" in names(told)) == (200, True)
+    assert "thinking" not in written.last
+    assert [block["type"] for block in written.last["messages"][1]["content"]] == ["tool_use"]
+
+
+def test_g21_with_one_that_is_signed_it_thinks(written: Written) -> None:
+    body = {
+        "model": "an-up", "messages": looped(SIGNED), "max_tokens": 9000, "tools": TOOL,
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+    }  # fmt: skip
+    assert names(written.ask(MESSAGES, body)[1]) == []
+    assert written.last["thinking"]["budget_tokens"] == 2000
+    done = [*looped(), {"role": "assistant", "content": "done"}, *HI]
+    written.ask(MESSAGES, {**body, "messages": done})
+    assert written.last["thinking"]["budget_tokens"] == 2000, "that turn is over"
+
+
+def test_g21_a_forced_call_is_not_thought_about(written: Written) -> None:
+    body = {
+        "model": "an:claude-opus-5", "messages": HI, "tools": TOOLS, "tool_choice": "required",
+        "reasoning_effort": "low",
+    }  # fmt: skip
+    status, told, _ = written.ask(CHAT, body)
+    assert (status, names(told)) == (200, ["reasoning_effort"])
+    assert "thinking" not in written.last
+
+
+def test_g21_relayed_thoughts_that_nobody_signed_are_left_out(written: Written) -> None:
+    text = {"type": "text", "text": "yes"}
+    messages = [*HI, {"role": "assistant", "content": [UNSIGNED, SIGNED, text]}, *HI]
+    status, told, _ = written.ask(
+        MESSAGES, {"model": "an:claude-opus-5", "messages": messages, "max_tokens": 9}
+    )
+    assert (status, names(told)) == (200, ["messages.content.thinking"])
+    assert written.last["messages"][1]["content"] == [SIGNED, text]
+
+
+ORDERED = [
+    SIGNED,
+    {"type": "text", "text": "first"},
+    {"type": "redacted_thinking", "data": "0paque"},
+    {"type": "tool_use", "id": "t0", "name": "f", "input": {}},
+]
+
+
+def test_g21_thoughts_are_replayed_in_their_order(written: Written) -> None:
+    result = {"type": "tool_result", "tool_use_id": "t0", "content": "ok"}
+    messages = [*HI, {"role": "assistant", "content": ORDERED}, {"role": "user", "content": [result]}]
+    body = {"model": "an-up", "messages": messages, "max_tokens": 9, "tools": TOOL}
+    assert written.ask(MESSAGES, body)[0] == 200
+    assert [block["type"] for block in written.last["messages"][1]["content"]] == [
+        "thinking", "text", "redacted_thinking", "tool_use",
+    ]  # fmt: skip
+
+
+def test_g21_relayed_thinking_is_switched_off_where_its_beginning_is_missing(written: Written) -> None:
+    body = {
+        "model": "an:claude-opus-4-1", "messages": looped(UNSIGNED), "max_tokens": 9000, "tools": TOOL,
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+    }  # fmt: skip
+    status, told, _ = written.ask(MESSAGES, body)
+    assert (status, names(told)) == (200, ["messages.content.thinking", "thinking"])
+    assert written.last["thinking"] == {"type": "disabled"}
+    written.ask(MESSAGES, {**body, "messages": looped(SIGNED)})
+    assert written.last["thinking"]["budget_tokens"] == 2000
+    written.ask(MESSAGES, {**body, "model": "an:claude-opus-5"})
+    assert written.last["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 3, 2, 4], [2, 1, 0, 3], [1, 3, 0, 4]])
+def test_g21_kept_thoughts_come_back_in_their_order(written: Written, order: list[int]) -> None:
+    blocks: list[Any] = [
+        ({"type": "thinking", "thinking": ""}, [
+            {"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "s1"},
+        ]),
+        ({"type": "text", "text": ""}, [{"type": "text_delta", "text": "first"}]),
+        ({"type": "redacted_thinking", "data": "0paque"}, []),
+        ({"type": "tool_use", "id": "t0", "name": "f", "input": {}}, []),
+        ({"type": "tool_use", "id": "t1", "name": "f", "input": {}}, []),
+    ]  # fmt: skip
+    chosen = [blocks[index] for index in order]
+    written.play(Answer(pieces=anthropic_events(*chosen, stop="tool_use")), path="/v1/messages")
+    tools = [{"type": "function", "name": "f", "parameters": SCHEMA}]
+    asked = {"model": "an:claude-opus-5", "tools": tools}
+    _, _, first = written.ask(RESPONSES, {**asked, "input": "hi"})
+    ids = [block["id"] for block, _ in chosen if block["type"] == "tool_use"]
+    output = [{"type": "function_call_output", "call_id": id, "output": "?"} for id in ids]
+    written.ask(RESPONSES, {**asked, "input": output, "previous_response_id": first["id"]})
+    sent = [block["type"] for block in written.last["messages"][1]["content"]]
+    assert sent == [block["type"] for block, _ in chosen]
