@@ -78,6 +78,18 @@ def test_g10_a_provider_that_refuses_an_effort_is_asked_without(
     assert "thinking" in names(headers)
 
 
+@pytest.mark.parametrize("shown", [404, 200])
+def test_g10_an_ollama_that_tells_no_capabilities_is_asked_without_once_it_refuses(
+    written: Written, shown: int
+) -> None:
+    written.play(*[answer({"error": "?"} if shown == 404 else {}, status=shown)] * 9, path="/api/show")
+    written.play(answer({"error": '"new" does not support thinking'}, status=400), path="/api/chat")
+    status, headers, _ = written.ask(MESSAGES, thinking("ol:thinker"))
+    assert (status, "thinking" in names(headers)) == (200, True)
+    assert "think" in written.asked[-2].body
+    assert "think" not in written.last
+
+
 def test_g10_fastapis_refusal_names_the_member_too(written: Written) -> None:
     detail = [{"type": "extra_forbidden", "loc": ["body", "reasoning_effort"], "msg": "Extra inputs"}]
     written.play(answer({"detail": detail}, status=422))
