@@ -108,6 +108,7 @@ class Texts:
     prompts: tuple[str | tuple[int, ...], ...]
     suffix: str | None = None  # fill in what lies between each prompt and this
     echo: bool = False  # the answer begins with the prompt
+    parse_special: bool = False  # literals of special tokens in the prompts are special tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,10 @@ class Tokenizer:
             position = end
         return "".join([*pieces, text[position:]]) if pieces else text
 
+    def with_special(self, text: str) -> str:
+        """A text as `encode_rendered` takes it: the literals of special tokens in it are special tokens."""
+        return text.replace(MARK, MARK + chr(FIRST_CODE))
+
     def unescape(self, text: str) -> str:
         if MARK not in text:
             return text

@@ -52,6 +52,9 @@ class CompletionBody(GenerationBody):
         None, ge=0, le=20, description="Of each token, and of this many most probable ones beside it."
     )
     echo: bool | None = Field(False, description="The text begins with the prompt.")
+    parse_special: bool | None = Field(
+        False, description="Extension. Special tokens in the prompt are special, as in a rendered template."
+    )
     suffix: str | None = Field(None, description="Fill in what lies between the prompt and this.")
 
 
@@ -80,12 +83,14 @@ def to_request(body: CompletionBody) -> GenerateRequest:
     limit = asked if asked is not None or body.is_unlimited else DEFAULT_MAX_TOKENS
     if limit == 0 and not body.echo:
         raise BadRequest("max_tokens: 0 is only allowed with echo: true", param="max_tokens")
+    if body.suffix and body.parse_special:
+        raise BadRequest("parse_special and suffix exclude each other", param="parse_special")
     n, num_wanted = body.n or 1, _best_of(body)
     # which ones are best is told by their logprobs
     logprobs = 0 if body.logprobs is None and num_wanted > n else body.logprobs
     return GenerateRequest(
         body.model,
-        Texts(texts(body.prompt), body.suffix or None, bool(body.echo)),
+        Texts(texts(body.prompt), body.suffix or None, bool(body.echo), bool(body.parse_special)),
         sampling(body, limit, logprobs),
         num_wanted,
         output_format(body),

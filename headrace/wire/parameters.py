@@ -303,6 +303,12 @@ COMPLETIONS: Table = {
     "echo": honoured(
         "With the prompt's logprobs if `logprobs` is given. Ollama: not with `logprobs`.", llamacpp="refused"
     ),
+    "parse_special": content(
+        f"{EXTENSION} Special tokens in the text of a prompt, as `<s>`, are special: for prompts that a chat "
+        "template has written. Default: they are text. llama.cpp and Ollama take them as special anyway.",
+        "engine",
+        is_neutral=equals(False),
+    ),
     "logprobs": honoured("Up to 20."),
     "suffix": honoured("For models that can fill in the middle; 400 for others.", llamacpp="refused"),
     "max_completion_tokens": refused("Use `max_tokens`.", NOTHING),

@@ -135,7 +135,7 @@ COMPLETIONS: dict[str, Sample] = {
     **plainly(
         prompt="ho", best_of=2, echo=True, logprobs=3, suffix="x", max_completion_tokens=7, tools=TOOLS,
         tool_choice="required", parallel_tool_calls=True, functions=[FUNCTION], function_call={"name": "f"},
-        messages=[USER], system="x", add_special_tokens=False,
+        messages=[USER], system="x", add_special_tokens=False, parse_special=True,
     ),
 }  # fmt: skip
 EMBEDDINGS: dict[str, Sample] = plainly(

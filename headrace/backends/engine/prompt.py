@@ -82,7 +82,9 @@ class Prompts:
             offload.check_wanted()
             param = "prompt" if len(texts.prompts) == 1 else f"prompt.{index}"
             tokens = (
-                self._infilled(text, texts, param, room) if texts.suffix else self._of_text(text, param, room)
+                self._infilled(text, texts, param, room)
+                if texts.suffix
+                else self._of_text(text, param, room, has_special=texts.parse_special)
             )
             kept = self._fitted(tokens, param, room)
             echo = None
@@ -96,16 +98,21 @@ class Prompts:
         """With BOS, if the model wants one; ids are taken as they are. Raises ContextTooLong."""
         return self._fitted(self._of_text(text, param, room), param, room)
 
-    def _of_text(self, text: str | Ids, param: str, room: Room) -> list[int]:
-        """All tokens, or more of the last ones than are kept, or more of the first ones than fit."""
+    def _of_text(self, text: str | Ids, param: str, room: Room, *, has_special: bool = False) -> list[int]:
+        """All tokens, or more of the last ones than are kept, or more of the first ones than fit.
+        `has_special`: special tokens in the text are special.
+        """
         if not isinstance(text, str):
             self.check_ids(text, param)
             return list(text)
+        tokenizer, source = self.tokenizer, self.tokenizer.with_special(text) if has_special else text
         if room.keep is not None:
-            tokens = self.tokenizer.encode_prompt_end(text, room.keep + 1)
+            end = tokenizer.encode_rendered_end if has_special else tokenizer.encode_prompt_end
+            tokens = end(source, room.keep + 1)
         else:
             self._check_size(text, param, room)
-            tokens = self.tokenizer.encode_prompt(text, at_most=room.counted)
+            encode = tokenizer.encode_rendered if has_special else tokenizer.encode_prompt
+            tokens = encode(source, at_most=room.counted)
         if not tokens and self.model.bos_token_id is not None:
             return [self.model.bos_token_id]  # an empty prompt: the model begins by itself
         if not tokens:

@@ -118,3 +118,34 @@ def test_l13_in_responses_and_messages_too(tiny: Served) -> None:
             for content in (joined, parts(*apart, type=kind))
         }
         assert len(counts) == 1
+
+
+RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("keep", [None, 100, 3])
+def test_l17_special_tokens_of_a_prompt_may_be_special(tiny: Served, keep: int | None) -> None:
+    members = {"max_tokens": 1, "temperature": 0, "truncate_prompt_tokens": keep, "echo": True}
+
+    def asked(**more: Any) -> tuple[int, str]:
+        answer = tiny.post("/v1/completions", {"model": "tiny", "prompt": RENDERED, **members, **more})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["usage"]["prompt_tokens"], answer.json()["choices"][0]["text"]
+
+    tokens = tiny.post("/v1/tokenize", {"model": "tiny", "messages": [USER]}).json()["tokens"]
+    special, text = asked(parse_special=True)
+    assert special == len(tokens) if keep is None else min(keep, len(tokens))
+    assert asked(prompt=tokens)[1] == text
+    plain, _ = asked()
+    assert asked(parse_special=False)[0] == plain
+    assert plain == keep if keep == 3 else plain > special
+
+
+@pytest.mark.parametrize(
+    "prompt", ["\ufdd0", "a\ufdd0\ue001b<|im_end|>\ufdd0", "<|im_end|><|im_", "", "<|im_end|>"]
+)
+def test_l17_any_text_may_be_parsed(tiny: Served, prompt: str) -> None:
+    body = {"model": "tiny", "prompt": prompt, "parse_special": True, "max_tokens": 1, "echo": True}
+    answer = tiny.post("/v1/completions", body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["text"].startswith(prompt)
