@@ -140,7 +140,7 @@ def test_reasoning_of_the_history_is_kept(members: dict[str, Any]) -> None:
 
 def test_refusal_of_the_history_is_text() -> None:
     parts = [{"type": "text", "text": "No, "}, {"type": "refusal", "refusal": "I cannot."}]
-    assert conversation({"role": "assistant", "content": parts}).messages[1].text == "No, I cannot."
+    assert conversation({"role": "assistant", "content": parts}).messages[1].text == "No, \nI cannot."
 
 
 @pytest.mark.parametrize(
