@@ -1,27 +1,24 @@
 """Configuration: one frozen tree, read once: defaults < TOML file < environment < flags.
 
-sections (the tree) → options (how each key is called) → tables (providers and routes) → load. An unknown key,
-an unparsable value and two aliases that disagree raise ConfigError, naming key, value and what would be
-valid. The environment is read nowhere else.
+section, providers, sections (the tree) → options (how each key is called) → tables (providers and routes) →
+load. An unknown key, an unparsable value and two aliases that disagree raise ConfigError, naming key, value
+and what would be valid. The environment is read nowhere else.
 """
 
 from headrace.config.extras import install_command
 from headrace.config.kinds import REMOTE
 from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
 from headrace.config.options import PREFIX, Option, options
+from headrace.config.providers import FallbackReason, ProviderConfig, RouteConfig, TargetConfig
+from headrace.config.section import Names
 from headrace.config.sections import (
     Config,
     ConversationsConfig,
     EngineConfig,
-    FallbackReason,
     ModelsConfig,
-    Names,
     PathsConfig,
-    ProviderConfig,
-    RouteConfig,
     ServerConfig,
     StoreConfig,
-    TargetConfig,
 )
 from headrace.config.tables import VARIABLES as PROVIDER_VARIABLES
 

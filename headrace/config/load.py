@@ -13,7 +13,8 @@ from typing import Any
 
 from headrace.config import tables
 from headrace.config.options import PREFIX, near, options, shown
-from headrace.config.sections import Config, ProviderConfig
+from headrace.config.providers import ProviderConfig
+from headrace.config.sections import Config
 from headrace.errors import ConfigError
 
 DEFAULT_FILE = "headrace.toml"

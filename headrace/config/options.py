@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from headrace.config.sections import Config, Names, Section
+from headrace.config.section import Names, Section
+from headrace.config.sections import Config
 from headrace.errors import ConfigError
 
 PREFIX = "HEADRACE_"

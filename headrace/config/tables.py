@@ -14,7 +14,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from headrace.config.options import near, shown
-from headrace.config.sections import Names, ProviderConfig, RouteConfig, Section
+from headrace.config.providers import ProviderConfig, RouteConfig
+from headrace.config.section import Names, Section
 from headrace.errors import ConfigError
 
 LOCAL = "headrace"  # the provider of local models

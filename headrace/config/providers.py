@@ -1,0 +1,150 @@
+"""Remote providers and the routes along them: [providers.NAME], [routes.NAME]."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from headrace.config.kinds import LOCAL, REMOTE, check_kind
+from headrace.config.section import Names, Section
+
+FallbackReason = Literal["connection", "408", "429", "5xx", "overloaded", "context"]
+
+
+def _check_url(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    _ = parts.port  # a ValueError for what is no number
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write a whole address, as http://HOST:PORT/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a name and a password in an address would be logged; use api_key or headers")
+    if "?" in url or "#" in url:
+        raise ValueError("an address that paths are appended to has no ? and no #")
+    return url
+
+
+# Go's: what Ollama reads
+DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)")
+
+
+def _check_keep_alive(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and not DURATION.fullmatch(value)):
+        raise ValueError('write seconds as a number, or a duration as "5m"')
+    return value
+
+
+class ProviderConfig(Section):
+    """One remote provider: [providers.NAME] in the file."""
+
+    kind: Annotated[
+        str,
+        AfterValidator(check_kind),
+        Field(
+            description="How it is spoken to; `openai`: any server that is compatible with OpenAI's; "
+            f"`llamacpp`: llama.cpp, here. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}."
+        ),
+    ]
+    base_url: Annotated[
+        Annotated[str, AfterValidator(_check_url)] | None,
+        Field(description="Its address, as `http://HOST:PORT/v1`. Default: the provider's own."),
+    ] = None
+    path: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(
+            description="Needed by `llamacpp`, and by no other: a GGUF file or a model reference. `[engine]` "
+            "has its `max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue`, "
+            "`max_tokenize_bytes` and `num_threads`."
+        ),
+    ] = None
+    api_key: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Names(is_secret=True),
+        Field(
+            repr=False,
+            description="`env:NAME` (an environment variable), `file:PATH` (relative to the configuration "
+            "file), or the key itself.",
+        ),
+    ] = None
+    headers: Annotated[
+        dict[str, str],
+        Names(is_secret=True),
+        Field(repr=False, description="Sent to it with every request."),
+    ] = {}  # noqa: RUF012  # pydantic copies it
+    timeout_s: Annotated[
+        float, Field(gt=0, description="How long it may be silent, in seconds, before it has failed.")
+    ] = 600.0
+    models: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(description="The only models that may be asked for; none: all that it has."),
+    ] = ()
+    prefix: Annotated[
+        bool, Field(description="List its models as `NAME:MODEL`; `false`: by their own ids.")
+    ] = True
+    roles: Annotated[
+        Literal["openai", "plain"] | None,
+        Field(
+            description="Only of `openai`: which roles it takes. `openai`: those of OpenAI's API; `plain`: "
+            "one `system` message, at the beginning, and no `developer`. Default: `openai` for OpenAI's and "
+            "Azure's hosts, else `plain`. [More](routing.md#what-is-mended)."
+        ),
+    ] = None
+    keep_alive: Annotated[
+        Annotated[float | str, BeforeValidator(_check_keep_alive)] | None,
+        Field(
+            description="Only of `ollama`: how long it keeps a model after an answer, in seconds or as `5m`; "
+            "less than 0: for good. Default: its own. How its `num_ctx` is chosen: "
+            "[models.md](models.md#ollama)."
+        ),
+    ] = None
+
+
+class TargetConfig(Section):
+    """One target of a route. Targets with weights that stand side by side are drawn in random order."""
+
+    target: Annotated[str, Field(min_length=1, description="MODEL (a local one) or PROVIDER:MODEL.")]
+    weight: Annotated[float, Field(gt=0)] | None = None
+
+
+def _as_target(value: Any) -> Any:
+    return {"target": value} if isinstance(value, str) else value
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class RouteConfig(Section):
+    """An alias: [routes.NAME] in the file."""
+
+    targets: Annotated[
+        tuple[Annotated[TargetConfig, BeforeValidator(_as_target)], ...],
+        Field(
+            min_length=1,
+            description="Where to, in order: `MODEL`, `PROVIDER:MODEL`, or "
+            "`{ target = …, weight = … }`; neighbours with weights are drawn in random order.",
+        ),
+    ]
+    fallback_on: Annotated[
+        tuple[Annotated[FallbackReason, BeforeValidator(_as_text)], ...],
+        Field(description="What makes the next target be asked."),
+    ] = ("connection", "408", "429", "5xx", "overloaded")
+    retries: Annotated[
+        int,
+        Field(ge=0, le=10, description="How often all are asked again, after a pause, if all failed."),
+    ] = 1
+    hedge_after_ms: Annotated[
+        int,
+        Field(ge=0, description="Ask the next target too when nothing has come for so long; 0: never."),
+    ] = 0
+
+    @field_validator("targets")
+    @classmethod
+    def _once(cls, targets: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
+        names = [target.target for target in targets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is named twice")
+        return targets
