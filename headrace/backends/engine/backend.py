@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import __version__
+from headrace.backends.annotations import unenforced
 from headrace.backends.engine import costs
 from headrace.backends.engine.choice import Choice, Reading
 from headrace.backends.engine.places import Places
@@ -27,6 +28,7 @@ from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest, EngineFailed
 from headrace.models.catalog import Model
+from headrace.noted import noted
 from headrace.offload import aside, check_wanted
 from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter
@@ -125,7 +127,7 @@ class EngineBackend:
             prepared = await aside(costs.of_request(request), partial(self._prepare, request))
             stream = Stream(self._choices(prepared, request), request.num_choices, self._thread_of().abort)
             enter(stream)
-            yield stream
+            yield noted(stream, unenforced(request))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """The scheduler takes its inputs in behind the conversations. Raises BadRequest, ContextTooLong,

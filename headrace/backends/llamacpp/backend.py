@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headrace.backends.annotations import unenforced
 from headrace.backends.http import Upstream
 from headrace.backends.llamacpp.choices import singles, together
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
@@ -147,6 +148,7 @@ class LlamaCppBackend:
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
+        annotations = unenforced(request)
         request = await with_grammar(request)
         if request.sampling.max_tokens is None and self._max_tokens_default:
             limit = max(self._max_tokens_default, request.sampling.min_tokens)
@@ -159,7 +161,7 @@ class LlamaCppBackend:
         try:
             open = partial(self._opened, running)
             async with open(asked[0]) if len(asked) == 1 else together(asked, open) as events:
-                yield noted(events, writing.ignored)
+                yield noted(events, [*writing.ignored, *annotations])
         finally:
             self._num_active -= len(asked)
 

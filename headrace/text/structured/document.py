@@ -52,6 +52,7 @@ class Document:
         self._parts: dict[int, Part] = {}
         self._resources: dict[str, Node] = {}
         self._anchors: dict[tuple[str, str], Node] = {}
+        self._dynamic: list[str] = []  # names of anchors that depend on where a reference comes from
         self._kept: list[Node] = []  # so that no id is used twice
         self._validators: dict[tuple[int, bool], Any] = {}
         self._checked: set[int] = set()
@@ -81,6 +82,8 @@ class Document:
     def target(self, keyword: str, near: Part) -> Part:
         """Where a reference leads. Raises InvalidSchema, UnsupportedSchema."""
         path, reference = f"{near.path}.{keyword}", near.words[keyword]
+        if keyword == "$recursiveRef" and self._dynamic:
+            raise unsupported(path, "not beside $recursiveAnchor")
         if not isinstance(reference, str):
             raise invalid(path, f"{reference!r} is not a string")
         uri, fragment = urldefrag(urljoin(near.base, reference))
@@ -88,6 +91,8 @@ class Document:
         if resource is None:
             raise unsupported(path, f"{reference!r} leads to another document")
         if fragment and not fragment.startswith("/"):
+            if keyword == "$dynamicRef" and self._dynamic.count(fragment) > 1:
+                raise unsupported(path, "there is more than one such anchor")
             if (uri, fragment) not in self._anchors:
                 raise unsupported(path, f"there is no anchor {fragment!r}")
             return self.part(self._anchors[uri, fragment])
@@ -143,7 +148,7 @@ class Document:
     def _collect(self, node: Node, path: str, base: str) -> None:
         """Notes all subschemas, identifiers and anchors. Not recursive."""
         if not base:
-            self._resources[""] = node
+            self._resources.setdefault("", node)
         left = [(node, path, base)]
         while left:
             node, path, base = left.pop()
@@ -164,6 +169,8 @@ class Document:
                 self._anchors[uri, fragment] = node
             base = uri
             self._resources.setdefault(base, node)
+        self._dynamic += ["#"] * (node.get("$recursiveAnchor") is True and self.draft == 2019)
+        self._dynamic += [node["$dynamicAnchor"]] if isinstance(node.get("$dynamicAnchor"), str) else []
         for anchor in ("$anchor", "$dynamicAnchor"):
             if isinstance(node.get(anchor), str):
                 self._anchors.setdefault((base, node[anchor]), node)

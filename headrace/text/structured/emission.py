@@ -34,8 +34,8 @@ ANYTHING: dict[str, Node] = {
 
 class Emission:
     """`definitions` has a node for each state by name, ROOT for the whole; `places` the path of each, the
-    innermost first; `unenforced` the paths of formats that are only annotations. `apart`: no listed member
-    is in the reach of an expression for names. Raises InvalidSchema, UnsupportedSchema.
+    innermost first. `apart`: no listed member is in the reach of an expression for names. Raises
+    InvalidSchema, UnsupportedSchema.
     """
 
     ROOT = "root"
@@ -54,7 +54,6 @@ class Emission:
             self.places.append((solver.part(state[0]).path, self._names[state]))
             self.definitions[self._names[state]] = self._alternatives(state)
         self.places.reverse()
-        self.unenforced = list(self._texts.unenforced)
 
     def _reference(self, state: State) -> Node:
         """The node for what must satisfy all of a state."""

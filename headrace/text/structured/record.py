@@ -60,6 +60,7 @@ class Record:
     checks: list[Part] = field(default_factory=list)  # what `values` are still held to
     rejects: list[Part] = field(default_factory=list)  # none of which `values` may satisfy
     seen: set[Term] = field(default_factory=set)
+    is_muted: bool = False  # what is added says what to avoid: nothing is evaluated by it
     is_alone: bool = False  # nothing but one subschema, and what it refers to, has been applied
     values_path: str = ""
     path: str = ""  # of the innermost schema that says something

@@ -176,7 +176,7 @@ class Solver:
 
     def _avoided(self, record: Record, choices: list[Choice]) -> Iterator[Record]:
         first, rest = choices[0], choices[1:]
-        found = 0
+        found, record = 0, replace(record, is_muted=True)
         for option in [*first.options, *self._with_another_member(record, first.avoided)]:
             for alternative in self._solved(record.copy(), option, list(rest), first.owners):
                 found += 1
@@ -188,16 +188,11 @@ class Solver:
     def _with_another_member(self, record: Record, avoided: Term | None) -> Iterator[list[Term]]:
         """Ways to avoid a closed object: a member that the record knows and it does not."""
         part = self.part(avoided) if avoided else None
-        if (
-            part is None
-            or isinstance(part.words, bool)
-            or part.words.get("additionalProperties") is not False
-        ):
-            return
-        if part.words.get("patternProperties"):
+        words = part.words if part is not None and isinstance(part.words, dict) else {}
+        if part is None or words.get("additionalProperties") is not False or words.get("patternProperties"):
             return
         for name in dict.fromkeys(name for shape in record.objects for name in shape.named):
-            if name not in part.words.get("properties", {}):
+            if name not in words.get("properties", {}):
                 yield [self._made({"type": "object", "required": [name]}, part, "another", name)]
 
     def _settled(self, record: Record, choices: list[Choice]) -> list[Choice]:
@@ -293,8 +288,8 @@ class Solver:
             yield self.term(self.document.target(name, part).source, part)
         elif name == "allOf":
             yield from (self.term(one, part) for one in words["allOf"])
-        elif name == "not":
-            yield self.term(words["not"], part, positive=False)
+        elif name == "not" and not (excluded := self.term(words["not"], part, positive=False))[1]:
+            yield excluded
 
     def _referred(self, part: Part) -> Iterator[Term]:
         for name in REFERENCES:
@@ -306,7 +301,8 @@ class Solver:
         that members come in the order of the source.
         """
         if name in SHAPES and name == next(one for one in words if one in SHAPES):
-            record.objects.append(self._object(words, part))
+            shape = self._object(words, part)
+            record.objects.append(replace(shape, evaluates=shape.evaluates and not record.is_muted))
         elif name == "unevaluatedProperties":
             other = self.term(words[name], part)
             if is_outermost:
@@ -320,7 +316,7 @@ class Solver:
             rest_items = None if rest is None else self.term(rest, part)
             record.arrays.append(Shape(prefix=prefix, rest=rest_items))
         elif name == "contains":
-            least, most = words.get("minContains", 1), words.get("maxContains")
+            least, most = int(words.get("minContains", 1)), words.get("maxContains")
             record.contained.append(Contained(self.term(words[name], part), least, most))
         elif name == "propertyNames":
             record.names.append(self.term(words[name], part))
@@ -338,6 +334,8 @@ class Solver:
     def _choices(self, words: Schema, part: Part, owners: frozenset[Term]) -> Iterator[Choice]:
         if "anyOf" in words:
             yield Choice([[self.term(one, part)] for one in words["anyOf"]], owners)
+        if "not" in words and (excluded := self.term(words["not"], part, positive=False))[1]:
+            yield Choice([[excluded]], owners, is_avoiding=True)  # not not
         if "oneOf" in words:
             yield Choice(self._exclusive([self.term(one, part) for one in words["oneOf"]], part), owners)
         if "if" in words and ("then" in words or "else" in words):

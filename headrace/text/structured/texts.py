@@ -13,11 +13,10 @@ MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one, and of all: the 
 
 
 class Texts:
-    """Of one schema. `unenforced` are the paths of formats that are annotations."""
+    """Of one schema."""
 
     def __init__(self) -> None:
         self._num_characters = 0  # of patterns
-        self.unenforced: dict[str, None] = {}
 
     def schema(self, record: Record, others: list[str]) -> Schema:
         """`others`: texts that are excluded. Raises UnsupportedSchema."""
@@ -32,8 +31,6 @@ class Texts:
                 own = LIBRARY_FORMATS[name]
                 if result.setdefault("format", own) != own:
                     raise unsupported(path, f"both {own!r} and {result['format']!r}")
-            else:
-                self.unenforced[path] = None
         if others:
             found.append(other_than(others, record.path))
         if found:

@@ -196,3 +196,20 @@ def test_narrowing_is_switched_by_request(server: Served) -> None:
     assert "'one_of'" in refused["message"]
     unknown = server.post(CHAT, {**asked, "schema_narrowing": ["open"]}).json()["error"]
     assert unknown["param"] == "schema_narrowing"
+
+
+@pytest.mark.parametrize("form", ["path", "password", "binary", "no-such"])
+def test_l23_formats_that_are_annotations_are_named_as_not_enforced(server: Served, form: str) -> None:
+    texts = {
+        "a": {"type": "string", "format": form, "maxLength": 3},
+        "b": {"type": "string", "format": "date"},
+    }
+    schema = {"type": "object", "properties": texts, "required": ["a", "b"]}
+    response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 40}
+    answer = server.post(CHAT, {**asked, "response_format": response_format})
+    assert answer.status_code == 200
+    path = "response_format.json_schema.schema.properties.a.format"
+    assert answer.headers["x-headrace-ignored"].split(", ") == [path]
+    called = server.post(CHAT, {**asked, "tools": [tool(schema)], "tool_choice": "required"})
+    assert called.headers["x-headrace-ignored"] == "tools.0.function.parameters.properties.a.format"

@@ -685,6 +685,8 @@ def _conditional() -> Pairs:
     )
     yield {"dependentRequired": {"a": ["b"]}}, None
     yield {"dependentSchemas": {"a": {}}}, None
+    double = {"not": {"not": {"properties": {"bar": {"const": "bar"}}, "required": ["bar"]}}}
+    yield {"properties": {"foo": text}, "type": "object", **double, "unevaluatedProperties": False}, ""
     yield {**members, "unevaluatedProperties": False}, None
     yield {**members, "allOf": [{"properties": {"d": flag}}], "unevaluatedProperties": False}, None
     yield {**members, "allOf": [{"unevaluatedProperties": False}]}, None
@@ -703,7 +705,10 @@ def _counted() -> Pairs:
     members = {"type": "object", "properties": {"a": flag, "b": number, "c": text}}
     yield {"contains": text}, None
     yield {"type": "array", "items": number, "contains": {"minimum": 5}}, None
-    yield {"type": "array", "contains": {"const": 1}, "minContains": 2, "maxContains": 3, "maxItems": 5}, None
+    yield (
+        {"type": "array", "contains": {"const": 1}, "minContains": 2.0, "maxContains": 3, "maxItems": 5},
+        None,
+    )
     yield (
         {"type": "array", "items": flag, "contains": {"const": True}, "minContains": 0, "maxContains": 1},
         None,
@@ -804,6 +809,8 @@ def _unsupported() -> Pairs:
         ("extends", {}),
     ):
         yield {keyword: value}, keyword
+    twice = {"a": {"$dynamicAnchor": "x"}, "b": {"$id": "other", "$dynamicAnchor": "x"}}
+    yield {"$defs": twice, "$dynamicRef": "#x"}, "$dynamicRef"
     yield {"minimum": 1e30}, "minimum"
     yield {"maximum": -(2**60)}, "maximum"
     yield {"exclusiveMinimum": 2.0**60}, "minimum"

@@ -1,0 +1,35 @@
+"""What a request's schemas say that nothing enforces: formats that are annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headrace.text.structured.formats import KNOWN_FORMATS
+from headrace.text.structured.keywords import Node, subschemas
+from headrace.types import Conversation, GenerateRequest
+
+MAX_NAMED = 20
+
+
+def unenforced(request: GenerateRequest) -> list[str]:
+    """The paths of some of them, for X-Headrace-Ignored. Expects schemas that have been compiled."""
+    schemas: list[tuple[str, Node]] = []
+    if request.format is not None and request.format.kind == "json_schema":
+        schemas.append((request.format.param, request.format.value))
+    if isinstance(request.prompt, Conversation):
+        tools = enumerate(request.prompt.tools)
+        schemas += [(f"tools.{index}.function.parameters", tool.parameters) for index, tool in tools]
+    found = (path for param, schema in schemas for path in _formats(schema, param))
+    return [path for _, path in zip(range(MAX_NAMED), found, strict=False)]
+
+
+def _formats(schema: Node, param: str) -> Iterator[str]:
+    left = [(param, schema)]
+    while left:
+        path, node = left.pop()
+        if not isinstance(node, dict):
+            continue
+        kinds = node.get("type", "string")
+        if "format" in node and node["format"] not in KNOWN_FORMATS and "string" in kinds:
+            yield f"{path}.format"
+        left += [(f"{path}.{step}", part) for step, part in subschemas(node)]
