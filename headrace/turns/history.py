@@ -31,6 +31,25 @@ UNFINISHED = ("queued", "in_progress")
 ITEM = 1024  # bytes of work, for `aside`: about what it takes to read an item and write it as a message
 
 
+def weight(items: str | Sequence[object]) -> int:
+    """How many items these are worth: an image counts by its size, as it is read."""
+    if isinstance(items, str):
+        return 1
+    return len(items) + sum(map(_media, items)) // ITEM
+
+
+def _media(item: object) -> int:
+    """Bytes of the images and files in it."""
+    content = item.get("content") if isinstance(item, Mapping) else getattr(item, "content", None)
+    return sum(map(_length, content)) if isinstance(content, list) else 0
+
+
+def _length(part: object) -> int:
+    members = part if isinstance(part, Mapping) else getattr(part, "__dict__", {})
+    data = members.get("image_url") or members.get("file_data")
+    return len(data) if isinstance(data, str) else 0
+
+
 async def walked(num_items: int, work: Callable[[], T]) -> T:
     """The result of work on so many items, off the event loop if they are many."""
     return await aside(ITEM * num_items, work)

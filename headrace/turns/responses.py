@@ -17,7 +17,7 @@ from headrace.store import Page, Store, StoredItem, StoredResponse
 from headrace.store.store import Order
 from headrace.turns.compaction import summary
 from headrace.turns.compaction import to_request as summarising
-from headrace.turns.history import UNFINISHED, History, Memory, history_of, walked
+from headrace.turns.history import UNFINISHED, History, Memory, history_of, walked, weight
 from headrace.turns.keeping import Keeping
 from headrace.turns.replay import replay
 from headrace.turns.runs import Run, Runs
@@ -58,7 +58,7 @@ class Turn:
     async def whole(self) -> GenerateRequest:
         """On top of all that was said. Raises BadRequest."""
         said = self.keeping.history.items
-        return await walked(len(said) + len(self.keeping.input), partial(self.request, said))
+        return await walked(weight(said) + weight(self.keeping.input), partial(self.request, said))
 
 
 class Responses:
@@ -111,8 +111,7 @@ class Responses:
 
     async def _input(self, owner: str, body: HistoryBody, history: History) -> Sequence[Item]:
         """This turn's. Raises BadRequest, ItemNotFound, StoreUnavailable."""
-        num_items = len(body.input) if isinstance(body.input, list) else 1
-        input = await walked(num_items, partial(to_items, body.input, "input"))
+        input = await walked(weight(body.input or ()), partial(to_items, body.input, "input"))
         wanted = references(input)
         if not wanted:
             return input
@@ -240,14 +239,15 @@ class Responses:
         """Tokens. Raises ServerError."""
         items = await self._items(owner, body)
         try:
-            return len(await self._gateway.tokenize(to_tokenize_request(body, items), provider))
+            asked = await walked(weight(items), partial(to_tokenize_request, body, items))
+            return len(await self._gateway.tokenize(asked, provider))
         except BadRequest as exc:
             raise as_asked(body, exc) from exc
 
     async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> dict[str, Any]:
         """The object that holds what the user said, and the summary. Raises ServerError."""
         said = await self._items(owner, body)
-        asked = summarising(body.model, body.instructions, said)
+        asked = await walked(weight(said), partial(summarising, body.model, body.instructions, said))
         request = replace(asked, owner=owner)
         generation = await self._gateway.start(request, provider)
         try:

@@ -11,8 +11,8 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
-from headrace.wire.generation import JsonObject
-from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, MAX_VARIABLES, at_most
+from headrace.wire.generation import Variables
+from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
 from headrace.wire.tools import ToolsBody, is_legacy, to_tools
 from headrace.wire.validation import RequestBody
 
@@ -133,7 +133,7 @@ class ConversationBody(ToolsBody):
         None, description="How long answers are to be, where a provider knows it."
     )
     enable_thinking: bool | None = Field(None, description="Extension. See chat_template_kwargs.")
-    chat_template_kwargs: Annotated[JsonObject, Field(max_length=MAX_VARIABLES)] | None = Field(
+    chat_template_kwargs: Variables | None = Field(
         None, description="Extension. Variables of the model's chat template."
     )
     add_generation_prompt: bool | None = Field(

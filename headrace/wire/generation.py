@@ -32,6 +32,8 @@ from headrace.wire.limits import (
     MAX_STOP,
     MAX_STOP_TOKENS,
     MAX_STOPS,
+    MAX_VARIABLE_VALUES,
+    MAX_VARIABLES,
     SHOWN,
     Pairs,
     at_most,
@@ -54,6 +56,22 @@ def _writable(value: object) -> object:
 
 Writable = AfterValidator(_writable)  # the parser lets through what is no JSON
 JsonObject = Annotated[dict[str, Any], Writable]
+
+
+def _few(variables: dict[str, Any]) -> dict[str, Any]:
+    count = 0
+    left: list[Any] = [variables]
+    while left:
+        value = left.pop()
+        inner = value.values() if isinstance(value, dict) else value
+        count += len(inner)
+        if count > MAX_VARIABLE_VALUES:
+            raise ValueError(f"these hold more than {MAX_VARIABLE_VALUES:,} values")
+        left += [entry for entry in inner if isinstance(entry, dict | list)]
+    return variables
+
+
+Variables = Annotated[dict[str, Any], Field(max_length=MAX_VARIABLES), AfterValidator(_few), Writable]
 
 
 def _check_biases(biases: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ MAX_STOP_TOKENS = 1_024
 MAX_BIASES = 10_000
 MAX_CHOICES = 10_000  # of guided_choice
 MAX_VARIABLES = 128  # of chat_template_kwargs
+MAX_VARIABLE_VALUES = 10_000  # in all of them, however deep
 MAX_INCLUDED = 100
 MAX_TOKENS = MAX_VALUES  # token ids in one list
 MAX_PROMPTS = 1_024

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, ModelInfo, TokenizeRequest, TokenizerInfo
 from headrace.wire.conversation import ChatMessage, ConversationBody, to_conversation
-from headrace.wire.generation import JsonObject, TokenId, dump
-from headrace.wire.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, MAX_VARIABLES, at_most
+from headrace.wire.generation import TokenId, Variables, dump
+from headrace.wire.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, at_most
 from headrace.wire.tools import ToolBody
 from headrace.wire.validation import RequestBody
 
@@ -32,9 +32,7 @@ class TokenizeBody(RequestBody):
     tools: Annotated[list[ToolBody], at_most(MAX_TOOLS)] | None = Field(
         None, description="With messages: the tools beside them."
     )
-    chat_template_kwargs: Annotated[JsonObject, Field(max_length=MAX_VARIABLES)] | None = Field(
-        None, description="With messages."
-    )
+    chat_template_kwargs: Variables | None = Field(None, description="With messages.")
     add_generation_prompt: bool | None = Field(
         None, description="With messages: end where the assistant begins. Default true."
     )

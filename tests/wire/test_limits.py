@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from headrace.errors import BadRequest
-from headrace.wire import limits
+from headrace.wire import limits, media
 from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
 from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
@@ -172,6 +172,7 @@ LONG = "x" * 10**6
         (ChatBody, {"logit_bias": {"5": 101}}, "logit_bias.5"),
         (ChatBody, {"guided_choice": ["a"] * 10_001}, "guided_choice"),
         (ChatBody, {"chat_template_kwargs": {str(i): 1 for i in range(129)}}, "chat_template_kwargs"),
+        (ChatBody, {"chat_template_kwargs": {"a": [[1] * 5000, {"b": [2] * 5000}]}}, "chat_template_kwargs"),
         (ChatBody, {"repetition_penalty": 1e-40}, "repetition_penalty"),
         (ChatBody, {"repetition_penalty": 1e40}, "repetition_penalty"),
         (ResponseBody, {"input": [{"role": "user", "content": "x"}] * 10_001}, "input"),
@@ -216,3 +217,26 @@ def test_no_error_repeats_a_megabyte(kind: type[BaseModel], body: dict[str, Any]
         parse(kind, json.dumps(body).encode())
     assert len(raised.value.message) <= 2000
     assert len(raised.value.param or "") <= 300
+
+
+@pytest.mark.parametrize(
+    ("data", "is_right"),
+    [
+        ("QUJD" * (media.STEP // 4), True),
+        ("QUJD" * media.STEP + "QQ==", True),
+        ("QUJD" * (media.STEP // 4) + "QQ==" + "QUJD" * 4, False),
+        ("QUJD" * (media.STEP // 4 - 1) + "QQ==" + "QUJD", False),
+        ("QUJD" * media.STEP + "Q", False),
+        ("QUJD" * media.STEP + "QU\n=", False),
+        ("QUJD" * (media.STEP // 4) + "éééé", False),
+        ("", False),
+        ("====", False),
+    ],
+    ids=[str(number) for number in range(9)],
+)
+def test_long_base64_is_checked_as_short_is(data: str, is_right: bool) -> None:
+    if is_right:
+        assert media.check_base64(data, "x") == data
+    else:
+        with pytest.raises(BadRequest):
+            media.check_base64(data, "x")
