@@ -77,9 +77,9 @@ def test_without_the_extra_it_is_said_what_to_install(
     other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)  # as if it were not there
-    with pytest.raises(ModelError, match=r"'smollm3'.*pip install 'headrace\[llamacpp\]'"):
+    with pytest.raises(ModelError, match=r"'smollm3'.*pip install -e .*\[llamacpp\]"):
         fetch(str(other), config(tmp_path))
-    with pytest.raises(ModelError, match=r"pip install 'headrace\[llamacpp\]'"):
+    with pytest.raises(ModelError, match=r"pip install -e .*\[llamacpp\]"):
         fetch(str(other), config(tmp_path, "other=llamacpp"))
 
 
@@ -87,7 +87,7 @@ def test_provider_without_the_extra_does_not_start(other: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     providers = {"big": {"kind": "llamacpp", "path": str(other)}}
     (backend,) = build_providers(Config.model_validate({"providers": providers}))
-    with pytest.raises(ModelError, match=r"pip install 'headrace\[llamacpp\]'"):
+    with pytest.raises(ModelError, match=r"pip install -e .*\[llamacpp\]"):
         asyncio.run(backend.start())
 
 
