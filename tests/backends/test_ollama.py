@@ -16,6 +16,7 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.ollama import OllamaBackend
+from headrace.backends.ollama import backend as module
 from headrace.config import Config, ProviderConfig
 from headrace.errors import (
     BadRequest,
@@ -290,6 +291,16 @@ def test_num_ctx_does_not_shrink_under_a_model_in_use(upstream: Upstream) -> Non
     ask(upstream, sampling(max_tokens=5000), sampling(max_tokens=5))
     assert [body["options"]["num_ctx"] for body in sent(upstream)] == [8192, 8192]
     assert len(sent(upstream, SHOW)) == 1, "what a model takes is asked once"
+
+
+def test_num_ctx_shrinks_under_a_model_that_was_unloaded_meanwhile(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ollama gives up a model that nobody asks for a while: to load it as large again would be a waste."""
+    monkeypatch.setattr(module, "IN_USE_S", -1.0)
+    upstream.play(lines(*PLAIN), lines(*PLAIN), path=CHAT)
+    ask(upstream, sampling(max_tokens=5000), sampling(max_tokens=5))
+    assert [body["options"]["num_ctx"] for body in sent(upstream)] == [8192, 4096]
 
 
 REFUSED = answer({"error": "request (8889 tokens) exceeds the available context size (4096)"}, status=400)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from headrace.engine.batch import pack
-from headrace.engine.sequence import SamplingParams, Sequence
+from headrace.engine.sequence import Pooling, SamplingParams, Sequence
 
 
 def partly_computed(tokens: list[int], num_computed: int, blocks: list[int]) -> Sequence:
@@ -29,6 +30,34 @@ def test_chunks_lie_one_after_another_and_each_last_token_that_is_computed_gives
     assert batch.block_indices_begins.tolist() == [0, 2, 3, 4]
     assert batch.max_context_len.tolist() == 5
     assert batch.rows.tolist() == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "num_observed", "rows"),
+    [
+        ("mean", 0, [0, 1, 2, 3, 4]),
+        ("mean", 3, [3, 4]),  # preempted when three had been added up
+        ("mean", 5, []),
+        ("cls", 0, [0]),
+        ("cls", 1, []),  # preempted when it had been seen
+        ("cls", 4, []),
+        ("last", 0, []),  # its chunk is yet to come
+    ],
+)
+def test_a_hidden_state_is_looked_at_once_though_a_preempted_prompt_is_computed_twice(
+    pooling: Pooling, num_observed: int, rows: list[int]
+) -> None:
+    before, pooled = partly_computed([1, 2], 0, [3]), partly_computed(list(range(8)), 0, [0, 1])
+    pooled.pooling, pooled.num_observed = pooling, num_observed
+    batch = pack({before: 2, pooled: 5})
+    assert batch.hidden_rows.tolist() == [2 + row for row in rows]
+
+
+@pytest.mark.parametrize(("num_observed", "rows"), [(0, [3]), (7, [3]), (8, [])])
+def test_the_last_hidden_state_is_looked_at_once(num_observed: int, rows: list[int]) -> None:
+    pooled = partly_computed(list(range(8)), 4, [0, 1])
+    pooled.pooling, pooled.num_observed = "last", num_observed
+    assert pack({pooled: 4}).hidden_rows.tolist() == rows
 
 
 def test_a_step_may_have_nothing_to_sample() -> None:

@@ -68,6 +68,22 @@ def test_prompts_are_scored_and_pooled_amid_everything_else(blocks: int, budget:
         assert tuple(sequence.tokens[len(prompt) :]) == tuple(FakeOracle().continuation(tuple(prompt), 12))
 
 
+@pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
+def test_a_preempted_prompt_is_pooled_as_if_it_had_not_been(pooling: Pooling) -> None:
+    """Those that decode beside it need its blocks, so that nothing of it is cached when it goes on."""
+    engine = Engine(Observed(10), max_num_seqs=4, max_batch_tokens=4)
+    prompt = np.random.default_rng(1).integers(0, VOCABULARY, 24).tolist()
+    params = SamplingParams(max_tokens=20, temperature=0)
+    growing = [Sequence(list(range(first, first + 6)), params) for first in (1, 5)]
+    pooled = Sequence(list(prompt), POOLED, BATCH, pooling=pooling)
+    serve(engine, [*growing, pooled])
+    assert pooled.num_preemptions > 0
+    rows = predicted(prompt)
+    expected = {"mean": sum(rows), "last": rows[-1], "cls": rows[0]}[pooling]
+    assert pooled.pooled is not None
+    assert pooled.pooled.tolist() == [expected]
+
+
 def test_hidden_states_that_are_not_finite_fail_their_sequence_alone() -> None:
     class Broken(Observed):
         def hidden(self) -> NDArray[np.float32]:

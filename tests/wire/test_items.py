@@ -353,6 +353,11 @@ SAME: list[Any] = [
     (CALL, {**CALL, "arguments": '{"a":1}', "id": "fc_1"}),
     ({**CALL, "arguments": ""}, {**CALL, "arguments": "{}"}),
     (RESULT, {**RESULT, "output": [{"type": "input_text", "text": "7"}]}),
+    (RESULT, {**RESULT, "output": " 7\n"}),
+    ({**RESULT, "output": "\t7"}, {**RESULT, "output": [{"type": "input_text", "text": "7 "}]}),
+    ({**RESULT, "output": ""}, {**RESULT, "output": " \n"}),
+    ({**RESULT, "output": "\n"}, {**RESULT, "output": []}),
+    ({**RESULT, "output": "\n"}, {**RESULT, "output": [{"type": "input_text", "text": " "}]}),
     ({**USER, "content": [IMAGE]}, {**USER, "content": [{**IMAGE, "detail": "auto"}]}),
 ]
 DIFFERENT: list[Any] = [
@@ -363,6 +368,8 @@ DIFFERENT: list[Any] = [
     (CALL, {**CALL, "arguments": '{"a": 2}'}),
     (CALL, RESULT),
     (RESULT, {**RESULT, "output": "8"}),
+    (RESULT, {**RESULT, "output": ""}),
+    ({**RESULT, "output": "7 8"}, {**RESULT, "output": "78"}),
     ({**USER, "content": [IMAGE]}, {**USER, "content": [{**IMAGE, "image_url": "https://a.b/c.png"}]}),
     (USER, {**USER, "content": [*USER["content"], IMAGE]}),
 ]

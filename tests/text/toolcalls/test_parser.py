@@ -90,6 +90,17 @@ def test_arguments_arrive_as_they_were_written(
     assert read(format, *cut(answer, borders)) == expected
 
 
+@EVERY
+@given(borders=BORDERS)
+def test_a_bracket_after_a_call_is_text_unless_it_closes_a_list(
+    format: ToolFormat, borders: list[int]
+) -> None:
+    whole = written(format, ("get", OSLO))
+    assert read(format, *cut(whole + "]", borders)) == [*call("get", OSLO), Text("]")]
+    if format.closing == "]":
+        assert read(format, *cut(whole.removesuffix("]") + " ]", borders)) == call("get", OSLO)
+
+
 def test_pieces_come_as_soon_as_they_are_known() -> None:
     parser = FORMATS["hermes"].parser(TOOLS)
     pieces = [

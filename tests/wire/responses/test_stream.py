@@ -249,6 +249,18 @@ def test_a_thought_whose_text_was_not_shown_is_shown_when_it_is_complete() -> No
     assert written.response["output"][0]["content"][0]["text"] == "Quiet."
 
 
+def test_each_of_several_thoughts_is_shown_once() -> None:
+    """The text of the first came before it was complete, that of the others comes with them."""
+    first, second, third = (Thought(f"{word}.", f"sig{word}") for word in ("One", "Two", "Three"))
+    written = answered(
+        ReasoningDelta(0, "One."), ReasoningDelta(0, "", 0, first), ReasoningDelta(0, "", 0, second),
+        ReasoningDelta(0, "", 0, Thought(redacted="0paque")), ReasoningDelta(0, "", 0, third),
+        TextDelta(0, "a"),
+    )  # fmt: skip
+    check_stream(written.events)
+    assert written.response["output"][0]["content"][0]["text"] == "One.Two.Three."
+
+
 def test_sealed_reasoning_is_told_where_it_is_included() -> None:
     plain = answered(ReasoningDelta(0, "hm"), TextDelta(0, "a")).response["output"][0]
     sealed = answered(ReasoningDelta(0, "hm"), TextDelta(0, "a"), include=[SEALED]).response["output"][0]
