@@ -198,6 +198,7 @@ class HTTPConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
+        self._deadline = self.loop.time() + self._limits.receive_s
         version, method = self.parser.get_http_version(), self.parser.get_method()
         self.url = heads.checked(version, method, self.url, self.headers)
         self._all.is_busy(self)
