@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
 from headrace.wire.generation import Variables
 from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
+from headrace.wire.thinking_parts import thoughts_apart
 from headrace.wire.tools import ToolsBody, is_legacy, to_tools
 from headrace.wire.validation import RequestBody
 
@@ -115,6 +116,11 @@ class ChatMessage(RequestBody):
     thinking_blocks: Annotated[list[Thinking], at_most(MAX_PARTS)] | None = Field(
         None, description="Extension. The same, as its provider signed it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _thoughts_apart(cls, message: Any) -> Any:
+        return thoughts_apart(message)
 
     @field_validator("content")
     @classmethod

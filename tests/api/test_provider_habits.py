@@ -500,3 +500,43 @@ def test_g23_what_has_said_something_is_not_asked_again(relay: Relays) -> None:
         assert heard.text == "Hel"
         assert "overloaded" in (heard.error or "")
         assert len(relay.provider.posts) == before + 1
+
+
+@pytest.mark.parametrize("beat", ["", " ", "pong", "1", '"x"'])
+def test_g18_heartbeats_are_not_passed_on(relay: Relays, beat: str) -> None:
+    """Clients try to parse them; everything else is passed on byte for byte."""
+    first, *rest = sse(ROLE, says("Hello"), *ends())
+    noise = f"event: ping\ndata: {beat}\n\ndata:{beat}\r\n\r\n".encode()
+    relay.provider.play(Answer(pieces=[noise, first, b": comment\n\n", noise, *rest]))
+    way = RELAYED["relayed chat streamed"]
+    assert relay.ask(way.path, way.body("up:m"))[2] == b"".join([first, b": comment\n\n", *rest])
+
+
+THOUGHTS = [
+    [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "Hi"}],
+    [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Hi"}],
+    [
+        {"type": "thinking", "thinking": "h"}, {"type": "text", "text": "Hi"},
+        {"type": "thinking", "thinking": "m"},
+    ],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", THOUGHTS)
+@pytest.mark.parametrize("way", ["chat", "chat streamed", "chat kept"])
+def test_g7_thoughts_come_back_in_a_history(relay: Relays, way: str, content: list[Any]) -> None:
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}]
+    messages = [*said, {"role": "user", "content": "and?"}]
+    heard = hear(relay, TRANSLATED[way], Answer(pieces=TOLD["G7 both kinds in one"][0]), messages=messages)
+    assert heard.said == ("Hello", "hm", [], "stop")
+    sent = relay.provider.posts[-1].body["messages"][1]
+    assert (sent["content"], sent.get("reasoning_content")) == ("Hi", "hm")
+
+
+@pytest.mark.parametrize("thinking", [5, None, [5], [{"type": "text"}], {}])
+def test_g7_thoughts_of_no_known_shape_are_refused(relay: Relays, thinking: object) -> None:
+    content = [{"type": "thinking", "thinking": thinking}]
+    messages = [{"role": "assistant", "content": content}, {"role": "user", "content": "hi"}]
+    way = TRANSLATED["chat"]
+    status, _, raw = relay.ask(way.path, way.body("up:m", messages=messages), **way.headers)
+    assert (status, json.loads(raw)["error"]["param"]) == (400, "messages.0.content.0")

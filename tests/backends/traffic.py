@@ -170,6 +170,10 @@ def messages(dice: Random, answer: Said) -> list[Event]:
         if kind != "call":
             found.append({"type": "content_block_delta", "index": places[key], "delta": _of(kind, text)})
         is_open = key
+    for (kind, _), index in places.items():
+        if kind == "think" and dice.random() < 0.5:
+            signed = {"type": "signature_delta", "signature": "c2ln"}
+            found.append({"type": "content_block_delta", "index": index, "delta": signed})
     if ends_blocks:
         found += [{"type": "content_block_stop", "index": index} for index in places.values()]
     if dice.random() < 0.5:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -104,7 +104,7 @@ class Frames:
         self._call: int | None = None  # which call that is
         self._nesting = Nesting()  # of that call's arguments
         self._waiting: list[_Waiting] = []
-        self._said = False  # whether the thought that is open has text
+        self._thoughts: list[str] = []  # what was thought since the last thought that is complete
 
     def first(self) -> list[str]:
         return []  # message_start tells the prompt's tokens: it waits for the first event
@@ -184,7 +184,7 @@ class Frames:
         if event.text:
             yield from self._in("thinking", thinking="", signature="")
             yield self._delta("thinking_delta", thinking=event.text)
-            self._said = True
+            self._thoughts.append(event.text)
         if event.thought is not None:
             yield from self._thought(event.thought)
 
@@ -195,10 +195,11 @@ class Frames:
             yield self._begin("thinking", thinking_block(thought))
         else:
             yield from self._in("thinking", thinking="", signature="")
-            if thought.text and not self._said:
+            if not "".join(self._thoughts).endswith(thought.text):
                 yield self._delta("thinking_delta", thinking=thought.text)
             if thought.signature is not None:
                 yield self._delta("signature_delta", signature=thought.signature)
+        self._thoughts.clear()
         yield from self._close()
 
     def _calling(self, event: ToolCallDelta) -> Iterator[str]:
@@ -227,7 +228,7 @@ class Frames:
 
     def _close(self) -> Iterator[str]:
         if self._open is not None:
-            self._open, self._said = None, False
+            self._open = None
             yield frame("content_block_stop", index=self._index)
 
 
@@ -255,13 +256,22 @@ def _tool_use(id: str, name: str, input: dict[str, Any]) -> dict[str, Any]:
 
 
 def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
-    if choice.reasoning and not any(thought.text for thought in choice.thoughts):
-        yield thinking_block(Thought(choice.reasoning))
-    yield from map(thinking_block, choice.thoughts)
+    yield from map(thinking_block, _thoughts(choice))
     if choice.text:
         yield {"type": "text", "text": choice.text, "citations": None}
     for call in choice.calls:
         yield _tool_use(call.id, call.name, input_of(call.arguments))
+
+
+def _thoughts(choice: Choice) -> Sequence[Thought]:
+    """Those that are signed, and before them what else was thought."""
+    signed = "".join(thought.text for thought in choice.thoughts)
+    if not choice.reasoning or choice.reasoning == signed:
+        return choice.thoughts
+    if choice.reasoning.endswith(signed):
+        return [Thought(choice.reasoning.removesuffix(signed)), *choice.thoughts]
+    # they lie between each other: nothing is lost or told twice but the signatures
+    return [Thought(choice.reasoning), *(thought for thought in choice.thoughts if thought.redacted)]
 
 
 def input_of(arguments: str) -> dict[str, Any]:

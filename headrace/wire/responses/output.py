@@ -94,25 +94,20 @@ class Reasoning(OutputItem):
         super().__init__(index)
         self._is_sealed = is_sealed
         self._thoughts: list[Thought] = []
-        self._is_shown = False  # whether the thought that is not complete yet has text
 
     def begin(self) -> Iterator[Told]:
         yield self._added(summary=[], content=[])
 
     def think(self, text: str, thought: Thought | None) -> Iterator[Told]:
-        """`thought`: one that is complete. Its text has come before, unless its provider shows none."""
-        if thought is not None and not text and not self._is_shown:
-            text = thought.text
+        """`thought`: one that is complete. Its text has come before, or is in `text`."""
         if text:
             if not self._pieces:
                 part = {"type": "reasoning_text", "text": ""}
                 yield self._told("content_part.added", content_index=0, part=part)
             self._pieces.append(text)
-            self._is_shown = True
             yield self._told("reasoning_text.delta", content_index=0, delta=text)
         if thought is not None:
             self._thoughts.append(thought)
-            self._is_shown = False
 
     def end(self, status: Status) -> Iterator[Told]:
         if self._pieces:

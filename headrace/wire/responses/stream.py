@@ -60,6 +60,7 @@ class ResponseEvents:
         self._calling: int | None = None  # the call that is open
         self._arguments: list[str] = []  # and what has come of its arguments
         self._waiting: list[Event] = []  # for it to be whole
+        self._thinking: list[str] = []  # what was thought since the last thought that is complete
         self._finished: Finished | None = None
 
     def first(self) -> list[str]:
@@ -162,7 +163,17 @@ class ResponseEvents:
                 reasoning = Reasoning(len(self._items), is_sealed=self._is_sealed)
                 yield from self._begin(reasoning)
                 self._open = reasoning
-            yield from reasoning.think(event.text, event.thought)
+            yield from reasoning.think(self._thought_text(event), event.thought)
+
+    def _thought_text(self, event: ReasoningDelta) -> str:
+        """What is new of it: the text of a thought that is complete has come before, or comes with it."""
+        self._thinking.append(event.text)
+        thought = event.thought
+        if thought is None:
+            return event.text
+        is_shown = "".join(self._thinking).endswith(thought.text)
+        self._thinking.clear()
+        return event.text if is_shown else event.text + thought.text
 
     def _call(self, event: ToolCallDelta) -> Iterator[Told]:
         if event.name is not None:
