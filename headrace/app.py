@@ -31,6 +31,7 @@ from headrace.api.memory import Budget, Charged
 from headrace.api.relay import Relay
 from headrace.api.request_id import RequestId
 from headrace.api.sites import Hosts, KnownHost, KnownOrigin
+from headrace.api.turns import InTurn
 from headrace.config import REMOTE, Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
@@ -102,6 +103,7 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
     """From the innermost to the outermost."""
     app.add_middleware(Relay)
     app.add_middleware(Charged, budget=app.state.budget)
+    app.add_middleware(InTurn)
     app.add_middleware(KnownOrigin, origins=server.cors_origins)
     app.add_middleware(shared_with, origins=server.cors_origins)
     app.add_middleware(KnownHost, hosts=Hosts(server.host, server.allowed_hosts, bool(server.api_keys)))
