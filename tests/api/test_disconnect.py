@@ -195,3 +195,50 @@ def test_work_ends_when_its_caller_leaves_or_it_is_interrupted() -> None:
         assert gateway.num_active == 0
 
     asyncio.run(run())
+
+
+def test_nothing_goes_on_listening_for_a_caller_after_the_work() -> None:
+    """What is left would read the next message of the connection, or be reported as lost at the end."""
+
+    async def never() -> MutableMapping[str, Any]:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async def run() -> None:
+        async with connected(never, asyncio.get_running_loop().create_future()):
+            await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            async with connected(never), asyncio.timeout(0):
+                await asyncio.sleep(60)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
+
+
+def test_an_interruption_is_told_rather_than_that_the_caller_left_at_once() -> None:
+    async def run() -> None:
+        interrupted: asyncio.Future[ServerError] = asyncio.get_running_loop().create_future()
+        interrupted.set_result(Overloaded("enough"))
+        with pytest.raises(Overloaded):
+            async with connected(gone, interrupted):
+                await asyncio.sleep(60)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("type", ["http.request", "http.response.pathsend", "websocket.receive"])
+def test_only_a_disconnect_means_that_a_caller_has_left(type: str) -> None:
+    """Pieces of a body may come while the answer is computed."""
+    messages: list[MutableMapping[str, Any]] = [{"type": type}, {"type": type}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        if messages:
+            return messages.pop()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async def run() -> None:
+        async with connected(receive):
+            await asyncio.sleep(0.02)
+        assert not messages
+
+    asyncio.run(run())

@@ -113,3 +113,20 @@ def test_end_that_comes_as_the_body_ends_cancels_nothing_afterwards() -> None:
         await asyncio.sleep(0.01)
 
     asyncio.run(run())
+
+
+def test_who_is_cancelled_as_an_end_comes_stays_cancelled() -> None:
+    """The end must not swallow the cancellation: whoever asked for it waits for the task to be over."""
+
+    async def run() -> None:
+        interruption, work = Interruption(), Work()
+        waiting = asyncio.ensure_future(until(interruption, work))
+        await asyncio.sleep(0.01)
+        interruption.interrupt(Overloaded("enough"))
+        await asyncio.sleep(0)  # the end's callback has cancelled the task, which has not run since
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert work.has_ended
+
+    asyncio.run(run())
