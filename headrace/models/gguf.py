@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
+from headrace.errors import ModelError
 from headrace.models import hyperparameters
 from headrace.models.metadata import Metadata, open_reader
 from headrace.models.model import Header
@@ -84,7 +85,16 @@ def header(path: Path) -> Header:
         number("context_length"),
         cached * FLOAT16_BYTES,
         _longest_token(reader),
+        _template(metadata),
     )
+
+
+def _template(metadata: Metadata) -> str | None:
+    """None where it cannot be read: llama.cpp says so itself."""
+    try:
+        return metadata.text("tokenizer.chat_template", "") or None
+    except ModelError:
+        return None
 
 
 def _longest_token(reader: GGUFReader) -> int:

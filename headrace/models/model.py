@@ -50,6 +50,7 @@ class Header:
     context_length: int
     cache_bytes: int  # of keys and values in float16, for each token
     longest_token: int = 0  # bytes
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

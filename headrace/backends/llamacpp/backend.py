@@ -101,6 +101,7 @@ class LlamaCppBackend:
         longest_token: int = 0,
         max_tokenize_bytes: int = 2**20,
         max_tokens_default: int = 0,
+        own_template: str | None = None,
     ) -> None:
         self._name, self._model, self._timeout_s = name, model or path.stem, timeout_s
         self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
@@ -110,6 +111,8 @@ class LlamaCppBackend:
         self._longest_token, self._max_tokenize_bytes = longest_token, max_tokenize_bytes
         self._places, self._num_active = num_slots + max_queue, 0
         self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
+        self._own_template = own_template if chat_template is None else None
+        self._refusal: str | None = None  # of all conversations, by a template that is broken
         self.is_alive = True
 
     @property
@@ -128,8 +131,27 @@ class LlamaCppBackend:
 
     async def start(self) -> None:
         """Returns when the model is loaded. Raises ModelError."""
+        await asyncio.to_thread(self._check_template)
         self._running = await self._run()
         self._watching = asyncio.create_task(self._watch(self._running))
+
+    def _check_template(self) -> None:
+        """llama.cpp does not start with a template that is broken: it gets another, and chat is refused."""
+        from headrace.text.templates import FALLBACK, ChatTemplate
+
+        if self._own_template is None:
+            return
+        self._refusal = ChatTemplate(self._own_template).refusal
+        if self._refusal is not None:
+            log.warning("%s cannot chat: %s", self._model, self._refusal)
+            self._settings = replace(self._settings, chat_template=FALLBACK)
+
+    def _check_chat(self, prompt: object) -> None:
+        """Raises BadRequest."""
+        if self._refusal is not None and isinstance(prompt, Conversation):
+            error = BadRequest(self._refusal, param="messages")
+            error.code = "chat_template_error"
+            raise error
 
     async def aclose(self) -> None:
         if self._watching is not None:
@@ -149,6 +171,7 @@ class LlamaCppBackend:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
         annotations = unenforced(request)
+        self._check_chat(request.prompt)
         request = await with_grammar(request)
         if request.sampling.max_tokens is None and self._max_tokens_default:
             limit = max(self._max_tokens_default, request.sampling.min_tokens)
@@ -201,6 +224,7 @@ class LlamaCppBackend:
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         self._check_tokenizable(request.prompt)
+        self._check_chat(request.prompt)
         body = {"content": request.prompt, "add_special": request.add_special_tokens, "parse_special": False}
         if isinstance(request.prompt, Conversation):
             asked = chat_body(

@@ -1,0 +1,27 @@
+"""llama.cpp, with a chat template that is broken: chat is a 400, the rest of the model is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.app import build_backends, create_app
+from headrace.config import Config
+from headrace.models.catalog import Cache, locate
+from tests.models.tiny import write_tiny
+from tests.serving import serving
+
+USER = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize("source", ["{% for %}", "{% for a in range(10**9) %}{% endfor %}"])
+def test_a_broken_template_leaves_completions(source: str, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "broken.gguf", chat_template=source)
+    model = locate(str(path), Cache(tmp_path / "cache"))
+    config = Config.model_validate({"engine": {"kv_cache_bytes": "32MiB"}})
+    with serving(create_app(config, build_backends(config, [model]))) as served:
+        chat = served.post("/v1/chat/completions", {"model": "broken", "messages": [USER]})
+        assert (chat.status_code, chat.json()["error"]["code"]) == (400, "chat_template_error")
+        told = served.post("/v1/completions", {"model": "broken", "prompt": "ab", "max_tokens": 2})
+        assert told.status_code == 200, told.text
