@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from headrace.types import Message, ToolCall
 
+MAX_ARGUMENTS = 2**19  # characters of a call's arguments that are read as JSON
+
 Messages = tuple[Message, ...]
 Rewrite = Callable[[Messages], Messages]
 
@@ -139,7 +141,11 @@ def _as_text(call: ToolCall) -> str:
 
 
 def arguments(text: str) -> object:
-    """Of a call: what is not JSON is text."""
+    """Of a call: what is not JSON is text, and so is what is too long to be read in one call, which holds the
+    interpreter lock.
+    """
+    if len(text) > MAX_ARGUMENTS:
+        return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

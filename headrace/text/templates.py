@@ -21,7 +21,6 @@ FALLBACK = """{% for message in messages %}{{ message.role | capitalize }}: {{ m
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
 
 
-MAX_ARGUMENTS = 2**19  # characters of a call's arguments that are read as JSON
 _RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
 _END = "\ufdd1"  # a Unicode noncharacter: stands where the message to go on with ends
 _ASKED, _TOLD = "\ufdd2", "\ufdd3"  # what is said when a template is tried
@@ -262,11 +261,7 @@ def _as_tool_call(call: ToolCall, escape: Callable[[str], str]) -> dict[str, obj
 
 
 def _arguments(text: str, escape: Callable[[str], str]) -> object:
-    """Templates expect an object; what is not JSON goes in as text, and so does what is too long to be read
-    in one call, which holds the interpreter lock.
-    """
-    if len(text) > MAX_ARGUMENTS:
-        return escape(text)
+    """Templates expect an object; what is not JSON goes in as text."""
     try:
         return _escaped(adapting.arguments(text), escape)
     except (ValueError, RecursionError):
