@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headrace.dialects.values import Object, an_object, count, dumped, word
 from headrace.errors import ProviderError
@@ -96,9 +97,15 @@ def _part(provider: str, part: object) -> tuple[str, str]:
     told = part.get("text", part.get("refusal"))
     if told is None:
         if kind not in UNTOLD:
-            log.warning("%s: a part of type %.50r is left out of its answer", provider, kind)
+            _warn(provider, kind[:50])
         return "", ""
     return _texts(provider, told)
+
+
+@lru_cache(maxsize=64)
+def _warn(provider: str, kind: str) -> None:
+    """Once for each kind: a provider may send it with every chunk."""
+    log.warning("%s: parts of type %r are left out of its answers", provider, kind)
 
 
 def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPiece]:
