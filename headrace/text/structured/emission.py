@@ -46,14 +46,20 @@ class Emission:
         self._members = Members(solver, self._reference, self._texts, apart=apart)
         self._names: dict[State, str] = {}
         self._waiting: list[State] = []
+        self._written: dict[str, str] = {}  # a node as JSON → its name
         self.definitions: dict[str, Node] = {}
         self.places: list[tuple[str, str]] = []
         self.definitions[self.ROOT] = self._reference((solver.term(self._document.root),))
         while self._waiting:
             state = self._waiting.pop()
             self.places.append((solver.part(state[0]).path, self._names[state]))
-            self.definitions[self._names[state]] = self._alternatives(state)
+            self._define(self._names[state], self._alternatives(state))
         self.places.reverse()
+
+    def _define(self, name: str, node: Node) -> None:
+        """Equal nodes are one definition: the library compiles each of them once."""
+        known = self._written.setdefault(json.dumps(node), name)
+        self.definitions[name] = node if known == name else {"$ref": PREFIX + known}
 
     def _reference(self, state: State) -> Node:
         """The node for what must satisfy all of a state."""

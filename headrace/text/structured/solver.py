@@ -14,19 +14,11 @@ from headrace.text.structured.faults import UnsupportedSchema, unsupported
 from headrace.text.structured.keywords import Node, Schema
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.negation import EXCLUDED, EXPRESSION, opposites
-from headrace.text.structured.record import (
-    Contained,
-    Record,
-    Shape,
-    State,
-    Term,
-    canonical,
-    once,
-    terms_of_member,
-)
+from headrace.text.structured.record import Contained, Record, Shape, State, Term, canonical, once
+from headrace.text.structured.record import terms_of_member as terms_of
 
 MAX_RECORDS = 64  # alternatives of one state
-MAX_STEPS = 60_000  # subschemas applied, all in all: a few seconds on a slow machine
+MAX_STEPS = 30_000  # subschemas applied, all in all: about a second
 DEPTH = 3  # of properties looked into, to see whether a state is empty
 SHAPES = ("properties", "patternProperties", "additionalProperties")
 ITEMS = ("prefixItems", "items", "unevaluatedItems")
@@ -115,6 +107,11 @@ class Solver:
             self._lacks(record, depth) for record in self.records(state)
         )
 
+    def _step(self, count: int) -> None:
+        self._steps += count
+        if self._steps > MAX_STEPS:
+            raise unsupported(self.document.param, "too many combinations of subschemas")
+
     def _lacks(self, record: Record, depth: int) -> bool:
         if depth == 0 or record.values is not None or record.kinds != {"object"}:
             return False
@@ -122,7 +119,8 @@ class Solver:
 
     def member(self, record: Record, name: str) -> State:
         """What an object's member of this name must satisfy."""
-        return once(tuple(terms_of_member(record.objects, name)))
+        self._step(len(record.objects) // 8)
+        return once(tuple(terms_of(record.objects, name)))
 
     def literals(self, state: State) -> list[Any] | None:
         """All values of a state, if they are listed."""
@@ -229,9 +227,7 @@ class Solver:
 
     def _apply(self, term: Term, record: Record, made: Applied, owners: frozenset[Term]) -> bool:
         """Adds what a subschema says. False: nothing satisfies it."""
-        self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise unsupported(self.document.param, "too many combinations of subschemas")
+        self._step(1)
         if term in owners:
             return False  # it would have to be satisfied before itself
         if not term[1]:
