@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 from jsonschema import exceptions, validators
-from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 
 from headrace.text.structured.faults import invalid, unsupported
@@ -23,6 +22,10 @@ DRAFTS = {
     validators.Draft7Validator: 7,
     validators.Draft201909Validator: 2019,
     validators.Draft202012Validator: 2020,
+}
+METASCHEMAS = {
+    str(kind.META_SCHEMA.get("$id", kind.META_SCHEMA.get("id"))).rstrip("#"): kind.META_SCHEMA
+    for kind in DRAFTS
 }
 
 
@@ -139,8 +142,8 @@ class Document:
         return self.part(node, near)
 
     def _resource(self, uri: str) -> Node | None:
-        if uri not in self._resources and uri.rstrip("#") in REGISTRY:
-            known = REGISTRY.contents(uri.rstrip("#"))
+        known = METASCHEMAS.get(uri.rstrip("#"))
+        if uri not in self._resources and known is not None:
             self._resources[uri] = known
             self._collect(known, self.param, uri)
         return self._resources.get(uri)
@@ -201,6 +204,5 @@ def _validator_class(schema: object, param: str) -> tuple[Any, bool]:
     draft = years.get(found[1], int(found[1]) if found[1].isdecimal() else 0)
     for kind, number in DRAFTS.items():
         if draft == number:
-            own = kind.META_SCHEMA.get("$id") or kind.META_SCHEMA.get("id")
-            return kind, named.rstrip("#") == str(own).rstrip("#")
+            return kind, named.rstrip("#") in METASCHEMAS
     raise unsupported(f"{param}.$schema", f"{named!r} is not a draft from 4 to 2020-12")
