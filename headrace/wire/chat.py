@@ -31,6 +31,7 @@ from headrace.wire.conversation import (
     to_conversation,
 )
 from headrace.wire.elsewhere import carried
+from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
     JsonObject,
@@ -39,8 +40,6 @@ from headrace.wire.generation import (
     dump,
     head,
     max_tokens,
-    narrowings,
-    output_format,
     sampling,
     usage_body,
 )

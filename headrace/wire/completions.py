@@ -20,6 +20,7 @@ from headrace.types import (
 )
 from headrace.wire.collected import Choice, Collected
 from headrace.wire.elsewhere import carried
+from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
     StreamUsage,
@@ -27,8 +28,6 @@ from headrace.wire.generation import (
     dump,
     head,
     max_tokens,
-    narrowings,
-    output_format,
     sampling,
     usage_body,
 )

@@ -13,12 +13,11 @@ from headrace.types import Conversation, Format, GenerateRequest, Message, Token
 from headrace.wire.conversation import wishes
 from headrace.wire.conversations import check_id
 from headrace.wire.elsewhere import carried
+from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
     JsonObject,
     max_tokens,
-    narrowings,
-    output_format,
     sampling,
 )
 from headrace.wire.items import Item, ItemBody, to_messages
