@@ -105,6 +105,8 @@ class ResponseEvents:
     def _told(self, event: Event) -> Iterator[Told]:
         if isinstance(event, Finished):
             self._finished = event
+        elif isinstance(event, ToolCallDelta) and event.call in self._calls and event.call != self._calling:
+            return  # of a call that is done no more is told
         elif self._is_of_open_call(event):
             yield from self._now(event)
             if self._waiting and self._is_call_whole():
@@ -182,9 +184,8 @@ class ResponseEvents:
             yield from self._begin(call)
             self._calls[event.call] = call
             self._calling, self._arguments = event.call, []
-        if event.call == self._calling:  # of one that is done no more is told
-            self._arguments.append(event.arguments)
-            yield from self._calls[event.call].write(event.arguments)
+        self._arguments.append(event.arguments)
+        yield from self._calls[event.call].write(event.arguments)
 
     def _call_done(self) -> Iterator[Told]:
         if self._calling is not None:
