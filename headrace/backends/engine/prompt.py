@@ -33,7 +33,7 @@ class Room:
     @property
     def counted(self) -> int:
         """Of a prompt that is longer than it may be: so many are counted exactly, for the error's sake."""
-        return 2 * self.limit + 10_000
+        return self.limit + max(self.limit // 4, 4000)
 
 
 @dataclass(frozen=True, slots=True)
