@@ -18,10 +18,11 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.llamacpp import LlamaCppBackend
+from headrace.backends.llamacpp.forms import as_grammar
 from headrace.config import Config
 from headrace.errors import BadRequest, ModelError
 from headrace.models.catalog import Model
-from headrace.types import EmbedRequest
+from headrace.types import EmbedRequest, Format, GenerateRequest, Texts
 from tests.serving import Served, eventually, serving
 
 # the model's own has no place for tools
@@ -117,9 +118,19 @@ def test_what_llama_cpp_answers_is_what_we_answer(
     key = served.backend._settings.key
     with openai.OpenAI(base_url=f"{served.backend.url}/v1", api_key=key, max_retries=0) as llama_cpp:
         for _ in range(2):  # from its cache it computes a little otherwise than without
-            direct = _said(llama_cpp.chat.completions.create(**given).choices[0])
+            direct = _said(llama_cpp.chat.completions.create(**_for_llama_cpp(given)).choices[0])
     assert _said(client.chat.completions.create(**given).choices[0]) == direct
     assert _folded(client.chat.completions.create(**given, stream=True)) == direct
+
+
+def _for_llama_cpp(given: dict[str, Any]) -> dict[str, Any]:
+    """The same request with a schema as the grammar that we send."""
+    if "response_format" not in given:
+        return given
+    form = as_grammar(GenerateRequest("m", Texts(("",)), format=Format("json_schema", SCHEMA)))
+    assert form is not None
+    rest = {name: value for name, value in given.items() if name != "response_format"}
+    return {**rest, "extra_body": {"grammar": form.value}}
 
 
 Said = tuple[str, list[tuple[str, str]], str]  # text, calls, finish_reason

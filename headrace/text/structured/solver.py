@@ -18,7 +18,7 @@ from headrace.text.structured.record import Contained, Record, Shape, State, Ter
 from headrace.text.structured.record import terms_of_member as terms_of
 
 MAX_RECORDS = 64  # alternatives of one state
-MAX_STEPS = 30_000  # subschemas applied, all in all: about a second
+MAX_STEPS = 15_000  # subschemas applied, all in all: about a second
 DEPTH = 3  # of properties looked into, to see whether a state is empty
 SHAPES = ("properties", "patternProperties", "additionalProperties")
 ITEMS = ("prefixItems", "items", "unevaluatedItems")
