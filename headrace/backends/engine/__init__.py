@@ -4,6 +4,7 @@ backend → prompt (what the model reads) → rules (what the answer must look l
 stream → choice (tokens to events).
 """
 
-from headrace.backends.engine.backend import EngineBackend, EngineSettings
+from headrace.backends.engine.backend import EngineBackend
+from headrace.backends.engine.settings import EngineSettings
 
 __all__ = ["EngineBackend", "EngineSettings"]

@@ -1,0 +1,24 @@
+"""What the configuration decides about one engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the configuration decides about one engine."""
+
+    max_model_len: int = 0  # 0: the model's own
+    kv_cache_bytes: int = 0  # 0: a share of the free memory
+    max_num_seqs: int = 32
+    max_queue: int = 256
+    max_batch_tokens: int = 512
+    num_threads: int = 0
+    exact: bool = False
+    use_generation_config: bool = True
+    max_tokens_default: int = 0  # of an answer to a request that names no limit; 0: what fits
+    loop_tokens: int = 1024  # of a loop, after which an answer without a limit is ended; 0: never
+    deterministic: bool = False  # as if every request had a seed
+    max_tokenize_bytes: int = 2**20  # of a text or conversation that is only tokenized
+    share_prefix_cache: bool = False  # between owners
