@@ -119,7 +119,7 @@ def test_an_address_that_is_wrong_is_told_without_its_password(url: str, said: s
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.store.address.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'headrace\[postgres\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[postgres\]'"):
         to_url("postgresql://u:p@h/d", Path())
 
 

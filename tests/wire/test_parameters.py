@@ -161,9 +161,9 @@ def test_header_stays_small_whatever_is_sent(fake_server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["two parts", [{"type": "text", "text": "two "}, {"type": "text", "text": "parts"}]]
+    "content", ["two\nparts", [{"type": "text", "text": "two"}, {"type": "text", "text": "parts"}]]
 )
-def test_text_parts_are_joined(fake_server: FakeServer, content: object) -> None:
+def test_text_parts_are_joined_by_a_newline(fake_server: FakeServer, content: object) -> None:
     server = fake_server()
     roles = ("system", "developer", "user", "assistant")
     messages = [{"role": role, "content": content} for role in roles]
@@ -171,7 +171,7 @@ def test_text_parts_are_joined(fake_server: FakeServer, content: object) -> None
     assert server.post(CHAT, {"model": "fake", "messages": messages}).status_code == 200
     asked = server.backend.conversations[0]  # type: ignore[attr-defined]  # a FakeBackend
     assert [message.role for message in asked.messages] == [*roles, "tool"]
-    assert {message.text for message in asked.messages} == {"two parts"}
+    assert {message.text for message in asked.messages} == {"two\nparts"}
 
 
 def test_members_reach_the_backend(fake_server: FakeServer) -> None:
