@@ -22,14 +22,14 @@ from headrace.api import (
     openapi,
     pages,
     responses,
-    stored,
+    stored_completions,
     tokens,
     websocket,
 )
-from headrace.api.browsers import shared_with
+from headrace.api.cors import shared_with
 from headrace.api.memory import Budget, Charged
 from headrace.api.relay import Relay
-from headrace.api.request_id import RequestId
+from headrace.api.request_log import RequestLog
 from headrace.api.sites import Hosts, KnownHost, KnownOrigin
 from headrace.api.turns import InTurn
 from headrace.config import REMOTE, Config, ServerConfig
@@ -51,7 +51,7 @@ ROUTERS = tuple(
     resource.router
     for resource in (
         chat,
-        stored,
+        stored_completions,
         completions,
         responses,
         websocket,
@@ -107,7 +107,7 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
     app.add_middleware(KnownOrigin, origins=server.cors_origins)
     app.add_middleware(shared_with, origins=server.cors_origins)
     app.add_middleware(KnownHost, hosts=Hosts(server.host, server.allowed_hosts, bool(server.api_keys)))
-    app.add_middleware(RequestId, origins=server.cors_origins, has_security=server.security_headers)
+    app.add_middleware(RequestLog, origins=server.cors_origins, has_security=server.security_headers)
 
 
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:

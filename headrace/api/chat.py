@@ -21,9 +21,9 @@ from headrace.errors import BadRequest, ServerError
 from headrace.gateway.generation import Generation
 from headrace.turns.chat import ChatTurn
 from headrace.wire import chat as wire
-from headrace.wire.named import HEADER, conversation_named
+from headrace.wire.conversation_id import HEADER, conversation_named
 from headrace.wire.parameters import CHAT, with_named
-from headrace.wire.stored import unread
+from headrace.wire.stored_completions import unread
 from headrace.wire.tools import as_asked
 
 router = APIRouter(tags=["chat"])

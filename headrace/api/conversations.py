@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import json_body
+from headrace.api.dependencies import Stored
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import Included, NewestFirst, described
 from headrace.api.openapi import body_of
-from headrace.api.store import Stored
 from headrace.store import Store
 from headrace.wire import conversations as wire
 from headrace.wire.items import Item, references, resolved

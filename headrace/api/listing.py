@@ -11,8 +11,8 @@ from fastapi import Depends, Request, Response
 
 from headrace.api.generations import is_strict
 from headrace.errors import BadRequest
-from headrace.wire import lists
-from headrace.wire.lists import INCLUDABLE, LISTED, MAX_LIMIT, USUAL_LIMIT, Listing, Order, Query
+from headrace.wire import pagination
+from headrace.wire.pagination import INCLUDABLE, LISTED, MAX_LIMIT, USUAL_LIMIT, Listing, Order, Query
 from headrace.wire.parameters import with_named
 
 
@@ -31,8 +31,8 @@ def described(order: Order, *, include: bool = False, more: Sequence[dict[str, A
 
 def query_of(http: Request, response: Response, known: tuple[str, ...]) -> Query:
     """Raises BadRequest."""
-    query = lists.check(http.query_params.multi_items())
-    unknown = lists.unknown(query, known)
+    query = pagination.check(http.query_params.multi_items())
+    unknown = pagination.unknown(query, known)
     if unknown and is_strict(http):
         raise BadRequest(f"unrecognized query member: {unknown[0][:200]}", param=unknown[0][:200])
     response.headers.update(with_named({}, unknown))
@@ -40,15 +40,15 @@ def query_of(http: Request, response: Response, known: tuple[str, ...]) -> Query
 
 
 async def _oldest_first(http: Request, response: Response) -> Listing:
-    return lists.listing(query_of(http, response, LISTED), "asc", is_cut=True)
+    return pagination.listing(query_of(http, response, LISTED), "asc", is_cut=True)
 
 
 async def _newest_first(http: Request, response: Response) -> Listing:
-    return lists.listing(query_of(http, response, LISTED), "desc")
+    return pagination.listing(query_of(http, response, LISTED), "desc")
 
 
 async def _included(http: Request, response: Response) -> tuple[str, ...]:
-    return lists.include(query_of(http, response, ("include",)))
+    return pagination.include(query_of(http, response, ("include",)))
 
 
 OldestFirst = Annotated[Listing, Depends(_oldest_first)]

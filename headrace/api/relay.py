@@ -28,7 +28,7 @@ from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.metering import Tally
 from headrace.gateway.routing import Plan
-from headrace.relaying import Dialect, Relayed, RelayRequest
+from headrace.relay_types import Dialect, Relayed, RelayRequest
 from headrace.verbatim import Verbatim
 from headrace.wire.parameters import IGNORED, with_named
 
@@ -42,7 +42,7 @@ STREAMED: RawHeaders = [(name.lower().encode(), value.encode()) for name, value 
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class RelayEndpoint:
     """One endpoint of a dialect. `headers`: those of a request that belong to the dialect."""
 
     endpoint: str
@@ -53,17 +53,17 @@ class Door:
     id_header: bytes | None = None  # beside x-request-id
 
 
-def _of_anthropic(endpoint: str) -> Door:
+def _of_anthropic(endpoint: str) -> RelayEndpoint:
     headers = ("anthropic-version", "anthropic-beta")
-    return Door(endpoint, "anthropic", NamedLine, to_messages_response, headers, b"request-id")
+    return RelayEndpoint(endpoint, "anthropic", NamedLine, to_messages_response, headers, b"request-id")
 
 
-DOORS = {
+RELAY_ENDPOINTS = {
     door.endpoint: door
     for door in (
-        Door("/chat/completions"),
-        Door("/completions"),
-        Door("/embeddings"),
+        RelayEndpoint("/chat/completions"),
+        RelayEndpoint("/completions"),
+        RelayEndpoint("/embeddings"),
         _of_anthropic("/messages"),
         _of_anthropic("/messages/count_tokens"),
     )
@@ -96,7 +96,7 @@ class Relay:
                 scope[BODY] = raw
                 await self.app(scope, receive, send)
             else:
-                await Exchange(gateway, asked, plan, line, _ids(door)).run(receive)
+                await RelayedRequest(gateway, asked, plan, line, _ids(door)).run(receive)
         except ServerError as exc:
             if line.is_started:
                 await line.fail(exc)
@@ -116,17 +116,17 @@ def is_kept(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
     )
 
 
-def _door(scope: Scope) -> tuple[Door | None, str | None]:
+def _door(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
     """With the provider that the path names."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None, None
     provider, _, endpoint = scope["path"].partition("/v1/")
     if "/" in provider[1:]:
         return None, None
-    return DOORS.get(f"/{endpoint}"), provider[1:] or None
+    return RELAY_ENDPOINTS.get(f"/{endpoint}"), provider[1:] or None
 
 
-def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
+def _asked(door: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest | None:
     """None: there is something in it for the handler to do, or to complain about."""
     try:
         body = Verbatim(raw)
@@ -149,11 +149,11 @@ def _asked(door: Door, http: Request, raw: bytes) -> RelayRequest | None:
     return RelayRequest(door.dialect, door.endpoint, body, model, bool(streamed), headers, timeout_s)
 
 
-def _ids(door: Door) -> RawHeaders:
+def _ids(door: RelayEndpoint) -> RawHeaders:
     return [] if door.id_header is None else [(door.id_header, logs.request_id().encode())]
 
 
-class Exchange:
+class RelayedRequest:
     """One request that is passed on. `keep_alive_s`: how long nothing may be sent."""
 
     def __init__(

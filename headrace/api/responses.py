@@ -27,7 +27,7 @@ from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
 from headrace.wire.conversations import ItemList
-from headrace.wire.lists import include, list_object
+from headrace.wire.pagination import include, list_object
 from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody, told_name
 from headrace.wire.responses.parameters import Given, ignored, judged

@@ -13,7 +13,7 @@ from headrace.backends.openai.body import Body
 from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.relaying import RelayRequest
+from headrace.relay_types import RelayRequest
 from headrace.types import BackendKind, Conversation, Embeddings, EmbedRequest, GenerateRequest
 
 # The provider counts a request's most tokens against the minute's quota before the first is generated, and

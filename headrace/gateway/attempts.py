@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Clock:
     """Time and chance, so that tests decide both. `now`: seconds, monotonic."""
 
     now: Callable[[], float] = time.monotonic
@@ -50,7 +50,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Won(Generic[T]):
+class Winner(Generic[T]):
     """Who has it closes `exits`."""
 
     target: Target
@@ -69,7 +69,7 @@ class Attempts(Generic[T]):
         route: RouteConfig,
         work: Callable[[Target, AsyncExitStack], Awaitable[T]],
         *,
-        world: World,
+        world: Clock,
         deadline: float | None,
     ) -> None:
         self._plan, self._route, self._work = plan, route, work
@@ -78,7 +78,7 @@ class Attempts(Generic[T]):
         self._error: ServerError | None = None  # of the last that failed
         self._not_before: dict[int, float] = {}  # target → when it may be asked again
 
-    async def run(self) -> Won[T]:
+    async def run(self) -> Winner[T]:
         """The first that succeeds. Raises what the last one failed with."""
         for number in range(self._route.retries + 1):
             if number:
@@ -88,13 +88,13 @@ class Attempts(Generic[T]):
                 return won
         raise self._failure()
 
-    async def _round(self) -> Won[T] | None:
+    async def _round(self) -> Winner[T] | None:
         """Each target once, the next when one fails or is slow; None: all have failed."""
         now = self._world.now()
         waiting = deque(t for t in self._plan.targets if self._not_before.get(id(t), 0.0) <= now)
-        running: list[asyncio.Task[Won[T]]] = []
+        running: list[asyncio.Task[Winner[T]]] = []
         hedge_s = self._route.hedge_after_ms / 1000
-        won: Won[T] | None = None
+        won: Winner[T] | None = None
         try:
             while won is None and (running or self._start(waiting, running)):
                 timeout_s = hedge_s if hedge_s and waiting else None
@@ -114,7 +114,7 @@ class Attempts(Generic[T]):
                 raise
         return won
 
-    def _start(self, waiting: deque[Target], running: list[asyncio.Task[Won[T]]]) -> bool:
+    def _start(self, waiting: deque[Target], running: list[asyncio.Task[Winner[T]]]) -> bool:
         """Whether one of those that wait could be asked."""
         while waiting:
             target = waiting.popleft()
@@ -128,8 +128,8 @@ class Attempts(Generic[T]):
         return False
 
     def _take(
-        self, done: Collection[asyncio.Task[Won[T]]], running: list[asyncio.Task[Won[T]]]
-    ) -> Won[T] | None:
+        self, done: Collection[asyncio.Task[Winner[T]]], running: list[asyncio.Task[Winner[T]]]
+    ) -> Winner[T] | None:
         """The winner, if there is one. Raises the error of one that failed for good."""
         for task in [task for task in running if task in done and task.exception() is None]:
             running.remove(task)
@@ -143,12 +143,12 @@ class Attempts(Generic[T]):
             self._error = error
         return None
 
-    async def _attempt(self, target: Target, permit: Permit) -> Won[T]:
+    async def _attempt(self, target: Target, permit: Permit) -> Winner[T]:
         try:
             async with AsyncExitStack() as exits:
                 value = await self._work(target, exits)
                 permit.succeeded()
-                return Won(target, value, exits.pop_all())
+                return Winner(target, value, exits.pop_all())
         except ServerError as exc:
             self._judge(exc, target, permit)
             raise
@@ -188,12 +188,12 @@ class Attempts(Generic[T]):
         )
 
 
-async def _close(tasks: Collection[asyncio.Task[Won[T]]]) -> None:
+async def _close(tasks: Collection[asyncio.Task[Winner[T]]]) -> None:
     """What has lost: cancelled, and what it held given back."""
     for task in tasks:
         task.cancel()
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(ended, Won):
+        if isinstance(ended, Winner):
             try:
                 await ended.exits.aclose()
             except Exception:

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 from headrace.config import RouteConfig
 from headrace.errors import NotFound, Overloaded, ServerError, TimedOut
-from headrace.gateway.attempts import Attempts, World
+from headrace.gateway.attempts import Attempts, Clock
 from headrace.gateway.generation import Generation, Reached
 from headrace.gateway.metering import AnswerMeter, LoggingMeter, Meter, Tally
 from headrace.gateway.race import Interruption, Until
 from headrace.gateway.routing import Explanation, Plan, Router, Target
 from headrace.gateway.wishes import Wishes
 from headrace.gateway.work import Embed, Generate, Judge, PassOn, Work
-from headrace.relaying import Relayed, Relaying, RelayRequest
+from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.types import (
     Backend,
     BackendKind,
@@ -56,14 +56,14 @@ class Gateway:
         remote: Collection[str] = (),
         bare: Collection[str] = (),
         routes: Mapping[str, RouteConfig] | None = None,
-        world: World | None = None,
+        world: Clock | None = None,
         meter: Meter | None = None,
     ) -> None:
         self.backends = tuple(backends)
         self._relaying = {b.name: b for b in backends if isinstance(b, Relaying)}
         self._meter = meter or LoggingMeter()
         self.request_timeout_s = request_timeout_s
-        self._world = world or World()
+        self._world = world or Clock()
         self._wishes = Wishes(self._world.now)
         self._router = Router(
             self.backends,

@@ -11,7 +11,7 @@ from headrace.gateway.generation import Opened
 from headrace.gateway.routing import Target
 from headrace.gateway.wishes import Wishes
 from headrace.noted import names_of
-from headrace.relaying import Relayed, Relaying, RelayRequest
+from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
 MIN_TIMEOUT_S = 0.001  # 0 would mean none

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, Select, delete, select, tuple_, update
 
 from headrace.errors import BadRequest, CompletionNotFound
 from headrace.store.database import Database
+from headrace.store.garbage import let_go
 from headrace.store.hashing import written
 from headrace.store.items import append, insert_new
-from headrace.store.loose import let_go
 from headrace.store.records import Json, Page, StoredCompletion
 from headrace.store.tables import completions
 

@@ -21,9 +21,9 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.store.database import Database
+from headrace.store.garbage import let_go
 from headrace.store.hashing import Placed, written
 from headrace.store.items import append, between, insert_new, on_path, to_item
-from headrace.store.loose import let_go
 from headrace.store.processes import Processes
 from headrace.store.records import Chain, Held, Json, Page, StoredConversation, StoredItem
 from headrace.store.tables import conversations

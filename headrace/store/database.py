@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.errors import ConfigError, HeadraceError, NotFound, StoreUnavailable
-from headrace.store.engines import STATEMENT_TIMEOUT_S, Mode, Unsettled, Work, to_engine
 from headrace.store.migrations import MIGRATIONS, Migration, migrate
+from headrace.store.transactions import STATEMENT_TIMEOUT_S, Mode, Unsettled, Work, to_engine
 
 log = logging.getLogger(__name__)
 

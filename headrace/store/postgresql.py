@@ -8,7 +8,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headrace.store.engines import Mode, Unsettled, Work
+from headrace.store.transactions import Mode, Unsettled, Work
 
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10.0

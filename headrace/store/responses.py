@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, bindparam, delete, select, update
 from headrace.errors import ResponseNotFound
 from headrace.store.conversations import locked_row, settle
 from headrace.store.database import Database
+from headrace.store.garbage import let_go
 from headrace.store.hashing import written
 from headrace.store.items import append, between, insert_new
-from headrace.store.loose import let_go
 from headrace.store.processes import RUNNING, Processes
 from headrace.store.records import Held, Json, StoredItem, StoredResponse
 from headrace.store.tables import events, responses

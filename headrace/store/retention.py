@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Table, delete, select
 
 from headrace.config import StoreConfig
 from headrace.store.database import Database
-from headrace.store.loose import KEEP_S, collect, let_go
+from headrace.store.garbage import KEEP_S, collect, let_go
 from headrace.store.processes import RUNNING
 from headrace.store.tables import completions, conversations, responses
 

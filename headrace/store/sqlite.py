@@ -15,8 +15,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from headrace.store.engines import Mode, Work
 from headrace.store.files import Files
+from headrace.store.transactions import Mode, Work
 
 NUM_READERS = 4
 WAIT_MS = 10_000  # how long a transaction waits for a lock that another process holds

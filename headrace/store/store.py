@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from headrace.store.completions import Completions
     from headrace.store.conversations import Conversations
     from headrace.store.database import Database
+    from headrace.store.housekeeping import Upkeep
     from headrace.store.items import Items
     from headrace.store.processes import Processes
     from headrace.store.responses import Responses
-    from headrace.store.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -60,15 +60,15 @@ class Store:
         address). A server that cannot be reached is no error: it is tried again, and requests get
         StoreUnavailable until then.
         """
-        await asyncio.to_thread(import_module, "headrace.store.upkeep")
+        await asyncio.to_thread(import_module, "headrace.store.housekeeping")
         from headrace.store.address import to_url
         from headrace.store.completions import Completions
         from headrace.store.conversations import Conversations
         from headrace.store.database import Database
+        from headrace.store.housekeeping import Upkeep
         from headrace.store.items import Items
         from headrace.store.processes import Processes
         from headrace.store.responses import Responses
-        from headrace.store.upkeep import Upkeep
 
         self._processes = Processes()
         self._database = Database(to_url(self._config.url, self._data), enter=self._processes.enter)

@@ -16,17 +16,17 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
 from headrace.gateway.work import Judge
 from headrace.store import Chain, Held, Store, StoredCompletion
+from headrace.turns.dedupe import is_system, new_messages
 from headrace.turns.history import let_go, walked
-from headrace.turns.resent import is_system, new_messages
 from headrace.turns.truncation import Carried, start_fitted
 from headrace.turns.window import messages as messages_of
 from headrace.turns.window import window, without_unanswered
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
 from headrace.wire import chat as wire
-from headrace.wire import stored
+from headrace.wire import stored_completions
 from headrace.wire.collected import Choice, Collected
+from headrace.wire.conversation_id import NEW
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
-from headrace.wire.named import NEW
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ChatTurn:
     ) -> None:
         self._store, self._owner, self._body = store, owner, body
         self._named, self._context_messages = named, context_messages
-        self._metadata = stored.metadata(body) if body.store else {}
+        self._metadata = stored_completions.metadata(body) if body.store else {}
         self._held: Held | None = None
         self._new: list[Item] = []  # what the request adds to the conversation
         self._info: ModelInfo | None = None
@@ -155,7 +155,7 @@ class ChatTurn:
         assert self._info is not None
         body = self.completion(self._info, collected)
         completion = StoredCompletion(body["id"], body["created"], body["model"], body, self._metadata)
-        await self._store.save_completion(self._owner, completion, stored.asked(self._body))
+        await self._store.save_completion(self._owner, completion, stored_completions.asked(self._body))
 
 
 @dataclass(frozen=True, slots=True)

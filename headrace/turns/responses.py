@@ -18,7 +18,7 @@ from headrace.store.store import Order
 from headrace.turns.compaction import summary
 from headrace.turns.compaction import to_request as summarising
 from headrace.turns.history import UNFINISHED, History, Memory, history_of, walked, weight
-from headrace.turns.keeping import Keeping
+from headrace.turns.recorder import ResponseRecorder
 from headrace.turns.replay import replay
 from headrace.turns.runs import Run, Runs
 from headrace.turns.truncation import Carried, check_fits, start_fitted
@@ -47,7 +47,7 @@ class Turn:
 
     body: ResponseBody
     provider: str | None
-    keeping: Keeping
+    keeping: ResponseRecorder
     judge: Judge
 
     def request(self, carried: Sequence[Item]) -> GenerateRequest:
@@ -91,14 +91,16 @@ class Responses:
             await asyncio.shield(turn.keeping.let_go())
             raise
 
-    async def _kept(self, owner: str, body: ResponseBody, provider: str | None, memory: Memory) -> Keeping:
+    async def _kept(
+        self, owner: str, body: ResponseBody, provider: str | None, memory: Memory
+    ) -> ResponseRecorder:
         check(body)
         is_stored = body.store is not False
         if is_stored:
             await self._store.check()
         self._gateway.model(body.model, provider)
         history = await history_of(self._store, owner, body, memory, is_written=is_stored)
-        keeping = Keeping(
+        keeping = ResponseRecorder(
             self._store, owner, history,
             is_stored=is_stored, is_background=bool(body.background), is_streamed=bool(body.stream),
         )  # fmt: skip

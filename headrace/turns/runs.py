@@ -12,7 +12,7 @@ from headrace.errors import BadRequest, Overloaded, ServerError, StoreUnavailabl
 from headrace.gateway.generation import Generation
 from headrace.gateway.race import Until
 from headrace.store import Store
-from headrace.turns.keeping import Keeping
+from headrace.turns.recorder import ResponseRecorder
 from headrace.types import Event
 from headrace.wire.responses.stream import ResponseEvents
 
@@ -27,7 +27,7 @@ class Run:
     """
 
     def __init__(
-        self, encoder: ResponseEvents, keeping: Keeping, named: Callable[[BadRequest], BadRequest]
+        self, encoder: ResponseEvents, keeping: ResponseRecorder, named: Callable[[BadRequest], BadRequest]
     ) -> None:
         self.encoder, self.keeping, self._named = encoder, keeping, named
         self.id: str = encoder.response["id"]

@@ -12,8 +12,8 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
 from headrace.gateway.race import Until
 from headrace.gateway.work import Judge
+from headrace.turns.dedupe import is_system
 from headrace.turns.history import walked
-from headrace.turns.resent import is_system
 from headrace.turns.window import OUTPUTS
 from headrace.types import Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.items import Item

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from headrace.turns.resent import is_system
+from headrace.turns.dedupe import is_system
 from headrace.wire.items import Item
 
 CALLS = ("function_call", "custom_tool_call")

@@ -23,13 +23,6 @@ from headrace.types import (
 )
 from headrace.wire import tools
 from headrace.wire.collected import Choice, Collected
-from headrace.wire.conversation import (
-    ConversationBody,
-    RedactedThinkingBlock,
-    ThinkingBlock,
-    thinking_block,
-    to_conversation,
-)
 from headrace.wire.elsewhere import carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
@@ -42,6 +35,13 @@ from headrace.wire.generation import (
     max_tokens,
     sampling,
     usage_body,
+)
+from headrace.wire.messages import (
+    ConversationBody,
+    RedactedThinkingBlock,
+    ThinkingBlock,
+    thinking_block,
+    to_conversation,
 )
 from headrace.wire.token_logprobs import LEAST_LOGPROB
 from headrace.wire.validation import RequestBody

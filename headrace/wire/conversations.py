@@ -12,8 +12,8 @@ from headrace.errors import BadRequest
 from headrace.store import Page, StoredConversation, StoredItem
 from headrace.wire.items import Item, ItemBody, to_items
 from headrace.wire.limits import at_most
-from headrace.wire.lists import list_object
 from headrace.wire.metadata import Metadata
+from headrace.wire.pagination import list_object
 from headrace.wire.validation import RequestBody
 
 MAX_ITEMS = 20  # of one call

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 
 from headrace.errors import BadRequest
 from headrace.types import Conversation, ModelInfo, TokenizeRequest, TokenizerInfo
-from headrace.wire.conversation import ChatMessage, ConversationBody, to_conversation
 from headrace.wire.generation import TokenId, Variables, dump
 from headrace.wire.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, at_most
+from headrace.wire.messages import ChatMessage, ConversationBody, to_conversation
 from headrace.wire.tools import ToolBody
 from headrace.wire.validation import RequestBody
 

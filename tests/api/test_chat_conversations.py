@@ -17,7 +17,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import EngineFailed
 from headrace.types import Event, Finished, GenerateRequest, ReasoningDelta, ToolCallDelta, Usage
-from tests.api.kept import said as read
+from tests.api.responses_client import said as read
 from tests.conftest import FakeServer
 from tests.postgres import postgresql
 from tests.serving import Served, eventually

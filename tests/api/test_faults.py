@@ -18,10 +18,10 @@ import pytest
 
 from headrace.app import build_providers, create_app
 from headrace.config import Config
-from headrace.gateway.attempts import World
+from headrace.gateway.attempts import Clock
 from headrace.gateway.breaker import COOL_DOWN_S
 from headrace.gateway.gateway import Gateway
-from tests.backends.both import COUNTED, STOP, TEXT
+from tests.backends.two_ways import COUNTED, STOP, TEXT
 from tests.serving import Served, eventually, serving
 from tests.upstream import Answer, Seen, Upstream, answer, scripted, sse
 
@@ -119,7 +119,7 @@ class Faults:
         config = Config.model_validate({"providers": providers, "routes": {"fast": route}})
         backends = build_providers(config)
         app = create_app(config, backends)
-        world = World(self.time.now, self.time.sleep, Random(3))
+        world = Clock(self.time.now, self.time.sleep, Random(3))
         app.state.gateway = Gateway(backends, remote=providers, routes=config.routes, world=world)
         self.served: Served = exits.enter_context(serving(app))
 

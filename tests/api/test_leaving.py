@@ -16,7 +16,7 @@ from headrace.app import build_providers, create_app
 from headrace.config import Config
 from tests.api.anthropics import SMALL
 from tests.backends.anthropic_wire import PLAIN
-from tests.backends.both import TEXT
+from tests.backends.two_ways import TEXT
 from tests.serving import Served, eventually, serving
 from tests.upstream import Answer, Upstream, scripted, sse
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.api.relays import Relays, relays
-from tests.backends.both import chunk, head
+from tests.backends.two_ways import chunk, head
 from tests.heard import RELAYED, TRANSLATED, Heard, Way
 from tests.serving import eventually
 from tests.upstream import Answer, answer, sse

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from headrace.api.relay import Exchange
+from headrace.api.relay import RelayedRequest
 from headrace.api.sse import Line
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import ProviderConfig
 from headrace.gateway.gateway import Gateway
-from headrace.relaying import RelayRequest
+from headrace.relay_types import RelayRequest
 from headrace.verbatim import Verbatim
 from tests.api.relays import CHUNK, HI, KEY, MESSAGES, STOP, WHOLE, Relays, relays
 from tests.serving import eventually
@@ -202,7 +202,7 @@ def test_a_slow_stream_is_kept_alive_between_events() -> None:
         asked = RelayRequest("openai", "/chat/completions", body, "m", True)
         plan = gateway.relayable(asked, "up")
         assert plan is not None
-        await Exchange(gateway, asked, plan, Line(send), [], keep_alive_s=0.02).run(never)
+        await RelayedRequest(gateway, asked, plan, Line(send), [], keep_alive_s=0.02).run(never)
         await backend.aclose()
         assert gateway.num_active == 0
 

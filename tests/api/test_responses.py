@@ -13,7 +13,7 @@ from openai.types.responses.response_input_param import FunctionCallOutput
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.types import Event, Finished, ReasoningDelta, TextDelta, Usage
-from tests.api.kept import KEYS, WEATHER, Turns, call, said, strict
+from tests.api.responses_client import KEYS, WEATHER, Turns, call, said, strict
 from tests.conftest import FakeServer
 from tests.serving import Served, eventually
 

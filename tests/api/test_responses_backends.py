@@ -12,10 +12,10 @@ from headrace.app import create_app
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import Config, ProviderConfig
 from headrace.types import Backend
-from tests.api.kept import WEATHER, streamed, strict
+from tests.api.responses_client import WEATHER, streamed, strict
 from tests.backends import anthropic_wire as anthropic
-from tests.backends import both as openai_wire
 from tests.backends import test_ollama as ollama
+from tests.backends import two_ways as openai_wire
 from tests.serving import eventually, serving
 from tests.upstream import Answer, Upstream, answer, scripted, sse
 

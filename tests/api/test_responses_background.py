@@ -12,7 +12,7 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import ContextTooLong
-from tests.api.kept import PATH, streamed, strict
+from tests.api.responses_client import PATH, streamed, strict
 from tests.conftest import FakeServer
 from tests.serving import eventually
 from tests.wire.stream_order import in_pieces, read_stream

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.api.kept import WEATHER, streamed, strict
+from tests.api.responses_client import WEATHER, streamed, strict
 from tests.serving import Served
 
 MODEL = "smollm2-135m-instruct"

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from headrace.backends.fake import FakeBackend
-from tests.api.kept import PATH, WEATHER, script
+from tests.api.responses_client import PATH, WEATHER, script
 from tests.conftest import FakeServer
 from tests.serving import Served, eventually
 from tests.wire.stream_order import read_stream

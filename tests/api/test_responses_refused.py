@@ -8,7 +8,7 @@ import pytest
 
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
-from tests.api.kept import PATH
+from tests.api.responses_client import PATH
 from tests.conftest import FakeServer
 
 HI = {"model": "fake", "input": "hi"}

@@ -13,7 +13,7 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.errors import ContextTooLong, Overloaded
 from headrace.types import Event, Finished, Started, TextDelta, Usage
-from tests.api.kept import PATH, WEATHER, Turns, call, script, streamed, strict
+from tests.api.responses_client import PATH, WEATHER, Turns, call, script, streamed, strict
 from tests.conftest import FakeServer
 from tests.serving import Served, eventually
 from tests.wire.stream_order import in_pieces, read_stream

@@ -23,7 +23,7 @@ from headrace.errors import (
     ServerError,
 )
 from tests.conftest import FakeServer
-from tests.gateway.worlds import Fickle
+from tests.gateway.gateways import Fickle
 from tests.serving import events, eventually
 
 CHAT = "/v1/chat/completions"

@@ -17,7 +17,7 @@ from headrace.api import websocket
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.types import Event
-from tests.api.kept import KEYS, PATH, WEATHER, Turns, call, said, strict
+from tests.api.responses_client import KEYS, PATH, WEATHER, Turns, call, said, strict
 from tests.conftest import FakeServer
 from tests.serving import Served, eventually
 from tests.wire.stream_order import check_stream

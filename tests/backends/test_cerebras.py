@@ -11,7 +11,7 @@ from headrace.backends.cerebras import DEFAULT_TOKENS, MAX_TOKENS, CerebrasBacke
 from headrace.config import Config, ProviderConfig
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message, Sampling, Texts, Tool
-from tests.backends.both import COUNTED, STOP, TEXT, streamed
+from tests.backends.two_ways import COUNTED, STOP, TEXT, streamed
 from tests.serving import serving
 from tests.upstream import Answer, Upstream, answer, scripted, sse
 

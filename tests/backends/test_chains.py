@@ -16,8 +16,8 @@ import pytest
 from headrace.app import build_providers, create_app
 from headrace.config import Config
 from headrace.models.catalog import Model
-from tests.backends.both import Seen, streamed_of
 from tests.backends.test_llamacpp import TEMPLATE
+from tests.backends.two_ways import Seen, streamed_of
 from tests.models.llamacpp import LlamaCpp
 from tests.serving import Served, serving
 

@@ -11,7 +11,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import Config, ProviderConfig
 from headrace.types import Event, Finished, ReasoningDelta, ToolCallDelta, Usage
-from tests.backends.both import (
+from tests.backends.two_ways import (
     END,
     MESSAGES,
     STOP,

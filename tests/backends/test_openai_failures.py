@@ -11,7 +11,19 @@ from typing import Any
 import openai
 import pytest
 
-from tests.backends.both import COUNTED, END, KEY, MESSAGES, STOP, TEXT, Both, both_of, chunk, head, streamed
+from tests.backends.two_ways import (
+    COUNTED,
+    END,
+    KEY,
+    MESSAGES,
+    STOP,
+    TEXT,
+    Both,
+    both_of,
+    chunk,
+    head,
+    streamed,
+)
 from tests.serving import eventually
 from tests.upstream import Answer, answer, scripted, sse
 

@@ -36,7 +36,7 @@ from headrace.types import (
     ToolChoice,
     Usage,
 )
-from tests.backends.both import COUNTED, END, STOP, TEXT, USAGE, chunk, head
+from tests.backends.two_ways import COUNTED, END, STOP, TEXT, USAGE, chunk, head
 from tests.serving import eventually
 from tests.upstream import Answer, Upstream, answer, scripted, sse
 

@@ -24,7 +24,7 @@ from headrace.backends.http import Sent, Upstream, lines
 from headrace.backends.ollama import answer as ollama
 from headrace.backends.openai import answer as openai
 from headrace.backends.openai.reading import OpenAIReading
-from headrace.backends.relay import Reading, Stream, judged
+from headrace.backends.passthrough import Reading, Stream, judged
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
 from headrace.wire import chat as wire_chat

@@ -18,7 +18,7 @@ from tests.cli.process import environment
 LOADED = [
     __name__,
     "headrace.cli.serve",
-    "headrace.store.upkeep",
+    "headrace.store.housekeeping",
     "headrace.backends.fake",
     "headrace.backends.openai",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.engine.plain import PlainModel
-from tests.engine.mixes import Prompt
+from tests.engine.random_load import Prompt
 
 
 class PlainOracle:

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 
 from tests.engine.fakes import FakeOracle, FakeRunner
-from tests.engine.mixes import Drive, Mix, mixes, shared_prefixes
+from tests.engine.random_load import Drive, Mix, mixes, shared_prefixes
 
 BASES = [tuple(range(60)), tuple(range(30, 0, -1)) * 2]
 

@@ -17,8 +17,8 @@ from headrace.engine.plain import PlainModel
 from headrace.errors import ModelError
 from headrace.models.catalog import Model
 from tests.engine.conftest import Files
-from tests.engine.mixes import Drive, Mix, Oracle, Prompt, mixes
 from tests.engine.oracles import PlainOracle
+from tests.engine.random_load import Drive, Mix, Oracle, Prompt, mixes
 
 KINDS = ("preemptions", "chunks", "mixed steps", "prefix hits", "aborts", "stop", "length")
 LENGTHS = (1, 2, 17, 31, 32, 33, 63, 64, 65, 100, 128, 150, 193, 200)

@@ -29,7 +29,7 @@ from headrace.errors import (
 from headrace.gateway.attempts import retry_after_s
 from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES
 from headrace.types import Embeddings, EmbedRequest, Finished, TextDelta
-from tests.gateway.worlds import Clock, Fickle, answer, ask, gateway, is_idle, route
+from tests.gateway.gateways import Fickle, ManualClock, answer, ask, gateway, is_idle, route
 
 DOWN = ProviderUnreachable("down")
 
@@ -142,7 +142,7 @@ def test_last_error_is_told_when_all_fail() -> None:
 
 def test_all_are_asked_again_after_a_pause_that_grows() -> None:
     async def run() -> None:
-        clock, first, second = Clock(), backend("a", DOWN), backend("b", DOWN)
+        clock, first, second = ManualClock(), backend("a", DOWN), backend("b", DOWN)
         served = gateway(first, second, clock=clock, fast=route("a:m", "b:m", retries=2))
         with pytest.raises(ProviderUnreachable):
             await served.start(ask("fast"))
@@ -159,7 +159,7 @@ def limited(after: str) -> ProviderLimited:
 
 def test_retry_waits_as_long_as_it_was_asked_to() -> None:
     async def run() -> None:
-        clock, first = Clock(), backend("a", limited("3"))
+        clock, first = ManualClock(), backend("a", limited("3"))
         served = gateway(first, clock=clock, fast=route("a:m", retries=1))
         with pytest.raises(ProviderLimited):
             await served.start(ask("fast"))
@@ -171,7 +171,7 @@ def test_retry_waits_as_long_as_it_was_asked_to() -> None:
 
 def test_who_asked_for_more_time_is_not_asked_while_others_are() -> None:
     async def run() -> None:
-        clock, first, second = Clock(), backend("a", limited("60")), backend("b", DOWN)
+        clock, first, second = ManualClock(), backend("a", limited("60")), backend("b", DOWN)
         served = gateway(first, second, clock=clock, fast=route("a:m", "b:m", retries=2))
         with pytest.raises(ProviderUnreachable):
             await served.start(ask("fast"))
@@ -183,7 +183,7 @@ def test_who_asked_for_more_time_is_not_asked_while_others_are() -> None:
 @pytest.mark.parametrize(("after", "timeout_s"), [("60", None), ("5", 4.0)])
 def test_too_long_a_wait_is_passed_on_to_the_caller(after: str, timeout_s: float | None) -> None:
     async def run() -> None:
-        clock, first = Clock(), backend("a", limited(after))
+        clock, first = ManualClock(), backend("a", limited(after))
         served = gateway(first, clock=clock, fast=route("a:m", retries=5))
         with pytest.raises(ProviderLimited) as raised:
             await served.start(ask("fast", timeout_s))
@@ -204,7 +204,7 @@ def test_retry_after_may_be_a_date_or_nonsense() -> None:
 
 def test_target_that_keeps_failing_is_left_alone_and_probed_later() -> None:
     async def run() -> None:
-        clock, first, second = Clock(), backend("a", DOWN), backend("b")
+        clock, first, second = ManualClock(), backend("a", DOWN), backend("b")
         served = gateway(first, second, clock=clock, fast=route("a:m", "b:m"))
         for _ in range(MAX_FAILURES + 3):
             assert await answer(served, ask("fast")) == "b"
@@ -223,7 +223,7 @@ def test_a_target_that_was_never_asked_is_not_thought_well() -> None:
         raise UnsupportedParameter("no")
 
     async def run() -> None:
-        clock, first = Clock(), backend("a", DOWN)
+        clock, first = ManualClock(), backend("a", DOWN)
         served = gateway(first, backend("b"), clock=clock, fast=route("a:m", "b:m"))
         for _ in range(MAX_FAILURES):
             await answer(served, ask("fast"))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES, Breaker, Permit
-from tests.gateway.worlds import Clock
+from tests.gateway.gateways import ManualClock
 
 
 def taken(breaker: Breaker) -> Permit:
@@ -10,7 +10,7 @@ def taken(breaker: Breaker) -> Permit:
     return permit
 
 
-def opened(clock: Clock) -> Breaker:
+def opened(clock: ManualClock) -> Breaker:
     breaker = Breaker(clock.now)
     for _ in range(MAX_FAILURES):
         taken(breaker).failed()
@@ -18,7 +18,7 @@ def opened(clock: Clock) -> Breaker:
 
 
 def test_it_opens_after_failures_in_a_row_only() -> None:
-    breaker = Breaker(Clock().now)
+    breaker = Breaker(ManualClock().now)
     for _ in range(3):
         for _ in range(MAX_FAILURES - 1):
             taken(breaker).failed()
@@ -27,7 +27,7 @@ def test_it_opens_after_failures_in_a_row_only() -> None:
 
 
 def test_open_it_lets_nothing_through_until_it_has_cooled_down() -> None:
-    clock = Clock()
+    clock = ManualClock()
     breaker = opened(clock)
     assert (breaker.state, breaker.take(), breaker.retry_after_s) == ("open", None, COOL_DOWN_S)
     clock.time += COOL_DOWN_S - 1
@@ -35,7 +35,7 @@ def test_open_it_lets_nothing_through_until_it_has_cooled_down() -> None:
 
 
 def test_half_open_it_lets_one_probe_through_that_decides() -> None:
-    clock = Clock()
+    clock = ManualClock()
     breaker = opened(clock)
     clock.time += COOL_DOWN_S
     assert breaker.state == "half-open"
@@ -49,7 +49,7 @@ def test_half_open_it_lets_one_probe_through_that_decides() -> None:
 
 
 def test_abandoned_probe_gives_its_place_to_another() -> None:
-    clock = Clock()
+    clock = ManualClock()
     breaker = opened(clock)
     clock.time += COOL_DOWN_S
     taken(breaker).abandoned()
@@ -58,7 +58,7 @@ def test_abandoned_probe_gives_its_place_to_another() -> None:
 
 
 def test_late_word_of_an_earlier_attempt_neither_ends_a_probe_nor_prolongs_the_pause() -> None:
-    clock = Clock()
+    clock = ManualClock()
     breaker = Breaker(clock.now)
     early = [taken(breaker) for _ in range(MAX_FAILURES + 2)]
     for permit in early[:MAX_FAILURES]:

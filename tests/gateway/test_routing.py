@@ -7,7 +7,7 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
 from headrace.gateway.gateway import Gateway
-from tests.gateway.worlds import gateway, route
+from tests.gateway.gateways import gateway, route
 
 
 def local(id: str) -> FakeBackend:

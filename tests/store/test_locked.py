@@ -15,7 +15,7 @@ from headrace.config import StoreConfig
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store import sqlite as module
-from headrace.store.upkeep import Upkeep
+from headrace.store.housekeeping import Upkeep
 from tests.store.values import OWNER, message, texts
 
 LOCKER = """

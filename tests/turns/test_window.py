@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.turns.resent import is_system
+from headrace.turns.dedupe import is_system
 from headrace.turns.window import messages, window, without_unanswered
 from headrace.wire.items import Item, to_messages
 

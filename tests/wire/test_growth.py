@@ -15,7 +15,7 @@ import pytest
 
 from headrace.errors import BadRequest
 from headrace.store.hashing import Place, chain
-from headrace.turns.resent import new_messages
+from headrace.turns.dedupe import new_messages
 from headrace.turns.truncation import Carried
 from headrace.turns.window import window, without_unanswered
 from headrace.wire import chat, completions, embeddings

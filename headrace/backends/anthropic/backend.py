@@ -21,13 +21,13 @@ from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import sents
 from headrace.backends.http import Sent, root
-from headrace.backends.relay import relayed
+from headrace.backends.passthrough import relayed
 from headrace.backends.remote import MAX_MODELS, Remote, listed
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
 from headrace.offload import aside
-from headrace.relaying import Relayed, RelayRequest
+from headrace.relay_types import Relayed, RelayRequest
 from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 BASE_URL = "https://api.anthropic.com"  # paths begin with /v1

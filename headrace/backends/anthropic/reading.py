@@ -10,7 +10,7 @@ from headrace.backends.anthropic.folding import folded, unfolded
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Sent
-from headrace.backends.relay import Ending
+from headrace.backends.passthrough import Ending
 from headrace.dialects.anthropic import counts_in, usage_of
 from headrace.dialects.values import an_object, parsed, word
 from headrace.errors import ProviderError, ServerError

@@ -15,14 +15,14 @@ from headrace.backends.openai.answer import Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
 from headrace.backends.openai.mending import changes, is_own
 from headrace.backends.openai.reading import OpenAIReading
-from headrace.backends.relay import relayed
+from headrace.backends.passthrough import relayed
 from headrace.backends.remote import Remote, listed
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.dialects.values import count
 from headrace.errors import ProviderError, ServerError
 from headrace.offload import aside
-from headrace.relaying import Relayed, RelayRequest
+from headrace.relay_types import Relayed, RelayRequest
 from headrace.types import (
     BackendKind,
     Conversation,

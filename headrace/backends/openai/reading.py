@@ -12,7 +12,7 @@ from headrace.backends.openai.answer import DONE, chunk_in, error_in
 from headrace.backends.openai.folding import folded, unfolded
 from headrace.backends.openai.parts import said_in
 from headrace.backends.openai.tallies import usage_of
-from headrace.backends.relay import Ending
+from headrace.backends.passthrough import Ending
 from headrace.dialects.values import count, objects, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage

@@ -27,8 +27,8 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire.collected import Choice, Collected
-from headrace.wire.conversation import thinking_block
 from headrace.wire.generation import dump
+from headrace.wire.messages import thinking_block
 
 Kind = Literal["text", "thinking", "tool_use"]
 NO_DETAILS = {"stop_details": None, "container": None}

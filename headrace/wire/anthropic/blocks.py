@@ -15,9 +15,9 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Media
 from headrace.wire import media
-from headrace.wire.conversation import RedactedThinkingBlock, ThinkingBlock
 from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_PARTS, at_most
+from headrace.wire.messages import RedactedThinkingBlock, ThinkingBlock
 from headrace.wire.validation import RequestBody
 
 

@@ -34,10 +34,10 @@ from headrace.wire.anthropic.blocks import (
     parts,
     skipped,
 )
-from headrace.wire.conversation import thought, wishes
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, carried, equals
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
+from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
 from headrace.wire.parameters import (
     BOOKKEEPING,

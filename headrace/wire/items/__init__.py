@@ -4,12 +4,12 @@ An item is stored as clients see it. Three ways lead here: what a caller sends (
 answers (`of_choice`), and a chat's messages (`of_chat`); one way leads out (`to_messages`).
 """
 
-from headrace.wire.items.bodies import AnyItem, ItemBody
+from headrace.wire.items.build import Item, compaction, of_chat, of_choice
+from headrace.wire.items.equality import same, told
 from headrace.wire.items.ids import new_id
-from headrace.wire.items.made import Item, compaction, of_chat, of_choice
+from headrace.wire.items.input_models import AnyItem, ItemBody
 from headrace.wire.items.messages import to_messages
-from headrace.wire.items.same import same, told
-from headrace.wire.items.sent import references, resolved, to_items
+from headrace.wire.items.normalize import references, resolved, to_items
 
 __all__ = [
     "AnyItem",

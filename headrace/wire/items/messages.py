@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.types import Media, Message, Thought, ToolCall
-from headrace.wire.items.made import Item
-from headrace.wire.items.sealed import summary_in, thoughts_in
-from headrace.wire.items.sent import MIXED, medium
+from headrace.wire.items.build import Item
+from headrace.wire.items.encrypted_content import summary_in, thoughts_in
+from headrace.wire.items.normalize import MIXED, medium
 from headrace.wire.order import Piece, in_order
 
 # A user's, because templates want a system message to be the first, if they know one at all.

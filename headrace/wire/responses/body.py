@@ -10,7 +10,6 @@ from pydantic import Field
 
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
-from headrace.wire.conversation import wishes
 from headrace.wire.conversations import check_id
 from headrace.wire.elsewhere import carried
 from headrace.wire.forms import narrowings, output_format
@@ -22,8 +21,9 @@ from headrace.wire.generation import (
 )
 from headrace.wire.items import Item, ItemBody, to_messages
 from headrace.wire.limits import MAX_INCLUDED, MAX_MESSAGES, MAX_TOOLS, at_most, shown
-from headrace.wire.lists import check_include
+from headrace.wire.messages import wishes
 from headrace.wire.metadata import Metadata
+from headrace.wire.pagination import check_include
 from headrace.wire.responses.tools import AnyChoice, AnyTool, Offered, offered
 from headrace.wire.validation import RequestBody
 

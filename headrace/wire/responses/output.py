@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from headrace.types import Thought
-from headrace.wire.items.bodies import Status
+from headrace.wire.items.build import thinking
 from headrace.wire.items.ids import PREFIXES, Type, new_id
-from headrace.wire.items.made import thinking
+from headrace.wire.items.input_models import Status
 from headrace.wire.responses.custom import InputReader
 
 Told = tuple[str, dict[str, Any]]  # an event's type, and its members but for the number

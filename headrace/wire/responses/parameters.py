@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from headrace.types import BackendKind
 from headrace.wire import parameters
-from headrace.wire.items.bodies import ReasoningItem
-from headrace.wire.items.sealed import thoughts_in
+from headrace.wire.items.encrypted_content import thoughts_in
+from headrace.wire.items.input_models import ReasoningItem
 from headrace.wire.parameters import Table
 from headrace.wire.responses.body import LOGPROBS, HistoryBody, PromptBody, ResponseBody, includes, tools_of
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from headrace.wire.chat import TokenLogprobBody
-from headrace.wire.items.bodies import Status
+from headrace.wire.items.input_models import Status
 
 
 class Answered(BaseModel):

@@ -12,7 +12,7 @@ from headrace.types import Event, Finished, FinishReason, ReasoningDelta, Starte
 from headrace.wire.chat import token_logprobs
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
-from headrace.wire.items.bodies import Status
+from headrace.wire.items.input_models import Status
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
 from headrace.wire.responses.object import usage_body
 from headrace.wire.responses.output import Call, CustomCall, Message, OutputItem, Reasoning, Told

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from headrace.wire.items.bodies import MessageItem, ReasoningItem
-from headrace.wire.items.sealed import thoughts_in
+from headrace.wire.items.encrypted_content import thoughts_in
+from headrace.wire.items.input_models import MessageItem, ReasoningItem
 from headrace.wire.parameters import (
     ANOTHER_NAME,
     BOOKKEEPING,

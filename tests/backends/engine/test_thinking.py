@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from headrace.models.catalog import Model
 from headrace.text.tokenizer import Tokenizer
-from tests.backends.engine.marked import marked
+from tests.backends.engine.renamed_tokens import marked
 from tests.conftest import serving_model
 from tests.serving import Served
 

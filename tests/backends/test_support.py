@@ -29,8 +29,8 @@ from headrace.wire.responses import body as responses
 from headrace.wire.responses.parameters import Given as GivenResponse
 from headrace.wire.responses.parameters import judged as judged_response
 from headrace.wire.validation import parse
-from tests.backends.fates import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, SAID, USER, Sample
-from tests.backends.fates_of_responses import RESPONSES
+from tests.backends.samples import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, SAID, USER, Sample
+from tests.backends.samples_of_responses import RESPONSES
 
 SMALL: dict[str, Any] = {"model": "gpt-oss-120b"}
 BASES: dict[str, dict[str, Any]] = {

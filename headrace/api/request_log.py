@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace import logs
-from headrace.api.browsers import SECURITY, shared_with
+from headrace.api.cors import SECURITY, shared_with
 from headrace.api.errors import to_response
 from headrace.errors import ServerError
 
@@ -20,7 +20,7 @@ log = logging.getLogger("headrace.access")
 SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-class RequestId:
+class RequestLog:
     """ASGI middleware, the outermost: ids, the access line, the answer of last resort, and security headers.
     `origins`: of pages that may read that answer.
     """

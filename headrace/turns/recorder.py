@@ -21,7 +21,7 @@ PATIENCE_S = 30.0  # how long the end of a background response waits for a datab
 RETRY_S = 0.5
 
 
-class Keeping:
+class ResponseRecorder:
     """`input`: this turn's. `is_stored` False: nothing is written. `is_told`: the caller knows the response's
     id; what failed before leaves no trace.
     """

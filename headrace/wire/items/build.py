@@ -8,7 +8,10 @@ from typing import Any
 
 from headrace.types import Thought
 from headrace.wire.collected import Choice
-from headrace.wire.conversation import (
+from headrace.wire.items.encrypted_content import seal_summary, seal_thoughts
+from headrace.wire.items.ids import PREFIXES, Type, new_id
+from headrace.wire.items.input_models import Status
+from headrace.wire.messages import (
     ChatMessage,
     FilePart,
     FunctionOfCall,
@@ -19,9 +22,6 @@ from headrace.wire.conversation import (
     reasoning,
     thought,
 )
-from headrace.wire.items.bodies import Status
-from headrace.wire.items.ids import PREFIXES, Type, new_id
-from headrace.wire.items.sealed import seal_summary, seal_thoughts
 
 Item = Mapping[str, Any]
 

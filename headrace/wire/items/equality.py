@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.wire.items.made import Item
+from headrace.wire.items.build import Item
 
 # what a server adds, or a client leaves out
 BESIDES = {"id", "status", "phase", "created_by", "encrypted_content", "summary"}

@@ -9,7 +9,9 @@ from typing import Any
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
 from headrace.types import Media
 from headrace.wire import media
-from headrace.wire.items.bodies import (
+from headrace.wire.items.build import Item, asked, text_part
+from headrace.wire.items.encrypted_content import summary_in
+from headrace.wire.items.input_models import (
     AnyItem,
     AnyPart,
     CallOutputItem,
@@ -23,8 +25,6 @@ from headrace.wire.items.bodies import (
     ReasoningItem,
     ReferenceItem,
 )
-from headrace.wire.items.made import Item, asked, text_part
-from headrace.wire.items.sealed import summary_in
 
 MIXED = ("input_image", "input_file")
 

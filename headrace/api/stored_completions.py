@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.auth import Caller
 from headrace.api.body import json_body
+from headrace.api.dependencies import Stored
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import OldestFirst, described, query_of
 from headrace.api.openapi import body_of
-from headrace.api.store import Stored
-from headrace.wire import stored as wire
+from headrace.wire import stored_completions as wire
 from headrace.wire.metadata import MetadataBody
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["chat"], responses=RESPONSES)

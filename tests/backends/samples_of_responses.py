@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.types import Thought
-from headrace.wire.items.sealed import seal_thoughts
-from tests.backends.fates import BOOKKEEPING, GENERATION, IMAGE, JSON_SCHEMA, SCHEMA, USER, Sample, plainly
+from headrace.wire.items.encrypted_content import seal_thoughts
+from tests.backends.samples import BOOKKEEPING, GENERATION, IMAGE, JSON_SCHEMA, SCHEMA, USER, Sample, plainly
 
 FUNCTION: dict[str, Any] = {"type": "function", "name": "f", "parameters": SCHEMA}
 CUSTOM: dict[str, Any] = {"type": "custom", "name": "f"}

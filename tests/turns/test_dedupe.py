@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.turns.resent import new_messages
+from headrace.turns.dedupe import new_messages
 from headrace.wire.collected import Choice, CollectedCall
-from headrace.wire.conversation import ChatMessage
 from headrace.wire.items import Item, of_chat, of_choice, same
+from headrace.wire.messages import ChatMessage
 
 ROLES = st.sampled_from(["user", "assistant", "system"])
 FEW = st.builds(lambda role, text: {"role": role, "content": text}, ROLES, st.sampled_from("ab"))

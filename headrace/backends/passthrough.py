@@ -18,7 +18,7 @@ from headrace.backends.http import MAX_LINE, Sent, Upstream, events_in
 from headrace.backends.passing_usage import PassingUsage
 from headrace.dialects.values import an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
-from headrace.relaying import Relayed
+from headrace.relay_types import Relayed
 from headrace.types import Usage
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from headrace.errors import BadRequest
 from headrace.store import Page, StoredCompletion, StoredItem
 from headrace.wire.chat import ChatBody, ChatCompletion
-from headrace.wire.lists import LISTED, Listing, Query, list_object, listing
 from headrace.wire.metadata import MAX_PAIRS, Metadata
+from headrace.wire.pagination import LISTED, Listing, Query, list_object, listing
 
 FILTERED = (*LISTED[:3], "model", "metadata")
 METADATA = TypeAdapter(Metadata)

@@ -9,12 +9,12 @@ from random import Random
 
 from headrace.backends.fake import FakeBackend
 from headrace.config import RouteConfig
-from headrace.gateway.attempts import World
+from headrace.gateway.attempts import Clock
 from headrace.gateway.gateway import Gateway
 from headrace.types import Conversation, Event, GenerateRequest, Message, TextDelta
 
 
-class Clock:
+class ManualClock:
     """In seconds. Sleeping moves it at once."""
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ def route(*targets: object, **members: object) -> RouteConfig:
 
 
 def gateway(
-    *backends: FakeBackend, clock: Clock | None = None, seed: int = 0, **routes: RouteConfig
+    *backends: FakeBackend, clock: ManualClock | None = None, seed: int = 0, **routes: RouteConfig
 ) -> Gateway:
     """All of them are remote, except one that is called headrace."""
-    clock = clock or Clock()
-    world = World(clock.now, clock.sleep, Random(seed))
+    clock = clock or ManualClock()
+    world = Clock(clock.now, clock.sleep, Random(seed))
     remote = {backend.name for backend in backends} - {"headrace"}
     return Gateway(backends, remote=remote, routes=routes, world=world)
 
