@@ -16,11 +16,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.errors import ConfigError, HeadraceError, NotFound, StoreUnavailable
 from headrace.store.migrations import MIGRATIONS, Migration, migrate
-from headrace.store.transactions import STATEMENT_TIMEOUT_S, Mode, Unsettled, Work, to_engine
+from headrace.store.transactions import Engine, Mode, Unsettled, Work
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+STATEMENT_TIMEOUT_S = 30.0
 KNOWN_S = 1.0  # so long a database that has answered is believed to answer
 PASSING = ("40001", "40P01")  # serialization failure, deadlock
 PATH = re.compile(r"(?<![\w:/])(?:[A-Za-z]:)?[/\\][^\s'\",;)]*")  # of a file or a socket here
@@ -51,7 +52,7 @@ class Database:
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
     ) -> None:
         self.url, self._enter, self._migrations = url, enter, migrations
-        self._engine = to_engine(url, statement_timeout_s=statement_timeout_s)
+        self._engine = _to_engine(url, statement_timeout_s)
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._health = _Health()
@@ -165,6 +166,17 @@ class Database:
         if isinstance(exc, ProgrammingError) or not _is_of_database(exc):
             return exc
         return StoreUnavailable(f"The database cannot be used now: {_told(exc)}.")
+
+
+def _to_engine(url: URL, statement_timeout_s: float) -> Engine:
+    """The engine for this kind of database. Imports only its own driver, because a server's start waits."""
+    if url.get_backend_name() == "postgresql":
+        from headrace.store.postgresql import PostgreSQL
+
+        return PostgreSQL(url, statement_timeout_s)
+    from headrace.store.sqlite import SQLite
+
+    return SQLite(url)
 
 
 def _touch(c: Connection) -> None:

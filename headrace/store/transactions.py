@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Literal, Protocol, TypeVar
 
-from sqlalchemy import URL, Connection
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-
-STATEMENT_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -31,14 +29,3 @@ class Engine(Protocol):
         ...
 
     async def aclose(self) -> None: ...
-
-
-def to_engine(url: URL, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> Engine:
-    """Loads no more than it needs: a server's start waits for it."""
-    if url.get_backend_name() == "postgresql":
-        from headrace.store.postgresql import PostgreSQL
-
-        return PostgreSQL(url, statement_timeout_s)
-    from headrace.store.sqlite import SQLite
-
-    return SQLite(url)

@@ -35,6 +35,7 @@ from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter
 from headrace.text.stops import NO_STOPS, Stops
 from headrace.text.tokenizer import Tokenizer
+from headrace.text.toolcalls import Parser
 from headrace.types import (
     BackendKind,
     Conversation,
@@ -304,7 +305,7 @@ class EngineBackend:
             NO_STOPS if is_forced else stops,  # a forced call has no text that could be stopped
             prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),
             (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
-            (lambda: prompts.tool_format.parser(tools)) if tools else None,
+            (lambda: Parser(prompts.tool_format, tools)) if tools else None,
             is_forced,
             self._loop_tokens(request.sampling, is_constrained=is_constrained or is_forced),
         )

@@ -19,6 +19,7 @@ from headrace.text.structured.grammar import Grammars, json_grammar
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.schema import measure
 from headrace.text.tokenizer import Tokenizer
+from headrace.text.toolcalls.lark import call_grammar
 from headrace.text.toolcalls.parts import WHITESPACE
 from headrace.text.toolcalls.schemas import arguments_schema
 from headrace.types import Conversation, Format, GenerateRequest, Tool
@@ -69,7 +70,8 @@ class Rules:
         is_forced = asked.tool_choice.mode == "required"
         allowed = ALL if request.narrowings is None else request.narrowings
         has_form = request.format is not None and not is_forced
-        source = self._prompts.tool_format.grammar(
+        source = call_grammar(
+            self._prompts.tool_format,
             tools,
             mode="required" if is_forced or has_form else "auto",
             # a function that is named is called once

@@ -1,6 +1,7 @@
 """How models write tool calls: what they are told, what a grammar holds them to, how calls are read back."""
 
 from headrace.text.toolcalls.formats import FORMATS, ToolFormat, detect, own_format
+from headrace.text.toolcalls.lark import call_grammar
 from headrace.text.toolcalls.parser import Parser
 from headrace.text.toolcalls.parts import CallArguments, CallBegin, CallEnd, Part, Text
 from headrace.text.toolcalls.schemas import arguments_schema
@@ -15,6 +16,7 @@ __all__ = [
     "Text",
     "ToolFormat",
     "arguments_schema",
+    "call_grammar",
     "detect",
     "own_format",
 ]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from headrace.text.toolcalls.lark import grammar_source
-from headrace.text.toolcalls.parser import Parser
 from headrace.types import Tool
 
 
@@ -41,26 +38,6 @@ class ToolFormat:
         call = self.head.replace("NAME", "...") + "{...}" + self.tail
         first = f"{self.begin}{self.opening}{call}{self.closing}"
         return f"You can call these functions:\n{functions}\n\nTo call one, answer only:\n{first}"
-
-    def grammar(
-        self,
-        tools: Sequence[Tool],
-        *,
-        mode: Literal["auto", "required"],
-        parallel: bool,
-        special: Mapping[str, int],
-        schema: Callable[[Tool], str],
-    ) -> str:
-        """Lark source for llguidance; at least one tool. `auto`: text, calls or text and then calls;
-        `required`: one call, or with `parallel` one or more, and nothing else. `special`: ids of special
-        tokens; a marker among them is written `<[ID]>`, which no string matches. `schema`: what follows %json
-        for a tool's arguments.
-        """
-        return grammar_source(self, tools, mode=mode, parallel=parallel, special=special, schema=schema)
-
-    def parser(self, tools: Sequence[Tool]) -> Parser:
-        """Reads one answer."""
-        return Parser(self, tools)
 
 
 def _description(tool: Tool) -> dict[str, object]:

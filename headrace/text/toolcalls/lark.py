@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from headrace.text.toolcalls.formats import ToolFormat
 from headrace.types import Tool
-
-if TYPE_CHECKING:
-    from headrace.text.toolcalls.formats import ToolFormat
 
 _ANY = "/(?s:.*)/"
 # What the parser reads as a call when an answer begins with it: text is none of that, with any spaces.
 _BARE_CALL = r'/\s*\{\s*"(name"|function"|type"\s*:\s*"function")(?s:.*)/'
 
 
-def grammar_source(
+def call_grammar(
     format: ToolFormat,
     tools: Sequence[Tool],
     *,
@@ -30,7 +28,12 @@ def grammar_source(
     special: Mapping[str, int],
     schema: Callable[[Tool], str],
 ) -> str:
-    """See ToolFormat.grammar."""
+    """Lark source for llguidance; at least one tool.
+
+    `mode`: `auto` allows text, calls, or text and then calls; `required` allows nothing but one call, or with
+    `parallel` one or more. `special`: the ids of special tokens; a marker among them is written `<[ID]>`,
+    which no string matches. `schema`: writes what follows `%json` for a tool's arguments.
+    """
     assert tools, "a grammar of calls needs a tool"
     special = {marker: special[marker] for marker in format.markers if marker in special}
     strict = [tool.name for tool in tools if tool.strict]

@@ -8,15 +8,12 @@ its tool.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from headrace.text.stops import overlap
+from headrace.text.toolcalls.formats import ToolFormat
 from headrace.text.toolcalls.objects import Broken, CallReader
 from headrace.text.toolcalls.parts import WHITESPACE, CallArguments, CallEnd, Part, Text, merged
 from headrace.types import Tool
-
-if TYPE_CHECKING:
-    from headrace.text.toolcalls.formats import ToolFormat
 
 _MAX_HEADER = 200  # characters between the trigger and the tag
 

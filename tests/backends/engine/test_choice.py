@@ -69,7 +69,7 @@ def finished(events: list[Event]) -> Finished:
 
 def calling(tokenizer: Tokenizer, **members: Any) -> Reading:
     format, tools = toolcalls.FORMATS["hermes"], (Tool("look"),)
-    return Reading(tokenizer, parser=lambda: format.parser(tools), **members)
+    return Reading(tokenizer, parser=lambda: toolcalls.Parser(format, tools), **members)
 
 
 def thinking(tokenizer: Tokenizer, *, is_open: bool = False) -> Reading:

@@ -12,7 +12,7 @@ from jsonschema import validate
 
 from headrace.models.catalog import Model
 from headrace.text.structured.schema import json_grammar
-from headrace.text.toolcalls import FORMATS, ToolFormat, arguments_schema
+from headrace.text.toolcalls import FORMATS, ToolFormat, arguments_schema, call_grammar
 from headrace.types import Tool
 from tests.text.toolcalls.calls import EVERY, OSLO, TOOLS, WEATHER, written
 
@@ -59,7 +59,7 @@ def vocabularies(request: pytest.FixtureRequest, default_model: Model) -> Mappin
 
 
 def grammar(format: ToolFormat, known: Vocabulary, mode: Mode, *, parallel: bool = True) -> str:
-    return format.grammar(TOOLS, mode=mode, parallel=parallel, special=known.special, schema=_schema)
+    return call_grammar(format, TOOLS, mode=mode, parallel=parallel, special=known.special, schema=_schema)
 
 
 def _schema(tool: Tool) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.text.toolcalls import FORMATS, CallArguments, CallBegin, CallEnd, Part, Text, ToolFormat
+from headrace.text.toolcalls import FORMATS, CallArguments, CallBegin, CallEnd, Parser, Part, Text, ToolFormat
 from headrace.text.toolcalls.parts import merged
 from headrace.types import Tool
 from tests.text.toolcalls.calls import EVERY, OSLO, TOOLS, written
@@ -47,7 +47,7 @@ BORDERS = st.lists(st.integers(0, 500), max_size=20)
 
 
 def read(format: ToolFormat, *pieces: str, tools: Sequence[Tool] = TOOLS) -> list[Part]:
-    parser = format.parser(tools)
+    parser = Parser(format, tools)
     parts = [part for piece in pieces for part in parser.push(piece)]
     return merged([*parts, *parser.flush()])
 
@@ -102,7 +102,7 @@ def test_a_bracket_after_a_call_is_text_unless_it_closes_a_list(
 
 
 def test_pieces_come_as_soon_as_they_are_known() -> None:
-    parser = FORMATS["hermes"].parser(TOOLS)
+    parser = Parser(FORMATS["hermes"], TOOLS)
     pieces = [
         "Hi",
         " the",
@@ -132,7 +132,7 @@ def test_pieces_come_as_soon_as_they_are_known() -> None:
 
 
 def test_beginning_of_a_marker_is_held_no_longer_than_it_may_be_one() -> None:
-    parser = FORMATS["hermes"].parser(TOOLS)
+    parser = Parser(FORMATS["hermes"], TOOLS)
     assert [parser.push(piece) for piece in ("a <too", "l", "s> b", " ")] == [
         [Text("a")],
         [],
@@ -253,7 +253,7 @@ def test_l11_objects_that_name_no_tool_are_text(answer: str) -> None:
 
 
 def ended(format: ToolFormat, answer: str, *, is_forced: bool) -> list[Part]:
-    parser = format.parser(TOOLS)
+    parser = Parser(format, TOOLS)
     return merged([*parser.push(answer), *parser.flush(is_cut=True, is_forced=is_forced)])
 
 
