@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+PIECE = 64 * 1024  # about how many bytes of JSON one call of the encoder writes in `dumped_pieces`
+SEPARATORS = (", ", ": ")  # json's own
 
 
 def _constant(name: str) -> float | None:
@@ -21,23 +25,120 @@ DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float)
 
 
 def loads(text: str) -> Any:
-    """NaN is read as null, and what is endless as the largest number there is. Raises ValueError,
-    RecursionError.
-    """
+    """Read NaN as null and infinities as the largest float. Raises ValueError, RecursionError."""
     return DECODER.decode(text)
 
 
-def dumps(value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] | None = None) -> str:
-    """Numbers that JSON does not have are written as `loads` reads them."""
+def dumps(
+    value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] | None = SEPARATORS
+) -> str:
+    """Write NaN and infinities as the values that `loads` reads them as."""
     try:
         return json.dumps(value, ensure_ascii=ensure_ascii, separators=separators, allow_nan=False)
     except ValueError:
-        whole = loads(json.dumps(value))
-        return json.dumps(whole, ensure_ascii=ensure_ascii, separators=separators)
+        finite_value = loads(json.dumps(value))
+        return json.dumps(finite_value, ensure_ascii=ensure_ascii, separators=separators)
+
+
+def dumped_pieces(
+    value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] = SEPARATORS
+) -> Iterator[str]:
+    """Yield the text of `dumps` in pieces of about PIECE bytes.
+
+    The encoder holds the GIL for as long as one call takes; between two pieces other threads can run. The
+    names of objects have to be strings.
+    """
+    yield from _Pieces(ensure_ascii, separators).of(value)
+
+
+def size_up_to(value: object, limit: int) -> int:
+    """Return about how many bytes `value` takes as JSON; the walk stops once it has counted past `limit`."""
+    size, values = 0, [value]
+    while values and size <= limit:
+        member = values.pop()
+        size += 8  # a number, or the punctuation around anything else
+        if isinstance(member, str):
+            size += len(member)
+        elif isinstance(member, Mapping):
+            size += 8 * len(member)
+            if size <= limit:
+                size += sum(len(name) for name in member if isinstance(name, str))
+                values.extend(member.values())
+        elif isinstance(member, list | tuple):
+            size += len(member)
+            if size <= limit:
+                values.extend(member)
+    return size
+
+
+class _Pieces:
+    """Writes the small members of a list or an object in batches, and the large ones piece by piece."""
+
+    def __init__(self, ensure_ascii: bool, separators: tuple[str, str]) -> None:
+        self._ensure_ascii, self._separators = ensure_ascii, separators
+        self._comma, self._colon = separators
+
+    def of(self, value: object) -> Iterator[str]:
+        if size_up_to(value, PIECE) <= PIECE:
+            yield self._dumps(value)
+        elif isinstance(value, str):
+            yield '"'
+            for start in range(0, len(value), PIECE):
+                yield self._dumps(value[start : start + PIECE])[1:-1]
+            yield '"'
+        elif isinstance(value, dict):
+            yield "{"
+            yield from self._members(value)
+            yield "}"
+        elif isinstance(value, list | tuple):
+            yield "["
+            yield from self._entries(value)
+            yield "]"
+        else:
+            yield self._dumps(value)
+
+    def _members(self, value: dict[str, Any]) -> Iterator[str]:
+        batch: dict[str, Any] = {}
+        size, comma = 0, ""
+        for name, member in value.items():
+            member_size = len(name) + size_up_to(member, PIECE)
+            if batch and size + member_size > PIECE:
+                yield comma + self._dumps(batch)[1:-1]
+                batch, size, comma = {}, 0, self._comma
+            if member_size <= PIECE:
+                batch[name] = member
+                size += member_size
+                continue
+            yield comma + self._dumps(name) + self._colon
+            yield from self.of(member)
+            comma = self._comma
+        if batch:
+            yield comma + self._dumps(batch)[1:-1]
+
+    def _entries(self, value: list[Any] | tuple[Any, ...]) -> Iterator[str]:
+        batch: list[Any] = []
+        size, comma = 0, ""
+        for entry in value:
+            entry_size = size_up_to(entry, PIECE)
+            if batch and size + entry_size > PIECE:
+                yield comma + self._dumps(batch)[1:-1]
+                batch, size, comma = [], 0, self._comma
+            if entry_size <= PIECE:
+                batch.append(entry)
+                size += entry_size
+                continue
+            yield comma
+            yield from self.of(entry)
+            comma = self._comma
+        if batch:
+            yield comma + self._dumps(batch)[1:-1]
+
+    def _dumps(self, value: object) -> str:
+        return dumps(value, ensure_ascii=self._ensure_ascii, separators=self._separators)
 
 
 def finite(value: Any) -> Any:
-    """The same value with numbers that JSON has."""
+    """Return the value with NaN and infinities replaced as `loads` reads them."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from headrace.finite import dumps
+from headrace.finite import dumped_pieces
 
 BEGINNING = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
 NAME = re.compile(r'("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
@@ -57,10 +57,10 @@ class Verbatim:
         new = {name: value for name, value in members.items() if name not in self.members}
         if new:
             comma = ", " if self.members else ""
-            parts.append(dumps(new)[1:-1] + comma)
+            parts += ["".join(dumped_pieces(new))[1:-1], comma]
         for name, start, end in self._spans:
             if name in members:
-                parts += [text[at:start], dumps(members[name])]
+                parts += [text[at:start], *dumped_pieces(members[name])]
                 at = end
         parts.append(text[at:])
         return "".join(parts).encode()

@@ -27,7 +27,8 @@ from headrace.backends.words import message_of
 from headrace.config import is_loopback
 from headrace.dialects.values import whole as whole_value
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
-from headrace.finite import dumps
+from headrace.finite import dumped_pieces, size_up_to
+from headrace.offload import SMALL, aside
 
 CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's own words
@@ -94,16 +95,17 @@ class Upstream:
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer as a JSON value. Raises ProviderError."""
-        async with self.request(method, path, _written(body)) as response:
+        async with self.request(method, path, await _serialized(body)) as response:
             limit = MAX_LISTED if method == "GET" else MAX_BODY
-            return self.loads(await self.whole(response, limit))
+            raw = await self.whole(response, limit)
+            return await aside(len(raw), lambda: self.loads(raw))
 
     @asynccontextmanager
     async def stream(self, path: str, body: object) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
         the connection at once, unless the answer has been read to its end.
         """
-        async with self.request("POST", path, _written(body)) as response:
+        async with self.request("POST", path, await _serialized(body)) as response:
             yield self.pieces(response)
 
     def no_stream(self, whole: bytes, reading: Reading) -> ServerError:
@@ -270,8 +272,11 @@ def root(base_url: str, *ends: str) -> str:
     return next((url.removesuffix(end).rstrip("/") for end in ends if url.endswith(end)), url)
 
 
-def _written(body: object) -> bytes | None:
-    return None if body is None else dumps(body).encode()
+async def _serialized(body: object) -> bytes | None:
+    """JSON of a request's body. A large one is written in a thread, in pieces: the encoder holds the GIL."""
+    if body is None:
+        return None
+    return await aside(size_up_to(body, SMALL), lambda: "".join(dumped_pieces(body)).encode())
 
 
 def _unread(response: aiohttp.ClientResponse) -> bytes:

@@ -1,6 +1,7 @@
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, ItemsView, Sequence
 from typing import TypeVar
 
 import pytest
@@ -347,3 +348,40 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
             provider.play(Answer(pieces=[b"2"]))
             assert _with(provider.url, _read) == b"2"
         assert len(proxy.requests) == 1
+
+
+class _Members(dict[str, object]):
+    """A body that notes in which threads its members are written."""
+
+    def __init__(self, members: dict[str, object]) -> None:
+        super().__init__(members)
+        self.threads = set[int]()
+
+    def items(self) -> ItemsView[str, object]:  # type: ignore[override]  # dict's own type is private
+        self.threads.add(threading.get_ident())
+        return super().items()
+
+
+LARGE_BODIES = {
+    "one text": {"messages": [{"role": "user", "content": "é word " * 400_000}], "n": 1},
+    "many texts": {"input": ["a word"] * 100_000, "model": "m"},
+    "a text with half of a pair": {"prompt": "\ud83d" + "x" * 2_000_000},
+    "large tools": {"tools": [{"name": f"t{n}", "parameters": {"enum": ["v" * 9] * 99}} for n in range(999)]},
+}
+
+
+@pytest.mark.parametrize("members", LARGE_BODIES.values(), ids=LARGE_BODIES.keys())
+def test_a_large_body_is_sent_whole_and_is_not_written_on_the_event_loop(members: dict[str, object]) -> None:
+    body = _Members(members)
+    with scripted() as provider:
+        provider.play(answer({"ok": True}), Answer(pieces=sse("[DONE]")))
+
+        async def send(client: http.Upstream) -> None:
+            await client.json("POST", "/x", body)
+            async with client.stream("/x", body) as pieces:
+                assert b"".join([piece async for piece in pieces])
+
+        _with(provider.url, send)
+    assert [seen.body for seen in provider.posts] == [members, members]
+    assert body.threads
+    assert threading.get_ident() not in body.threads

@@ -11,7 +11,7 @@ from typing import Any
 from headrace.backends.anthropic.messages import IMAGES, SAME
 from headrace.backends.anthropic.request import user_id
 from headrace.backends.anthropic.thinking import Abilities
-from headrace.finite import dumps
+from headrace.finite import dumped_pieces
 from headrace.verbatim import Verbatim
 
 NAME = re.compile("[a-zA-Z0-9_-]{1,128}")
@@ -47,7 +47,7 @@ def mended(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tup
         ignored.append("top_p")
         # an object without a member cannot be what it was, byte for byte
         left = {name: value for name, value in members.items() if name != "top_p"}
-        return dumps({**left, **changes}).encode(), tuple(ignored)
+        return "".join(dumped_pieces({**left, **changes})).encode(), tuple(ignored)
     return body.changed(changes), tuple(ignored)
 
 

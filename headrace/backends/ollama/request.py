@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from headrace.backends.writing import Writing
 from headrace.errors import UnsupportedParameter
+from headrace.finite import dumped_pieces
 from headrace.types import (
     Conversation,
     EmbedRequest,
@@ -107,7 +107,7 @@ def _size(body: Body) -> int:
     messages = body.get("messages", [])
     texts = {**body, "messages": [{**message, "images": None} for message in messages]}
     num_images = sum(len(message.get("images", [])) for message in messages)
-    size = len(json.dumps(texts, ensure_ascii=False).encode(errors="replace"))
+    size = sum(len(piece.encode(errors="replace")) for piece in dumped_pieces(texts, ensure_ascii=False))
     return size // BYTES_A_TOKEN + num_images * IMAGE_TOKENS
 
 
