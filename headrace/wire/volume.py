@@ -4,6 +4,8 @@ for as long as it takes, and build everything before the first limit is looked a
 
 from __future__ import annotations
 
+import re
+
 from pydantic_core import from_json
 
 from headrace.errors import BadRequest
@@ -11,6 +13,7 @@ from headrace.wire.limits import MAX_CONTAINERS, MAX_DIGITS, MAX_MEMBERS, MAX_VA
 
 SLICE = 64 * 1024  # bytes looked at in one go: between two of them other threads run
 PUNCTUATION = b"{}[],: \t\r\n"
+TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:]', re.DOTALL)
 
 
 class Volume:
@@ -63,9 +66,20 @@ def checked_volume(raw: bytes) -> Volume:
 
 
 def _member(beginning: bytes) -> str:
-    """The member of the body that this breaks off in."""
+    """The member of the body that `beginning` breaks off in. It is found token by token, so that other
+    threads run meanwhile: a parser would build all of it in one go.
+    """
+    name, depth, last = b"", 0, b""
+    for match in TOKEN.finditer(beginning):
+        token = match[0]
+        if token in b"{[":
+            depth += 1
+        elif token in b"}]":
+            depth -= 1
+        elif token == b":" and depth == 1:
+            name = last
+        last = token
     try:
-        begun = from_json(beginning, allow_partial="trailing-strings")
+        return str(from_json(name))[:SHOWN] if name else "body"
     except ValueError:
         return "body"
-    return next(reversed(begun))[:SHOWN] if isinstance(begun, dict) and begun else "body"
