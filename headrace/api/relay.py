@@ -201,7 +201,7 @@ class RelayedRequest:
 
     async def _pass(self, tally: Tally) -> None:
         async with self._gateway.relay(self._asked, self._plan) as reached:
-            tally.reached(reached.provider, reached.attempts)
+            tally.provider, tally.attempts = reached.provider, reached.attempts
             relayed = reached.value
             try:
                 await self._pass_on(relayed, tally, reached.provider, reached.attempts)
@@ -216,7 +216,7 @@ class RelayedRequest:
         if named := with_named({}, relayed.ignored):
             headers = (*headers, (IGNORED.lower().encode(), named[IGNORED].encode()))
         await self._start(headers, provider, attempts)
-        tally.began()
+        tally.answer_began()
         if isinstance(answer, bytes):
             relayed.usage.saw(answer)
             return

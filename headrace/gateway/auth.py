@@ -1,4 +1,4 @@
-"""API keys: who is calling. Keys are compared in constant time and never logged."""
+"""API keys and their owners. Keys are compared in constant time and never logged."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from headrace.errors import Unauthorized
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whose request this is. `id` is a digest of the key, fit for logs and rows; all callers share one
-    without keys.
+    """The owner of a request. `id` is a digest of the API key, safe for logs and database rows. On a server
+    without keys, all callers share one principal.
     """
 
     id: str
@@ -22,23 +22,23 @@ ANONYMOUS = Principal("anonymous")
 
 
 class Keys:
+    """The API keys that the server accepts; an empty tuple means that no key is needed."""
+
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._keys = tuple(
             (key.encode(), Principal(hashlib.sha256(key.encode()).hexdigest()[:16])) for key in keys
         )
 
     def authenticate(self, authorization: str | None) -> Principal:
-        """The caller behind an `Authorization: Bearer …` header. Raises Unauthorized. Without keys everybody
-        may.
-        """
+        """The owner of the key in an `Authorization: Bearer …` header. Raises Unauthorized."""
         if not self._keys:
             return ANONYMOUS
-        scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not given.strip():
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("no API key was given: send it as 'Authorization: Bearer KEY'")
-        given_bytes = given.strip().encode("latin-1", "replace")  # as it came: headers are read as latin-1
-        # every key is compared, so that time tells nothing about which one was near
-        matches = [principal for key, principal in self._keys if hmac.compare_digest(key, given_bytes)]
+        token_bytes = token.strip().encode("latin-1", "replace")  # starlette decodes headers as latin-1
+        # comparing with every key makes the time independent of which key matches
+        matches = [principal for key, principal in self._keys if hmac.compare_digest(key, token_bytes)]
         if not matches:
             raise Unauthorized("the API key is not valid")
         return matches[0]

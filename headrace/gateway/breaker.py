@@ -1,4 +1,6 @@
-"""One target's circuit breaker: after failures in a row it is left alone for a while, then tried once."""
+"""A circuit breaker for one target: after several failures in a row the target gets no requests for a while,
+then a single probe.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ COOL_DOWN_S = 10.0
 
 
 class Breaker:
-    """closed → (`MAX_FAILURES` in a row) → open → (`COOL_DOWN_S`) → half-open: one probe decides which of the
-    two it is next. `now`: seconds, monotonic.
+    """closed → (`MAX_FAILURES` in a row) → open → (`COOL_DOWN_S`) → half-open → (one probe) → closed or open.
+    `now`: seconds, monotonic.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -31,11 +33,13 @@ class Breaker:
 
     @property
     def retry_after_s(self) -> float:
-        """Until it may be tried; 0: now."""
+        """Seconds until the target may be tried; 0: now."""
         return 0.0 if self._opened_at is None else max(0.0, self._opened_at + COOL_DOWN_S - self._now())
 
     def take(self) -> Permit | None:
-        """None: it may not be tried now. Who gets a permit says how it went, once."""
+        """A permit for one request, whose holder reports the result once; None if the breaker is open, or a
+        probe is on its way.
+        """
         if self._opened_at is None:
             return Permit(self, is_probe=False)
         if self._is_probing or self.retry_after_s:
@@ -46,21 +50,22 @@ class Breaker:
     def close(self) -> None:
         self._failures, self._opened_at, self._is_probing = 0, None, False
 
-    def count(self, *, is_probe: bool) -> None:
-        """A failure."""
+    def count_failure(self, *, is_probe: bool) -> None:
+        """Count a failure; open the breaker at the limit, or when a probe has failed."""
         self._failures += 1
         if is_probe or (self._failures >= MAX_FAILURES and self._opened_at is None):
             self._opened_at = self._now()
-        self.forget(is_probe=is_probe)
+        self.release(is_probe=is_probe)
 
-    def forget(self, *, is_probe: bool) -> None:
+    def release(self, *, is_probe: bool) -> None:
+        """End a probe without counting its result."""
         if is_probe:
             self._is_probing = False
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """To try once."""
+    """Permission for one request. Its holder calls exactly one of the methods, once."""
 
     breaker: Breaker
     is_probe: bool
@@ -69,8 +74,8 @@ class Permit:
         self.breaker.close()
 
     def failed(self) -> None:
-        self.breaker.count(is_probe=self.is_probe)
+        self.breaker.count_failure(is_probe=self.is_probe)
 
     def abandoned(self) -> None:
-        """Nobody waited for its answer: that says nothing."""
-        self.breaker.forget(is_probe=self.is_probe)
+        """The request was cancelled or never sent: its result says nothing about the target."""
+        self.breaker.release(is_probe=self.is_probe)

@@ -1,4 +1,4 @@
-"""A started generation: its events for one reader, and for the observers who hear each event before the
+"""A started generation: its events for one reader, and for observers, which receive each event before the
 reader does.
 """
 
@@ -22,9 +22,9 @@ Outcome = Literal["completed", "left", "failed"]  # left: the reader went away b
 
 
 @dataclass(frozen=True, slots=True)
-class Reached(Generic[T]):
-    """What a target answered. `info`: the model that answers; `attempts`: how many targets were asked for it;
-    `ignored`: the request's members that have no effect there.
+class TargetResult(Generic[T]):
+    """The value that a target returned, and who it is. `info`: the model that answers; `attempts`: the number
+    of targets that got the request; `ignored`: the request's members that have no effect there.
     """
 
     value: T
@@ -36,54 +36,54 @@ class Reached(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A backend's events, of which `begun` have been read already. `noted`: members of the request that the
-    target does not take, by their names in chat completions.
+    """A backend's events. `first`: those that have been read already; `noted`: members of the request that
+    the target does not take, by their names in chat completions.
     """
 
     events: AsyncIterator[Event]
-    begun: tuple[Event, ...] = ()
+    first: tuple[Event, ...] = ()
     noted: tuple[str, ...] = ()
 
 
 class Observer(Protocol):
-    """Hears of one generation: of each event, then once of its end."""
+    """Receives the events of one generation, then its outcome, once."""
 
     def saw(self, event: Event) -> None:
-        """Called before the reader gets the event. It must not fail, and not wait."""
+        """Called before the reader gets the event. It must neither fail nor block."""
         ...
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
-        """Called after the last event and before the reader learns that it was the last; or, when the
-        generation is closed earlier, after all that it held is free. It is not cancelled with the reader.
+        """Called after the last event, before the reader's iteration ends; or, when the generation is closed
+        earlier, after its resources are free. Cancelling the reader does not cancel this call.
         """
         ...
 
 
 class Generation:
-    """The events of one request, in order. Whoever holds it closes it; closing frees what it held, once.
+    """The events of one request, in order. Its owner closes it, which frees its resources, once.
 
-    `interrupted` is done when the request has to end early: whoever reads the events watches it (`Until`),
-    tells the caller the error, and closes. Iterating raises ServerError when the generation fails.
+    `interrupted` is done when the request has to end early: the reader races it (`Until`), sends its error to
+    the caller, and closes the generation. Iterating raises ServerError when the generation fails.
     """
 
     def __init__(
         self,
-        reached: Reached[Opened],
+        result: TargetResult[Opened],
         request: GenerateRequest,
         interruption: Interruption,
         exits: AsyncExitStack,
     ) -> None:
-        self.info, self.provider = reached.info, reached.provider
-        self.attempts, self.ignored = reached.attempts, reached.ignored
-        self.noted = reached.value.noted
+        self.info, self.provider = result.info, result.provider
+        self.attempts, self.ignored = result.attempts, result.ignored
+        self.noted = result.value.noted
         self.n, self._num_choices = request.n, request.num_choices
         self.interrupted, self.interrupt = interruption.error, interruption.interrupt
-        self._events, self._begun = reached.value.events, list(reached.value.begun)
+        self._events, self._read_ahead = result.value.events, list(result.value.first)
         self._exits = exits
         self._observers: list[Observer] = []
         self._num_finished = 0
-        self._error: Exception | None = None  # what the events failed with
-        self._first: asyncio.Task[Event] | None = None  # being fetched, or waiting for the reader
+        self._error: Exception | None = None  # that the events raised
+        self._first: asyncio.Task[Event] | None = None  # fetches the first event, or holds it for the reader
         self._ending: asyncio.Task[None] | None = None
 
     def observe(self, observer: Observer) -> None:
@@ -91,8 +91,8 @@ class Generation:
         self._observers.append(observer)
 
     async def first(self, within_s: float | None = None) -> Event | None:
-        """Wait for the first event; iterating still begins with it. None: there is none, or none in time.
-        Raises what the generation fails with before.
+        """Wait for the first event without taking it from the iteration. Returns None if there is none, or
+        none within `within_s` seconds. Raises the generation's error if it fails before.
         """
         if self._first is None:
             self._first = asyncio.ensure_future(self._fetch())
@@ -111,7 +111,7 @@ class Generation:
         return await first
 
     async def aclose(self) -> None:
-        """Free what the generation held, then tell the observers."""
+        """Free the resources, then call the observers with the outcome. Idempotent."""
         first, self._first = self._first, None
         if first is not None:
             first.cancel()
@@ -119,16 +119,16 @@ class Generation:
         try:
             await self._exits.aclose()
         finally:
-            await self._end(*self._outcome())
+            await self._end()
 
     async def _fetch(self) -> Event:
         try:
-            event = self._begun.pop(0) if self._begun else await anext(self._events)
+            event = self._read_ahead.pop(0) if self._read_ahead else await anext(self._events)
         except StopAsyncIteration:
-            if self._num_finished < self._num_choices:  # never pass half an answer for a whole one
+            if self._num_finished < self._num_choices:  # half an answer must not look like a whole one
                 self._error = ServerError("the answer broke off")
                 raise self._error from None
-            await self._end("completed", None)
+            await self._end()
             raise
         except Exception as exc:
             self._error = exc
@@ -147,14 +147,15 @@ class Generation:
             return "failed", self.interrupted.result()
         return "left", ClientGone("the client closed the connection")
 
-    async def _end(self, outcome: Outcome, error: Exception | None) -> None:
+    async def _end(self) -> None:
+        """Call the observers, once. The calls go on when this is cancelled."""
         if self._ending is None:
-            self._ending = asyncio.ensure_future(self._tell(outcome, error))
+            self._ending = asyncio.ensure_future(self._call_observers(*self._outcome()))
         await asyncio.shield(self._ending)
 
-    async def _tell(self, outcome: Outcome, error: Exception | None) -> None:
+    async def _call_observers(self, outcome: Outcome, error: Exception | None) -> None:
         for observer in self._observers:
             try:
                 await observer.ended(outcome, error)
-            except Exception:  # an observer costs nobody an answer
+            except Exception:  # an observer that fails must not cost the caller the answer
                 log.exception("an observer of a generation failed")

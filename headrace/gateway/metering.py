@@ -1,10 +1,11 @@
-"""What each request has cost, reported to a meter once, when the request is over."""
+"""The cost of each request, reported to a meter once, when the request is over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.errors import ClientGone, ServerError
@@ -14,72 +15,76 @@ from headrace.types import Event, Finished, Usage, total
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
 class Tally:
-    """One request's. `work`: the endpoint of what is passed on, else "generate" or "embed". `is_streamed`: to
-    the caller; None: not known here. `status` and `code`: of the error it ended with, else 200 and None.
-    Times are from its arrival; None: it did not come to that.
+    """One request's cost and result.
+
+    `work`: the endpoint of a request that is passed on, else "generate" or "embed". `is_streamed`: None where
+    the gateway does not know it. `status` and `code`: of the error that ended the request, else 200 and None.
+    Times are in seconds since the request came; `first_byte_s` is None if there was no answer.
     """
 
-    def __init__(self, work: str, model: str, *, is_streamed: bool | None = None) -> None:
-        self.work, self.model, self.is_streamed = work, model, is_streamed
-        self._began = time.perf_counter()
-        self.provider: str | None = None
-        self.attempts = 0
-        self.status = 200
-        self.code: str | None = None
-        self.first_byte_s: float | None = None
-        self.took_s = 0.0
-        self.usage: Usage | None = None  # None: the provider did not tell
+    work: str
+    model: str
+    is_streamed: bool | None = None
+    provider: str | None = None
+    attempts: int = 0
+    status: int = 200
+    code: str | None = None
+    first_byte_s: float | None = None
+    took_s: float = 0.0
+    usage: Usage | None = None  # None: the provider reported none
+    _arrived: float = field(default_factory=time.perf_counter, init=False)
 
-    def reached(self, provider: str, attempts: int) -> None:
-        self.provider, self.attempts = provider, attempts
+    def answer_began(self) -> None:
+        """Record the time to the first byte; only the first call counts."""
+        if self.first_byte_s is None:
+            self.first_byte_s = time.perf_counter() - self._arrived
 
-    def began(self) -> None:
-        """The answer. Once."""
-        self.first_byte_s = time.perf_counter() - self._began
-
-    def failed(self, error: BaseException) -> None:
-        """The first counts."""
-        if self.status == 200:
-            told = ClientGone("") if isinstance(error, asyncio.CancelledError) else error
-            self.status, self.code = (
-                (told.status, told.code) if isinstance(told, ServerError) else (500, None)
-            )
-
-    def ended(self) -> None:
-        self.took_s = time.perf_counter() - self._began
+    def end(self, error: BaseException | None = None) -> None:
+        """Record the duration, and the error that ended the request, if any. A cancellation counts as a
+        caller who left.
+        """
+        self.took_s = time.perf_counter() - self._arrived
+        if isinstance(error, asyncio.CancelledError):
+            error = ClientGone("")
+        if isinstance(error, ServerError):
+            self.status, self.code = error.status, error.code
+        elif error is not None:
+            self.status, self.code = 500, None
 
 
 class Meter(Protocol):
-    """Is told of every request, once, when it is over."""
+    """Receives the tally of every request, once, when the request is over."""
 
     def record(self, tally: Tally) -> None: ...
 
 
+@dataclass(slots=True)
 class AnswerMeter:
-    """Observes a generation and reports it to the meter. `n`: how many choices share a prompt."""
+    """Observes a generation and reports it to the meter. `n`: the number of choices of each prompt."""
 
-    def __init__(self, tally: Tally, meter: Meter, n: int) -> None:
-        self._tally, self._meter, self._n = tally, meter, n
-        self._usages: dict[int, Usage] = {}
+    tally: Tally
+    meter: Meter
+    n: int
+    _usages: dict[int, Usage] = field(default_factory=dict, init=False)  # choice → its usage
 
     def saw(self, event: Event) -> None:
-        if self._tally.first_byte_s is None:
-            self._tally.began()
+        self.tally.answer_began()
         if isinstance(event, Finished):
             self._usages[event.index] = event.usage
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
         if self._usages:
-            found = total(self._usages, self._n)
-            self._tally.usage = found if found.is_known else None
-        if error is not None:
-            self._tally.failed(error)
-        self._tally.ended()
-        self._meter.record(self._tally)
+            usage = total(self._usages, self.n)
+            self.tally.usage = usage if usage.is_known else None
+        self.tally.end(error)
+        self.meter.record(self.tally)
 
 
 class LoggingMeter:
+    """Logs every tally at debug level."""
+
     def record(self, tally: Tally) -> None:
         if log.isEnabledFor(logging.DEBUG):
             log.debug(

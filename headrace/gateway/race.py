@@ -1,5 +1,5 @@
-"""The one race between work and whatever may end it: its caller hangs up, its time is over, the server shuts
-down.
+"""The one race between work and whatever may end it early: its caller hangs up, its time limit passes, the
+server shuts down.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from headrace.errors import ServerError
 
 
 class Interruption:
-    """An end that may come from outside once, at any time. `error` holds it when it has come."""
+    """An early end of a request, set from outside, once, at any time. `error` is done when it is set."""
 
     def __init__(self) -> None:
         self.error: asyncio.Future[ServerError] = asyncio.get_running_loop().create_future()
@@ -23,7 +23,7 @@ class Interruption:
 
 class Until:
     """Runs the body of an `async with` until one of `ends` is done. The body is cancelled then, and when it
-    has ended, the error that the future holds is raised; where several are done, that of the first named.
+    has ended, the error in that future is raised; if several are done, that of the first one in `ends`.
 
     The body runs in the caller's own task, so nothing is left to be awaited or closed afterwards.
     """
@@ -41,11 +41,11 @@ class Until:
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
         for end in self._ends:
             end.remove_done_callback(self._cancel)
-        # a callback that is scheduled already still runs: without a task it cancels nothing
+        # a callback that is already scheduled still runs: without a task it cancels nothing
         task, self._task = self._task, None
         if not self._has_cancelled or task is None:
             return
-        # somebody else may have cancelled the task as well: then it stays cancelled
+        # if the task was cancelled from elsewhere as well, it stays cancelled
         is_ours_alone = task.uncancel() == 0
         if is_ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise next(end.result() for end in self._ends if _has_come(end)) from exc

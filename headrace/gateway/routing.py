@@ -1,4 +1,5 @@
-"""Where a request may go: from the model it names, and the provider its path names, to targets in order."""
+"""Routing: from the model that a request names, and the provider in its path, to an ordered list of targets.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ LOCAL = "headrace"  # owner of routes
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`info.id` is the backend's own name for the model. `breaker`: only of a route's targets."""
+    """A model at a backend. `info.id` is the backend's own name for it; only a route's targets have a
+    breaker.
+    """
 
     backend: Backend
     info: ModelInfo
@@ -26,7 +29,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Targets in order, at least one. `route`: how to go on when one fails; None: not at all."""
+    """Targets in order, at least one. `route` says when another target is tried; None: never."""
 
     targets: tuple[Target, ...]
     route: RouteConfig | None = None
@@ -34,7 +37,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a route's decision would look at. `retry_after_s`: until an open breaker lets one through."""
+    """A target as `Explanation` shows it. `breaker`: its state; `retry_after_s`: seconds until an open
+    breaker permits a request.
+    """
 
     provider: str
     model: str
@@ -46,7 +51,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`route`: the alias; None: the model is addressed directly."""
+    """The targets that a model's name leads to. `route`: the route's name; None if the name is a model's."""
 
     model: str
     route: str | None
@@ -57,8 +62,9 @@ class Explanation:
 
 
 class Router:
-    """`remote`: the names of the backends that are providers elsewhere; `bare`: those of them whose models
-    are listed by their own ids. Weights are drawn by `random`; `now` is the breakers' clock, in seconds.
+    """Finds targets. `remote`: the names of the backends that are remote providers; `bare`: those of them
+    whose models are listed by their own ids. `random` draws by weight; `now` is the breakers' clock, in
+    seconds.
     """
 
     def __init__(
@@ -76,10 +82,10 @@ class Router:
         self._backends = [*self._local, *(backend for backend in backends if backend.name in remote)]
         self._bare = frozenset(bare)
         self._providers = {backend.name for backend in backends}
-        self._breakers: dict[str, Breaker] = {}  # target → its own, whatever route it is in
+        self._breakers: dict[str, Breaker] = {}  # target → its breaker, shared by all routes
 
     def check(self) -> None:
-        """Once local models are loaded: every local target is one. Raises ConfigError."""
+        """Check that every local target is a loaded model. Raises ConfigError."""
         served = ", ".join(info.id for backend in self._local for info in backend.models()) or "none"
         for name, route in self._routes.items():
             for index, target in enumerate(route.targets):
@@ -90,7 +96,7 @@ class Router:
                     )
 
     def models(self, provider: str | None = None) -> list[ModelInfo]:
-        """Everything that can be asked for, by ids that lead there. Raises ProviderNotFound."""
+        """Every model and route, by ids that lead to them. Raises ProviderNotFound."""
         if provider is not None:
             return [info for backend in self._of(provider) for info in backend.models()]
         listed = [info for backend in self._backends for info in self._listed(backend)]
@@ -98,42 +104,44 @@ class Router:
         return [*(info for info in listed if info.id not in self._routes), *routes]
 
     def model(self, id: str | None, provider: str | None = None) -> ModelInfo:
-        """As it is listed; None: the first. Raises ModelNotFound, ProviderNotFound."""
-        route = self._route(id, provider)
-        if id is not None and route is not None:
-            return self._of_route(id, route)
+        """The model or route of this id, as `models` lists it; for None, the first one. Raises ModelNotFound,
+        ProviderNotFound.
+        """
         if id is None:
             first = next(iter(self.models(provider)), None)
             if first is None:
                 raise ModelNotFound("no model is served, or none is listed: name one", param="model")
             return first
+        if provider is None and id in self._routes:
+            return self._of_route(id, self._routes[id])
         found = self._direct(id, provider)
         return found.info if provider is not None else replace(found.info, id=id)
 
     def plan(self, id: str, provider: str | None = None) -> Plan:
-        """Raises ModelNotFound, ProviderNotFound."""
-        route = self._route(id, provider)
+        """The targets for a request, a route's in an order drawn by weight. Raises ModelNotFound,
+        ProviderNotFound.
+        """
+        route = self._routes.get(id) if provider is None else None
         if route is None:
             return Plan((self._direct(id, provider),))
         return Plan(self._served(id, self._drawn(route.targets)), route)
 
     def first(self, id: str, provider: str | None = None) -> Target:
-        """The one whose tokens count. Raises ModelNotFound, ProviderNotFound."""
-        route = self._route(id, provider)
+        """The first served target, whose tokenizer stands for a route. Raises ModelNotFound,
+        ProviderNotFound.
+        """
+        route = self._routes.get(id) if provider is None else None
         return self._direct(id, provider) if route is None else self._served(id, route.targets)[0]
 
     def explain(self, id: str, provider: str | None = None) -> Explanation:
-        """Raises ModelNotFound, ProviderNotFound."""
-        route = self._route(id, provider)
+        """All targets with the state of their breakers. Raises ModelNotFound, ProviderNotFound."""
+        route = self._routes.get(id) if provider is None else None
         if route is None:
             target = self._direct(id, provider)
             only = Candidate(target.backend.name, target.info.id, None, True, None, 0.0)
             return Explanation(id, None, (only,))
         candidates = tuple(self._candidate(target) for target in route.targets)
         return Explanation(id, id, candidates, route.fallback_on, route.retries, route.hedge_after_ms)
-
-    def _route(self, id: str | None, provider: str | None) -> RouteConfig | None:
-        return self._routes.get(id) if id is not None and provider is None else None
 
     def _served(self, id: str, targets: Sequence[TargetConfig]) -> tuple[Target, ...]:
         found = (self._target(target.target) for target in targets)
@@ -152,7 +160,10 @@ class Router:
         )
 
     def _drawn(self, targets: Sequence[TargetConfig]) -> list[TargetConfig]:
-        """Neighbours with weights in random order: one is before another as often as it is heavier."""
+        """Neighbours that have weights in random order; targets without a weight stay where they are.
+
+        Sorting by exponential variates with the weights as rates is weighted sampling without replacement.
+        """
         ordered: list[TargetConfig] = []
         for is_weighted, group in groupby(targets, lambda target: target.weight is not None):
             if is_weighted:
@@ -171,7 +182,7 @@ class Router:
         return self._breakers.setdefault(text, Breaker(self._now))
 
     def _direct(self, id: str, provider: str | None) -> Target:
-        """Local models before those that providers list."""
+        """The target of a model's id; local models come before those that providers list."""
         if provider is None:
             provider, id = self._split(id)
         if provider is None:
@@ -214,14 +225,14 @@ class Router:
         return [replace(info, id=f"{name}:{info.id}", owned_by=name) for info in backend.models()]
 
     def _of_route(self, name: str, route: RouteConfig) -> ModelInfo:
-        """What fits each of its targets fits the route."""
+        """A route as a model; its context length is the smallest of its targets'."""
         found = [self._target(target.target) for target in route.targets]
         lengths = [target.info.max_model_len if target is not None else None for target in found]
         known = [length for length in lengths if length is not None]
         return ModelInfo(name, LOCAL, 0, min(known) if len(known) == len(lengths) else None, None)
 
     def _split(self, text: str) -> tuple[str | None, str]:
-        """PROVIDER:MODEL, where there is such a provider; else a model's whole name."""
+        """Split PROVIDER:MODEL if there is such a provider; else return None and the whole text."""
         provider, colon, model = text.partition(":")
         return (provider, model) if colon and provider in self._providers else (None, text)
 

@@ -1,21 +1,21 @@
-"""Members of a request that are wishes: a target that refuses one by name is asked again without it, and the
-caller is told that it was ignored.
+"""Optional members of a request ("wishes"): when a target refuses one by name, the request is sent again
+without it, and the caller gets its name in X-Headrace-Ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TypeVar
 
 from headrace.errors import BadRequest, ProviderRefused, ServerError
 from headrace.gateway.routing import Target
-from headrace.types import Conversation, GenerateRequest
+from headrace.types import Conversation, Event, GenerateRequest
 
-MEMORY_S = 300.0  # how long a target is not asked again what it has refused
+MEMORY_S = 300.0  # for how long a member that a target refused is not sent to it
 MAX_REMEMBERED = 1000  # refusals
 REASONING = "messages.reasoning_content"
-# what targets call them → what they are called in chat completions
+# a target's name of a member → its name in chat completions
 PARAMS = {
     "reasoning_effort": "reasoning_effort",
     "reasoning.effort": "reasoning_effort",
@@ -26,20 +26,20 @@ PARAMS = {
     "text.verbosity": "verbosity",
 }
 
-T = TypeVar("T")
-
 
 class Wishes:
-    """`now`: seconds, monotonic."""
+    """Remembers which target refused which optional member. `now`: seconds, monotonic."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._refused: dict[tuple[str, str, str], float] = {}  # (backend, model, member) → when
 
-    async def ask(
-        self, target: Target, request: GenerateRequest, ask: Callable[[GenerateRequest], Awaitable[T]]
-    ) -> tuple[T, tuple[str, ...]]:
-        """What `ask` gives, and the wishes that were left out for it. Raises ServerError."""
+    async def open(
+        self, target: Target, request: GenerateRequest, exits: AsyncExitStack
+    ) -> tuple[AsyncIterator[Event], tuple[str, ...]]:
+        """Start a generation at the target; `exits` takes its context. Returns the events, and the names of
+        the optional members that were left out. Raises ServerError.
+        """
         left_out: list[str] = []
         for name in wishes_of(request):
             if self._was_refused(target, name):
@@ -47,14 +47,16 @@ class Wishes:
                 left_out.append(name)
         while True:
             try:
-                return await ask(request), tuple(left_out)
+                events = await exits.enter_async_context(target.backend.generate(request))
             except (BadRequest, ProviderRefused) as exc:
-                refused = _wish(request, exc)
+                refused = _refused_wish(request, exc)
                 if refused is None:
                     raise
                 self._remember(target, refused)
                 request = _without(request, refused)
                 left_out.append(refused)
+            else:
+                return events, tuple(left_out)
 
     def _was_refused(self, target: Target, name: str) -> bool:
         at = self._refused.get((target.backend.name, target.info.id, name))
@@ -67,26 +69,27 @@ class Wishes:
 
 
 def wishes_of(request: GenerateRequest) -> tuple[str, ...]:
-    """The members that the request has and that may be left out."""
+    """The optional members that the request has a value for."""
     prompt = request.prompt
-    if not isinstance(prompt, Conversation):
+    if not isinstance(prompt, Conversation) or not prompt.wishes:
         return ()
-    given = {
+    is_set = {
         "reasoning_effort": prompt.reasoning_effort is not None,
         "verbosity": prompt.verbosity is not None,
         REASONING: any(message.reasoning is not None for message in prompt.messages),
     }
-    return tuple(name for name in prompt.wishes if given.get(name))
+    return tuple(name for name in prompt.wishes if is_set.get(name))
 
 
-def _wish(request: GenerateRequest, error: ServerError) -> str | None:
-    """The wish that an error finds fault with."""
+def _refused_wish(request: GenerateRequest, error: ServerError) -> str | None:
+    """The optional member that the error's `param` names; None if it names another member, or none."""
     param = (error.param or "").removeprefix("body.")
     name = REASONING if param.startswith("messages") and "reasoning" in param else PARAMS.get(param)
     return name if name in wishes_of(request) else None
 
 
 def _without(request: GenerateRequest, name: str) -> GenerateRequest:
+    """A copy of the request without the optional member."""
     prompt = request.prompt
     assert isinstance(prompt, Conversation)
     if name == "verbosity":

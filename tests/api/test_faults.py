@@ -119,8 +119,8 @@ class Faults:
         config = Config.model_validate({"providers": providers, "routes": {"fast": route}})
         backends = build_providers(config)
         app = create_app(config, backends)
-        world = Clock(self.time.now, self.time.sleep, Random(3))
-        app.state.gateway = Gateway(backends, remote=providers, routes=config.routes, world=world)
+        clock = Clock(self.time.now, self.time.sleep, Random(3))
+        app.state.gateway = Gateway(backends, remote=providers, routes=config.routes, clock=clock)
         self.served: Served = exits.enter_context(serving(app))
 
     def breakers(self) -> dict[str, str]:

@@ -40,9 +40,9 @@ def gateway(
 ) -> Gateway:
     """All of them are remote, except one that is called headrace."""
     clock = clock or ManualClock()
-    world = Clock(clock.now, clock.sleep, Random(seed))
+    time = Clock(clock.now, clock.sleep, Random(seed))
     remote = {backend.name for backend in backends} - {"headrace"}
-    return Gateway(backends, remote=remote, routes=routes, world=world)
+    return Gateway(backends, remote=remote, routes=routes, clock=time)
 
 
 def ask(model: str, timeout_s: float | None = None) -> GenerateRequest:

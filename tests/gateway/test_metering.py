@@ -19,7 +19,7 @@ def test_an_error_is_told_by_its_status() -> None:
     ]
     for error, told in errors:
         found = Tally("/chat/completions", "m", is_streamed=True)
-        found.failed(error)
+        found.end(error)
         assert (found.status, found.code) == told
         assert found.first_byte_s is None
 
