@@ -1,4 +1,4 @@
-"""Routing: from the model that a request names, and the provider in its path, to an ordered list of targets."""
+"""Routing: from a model's name, and the provider in the path, to an ordered list of targets."""
 
 from __future__ import annotations
 
