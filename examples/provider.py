@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from headrace.backends.http import Upstream, lines
+from headrace.backends.http import Upstream
 from headrace.backends.remote import Remote
+from headrace.backends.sse import lines
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError, UnsupportedParameter
 from headrace.types import (

@@ -1,4 +1,4 @@
-"""Bodies within bounds: a provider may send without an end, or a megabyte that unpacks to gigabytes."""
+"""Limits on what a provider's answer may take: endless bodies, and megabytes that inflate to gigabytes."""
 
 from __future__ import annotations
 
@@ -7,76 +7,81 @@ from collections.abc import Iterator
 
 from headrace.errors import ProviderError
 
-MAX_BODY = 128 * 2**20  # bytes of an answer that is read as a whole: JSON, embeddings
+MAX_BODY = 128 * 2**20  # bytes of an answer that is read at once, such as embeddings
 MAX_LISTED = 32 * 2**20  # bytes of a page of a provider's list of models
-MAX_ANSWER = 64 * 2**20  # characters of one answer's texts and calls, and EVENT_COST for each of its events
+MAX_ANSWER = 64 * 2**20  # characters of one answer's texts and calls, plus EVENT_COST for each event
 EVENT_COST = 64
 PIECE = 2**18  # bytes that are decompressed at a time
 
-# what is asked for, and the zlib window that reads it: 47 takes gzip and zlib alike
+# The value of Accept-Encoding, and zlib's `wbits` for each encoding: 47 detects a gzip or a zlib header.
 ACCEPTED = "gzip, deflate"
 WINDOWS = {"gzip": 47, "x-gzip": 47, "deflate": 47}
 
 
 class Decoder:
-    """Undoes a body's Content-Encoding piece by piece, never more than PIECE bytes at a time."""
+    """Decompresses a body piece by piece, at most PIECE bytes at a time."""
 
     def __init__(self, provider: str, encoding: str) -> None:
-        """Raises ProviderError for an encoding that was not asked for."""
+        """`encoding`: the value of Content-Encoding. Raises ProviderError for one that Accept-Encoding did
+        not name.
+        """
         names = [name.strip().lower() for name in encoding.split(",")]
         names = [name for name in names if name not in ("", "identity")]
         if len(names) > 1 or not set(names) <= set(WINDOWS):
             raise ProviderError(f"{provider} answered in an encoding that it was not asked for")
         self._unpacker = zlib.decompressobj(WINDOWS[names[0]]) if names else None
-        self._begun = b"" if names == ["deflate"] else None  # as long as it is not known which deflate it is
+        # the first bytes of "deflate" until its variant is known; None: it is known
+        self._beginning = b"" if names == ["deflate"] else None
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """What the piece holds. Raises OSError for what is not compressed as it says."""
+        """Yield the decompressed bytes. Raises OSError if they are not compressed as the header says."""
         if self._unpacker is None:
             yield piece
             return
-        rest = self._recognised(piece)
+        rest = self._detect_deflate(piece)
         while rest:
-            found = self._unpacked(rest)
-            if found:
-                yield found
+            decompressed = self._decompress(rest)
+            if decompressed:
+                yield decompressed
             rest = self._unpacker.unconsumed_tail
             if self._unpacker.eof:
-                return  # what follows the compressed body is no part of it
+                return  # bytes after the end of the compressed data are ignored
 
-    def _unpacked(self, rest: bytes) -> bytes:
+    def _decompress(self, rest: bytes) -> bytes:
         assert self._unpacker is not None
         try:
             return self._unpacker.decompress(rest, PIECE)
         except zlib.error as exc:
             raise OSError("the body is not compressed as its header says") from exc
 
-    def _recognised(self, piece: bytes) -> bytes:
-        """What may be unpacked now. Some mean deflate without zlib's header: the first two bytes tell."""
-        if self._begun is None:
+    def _detect_deflate(self, piece: bytes) -> bytes:
+        """Return the bytes to decompress now. Some servers send "deflate" without zlib's header, which the
+        first two bytes show (RFC 1950, section 2.2); until those are there, nothing is decompressed.
+        """
+        if self._beginning is None:
             return piece
-        self._begun += piece
-        if len(self._begun) < 2:
+        self._beginning += piece
+        if len(self._beginning) < 2:
             return b""
-        begun, self._begun = self._begun, None
-        if begun[0] & 0x0F != 8 or int.from_bytes(begun[:2]) % 31:  # RFC 1950
+        beginning, self._beginning = self._beginning, None
+        if beginning[0] & 0x0F != 8 or int.from_bytes(beginning[:2]) % 31:
             self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-        return begun
+        return beginning
 
     @property
     def is_whole(self) -> bool:
-        """Whether a compressed body has come to its own end."""
+        """Whether the compressed data has ended; true for an uncompressed body."""
         return self._unpacker is None or self._unpacker.eof
 
 
 class Budget:
-    """What one answer may take of memory while it is put together."""
+    """Limits the memory that one answer may take while it is assembled."""
 
     def __init__(self, provider: str) -> None:
         self._provider, self._left = provider, MAX_ANSWER
 
     def spend(self, length: int) -> None:
-        """For an event of so many characters. Raises ProviderError when nothing is left."""
+        """Count an event of `length` characters. Raises ProviderError once the budget is used up."""
         self._left -= length + EVENT_COST
         if self._left < 0:
             raise ProviderError(f"{self._provider} sent an answer without an end")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from headrace.backends.http import Sent, Upstream, events
+from headrace.backends.http import Upstream
 from headrace.backends.refusals import page
+from headrace.backends.sse import ServerSentEvent, events
 
 BLANK = b" \t\r\n\xef\xbb\xbf"  # what may come before either form: white space, a mark of byte order
 
@@ -38,14 +39,14 @@ class Begun:
             yield piece
 
 
-async def sents(upstream: Upstream, pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
+async def sents(upstream: Upstream, pieces: AsyncIterator[bytes]) -> AsyncGenerator[ServerSentEvent, None]:
     """The events of a stream, or, where a JSON value came instead, that. Raises ProviderError."""
     begun = Begun(upstream.provider, pieces)
     await begun.begin()
     async with aclosing(begun.rest()) as rest:
         if begun.is_json:
-            whole = await upstream.gathered(rest)
-            yield Sent("", whole.decode(errors="replace"), is_whole=True)
+            whole = await upstream.joined(rest)
+            yield ServerSentEvent("", whole.decode(errors="replace"), is_whole=True)
             return
         async with aclosing(events(rest)) as found:
             async for sent in found:

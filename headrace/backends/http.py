@@ -1,8 +1,8 @@
-"""The one upstream client: a session a provider, errors told apart once, streams that end when their reader
-leaves.
+"""The HTTP client for providers: one session each, failures mapped to ServerError in one place, and streams
+whose connection closes when their reader leaves.
 
-Credentials are sent to the configured address only: no redirect is followed, nothing of a caller's headers is
-passed on.
+Credentials go to the configured address only: the client follows no redirect and forwards no header of the
+caller's except those that a dialect names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -21,8 +20,9 @@ import aiohttp
 from yarl import URL
 
 from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
-from headrace.backends.connection import KeptTooLong, Response
+from headrace.backends.connection import Response, StaleConnection
 from headrace.backends.refusals import MAX_NAME, Named, Refusal, is_page, named_in, page, to_error
+from headrace.backends.sse import ServerSentEvent
 from headrace.backends.words import message_of
 from headrace.config import is_loopback
 from headrace.dialects.values import whole as whole_value
@@ -31,11 +31,10 @@ from headrace.finite import dumped_pieces, size_up_to
 from headrace.offload import SMALL, aside
 
 CONNECT_S = 5.0
-MAX_MESSAGE = 1000  # characters of a provider's own words
-MAX_REFUSAL = 2**16  # bytes that are read of an error's body
-REFUSAL_S = 10.0  # and for how long
-MAX_LINE = 16 * 2**20  # bytes of one event
-LARGE_BODY = 2**19  # bytes
+MAX_MESSAGE = 1000  # characters of a provider's error message that callers see
+MAX_REFUSAL = 2**16  # bytes of an error's body that are read
+REFUSAL_S = 10.0  # time limit for reading an error's body
+LARGE_BODY = 2**19  # bytes; aiohttp warns about larger `bytes` objects
 
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)  # headers that carry a credential
 
@@ -43,45 +42,39 @@ SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)  # hea
 FAILURES = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """An event of a text/event-stream."""
-
-    event: str
-    data: str
-    is_whole: bool = False  # it is no event, but a JSON body that came instead of a stream
-    is_last: bool = field(default=False, compare=False)  # nothing ended it but the end of the stream
-
-
 class Reading(Protocol):
-    """What a dialect knows of its errors."""
+    """Recognizes a dialect's errors."""
 
-    def error(self, sent: Sent) -> ServerError | None:
-        """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
+    def error(self, sent: ServerSentEvent) -> ServerError | None:
+        """Return the error that an event reports, if any. Raises ProviderError if it is no JSON object."""
         ...
 
 
 class Upstream:
-    """One provider. `headers` carry its key. `timeout_s`: between two pieces of an answer, not in all."""
+    """A provider's HTTP API.
+
+    `headers` are sent with every request and include the provider's key. `timeout_s` limits the wait for the
+    next bytes of an answer, not the whole answer.
+    """
 
     def __init__(self, provider: str, base_url: str, *, headers: Mapping[str, str], timeout_s: float) -> None:
         self.provider, self.base_url = provider, base_url.rstrip("/")
         self._headers, self._timeout_s = dict(headers), timeout_s
         self._secrets = _secrets(headers)
         self._session: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None  # keeps no connection
+        self._fresh: aiohttp.ClientSession | None = None  # opens a new connection for every request
 
     async def start(self) -> None:
-        self._session, self._fresh = self._opened(), self._opened(force_close=True)
+        self._session, self._fresh = self._open_session(), self._open_session(force_close=True)
 
-    def _opened(self, *, force_close: bool = False) -> aiohttp.ClientSession:
-        # Not trust_env: it would ask a thread for ~/.netrc and the proxy before every request, and refuse
-        # those that have an Authorization header when .netrc knows the host.
+    def _open_session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
+        # Not trust_env: it reads ~/.netrc in a thread before every request, and rejects requests with an
+        # Authorization header when .netrc has an entry for the host.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._timeout_s)
         return aiohttp.ClientSession(
             headers={"Accept-Encoding": ACCEPTED, **self._headers},
             timeout=timeout,
-            auto_decompress=False,  # `pieces` does it, within bounds
+            auto_decompress=False,  # `pieces` decompresses, with limits
             connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(self.base_url),
@@ -94,7 +87,7 @@ class Upstream:
                 await session.close()
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
-        """The answer as a JSON value. Raises ProviderError."""
+        """Send a request and return the answer's JSON value. Raises ServerError."""
         async with self.request(method, path, await _serialized(body)) as response:
             limit = MAX_LISTED if method == "GET" else MAX_BODY
             raw = await self.whole(response, limit)
@@ -102,27 +95,27 @@ class Upstream:
 
     @asynccontextmanager
     async def stream(self, path: str, body: object) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """POST; the answer in pieces as they come. A status that is an error is raised here. Leaving closes
-        the connection at once, unless the answer has been read to its end.
+        """POST `body` as JSON and yield the answer's bytes as they arrive. Raises ServerError for an error
+        status. Leaving the context closes the connection unless the answer was read to its end.
         """
         async with self.request("POST", path, await _serialized(body)) as response:
             yield self.pieces(response)
 
-    def no_stream(self, whole: bytes, reading: Reading) -> ServerError:
-        """For a body that came instead: it may say what is wrong."""
+    def not_a_stream(self, whole: bytes, reading: Reading) -> ServerError:
+        """The error for a JSON or HTML body that came instead of a stream: its own error, if it has one."""
         try:
-            error = reading.error(Sent("", whole.decode(errors="replace"), is_whole=True))
+            error = reading.error(ServerSentEvent("", whole.decode(errors="replace"), is_whole=True))
         except ProviderError:
             error = page(self.provider) if is_page(whole) else None
         return error or ProviderError(f"{self.provider} answered with something that is no stream")
 
     def loads(self, raw: bytes | str) -> Any:
-        """Raises ProviderError for what is no JSON."""
+        """Parse JSON. Raises ProviderError if it is none."""
         try:
             return whole_value(raw)
         except (ValueError, RecursionError) as exc:
-            begun = raw[:1000].encode(errors="replace") if isinstance(raw, str) else raw
-            if is_page(begun):
+            beginning = raw[:1000].encode(errors="replace") if isinstance(raw, str) else raw
+            if is_page(beginning):
                 raise page(self.provider) from exc
             raise ProviderError(f"{self.provider} answered with something that is no JSON") from exc
 
@@ -136,20 +129,20 @@ class Upstream:
         is_page: bool = False,
         path: str = "",
     ) -> ServerError:
-        """The error for a provider's status, with its own words and codes, as far as it has any."""
-        told, named = self._without_secrets(message)[:MAX_MESSAGE], named or Named()
+        """The error for a provider's status, with the provider's message and codes where it sent any."""
+        words, named = self._mask_secrets(message)[:MAX_MESSAGE], named or Named()
         code, type, param = (
-            name and self._without_secrets(name)[:MAX_NAME] for name in (named.code, named.type, named.param)
+            name and self._mask_secrets(name)[:MAX_NAME] for name in (named.code, named.type, named.param)
         )
         refusal = Refusal(
-            self.provider, status, told, code, type, param, headers or {}, is_page=is_page, path=path
+            self.provider, status, words, code, type, param, headers or {}, is_page=is_page, path=path
         )
         return to_error(refusal)
 
-    def told(
+    def error_of_body(
         self, status: int, raw: str, headers: Mapping[str, str] | None = None, *, path: str = ""
     ) -> ServerError:
-        """As `error`, for the body of an error as it came."""
+        """As `error`, with message and codes read from the raw body of an error."""
         is_html = is_page(raw.encode(errors="replace"))
         named = named_in(raw)
         return self.error(status, message_of(raw), headers, named=named, is_page=is_html, path=path)
@@ -158,22 +151,22 @@ class Upstream:
     async def request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Of a body that is written already, with these headers besides the provider's own. A status that is
-        an error is raised. Leaving closes the connection at once, unless the answer has been read to its end.
+        """Send a serialized body, with `headers` in addition to the session's. Raises ServerError for an
+        error status. Leaving the context closes the connection unless the answer was read to its end.
         """
-        given = headers if body is None else {"Content-Type": "application/json", **(headers or {})}
-        with self._told_apart():
+        all_headers = headers if body is None else {"Content-Type": "application/json", **(headers or {})}
+        with self._mapping_failures():
             try:
-                response = await self._sent(self._session, method, path, body, given)
-            except KeptTooLong:
-                response = await self._sent(self._fresh, method, path, body, given)
+                response = await self._send(self._session, method, path, body, all_headers)
+            except StaleConnection:  # the request was not answered: send it once more, on a new connection
+                response = await self._send(self._fresh, method, path, body, all_headers)
         async with response:
             if response.status >= 300:
-                with self._told_apart():
+                with self._mapping_failures():
                     raise await self._refusal(response, path)
             yield response
 
-    async def _sent(
+    async def _send(
         self,
         session: aiohttp.ClientSession | None,
         method: str,
@@ -182,14 +175,13 @@ class Upstream:
         headers: Mapping[str, str] | None,
     ) -> aiohttp.ClientResponse:
         assert session is not None, "start() comes first"
-        # a large one as a file: aiohttp warns of large bytes
         data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
         url = self.base_url + path
         return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
 
     @contextmanager
-    def _told_apart(self) -> Iterator[None]:
-        """What goes wrong on the way to the provider and back, as ProviderError."""
+    def _mapping_failures(self) -> Iterator[None]:
+        """Turn aiohttp's errors and OSError into ProviderError."""
         try:
             yield
         except FAILURES as exc:
@@ -206,24 +198,25 @@ class Upstream:
         return ProviderError(f"the connection to {self.provider} broke")
 
     async def whole(self, response: aiohttp.ClientResponse, limit: int = MAX_BODY) -> bytes:
-        """The body of an answer. Raises ProviderError, `is_begun` where a part of it had come."""
-        return await self.gathered(self.pieces(response), limit)
+        """Read an answer's whole body. Raises ProviderError; its `is_begun` says whether any byte arrived."""
+        return await self.joined(self.pieces(response), limit)
 
-    async def gathered(self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY) -> bytes:
-        """The same of what is left of a body. Raises ProviderError for more than `limit` bytes, too."""
-        found = bytearray()
+    async def joined(self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY) -> bytes:
+        """Join the pieces of a body. Raises ProviderError as `whole` does, and for more than `limit` bytes.
+        """
+        body = bytearray()
         try:
             async for piece in pieces:
-                found += piece
-                if len(found) > limit:
+                body += piece
+                if len(body) > limit:
                     raise ProviderError(f"{self.provider} answered with more than {limit} bytes")
         except ProviderError as exc:
-            exc.is_begun = bool(found)
+            exc.is_begun = bool(body)
             raise
-        return bytes(found)
+        return bytes(body)
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """Of an answer, as they come, decompressed. Raises ProviderError."""
+        """Yield an answer's bytes as they arrive, decompressed. Raises ProviderError."""
         read = response.content.readany
         decoder = Decoder(self.provider, response.headers.get("Content-Encoding", ""))
         try:
@@ -239,11 +232,11 @@ class Upstream:
             raise self._failure(exc) from exc
 
     async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> ServerError:
-        raw = (await self._some(response)).decode(errors="replace")
-        return self.told(response.status, raw, response.headers, path=path)
+        raw = (await self._read_error_body(response)).decode(errors="replace")
+        return self.error_of_body(response.status, raw, response.headers, path=path)
 
-    async def _some(self, response: aiohttp.ClientResponse) -> bytes:
-        """As much of an error's body as is read: MAX_REFUSAL bytes, and what comes within REFUSAL_S."""
+    async def _read_error_body(self, response: aiohttp.ClientResponse) -> bytes:
+        """Read the first MAX_REFUSAL bytes of an error's body, as far as they arrive within REFUSAL_S."""
         raw = bytearray()
         try:
             async with asyncio.timeout(REFUSAL_S):
@@ -252,21 +245,22 @@ class Upstream:
                     if len(raw) >= MAX_REFUSAL:
                         break
         except TimeoutError:
-            pass  # the status tells enough
+            pass  # the status is enough for an error
         return bytes(raw[:MAX_REFUSAL])
 
-    def has_secret(self, text: str) -> bool:
-        return self._without_secrets(text) != text
+    def repeats_secret(self, text: str) -> bool:
+        """Whether `text` contains a credential that is sent to the provider."""
+        return self._mask_secrets(text) != text
 
-    def _without_secrets(self, text: str) -> str:
+    def _mask_secrets(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return text
 
 
 def root(base_url: str, *ends: str) -> str:
-    """An address without these ends of a path, which the paths of requests begin with: many programs want
-    an address with them.
+    """Strip the first of the path suffixes `ends` from a base URL. Other programs want URLs that include the
+    path of an endpoint, so users configure such URLs here, too.
     """
     url = base_url.rstrip("/")
     return next((url.removesuffix(end).rstrip("/") for end in ends if url.endswith(end)), url)
@@ -280,118 +274,22 @@ async def _serialized(body: object) -> bytes | None:
 
 
 def _unread(response: aiohttp.ClientResponse) -> bytes:
-    """What came before the connection broke: aiohttp keeps it, but raises first. It has no public way."""
+    """Bytes that arrived before the connection broke. aiohttp buffers them but raises before it returns them,
+    and has no public way to read them.
+    """
     return b"".join(getattr(response.content, "_buffer", ()))
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """The words that no message may repeat, whatever a provider says. "Bearer" is none."""
+    """Credentials that no error message may repeat: words of secret headers, except short ones ("Bearer")."""
     values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
     return [word for value in values for word in value.split() if len(word) >= 8]
 
 
 def _proxy(url: str) -> URL | None:
-    """What the environment names for this address (HTTPS_PROXY, NO_PROXY, …); never for this machine."""
+    """The proxy that the environment (HTTPS_PROXY, NO_PROXY, …) sets for a URL; None for loopback addresses.
+    """
     parts = urlsplit(url)
     is_direct = is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc)
-    found = None if is_direct else getproxies().get(parts.scheme)
-    return URL(found) if found else None
-
-
-class _Lines:
-    r"""Cuts pieces into lines without their ends (\n, \r\n or \r). A line is whole as soon as its \r is
-    there: what follows may take its time, and only a \n belongs to it.
-    """
-
-    def __init__(self) -> None:
-        self._held: list[bytes] = []  # of a line that has not ended
-        self._size = 0
-        self._after_cr = False
-
-    def feed(self, piece: bytes) -> list[str]:
-        """The lines that end in this piece. Raises ProviderError for one without bounds."""
-        if not piece:
-            return []
-        if self._after_cr:
-            piece = piece.removeprefix(b"\n")
-        self._after_cr = piece.endswith(b"\r")
-        found = piece.splitlines()
-        rest = b"" if piece.endswith((b"\r", b"\n")) or not piece else found.pop()
-        if found and self._held:
-            found[0] = b"".join([*self._held, found[0]])
-            self._held, self._size = [], 0
-        if rest:
-            self._held.append(rest)
-            self._size += len(rest)
-            if self._size > MAX_LINE:
-                raise ProviderError("a provider sent an event without an end")
-        return [line.decode(errors="replace") for line in found]
-
-    def end(self) -> list[str]:
-        """The last line, if nothing ended it."""
-        return [b"".join(self._held).decode(errors="replace")] if self._held else []
-
-
-async def lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    r"""Lines without their ends (\n, \r\n or \r), however they are cut up; the last one needs no end. Raises
-    ProviderError for one without bounds.
-    """
-    cutter = _Lines()
-    async for piece in pieces:
-        for line in cutter.feed(piece):
-            yield line
-    for line in cutter.end():
-        yield line
-
-
-class _Events:
-    """Puts lines together to events."""
-
-    def __init__(self) -> None:
-        self._event, self._data, self._size = "", list[str](), 0
-        self._is_first = True
-
-    def feed(self, line: str) -> Sent | None:
-        """The event that this line ends. Raises ProviderError for one without bounds."""
-        if self._is_first:
-            line, self._is_first = line.removeprefix("\ufeff"), False
-        if not line:
-            return self.end()
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "event":
-            self._event = value
-        elif field == "data":
-            self._data.append(value)
-            self._size += len(value) + 1
-            if self._size > MAX_LINE:
-                raise ProviderError("a provider sent an event without an end")
-        return None
-
-    def end(self) -> Sent | None:
-        sent = Sent(self._event, "\n".join(self._data)) if self._data else None
-        self._event, self._data, self._size = "", [], 0
-        return sent
-
-
-async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Sent, None]:
-    """The events of a text/event-stream (WHATWG HTML, 9.2.6). Comments are skipped; the last event needs no
-    empty line after it. Raises ProviderError for one without bounds.
-    """
-    cutter, builder = _Lines(), _Events()
-    async for piece in pieces:
-        for line in cutter.feed(piece):
-            if (sent := builder.feed(line)) is not None:
-                yield sent
-    for line in [*cutter.end(), ""]:
-        if (sent := builder.feed(line)) is not None:
-            yield replace(sent, is_last=True)
-
-
-def events_in(raw: bytes) -> list[Sent]:
-    """The events of what is there already, as `events` finds them."""
-    cutter, builder = _Lines(), _Events()
-    found = [builder.feed(line) for line in cutter.feed(raw)]
-    last = [builder.feed(line) for line in [*cutter.end(), ""]]
-    found += [replace(sent, is_last=True) for sent in last if sent is not None]
-    return [sent for sent in found if sent is not None]
+    proxy = None if is_direct else getproxies().get(parts.scheme)
+    return URL(proxy) if proxy else None

@@ -1,4 +1,4 @@
-"""The usage of an answer that is passed on, found in its bytes without parsing the rest."""
+"""Finds the usage in the bytes of a relayed answer, without parsing the rest of it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 from headrace.dialects.values import DECODER, Object
 from headrace.types import Usage
 
-# It never matches inside a string: there a quote has a backslash before it.
+# This cannot match inside a JSON string, where a backslash precedes every quote.
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_USAGE = 4096  # bytes
 
 
 class PassingUsage:
-    """`read` reads the members of a usage in the answer's dialect; None: they do not say enough."""
+    """`read` turns the members of a `usage` object into a Usage, or None if they are incomplete."""
 
     def __init__(self, read: Callable[[Object], Usage | None]) -> None:
         self._read = read
-        self._pieces: list[bytes] = []  # the first and the last that have a usage
+        self._pieces: list[bytes] = []  # the first and the last piece with a usage
 
     def saw(self, piece: bytes) -> None:
-        """Look at whole events, or at a whole body."""
+        """Inspect whole events, or a whole body."""
         if b'"usage"' in piece and USAGE.search(piece):
             self._pieces[1:] = [piece]
 
     def usage(self) -> Usage | None:
-        """What the pieces told so far: of several, each member counts as it was told last. None: nothing."""
+        """The usage so far, in which a later piece overrides the members of an earlier one; None: unknown."""
         members: dict[str, Any] = {}
         for piece in self._pieces:
             for match in USAGE.finditer(piece):

@@ -14,8 +14,9 @@ import aiohttp
 
 from headrace.backends.bodies import MAX_BODY
 from headrace.backends.forms import Begun, is_heartbeat
-from headrace.backends.http import MAX_LINE, Sent, Upstream, events_in
+from headrace.backends.http import Upstream
 from headrace.backends.passing_usage import PassingUsage
+from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.dialects.values import an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.relay_types import Relayed
@@ -43,7 +44,7 @@ class Ending(Protocol):
 
     def tells(self, events: bytes) -> bool: ...
 
-    def saw(self, events: bytes, sents: Sequence[Sent]) -> None:
+    def saw(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
         """`sents`: the same, parsed, where `tells` says so. Raises ProviderError for an end that is none."""
         ...
 
@@ -57,21 +58,21 @@ class Reading(Protocol):
         """The usage that these members tell; None: they do not say enough."""
         ...
 
-    def error(self, sent: Sent) -> ServerError | None:
+    def error(self, sent: ServerSentEvent) -> ServerError | None:
         """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
         ...
 
-    def is_end(self, sent: Sent) -> bool:
+    def is_end(self, sent: ServerSentEvent) -> bool:
         """Whether an answer cannot begin with it."""
         ...
 
-    def has_content(self, sent: Sent) -> bool:
+    def has_content(self, sent: ServerSentEvent) -> bool:
         """Whether a caller learns anything by it, so that nobody else may answer any more."""
         ...
 
     def ending(self) -> Ending: ...
 
-    def folded(self, sents: Sequence[Sent]) -> bytes:
+    def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
         """A stream as one JSON body. Raises ServerError."""
         ...
 
@@ -104,7 +105,7 @@ async def relayed(
             yield Relayed(told, stream.rest(), usage)
         else:
             await begun.begin()
-            found = await upstream.gathered(begun.rest(), MAX_BODY)
+            found = await upstream.joined(begun.rest(), MAX_BODY)
             yield Relayed(told, judged(found, begun.is_json, upstream, reading), usage)
 
 
@@ -127,7 +128,7 @@ def judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> b
             return reading.folded(sents)
     if len(raw) > MAX_READ and raw.lstrip().startswith(b"{") and raw.rstrip().endswith(b"}"):
         return raw
-    if error := reading.error(Sent("", raw.decode(errors="replace"), is_whole=True)):
+    if error := reading.error(ServerSentEvent("", raw.decode(errors="replace"), is_whole=True)):
         raise error
     return raw
 
@@ -156,7 +157,7 @@ class Stream:
             if size > MAX_LINE or any(self._begins(sent) for sent in events_in(events)):
                 return
         if not self._first or self._until_content or not self._is_an_event(self._half):
-            raise self._upstream.no_stream(b"".join(self._first) + self._half, self._reading)
+            raise self._upstream.not_a_stream(b"".join(self._first) + self._half, self._reading)
 
     async def rest(self) -> AsyncIterator[bytes]:
         """All of it, from the first. Raises ServerError where it breaks off."""
@@ -172,7 +173,7 @@ class Stream:
         if not self._ending.is_over:
             raise ProviderError(f"{self._upstream.provider} ended its answer in the middle")
 
-    def _begins(self, sent: Sent) -> bool:
+    def _begins(self, sent: ServerSentEvent) -> bool:
         if error := self._reading.error(sent):
             raise error
         if self._reading.is_end(sent) and not self._until_content:
@@ -183,12 +184,12 @@ class Stream:
 
     async def _unfolded(self) -> bytes:
         """A JSON body that came instead, as a stream."""
-        raw = await self._upstream.gathered(self._pieces)
-        if error := self._reading.error(Sent("", raw.decode(errors="replace"), is_whole=True)):
+        raw = await self._upstream.joined(self._pieces)
+        if error := self._reading.error(ServerSentEvent("", raw.decode(errors="replace"), is_whole=True)):
             raise error
         frames = self._reading.unfolded(an_object(whole(raw)))
         if frames is None:
-            raise self._upstream.no_stream(raw, self._reading)
+            raise self._upstream.not_a_stream(raw, self._reading)
         self._ending.is_over = True
         return frames
 
@@ -207,15 +208,15 @@ class Stream:
                 self._ending.saw(event, sents)
                 yield event
 
-    def _is_skipped(self, sent: Sent) -> bool:
+    def _is_skipped(self, sent: ServerSentEvent) -> bool:
         return is_heartbeat(sent.data) and sent.event != "error" and not sent.data.strip().startswith("[")
 
-    def _unfit(self, sent: Sent) -> ServerError | None:
+    def _unfit(self, sent: ServerSentEvent) -> ServerError | None:
         try:
             error = self._reading.error(sent)
         except ProviderError:
             return None
-        if error is None or not _is_told(sent) or self._upstream.has_secret(sent.data):
+        if error is None or not _is_told(sent) or self._upstream.repeats_secret(sent.data):
             return error
         self._ending.is_over = True  # with an error that callers can read
         return None
@@ -253,7 +254,7 @@ class Stream:
             await self._pieces.aclose()
 
 
-def _is_told(sent: Sent) -> bool:
+def _is_told(sent: ServerSentEvent) -> bool:
     """Whether it has the shape that clients of either dialect read."""
     try:
         error = an_object(whole(sent.data)).get("error")

@@ -1,4 +1,4 @@
-"""What an error's body says, whatever its dialect."""
+"""The human-readable message in the body of a provider's error, in any dialect."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from headrace.dialects.values import valid, whole
 MEMBERS = ("error", "errors", "message", "detail", "msg", "error_description", "title")  # in order of rank
 MAX_DEPTH = 8
 MAX_WORDS = 4000  # characters
-MAX_SEVERAL = 3  # of a list of errors, as many are told
+MAX_SEVERAL = 3  # messages that are quoted of a list of errors
 
 
 def message_of(raw: str) -> str:
-    """The words in {"error": {"message"}}, {"error": text}, {"message"}, {"detail"}, a list of such (FastAPI
-    tells where each is wrong), or what a router quotes of the provider behind it (`metadata.raw`). Nothing of
-    a body that is no JSON, which may be a page of HTML.
+    """The message of an error's JSON body; "" if the body is not JSON (it may be an HTML page).
+
+    Reads {"error": {"message"}}, {"error": text}, {"message"}, {"detail"}, lists of such errors (FastAPI's
+    have a location), and `metadata.raw`, where a router quotes the provider behind it.
     """
     try:
         found = whole(raw)
@@ -32,7 +33,7 @@ def _words(found: object, depth: int) -> str:
         return "; ".join(filter(None, several))
     if not isinstance(found, dict):
         return ""
-    words = next((told for name in MEMBERS if (told := _words(found.get(name), depth - 1))), "")
+    words = next((text for name in MEMBERS if (text := _words(found.get(name), depth - 1))), "")
     at = _place(found.get("loc"))
     quoted = _quoted(found.get("metadata"), depth - 1)
     if quoted and quoted not in words:
@@ -41,13 +42,13 @@ def _words(found: object, depth: int) -> str:
 
 
 def _place(location: object) -> str:
-    """body.messages.0: where FastAPI finds fault."""
+    """FastAPI's location of an error as a path, such as body.messages.0."""
     parts = location if isinstance(location, list) else []
     return ".".join(str(part) for part in parts[:MAX_DEPTH] if isinstance(part, str | int))[:200]
 
 
 def _quoted(metadata: object, depth: int) -> str:
-    """What a router's provider said, which is often JSON in a text."""
+    """The error of the provider behind a router, which is often JSON inside a string."""
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if not isinstance(raw, str):
         return _words(raw, depth)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.backends.http import Sent
+from headrace.backends.sse import ServerSentEvent
 from headrace.errors import (
     BadRequest,
     ContextTooLong,
@@ -291,7 +291,7 @@ def test_whatever_comes_is_read_or_refused(values: list[object]) -> None:
     read = reading("anthropic")
     with suppress(ServerError):
         for value in values:
-            for event in read.push(Sent("", json.dumps(value))):
+            for event in read.push(ServerSentEvent("", json.dumps(value))):
                 assert event.index == 0
         read.finish()
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from headrace.backends import bodies, http
+from headrace.backends import bodies
 from headrace.backends.bodies import Budget, Decoder
 from headrace.backends.openai import OpenAIBackend
+from headrace.backends.sse import MAX_LINE
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError
 from headrace.types import TextDelta
@@ -157,4 +158,4 @@ def test_the_relay_cuts_a_large_event_in_time(relay: Relays) -> None:
     way: Any = RELAYED["relayed chat streamed"]
     _, _, raw = relay.ask(way.path, way.body("up:m"))
     assert raw == b"".join(pieces) + b"data: [DONE]\n\n"
-    assert len(raw) < http.MAX_LINE
+    assert len(raw) < MAX_LINE

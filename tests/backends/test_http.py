@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.backends import http
-from headrace.backends.http import Sent, events, lines
+from headrace.backends.sse import ServerSentEvent, events, lines
 from headrace.backends.words import message_of
 from headrace.errors import (
     ContextTooLong,
@@ -42,8 +42,8 @@ def _lines(pieces: Sequence[bytes]) -> list[str]:
     return asyncio.run(read())
 
 
-def _events(pieces: Sequence[bytes]) -> list[Sent]:
-    async def read() -> list[Sent]:
+def _events(pieces: Sequence[bytes]) -> list[ServerSentEvent]:
+    async def read() -> list[ServerSentEvent]:
         return [sent async for sent in events(_given(pieces))]
 
     return asyncio.run(read())
@@ -73,7 +73,13 @@ async def _read(client: http.Upstream) -> bytes:
 RAW = (
     "data: é1\r\n\r\n: note\rdata:2\r\revent: e\ndata: 3\ndata: 4\n\nid: 7\nretry: 1\n\ndata\n\ndata: 5"
 ).encode()
-READ = [Sent("", "é1"), Sent("", "2"), Sent("e", "3\n4"), Sent("", ""), Sent("", "5")]
+READ = [
+    ServerSentEvent("", "é1"),
+    ServerSentEvent("", "2"),
+    ServerSentEvent("e", "3\n4"),
+    ServerSentEvent("", ""),
+    ServerSentEvent("", "5"),
+]
 
 
 def test_events_are_the_same_however_they_are_cut() -> None:
@@ -103,7 +109,7 @@ def test_a_line_is_told_as_soon_as_it_ends_with_cr() -> None:
 
 
 def test_a_mark_of_byte_order_begins_no_event() -> None:
-    assert _events([b"\xef\xbb", b"\xbfdata: 1\n\n"]) == [Sent("", "1")]
+    assert _events([b"\xef\xbb", b"\xbfdata: 1\n\n"]) == [ServerSentEvent("", "1")]
 
 
 def test_an_event_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

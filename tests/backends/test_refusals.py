@@ -308,7 +308,9 @@ def test_whatever_a_provider_says_becomes_an_error_without_secrets(
     value: Any, status: int, header: str
 ) -> None:
     upstream = Upstream("p", "http://x", headers={"Authorization": f"Bearer {KEY}"}, timeout_s=1)
-    error = upstream.told(status, json.dumps(value), {"Retry-After": header}, path="/chat/completions")
+    error = upstream.error_of_body(
+        status, json.dumps(value), {"Retry-After": header}, path="/chat/completions"
+    )
     assert 400 <= error.status < 600
     assert error.status != 401
     told = json.dumps([to_body(error), to_messages_body(error, "r"), error.headers])

@@ -20,11 +20,12 @@ from headrace.backends.anthropic import answer as anthropic
 from headrace.backends.anthropic.reading import AnthropicReading
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import Begun, sents
-from headrace.backends.http import Sent, Upstream, lines
+from headrace.backends.http import Upstream
 from headrace.backends.ollama import answer as ollama
 from headrace.backends.openai import answer as openai
 from headrace.backends.openai.reading import OpenAIReading
 from headrace.backends.passthrough import Reading, Stream, judged
+from headrace.backends.sse import ServerSentEvent, lines
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
 from headrace.wire import chat as wire_chat
@@ -370,4 +371,4 @@ def test_responses(run: Run, seed: int, dialect: str) -> None:
 
 
 def test_sent_is_compared_by_what_it_says() -> None:
-    assert Sent("", "x", is_last=True) == Sent("", "x")
+    assert ServerSentEvent("", "x", is_last=True) == ServerSentEvent("", "x")

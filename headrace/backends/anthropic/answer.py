@@ -11,7 +11,7 @@ from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason
 from headrace.backends.forms import is_heartbeat
-from headrace.backends.http import Sent
+from headrace.backends.sse import ServerSentEvent
 from headrace.backends.words import message_of
 from headrace.dialects.anthropic import counts_in, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, objects, parsed, valid, word
@@ -55,7 +55,7 @@ class Answer:
         self.stop: str | None = None  # the stop sequence that was met
         self.is_finished = False
 
-    def push(self, sent: Sent) -> list[Event]:
+    def push(self, sent: ServerSentEvent) -> list[Event]:
         if self.is_finished:
             return []
         if not sent.is_whole and is_heartbeat(sent.data) and sent.event != "error":
@@ -98,7 +98,7 @@ class Answer:
         decode_s = time.monotonic() - self._began_at
         return [*found, Finished(0, reason, usage_of(self.counts), decode_s, stop=self.stop)]
 
-    def _loaded(self, sent: Sent) -> Object:
+    def _loaded(self, sent: ServerSentEvent) -> Object:
         if sent.event == "error" and is_heartbeat(sent.data):
             return {"type": "error", "error": {"type": "", "message": sent.data}}
         try:
@@ -195,7 +195,7 @@ class Answer:
         return []
 
 
-def _kind(value: Object, sent: Sent) -> str:
+def _kind(value: Object, sent: ServerSentEvent) -> str:
     """The type of an event, or of a body that came instead of a stream."""
     kind = word(value.get("type")) or sent.event
     if not kind and value.get("error"):

@@ -20,9 +20,10 @@ from headrace.backends.anthropic.request import MAX_NAME, to_body
 from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import sents
-from headrace.backends.http import Sent, root
+from headrace.backends.http import root
 from headrace.backends.passthrough import relayed
 from headrace.backends.remote import MAX_MODELS, Remote, listed
+from headrace.backends.sse import ServerSentEvent
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
@@ -110,7 +111,7 @@ class AnthropicBackend(Remote):
         return replace(info, max_model_len=window if isinstance(window, int) and window > 0 else None)
 
 
-async def _events(answer: Answer, sent: AsyncIterator[Sent]) -> AsyncIterator[Event]:
+async def _events(answer: Answer, sent: AsyncIterator[ServerSentEvent]) -> AsyncIterator[Event]:
     async for each in sent:
         for event in answer.push(each):
             yield event

@@ -13,7 +13,7 @@ from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.choice import finish_reason
 from headrace.backends.forms import is_heartbeat
-from headrace.backends.http import Sent
+from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STOP_REASONS
 from headrace.dialects.values import Object, an_object, count, dumped, is_value, mended, objects, parsed, word
 from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
@@ -47,7 +47,7 @@ class _Message:
         self._calls: dict[int, int] = {}  # number of a call → place of its block
         self._others: dict[int | None, int] = {}  # index of a block that is passed over → place
 
-    def push(self, sent: Sent) -> None:
+    def push(self, sent: ServerSentEvent) -> None:
         """Raises ServerError."""
         if self._answer.is_finished:
             return
@@ -134,7 +134,7 @@ class _Message:
         return len(self._blocks) - 1
 
 
-def folded(upstream: AnthropicUpstream, sents: Sequence[Sent]) -> bytes:
+def folded(upstream: AnthropicUpstream, sents: Sequence[ServerSentEvent]) -> bytes:
     """A JSON body. Raises ServerError where the stream has an error, or no end."""
     message = _Message(upstream)
     for sent in sents:

@@ -9,8 +9,8 @@ from typing import Any
 from headrace.backends.anthropic.folding import folded, unfolded
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.forms import is_heartbeat
-from headrace.backends.http import Sent
 from headrace.backends.passthrough import Ending
+from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import counts_in, usage_of
 from headrace.dialects.values import an_object, parsed, word
 from headrace.errors import ProviderError, ServerError
@@ -31,7 +31,7 @@ class AnthropicReading:
         counts = counts_in(members)
         return usage_of(counts) if counts else None
 
-    def error(self, sent: Sent) -> ServerError | None:
+    def error(self, sent: ServerSentEvent) -> ServerError | None:
         """Raises ProviderError for what is no JSON object, unless it is a heartbeat."""
         if not sent.is_whole and is_heartbeat(sent.data):
             return self._upstream.error_of_type("", sent.data) if sent.event == "error" else None
@@ -43,10 +43,10 @@ class AnthropicReading:
         told = an_object(value.get("error"))
         return self._upstream.error_of_type(word(told.get("type")), word(told.get("message")))
 
-    def is_end(self, sent: Sent) -> bool:
+    def is_end(self, sent: ServerSentEvent) -> bool:
         return False  # message_stop follows the head of a message, never nothing
 
-    def has_content(self, sent: Sent) -> bool:
+    def has_content(self, sent: ServerSentEvent) -> bool:
         """Whether a caller learns anything by it: a block's text, a call, an end."""
         try:
             value = an_object(parsed(sent.data))
@@ -60,7 +60,7 @@ class AnthropicReading:
     def ending(self) -> Ending:
         return _Ending()
 
-    def folded(self, sents: Sequence[Sent]) -> bytes:
+    def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
         return folded(self._upstream, sents)
 
     def unfolded(self, whole: dict[str, Any]) -> bytes | None:
@@ -77,5 +77,5 @@ class _Ending:
     def tells(self, events: bytes) -> bool:
         return False
 
-    def saw(self, events: bytes, sents: Sequence[Sent]) -> None:
+    def saw(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
         self.is_over = self.is_over or STOP.search(events) is not None

@@ -182,14 +182,14 @@ class LlamaCppBackend:
             running.openai.ask(one, writing)  # what is refused, is refused before anything is sent
         self._take_places(len(asked))
         try:
-            open = partial(self._opened, running)
+            open = partial(self._open_session, running)
             async with open(asked[0]) if len(asked) == 1 else together(asked, open) as events:
                 yield noted(events, [*writing.ignored, *annotations])
         finally:
             self._num_active -= len(asked)
 
     @asynccontextmanager
-    async def _opened(
+    async def _open_session(
         self, running: Running, request: GenerateRequest
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Of one choice."""

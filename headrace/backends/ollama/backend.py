@@ -21,10 +21,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from headrace.backends.http import Upstream, lines, root
+from headrace.backends.http import Upstream, root
 from headrace.backends.ollama.answer import Answer, Shown, created_at, embeddings, shown
 from headrace.backends.ollama.request import Body, asks_to_think, bodies_of, check, embed_body
 from headrace.backends.remote import Remote, listed
+from headrace.backends.sse import lines
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.dialects.values import word

@@ -11,9 +11,10 @@ from typing import Any
 from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason, is_broken
 from headrace.backends.forms import is_heartbeat
-from headrace.backends.http import Sent, Upstream
+from headrace.backends.http import Upstream
 from headrace.backends.openai.parts import said_in
 from headrace.backends.openai.tallies import logprobs_of, usage_of
+from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.values import Object, count, dumped, parsed, valid, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, TokenLogprob, Usage
@@ -41,7 +42,7 @@ class _Choice:
     def __init__(self, provider: str, index: int, budget: Budget) -> None:
         self.said = ChoiceReading(provider, index, budget)
         self.is_begun = False  # something came that belongs to it
-        self.told: str | None = None  # why it ended, in the provider's word
+        self.reason: str | None = None  # why it ended, in the provider's words
         self.stop: str | None = None
 
 
@@ -59,9 +60,9 @@ class Answer:
     @property
     def is_complete(self) -> bool:
         """Whether every choice has ended; the usage may still follow."""
-        return all(choice.told is not None for choice in self._choices)
+        return all(choice.reason is not None for choice in self._choices)
 
-    def read(self, sent: Sent) -> list[Event]:
+    def read(self, sent: ServerSentEvent) -> list[Event]:
         """Raises ServerError: the provider's own error, or ProviderError for what cannot be understood before
         the answer is complete.
         """
@@ -94,7 +95,7 @@ class Answer:
         found = [event for choice in self._choices for event in choice.said.end()]
         rest = Usage(0, 0, is_known=self._usage is not None)
         for index, choice in enumerate(self._choices):
-            reason = finish_reason(choice.told or "", has_calls=bool(choice.said.num_calls))
+            reason = finish_reason(choice.reason or "", has_calls=bool(choice.said.num_calls))
             usage, own = (rest, {}) if index else (self._usage or rest, self._own)
             found.append(Finished(index, reason, usage, stop=choice.stop, own=own))
         return found
@@ -103,8 +104,8 @@ class Answer:
         """All is there, though some providers do not say why it ended."""
         self.is_over = True
         for choice in self._choices:
-            if choice.is_begun and choice.told is None:
-                choice.told = "stop"
+            if choice.is_begun and choice.reason is None:
+                choice.reason = "stop"
 
     def _events(self, chunk: Object) -> Iterator[Event]:
         self._own |= {name: json.loads(dumped(chunk[name])) for name in self._kept if name in chunk}
@@ -150,12 +151,12 @@ class Answer:
             return
         if is_broken(reason):
             raise ProviderError(f"{self._upstream.provider} failed in the middle of its answer")
-        choice.told = choice.told or reason
+        choice.reason = choice.reason or reason
         met = body.get("stop_reason")  # vLLM's: a stop string, or the id of a token
         choice.stop = valid(met) if isinstance(met, str) else choice.stop
 
 
-def chunk_in(upstream: Upstream, sent: Sent) -> Object | None:
+def chunk_in(upstream: Upstream, sent: ServerSentEvent) -> Object | None:
     """None: a heartbeat. Raises ProviderError for what looks like JSON and is no object."""
     if not sent.is_whole and is_heartbeat(sent.data):
         return {} if sent.event == "error" else None
@@ -170,14 +171,14 @@ def chunk_in(upstream: Upstream, sent: Sent) -> Object | None:
     return chunk
 
 
-def error_in(upstream: Upstream, sent: Sent, chunk: Object) -> ServerError | None:
+def error_in(upstream: Upstream, sent: ServerSentEvent, chunk: Object) -> ServerError | None:
     """The provider's own, if the chunk tells one."""
     error = chunk.get("error")
     if sent.event != "error" and not error:
         return None
     body = error if isinstance(error, dict) else chunk
     named = (body.get("code"), body.get("status"), body.get("status_code"), body.get("type"))
-    return upstream.told(next(filter(None, map(_status, named)), 500), sent.data)
+    return upstream.error_of_body(next(filter(None, map(_status, named)), 500), sent.data)
 
 
 def _nonsense(upstream: Upstream) -> ProviderError:

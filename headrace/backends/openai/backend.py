@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any
 
 from headrace.backends.forms import sents
-from headrace.backends.http import Sent, Upstream, root
+from headrace.backends.http import Upstream, root
 from headrace.backends.openai.answer import Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
 from headrace.backends.openai.mending import changes, is_own
 from headrace.backends.openai.reading import OpenAIReading
 from headrace.backends.passthrough import relayed
 from headrace.backends.remote import Remote, listed
+from headrace.backends.sse import ServerSentEvent
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.dialects.values import count
@@ -131,7 +132,9 @@ class OpenAIBackend(Remote):
         info = self.info(entry["id"], created=count(entry.get("created")) or 0)
         return replace(info, max_model_len=count(entry.get("max_model_len")) or None)
 
-    async def _events(self, found: AsyncIterator[Sent], num_choices: int) -> AsyncGenerator[Event, None]:
+    async def _events(
+        self, found: AsyncIterator[ServerSentEvent], num_choices: int
+    ) -> AsyncGenerator[Event, None]:
         answer = Answer(self.upstream, num_choices, kept=self.kept)
         while True:
             sent = await (_soon(found, USAGE_S) if answer.is_complete else anext(found, None))
@@ -147,7 +150,7 @@ class OpenAIBackend(Remote):
             await _soon(found, END_S)
 
 
-async def _soon(sents: AsyncIterator[Sent], within_s: float) -> Sent | None:
+async def _soon(sents: AsyncIterator[ServerSentEvent], within_s: float) -> ServerSentEvent | None:
     """The next one, if it comes. What happens to the connection after an answer is nobody's concern."""
     try:
         async with asyncio.timeout(within_s):

@@ -10,9 +10,10 @@ from io import StringIO
 from typing import Any
 
 from headrace.backends.choice import finish_reason
-from headrace.backends.http import Sent, Upstream
+from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import DONE, Answer, chunk_in
 from headrace.backends.openai.tallies import usage_of
+from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.values import Object, an_object, count, dumped, objects, word
 from headrace.errors import ProviderError
 from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
@@ -63,7 +64,7 @@ class _Choice:
         return {**common, "message": message}
 
 
-def folded(upstream: Upstream, sents: Sequence[Sent], *, num_choices: int, is_chat: bool) -> bytes:
+def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices: int, is_chat: bool) -> bytes:
     """A JSON body. Raises ServerError where the stream has an error, or no end."""
     answer, choices = Answer(upstream, num_choices), [_Choice() for _ in range(num_choices)]
     head: Object = {}
@@ -124,7 +125,7 @@ def _delta(message: Object) -> Object:
     return {"role": "assistant", **message, "tool_calls": placed}
 
 
-def _chunk(upstream: Upstream, sent: Sent) -> Object:
+def _chunk(upstream: Upstream, sent: ServerSentEvent) -> Object:
     """Empty for what the answer was read without."""
     try:
         return an_object(chunk_in(upstream, sent))

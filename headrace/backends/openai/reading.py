@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.backends.choice import is_broken
-from headrace.backends.http import Sent, Upstream
+from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import DONE, chunk_in, error_in
 from headrace.backends.openai.folding import folded, unfolded
 from headrace.backends.openai.parts import said_in
 from headrace.backends.openai.tallies import usage_of
 from headrace.backends.passthrough import Ending
+from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.values import count, objects, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
@@ -39,15 +40,15 @@ class OpenAIReading:
     def usage(self, members: dict[str, Any]) -> Usage | None:
         return usage_of(members)
 
-    def error(self, sent: Sent) -> ServerError | None:
+    def error(self, sent: ServerSentEvent) -> ServerError | None:
         """Raises ProviderError for what is no JSON object, unless it is a heartbeat."""
         chunk = chunk_in(self._upstream, sent)
         return None if chunk is None else error_in(self._upstream, sent, chunk)
 
-    def is_end(self, sent: Sent) -> bool:
+    def is_end(self, sent: ServerSentEvent) -> bool:
         return sent.data.strip().startswith(DONE)
 
-    def has_content(self, sent: Sent) -> bool:
+    def has_content(self, sent: ServerSentEvent) -> bool:
         """Whether a caller learns anything by it: text, thoughts, a call, an end, a count."""
         try:
             chunk = chunk_in(self._upstream, sent) or {}
@@ -60,7 +61,7 @@ class OpenAIReading:
     def ending(self) -> Ending:
         return _Ending(self._upstream, self._num_choices)
 
-    def folded(self, sents: Sequence[Sent]) -> bytes:
+    def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
         return folded(self._upstream, sents, num_choices=self._num_choices, is_chat=self._is_chat)
 
     def unfolded(self, whole: dict[str, Any]) -> bytes | None:
@@ -79,7 +80,7 @@ class _Ending:
     def tells(self, events: bytes) -> bool:
         return FINISH.search(events) is not None
 
-    def saw(self, events: bytes, sents: Sequence[Sent]) -> None:
+    def saw(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
         self.is_over = self.is_over or DONE_LINE.search(events) is not None
         for sent in sents:
             for body in self._choices(sent):
@@ -90,7 +91,7 @@ class _Ending:
                     self._ended.add(count(body.get("index")) or 0)
         self.is_over = self.is_over or len(self._ended) >= self._num_choices
 
-    def _choices(self, sent: Sent) -> list[dict[str, Any]]:
+    def _choices(self, sent: ServerSentEvent) -> list[dict[str, Any]]:
         try:
             chunk = chunk_in(self._upstream, sent)
         except ProviderError:
