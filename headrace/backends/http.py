@@ -202,7 +202,7 @@ class Upstream:
         return await self.joined(self.pieces(response), limit)
 
     async def joined(self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY) -> bytes:
-        """Join the pieces of a body. Raises ProviderError as `whole` does, and for more than `limit` bytes."""
+        """Join the pieces of a body. Raises ProviderError as `whole` does, or for over `limit` bytes."""
         body = bytearray()
         try:
             async for piece in pieces:
@@ -286,7 +286,7 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
 
 
 def _proxy(url: str) -> URL | None:
-    """The proxy that the environment (HTTPS_PROXY, NO_PROXY, …) sets for a URL; None for loopback addresses."""
+    """The proxy that the environment (HTTPS_PROXY, NO_PROXY, …) sets for a URL; None for this machine."""
     parts = urlsplit(url)
     is_direct = is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc)
     proxy = None if is_direct else getproxies().get(parts.scheme)
