@@ -16,8 +16,8 @@ from headrace.backends.remote import Remote
 from headrace.backends.sse import lines
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError, UnsupportedParameter
+from headrace.features import Feature
 from headrace.types import (
-    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -34,7 +34,7 @@ REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class PlainBackend(Remote):
-    kind: BackendKind = "ollama"  # what becomes of a request's members: this column of docs/compatibility.md
+    features = frozenset({Feature.MAX_TOKENS, Feature.STOP, Feature.TEMPERATURE})  # all that it has words for
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {**({} if key is None else {"Authorization": f"Bearer {key}"}), **config.headers}

@@ -4,7 +4,7 @@ behaviour.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -13,11 +13,11 @@ if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it s
     import numpy as np
     from numpy.typing import NDArray
 
+    from headrace.features import Feature
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Json = Mapping[str, Any]  # a JSON object as it came: a schema, template variables
-# each has a column in docs/compatibility.md
-BackendKind = Literal["engine", "openai", "cerebras", "anthropic", "ollama", "llamacpp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +333,16 @@ class Backend(Protocol):
         ...
 
     @property
-    def kind(self) -> BackendKind:
-        """What becomes of a request's members there depends on it."""
+    def unsent(self) -> Set[Feature]:
+        """Features that its provider has and that it does not carry: where one has no effect on the output
+        anyway, a strict request is told of the loss.
+        """
+        ...
+
+    def features_of(self, model: str) -> Set[Feature]:
+        """What it carries of a request to a model. What else a request asks for is refused or left out before
+        it gets here.
+        """
         ...
 
     async def start(self) -> None: ...

@@ -13,8 +13,10 @@ from openai.resources.completions import Completions
 from openai.resources.embeddings import Embeddings
 from pydantic import BaseModel
 
-from headrace.cli.compatibility import EVERY, compatibility
-from headrace.wire.anthropic.request import MESSAGES, MessagesBody
+from headrace.cli.compatibility import EVERY, compatibility, kinds
+from headrace.features import Feature
+from headrace.wire.anthropic.request import MessagesBody
+from headrace.wire.anthropic.tables import MESSAGES
 from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
 from headrace.wire.elsewhere import ELSEWHERE
@@ -53,7 +55,9 @@ def test_every_parameter_of_the_official_client_is_in_the_table(
 def test_what_a_body_declares_is_honoured_and_nothing_else(
     table: Table, body: type[BaseModel], create: Any
 ) -> None:
-    honoured = {name for name, row in table.items() if {"honoured", "sent"} & set(row.fates.values())}
+    carriable = frozenset[Feature]().union(*(kind.features for kind in kinds().values()))
+    lost = {"ignored", "dropped", "refused", *(set(Feature) - carriable)}
+    honoured = {name for name, row in table.items() if row.asks not in lost}
     carried = set(ELSEWHERE) - members(body)  # undeclared, to the servers that know it
     assert members(body) == {name for name in honoured if "." not in name and name not in carried}
     if "stream_options" in members(body):

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import Reply, judge_of, respond, without_wishes
+from headrace.api.generations import Reply, respond, uses_in, without_wishes
 from headrace.api.openapi import stream_of
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
@@ -24,7 +24,7 @@ from headrace.wire import chat as wire
 from headrace.wire.conversation_id import HEADER, conversation_named
 from headrace.wire.parameters import CHAT, with_named
 from headrace.wire.stored_completions import unread
-from headrace.wire.tools import as_asked
+from headrace.wire.tools import as_asked, uses_of_functions
 
 router = APIRouter(tags=["chat"])
 
@@ -51,18 +51,18 @@ async def create_chat_completion(
         str | None, Header(alias=HEADER, description="The conversation that this goes on with, or `new`.")
     ] = None,
 ) -> Response:
-    judge = await prepared(http, partial(judge_of, http, body, CHAT))
+    uses = await uses_in(http, body, CHAT, uses_of_functions(body))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = gateway_of(http), provider_of(http)
     request = without_wishes(http, request)
     headers, turn = with_named({}, unread(body)), _turn(http, caller.id, body, named)
     try:
         if turn is not None:
-            starting = turn.start(gateway, request, provider, judge=judge)
+            starting = turn.start(gateway, request, provider, uses=uses)
             return await _respond_and_keep(http, starting, turn, headers)
         encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
         reply = Reply(encoder if body.stream else None, whole)
-        return await respond(http, gateway.start(request, provider, judge=judge), reply, headers)
+        return await respond(http, gateway.start(request, provider, uses=uses), reply, headers)
     except BadRequest as exc:
         raise as_asked(body, exc) from exc
 

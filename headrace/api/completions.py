@@ -12,7 +12,7 @@ from starlette.responses import Response
 from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import Reply, judge_of, respond
+from headrace.api.generations import Reply, respond, uses_in
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
 from headrace.wire import completions as wire
@@ -40,8 +40,8 @@ async def create_completion(
     caller: Caller,
     body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))],
 ) -> Response:
-    judge = await prepared(http, partial(judge_of, http, body, COMPLETIONS))
+    uses = await uses_in(http, body, COMPLETIONS)
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
-    starting = gateway_of(http).start(request, provider_of(http), judge=judge)
+    starting = gateway_of(http).start(request, provider_of(http), uses=uses)
     encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
     return await respond(http, starting, Reply(encoder if body.stream else None, whole), {})

@@ -13,7 +13,7 @@ from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import judge_of
+from headrace.api.generations import uses_in
 from headrace.api.provider import gateway_of, provider_of, went_to
 from headrace.api.routes import route
 from headrace.offload import aside
@@ -39,10 +39,10 @@ async def create_embeddings(
     caller: Caller,
     body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))],
 ) -> Response:
-    judge = await prepared(http, partial(judge_of, http, body, EMBEDDINGS))
+    uses = await uses_in(http, body, EMBEDDINGS)
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     async with connected(http.receive):
-        reached = await gateway_of(http).embed(request, provider_of(http), judge=judge)
+        reached = await gateway_of(http).embed(request, provider_of(http), uses=uses)
     told, embeddings = body.model_copy(update={"model": reached.info.id}), reached.value
     size = embeddings.vectors.size * BYTES_A_VALUE
     async with connected(http.receive):

@@ -4,7 +4,7 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,15 +12,16 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from headrace.api.body import prepared
 from headrace.api.disconnect import connected
 from headrace.api.json_response import json_answer
 from headrace.api.provider import went_to
 from headrace.api.sse import OPENING_S, Encoder, EventStream, Line
+from headrace.features import Use, Uses
 from headrace.gateway.generation import Generation
-from headrace.gateway.work import Judge
 from headrace.types import Conversation, GenerateRequest, ModelInfo, Started
 from headrace.wire.collected import Collected, collect
-from headrace.wire.parameters import Given, Table, judged, with_named
+from headrace.wire.parameters import Table, uses_of, with_named
 from headrace.wire.validation import RequestBody
 
 LOGPROB = 100  # bytes of one, as JSON
@@ -82,9 +83,9 @@ def _size(collected: Collected) -> int:
     )
 
 
-def judge_of(http: Request, body: RequestBody, table: Table) -> Judge:
-    """What becomes of the body's members, wherever they go. Walks the body, once."""
-    return partial(judged, Given(body, table), strict=is_strict(http))
+async def uses_in(http: Request, body: RequestBody, table: Table, more: Iterable[Use] = ()) -> Uses:
+    """What a body asks for, whichever backend is to answer it. `more`: what no single member asks for."""
+    return await prepared(http, partial(uses_of, body, table, strict=is_strict(http), more=more))
 
 
 def is_strict(http: Request) -> bool:

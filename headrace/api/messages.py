@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -21,11 +21,11 @@ from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
 from headrace.api.sse import Line
 from headrace.errors import ServerError, UnsupportedParameter
-from headrace.gateway.work import Judge
-from headrace.types import BackendKind, Conversation
+from headrace.types import Conversation
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
-from headrace.wire.parameters import Given, judged, unsupported, with_named
+from headrace.wire.anthropic.tables import uses_of_messages
+from headrace.wire.parameters import with_named
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +82,10 @@ router = APIRouter(tags=["messages"], route_class=MessagesRoute)
 async def create_message(
     http: Request, caller: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
 ) -> Response:
-    judge = await prepared(http, partial(_judge_of, http, body))
+    uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     reply = Reply(answer.Frames if body.stream else None, answer.message, NamedLine, names=wire.told_name)
-    starting = gateway_of(http).start(without_wishes(http, request), provider_of(http), judge=judge)
+    starting = gateway_of(http).start(without_wishes(http, request), provider_of(http), uses=uses)
     return await respond(http, starting, reply, {})
 
 
@@ -101,9 +101,9 @@ async def create_message(
 async def count_tokens(
     http: Request, _: Caller, body: Annotated[wire.CountTokensBody, Depends(json_body(wire.CountTokensBody))]
 ) -> Response:
-    judge = await prepared(http, partial(_judge_of, http, body))
+    uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     asked, gateway = await prepared(http, partial(wire.to_tokenize_request, body)), gateway_of(http)
-    headers = with_named({}, judge("engine"))
+    headers = with_named({}, gateway.left_out(uses, asked.model, provider_of(http)))
     try:
         tokens = await gateway.tokenize(asked, provider_of(http))
     except UnsupportedParameter as exc:
@@ -115,17 +115,6 @@ async def count_tokens(
         tokens = await gateway.tokenize(plain, provider_of(http))
         headers = with_named(headers, ["thinking"])
     return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
-
-
-def _judge_of(http: Request, body: wire.CountTokensBody) -> Judge:
-    strict, dropped, given = is_strict(http), list(wire.dropped(body)), Given(body, wire.MESSAGES)
-
-    def judge(kind: BackendKind) -> Sequence[str]:
-        if strict and dropped:
-            raise unsupported(dropped[0])
-        return [*judged(given, kind, strict=strict), *dropped]
-
-    return judge
 
 
 class NamedLine(Line):

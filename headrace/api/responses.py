@@ -18,19 +18,20 @@ from headrace.api.json_response import JSONResponse, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.memory import CHARGE
 from headrace.api.openapi import stream_of
-from headrace.api.provider import provider_of, went_to
+from headrace.api.provider import gateway_of, provider_of, went_to
 from headrace.api.routes import route
 from headrace.api.runs import FollowedStream
 from headrace.api.sse import OPENING_S
 from headrace.errors import BadRequest
+from headrace.features import Uses
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
 from headrace.wire.conversations import ItemList
 from headrace.wire.pagination import include, list_object
 from headrace.wire.parameters import with_named
-from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody, told_name
-from headrace.wire.responses.parameters import Given, ignored, judged
+from headrace.wire.responses.body import CompactBody, HistoryBody, InputTokensBody, ResponseBody, told_name
+from headrace.wire.responses.parameters import uses_of
 from headrace.wire.responses.schemas import (
     CompactedResponse,
     DeletedResponse,
@@ -62,11 +63,10 @@ STREAMED = stream_of(
 async def create_response(
     http: Request, caller: Caller, body: Annotated[ResponseBody, Depends(json_body(ResponseBody))]
 ) -> Response:
-    given = await prepared(http, partial(Given, body))
-    headers = ignored(given, strict=is_strict(http)) if body.background else {}
-    judge = partial(judged, given, strict=is_strict(http))
+    uses = await prepared(http, partial(uses_of, body, strict=is_strict(http)))
+    headers = _left_out(http, uses, body) if body.background else {}
     async with connected(http.receive):
-        run = await turns_of(http).create(caller.id, body, provider_of(http), judge=judge)
+        run = await turns_of(http).create(caller.id, body, provider_of(http), uses=uses)
     if body.background:
         charge = http.scope[CHARGE].moved()
         run.when_done(charge.release)
@@ -166,7 +166,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
 async def count_input_tokens(
     http: Request, caller: Caller, body: Annotated[InputTokensBody, Depends(json_body(InputTokensBody))]
 ) -> Response:
-    headers = ignored(await prepared(http, partial(Given, body)), strict=is_strict(http))
+    headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
     async with connected(http.receive):
         count = await turns_of(http).count_input(caller.id, body, provider_of(http))
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
@@ -183,10 +183,15 @@ async def count_input_tokens(
 async def compact_response(
     http: Request, caller: Caller, body: Annotated[CompactBody, Depends(json_body(CompactBody))]
 ) -> Response:
-    headers = ignored(await prepared(http, partial(Given, body)), strict=is_strict(http))
+    headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
     async with connected(http.receive):
         compacted = await turns_of(http).compact(caller.id, body, provider_of(http))
     return JSONResponse(compacted, headers=headers)
+
+
+def _left_out(http: Request, uses: Uses, body: HistoryBody) -> dict[str, str]:
+    """The header that names what has no effect where the request goes first. Raises BadRequest."""
+    return with_named({}, gateway_of(http).left_out(uses, body.model, provider_of(http)))
 
 
 def turns_of(http: Request) -> Responses:

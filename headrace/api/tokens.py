@@ -11,9 +11,10 @@ from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import judge_of
+from headrace.api.generations import uses_in
 from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
+from headrace.features import NONE
 from headrace.offload import aside
 from headrace.wire import tokens as wire
 from headrace.wire.parameters import TOKENS, with_named
@@ -38,8 +39,8 @@ async def tokenize(
     _: Caller,
     body: Annotated[wire.TokenizeBody, Depends(json_body(wire.TokenizeBody))],
 ) -> Response:
-    judge = await prepared(http, partial(judge_of, http, body, TOKENS))
-    headers = with_named({}, judge("engine"))
+    uses = await uses_in(http, body, TOKENS)
+    headers = with_named({}, uses.left_out(NONE))
     gateway, provider = gateway_of(http), provider_of(http)
     info = gateway.model(body.model, provider)
     request = await prepared(http, partial(wire.to_request, body, info))
@@ -67,8 +68,8 @@ async def detokenize(
     _: Caller,
     body: Annotated[wire.DetokenizeBody, Depends(json_body(wire.DetokenizeBody))],
 ) -> dict[str, str]:
-    judge = await prepared(http, partial(judge_of, http, body, TOKENS))
-    response.headers.update(with_named({}, judge("engine")))
+    uses = await uses_in(http, body, TOKENS)
+    response.headers.update(with_named({}, uses.left_out(NONE)))
     gateway, provider = gateway_of(http), provider_of(http)
     model = gateway.model(body.model, provider).id
     async with connected(http.receive):

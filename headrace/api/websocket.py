@@ -25,7 +25,7 @@ from headrace.turns.runs import Run
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.responses.body import ResponseBody
-from headrace.wire.responses.parameters import Given, judged
+from headrace.wire.responses.parameters import uses_of
 from headrace.wire.validation import parse
 from headrace.wire.volume import checked_volume
 
@@ -126,9 +126,8 @@ class Connection:
     async def _answer(self, body: ResponseBody) -> None:
         """The turn's events, or why there are none."""
         try:
-            given = await aside(self._size, partial(Given, body))
-            judge = partial(judged, given, strict=self._config.strict)
-            run = await self._responses.create(self._caller.id, body, memory=self._memory, judge=judge)
+            uses = await aside(self._size, partial(uses_of, body, strict=self._config.strict))
+            run = await self._responses.create(self._caller.id, body, memory=self._memory, uses=uses)
         except ServerError as exc:
             await self._fail(body, exc)
             return

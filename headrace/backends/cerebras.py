@@ -13,13 +13,30 @@ from headrace.backends.openai.body import Body
 from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.features import Feature
 from headrace.relay_types import RelayRequest
-from headrace.types import BackendKind, Conversation, Embeddings, EmbedRequest, GenerateRequest
+from headrace.types import Conversation, Embeddings, EmbedRequest, GenerateRequest
 
 # The provider counts a request's most tokens against the minute's quota before the first is generated, and
 # takes the model's whole context if it is told none.
 DEFAULT_TOKENS = 8192
 MAX_TOKENS = 32_768  # quota is reserved for all of it in advance; our own choice, from no page of theirs
+
+FEATURES = OpenAIBackend.features - {
+    Feature.ADVANCED_SAMPLING,
+    Feature.DIMENSIONS,
+    Feature.EMBEDDINGS,
+    Feature.FREQUENCY_PENALTY,
+    Feature.INPUT_TRUNCATION,
+    Feature.LOGIT_BIAS,
+    Feature.OTHER_SAMPLING,
+    Feature.PRESENCE_PENALTY,
+    Feature.REPETITION_WINDOW,
+    Feature.TYPICAL_P,
+    Feature.VERBOSITY,
+}
+# models, by how their ids begin, that take `parallel_tool_calls: false`; the others answer it with 400
+PARALLEL = ("gpt-oss", "zai-glm", "qwen-3")
 
 # What a model answers with 400, by how its id begins; the first that fits counts.
 PENALTIES = ("frequency_penalty", "presence_penalty", "logit_bias")
@@ -34,7 +51,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
 class CerebrasBackend(OpenAIBackend):
     """Raises UnsupportedParameter for what a model would refuse, before anything is sent."""
 
-    kind: BackendKind = "cerebras"
+    features = FEATURES
     url = "https://api.cerebras.ai/v1"
     kept = ("time_info",)
     knows_verbosity = False
@@ -46,6 +63,9 @@ class CerebrasBackend(OpenAIBackend):
             config = config.model_copy(update={"base_url": url.rstrip("/") + "/v1"})
         super().__init__(name, config, key)
         self._limit = "max_completion_tokens"
+
+    def features_of(self, model: str) -> frozenset[Feature]:
+        return self.features if model.startswith(PARALLEL) else self.features - {Feature.PARALLEL_TOOL_CALLS}
 
     def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         sampling = request.sampling

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from headrace.backends.engine_features import FEATURES
+from headrace.features import NONE, Feature
 from headrace.types import (
-    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -30,7 +31,8 @@ WIDTH = 8  # of its embeddings
 class FakeBackend:
     """Answers every choice with `script`, one each `delay_s`: text, or events as they are, with its index.
     Without a Finished in the script it stops with "stop"; `error` is raised instead. It takes `opening_s` to
-    start answering; with `refusal` it raises that instead. Its tokens are the bytes of UTF-8.
+    start answering; with `refusal` it raises that instead. Its tokens are the bytes of UTF-8. It carries
+    `features`, by default those of our own engine.
     """
 
     def __init__(
@@ -39,14 +41,15 @@ class FakeBackend:
         *,
         id: str = "fake",
         name: str = "fake",
-        kind: BackendKind = "engine",
+        features: frozenset[Feature] = FEATURES,
+        unsent: frozenset[Feature] = NONE,
         delay_s: float = 0.0,
         opening_s: float = 0.0,
         error: Exception | None = None,
         refusal: Exception | None = None,
     ) -> None:
         self.script, self.id, self.name, self.delay_s, self.opening_s = script, id, name, delay_s, opening_s
-        self.kind = kind
+        self.features, self.unsent = features, unsent
         self.error, self.refusal = error, refusal
         self.num_active = 0
         self.requests: list[GenerateRequest] = []
@@ -57,6 +60,9 @@ class FakeBackend:
     def conversations(self) -> list[Conversation]:
         """What it was asked to answer."""
         return [request.prompt for request in self.requests if isinstance(request.prompt, Conversation)]
+
+    def features_of(self, model: str) -> frozenset[Feature]:
+        return self.features
 
     async def start(self) -> None:
         pass

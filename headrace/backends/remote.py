@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from headrace.backends.http import Upstream
 from headrace.dialects.values import Object, objects
 from headrace.errors import BadRequest, ProviderError, ServerError
+from headrace.features import COMMON, NONE, Feature
 from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,16 @@ def listed(provider: str, found: object, member: str, *, id: str = "id") -> list
 class Remote(ABC):
     """A provider behind an Upstream. `allowed`: the only models that it serves here; none: all of its own.
 
+    `features`: what it carries; `by_us`: those of them that Headrace provides, so that the provider is not
+    asked; `unsent`: see Backend.
+
     A provider may serve models that it does not list, so that every id is looked for there, unless `allowed`
     says otherwise. That its list cannot be had breaks nothing: the last one stays.
     """
+
+    features: frozenset[Feature] = COMMON
+    by_us: frozenset[Feature] = NONE
+    unsent: frozenset[Feature] = NONE
 
     def __init__(self, name: str, upstream: Upstream, *, allowed: tuple[str, ...] = ()) -> None:
         self._name, self.upstream, self.allowed = name, upstream, allowed
@@ -45,6 +53,9 @@ class Remote(ABC):
     @property
     def name(self) -> str:
         return self._name
+
+    def features_of(self, model: str) -> frozenset[Feature]:
+        return self.features
 
     @property
     def is_alive(self) -> bool:

@@ -1,15 +1,19 @@
-"""What becomes of each parameter, generated from the tables that requests are sorted out by: `python -m
+"""What becomes of each parameter, generated from what endpoints ask for and what backends carry: `python -m
 headrace.cli.compatibility > docs/compatibility.md`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from headrace.types import BackendKind
-from headrace.wire.anthropic.request import MESSAGES
-from headrace.wire.parameters import KINDS, TABLES, Parameter, Table
+from headrace.backends.engine import EngineBackend
+from headrace.backends.llamacpp import LlamaCppBackend
+from headrace.config.kinds import REMOTE, load_kind
+from headrace.features import Feature, Use
+from headrace.wire.anthropic.tables import MESSAGES
+from headrace.wire.parameters import TABLES, Parameter, Table
 from headrace.wire.responses.tables import RESPONSES
 
 HEAD = """# Compatibility
@@ -51,34 +55,58 @@ A parameter that is not here is ignored and named. With the request header `X-He
 """
 
 EVERY: Mapping[str, Table] = {**TABLES, "responses": RESPONSES, "messages": MESSAGES}
-WITHOUT: Mapping[str, Set[BackendKind]] = {
-    "completions": {"anthropic"},
-    "embeddings": {"cerebras", "anthropic", "llamacpp"},
-}
+# without it a backend has no such endpoint
+NEEDED = {"completions": Feature.TEXT_COMPLETION, "embeddings": Feature.EMBEDDINGS}
+
+
+class Carrying(Protocol):
+    """A class of backends. `by_us`: the features that Headrace itself provides there."""
+
+    features: frozenset[Feature]
+    by_us: frozenset[Feature]
+    unsent: frozenset[Feature]
+
+
+def kinds() -> dict[str, Carrying]:
+    """The backends that have a column, by its name."""
+    remote = {kind: load_kind(REMOTE[kind]) for kind in REMOTE}
+    return {"engine": EngineBackend, **remote, "llamacpp": LlamaCppBackend}
 
 
 def compatibility() -> str:
     """The whole page."""
+    columns = kinds()
     lines = [HEAD]
     for endpoint, table in EVERY.items():
         lines += [
             f"## /v1/{endpoint}",
             "",
-            f"| parameter | {' | '.join(KINDS)} | note |",
-            f"|---|{'---|' * len(KINDS)}---|",
-            *(_row(endpoint, name, parameter) for name, parameter in table.items()),
+            f"| parameter | {' | '.join(columns)} | note |",
+            f"|---|{'---|' * len(columns)}---|",
+            *(_row(endpoint, name, parameter, columns.values()) for name, parameter in table.items()),
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _row(endpoint: str, name: str, parameter: Parameter) -> str:
-    fates = " | ".join(_fate(endpoint, kind, parameter) for kind in KINDS)
-    return f"| `{name}` | {fates} | {parameter.note} |"
+def _row(endpoint: str, name: str, parameter: Parameter, columns: Iterable[Carrying]) -> str:
+    cells = " | ".join(cell(endpoint, parameter, backend) for backend in columns)
+    return f"| `{name}` | {cells} | {parameter.note} |"
 
 
-def _fate(endpoint: str, kind: BackendKind, parameter: Parameter) -> str:
-    return "—" if kind in WITHOUT.get(endpoint, ()) else parameter.fates[kind]
+def cell(endpoint: str, parameter: Parameter, backend: Carrying) -> str:
+    """What becomes of a member at a backend, in one word."""
+    if endpoint in NEEDED and NEEDED[endpoint] not in backend.features:
+        return "—"
+    if parameter.asks == "ours":
+        return "honoured"
+    if parameter.asks == "sent":
+        return "honoured" if backend.by_us == backend.features else "sent"
+    if parameter.feature in backend.features:
+        return "honoured" if parameter.feature in backend.by_us else "sent"
+    loss = parameter.loss_where_uncarried()
+    assert loss is not None
+    return Use("", parameter.feature, loss).loss_at(backend.unsent)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 # kind → module:class, called with (name, ProviderConfig, key)
 REMOTE = {
     "openai": "headrace.backends.openai:OpenAIBackend",
@@ -10,6 +13,12 @@ REMOTE = {
     "ollama": "headrace.backends.ollama:OllamaBackend",
 }
 LOCAL = ("llamacpp", "fake")  # they run here, and are built otherwise
+
+
+def load_kind(entry: str) -> Any:
+    """The class that an entry of REMOTE names."""
+    module, _, name = entry.partition(":")
+    return getattr(import_module(module), name)
 
 
 def check_kind(kind: str) -> str:

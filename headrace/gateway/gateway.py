@@ -8,23 +8,23 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from operator import itemgetter
 from typing import TypeVar
 
 from headrace.config import RouteConfig
 from headrace.errors import NotFound, Overloaded, ServerError, TimedOut
+from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
 from headrace.gateway.generation import Generation, TargetResult
 from headrace.gateway.metering import AnswerMeter, LoggingMeter, Meter, Tally
 from headrace.gateway.race import Interruption, Until
 from headrace.gateway.routing import Explanation, Plan, Router, Target
 from headrace.gateway.wishes import Wishes
-from headrace.gateway.work import Embed, Generate, Judge, PassOn, Work
+from headrace.gateway.work import Embed, Generate, PassOn, Work
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.types import (
     Backend,
-    BackendKind,
     Embeddings,
     EmbedRequest,
     GenerateRequest,
@@ -38,10 +38,6 @@ INTERRUPT_S = 2.0  # how long interrupted requests have to send their callers th
 ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many targets got the request
 
 T = TypeVar("T")
-
-
-def _ignores_nothing(_: BackendKind) -> Sequence[str]:
-    return ()
 
 
 class Gateway:
@@ -110,10 +106,16 @@ class Gateway:
         """
         return self._router.explain(id, provider)
 
+    def left_out(self, uses: Uses, model: str, provider: str | None = None) -> list[str]:
+        """The members that have no effect where a request to a model goes first. Raises ModelNotFound,
+        ProviderNotFound, BadRequest.
+        """
+        return _left_out(uses, self._router.first(model, provider))
+
     async def start(
-        self, request: GenerateRequest, provider: str | None = None, *, judge: Judge = _ignores_nothing
+        self, request: GenerateRequest, provider: str | None = None, *, uses: Uses = NO_USES
     ) -> Generation:
-        """Admit, plan, judge, open. Raises ServerError; after it returns, the events can only end or fail.
+        """Admit, plan, check, open. Raises ServerError; after it returns, the events can only end or fail.
         With `provider`, only that provider's models are considered.
         """
         tally = Tally("generate", request.model)
@@ -123,14 +125,14 @@ class Gateway:
                 plan = self._router.plan(request.model, provider)
                 async with Until(interruption.error):
                     work = Generate(request, self._wishes, self._clock.now, self._clock.now())
-                    result = await self._reach(plan, work, request.timeout_s, exits, judge)
+                    result = await self._reach(plan, work, request.timeout_s, exits, uses)
                 generation = Generation(result, request, interruption, exits.pop_all())
         tally.provider, tally.attempts = result.provider, result.attempts
         generation.observe(AnswerMeter(tally, self._meter, request.n))
         return generation
 
     async def embed(
-        self, request: EmbedRequest, provider: str | None = None, *, judge: Judge = _ignores_nothing
+        self, request: EmbedRequest, provider: str | None = None, *, uses: Uses = NO_USES
     ) -> TargetResult[Embeddings]:
         """Embed texts. Cancelling the call frees its resources. Raises ServerError."""
         with self._metered(Tally("embed", request.model)) as tally:
@@ -139,7 +141,7 @@ class Gateway:
                 plan = self._router.plan(request.model, provider)
                 async with Until(interruption.error):
                     work = Embed(request, self._clock.now, self._clock.now())
-                    result = await self._reach(plan, work, request.timeout_s, exits, judge)
+                    result = await self._reach(plan, work, request.timeout_s, exits, uses)
             tally.provider, tally.attempts = result.provider, result.attempts
             tally.answer_began()
             tally.usage = Usage(result.value.prompt_tokens, 0)
@@ -172,7 +174,7 @@ class Gateway:
         """Pass a request on, and yield the provider's answer when it has begun. Raises ServerError."""
         async with AsyncExitStack() as exits:
             work = PassOn(request, self._relaying)
-            yield await self._reach(plan, work, request.timeout_s, exits, _ignores_nothing)
+            yield await self._reach(plan, work, request.timeout_s, exits, NO_USES)
 
     def _relays(self, target: Target, request: RelayRequest) -> bool:
         backend = self._relaying.get(target.backend.name)
@@ -230,20 +232,19 @@ class Gateway:
             yield self._router.first(model, provider), interruption
 
     async def _reach(
-        self, plan: Plan, work: Work[T], timeout_s: float | None, exits: AsyncExitStack, judge: Judge
+        self, plan: Plan, work: Work[T], timeout_s: float | None, exits: AsyncExitStack, uses: Uses
     ) -> TargetResult[T]:
         """Run the work at the plan's single target, or at a route's targets until one answers. `exits` takes
         what has to be closed after the answer.
         """
-        judge = cache(judge)
         if plan.route is None:
             target = plan.targets[0]
-            ignored = judge(target.backend.kind)
+            ignored = _left_out(uses, target)
             value = await work.run(target, exits, has_fallback=False)
             return TargetResult(value, target.info, target.backend.name, 1, ignored)
         limits = [limit for limit in (self.request_timeout_s, timeout_s) if limit]
         deadline = self._clock.now() + min(limits) if limits else None
-        run = partial(_judge_and_run, work, judge)
+        run = partial(_check_and_run, work, uses)
         attempts = Attempts(plan, plan.route, run, clock=self._clock, deadline=deadline)
         try:
             winner = await attempts.run()
@@ -251,8 +252,9 @@ class Gateway:
             exc.headers = {**exc.headers, ATTEMPTS: str(attempts.count)}
             raise
         exits.push_async_callback(winner.exits.aclose)
-        backend, info = winner.target.backend, winner.target.info
-        return TargetResult(winner.value, info, backend.name, attempts.count, judge(backend.kind))
+        target = winner.target
+        ignored = _left_out(uses, target)
+        return TargetResult(winner.value, target.info, target.backend.name, attempts.count, ignored)
 
     @contextmanager
     def _metered(self, tally: Tally) -> Iterator[Tally]:
@@ -298,6 +300,11 @@ def _time_out(interruption: Interruption, limit_s: float, param: str | None) -> 
     interruption.interrupt(TimedOut(f"the request took longer than {limit_s:g} s", param=param))
 
 
-async def _judge_and_run(work: Work[T], judge: Judge, target: Target, exits: AsyncExitStack) -> T:
-    judge(target.backend.kind)
+def _left_out(uses: Uses, target: Target) -> list[str]:
+    """The members that have no effect at a target. Raises BadRequest for those that must not be lost."""
+    return uses.left_out(target.backend.features_of(target.info.id), target.backend.unsent)
+
+
+async def _check_and_run(work: Work[T], uses: Uses, target: Target, exits: AsyncExitStack) -> T:
+    _left_out(uses, target)
     return await work.run(target, exits, has_fallback=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -12,14 +12,11 @@ from headrace.gateway.routing import Target
 from headrace.gateway.wishes import Wishes
 from headrace.noted import names_of
 from headrace.relay_types import Relayed, Relaying, RelayRequest
-from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, Started
+from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
 MIN_TIMEOUT_S = 0.001  # 0 would mean no timeout
 
 T_co = TypeVar("T_co", covariant=True)
-# Returns the members of the caller's body that have no effect at a kind of backend. Raises BadRequest for a
-# member that must not be dropped.
-Judge = Callable[[BackendKind], Sequence[str]]
 
 
 class Work(Protocol[T_co]):

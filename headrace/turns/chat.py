@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from headrace.errors import ServerError
+from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
-from headrace.gateway.work import Judge
 from headrace.store import Chain, Held, Store, StoredCompletion
 from headrace.turns.dedupe import is_system, new_messages
 from headrace.turns.history import let_go, walked
@@ -66,14 +66,14 @@ class ChatTurn:
         return "X-Headrace-Persisted: false" if self.is_lost else ""
 
     async def start(
-        self, gateway: Gateway, request: GenerateRequest, provider: str | None, *, judge: Judge
+        self, gateway: Gateway, request: GenerateRequest, provider: str | None, *, uses: Uses
     ) -> Generation:
         """Raises ServerError: then nothing is kept but a new conversation, and that is free."""
         if self._named is None:
             await self._store.check()
-            generation = await gateway.start(request, provider, judge=judge)
+            generation = await gateway.start(request, provider, uses=uses)
         else:
-            generation = await self._start_in_conversation(gateway, request, provider, judge)
+            generation = await self._start_in_conversation(gateway, request, provider, uses)
         self._info = generation.info
         self._head = wire.completion_head(generation.info)
         generation.observe(self)
@@ -100,7 +100,7 @@ class ChatTurn:
         return wire.completion(self._body, info, collected, self._head)
 
     async def _start_in_conversation(
-        self, gateway: Gateway, request: GenerateRequest, provider: str | None, judge: Judge
+        self, gateway: Gateway, request: GenerateRequest, provider: str | None, uses: Uses
     ) -> Generation:
         gateway.model(request.model, provider)  # before a conversation is made for one that there is not
         if self._named == NEW:
@@ -115,7 +115,7 @@ class ChatTurn:
             self._new = [item for index in new for item in sent[index]]
             carried = await walked(num_items, partial(self._carried, past))
             asking = _Asking(request, new)
-            return await start_fitted(gateway, provider, carried, asking, judge)
+            return await start_fitted(gateway, provider, carried, asking, uses)
         except BaseException:
             await asyncio.shield(let_go(self._store, self._held))
             raise

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from headrace.errors import BadRequest, Overloaded
+from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
-from headrace.gateway.work import Judge
 from headrace.store import Page, Store, StoredItem, StoredResponse
 from headrace.store.store import Order
 from headrace.turns.compaction import summary
@@ -48,7 +48,7 @@ class Turn:
     body: ResponseBody
     provider: str | None
     keeping: ResponseRecorder
-    judge: Judge
+    uses: Uses
 
     def request(self, carried: Sequence[Item]) -> GenerateRequest:
         """On top of these items. Raises BadRequest."""
@@ -77,12 +77,12 @@ class Responses:
         provider: str | None = None,
         memory: Memory | None = None,
         *,
-        judge: Judge,
+        uses: Uses,
     ) -> Run:
         """A run that has begun, or one in the background that is stored as queued. Raises ServerError.
         `memory`: the unstored responses that it may go on from, by id.
         """
-        turn = Turn(body, provider, await self._kept(owner, body, provider, memory or {}), judge)
+        turn = Turn(body, provider, await self._kept(owner, body, provider, memory or {}), uses)
         try:
             if body.background:
                 await self._check(turn)
@@ -169,8 +169,8 @@ class Responses:
                 carried = await walked(
                     len(history.items), partial(Carried, history.items, turn.keeping.input)
                 )
-                return await start_fitted(self._gateway, turn.provider, carried, turn.request, turn.judge)
-            return await self._gateway.start(await turn.whole(), turn.provider, judge=turn.judge)
+                return await start_fitted(self._gateway, turn.provider, carried, turn.request, turn.uses)
+            return await self._gateway.start(await turn.whole(), turn.provider, uses=turn.uses)
         except BadRequest as exc:
             raise as_asked(turn.body, exc) from exc
 

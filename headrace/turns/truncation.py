@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from headrace.errors import BadRequest, ContextTooLong, TextTooLong
+from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
 from headrace.gateway.race import Until
-from headrace.gateway.work import Judge
 from headrace.turns.dedupe import is_system
 from headrace.turns.history import walked
 from headrace.turns.window import OUTPUTS
@@ -63,7 +63,7 @@ def _turns(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 async def start_fitted(
-    gateway: Gateway, provider: str | None, carried: Carried, asking: Asking, judge: Judge
+    gateway: Gateway, provider: str | None, carried: Carried, asking: Asking, uses: Uses
 ) -> Generation:
     """Started with as much as fits. Raises ContextTooLong when this turn alone does not."""
     fewest = await _fewest(gateway, provider, carried, asking)
@@ -71,7 +71,7 @@ async def start_fitted(
     while True:
         try:
             asked = await walked(carried.num_items, partial(asking, carried.without(count)))
-            generation = await gateway.start(asked, provider, judge=judge)
+            generation = await gateway.start(asked, provider, uses=uses)
             return generation if fewest is not None else await _begun(generation)
         except ContextTooLong:
             if count == carried.num_droppable:

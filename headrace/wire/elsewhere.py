@@ -14,7 +14,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from headrace.features import Feature
+
 Neutral = Callable[[Any], bool]
+OTHER, ADVANCED = Feature.OTHER_SAMPLING, Feature.ADVANCED_SAMPLING
 
 
 def equals(*values: object) -> Neutral:
@@ -35,14 +38,13 @@ def at_most(limit: float) -> Neutral:
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """One such member. `is_off` tells the values that change nothing. `master`: the member without which it
-    changes nothing. `llamacpp`, `ollama`: that backend knows it and is sent it.
+    changes nothing. It is sent to the backends that carry `feature`.
     """
 
     is_off: Neutral
     note: str = ""
     master: str | None = None
-    llamacpp: bool = False
-    ollama: bool = False
+    feature: Feature = OTHER
 
 
 # what it is called here → what others call it; all of one type
@@ -63,53 +65,51 @@ _LESS_OF_IT = "Use `temperature`, `top_p`, `top_k` or `min_p`."
 _OF_TEMPLATES = "Put it into the messages."
 
 
-def _masters(
-    names: str, off: Neutral, note: str = "", *, llamacpp: bool = False, ollama: bool = False
-) -> dict[str, Foreign]:
-    return {name: Foreign(off, note, llamacpp=llamacpp, ollama=ollama) for name in names.split()}
+def _masters(names: str, off: Neutral, note: str = "", *, feature: Feature = OTHER) -> dict[str, Foreign]:
+    return {name: Foreign(off, note, feature=feature) for name in names.split()}
 
 
-def _of(master: str, names: str, *, llamacpp: bool = False) -> dict[str, Foreign]:
+def _of(master: str, names: str, *, feature: Feature = OTHER) -> dict[str, Foreign]:
     """Members that say how the master works, and nothing without it."""
     note = f"Says how `{master}` works."
-    return {name: Foreign(NOTHING, note, master, llamacpp=llamacpp) for name in names.split()}
+    return {name: Foreign(NOTHING, note, master, feature) for name in names.split()}
 
 
 ELSEWHERE: Mapping[str, Foreign] = {
     # which tokens are left to choose from
-    **_masters("typical_p typical", equals(1), _LESS_OF_IT, llamacpp=True, ollama=True),
+    **_masters("typical_p typical", equals(1), _LESS_OF_IT, feature=Feature.TYPICAL_P),
     **_masters("tfs_z tfs", equals(1), _LESS_OF_IT),
-    **_masters("top_n_sigma nsigma", at_most(0), _LESS_OF_IT, llamacpp=True),
+    **_masters("top_n_sigma nsigma", at_most(0), _LESS_OF_IT, feature=ADVANCED),
     **_masters("top_a epsilon_cutoff eta_cutoff skew", equals(0), _LESS_OF_IT),
     "top_h": Foreign(NOTHING, _LESS_OF_IT),
-    "xtc_probability": Foreign(equals(0), _LESS_OF_IT, llamacpp=True),
-    **_of("xtc_probability", "xtc_threshold", llamacpp=True),
-    "min_keep": Foreign(equals(0, 1), llamacpp=True),
-    "mirostat": Foreign(equals(0), llamacpp=True),
-    **_of("mirostat", "mirostat_tau mirostat_eta", llamacpp=True),
+    "xtc_probability": Foreign(equals(0), _LESS_OF_IT, feature=ADVANCED),
+    **_of("xtc_probability", "xtc_threshold", feature=ADVANCED),
+    "min_keep": Foreign(equals(0, 1), feature=ADVANCED),
+    "mirostat": Foreign(equals(0), feature=ADVANCED),
+    **_of("mirostat", "mirostat_tau mirostat_eta", feature=ADVANCED),
     "mirostat_mode": Foreign(equals(0)),
-    "adaptive_target": Foreign(lambda value: _is_number(value) and value < 0, llamacpp=True),
-    **_of("adaptive_target", "adaptive_decay", llamacpp=True),
-    **_masters("samplers sampler_order sampler_priority sampler_seq", EMPTY, llamacpp=True),
+    "adaptive_target": Foreign(lambda value: _is_number(value) and value < 0, feature=ADVANCED),
+    **_of("adaptive_target", "adaptive_decay", feature=ADVANCED),
+    **_masters("samplers sampler_order sampler_priority sampler_seq", EMPTY, feature=ADVANCED),
     "temperature_last": Foreign(OFF),
     "do_sample": Foreign(equals(True), "Use `temperature: 0`."),
     # how sharp the distribution is
-    "dynatemp_range": Foreign(equals(0), llamacpp=True),
-    **_of("dynatemp_range", "dynatemp_exponent", llamacpp=True),
+    "dynatemp_range": Foreign(equals(0), feature=ADVANCED),
+    **_of("dynatemp_range", "dynatemp_exponent", feature=ADVANCED),
     "dynamic_temperature": Foreign(OFF),
     **_of("dynamic_temperature", "dynatemp_low dynatemp_high min_temp max_temp"),
     "smoothing_factor": Foreign(equals(0)),
     **_of("smoothing_factor", "smoothing_curve"),
     "exponential_decay_length_penalty": Foreign(NOTHING),
     # repetition
-    "dry_multiplier": Foreign(equals(0), "Use `repetition_penalty`.", llamacpp=True),
+    "dry_multiplier": Foreign(equals(0), "Use `repetition_penalty`.", feature=ADVANCED),
     **_of(
         "dry_multiplier",
         "dry_base dry_allowed_length dry_penalty_last_n dry_range dry_sequence_breakers",
-        llamacpp=True,
+        feature=ADVANCED,
     ),
     "repeat_last_n": Foreign(
-        equals(-1), "Ours looks at all tokens.", "repetition_penalty", llamacpp=True, ollama=True
+        equals(-1), "Ours looks at all tokens.", "repetition_penalty", Feature.REPETITION_WINDOW
     ),
     **{
         name: Foreign(equals(0, -1), "Ours looks at all tokens.", "repetition_penalty")

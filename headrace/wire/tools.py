@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
 from headrace.errors import BadRequest
+from headrace.features import Feature, Use
 from headrace.types import FinishReason, Tool, ToolCallDelta, ToolChoice
 from headrace.wire.collected import Choice
 from headrace.wire.generation import JsonObject
@@ -108,6 +109,12 @@ def as_asked(body: ToolsBody, error: BadRequest) -> BadRequest:
         given = re.sub(r"^tools\.(\d+)\.function\b", r"functions.\1", error.param)
         error.message, error.param = error.message.replace(error.param, given), given
     return error
+
+
+def uses_of_functions(body: ToolsBody) -> Iterator[Use]:
+    """The older members call one function at a time."""
+    if is_legacy(body) and body.functions:
+        yield Use("functions", Feature.PARALLEL_TOOL_CALLS, Feature.PARALLEL_TOOL_CALLS.loss)
 
 
 def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:

@@ -64,10 +64,11 @@ def members(value: object, named: Set[str], path: str = "", bare: str = "") -> I
                 continue  # quickly: there may be very many tokens
             yield from members(item, named, f"{path}{index}.", bare)
     elif isinstance(value, BaseModel):
-        undeclared = value.model_extra or {}
-        for name, member in value:
+        undeclared, fields = value.model_extra or {}, type(value).model_fields
+        for field, member in value:
             if member is None:
                 continue
+            name = field if field in undeclared else fields[field].alias or field
             if name in undeclared or bare + name in named:
                 yield Member(path + name, bare + name, member, value, name not in undeclared)
             if name not in undeclared:

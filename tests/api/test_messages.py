@@ -11,6 +11,7 @@ import pytest
 
 from headrace.app import build_providers, create_app
 from headrace.backends.fake import FakeBackend
+from headrace.cli.compatibility import kinds
 from headrace.config import Config
 from headrace.errors import (
     UnsupportedParameter,
@@ -226,7 +227,7 @@ def test_the_whole_request_reaches_the_backend(fake: Fake) -> None:
     [("anthropic", None), ("engine", "messages.1.content.0.signature, messages.1.content.1.data")],
 )
 def test_an_answer_can_be_sent_back_with_results(fake: Fake, kind: str, ignored: str | None) -> None:
-    server = fake(*CALLING, kind=kind)
+    server = fake(*CALLING, features=kinds()[kind].features)
     with reading(server) as client:
         answer = client.messages.create(**SMALL, tools=TOOLS)
         result: Any = {"type": "tool_result", "tool_use_id": "call_w", "content": "sun"}
@@ -300,7 +301,7 @@ def test_who_answers_decides_what_is_ignored(fake: Fake, kind: str, ignored: lis
         "system": [{"type": "text", "text": "Hi", "citations": [{}], **mark}],
         "tools": [{**TOOLS[0], **mark}, {**TOOLS[1], "strict": True}],
     }
-    server = fake("x", kind=kind)
+    server = fake("x", features=kinds()[kind].features)
     told = server.post(MESSAGES, body).headers["x-headrace-ignored"]
     assert sorted(told.split(", ")) == sorted(ignored)
     assert asked_of(server).user == "me"

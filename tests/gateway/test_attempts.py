@@ -26,6 +26,7 @@ from headrace.errors import (
     TimedOut,
     UnsupportedParameter,
 )
+from headrace.features import Use, Uses
 from headrace.gateway.attempts import retry_after_s
 from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES
 from headrace.types import Embeddings, EmbedRequest, Finished, TextDelta
@@ -219,8 +220,7 @@ def test_target_that_keeps_failing_is_left_alone_and_probed_later() -> None:
 
 
 def test_a_target_that_was_never_asked_is_not_thought_well() -> None:
-    def refuse(_: str) -> list[str]:
-        raise UnsupportedParameter("no")
+    uses = Uses((Use("audio", None, "refused"),))
 
     async def run() -> None:
         clock, first = ManualClock(), backend("a", DOWN)
@@ -229,7 +229,7 @@ def test_a_target_that_was_never_asked_is_not_thought_well() -> None:
             await answer(served, ask("fast"))
         clock.time += COOL_DOWN_S
         with pytest.raises(UnsupportedParameter):
-            await served.start(ask("fast"), judge=refuse)
+            await served.start(ask("fast"), uses=uses)
         assert served.explain("fast").candidates[0].breaker == "half-open"
         assert len(first.requests) == MAX_FAILURES
 

@@ -10,6 +10,7 @@ import pytest
 
 from headrace.backends.fake import FakeBackend
 from headrace.errors import BadRequest, ContextTooLong
+from headrace.features import NO_USES
 from headrace.gateway.gateway import Gateway
 from headrace.turns.truncation import Carried, start_fitted
 from headrace.types import Conversation, Event, GenerateRequest, ModelInfo, Sampling, TokenizeRequest
@@ -108,7 +109,7 @@ def fitted(
     async def run() -> list[Any]:
         gateway = Gateway([backend])
         try:
-            generation = await start_fitted(gateway, None, carried, asking, lambda _: ())
+            generation = await start_fitted(gateway, None, carried, asking, NO_USES)
             assert [event async for event in generation]
             await generation.aclose()
         finally:

@@ -27,20 +27,30 @@ from headrace.backends.sse import ServerSentEvent
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.errors import BadRequest, ProviderError
+from headrace.features import COMMON, Feature
 from headrace.offload import aside
 from headrace.relay_types import Relayed, RelayRequest
-from headrace.types import BackendKind, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
+from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 BASE_URL = "https://api.anthropic.com"  # paths begin with /v1
 VERSION = "2023-06-01"  # the next one, 2026-10-21, takes no temperature, top_p or top_k from anybody
 MAX_PAGES = 50
+FEATURES = COMMON | {
+    Feature.CONTINUED_MESSAGE,
+    Feature.SIGNED_REASONING,
+    Feature.STRICT_TOOLS,
+    Feature.THINKING_BUDGET,
+    Feature.USER,
+}
 DRAIN_S = 0.05  # how long the end of the connection's answer may lag behind the last event
 
 
 class AnthropicBackend(Remote):
     """`key` None: none is sent. `config.headers` win over the headers sent otherwise, e.g. anthropic-beta."""
 
-    kind: BackendKind = "anthropic"
+    features = FEATURES
+    unsent = frozenset({Feature.ADVICE, Feature.ANTHROPIC_ADVICE})
+    by_us = frozenset({Feature.CONTINUED_MESSAGE})
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {"anthropic-version": VERSION, **({"x-api-key": key} if key else {})}

@@ -25,9 +25,11 @@ from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
+from headrace.backends.engine_features import FEATURES
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest, EngineFailed
+from headrace.features import NONE, Feature
 from headrace.models.catalog import Model
 from headrace.noted import noted
 from headrace.offload import aside, check_wanted
@@ -37,7 +39,6 @@ from headrace.text.stops import NO_STOPS, Stops
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls import Parser
 from headrace.types import (
-    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -58,7 +59,9 @@ MAX_CHOICES = 1024  # of one request: its prompts, each n times
 class EngineBackend:
     """One local model. Heavy libraries are loaded in `start`."""
 
-    kind: BackendKind = "engine"
+    features = FEATURES
+    by_us = FEATURES
+    unsent = NONE
 
     def __init__(self, model: Model, settings: EngineSettings, tool_format: str | None = None) -> None:
         """`tool_format`: a key of toolcalls.FORMATS; None: the one that the chat template means."""
@@ -87,6 +90,9 @@ class EngineBackend:
 
     def find(self, id: str) -> ModelInfo | None:
         return next((info for info in self.models() if info.id == id), None)
+
+    def features_of(self, model: str) -> frozenset[Feature]:
+        return self.features
 
     @property
     def max_model_len(self) -> int:

@@ -31,9 +31,9 @@ from headrace.errors import (
     ServerError,
     TextTooLong,
 )
+from headrace.features import NONE, Feature
 from headrace.noted import noted
 from headrace.types import (
-    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -83,7 +83,9 @@ class LlamaCppBackend:
     `reuses_prompts`: whether a request may start from what an earlier one, of any owner, left in its slot.
     """
 
-    kind: BackendKind = "llamacpp"
+    features = LlamaCppDialect.features
+    by_us = LlamaCppDialect.by_us
+    unsent = NONE
 
     def __init__(
         self,
@@ -118,6 +120,9 @@ class LlamaCppBackend:
     @property
     def name(self) -> str:
         return self._name
+
+    def features_of(self, model: str) -> frozenset[Feature]:
+        return self.features
 
     @property
     def pid(self) -> int | None:

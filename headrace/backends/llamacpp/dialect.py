@@ -11,7 +11,32 @@ from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
 from headrace.backends.writing import Writing
 from headrace.errors import UnsupportedParameter
+from headrace.features import Feature
 from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta, Texts
+
+FEATURES = (
+    OpenAIBackend.features
+    - {
+        Feature.DIMENSIONS,
+        Feature.ECHO,
+        Feature.EMBEDDINGS,
+        Feature.INPUT_TRUNCATION,
+        Feature.MIN_TOKENS,
+        Feature.OTHER_SAMPLING,
+        Feature.PROMPT_TRUNCATION,
+        Feature.SCHEMA_DESCRIPTION,
+        Feature.SPECIAL_TOKENS_SHOWN,
+        Feature.STOP_TOKEN_IDS,
+        Feature.SUFFIX,
+        Feature.VERBOSITY,
+    }
+) | {
+    Feature.CHOICE,
+    Feature.GRAMMAR,
+    Feature.PROMPT_CACHE,
+    Feature.REGEX,
+    Feature.SCHEMA_NARROWING,
+}
 
 
 class LlamaCppDialect(OpenAIBackend):
@@ -19,6 +44,8 @@ class LlamaCppDialect(OpenAIBackend):
     LlamaCppBackend.
     """
 
+    features = FEATURES
+    by_us = frozenset({Feature.CONTINUED_MESSAGE, Feature.PROMPT_CACHE, Feature.SCHEMA_NARROWING})
     has_tools = True
     knows_verbosity = False
     reuses_prompts = True

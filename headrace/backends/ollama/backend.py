@@ -36,9 +36,9 @@ from headrace.errors import (
     ProviderUnreachable,
     ServerError,
 )
+from headrace.features import COMMON, Feature
 from headrace.offload import aside
 from headrace.types import (
-    BackendKind,
     Embeddings,
     EmbedRequest,
     Event,
@@ -49,6 +49,26 @@ from headrace.types import (
 )
 
 BASE_URL = "http://127.0.0.1:11434"
+FEATURES = COMMON | {
+    Feature.DIMENSIONS,
+    Feature.ECHO,
+    Feature.EMBEDDINGS,
+    Feature.FREQUENCY_PENALTY,
+    Feature.INPUT_TRUNCATION,
+    Feature.JSON_OBJECT,
+    Feature.LOGPROBS,
+    Feature.MIN_P,
+    Feature.PRESENCE_PENALTY,
+    Feature.PROMPT_CACHE,
+    Feature.REPETITION_PENALTY,
+    Feature.REPETITION_WINDOW,
+    Feature.SEED,
+    Feature.SUFFIX,
+    Feature.TEMPLATE_VARIABLES,
+    Feature.TEXT_COMPLETION,
+    Feature.TYPICAL_P,
+    Feature.UNSIGNED_REASONING,
+}
 LEAST_CONTEXT = 4096  # tokens; Ollama's own default
 UNKNOWN_CONTEXT = 2**17  # as far as num_ctx goes where the model's length is not known
 ANSWER_TOKENS = 4096  # room for an answer without max_tokens
@@ -61,7 +81,8 @@ T = TypeVar("T")
 class OllamaBackend(Remote):
     """`key` is sent as a bearer token, if there is one."""
 
-    kind: BackendKind = "ollama"
+    features = FEATURES
+    by_us = frozenset({Feature.ECHO, Feature.PARALLEL_TOOL_CALLS, Feature.PROMPT_CACHE})
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}

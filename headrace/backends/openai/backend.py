@@ -22,10 +22,10 @@ from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.dialects.values import count
 from headrace.errors import ProviderError, ServerError
+from headrace.features import COMMON, Feature
 from headrace.offload import aside
 from headrace.relay_types import Relayed, RelayRequest
 from headrace.types import (
-    BackendKind,
     Conversation,
     Embeddings,
     EmbedRequest,
@@ -34,6 +34,42 @@ from headrace.types import (
     ModelInfo,
 )
 
+FEATURES = COMMON | {
+    Feature.ADVANCED_SAMPLING,
+    Feature.CHOICES,
+    Feature.CONTINUED_MESSAGE,
+    Feature.DIMENSIONS,
+    Feature.ECHO,
+    Feature.EMBEDDINGS,
+    Feature.FREQUENCY_PENALTY,
+    Feature.IGNORE_EOS,
+    Feature.IMAGE_DETAIL,
+    Feature.INPUT_TRUNCATION,
+    Feature.JSON_OBJECT,
+    Feature.LOGIT_BIAS,
+    Feature.LOGPROBS,
+    Feature.MIN_P,
+    Feature.MIN_TOKENS,
+    Feature.NO_GENERATION_PROMPT,
+    Feature.OTHER_SAMPLING,
+    Feature.PRESENCE_PENALTY,
+    Feature.PROMPT_TRUNCATION,
+    Feature.REPETITION_PENALTY,
+    Feature.REPETITION_WINDOW,
+    Feature.SCHEMA_DESCRIPTION,
+    Feature.SEED,
+    Feature.SPEAKER_NAMES,
+    Feature.SPECIAL_TOKENS_SHOWN,
+    Feature.STOP_TOKEN_IDS,
+    Feature.STRICT_TOOLS,
+    Feature.SUFFIX,
+    Feature.TEMPLATE_VARIABLES,
+    Feature.TEXT_COMPLETION,
+    Feature.TYPICAL_P,
+    Feature.UNSIGNED_REASONING,
+    Feature.USER,
+    Feature.VERBOSITY,
+}
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses")
 USAGE_S = 2.0  # how long an answer that is complete waits for its usage
 END_S = 0.05  # and a finished stream for its end: then its connection can be used again
@@ -42,7 +78,8 @@ END_S = 0.05  # and a finished stream for its end: then its connection can be us
 class OpenAIBackend(Remote):
     """`key`: the provider's; None: it wants none. A request always asks for a stream."""
 
-    kind: BackendKind = "openai"
+    features = FEATURES
+    unsent = frozenset({Feature.ADVICE})
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
     knows_verbosity = True

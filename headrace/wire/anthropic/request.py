@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from headrace.errors import BadRequest
 from headrace.types import (
@@ -32,26 +32,12 @@ from headrace.wire.anthropic.blocks import (
     ToolUseBlock,
     arguments,
     parts,
-    skipped,
 )
-from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, carried, equals
+from headrace.wire.elsewhere import carried
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
 from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
-from headrace.wire.parameters import (
-    BOOKKEEPING,
-    FOREIGN,
-    STRICT,
-    Table,
-    advice,
-    cached,
-    content,
-    foreign,
-    honoured,
-    ours,
-    refused,
-)
 from headrace.wire.tools import ToolName
 from headrace.wire.validation import RequestBody
 
@@ -154,95 +140,6 @@ def told_name(name: str) -> str:
     return NAMES.get(name, name)
 
 
-def _is_disabled(thinking: BaseModel) -> bool:
-    return getattr(thinking, "type", None) != "enabled"
-
-
-# where a text may be marked for the cache
-CACHED = (
-    "", "system.", "tools.",
-    "messages.content.", "messages.content.content.", "messages.content.source.content.",
-)  # fmt: skip
-# members of OpenAI's dialect and its extensions, with the values that change nothing
-NOT_HERE: Mapping[str, Neutral] = {
-    "n": equals(1), "best_of": equals(1), "frequency_penalty": equals(0), "presence_penalty": equals(0),
-    "repetition_penalty": equals(1), "repeat_penalty": equals(1), "min_p": equals(0),
-    "logprobs": equals(False), "ignore_eos": equals(False), "ban_eos_token": equals(False),
-    "min_tokens": equals(0),
-    "min_new_tokens": equals(0), "skip_special_tokens": equals(True), "length_penalty": equals(1),
-    "use_beam_search": equals(False), "include_stop_str_in_output": equals(False), "echo": equals(False),
-    "response_format": equals({"type": "text"}), "add_special_tokens": equals(False),
-    "spaces_between_special_tokens": equals(True), "repeat_last_n": equals(-1),
-    "repetition_penalty_range": equals(0, -1), "repetition_context_size": equals(0, -1),
-    "penalty_range": equals(0, -1), "top_logprobs": equals(0),
-    **dict.fromkeys(
-        ("logit_bias", "bad_words", "stop_token_ids", "stop", "stop_strings", "chat_template_kwargs",
-         "grammar_string"),
-        EMPTY,
-    ),
-    **dict.fromkeys(
-        ("seed", "random_seed", "sampling_seed", "max_completion_tokens", "max_new_tokens", "n_predict",
-         "num_predict", "truncate_prompt_tokens", "truncate", "guided_json", "guided_regex", "guided_choice",
-         "guided_grammar", "structured_outputs", "json_schema", "regex", "ebnf", "grammar",
-         "allowed_token_ids", "reasoning_effort", "enable_thinking", "chat_template"),
-        NOTHING,
-    ),
-}  # fmt: skip
-MESSAGES: Table = {
-    **FOREIGN,
-    **{name: refused("Not in this dialect.", is_off) for name, is_off in NOT_HERE.items()},
-    "model": ours("An id from `/v1/models`; an unknown one is 404."),
-    "stream": ours(),
-    "messages": honoured(
-        "Blocks of type `text`, `image`, `document`, `search_result`, `thinking`, `tool_use`, `tool_result`; "
-        "others are dropped. The engine reads text only."
-    ),
-    "messages.content.signature": content(
-        "Only who signed it can read it.", "anthropic", is_neutral=equals("")
-    ),
-    "messages.content.data": content("Only who wrote it can read it.", "anthropic"),
-    "messages.content.citations": foreign("Nothing is cited."),
-    "messages.content.context": foreign("Not shown to the model."),
-    "messages.content.caller": foreign(BOOKKEEPING, equals({"type": "direct"})),
-    "messages.content.toolset_name": foreign(BOOKKEEPING),
-    "messages.content.transformations": foreign("Images go as they come."),
-    "system": honoured(),
-    "system.citations": foreign("Nothing is cited."),
-    "max_tokens": honoured("Clamped to what fits the context."),
-    "temperature": honoured("0 to 1."),
-    "top_p": honoured(),
-    "top_k": honoured(),
-    "stop_sequences": honoured("Which was met is told where the provider tells it; Ollama does not."),
-    "tools": honoured("With an `input_schema`; those that Anthropic itself would run are dropped."),
-    "tools.strict": STRICT,
-    "tools.allowed_callers": foreign("The caller calls."),
-    "tools.defer_loading": foreign("All tools are told.", equals(False)),
-    "tools.eager_input_streaming": foreign("Arguments stream as they come."),
-    "tools.input_examples": foreign("Templates have no place for them."),
-    "tool_choice": honoured("Ollama: `auto` and `none`."),
-    "thinking": honoured("As an effort; dropped where the model knows none."),
-    "thinking.budget_tokens": content(
-        "The number itself; elsewhere it becomes an effort.", "anthropic", is_said=_is_disabled
-    ),
-    "thinking.display": foreign("Thinking is shown as the model writes it."),
-    "output_config": honoured("`effort` with adaptive thinking; `format`."),
-    "metadata": advice(
-        "`user_id` becomes OpenAI's `user`.",
-        openai="sent", cerebras="sent", anthropic="sent", llamacpp="sent",
-    ),
-    "container": foreign("There are no server tools."),
-    "context_management": foreign("The history is taken as it is."),
-    "diagnostics": foreign("Nothing is diagnosed."),
-    "inference_geo": foreign("There is one place."),
-    "service_tier": foreign("There is one."),
-    "speed": foreign("There is one.", equals("standard")),
-    "user_profile_id": foreign(BOOKKEEPING),
-    "workspace_id": foreign(BOOKKEEPING),
-    "mcp_servers": foreign("There are no server tools.", equals([])),
-    **{f"{place}cache_control": cached() for place in CACHED},
-}  # fmt: skip
-
-
 def to_request(body: MessagesBody) -> GenerateRequest:
     """Raises BadRequest."""
     sampling = Sampling(
@@ -277,32 +174,25 @@ def to_conversation(body: CountTokensBody) -> Conversation:
     ]
     tools = _tools(body.tools or ())
     choice = body.tool_choice
-    last = body.messages[-1]
-    goes_on = last.role == "assistant" and bool(history) and not history[-1].tool_calls
+    is_begun = goes_on(body)
     return Conversation(
         (*system, *history),
         tools,
         _choice(choice, tools),
         choice is None or not choice.disable_parallel_tool_use,
         _effort(body),
-        not goes_on,
-        goes_on,
+        not is_begun,
+        is_begun,
         thinking_budget=_budget(body.thinking),
         wishes=wishes(history) | {"reasoning_effort"},
     )
 
 
-def dropped(body: CountTokensBody) -> Iterator[str]:
-    """What could not be carried and no table knows, by path: server tools and their blocks, an effort of
-    thinking that is not asked for.
-    """
-    for index, tool in enumerate(body.tools or ()):
-        if isinstance(tool, ServerTool):
-            yield f"tools.{index}"
-    for index, said in enumerate(body.messages):
-        yield from skipped(said.content, f"messages.{index}.content")
-    if body.output_config is not None and body.output_config.effort and not _is_free(body.thinking):
-        yield "output_config.effort"
+def goes_on(body: CountTokensBody) -> bool:
+    """Whether the history ends with an answer that has begun, and has called no tool yet."""
+    last = body.messages[-1]
+    calls = () if isinstance(last.content, str) else last.content
+    return last.role == "assistant" and not any(isinstance(block, ToolUseBlock) for block in calls)
 
 
 def _joined(content: Sequence[str | Media], between: str = "\n\n") -> str:
@@ -421,7 +311,7 @@ def _effort(body: CountTokensBody) -> str | None:
         return None
     if asked.type == "disabled":
         return "none"
-    if _is_free(asked):
+    if is_free(asked):
         return (body.output_config.effort if body.output_config else None) or "medium"
     if asked.budget_tokens is None:
         param = "thinking.budget_tokens"
@@ -435,7 +325,7 @@ def _budget(thinking: ThinkingConfig | None) -> int | None:
     return None if thinking is None or thinking.type != "enabled" else thinking.budget_tokens
 
 
-def _is_free(thinking: ThinkingConfig | None) -> bool:
+def is_free(thinking: ThinkingConfig | None) -> bool:
     """Whether the model is to think as much as it likes, or as `output_config.effort` says."""
     return thinking is not None and thinking.type in ("adaptive", "between_tools")
 

@@ -1,10 +1,10 @@
-"""Which members of a body of /v1/responses are of no effect."""
+"""What a body of /v1/responses asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headrace.types import BackendKind
+from headrace.features import Feature, Use, Uses
 from headrace.wire import parameters
 from headrace.wire.items.encrypted_content import thoughts_in
 from headrace.wire.items.input_models import ReasoningItem
@@ -13,35 +13,21 @@ from headrace.wire.responses.body import LOGPROBS, HistoryBody, PromptBody, Resp
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
 
 
-class Given:
-    """The members of a body that may be of no effect, found once. Raises BadRequest."""
-
-    def __init__(self, body: HistoryBody) -> None:
-        self.members = parameters.Given(body, _table_of(body))
-        self.skipped = tuple(_skipped(body))
-
-
-def judged(given: Given, kind: BackendKind, *, strict: bool = False) -> list[str]:
-    """The members of which a backend of this kind makes nothing, and what is skipped of tools and items, with
-    its type.
-
-    Raises UnsupportedParameter for a member that would change the output; with `strict`, for one that is
-    dropped, and BadRequest for unknown ones.
-    """
-    return [*parameters.judged(given.members, kind, strict=strict), *given.skipped]
-
-
-def ignored(given: Given, *, strict: bool = False) -> dict[str, str]:
-    """The header X-Headrace-Ignored, if there is anything to name, where no other backend is asked than our
-    own. Raises as `judged` does.
-    """
-    return parameters.with_named({}, judged(given, "engine", strict=strict))
+def uses_of(body: HistoryBody, *, strict: bool = False) -> Uses:
+    """With what is skipped of tools and items, with its type. Raises BadRequest."""
+    return parameters.uses_of(body, _table_of(body), strict=strict, more=_more(body))
 
 
 def _table_of(body: HistoryBody) -> Table:
     if isinstance(body, ResponseBody):
         return RESPONSES
     return PROMPT if isinstance(body, PromptBody) else HISTORY
+
+
+def _more(body: HistoryBody) -> Iterator[Use]:
+    if isinstance(body, ResponseBody) and includes(body, LOGPROBS):
+        yield Use("include", Feature.LOGPROBS, Feature.LOGPROBS.loss)
+    yield from (Use(path, None, "ignored") for path in _skipped(body))
 
 
 def _skipped(body: HistoryBody) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from headrace.features import Feature
 from headrace.wire.items.encrypted_content import thoughts_in
 from headrace.wire.items.input_models import MessageItem, ReasoningItem
 from headrace.wire.parameters import (
@@ -14,19 +15,18 @@ from headrace.wire.parameters import (
     EXTENSION,
     FOREIGN,
     GENERATION,
-    NAMED,
     NOTHING,
-    THINKERS,
+    Parameter,
     Table,
-    content,
     equals,
-    honoured,
     ignored,
+    is_text,
     ours,
     refused,
+    sent,
 )
-from headrace.wire.responses.body import LOGPROBS, SEALED
-from headrace.wire.responses.tools import TextInput
+from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
+from headrace.wire.responses.tools import FunctionTool, TextTool
 
 NO_HOSTED = "No hosted tools run here."
 ONE = "A response is one answer."
@@ -61,29 +61,34 @@ def _has_no_signature(item: BaseModel) -> bool:
     return not isinstance(item, ReasoningItem) or not _is_signed(item)
 
 
-def _is_text(format: object) -> bool:
-    return isinstance(format, TextInput)
+def _has_no_logprobs(body: BaseModel) -> bool:
+    return not (isinstance(body, ResponseBody) and includes(body, LOGPROBS))
+
+
+def _has_none(tools: list[object]) -> bool:
+    """Whether none of the tools runs where the caller is; the others are skipped."""
+    return not any(isinstance(tool, FunctionTool | TextTool) for tool in tools)
 
 
 CLOSELY = CHAT["messages.content.image_url.detail"]
 CITED = ignored("Kept; the model reads the text.", EMPTY)
-THOUGHT = content(
+THOUGHT = Parameter(
+    Feature.UNSIGNED_REASONING,
     "Of reasoning. Anthropic takes only what it has signed.",
-    *THINKERS,
-    is_neutral=EMPTY,
+    EMPTY,
     is_said=_is_signed,
 )
 HISTORY: Table = {
     "model": GENERATION["model"],
-    "input": honoured("A string, or items; those of hosted tools are kept and not shown to the model."),
-    "input.name": content("As in chat.", *NAMED, is_said=_is_no_message),
+    "input": sent("A string, or items; those of hosted tools are kept and not shown to the model."),
+    "input.name": Parameter(Feature.SPEAKER_NAMES, "As in chat.", is_said=_is_no_message),
     "input.phase": ignored("Kept; the model is not told."),
     "input.namespace": ignored("Kept; the model is not told."),
     "input.content": THOUGHT,
     "input.summary": THOUGHT,
-    "input.encrypted_content": content(
+    "input.encrypted_content": Parameter(
+        Feature.SIGNED_REASONING,
         "Of reasoning: only who signed it can read it. What was sealed elsewhere is named.",
-        "anthropic",
         is_said=_has_no_signature,
     ),
     "input.content.detail": CLOSELY,
@@ -92,7 +97,7 @@ HISTORY: Table = {
     "input.content.logprobs": CITED,
     "input.output.annotations": CITED,
     "input.output.logprobs": CITED,
-    "instructions": honoured("A system message of this turn alone."),
+    "instructions": sent("A system message of this turn alone."),
     "previous_response_id": ours("Not with `conversation`."),
     **{name: CHAT[name] for name in OF_CHAT},
     "image": ignored("Images go as they come."),
@@ -100,25 +105,34 @@ HISTORY: Table = {
 PROMPT: Table = {
     **HISTORY,
     "conversation": ours("An id, or `{id}`: its items come first, this turn is added to it."),
-    "tools": honoured("Of type `function` and `custom`; others are skipped and named."),
+    "tools": Parameter(
+        Feature.TOOLS, "Of type `function` and `custom`; others are skipped and named.", _has_none
+    ),
     "tools.strict": CHAT["tools.function.strict"],
-    "tools.format": content(
-        "A grammar is told to the model, which is not forced into it.", is_neutral=_is_text
+    "tools.format": Parameter(
+        "dropped", "A grammar is told to the model, which is not forced into it.", is_text
     ),
     "tools.defer_loading": ignored("All tools are told.", equals(False)),
     "tools.allowed_callers": ignored("The caller calls."),
     "tools.output_schema": ignored("Templates have no place for it."),
     "tools.async": ignored("The caller calls.", equals(False)),
-    "tool_choice": honoured("`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`."),
+    "tool_choice": Parameter(
+        Feature.TOOL_CHOICE,
+        "`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`.",
+        equals("auto"),
+        is_said=CHAT["tool_choice"].is_said,
+    ),
     "parallel_tool_calls": CHAT["parallel_tool_calls"],
-    "reasoning": honoured(),
+    "reasoning": sent(),
     "reasoning.effort": CHAT["reasoning_effort"],
     "reasoning.summary": ignored("Reasoning is told whole."),
     "reasoning.generate_summary": ignored("Reasoning is told whole."),
     "reasoning.context": ignored("All of it is shown to the model.", equals("auto", "all_turns")),
     "reasoning.mode": ignored("There is one.", equals("standard")),
-    "text": honoured(),
-    "text.format": honoured("`text`, `json_object`, `json_schema`: the answer is forced into it."),
+    "text": sent(),
+    "text.format": Parameter(
+        Feature.JSON_SCHEMA, "`text`, `json_object`, `json_schema`: the answer is forced into it.", is_text
+    ),
     "text.format.description": GENERATION["response_format.json_schema.description"],
     "text.verbosity": CHAT["verbosity"],
     "truncation": ours("`auto` leaves out what was said first, `disabled` is a 400."),
@@ -133,9 +147,14 @@ RESPONSES: Table = {
     "stream_options.include_obfuscation": GENERATION["stream_options.include_obfuscation"],
     "stream_options.include_usage": ours("Usage is always told."),
     "stream_options.continuous_usage_stats": ignored("Usage is told in the end.", equals(False)),
-    "max_output_tokens": honoured("Clamped to what fits the context."),
-    "max_tokens": honoured(f"{EXTENSION} Another name of `max_output_tokens`."),
-    "top_logprobs": honoured(f"Up to 20; with `{LOGPROBS}` in `include`.", anthropic="refused"),
+    "max_output_tokens": Parameter(Feature.MAX_TOKENS, "Clamped to what fits the context."),
+    "max_tokens": Parameter(Feature.MAX_TOKENS, f"{EXTENSION} Another name of `max_output_tokens`."),
+    "top_logprobs": Parameter(
+        Feature.LOGPROBS,
+        f"Up to 20; with `{LOGPROBS}` in `include`.",
+        equals(0),
+        is_said=_has_no_logprobs,
+    ),
     "include": ours(f"`{LOGPROBS}` (Anthropic: 400), `{SEALED}`; the rest belongs to hosted tools."),
     "store": ours("Default true."),
     "background": ours("Only with `store`."),

@@ -10,6 +10,7 @@ import pytest
 from openai.resources.responses import Responses
 from openai.resources.responses.input_tokens import InputTokens
 
+from headrace.backends.engine_features import FEATURES
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import (
     Conversation,
@@ -21,6 +22,7 @@ from headrace.types import (
     ToolChoice,
 )
 from headrace.wire.items import to_items
+from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import (
     CompactBody,
     HistoryBody,
@@ -32,7 +34,7 @@ from headrace.wire.responses.body import (
     to_tokenize_request,
 )
 from headrace.wire.responses.object import begin
-from headrace.wire.responses.parameters import Given, ignored
+from headrace.wire.responses.parameters import uses_of
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
 from headrace.wire.validation import parse
 
@@ -51,9 +53,14 @@ def body_of(**members: Any) -> ResponseBody:
     return body
 
 
+def ignored(body: HistoryBody, *, strict: bool = False) -> dict[str, str]:
+    """The header that names what our own engine makes nothing of."""
+    return with_named({}, uses_of(body, strict=strict).left_out(FEATURES))
+
+
 def asked(**members: Any) -> GenerateRequest:
     body = body_of(**members)
-    ignored(Given(body))
+    ignored(body)
     return to_request(body, to_items(body.input, "input"))
 
 
@@ -64,7 +71,7 @@ def prompt_of(**members: Any) -> Conversation:
 
 
 def named(**members: Any) -> list[str]:
-    header = ignored(Given(body_of(**members))).get("X-Headrace-Ignored")
+    header = ignored(body_of(**members)).get("X-Headrace-Ignored")
     return [] if header is None else header.split(", ")
 
 
@@ -314,9 +321,9 @@ def test_the_words_of_refusals() -> None:
 
 def test_strictly_unknown_members_are_refused() -> None:
     with pytest.raises(BadRequest) as refused:
-        ignored(Given(body_of(foo=1)), strict=True)
+        ignored(body_of(foo=1), strict=True)
     assert refused.value.param == "foo"
-    assert ignored(Given(body_of(user="me")), strict=True) == {"X-Headrace-Ignored": "user"}
+    assert ignored(body_of(user="me"), strict=True) == {"X-Headrace-Ignored": "user"}
 
 
 def test_a_result_finds_its_call_in_what_was_carried_over() -> None:
@@ -352,7 +359,7 @@ def test_the_neighbours_of_a_response() -> None:
     assert [message.role for message in prompt.messages] == ["system", "user"]
     assert len(prompt.tools) == 1
     compact = parse(CompactBody, json.dumps({**SMALL, "prompt_cache_key": "k"}).encode())
-    assert ignored(Given(compact)) == {"X-Headrace-Ignored": "prompt_cache_key"}
+    assert ignored(compact) == {"X-Headrace-Ignored": "prompt_cache_key"}
     with pytest.raises(BadRequest):
         check(parse(CompactBody, b'{"model": "m"}'))
 

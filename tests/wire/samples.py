@@ -1,11 +1,11 @@
-"""A sample of every parameter: what is asked without it, and what is added."""
+"""A sample of every parameter: a body's members without it, and what is added. `ALL` has them by endpoint."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from headrace.wire.anthropic.request import MESSAGES as MESSAGES_TABLE
-from headrace.wire.anthropic.request import NOT_HERE
+from headrace.wire.anthropic.tables import MESSAGES as MESSAGES_TABLE
+from headrace.wire.anthropic.tables import NOT_HERE
 from headrace.wire.elsewhere import ELSEWHERE
 
 Sample = tuple[dict[str, Any], dict[str, Any]]
@@ -214,6 +214,13 @@ MESSAGES: dict[str, Sample] = {
     "thinking.budget_tokens": (
         {"model": "claude-opus-4-1", "max_tokens": 64_000, "thinking": {"type": "adaptive"}},
         {"thinking": {"type": "enabled", "budget_tokens": 5000}},
+    ),
+    "tool_choice.disable_parallel_tool_use": (
+        {"tools": [TOOL], "tool_choice": {"type": "auto"}},
+        {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+    ),
+    "output_config.format": (
+        {"output_config": {}}, {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
     ),
     "thinking.display": (
         {"thinking": {"type": "adaptive"}}, {"thinking": {"type": "adaptive", "display": "omitted"}},

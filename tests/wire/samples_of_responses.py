@@ -1,4 +1,4 @@
-"""The samples of /v1/responses; see fates.py."""
+"""The samples of /v1/responses; see samples.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace.types import Thought
 from headrace.wire.items.encrypted_content import seal_thoughts
-from tests.backends.samples import BOOKKEEPING, GENERATION, IMAGE, JSON_SCHEMA, SCHEMA, USER, Sample, plainly
+from tests.wire.samples import BOOKKEEPING, GENERATION, IMAGE, JSON_SCHEMA, SCHEMA, USER, Sample, plainly
 
 FUNCTION: dict[str, Any] = {"type": "function", "name": "f", "parameters": SCHEMA}
 CUSTOM: dict[str, Any] = {"type": "custom", "name": "f"}

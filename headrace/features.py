@@ -1,0 +1,188 @@
+"""What a request may ask of a backend, in words that belong to no dialect.
+
+An endpoint says which of its members ask for which feature (`headrace/wire/parameters.py`), a backend says
+which features it carries, and `Uses.left_out` is the difference of the two. docs/compatibility.md shows it
+for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal
+
+from headrace.errors import BadRequest, UnsupportedParameter
+
+# What becomes of a member whose feature a backend does not carry.
+# refused: it would change the output: 400.
+# dropped: something is lost: the member is named in X-Headrace-Ignored, and in strict mode it is a 400.
+# ignored: it cannot change the output: the member is named.
+# unknown: no table has it: the member is named, and in strict mode it is a 400.
+Loss = Literal["refused", "dropped", "ignored", "unknown"]
+
+
+class Feature(Enum):
+    """Each stands for something that a backend may be unable to do. Sampling features of other servers stand
+    together where the same backends carry them.
+    """
+
+    # endpoints
+    TEXT_COMPLETION = auto()
+    EMBEDDINGS = auto()
+    # choosing tokens
+    TEMPERATURE = auto()
+    TOP_P = auto()
+    TOP_K = auto()
+    MIN_P = auto()
+    SEED = auto()
+    FREQUENCY_PENALTY = auto()
+    PRESENCE_PENALTY = auto()
+    REPETITION_PENALTY = auto()
+    REPETITION_WINDOW = auto()
+    LOGIT_BIAS = auto()
+    TYPICAL_P = auto()
+    ADVANCED_SAMPLING = auto()  # XTC, Mirostat, DRY, dynamic temperature and others that llama.cpp has
+    OTHER_SAMPLING = auto()  # what some server of OpenAI's dialect may have
+    # the end of an answer
+    MAX_TOKENS = auto()
+    MIN_TOKENS = auto()
+    STOP = auto()
+    STOP_TOKEN_IDS = auto()
+    IGNORE_EOS = auto()
+    LOOP_DETECTION = auto()
+    # what comes back
+    CHOICES = auto()  # more than one answer
+    LOGPROBS = auto()
+    SPECIAL_TOKENS_SHOWN = auto()
+    ECHO = auto()
+    VERBOSITY = auto()
+    # the form of an answer
+    JSON_SCHEMA = auto()
+    JSON_OBJECT = auto()
+    REGEX = auto()
+    CHOICE = auto()
+    GRAMMAR = auto()
+    SCHEMA_DESCRIPTION = auto()
+    SCHEMA_NARROWING = auto()  # saying which simplifications of a schema are acceptable
+    # tools
+    TOOLS = auto()
+    TOOL_CHOICE = auto()
+    PARALLEL_TOOL_CALLS = auto()  # forbidding them
+    STRICT_TOOLS = auto()
+    # reasoning
+    REASONING_EFFORT = auto()
+    THINKING_BUDGET = auto()
+    UNSIGNED_REASONING = auto()
+    SIGNED_REASONING = auto()
+    # the prompt
+    SPEAKER_NAMES = auto()
+    IMAGE_DETAIL = auto()
+    TEMPLATE_VARIABLES = auto()
+    NO_GENERATION_PROMPT = auto()
+    CONTINUED_MESSAGE = auto()
+    PROMPT_TRUNCATION = auto()
+    SPECIAL_TOKENS_IN_PROMPT = auto()
+    SUFFIX = auto()
+    # embeddings
+    DIMENSIONS = auto()
+    POOLING = auto()
+    UNSCALED_VECTORS = auto()
+    INPUT_TRUNCATION = auto()
+    # the way of a request
+    PRIORITY = auto()
+    USER = auto()
+    PROMPT_CACHE = auto()
+    ADVICE = auto()  # for a provider's bookkeeping, speed or price
+    ANTHROPIC_ADVICE = auto()  # the same, of Anthropic's API alone
+
+    @property
+    def loss(self) -> Loss:
+        """What becomes of it where it is not carried."""
+        return "ignored" if self in IGNORED else "dropped" if self in DROPPED else "refused"
+
+
+IGNORED = frozenset(
+    {
+        Feature.ADVICE,
+        Feature.ANTHROPIC_ADVICE,
+        Feature.LOOP_DETECTION,
+        Feature.USER,
+        Feature.VERBOSITY,
+    }
+)
+DROPPED = frozenset(
+    {
+        Feature.IMAGE_DETAIL,
+        Feature.PRIORITY,
+        Feature.PROMPT_CACHE,
+        Feature.SCHEMA_DESCRIPTION,
+        Feature.SCHEMA_NARROWING,
+        Feature.SIGNED_REASONING,
+        Feature.SPEAKER_NAMES,
+        Feature.SPECIAL_TOKENS_IN_PROMPT,
+        Feature.STRICT_TOOLS,
+        Feature.THINKING_BUDGET,
+        Feature.UNSIGNED_REASONING,
+    }
+)
+# what every backend that answers conversations carries so far
+COMMON = frozenset(
+    {
+        Feature.JSON_SCHEMA,
+        Feature.MAX_TOKENS,
+        Feature.PARALLEL_TOOL_CALLS,
+        Feature.REASONING_EFFORT,
+        Feature.STOP,
+        Feature.TEMPERATURE,
+        Feature.TOOLS,
+        Feature.TOOL_CHOICE,
+        Feature.TOP_K,
+        Feature.TOP_P,
+    }
+)
+NONE: frozenset[Feature] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A member of a request, by its path, and the feature that it asks for; None: no backend carries it."""
+
+    path: str
+    feature: Feature | None
+    loss: Loss
+    note: str = ""
+
+    def loss_at(self, unsent: Set[Feature]) -> Loss:
+        return "dropped" if self.loss == "ignored" and self.feature in unsent else self.loss
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What a request asks for. `is_strict`: nothing that it says may be lost."""
+
+    members: tuple[Use, ...] = ()
+    is_strict: bool = False
+
+    def left_out(self, carried: Set[Feature], unsent: Set[Feature] = NONE) -> list[str]:
+        """The paths of the members that have no effect at a backend. `unsent`: features that its provider
+        has, and that are not written in its dialect. Raises UnsupportedParameter, and BadRequest for unknown
+        members.
+        """
+        lost = [use for use in self.members if use.feature not in carried]
+        for use in lost:
+            loss = use.loss_at(unsent)
+            if loss == "refused" or (self.is_strict and loss == "dropped"):
+                raise unsupported(use.path, use.note)
+        unknown = [use.path[:200] for use in lost if use.loss == "unknown"]
+        if self.is_strict and unknown:
+            raise BadRequest(f"unrecognized request member: {unknown[0]}", param=unknown[0])
+        return [use.path for use in lost]
+
+
+NO_USES = Uses()
+
+
+def unsupported(path: str, note: str = "") -> UnsupportedParameter:
+    hint = f": {note}" if note else ""
+    return UnsupportedParameter(f"{path} is not supported here{hint}", param=path)

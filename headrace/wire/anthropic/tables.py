@@ -1,0 +1,164 @@
+"""What the members of a body of /v1/messages ask for; see wire/parameters.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel
+
+from headrace.features import Feature, Use, Uses
+from headrace.wire.anthropic.blocks import skipped
+from headrace.wire.anthropic.request import (
+    AnyTool,
+    CountTokensBody,
+    CustomTool,
+    ServerTool,
+    ToolChoiceOfMessages,
+    goes_on,
+    is_free,
+)
+from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, equals
+from headrace.wire.parameters import (
+    BOOKKEEPING,
+    FOREIGN,
+    STRICT,
+    Parameter,
+    Table,
+    foreign,
+    ours,
+    refused,
+    sent,
+    uses_of,
+)
+
+
+def _is_disabled(thinking: BaseModel) -> bool:
+    return getattr(thinking, "type", None) != "enabled"
+
+
+def _has_none(tools: list[AnyTool]) -> bool:
+    """Whether all of them would run at Anthropic's: these are dropped."""
+    return not any(isinstance(tool, CustomTool) for tool in tools)
+
+
+def _is_free_choice(choice: ToolChoiceOfMessages) -> bool:
+    return choice.type == "auto"
+
+
+# where a text may be marked for the cache
+CACHED = (
+    "", "system.", "tools.",
+    "messages.content.", "messages.content.content.", "messages.content.source.content.",
+)  # fmt: skip
+MARKED = Parameter(Feature.PROMPT_CACHE, "Models that run here cache every prompt.")
+# members of OpenAI's dialect and its extensions, with the values that change nothing
+NOT_HERE: Mapping[str, Neutral] = {
+    "n": equals(1), "best_of": equals(1), "frequency_penalty": equals(0), "presence_penalty": equals(0),
+    "repetition_penalty": equals(1), "repeat_penalty": equals(1), "min_p": equals(0),
+    "logprobs": equals(False), "ignore_eos": equals(False), "ban_eos_token": equals(False),
+    "min_tokens": equals(0),
+    "min_new_tokens": equals(0), "skip_special_tokens": equals(True), "length_penalty": equals(1),
+    "use_beam_search": equals(False), "include_stop_str_in_output": equals(False), "echo": equals(False),
+    "response_format": equals({"type": "text"}), "add_special_tokens": equals(False),
+    "spaces_between_special_tokens": equals(True), "repeat_last_n": equals(-1),
+    "repetition_penalty_range": equals(0, -1), "repetition_context_size": equals(0, -1),
+    "penalty_range": equals(0, -1), "top_logprobs": equals(0),
+    **dict.fromkeys(
+        ("logit_bias", "bad_words", "stop_token_ids", "stop", "stop_strings", "chat_template_kwargs",
+         "grammar_string"),
+        EMPTY,
+    ),
+    **dict.fromkeys(
+        ("seed", "random_seed", "sampling_seed", "max_completion_tokens", "max_new_tokens", "n_predict",
+         "num_predict", "truncate_prompt_tokens", "truncate", "guided_json", "guided_regex", "guided_choice",
+         "guided_grammar", "structured_outputs", "json_schema", "regex", "ebnf", "grammar",
+         "allowed_token_ids", "reasoning_effort", "enable_thinking", "chat_template"),
+        NOTHING,
+    ),
+}  # fmt: skip
+MESSAGES: Table = {
+    **FOREIGN,
+    **{name: refused("Not in this dialect.", is_off) for name, is_off in NOT_HERE.items()},
+    "model": ours("An id from `/v1/models`; an unknown one is 404."),
+    "stream": ours(),
+    "messages": sent(
+        "Blocks of type `text`, `image`, `document`, `search_result`, `thinking`, `tool_use`, `tool_result`; "
+        "others are dropped. The engine reads text only."
+    ),
+    "messages.content.signature": Parameter(
+        Feature.SIGNED_REASONING, "Only who signed it can read it.", equals("")
+    ),
+    "messages.content.data": Parameter(Feature.SIGNED_REASONING, "Only who wrote it can read it."),
+    "messages.content.citations": foreign("Nothing is cited."),
+    "messages.content.context": foreign("Not shown to the model."),
+    "messages.content.caller": foreign(BOOKKEEPING, equals({"type": "direct"})),
+    "messages.content.toolset_name": foreign(BOOKKEEPING),
+    "messages.content.transformations": foreign("Images go as they come."),
+    "system": sent(),
+    "system.citations": foreign("Nothing is cited."),
+    "max_tokens": Parameter(Feature.MAX_TOKENS, "Clamped to what fits the context."),
+    "temperature": Parameter(Feature.TEMPERATURE, "0 to 1."),
+    "top_p": Parameter(Feature.TOP_P),
+    "top_k": Parameter(Feature.TOP_K),
+    "stop_sequences": Parameter(
+        Feature.STOP, "Which was met is told where the provider tells it; Ollama does not.", EMPTY
+    ),
+    "tools": Parameter(
+        Feature.TOOLS,
+        "With an `input_schema`; those that Anthropic itself would run are dropped.",
+        _has_none,
+    ),
+    "tools.strict": STRICT,
+    "tools.allowed_callers": foreign("The caller calls."),
+    "tools.defer_loading": foreign("All tools are told.", equals(False)),
+    "tools.eager_input_streaming": foreign("Arguments stream as they come."),
+    "tools.input_examples": foreign("Templates have no place for them."),
+    "tool_choice": Parameter(Feature.TOOL_CHOICE, "Ollama: `auto` and `none`.", _is_free_choice),
+    "tool_choice.disable_parallel_tool_use": Parameter(Feature.PARALLEL_TOOL_CALLS, "", equals(False)),
+    "thinking": Parameter(
+        Feature.REASONING_EFFORT, "As an effort; dropped where the model knows none.", loss="dropped"
+    ),
+    "thinking.budget_tokens": Parameter(
+        Feature.THINKING_BUDGET,
+        "The number itself; elsewhere it becomes an effort.",
+        is_said=_is_disabled,
+    ),
+    "thinking.display": foreign("Thinking is shown as the model writes it."),
+    "output_config": sent("`effort` with adaptive thinking; `format`."),
+    "output_config.format": Parameter(Feature.JSON_SCHEMA),
+    "metadata": Parameter(Feature.USER, "`user_id` becomes OpenAI's `user`."),
+    "container": foreign("There are no server tools."),
+    "context_management": foreign("The history is taken as it is."),
+    "diagnostics": foreign("Nothing is diagnosed."),
+    "inference_geo": foreign("There is one place."),
+    "service_tier": foreign("There is one."),
+    "speed": foreign("There is one.", equals("standard")),
+    "user_profile_id": foreign(BOOKKEEPING),
+    "workspace_id": foreign(BOOKKEEPING),
+    "mcp_servers": foreign("There are no server tools.", equals([])),
+    **{f"{place}cache_control": MARKED for place in CACHED},
+}  # fmt: skip
+
+
+def uses_of_messages(body: CountTokensBody, *, strict: bool = False) -> Uses:
+    """What a body asks for, whichever backend is to answer it."""
+    return uses_of(body, MESSAGES, strict=strict, more=_more(body))
+
+
+def _more(body: CountTokensBody) -> Iterator[Use]:
+    if goes_on(body):
+        yield Use("messages", Feature.CONTINUED_MESSAGE, Feature.CONTINUED_MESSAGE.loss)
+    yield from (Use(path, None, "dropped") for path in _dropped(body))
+
+
+def _dropped(body: CountTokensBody) -> Iterator[str]:
+    """What could not be carried and no table knows, by path: server tools and their blocks, an effort of
+    thinking that is not asked for.
+    """
+    for index, tool in enumerate(body.tools or ()):
+        if isinstance(tool, ServerTool):
+            yield f"tools.{index}"
+    for index, said in enumerate(body.messages):
+        yield from skipped(said.content, f"messages.{index}.content")
+    if body.output_config is not None and body.output_config.effort and not is_free(body.thinking):
+        yield "output_config.effort"

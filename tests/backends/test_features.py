@@ -1,0 +1,88 @@
+"""That backends tell the truth: every feature that one carries is in what its provider is sent, and every
+other one is refused or named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from headrace.backends.anthropic.request import to_body
+from headrace.backends.anthropic.thinking import of_name
+from headrace.backends.cerebras import CerebrasBackend
+from headrace.backends.llamacpp.choices import singles
+from headrace.backends.llamacpp.dialect import LlamaCppDialect
+from headrace.backends.ollama.request import bodies_of, check, embed_body
+from headrace.backends.openai import OpenAIBackend
+from headrace.backends.openai.body import embed_body as openai_embed_body
+from headrace.cli.compatibility import EVERY, NEEDED, kinds
+from headrace.config import ProviderConfig
+from headrace.errors import UnsupportedParameter
+from headrace.features import Feature, Use, Uses
+from headrace.types import EmbedRequest, GenerateRequest
+from tests.wire.asking import SAMPLES, Asked, request
+
+
+def ollama(request: GenerateRequest) -> object:
+    check(request)
+    return bodies_of(request)
+
+
+OPENAI = OpenAIBackend("p", ProviderConfig(kind="openai"), None)
+CEREBRAS = CerebrasBackend("p", ProviderConfig(kind="cerebras"), None)
+LLAMACPP = LlamaCppDialect("p", ProviderConfig(kind="llamacpp"), None)
+GENERATING: dict[str, Callable[[GenerateRequest], object]] = {
+    "openai": OPENAI.ask,
+    "cerebras": CEREBRAS.ask,
+    "anthropic": lambda request: to_body(request, of_name(request.model)),
+    "ollama": ollama,
+    "llamacpp": lambda request: [LLAMACPP.ask(one) for one in singles(request)],
+}
+EMBEDDING: dict[str, Callable[[EmbedRequest], object]] = {"openai": openai_embed_body, "ollama": embed_body}
+
+
+def written(kind: str, asked: Asked) -> object:
+    return GENERATING[kind](asked) if isinstance(asked, GenerateRequest) else EMBEDDING[kind](asked)
+
+
+def samples(kind: str, feature: Feature) -> Iterator[tuple[str, str]]:
+    """The members that ask for a feature, of the endpoints that the backend has."""
+    for endpoint, table in EVERY.items():
+        if endpoint not in NEEDED or NEEDED[endpoint] in kinds()[kind].features:
+            yield from ((endpoint, name) for name, row in table.items() if row.asks is feature)
+
+
+@pytest.mark.parametrize("kind", GENERATING)
+def test_what_is_carried_reaches_the_provider(kind: str) -> None:
+    backend, lost = kinds()[kind], []
+    for feature in sorted(backend.features - backend.by_us - {Feature.EMBEDDINGS}, key=lambda one: one.name):
+        endpoint, name = next(samples(kind, feature))
+        before, more = SAMPLES[endpoint][name]
+        with_it: Any = written(kind, request(endpoint, {**before, **more}))
+        if with_it == written(kind, request(endpoint, before)):
+            lost.append((feature.name, endpoint, name))
+    assert lost == []
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_what_is_not_carried_is_refused_or_named(kind: str) -> None:
+    backend = kinds()[kind]
+    assert backend.by_us <= backend.features
+    assert not backend.unsent & backend.features
+    for feature in set(Feature) - backend.features:
+        uses = Uses((Use("the.0.path", feature, feature.loss),))
+        if feature.loss == "refused":
+            with pytest.raises(UnsupportedParameter) as caught:
+                uses.left_out(backend.features, backend.unsent)
+            assert caught.value.param == "the.0.path"
+        else:
+            assert uses.left_out(backend.features, backend.unsent) == ["the.0.path"]
+
+
+@pytest.mark.parametrize(("model", "takes_it"), [("gpt-oss-120b", True), ("llama3.1-8b", False)])
+def test_what_cerebras_carries_depends_on_the_model(model: str, takes_it: bool) -> None:
+    features = CEREBRAS.features_of(model)
+    assert (Feature.PARALLEL_TOOL_CALLS in features) is takes_it
+    assert Feature.LOGIT_BIAS not in features
