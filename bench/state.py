@@ -203,15 +203,15 @@ async def window(place: Place, folder: Path) -> list[Row]:
     """What a chat reads of a conversation of 2,000 items."""
     store = Store(StoreConfig(url=place.url), folder)
     await store.start()
-    made = await store.create_conversation("bench", [], {})
+    made = await store.conversations.create("bench", [], {})
     for start in range(0, LONG, BATCH):
         items = [_item(number) for number in range(start, start + BATCH)]
-        await store.add_items("bench", made.id, items)
-    head = (await store.conversation("bench", made.id)).head
+        await store.conversations.append("bench", made.id, items)
+    head = (await store.conversations.get("bench", made.id)).head
     took = []
     for _ in range(200):
         started = time.perf_counter()
-        before, last = await store.window("bench", head, ITEMS_PER_MESSAGE * (WINDOW + 1))
+        before, last = await store.items.window("bench", head, ITEMS_PER_MESSAGE * (WINDOW + 1))
         took.append(1e3 * (time.perf_counter() - started))
         assert (len(before), len(last)) == (1, ITEMS_PER_MESSAGE * (WINDOW + 1))
     await store.aclose()

@@ -39,7 +39,7 @@ async def create_conversation(
     body: Annotated[wire.ConversationBody, Depends(json_body(wire.ConversationBody, is_optional=True))],
 ) -> dict[str, Any]:
     items = await _resolved(store, caller.id, wire.new_items(body))
-    return wire.conversation(await store.create_conversation(caller.id, items, body.metadata or {}))
+    return wire.conversation(await store.conversations.create(caller.id, items, body.metadata or {}))
 
 
 @router.get(
@@ -49,13 +49,13 @@ async def create_conversation(
     openapi_extra=described("desc"),
 )
 async def list_conversations(caller: Caller, store: Stored, asked: NewestFirst) -> dict[str, Any]:
-    page = await store.conversations(caller.id, limit=asked.limit, after=asked.after, order=asked.order)
+    page = await store.conversations.page(caller.id, limit=asked.limit, after=asked.after, order=asked.order)
     return wire.conversations(page)
 
 
 @router.get("/{conversation_id}", summary="One conversation", response_model=wire.ConversationObject)
 async def retrieve_conversation(caller: Caller, store: Stored, id: ConversationId) -> dict[str, Any]:
-    return wire.conversation(await store.conversation(caller.id, id))
+    return wire.conversation(await store.conversations.get(caller.id, id))
 
 
 @router.post(
@@ -70,7 +70,7 @@ async def update_conversation(
     id: ConversationId,
     body: Annotated[MetadataBody, Depends(json_body(MetadataBody))],
 ) -> dict[str, Any]:
-    return wire.conversation(await store.update_conversation(caller.id, id, body.metadata or {}))
+    return wire.conversation(await store.conversations.update(caller.id, id, body.metadata or {}))
 
 
 @router.delete(
@@ -79,7 +79,7 @@ async def update_conversation(
     response_model=wire.DeletedConversation,
 )
 async def delete_conversation(caller: Caller, store: Stored, id: ConversationId) -> dict[str, Any]:
-    await store.delete_conversation(caller.id, id)
+    await store.conversations.delete(caller.id, id)
     return wire.deleted(id)
 
 
@@ -91,9 +91,9 @@ async def delete_conversation(caller: Caller, store: Stored, id: ConversationId)
 async def export_conversation(
     caller: Caller, store: Stored, id: ConversationId, response: Response
 ) -> dict[str, Any]:
-    stored = await store.conversation(caller.id, id)
+    stored = await store.conversations.get(caller.id, id)
     response.headers["Content-Disposition"] = f'attachment; filename="{id}.json"'
-    return wire.export(stored, await store.path(caller.id, stored.head))
+    return wire.export(stored, await store.items.path(caller.id, stored.head))
 
 
 @router.post(
@@ -110,7 +110,7 @@ async def create_items(
     body: Annotated[wire.ItemsBody, Depends(json_body(wire.ItemsBody))],
 ) -> dict[str, Any]:
     items = await _resolved(store, caller.id, wire.new_items(body))
-    return wire.created(await store.add_items(caller.id, id, items))
+    return wire.created(await store.conversations.append(caller.id, id, items))
 
 
 @router.get(
@@ -120,8 +120,8 @@ async def create_items(
     openapi_extra=described("desc", include=True),
 )
 async def list_items(caller: Caller, store: Stored, id: ConversationId, asked: NewestFirst) -> dict[str, Any]:
-    head = (await store.conversation(caller.id, id)).head
-    page = await store.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
+    head = (await store.conversations.get(caller.id, id)).head
+    page = await store.items.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
     return wire.items(page)
 
 
@@ -129,7 +129,7 @@ async def list_items(caller: Caller, store: Stored, id: ConversationId, asked: N
 async def retrieve_item(
     caller: Caller, store: Stored, id: ConversationId, item_id: str, _: Included
 ) -> dict[str, Any]:
-    return dict((await store.item(caller.id, id, item_id)).body)
+    return dict((await store.conversations.item(caller.id, id, item_id)).body)
 
 
 @router.delete(
@@ -138,13 +138,13 @@ async def retrieve_item(
     response_model=wire.ConversationObject,
 )
 async def delete_item(caller: Caller, store: Stored, id: ConversationId, item_id: str) -> dict[str, Any]:
-    return wire.conversation(await store.delete_item(caller.id, id, item_id))
+    return wire.conversation(await store.conversations.delete_item(caller.id, id, item_id))
 
 
 async def _resolved(store: Store, owner: str, items: list[Item]) -> list[Item]:
     """With copies of the stored items that they refer to. Raises ItemNotFound."""
     wanted = references(items)
-    stored = await store.find_items(owner, wanted) if wanted else {}
+    stored = await store.items.find(owner, wanted) if wanted else {}
     found = {
         id: {name: value for name, value in item.body.items() if name != "id"} for id, item in stored.items()
     }

@@ -43,7 +43,7 @@ async def _filter(http: Request, response: Response) -> wire.Filter:
 async def list_completions(
     caller: Caller, store: Stored, asked: Annotated[wire.Filter, Depends(_filter)]
 ) -> dict[str, Any]:
-    page = await store.completions(
+    page = await store.completions.page(
         caller.id,
         limit=asked.page.limit,
         after=asked.page.after,
@@ -59,7 +59,7 @@ async def list_completions(
     response_model_exclude_unset=True,
 )  # fmt: skip
 async def retrieve_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
-    return wire.completion(await store.completion(caller.id, completion_id))
+    return wire.completion(await store.completions.get(caller.id, completion_id))
 
 
 @router.post(
@@ -72,12 +72,12 @@ async def update_completion(
     completion_id: str,
     body: Annotated[MetadataBody, Depends(json_body(MetadataBody))],
 ) -> dict[str, Any]:
-    return wire.completion(await store.update_completion(caller.id, completion_id, body.metadata or {}))
+    return wire.completion(await store.completions.update(caller.id, completion_id, body.metadata or {}))
 
 
 @router.delete("/{completion_id}", summary="Delete it", response_model=wire.DeletedChatCompletion)
 async def delete_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
-    await store.delete_completion(caller.id, completion_id)
+    await store.completions.delete(caller.id, completion_id)
     return wire.deleted(completion_id)
 
 
@@ -90,6 +90,6 @@ async def delete_completion(caller: Caller, store: Stored, completion_id: str) -
 async def list_messages(
     caller: Caller, store: Stored, completion_id: str, asked: OldestFirst
 ) -> dict[str, Any]:
-    head = (await store.completion(caller.id, completion_id)).head
-    page = await store.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
+    head = (await store.completions.get(caller.id, completion_id)).head
+    page = await store.items.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
     return wire.messages(page)

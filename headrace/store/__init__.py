@@ -1,10 +1,11 @@
-"""What outlives a request: conversations, responses, stored chat completions. SQLAlchemy Core, one
-implementation for SQLite and PostgreSQL.
+"""Conversations, responses and chat completions in a database: SQLAlchemy Core, one implementation for SQLite
+and PostgreSQL.
 """
 
 from headrace.store.records import (
     Chain,
-    Held,
+    ConversationLock,
+    Order,
     Page,
     StoredCompletion,
     StoredConversation,
@@ -15,7 +16,8 @@ from headrace.store.store import Store
 
 __all__ = [
     "Chain",
-    "Held",
+    "ConversationLock",
+    "Order",
     "Page",
     "Store",
     "StoredCompletion",

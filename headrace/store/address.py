@@ -1,4 +1,4 @@
-"""Where the database is: an address of the configuration, checked."""
+"""Reads and checks the database's address in the configuration."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FILE = "headrace.db"
 
 
 def to_url(text: str, data: Path) -> URL:
-    """`data`: the folder of the SQLite file where no database is named. Raises ConfigError."""
+    """The URL for SQLAlchemy. `data`: the SQLite file's folder if `text` is empty. Raises ConfigError."""
     if not text:
         return URL.create("sqlite", database=str(data.absolute() / FILE))
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as exc:
-        said = "store.url is no address of a database; write postgresql://… or sqlite:///PATH"
-        raise ConfigError(said) from exc
+        message = "store.url is no address of a database; write postgresql://… or sqlite:///PATH"
+        raise ConfigError(message) from exc
     if url.drivername in ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite"):
         return _sqlite(url)
     if url.drivername in ("postgres", "postgresql", "postgresql+asyncpg"):
@@ -40,6 +40,6 @@ def _postgresql(url: URL) -> URL:
     if find_spec("asyncpg") is None:
         raise ConfigError(f"store.url: PostgreSQL needs asyncpg: {install_command('postgres')}")
     query = dict(url.query)
-    if "sslmode" in query:  # as libpq calls it
+    if "sslmode" in query:  # libpq's name for it
         query["ssl"] = query.pop("sslmode")
     return url.set(drivername="postgresql+asyncpg", query=query)

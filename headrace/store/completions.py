@@ -1,4 +1,4 @@
-"""Stored chat completions: the answer as it was given, and the messages it was asked."""
+"""Stored chat completions: the answer as clients see it, and the messages of the request."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from sqlalchemy import Connection, Row, Select, delete, select, tuple_, update
 
 from headrace.errors import BadRequest, CompletionNotFound
 from headrace.store.database import Database
-from headrace.store.garbage import let_go
-from headrace.store.hashing import written
-from headrace.store.items import append, insert_new
-from headrace.store.records import Json, Page, StoredCompletion
+from headrace.store.garbage import drop_heads
+from headrace.store.hashing import to_json
+from headrace.store.items import append_items, insert_new
+from headrace.store.records import Json, Order, Page, StoredCompletion
 from headrace.store.tables import completions
 
-SCANNED = 200  # rows looked at together for metadata
+ROWS_PER_SCAN = 200  # fetched at once, and filtered by metadata
 
 CompletionRow = Row[tuple[object, ...]]
 
 
 class Completions:
+    """Methods that name a completion raise CompletionNotFound (404)."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def save(
         self, owner: str, completion: StoredCompletion, messages: Sequence[Json]
     ) -> StoredCompletion:
+        """Store a completion with the messages of its request. Returns the record with its head set."""
         added = time.time_ns() // 1000
 
         def work(c: Connection) -> StoredCompletion:
-            placed = append(c, owner, None, messages)
-            saved = replace(completion, head=placed[-1].hash if placed else None)
+            appended = append_items(c, owner, None, messages)
+            saved = replace(completion, head=appended[-1].hash if appended else None)
             values = {
                 "id": saved.id,
                 "owner": owner,
@@ -41,8 +44,8 @@ class Completions:
                 "created_at": saved.created_at,
                 "model": saved.model,
                 "head": saved.head,
-                "metadata": written(dict(saved.metadata)),
-                "body": written(dict(saved.body)),
+                "metadata": to_json(dict(saved.metadata)),
+                "body": to_json(dict(saved.body)),
             }
             c.execute(insert_new(completions, c.dialect.name), values)
             return saved
@@ -57,17 +60,21 @@ class Completions:
         owner: str,
         *,
         limit: int,
-        after: str | None,
-        is_descending: bool,
-        model: str | None,
-        metadata: Mapping[str, str],
+        after: str | None = None,
+        order: Order = "asc",
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Page[StoredCompletion]:
-        chosen = select(completions).where(completions.c.owner == owner)
+        """Those of `model` whose metadata have all pairs of `metadata`. `after`: the id of a completion.
+        Raises BadRequest (param `after`) if it does not exist.
+        """
+        pairs = (metadata or {}).items()
+        statement = select(completions).where(completions.c.owner == owner)
         if model is not None:
-            chosen = chosen.where(completions.c.model == model)
-        for name, value in metadata.items():
-            fragment = written({name: value})[1:-1]  # whatever else matches is left out below
-            chosen = chosen.where(completions.c.metadata.contains(fragment, autoescape=True))
+            statement = statement.where(completions.c.model == model)
+        for name, value in pairs:
+            fragment = to_json({name: value})[1:-1]  # may match elsewhere in the JSON: filtered again below
+            statement = statement.where(completions.c.metadata.contains(fragment, autoescape=True))
 
         def work(c: Connection) -> Page[StoredCompletion]:
             cursor = None
@@ -77,10 +84,10 @@ class Completions:
                     raise BadRequest(f"No chat completion with id '{after}' found.", param="after")
             found: list[StoredCompletion] = []
             while len(found) <= limit:
-                rows = c.execute(_next(chosen, cursor, is_descending=is_descending)).all()
+                rows = c.execute(_next(statement, cursor, order)).all()
                 records = map(_to_record, rows)
-                found += [record for record in records if metadata.items() <= record.metadata.items()]
-                if len(rows) < SCANNED:
+                found += [record for record in records if pairs <= record.metadata.items()]
+                if len(rows) < ROWS_PER_SCAN:
                     break
                 cursor = rows[-1]
             return Page(found[:limit], has_more=len(found) > limit)
@@ -88,10 +95,12 @@ class Completions:
         return await self._database.read(work)
 
     async def update(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredCompletion:
+        """Replace the metadata."""
+
         def work(c: Connection) -> StoredCompletion:
             _row(c, owner, id)
-            changed = update(completions).where(completions.c.id == id)
-            c.execute(changed.values(metadata=written(dict(metadata))))
+            statement = update(completions).where(completions.c.id == id)
+            c.execute(statement.values(metadata=to_json(dict(metadata))))
             return _to_record(_row(c, owner, id))
 
         return await self._database.write(work)
@@ -100,19 +109,21 @@ class Completions:
         def work(c: Connection) -> None:
             row = _row(c, owner, id)
             c.execute(delete(completions).where(completions.c.id == id))
-            let_go(c, [row.head])
+            drop_heads(c, [row.head])
 
         await self._database.write(work)
 
 
 def _next(
-    chosen: Select[tuple[object, ...]], cursor: CompletionRow | None, *, is_descending: bool
+    statement: Select[tuple[object, ...]], cursor: CompletionRow | None, order: Order
 ) -> Select[tuple[object, ...]]:
-    order = (completions.c.added, completions.c.id)
+    """The rows that follow `cursor`."""
+    key = (completions.c.added, completions.c.id)
     if cursor is not None:
-        place, at = tuple_(*order), tuple_(cursor.added, cursor.id)
-        chosen = chosen.where(place < at if is_descending else place > at)
-    return chosen.order_by(*(column.desc() if is_descending else column for column in order)).limit(SCANNED)
+        position, start = tuple_(*key), tuple_(cursor.added, cursor.id)
+        statement = statement.where(position < start if order == "desc" else position > start)
+    columns = (column.desc() if order == "desc" else column for column in key)
+    return statement.order_by(*columns).limit(ROWS_PER_SCAN)
 
 
 def _where(owner: str, id: str) -> Select[tuple[object, ...]]:

@@ -1,4 +1,12 @@
-"""Conversations: a head each, that one turn at a time may move."""
+"""Conversations: each is a head, which one turn at a time may move.
+
+A turn locks the conversation, generates an answer and releases the lock together with the new items. The lock
+is a row's `holder` (the process) and `token` (this lock). Three rules keep it from staying for ever:
+- a process that dies loses its locks to the first process that notices (processes.py);
+- a lock whose release failed, or whose caller left before it had the token, is in `_unreleased`: this process
+  treats it as free at once, and releases it in the database with the next heartbeat;
+- a head moves only if the row still has the lock's token, or if the head is where the lock found it.
+"""
 
 from __future__ import annotations
 
@@ -21,25 +29,33 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.store.database import Database
-from headrace.store.garbage import let_go
-from headrace.store.hashing import Placed, written
-from headrace.store.items import append, between, insert_new, on_path, to_item
+from headrace.store.garbage import drop_heads
+from headrace.store.hashing import AddressedItem, to_json
+from headrace.store.items import append_items, find_on_path, insert_new, items_between, to_item
 from headrace.store.processes import Processes
-from headrace.store.records import Chain, Held, Json, Page, StoredConversation, StoredItem
+from headrace.store.records import (
+    Chain,
+    ConversationLock,
+    Json,
+    Order,
+    Page,
+    StoredConversation,
+    StoredItem,
+)
 from headrace.store.tables import conversations
 
-STEP = 500  # items that are written in one transaction
+ITEMS_PER_TRANSACTION = 500
 LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
 
 ConversationRow = Row[tuple[object, ...]]
 
-HELD = select(conversations).where(conversations.c.id == bindparam("id")).with_for_update()
-ONE = select(conversations).where(
+BY_ID_FOR_UPDATE = select(conversations).where(conversations.c.id == bindparam("id")).with_for_update()
+OF_OWNER = select(conversations).where(
     conversations.c.id == bindparam("id"), conversations.c.owner == bindparam("owner")
 )
-TO_CHANGE = ONE.with_for_update()
+OF_OWNER_FOR_UPDATE = OF_OWNER.with_for_update()
 CHANGE = update(conversations).where(conversations.c.id == bindparam("its_id"))
-TAKE = (
+LOCK_IF_FREE = (
     update(conversations)
     .where(
         conversations.c.id == bindparam("its_id"),
@@ -51,8 +67,8 @@ TAKE = (
 
 
 @dataclass(slots=True)
-class _Copied:
-    """The path to `old_head` without one item: `bodies` go after `parent`; `new_head` is the last of them."""
+class _Relinked:
+    """The path to `old_head` without one item: `bodies` follow `parent`; `new_head` is the last of them."""
 
     old_head: str | None
     parent: str | None
@@ -61,21 +77,24 @@ class _Copied:
 
 
 class Conversations:
+    """Methods that name a conversation raise ConversationNotFound (404)."""
+
     def __init__(self, database: Database, processes: Processes) -> None:
         self._database, self._processes = database, processes
-        self._owed: dict[str, Held] = {}  # by token: to be let go of once the database can be reached
+        self._unreleased: dict[str, ConversationLock] = {}  # by token
 
     async def create(
-        self, owner: str, bodies: Sequence[Json], metadata: Mapping[str, str], id: str | None
+        self, owner: str, items: Sequence[Json], metadata: Mapping[str, str], *, id: str | None = None
     ) -> StoredConversation:
+        """`id`: None makes a random one."""
         name = id or f"conv_{secrets.token_hex(24)}"
         added = time.time_ns() // 1000
 
         def work(c: Connection) -> StoredConversation:
-            placed = append(c, owner, None, bodies)
-            head = placed[-1].hash if placed else None
+            appended = append_items(c, owner, None, items)
+            head = appended[-1].hash if appended else None
             times = {"added": added, "used_at": added // 10**6}
-            values = {"id": name, "owner": owner, "head": head, "metadata": written(dict(metadata))}
+            values = {"id": name, "owner": owner, "head": head, "metadata": to_json(dict(metadata))}
             c.execute(insert_new(conversations, c.dialect.name), {**values, **times})
             return _to_record(_row(c, owner, name))
 
@@ -85,29 +104,31 @@ class Conversations:
         return await self._database.read(lambda c: _to_record(_row(c, owner, id)))
 
     async def page(
-        self, owner: str, *, limit: int, after: str | None, is_descending: bool
+        self, owner: str, *, limit: int, after: str | None = None, order: Order = "desc"
     ) -> Page[StoredConversation]:
-        place = tuple_(conversations.c.added, conversations.c.id)
-        order = (conversations.c.added, conversations.c.id)
+        """`after`: the id of a conversation. Raises BadRequest (param `after`) if it does not exist."""
+        key = (conversations.c.added, conversations.c.id)
 
         def work(c: Connection) -> Page[StoredConversation]:
-            chosen = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
-            chosen = chosen.order_by(*(column.desc() if is_descending else column for column in order))
+            statement = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
+            statement = statement.order_by(*(column.desc() if order == "desc" else column for column in key))
             if after is not None:
-                cursor = c.execute(ONE, {"id": after, "owner": owner}).first()
+                cursor = c.execute(OF_OWNER, {"id": after, "owner": owner}).first()
                 if cursor is None:
                     raise BadRequest(f"No conversation with id '{after}' found.", param="after")
-                at = tuple_(cursor.added, cursor.id)
-                chosen = chosen.where(place < at if is_descending else place > at)
-            rows = c.execute(chosen).all()
+                position, start = tuple_(*key), tuple_(cursor.added, cursor.id)
+                statement = statement.where(position < start if order == "desc" else position > start)
+            rows = c.execute(statement).all()
             return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
         return await self._database.read(work)
 
     async def update(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredConversation:
+        """Replace the metadata."""
+
         def work(c: Connection) -> StoredConversation:
             _row(c, owner, id)
-            _change(c, id, metadata=written(dict(metadata)))
+            _change(c, id, metadata=to_json(dict(metadata)))
             return _to_record(_row(c, owner, id))
 
         return await self._database.write(work)
@@ -116,26 +137,31 @@ class Conversations:
         def work(c: Connection) -> None:
             row = _row(c, owner, id)
             c.execute(delete(conversations).where(conversations.c.id == id))
-            let_go(c, [row.head])
+            drop_heads(c, [row.head])
 
         await self._database.write(work)
 
-    async def add_items(self, owner: str, id: str, bodies: Sequence[Json]) -> list[StoredItem]:
-        tried: list[Placed] = []  # by an attempt whose commit may have taken place
+    async def append(self, owner: str, id: str, items: Sequence[Json]) -> list[StoredItem]:
+        """Raises ConversationLocked (400)."""
+        # The items of an attempt whose commit was interrupted: if the head is the last of them, that commit
+        # had succeeded, and a second attempt must not append them again.
+        attempted: list[AddressedItem] = []
 
         def work(c: Connection) -> list[StoredItem]:
-            nonlocal tried
-            row = self._free(c, owner, id)
-            if not (tried and row.head == tried[-1].hash):
-                tried = append(c, owner, row.head, bodies)
-                _move(c, id, tried[-1].hash if tried else row.head)
-            return [StoredItem(item.id, item.hash, item.body) for item in tried]
+            nonlocal attempted
+            row = self._unlocked_row(c, owner, id)
+            if not (attempted and row.head == attempted[-1].hash):
+                attempted = append_items(c, owner, row.head, items)
+                _move_head(c, id, attempted[-1].hash if attempted else row.head)
+            return [StoredItem(item.id, item.hash, item.body) for item in attempted]
 
         return await self._database.write(work)
 
     async def item(self, owner: str, id: str, item: str) -> StoredItem:
+        """One item of the conversation, by its id. Raises ItemNotFound."""
+
         def work(c: Connection) -> StoredItem:
-            row = on_path(c, owner, _row(c, owner, id).head, item)
+            row = find_on_path(c, owner, _row(c, owner, id).head, item)
             if row is None:
                 raise _no_item(item)
             return to_item(row)
@@ -143,135 +169,156 @@ class Conversations:
         return await self._database.read(work)
 
     async def delete_item(self, owner: str, id: str, item: str) -> StoredConversation:
-        copied = await self._database.read(lambda c: self._without(c, owner, id, item))
-        await self._append_in_steps(owner, copied)
+        """Take one item out, and append copies of its successors to its parent. Raises ItemNotFound,
+        ConversationLocked.
+        """
+        relinked = await self._database.read(lambda c: self._without(c, owner, id, item))
+        await self._append_in_steps(owner, relinked)
 
         def work(c: Connection) -> StoredConversation:
-            head = self._free(c, owner, id).head
-            new_head = copied.new_head
-            if head != copied.old_head:  # it has changed meanwhile
+            head = self._unlocked_row(c, owner, id).head
+            new_head = relinked.new_head
+            if head != relinked.old_head:  # somebody appended since the copies were made: copy again
                 now = self._without(c, owner, id, item)
-                placed = append(c, owner, now.parent, now.bodies)
-                new_head = placed[-1].hash if placed else now.parent
-            _move(c, id, new_head)
-            let_go(c, [head])
+                appended = append_items(c, owner, now.parent, now.bodies)
+                new_head = appended[-1].hash if appended else now.parent
+            _move_head(c, id, new_head)
+            drop_heads(c, [head])
             return _to_record(_row(c, owner, id))
 
         return await self._database.write(work)
 
-    def _without(self, c: Connection, owner: str, id: str, item: str) -> _Copied:
+    def _without(self, c: Connection, owner: str, id: str, item: str) -> _Relinked:
         """Raises ConversationNotFound, ItemNotFound."""
         head = _row(c, owner, id).head
-        row = on_path(c, owner, head, item)
+        row = find_on_path(c, owner, head, item)
         if row is None:
             raise _no_item(item)
-        bodies = [later.body for later in between(c, owner, row.hash, head)]
-        return _Copied(head, row.parent, bodies)
+        bodies = [later.body for later in items_between(c, owner, row.hash, head)]
+        return _Relinked(head, row.parent, bodies)
 
-    async def _append_in_steps(self, owner: str, copied: _Copied) -> None:
-        """Many items in several transactions, so that other writers get their turn. Should this be the last
-        that is heard of them, they are collected like what was let go of.
+    async def _append_in_steps(self, owner: str, relinked: _Relinked) -> None:
+        """Append the copies in several transactions, so that other writers get their turn.
+
+        Each step's last item is registered as a dropped head: should this process stop half-way, the garbage
+        collection finds the copies.
         """
-        after = copied.parent
-        for start in range(0, len(copied.bodies), STEP):
-            step = copied.bodies[start : start + STEP]
+        after = relinked.parent
+        for start in range(0, len(relinked.bodies), ITEMS_PER_TRANSACTION):
+            step = relinked.bodies[start : start + ITEMS_PER_TRANSACTION]
 
             def work(c: Connection, after: str | None = after, step: Sequence[Json] = step) -> str:
-                last = append(c, owner, after, step)[-1].hash
-                let_go(c, [last])
+                last = append_items(c, owner, after, step)[-1].hash
+                drop_heads(c, [last])
                 return last
 
             after = await self._database.write(work)
-        copied.new_head = after
+        relinked.new_head = after
 
-    async def hold(self, owner: str, id: str) -> Held:
+    async def lock(self, owner: str, id: str) -> ConversationLock:
+        """Reserve the conversation for one turn, until `release` or the end of this process. Raises
+        ConversationLocked (400).
+        """
         token = secrets.token_hex(16)
 
-        def take(c: Connection) -> Held | None:
+        def lock_if_free(c: Connection) -> ConversationLock | None:
             values = {"by": self._processes.id, "token": token, "now": int(time.time())}
-            row = c.execute(_taking(c.dialect.name), {"its_id": id, "its_owner": owner, **values}).first()
-            return None if row is None else Held(_to_record(row), token)
+            statement = _lock_if_free(c.dialect.name)
+            row = c.execute(statement, {"its_id": id, "its_owner": owner, **values}).first()
+            return None if row is None else ConversationLock(_to_record(row), token)
 
-        def work(c: Connection) -> Held:
-            row = self._free(c, owner, id, token)
+        def work(c: Connection) -> ConversationLock:
+            row = self._unlocked_row(c, owner, id, token)
             _change(c, id, holder=self._processes.id, token=token, used_at=int(time.time()))
-            return Held(_to_record(row), token)
+            return ConversationLock(_to_record(row), token)
 
-        async def either() -> Held:
-            taken: Held | None = await self._database.hold(take)
-            return taken if taken is not None else await self._database.write(work)
+        async def attempt() -> ConversationLock:
+            # One statement settles the usual case. A transaction finds out why it failed: no such row, a
+            # living holder, or a dead one whose lock can be taken over.
+            lock: ConversationLock | None = await self._database.lock(lock_if_free)
+            return lock if lock is not None else await self._database.write(work)
 
-        def is_left(task: asyncio.Task[Held]) -> None:
-            """Nobody has the token of what is, or may be, held."""
+        def schedule_release(task: asyncio.Task[ConversationLock]) -> None:
+            """The lock may have been taken after the caller gave up: nobody else knows its token."""
             if not task.cancelled() and isinstance(task.exception(), StoreUnavailable | None):
-                self._owed[token] = Held(StoredConversation(id, 0, {}, None), token)
+                self._unreleased[token] = ConversationLock(StoredConversation(id, 0, {}, None), token)
 
-        task = asyncio.create_task(either())
+        task = asyncio.create_task(attempt())
         try:
             return await asyncio.shield(task)
         except (asyncio.CancelledError, StoreUnavailable):
-            task.add_done_callback(is_left)
+            task.add_done_callback(schedule_release)
             raise
 
-    async def release(self, held: Held, add: Chain | None) -> None:
+    async def release(self, lock: ConversationLock, add: Chain | None = None) -> None:
+        """Release the lock and, in the same transaction, append `add` (whose parent is the locked head).
+        Idempotent. Raises ConversationLocked if somebody else has moved the head since.
+        """
+
         def work(c: Connection) -> None:
-            row = locked_row(c, held)
+            row = row_of_lock(c, lock)
             if row is None:
-                return  # deleted meanwhile
-            placed = append(c, row.owner, add.parent, add.items) if add is not None else []
-            settle(c, row, held, placed[-1].hash if placed else None)
+                return  # the conversation was deleted meanwhile
+            appended = append_items(c, row.owner, add.parent, add.items) if add is not None else []
+            settle(c, row, lock, appended[-1].hash if appended else None)
 
         try:
             await self._database.write(work)
         except StoreUnavailable:
-            self._owed[held.token] = held
+            self._unreleased[lock.token] = lock
             raise
-        self._owed.pop(held.token, None)
+        self._unreleased.pop(lock.token, None)
 
-    async def release_owed(self) -> None:
-        """Let go of what could not be let go of when it was time."""
-        for held in [*self._owed.values()]:
-            await self.release(held, None)
+    async def retry_releases(self) -> None:
+        """Retry the releases that failed while the database was unavailable."""
+        for lock in [*self._unreleased.values()]:
+            await self.release(lock)
 
-    def _free(self, c: Connection, owner: str, id: str, token: str | None = None) -> ConversationRow:
-        """The row, when nobody but `token` holds it."""
+    def _unlocked_row(self, c: Connection, owner: str, id: str, token: str | None = None) -> ConversationRow:
+        """Read the row for an update. Raises ConversationLocked if a living process has locked it with
+        another token.
+        """
         row = _row(c, owner, id, is_for_update=True)
-        if row.token in (None, token, *self._owed) or self._processes.bury_if_dead(c, row.holder):
+        if row.token in (None, token, *self._unreleased) or self._processes.bury_if_dead(c, row.holder):
             return row
         raise ConversationLocked(LOCKED, param="conversation")
 
 
 @cache
-def _taking(dialect: str) -> ReturningUpdate[tuple[object, ...]]:
-    """Take what nobody holds: its row."""
+def _lock_if_free(dialect: str) -> ReturningUpdate[tuple[object, ...]]:
+    """LOCK_IF_FREE that returns the row, and on PostgreSQL commits without waiting for the disk."""
     lightly = [func.set_config("synchronous_commit", "off", True)] if dialect == "postgresql" else []
-    return TAKE.returning(*conversations.c, *lightly)
+    return LOCK_IF_FREE.returning(*conversations.c, *lightly)
 
 
-def settle(c: Connection, row: ConversationRow, held: Held, head: str | None) -> None:
-    """Let go, and move the head, if one is given, as far as nobody else has moved it meanwhile."""
-    is_ours = row.token == held.token
-    freed = {"holder": None, "token": None} if is_ours else {}
+def settle(c: Connection, row: ConversationRow, lock: ConversationLock, head: str | None) -> None:
+    """Release the lock, and move the head to `head` (None: leave it). Raises ConversationLocked."""
+    is_ours = row.token == lock.token
+    unlocked = {"holder": None, "token": None} if is_ours else {}
     if head is not None and head != row.head:
-        if not is_ours and (row.head != held.conversation.head or row.token is not None):
+        # The lock was lost: its process seemed dead, or an earlier attempt's commit had succeeded. Moving the
+        # head is still right if nobody has locked or moved it since.
+        if not is_ours and (row.head != lock.conversation.head or row.token is not None):
             raise ConversationLocked(LOCKED, param="conversation")
-        _change(c, row.id, head=head, used_at=int(time.time()), **freed)
-    elif freed:
-        _change(c, row.id, **freed)
+        _change(c, row.id, head=head, used_at=int(time.time()), **unlocked)
+    elif unlocked:
+        _change(c, row.id, **unlocked)
 
 
-def locked_row(c: Connection, held: Held) -> ConversationRow | None:
-    return c.execute(HELD, {"id": held.conversation.id}).first()
+def row_of_lock(c: Connection, lock: ConversationLock) -> ConversationRow | None:
+    """The locked conversation's row, for an update; None if it was deleted."""
+    return c.execute(BY_ID_FOR_UPDATE, {"id": lock.conversation.id}).first()
 
 
 def _row(c: Connection, owner: str, id: str, *, is_for_update: bool = False) -> ConversationRow:
-    row = c.execute(TO_CHANGE if is_for_update else ONE, {"id": id, "owner": owner}).first()
+    statement = OF_OWNER_FOR_UPDATE if is_for_update else OF_OWNER
+    row = c.execute(statement, {"id": id, "owner": owner}).first()
     if row is None:
         raise ConversationNotFound(f"Conversation with id '{id}' not found.")
     return row
 
 
-def _move(c: Connection, id: str, head: str | None) -> None:
+def _move_head(c: Connection, id: str, head: str | None) -> None:
     _change(c, id, head=head, used_at=int(time.time()))
 
 

@@ -1,4 +1,4 @@
-"""Transactions: what fails in passing is tried again, what cannot be done is StoreUnavailable."""
+"""Runs transactions: retries passing failures, and turns the lasting ones into StoreUnavailable."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 STATEMENT_TIMEOUT_S = 30.0
-KNOWN_S = 1.0  # so long a database that has answered is believed to answer
+HEALTHY_S = 1.0  # how long after an answer `check` asks no further
 PASSING = ("40001", "40P01")  # serialization failure, deadlock
-PATH = re.compile(r"(?<![\w:/])(?:[A-Za-z]:)?[/\\][^\s'\",;)]*")  # of a file or a socket here
-REFUSED = ("28000", "28P01", "3D000", "42501")  # who we are, or which database: no retry will help
+PATHS = re.compile(r"(?<![\w:/])(?:[A-Za-z]:)?[/\\][^\s'\",;)]*")  # of files and sockets
+REFUSED = ("28000", "28P01", "3D000", "42501")  # bad credentials or database name: no retry will help
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _Health:
-    """`answered`: when it last did (monotonic); `error`: what a write failed with, until one succeeds."""
+    """`answered_at`: the last answer (monotonic). `write_error`: of the last write; None if it succeeded."""
 
-    answered: float = -KNOWN_S
-    error: BaseException | None = None
+    answered_at: float = -HEALTHY_S
+    write_error: BaseException | None = None
 
 
 class Database:
-    """Work runs as one transaction, to its end even when its caller leaves. It may run more than once.
-    `enter`: the first work, once the schema is as it must be.
+    """Runs each `work` as one transaction, to its end even if the caller is cancelled. A work may run more
+    than once, so it must have no effect but on the database. `enter`: the first work, after the
+    migrations.
     """
 
     def __init__(
@@ -57,15 +58,17 @@ class Database:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._health = _Health()
         self._is_open = False
-        self.applied: list[Migration] = []  # by this one
+        self.applied: list[Migration] = []  # by this process
 
     async def open(self) -> None:
-        """Migrate. Raises StoreUnavailable, and ConfigError where trying again is of no use."""
+        """Migrate the schema. Raises StoreUnavailable, or ConfigError where another attempt would fail as
+        well.
+        """
         async with self._opening:
-            while not self._is_open and await self._finished(self._step()) is not None:
+            while not self._is_open and await self._run_to_end(self._migrate_once()) is not None:
                 pass
             if not self._is_open and self._enter is not None:
-                await self._finished(self._translated(self._enter, "write"))
+                await self._run_to_end(self._translated(self._enter, "write"))
             self._is_open = True
 
     async def aclose(self) -> None:
@@ -78,19 +81,19 @@ class Database:
     async def write(self, work: Work[T], *, attempts: int = ATTEMPTS) -> T:
         return await self._run(work, "write", attempts)
 
-    async def hold(self, work: Work[T]) -> T:
-        """One statement, which need not outlive a loss of power: those who hold something do not, either."""
-        return await self._run(work, "hold", ATTEMPTS)
+    async def lock(self, work: Work[T]) -> T:
+        """Run one statement without fsync: locks need not survive a power loss, as their holders do not."""
+        return await self._run(work, "lock", ATTEMPTS)
 
     @property
     def cannot_write(self) -> bool:
-        """Whether the last write has failed."""
-        return self._health.error is not None
+        """Whether the last write failed."""
+        return self._health.write_error is not None
 
     async def check(self) -> None:
-        """Raises StoreUnavailable. Free when it has answered just now."""
-        if time.monotonic() - self._health.answered > KNOWN_S:
-            await self.read(_touch)
+        """Run a trivial query, unless the database has answered just now. Raises StoreUnavailable."""
+        if time.monotonic() - self._health.answered_at > HEALTHY_S:
+            await self.read(_select_one)
 
     async def _run(self, work: Work[T], mode: Mode, attempts: int) -> T:
         if not self._is_open:
@@ -98,10 +101,12 @@ class Database:
                 await self.open()
             except ConfigError as exc:
                 raise StoreUnavailable(f"The database cannot be used: {exc.message}") from exc
-        return await self._finished(self._translated(work, mode, attempts))
+        return await self._run_to_end(self._translated(work, mode, attempts))
 
-    async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
-        """What it gives; when the caller is cancelled it goes on, so that no transaction is left half-way."""
+    async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`; it runs to completion even if the caller is cancelled, so no transaction is abandoned
+        midway.
+        """
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -110,16 +115,16 @@ class Database:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # it has been told, or nobody is left to be told
+            task.exception()  # marks it as retrieved: the caller may be gone
 
-    async def _step(self) -> Migration | None:
+    async def _migrate_once(self) -> Migration | None:
         try:
             step = await self._engine.run(lambda c: migrate(c, self._migrations), "write")
-        except TypeError as exc:  # asyncpg's word for a member of the address that it does not know
+        except TypeError as exc:  # asyncpg raises it for an unknown parameter in the address
             raise ConfigError(f"store.url: {exc}") from exc
         except Exception as exc:
             if _sqlstate(exc) in REFUSED:
-                raise ConfigError(f"store.url: {_told(exc)}") from exc
+                raise ConfigError(f"store.url: {_public_message(exc)}") from exc
             raise self._translate(exc) from exc
         if step is not None:
             self.applied.append(step)
@@ -132,40 +137,40 @@ class Database:
         except HeadraceError:
             raise
         except Exception as exc:
-            if self._health.answered > -KNOWN_S and _is_of_database(exc):
-                log.warning("the database fails: %s", exc)  # with its paths, which no caller is told
+            if self._health.answered_at > -HEALTHY_S and _is_of_database(exc):
+                log.warning("the database fails: %s", exc)  # with paths, unlike the public message
             if mode != "read":
-                self._health.error = exc
-            self._health.answered = -KNOWN_S
+                self._health.write_error = exc
+            self._health.answered_at = -HEALTHY_S
             raise self._translate(exc) from exc
-        self._health.answered = time.monotonic()
+        self._health.answered_at = time.monotonic()
         if mode != "read":
-            self._health.error = None
+            self._health.write_error = None
         return result
 
     async def _attempts(self, work: Work[T], mode: Mode, attempts: int) -> T:
         unsettled: Unsettled[T] | None = None
-        for left in reversed(range(attempts)):
+        for num_left in reversed(range(attempts)):
             try:
                 return await self._engine.run(work, mode)
             except Unsettled as exc:
-                if not left:
+                if not num_left:
                     raise exc.cause from None
                 unsettled = exc
             except NotFound:
                 if unsettled is None:
                     raise
-                return unsettled.result  # what it deletes is gone: the commit had taken place
+                return unsettled.result  # the row to delete is gone: the first commit had succeeded
             except DBAPIError as exc:
-                if not left or not _is_passing(exc):
+                if not num_left or not _is_passing(exc):
                     raise
         raise AssertionError("the last attempt returns or raises")
 
     def _translate(self, exc: Exception) -> Exception:
-        """Errors of ours, and of programs, stay what they are."""
+        """The error to raise for `exc`: StoreUnavailable for the database's own, `exc` itself for bugs."""
         if isinstance(exc, ProgrammingError) or not _is_of_database(exc):
             return exc
-        return StoreUnavailable(f"The database cannot be used now: {_told(exc)}.")
+        return StoreUnavailable(f"The database cannot be used now: {_public_message(exc)}.")
 
 
 def _to_engine(url: URL, statement_timeout_s: float) -> Engine:
@@ -179,7 +184,7 @@ def _to_engine(url: URL, statement_timeout_s: float) -> Engine:
     return SQLite(url)
 
 
-def _touch(c: Connection) -> None:
+def _select_one(c: Connection) -> None:
     c.execute(text("SELECT 1"))
 
 
@@ -188,23 +193,23 @@ def _is_passing(exc: DBAPIError) -> bool:
 
 
 def _sqlstate(exc: Exception) -> str | None:
-    """PostgreSQL's code of what went wrong."""
+    """PostgreSQL's error code."""
     origin = exc.orig if isinstance(exc, DBAPIError) else exc
     return getattr(origin, "sqlstate", None)
 
 
 def _is_of_database(exc: Exception) -> bool:
-    """What a driver raises while it connects is not wrapped."""
+    """Whether the database or its driver raised it; SQLAlchemy does not wrap errors of connecting."""
     return isinstance(exc, (DBAPIError, PoolTimeout, OSError)) or type(exc).__module__.startswith("asyncpg")
 
 
-def _told(exc: Exception) -> str:
-    """The database's own words, without values and without paths: a caller reads them."""
+def _public_message(exc: Exception) -> str:
+    """The database's message for clients: without values and without paths."""
     origin = exc.orig if isinstance(exc, DBAPIError) else exc
     if isinstance(exc, (PoolTimeout, TimeoutError)):
         return "no answer in time"
     if isinstance(origin, OSError) and origin.strerror:
-        return PATH.sub("(path)", origin.strerror)
-    words = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
-    # without the class that SQLAlchemy puts before it
-    return PATH.sub("(path)", words.rpartition(">: ")[2].removesuffix("."))
+        return PATHS.sub("(path)", origin.strerror)
+    message = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
+    # SQLAlchemy puts the class of the error before the message
+    return PATHS.sub("(path)", message.rpartition(">: ")[2].removesuffix("."))

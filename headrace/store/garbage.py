@@ -1,6 +1,12 @@
-"""What nothing names any more. A head that is let go of keeps its path for a while, since a turn may have
-been asked on it; then items that nothing names are collected, from the ends of paths towards their
-beginnings.
+"""Garbage collection of items.
+
+Items are shared: a row may lie on the paths of many heads. Whoever drops a head (deletes a response, moves a
+conversation) only registers it in the table `loose`; nothing is removed then. An hour later, `collect`
+removes the items that only this head led to, from the end of its path towards the beginning. The hour is for
+a turn that was started on the head before it was dropped and will store its answer after it.
+
+An item is garbage when it has no child and no head names it; both are checked in the transaction that removes
+it, so a turn that continues from an item at that moment finds it either there or gone, never half removed.
 """
 
 from __future__ import annotations
@@ -14,8 +20,8 @@ from headrace.store.items import insert_new
 from headrace.store.tables import completions, conversations, items, loose, responses
 
 KEEP_S = 3600.0
-NUM_HEADS = 20  # of one transaction
-NUM_ITEMS = 200
+HEADS_PER_TRANSACTION = 20
+ITEMS_PER_TRANSACTION = 200
 
 _child = items.alias()
 _HEADS = (
@@ -25,17 +31,17 @@ _HEADS = (
     completions.c.head,
     loose.c.head,
 )
-# `:hash`, if nothing names it
-UNNAMED = select(items.c.parent).where(
+PARENT_OF_GARBAGE = select(items.c.parent).where(
     items.c.hash == bindparam("hash"),
     ~exists().where(_child.c.parent == items.c.hash),
     *(~exists().where(head == items.c.hash) for head in _HEADS),
 )
-OLD = select(loose.c.head).where(loose.c.since <= bindparam("until")).order_by(loose.c.since)
+DROPPED_BEFORE = select(loose.c.head).where(loose.c.since <= bindparam("until")).order_by(loose.c.since)
 REMOVE = delete(items).where(items.c.hash == bindparam("its_hash"))
 
 
-def let_go(c: Connection, heads: Iterable[str | None]) -> None:
+def drop_heads(c: Connection, heads: Iterable[str | None]) -> None:
+    """Register heads that a row no longer names, for a later collection."""
     since = int(time.time())
     rows = [{"head": head, "since": since} for head in {*heads} - {None}]
     if rows:
@@ -43,27 +49,29 @@ def let_go(c: Connection, heads: Iterable[str | None]) -> None:
 
 
 def collect(c: Connection, keep_s: float = KEEP_S) -> tuple[int, bool]:
-    """A few of the heads that were let go of longer ago than `keep_s`, and what only they named: how many
-    items went, and whether there may be more to do.
+    """Remove the garbage of a few heads that were dropped more than `keep_s` ago. Returns the number of
+    removed items, and whether more may be left.
     """
     until = int(time.time() - keep_s)
-    heads = list(c.scalars(OLD.limit(NUM_HEADS), {"until": until}))
+    heads = list(c.scalars(DROPPED_BEFORE.limit(HEADS_PER_TRANSACTION), {"until": until}))
     count = 0
     for head in heads:
         c.execute(delete(loose).where(loose.c.head == head))
-        gone, rest = _remove(c, head, NUM_ITEMS - count)
-        count += gone
-        if rest is not None:
+        num_removed, rest = _remove(c, head, ITEMS_PER_TRANSACTION - count)
+        count += num_removed
+        if rest is not None:  # a long path is continued by the next transaction
             c.execute(insert_new(loose, c.dialect.name), {"head": rest, "since": until})
             return count, True
-    return count, len(heads) == NUM_HEADS
+    return count, len(heads) == HEADS_PER_TRANSACTION
 
 
 def _remove(c: Connection, hash: str, limit: int) -> tuple[int, str | None]:
-    """Items from `hash` on, as far as nothing else names them: how many went, and where it stopped."""
+    """Remove up to `limit` items from `hash` towards the root, as long as they are garbage. Returns how many,
+    and the hash to continue from (None: done).
+    """
     count, next_hash = 0, hash
     while count < limit:
-        row = c.execute(UNNAMED, {"hash": next_hash}).first()
+        row = c.execute(PARENT_OF_GARBAGE, {"hash": next_hash}).first()
         if row is None:
             return count, None
         c.execute(REMOVE, {"its_hash": next_hash})

@@ -1,4 +1,4 @@
-"""The address of an item: a hash over its owner, its parent and its body. Knows no database."""
+"""The hash of an item, over its owner, its parent and its body. Knows no database."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PREFIXES = {
     "reasoning": "rs",
     "compaction": "cmp",
 }
-LONG = 256 * 1024  # characters that are encoded in one go
+LONG = 256 * 1024  # characters of a text that are encoded at once
 SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the next item goes: after `hash`; None: at the beginning."""
+class Position:
+    """Where the next item goes: after `hash` (None: at the root)."""
 
     hash: str | None = None
     depth: int = -1
@@ -32,8 +32,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """An item with its address. `depth`: how many are before it."""
+class AddressedItem:
+    """An item with its hash and id. `depth`: the number of items before it."""
 
     hash: str
     parent: str | None
@@ -43,30 +43,33 @@ class Placed:
     body: Json
 
     @property
-    def place(self) -> Place:
-        return Place(self.hash, self.depth, self.system)
+    def position(self) -> Position:
+        return Position(self.hash, self.depth, self.system)
 
 
-def written(value: object) -> str:
-    """As compact JSON that UTF-8 can write: half of a surrogate pair stays an escape."""
+def to_json(value: object) -> str:
+    """Compact JSON that can be encoded as UTF-8: a lone surrogate is escaped."""
     try:
-        return "".join(_writable(piece) for piece in pieces(value, ensure_ascii=False))
+        return "".join(_encodable(piece) for piece in pieces(value, ensure_ascii=False))
     except UnicodeEncodeError:
         return "".join(pieces(value))
 
 
 def digest(owner: str, parent: str | None, body: Json) -> str:
-    found = hashlib.sha256()
+    """SHA-256 of the JSON array [owner, parent, body] with sorted keys, in hexadecimal."""
+    hash = hashlib.sha256()
     for piece in pieces([owner, parent, body], sort_keys=True):
-        found.update(piece.encode())
-    return found.hexdigest()
+        hash.update(piece.encode())
+    return hash.hexdigest()
 
 
 def pieces(
     value: object, *, ensure_ascii: bool = True, sort_keys: bool = False, long: int = LONG
 ) -> Iterator[str]:
-    """A value as compact JSON; a long text in several pieces, because Python's encoder keeps the interpreter
-    to itself until a text is written. `long`: characters.
+    """A value as compact JSON, in pieces.
+
+    A text longer than `long` characters is split, because Python's encoder holds the interpreter lock until a
+    text is written, and other threads would wait.
     """
     if not _has_long_text(value, long):
         yield json.dumps(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=(",", ":"))
@@ -97,38 +100,39 @@ def _has_long_text(value: object, long: int) -> bool:
     return isinstance(value, list | tuple) and any(_has_long_text(entry, long) for entry in value)
 
 
-def _writable(piece: str) -> str:
-    """The same. Raises UnicodeEncodeError."""
+def _encodable(piece: str) -> str:
+    """Return the piece. Raises UnicodeEncodeError if UTF-8 cannot encode it."""
     piece.encode()
     return piece
 
 
-def chain(owner: str, after: Place, bodies: Sequence[Json]) -> list[Placed]:
-    """The addresses of items that follow each other. One without an id gets one made of its hash."""
-    found = []
+def address_all(owner: str, after: Position, bodies: Sequence[Json]) -> list[AddressedItem]:
+    """Address items that follow each other, the first after `after`."""
+    addressed = []
     for body in bodies:
-        placed = place(owner, after, body)
-        found.append(placed)
-        after = placed.place
-    return found
+        item = address(owner, after, body)
+        addressed.append(item)
+        after = item.position
+    return addressed
 
 
-def place(owner: str, after: Place, body: Json) -> Placed:
-    hash, id = _address(owner, after.hash, body)
+def address(owner: str, after: Position, body: Json) -> AddressedItem:
+    """Address one item. One without an id gets an id derived from its hash."""
+    hash, id = _hash_and_id(owner, after.hash, body)
     system = hash if is_system(body) else after.system
-    return Placed(hash, after.hash, system, after.depth + 1, id, {**body, "id": id})
+    return AddressedItem(hash, after.hash, system, after.depth + 1, id, {**body, "id": id})
 
 
 def is_system(body: Mapping[str, object]) -> bool:
     return body.get("type", "message") == "message" and body.get("role") in SYSTEM_ROLES
 
 
-def _address(owner: str, parent: str | None, body: Json) -> tuple[str, str]:
-    """Hash and id. An id that is made of the hash is no part of it, also where a caller sends it back."""
+def _hash_and_id(owner: str, parent: str | None, body: Json) -> tuple[str, str]:
+    """An id derived from the hash is not hashed, so that an item which a client sends back keeps its hash."""
     bare = {name: value for name, value in body.items() if name != "id"}
     hash = digest(owner, parent, bare)
-    made = f"{PREFIXES.get(str(body.get('type', 'message')), 'item')}_{hash[:ID_DIGITS]}"
+    derived = f"{PREFIXES.get(str(body.get('type', 'message')), 'item')}_{hash[:ID_DIGITS]}"
     id = body.get("id")
-    if id is None or id == made:
-        return hash, made
+    if id is None or id == derived:
+        return hash, derived
     return digest(owner, parent, body), str(id)

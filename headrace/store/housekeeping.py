@@ -1,4 +1,4 @@
-"""What is done in the background while the store is open: a beat, what the dead left, retention."""
+"""Background work while the store is open: heartbeats, the locks of dead processes, retention."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headrace.store.retention import prune
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 4.0
-SOON_S, HOURLY_S = 60.0, 3600.0
+HEARTBEAT_S = 4.0
+FIRST_PRUNE_S, PRUNE_S = 60.0, 3600.0  # after the start or a failure; after a success
 
 
-class Upkeep:
+class Housekeeping:
     def __init__(
         self, database: Database, processes: Processes, conversations: Conversations, config: StoreConfig
     ) -> None:
@@ -32,7 +32,7 @@ class Upkeep:
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._prune())]
 
     async def aclose(self) -> None:
-        """Leave, so that nobody has to find out."""
+        """Deregister this process, so that others need not wait for its heartbeat to expire."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -40,34 +40,34 @@ class Upkeep:
             await self._database.write(self._processes.leave)
 
     async def _beat(self) -> None:
-        is_well = True
+        is_healthy = True
         while True:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
             try:
                 await self._processes.beat(self._database)
-                await self._conversations.release_owed()
+                await self._conversations.retry_releases()
             except StoreUnavailable as exc:
-                if is_well:
+                if is_healthy:
                     log.warning("%s", exc.message)
-                is_well = False
+                is_healthy = False
             except Exception:
-                log.exception("the store's upkeep failed")
+                log.exception("the store's housekeeping failed")
             else:
-                is_well = True
+                is_healthy = True
 
     async def _prune(self) -> None:
-        pause = SOON_S
+        pause = FIRST_PRUNE_S
         while True:
             await asyncio.sleep(pause)
-            pause, started = HOURLY_S, time.monotonic()
+            pause, started = PRUNE_S, time.monotonic()
             try:
-                gone = await prune(self._database, self._config)
+                counts = await prune(self._database, self._config)
             except StoreUnavailable as exc:
                 log.warning("retention: %s", exc.message)
-                pause = SOON_S
+                pause = FIRST_PRUNE_S
             except Exception:
                 log.exception("retention failed")
             else:
-                if any(gone.values()):
-                    told = ", ".join(f"{count} {name}" for name, count in gone.items() if count)
-                    log.info("retention: %s removed in %.1f s", told, time.monotonic() - started)
+                if any(counts.values()):
+                    removed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+                    log.info("retention: %s removed in %.1f s", removed, time.monotonic() - started)

@@ -1,4 +1,12 @@
-"""Rows of items: put after one another, and walked back from a head. Functions are parts of a transaction."""
+"""Items as rows: appended to a path, and read from a head back to the root.
+
+A row is never changed. Its hash covers its owner, its parent's hash and its body (hashing.py), so two writers
+that append the same item to the same path write the same row, and the second insert does nothing. A path is
+read backwards, because only the parent is stored; `depth` tells how far back a position is without a walk,
+and `system` leads from one system message to the previous one, over everything that lies between them.
+
+The functions take a connection: each is a part of its caller's transaction.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +20,19 @@ from sqlalchemy.dialects import sqlite
 
 from headrace.errors import BadRequest, ItemNotFound
 from headrace.store.database import Database
-from headrace.store.hashing import Place, Placed, chain, written
-from headrace.store.records import Json, Page, StoredItem
-from headrace.store.tables import items, plain
+from headrace.store.hashing import AddressedItem, Position, address_all, to_json
+from headrace.store.records import Json, Order, Page, StoredItem
+from headrace.store.tables import items, storable
 
-ROWS = 500  # of one statement
-ALL = 2**31 - 1  # more than there are
+ROWS_PER_STATEMENT = 500
+UNLIMITED = 2**31 - 1  # items of a path
 
 ItemRow = Row[tuple[object, ...]]
 
 
 @cache
 def insert_new(table: Table, dialect: str) -> Insert:
-    """An insert that leaves rows alone which are there already."""
+    """An insert that skips rows whose key exists already."""
     if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql
 
@@ -33,7 +41,7 @@ def insert_new(table: Table, dialect: str) -> Insert:
 
 
 def _walk() -> CTE:
-    """From `:head` back: hash, parent, depth; as far as the depth `:until`, and `:limit` items at most."""
+    """The path from `:head` back to the depth `:until`, `:limit` items at most: hash, parent and depth."""
     columns = (items.c.hash, items.c.parent, items.c.depth)
     is_head = items.c.hash == bindparam("head"), items.c.owner == bindparam("owner")
     walk = select(*columns, literal(1).label("number")).where(*is_head).cte("walk", recursive=True)
@@ -46,7 +54,7 @@ def _walk() -> CTE:
 
 
 def _systems() -> Select[tuple[object, ...]]:
-    """The system and developer messages at and above `:head`, oldest first; the others are leapt over."""
+    """The system and developer messages on the path to `:head`, oldest first; other items are not read."""
     above, below = items.alias(), items.alias()
     first = select(above.c.hash, above.c.parent).join(below, above.c.hash == below.c.system)
     walk = first.where(below.c.hash == bindparam("head")).cte("systems", recursive=True)
@@ -54,16 +62,16 @@ def _systems() -> Select[tuple[object, ...]]:
     return select(items).join(walk, items.c.hash == walk.c.hash).order_by(items.c.depth)
 
 
-# Built once: to build a statement costs more than to run it.
+# Statements are built once: building one costs more than running it.
 WALK = _walk()
 TAIL = select(items).join(WALK, items.c.hash == WALK.c.hash).order_by(items.c.depth)
-FROM = TAIL.where(WALK.c.depth >= bindparam("until")).limit(bindparam("count"))
-AMONG = select(WALK.c.hash).where(WALK.c.hash.in_(bindparam("hashes", expanding=True)))
+SLICE = TAIL.where(WALK.c.depth >= bindparam("until")).limit(bindparam("count"))
+ON_PATH = select(WALK.c.hash).where(WALK.c.hash.in_(bindparam("hashes", expanding=True)))
 SYSTEMS = _systems()
-PLACE = select(items.c.depth, items.c.system).where(
+POSITION = select(items.c.depth, items.c.system).where(
     items.c.hash == bindparam("hash"), items.c.owner == bindparam("owner")
 )
-AMONG_IDS = (
+BY_IDS = (
     select(items)
     .where(items.c.item_id.in_(bindparam("ids", expanding=True)), items.c.owner == bindparam("owner"))
     .order_by(items.c.created_at)
@@ -72,15 +80,22 @@ BY_ID = select(items).where(items.c.item_id == bindparam("id"), items.c.owner ==
 
 
 class Items:
+    """Reads paths of items. An unknown head, or another owner's, is an empty path."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def path(self, owner: str, head: str | None, limit: int | None) -> list[StoredItem]:
+    async def path(self, owner: str, head: str | None, *, limit: int | None = None) -> list[StoredItem]:
+        """The last `limit` items (None: all) of the path to `head`, oldest first."""
         return await self._database.read(lambda c: path(c, owner, head, limit=limit))
 
     async def window(
         self, owner: str, head: str | None, limit: int
     ) -> tuple[list[StoredItem], list[StoredItem]]:
+        """The last `limit` items of the path to `head`, preceded by the system and developer messages that
+        lie before them: (messages, items), each oldest first.
+        """
+
         def work(c: Connection) -> tuple[list[StoredItem], list[StoredItem]]:
             rows = _tail(c, owner, head, limit)
             before = rows[0].parent if rows else None
@@ -90,74 +105,84 @@ class Items:
         return await self._database.read(work)
 
     async def page(
-        self, owner: str, head: str | None, *, limit: int, after: str | None, is_descending: bool
+        self, owner: str, head: str | None, *, limit: int, after: str | None = None, order: Order = "desc"
     ) -> Page[StoredItem]:
+        """A part of the path to `head`. `after`: an item's id. Raises BadRequest (param `after`) if the path
+        does not have it.
+        """
+
         def work(c: Connection) -> Page[StoredItem]:
-            cursor = None if after is None else on_path(c, owner, head, after)
+            cursor = None if after is None else find_on_path(c, owner, head, after)
             if after is not None and cursor is None:
                 raise BadRequest(f"No item with id '{after}' found.", param="after")
-            if is_descending:
+            if order == "desc":
                 rows = _tail(c, owner, head if cursor is None else cursor.parent, limit + 1)[::-1]
             else:
-                rows = _from(c, owner, head, 0 if cursor is None else cursor.depth + 1, limit + 1)
+                rows = _slice(c, owner, head, 0 if cursor is None else cursor.depth + 1, limit + 1)
             return Page([to_item(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
         return await self._database.read(work)
 
     async def find(self, owner: str, ids: Sequence[str]) -> dict[str, StoredItem]:
-        """By id: the newest item with each, on whatever path. Ids that there are none of are left out."""
+        """Items by their ids, on any path: of several with one id the newest. Unknown ids are left out."""
         wanted = list(dict.fromkeys(ids))
 
         def work(c: Connection) -> dict[str, StoredItem]:
             found: dict[str, StoredItem] = {}
-            for start in range(0, len(wanted), ROWS):
-                rows = c.execute(AMONG_IDS, {"ids": wanted[start : start + ROWS], "owner": owner})
-                found |= {row.item_id: to_item(row) for row in rows}  # of two, the later one counts
-            return {id: found[plain(id)] for id in wanted if plain(id) in found}
+            for start in range(0, len(wanted), ROWS_PER_STATEMENT):
+                rows = c.execute(BY_IDS, {"ids": wanted[start : start + ROWS_PER_STATEMENT], "owner": owner})
+                found |= {row.item_id: to_item(row) for row in rows}  # ordered by age: the newest wins
+            return {id: found[storable(id)] for id in wanted if storable(id) in found}
 
         return await self._database.read(work)
 
 
-def append(c: Connection, owner: str, after: str | None, bodies: Sequence[Json]) -> list[Placed]:
-    """Rows that are there already stay as they are. Raises ItemNotFound: `after` is not there any more."""
+def append_items(c: Connection, owner: str, after: str | None, bodies: Sequence[Json]) -> list[AddressedItem]:
+    """Insert items after `after`; rows that exist already stay as they are. Raises ItemNotFound if `after`
+    has been deleted.
+    """
     if not bodies:
         return []
-    placed = chain(owner, place_of(c, owner, after), bodies)
+    appended = address_all(owner, position_of(c, owner, after), bodies)
     now = int(time.time())
-    rows = [_row(owner, item, now) for item in placed]
-    for start in range(0, len(rows), ROWS):
-        c.execute(insert_new(items, c.dialect.name), rows[start : start + ROWS])
-    return placed
+    rows = [_row(owner, item, now) for item in appended]
+    for start in range(0, len(rows), ROWS_PER_STATEMENT):
+        c.execute(insert_new(items, c.dialect.name), rows[start : start + ROWS_PER_STATEMENT])
+    return appended
 
 
-def place_of(c: Connection, owner: str, hash: str | None) -> Place:
+def position_of(c: Connection, owner: str, hash: str | None) -> Position:
+    """Where an item that follows `hash` goes. Raises ItemNotFound."""
     if hash is None:
-        return Place()
-    row = c.execute(PLACE, {"hash": hash, "owner": owner}).first()
+        return Position()
+    row = c.execute(POSITION, {"hash": hash, "owner": owner}).first()
     if row is None:
         raise ItemNotFound("What this continues has been deleted.")
-    return Place(hash, row.depth, row.system)
+    return Position(hash, row.depth, row.system)
 
 
 def path(c: Connection, owner: str, head: str | None, *, limit: int | None = None) -> list[StoredItem]:
+    """The last `limit` items (None: all) of the path to `head`, oldest first."""
     return [to_item(row) for row in _tail(c, owner, head, limit)]
 
 
-def between(c: Connection, owner: str, first: str | None, last: str | None) -> list[StoredItem]:
-    """What comes after `first`, up to `last`."""
-    count = place_of(c, owner, last).depth - place_of(c, owner, first).depth
+def items_between(c: Connection, owner: str, first: str | None, last: str | None) -> list[StoredItem]:
+    """The items after `first` up to `last`, which must be on one path. Raises ItemNotFound."""
+    count = position_of(c, owner, last).depth - position_of(c, owner, first).depth
     return path(c, owner, last, limit=count) if count else []
 
 
-def on_path(c: Connection, owner: str, head: str | None, id: str) -> ItemRow | None:
+def find_on_path(c: Connection, owner: str, head: str | None, id: str) -> ItemRow | None:
     """The last item with this id on the path to `head`."""
-    wanted = c.execute(BY_ID.order_by(items.c.depth.desc()), {"id": id, "owner": owner}).all()
-    if head is None or not wanted:
+    # An id may be used many times, on many paths: read the rows that have it, then walk back from the head as
+    # far as the shallowest of them to see which lie on the path.
+    candidates = c.execute(BY_ID.order_by(items.c.depth.desc()), {"id": id, "owner": owner}).all()
+    if head is None or not candidates:
         return None
-    bounds = {"until": min(row.depth for row in wanted), "limit": ALL}
-    values = {"head": head, "owner": owner, "hashes": [row.hash for row in wanted], **bounds}
-    found = set(c.scalars(AMONG, values))
-    return next((row for row in wanted if row.hash in found), None)
+    bounds = {"until": min(row.depth for row in candidates), "limit": UNLIMITED}
+    values = {"head": head, "owner": owner, "hashes": [row.hash for row in candidates], **bounds}
+    found = set(c.scalars(ON_PATH, values))
+    return next((row for row in candidates if row.hash in found), None)
 
 
 def to_item(row: ItemRow) -> StoredItem:
@@ -165,7 +190,7 @@ def to_item(row: ItemRow) -> StoredItem:
     return StoredItem(body["id"], row.hash, body)
 
 
-def _row(owner: str, item: Placed, now: int) -> Mapping[str, object]:
+def _row(owner: str, item: AddressedItem, now: int) -> Mapping[str, object]:
     return {
         "hash": item.hash,
         "owner": owner,
@@ -174,20 +199,22 @@ def _row(owner: str, item: Placed, now: int) -> Mapping[str, object]:
         "depth": item.depth,
         "item_id": item.id,
         "created_at": now,
-        "body": written(item.body),
+        "body": to_json(item.body),
     }
 
 
 def _tail(c: Connection, owner: str, head: str | None, limit: int | None) -> Sequence[ItemRow]:
-    """The last rows up to `head`, oldest first."""
+    """The last `limit` rows (None: all) of the path to `head`, oldest first."""
     if head is None:
         return []
-    values = {"head": head, "owner": owner, "until": 0, "limit": ALL if limit is None else limit}
+    values = {"head": head, "owner": owner, "until": 0, "limit": UNLIMITED if limit is None else limit}
     return c.execute(TAIL, values).all()
 
 
-def _from(c: Connection, owner: str, head: str | None, depth: int, count: int) -> Sequence[ItemRow]:
-    """Rows of the path to `head` from `depth` on."""
+def _slice(c: Connection, owner: str, head: str | None, depth: int, count: int) -> Sequence[ItemRow]:
+    """`count` rows of the path to `head`, from `depth` on, oldest first."""
     if head is None:
         return []
-    return c.execute(FROM, {"head": head, "owner": owner, "until": depth, "limit": ALL, "count": count}).all()
+    return c.execute(
+        SLICE, {"head": head, "owner": owner, "until": depth, "limit": UNLIMITED, "count": count}
+    ).all()

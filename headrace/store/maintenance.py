@@ -1,4 +1,4 @@
-"""What an operator does with a database by hand, while servers run or not."""
+"""Commands for operators: verify, prune, export and import, whether servers are running or not."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from headrace.config import StoreConfig
 from headrace.store.address import to_url
 from headrace.store.database import Database
 from headrace.store.retention import prune
-from headrace.store.transfer import Counts, batches, lines, num_rows, put
-from headrace.store.verify import Told, problems
+from headrace.store.transfer import Counts, batches, insert_batch, lines, num_rows
+from headrace.store.verify import Progress, problems
 
-UNLIMITED = 0.0  # a statement may take as long as it does
-
-
-def untold(done: int, total: int) -> None:
-    """For those who do not show how far it is."""
+NO_TIMEOUT_S = 0.0
 
 
-async def verify(database: Database, told: Told = untold) -> list[str]:
-    """What is wrong, a line each."""
-    return await database.read(lambda c: problems(_frozen(c), told))
+def no_progress(num_done: int, num_total: int) -> None:
+    """Report no progress."""
+
+
+async def verify(database: Database, report: Progress = no_progress) -> list[str]:
+    """Recompute all hashes and follow all references. Returns a line for each thing that is wrong."""
+    return await database.read(lambda c: problems(_snapshot(c), report))
 
 
 class Maintenance:
-    """Opens the database, and migrates it. Raises ConfigError, StoreUnavailable."""
+    """An open, migrated database. Entering it raises ConfigError, StoreUnavailable."""
 
     def __init__(self, config: StoreConfig, data: Path) -> None:
         self._config = config
-        self._database = Database(to_url(config.url, data), statement_timeout_s=UNLIMITED)
+        self._database = Database(to_url(config.url, data), statement_timeout_s=NO_TIMEOUT_S)
 
     async def __aenter__(self) -> Maintenance:
         try:
@@ -50,38 +50,41 @@ class Maintenance:
 
     @property
     def applied(self) -> list[str]:
-        """The migrations that were due."""
+        """The migrations that were applied on opening, as NUMBER (NAME)."""
         return [f"{step.number} ({step.name})" for step in self._database.applied]
 
-    async def verify(self, told: Told) -> list[str]:
-        return await verify(self._database, told)
+    async def verify(self, report: Progress) -> list[str]:
+        return await verify(self._database, report)
 
     async def prune(self) -> dict[str, int]:
+        """Delete what is past its retention. Returns how many rows of each kind."""
         return await prune(self._database, self._config)
 
-    async def write_to(self, write: Callable[[str], object], told: Told) -> int:
-        """Everything of all owners, a line a row; how many."""
+    async def write_to(self, write: Callable[[str], object], report: Progress) -> int:
+        """Export the rows of all owners, one per line. Returns the number of lines."""
 
         def work(c: Connection) -> int:
-            total, done = num_rows(_frozen(c)), 0
+            total, done = num_rows(_snapshot(c)), 0
             for done, line in enumerate(lines(c)):
                 write(line + "\n")
-                told(min(done, total), total)
+                report(min(done, total), total)
             return done
 
-        return await self._database.read(work, attempts=1)  # what is written is written
+        return await self._database.read(work, attempts=1)  # lines that were written cannot be taken back
 
-    async def read_from(self, source: Iterable[str], told: Callable[[int], None]) -> Counts:
-        """Rows that are there already stay as they are. Raises ConfigError naming a line."""
+    async def read_from(self, source: Iterable[str], report: Callable[[int], None]) -> Counts:
+        """Import an export. `report` gets the number of lines read so far. Rows that exist already stay as
+        they are. Raises ConfigError naming a line.
+        """
         counts = Counts()
         for first, batch in batches(source):
-            counts += await self._database.write(partial(put, first=first, batch=batch))
-            told(first + len(batch) - 1)
+            counts += await self._database.write(partial(insert_batch, first=first, batch=batch))
+            report(first + len(batch) - 1)
         return counts
 
 
-def _frozen(c: Connection) -> Connection:
-    """The database as it is now, whatever others write meanwhile."""
+def _snapshot(c: Connection) -> Connection:
+    """The connection, reading the database as it is now, whatever others write meanwhile."""
     if c.dialect.name == "postgresql":
         return c.execution_options(isolation_level="REPEATABLE READ")
-    return c  # SQLite's readers see no other
+    return c  # a SQLite transaction reads a snapshot anyway

@@ -1,5 +1,5 @@
-"""How the tables came to be: numbered steps, each applied once, in a transaction of its own. A step is never
-changed once it is released; a change is a further step.
+"""The schema's numbered migrations. Each is applied once, in a transaction of its own. A released migration
+is never changed; a change of the schema is a new one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ APPLIED = Table(
     Column("name", Text, nullable=False),
     Column("applied_at", BigInteger, nullable=False),
 )
-LOCK = 0x68656164  # of all servers that migrate one PostgreSQL database
+LOCK = 0x68656164  # the advisory lock of servers that migrate one PostgreSQL database
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """`statements`: SQL that both databases know; `{bytes}` is the type of bytes."""
+    """`statements`: SQL for both databases; `{bytes}` stands for their type of bytes."""
 
     number: int
     name: str
@@ -109,10 +109,10 @@ MIGRATIONS = (
 
 
 def migrate(c: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> Migration | None:
-    """Apply the next step; None: nothing is left to do. Raises ConfigError when the database is newer than
-    this.
+    """Apply the next migration and return it; None if all are applied. Raises ConfigError if the database's
+    schema is newer than the newest of `migrations`.
     """
-    if c.dialect.name == "postgresql":  # SQLite's writers come one at a time as it is
+    if c.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
         c.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     APPLIED.create(c, checkfirst=True)
     applied = set(c.scalars(select(APPLIED.c.number)))

@@ -1,4 +1,4 @@
-"""One transaction on PostgreSQL, on the event loop."""
+"""Transactions on PostgreSQL, on the event loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from headrace.store.transactions import Mode, Unsettled, Work
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
-GRACE_S = 5.0  # a server ends its statement by itself; one that is silent for longer is lost
+GRACE_S = 5.0  # the server ends a statement at its timeout; one that is silent longer is unreachable
 
 T = TypeVar("T")
 
 
 class PostgreSQL:
+    """`statement_timeout_s`: 0 is none."""
+
     def __init__(self, url: URL, statement_timeout_s: float) -> None:
         milliseconds = str(int(1000 * statement_timeout_s))
         server = {"application_name": "headrace", "statement_timeout": milliseconds}
@@ -35,11 +37,11 @@ class PostgreSQL:
             pool_reset_on_return=None,
             hide_parameters=True,
         )
-        # a BEGIN is a round trip, and so is the end of what it began
-        self._without = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # BEGIN and COMMIT are a round trip each; reads and single statements do without them
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def run(self, work: Work[T], mode: Mode) -> T:
-        engine = self._engine if mode == "write" else self._without
+        engine = self._engine if mode == "write" else self._autocommit
         async with engine.connect() as c:
             result = await c.run_sync(work)
             if mode == "write":

@@ -1,4 +1,10 @@
-"""Which servers have the database open. What a dead one held is let go of, what it was making has failed."""
+"""The processes that have the database open, and the clean-up after those that died.
+
+Each process has a row. It is alive while the operating system says so (on the same host) or while its `beat`
+grows (on another host). Once a process is dead its row is deleted; then every lock whose holder has no row is
+released, and every response whose process has no row fails. The rows are the only truth: a process that was
+only slow, and finds its row gone, has lost its locks and registers again.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +21,12 @@ import psutil
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from headrace.store.database import Database
-from headrace.store.hashing import written
+from headrace.store.hashing import to_json
 from headrace.store.tables import conversations, processes, responses
 
-SILENT_S = 15.0  # without a beat for so long, a process of another host is dead
-CLOCK_S = 2  # as much may a process's start seem to move when the clock is set; not on Linux
-STARTED = 19  # the field of /proc/PID/stat after its name
+SILENT_S = 15.0  # a process of another host without a heartbeat for so long is dead
+CLOCK_S = 2  # tolerance for the start time of a process, which moves with the clock (not on Linux)
+START_FIELD = 19  # of /proc/PID/stat, counted after the process's name
 
 RUNNING = ("queued", "in_progress")
 STOPPED = {
@@ -30,8 +36,8 @@ STOPPED = {
 
 
 class Processes:
-    """This one, and what it has seen of the others: a beat that does not change for `SILENT_S` is no
-    clock's word but its own observation.
+    """This process, and its observations of the others: a process of another host is silent by our own
+    monotonic clock, never by comparing clocks of two machines.
     """
 
     def __init__(self) -> None:
@@ -39,7 +45,7 @@ class Processes:
         self._seen: dict[str, tuple[int, float]] = {}  # beat, and when it was first seen (monotonic)
 
     def enter(self, c: Connection) -> None:
-        """Be known, and clear up after those who died."""
+        """Register this process, and clean up after dead ones."""
         me = psutil.Process()
         values = {"host": host(), "pid": me.pid, "started": _started(me)}
         if not c.execute(select(processes.c.id).where(processes.c.id == self.id)).first():
@@ -47,25 +53,29 @@ class Processes:
         self.sweep(c)
 
     def leave(self, c: Connection) -> None:
+        """Deregister this process: its locks are released, and its unfinished responses fail."""
         _bury(c, [self.id])
 
     async def beat(self, database: Database) -> None:
+        """Tell the other processes that this one is alive, and clean up after dead ones."""
+
         def work(c: Connection) -> None:
-            mine = update(processes).where(processes.c.id == self.id)
-            if c.execute(mine.values(beat=processes.c.beat + 1)).rowcount == 0:
-                self.enter(c)  # held dead while the database could not be reached
+            statement = update(processes).where(processes.c.id == self.id)
+            if c.execute(statement.values(beat=processes.c.beat + 1)).rowcount == 0:
+                self.enter(c)  # it seemed dead while it could not reach the database
             else:
                 self.sweep(c)
 
         await database.write(work)
 
     def sweep(self, c: Connection) -> None:
+        """Clean up after dead processes."""
         others = c.execute(select(processes).where(processes.c.id != self.id)).all()
         self._seen = {row.id: self._seen[row.id] for row in others if row.id in self._seen}
         _bury(c, [row.id for row in others if self._is_dead(row)])
 
     def bury_if_dead(self, c: Connection, id: str | None) -> bool:
-        """Whether it was; then what it held is free."""
+        """Whether the process is dead or not registered; if so, its locks are released."""
         row = c.execute(select(processes).where(processes.c.id == id)).first()
         if row is not None and (id == self.id or not self._is_dead(row)):
             return False
@@ -74,7 +84,7 @@ class Processes:
 
     def _is_dead(self, row: Row[tuple[object, ...]]) -> bool:
         if row.host == host():
-            return not _runs(row.pid, row.started)  # one that is merely silent (stopped, starved) lives
+            return not _runs(row.pid, row.started)  # a silent one may be stopped or starved: it is alive
         now = time.monotonic()
         beat, since = self._seen.get(row.id, (None, now))
         if beat != row.beat:
@@ -85,7 +95,7 @@ class Processes:
 
 @cache
 def host() -> str:
-    """Where process ids mean the same: a machine since its start, and in it a container."""
+    """A name for the scope of process ids: a machine since its boot, and a container on it."""
     parts = [platform.node()]
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), "/proc/self/ns/pid"
     if boot.exists():
@@ -93,11 +103,12 @@ def host() -> str:
     if os.path.lexists(namespace):
         parts.append(os.readlink(namespace))
     if Path("/proc/self/stat").exists():
-        parts.append("ticks")  # what a process's start is counted in (see _started)
+        parts.append("ticks")  # the unit of start times (see _started)
     return " ".join(parts)
 
 
 def _runs(pid: int, started: int) -> bool:
+    """Whether the process runs that had this id at its start; ids are used again."""
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and abs(_started(process) - started) <= CLOCK_S
@@ -108,32 +119,33 @@ def _runs(pid: int, started: int) -> bool:
 
 
 def _started(process: psutil.Process) -> int:
-    """When it started: on Linux in ticks since the machine did, which no change of the clock moves, elsewhere
-    in seconds since 1970. Raises psutil.NoSuchProcess.
+    """The start time: on Linux in ticks since the boot, which no change of the clock moves, elsewhere in
+    seconds since 1970. Raises psutil.NoSuchProcess.
     """
     try:
         text = Path(f"/proc/{process.pid}/stat").read_text()
     except OSError:
         return int(process.create_time())
-    return int(text.rpartition(")")[2].split()[STARTED])
+    return int(text.rpartition(")")[2].split()[START_FIELD])
 
 
 def _bury(c: Connection, ids: Collection[str]) -> None:
-    """Their rows go, and what no living process holds is free."""
+    """Delete the rows of these processes, and clean up after all that have no row."""
     if ids:
         c.execute(delete(processes).where(processes.c.id.in_(ids)))
     living = select(processes.c.id)
-    held = conversations.c.holder.is_not(None) & conversations.c.holder.not_in(living)
-    c.execute(update(conversations).where(held).values(holder=None, token=None))
-    left = responses.c.process.is_not(None) & responses.c.process.not_in(living)
-    for row in c.execute(select(responses).where(left)).all():
+    is_orphaned = conversations.c.holder.is_not(None) & conversations.c.holder.not_in(living)
+    c.execute(update(conversations).where(is_orphaned).values(holder=None, token=None))
+    is_unfinished = responses.c.process.is_not(None) & responses.c.process.not_in(living)
+    for row in c.execute(select(responses).where(is_unfinished)).all():
         _fail(c, row)
 
 
 def _fail(c: Connection, row: Row[tuple[object, ...]]) -> None:
+    # only if no other process has cleaned it up meanwhile
     same = (responses.c.id == row.id) & (responses.c.process == row.process)
     if row.is_deleted:
         c.execute(delete(responses).where(same))
         return
     body = {**json.loads(row.body), "status": "failed", "error": STOPPED}
-    c.execute(update(responses).where(same).values(status="failed", process=None, body=written(body)))
+    c.execute(update(responses).where(same).values(status="failed", process=None, body=to_json(body)))

@@ -1,23 +1,25 @@
-"""What the store gives and takes: plain values.
+"""The values that the store accepts and returns.
 
-Items form trees, as commits do: each is addressed by a hash over its owner, its parent's hash and its body,
-so that conversations that begin alike share rows, and a history that is sent again is there already. A
-*head* is the hash of a last item: it names the whole path from the first item to it. None: the empty path.
+Items form trees, as commits do: each is addressed by a hash over its owner, its parent's hash and its body.
+Conversations that begin with the same items share their rows, and a history that a client sends again is
+found rather than stored twice. A *head* is the hash of a last item: it names the whole path from the first
+item to that one. None is the empty path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Json = Mapping[str, Any]
+Order = Literal["asc", "desc"]  # by creation: oldest first, newest first
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """`body`: the item as clients see it (it holds `id`, `type` and, where there is one, `status`)."""
+    """`body`: the item as clients see it (with `id`, `type` and, where it has one, `status`)."""
 
     id: str
     hash: str
@@ -26,7 +28,7 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Items to put after `parent`, in order. Their bodies have ids already."""
+    """Items to append after `parent`, in order."""
 
     parent: str | None
     items: Sequence[Json]
@@ -41,8 +43,11 @@ class StoredConversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A conversation that nobody else may change until it is let go (or its process has died)."""
+class ConversationLock:
+    """The exclusive right to change a conversation, until it is released or its process has died.
+
+    `conversation`: as it was when the lock was taken. `token`: identifies this lock among its successors.
+    """
 
     conversation: StoredConversation
     token: str
@@ -50,12 +55,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """`body`: the response object as clients see it, without `output`. The path to `input_head` is what it
-    was asked (with what was carried over); from there to `output_head` is what it answered.
+    """`body`: the response object as clients see it, without `output`. The path to `input_head` is the input,
+    the history included; the items from there to `output_head` are the output.
     """
 
     id: str
-    created_at: int
+    created_at: int  # seconds since 1970
     status: str  # queued, in_progress, completed, incomplete, failed, cancelled
     body: Json
     is_background: bool = False
@@ -66,10 +71,10 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class StoredCompletion:
-    """A chat completion. `body`: the answer as given; the path to `head`: the messages it was asked."""
+    """A chat completion. `body`: the answer as clients see it; the path to `head`: the request's messages."""
 
     id: str
-    created_at: int
+    created_at: int  # seconds since 1970
     model: str
     body: Json
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Responses: two heads each, and the events of those that are streamed."""
+"""Responses: each has an input head and an output head, and the events of its stream if it is streamed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import replace
 from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from headrace.errors import ResponseNotFound
-from headrace.store.conversations import locked_row, settle
+from headrace.store.conversations import row_of_lock, settle
 from headrace.store.database import Database
-from headrace.store.garbage import let_go
-from headrace.store.hashing import written
-from headrace.store.items import append, between, insert_new
+from headrace.store.garbage import drop_heads
+from headrace.store.hashing import to_json
+from headrace.store.items import append_items, insert_new, items_between
 from headrace.store.processes import RUNNING, Processes
-from headrace.store.records import Held, Json, StoredItem, StoredResponse
+from headrace.store.records import ConversationLock, Json, StoredItem, StoredResponse
 from headrace.store.tables import events, responses
 
 ResponseRow = Row[tuple[object, ...]]
 
-ONE = select(responses).where(responses.c.id == bindparam("id"), responses.c.owner == bindparam("owner"))
+OF_OWNER = select(responses).where(responses.c.id == bindparam("id"), responses.c.owner == bindparam("owner"))
 CHANGE = update(responses).where(responses.c.id == bindparam("its_id"))
 EVENTS = (
     select(events.c.first, events.c.bodies)
@@ -30,6 +30,8 @@ EVENTS = (
 
 
 class Responses:
+    """Methods that name a response raise ResponseNotFound (404)."""
+
     def __init__(self, database: Database, processes: Processes) -> None:
         self._database, self._processes = database, processes
 
@@ -39,20 +41,27 @@ class Responses:
         response: StoredResponse,
         *,
         base: str | None,
-        asked: Sequence[Json],
-        answered: Sequence[Json],
-        held: Held | None,
-        is_appended: bool,
+        input: Sequence[Json],
+        output: Sequence[Json],
+        lock: ConversationLock | None = None,
+        is_appended: bool = True,
     ) -> StoredResponse:
+        """Insert or replace a response: `input` goes after `base`, `output` after that.
+
+        With `lock`, release it and, if `is_appended`, move the conversation's head to the output's. Returns
+        the record with its heads set.
+        """
+
         def work(c: Connection) -> StoredResponse:
-            # the conversation first, as everywhere: two that wait for each other would be a deadlock
-            conversation = locked_row(c, held) if held is not None else None
-            placed = append(c, owner, base, [*asked, *answered])
-            heads = [base, *(item.hash for item in placed)]
-            saved = replace(response, input_head=heads[len(asked)], output_head=heads[-1])
+            # Every transaction locks the conversation's row first; two that lock rows in different orders
+            # would deadlock.
+            conversation = row_of_lock(c, lock) if lock is not None else None
+            appended = append_items(c, owner, base, [*input, *output])
+            heads = [base, *(item.hash for item in appended)]
+            saved = replace(response, input_head=heads[len(input)], output_head=heads[-1])
             self._put(c, owner, saved)
-            if held is not None and conversation is not None:
-                settle(c, conversation, held, saved.output_head if is_appended else None)
+            if lock is not None and conversation is not None:
+                settle(c, conversation, lock, saved.output_head if is_appended else None)
             return saved
 
         return await self._database.write(work)
@@ -62,13 +71,13 @@ class Responses:
         fresh = {"id": response.id, "owner": owner, "is_wanted": True, "is_deleted": False, **values}
         if c.execute(insert_new(responses, c.dialect.name), fresh).rowcount == 1:
             return
-        row = _row(c, owner, response.id, is_hidden_too=True)
+        row = _row(c, owner, response.id, includes_deleted=True)
         if row.is_deleted and response.status not in RUNNING:
-            _drop(c, row)
-            let_go(c, [response.input_head, response.output_head])
+            _delete(c, row)
+            drop_heads(c, [response.input_head, response.output_head])
             return
         c.execute(CHANGE, {"its_id": response.id, **values})
-        let_go(c, {row.input_head, row.output_head} - {response.input_head, response.output_head})
+        drop_heads(c, {row.input_head, row.output_head} - {response.input_head, response.output_head})
 
     def _values(self, response: StoredResponse) -> Mapping[str, object]:
         return {
@@ -79,30 +88,33 @@ class Responses:
             "process": self._processes.id if response.status in RUNNING else None,
             "input_head": response.input_head,
             "output_head": response.output_head,
-            "body": written(dict(response.body)),
+            "body": to_json(dict(response.body)),
         }
 
     async def get(self, owner: str, id: str) -> StoredResponse:
         return await self._database.read(lambda c: _to_record(_row(c, owner, id)))
 
     async def output(self, owner: str, response: StoredResponse) -> list[StoredItem]:
+        """The output's items, oldest first."""
         return await self._database.read(
-            lambda c: between(c, owner, response.input_head, response.output_head)
+            lambda c: items_between(c, owner, response.input_head, response.output_head)
         )
 
     async def delete(self, owner: str, id: str) -> None:
-        """One that still runs is hidden, and told to stop; it goes when it has."""
+        """Delete the response. A running one is hidden, asked to stop, and deleted when it has."""
 
         def work(c: Connection) -> None:
             row = _row(c, owner, id)
             if row.status in RUNNING:
                 c.execute(CHANGE, {"its_id": id, "is_deleted": True, "is_wanted": False})
             else:
-                _drop(c, row)
+                _delete(c, row)
 
         await self._database.write(work)
 
     async def cancel(self, owner: str, id: str) -> StoredResponse:
+        """Ask the process that runs it to stop, through `cancel_requested`. Finished ones do not change."""
+
         def work(c: Connection) -> StoredResponse:
             row = _row(c, owner, id)
             if row.status in RUNNING:
@@ -111,25 +123,32 @@ class Responses:
 
         return await self._database.write(work)
 
-    async def wants_cancel(self, ids: Sequence[str]) -> set[str]:
-        """Those that do not run here any more, since this process was held dead, shall stop, too."""
+    async def cancel_requested(self, ids: Sequence[str]) -> set[str]:
+        """Which of these responses, running in this process, another process asked to cancel. Also those that
+        are marked as failed because this process seemed dead.
+        """
         if not ids:
             return set()
         is_lost = responses.c.process.is_distinct_from(self._processes.id)
         statement = select(responses.c.id).where(responses.c.id.in_(ids), ~responses.c.is_wanted | is_lost)
         return await self._database.read(lambda c: set(c.scalars(statement)))
 
-    async def add_events(self, owner: str, id: str, first: int, bodies: Sequence[str]) -> None:
-        values = {"response": id, "first": first, "count": len(bodies), "bodies": list(bodies)}
+    async def append_events(self, owner: str, id: str, first: int, texts: Sequence[str]) -> None:
+        """Store events of the response's stream as JSON; `first`: the sequence_number of the first. A batch
+        that is stored already stays as it is.
+        """
+        values = {"response": id, "first": first, "count": len(texts), "bodies": list(texts)}
 
         def work(c: Connection) -> None:
-            _row(c, owner, id, is_hidden_too=True)
-            if bodies:
+            _row(c, owner, id, includes_deleted=True)
+            if texts:
                 c.execute(insert_new(events, c.dialect.name), values)
 
         await self._database.write(work)
 
-    async def events(self, owner: str, id: str, after: int) -> list[str]:
+    async def events(self, owner: str, id: str, *, after: int = -1) -> list[str]:
+        """The events with a sequence_number greater than `after`, in order, as JSON."""
+
         def work(c: Connection) -> list[str]:
             _row(c, owner, id)
             found, next_number = [], after + 1
@@ -141,16 +160,16 @@ class Responses:
         return await self._database.read(work)
 
 
-def _row(c: Connection, owner: str, id: str, *, is_hidden_too: bool = False) -> ResponseRow:
-    row = c.execute(ONE, {"id": id, "owner": owner}).first()
-    if row is None or (row.is_deleted and not is_hidden_too):
+def _row(c: Connection, owner: str, id: str, *, includes_deleted: bool = False) -> ResponseRow:
+    row = c.execute(OF_OWNER, {"id": id, "owner": owner}).first()
+    if row is None or (row.is_deleted and not includes_deleted):
         raise ResponseNotFound(f"Response with id '{id}' not found.")
     return row
 
 
-def _drop(c: Connection, row: ResponseRow) -> None:
+def _delete(c: Connection, row: ResponseRow) -> None:
     c.execute(delete(responses).where(responses.c.id == row.id))
-    let_go(c, [row.input_head, row.output_head])
+    drop_heads(c, [row.input_head, row.output_head])
 
 
 def _to_record(row: ResponseRow) -> StoredResponse:

@@ -1,4 +1,9 @@
-"""How long things are kept: each kind for its days, in batches so small that no turn waits for them."""
+"""Retention: each kind of row is deleted after its configured number of days.
+
+Deletion runs while turns do. On SQLite there is one writer at a time, so each transaction deletes at most
+BATCH rows and no turn waits long for one. Rows in use (running responses, locked conversations) are left for
+a later run. Items are not deleted by age: they go when nothing leads to them any more (garbage.py).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,12 @@ from sqlalchemy import Column, Connection, Table, delete, select
 
 from headrace.config import StoreConfig
 from headrace.store.database import Database
-from headrace.store.garbage import KEEP_S, collect, let_go
+from headrace.store.garbage import KEEP_S, collect, drop_heads
 from headrace.store.processes import RUNNING
 from headrace.store.tables import completions, conversations, responses
 
 DAY_S = 86_400
-BATCH = 50
+BATCH = 50  # rows of one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +38,27 @@ KINDS: Mapping[str, _Kind] = {
 
 
 async def prune(database: Database, config: StoreConfig, *, keep_s: float = KEEP_S) -> dict[str, int]:
-    """How many of each kind went. `keep_s`: how long items are kept that nothing names any more."""
+    """Delete what is past its retention, and collect garbage items that were dropped more than `keep_s`
+    seconds ago. Returns how many rows of each kind.
+    """
     days = {
         "responses": config.responses_days,
         "completions": config.chat_completions_days,
         "conversations": config.conversations_days,
     }
-    gone = {name: await _drop_old(database, name, days[name]) for name in KINDS if days[name]}
-    return {**gone, "items": await _collect_all(database, keep_s)}
+    counts = {name: await _delete_old(database, name, days[name]) for name in KINDS if days[name]}
+    return {**counts, "items": await _collect_all(database, keep_s)}
 
 
-async def _drop_old(database: Database, name: str, days: int) -> int:
+async def _delete_old(database: Database, name: str, days: int) -> int:
     until, total = int(time.time()) - days * DAY_S, 0
-    while count := await database.write(lambda c: _drop_some(c, KINDS[name], until)):
+    while count := await database.write(lambda c: _delete_batch(c, KINDS[name], until)):
         total += count
     return total
 
 
-def _drop_some(c: Connection, kind: _Kind, until: int) -> int:
-    """What runs, or is held, is in use."""
+def _delete_batch(c: Connection, kind: _Kind, until: int) -> int:
+    """Delete up to BATCH rows last used before `until` (seconds since 1970). Returns how many."""
     old = select(kind.table.c.id, *kind.heads).where(kind.used_at < until)
     if kind.table is responses:
         old = old.where(responses.c.status.not_in(RUNNING))
@@ -60,7 +67,7 @@ def _drop_some(c: Connection, kind: _Kind, until: int) -> int:
     rows = c.execute(old.order_by(kind.used_at).limit(BATCH)).all()
     if rows:
         c.execute(delete(kind.table).where(kind.table.c.id.in_([row.id for row in rows])))
-        let_go(c, {head for row in rows for head in row[1:]})
+        drop_heads(c, {head for row in rows for head in row[1:]})
     return len(rows)
 
 

@@ -1,5 +1,5 @@
-"""One transaction on SQLite: in a thread, by one hop, since a hop for each statement would cost more than the
-statements do. PostgreSQL's are in postgresql.py.
+"""Transactions on SQLite. A whole transaction runs in a thread: a hop to a thread for each statement would
+cost more than the statements do.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from headrace.store.files import Files
 from headrace.store.transactions import Mode, Work
 
 NUM_READERS = 4
-WAIT_MS = 10_000  # how long a transaction waits for a lock that another process holds
+WAIT_MS = 10_000  # how long a transaction waits for another process's lock
 PRAGMAS = (
-    "journal_mode=WAL",  # who reads and who writes do not wait for each other
+    "journal_mode=WAL",  # readers and writers do not wait for each other
     "foreign_keys=ON",
 )
 
@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 
 class SQLite:
-    """Creates the file and its folder so that nobody but their owner reads them. Writers of one process
-    wait here, of several there. A transaction raises OSError when the file was removed or replaced.
+    """Creates the file and its folder readable by their owner only.
+
+    There is one writer at a time: writers of this process queue for one thread, writers of several processes
+    wait for SQLite's lock. A transaction raises OSError if the file was removed or replaced.
     """
 
     def __init__(self, url: URL) -> None:
@@ -40,43 +42,46 @@ class SQLite:
             connect_args={"check_same_thread": False},
             pool_size=NUM_READERS + 1,
             max_overflow=0,
-            pool_reset_on_return=None,  # each transaction is ended where it began
+            pool_reset_on_return=None,  # `_transaction` ends each transaction itself
             hide_parameters=True,  # content is never logged
         )
         event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", _begin)
-        self._to_write = self._engine.execution_options(synchronous="FULL")  # it outlives a loss of power
-        self._to_hold = self._engine.execution_options(synchronous="NORMAL")
+        self._to_write = self._engine.execution_options(synchronous="FULL")  # survives a power loss
+        self._to_lock = self._engine.execution_options(synchronous="NORMAL")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
-        self._write_lock, self._read_lock = _Patience(), _Patience()
+        self._write_lock, self._read_lock = _LockWait(), _LockWait()
 
     async def run(self, work: Work[T], mode: Mode) -> T:
         loop = asyncio.get_running_loop()
         if mode == "read":
             return await loop.run_in_executor(self._readers, self._read, work)
-        engine = self._to_hold if mode == "hold" else self._to_write
+        engine = self._to_lock if mode == "lock" else self._to_write
         return await loop.run_in_executor(self._writer, self._write, engine, work)
 
     def _write(self, engine: Engine, work: Work[T]) -> T:
         self._files.check()
         self._files.create_missing()
-        result = self._write_lock.tried(partial(_transaction, engine, work, commits=True))
+        result = self._write_lock.run(partial(_transaction, engine, work, commits=True))
         self._files.remember()
-        self._files.check()  # what went into a file that is gone is not acknowledged
+        self._files.check()  # a commit to a file that is gone must not be acknowledged
         return result
 
     def _read(self, work: Work[T]) -> T:
         self._files.check()
-        return self._read_lock.tried(partial(_transaction, self._engine, work, commits=False))
+        return self._read_lock.run(partial(_transaction, self._engine, work, commits=False))
 
     def _prepare(self, connection: Any, record: ConnectionPoolEntry) -> None:
-        """A connection to SQLite whose transactions begin where `_begin` says so."""
+        """Set up a new connection. Python's own transaction handling is off; `_begin` begins transactions."""
         wait_ms = min(self._write_lock.wait_ms, self._read_lock.wait_ms)
         record.info["wait_ms"] = wait_ms
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (f"busy_timeout={wait_ms}", *PRAGMAS):  # the others may have to wait, too
+        for pragma in (
+            f"busy_timeout={wait_ms}",
+            *PRAGMAS,
+        ):  # first the timeout: the others may have to wait for a lock
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -86,9 +91,12 @@ class SQLite:
         self._engine.dispose()
 
 
-class _Patience:
-    """How long to wait for a lock. Who has waited in vain has waited for all: from then on the others, those
-    that are queued too, try once and fail at once, until one of them gets the lock.
+class _LockWait:
+    """How long transactions wait for a lock of another process.
+
+    Transactions queue for few threads. If each waited the full time, the tenth in the queue would wait ten
+    times as long. So after one has timed out, all others try once without waiting, until one of them gets the
+    lock.
     """
 
     def __init__(self) -> None:
@@ -98,8 +106,8 @@ class _Patience:
     def wait_ms(self) -> int:
         return 0 if self._is_locked else WAIT_MS
 
-    def tried(self, transaction: Callable[[int], T]) -> T:
-        """Run it with the milliseconds that it may wait."""
+    def run(self, transaction: Callable[[int], T]) -> T:
+        """Call `transaction` with the number of milliseconds that it may wait."""
         try:
             result = transaction(self.wait_ms)
         except OperationalError as exc:

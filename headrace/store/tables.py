@@ -1,6 +1,4 @@
-"""The tables as the newest migration leaves them. What they are is said here; how they came to be, in
-migrations.py.
-"""
+"""The tables as the newest migration leaves them (see migrations.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from sqlalchemy import (
 
 
 class Hash(TypeDecorator[str]):
-    """Hexadecimal here, bytes there."""
+    """A hash: hexadecimal text in Python, bytes in the database."""
 
     impl = LargeBinary
     cache_ok = True
@@ -34,23 +32,23 @@ class Hash(TypeDecorator[str]):
         return None if value is None else value.hex()
 
 
-def plain(text: str) -> str:
-    """As both databases can keep it."""
+def storable(text: str) -> str:
+    """The text with characters replaced that PostgreSQL or SQLite cannot store: lone surrogates and NUL."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 class Name(TypeDecorator[str]):
-    """Text that may come from a caller: what a database cannot keep in text is another sign there."""
+    """Text from a caller, made storable."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else plain(value)
+        return None if value is None else storable(value)
 
 
 class Texts(TypeDecorator[list[str]]):
-    """A list of texts that are much alike, small."""
+    """A list of similar texts, compressed."""
 
     impl = LargeBinary
     cache_ok = True
@@ -81,8 +79,8 @@ items = Table(
     Column("body", Text, nullable=False),
 )
 
-# `added`: microseconds since 1970, the order of lists. `holder` and `token`: which process holds it, and
-# for whom.
+# `added`: microseconds since 1970, the order of lists. `holder` and `token`: the process that has locked it,
+# and the lock.
 conversations = Table(
     "conversations",
     metadata,
@@ -96,8 +94,8 @@ conversations = Table(
     Column("metadata", Text, nullable=False),
 )
 
-# `process`: which one makes it. `is_wanted`: false once it shall stop. `is_deleted`: gone, though it still
-# runs.
+# `process`: the one that generates it. `is_wanted`: false after a request to cancel it. `is_deleted`: deleted
+# while it was running, and so hidden.
 responses = Table(
     "responses",
     metadata,
@@ -115,7 +113,7 @@ responses = Table(
     Column("body", Text, nullable=False),
 )
 
-# `count` events of a response's stream, from the number `first` on.
+# A batch of `count` events of a response's stream; `first`: the sequence_number of the first.
 events = Table(
     "events",
     metadata,
@@ -138,8 +136,8 @@ completions = Table(
     Column("body", Text, nullable=False),
 )
 
-# The servers that have the database open. `beat` grows while one is alive; no clock of another machine is
-# believed.
+# The processes that have the database open. `beat` grows while one is alive: clocks of two machines are never
+# compared.
 processes = Table(
     "processes",
     metadata,
@@ -150,7 +148,7 @@ processes = Table(
     Column("beat", BigInteger, nullable=False),
 )
 
-# Heads that were let go of: what they name is kept a while, for turns that were asked on it.
+# Heads that no row names any more, and since when (see garbage.py).
 loose = Table(
     "loose",
     metadata,

@@ -1,4 +1,4 @@
-"""What runs one transaction, on either database."""
+"""What the store needs of a database: a way to run one transaction."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
-Mode = Literal["read", "write", "hold"]  # hold: one statement that need not outlive a loss of power
+Mode = Literal["read", "write", "lock"]  # lock: one statement whose effect may be lost in a power failure
 
 
 class Unsettled(Exception, Generic[T]):
-    """The connection was lost in the commit: it has taken place, or it has not."""
+    """The connection was lost during the commit, which may or may not have taken place."""
 
     def __init__(self, result: T, cause: DBAPIError) -> None:
         super().__init__(str(cause))
@@ -23,8 +23,8 @@ class Unsettled(Exception, Generic[T]):
 
 class Engine(Protocol):
     async def run(self, work: Work[T], mode: Mode) -> T:
-        """One transaction; a read may see what is committed meanwhile. Raises Unsettled, and what the
-        driver raises.
+        """Run one transaction. A read may see commits of others made meanwhile. Raises Unsettled, and the
+        driver's errors.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Everything in a database as lines of JSON, and back into another, of whichever kind."""
+"""Export of a database as lines of JSON, and import into another, of either kind."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from headrace.errors import ConfigError, ItemNotFound
-from headrace.store.hashing import Placed, place
-from headrace.store.items import insert_new, place_of
+from headrace.store.hashing import AddressedItem, address
+from headrace.store.items import insert_new, position_of
 from headrace.store.migrations import MIGRATIONS
 from headrace.store.processes import RUNNING
-from headrace.store.tables import completions, conversations, events, items, plain, responses
+from headrace.store.tables import completions, conversations, events, items, responses, storable
 from headrace.store.verify import ROWS, STREAMED
 
 FORMAT = "headrace"
-NOBODY = "imported"  # the process of what was not finished: none, so that it is found to have failed
-# In this order, so that what a row names comes before it.
+# The process of an unfinished response. No process has this id, so the response is found to have failed.
+IMPORTED = "imported"
+# Rows come after the rows that they reference.
 TABLES: Mapping[str, Table] = {
     "items": items,
     "conversations": conversations,
@@ -29,12 +30,12 @@ TABLES: Mapping[str, Table] = {
     "events": events,
     "completions": completions,
 }
-OWN = ("holder", "token", "process", "is_deleted", "is_wanted")  # matter only while a process runs
+TRANSIENT = ("holder", "token", "process", "is_deleted", "is_wanted")  # columns for running processes
 
 
 @dataclass(slots=True)
 class Counts:
-    """Rows that are new, and rows that were there already."""
+    """Rows that were inserted, and rows that existed already."""
 
     num_new: int = 0
     num_known: int = 0
@@ -44,34 +45,38 @@ class Counts:
 
 
 def num_rows(c: Connection) -> int:
+    """The number of rows in all exported tables."""
     return sum(c.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES.values())
 
 
 def lines(c: Connection) -> Iterator[str]:
+    """The export: a header, then a line for each row."""
     yield json.dumps({"format": FORMAT, "schema": MIGRATIONS[-1].number})
     for name, table in TABLES.items():
-        chosen = select(*(column for column in table.c if column.name not in OWN))
+        statement = select(*(column for column in table.c if column.name not in TRANSIENT))
         if name == "items":
-            chosen = chosen.order_by(items.c.depth)
+            statement = statement.order_by(items.c.depth)
         if name == "responses":
-            chosen = chosen.where(~responses.c.is_deleted)
+            statement = statement.where(~responses.c.is_deleted)
         if name == "events":
-            chosen = chosen.join(responses, responses.c.id == events.c.response)
-            chosen = chosen.where(~responses.c.is_deleted)
-        for row in c.execute(chosen, execution_options=STREAMED):
+            statement = statement.join(responses, responses.c.id == events.c.response)
+            statement = statement.where(~responses.c.is_deleted)
+        for row in c.execute(statement, execution_options=STREAMED):
             yield json.dumps({"table": name, **row._mapping})
 
 
 def batches(source: Iterable[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Lines in batches, each with the number of its first. Raises ConfigError when it is no export."""
+    """The lines after the header in batches, each with the number of its first line. Raises ConfigError if
+    this is no export, or one with another schema.
+    """
     numbered = iter(source)
     first = next(numbered, "")
-    head = _parsed(first, 1)
-    if head.get("format") != FORMAT:
+    header = _parse(first, 1)
+    if header.get("format") != FORMAT:
         raise ConfigError("line 1: this is no export of Headrace")
-    if head.get("schema") != MIGRATIONS[-1].number:
+    if header.get("schema") != MIGRATIONS[-1].number:
         raise ConfigError(
-            f"line 1: this was exported with schema {head.get('schema')}, this version has "
+            f"line 1: this was exported with schema {header.get('schema')}, this version has "
             f"{MIGRATIONS[-1].number}: export with the same version"
         )
     number = 2
@@ -80,49 +85,52 @@ def batches(source: Iterable[str]) -> Iterator[tuple[int, Sequence[str]]]:
         number += len(batch)
 
 
-def put(c: Connection, *, first: int, batch: Sequence[str]) -> Counts:
-    """Raises ConfigError naming the line that is no row, or whose item is not what its hash says."""
+def insert_batch(c: Connection, *, first: int, batch: Sequence[str]) -> Counts:
+    """Insert rows. `first`: the number of the first line. Raises ConfigError naming the line that is no row,
+    or an item with a wrong hash.
+    """
     counts = Counts()
     for number, line in enumerate(batch, first):
-        row = _parsed(line, number)
+        row = _parse(line, number)
         name = row.pop("table", None)
         table = TABLES.get(str(name))
         if table is None:
             raise ConfigError(f"line {number}: there is no table {name!r}")
-        if set(row) != {column.name for column in table.c} - {*OWN}:
+        if set(row) != {column.name for column in table.c} - {*TRANSIENT}:
             raise ConfigError(f"line {number}: its members are not those of {name}")
         if table is items:
-            _check(c, row, number)
-        counts.num_new += c.execute(insert_new(table, c.dialect.name), {**row, **_own(table, row)}).rowcount
+            _check_item(c, row, number)
+        values = {**row, **_transient(table, row)}
+        counts.num_new += c.execute(insert_new(table, c.dialect.name), values).rowcount
     counts.num_known = len(batch) - counts.num_new
     return counts
 
 
-def _own(table: Table, row: Mapping[str, Any]) -> Mapping[str, object]:
+def _transient(table: Table, row: Mapping[str, Any]) -> Mapping[str, object]:
     if table is not responses:
         return {}
-    process = NOBODY if row["status"] in RUNNING else None
+    process = IMPORTED if row["status"] in RUNNING else None
     return {"is_wanted": True, "is_deleted": False, "process": process}
 
 
-def _check(c: Connection, row: Mapping[str, Any], number: int) -> None:
+def _check_item(c: Connection, row: Mapping[str, Any], number: int) -> None:
     try:
-        expected = _expected(c, row)
+        expected = _address(c, row)
     except DBAPIError:
-        raise  # the database's own: it may be tried again
+        raise  # an error of the database, which may be retried
     except (ItemNotFound, StatementError, ValueError, TypeError, AttributeError) as exc:
         raise ConfigError(f"line {number}: no item, or what it follows is missing") from exc
-    told = tuple(row[name] for name in ("hash", "item_id", "depth", "system"))
-    if (expected.hash, plain(expected.id), expected.depth, expected.system) != told:
+    imported = tuple(row[name] for name in ("hash", "item_id", "depth", "system"))
+    if (expected.hash, storable(expected.id), expected.depth, expected.system) != imported:
         raise ConfigError(f"line {number}: the item is not what its hash says")
 
 
-def _expected(c: Connection, row: Mapping[str, Any]) -> Placed:
-    after = place_of(c, row["owner"], row["parent"])
-    return place(row["owner"], after, json.loads(row["body"]))
+def _address(c: Connection, row: Mapping[str, Any]) -> AddressedItem:
+    after = position_of(c, row["owner"], row["parent"])
+    return address(row["owner"], after, json.loads(row["body"]))
 
 
-def _parsed(line: str, number: int) -> dict[str, Any]:
+def _parse(line: str, number: int) -> dict[str, Any]:
     try:
         parsed = json.loads(line)
     except ValueError as exc:

@@ -1,4 +1,4 @@
-"""Whether the database holds what it must: hashes derived anew, pointers followed. Reads row by row."""
+"""Verifies the database: recomputes the hashes and follows the references, reading row by row."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy import Column, Connection, Row, Table, func, select
 
-from headrace.store.hashing import Place, place
-from headrace.store.tables import completions, conversations, events, items, loose, plain, responses
+from headrace.store.hashing import Position, address
+from headrace.store.tables import completions, conversations, events, items, loose, responses, storable
 
-ROWS = 500  # in memory at once
+ROWS = 500  # fetched at once
 STREAMED = {"stream_results": True, "yield_per": ROWS}
 
-Told = Callable[[int, int], None]  # how many rows were looked at, of how many
+Progress = Callable[[int, int], None]  # called with the numbers of rows checked so far, and in all
 
-# table, how its rows are called, and the columns that name items
+# a table, what messages call a row of it, and its columns that reference items
 HEADS: tuple[tuple[Table, str, tuple[str, ...]], ...] = (
     (conversations, "conversation", ("head",)),
     (responses, "response", ("input_head", "output_head")),
@@ -23,19 +23,19 @@ HEADS: tuple[tuple[Table, str, tuple[str, ...]], ...] = (
 )
 
 
-def problems(c: Connection, told: Told) -> list[str]:
-    """Empty: all is well. Never says what an item holds."""
-    found = list(_items(c, told))
+def problems(c: Connection, report: Progress) -> list[str]:
+    """A line for each thing that is wrong. No line quotes an item's content."""
+    problems = list(_items(c, report))
     for table, name, columns in HEADS:
         for column in columns:
-            found += _heads(c, table, name, table.c[column])
-    found += _outputs(c)
-    found += _bodies(c)
-    found += _events(c)
-    return found
+            problems += _heads(c, table, name, table.c[column])
+    problems += _outputs(c)
+    problems += _bodies(c)
+    problems += _events(c)
+    return problems
 
 
-def _items(c: Connection, told: Told) -> Iterator[str]:
+def _items(c: Connection, report: Progress) -> Iterator[str]:
     total = c.scalar(select(func.count()).select_from(items)) or 0
     parents = items.alias()
     columns = (
@@ -48,9 +48,9 @@ def _items(c: Connection, told: Told) -> Iterator[str]:
     rows = c.execute(statement, execution_options=STREAMED)
     for number, row in enumerate(rows):
         if number % ROWS == 0:
-            told(number, total)
+            report(number, total)
         yield from (f"item {row.hash[:16]} ({row.item_id}): {problem}" for problem in _item(row))
-    told(total, total)
+    report(total, total)
 
 
 def _item(row: Row[tuple[object, ...]]) -> Iterator[str]:
@@ -62,18 +62,18 @@ def _item(row: Row[tuple[object, ...]]) -> Iterator[str]:
     if not isinstance(body, dict):
         yield "its body is no object"
         return
-    after = Place()
+    after = Position()
     if row.parent is not None:
         if row.parent_hash is None:
             yield "its parent is missing"
             return
         if row.parent_owner != row.owner:
             yield "its parent belongs to another owner"
-        after = Place(row.parent_hash, row.parent_depth, row.parent_system)
-    expected = place(row.owner, after, body)
+        after = Position(row.parent_hash, row.parent_depth, row.parent_system)
+    expected = address(row.owner, after, body)
     for name, is_right in (
         ("hash", expected.hash == row.hash),
-        ("id", expected.id == body.get("id") and plain(expected.id) == row.item_id),
+        ("id", expected.id == body.get("id") and storable(expected.id) == row.item_id),
         ("depth", expected.depth == row.depth),
         ("system pointer", expected.hash != row.hash or expected.system == row.system),
     ):
@@ -89,12 +89,12 @@ def _heads(c: Connection, table: Table, name: str, head: Column[str]) -> Iterato
 
 
 def _outputs(c: Connection) -> Iterator[str]:
-    """That a response's answer comes after its question: both are on one path."""
-    asked, answered = items.alias(), items.alias()
+    """Responses whose output does not follow their input on one path."""
+    inputs, outputs = items.alias(), items.alias()
     statement = (
-        select(responses.c.id, asked.c.hash, asked.c.depth, answered.c.hash, answered.c.depth)
-        .join(answered, answered.c.hash == responses.c.output_head)
-        .join(asked, asked.c.hash == responses.c.input_head, isouter=True)
+        select(responses.c.id, inputs.c.hash, inputs.c.depth, outputs.c.hash, outputs.c.depth)
+        .join(outputs, outputs.c.hash == responses.c.output_head)
+        .join(inputs, inputs.c.hash == responses.c.input_head, isouter=True)
     )
     parent = select(items.c.parent)
     rows = c.execute(statement, execution_options=STREAMED)
@@ -126,10 +126,10 @@ def _is_object(text: str) -> bool:
 
 
 def _events(c: Connection) -> Iterator[str]:
-    """That none is missing between the first and the last of a response."""
+    """Responses with a gap in their events, and dropped heads without an item."""
     count, end = func.sum(events.c.count), func.max(events.c.first + events.c.count)
-    torn = select(events.c.response).group_by(events.c.response).having(count < end)
-    for id in c.scalars(torn):
+    has_gap = select(events.c.response).group_by(events.c.response).having(count < end)
+    for id in c.scalars(has_gap):
         yield f"response {id}: some of its events are missing"
     lost = select(loose.c.head).join(items, items.c.hash == loose.c.head, isouter=True)
     for head in c.scalars(lost.where(items.c.hash.is_(None))):

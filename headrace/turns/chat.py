@@ -15,7 +15,7 @@ from headrace.errors import ServerError
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
-from headrace.store import Chain, Held, Store, StoredCompletion
+from headrace.store import Chain, ConversationLock, Store, StoredCompletion
 from headrace.turns.dedupe import is_system, new_messages
 from headrace.turns.history import let_go, walked
 from headrace.turns.truncation import Carried, start_fitted
@@ -47,7 +47,7 @@ class ChatTurn:
         self._store, self._owner, self._body = store, owner, body
         self._named, self._context_messages = named, context_messages
         self._metadata = stored_completions.metadata(body) if body.store else {}
-        self._held: Held | None = None
+        self._held: ConversationLock | None = None
         self._new: list[Item] = []  # what the request adds to the conversation
         self._info: ModelInfo | None = None
         self._head: dict[str, Any] = {}  # of the completion, or of its chunks
@@ -104,9 +104,9 @@ class ChatTurn:
     ) -> Generation:
         gateway.model(request.model, provider)  # before a conversation is made for one that there is not
         if self._named == NEW:
-            self._named = (await self._store.create_conversation(self._owner, (), {})).id
+            self._named = (await self._store.conversations.create(self._owner, (), {})).id
         assert self._named is not None
-        self._held = await self._store.hold(self._owner, self._named)
+        self._held = await self._store.conversations.lock(self._owner, self._named)
         try:
             sent = await walked(len(self._body.messages), partial(of_chat, self._body.messages))
             past = await self._past(sent)
@@ -132,16 +132,16 @@ class ChatTurn:
         wanted = max(self._context_messages, len(sent)) + 1  # the first may be cut
         limit = ITEMS_PER_MESSAGE * wanted
         while True:
-            before, last = await self._store.window(self._owner, self._held.conversation.head, limit)
+            before, last = await self._store.items.window(self._owner, self._held.conversation.head, limit)
             items = [item.body for item in last]
             if len(items) < limit or len(messages_of([i for i in items if not is_system(i)])) >= wanted:
                 return [*(item.body for item in before), *items]
             limit *= 2
 
-    async def _append(self, held: Held, collected: Collected, outcome: Outcome) -> None:
+    async def _append(self, held: ConversationLock, collected: Collected, outcome: Outcome) -> None:
         answer = self._answer(collected.choices.get(0, Choice()), outcome)
         add = Chain(held.conversation.head, [*self._new, *answer]) if answer else None
-        await self._store.release(held, add)
+        await self._store.conversations.release(held, add)
 
     def _answer(self, choice: Choice, outcome: Outcome) -> list[Item]:
         """What is kept of it: all, or, when a stream's reader left, the text that there is."""
@@ -155,7 +155,7 @@ class ChatTurn:
         assert self._info is not None
         body = self.completion(self._info, collected)
         completion = StoredCompletion(body["id"], body["created"], body["model"], body, self._metadata)
-        await self._store.save_completion(self._owner, completion, stored_completions.asked(self._body))
+        await self._store.completions.save(self._owner, completion, stored_completions.asked(self._body))
 
 
 @dataclass(frozen=True, slots=True)

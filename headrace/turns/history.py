@@ -17,7 +17,7 @@ from headrace.errors import (
     ServerError,
 )
 from headrace.offload import aside
-from headrace.store import Held, Store
+from headrace.store import ConversationLock, Store
 from headrace.turns.window import CALLS
 from headrace.wire.items import Item
 from headrace.wire.responses.body import HistoryBody, PromptBody
@@ -64,7 +64,7 @@ class History:
     head: str | None = None
     unstored: Sequence[Item] = ()
     items: Sequence[Item] = ()
-    held: Held | None = None
+    held: ConversationLock | None = None
 
 
 async def history_of(
@@ -79,13 +79,13 @@ async def history_of(
     if id is None:
         return History()
     try:
-        held = await store.hold(owner, id) if is_written else None
-        conversation = await store.conversation(owner, id) if held is None else held.conversation
+        held = await store.conversations.lock(owner, id) if is_written else None
+        conversation = await store.conversations.get(owner, id) if held is None else held.conversation
     except ConversationNotFound as exc:
         exc.param = "conversation"
         raise
     try:
-        path = await store.path(owner, conversation.head)
+        path = await store.items.path(owner, conversation.head)
     except BaseException:
         if held is not None:
             await asyncio.shield(let_go(store, held))
@@ -93,10 +93,10 @@ async def history_of(
     return History(conversation.head, (), _readable([item.body for item in path]), held)
 
 
-async def let_go(store: Store, held: Held) -> None:
+async def let_go(store: Store, held: ConversationLock) -> None:
     """Of a conversation, as it was. A store that cannot do it now remembers it."""
     try:
-        await store.release(held)
+        await store.conversations.release(held)
     except ServerError as exc:
         log.error("conversation %s was not let go: %s", held.conversation.id, exc.message)
 
@@ -108,7 +108,7 @@ async def _after(store: Store, owner: str, id: str, memory: Memory) -> History:
     if id in memory:
         return History(None, memory[id], _readable(memory[id]))
     try:
-        previous = await store.response(owner, id)
+        previous = await store.responses.get(owner, id)
     except ResponseNotFound as exc:
         raise PreviousResponseNotFound(
             f"Previous response with id '{id}' not found.", param="previous_response_id"
@@ -118,7 +118,7 @@ async def _after(store: Store, owner: str, id: str, memory: Memory) -> History:
             f"The response '{id}' is {previous.status}: it has no answer yet to go on from.",
             param="previous_response_id",
         )
-    path = await store.path(owner, previous.output_head)
+    path = await store.items.path(owner, previous.output_head)
     return History(previous.output_head, (), _readable([item.body for item in path]))
 
 

@@ -73,7 +73,7 @@ class ResponseRecorder:
             if self._id is None or self.is_deleted or first == whole:
                 return
             try:
-                await self._store.add_events(self.owner, self._id, first, texts[first:whole])
+                await self._store.responses.append_events(self.owner, self._id, first, texts[first:whole])
                 self._written = whole
             except ServerError as exc:
                 log.warning("events of response %s are not stored: %s", self._id, _told(exc))
@@ -97,7 +97,7 @@ class ResponseRecorder:
                 await asyncio.sleep(RETRY_S)
 
     async def _save(self, response: dict[str, Any], output: Sequence[Item], *, is_end: bool = False) -> None:
-        await self._store.save_response(
+        await self._store.responses.save(
             self.owner,
             StoredResponse(
                 id=response["id"],
@@ -110,8 +110,8 @@ class ResponseRecorder:
             base=self.history.head,
             input=[*self.history.unstored, *self.input],
             output=output,
-            held=self.history.held if is_end else None,
-            append=response["status"] in APPENDED,
+            lock=self.history.held if is_end else None,
+            is_appended=response["status"] in APPENDED,
         )
 
 

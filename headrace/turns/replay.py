@@ -18,7 +18,7 @@ async def replay(
     """Those with a greater sequence_number. Where the last ones were lost with their process, the end is told
     by what is stored of the response. Raises StoreUnavailable, ResponseNotFound.
     """
-    texts = await store.events(owner, stored.id, after=after - 1)
+    texts = await store.responses.events(owner, stored.id, after=after - 1)
     if after >= 0:
         if texts and is_last(texts[0]):
             return
@@ -32,7 +32,7 @@ async def replay(
                 return
         await asyncio.sleep(POLL_S)
         is_over = stored.status not in UNFINISHED  # what is written after that was written by now
-        stored = await store.response(owner, stored.id)
-        texts = await store.events(owner, stored.id, after=after)
-    output = [item.body for item in await store.output(owner, stored)]
+        stored = await store.responses.get(owner, stored.id)
+        texts = await store.responses.events(owner, stored.id, after=after)
+    output = [item.body for item in await store.responses.output(owner, stored)]
     yield [last_event({**stored.body, "output": output}, after + 1)]

@@ -13,8 +13,7 @@ from headrace.errors import BadRequest, Overloaded
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
-from headrace.store import Page, Store, StoredItem, StoredResponse
-from headrace.store.store import Order
+from headrace.store import Order, Page, Store, StoredItem, StoredResponse
 from headrace.turns.compaction import summary
 from headrace.turns.compaction import to_request as summarising
 from headrace.turns.history import UNFINISHED, History, Memory, history_of, walked, weight
@@ -118,7 +117,7 @@ class Responses:
         if not wanted:
             return input
         found: dict[str, Item] = {item.get("id", ""): item for item in history.items}
-        elsewhere = await self._store.find_items(owner, [id for id in wanted if id not in found])
+        elsewhere = await self._store.items.find(owner, [id for id in wanted if id not in found])
         found |= {id: item.body for id, item in elsewhere.items()}
         return resolved(input, found, "input")
 
@@ -179,10 +178,10 @@ class Responses:
         run = self._runs.find(owner, id)
         if run is not None:
             return run.response
-        return await self._whole(owner, await self._store.response(owner, id))
+        return await self._whole(owner, await self._store.responses.get(owner, id))
 
     async def _whole(self, owner: str, stored: StoredResponse) -> dict[str, Any]:
-        output = await self._store.output(owner, stored)
+        output = await self._store.responses.output(owner, stored)
         return {**stored.body, "output": [item.body for item in output]}
 
     async def follow(self, owner: str, id: str, after: int) -> AsyncIterator[list[str]]:
@@ -193,7 +192,7 @@ class Responses:
         if run is not None:
             _check_streamed(run.keeping.is_streamed)
             return run.follow(after)
-        stored = await self._store.response(owner, id)
+        stored = await self._store.responses.get(owner, id)
         _check_streamed(stored.is_streamed)
         return replay(self._store, owner, stored, after)
 
@@ -203,7 +202,7 @@ class Responses:
         """
         run = self._runs.find(owner, id)
         if run is None or run.keeping.is_background or run.is_done:
-            await self._store.delete_response(owner, id)
+            await self._store.responses.delete(owner, id)
         if run is not None:
             run.keeping.is_deleted = not run.keeping.is_background
             await run.cancel()
@@ -218,14 +217,14 @@ class Responses:
         return run.response
 
     async def _cancel_elsewhere(self, owner: str, id: str) -> dict[str, Any]:
-        stored = await self._store.response(owner, id)
+        stored = await self._store.responses.get(owner, id)
         _check_background(stored.is_background)
         deadline = time.monotonic() + CANCEL_S
         if stored.status in UNFINISHED:
-            stored = await self._store.cancel_response(owner, id)
+            stored = await self._store.responses.cancel(owner, id)
         while stored.status in UNFINISHED and time.monotonic() < deadline:
             await asyncio.sleep(POLL_S)
-            stored = await self._store.response(owner, id)
+            stored = await self._store.responses.get(owner, id)
         return await self._whole(owner, stored)
 
     async def input_items(
@@ -234,8 +233,8 @@ class Responses:
         """What it was asked, with what was carried over. Raises ResponseNotFound, BadRequest,
         StoreUnavailable.
         """
-        stored = await self._store.response(owner, id)
-        return await self._store.page(owner, stored.input_head, limit=limit, after=after, order=order)
+        stored = await self._store.responses.get(owner, id)
+        return await self._store.items.page(owner, stored.input_head, limit=limit, after=after, order=order)
 
     async def count_input(self, owner: str, body: InputTokensBody, provider: str | None = None) -> int:
         """Tokens. Raises ServerError."""

@@ -201,6 +201,6 @@ class Runs:
     async def _unwanted(self, ids: Sequence[str]) -> Collection[str]:
         """Which of them another process was asked to cancel."""
         try:
-            return await self._store.wants_cancel(ids)
+            return await self._store.responses.cancel_requested(ids)
         except StoreUnavailable:
             return ()

@@ -22,7 +22,7 @@ def data(tmp_path: Path) -> Path:
     async def run() -> None:
         store = Store(StoreConfig(), tmp_path / "data")
         await store.start()
-        await store.create_conversation("owner", [{"role": "user", "content": "hi"}], {})
+        await store.conversations.create("owner", [{"role": "user", "content": "hi"}], {})
         await store.aclose()
 
     asyncio.run(run())

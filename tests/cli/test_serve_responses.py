@@ -54,6 +54,6 @@ async def _kept(id: str) -> dict[str, Any]:
     store = Store(config.store, config.paths.data)
     await store.start()
     try:
-        return dict((await store.response("anonymous", id)).body)
+        return dict((await store.responses.get("anonymous", id)).body)
     finally:
         await store.aclose()

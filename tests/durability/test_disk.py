@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import StoreConfig
-from headrace.store.maintenance import Maintenance, untold
+from headrace.store.maintenance import Maintenance, no_progress
 from tests.cli.process import serving
 from tests.durability.api import Api, Unanswered, check_refusal
 from tests.durability.servers import server
@@ -77,7 +77,7 @@ def test_a_full_disk(folder: Path) -> None:
                     await writer.write()
                 await check(writing)
         async with Maintenance(StoreConfig(), folder / "data") as maintenance:
-            assert await maintenance.verify(untold) == []
+            assert await maintenance.verify(no_progress) == []
 
     asyncio.run(run())
     assert api.num_refused

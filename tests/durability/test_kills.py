@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import StoreConfig
-from headrace.store.maintenance import Maintenance, untold
+from headrace.store.maintenance import Maintenance, no_progress
 from tests.cli.process import headrace
 from tests.durability.api import Api, Unanswered
 from tests.durability.servers import server
@@ -82,7 +82,7 @@ async def until_gone(writer: Writer) -> None:
 
 async def verify(folder: Path) -> None:
     async with Maintenance(StoreConfig(), folder / "data") as maintenance:
-        assert await maintenance.verify(untold) == []
+        assert await maintenance.verify(no_progress) == []
 
 
 def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import StoreConfig
-from headrace.store.maintenance import Maintenance, untold
+from headrace.store.maintenance import Maintenance, no_progress
 from tests.durability.api import Api, Unanswered
 from tests.durability.servers import server
 from tests.durability.writers import Chaining, Completing, Conversing, InBackground, Writer
@@ -52,7 +52,7 @@ async def run(folder: Path, database: PostgreSQL, address: str, seed: int) -> Ap
                 is_over.set()
             await check(writing)
             async with Maintenance(StoreConfig(url=address), folder) as maintenance:
-                assert await maintenance.verify(untold) == []
+                assert await maintenance.verify(no_progress) == []
     return api
 
 

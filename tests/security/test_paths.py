@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import Config
-from headrace.store.database import _told
+from headrace.store.database import _public_message
 from tests.conftest import FakeServer
 from tests.serving import Served
 
@@ -81,4 +81,4 @@ def test_an_unreachable_socket(fake_server: FakeServer, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_words_of_a_database(exc: Exception, told: str) -> None:
-    assert _told(exc) == told
+    assert _public_message(exc) == told

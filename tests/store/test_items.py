@@ -8,7 +8,7 @@ import pytest
 
 from headrace.errors import BadRequest
 from headrace.store import Store
-from headrace.store.hashing import Place, chain
+from headrace.store.hashing import Position, address_all
 from tests.store.conftest import Opened
 from tests.store.values import OTHER, OWNER, message, texts
 
@@ -16,11 +16,11 @@ from tests.store.values import OTHER, OWNER, message, texts
 def test_path_is_what_was_put_oldest_first(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [message(str(n)) for n in range(5)], {})
-            assert texts(await store.path(OWNER, made.head)) == ["0", "1", "2", "3", "4"]
-            assert texts(await store.path(OWNER, made.head, limit=2)) == ["3", "4"]
-            assert await store.path(OTHER, made.head) == []
-            assert await store.path(OWNER, None) == []
+            made = await store.conversations.create(OWNER, [message(str(n)) for n in range(5)], {})
+            assert texts(await store.items.path(OWNER, made.head)) == ["0", "1", "2", "3", "4"]
+            assert texts(await store.items.path(OWNER, made.head, limit=2)) == ["3", "4"]
+            assert await store.items.path(OTHER, made.head) == []
+            assert await store.items.path(OWNER, None) == []
 
     asyncio.run(run())
 
@@ -35,8 +35,8 @@ def test_a_body_comes_back_as_it_was(opened: Opened) -> None:
 
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [body], {"k": "\u0000"})
-            (item,) = await store.path(OWNER, made.head)
+            made = await store.conversations.create(OWNER, [body], {"k": "\u0000"})
+            (item,) = await store.items.path(OWNER, made.head)
             assert item.body == {**body, "id": item.id}
             assert list(item.body)[:3] == ["type", "z", "role"]
             assert made.metadata == {"k": "\u0000"}
@@ -48,12 +48,12 @@ def test_a_body_comes_back_as_it_was(opened: Opened) -> None:
 def test_a_history_that_is_sent_again_is_there_already(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
-            first = await store.create_conversation(OWNER, [message("a"), message("b")], {})
-            again = await store.create_conversation(OWNER, [message("a"), message("b"), message("c")], {})
-            shared = await store.path(OWNER, first.head)
-            assert (await store.path(OWNER, again.head))[:2] == shared
+            first = await store.conversations.create(OWNER, [message("a"), message("b")], {})
+            again = await store.conversations.create(OWNER, [message("a"), message("b"), message("c")], {})
+            shared = await store.items.path(OWNER, first.head)
+            assert (await store.items.path(OWNER, again.head))[:2] == shared
             sent_back = [item.body for item in shared]
-            third = await store.create_conversation(OWNER, sent_back, {})
+            third = await store.conversations.create(OWNER, sent_back, {})
             assert third.head == first.head, "an id that was made of the hash is recognised"
             assert await num_items(store) == 3
 
@@ -69,21 +69,24 @@ async def num_items(store: Store) -> int:
 
 
 def test_the_same_item_elsewhere_or_of_another_owner_is_another() -> None:
-    here, there = chain(OWNER, Place(), [message("a"), message("a")])
-    (theirs,) = chain(OTHER, Place(), [message("a")])
+    here, there = address_all(OWNER, Position(), [message("a"), message("a")])
+    (theirs,) = address_all(OTHER, Position(), [message("a")])
     assert len({here.hash, there.hash, theirs.hash}) == 3
     assert len({here.id, there.id, theirs.id}) == 3
 
 
 def test_members_in_another_order_are_the_same_item() -> None:
     body = message("a")
-    (one,), (two,) = chain(OWNER, Place(), [body]), chain(OWNER, Place(), [dict(reversed(body.items()))])
+    (one,), (two,) = (
+        address_all(OWNER, Position(), [body]),
+        address_all(OWNER, Position(), [dict(reversed(body.items()))]),
+    )
     assert one.hash == two.hash
 
 
 def test_ids_say_what_kind_they_are_of() -> None:
     kinds = ["message", "function_call", "function_call_output", "reasoning", "compaction"]
-    ids = [item.id for item in chain(OWNER, Place(), [{"type": kind} for kind in kinds])]
+    ids = [item.id for item in address_all(OWNER, Position(), [{"type": kind} for kind in kinds])]
     assert [id.partition("_")[0] for id in ids] == ["msg", "fc", "fco", "rs", "cmp"]
     assert len(ids[0]) == len("msg_") + 48
 
@@ -94,13 +97,13 @@ def test_window_keeps_system_messages_that_lie_before_it(opened: Opened) -> None
 
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, said, {})
+            made = await store.conversations.create(OWNER, said, {})
             for limit, systems in ((3, ["s1", "s2"]), (6, ["s1", "s2"]), (7, ["s1"]), (8, ["s1"]), (9, [])):
-                before, recent = await store.window(OWNER, made.head, limit)
+                before, recent = await store.items.window(OWNER, made.head, limit)
                 assert texts(before) == systems, limit
                 assert texts(recent) == [body["content"] for body in said[-limit:]], limit
-            assert await store.window(OTHER, made.head, 3) == ([], [])
-            assert await store.window(OWNER, None, 3) == ([], [])
+            assert await store.items.window(OTHER, made.head, 3) == ([], [])
+            assert await store.items.window(OWNER, None, 3) == ([], [])
 
     asyncio.run(run())
 
@@ -109,10 +112,10 @@ def test_window_keeps_system_messages_that_lie_before_it(opened: Opened) -> None
 def test_pages_give_each_item_once(opened: Opened, order: str) -> None:
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [message(str(n)) for n in range(7)], {})
+            made = await store.conversations.create(OWNER, [message(str(n)) for n in range(7)], {})
             found, after = [], None
             while True:
-                page = await store.page(
+                page = await store.items.page(
                     OWNER, made.head, limit=3, after=after, order="asc" if order == "asc" else "desc"
                 )
                 found += texts(page.data)
@@ -123,7 +126,7 @@ def test_pages_give_each_item_once(opened: Opened, order: str) -> None:
             expected = [str(n) for n in range(7)]
             assert found == (expected if order == "asc" else expected[::-1])
             with pytest.raises(BadRequest) as refused:
-                await store.page(OWNER, made.head, limit=3, after="msg_none")
+                await store.items.page(OWNER, made.head, limit=3, after="msg_none")
             assert refused.value.param == "after"
 
     asyncio.run(run())
@@ -132,13 +135,13 @@ def test_pages_give_each_item_once(opened: Opened, order: str) -> None:
 def test_after_must_be_on_the_path(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
-            ours = await store.create_conversation(OWNER, [message("a")], {})
-            elsewhere = await store.create_conversation(OWNER, [message("b")], {})
-            (item,) = await store.path(OWNER, elsewhere.head)
+            ours = await store.conversations.create(OWNER, [message("a")], {})
+            elsewhere = await store.conversations.create(OWNER, [message("b")], {})
+            (item,) = await store.items.path(OWNER, elsewhere.head)
             with pytest.raises(BadRequest):
-                await store.page(OWNER, ours.head, limit=3, after=item.id)
-            assert (await store.find_items(OWNER, [item.id])) == {item.id: item}
-            assert await store.find_items(OTHER, [item.id]) == {}
+                await store.items.page(OWNER, ours.head, limit=3, after=item.id)
+            assert (await store.items.find(OWNER, [item.id])) == {item.id: item}
+            assert await store.items.find(OTHER, [item.id]) == {}
 
     asyncio.run(run())
 
@@ -147,11 +150,11 @@ def test_an_id_that_no_database_can_keep_is_not_found(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             for id in ("msg_\0", "msg_\ud800", ""):
-                assert await store.find_items(OWNER, [id]) == {}
-            made = await store.create_conversation(OWNER, [message("a", id="own\0\ud800")], {})
-            (item,) = await store.path(OWNER, made.head)
+                assert await store.items.find(OWNER, [id]) == {}
+            made = await store.conversations.create(OWNER, [message("a", id="own\0\ud800")], {})
+            (item,) = await store.items.path(OWNER, made.head)
             assert item.id == "own\0\ud800"
-            assert (await store.item(OWNER, made.id, item.id)).body["content"] == "a"
+            assert (await store.conversations.item(OWNER, made.id, item.id)).body["content"] == "a"
             assert await store.verify() == []
 
     asyncio.run(run())

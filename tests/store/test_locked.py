@@ -15,7 +15,7 @@ from headrace.config import StoreConfig
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store import sqlite as module
-from headrace.store.housekeeping import Upkeep
+from headrace.store.housekeeping import Housekeeping
 from tests.store.values import OWNER, message, texts
 
 LOCKER = """
@@ -56,7 +56,7 @@ async def store_at(folder: Path) -> AsyncIterator[Store]:
 
 
 async def refused(store: Store, count: int) -> None:
-    writes = [store.create_conversation(OWNER, [message("x")], {}) for _ in range(count)]
+    writes = [store.conversations.create(OWNER, [message("x")], {}) for _ in range(count)]
     for outcome in await asyncio.gather(*writes, return_exceptions=True):
         assert isinstance(outcome, StoreUnavailable), outcome
         assert "locked" in outcome.message
@@ -70,14 +70,14 @@ def _patient_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_waiters_share_one_deadline(tmp_path: Path) -> None:
     async def run() -> None:
         async with store_at(tmp_path) as store:
-            made = await store.create_conversation(OWNER, [message("a")], {})
+            made = await store.conversations.create(OWNER, [message("a")], {})
             with locked(tmp_path / "headrace.db", WRITE):
                 async with asyncio.timeout(20):
                     await refused(store, 60)  # one after the other they would wait for a minute
                     for _ in range(60):
                         await refused(store, 1)
-                    assert texts(await store.path(OWNER, made.head)) == ["a"]  # who reads does not wait
-            await store.add_items(OWNER, made.id, [message("b")])
+                    assert texts(await store.items.path(OWNER, made.head)) == ["a"]  # who reads does not wait
+            await store.conversations.append(OWNER, made.id, [message("b")])
             assert await store.verify() == []
 
     asyncio.run(run())
@@ -90,7 +90,7 @@ def test_one_that_waits_long_enough_is_served(tmp_path: Path, monkeypatch: pytes
         async with store_at(tmp_path) as store:
             with locked(tmp_path / "headrace.db", WRITE):
                 writes = [
-                    asyncio.ensure_future(store.create_conversation(OWNER, [message("a")], {}))
+                    asyncio.ensure_future(store.conversations.create(OWNER, [message("a")], {}))
                     for _ in range(5)
                 ]
                 await asyncio.sleep(0.5)
@@ -103,15 +103,15 @@ def test_one_that_waits_long_enough_is_served(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_is_locked_when_the_server_starts(tmp_path: Path) -> None:
     async def run() -> None:
         async with store_at(tmp_path) as store:
-            made = await store.create_conversation(OWNER, [message("a")], {})
+            made = await store.conversations.create(OWNER, [message("a")], {})
         with locked(tmp_path / "headrace.db", ALL):
             again = Store(StoreConfig(), tmp_path)
             async with asyncio.timeout(30):
                 await again.start()  # it can do without for now
                 await refused(again, 30)
                 with pytest.raises(StoreUnavailable):
-                    await again.path(OWNER, made.head)
-        assert texts(await again.path(OWNER, made.head)) == ["a"]
+                    await again.items.path(OWNER, made.head)
+        assert texts(await again.items.path(OWNER, made.head)) == ["a"]
         await again.aclose()
 
     asyncio.run(run())
@@ -121,7 +121,7 @@ def test_a_lock_is_no_reason_to_hang_at_the_end(tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(), tmp_path)
         await store.start()
-        assert isinstance(store._upkeep, Upkeep)
+        assert isinstance(store._housekeeping, Housekeeping)
         with locked(tmp_path / "headrace.db", WRITE):
             async with asyncio.timeout(20):
                 await asyncio.gather(refused(store, 60), store.aclose())

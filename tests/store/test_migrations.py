@@ -24,7 +24,7 @@ NEXT = Migration(MIGRATIONS[-1].number + 1, "colours", ("ALTER TABLE conversatio
 def test_an_old_database_is_brought_up_to_date(opened: Opened, database_url: str) -> None:
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [message("a")], {})
+            made = await store.conversations.create(OWNER, [message("a")], {})
         database = Database(to_url(database_url, Path()), migrations=(*MIGRATIONS, NEXT))
         await database.open()
         assert database.applied == [NEXT]

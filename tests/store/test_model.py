@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.config import StoreConfig
 from headrace.errors import HeadraceError
-from headrace.store import Chain, Held, Store, StoredResponse
+from headrace.store import Chain, ConversationLock, Store, StoredResponse
 from headrace.store.retention import prune
 from tests.store.values import message, response
 
@@ -38,7 +38,7 @@ class Model:
 
     conversations: dict[str, list[str]] = field(default_factory=dict)
     responses: dict[str, tuple[StoredResponse, list[str]]] = field(default_factory=dict)
-    held: dict[str, Held] = field(default_factory=dict)
+    held: dict[str, ConversationLock] = field(default_factory=dict)
 
 
 def said(count: int, seed: int) -> list[str]:
@@ -55,12 +55,12 @@ async def step(store: Store, owner: str, model: Model, what: str, a: int, b: int
     id = ids[a % len(ids)] if ids else None
     texts = said(count, b)
     if what == "create":
-        made = await store.create_conversation(owner, as_items(texts), {})
+        made = await store.conversations.create(owner, as_items(texts), {})
         model.conversations[made.id] = texts
     elif what == "answer":
         await answer(store, owner, model, a, texts)
     elif what == "forget" and model.responses:
-        await store.delete_response(owner, (gone := sorted(model.responses)[a % len(model.responses)]))
+        await store.responses.delete(owner, (gone := sorted(model.responses)[a % len(model.responses)]))
         del model.responses[gone]
     elif what == "prune":
         await prune(store._database, StoreConfig(responses_days=0, chat_completions_days=0), keep_s=-1)
@@ -69,7 +69,7 @@ async def step(store: Store, owner: str, model: Model, what: str, a: int, b: int
     elif what in ("hold", "turn", "release"):
         await hold(store, owner, model, id, what, texts)
     elif what == "delete":
-        await store.delete_conversation(owner, id)
+        await store.conversations.delete(owner, id)
         del model.conversations[id]
         model.held.pop(id, None)
     elif id not in model.held:
@@ -81,30 +81,30 @@ async def change(
 ) -> None:
     known = model.conversations[id]
     if what == "add":
-        await store.add_items(owner, id, as_items(texts))
+        await store.conversations.append(owner, id, as_items(texts))
         known += texts
     elif what == "delete item" and known:
-        items = await store.path(owner, (await store.conversation(owner, id)).head)
-        await store.delete_item(owner, id, items[at % len(items)].id)
+        items = await store.items.path(owner, (await store.conversations.get(owner, id)).head)
+        await store.conversations.delete_item(owner, id, items[at % len(items)].id)
         del known[at % len(known)]
 
 
 async def hold(store: Store, owner: str, model: Model, id: str, what: str, texts: list[str]) -> None:
     held = model.held.pop(id, None)
     if held is None:
-        model.held[id] = await store.hold(owner, id)
+        model.held[id] = await store.conversations.lock(owner, id)
     elif what == "turn":
-        await store.release(held, Chain(held.conversation.head, as_items(texts)))
+        await store.conversations.release(held, Chain(held.conversation.head, as_items(texts)))
         model.conversations[id] += texts
     else:
-        await store.release(held)
+        await store.conversations.release(held)
 
 
 async def answer(store: Store, owner: str, model: Model, at: int, texts: list[str]) -> None:
     """A response, after another one or after none."""
     known = sorted(model.responses)
     before, path = model.responses[known[at % len(known)]] if known and at % 2 else (None, [])
-    saved = await store.save_response(
+    saved = await store.responses.save(
         owner,
         response(f"resp_{owner}_{len(known)}_{at}"),
         base=before.output_head if before else None,
@@ -116,15 +116,15 @@ async def answer(store: Store, owner: str, model: Model, at: int, texts: list[st
 
 async def compare(store: Store, owner: str, model: Model) -> None:
     for id, expected in model.conversations.items():
-        head = (await store.conversation(owner, id)).head
-        assert [item.body["content"] for item in await store.path(owner, head)] == expected
-        before, recent = await store.window(owner, head, 3)
+        head = (await store.conversations.get(owner, id)).head
+        assert [item.body["content"] for item in await store.items.path(owner, head)] == expected
+        before, recent = await store.items.window(owner, head, 3)
         assert [item.body["content"] for item in recent] == expected[-3:]
         assert [item.body["content"] for item in before] == [text for text in expected[:-3] if text == "2"]
     for id, (saved, expected) in model.responses.items():
-        assert await store.response(owner, id) == saved
-        assert [item.body["content"] for item in await store.path(owner, saved.output_head)] == expected
-    listed = await store.conversations(owner, limit=1000)
+        assert await store.responses.get(owner, id) == saved
+        assert [item.body["content"] for item in await store.items.path(owner, saved.output_head)] == expected
+    listed = await store.conversations.page(owner, limit=1000)
     assert {one.id for one in listed.data} == set(model.conversations)
 
 
@@ -139,9 +139,9 @@ async def play(url: str, data: Path, plan: list[Step]) -> None:
         await compare(store, owner, model)
         assert await store.verify() == []
         for name in model.conversations:
-            await store.delete_conversation(owner, name)
+            await store.conversations.delete(owner, name)
         for name in model.responses:
-            await store.delete_response(owner, name)
+            await store.responses.delete(owner, name)
         gone = await prune(store._database, StoreConfig(responses_days=0, chat_completions_days=0), keep_s=-1)
         assert set(gone) == {"items"}
         assert await store.verify() == []

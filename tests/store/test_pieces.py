@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.store.hashing import LONG, digest, pieces, written
+from headrace.store.hashing import LONG, digest, pieces, to_json
 
 TEXT = st.text(st.characters(exclude_categories=())) | st.sampled_from(
     ["\ud83d", "\ude00", "é" * 9, '\0\n"\\']
@@ -33,5 +33,5 @@ def test_a_long_text_has_the_address_it_always_had() -> None:
         body = {"type": "message", "content": [{"text": text}]}
         canonical = json.dumps(["me", None, body], sort_keys=True, separators=(",", ":"))
         assert digest("me", None, body) == hashlib.sha256(canonical.encode()).hexdigest()
-        assert json.loads(written(body)) == body
-        written(body).encode()
+        assert json.loads(to_json(body)) == body
+        to_json(body).encode()

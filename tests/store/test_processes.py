@@ -30,8 +30,8 @@ from headrace.store import Store, StoredResponse
 async def main():
     store = Store(StoreConfig(url=sys.argv[1]), Path("."))
     await store.start()
-    await store.hold("owner", sys.argv[2])
-    await store.save_response("owner", StoredResponse("resp_1", 1, "in_progress", {"id": "resp_1"}),
+    await store.conversations.lock("owner", sys.argv[2])
+    await store.responses.save("owner", StoredResponse("resp_1", 1, "in_progress", {"id": "resp_1"}),
                               base=None, input=[], output=[])
     print("held", flush=True)
     await asyncio.sleep(600)
@@ -52,22 +52,22 @@ def held_elsewhere(exits: ExitStack, url: str, conversation: str) -> subprocess.
 def test_after_a_kill_nothing_stays_locked(opened: Opened, database_url: str) -> None:
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [message("a")], {})
+            made = await store.conversations.create(OWNER, [message("a")], {})
             with ExitStack() as exits:
                 process = await asyncio.to_thread(held_elsewhere, exits, database_url, made.id)
                 with pytest.raises(ConversationLocked):
-                    await store.hold(OWNER, made.id)
+                    await store.conversations.lock(OWNER, made.id)
                 process.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(process.wait)
-                held = await store.hold(OWNER, made.id)  # at once: its process is gone
+                held = await store.conversations.lock(OWNER, made.id)  # at once: its process is gone
                 assert held.conversation == made
             async with opened() as restarted:
-                left = await restarted.response(OWNER, "resp_1")
+                left = await restarted.responses.get(OWNER, "resp_1")
                 assert left.status == left.body["status"] == "failed"
                 assert left.body["error"] == module.STOPPED
                 with pytest.raises(ConversationLocked):
-                    await restarted.hold(OWNER, made.id)  # held by the living
-            await store.release(held)
+                    await restarted.conversations.lock(OWNER, made.id)  # held by the living
+            await store.conversations.release(held)
 
     asyncio.run(run())
 
@@ -80,22 +80,22 @@ def test_one_that_is_stopped_is_not_dead(
 
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [message("a")], {})
+            made = await store.conversations.create(OWNER, [message("a")], {})
             with ExitStack() as exits:
                 process = await asyncio.to_thread(held_elsewhere, exits, database_url, made.id)
                 process.send_signal(signal.SIGSTOP)
                 for _ in range(3):
                     await store._processes.beat(store._database)
                     with pytest.raises(ConversationLocked):
-                        await store.hold(OWNER, made.id)
-                assert (await store.response(OWNER, "resp_1")).status == "in_progress"
+                        await store.conversations.lock(OWNER, made.id)
+                assert (await store.responses.get(OWNER, "resp_1")).status == "in_progress"
                 assert len(await beats(store)) == 2
                 process.send_signal(signal.SIGCONT)
                 with pytest.raises(ConversationLocked):
-                    await store.hold(OWNER, made.id)
+                    await store.conversations.lock(OWNER, made.id)
                 process.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(process.wait)
-                await store.hold(OWNER, made.id)
+                await store.conversations.lock(OWNER, made.id)
 
     asyncio.run(run())
 
@@ -128,8 +128,8 @@ async def beats(store: Store) -> dict[str, int]:
 
 
 async def one_held(store: Store, by: Store) -> StoredConversation:
-    made = await store.create_conversation(OWNER, [message("a")], {})
-    await by.hold(OWNER, made.id)
+    made = await store.conversations.create(OWNER, [message("a")], {})
+    await by.conversations.lock(OWNER, made.id)
     return made
 
 
@@ -142,13 +142,13 @@ def test_one_on_another_machine_is_dead_once_it_is_silent(
             await change_row(store, far._processes.id, host="elsewhere", pid=2**22 + 1)
             await store._processes.beat(store._database)
             with pytest.raises(ConversationLocked):
-                await store.hold(OWNER, made.id)
+                await store.conversations.lock(OWNER, made.id)
             await far._processes.beat(far._database)
             monkeypatch.setattr(module, "SILENT_S", 0.0)
             with pytest.raises(ConversationLocked):
-                await store.hold(OWNER, made.id)  # it was heard just now
+                await store.conversations.lock(OWNER, made.id)  # it was heard just now
             assert set(await beats(store)) == {store._processes.id, far._processes.id}
-            await store.release(await store.hold(OWNER, made.id))
+            await store.conversations.release(await store.conversations.lock(OWNER, made.id))
             assert set(await beats(store)) == {store._processes.id}
             monkeypatch.undo()
             await far._processes.beat(far._database)  # it was not dead: it is back
@@ -162,7 +162,7 @@ def test_a_process_id_that_is_another_process_now_is_dead(opened: Opened) -> Non
         async with opened() as store, opened() as gone:
             made = await one_held(store, gone)
             await change_row(store, gone._processes.id, pid=os.getpid(), started=1)
-            await store.hold(OWNER, made.id)
+            await store.conversations.lock(OWNER, made.id)
 
     asyncio.run(run())
 
@@ -171,22 +171,22 @@ def test_a_process_id_that_is_another_process_now_is_dead(opened: Opened) -> Non
 def test_one_that_was_held_dead_in_error_loses_nothing_of_others(opened: Opened, is_moved: bool) -> None:
     async def run() -> None:
         async with opened() as store, opened() as slow:
-            made = await store.create_conversation(OWNER, [message("a")], {})
-            held = await slow.hold(OWNER, made.id)
+            made = await store.conversations.create(OWNER, [message("a")], {})
+            held = await slow.conversations.lock(OWNER, made.id)
             await change_row(store, slow._processes.id, started=1)  # seems to be gone
             if is_moved:
-                await store.add_items(OWNER, made.id, [message("b")])
+                await store.conversations.append(OWNER, made.id, [message("b")])
             else:
-                await store.release(await store.hold(OWNER, made.id))
+                await store.conversations.release(await store.conversations.lock(OWNER, made.id))
             turn = Chain(made.head, [message("late")])
             if is_moved:
                 with pytest.raises(ConversationLocked):
-                    await slow.release(held, turn)
+                    await slow.conversations.release(held, turn)
             else:
-                await slow.release(held, turn)
-            head = (await store.conversation(OWNER, made.id)).head
-            assert texts(await store.path(OWNER, head)) == ["a", "b" if is_moved else "late"]
-            assert await slow.wants_cancel([]) == set()
+                await slow.conversations.release(held, turn)
+            head = (await store.conversations.get(OWNER, made.id)).head
+            assert texts(await store.items.path(OWNER, head)) == ["a", "b" if is_moved else "late"]
+            assert await slow.responses.cancel_requested([]) == set()
 
     asyncio.run(run())
 
@@ -194,10 +194,10 @@ def test_one_that_was_held_dead_in_error_loses_nothing_of_others(opened: Opened,
 def test_what_it_runs_shall_stop_when_it_was_held_dead(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store, opened() as slow:
-            await slow.save_response(OWNER, response(status="in_progress"), base=None, input=[], output=[])
+            await slow.responses.save(OWNER, response(status="in_progress"), base=None, input=[], output=[])
             await change_row(store, slow._processes.id, started=1)
             await store._processes.beat(store._database)
-            assert (await store.response(OWNER, "resp_1")).status == "failed"
-            assert await slow.wants_cancel(["resp_1"]) == {"resp_1"}
+            assert (await store.responses.get(OWNER, "resp_1")).status == "failed"
+            assert await slow.responses.cancel_requested(["resp_1"]) == {"resp_1"}
 
     asyncio.run(run())

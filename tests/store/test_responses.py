@@ -15,23 +15,23 @@ from tests.store.values import OTHER, OWNER, message, response, texts
 def test_saved_read_and_continued(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
-            first = await store.save_response(
+            first = await store.responses.save(
                 OWNER, response(), base=None, input=[message("q1")], output=[message("a1", "assistant")]
             )
-            assert await store.response(OWNER, first.id) == first
-            assert texts(await store.path(OWNER, first.input_head)) == ["q1"]
-            assert texts(await store.output(OWNER, first)) == ["a1"]
+            assert await store.responses.get(OWNER, first.id) == first
+            assert texts(await store.items.path(OWNER, first.input_head)) == ["q1"]
+            assert texts(await store.responses.output(OWNER, first)) == ["a1"]
             for name in ("resp_2", "resp_3"):  # two that branch off
-                next_one = await store.save_response(
+                next_one = await store.responses.save(
                     OWNER,
                     response(name),
                     base=first.output_head,
                     input=[message("q2")],
                     output=[message(name)],
                 )
-                assert texts(await store.path(OWNER, next_one.output_head)) == ["q1", "a1", "q2", name]
+                assert texts(await store.items.path(OWNER, next_one.output_head)) == ["q1", "a1", "q2", name]
             with pytest.raises(ItemNotFound):
-                await store.save_response(
+                await store.responses.save(
                     OTHER, response("x"), base=first.output_head, input=[message("?")], output=[]
                 )
             assert await store.verify() == []
@@ -45,15 +45,15 @@ def test_replaced_while_it_runs_its_items_are_kept_once(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             queued = response(status="queued")
-            begun = await store.save_response(OWNER, queued, base=None, input=asked, output=[])
+            begun = await store.responses.save(OWNER, queued, base=None, input=asked, output=[])
             assert begun.input_head == begun.output_head
-            assert await store.output(OWNER, begun) == []
-            done = await store.save_response(
+            assert await store.responses.output(OWNER, begun) == []
+            done = await store.responses.save(
                 OWNER, response(is_it="done"), base=None, input=asked, output=[message("a")]
             )
-            assert await store.response(OWNER, begun.id) == done
+            assert await store.responses.get(OWNER, begun.id) == done
             assert done.input_head == begun.input_head
-            assert texts(await store.output(OWNER, done)) == ["a"]
+            assert texts(await store.responses.output(OWNER, done)) == ["a"]
             assert await store.verify() == []
 
     asyncio.run(run())
@@ -62,18 +62,18 @@ def test_replaced_while_it_runs_its_items_are_kept_once(opened: Opened) -> None:
 def test_for_another_owner_it_does_not_exist(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
-            saved = await store.save_response(OWNER, response(), base=None, input=[message("q")], output=[])
+            saved = await store.responses.save(OWNER, response(), base=None, input=[message("q")], output=[])
             for attempt in (
-                store.response(OTHER, saved.id),
-                store.delete_response(OTHER, saved.id),
-                store.cancel_response(OTHER, saved.id),
-                store.add_events(OTHER, saved.id, 0, ["{}"]),
-                store.events(OTHER, saved.id),
-                store.save_response(OTHER, response(), base=None, input=[], output=[]),
+                store.responses.get(OTHER, saved.id),
+                store.responses.delete(OTHER, saved.id),
+                store.responses.cancel(OTHER, saved.id),
+                store.responses.append_events(OTHER, saved.id, 0, ["{}"]),
+                store.responses.events(OTHER, saved.id),
+                store.responses.save(OTHER, response(), base=None, input=[], output=[]),
             ):
                 with pytest.raises(ResponseNotFound):
                     await attempt
-            assert await store.response(OWNER, saved.id) == saved
+            assert await store.responses.get(OWNER, saved.id) == saved
 
     asyncio.run(run())
 
@@ -84,19 +84,19 @@ def test_events_are_replayed_from_any_number(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             with pytest.raises(ResponseNotFound):
-                await store.add_events(OWNER, "resp_1", 0, texts)
-            await store.save_response(OWNER, response(status="in_progress"), base=None, input=[], output=[])
-            assert await store.events(OWNER, "resp_1") == []
+                await store.responses.append_events(OWNER, "resp_1", 0, texts)
+            await store.responses.save(OWNER, response(status="in_progress"), base=None, input=[], output=[])
+            assert await store.responses.events(OWNER, "resp_1") == []
             for first, end in ((0, 4), (4, 5), (5, 10)):
                 for _ in range(2):  # a batch that is sent again is there already
-                    await store.add_events(OWNER, "resp_1", first, texts[first:end])
+                    await store.responses.append_events(OWNER, "resp_1", first, texts[first:end])
             for after in range(-1, 11):
-                assert await store.events(OWNER, "resp_1", after=after) == texts[after + 1 :]
+                assert await store.responses.events(OWNER, "resp_1", after=after) == texts[after + 1 :]
             assert await store.verify() == []
-            await store.save_response(OWNER, response(), base=None, input=[], output=[])
-            await store.delete_response(OWNER, "resp_1")
+            await store.responses.save(OWNER, response(), base=None, input=[], output=[])
+            await store.responses.delete(OWNER, "resp_1")
             with pytest.raises(ResponseNotFound):
-                await store.events(OWNER, "resp_1")
+                await store.responses.events(OWNER, "resp_1")
 
     asyncio.run(run())
 
@@ -105,15 +105,17 @@ def test_another_process_asks_for_the_end(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as runner, opened() as other:
             for name in ("resp_1", "resp_2"):
-                await runner.save_response(
+                await runner.responses.save(
                     OWNER, response(name, "in_progress"), base=None, input=[], output=[]
                 )
-            assert await runner.wants_cancel(["resp_1", "resp_2"]) == set()
-            asked = await other.cancel_response(OWNER, "resp_1")
+            assert await runner.responses.cancel_requested(["resp_1", "resp_2"]) == set()
+            asked = await other.responses.cancel(OWNER, "resp_1")
             assert asked.status == "in_progress"
-            assert await runner.wants_cancel(["resp_1", "resp_2"]) == {"resp_1"}
-            await runner.save_response(OWNER, response("resp_1", "cancelled"), base=None, input=[], output=[])
-            assert (await other.cancel_response(OWNER, "resp_1")).status == "cancelled"
+            assert await runner.responses.cancel_requested(["resp_1", "resp_2"]) == {"resp_1"}
+            await runner.responses.save(
+                OWNER, response("resp_1", "cancelled"), base=None, input=[], output=[]
+            )
+            assert (await other.responses.cancel(OWNER, "resp_1")).status == "cancelled"
 
     asyncio.run(run())
 
@@ -122,17 +124,17 @@ def test_deleted_while_it_runs_it_stays_deleted(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             running = response(status="in_progress")
-            await store.save_response(OWNER, running, base=None, input=[message("q")], output=[])
-            await store.delete_response(OWNER, running.id)
-            assert await store.wants_cancel([running.id]) == {running.id}
-            await store.add_events(OWNER, running.id, 0, ["{}"])  # what runs is not disturbed
-            await store.save_response(
+            await store.responses.save(OWNER, running, base=None, input=[message("q")], output=[])
+            await store.responses.delete(OWNER, running.id)
+            assert await store.responses.cancel_requested([running.id]) == {running.id}
+            await store.responses.append_events(OWNER, running.id, 0, ["{}"])  # what runs is not disturbed
+            await store.responses.save(
                 OWNER, replace(running, status="completed"), base=None, input=[], output=[message("a")]
             )
             with pytest.raises(ResponseNotFound):
-                await store.response(OWNER, running.id)
+                await store.responses.get(OWNER, running.id)
             with pytest.raises(ResponseNotFound):
-                await store.delete_response(OWNER, running.id)
+                await store.responses.delete(OWNER, running.id)
             assert await store.verify() == []
 
     asyncio.run(run())
@@ -141,16 +143,16 @@ def test_deleted_while_it_runs_it_stays_deleted(opened: Opened) -> None:
 def test_what_a_store_leaves_unfinished_has_failed(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [], {})
+            made = await store.conversations.create(OWNER, [], {})
             async with opened() as leaving:
-                await leaving.hold(OWNER, made.id)
-                await leaving.save_response(
+                await leaving.conversations.lock(OWNER, made.id)
+                await leaving.responses.save(
                     OWNER, response(status="in_progress"), base=None, input=[], output=[]
                 )
-            left = await store.response(OWNER, "resp_1")
+            left = await store.responses.get(OWNER, "resp_1")
             assert left.status == left.body["status"] == "failed"
             assert left.body["error"]["code"] == "server_error"
             assert "stopped before it was complete" in left.body["error"]["message"]
-            await store.hold(OWNER, made.id)
+            await store.conversations.lock(OWNER, made.id)
 
     asyncio.run(run())

@@ -28,17 +28,17 @@ def test_items_that_nothing_names_go_and_others_stay(opened: Opened) -> None:
         async with opened() as store:
             config = StoreConfig()
             said = [message(str(n)) for n in range(250)]
-            long = await store.create_conversation(OWNER, said, {})
-            short = await store.create_conversation(OWNER, said[:10], {})
-            branch = await store.create_conversation(OWNER, [*said[:5], message("other")], {})
-            await store.delete_conversation(OWNER, long.id)
+            long = await store.conversations.create(OWNER, said, {})
+            short = await store.conversations.create(OWNER, said[:10], {})
+            branch = await store.conversations.create(OWNER, [*said[:5], message("other")], {})
+            await store.conversations.delete(OWNER, long.id)
             assert (await prune(store._database, config))["items"] == 0, "a turn may be asked on it"
             assert (await prune(store._database, config, keep_s=NOW))["items"] == 240
-            assert len(await store.path(OWNER, short.head)) == 10
-            assert texts(await store.path(OWNER, branch.head))[-1] == "other"
-            await store.delete_conversation(OWNER, short.id)
+            assert len(await store.items.path(OWNER, short.head)) == 10
+            assert texts(await store.items.path(OWNER, branch.head))[-1] == "other"
+            await store.conversations.delete(OWNER, short.id)
             assert (await prune(store._database, config, keep_s=NOW))["items"] == 5
-            await store.delete_conversation(OWNER, branch.id)
+            await store.conversations.delete(OWNER, branch.id)
             assert (await prune(store._database, config, keep_s=NOW))["items"] == 6
             assert await num_items(store) == 0
             assert await store.verify() == []
@@ -54,28 +54,28 @@ def test_each_kind_is_kept_for_its_days(opened: Opened) -> None:
             for n, age in enumerate((1, 9, 11)):
                 made = response(f"resp_{n}")
                 kept = type(made)(made.id, now - age * day, made.status, made.body)
-                await store.save_response(OWNER, kept, base=None, input=[message(f"r{n}")], output=[])
+                await store.responses.save(OWNER, kept, base=None, input=[message(f"r{n}")], output=[])
                 completion = StoredCompletion(f"chatcmpl-{n}", now - age * day, "m", {})
-                await store.save_completion(OWNER, completion, [message(f"c{n}")])
-                await store.create_conversation(OWNER, [message(f"v{n}")], {}, id=f"conv_{n}")
+                await store.completions.save(OWNER, completion, [message(f"c{n}")])
+                await store.conversations.create(OWNER, [message(f"v{n}")], {}, id=f"conv_{n}")
                 await store._database.write(lambda c, n=n, age=age: _used(c, f"conv_{n}", now - age * day))  # type: ignore[misc]
             running = type(made)("resp_running", now - 99 * day, "in_progress", {})
-            await store.save_response(OWNER, running, base=None, input=[], output=[])
+            await store.responses.save(OWNER, running, base=None, input=[], output=[])
             config = StoreConfig(responses_days=10, chat_completions_days=5, conversations_days=0)
             gone = await prune(store._database, config, keep_s=NOW)
             assert gone == {"responses": 1, "completions": 2, "items": 3}
             gone = await prune(store._database, StoreConfig(conversations_days=10), keep_s=NOW)
             assert gone == {"responses": 0, "completions": 0, "conversations": 1, "items": 1}
-            await store.response(OWNER, "resp_1")
-            await store.response(OWNER, "resp_running")
-            await store.completion(OWNER, "chatcmpl-0")
-            await store.conversation(OWNER, "conv_1")
+            await store.responses.get(OWNER, "resp_1")
+            await store.responses.get(OWNER, "resp_running")
+            await store.completions.get(OWNER, "chatcmpl-0")
+            await store.conversations.get(OWNER, "conv_1")
             with pytest.raises(ResponseNotFound):
-                await store.response(OWNER, "resp_2")
+                await store.responses.get(OWNER, "resp_2")
             with pytest.raises(CompletionNotFound):
-                await store.completion(OWNER, "chatcmpl-1")
+                await store.completions.get(OWNER, "chatcmpl-1")
             with pytest.raises(ConversationNotFound):
-                await store.conversation(OWNER, "conv_2")
+                await store.conversations.get(OWNER, "conv_2")
             assert await store.verify() == []
 
     asyncio.run(run())

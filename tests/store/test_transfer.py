@@ -11,7 +11,7 @@ import pytest
 from headrace.config import StoreConfig
 from headrace.errors import ConfigError
 from headrace.store import Store, StoredCompletion
-from headrace.store.maintenance import Maintenance, untold
+from headrace.store.maintenance import Maintenance, no_progress
 from tests.postgres import PostgreSQL
 from tests.store.conftest import Opened
 from tests.store.values import OTHER, OWNER, message, response, texts
@@ -20,7 +20,7 @@ from tests.store.values import OTHER, OWNER, message, response, texts
 async def exported(url: str, data: Path) -> list[str]:
     lines: list[str] = []
     async with Maintenance(StoreConfig(url=url), data) as database:
-        count = await database.write_to(lines.append, untold)
+        count = await database.write_to(lines.append, no_progress)
     assert count == len(lines) - 1
     return lines
 
@@ -28,7 +28,7 @@ async def exported(url: str, data: Path) -> list[str]:
 async def imported(url: str, data: Path, lines: list[str]) -> tuple[int, int]:
     async with Maintenance(StoreConfig(url=url), data) as database:
         counts = await database.read_from(lines, lambda done: None)
-        assert await database.verify(untold) == []
+        assert await database.verify(no_progress) == []
     return counts.num_new, counts.num_known
 
 
@@ -39,37 +39,37 @@ def test_all_that_is_kept_comes_over(
 
     async def run() -> None:
         async with opened() as store:
-            made = await store.create_conversation(OWNER, [message("ü\0"), message("b")], {"k": "v"})
-            await store.create_conversation(OTHER, [message("ü\0")], {})
-            held = await store.hold(OWNER, made.id)
-            saved = await store.save_response(
-                OWNER, response(), base=made.head, input=[], output=[message("c")], held=held
+            made = await store.conversations.create(OWNER, [message("ü\0"), message("b")], {"k": "v"})
+            await store.conversations.create(OTHER, [message("ü\0")], {})
+            held = await store.conversations.lock(OWNER, made.id)
+            saved = await store.responses.save(
+                OWNER, response(), base=made.head, input=[], output=[message("c")], lock=held
             )
-            await store.add_events(OWNER, saved.id, 0, ['{"n": 0}', '{"n": 1}'])
-            await store.save_response(
+            await store.responses.append_events(OWNER, saved.id, 0, ['{"n": 0}', '{"n": 1}'])
+            await store.responses.save(
                 OWNER, response("resp_2", "in_progress"), base=None, input=[message("q")], output=[]
             )
-            await store.save_response(
+            await store.responses.save(
                 OWNER, response("resp_3", "in_progress"), base=None, input=[], output=[]
             )
-            await store.delete_response(OWNER, "resp_3")
-            await store.save_completion(OWNER, StoredCompletion("chatcmpl-1", 1, "m", {}), [message("m")])
-            await store.hold(OWNER, made.id)
+            await store.responses.delete(OWNER, "resp_3")
+            await store.completions.save(OWNER, StoredCompletion("chatcmpl-1", 1, "m", {}), [message("m")])
+            await store.conversations.lock(OWNER, made.id)
             lines = await exported(database_url, tmp_path)
-            made = await store.conversation(OWNER, made.id)
+            made = await store.conversations.get(OWNER, made.id)
         for target in targets:
             assert await imported(target, tmp_path, lines) == (len(lines) - 1, 0)
             assert await imported(target, tmp_path, lines) == (0, len(lines) - 1)
             other = Store(StoreConfig(url=target), tmp_path)
             await other.start()
             try:
-                assert await other.conversation(OWNER, made.id) == made
-                assert await other.response(OWNER, saved.id) == saved
-                assert texts(await other.path(OWNER, saved.output_head)) == ["ü\0", "b", "c"]
-                assert await other.events(OWNER, saved.id) == ['{"n": 0}', '{"n": 1}']
-                assert (await other.response(OWNER, "resp_2")).status == "failed"
-                assert (await other.completion(OWNER, "chatcmpl-1")).model == "m"
-                await other.release(await other.hold(OWNER, made.id))
+                assert await other.conversations.get(OWNER, made.id) == made
+                assert await other.responses.get(OWNER, saved.id) == saved
+                assert texts(await other.items.path(OWNER, saved.output_head)) == ["ü\0", "b", "c"]
+                assert await other.responses.events(OWNER, saved.id) == ['{"n": 0}', '{"n": 1}']
+                assert (await other.responses.get(OWNER, "resp_2")).status == "failed"
+                assert (await other.completions.get(OWNER, "chatcmpl-1")).model == "m"
+                await other.conversations.release(await other.conversations.lock(OWNER, made.id))
             finally:
                 await other.aclose()
 
@@ -82,7 +82,7 @@ def test_what_is_no_export_is_refused_by_line(tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(url=url), tmp_path)
         await store.start()
-        await store.create_conversation(OWNER, [message("a"), message("b")], {})
+        await store.conversations.create(OWNER, [message("a"), message("b")], {})
         await store.aclose()
         head, first, second, *rest = await exported(url, tmp_path)
         changed = json.dumps({**json.loads(second), "body": json.dumps(message("c"))})

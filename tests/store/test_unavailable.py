@@ -44,13 +44,13 @@ def test_a_server_that_restarts_is_noticed_by_nobody(server: PostgreSQL, tmp_pat
     async def run() -> None:
         store = Store(StoreConfig(url=server.create()), tmp_path)
         await store.start()
-        made = await store.create_conversation(OWNER, [message("a")], {})
-        await asyncio.gather(*(store.path(OWNER, made.head) for _ in range(20)))  # several connections
+        made = await store.conversations.create(OWNER, [message("a")], {})
+        await asyncio.gather(*(store.items.path(OWNER, made.head) for _ in range(20)))  # several connections
         for restart in (server.stop, server.kill):
             restart()
             server.start()
-            assert texts(await store.path(OWNER, made.head)) == ["a"]  # at once, over a dead connection
-            await store.add_items(OWNER, made.id, [message("b")])
+            assert texts(await store.items.path(OWNER, made.head)) == ["a"]  # at once, over a dead connection
+            await store.conversations.append(OWNER, made.id, [message("b")])
         assert await store.verify() == []
         await store.aclose()
 
@@ -62,14 +62,14 @@ def test_a_server_that_is_down_is_told_and_comes_back(server: PostgreSQL, tmp_pa
         store = Store(StoreConfig(url=server.create()), tmp_path)
         await store.start()
         await store.check()
-        made = await store.create_conversation(OWNER, [], {})
-        held = await store.hold(OWNER, made.id)
+        made = await store.conversations.create(OWNER, [], {})
+        held = await store.conversations.lock(OWNER, made.id)
         server.stop()
         try:
             for attempt in (
-                store.conversation(OWNER, made.id),
-                store.add_items(OWNER, made.id, [message("a")]),
-                store.release(held),
+                store.conversations.get(OWNER, made.id),
+                store.conversations.append(OWNER, made.id, [message("a")]),
+                store.conversations.release(held),
                 store.check(),
             ):
                 with pytest.raises(StoreUnavailable) as refused:
@@ -79,7 +79,9 @@ def test_a_server_that_is_down_is_told_and_comes_back(server: PostgreSQL, tmp_pa
         finally:
             server.start()
         await in_the_end(store.check)
-        await store.release(await store.hold(OWNER, made.id))  # what could not be let go of is free
+        await store.conversations.release(
+            await store.conversations.lock(OWNER, made.id)
+        )  # what could not be let go of is free
         await store.aclose()
 
     asyncio.run(run())
@@ -89,7 +91,7 @@ def test_under_load_a_restart_loses_nothing_that_was_acknowledged(server: Postgr
     async def run() -> None:
         store = Store(StoreConfig(url=server.create()), tmp_path)
         await store.start()
-        made = [await store.create_conversation(OWNER, [], {}) for _ in range(6)]
+        made = [await store.conversations.create(OWNER, [], {}) for _ in range(6)]
         acknowledged: dict[str, list[object]] = {one.id: [] for one in made}
         is_over = asyncio.Event()
 
@@ -99,10 +101,12 @@ def test_under_load_a_restart_loses_nothing_that_was_acknowledged(server: Postgr
                 number += 1
                 try:
                     if number % 2:
-                        await store.add_items(OWNER, id, [message(str(number))])
+                        await store.conversations.append(OWNER, id, [message(str(number))])
                     else:
-                        held = await store.hold(OWNER, id)
-                        await store.release(held, Chain(held.conversation.head, [message(str(number))]))
+                        held = await store.conversations.lock(OWNER, id)
+                        await store.conversations.release(
+                            held, Chain(held.conversation.head, [message(str(number))])
+                        )
                 except StoreUnavailable:
                     await asyncio.sleep(0.01)
                 else:
@@ -117,7 +121,7 @@ def test_under_load_a_restart_loses_nothing_that_was_acknowledged(server: Postgr
         is_over.set()
         await asyncio.gather(*writers)
         for id, expected in acknowledged.items():
-            found = texts(await store.path(OWNER, (await store.conversation(OWNER, id)).head))
+            found = texts(await store.items.path(OWNER, (await store.conversations.get(OWNER, id)).head))
             assert [text for text in found if text in set(expected)] == expected
             assert len(set(found)) == len(found), "nothing is there twice"
         assert await store.verify() == []
@@ -151,7 +155,7 @@ def test_a_server_that_comes_late_is_no_error(
         finally:
             server.start()
         await in_the_end(store.check)
-        await store.create_conversation(OWNER, [message("a")], {})
+        await store.conversations.create(OWNER, [message("a")], {})
         await store.aclose()
 
     asyncio.run(run())
@@ -176,7 +180,7 @@ def test_the_file_is_read_by_its_owner_only(tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(), data)
         await store.start()
-        await store.create_conversation(OWNER, [message("a")], {})
+        await store.conversations.create(OWNER, [message("a")], {})
         for path in data.iterdir():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
         await store.aclose()
@@ -201,7 +205,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
             await store.check()
         (tmp_path / "headrace.db").unlink()
         await store.check()
-        await store.create_conversation(OWNER, [message("a")], {})
+        await store.conversations.create(OWNER, [message("a")], {})
         await store.aclose()
 
     asyncio.run(run())
@@ -211,15 +215,15 @@ def test_a_full_disk_is_told_and_recovers(tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(), tmp_path)
         await store.start()
-        made = await store.create_conversation(OWNER, [message("a")], {})
+        made = await store.conversations.create(OWNER, [message("a")], {})
         await store._database.write(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1").close())
         with pytest.raises(StoreUnavailable, match="full") as refused:
-            await store.add_items(OWNER, made.id, [message("x" * 10**6)])
+            await store.conversations.append(OWNER, made.id, [message("x" * 10**6)])
         assert "xxx" not in refused.value.message
-        assert texts(await store.path(OWNER, made.head)) == ["a"]
+        assert texts(await store.items.path(OWNER, made.head)) == ["a"]
         await store._database.write(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 100000").close())
         await store.check()
-        await store.add_items(OWNER, made.id, [message("x" * 10**6)])
+        await store.conversations.append(OWNER, made.id, [message("x" * 10**6)])
         assert await store.verify() == []
         await store.aclose()
 

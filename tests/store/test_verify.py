@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Connection, text
 
-from headrace.store.maintenance import untold
+from headrace.store.maintenance import no_progress
 from headrace.store.verify import problems
 from tests.store.conftest import Opened
 from tests.store.values import OTHER, OWNER, message, response
@@ -38,13 +38,13 @@ def test_damage_is_found(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             said = [message("first"), message("be", "system"), message("third")]
-            made = await store.create_conversation(OWNER, said, {})
-            await store.create_conversation(OTHER, [message("first")], {})
-            await store.save_response(
+            made = await store.conversations.create(OWNER, said, {})
+            await store.conversations.create(OTHER, [message("first")], {})
+            await store.responses.save(
                 OWNER, response(), base=made.head, input=[], output=[message("fourth", "assistant")]
             )
-            await store.add_events(OWNER, "resp_1", 0, ["{}"])
-            await store.add_events(OWNER, "resp_1", 1, ["{}"])
+            await store.responses.append_events(OWNER, "resp_1", 0, ["{}"])
+            await store.responses.append_events(OWNER, "resp_1", 1, ["{}"])
             assert await store.verify() == []
             for statement, expected in DAMAGE.items():
                 with pytest.raises(_Found) as found:
@@ -65,6 +65,6 @@ def _damaging(statement: str) -> Callable[[Connection], None]:
         )
         c.execute(text(unheeded))
         c.execute(text(statement))
-        raise _Found(*problems(c, untold))
+        raise _Found(*problems(c, no_progress))
 
     return work

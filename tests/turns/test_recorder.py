@@ -13,6 +13,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config, StoreConfig
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, StoredResponse
+from headrace.store.responses import Responses as StoredResponses
 from headrace.turns.responses import Responses
 from tests.serving import eventually, serving
 from tests.wire.stream_order import in_pieces, read_stream
@@ -21,16 +22,24 @@ PATH = "/v1/responses"
 HI = {"model": "fake", "input": "my secret"}
 
 
-class Away(Store):
-    """Fails to save so many times."""
+class FailingResponses(StoredResponses):
+    """Its next `failures` saves of a response that has ended fail."""
 
     failures = 0
 
-    async def save_response(self, owner: str, response: StoredResponse, **rest: Any) -> StoredResponse:
+    async def save(self, owner: str, response: StoredResponse, **rest: Any) -> StoredResponse:
         if response.status != "queued" and self.failures:
             self.failures -= 1
             raise StoreUnavailable("the database is away")
-        return await super().save_response(owner, response, **rest)
+        return await super().save(owner, response, **rest)
+
+
+class FailingStore(Store):
+    """A real store whose responses can be made to fail."""
+
+    async def start(self) -> None:
+        await super().start()
+        self.responses = FailingResponses(self._database, self._processes)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -39,11 +48,11 @@ def test_answer_is_delivered_and_says_that_it_is_not_kept(
 ) -> None:
     config = Config()
     app = create_app(config, [FakeBackend(["Hello"])])
-    app.state.store = Away(StoreConfig(), config.paths.data)
+    app.state.store = FailingStore(StoreConfig(), config.paths.data)
     app.state.responses = Responses(app.state.gateway, app.state.store)
     with serving(app) as server:
         conversation = server.post("/v1/conversations", {}).json()["id"]
-        app.state.store.failures = 1
+        app.state.store.responses.failures = 1
         response = server.post(PATH, {**HI, "stream": stream, "conversation": conversation})
         whole = (
             read_stream(in_pieces(response.content, 1))[-1]["response"]
@@ -62,12 +71,12 @@ def test_answer_is_delivered_and_says_that_it_is_not_kept(
 def test_background_response_waits_for_the_database() -> None:
     config = Config()
     app = create_app(config, [FakeBackend(["Hello"])])
-    app.state.store = Away(StoreConfig(), config.paths.data)
+    app.state.store = FailingStore(StoreConfig(), config.paths.data)
     app.state.responses = Responses(app.state.gateway, app.state.store)
     with serving(app) as server:
-        app.state.store.failures = 2
+        app.state.store.responses.failures = 2
         id = server.post(PATH, {**HI, "background": True}).json()["id"]
         eventually(lambda: server.get(f"{PATH}/{id}").json()["completed_at"], within_s=10)
-        eventually(lambda: not app.state.store.failures)
+        eventually(lambda: not app.state.store.responses.failures)
         kept = server.get(f"{PATH}/{id}").json()
         assert (kept["status"], kept["store"]) == ("completed", True)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from headrace.errors import BadRequest
-from headrace.store.hashing import Place, chain
+from headrace.store.hashing import Position, address_all
 from headrace.turns.dedupe import new_messages
 from headrace.turns.truncation import Carried
 from headrace.turns.window import window, without_unanswered
@@ -105,7 +105,7 @@ def test_items_of_a_response(kind: str) -> None:
     check(body, lambda body: to_items(body.input, "input"))
     check(items, to_messages)
     check(items, partial(responses.to_request, small))
-    check(items, partial(chain, "me", Place()))
+    check(items, partial(address_all, "me", Position()))
 
 
 @pytest.mark.parametrize("kind", ITEMS)
