@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from headrace.dialects.values import an_object, count
-from headrace.types import FinishReason, Usage
+from pydantic_core import from_json
+
+from headrace.dialects.values import an_object, count, mended
+from headrace.finite import finite
+from headrace.types import FinishReason, Thought, Usage
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 STOP_REASONS: Mapping[FinishReason, StopReason] = {
@@ -37,6 +40,16 @@ _TYPE_OF_STATUS = {status: name for name, status in STATUS_OF_TYPE.items()} | {5
 
 TOO_LONG = "prompt is too long"  # clients recognise an overflow of the context by these words
 
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_IMAGE_TYPE_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+
+# How much a model thinks. Newer models take an effort, older ones a budget of tokens ("Extended thinking");
+# the budgets for OpenAI's efforts are Headrace's choice.
+EFFORTS = ("low", "medium", "high", "xhigh", "max")  # rising
+BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32768}
+MIN_BUDGET = 1024  # the least that the API accepts
+_MEDIUM_FROM, _HIGH_FROM = 4096, BUDGETS["high"]  # tokens of a budget
+
 _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 _THINKING = "thinking_tokens"
 
@@ -44,6 +57,36 @@ _THINKING = "thinking_tokens"
 def error_type(status: int) -> str:
     """The type of an error that has this status."""
     return _TYPE_OF_STATUS.get(status, "invalid_request_error" if status < 500 else "api_error")
+
+
+def image_type(media_type: str) -> str:
+    """The API's name for a media type, which need not be one of IMAGE_TYPES."""
+    plain = media_type.strip().lower()
+    return _IMAGE_TYPE_ALIASES.get(plain, plain)
+
+
+def effort_of_budget(budget: int) -> str:
+    """OpenAI's reasoning_effort for a budget of thinking tokens, for models that take no budgets."""
+    if budget < _MEDIUM_FROM:
+        return "low"
+    return "medium" if budget < _HIGH_FROM else "high"
+
+
+def thinking_block(thought: Thought) -> dict[str, str]:
+    """Write a thought as a content block, in requests as in answers."""
+    if thought.redacted is not None:
+        return {"type": "redacted_thinking", "data": thought.redacted}
+    return {"type": "thinking", "thinking": thought.text, "signature": thought.signature or ""}
+
+
+def tool_input(arguments: str) -> dict[str, Any]:
+    """Parse the arguments of a call. Of JSON that is cut off, what is there counts; of other text, nothing.
+    """
+    try:
+        value = from_json(mended(arguments) or "{}", allow_partial=True)
+    except ValueError:
+        return {}
+    return finite(value) if isinstance(value, dict) else {}
 
 
 def counts_in(usage: object) -> dict[str, int]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from headrace.dialects.anthropic import thinking_block
+from headrace.dialects.openai import usage_body
 from headrace.errors import BadRequest
 from headrace.types import (
     Event,
@@ -34,13 +36,11 @@ from headrace.wire.generation import (
     head,
     max_tokens,
     sampling,
-    usage_body,
 )
 from headrace.wire.messages import (
     ConversationBody,
     RedactedThinkingBlock,
     ThinkingBlock,
-    thinking_block,
     to_conversation,
 )
 from headrace.wire.token_logprobs import LEAST_LOGPROB

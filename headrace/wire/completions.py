@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from headrace.dialects.openai import usage_body
 from headrace.errors import BadRequest
 from headrace.types import (
     Event,
@@ -29,7 +30,6 @@ from headrace.wire.generation import (
     head,
     max_tokens,
     sampling,
-    usage_body,
 )
 from headrace.wire.prompts import Prompts, texts
 from headrace.wire.token_logprobs import CompletionLogprobs, LogprobsWriter

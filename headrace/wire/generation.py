@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
+from headrace.dialects.openai import usage_body
 from headrace.errors import BadRequest
 from headrace.finite import dumps
 from headrace.types import (
@@ -293,20 +294,6 @@ def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> d
         "created": int(time.time()),
         "model": info.id,
         "system_fingerprint": info.fingerprint,
-    }
-
-
-def usage_body(usage: Usage) -> dict[str, Any] | None:
-    """None: it is not known."""
-    if not usage.is_known:
-        return None
-    written = {"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, **written},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 

@@ -247,13 +247,6 @@ def thought(block: ThinkingBlock | RedactedThinkingBlock) -> Thought:
     return Thought(block.thinking, block.signature or None)
 
 
-def thinking_block(thought: Thought) -> dict[str, str]:
-    """A thought as JSON, in chat as in Anthropic's dialect."""
-    if thought.redacted is not None:
-        return {"type": "redacted_thinking", "data": thought.redacted}
-    return {"type": "thinking", "thinking": thought.text, "signature": thought.signature or ""}
-
-
 def _parts(path: str, content: str | list[Part] | None) -> tuple[str | Media, ...]:
     if content is None or isinstance(content, str):
         return (content or "",)

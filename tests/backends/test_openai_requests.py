@@ -165,7 +165,22 @@ def test_tools_are_sent_with_the_choice_among_them(provider: Upstream) -> None:
 
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
+# values and names that look like schemas, but are none
+LIKE_SCHEMAS = {
+    "a": {"enum": [{"type": "object"}, {"properties": {}}]},
+    "properties": {"const": {"type": "object"}},
+}
+STRICT = {**CLOSED, "properties": LIKE_SCHEMAS, "required": ["a", "properties"]}
+OPEN_INSIDE = {**CLOSED, "properties": {"a": {"items": {"type": "object"}}}, "required": ["a"]}
 FORMATS = [
+    (
+        Format("json_schema", STRICT),
+        {"type": "json_schema", "json_schema": {"name": "answer", "schema": STRICT, "strict": True}},
+    ),
+    (
+        Format("json_schema", OPEN_INSIDE),
+        {"type": "json_schema", "json_schema": {"name": "answer", "schema": OPEN_INSIDE}},
+    ),
     (Format("json_object"), {"type": "json_object"}),
     (
         Format("json_schema", {**CLOSED, "required": ["a"]}),

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from headrace.backends.openai.tallies import usage_of as openai_usage
 from headrace.backends.passing_usage import PassingUsage
 from headrace.dialects.anthropic import counts_in
 from headrace.dialects.anthropic import usage_of as anthropic_usage
+from headrace.dialects.openai import usage_of as openai_usage
 from headrace.types import Usage
 
 

@@ -26,6 +26,7 @@ from headrace.backends.openai import answer as openai
 from headrace.backends.openai.reading import OpenAIReading
 from headrace.backends.passthrough import Reading, Stream, judged
 from headrace.backends.sse import ServerSentEvent, lines
+from headrace.dialects.anthropic import tool_input
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
 from headrace.wire import chat as wire_chat
@@ -215,7 +216,7 @@ def same(first: Heard, other: Heard, *, is_parsed: bool = False) -> None:
 
 
 def _normal(arguments: str, *, is_parsed: bool) -> Any:
-    return wire_messages.input_of(arguments) if is_parsed else arguments or "{}"
+    return tool_input(arguments) if is_parsed else arguments or "{}"
 
 
 def on_all_ways(events: Sequence[Event]) -> Heard:

@@ -7,15 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from io import StringIO
 
-from pydantic_core import from_json
-
 from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.choice import finish_reason
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.anthropic import STOP_REASONS
-from headrace.dialects.values import Object, an_object, count, dumped, is_value, mended, objects, parsed, word
+from headrace.dialects.anthropic import STOP_REASONS, tool_input
+from headrace.dialects.values import Object, an_object, count, dumped, is_value, objects, parsed, word
 from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
 
 HEAD = ("id", "type", "role", "model")  # members of a message that come with its beginning
@@ -77,7 +75,7 @@ class _Message:
             if block["type"] in WRITTEN:
                 block[WRITTEN[block["type"]]] = text.getvalue()
             elif text.getvalue():
-                block["input"] = _input(text.getvalue())
+                block["input"] = tool_input(text.getvalue())
         usage = {**self._usage, "input_tokens": 0, "output_tokens": 0, **self._answer.counts}
         head = {"type": "message", "role": "assistant", **self._head}
         stop = {"stop_reason": self._reason(), "stop_sequence": self._answer.stop}
@@ -177,12 +175,3 @@ def _block(index: int, block: Object) -> Iterator[Object]:
     for delta in deltas:
         yield {"type": "content_block_delta", "index": index, "delta": delta}
     yield {"type": "content_block_stop", "index": index}
-
-
-def _input(arguments: str) -> object:
-    """Of arguments that are cut off, what there is."""
-    try:
-        found = from_json(mended(arguments) or "{}", allow_partial=True)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -13,6 +13,7 @@ from itertools import takewhile
 from typing import Any
 
 from headrace.backends.writing import Writing
+from headrace.dialects.anthropic import IMAGE_TYPES, image_type, thinking_block
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Media, Message, Thought, ToolCall
 
@@ -121,7 +122,7 @@ def _piece(piece: str | Thought | ToolCall, writing: Writing) -> list[Block]:
     if isinstance(piece, ToolCall):
         return [_tool_use(piece, writing)]
     if isinstance(piece, Thought):
-        return [_thought(piece)] if _can_be_replayed(piece) else []
+        return [thinking_block(piece)] if _can_be_replayed(piece) else []
     return _text(piece)
 
 
@@ -137,12 +138,6 @@ def _id(id: str) -> str:
 
 def _can_be_replayed(thought: Thought) -> bool:
     return thought.signature is not None or thought.redacted is not None
-
-
-def _thought(thought: Thought) -> Block:
-    if thought.redacted is not None:
-        return {"type": "redacted_thinking", "data": thought.redacted}
-    return {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
 
 
 def _media(param: str, media: Media) -> Block:
@@ -167,17 +162,12 @@ def _source(param: str, media: Media) -> Block:
     return {"type": "base64", "media_type": media_type, "data": data}
 
 
-IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-SAME = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
-
-
 def _known_type(param: str, kind: str, media_type: str) -> str:
     """By the name that Anthropic knows. Raises BadRequest for an image of a type that it does not read."""
-    plain = media_type.strip().lower()
-    plain = SAME.get(plain, plain)
-    if kind == "image" and plain not in IMAGES:
+    plain = image_type(media_type)
+    if kind == "image" and plain not in IMAGE_TYPES:
         raise BadRequest(
-            f"{param}: Anthropic reads images of the types {', '.join(IMAGES)}, not {plain[:100]}",
+            f"{param}: Anthropic reads images of the types {', '.join(IMAGE_TYPES)}, not {plain[:100]}",
             param=param,
         )
     return plain

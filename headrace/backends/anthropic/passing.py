@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.backends.anthropic.messages import IMAGES, SAME
 from headrace.backends.anthropic.request import user_id
 from headrace.backends.anthropic.thinking import Abilities
+from headrace.dialects.anthropic import IMAGE_TYPES, image_type
 from headrace.finite import dumped_pieces
 from headrace.verbatim import Verbatim
 
@@ -114,10 +114,9 @@ def _block(block: Any) -> Any:
     if block.get("type") != "image" or not isinstance(source, dict):
         return block
     type = source.get("media_type")
-    if not isinstance(type, str) or type in IMAGES:
+    if not isinstance(type, str) or type in IMAGE_TYPES:
         return block
-    plain = type.strip().lower()
-    return {**block, "source": {**source, "media_type": SAME.get(plain, plain)}}
+    return {**block, "source": {**source, "media_type": image_type(type)}}
 
 
 def _trimmed(message: Any) -> Any:

@@ -11,6 +11,8 @@ from headrace.backends.anthropic.messages import is_unsigned, to_roles, to_syste
 from headrace.backends.anthropic.thinking import PARAM, Abilities, thinking
 from headrace.backends.writing import Writing, opaque
 from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.finite import dumps, loads
+from headrace.text.structured.keywords import subschemas
 from headrace.types import Conversation, Format, GenerateRequest, Sampling, Tool
 
 # Anthropic wants a limit; OpenAI has none unless asked. Without one it is the model's most, if GET /v1/models
@@ -178,24 +180,15 @@ def _format(format: Format | None) -> dict[str, Any]:
 
 
 def closed(schema: Any) -> Any:
-    """The schema with objects that list their members and get no others, as Anthropic demands; where
-    additionalProperties is given, it stays.
+    """Copy a schema and forbid undeclared members in its objects, as Anthropic requires; an
+    `additionalProperties` that is there stays.
     """
-    if isinstance(schema, list):
-        return [closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {name: value if name in LITERAL else closed(value) for name, value in schema.items()}
-    for name in NAMED:
-        if isinstance(schema.get(name), dict):
-            inner[name] = {key: closed(value) for key, value in schema[name].items()}
-    is_object = schema.get("type") == "object" or isinstance(schema.get("properties"), dict)
-    return (
-        {**inner, "additionalProperties": False}
-        if is_object and "additionalProperties" not in inner
-        else inner
-    )
-
-
-LITERAL = ("const", "enum", "default", "examples")  # values, not schemas
-NAMED = ("properties", "$defs", "definitions")  # schemas under names, which are no keywords
+    copy = loads(dumps(schema))  # a deepcopy would keep equal parts one object
+    nodes = [copy]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "object" or isinstance(node.get("properties"), dict):
+                node.setdefault("additionalProperties", False)
+            nodes += [part for _, part in subschemas(node)]
+    return copy

@@ -21,12 +21,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.dialects.anthropic import BUDGETS, EFFORTS, MIN_BUDGET
 from headrace.errors import BadRequest, UnsupportedParameter
 
 PARAM = "reasoning_effort"
-EFFORTS = ("low", "medium", "high", "xhigh", "max")  # rising
-BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32768}
-MIN_BUDGET = 1024
 
 # models that take temperature and top_p together: those before Claude Opus 4.1 and Sonnet 4.5
 BOTH = re.compile(r"claude-(?:[23]|instant)|(?:opus|sonnet)-4(?:-0\b|-2025|[@:]|$)")

@@ -11,7 +11,7 @@ from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason, is_broken
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Upstream
-from headrace.backends.openai.tallies import logprobs_of
+from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.words import message_of
 from headrace.dialects.values import an_object, count, dumped, number, parsed, word
 from headrace.errors import ContextTooLong, ProviderError

@@ -12,14 +12,14 @@ from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason, is_broken
 from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Upstream
+from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.openai.parts import said_in
-from headrace.backends.openai.tallies import logprobs_of, usage_of
 from headrace.backends.sse import ServerSentEvent
+from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import Object, count, dumped, parsed, valid, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, TokenLogprob, Usage
 
-DONE = "[DONE]"
 # errors in the middle of an answer that name no status
 STATUSES = {
     "authentication_error": 401,

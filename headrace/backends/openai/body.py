@@ -9,6 +9,7 @@ from typing import Any
 from headrace.backends.openai.mending import MAX_USER, messages_of
 from headrace.backends.writing import Writing, opaque
 from headrace.errors import UnsupportedParameter
+from headrace.text.structured.keywords import Node, subschemas
 from headrace.types import (
     Conversation,
     EmbedRequest,
@@ -135,12 +136,10 @@ def _format(format: Format) -> Body:
     return {"type": "json_schema", "json_schema": {**named, "schema": schema, **strict}}
 
 
-def _is_strict(schema: object) -> bool:
-    """Whether OpenAI takes it with strict: true, which alone makes the answer keep to it: no object may have
-    members that are not listed and required.
+def _is_strict(schema: Node) -> bool:
+    """Whether OpenAI accepts a schema with `strict: true`, without which it does not enforce schemas: all
+    members of its objects must be required, and no others allowed.
     """
-    if isinstance(schema, list):
-        return all(_is_strict(part) for part in schema)
     if not isinstance(schema, dict):
         return True
     if schema.get("type") == "object" or "properties" in schema:
@@ -148,7 +147,7 @@ def _is_strict(schema: object) -> bool:
         is_closed = schema.get("additionalProperties") is False
         if not is_closed or set(members) != set(schema.get("required", ())):
             return False
-    return all(_is_strict(part) for part in schema.values())
+    return all(_is_strict(part) for _, part in subschemas(schema))
 
 
 def _tools(prompt: Conversation, writing: Writing) -> Body:

@@ -11,9 +11,9 @@ from typing import Any
 
 from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
-from headrace.backends.openai.answer import DONE, Answer, chunk_in
-from headrace.backends.openai.tallies import usage_of
+from headrace.backends.openai.answer import Answer, chunk_in
 from headrace.backends.sse import ServerSentEvent
+from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, objects, word
 from headrace.errors import ProviderError
 from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta

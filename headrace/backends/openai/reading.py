@@ -8,12 +8,12 @@ from typing import Any
 
 from headrace.backends.choice import is_broken
 from headrace.backends.http import Upstream
-from headrace.backends.openai.answer import DONE, chunk_in, error_in
+from headrace.backends.openai.answer import chunk_in, error_in
 from headrace.backends.openai.folding import folded, unfolded
 from headrace.backends.openai.parts import said_in
-from headrace.backends.openai.tallies import usage_of
 from headrace.backends.passthrough import Ending
 from headrace.backends.sse import ServerSentEvent
+from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import count, objects, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage

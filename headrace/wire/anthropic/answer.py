@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
-from pydantic_core import from_json
 
-from headrace.dialects.anthropic import STOP_REASONS, StopReason, usage_body
+from headrace.dialects.anthropic import STOP_REASONS, StopReason, thinking_block, tool_input, usage_body
 from headrace.errors import ProviderError
-from headrace.finite import finite
 from headrace.text.nesting import Nesting
 from headrace.types import (
     Event,
@@ -28,7 +26,6 @@ from headrace.types import (
 )
 from headrace.wire.collected import Choice, Collected
 from headrace.wire.generation import dump
-from headrace.wire.messages import thinking_block
 
 Kind = Literal["text", "thinking", "tool_use"]
 NO_DETAILS = {"stop_details": None, "container": None}
@@ -260,7 +257,7 @@ def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
     if choice.text:
         yield {"type": "text", "text": choice.text, "citations": None}
     for call in choice.calls:
-        yield _tool_use(call.id, call.name, input_of(call.arguments))
+        yield _tool_use(call.id, call.name, tool_input(call.arguments))
 
 
 def _thoughts(choice: Choice) -> Sequence[Thought]:
@@ -272,12 +269,3 @@ def _thoughts(choice: Choice) -> Sequence[Thought]:
         return [Thought(choice.reasoning.removesuffix(signed)), *choice.thoughts]
     # they lie between each other: nothing is lost or told twice but the signatures
     return [Thought(choice.reasoning), *(thought for thought in choice.thoughts if thought.redacted)]
-
-
-def input_of(arguments: str) -> dict[str, Any]:
-    """Of arguments that are cut off, what there is."""
-    try:
-        value = from_json(arguments or "{}", allow_partial=True)
-    except ValueError:
-        return {}
-    return finite(value) if isinstance(value, dict) else {}

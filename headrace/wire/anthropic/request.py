@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
+from headrace.dialects.anthropic import effort_of_budget
 from headrace.errors import BadRequest
 from headrace.types import (
     Conversation,
@@ -301,9 +302,6 @@ def _choice(asked: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> Tool
     return ToolChoice("required", (asked.name,))
 
 
-LOW, HIGH = 4096, 16384  # tokens of a budget: below the first it is low, from the second on high
-
-
 def _effort(body: CountTokensBody) -> str | None:
     """A budget as an effort: models elsewhere know no budgets."""
     asked = body.thinking
@@ -316,9 +314,7 @@ def _effort(body: CountTokensBody) -> str | None:
     if asked.budget_tokens is None:
         param = "thinking.budget_tokens"
         raise BadRequest(f"{param}: Field required", param=param)
-    if asked.budget_tokens < LOW:
-        return "low"
-    return "medium" if asked.budget_tokens < HIGH else "high"
+    return effort_of_budget(asked.budget_tokens)
 
 
 def _budget(thinking: ThinkingConfig | None) -> int | None:

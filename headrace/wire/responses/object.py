@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.dialects.openai import responses_usage_body
 from headrace.types import ModelInfo, Usage
 from headrace.wire.collected import Collected
 from headrace.wire.items import Item, compaction, new_id
@@ -80,22 +81,6 @@ def _format(asked: TextFormat | None) -> dict[str, Any]:
     }
 
 
-def usage_body(usage: Usage) -> dict[str, Any] | None:
-    """None: it is not known."""
-    if not usage.is_known:
-        return None
-    return {
-        "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {
-            "cached_tokens": usage.cached_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-        },
-        "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-    }
-
-
 def compacted(collected: Collected, said: Sequence[Item] = ()) -> dict[str, Any]:
     """All that the user said, then the summary. `said`: all items. Clients read its usage without asking
     whether it is there: zeros where nothing is known.
@@ -105,7 +90,7 @@ def compacted(collected: Collected, said: Sequence[Item] = ()) -> dict[str, Any]
         "object": "response.compaction",
         "created_at": int(time.time()),
         "output": [*_of_user(said), compaction(collected.choices[0].text)],
-        "usage": usage_body(collected.usage) or usage_body(Usage(0, 0)),
+        "usage": responses_usage_body(collected.usage) or responses_usage_body(Usage(0, 0)),
     }
 
 

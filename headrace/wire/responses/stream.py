@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from headrace.dialects.openai import responses_usage_body
 from headrace.errors import ServerError
 from headrace.types import Event, Finished, FinishReason, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from headrace.wire.chat import token_logprobs
@@ -14,7 +15,6 @@ from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.items.input_models import Status
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
-from headrace.wire.responses.object import usage_body
 from headrace.wire.responses.output import Call, CustomCall, Message, OutputItem, Reasoning, Told
 from headrace.wire.responses.tools import custom_names
 
@@ -84,7 +84,7 @@ class ResponseEvents:
             "completed" if reason is None else "incomplete",
             completed_at=int(time.time()) if reason is None else None,
             incomplete_details=None if reason is None else {"reason": reason},
-            usage=usage_body(self._finished.usage),
+            usage=responses_usage_body(self._finished.usage),
         )
         return texts
 

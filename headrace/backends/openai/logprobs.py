@@ -1,32 +1,9 @@
-"""The bookkeeping beside an answer: tokens counted, and their logprobs. What has an odd shape is unknown; it
-never costs an answer.
-"""
+"""Reads the log probabilities of tokens in OpenAI's dialect. An odd shape counts as missing; it is no error."""
 
 from __future__ import annotations
 
-from headrace.dialects.values import Object, an_object, count, number, objects, valid
-from headrace.types import TokenLogprob, Usage
-
-PROMPT, COMPLETION = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
-
-
-def usage_of(told: object) -> Usage | None:
-    """None: it does not tell how long the prompt was."""
-    body = an_object(told)
-    prompt, completion = _first(body, PROMPT), _first(body, COMPLETION)
-    if prompt is None or (completion is None and any(body.get(name) is not None for name in COMPLETION)):
-        return None
-    of_prompt = an_object(body.get("prompt_tokens_details")) or an_object(body.get("input_tokens_details"))
-    of_completion = an_object(body.get("completion_tokens_details")) or an_object(
-        body.get("output_tokens_details")
-    )
-    return Usage(
-        prompt,
-        completion or 0,
-        count(of_prompt.get("cached_tokens")) or 0,
-        count(of_completion.get("reasoning_tokens")) or 0,
-        count(of_prompt.get("cache_write_tokens")) or 0,
-    )
+from headrace.dialects.values import Object, an_object, number, objects, valid
+from headrace.types import TokenLogprob
 
 
 def logprobs_of(told: object) -> tuple[TokenLogprob, ...]:
@@ -35,10 +12,6 @@ def logprobs_of(told: object) -> tuple[TokenLogprob, ...]:
     found = _listed(body) if "tokens" in body else [_of_chat(entry) for entry in objects(body.get("content"))]
     known = tuple(token for token in found if token is not None)
     return known if len(known) == len(found) else ()
-
-
-def _first(body: Object, names: tuple[str, ...]) -> int | None:
-    return next((found for name in names if (found := count(body.get(name))) is not None), None)
 
 
 def _of_chat(body: Object) -> TokenLogprob | None:

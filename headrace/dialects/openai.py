@@ -1,0 +1,73 @@
+"""Facts of OpenAI's API, for both directions: what is read from providers that speak its dialect, and what is
+written to callers. Source: OpenAI's API reference, "Chat Completions" and "Responses".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.dialects.values import Object, an_object, count
+from headrace.types import Usage
+
+DONE = "[DONE]"  # the data of the event that ends a stream
+
+# The counts of a usage and the objects with their details: in chat completions, then in responses.
+_PROMPT = ("prompt_tokens", "input_tokens")
+_COMPLETION = ("completion_tokens", "output_tokens")
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
+
+
+def usage_of(body: object) -> Usage | None:
+    """Read a usage, tolerating odd shapes. None if it lacks the size of the prompt."""
+    usage = an_object(body)
+    prompt, completion = _first_count(usage, _PROMPT), _first_count(usage, _COMPLETION)
+    is_odd = completion is None and any(usage.get(name) is not None for name in _COMPLETION)
+    if prompt is None or is_odd:
+        return None
+    of_prompt, of_completion = _first_object(usage, _PROMPT_DETAILS), _first_object(usage, _COMPLETION_DETAILS)
+    return Usage(
+        prompt,
+        completion or 0,
+        count(of_prompt.get("cached_tokens")) or 0,
+        count(of_completion.get("reasoning_tokens")) or 0,
+        count(of_prompt.get("cache_write_tokens")) or 0,
+    )
+
+
+def usage_body(usage: Usage) -> dict[str, Any] | None:
+    """Write the usage of chat and text completions, which `usage_of` reads; None if it is unknown."""
+    if not usage.is_known:
+        return None
+    written = {"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, **written},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def responses_usage_body(usage: Usage) -> dict[str, Any] | None:
+    """Write the usage of a response, which `usage_of` reads; None if it is unknown."""
+    if not usage.is_known:
+        return None
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _first_count(body: Object, names: tuple[str, ...]) -> int | None:
+    return next((number for name in names if (number := count(body.get(name))) is not None), None)
+
+
+def _first_object(body: Object, names: tuple[str, ...]) -> Object:
+    return next((found for name in names if (found := an_object(body.get(name)))), {})
