@@ -25,7 +25,10 @@ def usage_of(body: object) -> Usage | None:
     is_odd = completion is None and any(usage.get(name) is not None for name in _COMPLETION)
     if prompt is None or is_odd:
         return None
-    of_prompt, of_completion = _first_object(usage, _PROMPT_DETAILS), _first_object(usage, _COMPLETION_DETAILS)
+    of_prompt, of_completion = (
+        _first_object(usage, _PROMPT_DETAILS),
+        _first_object(usage, _COMPLETION_DETAILS),
+    )
     return Usage(
         prompt,
         completion or 0,
