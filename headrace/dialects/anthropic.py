@@ -80,7 +80,7 @@ def thinking_block(thought: Thought) -> dict[str, str]:
 
 
 def tool_input(arguments: str) -> dict[str, Any]:
-    """Parse the arguments of a call. Of JSON that is cut off, what is there counts; of other text, nothing."""
+    """Parse the arguments of a call. JSON that is cut off counts as far as it goes; other text is empty."""
     try:
         value = from_json(mended(arguments) or "{}", allow_partial=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads the log probabilities of tokens in OpenAI's dialect. An odd shape counts as missing; it is no error."""
+"""Reads log probabilities of tokens in OpenAI's dialect. An odd shape counts as missing; it is no error."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from headrace.dialects.values import Object, an_object, number, objects, valid
 from headrace.types import TokenLogprob
 
 
-def logprobs_of(told: object) -> tuple[TokenLogprob, ...]:
-    """In chat's form, or in that of text completions: lists beside each other. All of them, or none."""
-    body = an_object(told)
+def logprobs_of(logprobs: object) -> tuple[TokenLogprob, ...]:
+    """Read the form of chat completions, or that of text completions (parallel lists). If one entry cannot be
+    read, the result is empty.
+    """
+    body = an_object(logprobs)
     found = _listed(body) if "tokens" in body else [_of_chat(entry) for entry in objects(body.get("content"))]
     known = tuple(token for token in found if token is not None)
     return known if len(known) == len(found) else ()
