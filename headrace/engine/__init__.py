@@ -1,3 +1,3 @@
-"""The inference engine: synchronous, one step at a time, token ids in and token ids out. Knows no text and
-no HTTP.
+"""The inference engine: synchronous, one step at a time, from token ids to token ids. It knows neither text
+nor HTTP.
 """

@@ -1,6 +1,4 @@
-"""What becomes of a row of logits before a token is chosen: bias, penalties, and tokens that are impossible
-now.
-"""
+"""Changes a row of logits before sampling: bias, penalties, masked tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +10,8 @@ from headrace.engine.sequence import Sequence
 Floats = NDArray[np.float32]
 Mask = NDArray[np.int32]
 
-# For each byte of a mask, what its eight tokens get: 0 where the bit is set, else minus infinity.
+# [256, 8]: for each byte of a mask, what is added to its eight tokens: 0 where the bit is set, else minus
+# infinity.
 PENALTIES = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
     np.float32(0),
@@ -21,7 +20,9 @@ PENALTIES = np.where(
 
 
 def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
-    """The row itself when there is nothing to do, else a changed copy. `mask`: see Constraint.fill."""
+    """Return row[vocabulary] with the sequence's parameters applied: a copy, or the row itself if nothing
+    changes. `mask`: see Constraint.fill.
+    """
     params = sequence.params
     has_early_stop = bool(params.stop_token_ids) and sequence.num_generated < params.min_tokens
     if not (params.logit_bias or params.counts_tokens or has_early_stop or mask is not None):
@@ -35,12 +36,12 @@ def adjust(row: Floats, sequence: Sequence, mask: Mask | None) -> Floats:
     if mask is not None:
         row += PENALTIES.take(mask.view(np.uint8), axis=0).reshape(-1)[: len(row)]
     if has_early_stop:
-        _postpone_end(row, sequence)
+        _mask_stop_tokens(row, sequence)
     return row
 
 
-def _postpone_end(row: Floats, sequence: Sequence) -> None:
-    """Stop tokens are impossible, unless a constraint allows nothing else."""
+def _mask_stop_tokens(row: Floats, sequence: Sequence) -> None:
+    """Mask the stop tokens, unless a constraint allows no other token."""
     ends = sequence.params.ends[: _below(sequence.params.ends, len(row))]
     logits = row[ends]
     row[ends] = -np.inf
@@ -49,7 +50,7 @@ def _postpone_end(row: Floats, sequence: Sequence) -> None:
 
 
 def _below(tokens: NDArray[np.int64], vocabulary: int) -> int:
-    """How many of the tokens, which are ascending, have logits."""
+    """How many of the tokens (ascending) are ids of the vocabulary. Callers may send larger ids."""
     return int(np.searchsorted(tokens, vocabulary))
 
 
@@ -66,7 +67,7 @@ def _penalize(row: Floats, sequence: Sequence) -> None:
 
 
 def _seen(sequence: Sequence, vocabulary: int) -> NDArray[np.int64]:
-    """The tokens of the prompt and the answer so far, each once."""
+    """The ids, ascending, of the tokens that occur in the prompt or the answer so far."""
     if sequence.seen is None:
         sequence.seen = np.zeros(vocabulary, np.bool_)
         tokens = np.array(sequence.tokens, np.int64)

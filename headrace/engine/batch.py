@@ -1,4 +1,16 @@
-"""The work of one step as flat arrays: chunks of many sequences packed one after another, no padding."""
+"""The work of one step as flat arrays: chunks of many sequences, packed one after another without padding.
+
+With two chunks, of 3 tokens (2 in the cache before) and of 1 (5 before), and blocks of 4 tokens:
+
+    input_ids             a2 a3 a4 b5     T = 4
+    position_ids           2  3  4  5
+    past_lens             [2, 5]          S = 2
+    subsequence_begins    [0, 3, 4]
+    block_indices         [a's 2 blocks, b's 2 blocks]    B = 4
+    block_indices_begins  [0, 2, 4]
+
+These are the inputs of OpenVINO's paged attention; the names are its own.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +25,17 @@ from headrace.engine.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Shapes: T tokens in all, S sequences, B block-table entries in all, R rows of logits, H hidden rows."""
+    """Shapes: T tokens, S sequences, B block-table entries, R rows of logits, H rows of hidden states; T and
+    B are sums over the sequences.
+    """
 
+    # Invariants: subsequence_begins[-1] == T, block_indices_begins[-1] == B. Each block table covers
+    # past_lens + chunk tokens; the kernel does not check, and writes past a shorter one.
     sequences: tuple[Sequence, ...]
-    sampled: tuple[Sequence, ...]  # those that get a token, one for each of the first rows
-    scored: tuple[tuple[Sequence, slice], ...]  # whose prompt tokens are scored, by which rows
-    pooled: tuple[tuple[Sequence, slice], ...]  # whose hidden states are wanted, in which hidden rows
-    completed: tuple[Sequence, ...]  # those that end with this step, without a token
+    sampled: tuple[Sequence, ...]  # the sequences that get a token: sampled[i] from logits row i
+    scored: tuple[tuple[Sequence, slice], ...]  # sequences with prompt_logprobs, and their rows of logits
+    pooled: tuple[tuple[Sequence, slice], ...]  # sequences that embed, and their rows of hidden states
+    completed: tuple[Sequence, ...]  # sequences with max_tokens 0 whose last prompt token is in this step
     input_ids: NDArray[np.int64]  # [T]
     position_ids: NDArray[np.int64]  # [T]
     past_lens: NDArray[np.int32]  # [S] tokens already in the cache
@@ -27,11 +43,12 @@ class Batch:
     block_indices: NDArray[np.int32]  # [B]
     block_indices_begins: NDArray[np.int32]  # [S + 1] where each block table begins in B
     max_context_len: NDArray[np.int32]  # []
-    rows: NDArray[np.int64]  # [R] the tokens of T whose logits are wanted
-    hidden_rows: NDArray[np.int64]  # [H] the tokens of T whose last hidden states are wanted
+    rows: NDArray[np.int64]  # [R] indices into T: the tokens whose logits are computed, sampled ones first
+    hidden_rows: NDArray[np.int64]  # [H] indices into T: the tokens whose last hidden states are returned
 
 
 def pack(chunks: Chunks) -> Batch:
+    """Lay out the chunks that the scheduler chose. Their blocks are reserved; no sequence is changed."""
     sequences = tuple(chunks)
     past = [sequence.num_computed for sequence in sequences]
     counts = list(chunks.values())
@@ -43,12 +60,15 @@ def pack(chunks: Chunks) -> Batch:
         ids += sequence.tokens[start : start + count]
         blocks += sequence.blocks
         table_ends.append(len(blocks))
+    # A token can be sampled from a chunk's last row only if the chunk reaches the end of the sequence: the
+    # rows before it predict tokens that are already known.
     last = [i for i, sequence in enumerate(sequences) if sequence.num_pending == counts[i]]
     sampled = [i for i in last if sequences[i].params.max_tokens]
     positions = np.arange(len(ids), dtype=np.int64) + np.repeat(np.array(past, np.int64) - ends[:-1], counts)
     rows, hidden = _Rows(ends[1:][sampled] - 1), _Rows(np.zeros(0, np.int64))
     for i, sequence in enumerate(sequences):
-        begin = int(ends[i]) - past[i]  # where its first token would stand in T
+        # The index in T of the sequence's token 0, if it were there: negative when enough is cached.
+        begin = int(ends[i]) - past[i]
         rows.add(sequence, begin, _scored(sequence, past[i] + counts[i]))
         hidden.add(sequence, begin, _pooled(sequence, past[i], past[i] + counts[i]))
     return Batch(
@@ -70,7 +90,10 @@ def pack(chunks: Chunks) -> Batch:
 
 
 def with_companion(batch: Batch, block: int) -> Batch:
-    """The same work beside one more token, in a block that nobody holds. Nothing of it is wanted."""
+    """The batch with one token more, as a sequence of its own in the spare block `block`; its output is not
+    requested. It makes the runtime compute a lone token with the kernel that it uses for several, which
+    rounds like it (docs/determinism.md).
+    """
     return replace(
         batch,
         input_ids=np.append(batch.input_ids, np.int64(0)),
@@ -83,23 +106,27 @@ def with_companion(batch: Batch, block: int) -> Batch:
 
 
 def _scored(sequence: Sequence, end: int) -> range:
-    """The prompt positions before `end` whose logits score the token after them, and have not yet."""
+    """The prompt positions before `end` whose logits score the token after them, without those that an
+    earlier step scored.
+    """
     if not sequence.params.prompt_logprobs:
         return range(0)
     return range(sequence.num_observed, min(end, sequence.num_prompt - 1))
 
 
 def _pooled(sequence: Sequence, start: int, end: int) -> range:
-    """The positions of the chunk whose hidden states become part of the vector."""
+    """The positions of the chunk whose hidden states go into the sequence's vector. None of them twice: a
+    preempted sequence computes its tokens again, and a mean would count them again.
+    """
     if sequence.pooling == "mean":
         return range(sequence.num_observed, end)
     wanted = {"cls": 0, "last": sequence.num_prompt - 1}.get(sequence.pooling or "", -1)
-    is_new = start <= wanted < end and sequence.num_observed <= wanted  # a preempted one is computed twice
+    is_new = start <= wanted < end and sequence.num_observed <= wanted
     return range(wanted, wanted + 1) if is_new else range(0)
 
 
 class _Rows:
-    """Rows of a step, and which of them are whose."""
+    """Collects row indices of a step, and remembers each sequence's slice of them."""
 
     def __init__(self, first: NDArray[np.int64]) -> None:
         self._parts = [first]

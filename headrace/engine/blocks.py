@@ -1,9 +1,16 @@
-"""The pool of KV-cache blocks: who holds which, and which of them can be found again by content (the prefix
+"""The pool of KV-cache blocks: which sequences hold which, and which can be found by content (the prefix
 cache).
 
-A block is free (content worthless), held (by one or more sequences), or idle (held by nobody, content kept
-under its key until the space is needed, least recently used first). Tensors live in the runner; here are
-only numbers.
+A block is free (its content is worthless), held (by one or more sequences), or idle (held by no sequence, but
+its content stays findable by key until the space is needed; the least recently used goes first). The tensors
+are the runner's: a block is a number here, an index into them.
+
+          allocate                  release, without a key
+    free ─────────→ held ─────────────────────────────────→ free
+    idle ─────────→ held (evicts: the key is dropped)
+    idle ── find ─→ held ── release, with a key (see seal) ─→ idle
+
+`check` re-derives all of it; the tests call it after every step.
 """
 
 from __future__ import annotations
@@ -15,24 +22,35 @@ from hashlib import blake2b
 
 
 class OutOfBlocks(Exception):
-    """No block is free or idle. The scheduler answers by preempting a sequence."""
+    """No block is free or idle. The scheduler counts first and preempts, so it never sees this."""
 
 
 class BlockPool:
-    # Invariant: every block is in exactly one of `_free`, `_idle`, or held (`_holders` > 0).
+    """`num_blocks` blocks of `block_size` tokens each, numbered from 0."""
+
+    # Invariants (`check` asserts each):
+    # - Every block is in exactly one of `_free`, `_idle` or held (`_holders` > 0). A block in two of them
+    #   would be handed out twice, and two sequences would overwrite each other's keys and values; a block in
+    #   none is lost until the restart.
+    # - `_holders[b]` is the number of live sequences whose block table contains b.
+    # - `_key_of` and `_block_of` are inverses of each other: a key leads to one block, a block has one key.
+    #   Held and idle blocks may have a key; free ones never do, idle ones always.
+    # - A block with a key is full, and is not written again while it has it. So sequences may share it.
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
-        # a stack: memory that was touched is used again first
+        # A stack: the block that was freed last is used first, so a pool that is larger than the load leaves
+        # its upper part untouched, and the operating system need not provide that memory.
         self._free = list(range(num_blocks - 1, -1, -1))
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._idle: OrderedDict[int, None] = OrderedDict()  # the least recently used first
         self._holders = [0] * num_blocks
         self._key_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
-        self._inexact: set[int] = set()  # of those that have a key: see `seal`
+        self._inexact: set[int] = set()  # blocks with a key whose content depends on rounding: see `seal`
 
     @property
     def num_available(self) -> int:
+        """How many blocks `allocate` can return: idle ones count, because they can be evicted."""
         return len(self._free) + len(self._idle)
 
     @property
@@ -40,25 +58,27 @@ class BlockPool:
         return self.num_blocks - self.num_available
 
     def allocate(self) -> int:
-        """A block with worthless content, held once. Raises OutOfBlocks."""
+        """Return a block with worthless content, held once. Raises OutOfBlocks."""
+        # Free blocks first: an idle one may save somebody a prefill.
         if self._free:
             block = self._free.pop()
         elif self._idle:
             block, _ = self._idle.popitem(last=False)
-            self._forget(block)
+            self._forget(block)  # before it is written: its key must not lead to the new content
         else:
             raise OutOfBlocks
         self._holders[block] = 1
         return block
 
     def find(self, key: bytes, *, exactly: bool = False) -> int | None:
-        """The block that holds this content, held once more; None if there is none. `exactly`: only one that
-        is exact.
+        """Return the block with this content, held once more; None if there is none. `exactly`: ignore one
+        that is not exact.
         """
         block = self._block_of.get(key)
         if block is not None and exactly and block in self._inexact:
             return None
         if block is not None:
+            # Whether it was idle or already held by others, it is not to be evicted from now on.
             self._idle.pop(block, None)
             self._holders[block] += 1
         return block
@@ -67,17 +87,21 @@ class BlockPool:
         return block not in self._inexact
 
     def seal(self, block: int, key: bytes, *, is_exact: bool = True) -> None:
-        """`block` is full and will not change: let it be found. A second copy of the same content stays
-        anonymous. `is_exact`: its keys and values are, bit for bit, those of any other computation of a
-        prompt that begins so; such a copy takes the place of one that is not.
+        """Make a full block findable by `key`. Its content must not change any more.
+
+        `is_exact`: its keys and values equal, bit for bit, those of any other computation of a prompt with
+        this beginning. When the key already leads to another block, that one stays (its holders share it, and
+        this copy becomes free when released), unless only the new one is exact.
         """
         assert self._holders[block] > 0
         if block in self._key_of:
-            return
+            return  # published already; the same content has the same key
         other = self._block_of.get(key)
         if other is not None:
             if not is_exact or other not in self._inexact:
                 return
+            # Replace the inexact copy. Sequences that hold it continue with it; it becomes free when the
+            # last of them releases it, or now if it is idle, because an idle block must have a key.
             self._forget(other)
             if other in self._idle:
                 del self._idle[other]
@@ -87,8 +111,12 @@ class BlockPool:
             self._inexact.add(block)
 
     def forget(self, blocks: Iterable[int]) -> None:
-        """Their content is not to be trusted: whoever holds them goes on, nobody finds them from now on."""
+        """Drop the keys of blocks whose content cannot be trusted (NaN). Their holders keep them, but no
+        sequence finds them from now on.
+        """
         for block in blocks:
+            # Held, as the caller's sequence holds them: an idle block without a key would break the
+            # invariant above.
             if block in self._key_of:
                 self._forget(block)
 
@@ -97,23 +125,25 @@ class BlockPool:
         self._inexact.discard(block)
 
     def release(self, blocks: Iterable[int]) -> None:
-        """Give up one hold on each. Pass a sequence's blocks last first, so that its tail is evicted before
-        its head.
+        """Drop one hold on each block. Pass a sequence's blocks last first, so that its tail is evicted
+        before its head: a tail without its head can never be found again.
         """
         for block in blocks:
             assert self._holders[block] > 0, f"block {block} released twice"
             self._holders[block] -= 1
             if self._holders[block] == 0:
+                # Appended, so most recently used. Without a key the content cannot be found: worthless.
                 if block in self._key_of:
                     self._idle[block] = None
                 else:
                     self._free.append(block)
 
     def blocks_for(self, num_tokens: int) -> int:
+        """How many blocks this many tokens fill, the last perhaps in part."""
         return -(-num_tokens // self.block_size)
 
     def check(self, tables: Iterable[list[int]] | None = None) -> None:
-        """Re-derive what must hold; with the block tables of all live sequences, who holds what too."""
+        """Assert every invariant. `tables`: the block tables of all live sequences, to check the holders."""
         held = {block for block, count in enumerate(self._holders) if count}
         assert all(count >= 0 for count in self._holders)
         assert len(self._free) == len(set(self._free)), "a block is free twice"
@@ -133,7 +163,9 @@ class BlockPool:
 
 
 def block_key(parent: bytes, tokens: list[int]) -> bytes:
-    """The content hash of a full block: its tokens, chained over all that came before (and what `parent`
-    started from).
+    """The content key of a full block: BLAKE2b (16 bytes) over the parent's key, or the salt for a first
+    block, and its tokens.
     """
+    # 128 bits of a cryptographic hash: a caller must not be able to construct a prompt whose key equals that
+    # of another one's. Python's hash() could be forged.
     return blake2b(parent + array("q", tokens).tobytes(), digest_size=16).digest()

@@ -1,4 +1,6 @@
-"""The engine: sequences in, one step at a time, tokens out. Synchronous; whoever calls it owns the thread."""
+"""The engine: takes sequences, runs one forward pass per step, returns tokens. Synchronous, and used from one
+thread only.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ Vectors = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One token of one sequence, or its end without a token: an error, or a prompt that was all there was to
-    compute.
+    """One token of one sequence; or, with `token` None, its end by an error or after a prompt with max_tokens
+    0.
     """
 
     sequence: Sequence
@@ -39,17 +41,24 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What a forward pass gave. Nothing of it has reached the sequences yet."""
+    """The results of a forward pass, before they are applied to the sequences."""
 
     batch: Batch
-    tokens: Tokens  # of batch.sampled; -1: none
-    logprobs: list[Logprobs | None]  # of batch.sampled
-    scores: list[list[Logprobs]]  # of batch.scored
-    vectors: list[Vectors]  # of batch.pooled
-    failed: dict[int, Exception]  # rows of batch.sampled whose constraint failed
+    tokens: Tokens  # by index in batch.sampled; -1: the logits were no distribution
+    logprobs: list[Logprobs | None]  # by index in batch.sampled
+    scores: list[list[Logprobs]]  # by index in batch.scored: of each prompt token in the chunk
+    vectors: list[Vectors]  # by index in batch.pooled: sums of hidden states
+    failed: dict[int, Exception]  # index in batch.sampled → the exception of its constraint
 
 
 class Engine:
+    """Scheduler, block pool, runner and sampler, put together.
+
+    A step has two halves. `_compute` does everything that can fail because of the runtime or of a request
+    (memory, NaN, a constraint), and changes no sequence; so a failed step can be run again, sequence by
+    sequence. `_commit` applies the results, and is not expected to fail.
+    """
+
     def __init__(
         self, runner: Runner, *, max_num_seqs: int = 32, max_batch_tokens: int = 512, salt: bytes = b""
     ) -> None:
@@ -58,7 +67,7 @@ class Engine:
         self.scheduler = Scheduler(
             self.pool,
             max_num_seqs=max_num_seqs,
-            max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # a prompt takes more than one
+            max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
             salt=salt,
         )
         self._masks = MaskMaker(runner)
@@ -73,20 +82,24 @@ class Engine:
         return self.scheduler.has_work
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence. Its last token must fit in the cache: the caller has clamped max_tokens."""
+        """Queue a sequence. The caller has limited max_tokens so that the whole sequence fits in the cache:
+        otherwise it would wait, or preempt itself, forever.
+        """
         assert sequence.num_prompt + sequence.params.max_tokens <= self.max_tokens, (
             "the sequence outgrows the cache"
         )
         self.scheduler.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
-        """Free its place and blocks now. Aborting a finished sequence does nothing."""
+        """Free the sequence's seat and blocks now. A finished sequence is ignored."""
         if sequence.finish_reason is None:
             sequence.finish_reason = "aborted"
             self.scheduler.remove(sequence)
 
     def step(self) -> list[Output]:
-        """Run one forward pass and sample. A failing pass ends the sequences that make it fail, no others."""
+        """Run one forward pass and sample. Of a pass that fails, every sequence is run again alone, so that
+        only those that cause the failure end with an error.
+        """
         chunks = self.scheduler.schedule()
         if not chunks:
             return []
@@ -95,7 +108,7 @@ class Engine:
             sequence.started_at = sequence.started_at or now
         try:
             step = self._compute(chunks)
-        except Exception as exc:  # out of memory, a runtime error: this step did not happen
+        except Exception as exc:  # out of memory, a runtime error; no sequence was changed
             log.exception("engine step with %d sequences failed", len(chunks))
             if len(chunks) == 1:
                 return [self._fail(next(iter(chunks)), exc)]
@@ -103,16 +116,16 @@ class Engine:
         return self._commit(chunks, step)
 
     def check(self) -> None:
-        """Re-derive what must hold of blocks and queues (see BlockPool.check)."""
+        """Assert the invariants of pool and queues (see BlockPool.check). Called by tests between steps."""
         self.pool.check([sequence.blocks for sequence in self.scheduler.running])
         assert all(not sequence.blocks for sequence in self.scheduler.waiting)
 
     def _compute(self, chunks: Chunks) -> _Step:
-        """Everything that may fail. Changes no sequence."""
+        """Run the forward pass, sample and score. Changes no sequence but the state of its generator."""
         batch = pack(chunks)
         if _is_lone_token(chunks):
             batch = with_companion(batch, self.runner.spare_block)
-        masks = self._masks.start(batch.sampled)  # computed while the model runs
+        masks = self._masks.start(batch.sampled)  # in another thread, while the model runs
         logits = self.runner.forward(batch)
         by_row, failed = masks.result()
         tokens = sample(logits[: len(batch.sampled)], batch.sampled, by_row) if batch.sampled else _NONE
@@ -130,7 +143,9 @@ class Engine:
         )
 
     def _commit(self, chunks: Chunks, step: _Step) -> list[Output]:
-        """The step happened. What fails here is a mistake of ours, and must not pass for the runner's."""
+        """Apply a step's results to the sequences. An exception here is a bug of the engine, so it is not
+        caught: it must not be reported as a failure of the request.
+        """
         self.scheduler.commit(chunks)
         batch = step.batch
         for (sequence, _), scores in zip(batch.scored, step.scores, strict=True):
@@ -148,7 +163,9 @@ class Engine:
         return outputs
 
     def _run_alone(self, sequence: Sequence, count: int) -> list[Output]:
-        """One sequence of a step that failed: its chunk again, by itself, to find out whose fault it was."""
+        """Run one sequence's chunk of a failed step again, by itself; it ends with an error if it fails
+        again.
+        """
         chunks = {sequence: count}
         try:
             step = self._compute(chunks)
@@ -158,12 +175,12 @@ class Engine:
 
     def _advance(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> Output:
         if token < 0:
-            self.pool.forget(sequence.blocks)  # nobody shall find keys and values that are perhaps NaN
+            self.pool.forget(sequence.blocks)  # they may be NaN: not to be reused by others
             return self._fail(sequence, ArithmeticError("the model's output is not a distribution"))
         sequence.first_token_at = sequence.first_token_at or time.perf_counter()
         try:
             sequence.finish_reason = sequence.accept(token)
-        except Exception as exc:  # its constraint gave up: a limit of the grammar's parser
+        except Exception as exc:  # the constraint failed, for example at a limit of its parser
             return self._fail(sequence, exc)
         if sequence.finish_reason is not None:
             self.scheduler.remove(sequence)
@@ -181,8 +198,8 @@ class Engine:
 
 
 def _is_lone_token(chunks: Chunks) -> bool:
-    """Whether it is the only work of a step, and to be computed as if it were not: for one token alone the
-    runtime splits the attention between its threads, and rounds otherwise.
+    """Whether the step is one token of an invariant sequence. For a single token the runtime splits the
+    attention between its threads, and rounds differently than in a batch.
     """
     sequence, count = next(iter(chunks.items()))
     return len(chunks) == 1 and count == 1 and sequence.params.invariant
@@ -193,13 +210,15 @@ Masks = tuple[dict[int, NDArray[np.int32]], dict[int, Exception]]
 
 @dataclass(slots=True)
 class MaskMaker:
-    """Lets constraints compute their masks in a thread of its own, so that a forward pass hides the time."""
+    """Computes the masks of constraints in a thread of its own, during the forward pass."""
 
     runner: Runner
     _pool: ThreadPoolExecutor | None = None
 
     def start(self, sequences: Many[Sequence]) -> Future[Masks]:
-        """Masks by row, and the rows whose constraint raised. A row without a constraint is in neither."""
+        """Start computing. The result: row → mask, and row → exception for constraints that raised. Rows
+        without a constraint are in neither.
+        """
         constrained = [(row, s) for row, s in enumerate(sequences) if s.constraint is not None]
         if not constrained:
             return _NO_MASKS
@@ -228,7 +247,7 @@ def _logprobs(row: NDArray[np.float32], sequence: Sequence, token: int) -> Logpr
 
 
 def _score(rows: NDArray[np.float32], sequence: Sequence) -> list[Logprobs]:
-    """The next rows' worth of prompt tokens, each by the row before it."""
+    """Logprobs of the next len(rows) prompt tokens. Row i predicts the token after its own."""
     _check_finite(rows)
     first = sequence.num_observed + 1
     tokens = sequence.tokens[first : first + len(rows)]

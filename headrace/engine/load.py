@@ -1,4 +1,4 @@
-"""From a model folder to a running engine: how much memory the KV cache gets, and the runner over it."""
+"""Builds an engine from a model folder, and decides how much memory its KV cache gets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 
 log = logging.getLogger(__name__)
 
-FREE_MEMORY_SHARE = 0.25  # of what is free, for the KV cache, unless the configuration says how much
+FREE_MEMORY_SHARE = 0.25  # of the free memory, for the KV cache, where the configuration has no size
 
 
 def load_engine(

@@ -11,25 +11,29 @@ from headrace.engine.sequence import Logprobs
 
 Floats = NDArray[np.float32]
 
-HARMLESS = 40  # logit: exponentials of numbers this large, and of all that is added up, fit a float32
-WIDTH = 512  # groups of logits of which the largest is sought
+# Logits up to this size are exponentiated as they are: the sum of a whole row of exp(40) fits a float32.
+MAX_UNSHIFTED_LOGIT = 40
+WIDTH = 512  # groups of logits in `_largest`
 
 
 def logprobs(row: Floats, token: int, count: int) -> Logprobs:
-    """Of `token`, and of the `count` most probable ones, the lower id first among equals."""
+    """The log-probabilities of `token` and of the `count` most probable tokens of row[vocabulary]. Among
+    equals the lower id comes first.
+    """
     top = float(row.max())
-    # log(sum(exp(x))) without overflow; where there can be none, without a pass to subtract the largest
-    shift = 0.0 if abs(top) < HARMLESS else top
+    # log(sum(exp(x))); the largest logit is subtracted, which costs a pass, only where exp could overflow.
+    shift = 0.0 if abs(top) < MAX_UNSHIFTED_LOGIT else top
     whole = shift + float(np.log(np.exp(row - np.float32(shift) if shift else row).sum()))
     best = _largest(row, count) if count else ()
     return Logprobs(float(row[token]) - whole, tuple((int(id), float(row[id]) - whole) for id in best))
 
 
 def _largest(row: Floats, count: int) -> NDArray[np.int64]:
-    """The ids of the largest, largest first, without sorting the row.
+    """The ids of the `count` largest logits, largest first, without sorting the row.
 
-    The row is cut into groups of every WIDTH-th logit, so that their largest are one vectorised pass; the
-    `count`-th largest of those bounds from below what can be among the `count` largest of all.
+    Group g consists of the logits g, g + WIDTH, …; the largest of each group take one vectorised pass. The
+    `count`-th largest of these peaks is a lower bound for the `count` largest logits of the row, so only
+    groups whose peak reaches it are searched.
     """
     count = min(count, len(row))
     grouped = len(row) - len(row) % WIDTH

@@ -1,7 +1,8 @@
-"""The OpenVINO runner: a stateful IR graph turned into a paged one and compiled for the CPU.
+"""The OpenVINO runner: turns a stateful IR graph into a paged one and compiles it for the CPU.
 
-Surgery on the graph: the runtime's paged-attention transformation replaces the KV state by block tables, and
-a gather ahead of the language-model head keeps only the rows to be sampled (prefill is twice as fast for it).
+The graph is changed twice: the runtime's paged-attention transformation replaces the KV state by block
+tables, and a gather before the language-model head selects the rows whose logits are needed (prefill is twice
+as fast for it).
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ FAST = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
 @dataclass(frozen=True, slots=True)
 class RunnerOptions:
     kv_cache_bytes: int
-    max_tokens: int = 2**40  # no more cache than this many tokens fill
-    exact: bool = False  # float32 throughout: the numerics of the tests
-    num_threads: int = 0  # 0: as many as there are cores
-    properties: Mapping[str, str] = field(default_factory=dict)  # the runtime's own, over ours: to measure
+    max_tokens: int = 2**40  # an upper bound of the cache, in tokens
+    exact: bool = False  # compute and cache in float32, as the tests do
+    num_threads: int = 0  # 0: one per core
+    properties: Mapping[str, str] = field(default_factory=dict)  # the runtime's, applied last; for benchmarks
 
 
 class OpenVINORunner:
-    """Loads `folder/openvino_model.xml`. Raises ModelError when it is not a decoder with a KV cache."""
+    """A compiled model with its KV cache (see Runner). Loads `folder/openvino_model.xml`; raises ModelError
+    if that is not a decoder with a KV cache.
+    """
 
     block_size = BLOCK_SIZE
 
@@ -73,7 +76,7 @@ class OpenVINORunner:
             self._request.set_tensor(port.get_any_name(), ov.Tensor(port.get_element_type(), ov.Shape(shape)))
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)  # the head wants a row at least
+        rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)  # the head needs at least one row
         feed = {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
@@ -97,14 +100,14 @@ class OpenVINORunner:
         return found.reshape(-1, found.shape[-1])
 
     def profile(self) -> list[tuple[str, float]]:
-        """Kind and microseconds of each operator of the last pass. Needs the property PERF_COUNT=YES."""
+        """(type, microseconds) of each operator of the last pass. Needs the property PERF_COUNT=YES."""
         return [
             (info.node_type, info.real_time.total_seconds() * 1e6) for info in self._request.profiling_info
         ]
 
 
 def read(folder: Path) -> ov.Model:
-    """The stateful graph of an IR folder. Raises ModelError."""
+    """Read the stateful graph of an IR folder. Raises ModelError."""
     path = folder / "openvino_model.xml"
     if not path.is_file():
         raise ModelError(f"{folder} has no openvino_model.xml")
@@ -129,8 +132,8 @@ def _page(model: ov.Model, folder: Path) -> None:
 
 
 def _select_rows(model: ov.Model) -> None:
-    """Put a gather by the new input `rows` ahead of the head's matrix product, and another, by `hidden_rows`,
-    beside it: the new output `hidden`.
+    """Insert a gather by the new input `rows` before the head's matrix product, and add the output `hidden`:
+    the product's first input, gathered by the new input `hidden_rows`.
     """
     head = find_head(model)
     states, first_axis = head.input_value(0), ops.constant(np.int64(0))

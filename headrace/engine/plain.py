@@ -1,6 +1,7 @@
-"""The slow oracle for exactness: the same graph, one sequence, no batch, no paging, no cache, in float32.
+"""The slow oracle for exactness: the same graph for one sequence in float32, without batch, pages or cache.
 
-Its greedy tokens are what the engine must produce, whatever it batches, pages, chunks, preempts and reuses.
+The engine's greedy tokens must equal its tokens, however the engine batches, pages, chunks, preempts and
+reuses blocks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from headrace.engine.openvino import EXACT, find_head, read
 
 
 class PlainModel:
+    """The graph of an IR folder, run on whole sequences. Raises ModelError."""
+
     def __init__(self, folder: Path) -> None:
         model = read(folder)
         hidden = ops.result(find_head(model).input_value(0))
@@ -24,11 +27,11 @@ class PlainModel:
         self._request = ov.Core().compile_model(model, "CPU", EXACT).create_infer_request()
 
     def logits(self, tokens: list[int]) -> NDArray[np.float32]:
-        """The whole sequence from its first token: logits[tokens, vocabulary]."""
+        """Compute the whole sequence from its first token: logits[tokens, vocabulary]."""
         return self._run(tokens, "logits")
 
     def states(self, tokens: list[int]) -> NDArray[np.float32]:
-        """The last hidden states, as the head reads them: states[tokens, width]."""
+        """Compute the last hidden states, the head's input: states[tokens, width]."""
         return self._run(tokens, "hidden")
 
     def _run(self, tokens: list[int], output: str) -> NDArray[np.float32]:
@@ -46,6 +49,7 @@ class PlainModel:
         return found
 
     def greedy(self, prompt: list[int], max_tokens: int, stop: frozenset[int] = frozenset()) -> list[int]:
+        """Generate greedily: at most `max_tokens` tokens, the last of them in `stop` if one is reached."""
         tokens = list(prompt)
         for _ in range(max_tokens):
             tokens.append(int(self.logits(tokens)[-1].argmax()))

@@ -1,9 +1,8 @@
 """The slow oracle for fidelity: a float32 forward pass in NumPy over the exactly dequantized GGUF file.
 
-Independent of the runtime and of our graph: it follows the papers (RMSNorm, RoFormer, grouped-query
-attention,
-SwiGLU) and ggml's conventions for how weights are stored. Slow on purpose: plain loops over layers, the
-whole sequence at once.
+It is independent of the runtime and of our graph: it follows the papers (RMSNorm, RoFormer, grouped-query
+attention, SwiGLU) and ggml's conventions for how weights are stored. Slow on purpose: plain loops over
+layers, the whole sequence at once.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 class ReferenceModel:
-    """architectures: llama (interleaved rotation of pairs), qwen2 and qwen3 (rotation of halves)."""
+    """A GGUF file of architecture llama (rotates interleaved pairs), qwen2 or qwen3 (rotate halves)."""
 
     def __init__(self, path: Path) -> None:
         reader = GGUFReader(path)
@@ -44,12 +43,12 @@ class ReferenceModel:
         self.rope_base = fields.get("rope.freq_base", 10000.0)
 
     def logits(self, tokens: list[int]) -> Floats:
-        """logits[tokens, vocabulary] of the whole sequence."""
+        """Compute the whole sequence: logits[tokens, vocabulary]."""
         head = self.weights.get("output.weight", self.weights["token_embd.weight"])
         return self.states(tokens) @ head.T
 
     def states(self, tokens: list[int]) -> Floats:
-        """The last hidden states, as the head reads them: states[tokens, width]."""
+        """Compute the last hidden states, the head's input: states[tokens, width]."""
         x = self.weights["token_embd.weight"][tokens]
         for layer in range(self.num_layers):
             block = f"blk.{layer}."
@@ -85,8 +84,8 @@ class ReferenceModel:
         return self._linear(attended.reshape(count, -1), block + "attn_output")
 
     def _heads(self, x: Floats, name: str, count: int, *, rotate: bool) -> Floats:
-        """[tokens, heads, head_dim], normalised per head where there is a weight for it, rotated by
-        position.
+        """Project x[tokens, width] to [tokens, heads, head_dim], normalise each head if the model has a
+        weight for that, and rotate by position if `rotate`.
         """
         split = self._linear(x, name).reshape(len(x), count, self.head_dim)
         if name + "_norm.weight" in self.weights:
@@ -94,8 +93,8 @@ class ReferenceModel:
         return self._rotate(split) if rotate else split
 
     def _rotate(self, x: Floats) -> Floats:
-        """Rotate pairs of coordinates by position × base^(-2i/dim); which two make a pair is the
-        architecture's matter.
+        """Rotate each pair of coordinates i by position × base^(-2i/dim) (RoFormer). Llama pairs neighbours,
+        the others pair the first half with the second.
         """
         half = self.head_dim // 2
         frequencies = self.rope_base ** (-np.arange(half) * 2.0 / self.head_dim)

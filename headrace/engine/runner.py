@@ -1,6 +1,4 @@
-"""What the engine needs of a model: one forward pass over a packed batch. Implementations know their
-runtime.
-"""
+"""The interface between engine and runtime: one forward pass over a packed batch."""
 
 from __future__ import annotations
 
@@ -13,26 +11,26 @@ from headrace.engine.batch import Batch
 
 
 class Runner(Protocol):
-    """A loaded model with its KV cache. Not thread-safe: the engine's thread owns it."""
+    """A loaded model with its KV cache. Not thread-safe: only the engine's thread calls it."""
 
     num_blocks: int
-    spare_block: int  # one more, that no sequence holds: what is written there is never read
-    block_size: int  # tokens a block
-    block_bytes: int  # keys and values of all layers
-    vocabulary: int  # logits a row
-    width: int  # of a hidden state
+    spare_block: int  # a block outside the pool, for tokens whose keys and values are never read
+    block_size: int  # tokens per block
+    block_bytes: int  # of a block: keys and values of all layers
+    vocabulary: int  # logits per row
+    width: int  # numbers per hidden state
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute every chunk, write keys and values into the sequences' blocks, return logits[R,
-        vocabulary].
+        """Compute every chunk, write keys and values into the sequences' blocks, and return logits[R,
+        vocabulary], an array that is valid until the next call.
 
-        Running the same batch twice writes the same cache. Any exception means: this step did not happen.
-        The array is valid until the next call.
+        Running the same batch twice writes the same keys and values, so a batch may be run again after an
+        exception.
         """
         ...
 
     def hidden(self) -> NDArray[np.float32]:
-        """hidden[H, width] of the last forward pass: what the language-model head reads, for the batch's
-        hidden rows. Valid until the next call of forward.
+        """Return hidden[H, width] of the last forward pass: the language-model head's input for the batch's
+        `hidden_rows`. Valid until the next call of forward.
         """
         ...

@@ -1,10 +1,10 @@
-"""Which token comes next: greedy, or drawn after temperature, top_k, top_p and min_p.
+"""Chooses the next token: greedily, or at random after temperature, top_k, top_p and min_p.
 
 Order: bias, penalties and masks (adjust.py), temperature, top_k, top_p (over what top_k left), min_p
 (relative to the most probable token). Each sequence draws from its own generator, and each row is computed
-by itself, so that a sequence's output never depends on its neighbours. A row has about 50,000 entries:
-whatever touches them all is one vectorised pass, in float32. (A pass over all rows at once is slower: it
-leaves the core's cache.)
+by itself, so a sequence's output never depends on the others in the batch. A row has about 50,000 entries:
+operations on all of them are single vectorised passes in float32. One pass over all rows at once is slower,
+because it does not fit the core's cache.
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
-COLDEST = 1e-10  # temperature: below, float32 logits that differ at all are as good as infinitely far apart
-HARMLESS = 40  # logit: exponentials of numbers this large, and of all that is added up, fit a float32
-COOL = 0.8  # temperature: below, looking for the tokens that matter first is faster
-FEW = 8  # of the vocabulary: the part that is worth picking out
-FAINTEST = np.float32(
-    -30
-)  # log weight: all that are fainter weigh less than 1e-7 of the most probable together
-RUN = 128  # weights that are summed up before they are cumulated
-TRIES = 6  # draws before the nucleus is found by sorting; a draw misses it with probability 1 - top_p at most
+# Temperatures below this are raised to it: any two float32 logits that differ are already so far apart that
+# only the largest is ever drawn.
+MIN_TEMPERATURE = 1e-10
+# Logits up to this size are exponentiated as they are: the sum of a whole row of exp(40) fits a float32.
+MAX_UNSHIFTED_LOGIT = 40
+# Below this temperature it is faster to find the tokens that can be drawn first, and only exponentiate those.
+SPARSE_TEMPERATURE = 0.8
+SPARSE_SHARE = 8  # ... if they are less than one in SPARSE_SHARE of the vocabulary
+# Log weight relative to the most probable token. All tokens below it weigh less than 1e-7 of it together
+# (2^17 · exp(-30) ≈ 1e-8), which is finer than float32 resolves.
+FAINTEST = np.float32(-30)
+RUN = 128  # weights per partial sum in `Drawing`
+# Draws before the nucleus is found by sorting. A draw misses it with probability 1 - top_p at most.
+TRIES = 6
 
 
 def sample(logits: Floats, sequences: Many[Sequence], masks: Mapping[int, Mask] | None = None) -> Tokens:
-    """The next token of each row of logits[rows, vocabulary]; -1 where it is no distribution (NaN,
-    infinite, nothing allowed). `masks`: by row, the tokens that a constraint allows.
+    """Return the next token for each row of logits[rows, vocabulary]: tokens[rows], -1 where the row is not a
+    distribution (NaN, infinite, every token masked). `masks`: row → the tokens that its constraint allows.
     """
+    # argmax returns the first NaN if there is one, so one look at the largest logit finds a bad row.
     tokens: Tokens = logits.argmax(1)
     for index, sequence in enumerate(sequences):
         raw = logits[index]
@@ -55,28 +61,28 @@ def sample(logits: Floats, sequences: Many[Sequence], masks: Mapping[int, Mask] 
 
 
 def _draw(row: Floats, top: np.float32, sequence: Sequence) -> int:
-    """A token with probability softmax(row / temperature) among what the filters keep."""
+    """Draw a token with probability softmax(row / temperature), renormalised over those the filters keep."""
     params = sequence.params
-    temperature = np.float32(max(params.temperature, COLDEST))
-    near = _near(row, top, temperature) if temperature < COOL else None
-    weights = _weights(row if near is None else row[near], top, temperature)
+    temperature = np.float32(max(params.temperature, MIN_TEMPERATURE))
+    drawable = _drawable(row, top, temperature) if temperature < SPARSE_TEMPERATURE else None
+    weights = _weights(row if drawable is None else row[drawable], top, temperature)
     chosen = _draw_by_weight(weights, params, sequence.rng)
-    return chosen if near is None else int(near[chosen])
+    return chosen if drawable is None else int(drawable[chosen])
 
 
-def _near(row: Floats, top: np.float32, temperature: np.float32) -> Tokens | None:
-    """At low temperatures all but a few tokens are too faint ever to be drawn: those few, as only they need
-    exponentials; None when they are many.
+def _drawable(row: Floats, top: np.float32, temperature: np.float32) -> Tokens | None:
+    """The ids, ascending, of the tokens that weigh enough to be drawn at all; None when they are many, and
+    picking them out would not pay.
     """
     matters = row >= top + FAINTEST * temperature
-    return np.flatnonzero(matters) if np.count_nonzero(matters) < len(row) // FEW else None
+    return np.flatnonzero(matters) if np.count_nonzero(matters) < len(row) // SPARSE_SHARE else None
 
 
 def _weights(row: Floats, top: np.float32, temperature: np.float32) -> Floats:
-    """exp(row / temperature), up to a factor. Subtracting the largest first costs a pass, and is only needed
-    where the exponential would overflow, or vanish for all.
+    """exp(row / temperature), up to a common factor. Subtracting the largest logit first costs a pass, and is
+    only needed where the exponentials could overflow, or all become zero.
     """
-    if temperature == 1 and abs(top) < HARMLESS:
+    if temperature == 1 and abs(top) < MAX_UNSHIFTED_LOGIT:
         weights: Floats = np.exp(row)
         return weights
     weights = row - top
@@ -86,8 +92,10 @@ def _weights(row: Floats, top: np.float32, temperature: np.float32) -> Floats:
 
 
 def _draw_by_weight(weights: Floats, params: SamplingParams, rng: np.random.Generator) -> int:
-    """Without a nucleus to find, one draw. With one, draws from all tokens until one lies in it: that has the
-    same distribution, most draws do, and to see whether one does takes no sorting.
+    """Draw an index by weight, after the filters.
+
+    With top_p alone, this is rejection sampling: draw from all tokens until one lies in the nucleus. The
+    distribution is the same, most first draws succeed, and the test needs no sorting.
     """
     if not params.top_k and not params.min_p:
         drawing = Drawing(weights)
@@ -100,12 +108,12 @@ def _draw_by_weight(weights: Floats, params: SamplingParams, rng: np.random.Gene
 
 
 def _is_in_nucleus(weights: Floats, token: int, share: float) -> bool:
-    """Whether the tokens before it, heaviest first and the lower id first among equals, weigh less than
-    `share`.
+    """Whether the tokens that precede it weigh less than `share` together. The order is by weight, heaviest
+    first, and by id among equals.
     """
     weight = weights[token]
     others = float(np.einsum("i,i", weights, (weights >= weight).astype(np.float32))) - float(weight)
-    if others < share:  # as many as could come before it: no need to look for equals
+    if others < share:  # an upper bound, which counts all equals: usually enough
         return True
     heavier = float(np.einsum("i,i", weights, (weights > weight).astype(np.float32)))
     before = heavier + float(weight) * int(np.count_nonzero(weights[:token] == weight))
@@ -113,10 +121,10 @@ def _is_in_nucleus(weights: Floats, token: int, share: float) -> bool:
 
 
 def _filter(weights: Floats, params: SamplingParams) -> Tokens:
-    """The tokens that the filters keep, in the order of their ids.
+    """The ids, ascending, of the tokens that top_k, top_p and min_p keep.
 
-    Nothing is sorted but the weights that may be in the nucleus, and of those only the values: the lightest
-    that is kept decides about all others.
+    Only the weights that may be in the nucleus are sorted, and only their values: the lightest one that is
+    kept is a threshold for all others.
     """
     kept = None
     if 0 < params.top_k < len(weights):
@@ -129,10 +137,10 @@ def _filter(weights: Floats, params: SamplingParams) -> Tokens:
 
 
 def _nucleus(weights: Floats, params: SamplingParams) -> Tokens:
-    """The heaviest tokens, as few as together weigh `top_p` of the whole."""
+    """The ids of the smallest set of heaviest tokens that together weigh `top_p` of the whole."""
     whole = float(weights.sum(dtype=np.float64))
-    # All tokens lighter than this weigh less than 1 - top_p of the whole together: the nucleus lies above.
-    # (0.999: for rounding.)
+    # There are len(weights) tokens at most below this floor, so together they weigh less than 1 - top_p of
+    # the whole: the nucleus lies above it. The factor 0.999 is a margin for rounding.
     floor = min(float(weights.max()), 0.999 * (1 - params.top_p) * whole / len(weights))
     heavy = np.sort(weights[weights >= floor])[::-1]
     count = min(1 + int(np.searchsorted(heavy.cumsum(dtype=np.float64), params.top_p * whole)), len(heavy))
@@ -140,7 +148,9 @@ def _nucleus(weights: Floats, params: SamplingParams) -> Tokens:
 
 
 def _heaviest(weights: Floats, least: np.float32, count: int) -> Tokens:
-    """The `count` heaviest tokens, the lightest of which weighs `least`: of equals, those of lower id."""
+    """The ids, ascending, of the `count` heaviest tokens. `least` is the weight of the lightest of them;
+    among those that weigh as much, lower ids are kept.
+    """
     found = np.flatnonzero(weights >= least)
     surplus = len(found) - count
     if surplus > 0:
@@ -150,14 +160,18 @@ def _heaviest(weights: Floats, least: np.float32, count: int) -> Tokens:
 
 
 class Drawing:
-    """Draws of a token by its weight: sums of runs are cumulated once, then one run at a time."""
+    """Draws indices with probability proportional to weights[n].
+
+    The sums of runs of RUN weights are cumulated once; each draw then cumulates the weights of one run only.
+    In float64: cumulated float32 weights would lose the faint tokens at the end of the row.
+    """
 
     def __init__(self, weights: Floats) -> None:
         self._weights = weights
         if len(weights) % RUN:
             runs = np.add.reduceat(weights, np.arange(0, len(weights), RUN))
         else:
-            runs = np.einsum("ij->i", weights.reshape(-1, RUN))  # the same, faster
+            runs = np.einsum("ij->i", weights.reshape(-1, RUN))  # as above, but faster
         self._sums = np.cumsum(runs, dtype=np.float64)
 
     @property
@@ -165,7 +179,7 @@ class Drawing:
         return float(self._sums[-1])
 
     def draw(self, uniform: float) -> int:
-        """The first token up to which the weights make that share of the whole, which is in (0, 1]."""
+        """The first index up to which the weights add up to `uniform`, in (0, 1], of the whole."""
         target = uniform * self._sums[-1]
         run = _reach(self._sums, target)
         before = self._sums[run - 1] if run else 0.0
@@ -174,5 +188,7 @@ class Drawing:
 
 
 def _reach(cumulated: Doubles, target: float) -> int:
-    """The first index that reaches `target`; by rounding never past the last one that adds anything."""
+    """The first index whose cumulated weight reaches `target`. `target` is capped, so that rounding never
+    selects an index after the last one with a weight.
+    """
     return int(np.searchsorted(cumulated, min(target, cumulated[-1])))

@@ -1,15 +1,16 @@
-"""Who runs in the next step, and with how many tokens. Knows tokens and blocks, not tensors.
+"""The scheduler: decides which sequences run in the next step, and how many tokens of each are computed.
 
-Order within a step's token budget: sequences that decode (one token each) first, then prompts already begun,
-then waiting ones, each by (priority, arrival). A prompt longer than the budget is computed in chunks over
-several steps. When blocks run out, the last by (priority, arrival) gives its blocks back and is computed
-again later (its full blocks stay in the prefix cache as long as nobody needs the space, so that is often
-cheap). A waiting sequence is admitted when there is a seat, and blocks for all its tokens; it takes them from
-running ones of lower priority, but from nobody else.
+It knows tokens and blocks, not tensors. The token budget of a step is spent in this order: sequences that
+decode (one token each), prompts that are partly computed, waiting sequences; each group by (priority,
+arrival). A prompt longer than the budget is computed in chunks over several steps. When blocks run out, the
+running sequence that is last by (priority, arrival) is preempted: it releases its blocks and is computed
+again later. That is often cheap, because its full blocks stay in the prefix cache until their space is
+needed. A waiting sequence is admitted once there is a seat, and blocks for all its tokens; to make room it
+preempts running sequences of lower priority, and no others.
 
-A chunk of one token takes another kernel of the runtime, whose sums are rounded otherwise. So a prompt is
-never computed one token at a time, neither at a cut nor at its end; and blocks that hold such tokens, or come
-after some, are no prefix for a sequence that is to be invariant (docs/determinism.md).
+The runtime computes a chunk of one token with another kernel, which rounds its sums differently. Therefore no
+chunk of a prompt is ever one token long, and a sequence with `invariant` set reuses no cached block whose
+content depends on such a chunk (docs/determinism.md).
 """
 
 from __future__ import annotations
@@ -19,25 +20,39 @@ import heapq
 from headrace.engine.blocks import BlockPool, block_key
 from headrace.engine.sequence import Sequence
 
-Chunks = dict[Sequence, int]  # how many of its pending tokens each sequence computes in the step
+Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
 
 
 class Scheduler:
-    # Invariant: a waiting sequence holds no block; a running one holds exactly those for num_computed + its
-    # chunk.
+    """The queue of waiting sequences, the running ones, and the blocks that they hold."""
+
+    # Invariants, between calls (`Engine.check` asserts the first; the second follows from _admit and
+    # _preempt):
+    # - A waiting sequence holds no block and has num_computed == 0. Otherwise waiting sequences could hold
+    #   the whole pool while none of them runs.
+    # - A sequence is in `running` or in `_waiting`, never in both. After `remove` it is in neither.
+    # - len(running) <= max_num_seqs.
+    # - A running sequence's blocks cover its num_computed tokens, and while a step is under way also the
+    #   tokens of its chunk: blocks_for(num_computed + chunk) == len(blocks). The runner writes the keys and
+    #   values of token i into blocks[i // block_size]; a missing block would be another sequence's memory.
 
     def __init__(
         self, pool: BlockPool, *, max_num_seqs: int, max_batch_tokens: int, salt: bytes = b""
     ) -> None:
+        # Decoding sequences come first and are never cut. With a smaller budget the last of them would be
+        # left out of every step.
         assert max_batch_tokens >= max_num_seqs, "every running sequence must be able to decode in one step"
         self.pool, self.max_num_seqs, self.max_batch_tokens = pool, max_num_seqs, max_batch_tokens
-        self.running: list[Sequence] = []
+        self.running: list[Sequence] = []  # in order of admission; schedule() sorts a copy
+        # A heap of (rank, sequence). Arrivals are unique, so ranks never tie and sequences, which have no
+        # order, are never compared.
         self._waiting: list[tuple[tuple[int, int], Sequence]] = []
         self._salt = salt
         self.num_preemptions = 0
 
     @property
     def waiting(self) -> list[Sequence]:
+        """The waiting sequences, the next one first."""
         return [sequence for _, sequence in sorted(self._waiting, key=lambda entry: entry[0])]
 
     @property
@@ -52,69 +67,93 @@ class Scheduler:
         heapq.heappush(self._waiting, (sequence.rank, sequence))
 
     def remove(self, sequence: Sequence) -> None:
-        """Finished or given up: its place and blocks are free at once. Removing one that is not here does
-        nothing.
+        """Free the seat and the blocks of a finished or aborted sequence, or take it out of the queue. A
+        sequence that is in neither is ignored.
         """
         if sequence in self.running:
             self.running.remove(sequence)
-            self._give_back(sequence)
+            self._release(sequence)
         else:
             self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
             heapq.heapify(self._waiting)
 
     def schedule(self) -> Chunks:
-        """The next step's work; every chunk's blocks are reserved. Empty only when nothing can run."""
+        """Choose the next step's work and reserve its blocks. Empty only when nothing can run."""
         chunks: Chunks = {}
+        # Decoding first: its clients read along, and one token each is little of the budget. _extend preempts
+        # the last by rank, so the first by rank is never preempted for another: there is always one sequence
+        # that advances, and preemption cannot go round in circles.
         ordered = sorted(self.running, key=lambda sequence: sequence.rank)
         for sequence in [s for s in ordered if s.is_decoding] + [s for s in ordered if not s.is_decoding]:
-            if sequence in self.running:  # it may have been preempted for one before it
+            if sequence in self.running:  # an earlier sequence of this loop may have preempted it
                 self._extend(sequence, chunks)
         self._admit(chunks)
         return chunks
 
     def commit(self, chunks: Chunks) -> None:
-        """The step was computed: count its tokens and let full blocks be found."""
+        """Record that the step was computed: count its tokens and publish the blocks that became full.
+
+        To be called only after a successful forward pass. A block that is published before its keys and
+        values are written would be reused with whatever its memory held.
+        """
         for sequence, count in chunks.items():
             size, before = self.pool.block_size, sequence.num_computed
             sequence.num_computed += count
+            # Exactness is a property of a prefix: each token's keys and values depend on all tokens before
+            # it, so the first chunk of one token ends it, for good.
             if count > 1 and sequence.num_exact == before:
                 sequence.num_exact = sequence.num_computed
+            # Only full blocks are published. The last, partly filled one is still being written.
             for position in range(before // size, sequence.num_computed // size):
                 is_exact = (position + 1) * size <= sequence.num_exact
                 self.pool.seal(sequence.blocks[position], self._key(sequence, position), is_exact=is_exact)
 
     def _admit(self, chunks: Chunks) -> None:
-        later: list[tuple[tuple[int, int], Sequence]] = []
+        """Start waiting sequences, in order of rank, while there are tokens, seats and blocks for them."""
+        deferred: list[tuple[tuple[int, int], Sequence]] = []
         while self._waiting and self._budget(chunks) > 0:
             sequence = self._waiting[0][1]
+            # The n choices of one request share a prompt. Once the leader has computed it, the others find
+            # its blocks in the prefix cache; admitted now, each would compute the prompt again.
             if sequence.leader is not None and self._is_prefilling(sequence.leader):
-                later.append(heapq.heappop(self._waiting))
+                deferred.append(heapq.heappop(self._waiting))
                 continue
+            # Stop at the first that does not fit, rather than try smaller ones behind it: otherwise a stream
+            # of short prompts would keep a long one waiting forever.
             if not self._make_room(sequence, chunks):
                 break
             heapq.heappop(self._waiting)
             self.running.append(sequence)
             self._extend(sequence, chunks)
-        for entry in later:
+        for entry in deferred:
             heapq.heappush(self._waiting, entry)
 
     def _is_prefilling(self, leader: Sequence) -> bool:
+        # A leader that failed or was aborted has a finish reason, so that its followers do not wait forever.
         return leader.finish_reason is None and leader.num_generated == 0
 
     def _make_room(self, sequence: Sequence, chunks: Chunks) -> bool:
-        """A seat and blocks for a waiting sequence, which takes over what is already computed of it."""
+        """Free a seat and enough blocks for a waiting sequence, and attach its cached prefix. False, with the
+        sequence holding nothing, when that is impossible now.
+        """
         while len(self.running) >= self.max_num_seqs:
             if not self._preempt_below(sequence, chunks):
                 return False
-        self._adopt_prefix(sequence)
+        # The prefix is attached before blocks are counted: attaching takes idle blocks out of
+        # `num_available`, and an idle block that the sequence itself needs must not be evicted for it.
+        self._attach_cached_prefix(sequence)
         while self._missing(sequence) > self.pool.num_available:
             if not self._preempt_below(sequence, chunks):
-                self._give_back(sequence)
+                self._release(sequence)
                 return False
         return True
 
     def _preempt_below(self, sequence: Sequence, chunks: Chunks) -> bool:
-        """Preempt the last running sequence of lower priority; False if there is none."""
+        """Preempt the last running sequence of lower priority; False if there is none.
+
+        Equal priority is not enough: nothing would be gained, and what the running one has computed would be
+        lost.
+        """
         worst = max(self.running, key=lambda running: running.rank, default=sequence)
         if worst.priority <= sequence.priority:
             return False
@@ -122,16 +161,24 @@ class Scheduler:
         return True
 
     def _missing(self, sequence: Sequence) -> int:
-        """Blocks that it needs to compute all its tokens and, if it goes on, one more."""
+        """How many blocks the sequence still needs to compute all its tokens and, if it generates, the next.
+
+        Blocks for the whole prompt are required at admission although only its first chunk takes some now:
+        a prompt that is admitted without them could be preempted half-way, and its work lost.
+        """
         size = len(sequence.tokens) + bool(sequence.params.max_tokens)
         return self.pool.blocks_for(size) - len(sequence.blocks)
 
     def _extend(self, sequence: Sequence, chunks: Chunks) -> None:
-        """Reserve a chunk for a running sequence, preempting others if need be; if none is left, itself."""
+        """Give a running sequence its chunk and the blocks for it. For blocks it preempts the last running
+        sequence, again and again; when that is the sequence itself, it gets no chunk and waits again.
+        """
         count = self._chunk(sequence, self._budget(chunks))
         if count == 0 and chunks:
             return
-        count = count or min(sequence.num_pending, self._budget(chunks))  # a budget of one or two
+        # The step would be empty: a budget of one or two tokens, which admits no chunk by the rule of
+        # `_chunk`. Progress matters more than exactness then.
+        count = count or min(sequence.num_pending, self._budget(chunks))
         needed = self.pool.blocks_for(sequence.num_computed + count) - len(sequence.blocks)
         while needed > self.pool.num_available:
             victim = max(self.running, key=lambda running: running.rank)
@@ -142,10 +189,13 @@ class Scheduler:
         chunks[sequence] = count
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
-        """How many of its tokens come next: all, or so many that neither they nor the rest are one token."""
+        """The number of tokens to compute next: all pending ones, or as many as fit the budget such that
+        neither they nor the remainder are a single token. 0 when no such number exists.
+        """
         pending = sequence.num_pending
         if sequence.params.invariant and sequence.num_generated:
-            # what a preempted one has generated is computed again as it was at first: one by one
+            # A preempted sequence recomputes its answer in the same chunks as at first: the prompt, then
+            # one token at a time. Larger chunks would round differently from the first time.
             pending = max(1, sequence.num_prompt - sequence.num_computed)
         count = min(pending, budget)
         if pending - count == 1:
@@ -153,40 +203,60 @@ class Scheduler:
         return 0 if count == 1 < pending else max(0, count)
 
     def _budget(self, chunks: Chunks) -> int:
+        """How many tokens of the step are not assigned yet."""
         return self.max_batch_tokens - sum(chunks.values())
 
     def _preempt(self, victim: Sequence, chunks: Chunks) -> None:
+        """Move a running sequence back to the queue, without its blocks.
+
+        Its chunk of this step, if it already has one, is dropped too: the chunk's blocks are gone. It keeps
+        its tokens, so it continues its answer where it was, and its rank, so it is the first of its
+        priority to come back.
+        """
         chunks.pop(victim, None)
         self.running.remove(victim)
-        self._give_back(victim)
+        self._release(victim)
         victim.num_preemptions += 1
         self.num_preemptions += 1
         self.add(victim)
 
-    def _give_back(self, sequence: Sequence) -> None:
+    def _release(self, sequence: Sequence) -> None:
+        # The last block first: see BlockPool.release.
         self.pool.release(reversed(sequence.blocks))
         sequence.blocks.clear()
         sequence.num_computed = sequence.num_exact = 0
 
-    def _adopt_prefix(self, sequence: Sequence) -> None:
-        """Take over every leading block that is already computed; at least two tokens are left to compute,
-        and those of which more than keys and values is wanted.
+    def _attach_cached_prefix(self, sequence: Sequence) -> None:
+        """Add to `sequence.blocks` the leading blocks whose content is already cached.
+
+        Two tokens at least are left to compute: the last one's logits are needed to sample, and a chunk of
+        one token is inexact. Prompt tokens whose logits or hidden states are requested are computed too,
+        because the cache has only their keys and values. An invariant sequence reuses exact blocks of the
+        prompt only: blocks of its answer were, or will be, computed one token at a time.
         """
         size, is_invariant = self.pool.block_size, sequence.params.invariant
         known = sequence.num_prompt if is_invariant else len(sequence.tokens)
-        wanted = sequence.num_observed if sequence.observes_prompt else known
-        for position in range(min(wanted // size, max(0, known - 2) // size)):
+        reusable = sequence.num_observed if sequence.observes_prompt else known
+        for position in range(min(reusable // size, max(0, known - 2) // size)):
             block = self.pool.find(self._key(sequence, position), exactly=is_invariant)
             if block is None:
+                # Later blocks may be cached, but the attention needs all tokens before them.
                 break
             if self.pool.is_exact(block) and sequence.num_exact == position * size:
                 sequence.num_exact += size
             sequence.blocks.append(block)
         sequence.num_computed = len(sequence.blocks) * size
+        # Usage reports what the cache had when the request came, not the sequence's own blocks that it
+        # finds again after a preemption.
         if sequence.num_preemptions == 0:
             sequence.num_cached = sequence.num_computed
 
     def _key(self, sequence: Sequence, position: int) -> bytes:
+        """The content key of a full block: a hash of its tokens and of all tokens before it.
+
+        Keys are chained (each hashes its parent) because equal tokens have equal keys and values only after
+        equal beginnings. The chain starts from the salts, so that owners do not find each other's prompts.
+        """
         keys, size = sequence.keys, self.pool.block_size
         while len(keys) <= position:
             start = len(keys) * size

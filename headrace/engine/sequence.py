@@ -1,5 +1,5 @@
-"""One sequence: its tokens, how many of them are in the KV cache, where, and how the next one is to be
-chosen.
+"""One sequence: its tokens, how many of them are in the KV cache and in which blocks, and the parameters by
+which the next token is chosen.
 """
 
 from __future__ import annotations
@@ -15,46 +15,54 @@ from numpy.typing import NDArray
 
 FinishReason = Literal["stop", "length", "error", "aborted"]
 Pooling = Literal["mean", "last", "cls"]
-INTERACTIVE, BATCH = 0, 10  # priorities: less is sooner
+INTERACTIVE, BATCH = 0, 10  # priorities: the lower number runs first
 
 _arrivals = itertools.count()
 
 
 class Constraint(Protocol):
-    """Which tokens may come next in one sequence. Both methods may raise: then the sequence fails, alone."""
+    """Restricts which tokens may come next in one sequence. An exception from either method fails that
+    sequence, and no other.
+    """
 
     def fill(self, mask: NDArray[np.int32]) -> None:
-        """Write one bit for each token of the vocabulary, lowest bit first. Changes nothing else."""
+        """Write one bit for each token of the vocabulary into mask[⌈vocabulary / 32⌉], lowest bit first; 1
+        allows it. The constraint itself is not changed.
+        """
         ...
 
     def accept(self, token: int) -> bool:
-        """Take note of the token that was chosen; True when nothing but an end may follow."""
+        """Advance by the token that was chosen. True if the answer is complete and nothing may follow."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How one sequence is continued. Every number is resolved: no default is looked up in the engine."""
+    """How one sequence is continued. Defaults of the model and the server are already applied."""
 
-    max_tokens: int  # 0: the prompt is computed, and that is all
+    max_tokens: int  # 0: compute the prompt and generate nothing
     temperature: float = 1.0  # 0 is greedy
     top_p: float = 1.0  # 1 keeps all
     top_k: int = 0  # 0 keeps all
     min_p: float = 0.0  # 0 keeps all
-    frequency_penalty: float = 0.0  # OpenAI's: off the logit for each time a token was generated
-    presence_penalty: float = 0.0  # and once if it was generated at all
-    repetition_penalty: float = 1.0  # CTRL's (Keskar et al. 2019): tokens of prompt and answer
+    frequency_penalty: float = (
+        0.0  # OpenAI's: subtracted from the logit once per time the token was generated
+    )
+    presence_penalty: float = 0.0  # OpenAI's: subtracted once if the token was generated at all
+    repetition_penalty: float = 1.0  # CTRL's (Keskar et al. 2019): for tokens of prompt and answer
     logit_bias: tuple[tuple[int, float], ...] = ()
-    seed: int | None = None  # None: fresh entropy
+    seed: int | None = None  # None: from the operating system's entropy
     stop_token_ids: frozenset[int] = frozenset()
-    min_tokens: int = 0  # stop tokens are impossible before this many
-    logprobs: int | None = None  # of each token, and of this many most probable ones beside it
-    prompt_logprobs: bool = False  # the same for the prompt's tokens
-    invariant: bool = False  # computed so that its tokens do not depend on what else runs, or is cached
+    min_tokens: int = 0  # until this many are generated, stop tokens are masked
+    logprobs: int | None = None  # how many alternatives to report beside each token; None: no logprobs
+    prompt_logprobs: bool = False  # report logprobs of the prompt's tokens too
+    invariant: bool = False  # its tokens must not depend on the batch or the cache
 
-    # the same, as a step wants it: made once, however many sequences and steps there are
-    biased: NDArray[np.int64] = field(init=False, repr=False, compare=False)  # logit_bias's tokens, ascending
-    bias: NDArray[np.float32] = field(init=False, repr=False, compare=False)  # of each of those
+    # Derived arrays that every step uses, computed once.
+    biased: NDArray[np.int64] = field(
+        init=False, repr=False, compare=False
+    )  # tokens of logit_bias, ascending
+    bias: NDArray[np.float32] = field(init=False, repr=False, compare=False)  # of each of `biased`
     ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)  # stop_token_ids, ascending
 
     def __post_init__(self) -> None:
@@ -85,24 +93,24 @@ class Sequence:
     params: SamplingParams
     priority: int = INTERACTIVE
     index: int = 0  # which of a request's n choices: part of the seed
-    leader: Sequence | None = None  # wait until this one's prompt is computed, to share its blocks
+    leader: Sequence | None = None  # shares its prompt: wait until the leader has computed it
     constraint: Constraint | None = None
-    pooling: Pooling | None = None  # what is wanted is a vector, not a continuation
-    salt: bytes = b""  # sequences find each other's blocks in the prefix cache only if their salts are equal
+    pooling: Pooling | None = None  # compute an embedding instead of a continuation
+    salt: bytes = b""  # only sequences of equal salt share blocks through the prefix cache
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
-    num_exact: int = 0  # leading ones of those that every computation of a prompt gives bit for bit
-    num_cached: int = 0  # prompt tokens that were found in the prefix cache at first admission
-    num_observed: int = 0  # leading prompt tokens whose rows have been looked at
+    num_exact: int = (
+        0  # leading ones of those whose keys and values do not depend on the chunks (see scheduler)
+    )
+    num_cached: int = 0  # prompt tokens found in the prefix cache at first admission
+    num_observed: int = 0  # leading tokens whose logits or hidden states were processed
     blocks: list[int] = field(default_factory=list)
-    keys: list[bytes] = field(
-        default_factory=list
-    )  # chained content hash of each full block, as far as known
-    prompt_logprobs: list[Logprobs] = field(default_factory=list)  # of the second token and on
-    pooled: NDArray[np.float64] | None = None  # the sum of the hidden rows observed, or the one that counts
-    counts: Counter[int] = field(default_factory=Counter)  # how often each token was generated
-    seen: NDArray[np.bool_] | None = None  # by token, whether it has come; for the repetition penalty
-    queued_at: float = field(default_factory=time.perf_counter)  # seconds, all three of the same clock
+    keys: list[bytes] = field(default_factory=list)  # content keys of the full blocks, computed on demand
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)  # of the prompt's second token and on
+    pooled: NDArray[np.float64] | None = None  # [width] sum of the pooled hidden states
+    counts: Counter[int] = field(default_factory=Counter)  # token → times generated, if penalties need it
+    seen: NDArray[np.bool_] | None = None  # [vocabulary] in prompt or answer; for the repetition penalty
+    queued_at: float = field(default_factory=time.perf_counter)  # these three in seconds of perf_counter
     started_at: float = 0.0
     first_token_at: float = 0.0
     finish_reason: FinishReason | None = None
@@ -115,7 +123,7 @@ class Sequence:
         assert self.tokens, "a sequence has at least one token"
         self.num_prompt = len(self.tokens)
         seed = self.params.seed
-        # `index` keeps the n choices of one seeded request apart
+        # With `index`, the n choices of one seeded request differ.
         self.rng = np.random.default_rng(None if seed is None else [seed & (2**64 - 1), self.index])
 
     @property
@@ -133,7 +141,9 @@ class Sequence:
 
     @property
     def observes_prompt(self) -> bool:
-        """Whether a row of every prompt token is wanted, so that none may be taken from the prefix cache."""
+        """Whether every prompt token's logits or hidden state is needed. The prefix cache has neither, so
+        such a sequence computes its whole prompt.
+        """
         return self.params.prompt_logprobs or self.pooling in ("mean", "cls")
 
     @property
@@ -142,7 +152,7 @@ class Sequence:
         return (self.priority, self.arrival)
 
     def accept(self, token: int) -> FinishReason | None:
-        """Append a sampled token; the reason to stop, if this is the last. Raises what the constraint
+        """Append a sampled token. Returns the finish reason if it is the last one. Raises what the constraint
         raises.
         """
         self.tokens.append(token)

@@ -1,7 +1,7 @@
-"""Our own engine as a backend: prompts in, events out.
+"""Our own engine as a backend: requests in, events out.
 
-backend → prompt (what the model reads) → rules (what the answer must look like) → thread (the engine's) →
-stream → choice (tokens to events).
+backend → preparation (prompt: token ids; rules: constraints on the answer) → places → thread (steps the
+engine) → stream → choice (tokens to events).
 """
 
 from headrace.backends.engine.backend import EngineBackend

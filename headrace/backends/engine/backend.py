@@ -1,4 +1,4 @@
-"""Our own engine as a backend: text in, text out, over one engine thread. Tokens are its business, HTTP is
+"""Our own engine as a backend: text in, events out, over one engine thread. Tokens are its business, HTTP is
 not.
 """
 
@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,42 +16,32 @@ from numpy.typing import NDArray
 from headrace import __version__
 from headrace.backends.annotations import unenforced
 from headrace.backends.engine import costs
-from headrace.backends.engine.choice import Choice, Reading
 from headrace.backends.engine.places import Places
-from headrace.backends.engine.prompt import Prompt, Prompts, Room
-from headrace.backends.engine.rules import Rules
+from headrace.backends.engine.preparation import Preparation
+from headrace.backends.engine.prompt import Prompts
 from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
 from headrace.backends.engine_features import FEATURES
 from headrace.engine.engine import Engine, Output
-from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
+from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed
 from headrace.features import NONE, Feature
 from headrace.models.catalog import Model
 from headrace.noted import noted
-from headrace.offload import aside, check_wanted
-from headrace.text.bounds import check_size
-from headrace.text.reasoning import Splitter
-from headrace.text.stops import NO_STOPS, Stops
+from headrace.offload import aside
 from headrace.text.tokenizer import Tokenizer
-from headrace.text.toolcalls import Parser
 from headrace.types import (
-    Conversation,
     Embeddings,
     EmbedRequest,
     Event,
     GenerateRequest,
     ModelInfo,
-    Sampling,
-    Texts,
     TokenizeRequest,
     TokenizerInfo,
 )
 
-log = logging.getLogger(__name__)
-
-MAX_CHOICES = 1024  # of one request: its prompts, each n times
+MAX_CHOICES = 1024  # answers of one request: its prompts times n
 
 
 class EngineBackend:
@@ -64,10 +52,9 @@ class EngineBackend:
     unsent = NONE
 
     def __init__(self, model: Model, settings: EngineSettings, tool_format: str | None = None) -> None:
-        """`tool_format`: a key of toolcalls.FORMATS; None: the one that the chat template means."""
+        """`tool_format`: a key of toolcalls.FORMATS; None: the format that the chat template uses."""
         self.model, self.settings, self._tool_format = model, settings, tool_format
-        self._recommended = model.sampling if settings.use_generation_config else {}
-        self._waiters: dict[Sequence, Waiter] = {}
+        self._waiters: dict[Sequence, Waiter] = {}  # every sequence that the engine has, until it ends
         self._places = Places(settings.max_num_seqs, settings.max_queue, self._begin)
         self._thread: EngineThread | None = None
         self._info: ModelInfo | None = None
@@ -113,36 +100,36 @@ class EngineBackend:
                 param="n" if request.n > 1 else "prompt",
             )
         async with self._placed() as enter:
-            prepared = await aside(costs.of_request(request), partial(self._prepare, request))
-            stream = Stream(self._choices(prepared, request), request.num_choices, self._thread_of().abort)
+            prepared = await aside(costs.of_request(request), partial(self._preparation.prompts, request))
+            choices = self._preparation.choices(prepared, request)
+            stream = Stream(choices, request.num_choices, self._thread_of().abort)
             enter(stream)
             yield noted(stream, unenforced(request))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        """The scheduler takes its inputs in behind the conversations. Raises BadRequest, ContextTooLong,
-        Overloaded, EngineFailed.
-        """
+        """Raises BadRequest, ContextTooLong, Overloaded, EngineFailed."""
         self._check_alive()
         self._check_dimensions(request)
         async with self._placed() as enter:
-            prompts = await aside(costs.of_texts(*request.inputs), partial(self._embedded, request))
-            params = SamplingParams(max_tokens=0, invariant=self.settings.deterministic)
-            salt = self._salt(request.owner)
-            sequences = (Sequence(p, params, BATCH, pooling=request.pooling, salt=salt) for p in prompts)
-            pooling = Pooling(sequences, len(prompts))
+            inputs = await aside(costs.of_texts(*request.inputs), partial(self._preparation.inputs, request))
+            pooling = Pooling(self._preparation.embeddings(inputs, request), len(inputs))
             enter(pooling)
             await pooling.done
             vectors = np.stack([_vector(sequence, request) for sequence in pooling.sequences])
-            return Embeddings(vectors, sum(map(len, prompts)))
+            return Embeddings(vectors, sum(map(len, inputs)))
 
     @asynccontextmanager
     async def _placed(self) -> AsyncIterator[Callable[[Waiter], None]]:
-        """A place, to be entered with a waiter; all that it holds is free after the block."""
+        """Take a place for the block. The block calls `enter` with its waiter, once, to start its sequences;
+        afterwards all its places and sequences are released.
+        """
         self._places.take()
         entered: list[Waiter] = []
 
         def enter(waiter: Waiter) -> None:
-            self._check_alive()  # one that enters after the thread's death would hear of nothing
+            # The thread may have died while the request was prepared. _on_death has already informed all
+            # waiters, so one that entered now would wait forever.
+            self._check_alive()
             entered.append(waiter)
             self._places.enter(waiter)
 
@@ -161,15 +148,15 @@ class EngineBackend:
             if isinstance(request.prompt, str)
             else costs.of_conversation(request.prompt)
         )
-        return await aside(work, partial(self._tokenized, request))
+        return await aside(work, partial(self._preparation.tokenize, request))
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
-        """Raises BadRequest for ids that are no tokens."""
-        return await aside(len(tokens) * costs.TOKEN, partial(self._detokenized, tokens))
+        """Raises BadRequest for ids that are not tokens of the model."""
+        return await aside(len(tokens) * costs.TOKEN, partial(self._preparation.detokenize, tokens))
 
     async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
-        """Each token by itself. Raises BadRequest for ids that are no tokens."""
-        return await aside(len(tokens) * costs.TOKEN, partial(self._each_detokenized, tokens))
+        """The text of each token by itself. Raises BadRequest for ids that are not tokens of the model."""
+        return await aside(len(tokens) * costs.TOKEN, partial(self._preparation.token_texts, tokens))
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         prompts = self._prompts
@@ -178,37 +165,14 @@ class EngineBackend:
             eos_token=prompts.eos,
             pad_token=None,
             chat_template=self.model.chat_template,
-            vocabulary=self._tokenizer.vocabulary,
+            vocabulary=prompts.tokenizer.vocabulary,
         )
-
-    def _tokenized(self, request: TokenizeRequest) -> list[int]:
-        prompt, longest = request.prompt, self.settings.max_tokenize_bytes
-        if isinstance(prompt, Conversation):
-            # whatever could be answered can be counted
-            longest = max(longest, self._tokenizer.bound.size(self.max_model_len))
-            return self._prompts.counted(prompt, longest)
-        check_size(prompt, longest, "prompt")
-        return (
-            self._tokenizer.encode_prompt(prompt)
-            if request.add_special_tokens
-            else self._tokenizer.encode(prompt)
-        )
-
-    def _detokenized(self, tokens: list[int]) -> str:
-        if tokens:
-            self._prompts.check_ids(tuple(tokens), "tokens")
-        return self._tokenizer.decode(tokens)
-
-    def _each_detokenized(self, tokens: list[int]) -> list[str]:
-        if tokens:
-            self._prompts.check_ids(tuple(tokens), "tokens")
-        return [self._tokenizer.token_text(token) for token in tokens]
 
     def _load(self) -> Engine:
         from headrace.engine.load import load_engine
 
         model, settings = self.model, self.settings
-        self._tokenizer = Tokenizer(model.folder, bos=model.bos_token_id, add_bos=model.add_bos)
+        tokenizer = Tokenizer(model.folder, bos=model.bos_token_id, add_bos=model.add_bos)
         longest = min(settings.max_model_len or model.context_length, model.context_length)
         engine = load_engine(
             model.folder,
@@ -219,20 +183,17 @@ class EngineBackend:
             num_threads=settings.num_threads,
             exact=settings.exact,
         )
-        self._prompts = Prompts(model, self._tokenizer, min(longest, engine.max_tokens), self._tool_format)
-        self._rules = Rules(self._tokenizer, model.eos_token_ids, self._prompts)
-        marks = (__version__, model.name, model.quantization or "", str(settings.exact))
-        fingerprint = "fp_" + hashlib.sha256("\0".join(marks).encode()).hexdigest()[:12]
+        self._prompts = Prompts(model, tokenizer, min(longest, engine.max_tokens), self._tool_format)
+        self._preparation = Preparation(model, settings, tokenizer, self._prompts)
         self._info = ModelInfo(
-            model.name, "headrace", model.created, self.max_model_len, fingerprint, dict(self._recommended)
+            model.name,
+            "headrace",
+            model.created,
+            self.max_model_len,
+            _fingerprint(model, exact=settings.exact),
+            dict(self._preparation.recommended),
         )
         return engine
-
-    def _salt(self, owner: str | None) -> bytes:
-        """What keeps the cached prompts of one owner from being found by another."""
-        if owner is None or self.settings.share_prefix_cache:
-            return b""
-        return hashlib.blake2b(owner.encode(), digest_size=16).digest()
 
     def _check_alive(self) -> None:
         if not self.is_alive:
@@ -245,118 +206,8 @@ class EngineBackend:
                 f"dimensions is {request.dimensions}, this model's vectors have {width}", param="dimensions"
             )
 
-    def _prepare(self, request: GenerateRequest) -> list[_Prepared]:
-        """Everything about a request that may take a while, or be refused. One entry for each prompt."""
-        asked, sampling = request.prompt, request.sampling
-        self._check_ids(sampling)
-        room = self._prompts.room(sampling.max_tokens, sampling.truncate_prompt_tokens)
-        if isinstance(asked, Texts):
-            prompts = self._prompts.of_texts(asked, room)
-        else:
-            prompts = [self._prompts.of_conversation(asked, room)]
-        stops, prepared = Stops(sampling.stop), []
-        for prompt in prompts:
-            check_wanted()
-            rules = self._rules.constraints(request, prompt)
-            is_constrained = rules[0] is not None
-            params = self._resolve(sampling, prompt, is_constrained=is_constrained)
-            is_formed = is_constrained and request.format is not None
-            reading = self._reading(prompt, request, stops, is_constrained=is_formed)
-            prepared.append(_Prepared(prompt, params, rules, reading))
-        return prepared
-
-    def _check_ids(self, sampling: Sampling) -> None:
-        size = self._tokenizer.vocabulary
-        bad = next((token for token, _ in sampling.logit_bias if token >= size), None)
-        if bad is not None:
-            raise _no_token(bad, size, f"logit_bias.{bad}")
-        for index, token in enumerate(sampling.stop_token_ids):
-            if token >= size:
-                raise _no_token(token, size, f"stop_token_ids.{index}")
-
-    def _embedded(self, request: EmbedRequest) -> list[list[int]]:
-        keep, longest = request.truncate_prompt_tokens, self.max_model_len
-        room = Room(longest, keep=longest if keep is not None and keep < 0 else keep)
-        prompts = []
-        for index, text in enumerate(request.inputs):
-            check_wanted()
-            prompts.append(self._prompts.of_text(text, f"input.{index}", room))
-        return prompts
-
-    def _choices(self, prepared: list[_Prepared], request: GenerateRequest) -> Iterator[Choice]:
-        """Made one by one, as each begins."""
-        salt = self._salt(request.owner)
-        for number, one in enumerate(prepared):
-            prompt, params, leader = one.prompt, one.params, None
-            for index, rule in enumerate(one.rules):
-                tokens = list(prompt.tokens)
-                sequence = Sequence(tokens, params, request.priority, index, leader, rule, salt=salt)
-                yield Choice(sequence, number * request.n + index, one.reading, prompt.echo)
-                if leader is None:
-                    leader, params = sequence, replace(params, prompt_logprobs=False)
-
-    def _reading(
-        self, prompt: Prompt, request: GenerateRequest, stops: Stops, *, is_constrained: bool
-    ) -> Reading:
-        prompts, tools, thinking, is_open = (
-            self._prompts,
-            prompt.tools,
-            self._prompts.thinking,
-            prompt.is_open,
-        )
-        asked = request.prompt
-        is_forced = bool(tools) and isinstance(asked, Conversation) and asked.tool_choice.mode == "required"
-        return Reading(
-            self._tokenizer,
-            NO_STOPS if is_forced else stops,  # a forced call has no text that could be stopped
-            prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),
-            (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
-            (lambda: Parser(prompts.tool_format, tools)) if tools else None,
-            is_forced,
-            self._loop_tokens(request.sampling, is_constrained=is_constrained or is_forced),
-        )
-
-    def _loop_tokens(self, asked: Sampling, *, is_constrained: bool) -> int:
-        """After how many tokens of a loop the answer is ended; 0: never. A form may want the same again and
-        again, and who names a length may have it.
-        """
-        if is_constrained or asked.ignore_eos or asked.min_tokens or asked.detect_loops is False:
-            return 0
-        return self.settings.loop_tokens if asked.max_tokens is None or asked.detect_loops else 0
-
-    def _resolve(self, asked: Sampling, prompt: Prompt, *, is_constrained: bool) -> SamplingParams:
-        """asked for → recommended by the model → OpenAI's default."""
-        room = self.max_model_len - len(prompt.tokens)
-        if asked.max_tokens is not None and asked.min_tokens > asked.max_tokens:
-            raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
-
-        def first(given: float | None, name: str, default: float) -> float:
-            return given if given is not None else float(self._recommended.get(name, default))
-
-        limit = self.settings.max_tokens_default or room if asked.max_tokens is None else asked.max_tokens
-        max_tokens = min(max(limit, asked.min_tokens), room)
-        # what has a form ends where the form does; until then an end is as good as impossible
-        goes_on = asked.ignore_eos and is_constrained
-        ends = () if asked.ignore_eos and not is_constrained else self.model.eos_token_ids
-        return SamplingParams(
-            max_tokens=max_tokens,
-            temperature=first(asked.temperature, "temperature", 1.0),
-            top_p=first(asked.top_p, "top_p", 1.0),
-            top_k=int(first(asked.top_k, "top_k", 0)),
-            min_p=first(asked.min_p, "min_p", 0.0),
-            frequency_penalty=asked.frequency_penalty,
-            presence_penalty=asked.presence_penalty,
-            repetition_penalty=first(asked.repetition_penalty, "repetition_penalty", 1.0),
-            logit_bias=asked.logit_bias,
-            seed=asked.seed,
-            invariant=self.settings.deterministic or asked.seed is not None,
-            stop_token_ids=frozenset((*ends, *asked.stop_token_ids)),
-            min_tokens=max_tokens if goes_on else asked.min_tokens,
-            logprobs=asked.logprobs,
-            prompt_logprobs=prompt.echo is not None and asked.logprobs is not None,
-        )
-
     def _begin(self, waiter: Waiter) -> None:
+        """Start a waiter's next sequence. Called by Places when there is a place for it."""
         sequence = waiter.begin()
         self._waiters[sequence] = waiter
         self._thread_of().add(sequence)
@@ -369,6 +220,7 @@ class EngineBackend:
         self._places.leave(waiter)
 
     def _deliver(self, outputs: list[Output]) -> None:
+        """Pass a step's outputs to the waiters, except those of sequences that were aborted meanwhile."""
         for output in outputs:
             waiter = self._waiters.get(output.sequence)
             if waiter is not None and waiter.push(output):
@@ -384,22 +236,14 @@ class EngineBackend:
         return self._thread
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """One prompt, ready to run: `rules` has a constraint, or None, for each of its answers."""
-
-    prompt: Prompt
-    params: SamplingParams
-    rules: list[Constraint | None]
-    reading: Reading
-
-
-def _no_token(token: int, vocabulary: int, param: str) -> BadRequest:
-    return BadRequest(f"{param}: {token} is no token of this model, which has {vocabulary}", param=param)
+def _fingerprint(model: Model, *, exact: bool) -> str:
+    """OpenAI's system_fingerprint: it changes with whatever may change the model's answers."""
+    parts = (__version__, model.name, model.quantization or "", str(exact))
+    return "fp_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:
-    """float32[dimensions]: pooled, cut off, and of length 1 if that is asked for."""
+    """The embedding, float32[dimensions]: pooled, truncated, and of length 1 if the request normalizes."""
     assert sequence.pooled is not None
     vector = sequence.pooled / (sequence.num_prompt if request.pooling == "mean" else 1)
     vector = vector[: request.dimensions]

@@ -1,6 +1,4 @@
-"""One sequence of the engine on its way to events: tokens become text, text becomes what it says (an answer,
-thoughts, tool calls).
-"""
+"""Turns one sequence's tokens into events: tokens to text, and text to answer, reasoning and tool calls."""
 
 from __future__ import annotations
 
@@ -31,26 +29,26 @@ from headrace.types import (
     Usage,
 )
 
-SCORE = 64  # bytes of work, as headrace.offload counts it, that writing one logprob costs
+LOGPROB = 64  # work of writing one logprob, in headrace.offload's bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the answers of one request are read."""
+    """How the answers to one prompt are to be read."""
 
     tokenizer: Tokenizer
     stops: Stops = NO_STOPS
-    shown: frozenset[int] = frozenset()  # special tokens that are text
-    splitter: Callable[[], reasoning.Splitter] | None = None  # a new one, if the model may think
-    parser: Callable[[], toolcalls.Parser] | None = None  # a new one, if it may call tools
-    is_forced: bool = False  # it calls, and says nothing
-    loop_tokens: int = 0  # an answer that repeats itself for so many tokens is ended; 0: never
+    shown: frozenset[int] = frozenset()  # special tokens whose text is kept
+    splitter: Callable[[], reasoning.Splitter] | None = None  # creates one per answer, if the model may think
+    parser: Callable[[], toolcalls.Parser] | None = None  # creates one per answer, if it may call tools
+    is_forced: bool = False  # the answer consists of tool calls only
+    loop_tokens: int = 0  # a loop of this many tokens ends the answer; 0: never
 
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """The event that repeats a prompt with the scores of its tokens; so many that writing it takes long.
-    `work`: how long, as headrace.offload counts it.
+    """An event that repeats the prompt with its logprobs, and is too large to be built on the event loop.
+    `work`: the cost of `write`, in headrace.offload's bytes.
     """
 
     work: int
@@ -58,7 +56,7 @@ class Echo:
 
 
 class Choice:
-    """Tokens in, events out. `echo`: the prompt, which the first event repeats."""
+    """One answer: from the outputs of a sequence to events. `echo`: the prompt, if the answer repeats it."""
 
     def __init__(self, sequence: Sequence, index: int, reading: Reading, echo: str | None = None) -> None:
         self.sequence, self.index, self._reading, self._echo = sequence, index, reading, echo
@@ -80,7 +78,7 @@ class Choice:
         return self.sequence.leader or self.sequence
 
     def push(self, output: Output) -> list[Event | Echo]:
-        """The events of one token, or of the end; nothing more after the end."""
+        """The events of one token, or of the end. Not to be called after `is_finished`."""
         events: list[Event | Echo] = [] if self.is_started else self._start()
         params = self.sequence.params
         if output.token is None:
@@ -89,7 +87,7 @@ class Choice:
         self._num_unreported += 1
         is_end = output.token in params.stop_token_ids and output.finish_reason == "stop"
         text = "" if is_end else self._detokenizer.push(output.token)
-        # arguments of calls may hold equal rows
+        # Not in tool calls: arguments may repeat rows.
         is_loop = self._loops is not None and self._loops.push(output.token) and not self._num_calls
         if output.finish_reason is not None or is_loop:
             text += self._detokenizer.flush()
@@ -105,8 +103,8 @@ class Choice:
         return [*events, *self._end(shown + self._stops.flush(), reason, last)]
 
     def _until_stop(self, text: str) -> str:
-        """What may be shown. A call that has begun is finished: a stop string in its arguments would leave
-        half of them.
+        """The text that can be shown: up to a stop string, and without an ending that may become one. Stop
+        strings are ignored after the first call has started: its arguments would not be valid JSON.
         """
         if self._num_calls:
             return self._stops.flush() + text
@@ -125,7 +123,7 @@ class Choice:
             )
         ]
         if self._echo is not None:
-            echo = Echo(self._num_scores * SCORE, self._echoed)
+            echo = Echo(self._num_scores * LOGPROB, self._echo_event)
             events.append(echo if echo.work > SMALL else echo.write())
         return events
 
@@ -134,7 +132,7 @@ class Choice:
         params = self.leader.params
         return len(self.leader.prompt_logprobs) * (1 + (params.logprobs or 0))
 
-    def _echoed(self) -> TextDelta:
+    def _echo_event(self) -> TextDelta:
         return TextDelta(self.index, self._echo or "", self._prompt_logprobs())
 
     def _prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
@@ -155,13 +153,13 @@ class Choice:
         return TokenLogprob(name(token), raw(token), scores.logprob, top)
 
     def _end(self, text: str, reason: FinishReason, last: list[TokenLogprob]) -> list[Event]:
-        """The last text, what was held back, and the end."""
+        """The events of the last text, of text that splitter and parser held back, and of the end."""
         events = self._read(text)
         if self._splitter is not None:
-            events += [event for part in self._splitter.flush() for event in self._told(part)]
+            events += [event for part in self._splitter.flush() for event in self._text_events(part)]
         if self._parser is not None:
             rest = self._parser.flush(is_cut=reason == "length", is_forced=self._reading.is_forced)
-            events += [event for part in rest for event in self._called(part)]
+            events += [event for part in rest for event in self._call_events(part)]
         return [*self._with_scores(events, is_last=True), *self._finish(reason, last)]
 
     def _finish(self, reason: FinishReason, last: list[TokenLogprob]) -> list[Event]:
@@ -179,12 +177,12 @@ class Choice:
         return [Finished(self.index, reason, usage, decode_s, tuple(last), self._stops.stop)]
 
     def _read(self, text: str) -> list[Event]:
-        """What a piece of text says."""
+        """The events of a piece of text."""
         self._scores.num_shown += len(text)
         parts = self._split(text)
-        events = [event for part in parts for event in self._told(part)]
+        events = [event for part in parts for event in self._text_events(part)]
         if text and ((self._has_thought and not parts) or (self._num_calls and not events)):
-            self._scores.take(is_cut=False)  # of marks, and of white space beside them: no part of the answer
+            self._scores.take(is_cut=False)  # of marks and white space around them: not part of the answer
         return events
 
     def _split(self, text: str) -> Many[reasoning.Reasoned | toolcalls.Text]:
@@ -195,14 +193,14 @@ class Choice:
         self._has_thought = self._has_thought or self._splitter.is_thinking
         return parts
 
-    def _told(self, part: reasoning.Reasoned | toolcalls.Text) -> list[Event]:
+    def _text_events(self, part: reasoning.Reasoned | toolcalls.Text) -> list[Event]:
         if isinstance(part, reasoning.Reasoned):
             return [ReasoningDelta(self.index, part.text)] if part.text else []
         if self._parser is None:
             return [TextDelta(self.index, part.text)] if part.text else []
-        return [event for called in self._parser.push(part.text) for event in self._called(called)]
+        return [event for call_part in self._parser.push(part.text) for event in self._call_events(call_part)]
 
-    def _called(self, part: toolcalls.Part) -> list[Event]:
+    def _call_events(self, part: toolcalls.Part) -> list[Event]:
         if isinstance(part, toolcalls.Text):
             return [TextDelta(self.index, part.text)] if part.text else []
         if isinstance(part, toolcalls.CallBegin):
@@ -214,11 +212,11 @@ class Choice:
         return []
 
     def _with_scores(self, events: list[Event], *, is_last: bool = False) -> list[Event]:
-        """The same events; the first has the count of tokens, the first text their logprobs."""
+        """Add the count of unreported tokens to the first event, and their logprobs to the first text."""
         if not events and not (is_last and self._scores.is_waiting):
             return events
         scores = self._scores.take(is_cut=self._stops.stopped)
-        if not events:  # the end: scores of tokens without text, or of a stop string
+        if not events:  # at the end: logprobs of tokens without text
             events = [TextDelta(self.index, "")] if scores else []
         for place, event in enumerate(events):
             if isinstance(event, TextDelta):
@@ -232,10 +230,14 @@ class Choice:
 
 
 class _Scores:
-    """Logprobs that wait for their tokens' text to be shown: stop strings hold text back, and cut it off."""
+    """Logprobs whose tokens' text is not shown yet. Text that may begin a stop string is held back, and a
+    stop string is cut off, so text and tokens do not arrive together.
+    """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, int, TokenLogprob]] = deque()  # (start, end) of its text
+        self._waiting: deque[tuple[int, int, TokenLogprob]] = (
+            deque()
+        )  # (start, end) of the token's text, in characters
         self._num_decoded = 0  # characters
         self.num_shown = 0
 
@@ -248,7 +250,7 @@ class _Scores:
         self._waiting.append((start, self._num_decoded, score))
 
     def take(self, *, is_cut: bool) -> tuple[TokenLogprob, ...]:
-        """Those whose text has been shown; with `is_cut`, those of which any was."""
+        """Remove and return those whose text is shown; with `is_cut`, also one that is shown in part."""
         taken = []
         while self._waiting and (self._waiting[0][0] if is_cut else self._waiting[0][1] - 1) < self.num_shown:
             taken.append(self._waiting.popleft()[2])

@@ -1,9 +1,8 @@
-"""Who may put sequences into the engine: so many requests at once, and how many sequences of each.
+"""Limits how many requests, and how many sequences of each, are in the engine at once.
 
-A request holds one place from its beginning to its end. Those of its sequences that find no place wait
-outside the engine, and begin when a seat is free and nobody else waits for it, one request after another in
-turn. So a request of a thousand prompts uses the whole engine while it is alone, and one seat while others
-want theirs.
+A request holds one place from its arrival to its end. Its other sequences wait outside the engine; they start
+while few places are taken, one per request in turn. So a request of a thousand prompts uses the whole engine
+while it is alone, and one place while others need theirs.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from headrace.errors import Overloaded
 class Holder(Protocol):
     """A request with sequences to run."""
 
-    num_running: int  # of its sequences; each holds a place
+    num_running: int  # started and not ended sequences; written by Places only
 
     @property
     def has_more(self) -> bool:
-        """Whether it has sequences that have not begun."""
+        """Whether there are sequences that have not started."""
         ...
 
 
@@ -30,34 +29,45 @@ H = TypeVar("H", bound=Holder)
 
 
 class Places(Generic[H]):
-    """`seats` sequences run at once, `queue` more may wait in the engine. `begin` starts the next sequence of
-    a holder.
+    """Counts places: one per sequence in the engine, and one per request that has none there (it is being
+    prepared). The engine runs `seats` sequences at once, and `queue` more may wait in it. `begin` starts the
+    next sequence of a holder.
     """
+
+    # Invariants:
+    # - num_taken == the sum of max(1, num_running) over all requests between `take` and `leave` that have
+    #   not ended, and num_taken <= seats + queue.
+    # - A request with has_more has at least one sequence running, so it always advances. It waits in `_turns`
+    #   to start further ones.
+    # - Beyond their first place requests never take the last place: a new request is refused for too many
+    #   requests, not because of one large one.
 
     def __init__(self, seats: int, queue: int, begin: Callable[[H], None]) -> None:
         self._seats, self._total, self._begin = seats, seats + queue, begin
-        # Beyond one for each request, places are given out while so few are taken: some more than there are
-        # seats, so that a seat that becomes free is filled at once, but never the last one.
+        # Further sequences of a request start while fewer places than this are taken: a few more than there
+        # are seats, so that a seat that becomes free is filled in the next step, but never the last place.
         self._shared = max(1, min(seats + min(1 + seats // 4, queue // 4), self._total - 1))
-        self._turns: deque[H] = deque()  # those that have more sequences, whose turn it is first
+        self._turns: deque[H] = deque()  # holders that have more sequences, the next one first
         self.num_taken = 0
 
     def take(self) -> None:
-        """A place for a request that arrives. Raises Overloaded."""
+        """Take a place for a request that arrives. Raises Overloaded."""
         if self.num_taken >= self._total:
             waiting = self.num_taken - self._seats
             raise Overloaded(f"all {self._total} places are taken", retry_after_s=min(30, 1 + waiting // 8))
         self.num_taken += 1
 
     def enter(self, holder: H) -> None:
-        """Its first sequence begins in the place that was taken for it, others where there is room."""
+        """Start the first sequence of a request in the place that it took, and others while there is room."""
         self._start(holder)
         if holder.has_more:
             self._turns.append(holder)
             self._share()
 
     def ended(self, holder: H) -> None:
-        """One of its sequences has: while it has more, it keeps one place."""
+        """Record that a sequence of the holder has ended. Its place is used for the holder's next sequence
+        only if no other one of it runs; else it is free for all.
+        """
         holder.num_running -= 1
         if holder.has_more and not holder.num_running:
             self._start(holder)
@@ -65,7 +75,7 @@ class Places(Generic[H]):
             self.release()
 
     def leave(self, holder: H) -> None:
-        """It has ended, whatever it still runs."""
+        """Release all places of a request that is over, finished or not."""
         if holder in self._turns:
             self._turns.remove(holder)
         count, holder.num_running = holder.num_running, 0
@@ -76,6 +86,7 @@ class Places(Generic[H]):
         self._share()
 
     def _share(self) -> None:
+        """Start further sequences, one per holder in turn, while there is room."""
         while self._turns and self.num_taken < self._shared:
             holder = self._turns.popleft()
             if holder.has_more:

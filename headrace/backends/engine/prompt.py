@@ -1,4 +1,4 @@
-"""From a neutral request to token ids, as one model's tokenizer and chat template write it."""
+"""Turns the prompts of requests into token ids, by one model's tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How long a prompt may be, in tokens. `answer`: what is left for an answer at least; `keep`: a longer
-    prompt is cut to its last so many.
+    """How many tokens a prompt may have. `answer`: how many are reserved for the answer; `keep`: how many of
+    its last tokens are kept of a longer prompt, None: it is refused.
     """
 
     limit: int
@@ -32,23 +32,25 @@ class Room:
 
     @property
     def counted(self) -> int:
-        """Of a prompt that is longer than it may be: so many are counted exactly, for the error's sake."""
+        """A prompt that is too long is tokenized up to here, so that the error can say by how much."""
         return self.limit + max(self.limit // 4, 4000)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model reads first."""
+    """The token ids of a prompt, and what its answers need to know of it."""
 
     tokens: list[int]
-    param: str  # where the request says it
-    echo: str | None = None  # its text, if the answer is to begin with it
-    is_open: bool | None = None  # whether it ends amid thoughts; None: this model does not think
-    tools: tuple[Tool, ...] = field(default=())  # which may be called
+    param: str  # the request's member that it comes from
+    echo: str | None = None  # its text, if the answer is to repeat it
+    is_open: bool | None = None  # whether it ends inside reasoning; None: the model does not reason
+    tools: tuple[Tool, ...] = field(default=())  # the tools that may be called
 
 
 class Prompts:
-    """The prompts of one model. Every method raises BadRequest for what cannot be a prompt."""
+    """Writes the prompts of one model. Its methods raise BadRequest for what cannot be a prompt,
+    ContextTooLong for one that does not fit.
+    """
 
     def __init__(
         self, model: Model, tokenizer: Tokenizer, max_model_len: int, tool_format: str | None = None
@@ -65,7 +67,9 @@ class Prompts:
         self.tool_format, self.thinking = self.template.tool_format, self.template.thinking
 
     def room(self, max_tokens: int | None, keep: int | None) -> Room:
-        """What the context has room for beside an answer of `max_tokens`. `keep`: truncate_prompt_tokens."""
+        """The room for a prompt. `max_tokens`: of the answer; `keep`: the request's truncate_prompt_tokens,
+        negative: as many as fit beside the answer.
+        """
         answer = 1 if max_tokens is None else min(1, max_tokens)
         if keep is None:
             return Room(self.max_model_len - answer, answer)
@@ -95,7 +99,7 @@ class Prompts:
         return prompts
 
     def of_text(self, text: str | Ids, param: str, room: Room) -> list[int]:
-        """With BOS, if the model wants one; ids are taken as they are. Raises ContextTooLong."""
+        """The ids of a text, with BOS if the model uses one; ids are returned as they are."""
         return self._fitted(self._of_text(text, param, room), param, room)
 
     def _of_text(self, text: str | Ids, param: str, room: Room, *, has_special: bool = False) -> list[int]:
@@ -114,7 +118,7 @@ class Prompts:
             encode = tokenizer.encode_rendered if has_special else tokenizer.encode_prompt
             tokens = encode(source, at_most=room.counted)
         if not tokens and self.model.bos_token_id is not None:
-            return [self.model.bos_token_id]  # an empty prompt: the model begins by itself
+            return [self.model.bos_token_id]  # an empty prompt: continue from the beginning of text
         if not tokens:
             raise BadRequest(f"{param} is empty, and the model has no token to begin with", param=param)
         return tokens
@@ -127,8 +131,8 @@ class Prompts:
         if bad is not None:
             raise BadRequest(f"{param}: {bad} is no token of this model, which has {size}", param=param)
 
-    def of_conversation(self, asked: Conversation, room: Room) -> Prompt:
-        rendered = self._rendered(asked)
+    def of_conversation(self, conversation: Conversation, room: Room) -> Prompt:
+        rendered = self._rendered(conversation)
         if room.keep is not None:
             tokens = self.tokenizer.encode_rendered_end(rendered, room.keep)
         else:
@@ -136,30 +140,32 @@ class Prompts:
             tokens = self.tokenizer.encode_rendered(rendered, at_most=room.counted)
         if not tokens:
             raise BadRequest("the chat template writes nothing for these messages", param="messages")
-        names = asked.tool_choice.names
-        tools = tuple(tool for tool in _usable(asked) if names is None or tool.name in names)
+        names = conversation.tool_choice.names
+        tools = tuple(tool for tool in _usable(conversation) if names is None or tool.name in names)
         kept = self._fitted(tokens, "messages", room)
         return Prompt(kept, "messages", is_open=self._is_open(rendered), tools=tools)
 
-    def counted(self, asked: Conversation, max_bytes: int) -> list[int]:
-        """The tokens of a conversation, whether it fits or not. Raises TextTooLong."""
-        rendered = self._rendered(asked)
+    def counted(self, conversation: Conversation, max_bytes: int) -> list[int]:
+        """The ids of a conversation, whether it fits the context or not. Raises TextTooLong."""
+        rendered = self._rendered(conversation)
         check_size(rendered, max_bytes, "messages")
         return self.tokenizer.encode_rendered(rendered)
 
-    def _rendered(self, asked: Conversation) -> str:
-        _refuse_media(asked.messages)
+    def _rendered(self, conversation: Conversation) -> str:
+        _refuse_media(conversation.messages)
         return self.template.render(
-            asked.messages,
+            conversation.messages,
             escape=self.tokenizer.escape,
-            tools=_usable(asked),
-            add_generation_prompt=asked.add_generation_prompt,
-            continue_final_message=asked.continue_final_message,
-            variables={**self._effort(asked.reasoning_effort), **asked.template_kwargs},
+            tools=_usable(conversation),
+            add_generation_prompt=conversation.add_generation_prompt,
+            continue_final_message=conversation.continue_final_message,
+            variables={**self._effort(conversation.reasoning_effort), **conversation.template_kwargs},
         )
 
     def shown(self, *, all_special: bool, tools: bool) -> frozenset[int]:
-        """The special tokens whose text matters: the marks of thoughts and calls, or all."""
+        """The special tokens whose text the reader of an answer needs: the marks of reasoning and of tool
+        calls, or all.
+        """
         if all_special:
             return frozenset(self.tokenizer.special.values())
         marks = [*(self.tool_format.markers if tools else ())]
@@ -168,7 +174,7 @@ class Prompts:
         return frozenset(self.tokenizer.special[mark] for mark in marks if mark in self.tokenizer.special)
 
     def _check_size(self, text: str, param: str, room: Room) -> None:
-        """Raises ContextTooLong for a text that is too long whatever its tokens are."""
+        """Raises ContextTooLong, without tokenizing, if the text's fewest possible tokens do not fit."""
         fewest = self.tokenizer.bound.tokens(text)
         if fewest > room.limit:
             raise self._too_long(fewest, param, room, is_estimate=True)
@@ -199,7 +205,7 @@ class Prompts:
         return [*bos, before, *first, after, *second, between]
 
     def _part(self, text: str | Ids, param: str, room: Room) -> list[int]:
-        """Of a prompt that has several."""
+        """The ids of one part of a prompt that consists of several, without BOS."""
         if not isinstance(text, str):
             self.check_ids(text, param)
             return list(text)
@@ -223,8 +229,8 @@ class Prompts:
         return None if token is None else self.tokenizer.token_text(token)
 
 
-def _usable(asked: Conversation) -> tuple[Tool, ...]:
-    return asked.tools if asked.tool_choice.mode != "none" else ()
+def _usable(conversation: Conversation) -> tuple[Tool, ...]:
+    return conversation.tools if conversation.tool_choice.mode != "none" else ()
 
 
 def _refuse_media(messages: tuple[Message, ...]) -> None:

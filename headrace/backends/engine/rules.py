@@ -1,4 +1,4 @@
-"""What an answer has to look like, as a constraint for the engine: a prescribed form, or calls of tools."""
+"""Builds the engine's constraints on answers: from a response format, or from tools."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class Rules:
-    """Constraints for one model."""
+    """Builds constraints for one model."""
 
     def __init__(self, tokenizer: Tokenizer, eos_token_ids: Many[int], prompts: Prompts) -> None:
         self._tokenizer, self._eos, self._prompts = tokenizer, eos_token_ids, prompts
 
     @cached_property
     def _grammars(self) -> Grammars:
-        """Made when the first request needs it: it reads the whole vocabulary."""
+        """Built when first needed, because it reads the whole vocabulary."""
         tokenizer = self._tokenizer
         return Grammars(tokenizer.bytes_of_tokens, tokenizer.special, self._eos, tokenizer.encode)
 
@@ -45,8 +45,8 @@ class Rules:
         return None if thinking is None else Thoughts(self._tokenizer, thinking, self._eos)
 
     def constraints(self, request: GenerateRequest, prompt: Prompt) -> list[Constraint | None]:
-        """One for each of a prompt's answers; None where anything may be said. Raises BadRequest."""
-        compile: Callable[[], Constraint]  # what it needs is worked out once for all answers
+        """One constraint for each answer to the prompt; None: unconstrained. Raises BadRequest."""
+        compile: Callable[[], Constraint]  # creates one; the grammar is built once, for all answers
         allowed = ALL if request.narrowings is None else request.narrowings
         if prompt.tools:
             compile = partial(
@@ -65,29 +65,31 @@ class Rules:
 
     def _of_tools(self, request: GenerateRequest, tools: tuple[Tool, ...]) -> str:
         """The grammar's source. Raises BadRequest."""
-        asked = request.prompt
-        assert isinstance(asked, Conversation), "only conversations have tools"
-        is_forced = asked.tool_choice.mode == "required"
+        conversation = request.prompt
+        assert isinstance(conversation, Conversation), "only conversations have tools"
+        is_forced = conversation.tool_choice.mode == "required"
         allowed = ALL if request.narrowings is None else request.narrowings
         has_form = request.format is not None and not is_forced
         source = call_grammar(
             self._prompts.tool_format,
             tools,
             mode="required" if is_forced or has_form else "auto",
-            # a function that is named is called once
-            parallel=asked.parallel_tool_calls and not (is_forced and _is_named(asked)),
+            # A tool_choice that names a function means one call of it.
+            parallel=conversation.parallel_tool_calls and not (is_forced and _is_named(conversation)),
             special=self._tokenizer.special,
-            schema=partial(self._arguments, asked=asked, is_forced=is_forced, allowed=allowed),
+            schema=partial(self._arguments, conversation=conversation, is_forced=is_forced, allowed=allowed),
         )
         if request.format is not None and has_form:
             source = _or_answer(source, request.format, allowed)
         return source
 
-    def _arguments(self, tool: Tool, *, asked: Conversation, is_forced: bool, allowed: frozenset[str]) -> str:
-        """The schema that arguments are held to. Where nothing was promised, better any arguments than no
-        call: a client that did not ask for strict ones checks them itself.
+    def _arguments(
+        self, tool: Tool, *, conversation: Conversation, is_forced: bool, allowed: frozenset[str]
+    ) -> str:
+        """The grammar of a tool's arguments. Where their schema cannot be enforced and the caller asked for
+        neither strict arguments nor a forced call, any object is allowed: such a caller checks them itself.
         """
-        param = f"tools.{asked.tools.index(tool)}.function.parameters"
+        param = f"tools.{conversation.tools.index(tool)}.function.parameters"
         try:
             measure(tool.parameters or {}, param)
             _check_is_object(tool, param)
@@ -95,7 +97,7 @@ class Rules:
         except BadRequest as exc:
             if is_forced or tool.strict:
                 raise
-            log.info("arguments of %s are not held to their schema: %s", tool.name, exc.message)
+            log.info("the arguments schema of %s is not enforced: %s", tool.name, exc.message)
             return json_grammar({"type": "object"}, param)
 
 
@@ -105,14 +107,14 @@ def _check_is_object(tool: Tool, param: str) -> None:
         raise BadRequest(f"{param}.type: arguments are an object, not {kind!r}", param=f"{param}.type")
 
 
-def _is_named(asked: Conversation) -> bool:
+def _is_named(conversation: Conversation) -> bool:
     """Whether the request names one function that must be called."""
-    names = asked.tool_choice.names
+    names = conversation.tool_choice.names
     return names is not None and len(names) == 1
 
 
 def _or_answer(source: str, format: Format, allowed: frozenset[str]) -> str:
-    """The grammar of calls, or else of an answer in a prescribed form. Raises BadRequest."""
+    """A grammar of either calls, as in `source`, or an answer in the format. Raises BadRequest."""
     if format.kind not in ("json_schema", "json_object"):
         raise BadRequest(
             f"{format.param} and tools that may be called exclude each other; use tool_choice required",
@@ -124,22 +126,25 @@ def _or_answer(source: str, format: Format, allowed: frozenset[str]) -> str:
 
 
 class Thoughts:
-    """What a constraint has to know of how one model thinks."""
+    """The marks around one model's reasoning, as AfterThinking needs them."""
 
     def __init__(self, tokenizer: Tokenizer, thinking: Thinking, eos_token_ids: Many[int]) -> None:
         self._tokenizer, self._eos = tokenizer, eos_token_ids
         self.end = thinking.end.encode()
         begin = tokenizer.special.get(thinking.begin)
         single = [begin] if begin is not None else tokenizer.encode(thinking.begin)
-        self.begin = single[0] if len(single) == 1 else None  # the token that begins thoughts
+        self.begin = (
+            single[0] if len(single) == 1 else None
+        )  # the token that opens reasoning; None: it takes several
         self._overrunning: dict[int, list[int]] = {}
 
     def raw(self, token: int) -> bytes:
         return self._tokenizer.token_raw(token)
 
     def forbidden(self, said: bytes) -> list[int]:
-        """The tokens that cannot follow amid thoughts: the end of everything, and those that end the thoughts
-        and begin the answer in one, like `>"`, of which no grammar would see the half.
+        """The tokens that must not follow inside reasoning, after the text `said`: those that end the whole
+        answer, and those that close the reasoning and begin the answer in one, like `>"`, because the
+        grammar could not be advanced by half a token.
         """
         sizes = range(len(self.end) - 1, 0, -1)
         size = next((size for size in sizes if said.endswith(self.end[:size])), 0)
@@ -151,8 +156,8 @@ class Thoughts:
 
 
 class AfterThinking:
-    """A constraint that begins to hold when the model has done thinking. While it thinks it may say anything,
-    but not end. `is_open`: it thinks already.
+    """A constraint that applies after the model's reasoning. While it reasons, every token is allowed that
+    does not end the answer. `is_open`: the prompt has opened the reasoning already.
     """
 
     def __init__(self, inner: Constraint, thoughts: Thoughts, *, is_open: bool) -> None:
@@ -174,7 +179,7 @@ class AfterThinking:
 
     def accept(self, token: int) -> bool:
         if self._is_thinking:
-            # the mark may be spread over tokens: as much is kept as could be its beginning
+            # The closing mark may be spread over tokens, so as many bytes as it has are kept.
             self._said += self._thoughts.raw(token)
             self._is_thinking = self._thoughts.end not in self._said
             self._said = self._said[-len(self._thoughts.end) :]

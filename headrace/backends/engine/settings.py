@@ -1,4 +1,4 @@
-"""What the configuration decides about one engine."""
+"""Settings of one engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What the configuration decides about one engine."""
+    """What the configuration sets for one engine."""
 
     max_model_len: int = 0  # 0: the model's own
     kv_cache_bytes: int = 0  # 0: a share of the free memory
@@ -17,8 +17,8 @@ class EngineSettings:
     num_threads: int = 0
     exact: bool = False
     use_generation_config: bool = True
-    max_tokens_default: int = 0  # of an answer to a request that names no limit; 0: what fits
-    loop_tokens: int = 1024  # of a loop, after which an answer without a limit is ended; 0: never
-    deterministic: bool = False  # as if every request had a seed
-    max_tokenize_bytes: int = 2**20  # of a text or conversation that is only tokenized
-    share_prefix_cache: bool = False  # between owners
+    max_tokens_default: int = 0  # of an answer whose request sets no limit; 0: what fits
+    loop_tokens: int = 1024  # length of a loop that ends an answer without a limit; 0: never
+    deterministic: bool = False  # compute every request as if it had a seed
+    max_tokenize_bytes: int = 2**20  # limit of /tokenize
+    share_prefix_cache: bool = False  # between owners (API keys)

@@ -1,5 +1,5 @@
-"""What one caller of the engine waits for: the events of its choices, or its vectors. Everything here happens
-on the loop's thread.
+"""The receiving end of the engine's outputs: the events of a request's choices, or its embeddings. Everything
+here runs on the loop's thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headrace.types import Event
 
 
 class Waiter(Protocol):
-    """Whom the engine's outputs are for."""
+    """A request that receives outputs of its sequences. Also a Holder of places."""
 
     num_running: int
 
@@ -29,25 +29,27 @@ class Waiter(Protocol):
 
     @property
     def running(self) -> Many[Sequence]:
-        """The sequences that have begun and not ended."""
+        """The sequences that have started and not ended."""
         ...
 
     def begin(self) -> Sequence:
-        """Its next sequence."""
+        """Create the next sequence and count it as running."""
         ...
 
     def push(self, output: Output) -> bool:
-        """Whether the output's sequence has ended with it."""
+        """Take an output. Returns whether its sequence has ended."""
         ...
 
     def fail(self, error: ServerError) -> None: ...
 
 
 class Stream:
-    """The events of one request: an async iterator with one reader. `choices` are made as they begin."""
+    """The events of one request: an async iterator for one reader. Each of the `count` choices is created
+    when it starts. `abort` ends a sequence in the engine.
+    """
 
     def __init__(self, choices: Iterator[Choice], count: int, abort: Callable[[Sequence], None]) -> None:
-        self._coming, self._num_coming, self._abort = choices, count, abort
+        self._pending, self._num_pending, self._abort = choices, count, abort
         self._running: dict[Sequence, Choice] = {}
         self._events: deque[Event | Echo] = deque()
         self._error: ServerError | None = None
@@ -56,22 +58,22 @@ class Stream:
 
     @property
     def has_more(self) -> bool:
-        return self._num_coming > 0 and self._error is None
+        return self._num_pending > 0 and self._error is None
 
     @property
     def running(self) -> Many[Sequence]:
         return tuple(self._running)
 
     def begin(self) -> Sequence:
-        choice = next(self._coming)
-        self._num_coming -= 1
+        choice = next(self._pending)
+        self._num_pending -= 1
         self._running[choice.sequence] = choice
         return choice.sequence
 
     def push(self, output: Output) -> bool:
         choice = self._running.get(output.sequence)
         if choice is None:
-            return False  # the engine ran ahead of a stop string
+            return False  # ended by a stop string, while the engine computed its next step
         if output.finish_reason == "error":
             del self._running[output.sequence]
             self.fail(failure_of(output))
@@ -79,7 +81,7 @@ class Stream:
         self._events += choice.push(output)
         if choice.is_finished:
             del self._running[output.sequence]
-            if choice.sequence.finish_reason is None:  # a stop string ended it: the engine does not know yet
+            if choice.sequence.finish_reason is None:  # ended by a stop string or a loop, not by the engine
                 self._abort(choice.sequence)
         if self._events:
             self._ready.set()
@@ -96,7 +98,7 @@ class Stream:
         while not self._events:
             if self._error is not None:
                 raise self._error
-            if not self._running and not self._num_coming:
+            if not self._running and not self._num_pending:
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
@@ -105,26 +107,28 @@ class Stream:
 
 
 class Pooling:
-    """Sequences whose vectors somebody waits for; they are made as they begin."""
+    """The embeddings of one request; `done` completes when all are computed. Each of the `count` sequences is
+    created when it starts.
+    """
 
     def __init__(self, sequences: Iterator[Sequence], count: int) -> None:
-        self._coming, self._num_coming = sequences, count
+        self._pending, self._num_pending = sequences, count
         self._running: dict[Sequence, None] = {}
-        self.sequences: list[Sequence] = []  # those that have begun, in order
+        self.sequences: list[Sequence] = []  # those that have started, in the order of the inputs
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.num_running = 0
 
     @property
     def has_more(self) -> bool:
-        return self._num_coming > 0 and not self.done.done()
+        return self._num_pending > 0 and not self.done.done()
 
     @property
     def running(self) -> Many[Sequence]:
         return tuple(self._running)
 
     def begin(self) -> Sequence:
-        sequence = next(self._coming)
-        self._num_coming -= 1
+        sequence = next(self._pending)
+        self._num_pending -= 1
         self.sequences.append(sequence)
         self._running[sequence] = None
         return sequence
@@ -133,7 +137,7 @@ class Pooling:
         del self._running[output.sequence]
         if output.finish_reason == "error":
             self.fail(failure_of(output))
-        elif not self._running and not self._num_coming and not self.done.done():
+        elif not self._running and not self._num_pending and not self.done.done():
             self.done.set_result(None)
         return True
 
@@ -143,6 +147,7 @@ class Pooling:
 
 
 def failure_of(output: Output) -> ServerError:
+    """The error of a request whose sequence failed."""
     error = output.sequence.error
     if error == GrammarFailed.__name__:
         return BadRequest("the prescribed form is too complex to be followed", param="response_format")

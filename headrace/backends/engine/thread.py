@@ -1,5 +1,5 @@
-"""The one place where the synchronous engine meets the event loop: a thread that steps it, and mailboxes
-both ways.
+"""The one place where the synchronous engine meets the event loop: a thread that steps the engine, with a
+queue in each direction.
 """
 
 from __future__ import annotations
@@ -21,40 +21,56 @@ Order = tuple[Literal["add", "abort"], Sequence]
 
 
 class EngineThread:
-    """Owns an Engine. `add` and `abort` may be called from the loop; outputs arrive on the loop, a step's at
-    a time.
+    """A thread that owns an Engine. `add` and `abort` are called on the loop; `deliver` is called on the loop
+    with the outputs of each step.
 
     If the thread dies, `died` is called once, on the loop, and `is_alive` is false from then on.
     """
+
+    # Who may touch what:
+    # - The engine and its sequences belong to the thread from `add` on. The loop only reads what a step has
+    #   finished writing (tokens, counts, times), when that step's outputs are delivered.
+    # - `_orders` is the queue to the thread: the loop appends, the thread takes from the left. Both are
+    #   single operations of deque, which are atomic, so no lock is needed.
+    # - call_soon_threadsafe is the queue to the loop. It keeps its order: outputs arrive step by step, and a
+    #   sequence's end after its tokens.
+    # So one order is certain: an abort takes effect before the next step, but outputs of the step under way
+    # may still be delivered after it. The receiver ignores outputs of sequences that it has given up.
 
     def __init__(self, engine: Engine, *, deliver: Deliver, died: Callable[[BaseException], None]) -> None:
         self._engine, self._deliver, self._died = engine, deliver, died
         self._loop = asyncio.get_running_loop()
         self._orders: deque[Order] = deque()
-        self._wake = threading.Event()
+        self._wake = threading.Event()  # set: there may be orders, or the thread is to stop
         self._stopping = False
         self._failed = False
+        # A daemon: a forward pass cannot be interrupted, and must not keep a process alive that exits
+        # without `stop`.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @property
     def is_alive(self) -> bool:
+        # `_failed` is set before the thread ends. Without it a request could enter between the exception and
+        # the thread's end, and would wait for outputs that never come.
         return self._thread.is_alive() and not self._failed
 
     def add(self, sequence: Sequence) -> None:
+        """Queue a sequence. It joins the engine before the next step."""
         self._order("add", sequence)
 
     def abort(self, sequence: Sequence) -> None:
-        """Its blocks are free before the next step begins."""
+        """End a sequence. Its blocks are free before the next step begins."""
         self._order("abort", sequence)
 
     def stop(self) -> None:
-        """End the thread after the step it is in. Blocks until then."""
+        """End the thread after the step that it is computing. Blocks until then: call it off the loop."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
 
     def _order(self, kind: Literal["add", "abort"], sequence: Sequence) -> None:
+        # Append before set: the thread looks at the queue after it has seen the event.
         self._orders.append((kind, sequence))
         self._wake.set()
 
@@ -63,19 +79,25 @@ class EngineThread:
             while not self._stopping:
                 self._take_orders()
                 if not self._engine.has_work:
-                    if not self._stopping:  # looked at after the bell was cleared, so that no ring is missed
+                    # `stop` may have set the event before _take_orders cleared it. It set `_stopping` first,
+                    # so checking that here, after the clear, misses no call.
+                    if not self._stopping:
                         self._wake.wait()
                     continue
                 outputs = self._engine.step()
-                if outputs:
+                if outputs:  # a step that only computes parts of prompts has none
                     self._loop.call_soon_threadsafe(self._deliver, outputs)
         except BaseException as exc:
+            # Engine.step handles failures of requests. What arrives here is a bug, after which the pool and
+            # the queues may be inconsistent: continuing could mix up the caches of two requests.
             log.exception("the engine thread died")
             self._failed = True
             self._loop.call_soon_threadsafe(self._died, exc)
 
     def _take_orders(self) -> None:
-        self._wake.clear()  # before looking: an order that comes now wakes the next wait
+        # Clear before reading the queue. The other way round, an order that comes between the last read and
+        # the clear would lie in the queue while the thread sleeps.
+        self._wake.clear()
         while self._orders:
             kind, sequence = self._orders.popleft()
             if kind == "add":

@@ -1,0 +1,211 @@
+"""Turns requests into the engine's sequences: prompts, sampling parameters, constraints, and how the answers
+are read. It may take long and runs in a thread; it refuses what the model cannot do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from headrace.backends.engine.choice import Choice, Reading
+from headrace.backends.engine.prompt import Prompt, Prompts, Room
+from headrace.backends.engine.rules import Rules
+from headrace.backends.engine.settings import EngineSettings
+from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
+from headrace.errors import BadRequest
+from headrace.models.catalog import Model
+from headrace.offload import check_wanted
+from headrace.text.bounds import check_size
+from headrace.text.reasoning import Splitter
+from headrace.text.stops import NO_STOPS, Stops
+from headrace.text.tokenizer import Tokenizer
+from headrace.text.toolcalls import Parser
+from headrace.types import (
+    Conversation,
+    EmbedRequest,
+    GenerateRequest,
+    Sampling,
+    Texts,
+    TokenizeRequest,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One prompt with all that its answers need. `constraints`: one for each answer; None: anything."""
+
+    prompt: Prompt
+    params: SamplingParams
+    constraints: list[Constraint | None]
+    reading: Reading
+
+
+class Preparation:
+    """Prepares the requests to one loaded model. Methods raise BadRequest, ContextTooLong, TextTooLong."""
+
+    def __init__(
+        self, model: Model, settings: EngineSettings, tokenizer: Tokenizer, prompts: Prompts
+    ) -> None:
+        self._model, self._settings, self._tokenizer, self._prompts = model, settings, tokenizer, prompts
+        self._rules = Rules(tokenizer, model.eos_token_ids, prompts)
+        self.recommended: Mapping[str, float] = model.sampling if settings.use_generation_config else {}
+
+    def prompts(self, request: GenerateRequest) -> list[Prepared]:
+        """One entry for each prompt of the request."""
+        content, sampling = request.prompt, request.sampling
+        self._check_ids(sampling)
+        room = self._prompts.room(sampling.max_tokens, sampling.truncate_prompt_tokens)
+        if isinstance(content, Texts):
+            prompts = self._prompts.of_texts(content, room)
+        else:
+            prompts = [self._prompts.of_conversation(content, room)]
+        stops, prepared = Stops(sampling.stop), []
+        for prompt in prompts:
+            check_wanted()
+            constraints = self._rules.constraints(request, prompt)
+            is_constrained = constraints[0] is not None
+            params = self._params(sampling, prompt, is_constrained=is_constrained)
+            has_format = is_constrained and request.format is not None
+            reading = self._reading(prompt, request, stops, has_format=has_format)
+            prepared.append(Prepared(prompt, params, constraints, reading))
+        return prepared
+
+    def choices(self, prepared: list[Prepared], request: GenerateRequest) -> Iterator[Choice]:
+        """Create the request's sequences one by one, as each is started: all `n` of a prompt, then the next
+        prompt's.
+        """
+        salt = self._salt(request.owner)
+        for number, entry in enumerate(prepared):
+            prompt, params, leader = entry.prompt, entry.params, None
+            for index, constraint in enumerate(entry.constraints):
+                tokens = list(prompt.tokens)
+                sequence = Sequence(tokens, params, request.priority, index, leader, constraint, salt=salt)
+                yield Choice(sequence, number * request.n + index, entry.reading, prompt.echo)
+                if leader is None:
+                    # The prompt is scored once, by the first sequence that has it.
+                    leader, params = sequence, replace(params, prompt_logprobs=False)
+
+    def inputs(self, request: EmbedRequest) -> list[list[int]]:
+        """The token ids of each input."""
+        keep, longest = request.truncate_prompt_tokens, self._prompts.max_model_len
+        room = Room(longest, keep=longest if keep is not None and keep < 0 else keep)
+        inputs = []
+        for index, text in enumerate(request.inputs):
+            check_wanted()
+            inputs.append(self._prompts.of_text(text, f"input.{index}", room))
+        return inputs
+
+    def embeddings(self, inputs: list[list[int]], request: EmbedRequest) -> Iterator[Sequence]:
+        """Create the sequences that embed the inputs, as each is started. Conversations come before them."""
+        params = SamplingParams(max_tokens=0, invariant=self._settings.deterministic)
+        salt = self._salt(request.owner)
+        return (Sequence(tokens, params, BATCH, pooling=request.pooling, salt=salt) for tokens in inputs)
+
+    def tokenize(self, request: TokenizeRequest) -> list[int]:
+        prompt, max_bytes = request.prompt, self._settings.max_tokenize_bytes
+        if isinstance(prompt, Conversation):
+            # Every conversation that can be answered can be counted too.
+            max_bytes = max(max_bytes, self._tokenizer.bound.size(self._prompts.max_model_len))
+            return self._prompts.counted(prompt, max_bytes)
+        check_size(prompt, max_bytes, "prompt")
+        return (
+            self._tokenizer.encode_prompt(prompt)
+            if request.add_special_tokens
+            else self._tokenizer.encode(prompt)
+        )
+
+    def detokenize(self, tokens: list[int]) -> str:
+        self._check_tokens(tokens)
+        return self._tokenizer.decode(tokens)
+
+    def token_texts(self, tokens: list[int]) -> list[str]:
+        self._check_tokens(tokens)
+        return [self._tokenizer.token_text(token) for token in tokens]
+
+    def _check_tokens(self, tokens: list[int]) -> None:
+        if tokens:
+            self._prompts.check_ids(tuple(tokens), "tokens")
+
+    def _check_ids(self, sampling: Sampling) -> None:
+        size = self._tokenizer.vocabulary
+        bad = next((token for token, _ in sampling.logit_bias if token >= size), None)
+        if bad is not None:
+            raise _unknown_token(bad, size, f"logit_bias.{bad}")
+        for index, token in enumerate(sampling.stop_token_ids):
+            if token >= size:
+                raise _unknown_token(token, size, f"stop_token_ids.{index}")
+
+    def _salt(self, owner: str | None) -> bytes:
+        """The owner's salt for the prefix cache: one owner's prompts must not be found by another, who could
+        tell from the time to the first token what was cached.
+        """
+        if owner is None or self._settings.share_prefix_cache:
+            return b""
+        return hashlib.blake2b(owner.encode(), digest_size=16).digest()
+
+    def _params(self, sampling: Sampling, prompt: Prompt, *, is_constrained: bool) -> SamplingParams:
+        """The request's value where there is one, else the model's recommendation, else OpenAI's default."""
+        room = self._prompts.max_model_len - len(prompt.tokens)
+        if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
+            raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
+
+        def resolve(value: float | None, name: str, default: float) -> float:
+            return value if value is not None else float(self.recommended.get(name, default))
+
+        limit = sampling.max_tokens
+        if limit is None:
+            limit = self._settings.max_tokens_default or room
+        max_tokens = min(max(limit, sampling.min_tokens), room)
+        # A constrained answer can only end where its grammar does, so with ignore_eos the end is not removed
+        # but postponed: until max_tokens it is masked wherever another token is allowed.
+        postpones_end = sampling.ignore_eos and is_constrained
+        ends = () if sampling.ignore_eos and not is_constrained else self._model.eos_token_ids
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=resolve(sampling.temperature, "temperature", 1.0),
+            top_p=resolve(sampling.top_p, "top_p", 1.0),
+            top_k=int(resolve(sampling.top_k, "top_k", 0)),
+            min_p=resolve(sampling.min_p, "min_p", 0.0),
+            frequency_penalty=sampling.frequency_penalty,
+            presence_penalty=sampling.presence_penalty,
+            repetition_penalty=resolve(sampling.repetition_penalty, "repetition_penalty", 1.0),
+            logit_bias=sampling.logit_bias,
+            seed=sampling.seed,
+            invariant=self._settings.deterministic or sampling.seed is not None,
+            stop_token_ids=frozenset((*ends, *sampling.stop_token_ids)),
+            min_tokens=max_tokens if postpones_end else sampling.min_tokens,
+            logprobs=sampling.logprobs,
+            prompt_logprobs=prompt.echo is not None and sampling.logprobs is not None,
+        )
+
+    def _reading(
+        self, prompt: Prompt, request: GenerateRequest, stops: Stops, *, has_format: bool
+    ) -> Reading:
+        prompts, tools, content = self._prompts, prompt.tools, request.prompt
+        thinking, is_open = prompts.thinking, prompt.is_open
+        is_forced = (
+            bool(tools) and isinstance(content, Conversation) and content.tool_choice.mode == "required"
+        )
+        return Reading(
+            self._tokenizer,
+            NO_STOPS if is_forced else stops,  # a forced call has no text that could be stopped
+            prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),
+            (lambda: Splitter(thinking, is_open=bool(is_open))) if thinking and is_open is not None else None,
+            (lambda: Parser(prompts.tool_format, tools)) if tools else None,
+            is_forced,
+            self._loop_tokens(request.sampling, has_form=has_format or is_forced),
+        )
+
+    def _loop_tokens(self, sampling: Sampling, *, has_form: bool) -> int:
+        """After how many tokens of a loop the answer is ended; 0: never. A prescribed form may require
+        repetition, and a caller who sets a length may want it.
+        """
+        if has_form or sampling.ignore_eos or sampling.min_tokens or sampling.detect_loops is False:
+            return 0
+        is_limited = sampling.max_tokens is not None and not sampling.detect_loops
+        return 0 if is_limited else self._settings.loop_tokens
+
+
+def _unknown_token(token: int, vocabulary: int, param: str) -> BadRequest:
+    return BadRequest(f"{param}: {token} is no token of this model, which has {vocabulary}", param=param)
