@@ -73,7 +73,7 @@ def _turn(http: Request, owner: str, body: wire.ChatBody, header: str | None) ->
     if named is None and not body.store:
         return None
     limit = http.app.state.config.conversations.context_messages
-    return ChatTurn(http.app.state.store, owner, body, named=named, context_messages=limit)
+    return ChatTurn(http.app.state.store, owner, body, conversation_id=named, context_messages=limit)
 
 
 async def _respond_and_keep(

@@ -89,17 +89,17 @@ async def create_response(
 async def _streamed(http: Request, run: Run) -> Response:
     """Once its first event has come, or it has failed, or a moment has passed."""
     async with connected(http.receive):
-        await run.begun(OPENING_S)
+        await run.wait_for_first(OPENING_S)
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
-    run.keeping.is_told = True
+    run.recorder.is_announced = True
     return FollowedStream(run.follow(), _went(run), run)
 
 
 async def _whole(run: Run) -> Response:
     if run.error is not None:
         raise run.error
-    is_lost = run.keeping.is_stored and not run.response["store"]
+    is_lost = run.recorder.is_stored and not run.response["store"]
     persisted = {"X-Headrace-Persisted": "false"} if is_lost else {}
     size = sum(map(len, run.texts))
     return await json_answer(size, lambda: run.response, {**_went(run), **persisted})

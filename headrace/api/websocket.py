@@ -142,11 +142,11 @@ class Connection:
             await asyncio.shield(run.cancel())
 
     async def _follow(self, body: ResponseBody, run: Run) -> None:
-        await run.begun()
+        await run.wait_for_first()
         if run.first is None and run.error is not None:
             await self._fail(body, run.error)
             return
-        run.keeping.is_told = True
+        run.recorder.is_announced = True
         async for texts in run.follow():
             if run.is_done:  # before the caller knows: it may go on from it at once
                 self._remember(body, run)
@@ -158,7 +158,7 @@ class Connection:
         if run.error is not None:
             self._forget(body)
         elif body.store is False:
-            self._memory = {run.id: [*run.keeping.history.items, *run.keeping.input, *run.encoder.output]}
+            self._memory = {run.id: [*run.recorder.history.items, *run.recorder.input, *run.encoder.output]}
 
     def _forget(self, body: ResponseBody) -> None:
         """A response that could not be gone on from."""

@@ -1,3 +1,3 @@
-"""Turns: a question on stored history, its answer, and what is kept of both. Above the wire and the gateway,
-below the API: it knows neither HTTP nor SQL.
+"""Turns: a request on top of stored history, its answer, and the storing of both. This package lies above the
+wire and the gateway and below the API; it knows neither HTTP nor SQL.
 """

@@ -1,6 +1,4 @@
-"""A chat of which something is kept: in a conversation that the request names, as a stored completion, or
-both.
-"""
+"""A chat that is stored: in a conversation that the request names, as a stored completion, or both."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
 from headrace.store import Chain, ConversationLock, Store, StoredCompletion
 from headrace.turns.dedupe import is_system, new_messages
-from headrace.turns.history import let_go, walked
-from headrace.turns.truncation import Carried, start_fitted
+from headrace.turns.history import release_lock, run_aside
+from headrace.turns.truncation import CarriedItems, start_fitted
 from headrace.turns.window import messages as messages_of
 from headrace.turns.window import window, without_unanswered
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
@@ -30,46 +28,56 @@ from headrace.wire.items import Item, of_chat, of_choice, to_messages
 
 log = logging.getLogger(__name__)
 
-ITEMS_PER_MESSAGE = 4  # fetched at once; more if that is not enough
+ITEMS_PER_MESSAGE = 4  # how many to read at first; more if that is not enough
 
 
 class ChatTurn:
-    """`named`: the conversation, or NEW; None: none. `context_messages`: how many stored ones the model
-    reads.
+    """One chat. `conversation_id`: NEW creates a conversation, None uses none. `context_messages`: how many
+    stored messages the model reads.
 
-    Once it is started, it observes the generation, whose events end after what is kept is on the disk. Making
-    one raises BadRequest.
+    It observes the generation, so the last event reaches the reader after the answer is on the disk. The
+    constructor raises BadRequest.
     """
 
     def __init__(
-        self, store: Store, owner: str, body: wire.ChatBody, *, named: str | None, context_messages: int
+        self,
+        store: Store,
+        owner: str,
+        body: wire.ChatBody,
+        *,
+        conversation_id: str | None,
+        context_messages: int,
     ) -> None:
         self._store, self._owner, self._body = store, owner, body
-        self._named, self._context_messages = named, context_messages
+        self._conversation_id, self._context_messages = conversation_id, context_messages
         self._metadata = stored_completions.metadata(body) if body.store else {}
-        self._held: ConversationLock | None = None
-        self._new: list[Item] = []  # what the request adds to the conversation
+        self._lock: ConversationLock | None = None
+        self._new: list[Item] = []  # the request's items that the conversation does not have yet
         self._info: ModelInfo | None = None
-        self._head: dict[str, Any] = {}  # of the completion, or of its chunks
+        self._head: dict[str, Any] = {}  # the members that the completion and its chunks share
         self._collected = Collected(body.n or 1)
         self.is_streamed = bool(body.stream)
-        self.is_lost = False  # the answer was given and could not be kept
+        self.is_lost = False  # whether storing the answer failed
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of the response, an error's too."""
-        named = {} if self._named in (None, NEW) else {"X-Conversation-ID": str(self._named)}
-        return {**named, **({"X-Headrace-Persisted": "false"} if self.is_lost else {})}
+        """For the HTTP response, also for an error."""
+        conversation = (
+            {} if self._conversation_id in (None, NEW) else {"X-Conversation-ID": str(self._conversation_id)}
+        )
+        return {**conversation, **({"X-Headrace-Persisted": "false"} if self.is_lost else {})}
 
     def remark(self) -> str:
-        """For the end of a stream, whose headers were sent before the answer could be stored; "": nothing."""
+        """A comment for the end of a stream, whose headers were sent before the answer was stored; or ""."""
         return "X-Headrace-Persisted: false" if self.is_lost else ""
 
     async def start(
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, *, uses: Uses
     ) -> Generation:
-        """Raises ServerError: then nothing is kept but a new conversation, and that is free."""
-        if self._named is None:
+        """Start the generation. Raises ServerError; then nothing is stored but perhaps a new conversation,
+        unlocked.
+        """
+        if self._conversation_id is None:
             await self._store.check()
             generation = await gateway.start(request, provider, uses=uses)
         else:
@@ -83,10 +91,10 @@ class ChatTurn:
         self._collected.push(event)
 
     async def ended(self, outcome: Outcome, _: Exception | None) -> None:
-        """Store what is to be kept. The store's failures end here: an answer that is there is delivered."""
+        """Store the answer. A failure of the store is only logged: the client still gets the answer."""
         try:
-            if self._held is not None:
-                await self._append(self._held, self._collected, outcome)
+            if self._lock is not None:
+                await self._append(self._lock, self._collected, outcome)
             if self._body.store and outcome == "completed":
                 await self._save(self._collected)
         except ServerError as exc:
@@ -102,49 +110,49 @@ class ChatTurn:
     async def _start_in_conversation(
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, uses: Uses
     ) -> Generation:
-        gateway.model(request.model, provider)  # before a conversation is made for one that there is not
-        if self._named == NEW:
-            self._named = (await self._store.conversations.create(self._owner, (), {})).id
-        assert self._named is not None
-        self._held = await self._store.conversations.lock(self._owner, self._named)
+        gateway.model(request.model, provider)  # raises ModelNotFound before a conversation is created
+        if self._conversation_id == NEW:
+            self._conversation_id = (await self._store.conversations.create(self._owner, (), {})).id
+        assert self._conversation_id is not None
+        self._lock = await self._store.conversations.lock(self._owner, self._conversation_id)
         try:
-            sent = await walked(len(self._body.messages), partial(of_chat, self._body.messages))
+            sent = await run_aside(len(self._body.messages), partial(of_chat, self._body.messages))
             past = await self._past(sent)
             num_items = len(past) + len(sent)
-            new = await walked(num_items, partial(new_messages, past, sent))
+            new = await run_aside(num_items, partial(new_messages, past, sent))
             self._new = [item for index in new for item in sent[index]]
-            carried = await walked(num_items, partial(self._carried, past))
-            asking = _Asking(request, new)
-            return await start_fitted(gateway, provider, carried, asking, uses)
+            carried = await run_aside(num_items, partial(self._carried, past))
+            build_request = _RequestBuilder(request, new)
+            return await start_fitted(gateway, provider, carried, build_request, uses)
         except BaseException:
-            await asyncio.shield(let_go(self._store, self._held))
+            await asyncio.shield(release_lock(self._store, self._lock))
             raise
 
-    def _carried(self, past: Sequence[Item]) -> Carried:
+    def _carried(self, past: Sequence[Item]) -> CarriedItems:
         shown = window(past, self._context_messages, self._new)
-        return Carried(without_unanswered(shown, self._new), self._new)
+        return CarriedItems(without_unanswered(shown, self._new), self._new)
 
     async def _past(self, sent: Sequence[Sequence[Item]]) -> list[Item]:
-        """The stored items that may matter: as many messages as the model may read, or as were sent, and all
-        system messages before them.
+        """The stored items to compare and to show: as many messages as the model reads or the client sent,
+        and all system messages before them.
         """
-        assert self._held is not None
-        wanted = max(self._context_messages, len(sent)) + 1  # the first may be cut
+        assert self._lock is not None
+        wanted = max(self._context_messages, len(sent)) + 1  # the first may lack its beginning
         limit = ITEMS_PER_MESSAGE * wanted
         while True:
-            before, last = await self._store.items.window(self._owner, self._held.conversation.head, limit)
+            before, last = await self._store.items.window(self._owner, self._lock.conversation.head, limit)
             items = [item.body for item in last]
             if len(items) < limit or len(messages_of([i for i in items if not is_system(i)])) >= wanted:
                 return [*(item.body for item in before), *items]
             limit *= 2
 
-    async def _append(self, held: ConversationLock, collected: Collected, outcome: Outcome) -> None:
+    async def _append(self, lock: ConversationLock, collected: Collected, outcome: Outcome) -> None:
         answer = self._answer(collected.choices.get(0, Choice()), outcome)
-        add = Chain(held.conversation.head, [*self._new, *answer]) if answer else None
-        await self._store.conversations.release(held, add)
+        add = Chain(lock.conversation.head, [*self._new, *answer]) if answer else None
+        await self._store.conversations.release(lock, add)
 
     def _answer(self, choice: Choice, outcome: Outcome) -> list[Item]:
-        """What is kept of it: all, or, when a stream's reader left, the text that there is."""
+        """The items to store: the whole answer, or the text so far if a stream's reader left."""
         if outcome == "completed":
             return of_choice(choice, "incomplete" if choice.reason == "length" else "completed")
         if outcome == "left" and self._body.stream and choice.text:
@@ -159,8 +167,10 @@ class ChatTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
-    """A request with stored items before its own messages. `new`: the indices of those not yet stored."""
+class _RequestBuilder:
+    """Adds stored items to a request, in the order that the model reads. `new`: the indices of the request's
+    messages that are not stored yet.
+    """
 
     request: GenerateRequest
     new: Sequence[int]

@@ -1,4 +1,4 @@
-"""Which of a chat's messages are stored already: clients send their whole history with every question."""
+"""Finds the messages of a chat that are stored already: clients send their whole history each time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from headrace.wire.items import Item, told
 
 SYSTEM = ("system", "developer")
-UNTOLD = ("reasoning",)  # what clients leave out when they send an answer back
+OMITTED = ("reasoning",)  # types of items that clients leave out when they send an answer back
 
 
 def is_system(item: Item) -> bool:
@@ -15,44 +15,48 @@ def is_system(item: Item) -> bool:
 
 
 def is_compared(item: Item) -> bool:
-    return not is_system(item) and item["type"] not in UNTOLD
+    """Whether a client that sends its history again sends this item, and in its place."""
+    return not is_system(item) and item["type"] not in OMITTED
 
 
 def new_messages(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> list[int]:
-    """The indices of those that are not stored yet; `sent`: the items of each message. The longest end of
-    what is stored that the messages begin with is there already, and so is a system message before or amid
-    that, if the same one is stored.
+    """The indices of the messages that are not stored yet. `sent`: the items of each message.
+
+    The stored items are searched for their longest end that `sent` begins with: those messages are stored. A
+    system message among or before them is stored if an equal one is, anywhere.
     """
     systems = {told(item) for item in stored if is_system(item)}
     spoken = [index for index, items in enumerate(sent) if any(map(is_compared, items))]
-    said = set(spoken)
-    again = _num_again(stored, [sent[index] for index in spoken])
-    first_new = spoken[again] if again < len(spoken) else len(sent)
+    num_stored = _num_stored(stored, [sent[index] for index in spoken])
+    first_new = spoken[num_stored] if num_stored < len(spoken) else len(sent)
+    spoken_indices = set(spoken)
     return [
         index
         for index, items in enumerate(sent)
-        if index >= first_new or (index not in said and not all(told(item) in systems for item in items))
+        if index >= first_new
+        or (index not in spoken_indices and not all(told(item) in systems for item in items))
     ]
 
 
-def _num_again(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> int:
-    """How many messages of `sent`, from its first, the stored items end with."""
+def _num_stored(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> int:
+    """How many messages from the beginning of `sent` the stored items end with."""
     items = [told(item) for message in sent for item in message if is_compared(item)]
-    ends, count = {0: 0}, 0  # number of items → of whole messages
+    ends, count = {0: 0}, 0  # number of items → number of whole messages that they make
     for index, message in enumerate(sent):
         count += sum(map(is_compared, message))
         ends[count] = index + 1
-    said = [told(item) for item in stored if is_compared(item)]
-    return ends[next(length for length in _overlaps(said, items) if length in ends)]
+    hashes = [told(item) for item in stored if is_compared(item)]
+    return ends[next(length for length in _overlaps(hashes, items) if length in ends)]
 
 
 def _overlaps(text: Sequence[bytes], pattern: Sequence[bytes]) -> list[int]:
-    """The lengths of the beginnings of `pattern` that `text` ends with, longest first; 0 is the last. Knuth,
-    Morris and Pratt's way: linear also where all items are alike.
+    """The lengths of the prefixes of `pattern` that `text` ends with, longest first; 0 is the last.
+
+    The algorithm is that of Knuth, Morris and Pratt, which is linear even if all items are equal.
     """
     if not pattern:
         return [0]
-    borders = [0] * len(pattern)  # of pattern[: index + 1]
+    borders = [0] * len(pattern)  # the longest proper prefix of pattern[: index + 1] that it also ends with
     length = 0
     for index in range(1, len(pattern)):
         length = _longer(pattern, borders, length, pattern[index])
@@ -67,7 +71,7 @@ def _overlaps(text: Sequence[bytes], pattern: Sequence[bytes]) -> list[int]:
 
 
 def _longer(pattern: Sequence[bytes], borders: Sequence[int], length: int, item: bytes) -> int:
-    """The longest beginning of `pattern` that ends in `item`, given the one that ended before it."""
+    """Extend a match by `item`. `length`: of the prefix of `pattern` that the text before it ends with."""
     while length and pattern[length] != item:
         length = borders[length - 1]
     return length + 1 if pattern[length] == item else 0

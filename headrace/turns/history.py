@@ -1,4 +1,4 @@
-"""What a turn builds on: a response before it, a conversation, or nothing."""
+"""The history that a turn continues: a previous response, a conversation, or none."""
 
 from __future__ import annotations
 
@@ -25,84 +25,84 @@ from headrace.wire.responses.body import HistoryBody, PromptBody
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Memory = Mapping[str, Sequence[Item]]  # of a connection: what its unstored responses carry on
+Memory = Mapping[str, Sequence[Item]]  # the history of unstored responses, by id, on one WebSocket
 
 UNFINISHED = ("queued", "in_progress")
-ITEM = 1024  # bytes of work, for `aside`: about what it takes to read an item and write it as a message
+ITEM = 1024  # the work of translating an item into a message, in bytes, the unit of `aside`
 
 
 def weight(items: str | Sequence[object]) -> int:
-    """How many items these are worth: an image counts by its size, as it is read."""
+    """The work of reading these, as a number of items: an image or a file counts by its size."""
     if isinstance(items, str):
         return 1
-    return len(items) + sum(map(_media, items)) // ITEM
+    return len(items) + sum(map(_num_media_bytes, items)) // ITEM
 
 
-def _media(item: object) -> int:
-    """Bytes of the images and files in it."""
+def _num_media_bytes(item: object) -> int:
+    """The size of the images and files in the item's content."""
     content = item.get("content") if isinstance(item, Mapping) else getattr(item, "content", None)
-    return sum(map(_length, content)) if isinstance(content, list) else 0
+    return sum(map(_num_data_bytes, content)) if isinstance(content, list) else 0
 
 
-def _length(part: object) -> int:
+def _num_data_bytes(part: object) -> int:
     members = part if isinstance(part, Mapping) else getattr(part, "__dict__", {})
     data = members.get("image_url") or members.get("file_data")
     return len(data) if isinstance(data, str) else 0
 
 
-async def walked(num_items: int, work: Callable[[], T]) -> T:
-    """The result of work on so many items, off the event loop if they are many."""
+async def run_aside(num_items: int, work: Callable[[], T]) -> T:
+    """Call `work` and return its result; for many items, in a thread."""
     return await aside(ITEM * num_items, work)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """`head`: the stored path that goes before. `unstored`: what follows it and is not stored yet. `items`:
-    all of it, as the model reads it. `held`: the conversation that is to be let go.
+    """`head`: the stored path. `unstored`: the items that follow it and are not stored. `items`: all of them,
+    as the model reads them. `lock`: of the conversation, to be released at the end of the turn.
     """
 
     head: str | None = None
     unstored: Sequence[Item] = ()
     items: Sequence[Item] = ()
-    held: ConversationLock | None = None
+    lock: ConversationLock | None = None
 
 
-async def history_of(
+async def load_history(
     store: Store, owner: str, body: HistoryBody, memory: Memory, *, is_written: bool = False
 ) -> History:
-    """`is_written`: a conversation is held, to be added to. Raises BadRequest, PreviousResponseNotFound,
-    ConversationNotFound, ConversationLocked, StoreUnavailable.
+    """The history that the request names. `is_written`: lock its conversation, to append to it. Raises
+    BadRequest, PreviousResponseNotFound, ConversationNotFound, ConversationLocked, StoreUnavailable.
     """
     if body.previous_response_id is not None:
-        return await _after(store, owner, body.previous_response_id, memory)
+        return await _up_to_response(store, owner, body.previous_response_id, memory)
     id = body.conversation_id if isinstance(body, PromptBody) else None
     if id is None:
         return History()
     try:
-        held = await store.conversations.lock(owner, id) if is_written else None
-        conversation = await store.conversations.get(owner, id) if held is None else held.conversation
+        lock = await store.conversations.lock(owner, id) if is_written else None
+        conversation = await store.conversations.get(owner, id) if lock is None else lock.conversation
     except ConversationNotFound as exc:
         exc.param = "conversation"
         raise
     try:
         path = await store.items.path(owner, conversation.head)
     except BaseException:
-        if held is not None:
-            await asyncio.shield(let_go(store, held))
+        if lock is not None:
+            await asyncio.shield(release_lock(store, lock))
         raise
-    return History(conversation.head, (), _readable([item.body for item in path]), held)
+    return History(conversation.head, (), _readable([item.body for item in path]), lock)
 
 
-async def let_go(store: Store, held: ConversationLock) -> None:
-    """Of a conversation, as it was. A store that cannot do it now remembers it."""
+async def release_lock(store: Store, lock: ConversationLock) -> None:
+    """Release the lock without appending. If the store fails, it retries the release later by itself."""
     try:
-        await store.conversations.release(held)
+        await store.conversations.release(lock)
     except ServerError as exc:
-        log.error("conversation %s was not let go: %s", held.conversation.id, exc.message)
+        log.error("conversation %s could not be unlocked yet: %s", lock.conversation.id, exc.message)
 
 
-async def _after(store: Store, owner: str, id: str, memory: Memory) -> History:
-    """What was said up to a response, its answer included. Raises PreviousResponseNotFound, BadRequest,
+async def _up_to_response(store: Store, owner: str, id: str, memory: Memory) -> History:
+    """The history up to a response and its output. Raises PreviousResponseNotFound, BadRequest,
     StoreUnavailable.
     """
     if id in memory:
@@ -123,17 +123,17 @@ async def _after(store: Store, owner: str, id: str, memory: Memory) -> History:
 
 
 def _readable(items: Sequence[Item]) -> Sequence[Item]:
-    """Without calls that broke off: nothing can answer them. One that has its arguments was cut short after
-    them: agents do answer it.
+    """Leave out calls that broke off within their arguments: no client can answer them. An incomplete call
+    with whole arguments stays, because agents answer it.
     """
     return [
         item
         for item in items
-        if item["type"] not in CALLS or item.get("status") != "incomplete" or _is_whole(item)
+        if item["type"] not in CALLS or item.get("status") != "incomplete" or _has_whole_arguments(item)
     ]
 
 
-def _is_whole(call: Item) -> bool:
+def _has_whole_arguments(call: Item) -> bool:
     try:
         return isinstance(json.loads(call.get("arguments", "")), dict)
     except (ValueError, RecursionError):

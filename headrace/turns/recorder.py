@@ -1,5 +1,9 @@
-"""What is kept of one response, and when. The store's failures end here: an answer that is there is
-delivered.
+"""Records one response in the store.
+
+Three rules. A response that fails before its client knows its id is not stored (`is_announced`). The
+conversation's lock is released exactly once, whether the response is stored, refused or lost. And once there
+is an answer, a failure of the store does not withhold it from the client: the response says `store: false`
+instead.
 """
 
 from __future__ import annotations
@@ -11,19 +15,19 @@ from typing import Any
 
 from headrace.errors import ServerError, StoreUnavailable
 from headrace.store import Store, StoredResponse
-from headrace.turns.history import History, let_go
+from headrace.turns.history import History, release_lock
 from headrace.wire.items import Item
 
 log = logging.getLogger(__name__)
 
-APPENDED = ("completed", "incomplete")  # to a conversation; what failed or was cancelled is not
-PATIENCE_S = 30.0  # how long the end of a background response waits for a database that is away
+APPENDED = ("completed", "incomplete")  # the statuses of responses that are appended to a conversation
+PATIENCE_S = 30.0  # how long a finished background response waits for an unavailable database
 RETRY_S = 0.5
 
 
 class ResponseRecorder:
-    """`input`: this turn's. `is_stored` False: nothing is written. `is_told`: the caller knows the response's
-    id; what failed before leaves no trace.
+    """`input`: the items of this turn's input. `is_stored`: false writes nothing. `is_announced`: whether the
+    client may know the response's id.
     """
 
     def __init__(
@@ -39,61 +43,63 @@ class ResponseRecorder:
         self.owner, self.history = owner, history
         self.input: Sequence[Item] = ()
         self.is_stored, self.is_background, self.is_streamed = is_stored, is_background, is_streamed
-        self.is_told = is_background
-        self.is_deleted = False  # while it ran
+        self.is_announced = is_background  # it is stored, and answered, before it runs
+        self.is_deleted = False  # by a client, while it was running
         self._store = store
-        self._id: str | None = None  # once it is stored
-        self._written = 0  # how many of its events are
-        self._writing = asyncio.Lock()
+        self._id: str | None = None  # set once the response is stored
+        self._num_written = 0  # events in the store
+        self._writing = asyncio.Lock()  # one writer: batches of events must not overlap
 
     async def queue(self, response: dict[str, Any]) -> None:
-        """Before it begins. Raises StoreUnavailable."""
+        """Store the response before it runs. Raises StoreUnavailable."""
         await self._save(response, ())
         self._id = response["id"]
 
     async def finish(self, response: dict[str, Any], output: Sequence[Item]) -> dict[str, Any]:
-        """Commit; the response as it is told: `store` is false in it if that failed."""
-        is_kept = response["status"] in APPENDED or self.is_told
-        if not self.is_stored or not is_kept or self.is_deleted:
-            await self.let_go()
+        """Store the final response and release the lock. Returns the response for the client: if storing
+        failed, with `store` false.
+        """
+        is_wanted = response["status"] in APPENDED or self.is_announced
+        if not self.is_stored or not is_wanted or self.is_deleted:
+            await self.release()
             return response
         try:
             await self._save_patiently(response, output)
         except Exception as exc:
-            log.error("response %s is not stored: %s", response["id"], _told(exc))
-            await self.let_go()
+            log.error("response %s is not stored: %s", response["id"], _loggable(exc))
+            await self.release()
             return {**response, "store": False}
         self._id = response["id"]
         return response
 
     async def write(self, texts: Sequence[str]) -> None:
-        """Those of its events that are not yet stored. What cannot be written now is next time."""
+        """Store the events of `texts` that are not stored yet. After a failure, the next call tries again."""
         async with self._writing:
-            first, whole = self._written, len(texts)
-            if self._id is None or self.is_deleted or first == whole:
+            first, end = self._num_written, len(texts)
+            if self._id is None or self.is_deleted or first == end:
                 return
             try:
-                await self._store.responses.append_events(self.owner, self._id, first, texts[first:whole])
-                self._written = whole
+                await self._store.responses.append_events(self.owner, self._id, first, texts[first:end])
+                self._num_written = end
             except ServerError as exc:
-                log.warning("events of response %s are not stored: %s", self._id, _told(exc))
+                log.warning("events of response %s are not stored: %s", self._id, _loggable(exc))
 
-    async def let_go(self) -> None:
-        """Of the conversation, as it was."""
-        if self.history.held is not None:
-            await let_go(self._store, self.history.held)
+    async def release(self) -> None:
+        """Release the conversation's lock without appending."""
+        if self.history.lock is not None:
+            await release_lock(self._store, self.history.lock)
 
     async def _save_patiently(self, response: dict[str, Any], output: Sequence[Item]) -> None:
-        """Nobody waits for a response in the background: it may wait for the database."""
-        tries = int(PATIENCE_S / RETRY_S) if self.is_background else 0
+        """Save the final response. A background run retries while the database is away: no client waits."""
+        num_retries = int(PATIENCE_S / RETRY_S) if self.is_background else 0
         while True:
             try:
                 await self._save(response, output, is_end=True)
                 return
             except StoreUnavailable:
-                if not tries:
+                if not num_retries:
                     raise
-                tries -= 1
+                num_retries -= 1
                 await asyncio.sleep(RETRY_S)
 
     async def _save(self, response: dict[str, Any], output: Sequence[Item], *, is_end: bool = False) -> None:
@@ -110,11 +116,11 @@ class ResponseRecorder:
             base=self.history.head,
             input=[*self.history.unstored, *self.input],
             output=output,
-            lock=self.history.held if is_end else None,
+            lock=self.history.lock if is_end else None,
             is_appended=response["status"] in APPENDED,
         )
 
 
-def _told(exc: Exception) -> str:
-    """Never the text of a database's error: it may hold what was to be stored."""
+def _loggable(exc: Exception) -> str:
+    """A message without the text of a database's error, which may quote content."""
     return exc.message if isinstance(exc, ServerError) else type(exc).__name__

@@ -1,4 +1,4 @@
-"""The stored events of a response, for a reader that comes later or to another process."""
+"""Replays the stored events of a response, for a client that comes later or to another process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ POLL_S = 0.5
 async def replay(
     store: Store, owner: str, stored: StoredResponse, after: int = -1
 ) -> AsyncIterator[list[str]]:
-    """Those with a greater sequence_number. Where the last ones were lost with their process, the end is told
-    by what is stored of the response. Raises StoreUnavailable, ResponseNotFound.
+    """Batches of the events with a sequence_number greater than `after`, as JSON. If the last events were
+    lost with their process, the final event is made from the stored response. Raises StoreUnavailable,
+    ResponseNotFound.
     """
     texts = await store.responses.events(owner, stored.id, after=after - 1)
     if after >= 0:
@@ -31,7 +32,9 @@ async def replay(
             if is_last(texts[-1]):
                 return
         await asyncio.sleep(POLL_S)
-        is_over = stored.status not in UNFINISHED  # what is written after that was written by now
+        is_over = (
+            stored.status not in UNFINISHED
+        )  # its last events, written just after its status, are there by now
         stored = await store.responses.get(owner, stored.id)
         texts = await store.responses.events(owner, stored.id, after=after)
     output = [item.body for item in await store.responses.output(owner, stored)]

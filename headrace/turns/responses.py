@@ -1,4 +1,4 @@
-"""The turns of /v1/responses: a question on what was said before, its answer, and what is kept of both."""
+"""The turns of /v1/responses: create, read, follow, cancel and delete responses, in any process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
 from headrace.store import Order, Page, Store, StoredItem, StoredResponse
 from headrace.turns.compaction import summary
-from headrace.turns.compaction import to_request as summarising
-from headrace.turns.history import UNFINISHED, History, Memory, history_of, walked, weight
+from headrace.turns.compaction import to_request as to_summary_request
+from headrace.turns.history import UNFINISHED, History, Memory, load_history, run_aside, weight
 from headrace.turns.recorder import ResponseRecorder
 from headrace.turns.replay import replay
 from headrace.turns.runs import Run, Runs
-from headrace.turns.truncation import Carried, check_fits, start_fitted
+from headrace.turns.truncation import CarriedItems, check_fits, start_fitted
 from headrace.types import GenerateRequest, ModelInfo
 from headrace.wire.items import Item, new_id, references, resolved, to_items
 from headrace.wire.responses.body import (
@@ -42,31 +42,33 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question, where it goes, and what is to be kept of it."""
+    """One request for a response: its body, its target, and the recorder of its answer."""
 
     body: ResponseBody
     provider: str | None
-    keeping: ResponseRecorder
+    recorder: ResponseRecorder
     uses: Uses
 
-    def request(self, carried: Sequence[Item]) -> GenerateRequest:
-        """On top of these items. Raises BadRequest."""
-        request = to_request(self.body, [*carried, *self.keeping.input])
-        return replace(request, owner=self.keeping.owner)
+    def request(self, history: Sequence[Item]) -> GenerateRequest:
+        """The request to the model, on top of these items. Raises BadRequest."""
+        request = to_request(self.body, [*history, *self.recorder.input])
+        return replace(request, owner=self.recorder.owner)
 
-    async def whole(self) -> GenerateRequest:
-        """On top of all that was said. Raises BadRequest."""
-        said = self.keeping.history.items
-        return await walked(weight(said) + weight(self.keeping.input), partial(self.request, said))
+    async def full_request(self) -> GenerateRequest:
+        """The request to the model, on top of the whole history. Raises BadRequest."""
+        history = self.recorder.history.items
+        return await run_aside(weight(history) + weight(self.recorder.input), partial(self.request, history))
 
 
 class Responses:
+    """The responses that this process runs, and the stored ones of all."""
+
     def __init__(self, gateway: Gateway, store: Store) -> None:
         self._gateway, self._store = gateway, store
         self._runs = Runs(store)
 
     async def aclose(self) -> None:
-        """Before the store: what still runs fails, and says why."""
+        """Fail what still runs, with the reason. Call it before the store is closed."""
         await self._runs.aclose()
 
     async def create(
@@ -78,19 +80,19 @@ class Responses:
         *,
         uses: Uses,
     ) -> Run:
-        """A run that has begun, or one in the background that is stored as queued. Raises ServerError.
-        `memory`: the unstored responses that it may go on from, by id.
+        """Start a run, or queue and store one in the background. `memory`: the unstored responses that it may
+        continue. Raises ServerError.
         """
-        turn = Turn(body, provider, await self._kept(owner, body, provider, memory or {}), uses)
+        turn = Turn(body, provider, await self._recorder(owner, body, provider, memory or {}), uses)
         try:
             if body.background:
                 await self._check(turn)
-            return await (self._queued(turn) if body.background else self._started(turn))
+            return await (self._queue(turn) if body.background else self._start(turn))
         except BaseException:
-            await asyncio.shield(turn.keeping.let_go())
+            await asyncio.shield(turn.recorder.release())
             raise
 
-    async def _kept(
+    async def _recorder(
         self, owner: str, body: ResponseBody, provider: str | None, memory: Memory
     ) -> ResponseRecorder:
         check(body)
@@ -98,125 +100,130 @@ class Responses:
         if is_stored:
             await self._store.check()
         self._gateway.model(body.model, provider)
-        history = await history_of(self._store, owner, body, memory, is_written=is_stored)
-        keeping = ResponseRecorder(
+        history = await load_history(self._store, owner, body, memory, is_written=is_stored)
+        recorder = ResponseRecorder(
             self._store, owner, history,
             is_stored=is_stored, is_background=bool(body.background), is_streamed=bool(body.stream),
         )  # fmt: skip
         try:
-            keeping.input = await self._input(owner, body, history)
+            recorder.input = await self._input(owner, body, history)
         except BaseException:
-            await asyncio.shield(keeping.let_go())
+            await asyncio.shield(recorder.release())
             raise
-        return keeping
+        return recorder
 
     async def _input(self, owner: str, body: HistoryBody, history: History) -> Sequence[Item]:
-        """This turn's. Raises BadRequest, ItemNotFound, StoreUnavailable."""
-        input = await walked(weight(body.input or ()), partial(to_items, body.input, "input"))
+        """The items of this turn's input; references are replaced by copies. Raises BadRequest, ItemNotFound,
+        StoreUnavailable.
+        """
+        input = await run_aside(weight(body.input or ()), partial(to_items, body.input, "input"))
         wanted = references(input)
         if not wanted:
             return input
         found: dict[str, Item] = {item.get("id", ""): item for item in history.items}
-        elsewhere = await self._store.items.find(owner, [id for id in wanted if id not in found])
-        found |= {id: item.body for id, item in elsewhere.items()}
+        others = await self._store.items.find(owner, [id for id in wanted if id not in found])
+        found |= {id: item.body for id, item in others.items()}
         return resolved(input, found, "input")
 
     async def _check(self, turn: Turn) -> None:
-        """What is wrong with a response in the background is said before it is stored. Raises BadRequest."""
-        history = turn.keeping.history
+        """Check a background response before it is stored. Raises BadRequest."""
+        history = turn.recorder.history
         try:
-            asked = await turn.whole()
+            request = await turn.full_request()
             if turn.body.truncation == "auto":
-                carried = Carried(history.items, turn.keeping.input)
-                asked = await walked(len(history.items), partial(turn.request, carried.fewest))
-            await check_fits(self._gateway, turn.provider, asked)
+                carried = CarriedItems(history.items, turn.recorder.input)
+                request = await run_aside(len(history.items), partial(turn.request, carried.fewest))
+            await check_fits(self._gateway, turn.provider, request)
         except BadRequest as exc:
             raise as_asked(turn.body, exc) from exc
 
-    async def _started(self, turn: Turn) -> Run:
+    async def _start(self, turn: Turn) -> Run:
         generation = await self._open(turn)
         run = self._run(turn, generation.info)
-        self._runs.start(run, partial(_there, generation))
+        self._runs.start(run, partial(_ready, generation))
         return run
 
-    async def _queued(self, turn: Turn) -> Run:
-        """A caller that leaves meanwhile never knows its id: then it is cancelled."""
+    async def _queue(self, turn: Turn) -> Run:
+        """Store and start a background run; cancel it if the client leaves before it has the id."""
         if self._gateway.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
-        queueing = asyncio.ensure_future(self._queue(turn))
+        storing = asyncio.ensure_future(self._store_and_run(turn))
         try:
-            return await asyncio.shield(queueing)
+            return await asyncio.shield(storing)
         except asyncio.CancelledError:
-            await (await queueing).cancel()
+            await (await storing).cancel()
             raise
 
-    async def _queue(self, turn: Turn) -> Run:
+    async def _store_and_run(self, turn: Turn) -> Run:
         run = self._run(turn, self._gateway.model(turn.body.model, turn.provider))
-        await turn.keeping.queue(run.response)
+        await turn.recorder.queue(run.response)
         self._runs.start(run, partial(self._open, turn))
         return run
 
     def _run(self, turn: Turn, info: ModelInfo) -> Run:
         response = begin(turn.body, info, id=new_id("resp"), created_at=int(time.time()))
-        return Run(ResponseEvents(response, turn.body), turn.keeping, partial(as_asked, turn.body))
+        return Run(ResponseEvents(response, turn.body), turn.recorder, partial(as_asked, turn.body))
 
     async def _open(self, turn: Turn) -> Generation:
-        """Raises ServerError."""
-        history = turn.keeping.history
+        """Start the generation. Raises ServerError."""
+        history = turn.recorder.history
         try:
             if turn.body.truncation == "auto":
-                carried = await walked(
-                    len(history.items), partial(Carried, history.items, turn.keeping.input)
+                carried = await run_aside(
+                    len(history.items), partial(CarriedItems, history.items, turn.recorder.input)
                 )
                 return await start_fitted(self._gateway, turn.provider, carried, turn.request, turn.uses)
-            return await self._gateway.start(await turn.whole(), turn.provider, uses=turn.uses)
+            return await self._gateway.start(await turn.full_request(), turn.provider, uses=turn.uses)
         except BadRequest as exc:
             raise as_asked(turn.body, exc) from exc
 
     async def get(self, owner: str, id: str) -> dict[str, Any]:
-        """Raises ResponseNotFound, StoreUnavailable."""
+        """The response as it stands. Raises ResponseNotFound, StoreUnavailable."""
         run = self._runs.find(owner, id)
         if run is not None:
             return run.response
-        return await self._whole(owner, await self._store.responses.get(owner, id))
+        return await self._with_output(owner, await self._store.responses.get(owner, id))
 
-    async def _whole(self, owner: str, stored: StoredResponse) -> dict[str, Any]:
+    async def _with_output(self, owner: str, stored: StoredResponse) -> dict[str, Any]:
         output = await self._store.responses.output(owner, stored)
         return {**stored.body, "output": [item.body for item in output]}
 
     async def follow(self, owner: str, id: str, after: int) -> AsyncIterator[list[str]]:
-        """The events of its stream with a greater sequence_number, as they come. Raises ResponseNotFound,
-        BadRequest, StoreUnavailable.
+        """Batches of its events with a sequence_number greater than `after`, as they come. Raises
+        ResponseNotFound, BadRequest, StoreUnavailable.
         """
         run = self._runs.find(owner, id)
         if run is not None:
-            _check_streamed(run.keeping.is_streamed)
+            _check_streamed(run.recorder.is_streamed)
             return run.follow(after)
         stored = await self._store.responses.get(owner, id)
         _check_streamed(stored.is_streamed)
         return replay(self._store, owner, stored, after)
 
     async def delete(self, owner: str, id: str) -> None:
-        """One that still runs is cancelled, and nothing is kept of it. Raises ResponseNotFound,
+        """Delete a response; one that runs is cancelled, and not stored. Raises ResponseNotFound,
         StoreUnavailable.
         """
         run = self._runs.find(owner, id)
-        if run is None or run.keeping.is_background or run.is_done:
+        if run is None or run.recorder.is_background or run.is_done:
             await self._store.responses.delete(owner, id)
         if run is not None:
-            run.keeping.is_deleted = not run.keeping.is_background
+            run.recorder.is_deleted = not run.recorder.is_background
             await run.cancel()
 
     async def cancel(self, owner: str, id: str) -> dict[str, Any]:
-        """What has ended is returned as it is. Raises ResponseNotFound, BadRequest, StoreUnavailable."""
+        """Cancel a background response and return it; one that has ended does not change. Raises
+        ResponseNotFound, BadRequest, StoreUnavailable.
+        """
         run = self._runs.find(owner, id)
         if run is None:
             return await self._cancel_elsewhere(owner, id)
-        _check_background(run.keeping.is_background)
+        _check_background(run.recorder.is_background)
         await run.cancel()
         return run.response
 
     async def _cancel_elsewhere(self, owner: str, id: str) -> dict[str, Any]:
+        """Ask the process that runs it, and wait up to CANCEL_S for the end."""
         stored = await self._store.responses.get(owner, id)
         _check_background(stored.is_background)
         deadline = time.monotonic() + CANCEL_S
@@ -225,45 +232,45 @@ class Responses:
         while stored.status in UNFINISHED and time.monotonic() < deadline:
             await asyncio.sleep(POLL_S)
             stored = await self._store.responses.get(owner, id)
-        return await self._whole(owner, stored)
+        return await self._with_output(owner, stored)
 
     async def input_items(
         self, owner: str, id: str, *, limit: int, after: str | None, order: Order
     ) -> Page[StoredItem]:
-        """What it was asked, with what was carried over. Raises ResponseNotFound, BadRequest,
+        """A page of its input items, the history included. Raises ResponseNotFound, BadRequest,
         StoreUnavailable.
         """
         stored = await self._store.responses.get(owner, id)
         return await self._store.items.page(owner, stored.input_head, limit=limit, after=after, order=order)
 
     async def count_input(self, owner: str, body: InputTokensBody, provider: str | None = None) -> int:
-        """Tokens. Raises ServerError."""
+        """The number of tokens of the history and the input. Raises ServerError."""
         items = await self._items(owner, body)
         try:
-            asked = await walked(weight(items), partial(to_tokenize_request, body, items))
-            return len(await self._gateway.tokenize(asked, provider))
+            request = await run_aside(weight(items), partial(to_tokenize_request, body, items))
+            return len(await self._gateway.tokenize(request, provider))
         except BadRequest as exc:
             raise as_asked(body, exc) from exc
 
     async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> dict[str, Any]:
-        """The object that holds what the user said, and the summary. Raises ServerError."""
-        said = await self._items(owner, body)
-        asked = await walked(weight(said), partial(summarising, body.model, body.instructions, said))
-        request = replace(asked, owner=owner)
+        """The compacted conversation: the user's messages and a summary. Raises ServerError."""
+        items = await self._items(owner, body)
+        build = partial(to_summary_request, body.model, body.instructions, items)
+        request = replace(await run_aside(weight(items), build), owner=owner)
         generation = await self._gateway.start(request, provider)
         try:
-            return compacted(await summary(generation), said)
+            return compacted(await summary(generation), items)
         finally:
             await asyncio.shield(generation.aclose())
 
     async def _items(self, owner: str, body: HistoryBody) -> Sequence[Item]:
-        """All that was said. Raises ServerError."""
+        """The history, then the input. Raises ServerError."""
         check(body)
-        history = await history_of(self._store, owner, body, {})
+        history = await load_history(self._store, owner, body, {})
         return [*history.items, *await self._input(owner, body, history)]
 
 
-async def _there(generation: Generation) -> Generation:
+async def _ready(generation: Generation) -> Generation:
     return generation
 
 

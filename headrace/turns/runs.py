@@ -1,4 +1,4 @@
-"""Responses being generated, each independent of whoever reads it."""
+"""Running responses. A run does not depend on its readers: they come, follow and leave."""
 
 from __future__ import annotations
 
@@ -18,95 +18,104 @@ from headrace.wire.responses.stream import ResponseEvents
 
 log = logging.getLogger(__name__)
 
-TEND_S = 0.5  # how often what runs in the background is written, and asked whether it shall stop
+BACKGROUND_S = 0.5  # how often events of background runs are stored and requests to cancel them are read
 
 
 class Run:
-    """`texts`: the events so far, as JSON; each one's index is its sequence_number. The last one comes after
-    the answer is committed. `named`: an error in the caller's words.
+    """One running response. `texts`: its events so far, as JSON; the index of each is its sequence_number.
+    The last event comes after the response is stored. `translate`: rewrites an error in the words of the
+    endpoint.
     """
 
     def __init__(
-        self, encoder: ResponseEvents, keeping: ResponseRecorder, named: Callable[[BadRequest], BadRequest]
+        self,
+        encoder: ResponseEvents,
+        recorder: ResponseRecorder,
+        translate: Callable[[BadRequest], BadRequest],
     ) -> None:
-        self.encoder, self.keeping, self._named = encoder, keeping, named
+        self.encoder, self.recorder, self._translate = encoder, recorder, translate
         self.id: str = encoder.response["id"]
         self.texts = encoder.first()
         self.generation: Generation | None = None
-        self.error: ServerError | None = None  # what it failed with
+        self.error: ServerError | None = None  # why it failed
         self.first: Event | None = None
         self.last: Event | None = None
         self.is_done = False
-        self._changed = asyncio.Event()  # a new one for every change: whoever waits for it need not be known
-        self._answering: asyncio.Task[None]
+        # Replaced at every change: a reader waits for the one that it sees, and needs no registration.
+        self._changed = asyncio.Event()
+        self._generating: asyncio.Task[None]
         self._task: asyncio.Task[None]
 
     @property
     def response(self) -> dict[str, Any]:
-        """As it stands."""
+        """The response object as it stands."""
         return self.encoder.response
 
-    def start(self, opening: Callable[[], Awaitable[Generation]]) -> None:
-        self._answering = asyncio.create_task(self._answer(opening))
-        self._task = asyncio.create_task(self._run())
+    def start(self, open_generation: Callable[[], Awaitable[Generation]]) -> None:
+        """Generate in a task that may be cancelled; finish in another, so that the end is always stored."""
+        self._generating = asyncio.create_task(self._generate(open_generation))
+        self._task = asyncio.create_task(self._finish())
 
-    async def begun(self, within_s: float | None = None) -> None:
-        """Wait until the first event has come, or the end, or the time is over."""
+    async def wait_for_first(self, within_s: float | None = None) -> None:
+        """Wait for the first event or the end, `within_s` at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while self.first is None and not self.is_done:
                     await self._changed.wait()
 
     async def done(self) -> None:
+        """Wait until the run has ended and is stored."""
         await asyncio.shield(self._task)
 
     def when_done(self, work: Callable[[], None]) -> None:
-        """Runs once it has ended, however that was."""
+        """Call `work` at the end of the run, however it ends."""
         self._task.add_done_callback(lambda _: work())
 
     async def follow(self, after: int = -1) -> AsyncIterator[list[str]]:
-        """The events with a greater sequence_number, until the last, in batches as they come."""
-        at = after + 1
-        while at < len(self.texts) or not self.is_done:
-            if at < len(self.texts):
-                batch = self.texts[at:]
-                at += len(batch)
+        """Batches of the events with a sequence_number greater than `after`, as they come, until the last."""
+        index = after + 1
+        while index < len(self.texts) or not self.is_done:
+            if index < len(self.texts):
+                batch = self.texts[index:]
+                index += len(batch)
                 yield batch
             else:
                 await self._changed.wait()
 
     def stop(self) -> None:
-        """It is cancelled: what it holds is free at once, and it ends."""
-        self._answering.cancel()
+        """Cancel the generation, without waiting for the end."""
+        self._generating.cancel()
 
     async def cancel(self) -> None:
-        """When this returns, it has ended."""
+        """Cancel the generation, and wait until the run has ended."""
         self.stop()
         await self.done()
 
     def interrupt(self, error: ServerError) -> None:
-        """It fails with this."""
+        """Make the run fail with `error`."""
         if self.generation is not None:
             self.generation.interrupt(error)
         elif not self.is_done:
             self.error = error
-            self._answering.cancel()
+            self._generating.cancel()
 
-    async def _run(self) -> None:
-        await asyncio.wait([self._answering])
-        if not self._answering.cancelled():
-            self.error = self._error(self._answering.exception())
+    async def _finish(self) -> None:
+        await asyncio.wait([self._generating])
+        if not self._generating.cancelled():
+            self.error = self._error(self._generating.exception())
         self._close()
-        if self.first is not None and self.keeping.is_streamed:
-            self.keeping.is_told = True  # its caller is on the way to be
-        kept = await self.keeping.finish(self.encoder.response, self.encoder.output)
-        self.encoder.response = kept
+        if self.first is not None and self.recorder.is_streamed:
+            self.recorder.is_announced = True  # the client may have read the id from the first event
+        stored = await self.recorder.finish(self.encoder.response, self.encoder.output)
+        self.encoder.response = stored
         self.is_done = True
-        self._add([self.encoder.last(kept)])
+        self._add([self.encoder.last(stored)])
 
     def _close(self) -> None:
-        """All but the last event. Readers and a conversation wait: nothing may go wrong here."""
-        if self.error is None and self._answering.cancelled():
+        """Add the closing events but the last. It must not raise: readers and a locked conversation wait for
+        the end.
+        """
+        if self.error is None and self._generating.cancelled():
             self.encoder.cancel()
             return
         try:
@@ -117,8 +126,8 @@ class Run:
         if self.error is not None:
             self._add(self.encoder.fail(self.error))
 
-    async def _answer(self, opening: Callable[[], Awaitable[Generation]]) -> None:
-        self.generation = await opening()
+    async def _generate(self, open_generation: Callable[[], Awaitable[Generation]]) -> None:
+        self.generation = await open_generation()
         try:
             async with Until(self.generation.interrupted):
                 await self._read(self.generation)
@@ -133,7 +142,7 @@ class Run:
 
     def _error(self, exc: BaseException | None) -> ServerError | None:
         if exc is None or isinstance(exc, ServerError):
-            return self._named(exc) if isinstance(exc, BadRequest) else exc
+            return self._translate(exc) if isinstance(exc, BadRequest) else exc
         log.error("response %s failed", self.id, exc_info=exc)
         return ServerError("the server had an error")
 
@@ -144,62 +153,62 @@ class Run:
 
 
 class Runs:
-    """What runs in this process."""
+    """All runs of this process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tending: asyncio.Task[None] | None = None
+        self._background: asyncio.Task[None] | None = None
 
     def find(self, owner: str, id: str) -> Run | None:
-        """One that is kept."""
+        """The owner's run with this id, if it is stored."""
         run = self._runs.get(id)
-        is_there = run is not None and run.keeping.is_stored and run.keeping.owner == owner
-        return run if is_there else None
+        is_found = run is not None and run.recorder.is_stored and run.recorder.owner == owner
+        return run if is_found else None
 
-    def start(self, run: Run, opening: Callable[[], Awaitable[Generation]]) -> None:
+    def start(self, run: Run, open_generation: Callable[[], Awaitable[Generation]]) -> None:
         self._runs[run.id] = run
-        run.start(opening)
-        task = asyncio.create_task(self._whole(run))
+        run.start(open_generation)
+        task = asyncio.create_task(self._until_stored(run))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if run.keeping.is_background and self._tending is None:
-            self._tending = asyncio.create_task(self._tend())
+        if run.recorder.is_background and self._background is None:
+            self._background = asyncio.create_task(self._watch_background())
 
     async def aclose(self) -> None:
-        """What still runs fails, and says why."""
+        """Fail all runs, with the reason, and wait for their ends."""
         for run in list(self._runs.values()):
             run.interrupt(Overloaded("the server is shutting down"))
         while self._tasks:
             await asyncio.wait(self._tasks)
-        if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.gather(self._tending, return_exceptions=True)
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
 
-    async def _whole(self, run: Run) -> None:
-        """Known until its events are written: then the store has it all."""
+    async def _until_stored(self, run: Run) -> None:
+        """Keep the run findable until its events are stored; from then on they are read from the store."""
         try:
             await run.done()
-            if run.keeping.is_streamed:
-                await run.keeping.write(run.texts)
+            if run.recorder.is_streamed:
+                await run.recorder.write(run.texts)
         finally:
             del self._runs[run.id]
 
-    async def _tend(self) -> None:
-        """While something runs in the background."""
-        while background := [run for run in self._runs.values() if run.keeping.is_background]:
-            await asyncio.sleep(TEND_S)
+    async def _watch_background(self) -> None:
+        """Store events, and stop what another process asked to cancel, while there are background runs."""
+        while background := [run for run in self._runs.values() if run.recorder.is_background]:
+            await asyncio.sleep(BACKGROUND_S)
             for run in background:
-                if run.keeping.is_streamed and not run.is_done:
-                    await run.keeping.write(run.texts)
-            for id in await self._unwanted([run.id for run in background]):
+                if run.recorder.is_streamed and not run.is_done:
+                    await run.recorder.write(run.texts)
+            for id in await self._cancel_requested([run.id for run in background]):
                 if id in self._runs:
                     self._runs[id].stop()
-        self._tending = None
+        self._background = None
 
-    async def _unwanted(self, ids: Sequence[str]) -> Collection[str]:
-        """Which of them another process was asked to cancel."""
+    async def _cancel_requested(self, ids: Sequence[str]) -> Collection[str]:
+        """The ids that another process asked to cancel; none while the store is unavailable."""
         try:
             return await self._store.responses.cancel_requested(ids)
         except StoreUnavailable:

@@ -1,5 +1,5 @@
-"""`truncation: auto`: what is carried over is shortened from its beginning, a whole turn at a time, until the
-model's context holds it. System and developer messages stay, and so does what this turn says.
+"""`truncation: auto`: the history is shortened from its beginning, a whole turn at a time, until it fits the
+model's context. System and developer messages stay, and so does this turn's input.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
 from headrace.gateway.race import Until
 from headrace.turns.dedupe import is_system
-from headrace.turns.history import walked
+from headrace.turns.history import run_aside
 from headrace.turns.window import OUTPUTS
 from headrace.types import Conversation, GenerateRequest, TokenizeRequest
 from headrace.wire.items import Item
 
-ANSWER = 1024  # tokens that are kept free for the answer, but at most a quarter of the context
+ANSWER = 1024  # tokens reserved for the answer, but at most a quarter of the context
 
-Asking = Callable[[Sequence[Item]], GenerateRequest]  # with these items
+BuildRequest = Callable[[Sequence[Item]], GenerateRequest]  # on top of these items of the history
 
 
-class Carried:
-    """Items that are carried over, as turns; `input` answers the calls of the last of them."""
+class CarriedItems:
+    """The history, divided into turns. `input`: this turn's items; turns whose calls it answers are not
+    dropped.
+    """
 
     def __init__(self, items: Sequence[Item], input: Sequence[Item]) -> None:
         self.pinned = [item for item in items if is_system(item)]
@@ -36,7 +38,7 @@ class Carried:
 
     @property
     def fewest(self) -> Sequence[Item]:
-        """What is left when all is left out that may be."""
+        """The shortest history that may be sent."""
         return self.without(self.num_droppable)
 
     @property
@@ -44,14 +46,14 @@ class Carried:
         return len(self._items) + self._num_added
 
     def without(self, count: int) -> Sequence[Item]:
-        """The `count` oldest turns."""
+        """The items without the `count` oldest turns."""
         if not count:
             return self._items
         return [*self.pinned, *(item for turn in self.turns[count:] for item in turn)]
 
 
 def _turns(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """A turn begins with what a user says, and ends before the next one."""
+    """Divide items into turns; each begins with a user's message or a summary."""
     turn: list[Item] = []
     for item in items:
         if turn and (item.get("role") == "user" or item["type"] == "compaction"):
@@ -63,16 +65,19 @@ def _turns(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 async def start_fitted(
-    gateway: Gateway, provider: str | None, carried: Carried, asking: Asking, uses: Uses
+    gateway: Gateway, provider: str | None, carried: CarriedItems, build_request: BuildRequest, uses: Uses
 ) -> Generation:
-    """Started with as much as fits. Raises ContextTooLong when this turn alone does not."""
-    fewest = await _fewest(gateway, provider, carried, asking)
-    count = fewest or 0
+    """Start a generation with as much history as fits. Raises ContextTooLong if even the shortest does not.
+
+    Where tokens can be counted, the count says how much fits; elsewhere ever shorter histories are tried.
+    """
+    num_to_drop = await _num_to_drop(gateway, provider, carried, build_request)
+    count = num_to_drop or 0
     while True:
         try:
-            asked = await walked(carried.num_items, partial(asking, carried.without(count)))
-            generation = await gateway.start(asked, provider, uses=uses)
-            return generation if fewest is not None else await _begun(generation)
+            request = await run_aside(carried.num_items, partial(build_request, carried.without(count)))
+            generation = await gateway.start(request, provider, uses=uses)
+            return generation if num_to_drop is not None else await _with_first_event(generation)
         except ContextTooLong:
             if count == carried.num_droppable:
                 raise
@@ -80,14 +85,14 @@ async def start_fitted(
 
 
 async def check_fits(gateway: Gateway, provider: str | None, request: GenerateRequest) -> None:
-    """Raises ContextTooLong where the tokens can be counted here, and are too many for the model."""
+    """Raises ContextTooLong if the tokens can be counted here and are too many for the model."""
     room = gateway.model(request.model, provider).max_model_len
-    if room is None or _size(request) <= room // 8:  # a character has four tokens at most
+    if room is None or _size(request) <= room // 8:  # even at four tokens a character it fits
         return
     try:
         fits = await _fits(gateway, provider, request, room - 1)
     except BadRequest:
-        return  # nobody here can count them
+        return  # this model's tokens cannot be counted here
     if not fits:
         raise ContextTooLong(
             f"This model's maximum context length is {room} tokens. However, your input is longer. Please "
@@ -97,8 +102,10 @@ async def check_fits(gateway: Gateway, provider: str | None, request: GenerateRe
         )
 
 
-async def _begun(generation: Generation) -> Generation:
-    """Some backends find out that a prompt is too long when they are asked, some only when they answer."""
+async def _with_first_event(generation: Generation) -> Generation:
+    """Wait for the first event: some backends find only then that a prompt is too long. Raises
+    ContextTooLong.
+    """
     try:
         async with Until(generation.interrupted):
             await generation.first()
@@ -108,12 +115,14 @@ async def _begun(generation: Generation) -> Generation:
     return generation
 
 
-async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, asking: Asking) -> int | None:
-    """How many turns have to go. None: nobody here can count the model's tokens."""
+async def _num_to_drop(
+    gateway: Gateway, provider: str | None, carried: CarriedItems, build_request: BuildRequest
+) -> int | None:
+    """How many turns to drop, by binary search; None if the model's tokens cannot be counted here."""
     low, high = 0, carried.num_droppable
     if not high:
         return 0
-    first = await walked(carried.num_items, partial(asking, carried.without(0)))
+    first = await run_aside(carried.num_items, partial(build_request, carried.without(0)))
     room = gateway.model(first.model, provider).max_model_len
     if room is None:
         return None
@@ -125,8 +134,8 @@ async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, aski
             return 0
         while low < high:  # the tokens of fewer turns are fewer
             middle = (low + high) // 2
-            asked = await walked(carried.num_items, partial(asking, carried.without(middle)))
-            fits = await _fits(gateway, provider, asked, room)
+            request = await run_aside(carried.num_items, partial(build_request, carried.without(middle)))
+            fits = await _fits(gateway, provider, request, room)
             low, high = (low, middle) if fits else (middle + 1, high)
     except BadRequest:
         return None
@@ -134,7 +143,7 @@ async def _fewest(gateway: Gateway, provider: str | None, carried: Carried, aski
 
 
 def _size(request: GenerateRequest) -> int:
-    """More than its tokens, nearly always, and much cheaper: half its characters. A token has about four."""
+    """A cheap upper bound of the tokens, nearly always: half the characters. A token has about four."""
     assert isinstance(request.prompt, Conversation)
     texts = sum(len(message.text) for message in request.prompt.messages)
     calls = sum(len(call.arguments) for message in request.prompt.messages for call in message.tool_calls)
@@ -143,9 +152,10 @@ def _size(request: GenerateRequest) -> int:
 
 
 async def _fits(gateway: Gateway, provider: str | None, request: GenerateRequest, room: int) -> bool:
+    """Whether the prompt has at most `room` tokens. Raises BadRequest if they cannot be counted here."""
     assert isinstance(request.prompt, Conversation)
-    asked = TokenizeRequest(request.model, request.prompt, False)
+    tokenize = TokenizeRequest(request.model, request.prompt, False)
     try:
-        return len(await gateway.tokenize(asked, provider)) <= room
-    except TextTooLong:  # whatever a model has room for is counted
+        return len(await gateway.tokenize(tokenize, provider)) <= room
+    except TextTooLong:  # longer than any text that is counted, and so than any model's context
         return False

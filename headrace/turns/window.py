@@ -12,35 +12,37 @@ CALLS = ("function_call", "custom_tool_call")
 OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 
-def window(items: Sequence[Item], limit: int, asked: Sequence[Item]) -> list[Item]:
-    """System and developer messages, then the last messages, `limit` at most: fewer where a call would be cut
-    off from its result; more where one of `asked`, what the caller adds, is the result of an older call.
+def window(items: Sequence[Item], limit: int, new_items: Sequence[Item]) -> list[Item]:
+    """System and developer messages, then at most `limit` of the last messages.
+
+    There are fewer where a call would be separated from its result, and more where one of `new_items`, which
+    the client adds, is the result of an older call.
     """
     systems = [item for item in items if is_system(item)]
     whole = messages([item for item in items if not is_system(item)])
-    start = _start(whole, limit, asked)
+    start = _start(whole, limit, new_items)
     return [*systems, *(item for message in whole[start:] for item in message)]
 
 
-def without_unanswered(items: Sequence[Item], asked: Sequence[Item]) -> list[Item]:
-    """Calls whose result never came are left out: no model goes on from them."""
-    answered: set[object] = {item["call_id"] for item in asked if item["type"] in OUTPUTS}
-    kept: list[Item] = []
+def without_unanswered(items: Sequence[Item], new_items: Sequence[Item]) -> list[Item]:
+    """Leave out calls without a result: models do not continue from them."""
+    answered: set[object] = {item["call_id"] for item in new_items if item["type"] in OUTPUTS}
+    rest: list[Item] = []
     for item in reversed(items):
         if item["type"] in OUTPUTS:
             answered.add(item["call_id"])
         if item["type"] not in CALLS or item["call_id"] in answered:
-            kept.append(item)
-    return kept[::-1]
+            rest.append(item)
+    return rest[::-1]
 
 
 def messages(items: Sequence[Item]) -> list[list[Item]]:
-    """The items of each message, as `to_messages` makes them."""
+    """Group items into the messages that `to_messages` would make of them."""
     found: list[list[Item]] = []
-    has_text = has_call = False  # the last message
+    has_text = has_call = False  # of the last message
     for item in items:
-        goes_on = bool(found) and _is_assistants(found[-1][-1]) and _is_assistants(item)
-        if goes_on and (item["type"] in CALLS or has_call or not has_text):
+        continues = bool(found) and _is_assistants(found[-1][-1]) and _is_assistants(item)
+        if continues and (item["type"] in CALLS or has_call or not has_text):
             found[-1].append(item)
         else:
             found.append([item])
@@ -54,12 +56,12 @@ def _is_assistants(item: Item) -> bool:
     return item["type"] in CALLS or item["type"] == "reasoning" or item.get("role") == "assistant"
 
 
-def _start(whole: Sequence[Sequence[Item]], limit: int, asked: Sequence[Item]) -> int:
-    is_clean = _clean([*whole, list(asked)])
+def _start(whole: Sequence[Sequence[Item]], limit: int, new_items: Sequence[Item]) -> int:
+    is_clean = _clean([*whole, list(new_items)])
     wanted = max(0, len(whole) - limit)
     after = [start for start in range(wanted, len(whole) + 1) if is_clean[start]]
     starts = after or [start for start in range(wanted, -1, -1) if is_clean[start]]
-    # where it can, a conversation begins with what its user says: many chat templates want that
+    # begin with a user's message where possible: many chat templates require it
     return next((start for start in starts if start < len(whole) and _is_users(whole[start])), starts[0])
 
 
@@ -68,7 +70,7 @@ def _is_users(message: Sequence[Item]) -> bool:
 
 
 def _clean(whole: Sequence[Sequence[Item]]) -> list[bool]:
-    """Of each message whether a window may begin with it: no call before it has its result there or later."""
+    """For each message, whether a window may begin with it: no earlier call has its result at it or later."""
     changes = [0] * (len(whole) + 1)
     for call, output in _pairs(whole):
         changes[call + 1] += 1
@@ -77,7 +79,9 @@ def _clean(whole: Sequence[Sequence[Item]]) -> list[bool]:
 
 
 def _pairs(whole: Sequence[Sequence[Item]]) -> Iterator[tuple[int, int]]:
-    """The places of calls and of their results. A call id may be used again: the latest call is meant."""
+    """The indices (call, result) of messages. A call id may be used again: a result belongs to the latest
+    call.
+    """
     calls: dict[str, int] = {}
     for index, message in enumerate(whole):
         for item in message:

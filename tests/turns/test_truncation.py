@@ -12,7 +12,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.errors import BadRequest, ContextTooLong
 from headrace.features import NO_USES
 from headrace.gateway.gateway import Gateway
-from headrace.turns.truncation import Carried, start_fitted
+from headrace.turns.truncation import CarriedItems, start_fitted
 from headrace.types import Conversation, Event, GenerateRequest, ModelInfo, Sampling, TokenizeRequest
 from headrace.wire.items import Item, to_items, to_messages
 
@@ -43,7 +43,7 @@ def texts(items: Sequence[Item]) -> list[str]:
 
 def test_whole_turns_go_and_system_messages_stay() -> None:
     items = [user("a"), called("1"), result("1"), answer("A"), system("s"), user("b"), answer("B"), user("c")]
-    carried = Carried(items, [user("now")])
+    carried = CarriedItems(items, [user("now")])
     assert carried.num_droppable == 3
     assert texts(carried.without(0)) == texts(items)
     assert texts(carried.without(1)) == ["s", "b", "B", "c"]
@@ -52,13 +52,13 @@ def test_whole_turns_go_and_system_messages_stay() -> None:
 
 
 def test_call_that_is_answered_now_stays() -> None:
-    carried = Carried([user("a"), answer("A"), user("b"), called("1")], [result("1")])
+    carried = CarriedItems([user("a"), answer("A"), user("b"), called("1")], [result("1")])
     assert carried.num_droppable == 1
     assert texts(carried.without(1)) == ["b", "1"]
 
 
 def test_summary_is_a_turn() -> None:
-    carried = Carried([{"type": "compaction", "encrypted_content": "x"}, user("a")], [])
+    carried = CarriedItems([{"type": "compaction", "encrypted_content": "x"}, user("a")], [])
     assert carried.num_droppable == 2
 
 
@@ -98,18 +98,18 @@ class Small(FakeBackend):
 
 
 def fitted(
-    backend: Small, carried: Carried, input: Sequence[Item], max_tokens: int | None = None
+    backend: Small, carried: CarriedItems, input: Sequence[Item], max_tokens: int | None = None
 ) -> list[str]:
     """What the model reads in the end."""
 
-    def asking(items: Sequence[Item]) -> GenerateRequest:
+    def build_request(items: Sequence[Item]) -> GenerateRequest:
         messages = to_messages([*items, *input])
         return GenerateRequest("fake", Conversation(messages), Sampling(max_tokens=max_tokens))
 
     async def run() -> list[Any]:
         gateway = Gateway([backend])
         try:
-            generation = await start_fitted(gateway, None, carried, asking, NO_USES)
+            generation = await start_fitted(gateway, None, carried, build_request, NO_USES)
             assert [event async for event in generation]
             await generation.aclose()
         finally:
@@ -124,22 +124,22 @@ ITEMS = [item for n in range(8) for item in (user(f"{n}" * 40), answer(f"{n}" * 
 
 def test_no_more_goes_than_must_where_tokens_are_counted() -> None:
     input = to_items("now", "input")
-    assert fitted(Small(1000, has_tokens=True), Carried(ITEMS, input), input)[0] == "0" * 40
+    assert fitted(Small(1000, has_tokens=True), CarriedItems(ITEMS, input), input)[0] == "0" * 40
     small = Small(100, has_tokens=True)
-    kept = fitted(small, Carried(ITEMS, input), input, max_tokens=10)
+    kept = fitted(small, CarriedItems(ITEMS, input), input, max_tokens=10)
     assert kept == [*(f"{n}" * length for n in (4, 5, 6, 7) for length in (40, 38)), "now"]
     assert len(small.requests) == 1
 
 
 def test_a_quarter_is_kept_for_the_answer() -> None:
     input = to_items("now", "input")
-    assert fitted(Small(100, has_tokens=True), Carried(ITEMS, input), input)[0] == "5" * 40
+    assert fitted(Small(100, has_tokens=True), CarriedItems(ITEMS, input), input)[0] == "5" * 40
 
 
 def test_it_is_tried_where_they_are_not() -> None:
     input = to_items("now", "input")
     backend = Small(100, has_tokens=False)
-    assert fitted(backend, Carried(ITEMS, input), input)[0] == "7" * 40
+    assert fitted(backend, CarriedItems(ITEMS, input), input)[0] == "7" * 40
     assert len(backend.requests) == 4
 
 
@@ -148,5 +148,5 @@ def test_turn_that_does_not_fit_alone_is_refused(has_tokens: bool) -> None:
     input = to_items("x" * 400, "input")
     backend = Small(100, has_tokens=has_tokens)
     with pytest.raises(ContextTooLong):
-        fitted(backend, Carried(ITEMS, input), input)
+        fitted(backend, CarriedItems(ITEMS, input), input)
     assert backend.num_active == 0

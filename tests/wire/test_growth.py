@@ -16,7 +16,7 @@ import pytest
 from headrace.errors import BadRequest
 from headrace.store.hashing import Position, address_all
 from headrace.turns.dedupe import new_messages
-from headrace.turns.truncation import Carried
+from headrace.turns.truncation import CarriedItems
 from headrace.turns.window import window, without_unanswered
 from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as anthropic
@@ -118,7 +118,7 @@ def test_what_is_stored_and_what_is_sent_again(kind: str) -> None:
     check(items, lambda items: window(items, 10, items[:5]))
     check(items, lambda items: window(items, 10**6, items[:5]))
     check(items, lambda items: without_unanswered(items, items[:5]))
-    check(items, lambda items: Carried(items, items[-5:]).without(len(items) // 2))
+    check(items, lambda items: CarriedItems(items, items[-5:]).without(len(items) // 2))
 
 
 def test_references() -> None:
