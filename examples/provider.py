@@ -34,7 +34,7 @@ REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class PlainBackend(Remote):
-    features = frozenset({Feature.MAX_TOKENS, Feature.STOP, Feature.TEMPERATURE})  # all that it has words for
+    features = frozenset({Feature.MAX_TOKENS, Feature.STOP, Feature.TEMPERATURE})  # what it has words for
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {**({} if key is None else {"Authorization": f"Bearer {key}"}), **config.headers}
@@ -84,37 +84,13 @@ class PlainBackend(Remote):
 
 
 def _body(request: GenerateRequest) -> dict[str, Any]:
-    """Raises UnsupportedParameter for what it has no words for: nothing is left out in silence."""
+    """What the provider is sent. A feature that is not carried does not come here: only values are left to be
+    refused. Raises UnsupportedParameter.
+    """
     prompt, sampling = request.prompt, request.sampling
-    if not isinstance(prompt, Conversation):
-        raise UnsupportedParameter("prompt: this provider only converses", param="prompt")
-    refused = {
-        "tools": bool(prompt.tools),
-        "response_format": request.format is not None,
-        "n": request.n > 1,
-        "top_p": sampling.top_p is not None,
-        "top_k": sampling.top_k is not None,
-        "min_p": sampling.min_p is not None,
-        "repetition_penalty": sampling.repetition_penalty is not None,
-        "frequency_penalty": bool(sampling.frequency_penalty),
-        "presence_penalty": bool(sampling.presence_penalty),
-        "seed": sampling.seed is not None,
-        "logprobs": sampling.logprobs is not None,
-        "logit_bias": bool(sampling.logit_bias),
-        "stop_token_ids": bool(sampling.stop_token_ids),
-        "ignore_eos": sampling.ignore_eos,
-        "min_tokens": sampling.min_tokens > 0,
-        "skip_special_tokens": not sampling.skip_special_tokens,
-        "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
-        "reasoning_effort": prompt.reasoning_effort is not None,
-        "continue_final_message": prompt.continue_final_message,
-        "add_generation_prompt": not (prompt.add_generation_prompt or prompt.continue_final_message),
-        "chat_template_kwargs": bool(prompt.template_kwargs),
-        "messages": any(message.parts or message.tool_calls for message in prompt.messages),
-    }
-    for name, is_given in refused.items():
-        if is_given:
-            raise UnsupportedParameter(f"{name}: this provider has no such thing", param=name)
+    assert isinstance(prompt, Conversation), "it carries no text completions"
+    if any(message.parts or message.tool_calls for message in prompt.messages):
+        raise UnsupportedParameter("messages: this provider takes texts only", param="messages")
     given = {"limit": sampling.max_tokens, "heat": sampling.temperature, "until": list(sampling.stop) or None}
     return {
         "model": request.model,

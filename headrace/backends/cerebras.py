@@ -12,7 +12,7 @@ from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
 from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
-from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.errors import BadRequest
 from headrace.features import Feature
 from headrace.relay_types import RelayRequest
 from headrace.types import Conversation, Embeddings, EmbedRequest, GenerateRequest
@@ -38,18 +38,12 @@ FEATURES = OpenAIBackend.features - {
 # models, by how their ids begin, that take `parallel_tool_calls: false`; the others answer it with 400
 PARALLEL = ("gpt-oss", "zai-glm", "qwen-3")
 
-# What a model answers with 400, by how its id begins; the first that fits counts.
+# members that every model answers with 400
 PENALTIES = ("frequency_penalty", "presence_penalty", "logit_bias")
-REFUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("gpt-oss", PENALTIES),
-    ("zai-glm", PENALTIES),
-    ("qwen-3", PENALTIES),
-    ("", (*PENALTIES, "parallel_tool_calls")),
-)
 
 
 class CerebrasBackend(OpenAIBackend):
-    """Raises UnsupportedParameter for what a model would refuse, before anything is sent."""
+    """OpenAI's dialect, less what the models refuse."""
 
     features = FEATURES
     url = "https://api.cerebras.ai/v1"
@@ -71,9 +65,6 @@ class CerebrasBackend(OpenAIBackend):
         sampling = request.sampling
         limit = min(DEFAULT_TOKENS if sampling.max_tokens is None else sampling.max_tokens, MAX_TOKENS)
         path, body = super().ask(replace(request, sampling=replace(sampling, max_tokens=limit)), writing)
-        for name in _refused(request.model):
-            if name in body:
-                raise UnsupportedParameter(f"{name}: {request.model} does not take it", param=name)
         if isinstance(request.prompt, Conversation):
             for message in body["messages"]:
                 if "reasoning_content" in message:  # it calls this so
@@ -111,4 +102,5 @@ def _limit_of(request: RelayRequest) -> str | None:
 
 
 def _refused(model: str) -> tuple[str, ...]:
-    return next(names for prefix, names in REFUSED if model.startswith(prefix))
+    """The members of OpenAI's dialect that a model answers with 400."""
+    return PENALTIES if model.startswith(PARALLEL) else (*PENALTIES, "parallel_tool_calls")

@@ -9,8 +9,9 @@ import pytest
 from headrace.app import create_app
 from headrace.backends.cerebras import DEFAULT_TOKENS, MAX_TOKENS, CerebrasBackend
 from headrace.config import Config, ProviderConfig
-from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message, Sampling, Texts, Tool
+from headrace.errors import BadRequest
+from headrace.features import Feature
+from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message, Sampling, Texts
 from tests.backends.two_ways import COUNTED, STOP, TEXT, streamed
 from tests.serving import serving
 from tests.upstream import Answer, Upstream, answer, scripted, sse
@@ -80,21 +81,38 @@ def test_what_are_no_messages_is_a_400(provider: Upstream, messages: list[Any]) 
 
 
 @pytest.mark.parametrize("model", ["llama-3.3-70b", "gpt-oss-120b", "zai-glm-4.7", "qwen-3-32b", "new"])
-@pytest.mark.parametrize(
-    "sampling",
-    [Sampling(frequency_penalty=1), Sampling(presence_penalty=1), Sampling(logit_bias=((1, 2.0),))],
-)
-def test_no_model_takes_penalties(model: str, sampling: Sampling) -> None:
-    with pytest.raises(UnsupportedParameter):
-        _body(replace(ASK, model=model, sampling=sampling))
+def test_no_model_takes_penalties(model: str) -> None:
+    backend = CerebrasBackend("c", ProviderConfig(kind="cerebras"), "k")
+    penalties = {Feature.FREQUENCY_PENALTY, Feature.PRESENCE_PENALTY, Feature.LOGIT_BIAS}
+    assert backend.features_of(model).isdisjoint(penalties)
 
 
-def test_some_models_take_parallel_tool_calls() -> None:
-    prompt = Conversation((Message("user", "hi"),), (Tool("f"),), parallel_tool_calls=False)
-    assert _body(replace(ASK, model="gpt-oss-120b", prompt=prompt))["parallel_tool_calls"] is False
-    with pytest.raises(UnsupportedParameter, match="parallel_tool_calls: llama"):
-        _body(replace(ASK, prompt=prompt))
-    assert _body(replace(ASK, prompt=replace(prompt, parallel_tool_calls=True)))
+ONE = {"type": "function", "function": {"name": "f"}}
+PARALLEL = [
+    (
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "parallel_tool_calls": False},
+        "parallel_tool_calls",
+    ),
+    ({"functions": [{"name": "f"}]}, "functions"),  # of which there is one call at a time
+]
+
+
+@pytest.mark.parametrize(("members", "param"), PARALLEL)
+def test_some_models_take_parallel_tool_calls(
+    provider: Upstream, members: dict[str, Any], param: str
+) -> None:
+    models = ("gpt-oss-120b", "llama-3.3-70b")
+    provider.play(*[Answer(pieces=sse(*TEXT, {**STOP, "usage": COUNTED["usage"]}, "[DONE]"))] * 2)
+    config = ProviderConfig(kind="cerebras", base_url=provider.url + "/v1", models=models)
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, **members}
+    with serving(create_app(Config(), [CerebrasBackend("c", config, None)])) as served:
+        taken = served.post("/v1/chat/completions", {"model": models[0], **body})
+        refused = served.post("/v1/chat/completions", {"model": models[1], **body})
+        plain = {**body, "model": models[1], param: [] if param == "functions" else True}
+        assert served.post("/v1/chat/completions", plain).status_code == 200
+    assert taken.status_code == 200
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert [post.body.get("parallel_tool_calls") for post in provider.posts] == [False, None]
 
 
 @pytest.mark.parametrize(

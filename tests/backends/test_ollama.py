@@ -31,6 +31,7 @@ from headrace.errors import (
     ServerError,
     UnsupportedParameter,
 )
+from headrace.features import Feature
 from headrace.types import (
     Conversation,
     EmbedRequest,
@@ -333,24 +334,35 @@ URL = Media("image", url="http://127.0.0.1/x.png")
 @pytest.mark.parametrize(
     ("request_", "param"),
     [
-        (replace(REQUEST, n=2), "n"),
-        (sampling(logit_bias=((1, 2.0),)), "logit_bias"),
-        (sampling(ignore_eos=True), "ignore_eos"),
-        (replace(REQUEST, format=Format("regex", "a+", "guided_regex")), "guided_regex"),
         (conversation(tools=(WEATHER,), tool_choice=ToolChoice("required")), "tool_choice"),
-        (conversation(continue_final_message=True, add_generation_prompt=False), "continue_final_message"),
         (conversation(template_kwargs={"x": 1}), "chat_template_kwargs"),
         (conversation(Message("user", "", parts=("see", URL))), "messages.0.content.1"),
         (conversation(Message("user", "", parts=(Media("document", data="aGk="),))), "messages.0.content.0"),
         (replace(REQUEST, prompt=Texts(((1, 2),))), "prompt"),
     ],
 )
-def test_what_ollama_cannot_do_is_refused(upstream: Upstream, request_: GenerateRequest, param: str) -> None:
+def test_values_that_ollama_does_not_take_are_refused(
+    upstream: Upstream, request_: GenerateRequest, param: str
+) -> None:
     with pytest.raises(BadRequest) as refused:
         ask(upstream, request_)
     assert refused.value.param == param
     assert param in refused.value.message
     assert not upstream.requests
+
+
+def test_what_ollama_cannot_do_is_not_carried() -> None:
+    assert OllamaBackend.features.isdisjoint(
+        {
+            Feature.CHOICES,
+            Feature.CONTINUED_MESSAGE,
+            Feature.IGNORE_EOS,
+            Feature.LOGIT_BIAS,
+            Feature.POOLING,
+            Feature.REGEX,
+            Feature.UNSCALED_VECTORS,
+        }
+    )
 
 
 @pytest.mark.parametrize(

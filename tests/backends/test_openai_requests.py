@@ -17,6 +17,7 @@ from headrace.errors import (
     ProviderUnreachable,
     UnsupportedParameter,
 )
+from headrace.features import Feature
 from headrace.types import (
     Conversation,
     EmbedRequest,
@@ -201,11 +202,8 @@ def test_a_format_is_sent(provider: Upstream, format: Format, sent: dict[str, An
     assert _sent(provider, GenerateRequest("m", HI, format=format))["response_format"] == sent
 
 
-def test_a_format_of_no_common_dialect_is_refused_before_it_is_sent(provider: Upstream) -> None:
-    with pytest.raises(UnsupportedParameter) as caught:
-        _ask(provider, GenerateRequest("m", HI, format=Format("regex", "a+", "guided_regex")))
-    assert caught.value.param == "guided_regex"
-    assert not provider.posts
+def test_a_format_of_no_common_dialect_is_not_carried() -> None:
+    assert OpenAIBackend.features.isdisjoint({Feature.REGEX, Feature.CHOICE, Feature.GRAMMAR})
 
 
 def test_messages_are_sent_whole(provider: Upstream) -> None:
@@ -353,11 +351,8 @@ def test_embeddings_that_are_none_are_a_failure(provider: Upstream, value: objec
         _embed(provider, EmbedRequest("m", ("a", "b")), value)
 
 
-def test_pooling_is_the_providers_own(provider: Upstream) -> None:
-    for request in (EmbedRequest("m", ("a",), pooling="last"), EmbedRequest("m", ("a",), normalize=False)):
-        with pytest.raises(UnsupportedParameter):
-            _with(provider, lambda backend, request=request: backend.embed(request))  # type: ignore[misc]
-    assert not provider.posts
+def test_pooling_is_the_providers_own() -> None:
+    assert OpenAIBackend.features.isdisjoint({Feature.POOLING, Feature.UNSCALED_VECTORS})
 
 
 def test_models_are_listed(provider: Upstream) -> None:

@@ -1,5 +1,5 @@
-"""A neutral request as the body of POST /v1/messages. What Anthropic cannot do is refused by the name that
-OpenAI gives it; what has its default value there is not sent, as newer models refuse even that.
+"""A neutral request as the body of POST /v1/messages. What has its default value there is not sent, as newer
+models refuse even that.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     """`writing` hears of what is left out or changed. Raises BadRequest."""
     writing = writing or Writing(request, most=MAX_NAME)
     prompt = request.prompt
-    if not isinstance(prompt, Conversation):
-        raise UnsupportedParameter(
-            "Anthropic answers conversations; it does not go on with texts", param="prompt"
-        )
-    _refuse(request, prompt)
+    assert isinstance(prompt, Conversation), "it carries no text completions"
+    _refuse(request.sampling, prompt)
     max_tokens = _max_tokens(request.sampling.max_tokens, abilities.max_tokens)
     thoughts = _thoughts(prompt, max_tokens, abilities, writing)
     output = {**thoughts.pop("output_config", {}), **_format(request.format)}
@@ -57,29 +54,12 @@ def _max_tokens(asked: int | None, most: int | None) -> int:
     return min(asked, most) if most else asked
 
 
-def _refuse(request: GenerateRequest, prompt: Conversation) -> None:
-    sampling = request.sampling
-    asked = {
-        "n": request.n != 1,
-        "logprobs": sampling.logprobs is not None,
-        "logit_bias": bool(sampling.logit_bias),
-        "frequency_penalty": sampling.frequency_penalty != 0,
-        "presence_penalty": sampling.presence_penalty != 0,
-        "repetition_penalty": sampling.repetition_penalty not in (None, 1),
-        "min_p": bool(sampling.min_p),
-        "seed": sampling.seed is not None,
-        "stop_token_ids": bool(sampling.stop_token_ids),
-        "ignore_eos": sampling.ignore_eos,
-        "min_tokens": sampling.min_tokens > 0,
-        "skip_special_tokens": not sampling.skip_special_tokens,
-        "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
-        "chat_template_kwargs": bool(prompt.template_kwargs),
-        "continue_final_message": prompt.continue_final_message and prompt.messages[-1].role != "assistant",
-        "add_generation_prompt": not prompt.add_generation_prompt and not prompt.continue_final_message,
-    }
-    for param, is_asked in asked.items():
-        if is_asked:
-            raise UnsupportedParameter(f"{param}: Anthropic has nothing like it", param=param)
+def _refuse(sampling: Sampling, prompt: Conversation) -> None:
+    if prompt.continue_final_message and prompt.messages[-1].role != "assistant":
+        raise UnsupportedParameter(
+            "continue_final_message: Anthropic goes on with messages of the assistant only",
+            param="continue_final_message",
+        )
     if sampling.temperature is not None and sampling.temperature > 1:
         raise BadRequest("temperature: Anthropic takes 0 to 1", param="temperature")
 

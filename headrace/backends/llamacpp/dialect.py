@@ -12,7 +12,7 @@ from headrace.backends.openai.body import Body
 from headrace.backends.writing import Writing
 from headrace.errors import UnsupportedParameter
 from headrace.features import Feature
-from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta, Texts
+from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta
 
 FEATURES = (
     OpenAIBackend.features
@@ -52,7 +52,6 @@ class LlamaCppDialect(OpenAIBackend):
 
     def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         assert request.num_choices == 1, "it counts the tokens of one choice only"
-        _check(request)
         form = as_grammar(request)
         path, body = super().ask(replace(request, sampling=_asked(request.sampling), format=None), writing)
         if form is not None:
@@ -104,18 +103,3 @@ def shown(delta: TextDelta, sampling: Sampling) -> TextDelta:
 def _asked(sampling: Sampling) -> Sampling:
     """With at least one probable token, if any: of none it makes 20, or no logprobs at all."""
     return sampling if sampling.logprobs is None else replace(sampling, logprobs=max(1, sampling.logprobs))
-
-
-def _check(request: GenerateRequest) -> None:
-    sampling = request.sampling
-    ignored = {
-        "stop_token_ids": bool(sampling.stop_token_ids),
-        "min_tokens": bool(sampling.min_tokens),
-        "skip_special_tokens": not sampling.skip_special_tokens,
-        "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
-    }
-    if isinstance(request.prompt, Texts):
-        ignored |= {"echo": request.prompt.echo, "suffix": request.prompt.suffix is not None}
-    for name, is_given in ignored.items():
-        if is_given:
-            raise UnsupportedParameter(f"{name}: llama.cpp cannot do this", param=name)

@@ -26,31 +26,18 @@ Body = dict[str, Any]
 
 
 def check(request: GenerateRequest) -> None:
-    """Raises UnsupportedParameter for what Ollama cannot do and what would change the answer."""
-    sampling, format = request.sampling, request.format
-    refused = {
-        "n": request.n != 1,
-        "logit_bias": bool(sampling.logit_bias),
-        "stop_token_ids": bool(sampling.stop_token_ids),
-        "ignore_eos": sampling.ignore_eos,
-        "min_tokens": sampling.min_tokens > 0,
-        "skip_special_tokens": not sampling.skip_special_tokens,
-        "truncate_prompt_tokens": sampling.truncate_prompt_tokens is not None,
-        "max_tokens": sampling.max_tokens == 0,
-    }
+    """Raises UnsupportedParameter for values that Ollama does not take and that would change the answer."""
+    sampling, format, prompt = request.sampling, request.format, request.prompt
+    refused = {"max_tokens": sampling.max_tokens == 0}
     if format is not None:
-        refused[format.param] = format.kind not in ("json_object", "json_schema") or format.value is False
-    prompt = request.prompt
+        refused[format.param] = format.value is False
     if isinstance(prompt, Texts):
         # an empty prompt only loads the model; there are no logprobs of a prompt
         refused["prompt"] = not all(isinstance(text, str) and text for text in prompt.prompts)
         refused["echo"] = prompt.echo and sampling.logprobs is not None
     else:
         refused["tool_choice"] = prompt.tool_choice.mode == "required"
-        refused["continue_final_message"] = prompt.continue_final_message
         refused["chat_template_kwargs"] = bool(set(prompt.template_kwargs) - {"enable_thinking"})
-        is_bare = not prompt.add_generation_prompt and not prompt.continue_final_message
-        refused["add_generation_prompt"] = is_bare
     _refuse(refused)
 
 
@@ -91,8 +78,6 @@ def embed_body(request: EmbedRequest) -> Body:
     texts = [text for text in request.inputs if isinstance(text, str)]
     refused = {
         "input": len(texts) < len(request.inputs),
-        "pooling": request.pooling != "mean",
-        "normalize": not request.normalize,
         "truncate_prompt_tokens": request.truncate_prompt_tokens not in (None, -1),
     }
     _refuse(refused)

@@ -68,11 +68,6 @@ def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
 
 
 def embed_body(request: EmbedRequest) -> Body:
-    """Raises UnsupportedParameter."""
-    if request.pooling != "mean":
-        raise UnsupportedParameter("pooling is the provider's own here", param="pooling")
-    if not request.normalize:
-        raise UnsupportedParameter("normalize is the provider's own here", param="normalize")
     inputs: list[Any] = [text if isinstance(text, str) else list(text) for text in request.inputs]
     given = {"dimensions": request.dimensions, "truncate_prompt_tokens": request.truncate_prompt_tokens}
     return {
@@ -125,10 +120,7 @@ def _sampling(sampling: Sampling, limit: str) -> Body:
 def _format(format: Format) -> Body:
     if format.kind == "json_object":
         return {"type": "json_object"}
-    if format.kind != "json_schema":
-        raise UnsupportedParameter(
-            f"{format.param}: a provider is known to keep to JSON schemas only", param=format.param
-        )
+    assert format.kind == "json_schema", "it carries no other form"
     schema = {} if format.value is True else format.value
     strict = {"strict": True} if _is_strict(schema) else {}
     told = {} if format.description is None else {"description": format.description}
