@@ -1,0 +1,58 @@
+"""Every link between the documents leads to a file that exists, and every anchor to a heading in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)")
+HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]*`")
+ELSEWHERE = ("http://", "https://", "mailto:")
+
+
+def prose(text: str) -> str:
+    """A document without its code blocks."""
+    return FENCE.sub("", text)
+
+
+def anchor(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def broken(document: Path, text: str) -> list[str]:
+    """The links of a text, as if it stood in `document`, that lead nowhere."""
+    return [link for link in LINK.findall(CODE.sub("", prose(text))) if not leads_somewhere(document, link)]
+
+
+def leads_somewhere(document: Path, link: str) -> bool:
+    if link.startswith(ELSEWHERE):
+        return True
+    path, _, name = link.partition("#")
+    target = (document.parent / path).resolve() if path else document
+    if not target.exists() or ROOT not in (target, *target.parents):
+        return False
+    return not name or name in map(anchor, HEADING.findall(prose(target.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    assert broken(document, document.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("link", ["no-such-file.md", "README.md#no-such-heading", "#no-such-heading", "../../"])
+def test_a_broken_link_is_found(link: str) -> None:
+    assert broken(ROOT / "README.md", f"Read [this]({link}).") == [link]
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / link.partition("#")[0]).resolve() for link in LINK.findall(index.read_text())}
+    assert {page for page in (ROOT / "docs").glob("*.md") if page != index} - linked == set()
