@@ -72,37 +72,37 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "list", _list, "list the models in the cache")
     remove = _add(commands, "rm", _remove, "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
-    chat = _add(commands, "chat", _chat, "chat in the terminal, with a running server or one of its own")
+    chat = _add(commands, "chat", _chat, "chat in the terminal, with a running server or with one that it starts")
     chat.add_argument(
         "--model", help="a model that the server has; default: its first, or the configured one"
     )
-    chat.add_argument("--system", help="a system message to begin with")
+    chat.add_argument("--system", help="a system message at the beginning")
     text = "print the effective configuration and where it comes from"
     check = _add(commands, "check-config", _check_config, text)
-    check.add_argument("--online", action="store_true", help="ask each provider for its list of models, too")
+    check.add_argument("--online", action="store_true", help="also fetch each provider's list of models")
     _add_db(commands)
     _add(commands, "version", _version, "print the version")
     return parser
 
 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "look after the database of conversations and responses"
+    text = "maintain the database of conversations and responses"
     db = commands.add_parser(
         "db",
         help=text,
-        description=text[0].upper() + text[1:] + ". Each command works while servers run, too, and begins "
-        "with the migrations that are due.",
+        description=text[0].upper() + text[1:] + ". Each command may run beside servers, and first "
+        "applies pending migrations.",
     )
     steps = db.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    text = "derive all hashes anew and follow all pointers; exit code 1 when something is wrong"
+    text = "check all hashes and pointers; exit code 1 if something is wrong"
     _add(steps, "verify", _db, text)
     _add(steps, "migrate", _db, "bring the schema up to date, as a server does when it starts")
-    text = "remove what is older than the configured days, and items that nothing names any more"
+    text = "delete what is older than the configured days, and items that nothing refers to"
     _add(steps, "prune", _db, text)
     text = "write everything, of all owners, as lines of JSON; `import` reads it into either kind of database"
     export = _add(steps, "export", _db, text)
     export.add_argument("target", metavar="FILE", nargs="?", default="-", help="default: standard output")
-    text = "read what `export` has written; what is there already stays as it is"
+    text = "read a file that `export` has written; existing rows stay as they are"
     read = _add(steps, "import", _db, text)
     read.add_argument("source", metavar="FILE", nargs="?", default="-", help="default: standard input")
     for name, step in steps.choices.items():
@@ -141,9 +141,9 @@ def _add(
 
 
 def _metavar(option: config.Option) -> str:
-    """Of one that may be repeated: how its description begins, if that is a form."""
+    """Of an option that may be repeated: the form that its description begins with, else its name."""
     first = (option.info.description or "").partition(":")[0]
-    return first if "=" in first else "KEY"
+    return first if "=" in first else option.flag.rpartition("-")[2].removesuffix("s").upper()
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, object]:

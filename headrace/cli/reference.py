@@ -18,25 +18,33 @@ HEAD = f"""# Configuration
 
 Written by `make docs` from the code; do not edit.
 
-Four places, each overriding the one before: defaults, a TOML file (`--config FILE`, `HEADRACE_CONFIG`, else
-`{DEFAULT_FILE}` in the working directory if there is one), environment variables, flags. An unknown key, a
-value that
-does not parse, and two environment variables for one key that disagree stop the start with exit code 2,
-naming the key,
-the value and what would be valid. `headrace check-config` prints the effective configuration and where each
-value comes from.
+Options come from four places, each overriding the one before: defaults, a TOML file (`--config FILE`,
+`HEADRACE_CONFIG`, else `{DEFAULT_FILE}` in the working directory), environment variables, flags. For example:
+
+```toml
+[server]
+port = 9000
+api_keys = ["a-long-random-key"]
+
+[providers.ollama]
+kind = "ollama"
+base_url = "http://127.0.0.1:11434"
+```
+
+`headrace check-config` prints the effective configuration and where each value comes from. A mistake (an unknown
+key, an invalid value, two environment variables that disagree) stops the start with exit code 2 and a message
+that names it.
 """
 
 
 PROVIDERS, ROUTES = "[providers.NAME]", "[routes.NAME]"
 ABOUT_PROVIDERS = """\
-Remote providers, one table each, in the file only. NAME has lower-case letters, digits and
-dashes; it is what `NAME:MODEL` and `/NAME/v1/…` address. A file without any leaves them to the environment:
-`ANTHROPIC_API_KEY` (with `ANTHROPIC_BASE_URL`), `CEREBRAS_API_KEY` (with `CEREBRAS_BASE_URL`) and
-`OLLAMA_HOST` or `OLLAMA_BASE_URL` each configure the provider of that name. `headrace check-config --online`
-asks each for its models.
+Remote providers, one table each, in the file only. NAME has lower-case letters, digits and dashes; requests
+address the provider as `NAME:MODEL` and under `/NAME/v1/…`. If the file has no providers, environment variables
+configure them: `ANTHROPIC_API_KEY` (with `ANTHROPIC_BASE_URL`), `CEREBRAS_API_KEY` (with `CEREBRAS_BASE_URL`),
+and `OLLAMA_HOST` or `OLLAMA_BASE_URL`. `headrace check-config --online` fetches each provider's list of models.
 """
-ABOUT_ROUTES = """Aliases that lead to one of several models: [routing.md](routing.md). In the file only.
+ABOUT_ROUTES = """Aliases for several targets, tried in order: [routing.md](routing.md). In the file only.
 """
 
 

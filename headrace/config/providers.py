@@ -22,7 +22,7 @@ def _check_url(url: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise ValueError("a name and a password in an address would be logged; use api_key or headers")
     if "?" in url or "#" in url:
-        raise ValueError("an address that paths are appended to has no ? and no #")
+        raise ValueError("paths are appended to the address: write it without ? and #")
     return url
 
 
@@ -43,8 +43,8 @@ class ProviderConfig(Section):
         str,
         AfterValidator(check_kind),
         Field(
-            description="How it is spoken to; `openai`: any server that is compatible with OpenAI's; "
-            f"`llamacpp`: llama.cpp, here. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}."
+            description="Its API. `openai`: that of any OpenAI-compatible server; `llamacpp`: a GGUF file, by "
+            f"llama.cpp on this machine. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}."
         ),
     ]
     base_url: Annotated[
@@ -54,9 +54,9 @@ class ProviderConfig(Section):
     path: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         Field(
-            description="Needed by `llamacpp`, and by no other: a GGUF file or a model reference. `[engine]` "
-            "has its `max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue`, "
-            "`max_tokenize_bytes` and `num_threads`."
+            description="Only of `llamacpp`, which needs it: a GGUF file or a model reference. Its "
+            "`max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue`, `max_tokenize_bytes` and "
+            "`num_threads` are those of `[engine]`."
         ),
     ] = None
     api_key: Annotated[
@@ -74,11 +74,11 @@ class ProviderConfig(Section):
         Field(repr=False, description="Sent to it with every request."),
     ] = {}  # noqa: RUF012  # pydantic copies it
     timeout_s: Annotated[
-        float, Field(gt=0, description="How long it may be silent, in seconds, before it has failed.")
+        float, Field(gt=0, description="Seconds of silence after which a request to it fails.")
     ] = 600.0
     models: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
-        Field(description="The only models that may be asked for; none: all that it has."),
+        Field(description="The only models that may be requested; empty: all that it has."),
     ] = ()
     prefix: Annotated[
         bool, Field(description="List its models as `NAME:MODEL`; `false`: by their own ids.")
@@ -86,7 +86,7 @@ class ProviderConfig(Section):
     roles: Annotated[
         Literal["openai", "plain"] | None,
         Field(
-            description="Only of `openai`: which roles it takes. `openai`: those of OpenAI's API; `plain`: "
+            description="Only of `openai`: which roles it accepts. `openai`: those of OpenAI's API; `plain`: "
             "one `system` message, at the beginning, and no `developer`. Default: `openai` for OpenAI's and "
             "Azure's hosts, else `plain`. [More](routing.md#what-is-mended)."
         ),
@@ -94,9 +94,8 @@ class ProviderConfig(Section):
     keep_alive: Annotated[
         Annotated[float | str, BeforeValidator(_check_keep_alive)] | None,
         Field(
-            description="Only of `ollama`: how long it keeps a model after an answer, in seconds or as `5m`; "
-            "less than 0: for good. Default: its own. How its `num_ctx` is chosen: "
-            "[models.md](models.md#ollama)."
+            description="Only of `ollama`: how long it keeps a model loaded after an answer, in seconds or as "
+            "`5m`; less than 0: for good. Default: Ollama's own. More: [models.md](models.md#ollama)."
         ),
     ] = None
 
@@ -123,21 +122,21 @@ class RouteConfig(Section):
         tuple[Annotated[TargetConfig, BeforeValidator(_as_target)], ...],
         Field(
             min_length=1,
-            description="Where to, in order: `MODEL`, `PROVIDER:MODEL`, or "
-            "`{ target = …, weight = … }`; neighbours with weights are drawn in random order.",
+            description="Its targets, in order: `MODEL`, `PROVIDER:MODEL`, or "
+            "`{ target = …, weight = … }`; neighbours with weights are put in random order.",
         ),
     ]
     fallback_on: Annotated[
         tuple[Annotated[FallbackReason, BeforeValidator(_as_text)], ...],
-        Field(description="What makes the next target be asked."),
+        Field(description="The failures after which the next target is tried."),
     ] = ("connection", "408", "429", "5xx", "overloaded")
     retries: Annotated[
         int,
-        Field(ge=0, le=10, description="How often all are asked again, after a pause, if all failed."),
+        Field(ge=0, le=10, description="How often all targets are tried again, after a pause, if all fail."),
     ] = 1
     hedge_after_ms: Annotated[
         int,
-        Field(ge=0, description="Ask the next target too when nothing has come for so long; 0: never."),
+        Field(ge=0, description="After this long without an event, try the next target as well; 0: never."),
     ] = 0
 
     @field_validator("targets")

@@ -70,15 +70,15 @@ class ServerConfig(Section):
         int,
         Field(
             ge=0,
-            description="Tokens of an answer, at most, where a request names no limit, of models that run "
-            "here; 0: what fits the context.",
+            description="Limit of an answer's tokens where a request sets none, for models that run here; "
+            "0: what fits the context.",
         ),
     ] = 0
     strict: Annotated[
         bool,
         Field(
-            description="Refuse unknown request members, and what a provider cannot be told, instead of "
-            "naming them in a header."
+            description="Refuse unknown request members, and those that a provider does not support, instead "
+            "of naming them in a header."
         ),
     ] = False
     cors_origins: Annotated[
@@ -102,7 +102,7 @@ class ServerConfig(Section):
         bool,
         Names(aliases=("ENABLE_SECURITY_HEADERS",)),
         Field(
-            description="Tell browsers, in headers of each response, not to guess its type, nor to frame it."
+            description="Send headers that keep browsers from guessing a response's type and from framing it."
         ),
     ] = True
     max_connections: Annotated[
@@ -125,12 +125,12 @@ class ServerConfig(Section):
         float,
         Field(
             gt=0,
-            description="How long a client may leave its answer unread, in seconds, once no more of it can "
-            "be sent; then the connection is closed.",
+            description="How long a client may leave its answer unread, in seconds, while buffers are full; "
+            "then the connection is closed.",
         ),
     ] = 60.0
     max_body_bytes: Annotated[
-        ByteSize, Field(gt=0, description="The largest request body, as it comes and as it is unpacked.")
+        ByteSize, Field(gt=0, description="The largest request body, before and after decompression.")
     ] = ByteSize(16 * 2**20)
     max_inflight_bytes: Annotated[
         ByteSize,
@@ -148,7 +148,7 @@ class EngineConfig(Section):
         Field(ge=0, description="Longest prompt and answer together, in tokens; 0: what the model takes."),
     ] = 0
     kv_cache_bytes: Annotated[
-        ByteSize, Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of what is free.")
+        ByteSize, Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of the free memory.")
     ] = ByteSize(0)
     max_num_seqs: Annotated[int, Field(ge=1, le=1024, description="Sequences that run at once.")] = 32
     max_queue: Annotated[int, Field(ge=0, description="Requests that may wait beyond those; then 503.")] = 256
@@ -159,27 +159,27 @@ class EngineConfig(Section):
         ByteSize,
         Field(
             gt=0,
-            description="The longest text that `/tokenize` takes, and the longest conversation whose tokens "
-            "are counted; one that the model has room for is always counted.",
+            description="The longest text that `/tokenize` accepts, and the longest conversation whose tokens "
+            "are counted; one that fits the model's context is always counted.",
         ),
     ] = ByteSize(2**20)
     loop_tokens: Annotated[
         int,
         Field(
             ge=0,
-            description="An answer without a limit that repeats itself for so many tokens is ended with "
-            "`length`; 0: never.",
+            description="An answer without a limit ends with `length` once it has repeated itself for this "
+            "many tokens; 0: never.",
         ),
     ] = 1024
     num_threads: Annotated[int, Field(ge=0, description="Threads of the forward pass; 0: one a core.")] = 0
     precision: Annotated[
-        Literal["fast", "f32"], Field(description="f32 computes in float32 throughout, several times slower.")
+        Literal["fast", "f32"], Field(description="f32 computes everything in float32 and is several times slower.")
     ] = "fast"
     deterministic: Annotated[
         bool,
         Field(
-            description="Compute every request so that what else runs, or is cached, changes nothing, as "
-            "those with a `seed` always are: [determinism.md](determinism.md)."
+            description="Compute every request so that neither other requests nor the cache change its "
+            "answer, as is always done with a `seed`: [determinism.md](determinism.md)."
         ),
     ] = False
     generation_config: Annotated[
@@ -199,7 +199,7 @@ class ModelsConfig(Section):
     default: Annotated[
         str,
         Names(aliases=("MODEL_PATH",), variable="MODEL"),
-        Field(description="Model reference that is served; '' serves none."),
+        Field(description="Reference of the model to serve; '' serves none."),
     ] = "smollm2-135m-instruct"
     more: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
@@ -210,7 +210,7 @@ class ModelsConfig(Section):
         tuple[Annotated[str, Field(pattern=r"^.+=(hermes|llama3|mistral|mistral-args)$")], ...],
         Names(flag="--tool-format", variable="TOOL_FORMATS"),
         Field(
-            description="MODEL=FORMAT: how a model writes tool calls, where its chat template does not tell: "
+            description="MODEL=FORMAT: how a model writes tool calls, if its chat template does not show it: "
             "hermes, llama3, mistral or mistral-args."
         ),
     ] = ()
@@ -218,8 +218,8 @@ class ModelsConfig(Section):
         tuple[Annotated[str, Field(pattern=r"^.+=(engine|llamacpp)$")], ...],
         Names(flag="--model-backend", variable="MODEL_BACKENDS"),
         Field(
-            description="MODEL=BACKEND: engine (ours) or llamacpp. Else llama.cpp serves the GGUF files that "
-            "our engine does not read."
+            description="MODEL=BACKEND: engine (ours) or llamacpp. By default llama.cpp serves the GGUF files "
+            "that our engine does not read."
         ),
     ] = ()
 
@@ -257,7 +257,7 @@ class StoreConfig(Section):
 class ConversationsConfig(Section):
     context_messages: Annotated[
         int,
-        Field(ge=1, description="Stored messages, at most, that a chat with a conversation begins with."),
+        Field(ge=1, description="Stored messages, at most, that the model reads before those of the request."),
     ] = 20
 
 

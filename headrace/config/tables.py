@@ -111,7 +111,7 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
         foreign.add("roles")
     for name in sorted(foreign & provider.model_fields_set):
         told = shown(getattr(provider, name), is_secret=_is_secret(ProviderConfig, name))
-        raise ConfigError(f"{key}.{name} = {told} ({source.name}): {provider.kind!r} does not have it")
+        raise ConfigError(f"{key}.{name} = {told} ({source.name}): kind {provider.kind!r} does not have it")
 
 
 def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:
