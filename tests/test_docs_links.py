@@ -47,7 +47,9 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert broken(document, document.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("link", ["no-such-file.md", "README.md#no-such-heading", "#no-such-heading", "../../"])
+@pytest.mark.parametrize(
+    "link", ["no-such-file.md", "README.md#no-such-heading", "#no-such-heading", "../../"]
+)
 def test_a_broken_link_is_found(link: str) -> None:
     assert broken(ROOT / "README.md", f"Read [this]({link}).") == [link]
 

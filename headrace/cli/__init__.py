@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "list", _list, "list the models in the cache")
     remove = _add(commands, "rm", _remove, "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
-    chat = _add(commands, "chat", _chat, "chat in the terminal, with a running server or with one that it starts")
+    chat = _add(
+        commands, "chat", _chat, "chat in the terminal, with a running server or with one that it starts"
+    )
     chat.add_argument(
         "--model", help="a model that the server has; default: its first, or the configured one"
     )

@@ -22,7 +22,7 @@ def _check_url(url: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise ValueError("a name and a password in an address would be logged; use api_key or headers")
     if "?" in url or "#" in url:
-        raise ValueError("paths are appended to the address: write it without ? and #")
+        raise ValueError("paths are appended to the address, so it has no ? and no #")
     return url
 
 

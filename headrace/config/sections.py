@@ -148,7 +148,8 @@ class EngineConfig(Section):
         Field(ge=0, description="Longest prompt and answer together, in tokens; 0: what the model takes."),
     ] = 0
     kv_cache_bytes: Annotated[
-        ByteSize, Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of the free memory.")
+        ByteSize,
+        Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of the free memory."),
     ] = ByteSize(0)
     max_num_seqs: Annotated[int, Field(ge=1, le=1024, description="Sequences that run at once.")] = 32
     max_queue: Annotated[int, Field(ge=0, description="Requests that may wait beyond those; then 503.")] = 256
@@ -173,7 +174,8 @@ class EngineConfig(Section):
     ] = 1024
     num_threads: Annotated[int, Field(ge=0, description="Threads of the forward pass; 0: one a core.")] = 0
     precision: Annotated[
-        Literal["fast", "f32"], Field(description="f32 computes everything in float32 and is several times slower.")
+        Literal["fast", "f32"],
+        Field(description="f32 computes everything in float32 and is several times slower."),
     ] = "fast"
     deterministic: Annotated[
         bool,
@@ -228,7 +230,7 @@ class PathsConfig(Section):
     cache: Annotated[Path, Field(description="Where models are kept.")] = Field(
         default_factory=lambda: platformdirs.user_cache_path("headrace", appauthor=False)
     )
-    data: Annotated[Path, Field(description="Where databases and profiles are kept.")] = Field(
+    data: Annotated[Path, Field(description="Where the database is kept.")] = Field(
         default_factory=lambda: platformdirs.user_data_path("headrace", appauthor=False)
     )
 
@@ -257,7 +259,9 @@ class StoreConfig(Section):
 class ConversationsConfig(Section):
     context_messages: Annotated[
         int,
-        Field(ge=1, description="Stored messages, at most, that the model reads before those of the request."),
+        Field(
+            ge=1, description="Stored messages, at most, that the model reads before those of the request."
+        ),
     ] = 20
 
 
