@@ -31,18 +31,19 @@ kind = "ollama"
 base_url = "http://127.0.0.1:11434"
 ```
 
-`headrace check-config` prints the effective configuration and where each value comes from. A mistake (an unknown
-key, an invalid value, two environment variables that disagree) stops the start with exit code 2 and a message
-that names it.
+`headrace check-config` prints the effective configuration and where each value comes from. A mistake (an
+unknown key, an invalid value, two environment variables that disagree) stops the start with exit code 2 and a
+message that names it.
 """
 
 
 PROVIDERS, ROUTES = "[providers.NAME]", "[routes.NAME]"
 ABOUT_PROVIDERS = """\
 Remote providers, one table each, in the file only. NAME has lower-case letters, digits and dashes; requests
-address the provider as `NAME:MODEL` and under `/NAME/v1/…`. If the file has no providers, environment variables
-configure them: `ANTHROPIC_API_KEY` (with `ANTHROPIC_BASE_URL`), `CEREBRAS_API_KEY` (with `CEREBRAS_BASE_URL`),
-and `OLLAMA_HOST` or `OLLAMA_BASE_URL`. `headrace check-config --online` fetches each provider's list of models.
+address the provider as `NAME:MODEL` and under `/NAME/v1/…`. If the file has no providers, environment
+variables configure them: `ANTHROPIC_API_KEY` (with `ANTHROPIC_BASE_URL`), `CEREBRAS_API_KEY` (with
+`CEREBRAS_BASE_URL`), and `OLLAMA_HOST` or `OLLAMA_BASE_URL`. `headrace check-config --online` fetches each
+provider's list of models.
 """
 ABOUT_ROUTES = """Aliases for several targets, tried in order: [routing.md](routing.md). In the file only.
 """

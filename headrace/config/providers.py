@@ -43,8 +43,8 @@ class ProviderConfig(Section):
         str,
         AfterValidator(check_kind),
         Field(
-            description="Its API. `openai`: that of any OpenAI-compatible server; `llamacpp`: a GGUF file, by "
-            f"llama.cpp on this machine. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}."
+            description="Its API. `openai`: that of any OpenAI-compatible server; `llamacpp`: a GGUF file, "
+            f"by llama.cpp on this machine. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}."
         ),
     ]
     base_url: Annotated[
@@ -94,8 +94,8 @@ class ProviderConfig(Section):
     keep_alive: Annotated[
         Annotated[float | str, BeforeValidator(_check_keep_alive)] | None,
         Field(
-            description="Only of `ollama`: how long it keeps a model loaded after an answer, in seconds or as "
-            "`5m`; less than 0: for good. Default: Ollama's own. More: [models.md](models.md#ollama)."
+            description="Only of `ollama`: how long it keeps a model loaded after an answer, in seconds or "
+            "as `5m`; less than 0: for good. Default: Ollama's own. More: [models.md](models.md#ollama)."
         ),
     ] = None
 

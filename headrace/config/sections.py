@@ -160,8 +160,8 @@ class EngineConfig(Section):
         ByteSize,
         Field(
             gt=0,
-            description="The longest text that `/tokenize` accepts, and the longest conversation whose tokens "
-            "are counted; one that fits the model's context is always counted.",
+            description="The longest text that `/tokenize` accepts, and the longest conversation whose "
+            "tokens are counted; one that fits the model's context is always counted.",
         ),
     ] = ByteSize(2**20)
     loop_tokens: Annotated[
@@ -220,8 +220,8 @@ class ModelsConfig(Section):
         tuple[Annotated[str, Field(pattern=r"^.+=(engine|llamacpp)$")], ...],
         Names(flag="--model-backend", variable="MODEL_BACKENDS"),
         Field(
-            description="MODEL=BACKEND: engine (ours) or llamacpp. By default llama.cpp serves the GGUF files "
-            "that our engine does not read."
+            description="MODEL=BACKEND: engine (ours) or llamacpp. By default llama.cpp serves the GGUF "
+            "files that our engine does not read."
         ),
     ] = ()
 
