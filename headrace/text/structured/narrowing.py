@@ -6,18 +6,18 @@ that needs another one is then refused, but for closed_objects, without which ob
 from __future__ import annotations
 
 NARROWINGS = {
-    "closed_objects": "An object that lists its members and says nothing of others gets no others. Models "
-    "that may invent members go on and on.",
-    "unique_items": "`uniqueItems`: members of an enumeration come in order where they are more than 4; of "
-    "other values there is at most one.",
-    "contains_first": "`contains`: the items that must be contained come first.",
-    "one_of": "`oneOf` whose options overlap, `not` and `if`: of the ways in which a value avoids a schema "
-    "the simplest are generated, such as leaving out a member that it requires.",
-    "combinations": "Combinations of many alternatives (`allOf` of `anyOf`, …): the first 64 are generated.",
-    "options": "An alternative of `anyOf` or `oneOf` that cannot be enforced is left out.",
-    "member_names": "Names that overlapping `patternProperties`, or `propertyNames`, describe in a way that "
-    "cannot be enforced are not generated.",
-    "member_count": "`minProperties` above the number of required members: the first optional ones become "
-    "required; `maxProperties`: the last optional ones are left out.",
+    "closed_objects": "Members that an object does not list, where it says nothing about others. A model "
+    "that may invent members often does not stop.",
+    "unique_items": "With `uniqueItems`: other orders of an enumeration of more than 4 values, and more than "
+    "one item of other values.",
+    "contains_first": "With `contains`: answers in which the required items do not come first.",
+    "one_of": "With overlapping `oneOf`, `not` and `if`: all but the simplest ways to avoid a schema, such "
+    "as omitting a member that it requires.",
+    "combinations": "All but the first 64 combinations of many alternatives (`allOf` of `anyOf`, …).",
+    "options": "Alternatives of `anyOf` or `oneOf` that cannot be enforced.",
+    "member_names": "Names for which overlapping `patternProperties`, or `propertyNames`, cannot be "
+    "enforced.",
+    "member_count": "With `minProperties` above the number of required members: answers without the first "
+    "optional ones; with `maxProperties`: answers with the last optional ones.",
 }
 ALL = frozenset(NARROWINGS)
