@@ -1,5 +1,5 @@
-"""The command line: arguments to a configuration, a command to a function. Loads no engine library by
-itself.
+"""The command line: parses arguments into a configuration and calls the command's function. It loads no
+engine library by itself.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from headrace.errors import HeadraceError
 from headrace.logs import one_line
 
 POSITIONAL = ("models.default", "models.more")  # arguments, not flags
-FAILED = 2  # every start that fails: bad arguments, configuration, model or port (make knows no other number)
+FAILED = 2  # the exit code of every failed start: bad arguments, configuration, model or port
 
 Command = Callable[[argparse.Namespace, config.Loaded], int]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command and return its exit code."""
     arguments = _parsed(argv)
     command: Command = arguments.run
     try:
@@ -44,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parsed(argv: list[str] | None) -> argparse.Namespace:
-    """Unknown options are named without their values: a misspelt one may hold a key."""
+    """Parse the arguments. Unknown options are named without their values: a misspelt one may hold a key."""
     parser = _parser()
-    given = sys.argv[1:] if argv is None else argv
-    arguments, unknown = parser.parse_known_args(given or ["--help"])
+    words = sys.argv[1:] if argv is None else argv
+    arguments, unknown = parser.parse_known_args(words or ["--help"])
     if unknown:
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         parser.error(f"unknown: {', '.join(map(one_line, names)) or 'an argument that no command takes'}")
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="headrace",
         description="One OpenAI-compatible server for every model a person can reach.",
         epilog="Each option has an environment variable and a key in headrace.toml: docs/configuration.md.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"headrace {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -94,6 +95,7 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help=text,
         description=text[0].upper() + text[1:] + ". Each command may run beside servers, and first "
         "applies pending migrations.",
+        allow_abbrev=False,
     )
     steps = db.add_subparsers(title="commands", metavar="COMMAND", required=True)
     text = "check all hashes and pointers; exit code 1 if something is wrong"
@@ -114,7 +116,10 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _add(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Command, text: str
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    # Without abbreviations: `serve --model X` would otherwise mean --model-backend.
+    command = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+    )
     command.set_defaults(run=run)
     command.add_argument(
         "--config", metavar="FILE", type=Path, help=f"default: {config.DEFAULT_FILE}, if there is one"
@@ -149,16 +154,16 @@ def _metavar(option: config.Option) -> str:
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, object]:
-    given = vars(arguments)
-    flags = {o.key: given[o.key] for o in config.options() if given.get(o.key) is not None}
-    references = given.get("references")
+    values = vars(arguments)
+    flags = {o.key: values[o.key] for o in config.options() if values.get(o.key) is not None}
+    references = values.get("references")
     if references:
         flags |= {"models.default": references[0], "models.more": references[1:]}
     return flags
 
 
 def _serve(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
-    gc.set_threshold(100_000)  # what is imported stays: to look for garbage in it takes a tenth of a second
+    gc.set_threshold(100_000)  # imports create no garbage; looking for it takes 0.1 s
     from headrace.cli.serve import serve
 
     return serve(loaded.config, host_hint=loaded.host_hint)

@@ -1,6 +1,4 @@
-"""`headrace chat`: a conversation in the terminal, streamed from a running server or from one it starts
-itself.
-"""
+"""`headrace chat`: a conversation in the terminal, with a running server or with one that it starts."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from headrace.logs import one_line
 
 HELP = "Type a message. /clear forgets the conversation, /exit (or Ctrl-D) leaves."
 CONNECT_S = 3
-CUT: dict[str | None, str] = {  # by finish_reason, what is no whole answer
+CUT: dict[str | None, str] = {  # finish_reason → the notice below an incomplete answer
     "length": "(cut: the answer has reached its limit of tokens)",
     "content_filter": "(cut: a filter has ended the answer)",
     "interrupted": "(interrupted)",
@@ -30,15 +28,15 @@ CUT: dict[str | None, str] = {  # by finish_reason, what is no whole answer
 }
 
 
-HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a server that listens everywhere is reached
+HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address → an address to connect to
 
 
 class ChatError(HeadraceError):
-    """The server cannot be reached, or refused."""
+    """The server cannot be reached, or answered with an error."""
 
 
 def chat(config: Config, *, model: str | None, system: str | None, config_file: Path | None) -> int:
-    """Until the input ends."""
+    """Chat until the input ends. Returns the exit code. Raises ChatError."""
     with _server(config, model, config_file) as (url, is_own):
         key = config.server.api_keys[0] if config.server.api_keys else ""
         served = [entry["id"] for entry in _get(url + "/v1/models", key)["data"]]
@@ -76,7 +74,7 @@ def _read() -> str | None:
 
 
 def _answer(url: str, key: str, model: str, messages: list[dict[str, str]]) -> str:
-    """Stream one answer to the terminal; Ctrl-C cuts it short. What is not a whole answer is told as such."""
+    """Stream one answer to the terminal and return it. Ctrl-C ends it; a notice follows if it is cut."""
     parts: list[str] = []
     reason: str | None = None
     try:
@@ -112,7 +110,7 @@ def _chunks(response: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _shown(text: str) -> str:
-    """Lines and tabs as they are; other control characters, which could change the terminal, as escapes."""
+    """Escape control characters other than line ends and tabs: they could change the terminal."""
     return "".join(sign if sign in "\n\t" else one_line(sign) for sign in text)
 
 
@@ -132,7 +130,7 @@ def _headers(key: str) -> dict[str, str]:
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """This machine is reached directly, whatever proxy the system has for others."""
+    """An opener that uses the system's proxy, but not for this machine."""
     host = urllib.parse.urlsplit(url).hostname or ""
     direct = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
     return urllib.request.build_opener(*direct)
@@ -153,9 +151,7 @@ def _open(request: urllib.request.Request) -> Any:
 
 @contextlib.contextmanager
 def _server(config: Config, model: str | None, config_file: Path | None) -> Iterator[tuple[str, bool]]:
-    """The URL of a server that answers: the configured one, else one of our own (True) that ends with the
-    chat.
-    """
+    """Find or start a server. Yields its URL, and whether it was started here and ends with the chat."""
     host = HERE.get(config.server.host, config.server.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
     if _is_headrace(url):
@@ -174,7 +170,7 @@ def _server(config: Config, model: str | None, config_file: Path | None) -> Iter
 
 
 def _engine_flags(config: Config) -> Iterator[str]:
-    """What was said to this process about engines and folders, for the one that it starts."""
+    """The flags that pass this process's engine and path settings on to the server that it starts."""
     for option in options():
         if option.section in ("engine", "paths"):
             value = getattr(getattr(config, option.section), option.name)

@@ -1,5 +1,5 @@
-"""`headrace check-config`: what is configured and where it comes from, as TOML without secrets; with
---online, what each provider says, as comments.
+"""`headrace check-config`: prints the configuration and the source of each value as TOML, without secrets;
+with --online also each provider's list of models, as comments.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from headrace.config.kinds import LOCAL
 from headrace.errors import HeadraceError, NotFound, ProviderKeyRefused
 from headrace.logs import one_line
 
-ONLINE_S = 15.0  # for a provider to answer
-SHOWN = 5  # of its models
+ONLINE_S = 15.0  # how long a provider may take to answer
+SHOWN = 5  # how many of its models are printed
 FAILED = 1
 MASK = "(secret)"
 HINTS: dict[type[HeadraceError], str] = {
@@ -27,9 +27,9 @@ HINTS: dict[type[HeadraceError], str] = {
 
 
 def check_config(loaded: Loaded, *, online: bool) -> int:
-    """Prints TOML. The exit code: 1 when a provider failed."""
+    """Print the configuration. Returns the exit code: 1 if a provider failed."""
     print("# what is configured, as TOML; secrets are masked", *_sections(loaded), *_tables(loaded), sep="\n")
-    return _ask_all(loaded.config) if online else 0
+    return _report_all(loaded.config) if online else 0
 
 
 def _sections(loaded: Loaded) -> Iterator[str]:
@@ -39,8 +39,8 @@ def _sections(loaded: Loaded) -> Iterator[str]:
             section = option.section
             yield f"\n[{section}]"
         value = getattr(getattr(loaded.config, section), option.name)
-        told = _masked(value) if option.names.is_secret else value
-        yield f"{option.name} = {toml.written(told)}  # {_source(loaded, option.key)}"
+        shown = _masked(value) if option.names.is_secret else value
+        yield f"{option.name} = {toml.written(shown)}  # {_source(loaded, option.key)}"
 
 
 def _tables(loaded: Loaded) -> Iterator[str]:
@@ -72,7 +72,7 @@ def _target(target: TargetConfig) -> object:
 
 
 def _masked(value: object) -> object:
-    """Each text in it, unless it is empty."""
+    """Replace each text in a secret value by MASK, unless it is empty."""
     if isinstance(value, Mapping):
         return dict.fromkeys(value, MASK)
     if isinstance(value, tuple):
@@ -80,22 +80,22 @@ def _masked(value: object) -> object:
     return MASK if value else ""
 
 
-def _ask_all(config: Config) -> int:
+def _report_all(config: Config) -> int:
     if not config.providers:
         print("\n# no providers are configured")
-    found = asyncio.run(_asked(config))
+    results = asyncio.run(_probe_all(config))
     print()
-    for name, (said, _) in zip(config.providers, found, strict=True):
-        print(f"# {name}: {one_line(said)}")
-    return 0 if all(is_well for _, is_well in found) else FAILED
+    for name, (report, _) in zip(config.providers, results, strict=True):
+        print(f"# {name}: {one_line(report)}")
+    return 0 if all(succeeded for _, succeeded in results) else FAILED
 
 
-async def _asked(config: Config) -> list[tuple[str, bool]]:
-    return await asyncio.gather(*(_ask(name, config) for name in config.providers))
+async def _probe_all(config: Config) -> list[tuple[str, bool]]:
+    return await asyncio.gather(*(_probe(name, config) for name in config.providers))
 
 
-async def _ask(name: str, config: Config) -> tuple[str, bool]:
-    """What it says, and whether that is well."""
+async def _probe(name: str, config: Config) -> tuple[str, bool]:
+    """Request a provider's list of models. Returns a report, and whether it succeeded."""
     from headrace.app import build_provider
     from headrace.backends.remote import Remote
 
@@ -124,7 +124,7 @@ def _some(ids: Sequence[str]) -> str:
 
 
 def _configured(name: str, config: Config) -> list[str]:
-    """The models that the configuration asks this provider for."""
+    """The provider's models that the configuration names."""
     targets = (target.target for route in config.routes.values() for target in route.targets)
     routed = (
         model for provider, _, model in (target.partition(":") for target in targets) if provider == name

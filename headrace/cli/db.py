@@ -1,4 +1,4 @@
-"""`headrace db`: what an operator does with the database by hand."""
+"""`headrace db`: commands by which an operator maintains the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.config import Config
 from headrace.errors import ConfigError
 from headrace.store.maintenance import Maintenance
 
-WRONG = 1  # verify's exit code when something is not as it must be
+WRONG = 1  # verify's exit code if there are problems
 
 T = TypeVar("T")
 
@@ -79,7 +79,9 @@ def _progress() -> Iterator[ProgressBar]:
 
 @contextlib.contextmanager
 def _writing(target: str) -> Iterator[TextIO]:
-    """Standard output, or a file that only its owner reads, in place only once it is complete."""
+    """Open standard output, or a file that only its owner may read. The file replaces an older one only once
+    it is complete.
+    """
     if target == "-":
         yield sys.stdout
         return

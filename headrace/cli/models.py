@@ -1,4 +1,4 @@
-"""The commands that look after the model cache."""
+"""The commands of the model cache: pull, list, rm."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def remove(name: str, config: Config) -> int:
 
 
 def fetch(reference: str, config: Config) -> Model | GGUFModel:
-    """The model, fetched and converted first if need be, with a progress bar. As its GGUF file where
-    llama.cpp serves it: because the configuration says so, or because our engine does not read it.
+    """Fetch and convert a model unless it is cached, with a progress bar. Returns a GGUFModel where llama.cpp
+    serves it: by configuration, or because our engine does not read it. Raises ModelError.
     """
     backends = dict(entry.rsplit("=", 1) for entry in config.models.backends)
     chosen = backends.get(parse(reference).name)

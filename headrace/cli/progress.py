@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, a line every tenth elsewhere."""
+"""A progress bar on a terminal; elsewhere one line per tenth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WIDTH = 30
 
 
 class ProgressBar:
-    """Called with a label and how far it is; total 0 means nobody knows."""
+    """Call it with a label, the amount done and the total (0: unknown), in bytes or in items."""
 
     def __init__(self, stream: TextIO = sys.stderr, *, is_bytes: bool = True) -> None:
         self._stream, self._is_terminal, self._is_bytes = stream, stream.isatty(), is_bytes

@@ -1,4 +1,4 @@
-"""The configuration reference, generated from the options: `python -m headrace.cli.reference >
+"""Generates the configuration reference from the options: `python -m headrace.cli.reference >
 docs/configuration.md`.
 """
 
@@ -75,7 +75,7 @@ def _member(name: str, info: FieldInfo) -> str:
 
 
 def _written(value: object) -> str:
-    """As TOML would have it, nearly."""
+    """A default value, approximately as TOML."""
     if value is None:
         return "(none)"
     plain = list(value) if isinstance(value, tuple) else value
@@ -85,8 +85,8 @@ def _written(value: object) -> str:
 def _row(option: Option) -> str:
     variables = ", ".join(f"`{name}`" for name in option.variables)
     off = "--no-" + option.name.replace("_", "-")
-    told = off if option.is_switch and option.info.default else option.flag
-    flag = "positional" if option.key in POSITIONAL else f"`{told}`"
+    spelling = off if option.is_switch and option.info.default else option.flag
+    flag = "positional" if option.key in POSITIONAL else f"`{spelling}`"
     meaning = f"{option.info.description}{_choices(option.info.annotation)}"
     return f"| `{option.name}` | {_default(option)} | {flag} | {variables} | {meaning} |"
 

@@ -1,4 +1,4 @@
-"""`headrace serve`: models ready, port taken, app running, and an orderly end."""
+"""`headrace serve`: prepares the models, takes the port, runs the app and shuts it down in order."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GARBAGE = 10_000  # objects, before it is looked for
-CLOSE_S = 5  # for connections to close once the last answer is written
+GARBAGE = 10_000  # new objects between two collections
+CLOSE_S = 5  # how long connections may take to close after the last answer
 
 
 def serve(config: Config, *, host_hint: str = "") -> int:
-    """Until SIGINT or SIGTERM; the exit code. `host_hint`: what to add where the host cannot be listened on.
-    Raises ConfigError, ModelError.
+    """Serve until SIGINT or SIGTERM, then return the exit code. `host_hint`: the end of the error for a host
+    that cannot be listened on. Raises ConfigError, ModelError.
     """
     logs.configure(config.server.log_level)
-    sys.setswitchinterval(0.001)  # the engine's thread hands the interpreter to the event loop this soon
+    sys.setswitchinterval(0.001)  # how long the engine's thread may hold the GIL
     listener = _listen(config.server.host, config.server.port, host_hint)
     with contextlib.closing(listener):
         models = _fetched(config)
@@ -79,14 +79,16 @@ async def _run(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but a signal first drains: new work gets 503, what runs may finish."""
+    """uvicorn with a drain: after a signal new requests get 503, and running ones may finish. A second signal
+    ends those too.
+    """
 
     def __init__(self, app: FastAPI, config: Config, announce: Any) -> None:
         connections = Connections(_limits(config.server))
         super().__init__(
             uvicorn.Config(
                 app, lifespan="off", log_config=None, access_log=False, server_header=False,
-                proxy_headers=False,  # nothing here asks who a proxy speaks for
+                proxy_headers=False,  # the client address that a proxy reports is not used
                 http=cast("type[asyncio.Protocol]", partial(HTTPConnection, connections)),
                 ws=cast("type[asyncio.Protocol]", partial(WebSocketConnection, connections)),
                 ws_max_size=config.server.max_body_bytes, ws_per_message_deflate=False,
@@ -108,7 +110,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is there now stays, and what a request leaves goes without the collector: it has little to do.
+        # All objects so far live as long as the process, and requests leave few cycles: collect rarely, and
+        # only among new objects.
         gc.freeze()
         gc.set_threshold(GARBAGE)
         self._announce()
@@ -124,7 +127,7 @@ class _Server(uvicorn.Server):
         if self._draining is None:
             log.info("%s: finishing what runs, for at most %g s", signal.Signals(number).name, self._drain_s)
             self._draining = asyncio.ensure_future(self._drain(self._drain_s))
-        else:  # asked twice: now
+        else:  # a second signal: end at once
             self._draining.cancel()
             self._draining = asyncio.ensure_future(self._drain(0))
 
@@ -140,7 +143,7 @@ def _limits(server: ServerConfig) -> Limits:
 
 
 def _listen(host: str, port: int, host_hint: str) -> socket.socket:
-    """The port is taken before models load: a mistake shows at once."""
+    """Take the port before the models are loaded, so that a mistake shows at once. Raises ConfigError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -177,7 +180,7 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
 
 
 def _announce_model(model: Model | GGUFModel, backend: Any) -> None:
-    """`backend`: which serves it."""
+    """`backend`: the one that serves the model."""
     context = backend.models()[0].max_model_len
     if isinstance(model, GGUFModel):
         header = model.header

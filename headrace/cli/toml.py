@@ -1,4 +1,4 @@
-"""Values as TOML writes them."""
+"""Writes values as TOML."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def key(name: str) -> str:
 
 
 def text(value: str) -> str:
-    """A basic string on one line; what cannot be printed is escaped, half a surrogate pair replaced."""
+    """A basic string on one line: unprintable characters escaped, lone surrogates replaced."""
     whole = value.encode("utf-8", "replace").decode()
     quoted = json.dumps(whole, ensure_ascii=False)
     return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in quoted)
 
 
 def written(value: object) -> str:
-    """A boolean, number, text, path, list or mapping, on one line. Raises TypeError for anything else."""
+    """A boolean, number, text, path, list or mapping, on one line. Raises TypeError for other types."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

@@ -1,8 +1,8 @@
 """Configuration: one frozen tree, read once: defaults < TOML file < environment < flags.
 
-section, providers, sections (the tree) → options (how each key is called) → tables (providers and routes) →
-load. An unknown key, an unparsable value and two aliases that disagree raise ConfigError, naming key, value
-and what would be valid. The environment is read nowhere else.
+section, providers, sections (the tree) → options (the names of each key) → tables (providers and routes) →
+load. Unknown keys, invalid values and two aliases with different values raise ConfigError, which names the
+key, the value and what would be valid. The environment is read nowhere else.
 """
 
 from headrace.config.extras import install_command

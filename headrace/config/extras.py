@@ -1,4 +1,4 @@
-"""How to install what only some need: the one place that names the command."""
+"""The command that installs an optional part of Headrace, for error messages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def install_command(extra: str) -> str:
-    """For the shell. Headrace is no package of a registry: its extras are installed from where it lies."""
+    """The shell command that installs an extra. Headrace is not in a registry, so it installs from this
+    folder.
+    """
     source = "." if Path.cwd() == ROOT else str(ROOT)
     return f"{_python()} -m pip install -e {shlex.quote(f'{source}[{extra}]')}"
 
 
 def _python() -> str:
-    """This interpreter, as short as it can be said where this process runs."""
+    """The path of this interpreter, relative to the working directory where possible."""
     executable, here = Path(sys.executable), Path.cwd()
     short = executable.relative_to(here) if executable.is_relative_to(here) else executable
     return shlex.quote(str(short))

@@ -1,4 +1,4 @@
-"""The kinds of providers. A new one is registered here, and nowhere else."""
+"""The kinds of providers. A new kind is registered here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REMOTE = {
     "anthropic": "headrace.backends.anthropic:AnthropicBackend",
     "ollama": "headrace.backends.ollama:OllamaBackend",
 }
-LOCAL = ("llamacpp", "fake")  # they run here, and are built otherwise
+LOCAL = ("llamacpp", "fake")  # run in this process or as its child, and are built by the app
 
 
 def load_kind(entry: str) -> Any:
@@ -22,7 +22,7 @@ def load_kind(entry: str) -> Any:
 
 
 def check_kind(kind: str) -> str:
-    """Raises ValueError."""
+    """Return the kind if there is one of this name. Raises ValueError."""
     if kind not in (*REMOTE, *LOCAL):
         raise ValueError(f"there is no such kind; known: {', '.join(map(repr, (*REMOTE, *LOCAL)))}")
     return kind

@@ -1,4 +1,4 @@
-"""Reading the tree: defaults < TOML file < environment < flags."""
+"""Reads the configuration: defaults < TOML file < environment < flags."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ TABLES = ("providers", "routes")  # sections with names of the user's own
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
+    """A configuration, and where its values come from."""
+
     config: Config
-    sources: dict[str, str]  # key → where its value comes from; absent: the default
+    sources: dict[str, str]  # key → the source of its value; absent: the default
 
     @property
     def host_hint(self) -> str:
-        """What to add to an error about `server.host`: shells and compilers set HOST, too."""
+        """The end of an error about `server.host`, which may come from a HOST that was not meant for us."""
         if self.sources.get("server.host") != "environment HOST":
             return ""
         return (
@@ -38,7 +40,9 @@ class Loaded:
 
 
 def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None) -> Loaded:
-    """`flags` maps keys (`server.port`) to what the command line gave. Raises ConfigError."""
+    """Read the configuration. `flags`: key, as in `server.port` → value on the command line. Raises
+    ConfigError.
+    """
     if file is None and PREFIX + "CONFIG" in environment:
         file = Path(environment[PREFIX + "CONFIG"])
     path = file if file is not None else Path(DEFAULT_FILE)
@@ -62,7 +66,9 @@ def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: P
 def _tables(
     written: Mapping[str, Any], path: Path, environment: Mapping[str, str]
 ) -> tuple[dict[str, object], dict[str, object], dict[str, str]]:
-    """Providers, routes, and where each comes from. A file that has providers says all that there are."""
+    """Providers, routes, and the source of each. Providers from the environment count only if the file has
+    none.
+    """
     source = tables.Source(str(path), path.parent, environment)
     providers: dict[str, ProviderConfig]
     if "providers" in written:
@@ -96,7 +102,7 @@ def _check(loaded: Loaded) -> None:
 
 
 def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
-    """The file's sections; none if there is no file."""
+    """The file's sections; none if there is no file. Raises ConfigError if it is `required` or invalid."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
@@ -121,7 +127,7 @@ def _from_file(tree: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, t
             continue
         for name, value in part.items():
             if f"{section}.{name}" not in known:
-                # without its value: a misspelt name may hold a secret
+                # The value is not shown: a misspelt name may hold a secret.
                 alike = near(f"{section}.{name}", known)
                 raise ConfigError(f"{path}: unknown key {section}.{name}{alike}")
             values[f"{section}.{name}"] = (value, str(path))
@@ -132,19 +138,19 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
     known = {variable for option in options() for variable in option.variables} | {PREFIX + "CONFIG"}
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
-            # without its value: a misspelt name may hold a secret
+            # The value is not shown: a misspelt name may hold a secret.
             raise ConfigError(f"unknown environment variable {variable}{_meant(variable, known)}")
     values: dict[str, tuple[object, str]] = {}
     for option in options():
-        given = {variable: environment[variable] for variable in option.variables if variable in environment}
+        texts = {variable: environment[variable] for variable in option.variables if variable in environment}
         parsed = []
-        for variable, text in given.items():
+        for variable, text in texts.items():
             value_and_source = (_split(text) if option.is_list else text, f"environment {variable}")
             values[option.key] = value_and_source
             parsed.append(option.validate(*value_and_source))
         if any(other != parsed[0] for other in parsed):
             pairs = ", ".join(
-                name if option.names.is_secret else f"{name} = {shown(text)}" for name, text in given.items()
+                name if option.names.is_secret else f"{name} = {shown(text)}" for name, text in texts.items()
             )
             raise ConfigError(f"{option.key} has two values in the environment: {pairs}; keep one of them")
     return values
@@ -157,7 +163,7 @@ def _meant(variable: str, known: Iterable[str]) -> str:
 
 
 def _split(text: str) -> object:
-    """A list in the environment: JSON, or comma-separated; empty is none."""
+    """Parse a list from the environment: JSON, or comma-separated; an empty text is an empty list."""
     if text.strip().startswith("["):
         try:
             return json.loads(text)

@@ -1,4 +1,4 @@
-"""Whether the memory that is configured for a KV cache is of any use."""
+"""Checks that the memory configured for a KV cache is enough."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 from headrace.errors import ConfigError
 
-LEAST_TOKENS = 512  # a cache that holds fewer refuses nearly every question
+LEAST_TOKENS = 512  # with fewer nearly every prompt is refused
 MIB = 2**20
 
 
 def check_cache(kv_cache_bytes: int, *, bytes_per_token: float, max_model_len: int) -> None:
-    """`kv_cache_bytes` as configured; 0: nothing was. Raises ConfigError, which says what would do."""
+    """`kv_cache_bytes`: 0: not configured. Raises ConfigError, which names a sufficient size."""
     least = min(LEAST_TOKENS, max_model_len)
     if not kv_cache_bytes or kv_cache_bytes >= least * bytes_per_token:
         return

@@ -1,4 +1,4 @@
-"""How each key of the tree is called: in the file, in the environment, on the command line."""
+"""The names of each key of the tree: in the file, in the environment, on the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 200  # characters of a value in an error
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One key of the tree, and all it is known by."""
+    """One key of the tree, with all its names."""
 
     section: str
     name: str
@@ -49,17 +49,17 @@ class Option:
 
     def validate(self, value: object, source: str) -> object:
         """The value in its type. Raises ConfigError."""
-        given = value.upper() if isinstance(value, str) and self.names.ignores_case else value
+        raw = value.upper() if isinstance(value, str) and self.names.ignores_case else value
         if isinstance(value, bool) and not self.is_switch:
-            given = str(value)  # true is no number
+            raw = str(value)  # pydantic would accept true as the number 1
         kind: Any = Annotated[self.info.annotation, self.names, *self.info.metadata]
         try:
-            return TypeAdapter[object](kind).validate_python(given)
+            return TypeAdapter[object](kind).validate_python(raw)
         except ValidationError as exc:
             reason = exc.errors(include_url=False)[0]["msg"]
-            told = shown(value, is_secret=self.names.is_secret)
-            # not chained: pydantic's own words would show what is secret
-            raise ConfigError(f"{self.key} = {told} ({source}): {reason}") from None
+            text = shown(value, is_secret=self.names.is_secret)
+            # Not chained: pydantic's message contains the value, which may be secret.
+            raise ConfigError(f"{self.key} = {text} ({source}): {reason}") from None
 
 
 def options() -> list[Option]:
@@ -76,7 +76,7 @@ def options() -> list[Option]:
 
 
 def shown(value: object, *, is_secret: bool = False) -> str:
-    """A known setting's value, for an error; not that of a secret, nor what may be NAME:PASSWORD@HOST."""
+    """A setting's value, for an error message. Secrets, and what may be NAME:PASSWORD@HOST, are hidden."""
     text = repr(value)
     if is_secret or "@" in text:
         return "(secret)"
@@ -84,6 +84,6 @@ def shown(value: object, *, is_secret: bool = False) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """What an unknown name may have been meant to be, as the end of a sentence."""
+    """The end of an error about an unknown name: similar known names, or all of them."""
     found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(found)}?" if found else f"; known: {', '.join(sorted(known))}"

@@ -1,4 +1,4 @@
-"""Remote providers and the routes along them: [providers.NAME], [routes.NAME]."""
+"""Remote providers and routes: [providers.NAME], [routes.NAME]."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _check_url(url: str) -> str:
     return url
 
 
-# Go's: what Ollama reads
+# Go's syntax for durations, which Ollama reads
 DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)")
 
 

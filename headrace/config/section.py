@@ -1,4 +1,4 @@
-"""What every section of the tree is, and how a key is called outside the file."""
+"""The base class of the sections, and the names of keys outside the file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How a key is called outside the file, beside HEADRACE_KEY and --key."""
+    """A key's names outside the file, beside HEADRACE_KEY and --key."""
 
     aliases: tuple[str, ...] = ()  # environment variables in common use
-    flag: str | None = None  # when it is not the key's own name
-    variable: str | None = None  # when it is not the key's own name
+    flag: str | None = None  # if it differs from the key's name
+    variable: str | None = None  # HEADRACE_…, if it differs from the key's name
     is_secret: bool = False
     ignores_case: bool = False
 
 
 class Section(BaseModel):
+    """A table of the configuration: immutable, without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

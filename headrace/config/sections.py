@@ -1,4 +1,4 @@
-"""The tree: every key, its type, its default and what it means."""
+"""The configuration tree: every key with its type, default and description."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def _check_origin(value: str) -> str:
 
 
 def _check_host(value: str) -> str:
-    """In lower case, without the brackets of an IPv6 address, and without the dot that may end a name."""
+    """Return the host in lower case, without the brackets of an IPv6 address or a final dot. Raises
+    ValueError.
+    """
     host = value.lower()
     if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[?[0-9a-f:]*:[0-9a-f:.]*\]?", host):
         raise ValueError("must be a host name without a port, as llm.example.com, or `*.example.com`, or `*`")

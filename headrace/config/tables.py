@@ -1,5 +1,5 @@
-"""The tables whose names are the user's own: [providers.NAME] and [routes.NAME], and the providers that the
-environment alone configures.
+"""Reads the tables with names of the user's choice, [providers.NAME] and [routes.NAME], and the providers
+that environment variables configure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Table = TypeVar("Table", bound=Section)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where tables come from. `folder`: what paths in them are relative to."""
+    """Where tables come from. Paths in them are relative to `folder`."""
 
     name: str
     folder: Path
@@ -81,18 +81,18 @@ def _table(key: str, kind: type[Table], members: object, source: Source) -> Tabl
         raise ConfigError(f"{source.name}: {key} is not a section; write [{key}]")
     for name in members:
         if name not in kind.model_fields:
-            # without its value: a misspelt secret is one, too
+            # The value is not shown: a misspelt name may hold a secret.
             raise ConfigError(f"{source.name}: unknown key {key}.{name}{near(name, kind.model_fields)}")
     try:
         return kind.model_validate(members)
     except ValidationError as exc:
         fault = exc.errors(include_url=False)[0]
         path = ".".join(str(step) for step in fault["loc"])
-        # an unknown member of a table in this one may be a misspelt secret
+        # Unknown members of an inner table may hold a secret as well.
         is_secret = _is_secret(kind, str(fault["loc"][0])) or fault["type"] == "extra_forbidden"
         value = shown(fault["input"], is_secret=is_secret)
         value = "(not given)" if fault["type"] == "missing" else value
-        # not chained: pydantic's own words would show what is secret
+        # Not chained: pydantic's message contains the value, which may be secret.
         raise ConfigError(f"{key}.{path} = {value} ({source.name}): {fault['msg']}") from None
 
 
@@ -110,26 +110,28 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
     if provider.kind != "openai":
         foreign.add("roles")
     for name in sorted(foreign & provider.model_fields_set):
-        told = shown(getattr(provider, name), is_secret=_is_secret(ProviderConfig, name))
-        raise ConfigError(f"{key}.{name} = {told} ({source.name}): kind {provider.kind!r} does not have it")
+        value = shown(getattr(provider, name), is_secret=_is_secret(ProviderConfig, name))
+        raise ConfigError(f"{key}.{name} = {value} ({source.name}): kind {provider.kind!r} does not have it")
 
 
 def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:
-    given = provider.api_key
-    scheme, _, name = (given or "").partition(":")
+    reference = provider.api_key
+    scheme, _, name = (reference or "").partition(":")
     if scheme == "env":
         secret = source.environment.get(name, "").strip()
         if not secret:
-            raise ConfigError(f"{key} = {given!r} ({source.name}): the environment has no {name}")
+            raise ConfigError(f"{key} = {reference!r} ({source.name}): the environment has no {name}")
     elif scheme == "file":
         path = source.folder / Path(name).expanduser()
         try:
             secret = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as exc:
             reason = getattr(exc, "strerror", None) or "it is no text"
-            raise ConfigError(f"{key} = {given!r} ({source.name}): {path} cannot be read: {reason}") from exc
+            raise ConfigError(
+                f"{key} = {reference!r} ({source.name}): {path} cannot be read: {reason}"
+            ) from exc
         if not secret:
-            raise ConfigError(f"{key} = {given!r} ({source.name}): {path} is empty")
+            raise ConfigError(f"{key} = {reference!r} ({source.name}): {path} is empty")
     else:
         return provider
     return provider.model_copy(update={"api_key": secret})
@@ -137,31 +139,31 @@ def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderCon
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, tuple[ProviderConfig, str]]:
     """Providers by name, each with the variable that configures it. Raises ConfigError."""
-    given = {name: text for name in VARIABLES if (text := environment.get(name, "").strip())}
+    variables = {name: text for name in VARIABLES if (text := environment.get(name, "").strip())}
     found: dict[str, tuple[ProviderConfig, str]] = {}
-    if "ANTHROPIC_API_KEY" in given:
+    if "ANTHROPIC_API_KEY" in variables:
         name = "ANTHROPIC_BASE_URL"
-        url = _checked(name, given[name]) if name in given else None
-        provider = ProviderConfig(kind="anthropic", api_key=given["ANTHROPIC_API_KEY"], base_url=url)
+        url = _checked(name, variables[name]) if name in variables else None
+        provider = ProviderConfig(kind="anthropic", api_key=variables["ANTHROPIC_API_KEY"], base_url=url)
         found["anthropic"] = (provider, "environment ANTHROPIC_API_KEY")
-    if "CEREBRAS_API_KEY" in given:
-        url = _cerebras_url(given)
-        provider = ProviderConfig(kind="cerebras", api_key=given["CEREBRAS_API_KEY"], base_url=url)
+    if "CEREBRAS_API_KEY" in variables:
+        url = _cerebras_url(variables)
+        provider = ProviderConfig(kind="cerebras", api_key=variables["CEREBRAS_API_KEY"], base_url=url)
         found["cerebras"] = (provider, "environment CEREBRAS_API_KEY")
-    hosts = {name: _ollama_url(name, given[name]) for name in OLLAMA_NAMES if name in given}
+    hosts = {name: _ollama_url(name, variables[name]) for name in OLLAMA_NAMES if name in variables}
     if len(set(hosts.values())) > 1:
-        pairs = ", ".join(f"{name} = {given[name]!r}" for name in hosts)
+        pairs = ", ".join(f"{name} = {variables[name]!r}" for name in hosts)
         raise ConfigError(f"providers.ollama.base_url has two values in the environment: {pairs}; keep one")
     for name, url in hosts.items():
         found["ollama"] = (ProviderConfig(kind="ollama", base_url=url), f"environment {name}")
     return found
 
 
-def _cerebras_url(given: Mapping[str, str]) -> str | None:
-    """Cerebras's own SDK wants the address without /v1, others with it."""
-    if "CEREBRAS_BASE_URL" not in given:
+def _cerebras_url(variables: Mapping[str, str]) -> str | None:
+    """The address with /v1, which the variable lacks where it is meant for Cerebras's own SDK."""
+    if "CEREBRAS_BASE_URL" not in variables:
         return None
-    url = _checked("CEREBRAS_BASE_URL", given["CEREBRAS_BASE_URL"])
+    url = _checked("CEREBRAS_BASE_URL", variables["CEREBRAS_BASE_URL"])
     return url if urllib.parse.urlsplit(url).path else url + "/v1"
 
 
@@ -177,13 +179,15 @@ def _ollama_url(name: str, text: str) -> str:
 
 
 def _checked(name: str, url: str) -> str:
-    """An address that programs can go to: 0.0.0.0 is where servers listen. Raises ConfigError."""
+    """Check an address to connect to. 0.0.0.0, an address to listen on, becomes 127.0.0.1. Raises
+    ConfigError.
+    """
     try:
         ProviderConfig(kind="openai", base_url=url)
     except ValidationError as exc:
-        told = "(secret)" if "@" in url else repr(url)
+        value = "(secret)" if "@" in url else repr(url)
         reason = exc.errors(include_url=False)[0]["msg"]
-        raise ConfigError(f"environment {name} = {told}: {reason}") from None
+        raise ConfigError(f"environment {name} = {value}: {reason}") from None
     parts = urllib.parse.urlsplit(url)
     here = parts.netloc.replace("0.0.0.0", "127.0.0.1") if parts.hostname == "0.0.0.0" else parts.netloc
     return parts._replace(netloc=here).geturl().rstrip("/")

@@ -85,6 +85,25 @@ def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
     assert raised.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["serve", "--model", "qwen3-0.6b"], "--model"),
+        (["serve", "--model-b=a=engine"], "--model-b"),
+        (["list", "--conf", "headrace.toml"], "--conf"),
+        (["chat", "--sys", "Be brief."], "--sys"),
+        (["db", "verify", "--database", "sqlite:///x"], "--database"),
+    ],
+)
+def test_options_are_not_abbreviated(
+    arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert f"unknown: {name}\n" in capsys.readouterr().err
+
+
 def test_version_names_the_runtime(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     out = capsys.readouterr().out
