@@ -16,7 +16,7 @@ Opened = Callable[[], AbstractAsyncContextManager[Store]]
 
 @pytest.fixture
 def opened(database_url: str, tmp_path: Path) -> Opened:
-    """Call it to open the test's database; each call as another process would."""
+    """A function that opens the test's database; each call acts as another process."""
 
     @asynccontextmanager
     async def open_store() -> AsyncIterator[Store]:

@@ -1,4 +1,4 @@
-"""Conversations: their heads, who holds them, and whose they are."""
+"""Conversations: heads, locks and owners."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_for_another_owner_it_does_not_exist(opened: Opened) -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message("a")], {})
             (item,) = await store.items.path(OWNER, made.head)
-            held = await store.conversations.lock(OWNER, made.id)
-            await store.conversations.release(held)
+            lock = await store.conversations.lock(OWNER, made.id)
+            await store.conversations.release(lock)
             for attempt in (
                 store.conversations.get(OTHER, made.id),
                 store.conversations.update(OTHER, made.id, {}),
@@ -88,12 +88,12 @@ def test_items_are_added_read_and_deleted(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_one_that_is_held_is_changed_by_nobody_else(opened: Opened) -> None:
+def test_only_the_holder_changes_a_locked_conversation(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store, opened() as elsewhere:
             made = await store.conversations.create(OWNER, [message("a")], {})
             (item,) = await store.items.path(OWNER, made.head)
-            held = await store.conversations.lock(OWNER, made.id)
+            lock = await store.conversations.lock(OWNER, made.id)
             for one in (store, elsewhere):
                 for attempt in (
                     one.conversations.lock(OWNER, made.id),
@@ -103,9 +103,9 @@ def test_one_that_is_held_is_changed_by_nobody_else(opened: Opened) -> None:
                     with pytest.raises(ConversationLocked) as refused:
                         await attempt
                     assert refused.value.param == "conversation"
-            await store.conversations.release(held, Chain(made.head, [message("b")]))
-            await store.conversations.release(held, Chain(made.head, [message("b")]))
-            await store.conversations.release(held)
+            await store.conversations.release(lock, Chain(made.head, [message("b")]))
+            await store.conversations.release(lock, Chain(made.head, [message("b")]))
+            await store.conversations.release(lock)
             head = (await elsewhere.conversations.get(OWNER, made.id)).head
             assert texts(await elsewhere.items.path(OWNER, head)) == ["a", "b"]
             await elsewhere.conversations.release(await elsewhere.conversations.lock(OWNER, made.id))
@@ -113,18 +113,18 @@ def test_one_that_is_held_is_changed_by_nobody_else(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_a_turn_moves_the_head_and_lets_go(opened: Opened) -> None:
+def test_saving_a_turn_moves_the_head_and_releases_the_lock(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message("a")], {})
-            held = await store.conversations.lock(OWNER, made.id)
+            lock = await store.conversations.lock(OWNER, made.id)
             saved = await store.responses.save(
                 OWNER,
                 response(),
                 base=made.head,
                 input=[message("b")],
                 output=[message("c", "assistant", id="msg_c")],
-                lock=held,
+                lock=lock,
             )
             assert texts(await store.responses.output(OWNER, saved)) == ["c"]
             assert (await store.conversations.get(OWNER, made.id)).head == saved.output_head
@@ -141,16 +141,16 @@ def test_a_turn_moves_the_head_and_lets_go(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_one_that_is_deleted_while_it_is_held_stays_deleted(opened: Opened) -> None:
+def test_a_conversation_deleted_while_locked_stays_deleted(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message("a")], {})
-            held = await store.conversations.lock(OWNER, made.id)
+            lock = await store.conversations.lock(OWNER, made.id)
             await store.conversations.delete(OWNER, made.id)
             saved = await store.responses.save(
-                OWNER, response(), base=made.head, input=[], output=[message("b")], lock=held
+                OWNER, response(), base=made.head, input=[], output=[message("b")], lock=lock
             )
-            await store.conversations.release(held)
+            await store.conversations.release(lock)
             assert texts(await store.items.path(OWNER, saved.output_head)) == ["a", "b"]
             with pytest.raises(ConversationNotFound):
                 await store.conversations.get(OWNER, made.id)
@@ -158,7 +158,7 @@ def test_one_that_is_deleted_while_it_is_held_stays_deleted(opened: Opened) -> N
     asyncio.run(run())
 
 
-def test_many_who_want_it_at_once_get_it_one_by_one(opened: Opened) -> None:
+def test_concurrent_turns_get_the_lock_one_after_the_other(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as one, opened() as two:
             made = await one.conversations.create(OWNER, [], {})
@@ -167,11 +167,11 @@ def test_many_who_want_it_at_once_get_it_one_by_one(opened: Opened) -> None:
                 store = (one, two)[number % 2]
                 while True:
                     try:
-                        held = await store.conversations.lock(OWNER, made.id)
+                        lock = await store.conversations.lock(OWNER, made.id)
                     except ConversationLocked:
                         continue
                     await store.conversations.release(
-                        held, Chain(held.conversation.head, [message(str(number))])
+                        lock, Chain(lock.conversation.head, [message(str(number))])
                     )
                     return
 
@@ -183,7 +183,7 @@ def test_many_who_want_it_at_once_get_it_one_by_one(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_a_caller_who_leaves_leaves_nothing_half_done(opened: Opened) -> None:
+def test_a_cancelled_append_is_complete_or_absent(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [], {})
@@ -203,7 +203,7 @@ def test_a_caller_who_leaves_leaves_nothing_half_done(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_a_caller_who_leaves_while_it_waits_to_hold_holds_nothing(opened: Opened) -> None:
+def test_a_caller_cancelled_while_locking_leaves_no_lock(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store, opened() as elsewhere:
             made = await store.conversations.create(OWNER, [], {})
@@ -217,7 +217,7 @@ def test_a_caller_who_leaves_while_it_waits_to_hold_holds_nothing(opened: Opened
             await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
             await store.conversations.release(
                 await store.conversations.lock(OWNER, made.id)
-            )  # at once here, and elsewhere after a beat
+            )  # free at once in this process, and in others after a heartbeat
             await store.conversations.retry_releases()
             await elsewhere.conversations.release(await elsewhere.conversations.lock(OWNER, made.id))
 
@@ -225,7 +225,7 @@ def test_a_caller_who_leaves_while_it_waits_to_hold_holds_nothing(opened: Opened
 
 
 @pytest.mark.parametrize("index", [0, 1, 700, 1198, 1199])
-def test_an_item_of_a_long_conversation_is_taken_out(opened: Opened, index: int) -> None:
+def test_an_item_of_a_long_conversation_is_deleted(opened: Opened, index: int) -> None:
     async def run() -> None:
         async with opened() as store:
             said = [f"text {number}" for number in range(1200)]
@@ -238,7 +238,7 @@ def test_an_item_of_a_long_conversation_is_taken_out(opened: Opened, index: int)
     asyncio.run(run())
 
 
-def test_items_that_are_taken_out_at_once_are_both_gone(opened: Opened) -> None:
+def test_items_deleted_concurrently_are_all_gone(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             said = [f"text {number}" for number in range(30)]

@@ -13,7 +13,7 @@ from tests.store.conftest import Opened
 from tests.store.values import OTHER, OWNER, message, texts
 
 
-def test_path_is_what_was_put_oldest_first(opened: Opened) -> None:
+def test_a_path_lists_items_oldest_first(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message(str(n)) for n in range(5)], {})
@@ -25,7 +25,7 @@ def test_path_is_what_was_put_oldest_first(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_a_body_comes_back_as_it_was(opened: Opened) -> None:
+def test_a_body_is_read_as_it_was_written(opened: Opened) -> None:
     body = {
         "type": "message",
         "z": [1, 2.5, None, {"ü": "日本\u0000\ud800"}],
@@ -45,7 +45,7 @@ def test_a_body_comes_back_as_it_was(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_a_history_that_is_sent_again_is_there_already(opened: Opened) -> None:
+def test_a_history_that_is_sent_again_adds_no_rows(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             first = await store.conversations.create(OWNER, [message("a"), message("b")], {})
@@ -68,14 +68,14 @@ async def num_items(store: Store) -> int:
     return await store._database.read(lambda c: c.scalar(select(func.count()).select_from(items)) or 0)
 
 
-def test_the_same_item_elsewhere_or_of_another_owner_is_another() -> None:
+def test_the_hash_depends_on_position_and_owner() -> None:
     here, there = address_all(OWNER, Position(), [message("a"), message("a")])
     (theirs,) = address_all(OTHER, Position(), [message("a")])
     assert len({here.hash, there.hash, theirs.hash}) == 3
     assert len({here.id, there.id, theirs.id}) == 3
 
 
-def test_members_in_another_order_are_the_same_item() -> None:
+def test_the_hash_ignores_the_order_of_members() -> None:
     body = message("a")
     (one,), (two,) = (
         address_all(OWNER, Position(), [body]),
@@ -84,7 +84,7 @@ def test_members_in_another_order_are_the_same_item() -> None:
     assert one.hash == two.hash
 
 
-def test_ids_say_what_kind_they_are_of() -> None:
+def test_ids_begin_with_their_type() -> None:
     kinds = ["message", "function_call", "function_call_output", "reasoning", "compaction"]
     ids = [item.id for item in address_all(OWNER, Position(), [{"type": kind} for kind in kinds])]
     assert [id.partition("_")[0] for id in ids] == ["msg", "fc", "fco", "rs", "cmp"]
@@ -109,7 +109,7 @@ def test_window_keeps_system_messages_that_lie_before_it(opened: Opened) -> None
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_pages_give_each_item_once(opened: Opened, order: str) -> None:
+def test_pages_list_each_item_once(opened: Opened, order: str) -> None:
     async def run() -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message(str(n)) for n in range(7)], {})
@@ -146,7 +146,7 @@ def test_after_must_be_on_the_path(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_an_id_that_no_database_can_keep_is_not_found(opened: Opened) -> None:
+def test_an_id_that_a_database_cannot_store_is_not_found(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             for id in ("msg_\0", "msg_\ud800", ""):

@@ -1,4 +1,4 @@
-"""A SQLite file that another process has locked: one waits, and all the others learn from it."""
+"""A SQLite file that another process has locked: after one transaction timed out, the others fail at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ sys.stdin.readline()
 c.execute("ROLLBACK")
 """
 WRITE = "BEGIN IMMEDIATE"
-ALL = "PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE"  # as long as it is open, nobody may even read
+ALL = "PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE"  # blocks readers, too
 
 
 @contextmanager
 def locked(file: Path, statements: str) -> Iterator[None]:
-    """By another process, until the block ends."""
+    """Lock the file in another process until the block ends."""
     command = [sys.executable, "-c", LOCKER, str(file), statements]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -76,14 +76,16 @@ def test_waiters_share_one_deadline(tmp_path: Path) -> None:
                     await refused(store, 60)  # one after the other they would wait for a minute
                     for _ in range(60):
                         await refused(store, 1)
-                    assert texts(await store.items.path(OWNER, made.head)) == ["a"]  # who reads does not wait
+                    assert texts(await store.items.path(OWNER, made.head)) == ["a"]  # readers do not wait
             await store.conversations.append(OWNER, made.id, [message("b")])
             assert await store.verify() == []
 
     asyncio.run(run())
 
 
-def test_one_that_waits_long_enough_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_succeeds_when_the_lock_is_released_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "WAIT_MS", 60_000)
 
     async def run() -> None:
@@ -100,14 +102,14 @@ def test_one_that_waits_long_enough_is_served(tmp_path: Path, monkeypatch: pytes
     asyncio.run(run())
 
 
-def test_a_file_that_is_locked_when_the_server_starts(tmp_path: Path) -> None:
+def test_a_server_starts_while_its_file_is_locked(tmp_path: Path) -> None:
     async def run() -> None:
         async with store_at(tmp_path) as store:
             made = await store.conversations.create(OWNER, [message("a")], {})
         with locked(tmp_path / "headrace.db", ALL):
             again = Store(StoreConfig(), tmp_path)
             async with asyncio.timeout(30):
-                await again.start()  # it can do without for now
+                await again.start()  # starting needs no lock
                 await refused(again, 30)
                 with pytest.raises(StoreUnavailable):
                     await again.items.path(OWNER, made.head)
@@ -117,7 +119,7 @@ def test_a_file_that_is_locked_when_the_server_starts(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_lock_is_no_reason_to_hang_at_the_end(tmp_path: Path) -> None:
+def test_closing_does_not_wait_for_a_lock(tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(), tmp_path)
         await store.start()

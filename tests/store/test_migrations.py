@@ -1,4 +1,4 @@
-"""Schemas: an old one is brought up to date, a newer one is refused; the tables are what the code thinks."""
+"""Migrations: an old schema is updated, a newer one is refused; the tables match their definitions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_old_database_is_brought_up_to_date(opened: Opened, database_url: str
     asyncio.run(run())
 
 
-def test_many_who_start_at_once_migrate_once(database_url: str) -> None:
+def test_servers_starting_together_migrate_once(database_url: str) -> None:
     async def run() -> None:
         databases = [Database(to_url(database_url, Path())) for _ in range(4)]
         await asyncio.gather(*(database.open() for database in databases))
@@ -55,7 +55,7 @@ def test_many_who_start_at_once_migrate_once(database_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_step_that_fails_leaves_nothing_of_itself(opened: Opened, database_url: str) -> None:
+def test_a_failed_migration_is_rolled_back(opened: Opened, database_url: str) -> None:
     torn = Migration(NEXT.number, "torn", (*NEXT.statements, "CREATE TABLE items (x TEXT)"))
 
     async def run() -> None:
@@ -72,7 +72,7 @@ def test_a_step_that_fails_leaves_nothing_of_itself(opened: Opened, database_url
     asyncio.run(run())
 
 
-def test_the_tables_are_what_the_code_thinks(opened: Opened) -> None:
+def test_the_migrated_tables_match_the_definitions(opened: Opened) -> None:
     def columns(c: Connection) -> dict[str, dict[str, bool]]:
         found = inspect(c)
         return {
@@ -104,7 +104,7 @@ def test_the_tables_are_what_the_code_thinks(opened: Opened) -> None:
         ("postgresql://u:secret@h:port/d", "is no address of a database"),
     ],
 )
-def test_an_address_that_is_wrong_is_told_without_its_password(url: str, said: str, tmp_path: Path) -> None:
+def test_the_error_for_a_bad_address_has_no_password(url: str, said: str, tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(url=url), tmp_path)
         try:
@@ -124,7 +124,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
-def test_addresses_as_others_write_them(scheme: str) -> None:
+def test_usual_schemes_of_addresses_are_accepted(scheme: str) -> None:
     url = to_url(f"{scheme}://u:p%40@h:5433/d?sslmode=require", Path())
     assert url.drivername == "postgresql+asyncpg"
     assert (url.password, url.port, dict(url.query)) == ("p@", 5433, {"ssl": "require"})

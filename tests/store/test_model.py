@@ -1,4 +1,4 @@
-"""Random work on trees and conversations against a plain model in memory; then the store verifies itself."""
+"""Compares random operations with a model in memory; then the store verifies itself."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ steps = st.lists(
 
 @dataclass
 class Model:
-    """What must be there: texts of conversations and of responses."""
+    """The expected texts of conversations and responses."""
 
     conversations: dict[str, list[str]] = field(default_factory=dict)
     responses: dict[str, tuple[StoredResponse, list[str]]] = field(default_factory=dict)
-    held: dict[str, ConversationLock] = field(default_factory=dict)
+    locks: dict[str, ConversationLock] = field(default_factory=dict)
 
 
 def said(count: int, seed: int) -> list[str]:
-    """Few different ones, so that many begin alike."""
+    """Texts of three kinds only, so that many histories begin alike."""
     return [f"{(seed + n) % 3}" for n in range(count)]
 
 
@@ -71,8 +71,8 @@ async def step(store: Store, owner: str, model: Model, what: str, a: int, b: int
     elif what == "delete":
         await store.conversations.delete(owner, id)
         del model.conversations[id]
-        model.held.pop(id, None)
-    elif id not in model.held:
+        model.locks.pop(id, None)
+    elif id not in model.locks:
         await change(store, owner, model, id, what, b, texts)
 
 
@@ -90,18 +90,18 @@ async def change(
 
 
 async def hold(store: Store, owner: str, model: Model, id: str, what: str, texts: list[str]) -> None:
-    held = model.held.pop(id, None)
-    if held is None:
-        model.held[id] = await store.conversations.lock(owner, id)
+    lock = model.locks.pop(id, None)
+    if lock is None:
+        model.locks[id] = await store.conversations.lock(owner, id)
     elif what == "turn":
-        await store.conversations.release(held, Chain(held.conversation.head, as_items(texts)))
+        await store.conversations.release(lock, Chain(lock.conversation.head, as_items(texts)))
         model.conversations[id] += texts
     else:
-        await store.conversations.release(held)
+        await store.conversations.release(lock)
 
 
 async def answer(store: Store, owner: str, model: Model, at: int, texts: list[str]) -> None:
-    """A response, after another one or after none."""
+    """Save a response, after another one or after none."""
     known = sorted(model.responses)
     before, path = model.responses[known[at % len(known)]] if known and at % 2 else (None, [])
     saved = await store.responses.save(
@@ -155,5 +155,7 @@ async def play(url: str, data: Path, plan: list[Step]) -> None:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
 @given(plan=steps)
-def test_the_store_does_what_a_plain_model_does(database_url: str, tmp_path: Path, plan: list[Step]) -> None:
+def test_random_operations_agree_with_a_model_in_memory(
+    database_url: str, tmp_path: Path, plan: list[Step]
+) -> None:
     asyncio.run(play(database_url, tmp_path, plan))

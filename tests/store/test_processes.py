@@ -1,4 +1,4 @@
-"""Servers that die: what they held is free, what they made has failed."""
+"""Processes that die: their locks are released, their unfinished responses fail."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ async def main():
     await store.conversations.lock("owner", sys.argv[2])
     await store.responses.save("owner", StoredResponse("resp_1", 1, "in_progress", {"id": "resp_1"}),
                               base=None, input=[], output=[])
-    print("held", flush=True)
+    print("locked", flush=True)
     await asyncio.sleep(600)
 
 asyncio.run(main())
 """
 
 
-def held_elsewhere(exits: ExitStack, url: str, conversation: str) -> subprocess.Popen[str]:
+def lock_in_another_process(exits: ExitStack, url: str, conversation: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", HOLDER, url, conversation]
     process = exits.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
     exits.callback(process.kill)
     assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+    assert process.stdout.readline() == "locked\n"
     return process
 
 
@@ -54,35 +54,35 @@ def test_after_a_kill_nothing_stays_locked(opened: Opened, database_url: str) ->
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message("a")], {})
             with ExitStack() as exits:
-                process = await asyncio.to_thread(held_elsewhere, exits, database_url, made.id)
+                process = await asyncio.to_thread(lock_in_another_process, exits, database_url, made.id)
                 with pytest.raises(ConversationLocked):
                     await store.conversations.lock(OWNER, made.id)
                 process.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(process.wait)
-                held = await store.conversations.lock(OWNER, made.id)  # at once: its process is gone
-                assert held.conversation == made
+                lock = await store.conversations.lock(OWNER, made.id)  # at once, because its process is gone
+                assert lock.conversation == made
             async with opened() as restarted:
                 left = await restarted.responses.get(OWNER, "resp_1")
                 assert left.status == left.body["status"] == "failed"
                 assert left.body["error"] == module.STOPPED
                 with pytest.raises(ConversationLocked):
-                    await restarted.conversations.lock(OWNER, made.id)  # held by the living
-            await store.conversations.release(held)
+                    await restarted.conversations.lock(OWNER, made.id)  # the holder is alive
+            await store.conversations.release(lock)
 
     asyncio.run(run())
 
 
-def test_one_that_is_stopped_is_not_dead(
+def test_a_stopped_process_is_not_dead(
     opened: Opened, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that was busy or asleep, a debugger: its process lives, and goes on."""
+    """A process may be silent because its machine sleeps or a debugger stopped it: it is alive."""
     monkeypatch.setattr(module, "SILENT_S", 0.0)
 
     async def run() -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message("a")], {})
             with ExitStack() as exits:
-                process = await asyncio.to_thread(held_elsewhere, exits, database_url, made.id)
+                process = await asyncio.to_thread(lock_in_another_process, exits, database_url, made.id)
                 process.send_signal(signal.SIGSTOP)
                 for _ in range(3):
                     await store._processes.beat(store._database)
@@ -101,8 +101,8 @@ def test_one_that_is_stopped_is_not_dead(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process is a time")
-def test_a_clock_that_is_set_kills_nobody(opened: Opened) -> None:
-    """On Linux the start of a process is counted in ticks since the machine's."""
+def test_setting_the_clock_declares_no_process_dead(opened: Opened) -> None:
+    """On Linux, start times are ticks since the boot."""
     text = Path("/proc/self/stat").read_text()
     ticks = int(text.rpartition(")")[2].split()[19])
 
@@ -127,18 +127,16 @@ async def beats(store: Store) -> dict[str, int]:
     return await store._database.read(lambda c: {row.id: row.beat for row in c.execute(chosen)})
 
 
-async def one_held(store: Store, by: Store) -> StoredConversation:
+async def locked_conversation(store: Store, by: Store) -> StoredConversation:
     made = await store.conversations.create(OWNER, [message("a")], {})
     await by.conversations.lock(OWNER, made.id)
     return made
 
 
-def test_one_on_another_machine_is_dead_once_it_is_silent(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_process_of_another_host_is_dead(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with opened() as store, opened() as far:
-            made = await one_held(store, far)
+            made = await locked_conversation(store, far)
             await change_row(store, far._processes.id, host="elsewhere", pid=2**22 + 1)
             await store._processes.beat(store._database)
             with pytest.raises(ConversationLocked):
@@ -146,21 +144,21 @@ def test_one_on_another_machine_is_dead_once_it_is_silent(
             await far._processes.beat(far._database)
             monkeypatch.setattr(module, "SILENT_S", 0.0)
             with pytest.raises(ConversationLocked):
-                await store.conversations.lock(OWNER, made.id)  # it was heard just now
+                await store.conversations.lock(OWNER, made.id)  # its heartbeat is recent
             assert set(await beats(store)) == {store._processes.id, far._processes.id}
             await store.conversations.release(await store.conversations.lock(OWNER, made.id))
             assert set(await beats(store)) == {store._processes.id}
             monkeypatch.undo()
-            await far._processes.beat(far._database)  # it was not dead: it is back
+            await far._processes.beat(far._database)  # it was alive: it registers again
             assert set(await beats(store)) == {store._processes.id, far._processes.id}
 
     asyncio.run(run())
 
 
-def test_a_process_id_that_is_another_process_now_is_dead(opened: Opened) -> None:
+def test_a_process_whose_id_was_used_again_is_dead(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store, opened() as gone:
-            made = await one_held(store, gone)
+            made = await locked_conversation(store, gone)
             await change_row(store, gone._processes.id, pid=os.getpid(), started=1)
             await store.conversations.lock(OWNER, made.id)
 
@@ -168,12 +166,12 @@ def test_a_process_id_that_is_another_process_now_is_dead(opened: Opened) -> Non
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
-def test_one_that_was_held_dead_in_error_loses_nothing_of_others(opened: Opened, is_moved: bool) -> None:
+def test_a_process_declared_dead_in_error_overwrites_no_later_turn(opened: Opened, is_moved: bool) -> None:
     async def run() -> None:
         async with opened() as store, opened() as slow:
             made = await store.conversations.create(OWNER, [message("a")], {})
-            held = await slow.conversations.lock(OWNER, made.id)
-            await change_row(store, slow._processes.id, started=1)  # seems to be gone
+            lock = await slow.conversations.lock(OWNER, made.id)
+            await change_row(store, slow._processes.id, started=1)  # makes it seem dead
             if is_moved:
                 await store.conversations.append(OWNER, made.id, [message("b")])
             else:
@@ -181,9 +179,9 @@ def test_one_that_was_held_dead_in_error_loses_nothing_of_others(opened: Opened,
             turn = Chain(made.head, [message("late")])
             if is_moved:
                 with pytest.raises(ConversationLocked):
-                    await slow.conversations.release(held, turn)
+                    await slow.conversations.release(lock, turn)
             else:
-                await slow.conversations.release(held, turn)
+                await slow.conversations.release(lock, turn)
             head = (await store.conversations.get(OWNER, made.id)).head
             assert texts(await store.items.path(OWNER, head)) == ["a", "b" if is_moved else "late"]
             assert await slow.responses.cancel_requested([]) == set()
@@ -191,7 +189,7 @@ def test_one_that_was_held_dead_in_error_loses_nothing_of_others(opened: Opened,
     asyncio.run(run())
 
 
-def test_what_it_runs_shall_stop_when_it_was_held_dead(opened: Opened) -> None:
+def test_a_process_declared_dead_in_error_stops_its_responses(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store, opened() as slow:
             await slow.responses.save(OWNER, response(status="in_progress"), base=None, input=[], output=[])

@@ -21,7 +21,7 @@ def test_saved_read_and_continued(opened: Opened) -> None:
             assert await store.responses.get(OWNER, first.id) == first
             assert texts(await store.items.path(OWNER, first.input_head)) == ["q1"]
             assert texts(await store.responses.output(OWNER, first)) == ["a1"]
-            for name in ("resp_2", "resp_3"):  # two that branch off
+            for name in ("resp_2", "resp_3"):  # two branches
                 next_one = await store.responses.save(
                     OWNER,
                     response(name),
@@ -39,7 +39,7 @@ def test_saved_read_and_continued(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_replaced_while_it_runs_its_items_are_kept_once(opened: Opened) -> None:
+def test_replacing_a_running_response_stores_its_input_once(opened: Opened) -> None:
     asked = [message("q")]
 
     async def run() -> None:
@@ -88,7 +88,7 @@ def test_events_are_replayed_from_any_number(opened: Opened) -> None:
             await store.responses.save(OWNER, response(status="in_progress"), base=None, input=[], output=[])
             assert await store.responses.events(OWNER, "resp_1") == []
             for first, end in ((0, 4), (4, 5), (5, 10)):
-                for _ in range(2):  # a batch that is sent again is there already
+                for _ in range(2):  # a batch that is stored already changes nothing
                     await store.responses.append_events(OWNER, "resp_1", first, texts[first:end])
             for after in range(-1, 11):
                 assert await store.responses.events(OWNER, "resp_1", after=after) == texts[after + 1 :]
@@ -101,7 +101,7 @@ def test_events_are_replayed_from_any_number(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_another_process_asks_for_the_end(opened: Opened) -> None:
+def test_another_process_requests_to_cancel(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as runner, opened() as other:
             for name in ("resp_1", "resp_2"):
@@ -120,14 +120,16 @@ def test_another_process_asks_for_the_end(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_deleted_while_it_runs_it_stays_deleted(opened: Opened) -> None:
+def test_a_response_deleted_while_it_runs_stays_deleted(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             running = response(status="in_progress")
             await store.responses.save(OWNER, running, base=None, input=[message("q")], output=[])
             await store.responses.delete(OWNER, running.id)
             assert await store.responses.cancel_requested([running.id]) == {running.id}
-            await store.responses.append_events(OWNER, running.id, 0, ["{}"])  # what runs is not disturbed
+            await store.responses.append_events(
+                OWNER, running.id, 0, ["{}"]
+            )  # the running process notices nothing
             await store.responses.save(
                 OWNER, replace(running, status="completed"), base=None, input=[], output=[message("a")]
             )
@@ -140,7 +142,7 @@ def test_deleted_while_it_runs_it_stays_deleted(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_what_a_store_leaves_unfinished_has_failed(opened: Opened) -> None:
+def test_responses_unfinished_at_close_have_failed(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             made = await store.conversations.create(OWNER, [], {})

@@ -1,4 +1,4 @@
-"""What is old goes, what is named stays."""
+"""Retention and garbage collection: old rows and unreferenced items are deleted, others stay."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from headrace.store.tables import conversations, items
 from tests.store.conftest import Opened
 from tests.store.values import OWNER, message, response, texts
 
-NOW = -1.0  # items that nothing names go at once
+NOW = -1.0  # as `keep_s`: collect garbage at once
 
 
 async def num_items(store: Store) -> int:
     return await store._database.read(lambda c: c.scalar(select(func.count()).select_from(items)) or 0)
 
 
-def test_items_that_nothing_names_go_and_others_stay(opened: Opened) -> None:
+def test_only_unreferenced_items_are_collected(opened: Opened) -> None:
     async def run() -> None:
         async with opened() as store:
             config = StoreConfig()
@@ -46,7 +46,7 @@ def test_items_that_nothing_names_go_and_others_stay(opened: Opened) -> None:
     asyncio.run(run())
 
 
-def test_each_kind_is_kept_for_its_days(opened: Opened) -> None:
+def test_each_kind_has_its_own_retention(opened: Opened) -> None:
     now, day = int(time.time()), DAY_S
 
     async def run() -> None:

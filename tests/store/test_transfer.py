@@ -1,4 +1,4 @@
-"""Everything out of one database and into another."""
+"""Export from one database, import into another."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def imported(url: str, data: Path, lines: list[str]) -> tuple[int, int]:
     return counts.num_new, counts.num_known
 
 
-def test_all_that_is_kept_comes_over(
+def test_an_import_restores_the_export(
     opened: Opened, database_url: str, tmp_path: Path, postgres: PostgreSQL
 ) -> None:
     targets = [f"sqlite:///{tmp_path / 'other.db'}", postgres.create()]
@@ -41,9 +41,9 @@ def test_all_that_is_kept_comes_over(
         async with opened() as store:
             made = await store.conversations.create(OWNER, [message("ü\0"), message("b")], {"k": "v"})
             await store.conversations.create(OTHER, [message("ü\0")], {})
-            held = await store.conversations.lock(OWNER, made.id)
+            lock = await store.conversations.lock(OWNER, made.id)
             saved = await store.responses.save(
-                OWNER, response(), base=made.head, input=[], output=[message("c")], lock=held
+                OWNER, response(), base=made.head, input=[], output=[message("c")], lock=lock
             )
             await store.responses.append_events(OWNER, saved.id, 0, ['{"n": 0}', '{"n": 1}'])
             await store.responses.save(
@@ -76,7 +76,7 @@ def test_all_that_is_kept_comes_over(
     asyncio.run(run())
 
 
-def test_what_is_no_export_is_refused_by_line(tmp_path: Path) -> None:
+def test_a_bad_export_is_refused_with_its_line(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'one.db'}"
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""A database that cannot be used: a clean error, and all well again by itself."""
+"""A database that cannot be used: a clean error, and recovery without a restart."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    """One that may be stopped, and loses nothing when it is killed."""
+    """A PostgreSQL server with fsync, which tests may stop and kill."""
     with postgresql(is_durable=True) as server:
         yield server
 
 
-async def in_the_end(work: Callable[[], Awaitable[T]]) -> T:
-    """What it gives once the database is back; until then nothing but the one error."""
+async def eventually_done(work: Callable[[], Awaitable[T]]) -> T:
+    """Retry until the database is back. Any error but StoreUnavailable fails the test."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -40,7 +40,7 @@ async def in_the_end(work: Callable[[], Awaitable[T]]) -> T:
                 await asyncio.sleep(0.02)
 
 
-def test_a_server_that_restarts_is_noticed_by_nobody(server: PostgreSQL, tmp_path: Path) -> None:
+def test_callers_do_not_notice_a_restart_of_the_server(server: PostgreSQL, tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(url=server.create()), tmp_path)
         await store.start()
@@ -57,19 +57,19 @@ def test_a_server_that_restarts_is_noticed_by_nobody(server: PostgreSQL, tmp_pat
     asyncio.run(run())
 
 
-def test_a_server_that_is_down_is_told_and_comes_back(server: PostgreSQL, tmp_path: Path) -> None:
+def test_a_server_that_is_down_is_reported_and_recovers(server: PostgreSQL, tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(url=server.create()), tmp_path)
         await store.start()
         await store.check()
         made = await store.conversations.create(OWNER, [], {})
-        held = await store.conversations.lock(OWNER, made.id)
+        lock = await store.conversations.lock(OWNER, made.id)
         server.stop()
         try:
             for attempt in (
                 store.conversations.get(OWNER, made.id),
                 store.conversations.append(OWNER, made.id, [message("a")]),
-                store.conversations.release(held),
+                store.conversations.release(lock),
                 store.check(),
             ):
                 with pytest.raises(StoreUnavailable) as refused:
@@ -78,10 +78,10 @@ def test_a_server_that_is_down_is_told_and_comes_back(server: PostgreSQL, tmp_pa
                 assert "asyncpg" not in refused.value.message
         finally:
             server.start()
-        await in_the_end(store.check)
+        await eventually_done(store.check)
         await store.conversations.release(
             await store.conversations.lock(OWNER, made.id)
-        )  # what could not be let go of is free
+        )  # the lock whose release failed is free
         await store.aclose()
 
     asyncio.run(run())
@@ -103,9 +103,9 @@ def test_under_load_a_restart_loses_nothing_that_was_acknowledged(server: Postgr
                     if number % 2:
                         await store.conversations.append(OWNER, id, [message(str(number))])
                     else:
-                        held = await store.conversations.lock(OWNER, id)
+                        lock = await store.conversations.lock(OWNER, id)
                         await store.conversations.release(
-                            held, Chain(held.conversation.head, [message(str(number))])
+                            lock, Chain(lock.conversation.head, [message(str(number))])
                         )
                 except StoreUnavailable:
                     await asyncio.sleep(0.01)
@@ -137,7 +137,7 @@ async def until_more(acknowledged: dict[str, list[object]]) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_a_server_that_comes_late_is_no_error(
+def test_a_server_that_starts_late_is_no_error(
     server: PostgreSQL, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = server.create()
@@ -154,14 +154,14 @@ def test_a_server_that_comes_late_is_no_error(
                 await store.check()
         finally:
             server.start()
-        await in_the_end(store.check)
+        await eventually_done(store.check)
         await store.conversations.create(OWNER, [message("a")], {})
         await store.aclose()
 
     asyncio.run(run())
 
 
-def test_a_password_that_is_wrong_stops_the_start(server: PostgreSQL, tmp_path: Path) -> None:
+def test_a_wrong_password_stops_the_start(server: PostgreSQL, tmp_path: Path) -> None:
     address = server.create()
     password = address.split(":")[2].split("@")[0]
     for url in (address.replace(password, "secret"), address.rpartition("/")[0] + "/nosuch"):
@@ -174,7 +174,7 @@ def test_a_password_that_is_wrong_stops_the_start(server: PostgreSQL, tmp_path: 
         assert "secret" not in refused.value.message
 
 
-def test_the_file_is_read_by_its_owner_only(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
     data = tmp_path / "deep" / "data"
 
     async def run() -> None:
@@ -195,7 +195,7 @@ def test_the_file_is_read_by_its_owner_only(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    """The server starts, and says so; once the file is away, it is well."""
+    """The server starts and reports the file; once it is removed, the store works."""
     (tmp_path / "headrace.db").write_text("this is no database, but it is long enough to be looked at" * 20)
 
     async def run() -> None:
@@ -211,7 +211,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_full_disk_is_told_and_recovers(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_recovers(tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(StoreConfig(), tmp_path)
         await store.start()

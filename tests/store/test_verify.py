@@ -1,4 +1,4 @@
-"""What verify finds: every kind of damage, and none where there is none."""
+"""`verify` finds every kind of damage, and reports none in a sound database."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAMAGE = {
 
 
 class _Found(Exception):
-    """Carries what was found out of a transaction that is thrown away."""
+    """Carries the problems out of a transaction that is rolled back."""
 
 
 def test_damage_is_found(opened: Opened) -> None:

@@ -25,7 +25,7 @@ def flat(messages: Sequence[Sequence[Item]]) -> list[Item]:
 
 
 @given(st.lists(FEW, max_size=10), st.lists(FEW, min_size=1, max_size=10))
-def test_longest_end_that_the_messages_begin_with_is_not_new(
+def test_messages_that_the_history_ends_with_are_not_new(
     past: list[dict[str, object]], sent: list[dict[str, object]]
 ) -> None:
     said = [message for message in past if message["role"] != "system"]
@@ -56,7 +56,7 @@ def answers(draw: st.DrawFn) -> Choice:
 
 
 def as_sent_back(choice: Choice) -> dict[str, object]:
-    """As chat clients do: without its thoughts, trimmed, arguments written anew."""
+    """The answer as chat clients send it back: without reasoning, trimmed, arguments serialized anew."""
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": '{"a":1}'}}
         for call in choice.calls
@@ -66,9 +66,7 @@ def as_sent_back(choice: Choice) -> dict[str, object]:
 
 
 @given(st.lists(st.tuples(answers(), st.integers(0, 12)), min_size=1, max_size=6), st.booleans())
-def test_whatever_a_client_sends_again_the_store_has_its_history_once(
-    turns: list[tuple[Choice, int]], has_system: bool
-) -> None:
+def test_a_history_sent_again_is_stored_once(turns: list[tuple[Choice, int]], has_system: bool) -> None:
     system: list[dict[str, object]] = [{"role": "system", "content": "be brief"}] * has_system
     history: list[dict[str, object]] = []  # as the client has it, in the end as the store should
     stored: list[Item] = []
@@ -90,7 +88,7 @@ def test_whatever_a_client_sends_again_the_store_has_its_history_once(
     assert all(same(one, other) for one, other in zip(kept, expected, strict=True))
 
 
-def test_many_that_are_alike_take_no_time_that_grows_with_their_square() -> None:
+def test_equal_messages_are_compared_in_linear_time() -> None:
     compared = 0
 
     class Counted(dict[str, object]):

@@ -1,4 +1,4 @@
-"""A database that fails when the answer is there already."""
+"""A database that fails once there is an answer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FailingStore(Store):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_answer_is_delivered_and_says_that_it_is_not_kept(
+def test_an_answer_that_could_not_be_stored_is_delivered_and_says_so(
     stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = Config()

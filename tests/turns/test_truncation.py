@@ -51,7 +51,7 @@ def test_whole_turns_go_and_system_messages_stay() -> None:
     assert texts(carried.without(3)) == ["s"]
 
 
-def test_call_that_is_answered_now_stays() -> None:
+def test_a_turn_whose_call_the_input_answers_stays() -> None:
     carried = CarriedItems([user("a"), answer("A"), user("b"), called("1")], [result("1")])
     assert carried.num_droppable == 1
     assert texts(carried.without(1)) == ["b", "1"]
@@ -63,8 +63,8 @@ def test_summary_is_a_turn() -> None:
 
 
 class Small(FakeBackend):
-    """Takes prompts of fewer tokens than that, of four characters each. Without a tokenizer, it finds out
-    only when it answers.
+    """Accepts prompts of fewer than `longest` tokens of four characters. Without a tokenizer, it refuses
+    longer ones only with the first event.
     """
 
     def __init__(self, longest: int, *, has_tokens: bool) -> None:
@@ -100,7 +100,7 @@ class Small(FakeBackend):
 def fitted(
     backend: Small, carried: CarriedItems, input: Sequence[Item], max_tokens: int | None = None
 ) -> list[str]:
-    """What the model reads in the end."""
+    """The texts of the messages that the model gets in the end."""
 
     def build_request(items: Sequence[Item]) -> GenerateRequest:
         messages = to_messages([*items, *input])
@@ -122,7 +122,7 @@ def fitted(
 ITEMS = [item for n in range(8) for item in (user(f"{n}" * 40), answer(f"{n}" * 38))]  # 20 tokens
 
 
-def test_no_more_goes_than_must_where_tokens_are_counted() -> None:
+def test_with_a_tokenizer_the_fewest_turns_are_dropped() -> None:
     input = to_items("now", "input")
     assert fitted(Small(1000, has_tokens=True), CarriedItems(ITEMS, input), input)[0] == "0" * 40
     small = Small(100, has_tokens=True)
@@ -131,12 +131,12 @@ def test_no_more_goes_than_must_where_tokens_are_counted() -> None:
     assert len(small.requests) == 1
 
 
-def test_a_quarter_is_kept_for_the_answer() -> None:
+def test_a_quarter_of_the_context_is_reserved_for_the_answer() -> None:
     input = to_items("now", "input")
     assert fitted(Small(100, has_tokens=True), CarriedItems(ITEMS, input), input)[0] == "5" * 40
 
 
-def test_it_is_tried_where_they_are_not() -> None:
+def test_without_a_tokenizer_shorter_histories_are_tried() -> None:
     input = to_items("now", "input")
     backend = Small(100, has_tokens=False)
     assert fitted(backend, CarriedItems(ITEMS, input), input)[0] == "7" * 40
@@ -144,7 +144,7 @@ def test_it_is_tried_where_they_are_not() -> None:
 
 
 @pytest.mark.parametrize("has_tokens", [True, False])
-def test_turn_that_does_not_fit_alone_is_refused(has_tokens: bool) -> None:
+def test_an_input_that_does_not_fit_alone_is_refused(has_tokens: bool) -> None:
     input = to_items("x" * 400, "input")
     backend = Small(100, has_tokens=has_tokens)
     with pytest.raises(ContextTooLong):

@@ -1,4 +1,4 @@
-"""A response that fails before its caller knows its id leaves no trace, and no conversation locked."""
+"""A response that fails before its client knows its id is not stored, and leaves no conversation locked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATH = "/v1/responses"
 HI = {"model": "fake", "input": "hi"}
 
 
-def kept(server: Served) -> tuple[int, int]:
+def num_stored(server: Served) -> tuple[int, int]:
     """The number of responses and of items in the database."""
 
     def count(c: Connection) -> tuple[int, int]:
@@ -42,24 +42,26 @@ def kept(server: Served) -> tuple[int, int]:
         pytest.param(lambda: FakeBackend([], refusal=ProviderRefused("no", param="input")), id="a 400"),
     ],
 )
-def test_what_fails_before_it_begins_is_not_kept(fake_server: FakeServer, backend: Any, stream: bool) -> None:
+def test_a_response_that_fails_before_its_first_event_is_not_stored(
+    fake_server: FakeServer, backend: Any, stream: bool
+) -> None:
     server = fake_server(backend())
     conversation = server.post("/v1/conversations", {}).json()["id"]
     for body in (HI, {**HI, "conversation": conversation}):
         assert server.post(PATH, {**body, "stream": stream}).status_code >= 400
-        assert kept(server) == (0, 0)
+        assert num_stored(server) == (0, 0)
     assert server.get(f"/v1/conversations/{conversation}/items").json()["data"] == []
     added = {"items": [{"role": "user", "content": "free"}]}
     assert server.post(f"/v1/conversations/{conversation}/items", added).status_code == 200
 
 
-def test_what_breaks_off_is_kept_only_for_a_caller_who_knows_of_it(fake_server: FakeServer) -> None:
+def test_a_broken_response_is_stored_only_if_the_client_knows_its_id(fake_server: FakeServer) -> None:
     backend = FakeBackend(["Hel"], error=EngineFailed("broken"))
     server = fake_server(backend)
     assert server.post(PATH, HI).status_code == 500
-    assert kept(server)[0] == 0
+    assert num_stored(server)[0] == 0
     streamed = server.post(PATH, {**HI, "stream": True})
     assert streamed.status_code == 200
-    eventually(lambda: kept(server)[0] == 1)
+    eventually(lambda: num_stored(server)[0] == 1)
     assert server.post(PATH, {**HI, "stream": True, "store": False}).status_code == 200
-    assert kept(server)[0] == 1
+    assert num_stored(server)[0] == 1

@@ -1,4 +1,4 @@
-"""A response in the background that cannot fit is refused before anything of it is stored."""
+"""A background response that cannot fit the context is refused before anything is stored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USER = {"role": "user", "content": LONG}
         {"input": LONG, "stream": True},
     ],
 )
-def test_what_cannot_fit_is_refused_and_leaves_nothing(
+def test_a_background_response_that_cannot_fit_is_refused_and_not_stored(
     fake_server: FakeServer, members: dict[str, Any]
 ) -> None:
     backend = FakeBackend(["Hello"])
@@ -51,7 +51,7 @@ def test_what_cannot_fit_is_refused_and_leaves_nothing(
     assert server.post(PATH, fitting).json()["status"] == "queued"
 
 
-def test_what_fits_once_the_oldest_turns_are_left_out_is_queued(fake_server: FakeServer) -> None:
+def test_a_background_response_that_fits_truncated_is_queued(fake_server: FakeServer) -> None:
     server = fake_server(FakeBackend(["Hello"]))
     half = {"role": "user", "content": "x" * (ROOM - 1000)}
     conversation = server.post("/v1/conversations", {"items": [{"type": "message", **half}] * 2}).json()["id"]
@@ -60,6 +60,6 @@ def test_what_fits_once_the_oldest_turns_are_left_out_is_queued(fake_server: Fak
     assert server.post(PATH, {**body, "truncation": "auto"}).json()["status"] == "queued"
 
 
-def test_where_nobody_counts_tokens_nothing_is_refused(fake_server: FakeServer) -> None:
+def test_without_a_tokenizer_no_background_response_is_refused(fake_server: FakeServer) -> None:
     server = fake_server(Uncounted(["Hello"]))
     assert server.post(PATH, {"model": "fake", "input": LONG, "background": True}).status_code == 200

@@ -1,4 +1,4 @@
-"""What is written in pieces is what Python's encoder writes in one go: items' addresses depend on it."""
+"""JSON in pieces equals the output of Python's encoder: the hashes of items depend on it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ JSON = st.recursive(
 
 
 @given(JSON, st.integers(1, 5), st.booleans(), st.booleans())
-def test_pieces_are_one_text(value: Any, long: int, ensure_ascii: bool, sort_keys: bool) -> None:
+def test_pieces_join_to_the_encoders_output(
+    value: Any, long: int, ensure_ascii: bool, sort_keys: bool
+) -> None:
     whole = json.dumps(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=(",", ":"))
     found = pieces(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys, long=long)
     assert "".join(found) == whole
 
 
-def test_a_long_text_has_the_address_it_always_had() -> None:
+def test_the_hash_of_a_long_text_is_stable() -> None:
     for text in ("é😀" * LONG, "\ud800" + "x" * (LONG + 1)):
         body = {"type": "message", "content": [{"text": text}]}
         canonical = json.dumps(["me", None, body], sort_keys=True, separators=(",", ":"))
