@@ -20,38 +20,37 @@ HEAD = """# Compatibility
 
 Written by `make docs` from the code; do not edit.
 
-What becomes of each request parameter, by endpoint and kind of backend:
+Which parameters are supported, by endpoint and by kind of backend:
 
-- **honoured**: it does what OpenAI's reference (Anthropic's under `/v1/messages`), or for an extension the
-  note, says; a value out of range is a 400 that names it;
-- **sent**: the provider is asked for it in its own words, and what it makes of it is its own; a value that it
-  cannot be asked for is a 400;
-- **ignored**: it has no use there and cannot change the output; the response header `X-Headrace-Ignored`
-  names it;
-- **dropped**: what is sent has no place for it; the header names it, and in strict mode it is a 400;
-- **refused**: it would change the output: 400 `unsupported_parameter`, unless it has the value that changes
-  nothing;
-- **—**: there is no such endpoint: 400.
+- **honoured**: It works as in OpenAI's reference (under `/v1/messages`: Anthropic's), or as the note says.
+  A value out of range is a 400 that names the member.
+- **sent**: It is sent to the provider in the provider's own dialect; the effect is the provider's. A value
+  that its dialect cannot express is a 400.
+- **ignored**: It has no use there and cannot change the output. The response header `X-Headrace-Ignored`
+  names it.
+- **dropped**: The provider's dialect has no place for it. The header names it; in strict mode it is a 400.
+- **refused**: It would change the output: 400 `unsupported_parameter`, unless its value changes nothing.
+- **—**: The backend has no such endpoint: 400.
 
-**Relayed.** Where the caller speaks the provider's own dialect (OpenAI's to `openai` and `cerebras`,
-Anthropic's to `anthropic`), the body goes on as it came: everything in it arrives, whatever the table says.
-The table holds where a request is translated: to providers of another dialect, along routes that have such
-targets, in strict mode, and to Cerebras where more than a limit has to be changed: with chat's `max_tokens`,
-thoughts in the history, or a parameter that it refuses. Along a route the column of the target that answers
-counts.
+A parameter that is not listed is ignored and named in the header. With the request header
+`X-Headrace-Strict: true`, or `server.strict`, it is a 400, and so is what would be dropped. `null` counts
+as absent.
 
-**Other servers.** Sampling members of llama.cpp, vLLM, SGLang, TGI, Ollama, text-generation-webui and
-transformers stand in the table too. Their value that switches them off (`typical_p: 1`, `mirostat: 0`,
-`dry_multiplier: 0`, an empty list) passes, and so does a member that only says how another one works while
-that one is off (`mirostat_tau`, `dry_base`, `xtc_threshold`).
+**Relayed requests.** If the caller uses the provider's own dialect (OpenAI's for `openai` and `cerebras`,
+Anthropic's for `anthropic`), the body is passed on as it came, and everything in it reaches the provider.
+The tables apply where a request is translated: to a provider of another dialect, along a route with such a
+target, in strict mode, and to Cerebras if more than a limit must change (chat's `max_tokens`, thoughts in
+the history, a parameter that it refuses). Along a route the column of the answering target applies.
 
-**On purpose otherwise than OpenAI's documentation**: `max_output_tokens` may be less than 16; `DELETE
-/v1/models/{id}` is 403 for a model that is served (404 for another), for nothing is deleted over the API;
-`limit` of a list is 1 to 100 (0 is a 400), and where OpenAI names no bound (stored chat completions and their
-messages) a larger one is cut to 100, and `has_more` tells.
+**Other servers' parameters.** The tables include sampling parameters of llama.cpp, vLLM, SGLang, TGI,
+Ollama, text-generation-webui and transformers. A value that switches one off (`typical_p: 1`, `mirostat:
+0`, `dry_multiplier: 0`, an empty list) is accepted everywhere, and so are the parameters of one that is off
+(`mirostat_tau`, `dry_base`, `xtc_threshold`).
 
-A parameter that is not here is ignored and named. With the request header `X-Headrace-Strict: true`, or
-`server.strict`, it is a 400, and so is what is dropped. Null means: not given.
+**Differences from OpenAI's documentation**, on purpose: `max_output_tokens` may be less than 16. `DELETE
+/v1/models/{id}` is 403 for a served model (404 for others), because nothing is deleted over the API. The
+`limit` of a list is 1 to 100 (0 is a 400); where OpenAI names no maximum (stored chat completions and their
+messages), a higher one is lowered to 100, and `has_more` says that there is more.
 """
 
 EVERY: Mapping[str, Table] = {**TABLES, "responses": RESPONSES, "messages": MESSAGES}

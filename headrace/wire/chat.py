@@ -65,7 +65,7 @@ class ChatBody(ConversationBody, GenerationBody):
     store: bool | None = Field(False, description="Keep the answer: see GET /v1/chat/completions.")
     metadata: JsonObject | None = Field(None, description="Of the stored answer; only with store: true.")
     conversation: str | ConversationName | None = Field(
-        None, description="Extension. The conversation that this goes on with, or `new`."
+        None, description="Extension. The conversation to continue, or `new`."
     )
     conversation_id: str | None = Field(None, description="Extension. The same as `conversation`.")
 

@@ -151,7 +151,7 @@ ELSEWHERE: Mapping[str, Foreign] = {
     "watermarking_config": Foreign(NOTHING),
     "token_healing": Foreign(OFF),
     "renormalize_logits": Foreign(OFF),
-    **_masters("lora lora_path adapter_id", EMPTY, "Name the model that is meant in `model`."),
+    **_masters("lora lora_path adapter_id", EMPTY, "Name the model in `model`."),
     "preset": Foreign(equals("", "None"), "Name each member."),
     "generation_config": Foreign(EMPTY, "Name each member."),
     "options": Foreign(EMPTY, "Write its members beside `model`."),

@@ -174,7 +174,7 @@ class GenerationBody(RequestBody):
     detect_loops: bool | None = Field(
         None, description="Extension. End an answer that repeats itself. Default: one without a limit."
     )
-    priority: int | None = Field(0, ge=-INT64, lt=INT64, description="Extension. Less is sooner.")
+    priority: int | None = Field(0, ge=-INT64, lt=INT64, description="Extension. Lower values run first.")
     timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
     user: str | None = Field(None, description="The caller's own name for its user.")
     response_format: ResponseFormat | None = None

@@ -111,7 +111,7 @@ def _has_no_tools(body: BaseModel) -> bool:
 EXTENSION = "Extension."
 BOOKKEEPING = "For a provider's bookkeeping."
 QUOTA = "Cerebras: at most 32,768, and 8,192 by default, for it counts as used what may be."
-CACHING = "The prefix cache needs no advice."
+CACHING = "The prefix cache needs no hints."
 STRICT = Parameter(Feature.STRICT_TOOLS, "", equals(False))
 
 # members of other servers, by either endpoint
@@ -121,7 +121,7 @@ _OWN: Table = {
     "stream": ours(),
     "stream_options": ours("Only with `stream: true`."),
     "stream_options.include_usage": ours(),
-    "stream_options.continuous_usage_stats": ours(f"{EXTENSION} Every chunk tells the usage so far."),
+    "stream_options.continuous_usage_stats": ours(f"{EXTENSION} Every chunk has the usage so far."),
     "stream_options.include_obfuscation": ignored("Nothing is padded.", equals(False)),
     "temperature": Parameter(
         Feature.TEMPERATURE, "0 is greedy. Default: the model's, else 1. Anthropic: at most 1."
@@ -129,7 +129,7 @@ _OWN: Table = {
     "top_p": Parameter(Feature.TOP_P, "Default: the model's, else 1."),
     "n": Parameter(Feature.CHOICES, "1 to 128; the prompt is computed once.", equals(1)),
     "stop": Parameter(Feature.STOP, "Up to 4 strings, which are not part of the answer.", EMPTY),
-    "seed": Parameter(Feature.SEED, "The same seed and `system_fingerprint` give the same answer in f32."),
+    "seed": Parameter(Feature.SEED, "Our engine: the same seed and `system_fingerprint`, the same answer."),
     "frequency_penalty": Parameter(
         Feature.FREQUENCY_PENALTY, "Additive, over the tokens of the answer.", equals(0)
     ),
@@ -143,14 +143,14 @@ _OWN: Table = {
         is_text,
     ),
     "response_format.json_schema.description": Parameter(
-        Feature.SCHEMA_DESCRIPTION, "What the schema is for."
+        Feature.SCHEMA_DESCRIPTION, "The purpose of the schema."
     ),
     "user": Parameter(Feature.USER, BOOKKEEPING),
     "top_k": Parameter(Feature.TOP_K, f"{EXTENSION} 0 or -1 keeps all."),
     "min_p": Parameter(Feature.MIN_P, EXTENSION, equals(0)),
     "repetition_penalty": Parameter(Feature.REPETITION_PENALTY, EXTENSION, equals(1)),
     "ignore_eos": Parameter(
-        Feature.IGNORE_EOS, f"{EXTENSION} Goes on past the end-of-text token.", equals(False)
+        Feature.IGNORE_EOS, f"{EXTENSION} Continues past the end-of-text token.", equals(False)
     ),
     "min_tokens": Parameter(Feature.MIN_TOKENS, f"{EXTENSION} No end before this many.", equals(0)),
     "stop_token_ids": Parameter(Feature.STOP_TOKEN_IDS, EXTENSION, EMPTY),
@@ -165,7 +165,7 @@ _OWN: Table = {
         f"{EXTENSION} Ends an answer that repeats itself with `length`. Default: answers without a limit.",
         equals(False),
     ),
-    "priority": Parameter(Feature.PRIORITY, f"{EXTENSION} Less is sooner.", equals(0)),
+    "priority": Parameter(Feature.PRIORITY, f"{EXTENSION} Lower values run first.", equals(0)),
     "timeout": ours(f"{EXTENSION} Seconds; the server's own limit holds too."),
     "guided_json": Parameter(Feature.JSON_SCHEMA, f"{EXTENSION} A JSON schema."),
     "guided_regex": Parameter(Feature.REGEX, EXTENSION),
@@ -235,10 +235,10 @@ CHAT: Table = {
     ),
     "messages.reasoning": Parameter(Feature.UNSIGNED_REASONING, "The same.", is_said=_has_blocks),
     "messages.thinking_blocks.signature": Parameter(
-        Feature.SIGNED_REASONING, f"{EXTENSION} Only who signed it can read it."
+        Feature.SIGNED_REASONING, f"{EXTENSION} Only its signer can read it."
     ),
     "messages.thinking_blocks.data": Parameter(
-        Feature.SIGNED_REASONING, f"{EXTENSION} Only who wrote it can read it."
+        Feature.SIGNED_REASONING, f"{EXTENSION} Only its writer can read it."
     ),
     "messages.content.image_url.detail": Parameter(Feature.IMAGE_DETAIL, "", equals("auto")),
     "messages.audio": refused("", NOTHING),
@@ -280,7 +280,7 @@ CHAT: Table = {
         Feature.NO_GENERATION_PROMPT, EXTENSION, equals(True), is_said=_continues
     ),
     "continue_final_message": Parameter(
-        Feature.CONTINUED_MESSAGE, f"{EXTENSION} Goes on with the last message.", equals(False)
+        Feature.CONTINUED_MESSAGE, f"{EXTENSION} Continues the last message.", equals(False)
     ),
     "chat_template_kwargs": Parameter(
         Feature.TEMPLATE_VARIABLES,
@@ -296,16 +296,16 @@ CHAT: Table = {
     "system": refused("Put it into `messages`.", EMPTY),
     "add_special_tokens": refused("The chat template writes them.", equals(False)),
     "audio": refused("", NOTHING),
-    "modalities": refused("Text is all there is.", equals(["text"])),
+    "modalities": refused("Only text is generated.", equals(["text"])),
     "verbosity": Parameter(
         Feature.VERBOSITY,
         "`low`, `medium`, `high`, to providers that know it; named where one refuses it.",
         equals("medium"),
     ),
     "web_search_options": refused("", NOTHING),
-    "store": ours("Keeps the answer. Default false."),
+    "store": ours("Stores the answer. Default false."),
     "metadata": ours("Of the stored answer; without `store: true` it is ignored."),
-    "conversation": ours(f"{EXTENSION} The conversation that this goes on with, or `new`."),
+    "conversation": ours(f"{EXTENSION} The conversation to continue, or `new`."),
     "conversation_id": ours(f"{EXTENSION} The same as `conversation`."),
     "moderation": advice("Nothing is moderated."),
     "prediction": advice("It changes speed, not the answer."),
@@ -313,7 +313,7 @@ CHAT: Table = {
     "prompt_cache_options": advice(CACHING),
     "prompt_cache_retention": advice(CACHING),
     "safety_identifier": advice(BOOKKEEPING),
-    "service_tier": advice("There is one."),
+    "service_tier": advice("There is only one."),
 }
 # of chat: they come along where one body is sent to both endpoints
 BOOKKEEPING_OF_CHAT = (
@@ -323,7 +323,7 @@ BOOKKEEPING_OF_CHAT = (
 COMPLETIONS: Table = {
     **GENERATION,
     "response_format.json_schema.description": Parameter(
-        Feature.SCHEMA_DESCRIPTION, "What the schema is for."
+        Feature.SCHEMA_DESCRIPTION, "The purpose of the schema."
     ),
     "prompt": Parameter(
         Feature.TEXT_COMPLETION,

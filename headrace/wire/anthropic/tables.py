@@ -86,14 +86,14 @@ MESSAGES: Table = {
         "others are dropped. The engine reads text only."
     ),
     "messages.content.signature": Parameter(
-        Feature.SIGNED_REASONING, "Only who signed it can read it.", equals("")
+        Feature.SIGNED_REASONING, "Only its signer can read it.", equals("")
     ),
-    "messages.content.data": Parameter(Feature.SIGNED_REASONING, "Only who wrote it can read it."),
+    "messages.content.data": Parameter(Feature.SIGNED_REASONING, "Only its writer can read it."),
     "messages.content.citations": foreign("Nothing is cited."),
     "messages.content.context": foreign("Not shown to the model."),
     "messages.content.caller": foreign(BOOKKEEPING, equals({"type": "direct"})),
     "messages.content.toolset_name": foreign(BOOKKEEPING),
-    "messages.content.transformations": foreign("Images go as they come."),
+    "messages.content.transformations": foreign("Images are sent unchanged."),
     "system": sent(),
     "system.citations": foreign("Nothing is cited."),
     "max_tokens": Parameter(Feature.MAX_TOKENS, "Clamped to what fits the context."),
@@ -101,7 +101,7 @@ MESSAGES: Table = {
     "top_p": Parameter(Feature.TOP_P),
     "top_k": Parameter(Feature.TOP_K),
     "stop_sequences": Parameter(
-        Feature.STOP, "Which was met is told where the provider tells it; Ollama does not.", EMPTY
+        Feature.STOP, "The answer names the one that was met, if the provider does; Ollama does not.", EMPTY
     ),
     "tools": Parameter(
         Feature.TOOLS,
@@ -109,8 +109,8 @@ MESSAGES: Table = {
         _has_none,
     ),
     "tools.strict": STRICT,
-    "tools.allowed_callers": foreign("The caller calls."),
-    "tools.defer_loading": foreign("All tools are told.", equals(False)),
+    "tools.allowed_callers": foreign("The caller runs the tools."),
+    "tools.defer_loading": foreign("All tools are sent to the model.", equals(False)),
     "tools.eager_input_streaming": foreign("Arguments stream as they come."),
     "tools.input_examples": foreign("Templates have no place for them."),
     "tool_choice": Parameter(Feature.TOOL_CHOICE, "Ollama: `auto` and `none`.", _is_free_choice),
@@ -128,11 +128,11 @@ MESSAGES: Table = {
     "output_config.format": Parameter(Feature.JSON_SCHEMA),
     "metadata": Parameter(Feature.USER, "`user_id` becomes OpenAI's `user`."),
     "container": foreign("There are no server tools."),
-    "context_management": foreign("The history is taken as it is."),
+    "context_management": foreign("The history is used as it is."),
     "diagnostics": foreign("Nothing is diagnosed."),
     "inference_geo": foreign("There is one place."),
-    "service_tier": foreign("There is one."),
-    "speed": foreign("There is one.", equals("standard")),
+    "service_tier": foreign("There is only one."),
+    "speed": foreign("There is only one.", equals("standard")),
     "user_profile_id": foreign(BOOKKEEPING),
     "workspace_id": foreign(BOOKKEEPING),
     "mcp_servers": foreign("There are no server tools.", equals([])),

@@ -71,7 +71,7 @@ def _has_none(tools: list[object]) -> bool:
 
 
 CLOSELY = CHAT["messages.content.image_url.detail"]
-CITED = ignored("Kept; the model reads the text.", EMPTY)
+CITED = ignored("Stored; the model reads the text only.", EMPTY)
 THOUGHT = Parameter(
     Feature.UNSIGNED_REASONING,
     "Of reasoning. Anthropic takes only what it has signed.",
@@ -82,8 +82,8 @@ HISTORY: Table = {
     "model": GENERATION["model"],
     "input": sent("A string, or items; those of hosted tools are kept and not shown to the model."),
     "input.name": Parameter(Feature.SPEAKER_NAMES, "As in chat.", is_said=_is_no_message),
-    "input.phase": ignored("Kept; the model is not told."),
-    "input.namespace": ignored("Kept; the model is not told."),
+    "input.phase": ignored("Stored; not shown to the model."),
+    "input.namespace": ignored("Stored; not shown to the model."),
     "input.content": THOUGHT,
     "input.summary": THOUGHT,
     "input.encrypted_content": Parameter(
@@ -100,7 +100,7 @@ HISTORY: Table = {
     "instructions": sent("A system message of this turn alone."),
     "previous_response_id": ours("Not with `conversation`."),
     **{name: CHAT[name] for name in OF_CHAT},
-    "image": ignored("Images go as they come."),
+    "image": ignored("Images are sent unchanged."),
 }
 PROMPT: Table = {
     **HISTORY,
@@ -109,13 +109,11 @@ PROMPT: Table = {
         Feature.TOOLS, "Of type `function` and `custom`; others are skipped and named.", _has_none
     ),
     "tools.strict": CHAT["tools.function.strict"],
-    "tools.format": Parameter(
-        "dropped", "A grammar is told to the model, which is not forced into it.", is_text
-    ),
-    "tools.defer_loading": ignored("All tools are told.", equals(False)),
-    "tools.allowed_callers": ignored("The caller calls."),
+    "tools.format": Parameter("dropped", "A grammar is described to the model but not enforced.", is_text),
+    "tools.defer_loading": ignored("All tools are sent to the model.", equals(False)),
+    "tools.allowed_callers": ignored("The caller runs the tools."),
     "tools.output_schema": ignored("Templates have no place for it."),
-    "tools.async": ignored("The caller calls.", equals(False)),
+    "tools.async": ignored("The caller runs the tools.", equals(False)),
     "tool_choice": Parameter(
         Feature.TOOL_CHOICE,
         "`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`.",
@@ -125,18 +123,18 @@ PROMPT: Table = {
     "parallel_tool_calls": CHAT["parallel_tool_calls"],
     "reasoning": sent(),
     "reasoning.effort": CHAT["reasoning_effort"],
-    "reasoning.summary": ignored("Reasoning is told whole."),
-    "reasoning.generate_summary": ignored("Reasoning is told whole."),
+    "reasoning.summary": ignored("Reasoning is returned whole."),
+    "reasoning.generate_summary": ignored("Reasoning is returned whole."),
     "reasoning.context": ignored("All of it is shown to the model.", equals("auto", "all_turns")),
-    "reasoning.mode": ignored("There is one.", equals("standard")),
+    "reasoning.mode": ignored("There is only one.", equals("standard")),
     "text": sent(),
     "text.format": Parameter(
         Feature.JSON_SCHEMA, "`text`, `json_object`, `json_schema`: the answer is forced into it.", is_text
     ),
     "text.format.description": GENERATION["response_format.json_schema.description"],
     "text.verbosity": CHAT["verbosity"],
-    "truncation": ours("`auto` leaves out what was said first, `disabled` is a 400."),
-    "personality": ignored("Instructions say it better."),
+    "truncation": ours("`auto` leaves out the oldest turns, `disabled` is a 400."),
+    "personality": ignored("Use `instructions`."),
 }
 RESPONSES: Table = {
     **FOREIGN,
@@ -145,8 +143,8 @@ RESPONSES: Table = {
     **PROMPT,
     "stream_options": ours("Only with `stream: true`."),
     "stream_options.include_obfuscation": GENERATION["stream_options.include_obfuscation"],
-    "stream_options.include_usage": ours("Usage is always told."),
-    "stream_options.continuous_usage_stats": ignored("Usage is told in the end.", equals(False)),
+    "stream_options.include_usage": ours("Usage is always sent."),
+    "stream_options.continuous_usage_stats": ignored("Usage is sent at the end.", equals(False)),
     "max_output_tokens": Parameter(Feature.MAX_TOKENS, "Clamped to what fits the context."),
     "max_tokens": Parameter(Feature.MAX_TOKENS, f"{EXTENSION} Another name of `max_output_tokens`."),
     "top_logprobs": Parameter(
@@ -158,15 +156,15 @@ RESPONSES: Table = {
     "include": ours(f"`{LOGPROBS}` (Anthropic: 400), `{SEALED}`; the rest belongs to hosted tools."),
     "store": ours("Default true."),
     "background": ours("Only with `store`."),
-    "metadata": ours("Kept with the response."),
+    "metadata": ours("Stored with the response."),
     "safety_identifier": CHAT["safety_identifier"],
     "user": GENERATION["user"],
     "client_metadata": ignored(BOOKKEEPING),
     "access_programs": ignored(BOOKKEEPING),
     "max_tool_calls": ignored(NO_HOSTED),
     "moderation": CHAT["moderation"],
-    "context_management": ignored("Nothing is compacted unasked.", EMPTY),
-    "prompt": refused("No prompts are kept here.", NOTHING),
+    "context_management": ignored("Nothing is compacted automatically.", EMPTY),
+    "prompt": refused("No prompts are stored here.", NOTHING),
     "n": refused(ONE, equals(1)),
     "best_of": refused(ONE, equals(1)),
     "system": refused("Use `instructions`.", EMPTY),

@@ -44,7 +44,7 @@ class TextTool(RequestBody):
     name: ToolName
     description: str | None = None
     format: Annotated[TextInput | GrammarInput, Field(discriminator="type")] | None = Field(
-        None, description="A grammar is told to the model, which is not forced into it."
+        None, description="A grammar is described to the model but not enforced."
     )
 
 
