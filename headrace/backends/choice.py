@@ -1,5 +1,5 @@
-"""One choice of an answer, put together of what a provider says piece by piece, in whichever dialect. Pieces
-of calls are placed here, halves of surrogate pairs joined, and it is decided how the choice has ended.
+"""Assembles one choice of a provider's answer from its pieces, in any dialect: assigns pieces to tool calls,
+joins halves of surrogate pairs and decides the finish reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILTERED = frozenset(
     ("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "sensitive",
      "spii", "prohibited_content", "guardrail_intervened", "image_safety")
 )  # fmt: skip
-# what is no end: the provider could not go on
+# finish reasons that report a failure of the provider
 BROKEN = frozenset(
     ("error", "abort", "aborted", "cancelled", "canceled", "timeout", "network_error", "engine_error",
      "insufficient_system_resource", "malformed_function_call")
@@ -41,11 +41,11 @@ def is_broken(reason: str) -> bool:
     return reason.strip().lower() in BROKEN
 
 
-def finish_reason(told: str, *, has_calls: bool) -> FinishReason:
-    """How a choice has ended. That it was cut or filtered, only its provider knows; whether it calls a tool
-    shows in what it said, and whatever else a provider calls its end is one.
+def finish_reason(reason: str, *, has_calls: bool) -> FinishReason:
+    """The neutral finish reason for a provider's. Only "length" and "content_filter" are taken from the
+    provider's word; otherwise the reason follows from whether the choice has tool calls.
     """
-    name = told.strip().lower()
+    name = reason.strip().lower()
     if name in CUT:
         return "length"
     if name in FILTERED:
@@ -55,7 +55,7 @@ def finish_reason(told: str, *, has_calls: bool) -> FinishReason:
 
 @dataclass(slots=True)
 class _Call:
-    """A call that has begun. `number`: among the choice's calls, once its name is known."""
+    """A tool call under construction. `number`: its index among the choice's calls; None: no name yet."""
 
     id: str = ""
     name: str = ""
@@ -63,8 +63,8 @@ class _Call:
     pieces: list[str] = field(default_factory=list)
     halves: Halves = field(default_factory=Halves)
     nesting: Nesting = field(default_factory=Nesting)
-    is_named_again: bool = False  # after its arguments were whole
-    turn: int = 0  # in which it began
+    is_named_again: bool = False  # its name was repeated after its arguments were complete
+    turn: int = 0  # the turn (see ChoiceReading) in which it began
 
     @property
     def text(self) -> str:
@@ -74,29 +74,29 @@ class _Call:
     def has_arguments(self) -> bool:
         return any(piece.strip() for piece in self.pieces)
 
-    def goes_on_anew(self, arguments: str) -> bool:
-        """Whether these arguments are a second object after the call's own is whole."""
+    def starts_another(self, arguments: str) -> bool:
+        """Whether `arguments` begin a second JSON object after this call's arguments are complete."""
         return self.nesting.is_closed and arguments.lstrip().startswith("{")
 
 
 class ChoiceReading:
-    """`say`, `think` and `call` for what comes, `end` once nothing more does; all give neutral events, and
-    raise ProviderError for what cannot be placed, or has no bounds.
+    """Turns pieces of one choice into neutral events: call `say`, `think` or `call` for each piece, and `end`
+    after the last. All raise ProviderError for a piece that belongs nowhere, and for an endless answer.
 
-    Neither index nor id of a call's pieces is trusted. A new name begins a new call; a piece without a name
-    continues the call at its index, else the last one.
+    The indexes and ids of calls are not trusted: a new name begins a new call; a piece without a name
+    continues the call at its index, or else the last one.
     """
 
     def __init__(self, provider: str, index: int, budget: Budget) -> None:
         self._provider, self._index, self._budget = provider, index, budget
         self._text, self._thinking = Halves(), Halves()
         self._calls: list[_Call] = []
-        self._at: dict[int, _Call] = {}  # by the provider's index
+        self._at: dict[int, _Call] = {}  # the provider's index → call
         self._ids: set[str] = set()
-        self._last: _Call | None = None  # whose piece came last, if nothing else was said since
-        self._turn = 0  # counts changes between text, thoughts and calls
-        self.num_calls = 0  # whose name is known
-        self.has_said = False  # text, thoughts or calls
+        self._last: _Call | None = None  # the call of the previous piece; None: that was text or reasoning
+        self._turn = 0  # the number of changes so far between text, reasoning and single calls
+        self.num_calls = 0  # calls whose name is known
+        self.has_said = False  # any text, reasoning or call has arrived
 
     def say(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> Iterator[Event]:
         if text or logprobs:
@@ -115,7 +115,7 @@ class ChoiceReading:
             yield ReasoningDelta(self._index, thought)
 
     def thought(self, thought: Thought) -> Iterator[Event]:
-        """One that is complete, with its signature."""
+        """Add a complete thought with its signature."""
         self._budget.spend(len(thought.text) + len(thought.signature or thought.redacted or ""))
         self._speaks(None)
         if rest := self._thinking.end():
@@ -123,10 +123,10 @@ class ChoiceReading:
         yield ReasoningDelta(self._index, "", thought=thought)
 
     def call(self, index: int | None, id: str, name: str, arguments: str) -> Iterator[Event]:
-        """A piece of a call; "" for what it does not tell. No event until the call's name is known."""
+        """Add a piece of a call; "" for members it lacks. Yields nothing until the call's name is known."""
         self._budget.spend(len(id) + len(name) + len(arguments))
         call = self._place(index, id, name, arguments)
-        if call is None or self._is_said_twice(call, id, name, arguments):
+        if call is None or self._is_repeated(call, id, name, arguments):
             return
         self._speaks(call)
         if index is not None:
@@ -136,7 +136,7 @@ class ChoiceReading:
         yield from self._write(call, arguments)
 
     def end(self) -> Iterator[Event]:
-        """What is still held back. Raises ProviderError for pieces of calls that have no name."""
+        """Yield text that was held back. Raises ProviderError for a call that has arguments but no name."""
         if rest := self._thinking.end():
             yield ReasoningDelta(self._index, rest)
         if rest := self._text.end():
@@ -152,11 +152,11 @@ class ChoiceReading:
         here = self._at.get(index) if index is not None else last
         if name:
             return here if here is not None and _is_same(here, id, name, arguments) else self._begin(id)
-        if here is None:  # an index that is new: a call of which the name may still come
-            here = last if last is not None and not last.goes_on_anew(arguments) and last.name else None
+        if here is None:  # a new index: it may be a call whose name has not arrived yet
+            here = last if last is not None and not last.starts_another(arguments) and last.name else None
         if here is None or (id and here.id and id != here.id and (not arguments or here.nesting.is_closed)):
             return self._begin(id)
-        if here.goes_on_anew(arguments):
+        if here.starts_another(arguments):
             again = self._begin("")
             again.name = here.name if here.is_named_again else ""
             return again
@@ -168,13 +168,13 @@ class ChoiceReading:
         return call
 
     def _speaks(self, call: _Call | None) -> None:
-        """None: it is no call's turn."""
+        """Note whose piece this is; None: text or reasoning."""
         if call is None or call is not self._last:
             self._turn += 1
         self._last, self.has_said = call, True
 
-    def _is_said_twice(self, call: _Call, id: str, name: str, arguments: str) -> bool:
-        """Whether a call that is whole is told once more, as it was."""
+    def _is_repeated(self, call: _Call, id: str, name: str, arguments: str) -> bool:
+        """Whether the piece repeats a complete call unchanged."""
         is_whole = bool(id) and call.nesting.is_closed and (id, name) == (call.id, call.name)
         return is_whole and bool(arguments) and arguments == call.text
 
@@ -194,20 +194,21 @@ class ChoiceReading:
             said = call.halves.push(call.text)
             yield ToolCallDelta(self._index, call.number, said, call.id, call.name)
 
-    def _own_id(self, told: str) -> str:
-        """The call's id if it is its own, else a new one: callers answer calls by their ids."""
-        id = valid(told) if told and told not in self._ids else f"call_{secrets.token_hex(12)}"
+    def _own_id(self, provider_id: str) -> str:
+        """The provider's id if no other call has it, else a new one: callers refer to calls by their ids."""
+        is_own = provider_id and provider_id not in self._ids
+        id = valid(provider_id) if is_own else f"call_{secrets.token_hex(12)}"
         self._ids.add(id)
         return id
 
 
 def _is_same(call: _Call, id: str, name: str, arguments: str) -> bool:
-    """Whether a piece with a name belongs to this call, which providers may name in each piece."""
+    """Whether a piece with a name continues this call: some providers repeat the name in every piece."""
     if id and call.id and id != call.id:
         return False
     if not call.name:
         return True
     if name != call.name:
         return False
-    is_told_again = bool(id) and id == call.id and arguments == call.text
-    return is_told_again or not call.goes_on_anew(arguments)
+    is_repeated = bool(id) and id == call.id and arguments == call.text
+    return is_repeated or not call.starts_another(arguments)

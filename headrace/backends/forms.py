@@ -1,4 +1,4 @@
-"""In which form an answer comes, told by its body: labels are often wrong."""
+"""Whether an answer is JSON or a stream of events, detected from its body: Content-Type is often wrong."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from headrace.backends.http import Upstream
 from headrace.backends.refusals import page
 from headrace.backends.sse import ServerSentEvent, events
 
-BLANK = b" \t\r\n\xef\xbb\xbf"  # what may come before either form: white space, a mark of byte order
+BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
 
 
 class Begun:
-    """A body of which the beginning is known. `is_json`: it is one JSON value, and no stream of events."""
+    """A body whose first bytes are inspected before it is read.
+
+    `is_json`, valid after `begin`: it is one JSON value and not a stream of events.
+    """
 
     def __init__(self, provider: str, pieces: AsyncIterator[bytes]) -> None:
         self._provider, self._pieces = provider, pieces
@@ -21,18 +24,18 @@ class Begun:
         self.is_json = False
 
     async def begin(self) -> None:
-        """Wait for the first byte that tells. Raises ProviderError, for a page as well."""
+        """Wait for the first byte that is not blank. Raises ProviderError, for an HTML page, too."""
         async for piece in self._pieces:
             self._held += piece
-            if found := self._held.lstrip(BLANK):
-                if found[:1] == b"<":
+            if beginning := self._held.lstrip(BLANK):
+                if beginning[:1] == b"<":
                     raise page(self._provider)
-                self.is_json = found[:1] in (b"{", b"[")
+                self.is_json = beginning[:1] in (b"{", b"[")
                 return
-            self._held = self._held[-4:]  # white space may come for long
+            self._held = self._held[-4:]  # there may be a lot of white space
 
     async def rest(self) -> AsyncGenerator[bytes, None]:
-        """All of it, from its beginning."""
+        """Yield the whole body, from its first byte."""
         if self._held:
             yield self._held
         async for piece in self._pieces:
@@ -40,7 +43,7 @@ class Begun:
 
 
 async def sents(upstream: Upstream, pieces: AsyncIterator[bytes]) -> AsyncGenerator[ServerSentEvent, None]:
-    """The events of a stream, or, where a JSON value came instead, that. Raises ProviderError."""
+    """Yield the events of a stream, or a JSON body that came instead as one event. Raises ProviderError."""
     begun = Begun(upstream.provider, pieces)
     await begun.begin()
     async with aclosing(begun.rest()) as rest:
@@ -54,5 +57,5 @@ async def sents(upstream: Upstream, pieces: AsyncIterator[bytes]) -> AsyncGenera
 
 
 def is_heartbeat(data: str) -> bool:
-    """Whether an event's data is nothing that JSON dialects say: empty, a word, a number."""
+    """Whether an event's data is no JSON object or list but empty, a word or a number."""
     return not data.lstrip().startswith(("{", "["))

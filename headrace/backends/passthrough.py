@@ -1,5 +1,7 @@
-"""Answers that are passed on as they came. They are cut where an event ends, so that what fails later can be
-told after it, and looked at only as far as it takes to tell an answer from a failure, or from half of one.
+"""Relays a provider's answer to a caller of the same dialect, byte for byte.
+
+A stream is cut where an event ends, so that an error can follow any piece. Events are parsed only as far as
+it takes to detect errors and answers that break off.
 """
 
 from __future__ import annotations
@@ -22,62 +24,66 @@ from headrace.errors import ProviderError, ServerError
 from headrace.relay_types import Relayed
 from headrace.types import Usage
 
-ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event
+ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event, in bytes
 LONGEST_END = 3
 EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
-# a line of data that is neither an object nor a list: a heartbeat, or the end
+# a line of data that is neither an object nor a list, but a heartbeat
 NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{\[])|[\r\n])(?!\[DONE\])")
-TAIL = 256  # bytes at the end of a piece in which the last event shows
-END_S = 0.05  # how long a finished stream waits for its end: then its connection can be used again
-MAX_READ = 2**18  # bytes: a longer body is not parsed only to see that it is one
+TAIL = 256  # bytes at the end of a piece that are searched for the last event
+END_S = 0.05  # wait for the end of a finished stream, after which its connection can be reused
+MAX_READ = 2**18  # bytes; a longer body that looks like JSON is not parsed to check it for an error
 
-# What callers may see of a provider's headers: never a cookie, a name of an account, or a hop's own.
+# A provider's headers that callers get: no cookies, account names or hop-by-hop headers.
 PASSED_ON = re.compile(
     "openai-processing-ms|inference-id|retry-after(-ms)?|(x|anthropic)-ratelimit-[a-z0-9-]+", re.IGNORECASE
 )
 
 
 class Ending(Protocol):
-    """Notices whether a stream has come to its end. `tells`: whether events have to be parsed for it."""
+    """Tracks whether a stream is complete (`is_over`)."""
 
     is_over: bool
 
-    def tells(self, events: bytes) -> bool: ...
+    def tells(self, events: bytes) -> bool:
+        """Whether `saw` needs these events parsed."""
+        ...
 
     def saw(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
-        """`sents`: the same, parsed, where `tells` says so. Raises ProviderError for an end that is none."""
+        """Track events; `sents` are the same, parsed, or empty where `tells` is false. Raises ProviderError
+        if they end the answer with a failure.
+        """
         ...
 
 
 class Reading(Protocol):
-    """What a dialect knows of the answer to one request. `last`: how a stream's last event looks."""
+    """Reads the answer to one request in its dialect. `last` matches the last event of a stream."""
 
     last: re.Pattern[bytes]
 
     def usage(self, members: dict[str, Any]) -> Usage | None:
-        """The usage that these members tell; None: they do not say enough."""
+        """Read the members of a `usage` object; None: they are incomplete."""
         ...
 
     def error(self, sent: ServerSentEvent) -> ServerError | None:
-        """What went wrong, if the event says so. Raises ProviderError for what is no JSON object."""
+        """Return the error that an event reports, if any. Raises ProviderError if it is no JSON object."""
         ...
 
     def is_end(self, sent: ServerSentEvent) -> bool:
-        """Whether an answer cannot begin with it."""
+        """Whether the event ends a stream, so that no answer can begin with it."""
         ...
 
     def has_content(self, sent: ServerSentEvent) -> bool:
-        """Whether a caller learns anything by it, so that nobody else may answer any more."""
+        """Whether the event carries content, after which no other target may answer instead."""
         ...
 
     def ending(self) -> Ending: ...
 
     def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
-        """A stream as one JSON body. Raises ServerError."""
+        """Convert a stream into one JSON body. Raises ServerError."""
         ...
 
     def unfolded(self, whole: dict[str, Any]) -> bytes | None:
-        """A JSON body as a stream; None: it is no answer."""
+        """Convert a JSON body into a stream; None: the body is no answer."""
         ...
 
 
@@ -92,25 +98,26 @@ async def relayed(
     streamed: bool,
     until_content: bool = False,
 ) -> AsyncIterator[Relayed]:
-    """Ask. `until_content`: a stream has begun when it says something, not with its first event. Raises
-    ServerError for whatever is no answer.
+    """Send a request and yield its answer. A stream is yielded once its first event has arrived, or, with
+    `until_content`, its first event with content. Raises ServerError for an error or a body that is no
+    answer.
     """
     async with upstream.request("POST", path, body, headers) as response:
-        told = _passed_on(response)
+        answer_headers = _passed_on(response)
         begun = Begun(upstream.provider, upstream.pieces(response))
         usage = PassingUsage(reading.usage)
         if streamed:
             stream = Stream(upstream, reading, begun, until_content=until_content)
             await stream.begin()
-            yield Relayed(told, stream.rest(), usage)
+            yield Relayed(answer_headers, stream.rest(), usage)
         else:
             await begun.begin()
-            found = await upstream.joined(begun.rest(), MAX_BODY)
-            yield Relayed(told, judged(found, begun.is_json, upstream, reading), usage)
+            raw = await upstream.joined(begun.rest(), MAX_BODY)
+            yield Relayed(answer_headers, judged(raw, begun.is_json, upstream, reading), usage)
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
-    """As they came, unless they are no plain text: those no client could read."""
+    """The headers for the caller, unchanged, without those that are not ASCII: clients cannot read them."""
     return tuple(
         (name.lower(), value)
         for name, value in response.raw_headers
@@ -119,8 +126,8 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
 
 
 def judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> bytes:
-    """The body; of a stream that came instead, what it adds up to. Raises ServerError for an error, and for
-    what is neither.
+    """Return a JSON body unchanged, and a stream that came instead as a JSON body. Raises ServerError for an
+    error, and for a body that is neither.
     """
     if not is_json:
         sents = events_in(raw)
@@ -134,7 +141,7 @@ def judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> b
 
 
 class Stream:
-    """A text/event-stream, as whole events."""
+    """Relays a text/event-stream in pieces that are whole events."""
 
     def __init__(self, upstream: Upstream, reading: Reading, begun: Begun, *, until_content: bool) -> None:
         self._upstream, self._reading, self._until_content = upstream, reading, until_content
@@ -142,10 +149,12 @@ class Stream:
         self._begun, self._pieces = begun, begun.rest()
         self._whole = self._cut()
         self._first: list[bytes] = []
-        self._half = b""  # what follows the last whole event, once all is over
+        self._half = b""  # bytes after the last whole event, set at the end of the stream
 
     async def begin(self) -> None:
-        """Wait for the first event that has data, or content. Raises ServerError for an error, or none."""
+        """Wait for the first event with data (or content). Raises ServerError if an error comes first, or the
+        stream ends.
+        """
         await self._begun.begin()
         if self._begun.is_json:
             self._first = [await self._unfolded()]
@@ -160,7 +169,7 @@ class Stream:
             raise self._upstream.not_a_stream(b"".join(self._first) + self._half, self._reading)
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """All of it, from the first. Raises ServerError where it breaks off."""
+        """Yield the whole stream, from its first event. Raises ServerError if it breaks off."""
         for events in self._first:
             for fit in self._fit(events):
                 yield fit
@@ -183,7 +192,7 @@ class Stream:
         return not self._until_content or self._reading.has_content(sent)
 
     async def _unfolded(self) -> bytes:
-        """A JSON body that came instead, as a stream."""
+        """Read a JSON body that came instead of a stream, and convert it."""
         raw = await self._upstream.joined(self._pieces)
         if error := self._reading.error(ServerSentEvent("", raw.decode(errors="replace"), is_whole=True)):
             raise error
@@ -194,7 +203,9 @@ class Stream:
         return frames
 
     def _fit(self, events: bytes) -> Iterator[bytes]:
-        """What may be passed on. Raises ServerError for an error that may not, as it is."""
+        """Yield the events that the caller gets. Raises ServerError for an error event that must be
+        rewritten.
+        """
         if not (b"error" in events or self._ending.tells(events) or NO_JSON.search(events)):
             self._ending.saw(events, ())
             yield events
@@ -216,18 +227,18 @@ class Stream:
             error = self._reading.error(sent)
         except ProviderError:
             return None
-        if error is None or not _is_told(sent) or self._upstream.repeats_secret(sent.data):
+        if error is None or not _is_readable_error(sent) or self._upstream.repeats_secret(sent.data):
             return error
-        self._ending.is_over = True  # with an error that callers can read
+        self._ending.is_over = True  # the error is relayed as it is
         return None
 
     def _is_an_event(self, half: bytes) -> bool:
-        """Whether a last event that nothing ends is whole all the same."""
+        """Whether a last event without a terminator is complete nevertheless."""
         sents = events_in(half)
         return bool(sents) and all(self._reading.is_end(sent) or is_value(sent.data) for sent in sents)
 
     async def _cut(self) -> AsyncGenerator[bytes, None]:
-        """Pieces that end where an event ends; what follows the last one is left in `_half`."""
+        """Yield pieces that end where an event ends; bytes after the last event are left in `_half`."""
         held = bytearray()
         async for piece in self._pieces:
             if held or not piece.endswith(ENDS):
@@ -245,7 +256,8 @@ class Stream:
         self._half = bytes(held)
 
     async def _finish(self) -> None:
-        """What happens to the connection after an answer is nobody's concern."""
+        """Read to the end of the connection's answer if it comes soon; errors after the answer do not matter.
+        """
         try:
             async with asyncio.timeout(END_S):
                 async for _ in self._pieces:
@@ -254,8 +266,8 @@ class Stream:
             await self._pieces.aclose()
 
 
-def _is_told(sent: ServerSentEvent) -> bool:
-    """Whether it has the shape that clients of either dialect read."""
+def _is_readable_error(sent: ServerSentEvent) -> bool:
+    """Whether an error has the shape that clients of both dialects read: {"error": {"message": text}}."""
     try:
         error = an_object(whole(sent.data)).get("error")
     except (ValueError, RecursionError):

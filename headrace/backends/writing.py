@@ -1,5 +1,5 @@
-"""What all dialects need while a request is written in one of them: names of tools that the provider takes,
-and back again; arguments that are JSON objects; and a list of what could not be written as it was.
+"""Shared by all dialects when a request is written for a provider: tool names and ids that the provider
+accepts (mapped back in the answer), arguments that are JSON objects, and a list of what was changed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from headrace.types import Conversation, Event, GenerateRequest, ToolCallDelta
 NAME = re.compile("[a-zA-Z0-9_-]+")
 NO_NAME = re.compile("[^a-zA-Z0-9_-]")
 ARGUMENTS = "messages.tool_calls.function.arguments"
-ODD = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")  # what may be a number that JSON does not have
-MAX_ID = 40  # characters of a call's id: OpenAI's limit
-PER_ENTRY = 64  # characters, besides its text, that a message or a tool has at least
-WRAPPED = "arguments"  # the member that holds arguments which are no JSON object
+ODD = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")  # matches all texts with numbers that JSON does not have
+MAX_ID = 40  # characters of a call's id; OpenAI's limit
+PER_ENTRY = 64  # least number of characters of a message's or a tool's JSON, besides its text
+WRAPPED = "arguments"  # the member that wraps arguments which are no JSON object
 
 
 class Writing:
-    """One request. `most`: characters of a tool's name. `ignored`: members that were left out or changed, by
-    their names in chat completions.
+    """The changes made while one request is written. `most`: the longest tool name that the provider accepts,
+    in characters. `ignored`: members that were left out or changed, by their names in chat completions.
     """
 
     def __init__(self, request: GenerateRequest, *, most: int = 64) -> None:
@@ -34,37 +34,39 @@ class Writing:
         self.renamed = {sent: name for name, sent in self._names.items() if sent != name}
 
     def tool(self, name: str) -> str:
-        """What a tool is called there."""
+        """The name under which the provider gets a tool."""
         return self._names.get(name, name)
 
     def call_id(self, id: str) -> str:
-        """Of a call in the history, and of its result: some providers make longer ones than others take."""
+        """The id of a call in the history, shortened if other providers would refuse its length."""
         return id if len(id) <= MAX_ID else f"call_{opaque(id)[:32]}"
 
     def told(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-        """What the provider answers, with the caller's own names of tools, and what it was not sent."""
-        own = _as_asked(events, self.renamed) if self.renamed else events
+        """Give the events the caller's tool names, and attach `ignored` to them."""
+        own = _with_callers_names(events, self.renamed) if self.renamed else events
         return noted(own, self.ignored)
 
     def arguments(self, text: str) -> dict[str, Any]:
-        """Of a call in the history. A model may have written anything, and the conversation has to go on."""
+        """Parse the arguments of a call in the history. A model may have written anything there, so text that
+        is no JSON object is wrapped in one, and noted.
+        """
         try:
-            found = loads(text.strip() or "{}")
+            value = loads(text.strip() or "{}")
         except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict):
-            return found
+            value = None
+        if isinstance(value, dict):
+            return value
         self.ignored.append(ARGUMENTS)
         return {WRAPPED: text}
 
     def arguments_text(self, text: str) -> str:
-        """As `arguments`, for dialects in which they are text: what is an object stays as it was written."""
-        found = self.arguments(text)
-        return text if text.strip() and not ODD.search(text) and WRAPPED not in found else dumps(found)
+        """As `arguments`, for dialects where they are JSON text; text that is valid stays unchanged."""
+        value = self.arguments(text)
+        return text if text.strip() and not ODD.search(text) and WRAPPED not in value else dumps(value)
 
 
 def size_of(request: GenerateRequest) -> int:
-    """About how many characters are to be written."""
+    """Estimate the size of a request's JSON, in characters."""
     prompt = request.prompt
     if not isinstance(prompt, Conversation):
         return sum(map(len, prompt.prompts))
@@ -74,12 +76,12 @@ def size_of(request: GenerateRequest) -> int:
 
 
 def opaque(text: str) -> str:
-    """What stands for a name that may not be told as it is: 64 signs, the same for the same name."""
+    """Replace a name that must not be sent as it is: 64 hex digits, the same for the same name."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-async def _as_asked(events: AsyncIterator[Event], renamed: dict[str, str]) -> AsyncIterator[Event]:
-    """With the caller's own names of tools."""
+async def _with_callers_names(events: AsyncIterator[Event], renamed: dict[str, str]) -> AsyncIterator[Event]:
+    """`renamed`: the provider's name of a tool → the caller's."""
     async for event in events:
         if isinstance(event, ToolCallDelta) and event.name in renamed:
             yield replace(event, name=renamed[event.name])
@@ -88,7 +90,7 @@ async def _as_asked(events: AsyncIterator[Event], renamed: dict[str, str]) -> As
 
 
 def _names(prompt: Conversation, most: int) -> dict[str, str]:
-    """Each tool's name there, by its own. Two never become one."""
+    """The caller's name of each tool → a valid name for the provider, unique among them."""
     found = dict.fromkeys(_all_names(prompt))
     sent = {name: name for name in found if len(name) <= most and NAME.fullmatch(name)}
     taken = set(sent)
