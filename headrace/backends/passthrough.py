@@ -256,8 +256,7 @@ class Stream:
         self._half = bytes(held)
 
     async def _finish(self) -> None:
-        """Read to the end of the connection's answer if it comes soon; errors after the answer do not matter.
-        """
+        """Read to the end of the connection's answer if it comes soon; later errors do not matter."""
         try:
             async with asyncio.timeout(END_S):
                 async for _ in self._pieces:

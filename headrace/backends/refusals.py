@@ -1,5 +1,5 @@
-"""What a provider's refusal becomes: which error, with which of the provider's own words and codes, and
-whether trying again can help.
+"""Maps a provider's error response to a ServerError: its class, the provider's message and codes that it
+keeps, and whether a retry can help.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from headrace.errors import (
 )
 
 MAX_NAME = 100  # characters of a code or a parameter's name
-NO_RETRY = {"x-should-retry": "false"}  # the official SDKs heed it, whatever the status
-# an empty account: 429 by its status, though waiting does not fill it
+NO_RETRY = {"x-should-retry": "false"}  # OpenAI's and Anthropic's SDKs obey it, whatever the status
+# an exhausted account: its status is 429, although waiting does not help
 USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
 USED_UP_WORDS = re.compile("exceeded your current quota|insufficient (balance|quota|credit)", re.IGNORECASE)
 BAD_KEY = frozenset({"invalid_api_key", "invalid_authentication", "authentication_error"})
 
-# how providers say that a prompt does not fit: by a code or a type, or only in words
+# codes and types, then messages, of providers whose model's context is too small for a prompt
 TOO_LONG_CODES = frozenset(
     {
         "context_length_exceeded",
@@ -50,7 +50,7 @@ TOO_LONG = re.compile(
     "|total number of tokens in the prompt cannot exceed|input too long for",
     re.IGNORECASE,
 )
-# the numbers in such words: what was asked for, and what fits
+# the numbers in such messages: the size of the request and the limit, in tokens
 NUMBERS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -62,30 +62,30 @@ NUMBERS = tuple(
         r"token count of (?P<asked>\d+) exceeds the limit of (?P<limit>\d+)",
     )
 )
-# how servers say that a path leads nowhere; of a model they say its name
+# messages about a path that does not exist; those about an unknown model contain its name
 NO_ENDPOINT = re.compile(
     r"\s*$|(404 )?(page |file |route |url |path |endpoint )?not found\W*$|invalid url|cannot (get|post)"
     "|there is nothing at|no (such )?(route|endpoint)|no handler|resource not found"
     "|(unknown|unexpected|unsupported) (route|endpoint|url|path)",
     re.IGNORECASE,
 )
-# how they say that a model does not think, or that they do not know how long answers should be
+# messages about a member that a model does not support
 EFFORT = re.compile(
     "reasoning[_. ]?effort|(does ?n[o']t|do not|not) support(ed)? (the )?.{0,20}(thinking|reasoning)"
     "|(thinking|reasoning)( mode)? (is|are) not (supported|available|enabled)",
     re.IGNORECASE,
 )
-THOUGHTS = re.compile(r"\breasoning_content\b")  # in the history
+THOUGHTS = re.compile(r"\breasoning_content\b")
 VERBOSITY = re.compile(r"\bverbosity\b", re.IGNORECASE)
-PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # what may be too long, by endpoint
-# headers that tell a caller how much it may still ask, and when again
+PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # endpoint → the member with the prompt
+# headers about rate limits
 LIMITS = re.compile("retry-after-ms|(x|anthropic)-ratelimit-[a-z0-9-]+")
 PAGE = re.compile(rb"\s*(\xef\xbb\xbf)?\s*<(!doctype|html|head|body)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refusal as the provider told it. `words` has no secrets any more. `is_page`: its body is HTML."""
+    """One error response. `words`: its message, with secrets masked. `is_page`: its body is HTML."""
 
     provider: str
     status: int
@@ -95,11 +95,11 @@ class Refusal:
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     is_page: bool = False
-    path: str = ""  # which endpoint was asked
+    path: str = ""  # of the request
 
 
 def to_error(refusal: Refusal) -> ServerError:
-    """The error that the caller is told."""
+    """The error that the caller gets."""
     error = _error(refusal)
     if error.code in (None, type(error).code) and _may_keep_code(error, refusal):
         error.code = refusal.code
@@ -111,55 +111,55 @@ def to_error(refusal: Refusal) -> ServerError:
 
 def _error(refusal: Refusal) -> ServerError:
     status, provider = refusal.status, refusal.provider
-    told = f"{provider}: {refusal.words or f'status {status}'}"
+    message = f"{provider}: {refusal.words or f'status {status}'}"
     if is_too_long(refusal):
-        return _too_long(refusal, told)
+        return _too_long(refusal, message)
     if 300 <= status < 400:
         return ProviderError(f"{provider} answered with a redirect; base_url must be the final address")
-    if status in (401, 402, 403):  # 402: what the key has paid for is used up
-        return ProviderKeyRefused(told)
+    if status in (401, 402, 403):  # 402: the account has no credit left
+        return ProviderKeyRefused(message)
     if status in (404, 405):
-        return _not_found(refusal, told)
+        return _not_found(refusal, message)
     if status == 429:
-        return ProviderLimited(told)
+        return ProviderLimited(message)
     if status in (408, 504):
-        return ProviderTimedOut(told)
+        return ProviderTimedOut(message)
     if status in (503, 529):
-        return ProviderUnreachable(told)
+        return ProviderUnreachable(message)
     if not 400 <= status < 500:
-        return ProviderError(told)
-    error = ProviderRefused(told)
+        return ProviderError(message)
+    error = ProviderRefused(message)
     error.status = status
     return error
 
 
 def is_too_long(refusal: Refusal) -> bool:
-    """Whether the prompt does not fit. Words alone do not count where the status means something else."""
+    """Whether the prompt exceeds the model's context. The message alone counts only with some statuses."""
     if {refusal.code, refusal.type} & TOO_LONG_CODES:
         return True
     return refusal.status in (400, 413, 422, 500) and TOO_LONG.search(refusal.words) is not None
 
 
-def _too_long(refusal: Refusal, told: str) -> ContextTooLong:
-    """With OpenAI's sentence before the provider's own words, where those have the numbers for it."""
+def _too_long(refusal: Refusal, message: str) -> ContextTooLong:
+    """The error begins with OpenAI's own sentence, which clients parse, if the message has its numbers."""
     param = PROMPTS.get(refusal.path, "messages")
-    found = next((hit for pattern in NUMBERS if (hit := pattern.search(refusal.words))), None)
-    if found is None:
-        return ContextTooLong(told, param=param)
-    limit, requested = int(found["limit"]), int(found["asked"])
+    numbers = next((hit for pattern in NUMBERS if (hit := pattern.search(refusal.words))), None)
+    if numbers is None:
+        return ContextTooLong(message, param=param)
+    limit, requested = int(numbers["limit"]), int(numbers["asked"])
     if "maximum context length is" not in refusal.words:
-        told = (
+        message = (
             f"This model's maximum context length is {limit} tokens. However, you requested {requested} "
-            f"tokens. ({told})"
+            f"tokens. ({message})"
         )
-    return ContextTooLong(told, param=param, limit=limit, requested=requested)
+    return ContextTooLong(message, param=param, limit=limit, requested=requested)
 
 
-def _not_found(refusal: Refusal, told: str) -> ServerError:
+def _not_found(refusal: Refusal, message: str) -> ServerError:
     is_model = refusal.code == "model_not_found" or "model" in refusal.words.lower()
     is_path = refusal.status == 405 or refusal.is_page or NO_ENDPOINT.match(refusal.words)
     if is_model or not (is_path or _names_path(refusal)):
-        return ModelNotFound(told, param="model")
+        return ModelNotFound(message, param="model")
     what = f" {refusal.path}" if refusal.path else ""
     words = f": {refusal.words}" if refusal.words else ""
     return EndpointNotFound(f"{refusal.provider} has no endpoint{what} (status {refusal.status}){words}")
@@ -170,8 +170,8 @@ def _names_path(refusal: Refusal) -> bool:
 
 
 def _may_keep_code(error: ServerError, refusal: Refusal) -> bool:
-    """No caller shall think that its own key is bad, and an overflow or a missing model has one code
-    everywhere.
+    """Whether the caller gets the provider's code: not one that says the caller's own key is bad, and not for
+    errors that have the same code with all providers.
     """
     if isinstance(error, ContextTooLong | ModelNotFound | EndpointNotFound) or refusal.code is None:
         return False
@@ -179,15 +179,15 @@ def _may_keep_code(error: ServerError, refusal: Refusal) -> bool:
 
 
 def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
-    """Headers that say whether, and when, to try again."""
-    given = {name.lower(): value for name, value in refusal.headers.items()}
+    """Headers about whether and when to retry."""
+    headers = {name.lower(): value for name, value in refusal.headers.items()}
     hints = {}
     if isinstance(error, ProviderLimited | ProviderUnreachable):
-        after = given.get("retry-after", "1")
+        after = headers.get("retry-after", "1")
         hints["Retry-After"] = after if is_plain(after) else "1"
-    hints |= {name: value for name, value in given.items() if LIMITS.fullmatch(name) and is_plain(value)}
-    if given.get("x-should-retry") in ("true", "false"):
-        hints["x-should-retry"] = given["x-should-retry"]
+    hints |= {name: value for name, value in headers.items() if LIMITS.fullmatch(name) and is_plain(value)}
+    if headers.get("x-should-retry") in ("true", "false"):
+        hints["x-should-retry"] = headers["x-should-retry"]
     if _is_final(refusal):
         hints.pop("Retry-After", None)
         hints.pop("retry-after-ms", None)
@@ -196,7 +196,7 @@ def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
 
 
 def _is_final(refusal: Refusal) -> bool:
-    """Whether it would be refused again until somebody changes a key, an account or an address."""
+    """Whether a retry fails until somebody changes a key, an account or an address."""
     if refusal.status in (401, 402, 403) or 300 <= refusal.status < 400:
         return True
     if refusal.is_page and refusal.status < 500:
@@ -206,7 +206,7 @@ def _is_final(refusal: Refusal) -> bool:
 
 
 def _param_in(words: str) -> str | None:
-    """The member of which the words are, where no other member of the body says so."""
+    """The member of the request that a message is about, if it can be recognized."""
     if THOUGHTS.search(words):
         return "messages.reasoning_content"
     if EFFORT.search(words):
@@ -216,7 +216,7 @@ def _param_in(words: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What an error's body says beside its words; None: nothing."""
+    """The names in an error's body; None: absent."""
 
     code: str | None = None
     type: str | None = None
@@ -224,7 +224,7 @@ class Named:
 
 
 def named_in(raw: str) -> Named:
-    """The code, the type and the parameter in an error's body, whatever its dialect."""
+    """Read the code, the type and the parameter from an error's body, in any dialect."""
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError):
@@ -238,7 +238,7 @@ def named_in(raw: str) -> Named:
 
 
 def _levels(found: Any) -> Iterator[dict[str, Any]]:
-    """An error's objects from the outermost to the innermost: it may lie in `error`, `errors` or a list."""
+    """The nested objects of an error, outermost first: one may be inside `error`, `errors` or a list."""
     for _ in range(8):
         if isinstance(found, list):
             found = found[0] if found else None
@@ -249,13 +249,13 @@ def _levels(found: Any) -> Iterator[dict[str, Any]]:
 
 
 def _code(level: dict[str, Any]) -> str | None:
-    """A name, not the number of a status."""
+    """A code that is a name and not the number of a status."""
     names = (_name(level.get("code")), _name(level.get("status")))
     return next((name for name in names if name and not name.isdecimal()), None)
 
 
 def _param(level: dict[str, Any]) -> str | None:
-    """FastAPI's `loc` begins with where the member is."""
+    """The parameter's name, or FastAPI's location of it without its first step ("body" or "query")."""
     place = level.get("loc")
     if isinstance(place, list):
         steps = [str(step) for step in place[:20] if isinstance(step, str | int)]
@@ -264,22 +264,22 @@ def _param(level: dict[str, Any]) -> str | None:
 
 
 def _name(value: object) -> str | None:
-    """One that may be told, once secrets are masked and it is cut to MAX_NAME."""
+    """A printable name; secrets in it are masked, and it is cut to MAX_NAME, elsewhere."""
     return value if isinstance(value, str) and value and value.isprintable() else None
 
 
 def is_page(raw: bytes) -> bool:
-    """Whether a body is a page for people: of a proxy, a login, or of whoever else has that address."""
+    """Whether a body is an HTML page, for example of a proxy or a login."""
     return PAGE.match(raw) is not None
 
 
 def is_plain(value: str) -> bool:
-    """Whether a header's value can be sent on: clients cannot read others, and servers not write them."""
+    """Whether a header's value is printable ASCII; servers cannot send other values."""
     return value.isascii() and value.isprintable()
 
 
 def page(provider: str) -> ProviderError:
-    """The error for a page instead of an answer."""
+    """The error for an HTML page that came instead of an answer."""
     return ProviderError(
         f"{provider} answered with an HTML page; is base_url the address of its API?", headers=dict(NO_RETRY)
     )

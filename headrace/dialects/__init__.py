@@ -1,1 +1,1 @@
-"""What both directions of a dialect share: how its JSON is read with tolerance, and its facts."""
+"""Facts of each dialect that reading answers and writing them share, and tolerant reading of JSON."""

@@ -1,6 +1,6 @@
-"""Facts of Anthropic's Messages API, for both directions: what is read from Anthropic, and what is told in
-its dialect to callers. Source: the API reference at docs.anthropic.com, "Messages", "Errors" and
-"Streaming Messages".
+"""Facts of Anthropic's Messages API, for both directions: what is read from Anthropic, and what is written to
+callers in its dialect. Source: the API reference at docs.anthropic.com, "Messages", "Errors" and "Streaming
+Messages".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STOP_REASONS: Mapping[FinishReason, StopReason] = {
     "content_filter": "refusal",
 }
 
-# The status of an error before an answer, and its type, which also stands in an error inside a stream.
+# The types of errors and their statuses. An error inside a stream has a type only.
 STATUS_OF_TYPE: Mapping[str, int] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -89,8 +89,8 @@ def tool_input(arguments: str) -> dict[str, Any]:
 
 
 def counts_in(usage: object) -> dict[str, int]:
-    """The token counts in a usage of a message or an event. They are cumulative, and split over events: what
-    one leaves out, another told.
+    """Read the token counts in the usage of a message or an event. Counts are cumulative, and each event may
+    leave out some, so callers merge them.
     """
     body = an_object(usage)
     found = {name: count(body.get(name)) for name in _COUNTS}
@@ -99,7 +99,7 @@ def counts_in(usage: object) -> dict[str, int]:
 
 
 def usage_of(counts: Mapping[str, int]) -> Usage:
-    """The neutral usage: `input_tokens` leaves out what was read from a cache or written to it."""
+    """The neutral usage. `input_tokens` does not include tokens read from a cache or written to it."""
     uncached, written, read, answered = (counts.get(name, 0) for name in _COUNTS)
     return Usage(
         prompt_tokens=uncached + written + read,
@@ -112,7 +112,7 @@ def usage_of(counts: Mapping[str, int]) -> Usage:
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """The reverse of `counts_in` and `usage_of`."""
+    """Write a usage: the reverse of `counts_in` and `usage_of`."""
     uncached = max(0, usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens)
     counts = (uncached, usage.cache_write_tokens, usage.cached_tokens, usage.completion_tokens)
     details = {"output_tokens_details": {_THINKING: usage.reasoning_tokens}}

@@ -1,4 +1,6 @@
-"""A provider's JSON, read with tolerance: what has an unexpected shape is None, and text is always valid."""
+"""Tolerant reading of a provider's JSON: values of an unexpected type become None or empty, and text becomes
+valid Unicode.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from headrace.finite import dumps
 
 Object = dict[str, Any]
 
-HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of a half of a surrogate pair, in JSON
-BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # or a whole string
-MAX_DEPTH = 100  # what is nested deeper is not read: walking it would exceed Python's own limit
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the JSON escape of half a surrogate pair
+BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # a bracket, or a whole string
+MAX_DEPTH = 100  # of nesting; walks over deeper values would exceed Python's recursion limit
 REPLACEMENT = "\ufffd"
 
 
@@ -26,8 +28,8 @@ DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
 
 
 def parsed(raw: bytes | str) -> Any:
-    """Any JSON value; NaN and endless numbers are None. Text may have halves of surrogate pairs: those at the
-    end of one piece belong to the next. Raises ValueError or RecursionError for what is no JSON.
+    """Parse JSON; NaN and infinities become None. Text may contain halves of surrogate pairs, whose other
+    half may be in the next piece. Raises ValueError or RecursionError.
     """
     text = raw if isinstance(raw, str) else raw.decode(errors="replace")
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
@@ -45,14 +47,14 @@ def _depth(text: str) -> int:
 
 
 def whole(raw: bytes | str) -> Any:
-    """As `parsed`, of what has no next piece: a half without its other one is U+FFFD."""
+    """As `parsed`, for JSON that is no piece of a longer text: single halves of pairs become U+FFFD."""
     value = parsed(raw)
     text = raw if isinstance(raw, str) else raw.decode(errors="replace")
     return mended(value) if HALF.search(text) else value
 
 
 def is_value(raw: str) -> bool:
-    """Whether it is JSON."""
+    """Whether `raw` is JSON."""
     try:
         parsed(raw)
     except (ValueError, RecursionError):
@@ -61,7 +63,7 @@ def is_value(raw: str) -> bool:
 
 
 def valid(text: str) -> str:
-    """The same text, with halves of surrogate pairs joined where they meet and U+FFFD elsewhere."""
+    """Join adjacent halves of surrogate pairs and replace single halves by U+FFFD."""
     if text.isascii():
         return text
     try:
@@ -72,7 +74,7 @@ def valid(text: str) -> str:
 
 
 def mended(value: Any) -> Any:
-    """The value with all its texts valid."""
+    """Apply `valid` to all texts and names in a value."""
     if isinstance(value, str):
         return valid(value)
     if isinstance(value, list):
@@ -83,7 +85,7 @@ def mended(value: Any) -> Any:
 
 
 class Halves:
-    """Text that comes in pieces, which may be cut within a surrogate pair."""
+    """Makes text valid that arrives in pieces, which may be cut within a surrogate pair."""
 
     __slots__ = ("_held",)
 
@@ -91,7 +93,7 @@ class Halves:
         self._held = ""
 
     def push(self, piece: str) -> str:
-        """What of the text is certain by now."""
+        """Add a piece; return the text that is complete, without a half at its end."""
         text = self._held + piece if self._held else piece
         self._held = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
@@ -99,34 +101,34 @@ class Halves:
         return valid(text)
 
     def end(self) -> str:
-        """The rest: U+FFFD for a half that stayed alone."""
+        """Return U+FFFD if the text ends with half of a pair."""
         held, self._held = self._held, ""
         return REPLACEMENT if held else ""
 
 
 def an_object(value: object) -> Object:
-    """Empty for what is none."""
+    """Return an object as it is, and {} for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def objects(value: object) -> list[Object]:
-    """Those of a list; other entries are left out."""
+    """Return the objects of a list, without its other entries; [] for any other value."""
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def word(value: object) -> str:
-    """A name, an id, a message: empty for what is no text."""
+    """Return valid text, and "" for any other value."""
     return valid(value) if isinstance(value, str) else ""
 
 
 def number(value: object) -> float | None:
-    """A finite one; a truth value is none."""
+    """Return a finite number, and None for any other value, including booleans."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and math.isfinite(value) else None  # type: ignore[return-value, arg-type]
 
 
 def count(value: object) -> int | None:
-    """A whole number that is not negative, in whichever way it is written: 5, 5.0, "5"."""
+    """Return an integer >= 0, written as 5, 5.0 or "5"; None for any other value."""
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
         value = int(value)
     found = number(value)
@@ -134,5 +136,5 @@ def count(value: object) -> int | None:
 
 
 def dumped(value: object) -> str:
-    """JSON of what `parsed` has read, with valid text."""
+    """Write a value from `parsed` as JSON, with valid text."""
     return dumps(mended(value), ensure_ascii=False)

@@ -1,5 +1,5 @@
-"""The chunks of one answer in OpenAI's dialect as neutral events. What providers make of the dialect differs:
-texts under several names, calls without index, usage anywhere and in any shape, errors in the middle.
+"""Reads the chunks of one answer in OpenAI's dialect as neutral events. Providers vary the dialect: text
+under several names, calls without an index, usage in any chunk and any shape, errors in the middle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headrace.dialects.values import Object, count, dumped, parsed, valid, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, TokenLogprob, Usage
 
-# errors in the middle of an answer that name no status
+# types and codes of errors inside a stream, which have no status
 STATUSES = {
     "authentication_error": 401,
     "invalid_api_key": 401,
@@ -41,13 +41,15 @@ STATUSES = {
 class _Choice:
     def __init__(self, provider: str, index: int, budget: Budget) -> None:
         self.said = ChoiceReading(provider, index, budget)
-        self.is_begun = False  # something came that belongs to it
+        self.is_begun = False  # a chunk for this choice has arrived
         self.reason: str | None = None  # why it ended, in the provider's words
         self.stop: str | None = None
 
 
 class Answer:
-    """`num_choices`: how many the request asked for; `kept`: members of chunks that the answer gets, too."""
+    """Reads one answer. `num_choices`: the number that the request asked for; `kept`: members of chunks that
+    the neutral answer keeps.
+    """
 
     def __init__(self, upstream: Upstream, num_choices: int, *, kept: tuple[str, ...] = ()) -> None:
         self._upstream, self._kept = upstream, kept
@@ -55,16 +57,16 @@ class Answer:
         budget = Budget(upstream.provider)
         self._choices = [_Choice(upstream.provider, index, budget) for index in range(num_choices)]
         self._usage: Usage | None = None
-        self.is_over = False  # [DONE] came, or the whole body
+        self.is_over = False  # [DONE] or a whole body has arrived
 
     @property
     def is_complete(self) -> bool:
-        """Whether every choice has ended; the usage may still follow."""
+        """Whether every choice has a finish reason; the usage may still follow."""
         return all(choice.reason is not None for choice in self._choices)
 
     def read(self, sent: ServerSentEvent) -> list[Event]:
-        """Raises ServerError: the provider's own error, or ProviderError for what cannot be understood before
-        the answer is complete.
+        """Read one event. Raises ServerError for an error of the provider, and ProviderError for an event
+        that cannot be read, unless the answer is complete.
         """
         if self.is_over:
             return []
@@ -80,15 +82,15 @@ class Answer:
             found = list(self._events(chunk))
         except (ProviderError, RecursionError) as exc:
             if self.is_complete:
-                return []  # whatever follows an answer, it has been told
+                return []  # the caller has the whole answer; what follows it does not matter
             raise exc if isinstance(exc, ProviderError) else _nonsense(self._upstream) from exc
         if sent.is_whole:
             self._ended()
         return found
 
     def end(self) -> list[Event]:
-        """What was held back, and one Finished of each choice. The provider counts all choices as one, and so
-        the first has it all. Raises ProviderError when the answer is not complete.
+        """Return text that was held back, and one Finished per choice. The provider's usage covers all
+        choices together; the first one gets it. Raises ProviderError if the answer is not complete.
         """
         if not self.is_complete:
             raise ProviderError(f"{self._upstream.provider} ended its answer in the middle")
@@ -101,7 +103,8 @@ class Answer:
         return found
 
     def _ended(self) -> None:
-        """All is there, though some providers do not say why it ended."""
+        """Mark the answer as over. Choices without a finish reason, as some providers leave it out, stopped.
+        """
         self.is_over = True
         for choice in self._choices:
             if choice.is_begun and choice.reason is None:
@@ -135,36 +138,36 @@ class Answer:
         yield from choice.said.say(said.text, logprobs)
         for piece in said.calls:
             yield from choice.said.call(piece.index, piece.id, piece.name, piece.arguments)
-        self._judge(choice, body)
+        self._set_reason(choice, body)
 
     def _whose(self, body: Object) -> _Choice | None:
-        """None: it belongs to no choice that was asked for."""
+        """The choice that a chunk's choice belongs to; None: one that was not requested."""
         index = count(body.get("index"))
         if index is None:
             index = 0 if len(self._choices) == 1 else -1
         return self._choices[index] if 0 <= index < len(self._choices) else None
 
-    def _judge(self, choice: _Choice, body: Object) -> None:
-        """Why it ended, if it did. Raises ProviderError for a reason that is none."""
+    def _set_reason(self, choice: _Choice, body: Object) -> None:
+        """Record the finish reason, if there is one. Raises ProviderError if it reports a failure."""
         reason = word(body.get("finish_reason"))
         if not reason or reason == "null":
             return
         if is_broken(reason):
             raise ProviderError(f"{self._upstream.provider} failed in the middle of its answer")
         choice.reason = choice.reason or reason
-        met = body.get("stop_reason")  # vLLM's: a stop string, or the id of a token
-        choice.stop = valid(met) if isinstance(met, str) else choice.stop
+        stop = body.get("stop_reason")  # vLLM's: the stop string, or the id of a stop token
+        choice.stop = valid(stop) if isinstance(stop, str) else choice.stop
 
 
 def chunk_in(upstream: Upstream, sent: ServerSentEvent) -> Object | None:
-    """None: a heartbeat. Raises ProviderError for what looks like JSON and is no object."""
+    """Parse an event's chunk; None: a heartbeat. Raises ProviderError for JSON that is no object."""
     if not sent.is_whole and is_heartbeat(sent.data):
         return {} if sent.event == "error" else None
     try:
         chunk: Any = parsed(sent.data)
     except (ValueError, RecursionError) as exc:
         if sent.is_last:
-            return None  # half an event: that the answer has no end is said elsewhere
+            return None  # the stream broke off within this event; `end` reports it
         raise _nonsense(upstream) from exc
     if not isinstance(chunk, dict):
         raise _nonsense(upstream)
@@ -172,7 +175,7 @@ def chunk_in(upstream: Upstream, sent: ServerSentEvent) -> Object | None:
 
 
 def error_in(upstream: Upstream, sent: ServerSentEvent, chunk: Object) -> ServerError | None:
-    """The provider's own, if the chunk tells one."""
+    """The provider's error in a chunk, if there is one."""
     error = chunk.get("error")
     if sent.event != "error" and not error:
         return None
@@ -186,7 +189,7 @@ def _nonsense(upstream: Upstream) -> ProviderError:
 
 
 def _status(code: object) -> int | None:
-    """The status that an error's code or type stands for."""
+    """The status for an error's code or type."""
     if isinstance(code, str) and not (code.isascii() and code.isdecimal()):
         return STATUSES.get(code)
     status = count(code)

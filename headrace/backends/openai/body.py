@@ -1,5 +1,5 @@
-"""A neutral request as the body that OpenAI's dialect wants. Only what the caller gave is sent: a provider's
-own defaults stay its own, and members that only some providers know trouble no other.
+"""Writes a neutral request as a body in OpenAI's dialect. Only members with a value are sent, so that the
+provider's defaults apply and no provider gets a member that it does not know and the caller did not set.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def chat_body(
     has_all_roles: bool = True,
     writing: Writing | None = None,
 ) -> Body:
-    """`limit`: what the provider calls the most tokens of an answer. `has_all_roles`: see mending.py.
-    `writing` hears of what is changed. Raises UnsupportedParameter.
+    """Write the body of a chat completion. `limit`: the provider's name for max_tokens; `has_all_roles`: see
+    mending.py; `writing` records changes. Raises UnsupportedParameter.
     """
     writing = writing or Writing(request)
     messages = [_message(message, writing) for message in prompt.messages]
@@ -55,7 +55,7 @@ def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
     prompts: list[Any] = [text if isinstance(text, str) else list(text) for text in prompt.prompts]
     if len({type(text) for text in prompts}) > 1:
         raise UnsupportedParameter("prompt: a provider takes texts or tokens, not both", param="prompt")
-    given = {
+    optional = {
         "suffix": prompt.suffix,
         "echo": prompt.echo or None,
         "logprobs": request.sampling.logprobs,
@@ -63,18 +63,18 @@ def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
     return {
         **_common(request, "max_tokens"),
         "prompt": prompts[0] if len(prompts) == 1 else prompts,
-        **_without_none(given),
+        **_without_none(optional),
     }
 
 
 def embed_body(request: EmbedRequest) -> Body:
     inputs: list[Any] = [text if isinstance(text, str) else list(text) for text in request.inputs]
-    given = {"dimensions": request.dimensions, "truncate_prompt_tokens": request.truncate_prompt_tokens}
+    optional = {"dimensions": request.dimensions, "truncate_prompt_tokens": request.truncate_prompt_tokens}
     return {
         "model": request.model,
         "input": inputs,
         "encoding_format": "float",
-        **_without_none(given),
+        **_without_none(optional),
     }
 
 
@@ -96,7 +96,7 @@ def _user(user: str) -> str:
 
 
 def _sampling(sampling: Sampling, limit: str) -> Body:
-    given = {
+    optional = {
         limit: sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -114,7 +114,7 @@ def _sampling(sampling: Sampling, limit: str) -> Body:
         "skip_special_tokens": None if sampling.skip_special_tokens else False,
         "truncate_prompt_tokens": sampling.truncate_prompt_tokens,
     }
-    return _without_none(given)
+    return _without_none(optional)
 
 
 def _format(format: Format) -> Body:
@@ -123,8 +123,8 @@ def _format(format: Format) -> Body:
     assert format.kind == "json_schema", "it carries no other form"
     schema = {} if format.value is True else format.value
     strict = {"strict": True} if _is_strict(schema) else {}
-    told = {} if format.description is None else {"description": format.description}
-    named = {"name": format.name or "answer", **told}
+    description = {} if format.description is None else {"description": format.description}
+    named = {"name": format.name or "answer", **description}
     return {"type": "json_schema", "json_schema": {**named, "schema": schema, **strict}}
 
 
@@ -143,8 +143,8 @@ def _is_strict(schema: Node) -> bool:
 
 
 def _tools(prompt: Conversation, writing: Writing) -> Body:
-    """Where only some of the tools are allowed, the provider is not told of the others: few know OpenAI's own
-    word for that.
+    """Write tools and tool_choice. If only some tools are allowed, only those are sent: few providers know
+    OpenAI's `allowed_tools`.
     """
     choice = prompt.tool_choice
     mode: str | Body = choice.mode
@@ -163,31 +163,32 @@ def _tools(prompt: Conversation, writing: Writing) -> Body:
 
 
 def _tool(tool: Tool, writing: Writing) -> Body:
-    given = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict or None}
-    return {"type": "function", "function": {"name": writing.tool(tool.name), **_without_none(given)}}
+    optional = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict or None}
+    return {"type": "function", "function": {"name": writing.tool(tool.name), **_without_none(optional)}}
 
 
 def _template(prompt: Conversation) -> Body:
-    given = {
+    optional = {
         "reasoning_effort": prompt.reasoning_effort,
         "verbosity": prompt.verbosity,
         "add_generation_prompt": None if prompt.add_generation_prompt else False,
         "continue_final_message": prompt.continue_final_message or None,
         "chat_template_kwargs": dict(prompt.template_kwargs) or None,
     }
-    return _without_none(given)
+    return _without_none(optional)
 
 
 def _message(message: Message, writing: Writing) -> Body:
     content: object = [_part(part) for part in message.parts] if message.parts else message.text
     calls = [_call(call, writing) for call in message.tool_calls]
-    given = {
+    optional = {
         "name": message.name,
         "tool_calls": calls or None,
         "tool_call_id": None if message.tool_call_id is None else writing.call_id(message.tool_call_id),
         "reasoning_content": message.reasoning,
     }
-    return {"role": message.role, "content": (content or None) if calls else content, **_without_none(given)}
+    text = (content or None) if calls else content
+    return {"role": message.role, "content": text, **_without_none(optional)}
 
 
 def _call(call: ToolCall, writing: Writing) -> Body:
@@ -212,5 +213,5 @@ def _url(media: Media) -> str:
     return f"data:{media.media_type or 'application/octet-stream'};base64,{media.data}"
 
 
-def _without_none(given: dict[str, Any]) -> Body:
-    return {name: value for name, value in given.items() if value is not None}
+def _without_none(members: dict[str, Any]) -> Body:
+    return {name: value for name, value in members.items() if value is not None}

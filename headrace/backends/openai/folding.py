@@ -1,5 +1,5 @@
-"""An answer in OpenAI's dialect in its other form: a stream's chunks as one JSON body, and such a body as a
-stream. Members that Headrace does not know are kept.
+"""Converts an answer in OpenAI's dialect from a stream into one JSON body, and back. Unknown members are
+kept.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ from headrace.dialects.values import Object, an_object, count, dumped, objects, 
 from headrace.errors import ProviderError
 from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 
-OWN = ("choices", "usage", "error", "object")  # members that are told in another way, or not at all
-BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")  # of logprobs
+OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
+BY_TOKEN = (
+    "content",
+    "refusal",
+    "tokens",
+    "token_logprobs",
+    "top_logprobs",
+    "text_offset",
+)  # lists in logprobs
 
 
 @dataclass(slots=True)
@@ -42,11 +49,11 @@ class _Choice:
         elif isinstance(event, Finished):
             self.reason = event.reason
 
-    def add_logprobs(self, told: Object) -> None:
+    def add_logprobs(self, logprobs: Object) -> None:
         self.logprobs = self.logprobs or {}
         for name in BY_TOKEN:
-            if isinstance(told.get(name), list):
-                self.logprobs.setdefault(name, []).extend(told[name])
+            if isinstance(logprobs.get(name), list):
+                self.logprobs.setdefault(name, []).extend(logprobs[name])
 
     def body(self, index: int, *, is_chat: bool) -> Object:
         text = self.text.getvalue()
@@ -65,7 +72,7 @@ class _Choice:
 
 
 def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices: int, is_chat: bool) -> bytes:
-    """A JSON body. Raises ServerError where the stream has an error, or no end."""
+    """Convert a stream into a JSON body. Raises ServerError if it contains an error or breaks off."""
     answer, choices = Answer(upstream, num_choices), [_Choice() for _ in range(num_choices)]
     head: Object = {}
     usage: Object | None = None
@@ -88,7 +95,7 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
 
 
 def unfolded(whole: Object, *, has_usage: bool) -> bytes:
-    """The frames of a stream. `has_usage`: its caller asked for the chunk that tells it."""
+    """Convert a JSON body into a stream. `has_usage`: the caller requested a chunk with the usage."""
     head = {name: value for name, value in whole.items() if name not in ("choices", "usage")}
     if word(head.get("object")) == "chat.completion":
         head["object"] = "chat.completion.chunk"
@@ -99,19 +106,19 @@ def unfolded(whole: Object, *, has_usage: bool) -> bytes:
 
 
 def _choices(whole: Object) -> Iterator[Object]:
-    """What each choice says, then why it ended."""
+    """Two chunk choices for each choice: its content, then its finish reason."""
     for place, body in enumerate(objects(whole.get("choices"))):
         found = count(body.get("index"))
         index = place if found is None else found
-        told = word(body.get("finish_reason"))
+        reason = word(body.get("finish_reason"))
         if not isinstance(body.get("message"), dict):
-            yield {**body, "index": index, "finish_reason": told or "stop"}
+            yield {**body, "index": index, "finish_reason": reason or "stop"}
             continue
         delta = _delta(body["message"])
         rest = {name: value for name, value in body.items() if name != "message"}
         yield {**rest, "index": index, "delta": delta, "finish_reason": None}
         has_calls = bool(delta.get("tool_calls") or delta.get("function_call"))
-        reason = told or finish_reason("", has_calls=has_calls)
+        reason = reason or finish_reason("", has_calls=has_calls)
         yield {**rest, "index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
 
 
@@ -126,21 +133,21 @@ def _delta(message: Object) -> Object:
 
 
 def _chunk(upstream: Upstream, sent: ServerSentEvent) -> Object:
-    """Empty for what the answer was read without."""
+    """The chunk of an event; empty for events that Answer ignores."""
     try:
         return an_object(chunk_in(upstream, sent))
     except ProviderError:
         return {}
 
 
-def _usage(told: object) -> Object | None:
-    """As the provider told it, under the names that callers read. None: it is not known."""
-    known = usage_of(told)
-    if known is None:
+def _usage(body: object) -> Object | None:
+    """The provider's usage, with its counts under OpenAI's names. None: unknown."""
+    usage = usage_of(body)
+    if usage is None:
         return None
-    kept = {name: value for name, value in an_object(told).items() if isinstance(value, dict)}
-    counts = {"prompt_tokens": known.prompt_tokens, "completion_tokens": known.completion_tokens}
-    return {**kept, **counts, "total_tokens": known.prompt_tokens + known.completion_tokens}
+    details = {name: value for name, value in an_object(body).items() if isinstance(value, dict)}
+    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    return {**details, **counts, "total_tokens": usage.prompt_tokens + usage.completion_tokens}
 
 
 def _place(body: Object, num_choices: int) -> int:

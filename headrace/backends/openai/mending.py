@@ -1,5 +1,6 @@
-"""Bodies in OpenAI's dialect without what providers are known to refuse: roles that only OpenAI's own API
-has, images in the results of tools, users' names that are too long. A body that is passed on is mended, too.
+"""Rewrites what providers of OpenAI's dialect are known to refuse: roles that only OpenAI's own API has,
+images in the results of tools, long user names. Applied to bodies that Headrace writes and to those that
+it relays.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from headrace.backends.writing import opaque
 
 Body = dict[str, Any]
 OWN_HOSTS = ("api.openai.com", ".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
-MAX_USER = 64  # characters of `user` and its like
+MAX_USER = 64  # characters of `user`; OpenAI's limit
 ROLES = "messages.role"
 INSTRUCTING = ("system", "developer")
 SEE_BELOW = "The result is shown in the message after the results of the calls."
 
 
 def is_own(base_url: str) -> bool:
-    """Whether an address is that of OpenAI's own API, or of Azure's copy of it."""
+    """Whether a URL belongs to OpenAI's own API, or to Azure's."""
     host = urlsplit(base_url).hostname or ""
     return any(host == own or (own.startswith(".") and host.endswith(own)) for own in OWN_HOSTS)
 
 
 def changes(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Body, list[str]]:
-    """The members of a body that have to be others than they are, and those of them whose meaning changes, by
-    path. `has_all_roles`: whether the provider takes `developer`, and `system` anywhere.
+    """Return the members of a body that must change, with their new values, and the paths of those whose
+    meaning changes. `has_all_roles`: the provider accepts `developer`, and `system` at any place.
     """
-    found: Body = {}
+    changed: Body = {}
     ignored: list[str] = []
     messages = members.get("messages")
     if isinstance(messages, list):
@@ -37,22 +38,22 @@ def changes(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Body, l
         if len(new) != len(messages) or any(
             one is not other for one, other in zip(new, messages, strict=True)
         ):
-            found["messages"] = new
+            changed["messages"] = new
     user = members.get("user")
     if isinstance(user, str) and len(user) > MAX_USER:
-        found["user"] = opaque(user)
-    return found, ignored
+        changed["user"] = opaque(user)
+    return changed, ignored
 
 
 def messages_of(messages: Sequence[Any], ignored: list[str], *, has_all_roles: bool) -> list[Any]:
-    """What is no message stays as it is: the provider says what is wrong with it."""
+    """Rewrite messages; adds to `ignored`. Malformed entries stay, so that the provider reports them."""
     with_roles = list(messages) if has_all_roles else list(_in_plain_roles(messages, ignored))
     return list(_with_media_apart(with_roles))
 
 
 def _in_plain_roles(messages: Sequence[Any], ignored: list[str]) -> Iterator[Any]:
-    """One system message at the beginning; later instructions are the user's: there is no other place that
-    every template has for them.
+    """Join leading instructions into one system message and turn later ones into user messages, because many
+    chat templates accept a system message only at the beginning.
     """
     first = list(takewhile(lambda message: _role(message) in INSTRUCTING, messages))
     if first:
@@ -76,7 +77,8 @@ def _joined(messages: Sequence[Body]) -> Body:
 
 
 def _with_media_apart(messages: Sequence[Any]) -> Iterator[Any]:
-    """Results of tools are text; what else they hold is the user's to show, after the last of them."""
+    """Move images and files out of tool results, which must be text, into a user message after the results.
+    """
     held: list[Any] = []
     for message in messages:
         if _role(message) == "tool":
@@ -96,7 +98,7 @@ def _with_media_apart(messages: Sequence[Any]) -> Iterator[Any]:
 
 
 def _split(message: Body) -> tuple[Body, list[Any]]:
-    """A result with its text alone, and the rest as parts of a user's message."""
+    """Split a tool result into a result with its text, and parts for a user message with its media."""
     content = message.get("content")
     media = [part for part in content if _is_media(part)] if isinstance(content, list) else []
     if not media or not isinstance(content, list):

@@ -1,5 +1,5 @@
-"""What one choice of a chunk, or of a whole answer, says: text, reasoning, calls. The same is often said
-under two names; then one of them counts.
+"""Reads text, reasoning and calls from one choice of a chunk or of a whole answer. Where providers send the
+same content under two names, one of them counts.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from headrace.errors import ProviderError
 
 log = logging.getLogger(__name__)
 
-REASONINGS = ("reasoning_content", "reasoning", "reasoning_details")  # the first that says something counts
+REASONINGS = ("reasoning_content", "reasoning", "reasoning_details")  # the first with content counts
 THOUGHTS = frozenset(("thinking", "reasoning", "reasoning.text", "reasoning.summary", "reasoning_text"))
-UNTOLD = frozenset(
-    ("reference", "reasoning.encrypted", "redacted_thinking")
-)  # parts without a text of their own
+WITHOUT_TEXT = frozenset(("reference", "reasoning.encrypted", "redacted_thinking"))  # types of parts
 
 
 @dataclass(frozen=True, slots=True)
 class CallPiece:
-    """ "" and None: it is not told."""
+    """A piece of a tool call; "" and None stand for absent members."""
 
     index: int | None
     id: str
@@ -33,7 +31,7 @@ class CallPiece:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Texts may end in half of a surrogate pair."""
+    """The content of one choice in one chunk. Texts may end with half of a surrogate pair."""
 
     text: str
     reasoning: str
@@ -45,8 +43,8 @@ class Said:
 
 
 def said_in(provider: str, body: Object, *, may_repeat: bool) -> Said:
-    """`may_repeat`: the choice has said something, so that a whole message only says it again. Raises
-    ProviderError for a text or a call that has no known shape.
+    """Read one choice. `may_repeat`: the choice has had content, so that a whole message only repeats it.
+    Raises ProviderError for text or calls of an unknown shape.
     """
     delta = body.get("delta")
     if isinstance(delta, dict):
@@ -62,7 +60,7 @@ def _said(provider: str, delta: Object, *, is_message: bool) -> Said:
     text, thought = _texts(provider, delta.get("content"))
     refusal, _ = _texts(provider, delta.get("refusal"))
     if refusal != text:
-        text += refusal  # what OpenAI calls a refusal is what the model says instead of the answer
+        text += refusal  # a refusal is text that the model writes instead of an answer
     reasoning = next(filter(None, (_reasoning(provider, delta.get(name)) for name in REASONINGS)), "")
     return Said(text, reasoning or thought, tuple(_calls(provider, delta, is_message=is_message)))
 
@@ -73,14 +71,14 @@ def _reasoning(provider: str, value: object) -> str:
 
 
 def _texts(provider: str, value: object) -> tuple[str, str]:
-    """Text and reasoning of a content: a text, or parts of either kind."""
+    """Read text and reasoning from a content: a string, or parts of either kind."""
     if value is None or isinstance(value, str):
         return value or "", ""
     parts = [value] if isinstance(value, dict) else value
     if not isinstance(parts, list):
         raise ProviderError(f"{provider} sent a text that is none")
-    told = [_part(provider, part) for part in parts]
-    return "".join(text for text, _ in told), "".join(thought for _, thought in told)
+    pairs = [_part(provider, part) for part in parts]
+    return "".join(text for text, _ in pairs), "".join(thought for _, thought in pairs)
 
 
 def _part(provider: str, part: object) -> tuple[str, str]:
@@ -90,26 +88,25 @@ def _part(provider: str, part: object) -> tuple[str, str]:
         raise ProviderError(f"{provider} sent a part of a text that is none")
     kind = word(part.get("type"))
     if kind in THOUGHTS:
-        told = next(
-            (part[name] for name in ("thinking", "text", "summary", "reasoning") if part.get(name)), ""
-        )
-        return "", "".join(_texts(provider, told))
-    told = part.get("text", part.get("refusal"))
-    if told is None:
-        if kind not in UNTOLD:
+        names = ("thinking", "text", "summary", "reasoning")
+        return "", "".join(_texts(provider, next((part[name] for name in names if part.get(name)), "")))
+    text = part.get("text", part.get("refusal"))
+    if text is None:
+        if kind not in WITHOUT_TEXT:
             _warn(provider, kind[:50])
         return "", ""
-    return _texts(provider, told)
+    return _texts(provider, text)
 
 
 @lru_cache(maxsize=64)
 def _warn(provider: str, kind: str) -> None:
-    """Once for each kind: a provider may send it with every chunk."""
+    """Log a warning, once for each kind of part: a provider may send it with every chunk."""
     log.warning("%s: parts of type %r are left out of its answers", provider, kind)
 
 
 def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPiece]:
-    """`is_message`: its calls are whole, each in its place of the list."""
+    """Read calls. `is_message`: `delta` is a whole message, in which a call's place in the list is its index.
+    """
     found = delta.get("tool_calls")
     pieces = [found] if isinstance(found, dict) else found
     if pieces and not isinstance(pieces, list):

@@ -1,4 +1,4 @@
-"""What an answer in OpenAI's dialect is looked at for while it is passed on."""
+"""Inspects an answer in OpenAI's dialect while it is relayed: errors, usage, its end."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from headrace.types import Usage
 
 FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 DONE_LINE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
-MAX_CHOICES = 4096  # whatever a caller writes there, its provider answers to
+MAX_CHOICES = 4096  # bounds our bookkeeping; the provider decides about larger values of `n`
 
 
 class OpenAIReading:
-    """`endpoint` and `members` are those of the request."""
+    """The Reading of OpenAI's dialect, for the endpoint and body members of one request."""
 
     last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
 
@@ -41,7 +41,7 @@ class OpenAIReading:
         return usage_of(members)
 
     def error(self, sent: ServerSentEvent) -> ServerError | None:
-        """Raises ProviderError for what is no JSON object, unless it is a heartbeat."""
+        """Raises ProviderError for an event that is neither a JSON object nor a heartbeat."""
         chunk = chunk_in(self._upstream, sent)
         return None if chunk is None else error_in(self._upstream, sent, chunk)
 
@@ -49,7 +49,7 @@ class OpenAIReading:
         return sent.data.strip().startswith(DONE)
 
     def has_content(self, sent: ServerSentEvent) -> bool:
-        """Whether a caller learns anything by it: text, thoughts, a call, an end, a count."""
+        """Whether an event has text, reasoning, a call or a finish reason."""
         try:
             chunk = chunk_in(self._upstream, sent) or {}
             bodies = objects(chunk.get("choices"))
@@ -65,12 +65,12 @@ class OpenAIReading:
         return folded(self._upstream, sents, num_choices=self._num_choices, is_chat=self._is_chat)
 
     def unfolded(self, whole: dict[str, Any]) -> bytes | None:
-        """None: it is no answer."""
+        """None: `whole` is no answer."""
         return unfolded(whole, has_usage=self._has_usage) if objects(whole.get("choices")) else None
 
 
 class _Ending:
-    """[DONE], or a reason for each choice."""
+    """A stream is complete with [DONE], or with a finish reason for each choice."""
 
     def __init__(self, upstream: Upstream, num_choices: int) -> None:
         self._upstream, self._num_choices = upstream, num_choices
