@@ -103,7 +103,7 @@ class Answer:
         return found
 
     def _ended(self) -> None:
-        """Mark the answer as over. Choices without a finish reason, as some providers leave it out, stopped."""
+        """Mark the answer as over. Some providers leave out the finish reason; it becomes "stop"."""
         self.is_over = True
         for choice in self._choices:
             if choice.is_begun and choice.reason is None:

@@ -77,7 +77,7 @@ def _joined(messages: Sequence[Body]) -> Body:
 
 
 def _with_media_apart(messages: Sequence[Any]) -> Iterator[Any]:
-    """Move images and files out of tool results, which must be text, into a user message after the results."""
+    """Move images and files out of tool results, which must be text, into a user message after them."""
     held: list[Any] = []
     for message in messages:
         if _role(message) == "tool":

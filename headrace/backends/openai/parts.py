@@ -105,7 +105,7 @@ def _warn(provider: str, kind: str) -> None:
 
 
 def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPiece]:
-    """Read calls. `is_message`: `delta` is a whole message, in which a call's place in the list is its index."""
+    """Read calls. `is_message`: `delta` is a whole message, where a call's place in the list is its index."""
     found = delta.get("tool_calls")
     pieces = [found] if isinstance(found, dict) else found
     if pieces and not isinstance(pieces, list):
