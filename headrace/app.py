@@ -1,4 +1,4 @@
-"""The operator's flow, top to bottom: backends, gateway, routes, and their lifetimes."""
+"""Builds the application: backends, gateway, store, routes and middleware, and their lifetimes."""
 
 from __future__ import annotations
 
@@ -67,16 +67,16 @@ ROUTERS = tuple(
 
 
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
-    """Builds everything, opens nothing: store and backends live as long as the app's lifespan."""
+    """Build the application. Nothing is opened yet: store and backends start and end with its lifespan."""
     app = FastAPI(
         title="Headrace",
         version=__version__,
         description=DESCRIPTION,
         lifespan=_lifespan,
         redirect_slashes=False,
-        docs_url=None,  # FastAPI's own pages load their scripts from another host
+        docs_url=None,  # FastAPI's pages load scripts from another host; ours do not
         redoc_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for at each request otherwise
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else looked up for each request
     )
     app.state.config = config
     app.state.keys = Keys(config.server.api_keys)
@@ -100,7 +100,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
-    """From the innermost to the outermost."""
+    """Add the middleware, the innermost first."""
     app.add_middleware(Relay)
     app.add_middleware(Charged, budget=app.state.budget)
     app.add_middleware(InTurn)
@@ -111,18 +111,20 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
 
 
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
-    """Local models first, then providers. Opens nothing. Raises ConfigError, ModelError."""
+    """Build the backends, local models first, without starting them. Raises ConfigError, ModelError."""
     formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
     return [*(_local(model, formats, config) for model in models), *build_providers(config)]
 
 
 def build_providers(config: Config) -> list[Backend]:
-    """Fetches the GGUF files that are not here yet. Raises ConfigError, ModelError."""
+    """Build the backends of the configured providers. Fetches GGUF files of llama.cpp. Raises ConfigError,
+    ModelError.
+    """
     return [build_provider(name, config) for name in config.providers]
 
 
 def build_provider(name: str, config: Config) -> Backend:
-    """The one of that name."""
+    """Build the backend of the provider of this name."""
     provider = config.providers[name]
     if provider.kind == "fake":
         from headrace.backends.fake import FakeBackend
@@ -190,7 +192,7 @@ def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float)
         own_template=model.header.chat_template,
         max_tokens_default=config.server.max_tokens_default,
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
-        # it cannot tell owners apart: where there are several, it keeps no prompt for the next request
+        # llama.cpp cannot tell callers apart: with several keys it keeps no prompt for the next request.
         reuses_prompts=engine.share_prefix_cache or len(config.server.api_keys) <= 1,
     )
 

@@ -1,18 +1,18 @@
-"""Everything that can go wrong, as one tree.
+"""The tree of errors.
 
 HeadraceError
 ├── ConfigError             stops the start, exit code 2
 ├── ModelError              a model cannot be found, fetched, read or converted; exit code 2 at start
 │   └── UnsupportedModel    nothing is wrong with the file, but our engine does not read it
 └── ServerError             becomes an HTTP status, or an in-stream error after the first byte
-    ├── BadRequest          400  the caller's fault; never retried
+    ├── BadRequest          400  the request is invalid; never retried
     │   ├── UnsupportedParameter
     │   ├── ContextTooLong
     │   ├── TextTooLong
     │   ├── ConversationLocked
     │   └── PreviousResponseNotFound
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
-    ├── Forbidden           403  a name or a site that is not let in
+    ├── Forbidden           403  the host name or the web page is not allowed
     ├── NotFound            404
     │   ├── ModelNotFound
     │   ├── EndpointNotFound    the provider has no such endpoint
@@ -21,12 +21,12 @@ HeadraceError
     ├── MethodNotAllowed    405
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
-    ├── ClientGone          499  nobody is left to read it
+    ├── ClientGone          499  the client has disconnected
     ├── EngineFailed        500  a step of the engine failed under this request
     ├── TimedOut            504  the request's own timeout or the server's
     ├── ProviderError       502  a provider failed, in one of these ways
-    │   ├── ProviderRefused      400  it finds fault with the request; or another 4xx, the provider's own
-    │   ├── ProviderKeyRefused   502  with our key, not with the caller's
+    │   ├── ProviderRefused      400  it refuses the request; or the provider's own 4xx
+    │   ├── ProviderKeyRefused   502  it refuses our key; not the caller's fault
     │   ├── ProviderLimited      429  carries its Retry-After
     │   ├── ProviderUnreachable  503
     │   └── ProviderTimedOut     504
@@ -36,16 +36,16 @@ HeadraceError
 
 from __future__ import annotations
 
-MAX_MESSAGE, MAX_PARAM = 2000, 300  # characters: whatever a caller sent, an error is no copy of it
+MAX_MESSAGE, MAX_PARAM = 2000, 300  # characters: an error must not repeat a large request
 
 
 def bounded(text: str, limit: int) -> str:
-    """At most so many characters."""
+    """Cut the text to `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 class HeadraceError(Exception):
-    """The root of the tree. `message` is meant for people and never holds a secret."""
+    """The root of the tree. `message` is for people and contains no secrets."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class UnsupportedModel(ModelError):
 
 
 class ServerError(HeadraceError):
-    """An answer that is an error, in OpenAI's shape."""
+    """An error that becomes a response in OpenAI's shape."""
 
     status = 500
     type = "server_error"
@@ -88,8 +88,8 @@ class UnsupportedParameter(BadRequest):
 
 
 class ContextTooLong(BadRequest):
-    """`limit`, `requested`: tokens, where they are known. Each dialect has its own sentence for them, by
-    which clients find out that they have to shorten a conversation.
+    """The prompt does not fit the model's context. `limit`, `requested`: in tokens, where known. Each dialect
+    words them in its own way; clients recognise the words and shorten the conversation.
     """
 
     code = "context_length_exceeded"
@@ -110,8 +110,8 @@ class ContextTooLong(BadRequest):
     def of_tokens(
         cls, limit: int, prompt: int, answer: int, *, param: str, is_estimate: bool = False
     ) -> ContextTooLong:
-        """In OpenAI's words. `prompt` and `answer` are counts of tokens; `is_estimate`: they are rough,
-        because the prompt was not tokenized.
+        """The error in OpenAI's words. `prompt`, `answer`: in tokens; `is_estimate`: the prompt was not
+        tokenized, so its count is rough.
         """
         place = param.partition(".")[0]
         about = "about " if is_estimate else ""
@@ -126,7 +126,7 @@ class ContextTooLong(BadRequest):
 
 
 class TextTooLong(BadRequest):
-    """Longer than a text may be, whatever its tokens are."""
+    """A text exceeds its limit in bytes."""
 
     code = "string_above_max_length"  # OpenAI's
 
@@ -147,7 +147,7 @@ class Unauthorized(ServerError):
 
 
 class Forbidden(ServerError):
-    """Not for want of a key: the request came by way of a host name or a web page that is not let in."""
+    """The request's Host or Origin is not allowed, whatever its key."""
 
     status, type, code = 403, "invalid_request_error", "forbidden"
 
@@ -207,7 +207,7 @@ class EngineFailed(ServerError):
 
 
 class TimedOut(ServerError):
-    """Clients are told not to try again: it would take as long once more."""
+    """The time limit has passed. `x-should-retry: false`: a retry would take as long again."""
 
     status, type, code = 504, "server_error", "request_timeout"
 
@@ -216,7 +216,7 @@ class TimedOut(ServerError):
 
 
 class Overloaded(ServerError):
-    """No place now, perhaps in a moment. `retry_after_s` becomes the Retry-After header."""
+    """There is no capacity now. `retry_after_s` becomes the Retry-After header."""
 
     status, type, code = 503, "server_error", "server_is_overloaded"
 
@@ -229,22 +229,22 @@ class StoreUnavailable(Overloaded):
 
 
 class ProviderError(ServerError):
-    """A provider failed. `message` keeps the provider's own words; secrets never."""
+    """A provider failed. `message` contains the provider's own words, without secrets."""
 
     status, type, code = 502, "server_error", "provider_error"
-    is_begun = False  # a part of its answer had come: to ask again would be to pay twice
+    is_begun = False  # part of the answer had arrived: a retry would be paid twice
 
 
 class ProviderRefused(ProviderError):
-    """The provider's 4xx about the request itself, with the status that the provider gave. Another provider
-    would be told the same: no fallback.
+    """The provider refused the request with a 4xx, which is passed on. No fallback: another provider would
+    refuse it too.
     """
 
     status, type, code = 400, "invalid_request_error", "provider_refused"
 
 
 class ProviderKeyRefused(ProviderError):
-    """Never 401: no client shall think that its own key is bad."""
+    """The provider refused our key. Not a 401: the caller's own key is valid."""
 
     code = "provider_authentication_error"
 

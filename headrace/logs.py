@@ -1,6 +1,5 @@
-"""Logging: one line an event on standard error, with the id of the request it belongs to. Content is never
-logged. Nothing that a record says can look like another record: control characters are written as escapes,
-and the lines of a traceback are indented.
+"""Logging: one line per event on standard error, with the id of its request. Prompts and answers are never
+logged. No record can imitate another: control characters are escaped, and tracebacks are indented.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-LONGEST = 4_000  # characters of one message: whoever can make it longer could fill the disk
+LONGEST = 4_000  # characters of one message: longer ones could fill the disk
 FORMAT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -19,7 +18,7 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 @contextmanager
 def request(id: str) -> Iterator[None]:
-    """Every line logged inside belongs to this request."""
+    """Add the request's id to every line that is logged inside the block."""
     token = _request_id.set(id)
     try:
         yield
@@ -28,14 +27,14 @@ def request(id: str) -> Iterator[None]:
 
 
 def request_id() -> str:
-    """Of the request that this belongs to; "-": of none."""
+    """The id of the current request; "-" outside of requests."""
     return _request_id.get()
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """`text` as a terminal and a log can show it: what is not printable (line ends, escape sequences, marks
-    that change the direction of writing, half surrogate pairs) becomes a Python escape, and the rest of a
-    text that is longer than `longest` characters is left out.
+    """The text as one line for a terminal or a log. Unprintable characters (line ends, escape sequences,
+    marks of writing direction, lone surrogates) become Python escapes; a text is cut after `longest`
+    characters.
     """
     if len(text) > longest:
         text = f"{text[:longest]}… ({len(text)} characters)"
@@ -49,7 +48,7 @@ def _indented(text: str) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Writes a second's time once, and each record so that it cannot forge another."""
+    """Formats each record as one line. The time is formatted once per second."""
 
     _second, _written = 0, ""
 
@@ -76,14 +75,14 @@ def configure(level: str) -> None:
     handler.setFormatter(_Formatter(FORMAT))
     handler.addFilter(_add_request_id)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # what FORMAT does not show need not be found out: a third of what a line costs
+    # Not in FORMAT, and a third of the cost of a line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # the documentation's own way not to look for the caller
+    logging._srcfile = None  # documented: skips the search for the caller
     for noisy in ("uvicorn.access", "httpx", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    # uvicorn's own lines and the engine thread's carry none
+    # A filter and not `extra`, because lines of uvicorn and other libraries need the field too.
     record.request_id = request_id()
     return True

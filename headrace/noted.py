@@ -1,4 +1,4 @@
-"""An answer, and what its backend could not take of the request as it was written."""
+"""An answer's events, with the request members that the backend left out or changed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ T = TypeVar("T")
 
 
 class Noted(AsyncIterator[T], Generic[T]):
-    """The same events. `names`: members of the request that were left out or changed, by the names that they
-    have in chat completions, without indices; the caller is told of them.
+    """Events with `names`: the request members that were left out or changed, as chat completions calls them,
+    without indices. They are reported in X-Headrace-Ignored.
     """
 
     def __init__(self, events: AsyncIterator[T], names: tuple[str, ...]) -> None:
@@ -21,7 +21,7 @@ class Noted(AsyncIterator[T], Generic[T]):
 
 
 def noted(events: AsyncIterator[T], names: list[str]) -> AsyncIterator[T]:
-    """The events, with the names if there are any."""
+    """Attach the names to the events, unless there are none."""
     return Noted(events, tuple(dict.fromkeys(names))) if names else events
 
 

@@ -1,7 +1,7 @@
-"""Work that would hold up the event loop, in a small pool of threads.
+"""Runs work that would block the event loop in a small pool of threads.
 
-A call into C code that keeps the interpreter lock (GIL) stops every thread, also from here: such a call has
-to be short by itself, or be cut into several.
+A call into C code that holds the interpreter lock (GIL) blocks all threads, also from a pool: such a call
+must be short, or be divided into several.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SMALL = 64 * 1024  # bytes, or as much work as for so many: what is no larger is done on the event loop
+SMALL = 64 * 1024  # bytes, or work that takes as long: done on the event loop
 NUM_THREADS = max(2, min(4, os.cpu_count() or 2))
 
-_given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)  # of the work that runs
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)  # of the running work
 
 
 class Unwanted(Exception):
-    """Nobody waits for the result of this work any more."""
+    """The caller of this work was cancelled, so its result is not needed."""
 
 
 async def aside(size: int, work: Callable[[], T]) -> T:
-    """The result of `work`, which runs here if it is SMALL, else in a thread, in order of arrival.
+    """Return the result of `work`: run it here if `size` is at most SMALL, else in a thread, in order of
+    arrival.
 
-    When the caller is cancelled, work that has not begun never does, and work that runs ends where it next
-    calls `check_wanted`. Work that never calls it goes on to its end, and nobody gets its result.
+    If the caller is cancelled, queued work is dropped, and running work ends at its next call of
+    `check_wanted`. Work that never calls it runs to its end.
     """
     if size <= SMALL:
         return work()
-    given_up = threading.Event()
+    cancelled = threading.Event()
     context = contextvars.copy_context()
-    context.run(_given_up.set, given_up)
+    context.run(_cancelled.set, cancelled)
     try:
         return await asyncio.get_running_loop().run_in_executor(_pool(), context.run, work)
     except asyncio.CancelledError:
-        given_up.set()
+        cancelled.set()
         raise
 
 
 def check_wanted() -> None:
-    """To be called now and then by long work. Raises Unwanted when its caller has given it up."""
-    given_up = _given_up.get()
-    if given_up is not None and given_up.is_set():
+    """Raise Unwanted if the caller was cancelled. Long work calls this now and then."""
+    cancelled = _cancelled.get()
+    if cancelled is not None and cancelled.is_set():
         raise Unwanted
 
 

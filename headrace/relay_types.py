@@ -1,4 +1,4 @@
-"""What passes between a caller and a provider of the same dialect, and what a backend does for it."""
+"""Values of the relay: a request that is passed on to a provider of the same dialect, and its answer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Dialect = Literal["openai", "anthropic"]
 
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
-    """A question as the caller wrote it, for a provider of the same dialect. `endpoint` is below the
-    provider's address, e.g. /chat/completions; `headers` are those that belong to the dialect.
+    """A request as the caller wrote it, for a provider of the same dialect. `endpoint`: the path below the
+    provider's address, e.g. /chat/completions; `headers`: those of the dialect.
     """
 
     dialect: Dialect
@@ -29,23 +29,23 @@ class RelayRequest:
 
 
 class UsageReader(Protocol):
-    """Finds the usage in the bytes of an answer."""
+    """Reads the usage from the bytes of an answer."""
 
     def saw(self, piece: bytes) -> None:
-        """Look at whole events, or at a whole body."""
+        """Read a piece of the answer: whole events, or a whole body."""
         ...
 
     def usage(self) -> Usage | None:
-        """What the answer's usage is so far; None: it did not tell."""
+        """The usage read so far; None: the answer did not report any."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """A provider's answer as it wrote it: the whole body, or a stream in pieces that are whole events, the
-    first of which is there already. `headers`: those that may be passed on. `usage` reads the answer's
-    usage, if it is shown what passes. `ignored`: members of the request that were left out or changed, by
-    their paths without indices.
+    """A provider's answer in its own bytes: the whole body, or a stream of pieces that are whole events, the
+    first of which has arrived. `headers`: those that are passed on. `usage`: reads the usage from the
+    pieces that the caller feeds to it. `ignored`: paths, without indices, of request members that were
+    left out or changed.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
@@ -56,17 +56,17 @@ class Relayed:
 
 @runtime_checkable
 class Relaying(Protocol):
-    """What a backend may do besides: pass on what is written in its dialect already."""
+    """A backend that can also pass on requests in its own dialect unchanged."""
 
     def relays(self, request: RelayRequest, model: str) -> bool:
-        """Whether it may be passed on with nothing changed but its model, or a limit. Cheap."""
+        """Whether the request can be passed on with only its model or a limit changed. Cheap."""
         ...
 
     def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
     ) -> AbstractAsyncContextManager[Relayed]:
-        """Ask this model, as the provider calls it. Entering may refuse (ServerError), and does so for an
-        answer that is an error; leaving always frees what it held. `until_content`: a stream has begun when
-        it says something; until then, somebody else may be asked.
+        """Send the request for `model`, the provider's name of it. Entering raises ServerError, also for an
+        answer that is an error; leaving closes the connection. `until_content`: entering waits for the
+        stream's first content, so that until then the caller can fall back on another provider.
         """
         ...

@@ -1,4 +1,4 @@
-"""A JSON object as it came: what is not changed stays byte for byte what it was."""
+"""A JSON object in which members can be replaced while all others keep their exact bytes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DECODER = json.JSONDecoder(parse_constant=_no_json)
 
 
 class Verbatim:
-    """`members`: the object, parsed; of a member that is there twice the last counts. Raises ValueError or
-    RecursionError for what is no JSON object.
+    """Parses `raw`, a JSON object in UTF-8. `members`: the parsed object; of duplicate names the last counts.
+    Raises ValueError or RecursionError if it is not a JSON object.
     """
 
     __slots__ = ("_spans", "_start", "_text", "members")
@@ -32,7 +32,7 @@ class Verbatim:
     def __init__(self, raw: bytes) -> None:
         self._text = text = raw.decode()
         self.members: dict[str, Any] = {}
-        self._spans: list[tuple[str, int, int]] = []  # of each member its name and where its value is
+        self._spans: list[tuple[str, int, int]] = []  # (name, start of the value, its end)
         beginning = BEGINNING.match(text)
         if beginning is None:
             raise ValueError("it is no object")
@@ -48,11 +48,11 @@ class Verbatim:
 
     @property
     def size(self) -> int:
-        """Characters."""
+        """The length in characters."""
         return len(self._text)
 
     def changed(self, members: Mapping[str, object]) -> bytes:
-        """With these members, and whatever else it has as it was. New ones come first."""
+        """The object with these members replaced or, in front, added; all else unchanged."""
         text, parts, at = self._text, [self._text[: self._start]], self._start
         new = {name: value for name, value in members.items() if name not in self.members}
         if new:
@@ -66,7 +66,7 @@ class Verbatim:
         return "".join(parts).encode()
 
     def _member(self, at: int) -> int:
-        """Reads one; where its value ends."""
+        """Read the member at a position. Returns where its value ends."""
         found = NAME.match(self._text, at)
         if found is None:
             raise ValueError(f"a name is missing at {at}")

@@ -1,7 +1,9 @@
-"""Where models are kept: `models/<key>/` ready to load, `downloads/<key>/` as fetched, `staging/` half-made.
+"""The cache of models on disk: `models/<key>/` ready to load, `downloads/<key>/` as fetched, `staging/`
+incomplete.
 
-What is in `models/` and `downloads/` is complete: it is made in `staging/` under the model's lock and moved
-at the end. A process that is killed leaves its lock open and its staging folder to be emptied by the next.
+Everything in `models/` and `downloads/` is complete: it is built in `staging/` under the model's lock and
+moved at the end. When a process is killed, the operating system opens its lock, and the next process empties
+its staging folder.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Cache:
         self._staging, self._locks = self.root / "staging", self.root / "locks"
 
     def models(self) -> list[Model]:
-        """All that are ready to load, by name."""
+        """The models that are ready to load, sorted by name."""
         folders = self._models.iterdir() if self._models.is_dir() else ()
         found = (read_manifest(folder) for folder in folders)
         return sorted((model for model in found if model), key=lambda model: model.name)
@@ -37,7 +39,9 @@ class Cache:
         return next((model for model in self.models() if model.name == name), None)
 
     def remove(self, name: str) -> None:
-        """Delete it and its download, never a file that was only referred to. Raises ModelError for none."""
+        """Delete a model and its download, but not a local file that it was made from. Raises ModelError if
+        there is none.
+        """
         keys = {model.folder.name for model in self.models() if model.name == name}
         if self.downloads(name).is_dir():  # fetched, but never converted
             keys.add(name)
@@ -54,14 +58,14 @@ class Cache:
         return read_manifest(self._models / key, stamp)
 
     def folder(self, key: str) -> Path:
-        """Where the model under `key` is when it is ready."""
+        """The folder of the model under `key`, whether it exists or not."""
         return self._models / key
 
     def downloads(self, key: str) -> Path:
         return self._downloads / key
 
     def publish(self, built: Path, key: str) -> None:
-        """Move a finished folder from staging into place; what was there before goes."""
+        """Move a finished folder from staging into place. It replaces an older one."""
         self._models.mkdir(exist_ok=True)
         _move_away(self._models / key, built.parent)
         os.replace(built, self._models / key)
@@ -75,7 +79,7 @@ class Cache:
 
     @contextmanager
     def lock(self, key: str, progress: Progress = no_progress) -> Iterator[None]:
-        """One process at a time makes a model. The operating system opens the lock of one that dies."""
+        """Hold the model's lock: one process at a time builds it. `progress` reports a wait for another."""
         self._make(self._locks)
         lock = FileLock(self._locks / f"{key}.lock")
         try:
@@ -90,11 +94,11 @@ class Cache:
 
     @contextmanager
     def stage(self, key: str) -> Iterator[Path]:
-        """An empty folder to work in, for the holder of the lock. It is gone afterwards."""
+        """An empty folder for the holder of the lock to work in; deleted afterwards."""
         room = self._staging / key
-        shutil.rmtree(room, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(room, ignore_errors=True)  # left by a killed process
         self._make(room)
-        # A child of a killed process may still write to the folder it was given: ours has another name.
+        # A child of the killed process may still write to its folder, so this one has another name.
         staging = Path(tempfile.mkdtemp(dir=room))
         try:
             yield staging

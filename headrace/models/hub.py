@@ -1,4 +1,4 @@
-"""A model from the Hugging Face hub, through the optional package `huggingface_hub` (the extra `hub`)."""
+"""Fetches models from the Hugging Face hub with the optional package `huggingface_hub` (the extra `hub`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from headrace.errors import ModelError
 from headrace.models.model import GRAPH, Progress
 from headrace.models.references import HubSource
 
-# An IR repository may hold other formats too: only what is loaded here is fetched.
+# The files that the engine loads; an IR repository may have other formats too.
 IR_FILES = ["openvino_model.*", "*.json", "*.jinja"]
 
 
 def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
-    """A GGUF file, or a folder with an IR model, in `staging`. Raises ModelError."""
+    """Fetch a GGUF file, or a folder with an IR model, into `staging`. Raises ModelError."""
     progress("downloading", 0, 0)
     try:
         return _download(source, staging)
@@ -29,10 +29,10 @@ def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
 
 
 def _download(source: HubSource, staging: Path) -> Path:
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # requests then do not say what this machine runs
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # else requests describe this machine
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    # Asked first: unlike a download it is not tried again for half a minute where the hub is out of reach.
+    # The list comes first: where the hub is unreachable it fails at once, a download after half a minute.
     files = [file.rfilename for file in HfApi().model_info(source.repo).siblings or []]
     if source.file is None and GRAPH in files:
         return Path(snapshot_download(source.repo, local_dir=staging / "ir", allow_patterns=IR_FILES))

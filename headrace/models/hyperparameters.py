@@ -1,5 +1,5 @@
-"""What a GGUF file says of its model, held against what our graph computes: every key that changes numbers is
-used, and every tensor is, or the file is refused.
+"""Reads a GGUF file's hyperparameters, and checks that our graph computes what the file means: it must use
+every key that changes the results, and every tensor; otherwise the file is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from headrace.models.metadata import Metadata
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 MOST = 2**31 - 1
 
-# Keys below the architecture's name that are read here, or that change nothing.
+# Keys under the architecture's name: those that are read here, and those that never change the results.
 READ = frozenset(
     {
         "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
@@ -25,11 +25,11 @@ READ = frozenset(
 IDLE = frozenset(
     {
         "pooling_type", "tensor_data_layout", "rope.scaling.finetuned",
-        # they say how positions are stretched, and a file that says that they are is refused
+        # describes how positions are stretched; files that stretch them are refused
         "rope.scaling.original_context_length",
     }
 )  # fmt: skip
-# The values of others that change nothing.
+# Other keys, with the values that do not change the results.
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
@@ -60,14 +60,20 @@ OF_TOKENIZER: Mapping[str, tuple[object, ...]] = {
     "tokenizer.ggml.normalizer.lowercase": (False,),
     "tokenizer.ggml.normalizer.strip_accents": (False,),
 }
-OTHER_KINDS = ("adapter.", "clip.", "control_vector.", "diffusion.", "xielu.")  # files that are no decoder
+OTHER_KINDS = (
+    "adapter.",
+    "clip.",
+    "control_vector.",
+    "diffusion.",
+    "xielu.",
+)  # files of something other than a decoder
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """The numbers that fix a decoder's shape."""
+    """The numbers that define a decoder."""
 
     architecture: str
     num_layers: int
@@ -83,8 +89,8 @@ class Hyperparameters:
 
 
 def read(metadata: Metadata, tensors: Mapping[str, Shape]) -> Hyperparameters:
-    """`tensors`: name → [out, in] or [size]. Raises UnsupportedModel when the graph would not compute what
-    the file means.
+    """Read and check the hyperparameters. `tensors`: name → shape, [out, in] or [size]. Raises
+    UnsupportedModel if the graph would not compute what the file means.
     """
     architecture = metadata.text("general.architecture", "unknown")
     if architecture not in ARCHITECTURES:
@@ -207,7 +213,7 @@ def _needed(shape: Hyperparameters) -> dict[str, Shape]:
 
 
 def _allowed(shape: Hyperparameters) -> dict[str, Shape]:
-    """What may be missing: llama.cpp reads it, and so do we."""
+    """The optional tensors, with their shapes."""
     hidden, query, kv = shape.hidden, shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     allowed: dict[str, Shape] = {"output.weight": (shape.vocabulary, hidden)}
     if shape.architecture != "llama":

@@ -1,4 +1,4 @@
-"""An OpenVINO IR folder as published, by optimum and others: what its configuration says of the model."""
+"""Describes a published OpenVINO IR folder (by optimum and others) from its configuration files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, object]
 
 
 def describe(folder: Path, *, name: str, reference: str) -> Model:
-    """Raises ModelError that says which file is missing and how to get it."""
+    """Describe the model in a folder. Raises ModelError, which names a missing file and how to get it."""
     for file, remedy in NEEDED.items():
         if not (folder / file).is_file():
             raise ModelError(f"{folder} is not a complete IR folder: {file} is missing; {remedy}")
@@ -47,7 +47,7 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
 
 
 def _read(path: Path) -> Json:
-    """The object in a JSON file; empty when there is no such file."""
+    """The object in a JSON file; {} if there is no such file. Raises ModelError."""
     if not path.is_file():
         return {}
     try:
@@ -86,7 +86,7 @@ def _template(found: object) -> str | None:
 
 
 def _adds_bos(folder: Path, special: Json) -> bool:
-    """What tokenizer_config.json says, or else whether the tokenizer's own post-processor does."""
+    """Whether prompts begin with BOS: by tokenizer_config.json, else by the tokenizer's post-processor."""
     said = special.get("add_bos_token")
     if isinstance(said, bool):
         return said

@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file, read with the type that a key must have."""
+"""Typed access to the metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from headrace.errors import ModelError, UnsupportedModel
 from headrace.models import header
 
 T = TypeVar("T", str, bool)
-MOST_LAYERS = 10_000  # of a list with a number for each layer
+MOST_LAYERS = 10_000  # limit for lists with one number per layer
 
 
 class Metadata:
-    """Raises UnsupportedModel where a value cannot be read, or is not of the type that is asked for:
-    llama.cpp may still take the file.
+    """The metadata of one file. Methods raise UnsupportedModel if a value cannot be read or has another type;
+    llama.cpp may still read such a file.
     """
 
     def __init__(self, path: Path, reader: GGUFReader) -> None:
@@ -27,13 +27,13 @@ class Metadata:
         return iter(self._reader.fields)
 
     def value(self, key: str) -> Any:
-        """As it stands in the file; None: there is none."""
+        """The value as the file has it; None: absent."""
         found = self._reader.fields.get(key)
         if found is None:
             return None
         try:
             return found.contents()
-        except Exception as exc:  # the package raises what it happens upon
+        except Exception as exc:  # the package raises various errors
             raise self.unsupported(f"has a {key[:100]!r} that cannot be read ({str(exc)[:100]})") from exc
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -43,7 +43,7 @@ class Metadata:
         return self._typed(key, default, bool, "true or false")
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number. A list that gives each layer the same one counts as that number."""
+        """A whole number, or a list that has the same one for each layer."""
         value = self.value(key)
         if isinstance(value, list) and 0 < len(value) <= MOST_LAYERS and value.count(value[0]) == len(value):
             value = value[0]
@@ -92,15 +92,15 @@ class Metadata:
 
 
 def open_reader(path: Path) -> GGUFReader:
-    """Raises ModelError for what is no whole GGUF file."""
+    """Open a GGUF file. Raises ModelError if it is damaged or only a part of a model."""
     try:
         header.check(path)
         reader = GGUFReader(path)
     except ModelError:
         raise
-    except Exception as exc:  # the package raises what it happens upon in a damaged file
-        told = str(exc)[:200] or type(exc).__name__
-        raise ModelError(f"{path} cannot be read as GGUF: {told}") from exc
+    except Exception as exc:  # the package raises various errors on damaged files
+        reason = str(exc)[:200] or type(exc).__name__
+        raise ModelError(f"{path} cannot be read as GGUF: {reason}") from exc
     if Metadata(path, reader).value("split.count") not in (None, 0, 1):
         raise ModelError(f"{path} is one of several parts; join them with llama.cpp's gguf-split --merge")
     return reader

@@ -1,4 +1,4 @@
-"""What is known of a model that is ready to load: `Model`, kept beside the files as `headrace.json`."""
+"""The description of a model that is ready to load, and its manifest `headrace.json`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GRAPH, WEIGHTS, TOKENIZER, CONFIG = (
     "config.json",
 )
 TEMPLATE, GENERATION, MANIFEST = "chat_template.jinja", "generation_config.json", "headrace.json"
-FORMAT = 2  # raise it when the converter's output or this manifest changes: older folders are then made again
+FORMAT = 2  # raise it when the converter's output or the manifest changes: older folders are converted again
 
-Progress = Callable[[str, int, int], None]  # (what is being done, done, total; total 0: unknown)
-Stamp = dict[str, int]  # what tells that a source file has been edited: {"size": …, "mtime_ns": …}
+Progress = Callable[[str, int, int], None]  # (label, amount done, total; total 0: unknown)
+Stamp = dict[str, int]  # of a source file, to notice edits: {"size": …, "mtime_ns": …}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Model:
     eos_token_ids: tuple[int, ...]
     add_bos: bool  # a raw prompt begins with bos_token_id
     chat_template: str | None
-    sampling: dict[str, float | int]  # recommended: temperature, top_p, top_k, min_p, as far as known
+    sampling: dict[str, float | int]  # recommended temperature, top_p, top_k, min_p where known
     size_bytes: int
     created: int  # seconds since the epoch
     gguf: Path | None  # the file it was made from
@@ -43,19 +43,19 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF file of any architecture says of itself. 0: it does not say."""
+    """The header of a GGUF file of any architecture. 0: not stated."""
 
     architecture: str
     quantization: str
     context_length: int
-    cache_bytes: int  # of keys and values in float16, for each token
+    cache_bytes: int  # of the keys and values of one token, in float16
     longest_token: int = 0  # bytes
     chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFModel:
-    """A model as its GGUF file, for llama.cpp to load."""
+    """A model that llama.cpp loads from its GGUF file."""
 
     name: str  # its id in the API
     gguf: Path
@@ -63,7 +63,7 @@ class GGUFModel:
 
 
 def no_progress(label: str, done: int, total: int) -> None:
-    """Reports to nobody."""
+    """A Progress that does nothing."""
 
 
 def size_of(folder: Path) -> int:
@@ -71,7 +71,9 @@ def size_of(folder: Path) -> int:
 
 
 def write_manifest(model: Model, folder: Path, stamp: Stamp | None) -> None:
-    """Into `folder`, from where it is moved to `model.folder`. The template stays a file of its own."""
+    """Write the manifest into `folder`, which is moved to `model.folder` later. The chat template is a file
+    of its own.
+    """
     members = asdict(model) | {"gguf": str(model.gguf) if model.gguf else None}
     del members["folder"], members["chat_template"]
     text = json.dumps({"format": FORMAT, "stamp": stamp, "model": members}, indent=2, ensure_ascii=False)
@@ -79,7 +81,7 @@ def write_manifest(model: Model, folder: Path, stamp: Stamp | None) -> None:
 
 
 def read_manifest(folder: Path, stamp: Stamp | None = None) -> Model | None:
-    """The model in `folder`; None when there is none, of another format, or of a source since edited."""
+    """The model in `folder`; None if there is none, its format is another, or its source has been edited."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,6 +1,7 @@
-"""How a text is cut into words before byte-pair merging, by the name that a GGUF file gives (`…ggml.pre`).
+"""The pre-tokenizers that GGUF files name (`tokenizer.ggml.pre`): they cut a text into words before byte
+pairs are merged.
 
-The cuts are those of llama.cpp, whose files these are, down to the version of its Unicode tables.
+The cuts equal those of llama.cpp, including its version of Unicode.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _NEW_MARKS = (
 )
 _LETTER, _NUMBER = rf"[\p{{L}}&&[^{_NEW}]]", rf"[\p{{N}}&&[^{_NEW}]]"
 _SIGN = rf"[[^\s\p{{L}}\p{{N}}]{_NEW}]"  # neither letter, number nor space
-_LEAD = rf"[[^\r\n\p{{L}}\p{{N}}]{_NEW}]"  # what may stand ahead of a word
+_LEAD = rf"[[^\r\n\p{{L}}\p{{N}}]{_NEW}]"  # may precede a word
 
 _GPT2 = rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?{_NUMBER}+| ?{_SIGN}+|\s+(?!\S)|\s+"
 _WORDS = rf"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|{_LEAD}?{_LETTER}+"
@@ -42,12 +43,12 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "qwen2": (rf"{_WORDS}|{_NUMBER}|{_REST}",),
 }
 SAME_AS = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
-# Of these a word that is in the vocabulary is one token, whatever the merges would make of it.
+# With these, a word that is in the vocabulary becomes one token without merging.
 IGNORE_MERGES = frozenset({"llama-bpe"})
 
 
 def canonical(name: str) -> str:
-    """The name among PATTERNS that means the same. Raises UnsupportedModel for one that is not known."""
+    """The name in PATTERNS for a pre-tokenizer. Raises UnsupportedModel if it is unknown."""
     found = SAME_AS.get(name, name)
     if found not in PATTERNS:
         raise UnsupportedModel(
@@ -57,13 +58,15 @@ def canonical(name: str) -> str:
 
 
 def build(name: str, alphabet: Container[str]) -> PreTokenizer:
-    """Cut by every pattern in turn, spell in GPT-2's byte alphabet, drop the bytes that have no token."""
+    """A pre-tokenizer that cuts by each pattern in turn, writes bytes in GPT-2's alphabet, and drops bytes
+    without a token.
+    """
     steps: list[PreTokenizer] = [
         pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PATTERNS[canonical(name)]
     ]
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     missing = "".join(byte for byte in sorted(pre_tokenizers.ByteLevel.alphabet()) if byte not in alphabet)
     if missing:
-        # Dropped here, and not by the merging model, so that what stood on either side is not merged.
+        # Dropped here and not by the merging model, which would merge the bytes on both sides.
         steps.append(pre_tokenizers.Split(Regex(f"[{re.escape(missing)}]"), "removed"))
     return pre_tokenizers.Sequence(steps)

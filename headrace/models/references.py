@@ -1,6 +1,6 @@
-"""How a person names a model: an alias, a path, `pypi:PACKAGE[==VERSION][:FILE]` or `hf:ORG/REPO[:FILE]`.
+"""Model references: an alias, a path, `pypi:PACKAGE[==VERSION][:FILE]` or `hf:ORG/REPO[:FILE]`.
 
-Parsing looks at the file system for paths and at nothing else; no engine library is imported.
+Parsing reads the file system for paths, and nothing else; it imports no engine library.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ ALIASES = {
 
 
 def parse(text: str) -> Reference:
-    """Raises ModelError when it is none of these, or names a path that does not exist."""
+    """Parse a reference. Raises ModelError if it has another form or its path does not exist."""
     if text in ALIASES:
         return ALIASES[text]
     scheme, _, rest = text.partition(":")
@@ -128,6 +128,6 @@ def _suggestion(text: str) -> str:
 
 
 def _reference(text: str, name: str, source: Source) -> Reference:
-    # Two references may give the same name (two files called model.gguf): the key keeps them apart.
+    # Different references may have the same name (two files model.gguf); the digest makes the key unique.
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return Reference(text, name, f"{name.replace('/', '--')}-{digest}", source)

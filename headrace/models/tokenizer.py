@@ -1,6 +1,6 @@
-"""The tokenizer in a GGUF file's metadata as a Hugging Face tokenizer (`tokenizer.json`).
+"""Builds a Hugging Face tokenizer (`tokenizer.json`) from a GGUF file's metadata.
 
-It yields the same ids as llama.cpp for the same file: tests/models/test_tokenizer.py compares them.
+It yields the same ids as llama.cpp; tests/models/test_tokenizer.py compares them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from headrace.models.metadata import Metadata
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types of the GGUF specification
 KNOWN_TYPES = range(7)
-# Tokens that end an answer in chat formats; llama.cpp takes them so whatever type the file gives them.
+# Tokens that end an answer in chat formats; like llama.cpp, whatever type the file gives them.
 END_OF_TURN = frozenset(
     {
         "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|return|>",
@@ -29,9 +29,7 @@ ROLES = (
 
 
 def build(gguf: GGUFFile) -> Tokenizer:
-    """Raises UnsupportedModel when the file's tokenizer is of a kind that is not read, or contradicts
-    itself.
-    """
+    """Build the tokenizer. Raises UnsupportedModel if its kind is unknown or its parts are inconsistent."""
     metadata = gguf.metadata
     kind = metadata.text("tokenizer.ggml.model")
     if kind != "gpt2":
@@ -48,7 +46,7 @@ def build(gguf: GGUFFile) -> Tokenizer:
 
 
 def token_types(metadata: Metadata, tokens: list[str]) -> list[int]:
-    """One for each token. Raises UnsupportedModel for too few of them, or unknown ones."""
+    """The type of each token. Raises UnsupportedModel if their number is wrong or one is unknown."""
     types = metadata.integers("tokenizer.ggml.token_type")
     types = [NORMAL] * len(tokens) if types is None else types
     if len(types) != len(tokens):
@@ -60,12 +58,14 @@ def token_types(metadata: Metadata, tokens: list[str]) -> list[int]:
 
 
 def special_token(metadata: Metadata, role: str, size: int) -> int | None:
-    """Its id. Raises UnsupportedModel for one that is not among `size` tokens."""
+    """The id of the token with this role; None: there is none. Raises UnsupportedModel if it is not below
+    `size`.
+    """
     key = f"tokenizer.ggml.{role}_token_id"
     if metadata.value(key) is None:
         return None
     token = metadata.integer(key)
-    # -1, as an unsigned number or not, is how some files say that there is none
+    # Some files write -1, signed or unsigned, for no token.
     if token in (-1, 2**32 - 1):
         return None
     if not 0 <= token < size:
@@ -92,14 +92,14 @@ def _byte_level(metadata: Metadata, tokens: list[str]) -> Tokenizer:
 
 
 def _pair(merge: str) -> tuple[str, str]:
-    # The first character is no separator: a token is not empty, and may itself be a space.
+    # The separator is a space after the first character: a token may itself be a space.
     left, right = merge[:1], merge[1:]
     head, _, tail = right.partition(" ")
     return left + head, tail
 
 
 def _add_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
-    """Control tokens are special: hidden in decoded text, not written by a user. User-defined are words."""
+    """Add control tokens as special ones (not part of decoded text), user-defined tokens as words."""
     chosen = zip(tokens, types, strict=True)
     added = [(text, kind == CONTROL) for text, kind in chosen if kind in (CONTROL, USER_DEFINED) and text]
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=special) for text, special in added])

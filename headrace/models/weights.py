@@ -1,4 +1,4 @@
-"""A GGUF tensor as a graph constant that keeps its values: exactly where it fits int8 with a scale per 32.
+"""Turns GGUF tensors into graph constants: unchanged where the format allows, else int8 with a scale per 32.
 
 The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed
 in memory and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
@@ -18,12 +18,12 @@ from headrace.models.gguf import GGUFFile
 
 GROUP = 32  # weights per scale
 
-Part = tuple[str, int]  # a tensor, and the heads whose interleaving is to be undone (0: none)
+Part = tuple[str, int]  # (tensor, number of heads to deinterleave; 0: none)
 Int8 = tuple[NDArray[np.int8], NDArray[np.float16]]
 
 
 def constant(gguf: GGUFFile, *parts: Part) -> ov.Output:
-    """Matrices, one below the other, as a graph output f32[out, in]. All must have the same storage."""
+    """Stack matrices vertically as a graph output f32[out, in]. All must have the same storage."""
     stored = [_stored(gguf, name, heads) for name, heads in parts]
     arrays = [np.concatenate(pieces) for pieces in zip(*stored, strict=True)]
     kind = storage(gguf, parts[0][0])
@@ -35,7 +35,7 @@ def constant(gguf: GGUFFile, *parts: Part) -> ov.Output:
 
 
 def storage(gguf: GGUFFile, name: str) -> Literal["int8", "f32", "f16", "bf16"]:
-    """How a tensor is kept: as it is where that is possible, else as int8 with scales."""
+    """The storage of a tensor: its own format if the graph has it, else int8 with scales."""
     kind = gguf.tensor_type(name)
     if kind == Type.F32:
         return "f32"
@@ -45,7 +45,7 @@ def storage(gguf: GGUFFile, name: str) -> Literal["int8", "f32", "f16", "bf16"]:
 
 
 def _stored(gguf: GGUFFile, name: str, heads: int) -> list[NDArray]:  # type: ignore[type-arg]  # of several dtypes
-    """[int8 values, scales], or one float32 array of the tensor's values."""
+    """[int8 values, scales], or [float32 values]."""
     if gguf.tensor_type(name) == Type.Q8_0:
         pieces: tuple[NDArray, ...] = int8_from_q8_0(gguf.raw(name))  # type: ignore[type-arg]
     elif storage(gguf, name) == "int8":
@@ -64,7 +64,7 @@ def compressed(values: NDArray[np.int8], scale: NDArray[np.float16]) -> ov.Outpu
 
 
 def int8(weight: NDArray[np.float32]) -> Int8:
-    """Round to the nearest of 255 levels per group of 32: off by at most 1/254 of the group's largest."""
+    """Round to 255 levels per group of 32. The error is at most 1/254 of the group's largest value."""
     rows, columns = weight.shape
     groups = weight.reshape(rows, columns // GROUP, GROUP)
     scale = np.maximum(np.abs(groups).max(2, keepdims=True) / 127, 1e-7).astype(np.float16)
@@ -73,20 +73,20 @@ def int8(weight: NDArray[np.float32]) -> Int8:
 
 
 def int8_from_q8_0(raw: NDArray[np.uint8]) -> Int8:
-    """Q8_0 is the same layout (blocks of an f16 scale and 32 int8): taken over bit for bit."""
+    """Split Q8_0 blocks, an f16 scale and 32 int8 each, without changing a bit."""
     blocks = np.ascontiguousarray(raw).reshape(raw.shape[0], -1, 2 + GROUP)
     return blocks[:, :, 2:].view(np.int8).copy(), blocks[:, :, :2].copy().view(np.float16)
 
 
 def _bfloat16(weight: NDArray[np.float32]) -> ov.Tensor:
-    """Of numbers that were bfloat16 in the file: the upper half of each float32 is the number itself."""
+    """Convert float32 values that were bfloat16 in the file: the upper half of each is the exact number."""
     tensor = ov.Tensor(ov.Type.bf16, ov.Shape(list(weight.shape)))
     tensor.data.view(np.uint16)[...] = weight.view(np.uint32) >> 16
     return tensor
 
 
 def deinterleave(rows: NDArray[np.generic], heads: int) -> NDArray:  # type: ignore[type-arg]  # any dtype in, the same out
-    """ggml stores llama's q and k rows as pairs (x0, x_half); our rotation wants the halves apart."""
+    """Undo ggml's order of llama's q and k rows, pairs (x0, x_half): our rotation needs the halves apart."""
     if not heads:
         return rows
     count, *rest = rows.shape

