@@ -5,7 +5,7 @@ is a row's `holder` (the process) and `token` (this lock). Three rules keep it f
 - a process that dies loses its locks to the first process that notices (processes.py);
 - a lock whose release failed, or whose caller left before it had the token, is in `_unreleased`: this process
   treats it as free at once, and releases it in the database with the next heartbeat;
-- a head moves only if the row still has the lock's token, or if the head is where the lock found it.
+- a head moves only if the row still has the lock's token, or if nobody has moved or locked it since.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Conversations:
             _change(c, id, holder=self._processes.id, token=token, used_at=int(time.time()))
             return ConversationLock(_to_record(row), token)
 
-        async def attempt() -> ConversationLock:
+        async def take() -> ConversationLock:
             # One statement settles the usual case. A transaction finds out why it failed: no such row, a
             # living holder, or a dead one whose lock can be taken over.
             lock: ConversationLock | None = await self._database.lock(lock_if_free)
@@ -243,7 +243,8 @@ class Conversations:
             if not task.cancelled() and isinstance(task.exception(), StoreUnavailable | None):
                 self._unreleased[token] = ConversationLock(StoredConversation(id, 0, {}, None), token)
 
-        task = asyncio.create_task(attempt())
+        # The task outlives a cancelled caller: it must be known in the end whether the lock was taken.
+        task = asyncio.create_task(take())
         try:
             return await asyncio.shield(task)
         except (asyncio.CancelledError, StoreUnavailable):
@@ -265,7 +266,7 @@ class Conversations:
         try:
             await self._database.write(work)
         except StoreUnavailable:
-            self._unreleased[lock.token] = lock
+            self._unreleased[lock.token] = lock  # even if the commit took place: releasing twice is harmless
             raise
         self._unreleased.pop(lock.token, None)
 
@@ -279,6 +280,7 @@ class Conversations:
         another token.
         """
         row = _row(c, owner, id, is_for_update=True)
+        # `token` is the caller's own, in the row if the commit of an earlier attempt had succeeded unnoticed
         if row.token in (None, token, *self._unreleased) or self._processes.bury_if_dead(c, row.holder):
             return row
         raise ConversationLocked(LOCKED, param="conversation")

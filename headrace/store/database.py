@@ -149,6 +149,8 @@ class Database:
         return result
 
     async def _attempts(self, work: Work[T], mode: Mode, attempts: int) -> T:
+        # A commit with an unknown outcome is repeated, too: works are written so that twice is as once. Those
+        # that delete find nothing the second time.
         unsettled: Unsettled[T] | None = None
         for num_left in reversed(range(attempts)):
             try:

@@ -5,8 +5,9 @@ conversation) only registers it in the table `loose`; nothing is removed then. A
 removes the items that only this head led to, from the end of its path towards the beginning. The hour is for
 a turn that was started on the head before it was dropped and will store its answer after it.
 
-An item is garbage when it has no child and no head names it; both are checked in the transaction that removes
-it, so a turn that continues from an item at that moment finds it either there or gone, never half removed.
+An item is garbage when it has no child and no head names it. A turn may append to the item at the moment when
+it is found to be garbage: then a foreign key is violated in one of the two transactions, which is retried.
+The turn's retry finds no item (ItemNotFound), or the collection's retry finds a child.
 """
 
 from __future__ import annotations

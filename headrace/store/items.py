@@ -42,6 +42,8 @@ def insert_new(table: Table, dialect: str) -> Insert:
 
 def _walk() -> CTE:
     """The path from `:head` back to the depth `:until`, `:limit` items at most: hash, parent and depth."""
+    # Each step looks up one row by its primary key. The owner is checked at the head only, because a parent
+    # always has the owner of its child.
     columns = (items.c.hash, items.c.parent, items.c.depth)
     is_head = items.c.hash == bindparam("head"), items.c.owner == bindparam("owner")
     walk = select(*columns, literal(1).label("number")).where(*is_head).cte("walk", recursive=True)
@@ -55,6 +57,8 @@ def _walk() -> CTE:
 
 def _systems() -> Select[tuple[object, ...]]:
     """The system and developer messages on the path to `:head`, oldest first; other items are not read."""
+    # An item's `system` is the nearest system message at or above it. From there the walk goes on with the
+    # parent's `system`, so it takes as many steps as there are system messages.
     above, below = items.alias(), items.alias()
     first = select(above.c.hash, above.c.parent).join(below, above.c.hash == below.c.system)
     walk = first.where(below.c.hash == bindparam("head")).cte("systems", recursive=True)
@@ -115,6 +119,8 @@ class Items:
             cursor = None if after is None else find_on_path(c, owner, head, after)
             if after is not None and cursor is None:
                 raise BadRequest(f"No item with id '{after}' found.", param="after")
+            # Both orders walk back from a head. Newest first, the walk is the page itself, from the cursor's
+            # parent on; oldest first, it goes down to the cursor's depth, and the page is its other end.
             if order == "desc":
                 rows = _tail(c, owner, head if cursor is None else cursor.parent, limit + 1)[::-1]
             else:
@@ -146,6 +152,7 @@ def append_items(c: Connection, owner: str, after: str | None, bodies: Sequence[
     appended = address_all(owner, position_of(c, owner, after), bodies)
     now = int(time.time())
     rows = [_row(owner, item, now) for item in appended]
+    # In the order of the path, so that every row's parent exists before it (a foreign key).
     for start in range(0, len(rows), ROWS_PER_STATEMENT):
         c.execute(insert_new(items, c.dialect.name), rows[start : start + ROWS_PER_STATEMENT])
     return appended
@@ -168,6 +175,7 @@ def path(c: Connection, owner: str, head: str | None, *, limit: int | None = Non
 
 def items_between(c: Connection, owner: str, first: str | None, last: str | None) -> list[StoredItem]:
     """The items after `first` up to `last`, which must be on one path. Raises ItemNotFound."""
+    # The difference of the depths is the number of items: no need to look for `first` on the way.
     count = position_of(c, owner, last).depth - position_of(c, owner, first).depth
     return path(c, owner, last, limit=count) if count else []
 

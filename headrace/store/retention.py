@@ -46,6 +46,7 @@ async def prune(database: Database, config: StoreConfig, *, keep_s: float = KEEP
         "completions": config.chat_completions_days,
         "conversations": config.conversations_days,
     }
+    # 0 days: kept for ever
     counts = {name: await _delete_old(database, name, days[name]) for name in KINDS if days[name]}
     return {**counts, "items": await _collect_all(database, keep_s)}
 
@@ -60,13 +61,16 @@ async def _delete_old(database: Database, name: str, days: int) -> int:
 def _delete_batch(c: Connection, kind: _Kind, until: int) -> int:
     """Delete up to BATCH rows last used before `until` (seconds since 1970). Returns how many."""
     old = select(kind.table.c.id, *kind.heads).where(kind.used_at < until)
+    # A row in use stays, however old: its process would write to a row that is gone.
     if kind.table is responses:
         old = old.where(responses.c.status.not_in(RUNNING))
     if kind.table is conversations:
         old = old.where(conversations.c.token.is_(None))
+    # The oldest first, so that a run that is interrupted has deleted those.
     rows = c.execute(old.order_by(kind.used_at).limit(BATCH)).all()
     if rows:
         c.execute(delete(kind.table).where(kind.table.c.id.in_([row.id for row in rows])))
+        # in the same transaction: a head that no row names and no entry registers would never be collected
         drop_heads(c, {head for row in rows for head in row[1:]})
     return len(rows)
 

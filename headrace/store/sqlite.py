@@ -78,10 +78,8 @@ class SQLite:
         record.info["wait_ms"] = wait_ms
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={wait_ms}",
-            *PRAGMAS,
-        ):  # first the timeout: the others may have to wait for a lock
+        # the timeout first: the other settings may have to wait for a lock
+        for pragma in (f"busy_timeout={wait_ms}", *PRAGMAS):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -1,9 +1,8 @@
 """Records one response in the store.
 
-Three rules. A response that fails before its client knows its id is not stored (`is_announced`). The
-conversation's lock is released exactly once, whether the response is stored, refused or lost. And once there
-is an answer, a failure of the store does not withhold it from the client: the response says `store: false`
-instead.
+A response that fails before its client knows its id is not stored (`is_announced`). The conversation's lock
+is released however the response ends: with the response, in one transaction, or alone. Once there is an
+answer, a failure of the store does not withhold it from the client: the response says `store: false` instead.
 """
 
 from __future__ import annotations
@@ -65,20 +64,22 @@ class ResponseRecorder:
             return response
         try:
             await self._save_patiently(response, output)
-        except Exception as exc:
+        except Exception as exc:  # of any kind: the client waits for its answer, others for the lock
             log.error("response %s is not stored: %s", response["id"], _loggable(exc))
             await self.release()
             return {**response, "store": False}
-        self._id = response["id"]
+        self._id = response["id"]  # from now on its events may be stored, too
         return response
 
     async def write(self, texts: Sequence[str]) -> None:
         """Store the events of `texts` that are not stored yet. After a failure, the next call tries again."""
         async with self._writing:
             first, end = self._num_written, len(texts)
+            # events refer to the response's row: there is none yet, or none any more
             if self._id is None or self.is_deleted or first == end:
                 return
             try:
+                # if it was stored although this fails, the same batch again changes nothing
                 await self._store.responses.append_events(self.owner, self._id, first, texts[first:end])
                 self._num_written = end
             except ServerError as exc:
@@ -114,8 +115,10 @@ class ResponseRecorder:
                 is_streamed=self.is_streamed,
             ),
             base=self.history.head,
+            # items of unstored responses become part of the path: it has no gaps
             input=[*self.history.unstored, *self.input],
             output=output,
+            # a queued response is stored before it runs: the conversation stays locked until the end
             lock=self.history.lock if is_end else None,
             is_appended=response["status"] in APPENDED,
         )
