@@ -72,8 +72,8 @@ class Responses:
         if c.execute(insert_new(responses, c.dialect.name), fresh).rowcount == 1:
             return
         row = _row(c, owner, response.id, includes_deleted=True)
-        # A client deleted the response while it was running: the row was hidden, so that the process that runs
-        # it notices. Now it has ended, and the row goes, with the items that were just appended.
+        # A client deleted the response while it was running: the row was hidden, so that its process notices.
+        # Now it has ended, and the row goes, with the items that were just appended.
         if row.is_deleted and response.status not in RUNNING:
             _delete(c, row)
             drop_heads(c, [response.input_head, response.output_head])
