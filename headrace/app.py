@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -32,7 +31,8 @@ from headrace.api.relay import Relay
 from headrace.api.request_log import RequestLog
 from headrace.api.sites import Hosts, KnownHost, KnownOrigin
 from headrace.api.turns import InTurn
-from headrace.config import REMOTE, Config, ServerConfig
+from headrace.config import Config, ServerConfig
+from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
 from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
@@ -138,8 +138,7 @@ def build_provider(name: str, config: Config) -> Backend:
         assert provider.path is not None, "the configuration was checked"
         model = locate(provider.path, Cache(config.paths.cache))
         return _llama_cpp(name, model, config, timeout_s=provider.timeout_s)
-    module, _, kind = REMOTE[provider.kind].partition(":")
-    backend: Backend = getattr(import_module(module), kind)(name, provider, provider.api_key)
+    backend: Backend = load_kind(provider.kind)(name, provider, provider.api_key)
     return backend
 
 

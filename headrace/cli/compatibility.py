@@ -68,7 +68,7 @@ class Carrying(Protocol):
 
 def kinds() -> dict[str, Carrying]:
     """The backends that have a column, by its name."""
-    remote = {kind: load_kind(REMOTE[kind]) for kind in REMOTE}
+    remote = {kind: load_kind(kind) for kind in REMOTE}
     return {"engine": EngineBackend, **remote, "llamacpp": LlamaCppBackend}
 
 

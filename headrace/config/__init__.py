@@ -6,7 +6,6 @@ key, the value and what would be valid. The environment is read nowhere else.
 """
 
 from headrace.config.extras import install_command
-from headrace.config.kinds import REMOTE
 from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
 from headrace.config.options import PREFIX, Option, options
 from headrace.config.providers import FallbackReason, ProviderConfig, RouteConfig, TargetConfig
@@ -26,7 +25,6 @@ __all__ = [
     "DEFAULT_FILE",
     "PREFIX",
     "PROVIDER_VARIABLES",
-    "REMOTE",
     "Config",
     "ConversationsConfig",
     "EngineConfig",

@@ -1,9 +1,12 @@
-"""The kinds of providers. A new kind is registered here, and nowhere else."""
+"""The kinds of providers: those that come with Headrace, and those that installed packages add to them."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+
+from headrace.errors import ConfigError
 
 # kind → module:class, called with (name, ProviderConfig, key)
 REMOTE = {
@@ -13,16 +16,33 @@ REMOTE = {
     "ollama": "headrace.backends.ollama:OllamaBackend",
 }
 LOCAL = ("llamacpp", "fake")  # run in this process or as its child, and are built by the app
+GROUP = "headrace.providers"  # of entry points: kind = module:class
 
 
-def load_kind(entry: str) -> Any:
-    """The class that an entry of REMOTE names."""
-    module, _, name = entry.partition(":")
+def installed() -> dict[str, EntryPoint]:
+    """What other packages register, by kind. None of them replaces a kind that comes with Headrace."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {kind: entry for kind, entry in found.items() if kind not in (*REMOTE, *LOCAL)}
+
+
+def load_kind(kind: str) -> Any:
+    """The class of a kind that check_kind has let through and that is not LOCAL. Raises ConfigError for an
+    installed package that is broken.
+    """
+    if kind not in REMOTE:
+        entry = installed()[kind]
+        try:
+            return entry.load()
+        except Exception as exc:
+            raise ConfigError(f"providers of kind {kind!r} need {entry.value}, which fails: {exc!r}") from exc
+    module, _, name = REMOTE[kind].partition(":")
     return getattr(import_module(module), name)
 
 
 def check_kind(kind: str) -> str:
     """Return the kind if there is one of this name. Raises ValueError."""
     if kind not in (*REMOTE, *LOCAL):
-        raise ValueError(f"there is no such kind; known: {', '.join(map(repr, (*REMOTE, *LOCAL)))}")
+        known = (*REMOTE, *LOCAL, *installed())
+        if kind not in known:
+            raise ValueError(f"there is no such kind; known: {', '.join(map(repr, known))}")
     return kind
