@@ -44,8 +44,8 @@ class ProviderConfig(Section):
         AfterValidator(check_kind),
         Field(
             description="Its API. `openai`: that of any OpenAI-compatible server; `llamacpp`: a GGUF file, "
-            f"by llama.cpp on this machine. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}, or "
-            "one that an installed package adds ([how](adding-a-provider.md))."
+            f"by llama.cpp on this machine. One of {', '.join(f'`{kind}`' for kind in (*REMOTE, *LOCAL))}, "
+            "or one that an installed package adds ([how](adding-a-provider.md))."
         ),
     ]
     base_url: Annotated[
