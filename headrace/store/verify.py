@@ -115,7 +115,7 @@ def _bodies(c: Connection) -> Iterator[str]:
         statement = select(table.c.id, *(table.c[column] for column in columns))
         for row in c.execute(statement, execution_options=STREAMED):
             if not all(map(_is_object, row[1:])):
-                yield f"{name} {row.id}: what is kept of it is not JSON"
+                yield f"{name} {row.id}: its stored JSON is invalid"
 
 
 def _is_object(text: str) -> bool:
@@ -133,4 +133,4 @@ def _events(c: Connection) -> Iterator[str]:
         yield f"response {id}: some of its events are missing"
     lost = select(loose.c.head).join(items, items.c.hash == loose.c.head, isouter=True)
     for head in c.scalars(lost.where(items.c.hash.is_(None))):
-        yield f"head {head[:16]}, which was let go of, is no item"
+        yield f"head {head[:16]}, which was dropped, is no item"

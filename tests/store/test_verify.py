@@ -25,7 +25,7 @@ DAMAGE = {
     "DELETE FROM items WHERE depth = 3": "its output head is no item of its owner",
     "UPDATE conversations SET owner = 'other'": "its head is no item of its owner",
     "UPDATE responses SET output_head = input_head, input_head = output_head": "its output does not follow",
-    "UPDATE responses SET body = '{'": "what is kept of it is not JSON",
+    "UPDATE responses SET body = '{'": "its stored JSON is invalid",
     "DELETE FROM events WHERE first = 0": "some of its events are missing",
 }
 
