@@ -1,5 +1,5 @@
-"""Anthropic's event stream as neutral events of one choice. Events, blocks and deltas of unknown types are
-passed over, as its documentation asks.
+"""Reads Anthropic's event stream as neutral events of one choice. Events, blocks and deltas of unknown types
+are skipped, as Anthropic's documentation requires of clients.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headrace.types import Event, Finished, Started, Thought
 
 @dataclass(slots=True)
 class _Thinking:
-    """A block of thinking that has begun."""
+    """An open block of thinking."""
 
     pieces: list[str] = field(default_factory=list)
     signature: str | None = None
@@ -29,7 +29,7 @@ class _Thinking:
 
 @dataclass(slots=True)
 class _ToolUse:
-    """A call that has begun. `whole`: arguments that came with its beginning."""
+    """An open tool_use block. `whole`: arguments that its start event contained."""
 
     id: str
     whole: Object
@@ -37,22 +37,22 @@ class _ToolUse:
 
 
 class _Other:
-    """A block of a kind that is passed over, with all of its deltas."""
+    """An open block of an unknown kind, whose deltas are skipped."""
 
 
 class Answer:
-    """One answer as it comes; `push` raises ServerError for an error in it, and for nonsense."""
+    """Reads one answer. `push` raises ServerError for an error event and for unreadable events."""
 
     def __init__(self, upstream: AnthropicUpstream) -> None:
         self._upstream = upstream
-        self._asked_at = self._began_at = time.monotonic()
+        self._sent_at = self._began_at = time.monotonic()
         self._said = ChoiceReading(upstream.provider, 0, Budget(upstream.provider))
-        self._blocks: dict[int, _Thinking | _ToolUse | _Other] = {}  # by their index, while they run
-        self.counts: dict[str, int] = {}  # of tokens, as far as they were told
+        self._blocks: dict[int, _Thinking | _ToolUse | _Other] = {}  # index → open block
+        self.counts: dict[str, int] = {}  # token counts so far
         self._is_started = False
-        self._is_begun = False  # more came than the message's head
+        self._is_begun = False  # an event after message_start has arrived
         self._reason: str | None = None
-        self.stop: str | None = None  # the stop sequence that was met
+        self.stop: str | None = None  # the stop sequence that ended the answer
         self.is_finished = False
 
     def push(self, sent: ServerSentEvent) -> list[Event]:
@@ -75,7 +75,7 @@ class Answer:
             case "message_delta":
                 self._is_begun = True
                 self.counts |= counts_in(value.get("usage"))
-                self._reasoned(an_object(value.get("delta")))
+                self._set_reason(an_object(value.get("delta")))
             case "message_stop":
                 self._reason = self._reason or ("end_turn" if self._is_begun else None)
                 return self.finish()
@@ -86,8 +86,8 @@ class Answer:
         return []
 
     def finish(self) -> list[Event]:
-        """The last events: on message_stop, or when the stream ends without one. Raises ProviderError if the
-        answer was not complete by then.
+        """Return the last events, after message_stop or at the end of the stream. Raises ProviderError if the
+        answer is not complete.
         """
         if self._reason is None:
             raise ProviderError(f"{self._upstream.provider} ended the answer in the middle")
@@ -105,7 +105,7 @@ class Answer:
             value = parsed(sent.data)
         except (ValueError, RecursionError) as exc:
             if sent.is_last:
-                return {}  # half an event: that the answer has no end is said elsewhere
+                return {}  # the stream broke off within this event; `finish` reports it
             raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON") from exc
         if not isinstance(value, dict):
             raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON object")
@@ -117,29 +117,29 @@ class Answer:
             return []
         self._is_started, self._began_at = True, time.monotonic()
         usage = usage_of(self.counts)
-        prefill_s = self._began_at - self._asked_at
+        prefill_s = self._began_at - self._sent_at
         return [Started(0, 0.0, prefill_s, usage.prompt_tokens, usage.cached_tokens)]
 
     def _message(self, message: Object) -> list[Event]:
-        """A whole answer, though a stream was asked for."""
+        """Read a whole message that came instead of a stream."""
         found = self._start(message)
         for index, block in enumerate(objects(message.get("content"))):
             found += self._begin(index, block)
             found += self._end(index)
-        self._reasoned(message)
+        self._set_reason(message)
         self._reason = self._reason or "end_turn"
         return found + self.finish()
 
-    def _reasoned(self, told: Object) -> None:
-        self._reason = word(told.get("stop_reason")) or self._reason
-        self.stop = word(told.get("stop_sequence")) or self.stop
+    def _set_reason(self, body: Object) -> None:
+        self._reason = word(body.get("stop_reason")) or self._reason
+        self.stop = word(body.get("stop_sequence")) or self.stop
 
     def _begin(self, index: int | None, block: Object) -> list[Event]:
         kind, at = block.get("type"), -1 if index is None else index
         self._is_begun = self._is_begun or kind is not None
         if self._is_repeated(at, block):
             return []
-        found = self._end(at)  # some providers leave out the end of a block
+        found = self._end(at)  # some providers leave out content_block_stop
         match kind:
             case "text":
                 found += self._said.say(_text(block, "text"))
@@ -158,7 +158,7 @@ class Answer:
         return found
 
     def _is_repeated(self, at: int, block: Object) -> bool:
-        """Whether the beginning of a call is told twice."""
+        """Whether a block repeats the start of an open call."""
         begun = self._blocks.get(at)
         is_call = isinstance(begun, _ToolUse) and block.get("type") == "tool_use"
         return is_call and bool(begun.id) and begun.id == word(block.get("id"))  # type: ignore[union-attr]
@@ -186,7 +186,7 @@ class Answer:
         return []
 
     def _end(self, index: int | None) -> list[Event]:
-        """What is complete with its block: a thought, and arguments that did not come in pieces."""
+        """Close a block; return a signed thought, or the arguments of a call that came without deltas."""
         block = self._blocks.pop(-1 if index is None else index, None)
         if isinstance(block, _Thinking) and block.signature is not None:
             return list(self._said.thought(Thought(valid("".join(block.pieces)), block.signature)))
@@ -196,7 +196,7 @@ class Answer:
 
 
 def _kind(value: Object, sent: ServerSentEvent) -> str:
-    """The type of an event, or of a body that came instead of a stream."""
+    """The type of an event, or of a JSON body that came instead of a stream."""
     kind = word(value.get("type")) or sent.event
     if not kind and value.get("error"):
         return "error"
@@ -204,6 +204,6 @@ def _kind(value: Object, sent: ServerSentEvent) -> str:
 
 
 def _text(of: Object, name: str) -> str:
-    """May end in half of a surrogate pair."""
+    """A text, which may end with half of a surrogate pair; "" if there is none."""
     found = of.get(name)
     return found if isinstance(found, str) else ""

@@ -1,5 +1,5 @@
-"""Anthropic behind the Backend protocol. It always streams: an answer may take longer than a silent
-connection lasts, and one that nobody waits for ends with its connection.
+"""Anthropic's Messages API as a Backend. Requests always stream: a silent connection may time out before a
+long answer is complete, and an abandoned answer stops when its connection closes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from headrace.relay_types import Relayed, RelayRequest
 from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 BASE_URL = "https://api.anthropic.com"  # paths begin with /v1
-VERSION = "2023-06-01"  # the next one, 2026-10-21, takes no temperature, top_p or top_k from anybody
+VERSION = "2023-06-01"  # the next version, 2026-10-21, refuses temperature, top_p and top_k
 MAX_PAGES = 50
 FEATURES = COMMON | {
     Feature.CONTINUED_MESSAGE,
@@ -42,11 +42,11 @@ FEATURES = COMMON | {
     Feature.THINKING_BUDGET,
     Feature.USER,
 }
-DRAIN_S = 0.05  # how long the end of the connection's answer may lag behind the last event
+DRAIN_S = 0.05  # wait for the end of the HTTP response after the last event
 
 
 class AnthropicBackend(Remote):
-    """`key` None: none is sent. `config.headers` win over the headers sent otherwise, e.g. anthropic-beta."""
+    """`key`: None sends no key. `config.headers` override the caller's and our own headers."""
 
     features = FEATURES
     unsent = frozenset({Feature.ADVICE, Feature.ANTHROPIC_ADVICE})
@@ -64,7 +64,7 @@ class AnthropicBackend(Remote):
         super().__init__(name, self._anthropic, allowed=config.models)
         self._reading = AnthropicReading(self._anthropic)
         self._configured = {header.lower() for header in config.headers}
-        self._abilities: dict[str, Abilities] = {}  # of the models that it lists
+        self._abilities: dict[str, Abilities] = {}  # of the models in Anthropic's list, by id
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
@@ -131,7 +131,7 @@ async def _events(answer: Answer, sent: AsyncIterator[ServerSentEvent]) -> Async
         for event in answer.finish():
             yield event
         return
-    # read to its very end, the connection serves the next request
+    # A connection can be reused only if its response was read to the end.
     with suppress(TimeoutError, ProviderError):
         async with asyncio.timeout(DRAIN_S):
             async for _ in sent:
@@ -139,7 +139,7 @@ async def _events(answer: Answer, sent: AsyncIterator[ServerSentEvent]) -> Async
 
 
 def _seconds(created_at: object) -> int:
-    """RFC 3339 to Unix; 0: not known."""
+    """Convert RFC 3339 to Unix seconds; 0: unknown."""
     try:
         return int(datetime.fromisoformat(created_at).timestamp()) if isinstance(created_at, str) else 0
     except ValueError:

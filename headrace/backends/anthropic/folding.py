@@ -1,5 +1,5 @@
-"""An answer in Anthropic's dialect in its other form: a stream's events as one message, and a message as a
-stream. Members and blocks that Headrace does not know are kept.
+"""Converts an answer in Anthropic's dialect from a stream into one message, and back. Unknown members and
+blocks are kept.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from headrace.dialects.anthropic import STOP_REASONS, tool_input
 from headrace.dialects.values import Object, an_object, count, dumped, is_value, objects, parsed, word
 from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
 
-HEAD = ("id", "type", "role", "model")  # members of a message that come with its beginning
-READ = ("text", "thinking", "redacted_thinking", "tool_use")  # kinds of blocks that the reader knows
-WRITTEN = {"text": "text", "thinking": "thinking"}  # kinds of blocks → where their text is
+HEAD = ("id", "type", "role", "model")  # members of a message that message_start contains
+READ = ("text", "thinking", "redacted_thinking", "tool_use")  # types of blocks that Answer reads
+WRITTEN = {"text": "text", "thinking": "thinking"}  # type of block → its member with text
 REASONS = (
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal",
     "model_context_window_exceeded",
 )  # fmt: skip
-# a delta's type → the member of the delta, and the member of the block that it continues
+# type of delta → the delta's member, and the block's member that it extends
 DELTAS = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
@@ -33,17 +33,19 @@ DELTAS = {
 
 
 class _Message:
-    """A message as its events add up: what the reader makes of them, and what only Anthropic knows."""
+    """Builds a message from its events: from the neutral events of Answer, and from blocks and members that
+    Answer skips.
+    """
 
     def __init__(self, upstream: AnthropicUpstream) -> None:
         self._answer = Answer(upstream)
         self._head: Object = {}
         self._usage: Object = {}
-        self._told = ""
+        self._stop_reason = ""  # the provider's
         self._blocks: list[Object] = []
         self._texts: list[StringIO] = []  # of each block
-        self._calls: dict[int, int] = {}  # number of a call → place of its block
-        self._others: dict[int | None, int] = {}  # index of a block that is passed over → place
+        self._calls: dict[int, int] = {}  # index of a call → place of its block
+        self._others: dict[int | None, int] = {}  # index of a skipped block → place
 
     def push(self, sent: ServerSentEvent) -> None:
         """Raises ServerError."""
@@ -64,11 +66,13 @@ class _Message:
             case "content_block_delta":
                 self._delta(index, an_object(value.get("delta")))
             case "message_delta":
-                self._told = word(an_object(value.get("delta")).get("stop_reason")) or self._told
+                self._stop_reason = (
+                    word(an_object(value.get("delta")).get("stop_reason")) or self._stop_reason
+                )
                 self._usage |= an_object(value.get("usage"))
 
     def body(self) -> Object:
-        """The whole. Raises ProviderError where the stream has no end."""
+        """Return the message. Raises ProviderError if the stream broke off."""
         if not self._answer.is_finished:
             self._write(self._answer.finish())
         for block, text in zip(self._blocks, self._texts, strict=True):
@@ -82,13 +86,13 @@ class _Message:
         return {**head, "content": self._blocks, **stop, "usage": usage}
 
     def _reason(self) -> str:
-        """The provider's word, unless what was said speaks against it."""
+        """The provider's stop reason, corrected where it contradicts the presence of calls."""
         has_calls = bool(self._calls)
-        known = STOP_REASONS[finish_reason(self._told, has_calls=has_calls)]
-        told = self._told if self._told in REASONS else known
-        if has_calls and told in ("end_turn", "stop_sequence", "pause_turn"):
+        known = STOP_REASONS[finish_reason(self._stop_reason, has_calls=has_calls)]
+        reason = self._stop_reason if self._stop_reason in REASONS else known
+        if has_calls and reason in ("end_turn", "stop_sequence", "pause_turn"):
             return "tool_use"
-        return "end_turn" if told == "tool_use" and not has_calls else told
+        return "end_turn" if reason == "tool_use" and not has_calls else reason
 
     def _write(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -112,7 +116,7 @@ class _Message:
             self._blocks[place]["signature"] = event.thought.signature or ""
 
     def _delta(self, index: int | None, delta: Object) -> None:
-        """What the reader passes over."""
+        """Add a delta that Answer skips."""
         place = self._others.get(index)
         if place is not None and isinstance(delta.get("partial_json"), str):
             self._texts[place].write(delta["partial_json"])
@@ -121,7 +125,7 @@ class _Message:
             self._blocks[-1]["citations"].append(delta.get("citation"))
 
     def _last(self, kind: str, members: Object) -> int:
-        """The place of the last block if it is of this kind and open, else of a new one."""
+        """The place of the last block if it is open and of this kind, else of a new one."""
         last = self._blocks[-1] if self._blocks else {}
         is_open = last.get("type") == kind and not last.get("signature")
         return len(self._blocks) - 1 if is_open else self._add({"type": kind, **members})
@@ -133,7 +137,7 @@ class _Message:
 
 
 def folded(upstream: AnthropicUpstream, sents: Sequence[ServerSentEvent]) -> bytes:
-    """A JSON body. Raises ServerError where the stream has an error, or no end."""
+    """Convert a stream into a JSON body. Raises ServerError if it contains an error or breaks off."""
     message = _Message(upstream)
     for sent in sents:
         message.push(sent)
@@ -141,7 +145,7 @@ def folded(upstream: AnthropicUpstream, sents: Sequence[ServerSentEvent]) -> byt
 
 
 def unfolded(message: Object) -> bytes:
-    """The frames of a stream."""
+    """Convert a message into a stream."""
     return "".join(
         f"event: {value['type']}\ndata: {dumped(value)}\n\n" for value in _events(message)
     ).encode()
@@ -152,8 +156,8 @@ def _events(message: Object) -> Iterator[Object]:
     ended = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
     has_calls = any(block.get("type") == "tool_use" for block in blocks)
     reason = ended["stop_reason"] or ("tool_use" if has_calls else "end_turn")
-    begun = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
-    yield {"type": "message_start", "message": begun}
+    head = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
+    yield {"type": "message_start", "message": head}
     for index, block in enumerate(blocks):
         yield from _block(index, block)
     delta = {**ended, "stop_reason": reason}

@@ -1,6 +1,6 @@
-"""A conversation as Anthropic takes it: the system prompt apart, turns that alternate, contents as blocks.
+"""Writes a conversation for Anthropic: a separate system prompt, alternating turns, content as blocks.
 
-A conversation that ends with an assistant's message is gone on with: that is what the API does with it.
+If the last message is the assistant's, the API continues it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DATA_URL = re.compile(r"data:(?P<type>[^;,]*)[^,]*?;base64,(?P<data>.*)", re.DOT
 
 
 def to_system(messages: Sequence[Message]) -> list[Block]:
-    """All that system and developer say, wherever they say it. Raises BadRequest."""
+    """The texts of all system and developer messages. Raises BadRequest."""
     return [
         block
         for index, message in enumerate(messages)
@@ -32,13 +32,13 @@ def to_system(messages: Sequence[Message]) -> list[Block]:
 
 
 def to_roles(messages: Sequence[Message]) -> list[str]:
-    """Who speaks, message by message, but for the system."""
+    """The roles of all messages except system and developer."""
     return [message.role for message in messages if message.role not in ("system", "developer")]
 
 
 def is_unsigned(messages: Sequence[Message]) -> bool:
-    """Whether results at the end answer calls of a turn that does not begin with a thought that can be
-    replayed.
+    """Whether the last messages are results of calls in a turn that does not begin with a signed thought,
+    with which older models cannot think.
     """
     spoken = [message for message in messages if message.role not in ("system", "developer")]
     num_last = next((n for n, message in enumerate(reversed(spoken)) if message.role == "assistant"), None)
@@ -49,9 +49,7 @@ def is_unsigned(messages: Sequence[Message]) -> bool:
 
 
 def to_turns(messages: Sequence[Message], writing: Writing) -> list[dict[str, Any]]:
-    """What the others say. Consecutive messages of one side are one turn, the results of tools first in it.
-    Raises BadRequest.
-    """
+    """Join consecutive messages of one side into turns, with tool results first. Raises BadRequest."""
     turns: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
         if message.role in ("system", "developer"):
@@ -70,7 +68,7 @@ def to_turns(messages: Sequence[Message], writing: Writing) -> list[dict[str, An
 
 
 def _trim(turns: list[dict[str, Any]]) -> None:
-    """An answer that is begun may not end with white space, which the API refuses."""
+    """Remove white space at the end of a last assistant message, which the API refuses."""
     blocks = turns[-1]["content"] if turns and turns[-1]["role"] == "assistant" else []
     if blocks and blocks[-1]["type"] == "text":
         blocks[-1]["text"] = blocks[-1]["text"].rstrip()
@@ -89,7 +87,7 @@ def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
 
 
 def _text(text: str) -> list[Block]:
-    """Blank texts are refused by the API, and say nothing."""
+    """A text block, or none for a blank text, which the API refuses."""
     return [{"type": "text", "text": text}] if text.strip() else []
 
 
@@ -132,7 +130,7 @@ def _tool_use(call: ToolCall, writing: Writing) -> Block:
 
 
 def _id(id: str) -> str:
-    """Calls that another provider made may have signs in their ids that Anthropic refuses."""
+    """Replace characters in another provider's call id that Anthropic refuses."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", id)
 
 
@@ -163,7 +161,7 @@ def _source(param: str, media: Media) -> Block:
 
 
 def _known_type(param: str, kind: str, media_type: str) -> str:
-    """By the name that Anthropic knows. Raises BadRequest for an image of a type that it does not read."""
+    """Anthropic's name for a media type. Raises BadRequest for an image type that it does not read."""
     plain = image_type(media_type)
     if kind == "image" and plain not in IMAGE_TYPES:
         raise BadRequest(

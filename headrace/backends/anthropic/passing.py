@@ -1,5 +1,5 @@
-"""Requests in Anthropic's own dialect that are passed on: what it is known to refuse is mended where it
-stands, so that all else goes on as it came.
+"""Prepares requests in Anthropic's dialect for relaying: members that Anthropic is known to refuse are
+changed in place, and everything else stays byte for byte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Json = Mapping[str, Any]
 
 
 def can_be_passed(members: Json) -> bool:
-    """Whether no name in it has to be changed, which would have to be changed back in the answer."""
+    """Whether all tool names are valid: a renamed tool would have to be renamed back in the answer."""
     tools = members.get("tools")
     return not isinstance(tools, list) or all(_has_good_name(tool) for tool in tools)
 
@@ -30,7 +30,7 @@ def _has_good_name(tool: object) -> bool:
 
 
 def mended(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tuple[str, ...]]:
-    """The body for a model, and the members that were left out, by their paths."""
+    """Return the body for a model, and the paths of members that were left out."""
     members, ignored = body.members, list[str]()
     changes: dict[str, object] = {"model": model}
     messages = members.get("messages")
@@ -45,17 +45,17 @@ def mended(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tup
         ignored.append("thinking")
     if abilities.takes_one and _differs(members, "temperature") and _differs(members, "top_p"):
         ignored.append("top_p")
-        # an object without a member cannot be what it was, byte for byte
+        # Verbatim can change members but not remove one
         left = {name: value for name, value in members.items() if name != "top_p"}
         return "".join(dumped_pieces({**left, **changes})).encode(), tuple(ignored)
     return body.changed(changes), tuple(ignored)
 
 
-def _metadata(given: object) -> dict[str, object]:
-    user = given.get("user_id") if isinstance(given, dict) else None
-    if not isinstance(given, dict) or not isinstance(user, str) or user_id(user) == user:
+def _metadata(metadata: object) -> dict[str, object]:
+    user = metadata.get("user_id") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(user, str) or user_id(user) == user:
         return {}
-    return {"metadata": {**given, "user_id": user_id(user)}}
+    return {"metadata": {**metadata, "user_id": user_id(user)}}
 
 
 def _thinks(members: Json) -> bool:
@@ -64,7 +64,7 @@ def _thinks(members: Json) -> bool:
 
 
 def _is_cut_off(messages: object) -> bool:
-    """Whether the results at the end answer calls of a turn that does not begin with a thought."""
+    """Whether the last message has results of calls in a turn that does not begin with a thought."""
     last = messages[-2:] if isinstance(messages, list) else []
     contents = [message.get("content") if isinstance(message, dict) else None for message in last]
     types = [
@@ -78,12 +78,12 @@ def _is_cut_off(messages: object) -> bool:
 
 
 def _differs(members: Json, name: str) -> bool:
-    """Whether it is given and not the default."""
+    """Whether a member is present and not 1, its default."""
     return members.get(name) not in (None, 1)
 
 
 def _message(message: Any, ignored: list[str]) -> Any:
-    """The same object, unless something in it has to change."""
+    """Return the same object, unless something in it has to change."""
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list):
         return message
@@ -98,12 +98,12 @@ def _message(message: Any, ignored: list[str]) -> Any:
 
 
 def _is_unsigned(block: Any) -> bool:
-    """A thought of another provider's model, or of a model here."""
+    """Whether a block is a thought without Anthropic's signature, from another model."""
     return isinstance(block, dict) and block.get("type") == "thinking" and not block.get("signature")
 
 
 def _block(block: Any) -> Any:
-    """With the name that Anthropic has for the type of its image."""
+    """Replace media types of images by the names that Anthropic uses."""
     if not isinstance(block, dict):
         return block
     inner, source = block.get("content"), block.get("source")
@@ -120,7 +120,7 @@ def _block(block: Any) -> Any:
 
 
 def _trimmed(message: Any) -> Any:
-    """An answer that is begun, without white space at its end."""
+    """Remove white space at the end of an assistant message, which Anthropic refuses in the last one."""
     if not isinstance(message, dict) or message.get("role") != "assistant":
         return message
     content = message.get("content")
@@ -130,7 +130,7 @@ def _trimmed(message: Any) -> Any:
     last = content[-1] if isinstance(content, list) and content else None
     if not isinstance(content, list) or not isinstance(last, dict):
         return message
-    said = last.get("text")
-    if not isinstance(said, str) or said.rstrip() in (said, ""):
+    end = last.get("text")
+    if not isinstance(end, str) or end.rstrip() in (end, ""):
         return message
-    return {**message, "content": [*content[:-1], {**last, "text": said.rstrip()}]}
+    return {**message, "content": [*content[:-1], {**last, "text": end.rstrip()}]}

@@ -1,4 +1,4 @@
-"""What an answer in Anthropic's dialect is looked at for while it is passed on."""
+"""Inspects an answer in Anthropic's dialect while it is relayed: errors, usage, its end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
 STOP = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]|"type"\s*:\s*"message_stop"')
-SILENT = ("text", "thinking")  # kinds of blocks whose beginning says nothing yet
-SAYING = ("content_block_delta", "message_delta", "message_stop")
+EMPTY = ("text", "thinking")  # types of blocks that start without content
+WITH_CONTENT = ("content_block_delta", "message_delta", "message_stop")  # types of events
 
 
 class AnthropicReading:
@@ -32,7 +32,7 @@ class AnthropicReading:
         return usage_of(counts) if counts else None
 
     def error(self, sent: ServerSentEvent) -> ServerError | None:
-        """Raises ProviderError for what is no JSON object, unless it is a heartbeat."""
+        """Raises ProviderError for an event that is neither a JSON object nor a heartbeat."""
         if not sent.is_whole and is_heartbeat(sent.data):
             return self._upstream.error_of_type("", sent.data) if sent.event == "error" else None
         value = self._upstream.loads(sent.data)
@@ -40,22 +40,22 @@ class AnthropicReading:
             raise ProviderError(f"{self._upstream.provider} sent something that is no JSON object")
         if value.get("type", sent.event) != "error":
             return None
-        told = an_object(value.get("error"))
-        return self._upstream.error_of_type(word(told.get("type")), word(told.get("message")))
+        error = an_object(value.get("error"))
+        return self._upstream.error_of_type(word(error.get("type")), word(error.get("message")))
 
     def is_end(self, sent: ServerSentEvent) -> bool:
-        return False  # message_stop follows the head of a message, never nothing
+        return False  # message_stop never comes first
 
     def has_content(self, sent: ServerSentEvent) -> bool:
-        """Whether a caller learns anything by it: a block's text, a call, an end."""
+        """Whether an event has text, reasoning, a call or a stop reason."""
         try:
             value = an_object(parsed(sent.data))
         except (ValueError, RecursionError):
             return True
         kind = word(value.get("type")) or sent.event
         if kind == "content_block_start":
-            return an_object(value.get("content_block")).get("type") not in SILENT
-        return kind in SAYING
+            return an_object(value.get("content_block")).get("type") not in EMPTY
+        return kind in WITH_CONTENT
 
     def ending(self) -> Ending:
         return _Ending()
@@ -64,12 +64,12 @@ class AnthropicReading:
         return folded(self._upstream, sents)
 
     def unfolded(self, whole: dict[str, Any]) -> bytes | None:
-        """None: it is no answer."""
+        """None: `whole` is no answer."""
         return unfolded(whole) if isinstance(whole.get("content"), list) else None
 
 
 class _Ending:
-    """message_stop."""
+    """A stream is complete with message_stop."""
 
     def __init__(self) -> None:
         self.is_over = False

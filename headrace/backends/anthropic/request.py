@@ -1,5 +1,5 @@
-"""A neutral request as the body of POST /v1/messages. What has its default value there is not sent, as newer
-models refuse even that.
+"""Writes a neutral request as the body of POST /v1/messages. Sampling members with their default value are
+not sent: newer models refuse them whatever their value.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from headrace.finite import dumps, loads
 from headrace.text.structured.keywords import subschemas
 from headrace.types import Conversation, Format, GenerateRequest, Sampling, Tool
 
-# Anthropic wants a limit; OpenAI has none unless asked. Without one it is the model's most, if GET /v1/models
-# told it, else this, which every model since Claude 4 takes.
+# Anthropic requires max_tokens. If the request has none, the model's limit from GET /v1/models is sent, or
+# else this, which all models since Claude 4 accept.
 MAX_TOKENS = 32_000
 MAX_NAME = 128  # characters of a tool's name
-MAX_USER = 256
-PERSONAL = re.compile(r"@|^\+?[\d\s().-]{7,}$")  # an e-mail address, a number of a telephone
-LEAST_TOP_P = 0.95  # beside thinking
+MAX_USER = 256  # characters of a user's id
+PERSONAL = re.compile(r"@|^\+?[\d\s().-]{7,}$")  # an e-mail address or a telephone number
+LEAST_TOP_P = 0.95  # while thinking is enabled
 
 
 def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | None = None) -> dict[str, Any]:
-    """`writing` hears of what is left out or changed. Raises BadRequest."""
+    """Write the body. `writing` records what is left out or changed. Raises BadRequest."""
     writing = writing or Writing(request, most=MAX_NAME)
     prompt = request.prompt
     assert isinstance(prompt, Conversation), "it carries no text completions"
@@ -48,10 +48,10 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     }
 
 
-def _max_tokens(asked: int | None, most: int | None) -> int:
-    if asked is None:
-        return most or MAX_TOKENS
-    return min(asked, most) if most else asked
+def _max_tokens(requested: int | None, limit: int | None) -> int:
+    if requested is None:
+        return limit or MAX_TOKENS
+    return min(requested, limit) if limit else requested
 
 
 def _refuse(sampling: Sampling, prompt: Conversation) -> None:
@@ -65,8 +65,8 @@ def _refuse(sampling: Sampling, prompt: Conversation) -> None:
 
 
 def user_id(user: str) -> str:
-    """As it is, where it names nobody: Anthropic refuses what looks like an address or a number of a person,
-    and what is long.
+    """Replace a user's name by a hash if Anthropic would refuse it: an e-mail address, a telephone number, a
+    long name.
     """
     return user if len(user) <= MAX_USER and not PERSONAL.search(user) else opaque(user)
 
@@ -74,21 +74,21 @@ def user_id(user: str) -> str:
 def _thoughts(
     prompt: Conversation, max_tokens: int, abilities: Abilities, writing: Writing
 ) -> dict[str, Any]:
-    """The members that say how much to think."""
+    """Write the members `thinking` and `output_config`."""
     effort, budget = prompt.reasoning_effort, prompt.thinking_budget
     if effort not in (None, "none") and _rules_out_thinking(prompt, abilities):
         writing.ignored.append(PARAM)
         return {}
     thoughts = thinking(effort, max_tokens, abilities, budget)
-    told = thoughts.get("thinking", {}).get("budget_tokens")
-    if budget is not None and effort != "none" and told != budget:
+    sent_budget = thoughts.get("thinking", {}).get("budget_tokens")
+    if budget is not None and effort != "none" and sent_budget != budget:
         writing.ignored.append("thinking_budget")
     return thoughts
 
 
 def _rules_out_thinking(prompt: Conversation, abilities: Abilities) -> bool:
-    """Whether Anthropic refuses to think about it: a call is forced, an answer is begun, or, with older
-    models, the thoughts are missing that led to the calls whose results come now.
+    """Whether Anthropic refuses thinking for this conversation: a call is required, the last message is the
+    assistant's, or, with older models, the calls that are answered now lack their signed thoughts.
     """
     is_begun = to_roles(prompt.messages)[-1:] == ["assistant"]
     is_forced = bool(prompt.tools) and prompt.tool_choice.mode == "required"
@@ -100,14 +100,14 @@ def _thinks(thoughts: dict[str, Any]) -> bool:
 
 
 def _sampling(sampling: Sampling, abilities: Abilities, writing: Writing, *, thinks: bool) -> dict[str, Any]:
-    """What is refused beside something else is left out."""
-    given = {
+    """Write sampling members, without those that Anthropic refuses in combination with others."""
+    optional = {
         "temperature": None if sampling.temperature == 1 else sampling.temperature,
         "top_p": None if sampling.top_p == 1 else sampling.top_p,
         "top_k": sampling.top_k or None,
         "stop_sequences": list(sampling.stop) or None,
     }
-    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    found: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
     refused: list[str] = []
     if thinks:
         refused = [name for name in ("temperature", "top_k") if name in found]
@@ -123,7 +123,7 @@ def _tools(prompt: Conversation, writing: Writing) -> dict[str, Any]:
     if not prompt.tools:
         return {}
     is_named = choice.mode == "required" and choice.names is not None and len(choice.names) == 1
-    # a named tool needs no shorter list, and what comes before the messages is better left alone, for caches
+    # If one tool is named, all tools are sent nevertheless: an unchanged list keeps the prompt cache valid.
     offered = [tool for tool in prompt.tools if is_named or choice.names is None or tool.name in choice.names]
     members: dict[str, Any] = {"tools": [_tool(tool, writing) for tool in offered]}
     one = {} if prompt.parallel_tool_calls else {"disable_parallel_tool_use": True}

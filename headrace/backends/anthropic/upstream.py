@@ -1,4 +1,4 @@
-"""What Anthropic's errors mean, as a status and inside a stream."""
+"""Maps Anthropic's error events, which have a type but no status, to ServerError."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from headrace.errors import ServerError
 
 class AnthropicUpstream(Upstream):
     def error_of_type(self, type: str, message: str) -> ServerError:
-        """The error for an `error` event, after the status was 200."""
+        """The error for an `error` event inside a stream."""
         return self.error(STATUS_OF_TYPE.get(type, 500), message or type, named=Named(type=type))
