@@ -26,11 +26,11 @@ from headrace.api import (
     websocket,
 )
 from headrace.api.cors import shared_with
-from headrace.api.memory import Budget, Charged
+from headrace.api.guard import Guard
+from headrace.api.memory import Budget
 from headrace.api.relay import Relay
 from headrace.api.request_log import RequestLog
-from headrace.api.sites import Hosts, KnownHost, KnownOrigin
-from headrace.api.turns import InTurn
+from headrace.api.sites import Hosts, Sites
 from headrace.config import Config, ServerConfig
 from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
@@ -101,12 +101,11 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
 
 def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
     """Add the middleware, the innermost first."""
-    app.add_middleware(Relay)
-    app.add_middleware(Charged, budget=app.state.budget)
-    app.add_middleware(InTurn)
-    app.add_middleware(KnownOrigin, origins=server.cors_origins)
+    if app.state.gateway.has_relays:
+        app.add_middleware(Relay)
+    hosts = Hosts(server.host, server.allowed_hosts, bool(server.api_keys))
+    app.add_middleware(Guard, sites=Sites(hosts, server.cors_origins), budget=app.state.budget)
     app.add_middleware(shared_with, origins=server.cors_origins)
-    app.add_middleware(KnownHost, hosts=Hosts(server.host, server.allowed_hosts, bool(server.api_keys)))
     app.add_middleware(RequestLog, origins=server.cors_origins, has_security=server.security_headers)
 
 

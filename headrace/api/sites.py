@@ -1,12 +1,12 @@
 """Keeps web pages of other sites out.
 
-`KnownHost` refuses requests whose `Host` is not a name of this server. That stops DNS rebinding: a page of
+Requests whose `Host` is not a name of this server are refused. That stops DNS rebinding: a page of
 `http://evil.example`, whose name is made to point at this machine, is of the same site as far as the browser
 can tell, but its requests carry `Host: evil.example`.
 
-`KnownOrigin` refuses what could change something, and WebSockets, when a browser says that a page of another
-site sent it. Browsers send these even where the page may not read the answer. Programs that are no browsers
-send no `Origin`, and are not affected.
+Requests that may change something, and WebSockets, are refused when a browser says that a page of another
+site sent them. Browsers send such requests even when the page may not read the answer. Other programs send no
+`Origin`, and are not affected.
 """
 
 from __future__ import annotations
@@ -18,26 +18,25 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
-from headrace.api.errors import refusal
 from headrace.errors import BadRequest, Forbidden
 
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+(?:%[\w.~%-]+)?\]|[a-z0-9._-]+)(?::(\d{0,5}))?", re.ASCII)
 UNCHANGING = ("GET", "HEAD", "OPTIONS")
 DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
-SHOWN = 100  # characters of what was sent that an error repeats
+SHOWN = 100  # characters of a header that an error repeats
 
 LOOPBACK_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
-# Names that nobody can register in the public DNS, so that no stranger's page can be served under them.
+# Nobody can register these in the public DNS, so no page of another site can be served under them.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa")
 
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The names that this server answers to. `bound`: the address it listens on, as configured. `allowed`:
-    server.allowed_hosts. `has_keys`: whether callers need a key.
+    """The names of this server. `bound`: the address that it listens on, as configured; `allowed`:
+    server.allowed_hosts; `has_keys`: whether callers need an API key.
     """
 
     bound: str = "127.0.0.1"
@@ -51,11 +50,11 @@ class Hosts:
         return self.bound == "localhost" or (address is not None and address.is_loopback)
 
     def has(self, host: str, local_address: str | None) -> bool:
-        """Whether `host` (without a port, in lower case) is one of them. `local_address`: of this server's
-        end of the connection.
+        """Whether `host` (lower case, without a port) is a name of this server. `local_address`: the address
+        of this server's end of the connection.
         """
         if host in (self.bound.lower(), *LOOPBACK_NAMES) or host.endswith(".localhost"):
-            return True  # mostly, and the quickest to find out
+            return True  # the usual case comes first
         address = _address(host)
         if any(_matches(host, address, pattern) for pattern in self.allowed):
             return True
@@ -64,90 +63,81 @@ class Hosts:
         return not self._is_local and self._is_remote_name(host, address)
 
     def _is_remote_name(self, host: str, address: IPv4Address | IPv6Address | None) -> bool:
-        """Of a server that others can reach, whose names are not known here: a proxy's, a container's."""
+        """Whether `host` may be a name of a server that other machines can reach: such a server does not know
+        the names that proxies and containers give it.
+        """
         if self.has_keys and not self.allowed:
-            return True  # a page of another site knows no key
+            return True  # a page of another site has no key
         is_private = "." not in host or host.endswith(PRIVATE_SUFFIXES)
         return address is not None or is_private or host == self._own_name
 
 
-class KnownHost:
-    """ASGI middleware: 403 to any `Host` that is not a name of this server, 400 where it is missing, or there
-    are several. HTTP/1.0, which knows no `Host`, may leave it out: browsers do not speak it.
-    """
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """The hosts and the web sites that requests may come from. `origins`: server.cors_origins."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
-        self.app, self._hosts = app, hosts
+    hosts: Hosts
+    origins: Sequence[str] = ()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self._error(scope) if scope["type"] in ("http", "websocket") else None
-        await (self.app(scope, receive, send) if error is None else _refuse(error, scope, receive, send))
+    def refusal(self, scope: Scope) -> BadRequest | Forbidden | None:
+        """The error for a request from elsewhere, or None.
 
-    def _error(self, scope: Scope) -> BadRequest | Forbidden | None:
-        given = _values(scope, b"host")
-        if not given and scope["http_version"] == "1.0":
-            return None
-        if len(given) != 1:
+        It is 403 for a `Host` that is not a name of this server, 400 for a missing one, or for several.
+        HTTP/1.0 knows no `Host` and may leave it out: browsers do not speak it. It is 403 as well for
+        WebSockets, and for requests that may change something, from pages of other sites.
+        """
+        headers = Headers(scope=scope)
+        values = headers.getlist("host")
+        if not values and scope["http_version"] == "1.0":
+            host = None
+        elif len(values) != 1:
             return BadRequest("a request has exactly one Host header", param="Host")
-        host, _ = authority(given[0])
-        if host is None:
-            return BadRequest(f"Host is {given[0][:SHOWN]!r}: that is no host and port", param="Host")
-        server = scope.get("server")
-        if self._hosts.has(host, server[0] if server else None):
-            return None
-        error = Forbidden(
-            f"Host is {host[:SHOWN]!r}, which is not a name of this server. If it should be one, add it to "
-            "server.allowed_hosts.",
-            param="Host",
-        )
-        error.code = "host_not_allowed"
-        return error
-
-
-class KnownOrigin:
-    """ASGI middleware: 403 to WebSockets, and to requests that may change something, from pages of other
-    sites. `origins`: server.cors_origins, whose pages may.
-    """
-
-    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
-        self.app, self._origins = app, origins
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._is_foreign(scope):
-            await _refuse(self._error(scope), scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            host, _ = authority(values[0])
+            if host is None:
+                return BadRequest(f"Host is {values[0][:SHOWN]!r}: that is no host and port", param="Host")
+        server = scope.get("server")
+        if host is not None and not self.hosts.has(host, server[0] if server else None):
+            return _host_not_allowed(host)
+        is_changing = scope["type"] == "websocket" or scope["method"] not in UNCHANGING
+        if is_changing and self._is_foreign(headers):
+            return _origin_not_allowed(headers.getlist("origin"))
+        return None
 
-    def _is_foreign(self, scope: Scope) -> bool:
-        if scope["type"] == "http":
-            if scope["method"] in UNCHANGING:
-                return False
-        elif scope["type"] != "websocket":
+    def _is_foreign(self, headers: Headers) -> bool:
+        """Whether a browser sent the request for a page of another site."""
+        origins = headers.getlist("origin")
+        if "*" in self.origins or (len(origins) == 1 and origins[0] in self.origins):
             return False
-        if "*" in self._origins:
-            return False
-        origins = _values(scope, b"origin")
-        if len(origins) == 1 and origins[0] in self._origins:
-            return False
-        if any(site not in ("same-origin", "none") for site in _values(scope, b"sec-fetch-site")):
+        if any(site not in ("same-origin", "none") for site in headers.getlist("sec-fetch-site")):
             return True
-        return any(not _is_same(origin, scope) for origin in origins)
+        return any(not _is_same(origin, headers.getlist("host")) for origin in origins)
 
-    def _error(self, scope: Scope) -> Forbidden:
-        origins = _values(scope, b"origin")
-        who = f"Origin is {', '.join(origins)[:SHOWN]!r}" if origins else "a page of another site sent this"
-        error = Forbidden(
-            f"{who}: pages of other sites may not do this. If this one should, add its origin to "
-            "server.cors_origins.",
-            param="Origin",
-        )
-        error.code = "origin_not_allowed"
-        return error
+
+def _host_not_allowed(host: str) -> Forbidden:
+    error = Forbidden(
+        f"Host is {host[:SHOWN]!r}, which is not a name of this server. If it should be one, add it to "
+        "server.allowed_hosts.",
+        param="Host",
+    )
+    error.code = "host_not_allowed"
+    return error
+
+
+def _origin_not_allowed(origins: Sequence[str]) -> Forbidden:
+    who = f"Origin is {', '.join(origins)[:SHOWN]!r}" if origins else "a page of another site sent this"
+    error = Forbidden(
+        f"{who}: pages of other sites may not do this. If this one should, add its origin to "
+        "server.cors_origins.",
+        param="Origin",
+    )
+    error.code = "origin_not_allowed"
+    return error
 
 
 def authority(value: str) -> tuple[str | None, str]:
-    """Host and port of `HOST[:PORT]`: lower case, without an IPv6 address's brackets, without the dot that
-    may end a name. The host is None where it is none; the port is "" where there is none.
+    """Split `HOST[:PORT]` into host and port. The host is in lower case, without the brackets of an IPv6
+    address or a name's final dot, and None if it is not valid; the port is "" if there is none.
     """
     found = AUTHORITY.fullmatch(value.strip(" \t").lower())
     if found is None or int(found[2] or 0) > 65535:
@@ -159,14 +149,13 @@ def authority(value: str) -> tuple[str | None, str]:
     return host.removesuffix(".") or None, found[2] or ""
 
 
-def _is_same(origin: str, scope: Scope) -> bool:
-    """Whether the page came from this server. The scheme may differ: a proxy may speak TLS for us."""
+def _is_same(origin: str, hosts: Sequence[str]) -> bool:
+    """Whether the page came from this server. The scheme may differ, because a proxy may terminate TLS."""
     try:
         parts: SplitResult = urlsplit(origin)
     except ValueError:
         return False
     default = DEFAULT_PORTS.get(parts.scheme)
-    hosts = _values(scope, b"host")
     if default is None or len(hosts) != 1 or parts.path or parts.query or parts.fragment:
         return False
     host, port = authority(parts.netloc)
@@ -175,7 +164,7 @@ def _is_same(origin: str, scope: Scope) -> bool:
 
 
 def _matches(host: str, address: IPv4Address | IPv6Address | None, pattern: str) -> bool:
-    """`*.example.com` stands for every name under example.com."""
+    """Whether a pattern of server.allowed_hosts covers a host; `*.example.com` covers every name under it."""
     if pattern.startswith("*."):
         return host.endswith(pattern[1:])
     return pattern in ("*", host) or (address is not None and address == _address(pattern))
@@ -188,15 +177,3 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
-
-
-def _values(scope: Scope, name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
-
-
-async def _refuse(error: BadRequest | Forbidden, scope: Scope, receive: Receive, send: Send) -> None:
-    response = refusal(error, scope)
-    if scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).send_denial_response(response)
-    else:
-        await response(scope, receive, send)

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from headrace.api.turns import InTurn, Turns
+from headrace.api.guard import Guard, Turns
+from headrace.api.memory import Budget
+from headrace.api.sites import Hosts, Sites
 
 
 def test_so_many_pass_in_a_turn_of_the_loop_and_in_order() -> None:
@@ -61,10 +63,12 @@ def test_probes_pass_whoever_waits(path: str) -> None:
         async def app(scope: object, receive: object, send: object) -> None:
             answered.append(scope["path"])  # type: ignore[index]  # a scope
 
-        inner = InTurn(app)
+        guard = Guard(app, sites=Sites(Hosts()), budget=Budget(0))
+        headers = [(b"host", b"localhost")]
 
         async def ask(path: str) -> None:
-            await inner({"type": "http", "path": path}, None, None)  # type: ignore[arg-type]  # not used
+            scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
+            await guard(scope, None, None)  # type: ignore[arg-type]  # not used
 
         many = [asyncio.ensure_future(ask("/v1/models")) for _ in range(500)]
         await asyncio.sleep(0)
