@@ -9,11 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
+from headrace.api.dependencies import Caller, destination
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, respond, uses_in
-from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
 from headrace.wire import completions as wire
 from headrace.wire.parameters import COMPLETIONS
@@ -42,6 +41,7 @@ async def create_completion(
 ) -> Response:
     uses = await uses_in(http, body, COMPLETIONS)
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
-    starting = gateway_of(http).start(request, provider_of(http), uses=uses)
-    encoder, whole = partial(wire.Chunks, body), partial(wire.completion, body)
-    return await respond(http, starting, Reply(encoder if body.stream else None, whole), {})
+    gateway, provider = destination(http)
+    encoder = partial(wire.Chunks, body) if body.stream else None
+    reply = Reply(encoder, partial(wire.completion, body))
+    return await respond(http, gateway.start(request, provider, uses=uses), reply, {})

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
-from headrace.api.auth import Caller
 from headrace.api.body import json_body
-from headrace.api.dependencies import Stored
+from headrace.api.dependencies import Caller, Stored
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import Included, NewestFirst, described
 from headrace.api.openapi import body_of

@@ -1,4 +1,4 @@
-"""Noticing that a caller has hung up. Nothing does it by itself while an answer is computed."""
+"""Detects that a caller has hung up. A server that only computes an answer does not notice that by itself."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from headrace.gateway.race import Until
 
 @asynccontextmanager
 async def connected(receive: Receive, *ends: asyncio.Future[ServerError]) -> AsyncIterator[None]:
-    """Runs the body while the caller is there, and until one of `ends` is done. Otherwise the body is
-    cancelled, and ClientGone or the error of that future is raised.
+    """Runs the body until it ends, the caller hangs up, or one of `ends` is done. In the last two cases the
+    body is cancelled, and ClientGone or the error in that future is raised.
     """
-    gone = asyncio.ensure_future(_hung_up(receive))
+    hang_up = asyncio.ensure_future(_hang_up(receive))
     try:
-        async with Until(*ends, gone):
+        async with Until(*ends, hang_up):
             yield
     finally:
-        gone.cancel()
+        hang_up.cancel()
 
 
-async def _hung_up(receive: Receive) -> ServerError:
+async def _hang_up(receive: Receive) -> ServerError:
+    """Wait until the client closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
     return ClientGone("the client closed the connection")

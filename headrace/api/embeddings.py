@@ -9,12 +9,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
+from headrace.api.dependencies import Caller, destination
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import uses_in
-from headrace.api.provider import gateway_of, provider_of, went_to
+from headrace.api.generations import target_headers, uses_in
 from headrace.api.routes import route
 from headrace.offload import aside
 from headrace.wire import embeddings as wire
@@ -22,7 +21,7 @@ from headrace.wire.parameters import EMBEDDINGS, with_named
 
 router = APIRouter(tags=["embeddings"])
 
-BYTES_A_VALUE = 4  # of work, for `aside`
+BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a measure of work
 
 
 @route(
@@ -41,11 +40,11 @@ async def create_embeddings(
 ) -> Response:
     uses = await uses_in(http, body, EMBEDDINGS)
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
+    gateway, provider = destination(http)
     async with connected(http.receive):
-        reached = await gateway_of(http).embed(request, provider_of(http), uses=uses)
-    told, embeddings = body.model_copy(update={"model": reached.info.id}), reached.value
-    size = embeddings.vectors.size * BYTES_A_VALUE
-    async with connected(http.receive):
-        content = await aside(size, partial(wire.answer, told, embeddings))
-    headers = with_named(went_to(reached.provider, reached.attempts), reached.ignored)
+        result = await gateway.embed(request, provider, uses=uses)
+        answered_body, embeddings = body.model_copy(update={"model": result.info.id}), result.value
+        size = embeddings.vectors.size * BYTES_PER_VALUE
+        content = await aside(size, partial(wire.answer, answered_body, embeddings))
+    headers = with_named(target_headers(result.provider, result.attempts), result.ignored)
     return Response(content, media_type="application/json", headers=headers)

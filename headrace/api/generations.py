@@ -1,4 +1,4 @@
-"""What chat and text completions share: start a generation, then stream it or fold it into one JSON
+"""What the endpoints that generate text share: start a generation, then stream it or fold it into one JSON
 answer.
 """
 
@@ -13,11 +13,12 @@ from fastapi import Request
 from starlette.responses import Response
 
 from headrace.api.body import prepared
+from headrace.api.dependencies import is_strict
 from headrace.api.disconnect import connected
 from headrace.api.json_response import json_answer
-from headrace.api.provider import went_to
-from headrace.api.sse import OPENING_S, Encoder, EventStream, Line
+from headrace.api.sse import OPENING_S, Encoder, EventStream, StreamWriter
 from headrace.features import Use, Uses
+from headrace.gateway.gateway import ATTEMPTS
 from headrace.gateway.generation import Generation
 from headrace.types import Conversation, GenerateRequest, ModelInfo, Started
 from headrace.wire.collected import Collected, collect
@@ -29,20 +30,20 @@ LOGPROB = 100  # bytes of one, as JSON
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a generation is written. `encoder`: of a stream; None: one JSON answer, written by `whole`. `line`
-    frames the stream, `remark` is a comment at its end. `names`: what the endpoint calls a member of chat
-    completions.
+    """How a generation is written. `encoder` writes a stream; None means one JSON answer, written by `whole`.
+    `writer` frames the stream, `remark` returns a comment for its end. `names` translates the names of chat
+    completions' members into the endpoint's.
     """
 
     encoder: Callable[[ModelInfo], Encoder] | None
     whole: Callable[[ModelInfo, Collected], dict[str, Any]]
-    line: type[Line] = Line
+    writer: type[StreamWriter] = StreamWriter
     remark: Callable[[], str] = str
     names: Callable[[str], str] = str
 
 
 def without_wishes(http: Request, request: GenerateRequest) -> GenerateRequest:
-    """A strict request loses nothing: what its target refuses is refused."""
+    """The request without optional members if it is strict: a member that its target refuses is an error."""
     if not is_strict(http) or not isinstance(request.prompt, Conversation):
         return request
     return replace(request, prompt=replace(request.prompt, wishes=frozenset()))
@@ -55,25 +56,24 @@ async def respond(
     async with connected(http.receive):
         generation = await starting
     noted = map(reply.names, generation.noted)
-    headers = with_named(dict(headers), list(dict.fromkeys([*noted, *generation.ignored])))
-    headers |= went_to(generation.provider, generation.attempts)
+    headers = with_named(headers, list(dict.fromkeys([*noted, *generation.ignored])))
+    headers |= target_headers(generation.provider, generation.attempts)
     if reply.encoder is not None:
-        stream = partial(
-            EventStream, generation, reply.encoder(generation.info), line=reply.line, remark=reply.remark
-        )
-        return stream(headers | await _opening(http, generation))
+        encoder = reply.encoder(generation.info)
+        headers |= await _first_event(http, generation)
+        return EventStream(generation, encoder, headers, writer=reply.writer, remark=reply.remark)
     try:
         async with connected(http.receive, generation.interrupted):
             collected = await collect(generation, generation.n)
-            took = timing(collected.started, collected.decode_s)
+            headers |= timing(collected.started, collected.decode_s)
             whole = partial(reply.whole, generation.info, collected)
-            return await json_answer(_size(collected), whole, headers | took)
+            return await json_answer(_size(collected), whole, headers)
     finally:
         await generation.aclose()
 
 
 def _size(collected: Collected) -> int:
-    """About how many bytes it is as JSON."""
+    """The approximate size of the answer as JSON, in bytes."""
     choices = collected.choices.values()
     return sum(
         len(choice.text)
@@ -84,21 +84,18 @@ def _size(collected: Collected) -> int:
 
 
 async def uses_in(http: Request, body: RequestBody, table: Table, more: Iterable[Use] = ()) -> Uses:
-    """What a body asks for, whichever backend is to answer it. `more`: what no single member asks for."""
+    """The features that the members of a body ask for. `more`: those that no single member asks for."""
     return await prepared(http, partial(uses_of, body, table, strict=is_strict(http), more=more))
 
 
-def is_strict(http: Request) -> bool:
-    """Whether unknown members are refused: the header X-Headrace-Strict, else the configuration."""
-    asked = http.headers.get("x-headrace-strict")
-    return (
-        bool(http.app.state.config.server.strict) if asked is None else asked.strip().lower() in ("true", "1")
-    )
+def target_headers(provider: str, attempts: int) -> dict[str, str]:
+    """Response headers that name the provider that answered, and the number of attempts up to its own."""
+    return {"X-Headrace-Backend": provider, ATTEMPTS: str(attempts)}
 
 
-async def _opening(http: Request, generation: Generation) -> dict[str, str]:
-    """Wait for a stream's first event, so that an error before it gets its own status. The headers that tell
-    how long the request waited, if the event comes in time.
+async def _first_event(http: Request, generation: Generation) -> dict[str, str]:
+    """Wait for a stream's first event, so that an error before it gets its own status. Returns the header
+    Server-Timing if the event comes within OPENING_S.
     """
     try:
         async with connected(http.receive, generation.interrupted):
@@ -110,9 +107,9 @@ async def _opening(http: Request, generation: Generation) -> dict[str, str]:
 
 
 def timing(started: Started | None, decode_s: float | None = None) -> dict[str, str]:
-    """The header Server-Timing, in ms, of what is known."""
+    """The header Server-Timing with the durations that are known, in ms."""
     if started is None:
         return {}
-    parts = {"queue": started.queue_s, "prefill": started.prefill_s, "decode": decode_s}
-    told = [f"{name};dur={took_s * 1000:.1f}" for name, took_s in parts.items() if took_s is not None]
-    return {"Server-Timing": ", ".join(told)}
+    durations = {"queue": started.queue_s, "prefill": started.prefill_s, "decode": decode_s}
+    metrics = [f"{name};dur={took_s * 1000:.1f}" for name, took_s in durations.items() if took_s is not None]
+    return {"Server-Timing": ", ".join(metrics)}

@@ -12,14 +12,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from headrace import logs
-from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
+from headrace.api.dependencies import Caller, destination, is_strict
 from headrace.api.errors import to_messages_response
-from headrace.api.generations import Reply, is_strict, respond, without_wishes
+from headrace.api.generations import Reply, respond, without_wishes
 from headrace.api.json_response import JSONResponse
-from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
-from headrace.api.sse import Line
+from headrace.api.sse import StreamWriter
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.types import Conversation
 from headrace.wire.anthropic import answer, errors
@@ -48,12 +47,12 @@ STREAMED = {
 
 
 class MessagesRoute(APIRoute):
-    """Whatever goes wrong on it is told in Anthropic's shape."""
+    """A route whose errors all have Anthropic's shape."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def told(request: Request) -> Response:
+        async def handle_errors(request: Request) -> Response:
             try:
                 response = await handle(request)
             except ServerError as exc:
@@ -64,7 +63,7 @@ class MessagesRoute(APIRoute):
             response.headers["request-id"] = logs.request_id()
             return response
 
-        return told
+        return handle_errors
 
 
 router = APIRouter(tags=["messages"], route_class=MessagesRoute)
@@ -84,8 +83,11 @@ async def create_message(
 ) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
-    reply = Reply(answer.Frames if body.stream else None, answer.message, NamedLine, names=wire.told_name)
-    starting = gateway_of(http).start(without_wishes(http, request), provider_of(http), uses=uses)
+    reply = Reply(
+        answer.Frames if body.stream else None, answer.message, MessagesWriter, names=wire.told_name
+    )
+    gateway, provider = destination(http)
+    starting = gateway.start(without_wishes(http, request), provider, uses=uses)
     return await respond(http, starting, reply, {})
 
 
@@ -102,31 +104,32 @@ async def count_tokens(
     http: Request, _: Caller, body: Annotated[wire.CountTokensBody, Depends(json_body(wire.CountTokensBody))]
 ) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
-    asked, gateway = await prepared(http, partial(wire.to_tokenize_request, body)), gateway_of(http)
-    headers = with_named({}, gateway.left_out(uses, asked.model, provider_of(http)))
+    request = await prepared(http, partial(wire.to_tokenize_request, body))
+    gateway, provider = destination(http)
+    headers = with_named({}, gateway.left_out(uses, request.model, provider))
     try:
-        tokens = await gateway.tokenize(asked, provider_of(http))
+        tokens = await gateway.tokenize(request, provider)
     except UnsupportedParameter as exc:
         if exc.param != "reasoning_effort" or is_strict(http):
             raise
-        # a model that knows no efforts answers without one
-        assert isinstance(asked.prompt, Conversation)
-        plain = replace(asked, prompt=replace(asked.prompt, reasoning_effort=None))
-        tokens = await gateway.tokenize(plain, provider_of(http))
+        # a model without reasoning efforts answers without one, and so its prompt has none
+        assert isinstance(request.prompt, Conversation)
+        plain = replace(request, prompt=replace(request.prompt, reasoning_effort=None))
+        tokens = await gateway.tokenize(plain, provider)
         headers = with_named(headers, ["thinking"])
     return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
 
 
-class NamedLine(Line):
-    """What it is given are frames already; it ends without [DONE] and tells errors as an event."""
+class MessagesWriter(StreamWriter):
+    """Sends texts that are framed already, errors as an `error` event, and no [DONE]."""
 
-    silence = answer.frame("ping").encode()
-    done = ()
+    keep_alive_frame = answer.frame("ping").encode()
+    final_texts = ()
 
-    def frames(self, texts: list[str]) -> bytes:
+    def framed(self, texts: list[str]) -> bytes:
         return "".join(texts).encode()
 
-    def refusal(self, error: ServerError) -> str:
-        told = errors.to_body(error, logs.request_id())
-        del told["type"]
-        return answer.frame("error", **told)
+    def error_text(self, error: ServerError) -> str:
+        body = errors.to_body(error, logs.request_id())
+        del body["type"]
+        return answer.frame("error", **body)

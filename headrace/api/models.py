@@ -1,5 +1,5 @@
-"""GET /v1/models, GET and DELETE /v1/models/{id}, and /v1/models/{id}/route. What is read is answered in
-Anthropic's shape where the request has the header `anthropic-version`.
+"""GET /v1/models, GET and DELETE /v1/models/{id}, and GET /v1/models/{id}/route. Requests with the header
+`anthropic-version` get lists and models in Anthropic's shape.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from headrace import logs
-from headrace.api.auth import Caller
+from headrace.api.dependencies import Caller, destination
 from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.json_response import JSONResponse
-from headrace.api.provider import provider_of
 from headrace.api.routes import route
 from headrace.errors import Forbidden
-from headrace.gateway.gateway import Gateway
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
 
@@ -32,14 +30,14 @@ router = APIRouter(tags=["models"])
     responses=RESPONSES,
 )
 async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
-    gateway: Gateway = http.app.state.gateway
-    infos = gateway.models(provider_of(http))
+    gateway, provider = destination(http)
+    infos = gateway.models(provider)
     if is_anthropic(http.scope):
-        return _told(anthropics.page(infos, http.query_params.multi_items()))
+        return _response(anthropics.page(infos, http.query_params.multi_items()))
     return wire.model_list(infos)
 
 
-# before the next: an id may have slashes
+# registered before the next route, whose id may contain slashes
 @route(
     router,
     "GET",
@@ -49,8 +47,8 @@ async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
     responses=RESPONSES,
 )
 async def explain_route(http: Request, _: Caller, model_id: str) -> dict[str, Any]:
-    gateway: Gateway = http.app.state.gateway
-    return wire.route(asdict(gateway.explain(model_id, provider_of(http))))
+    gateway, provider = destination(http)
+    return wire.route(asdict(gateway.explain(model_id, provider)))
 
 
 @route(
@@ -62,9 +60,9 @@ async def explain_route(http: Request, _: Caller, model_id: str) -> dict[str, An
     responses=RESPONSES,
 )
 async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, Any] | Response:
-    gateway: Gateway = http.app.state.gateway
-    info = gateway.model(model_id, provider_of(http))
-    return _told(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
+    gateway, provider = destination(http)
+    info = gateway.model(model_id, provider)
+    return _response(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
 
 
 @route(
@@ -77,13 +75,13 @@ async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, A
 )
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
     """Raises ModelNotFound, Forbidden."""
-    gateway: Gateway = http.app.state.gateway
-    gateway.model(model_id, provider_of(http))
+    gateway, provider = destination(http)
+    gateway.model(model_id, provider)
     raise Forbidden(
         f"The model '{model_id[:200]}' cannot be deleted over the API: `headrace rm` removes local models.",
         param="model",
     )
 
 
-def _told(body: dict[str, Any]) -> Response:
+def _response(body: dict[str, Any]) -> Response:
     return JSONResponse(body, headers={"request-id": logs.request_id()})

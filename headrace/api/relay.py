@@ -1,5 +1,5 @@
-"""Requests that go to a provider of their own dialect are passed on as they are, and so are its answers. They
-never reach the handlers; everything else does, whatever may be wrong with it.
+"""The relay: requests to a provider of their own dialect are passed on as they are, and so are its answers.
+They never reach the handlers; all other requests do, invalid ones included.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import logs
-from headrace.api.auth import authenticate
 from headrace.api.body import BODY, prepared, read_json
+from headrace.api.dependencies import authenticate, is_strict
 from headrace.api.disconnect import connected
 from headrace.api.errors import to_messages_response, to_response
-from headrace.api.generations import is_strict
-from headrace.api.messages import NamedLine
-from headrace.api.provider import went_to
-from headrace.api.sse import HEADERS, KEEP_ALIVE_S, Line, kept_alive
+from headrace.api.generations import target_headers
+from headrace.api.messages import MessagesWriter
+from headrace.api.sse import HEADERS, KEEP_ALIVE_S, StreamWriter, kept_alive
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.metering import Tally
@@ -36,31 +35,36 @@ log = logging.getLogger(__name__)
 
 RawHeaders = list[tuple[bytes, bytes]]
 JSON: RawHeaders = [(b"content-type", b"application/json")]
-MAX_TIMEOUT_S = 10**9  # no clock takes any number
+MAX_TIMEOUT_S = 10**9  # event loops cannot wait for arbitrarily long
 STREAM: RawHeaders = [(b"content-type", b"text/event-stream; charset=utf-8")]
-STREAMED: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+STREAM_HEADERS: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 @dataclass(frozen=True, slots=True)
 class RelayEndpoint:
-    """One endpoint of a dialect. `headers`: those of a request that belong to the dialect."""
+    """One endpoint of a dialect. `headers`: the request headers that belong to the dialect; `id_header`: a
+    second name of the response header x-request-id.
+    """
 
     endpoint: str
     dialect: Dialect = "openai"
-    line: type[Line] = Line
-    refusal: Callable[[ServerError], Response] = to_response
+    writer: type[StreamWriter] = StreamWriter
+    error_response: Callable[[ServerError], Response] = to_response
     headers: tuple[str, ...] = ()
-    id_header: bytes | None = None  # beside x-request-id
+    id_header: bytes | None = None
+
+    def id_headers(self) -> RawHeaders:
+        return [] if self.id_header is None else [(self.id_header, logs.request_id().encode())]
 
 
 def _of_anthropic(endpoint: str) -> RelayEndpoint:
     headers = ("anthropic-version", "anthropic-beta")
-    return RelayEndpoint(endpoint, "anthropic", NamedLine, to_messages_response, headers, b"request-id")
+    return RelayEndpoint(endpoint, "anthropic", MessagesWriter, to_messages_response, headers, b"request-id")
 
 
 RELAY_ENDPOINTS = {
-    door.endpoint: door
-    for door in (
+    endpoint.endpoint: endpoint
+    for endpoint in (
         RelayEndpoint("/chat/completions"),
         RelayEndpoint("/completions"),
         RelayEndpoint("/embeddings"),
@@ -71,14 +75,14 @@ RELAY_ENDPOINTS = {
 
 
 class Relay:
-    """ASGI middleware around the handlers."""
+    """ASGI middleware around the handlers, which get every request that cannot be passed on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door, provider = _door(scope)
-        if door is None:
+        endpoint, provider = _endpoint(scope)
+        if endpoint is None:
             await self.app(scope, receive, send)
             return
         http = Request(scope, receive)
@@ -86,28 +90,28 @@ class Relay:
         if not gateway.has_relays or is_strict(http):
             await self.app(scope, receive, send)
             return
-        line = door.line(send)
+        writer = endpoint.writer(send)
         try:
             await authenticate(http)
             raw = await read_json(http)
-            asked = await prepared(http, partial(_asked, door, http, raw))
-            plan = gateway.relayable(asked, provider) if asked is not None else None
-            if asked is None or plan is None:
+            request = await prepared(http, partial(_request, endpoint, http, raw))
+            plan = gateway.relayable(request, provider) if request is not None else None
+            if request is None or plan is None:
                 scope[BODY] = raw
                 await self.app(scope, receive, send)
             else:
-                await RelayedRequest(gateway, asked, plan, line, _ids(door)).run(receive)
+                await RelayedRequest(gateway, request, plan, writer, endpoint.id_headers()).run(receive)
         except ServerError as exc:
-            if line.is_started:
-                await line.fail(exc)
+            if writer.is_started:
+                await writer.fail(exc)
             else:
-                response = door.refusal(exc)
-                response.raw_headers += _ids(door)
+                response = endpoint.error_response(exc)
+                response.raw_headers += endpoint.id_headers()
                 await response(scope, receive, send)
 
 
-def is_kept(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
-    """Whether the answer is to be kept here, or goes on with something that is: then it has to be read."""
+def needs_store(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
+    """Whether the answer is to be stored here, or continues a stored conversation: a handler does that."""
     return (
         members.get("store") is True
         or members.get("conversation") is not None
@@ -116,8 +120,10 @@ def is_kept(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
     )
 
 
-def _door(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
-    """With the provider that the path names."""
+def _endpoint(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
+    """The endpoint of a request, and the provider that its path names; (None, None): requests there are never
+    passed on.
+    """
     if scope["type"] != "http" or scope["method"] != "POST":
         return None, None
     provider, _, endpoint = scope["path"].partition("/v1/")
@@ -126,57 +132,59 @@ def _door(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
     return RELAY_ENDPOINTS.get(f"/{endpoint}"), provider[1:] or None
 
 
-def _asked(door: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest | None:
-    """None: there is something in it for the handler to do, or to complain about."""
+def _request(endpoint: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest | None:
+    """The request to pass on; None if the body needs a handler, or one that explains what is wrong."""
     try:
         body = Verbatim(raw)
     except (ValueError, RecursionError):
         return None
-    given = body.members.get
-    model, streamed, timeout_s = given("model"), given("stream"), given("timeout")
-    if not isinstance(model, str) or not (streamed is None or isinstance(streamed, bool)):
+    member = body.members.get
+    model, is_streamed, timeout_s = member("model"), member("stream"), member("timeout")
+    if not isinstance(model, str) or not (is_streamed is None or isinstance(is_streamed, bool)):
         return None
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 < timeout_s < MAX_TIMEOUT_S):
         return None
-    if is_kept(body.members, http.headers):
+    if needs_store(body.members, http.headers):
         return None
-    # a header that came in several lines is one list (RFC 9110, 5.3)
+    # several lines of one header are one list (RFC 9110, 5.3)
     headers = {
         name: ", ".join(dict.fromkeys(lines))
-        for name in door.headers
+        for name in endpoint.headers
         if (lines := http.headers.getlist(name))
     }
-    return RelayRequest(door.dialect, door.endpoint, body, model, bool(streamed), headers, timeout_s)
-
-
-def _ids(door: RelayEndpoint) -> RawHeaders:
-    return [] if door.id_header is None else [(door.id_header, logs.request_id().encode())]
+    return RelayRequest(
+        endpoint.dialect, endpoint.endpoint, body, model, bool(is_streamed), headers, timeout_s
+    )
 
 
 class RelayedRequest:
-    """One request that is passed on. `keep_alive_s`: how long nothing may be sent."""
+    """One request that is passed on. `headers`: further response headers; `keep_alive_s`: the longest time
+    without a frame.
+    """
 
     def __init__(
         self,
         gateway: Gateway,
-        asked: RelayRequest,
+        request: RelayRequest,
         plan: Plan,
-        line: Line,
+        writer: StreamWriter,
         headers: RawHeaders,
         *,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
-        self._gateway, self._asked, self._plan, self._line = gateway, asked, plan, line
+        self._gateway, self._request, self._plan, self._writer = gateway, request, plan, writer
         self._headers, self._keep_alive_s = headers, keep_alive_s
 
     async def run(self, receive: Receive) -> None:
-        """Raises ServerError: before the answer has begun its status tells it, then the line."""
+        """Pass the request on, and send the answer. Raises ServerError: before the response has started, it
+        decides the status, later it is sent as an event.
+        """
         try:
-            with self._gateway.passage(self._asked) as (tally, interruption):
-                async with self._kept_alive() as unheard, connected(receive, interruption.error, *unheard):
-                    await self._pass(tally)
+            with self._gateway.passage(self._request) as (tally, interruption):
+                async with self._kept_alive() as ends, connected(receive, interruption.error, *ends):
+                    await self._pass_on(tally)
         except ClientGone:
-            if not self._line.is_started:
+            if not self._writer.is_started:
                 raise
         except ServerError:
             raise
@@ -186,35 +194,36 @@ class RelayedRequest:
 
     @asynccontextmanager
     async def _kept_alive(self) -> AsyncIterator[tuple[asyncio.Future[ServerError], ...]]:
-        """A caller should see that it is served. Along a route nothing is sent before there is an answer:
-        until then another target may be asked.
+        """Keep a stream alive, also before the provider answers. On a route, nothing is sent before there is
+        an answer, because another target may be tried until then.
         """
-        if not self._asked.is_streamed:
+        if not self._request.is_streamed:
             yield ()
             return
         opening = self._open if self._plan.route is None else None
-        async with kept_alive(self._line, self._keep_alive_s, opening) as unheard:
-            yield (unheard,)
+        async with kept_alive(self._writer, self._keep_alive_s, opening) as send_failure:
+            yield (send_failure,)
 
     async def _open(self) -> None:
         await self._start([], self._plan.targets[0].backend.name, 1)
 
-    async def _pass(self, tally: Tally) -> None:
-        async with self._gateway.relay(self._asked, self._plan) as reached:
-            tally.provider, tally.attempts = reached.provider, reached.attempts
-            relayed = reached.value
+    async def _pass_on(self, tally: Tally) -> None:
+        async with self._gateway.relay(self._request, self._plan) as result:
+            tally.provider, tally.attempts = result.provider, result.attempts
+            relayed = result.value
             try:
-                await self._pass_on(relayed, tally, reached.provider, reached.attempts)
+                await self._send(relayed, tally, result.provider, result.attempts)
             finally:
                 tally.usage = relayed.usage.usage()
-        await self._line.close(relayed.answer if isinstance(relayed.answer, bytes) else b"")
+        await self._writer.close(relayed.answer if isinstance(relayed.answer, bytes) else b"")
 
-    async def _pass_on(self, relayed: Relayed, tally: Tally, provider: str, attempts: int) -> None:
+    async def _send(self, relayed: Relayed, tally: Tally, provider: str, attempts: int) -> None:
+        """Send the headers, and a stream's events. A whole body is sent by the writer's `close`."""
         headers, answer = relayed.headers, relayed.answer
         if isinstance(answer, bytes):
             headers = (*headers, (b"content-length", b"%d" % len(answer)))
-        if named := with_named({}, relayed.ignored):
-            headers = (*headers, (IGNORED.lower().encode(), named[IGNORED].encode()))
+        if ignored := with_named({}, relayed.ignored):
+            headers = (*headers, (IGNORED.lower().encode(), ignored[IGNORED].encode()))
         await self._start(headers, provider, attempts)
         tally.answer_began()
         if isinstance(answer, bytes):
@@ -222,14 +231,13 @@ class RelayedRequest:
             return
         async for events in answer:
             relayed.usage.saw(events)
-            await self._line.pass_on(events)
+            await self._writer.send_frames(events)
 
     async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
-        if self._line.is_started:
+        if self._writer.is_started:
             return
-        target = went_to(provider, attempts).items()
-        went = [(name.lower().encode(), value.encode()) for name, value in target]
-        # by what is sent from here: providers' own labels are often wrong
-        default = STREAM if self._asked.is_streamed else JSON
-        streamed = STREAMED if self._asked.is_streamed else []
-        await self._line.start(200, [*default, *headers, *streamed, *went, *self._headers])
+        target = target_headers(provider, attempts).items()
+        own = [*((name.lower().encode(), value.encode()) for name, value in target), *self._headers]
+        # the content type is ours: providers' own labels are often wrong
+        content_type, stream = (STREAM, STREAM_HEADERS) if self._request.is_streamed else (JSON, [])
+        await self._writer.start(200, [*content_type, *headers, *stream, *own])

@@ -1,4 +1,4 @@
-"""/v1/responses: turns that are kept, and the same without being kept."""
+"""/v1/responses: create responses, stored or not, and read, cancel and delete stored ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
+from headrace.api.dependencies import Caller, destination, is_strict
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import is_strict, timing
+from headrace.api.generations import target_headers, timing
 from headrace.api.json_response import JSONResponse, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.memory import CHARGE
 from headrace.api.openapi import stream_of
-from headrace.api.provider import gateway_of, provider_of, went_to
 from headrace.api.routes import route
-from headrace.api.runs import FollowedStream
+from headrace.api.runs import RunStream
 from headrace.api.sse import OPENING_S
 from headrace.errors import BadRequest
 from headrace.features import Uses
@@ -65,15 +64,14 @@ async def create_response(
 ) -> Response:
     uses = await prepared(http, partial(uses_of, body, strict=is_strict(http)))
     headers = _left_out(http, uses, body) if body.background else {}
+    responses, provider = _responses(http)
     async with connected(http.receive):
-        run = await turns_of(http).create(caller.id, body, provider_of(http), uses=uses)
+        run = await responses.create(caller.id, body, provider, uses=uses)
     if body.background:
         charge = http.scope[CHARGE].moved()
         run.when_done(charge.release)
         return (
-            FollowedStream(run.follow(), headers)
-            if body.stream
-            else JSONResponse(run.response, headers=headers)
+            RunStream(run.follow(), headers) if body.stream else JSONResponse(run.response, headers=headers)
         )
     try:
         if body.stream:
@@ -87,13 +85,13 @@ async def create_response(
 
 
 async def _streamed(http: Request, run: Run) -> Response:
-    """Once its first event has come, or it has failed, or a moment has passed."""
+    """Respond when the first event has come, the run has failed, or OPENING_S has passed."""
     async with connected(http.receive):
         await run.wait_for_first(OPENING_S)
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
     run.recorder.is_announced = True
-    return FollowedStream(run.follow(), _went(run), run)
+    return RunStream(run.follow(), _headers(run), run)
 
 
 async def _whole(run: Run) -> Response:
@@ -102,18 +100,18 @@ async def _whole(run: Run) -> Response:
     is_lost = run.recorder.is_stored and not run.response["store"]
     persisted = {"X-Headrace-Persisted": "false"} if is_lost else {}
     size = sum(map(len, run.texts))
-    return await json_answer(size, lambda: run.response, {**_went(run), **persisted})
+    return await json_answer(size, lambda: run.response, {**_headers(run), **persisted})
 
 
-def _went(run: Run) -> dict[str, str]:
-    """Who answers, and where the time went."""
+def _headers(run: Run) -> dict[str, str]:
+    """Response headers: the provider, durations, and the members that are ignored."""
     assert run.generation is not None
     started = run.first if isinstance(run.first, Started) else None
     decode_s = run.last.decode_s if isinstance(run.last, Finished) else None
-    went = went_to(run.generation.provider, run.generation.attempts)
+    target = target_headers(run.generation.provider, run.generation.attempts)
     noted = map(told_name, run.generation.noted)
-    named = list(dict.fromkeys([*noted, *run.generation.ignored]))
-    return with_named({**went, **timing(started, decode_s)}, named)
+    ignored = list(dict.fromkeys([*noted, *run.generation.ignored]))
+    return with_named({**target, **timing(started, decode_s)}, ignored)
 
 
 @router.get(
@@ -127,14 +125,14 @@ async def get_response(http: Request, response: Response, caller: Caller, id: st
     if not _flag(http, "stream"):
         if after is not None:
             raise BadRequest("starting_after is only allowed with stream=true", param="starting_after")
-        return JSONResponse(await turns_of(http).get(caller.id, id), headers=dict(response.headers))
-    texts = await turns_of(http).follow(caller.id, id, -1 if after is None else after)
-    return FollowedStream(texts, dict(response.headers))
+        return JSONResponse(await _responses(http)[0].get(caller.id, id), headers=dict(response.headers))
+    texts = await _responses(http)[0].follow(caller.id, id, -1 if after is None else after)
+    return RunStream(texts, dict(response.headers))
 
 
 @router.delete("/v1/responses/{id}", summary="Delete a response", response_model=DeletedResponse)
 async def delete_response(http: Request, caller: Caller, id: str) -> dict[str, Any]:
-    await turns_of(http).delete(caller.id, id)
+    await _responses(http)[0].delete(caller.id, id)
     return {"id": id, "object": "response", "deleted": True}
 
 
@@ -144,12 +142,12 @@ async def delete_response(http: Request, caller: Caller, id: str) -> dict[str, A
     response_model=ResponseObject,
 )
 async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
-    return JSONResponse(await turns_of(http).cancel(caller.id, id))
+    return JSONResponse(await _responses(http)[0].cancel(caller.id, id))
 
 
 @router.get("/v1/responses/{id}/input_items", summary="What a response was asked", response_model=ItemList)
 async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> dict[str, Any]:
-    items = await turns_of(http).input_items(
+    items = await _responses(http)[0].input_items(
         caller.id, id, limit=page.limit, after=page.after, order=page.order
     )
     return list_object([item.body for item in items.data], has_more=items.has_more)
@@ -167,8 +165,9 @@ async def count_input_tokens(
     http: Request, caller: Caller, body: Annotated[InputTokensBody, Depends(json_body(InputTokensBody))]
 ) -> Response:
     headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
+    responses, provider = _responses(http)
     async with connected(http.receive):
-        count = await turns_of(http).count_input(caller.id, body, provider_of(http))
+        count = await responses.count_input(caller.id, body, provider)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
 
 
@@ -184,32 +183,36 @@ async def compact_response(
     http: Request, caller: Caller, body: Annotated[CompactBody, Depends(json_body(CompactBody))]
 ) -> Response:
     headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
+    responses, provider = _responses(http)
     async with connected(http.receive):
-        compacted = await turns_of(http).compact(caller.id, body, provider_of(http))
+        compacted = await responses.compact(caller.id, body, provider)
     return JSONResponse(compacted, headers=headers)
 
 
 def _left_out(http: Request, uses: Uses, body: HistoryBody) -> dict[str, str]:
-    """The header that names what has no effect where the request goes first. Raises BadRequest."""
-    return with_named({}, gateway_of(http).left_out(uses, body.model, provider_of(http)))
+    """The header that names the members without effect at the request's first target. Raises BadRequest."""
+    gateway, provider = destination(http)
+    return with_named({}, gateway.left_out(uses, body.model, provider))
 
 
-def turns_of(http: Request) -> Responses:
-    responses: Responses = http.app.state.responses
-    return responses
+def _responses(http: Request) -> tuple[Responses, str | None]:
+    """The app's responses, and the provider that the path names, or None."""
+    return http.app.state.responses, http.path_params.get("provider")
 
 
 def _flag(http: Request, name: str) -> bool:
-    given = http.query_params.get(name, "false").lower()
-    if given not in ("true", "false"):
-        raise BadRequest(f"{name} is {given[:100]!r}; it must be true or false", param=name)
-    return given == "true"
+    """A query parameter that is true or false. Raises BadRequest."""
+    text = http.query_params.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise BadRequest(f"{name} is {text[:100]!r}; it must be true or false", param=name)
+    return text == "true"
 
 
 def _after(http: Request) -> int | None:
-    given = http.query_params.get("starting_after")
-    if given is None:
+    """The sequence number that a stream follows; None: it starts at its first event. Raises BadRequest."""
+    text = http.query_params.get("starting_after")
+    if text is None:
         return None
-    if not given.isdecimal() or len(given) > 12:
+    if not text.isdecimal() or len(text) > 12:
         raise BadRequest("starting_after is no sequence_number", param="starting_after")
-    return int(given)
+    return int(text)

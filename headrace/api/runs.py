@@ -1,33 +1,35 @@
-"""A response's events as a text/event-stream: `event:` and `data:` of each, then `[DONE]`."""
+"""A response's events as a text/event-stream: `event:` and `data:` for each, then `data: [DONE]`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from headrace.api.sse import KEEP_ALIVE_S, Line, LiveStream
+from headrace.api.sse import KEEP_ALIVE_S, LiveStream, StreamWriter
 from headrace.errors import ServerError
 from headrace.turns.runs import Run
 from headrace.wire.generation import dump
 from headrace.wire.responses.stream import event_name
 
 
-class EventLine(Line):
-    """Whatever is told names itself."""
+class NamedEventWriter(StreamWriter):
+    """Writes each event with an `event:` line that repeats its JSON `type`."""
 
-    def frames(self, texts: list[str]) -> bytes:
+    def framed(self, texts: list[str]) -> bytes:
         return "".join(
-            f"event: {event_name(text)}\ndata: {text}\n\n" if text not in self.done else f"data: {text}\n\n"
+            f"data: {text}\n\n"
+            if text in self.final_texts
+            else f"event: {event_name(text)}\ndata: {text}\n\n"
             for text in texts
         ).encode()
 
-    def refusal(self, error: ServerError) -> str:
+    def error_text(self, error: ServerError) -> str:
         return dump({"type": "error", "code": error.code, "message": error.message, "param": error.param})
 
 
-class FollowedStream(LiveStream):
-    """`run`: is cancelled when its caller leaves; None: nobody needs these events."""
+class RunStream(LiveStream):
+    """A run's events. A `run` is cancelled when its caller leaves; without one, it goes on by itself."""
 
-    line = EventLine
+    writer = NamedEventWriter
 
     def __init__(
         self,
@@ -40,10 +42,10 @@ class FollowedStream(LiveStream):
         self._texts, self._run = texts, run
         super().__init__(headers, keep_alive_s=keep_alive_s)
 
-    async def pump(self, line: Line) -> None:
+    async def pump(self, writer: StreamWriter) -> None:
         async for texts in self._texts:
-            await line.send(texts)
-        await line.end([])
+            await writer.send(texts)
+        await writer.end([])
 
     async def aclose(self) -> None:
         if self._run is not None:

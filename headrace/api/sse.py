@@ -1,4 +1,4 @@
-"""Answers as text/event-stream responses. Whatever happens to the caller, they are closed."""
+"""Answers as text/event-stream responses, which free their resources however they end."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from headrace.wire.generation import dump
 
 log = logging.getLogger(__name__)
 
-OPENING_S = 1.0  # then a stream starts without its first event, so that its caller sees that it is served
-KEEP_ALIVE_S = 15.0  # proxies cut connections that are silent for long
+OPENING_S = 1.0  # after that a stream starts without its first event, so that its caller sees a response
+KEEP_ALIVE_S = 15.0  # proxies close connections that are silent for long
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class Encoder(Protocol):
-    """A dialect's chunks, as JSON texts."""
+    """Writes a generation's events as a dialect's chunks, each a JSON text."""
 
     def first(self) -> list[str]: ...
 
@@ -36,13 +36,13 @@ class Encoder(Protocol):
     def last(self) -> list[str]: ...
 
 
-class Line:
-    """What is sent to the caller, and when last. Raises ClientGone: some servers say so, others (uvicorn)
-    drop what nobody reads.
+class StreamWriter:
+    """Sends frames to one caller, and knows when it last did so. Sending raises ClientGone on servers that
+    report a closed connection; others (uvicorn) drop what nobody reads. Subclasses frame other dialects.
     """
 
-    silence = b": keep-alive\n\n"  # a comment: every client skips it
-    done: tuple[str, ...] = ("[DONE]",)
+    keep_alive_frame = b": keep-alive\n\n"  # a comment, which every client skips
+    final_texts: tuple[str, ...] = ("[DONE]",)
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -52,7 +52,7 @@ class Line:
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing was sent, or on its way."""
+        """Seconds since the last frame was sent; 0 while one is being sent."""
         return 0.0 if self._is_sending else time.monotonic() - self._sent_at
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -61,53 +61,47 @@ class Line:
 
     async def send(self, texts: list[str]) -> None:
         if texts:
-            await self._body(self.frames(texts))
+            await self.send_frames(self.framed(texts))
 
-    async def pass_on(self, frames: bytes) -> None:
-        """What is framed already."""
-        await self._body(frames)
-
-    async def close(self, last: bytes = b"") -> None:
-        """The end, as it is."""
-        self._is_sending = True
-        await self._send({"type": "http.response.body", "body": last, "more_body": False})
-
-    async def keep_alive(self) -> None:
-        await self._body(self.silence)
-
-    async def end(self, last: list[str], remark: str = "") -> None:
-        """`remark`: a comment, for whoever reads them."""
-        body = (f": {remark}\n\n" if remark else "").encode() + self.frames([*last, *self.done])
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def fail(self, error: ServerError) -> None:
-        """The end, told as an error: after the first byte there is no other way."""
-        await self.end([self.refusal(error)])
-
-    def frames(self, texts: list[str]) -> bytes:
-        return "".join(f"data: {text}\n\n" for text in texts).encode()
-
-    def refusal(self, error: ServerError) -> str:
-        return dump(errors.to_body(error))
-
-    async def _body(self, body: bytes) -> None:
+    async def send_frames(self, frames: bytes) -> None:
+        """Send bytes that are framed already."""
         self._is_sending = True
         try:
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._send({"type": "http.response.body", "body": frames, "more_body": True})
         except OSError as exc:
             raise ClientGone("the client closed the connection") from exc
         finally:
             self._is_sending, self._sent_at = False, time.monotonic()
 
+    async def close(self, frames: bytes = b"") -> None:
+        """Send the last bytes as they are, and end the response."""
+        self._is_sending = True
+        await self._send({"type": "http.response.body", "body": frames, "more_body": False})
+
+    async def end(self, texts: list[str], remark: str = "") -> None:
+        """Send the last texts, after a comment if there is a remark, and end the response."""
+        comment = f": {remark}\n\n" if remark else ""
+        await self.close(comment.encode() + self.framed([*texts, *self.final_texts]))
+
+    async def fail(self, error: ServerError) -> None:
+        """End the response with an error event: the status has been sent already."""
+        await self.end([self.error_text(error)])
+
+    def framed(self, texts: list[str]) -> bytes:
+        return "".join(f"data: {text}\n\n" for text in texts).encode()
+
+    def error_text(self, error: ServerError) -> str:
+        return dump(errors.to_body(error))
+
 
 @asynccontextmanager
 async def kept_alive(
-    line: Line, keep_alive_s: float, opening: Callable[[], Awaitable[None]] | None = None
+    writer: StreamWriter, keep_alive_s: float, opening: Callable[[], Awaitable[None]] | None = None
 ) -> AsyncIterator[asyncio.Future[ServerError]]:
-    """Sends a comment whenever nothing was sent for `keep_alive_s`. `opening` starts the line if nothing else
-    has done so within OPENING_S. The future is done, with ClientGone, when a comment finds nobody.
+    """Sends a keep-alive frame whenever nothing was sent for `keep_alive_s`. `opening` starts the response if
+    nothing else does within OPENING_S. The yielded future is done, with ClientGone, when sending fails.
     """
-    beating = asyncio.ensure_future(_beat(line, keep_alive_s, opening))
+    beating = asyncio.ensure_future(_beat(writer, keep_alive_s, opening))
     try:
         yield beating
     finally:
@@ -115,27 +109,27 @@ async def kept_alive(
 
 
 async def _beat(
-    line: Line, keep_alive_s: float, opening: Callable[[], Awaitable[None]] | None
+    writer: StreamWriter, keep_alive_s: float, opening: Callable[[], Awaitable[None]] | None
 ) -> ServerError:
     try:
         if opening is not None:
             await asyncio.sleep(min(OPENING_S, keep_alive_s))
             await opening()
         while True:
-            await asyncio.sleep(keep_alive_s - (line.silent_s if line.is_started else 0.0))
-            if line.is_started and line.silent_s >= keep_alive_s:
-                await line.keep_alive()
+            await asyncio.sleep(keep_alive_s - (writer.silent_s if writer.is_started else 0.0))
+            if writer.is_started and writer.silent_s >= keep_alive_s:
+                await writer.send_frames(writer.keep_alive_frame)
     except ClientGone as exc:
         return exc
 
 
 class LiveStream(Response):
-    """A response that goes on until `pump` ends. `keep_alive_s`: how long nothing may be sent. `line`: how a
-    dialect frames what is sent. `ends`: futures whose error ends the stream.
+    """A response that lasts until `pump` ends. `ends`: futures whose error ends the stream; `keep_alive_s`:
+    the longest time without a frame.
     """
 
     media_type = "text/event-stream"
-    line: type[Line] = Line
+    writer: type[StreamWriter] = StreamWriter
 
     def __init__(
         self,
@@ -147,41 +141,39 @@ class LiveStream(Response):
         super().__init__(None, headers={**HEADERS, **headers})
         del self.headers["content-length"]
 
-    async def pump(self, line: Line) -> None:
-        """Send everything, and the end. Raises ClientGone, and what goes wrong."""
+    async def pump(self, writer: StreamWriter) -> None:
+        """Send everything, and end the response. Raises ClientGone, or the error that ends the stream."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Free what the stream holds, once."""
+        """Free the stream's resources, once."""
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Closed here and not by the events' reader: a caller who left early means the reader may never start.
+        writer = self.writer(send)
         try:
-            await self._respond(receive, self.line(send))
+            await writer.start(self.status_code, self.raw_headers)
+            try:
+                async with (
+                    kept_alive(writer, self.keep_alive_s) as send_failure,
+                    connected(receive, *self._ends, send_failure),
+                ):
+                    await self.pump(writer)
+            except ClientGone:
+                pass
+            except ServerError as exc:
+                await writer.fail(exc)
+            except Exception:
+                log.exception("a stream failed")
+                await writer.fail(ServerError("the server had an error"))
         finally:
+            # here and not in `pump`, which never runs if the caller leaves early
             await asyncio.shield(self.aclose())
-
-    async def _respond(self, receive: Receive, line: Line) -> None:
-        await line.start(self.status_code, self.raw_headers)
-        try:
-            async with (
-                kept_alive(line, self.keep_alive_s) as unheard,
-                connected(receive, *self._ends, unheard),
-            ):
-                await self.pump(line)
-        except ClientGone:
-            return
-        except ServerError as exc:
-            await line.fail(exc)
-        except Exception:
-            log.exception("a stream failed")
-            await line.fail(ServerError("the server had an error"))
 
 
 class EventStream(LiveStream):
-    """A generation's events, through a dialect's encoder. `remark` gives a comment for the end of the stream,
-    for what is not known when the headers are sent.
+    """A generation's events, written by a dialect's encoder. `remark` returns a comment for the end of the
+    stream, about what is not known yet when the headers are sent.
     """
 
     def __init__(
@@ -190,19 +182,19 @@ class EventStream(LiveStream):
         encoder: Encoder,
         headers: dict[str, str],
         *,
-        line: type[Line] = Line,
+        writer: type[StreamWriter] = StreamWriter,
         remark: Callable[[], str] = str,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._generation, self._encoder, self._remark = generation, encoder, remark
-        self.line = line
+        self.writer = writer
         super().__init__(headers, generation.interrupted, keep_alive_s=keep_alive_s)
 
-    async def pump(self, line: Line) -> None:
-        await line.send(self._encoder.first())
+    async def pump(self, writer: StreamWriter) -> None:
+        await writer.send(self._encoder.first())
         async for event in self._generation:
-            await line.send(self._encoder.event(event))
-        await line.end(self._encoder.last(), self._remark())
+            await writer.send(self._encoder.event(event))
+        await writer.end(self._encoder.last(), self._remark())
 
     async def aclose(self) -> None:
         await self._generation.aclose()

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from headrace.api.auth import Caller
 from headrace.api.body import json_body, prepared
+from headrace.api.dependencies import Caller, destination
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import uses_in
-from headrace.api.provider import gateway_of, provider_of
 from headrace.api.routes import route
 from headrace.features import NONE
 from headrace.offload import aside
@@ -41,7 +40,7 @@ async def tokenize(
 ) -> Response:
     uses = await uses_in(http, body, TOKENS)
     headers = with_named({}, uses.left_out(NONE))
-    gateway, provider = gateway_of(http), provider_of(http)
+    gateway, provider = destination(http)
     info = gateway.model(body.model, provider)
     request = await prepared(http, partial(wire.to_request, body, info))
     strings = None
@@ -70,7 +69,7 @@ async def detokenize(
 ) -> dict[str, str]:
     uses = await uses_in(http, body, TOKENS)
     response.headers.update(with_named({}, uses.left_out(NONE)))
-    gateway, provider = gateway_of(http), provider_of(http)
+    gateway, provider = destination(http)
     model = gateway.model(body.model, provider).id
     async with connected(http.receive):
         return wire.text(await gateway.detokenize(model, body.tokens, provider))
@@ -85,7 +84,7 @@ async def detokenize(
     at_root=True,
 )
 async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> dict[str, Any]:
-    gateway, provider = gateway_of(http), provider_of(http)
+    gateway, provider = destination(http)
     info = gateway.model(model, provider)
     async with connected(http.receive):
         return wire.tokenizer(info, await gateway.tokenizer_info(info.id, provider))

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headrace import logs
-from headrace.api.auth import authenticate
+from headrace.api.dependencies import authenticate
 from headrace.api.errors import to_response
 from headrace.api.memory import FACTOR, Charge
 from headrace.errors import BadRequest, PayloadTooLarge, ServerError, UnsupportedParameter

@@ -22,8 +22,9 @@ from headrace.turns.window import window, without_unanswered
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
 from headrace.wire import chat as wire
 from headrace.wire import stored_completions
+from headrace.wire.chat import NEW
 from headrace.wire.collected import Choice, Collected
-from headrace.wire.conversation_id import NEW
+from headrace.wire.generation import head
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class ChatTurn:
         else:
             generation = await self._start_in_conversation(gateway, request, provider, uses)
         self._info = generation.info
-        self._head = wire.completion_head(generation.info)
+        self._head = head("chatcmpl", "chat.completion", generation.info)
         generation.observe(self)
         return generation
 

@@ -1,4 +1,4 @@
-"""/v1/chat/completions as JSON: parse it, and write events back."""
+"""The JSON of /v1/chat/completions: read requests, and write answers and chunks."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from headrace.types import (
 )
 from headrace.wire import tools
 from headrace.wire.collected import Choice, Collected
+from headrace.wire.conversations import check_id
 from headrace.wire.elsewhere import carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
@@ -118,7 +119,7 @@ class ChatCompletion(BaseModel):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: UsageBody | None = Field(description="Null: the provider did not tell.")
+    usage: UsageBody | None = Field(description="Null: the provider reported none.")
     system_fingerprint: str | None
 
 
@@ -154,12 +155,47 @@ class ChatCompletionChunk(BaseModel):
     system_fingerprint: str | None
 
 
+HEADER = "X-Conversation-ID"
+NEW = "new"  # instead of a conversation's id: one that is created
+
+
+def conversation_of(body: ChatBody, header: str | None) -> str | None:
+    """The id of the conversation that a chat goes on with, or NEW; None: the chat is stateless. `header`: the
+    value of X-Conversation-ID. Raises BadRequest.
+    """
+    member = body.conversation.id if isinstance(body.conversation, ConversationName) else body.conversation
+    names = {HEADER: header, "conversation_id": body.conversation_id, "conversation": member}
+    ids = {name: value for name, value in names.items() if value is not None}
+    if not ids:
+        return None
+    if len(set(ids.values())) > 1:
+        *others, last = ids
+        sources = [f"the header {name}" if name == HEADER else name for name in (last, *others)]
+        raise BadRequest(f"{' and '.join(sources)} differ", param=last)
+    if (body.n or 1) > 1:
+        raise BadRequest("n: a conversation goes on with one answer, not several", param="n")
+    if body.continue_final_message:
+        raise BadRequest(
+            "continue_final_message and a conversation exclude each other", param="continue_final_message"
+        )
+    id = next(iter(ids.values()))
+    return id if id == NEW else check_id(id, "conversation")
+
+
 def to_request(body: ChatBody) -> GenerateRequest:
-    """Raises BadRequest."""
+    """The neutral request. Raises BadRequest."""
+    limit = max_tokens(body)
+    if body.max_completion_tokens is not None:
+        if limit not in (None, body.max_completion_tokens):
+            raise BadRequest("max_tokens and max_completion_tokens differ", param="max_completion_tokens")
+        limit = body.max_completion_tokens
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+    num_logprobs = (body.top_logprobs or 0) if body.logprobs else None
     return GenerateRequest(
         body.model,
         to_conversation(body),
-        sampling(body, _max_tokens(body), _logprobs(body)),
+        sampling(body, limit, num_logprobs),
         body.n or 1,
         output_format(body),
         body.priority or 0,
@@ -170,33 +206,11 @@ def to_request(body: ChatBody) -> GenerateRequest:
     )
 
 
-def _max_tokens(body: ChatBody) -> int | None:
-    limit = max_tokens(body)
-    if body.max_completion_tokens is None:
-        return limit
-    if limit not in (None, body.max_completion_tokens):
-        raise BadRequest("max_tokens and max_completion_tokens differ", param="max_completion_tokens")
-    return body.max_completion_tokens
-
-
-def _logprobs(body: ChatBody) -> int | None:
-    if body.logprobs:
-        return body.top_logprobs or 0
-    if body.top_logprobs:
-        raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
-    return None
-
-
-def completion_head(info: ModelInfo) -> dict[str, Any]:
-    """The members that the answer to one request, or all chunks of it, begin with."""
-    return head("chatcmpl", "chat.completion", info)
-
-
 def completion(
     body: ChatBody, info: ModelInfo, collected: Collected, begin: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """`begin`: its head, if that is known already."""
-    legacy = tools.is_legacy(body)
+    """The whole answer. `begin`: the members from `head`, if they are fixed already."""
+    legacy = bool(body.functions)
     choices = [
         {
             "index": index,
@@ -207,7 +221,7 @@ def completion(
         for index, choice in sorted(collected.choices.items())
     ]
     return {
-        **(begin or completion_head(info)),
+        **(begin or head("chatcmpl", "chat.completion", info)),
         "choices": choices,
         "usage": usage_body(collected.usage),
         **collected.own,
@@ -227,10 +241,10 @@ def _message(choice: Choice, *, legacy: bool) -> dict[str, Any]:
 
 
 def _reasoning(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
-    """Under both names that clients look for."""
-    said = {"reasoning_content": text, "reasoning": text} if text else {}
+    """Reasoning as members of a message or delta, under both names that clients look for."""
+    texts = {"reasoning_content": text, "reasoning": text} if text else {}
     signed = {"thinking_blocks": [thinking_block(thought) for thought in thoughts]} if thoughts else {}
-    return {**said, **signed}
+    return {**texts, **signed}
 
 
 def _logprobs_body(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
@@ -248,19 +262,22 @@ def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
 
 
 def _logprob(token: str, raw: bytes, logprob: float | None) -> dict[str, Any]:
-    # only the first token of a prompt has none, and a chat echoes no prompt; a provider may all the same
+    # JSON has no infinity, and some providers send no logprob
     least = LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
     return {"token": token, "logprob": least, "bytes": list(raw)}
 
 
 class Chunks:
-    """Writes one stream: every chunk shares id, created and model. `begin`: they are those of this head."""
+    """Writes the chunks of one stream, which share id, created and model. `begin`: the members from `head`,
+    if they are fixed already.
+    """
 
     def __init__(self, body: ChatBody, info: ModelInfo, begin: dict[str, Any] | None = None) -> None:
-        self._head = {**(begin or completion_head(info)), "object": "chat.completion.chunk"}
+        begin = begin or head("chatcmpl", "chat.completion", info)
+        self._head = {**begin, "object": "chat.completion.chunk"}
         self._usage = StreamUsage(body)
         self._n = body.n or 1
-        self._has_logprobs, self._legacy = bool(body.logprobs), tools.is_legacy(body)
+        self._has_logprobs, self._legacy = bool(body.logprobs), bool(body.functions)
 
     def first(self) -> list[str]:
         return [

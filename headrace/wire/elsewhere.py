@@ -8,7 +8,7 @@ does not know them itself (`ELSEWHERE`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,16 +207,16 @@ def without_master(name: str) -> Callable[[BaseModel], bool]:
 
 
 def carried(body: BaseModel) -> dict[str, Any]:
-    """The members of a body that a backend which knows them is to be sent, as they came."""
-    return dict(_switched_on(body))
-
-
-def _switched_on(body: BaseModel) -> Iterator[tuple[str, Any]]:
+    """The members of a body that are sent, unchanged, to a backend that knows them: those of ELSEWHERE that
+    are not switched off.
+    """
+    members: dict[str, Any] = {}
     for name, value in (body.model_extra or {}).items():
         known = ELSEWHERE.get(name)
         is_on = known is not None and value is not None and not known.is_off(value)
         if is_on and not without_master(name)(body):
-            yield name, value
+            members[name] = value
+    return members
 
 
 def _given(body: BaseModel, name: str) -> Any:

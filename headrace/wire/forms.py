@@ -1,8 +1,10 @@
-"""The form that a request prescribes for its answers, under all the names that callers have for it."""
+"""The form that a request prescribes for its answers, under each of the names that clients use for it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal
 
 from pydantic_core import from_json
 
@@ -13,13 +15,17 @@ from headrace.wire.generation import GenerationBody, ResponseFormat, StructuredO
 
 
 def output_format(body: GenerationBody) -> Format | None:
-    """What the answer must look like, if the request says so. Raises BadRequest when it says so twice."""
-    given = [
-        format for format in (_response_format(body.response_format), *_guided(body)) if format is not None
+    """The form that the answer must have, if any. Raises BadRequest when two members prescribe one."""
+    formats = [
+        format
+        for name, read in READERS.items()
+        if (value := getattr(body, name)) is not None
+        for format in read(value, name)
     ]
-    if len(given) > 1:
-        raise BadRequest(f"{given[1].param} and {given[0].param} exclude each other", param=given[1].param)
-    return given[0] if given else None
+    if len(formats) > 1:
+        first, second = formats[0].param, formats[1].param
+        raise BadRequest(f"{second} and {first} exclude each other", param=second)
+    return formats[0] if formats else None
 
 
 def narrowings(body: GenerationBody) -> frozenset[str] | None:
@@ -36,75 +42,86 @@ def narrowings(body: GenerationBody) -> frozenset[str] | None:
     return allowed
 
 
-def _response_format(body: ResponseFormat | None) -> Format | None:
-    """A schema stands in json_schema, or, as some servers have it, beside the type."""
-    if body is None or body.type == "text":
-        return None
-    param = "response_format.json_schema"
-    if body.json_schema is None:
+def _response_format(body: ResponseFormat, _: str) -> Iterator[Format]:
+    """A schema is in json_schema, or, as some servers have it, beside the type."""
+    if body.type == "text":
+        return
+    param, wrapper = "response_format.json_schema", body.json_schema
+    if wrapper is None:
         if body.schema_ is not None:
-            return Format("json_schema", body.schema_, "response_format.schema", body.name, body.description)
-        if body.type == "json_object":
-            return Format("json_object")
-        raise BadRequest(f"{param} is needed with type json_schema", param=param)
+            yield Format("json_schema", body.schema_, "response_format.schema", body.name, body.description)
+        elif body.type == "json_object":
+            yield Format("json_object")
+        else:
+            raise BadRequest(f"{param} is needed with type json_schema", param=param)
+        return
     if body.schema_ is not None:
         raise BadRequest(f"{param} and response_format.schema exclude each other", param=param)
-    told = body.json_schema
-    if told.schema_ is not None:
-        return Format("json_schema", told.schema_, f"{param}.schema", told.name, told.description)
-    raise BadRequest(f"{param}.schema is needed with type json_schema", param=f"{param}.schema")
+    param = f"{param}.schema"
+    if wrapper.schema_ is None:
+        raise BadRequest(f"{param} is needed with type json_schema", param=param)
+    yield Format("json_schema", wrapper.schema_, param, wrapper.name, wrapper.description)
 
 
-def _guided(body: GenerationBody) -> list[Format | None]:
-    choice = body.guided_choice
-    return [
-        *(_schema(getattr(body, name), name) for name in ("guided_json", "json_schema")),
-        *(_pattern("regex", getattr(body, name), name) for name in ("guided_regex", "regex")),
-        None if choice is None else Format("choice", tuple(choice), "guided_choice"),
-        *(_pattern("grammar", getattr(body, name), name) for name in GRAMMARS),
-        _grammar(body.grammar),
-        *_structured(body.structured_outputs),
-    ]
-
-
-def _structured(asked: StructuredOutputs | None) -> list[Format | None]:
-    if asked is None:
-        return []
-    at = "structured_outputs"
-    return [
-        _schema(asked.json_, f"{at}.json"),
-        None if asked.regex is None else Format("regex", asked.regex, f"{at}.regex"),
-        None if asked.choice is None else Format("choice", tuple(asked.choice), f"{at}.choice"),
-        None if asked.grammar is None else Format("grammar", asked.grammar, f"{at}.grammar"),
-        Format("json_object", param=f"{at}.json_object") if asked.json_object else None,
-    ]
-
-
-GRAMMARS = ("guided_grammar", "ebnf", "grammar_string")
-
-
-def _schema(value: object, param: str) -> Format | None:
+def _schema(value: object, param: str) -> Iterator[Format]:
+    """A schema, also as JSON text; null is none."""
     if isinstance(value, str):
         try:
             value = from_json(value, allow_inf_nan=False)
         except ValueError as exc:
             raise BadRequest(f"{param} is no JSON: {exc}", param=param) from exc
-    return None if value is None else Format("json_schema", value, param)
+    if value is not None:
+        yield Format("json_schema", value, param)
 
 
-def _pattern(kind: Literal["regex", "grammar"], value: str | None, param: str) -> Format | None:
-    """An empty one, which clients of text-generation-webui send, is none."""
-    return Format(kind, value, param) if value or (value == "" and param.startswith("guided_")) else None
+def _pattern(kind: Literal["regex", "grammar"], value: str, param: str) -> Iterator[Format]:
+    """A regular expression or a grammar. Clients of text-generation-webui send empty ones, which are none."""
+    if value or param.startswith("guided_"):
+        yield Format(kind, value, param)
 
 
-def _grammar(asked: str | TypedGrammar | None) -> Format | None:
-    if not isinstance(asked, TypedGrammar):
-        return _pattern("grammar", asked, "grammar")
-    param = "grammar.value"
-    if asked.type == "json_object":
-        return Format("json_object", param="grammar")
-    if asked.value is None or (asked.type == "regex" and not isinstance(asked.value, str)):
-        raise BadRequest(f"{param} is needed with type {asked.type}", param=param)
-    return (
-        _pattern("regex", str(asked.value), param) if asked.type == "regex" else _schema(asked.value, param)
-    )
+def _choice(choices: list[str], param: str) -> Iterator[Format]:
+    yield Format("choice", tuple(choices), param)
+
+
+def _grammar(value: str | TypedGrammar, param: str) -> Iterator[Format]:
+    """A grammar, or TGI's `{type, value}`."""
+    if isinstance(value, str):
+        yield from _pattern("grammar", value, param)
+    elif value.type == "json_object":
+        yield Format("json_object", param=param)
+    elif value.value is None or (value.type == "regex" and not isinstance(value.value, str)):
+        raise BadRequest(f"{param}.value is needed with type {value.type}", param=f"{param}.value")
+    elif value.type == "regex":
+        yield from _pattern("regex", str(value.value), f"{param}.value")
+    else:
+        yield from _schema(value.value, f"{param}.value")
+
+
+def _structured_outputs(body: StructuredOutputs, param: str) -> Iterator[Format]:
+    """vLLM's object, of whose members one is set."""
+    yield from _schema(body.json_, f"{param}.json")
+    if body.regex is not None:
+        yield Format("regex", body.regex, f"{param}.regex")
+    if body.choice is not None:
+        yield Format("choice", tuple(body.choice), f"{param}.choice")
+    if body.grammar is not None:
+        yield Format("grammar", body.grammar, f"{param}.grammar")
+    if body.json_object:
+        yield Format("json_object", param=f"{param}.json_object")
+
+
+# member of the body → the function that reads its value; the second argument is the member's name
+READERS: Mapping[str, Callable[[Any, str], Iterator[Format]]] = {
+    "response_format": _response_format,
+    "guided_json": _schema,
+    "json_schema": _schema,
+    "guided_regex": partial(_pattern, "regex"),
+    "regex": partial(_pattern, "regex"),
+    "guided_choice": _choice,
+    "guided_grammar": partial(_pattern, "grammar"),
+    "ebnf": partial(_pattern, "grammar"),
+    "grammar_string": partial(_pattern, "grammar"),
+    "grammar": _grammar,
+    "structured_outputs": _structured_outputs,
+}

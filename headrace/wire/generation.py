@@ -1,4 +1,4 @@
-"""What chat and text completions share: sampling members, usage, ids, the fold over events."""
+"""The members that chat and text completions share: sampling parameters, usage, ids."""
 
 from __future__ import annotations
 
@@ -86,15 +86,15 @@ Biases = Annotated[dict[str, float], Pairs(MAX_BIASES, _check_biases)]
 
 class StreamOptions(RequestBody):
     include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None  # extension: every chunk tells the usage so far
+    continuous_usage_stats: bool | None = None  # extension: every chunk has the usage so far
 
 
-# any of these tells a schema that stands where its name and itself should
+# members by which a bare schema is recognized
 SCHEMA_WORDS = frozenset({"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items"})
 
 
 class JsonSchema(RequestBody):
-    """A bare schema is read as one under `schema`."""
+    """A schema with its name. A bare schema is read as if it stood under `schema`."""
 
     name: str | None = None
     description: str | None = None
@@ -103,11 +103,14 @@ class JsonSchema(RequestBody):
 
     @model_validator(mode="before")
     @classmethod
-    def _wrap(cls, given: object) -> object:
-        if isinstance(given, dict) and "schema" not in given and SCHEMA_WORDS & given.keys():
-            around = {name: given[name] for name in ("name", "strict") if name in given}
-            return {**around, "schema": {name: value for name, value in given.items() if name not in around}}
-        return given
+    def _wrap(cls, value: object) -> object:
+        if isinstance(value, dict) and "schema" not in value and SCHEMA_WORDS & value.keys():
+            wrapper = {name: value[name] for name in ("name", "strict") if name in value}
+            return {
+                **wrapper,
+                "schema": {name: member for name, member in value.items() if name not in wrapper},
+            }
+        return value
 
 
 class ResponseFormat(RequestBody):
@@ -121,7 +124,7 @@ class ResponseFormat(RequestBody):
 
 
 class StructuredOutputs(RequestBody):
-    """As vLLM has it: one of them."""
+    """vLLM's object, of which one member is set."""
 
     json_: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(None, alias="json")
     regex: str | None = None
@@ -132,14 +135,14 @@ class StructuredOutputs(RequestBody):
 
 
 class TypedGrammar(RequestBody):
-    """As TGI has it."""
+    """TGI's grammar object."""
 
     type: Literal["json", "json_object", "json_schema", "regex"]
     value: Annotated[dict[str, Any] | bool | str | None, Writable] = None
 
 
 class GenerationBody(RequestBody):
-    """The members that both dialects honour. Null means: not given."""
+    """The members of both endpoints. Null means that a member is not set."""
 
     model: str = Field(description="A model id from /v1/models.")
     stream: bool | None = False
@@ -221,7 +224,7 @@ class GenerationBody(RequestBody):
 
     @property
     def is_unlimited(self) -> bool:
-        """Whether an answer without any limit is asked for, in the words of llama.cpp or Ollama."""
+        """Whether the request wants an answer without a limit, in the dialect of llama.cpp or Ollama."""
         return any(limit is not None and limit < 0 for limit in (self.n_predict, self.num_predict))
 
 
@@ -243,53 +246,52 @@ class UsageBody(BaseModel):
 
 
 def sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None) -> Sampling:
-    """Raises BadRequest."""
+    """The sampling parameters. Raises BadRequest."""
     if body.stream_options is not None and not body.stream:
         raise BadRequest("stream_options is only allowed with stream: true", param="stream_options")
-    stop = meant(body, "stop")
+    stop = value_of(body, "stop")
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     return Sampling(
         max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, min_p=body.min_p,
-        repetition_penalty=meant(body, "repetition_penalty"), frequency_penalty=body.frequency_penalty or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
+        repetition_penalty=value_of(body, "repetition_penalty"),
+        frequency_penalty=body.frequency_penalty or 0.0, presence_penalty=body.presence_penalty or 0.0,
         logit_bias=tuple((int(key), float(value)) for key, value in (body.logit_bias or {}).items()),
-        seed=meant(body, "seed"), stop=stops, top_k=None if body.top_k is None else max(0, body.top_k),
-        stop_token_ids=tuple(body.stop_token_ids or ()), ignore_eos=bool(meant(body, "ignore_eos")),
-        min_tokens=meant(body, "min_tokens") or 0, logprobs=logprobs,
+        seed=value_of(body, "seed"), stop=stops, top_k=None if body.top_k is None else max(0, body.top_k),
+        stop_token_ids=tuple(body.stop_token_ids or ()), ignore_eos=bool(value_of(body, "ignore_eos")),
+        min_tokens=value_of(body, "min_tokens") or 0, logprobs=logprobs,
         skip_special_tokens=body.skip_special_tokens is not False,
         detect_loops=body.detect_loops,
-        truncate_prompt_tokens=meant(body, "truncate_prompt_tokens"),
+        truncate_prompt_tokens=value_of(body, "truncate_prompt_tokens"),
     )  # fmt: skip
 
 
 def max_tokens(body: GenerationBody) -> int | None:
-    """The most tokens of an answer, under whichever name they are given. Raises BadRequest."""
-    limit: int | None = meant(body, "max_tokens")
+    """The limit of an answer's tokens, under each of its names; None: no limit. Raises BadRequest."""
+    limit: int | None = value_of(body, "max_tokens")
     return None if limit is None or limit < 0 else limit
 
 
-def meant(body: GenerationBody, name: str) -> Any:
-    """A member under its own name or another server's (elsewhere.ALIASES); None: it is not given. Raises
-    BadRequest when two names have different values.
+def value_of(body: GenerationBody, name: str) -> Any:
+    """The value of a member, under its own name or another server's (elsewhere.ALIASES); None: it is not set.
+    Raises BadRequest when two names have different values.
     """
-    given = {alias: value for alias in (name, *ALIASES[name]) if (value := getattr(body, alias)) is not None}
-    # a default of the body (false, 0) is no second value
-    told = {alias: value for alias, value in given.items() if alias in body.model_fields_set}
-    first = next(iter(told), None)
-    for alias, value in told.items():
-        if value != told[first or alias]:
+    # only what the caller set: a default of the body (false, 0) is no second value
+    values = {
+        alias: value
+        for alias in (name, *ALIASES[name])
+        if alias in body.model_fields_set and (value := getattr(body, alias)) is not None
+    }
+    first = next(iter(values), name)
+    for alias, value in values.items():
+        if value != values[first]:
             raise BadRequest(f"{first} and {alias} differ", param=alias)
-    return told[first] if first is not None else None
-
-
-def new_id(prefix: Literal["chatcmpl", "cmpl"]) -> str:
-    return f"{prefix}-{secrets.token_hex(12)}"
+    return values.get(first)
 
 
 def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> dict[str, Any]:
-    """The members that an answer, or all chunks of one stream, begin with."""
+    """The first members of an answer, or of all chunks of one stream, with a new id."""
     return {
-        "id": new_id(prefix),
+        "id": f"{prefix}-{secrets.token_hex(12)}",
         "object": object,
         "created": int(time.time()),
         "model": info.id,
@@ -298,7 +300,7 @@ def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> d
 
 
 class StreamUsage:
-    """The member `usage` of a stream's chunks: absent, null, or what was counted so far."""
+    """The member `usage` of a stream's chunks: absent, null, or the counts so far."""
 
     def __init__(self, body: GenerationBody) -> None:
         options = body.stream_options or StreamOptions()
@@ -323,14 +325,14 @@ class StreamUsage:
         self._choices[event.index] = so_far
 
     def member(self) -> dict[str, Any]:
-        """Of a chunk, beside its choices. Null while the prompt is not counted: that is not 0."""
+        """The member for a chunk with choices. It is null until the prompt's tokens are known."""
         if not self._in_all:
             return {"usage": None} if self._in_the_end else {}
         usage = total(self._choices, self._n)
         return {"usage": usage_body(usage) if usage.prompt_tokens else None}
 
     def last(self, head: dict[str, Any]) -> list[str]:
-        """The chunk after all choices, if the caller asked for it."""
+        """The final chunk with the usage, if the request wants one."""
         usage = usage_body(total(self._choices, self._n))
         return [dump({**head, "choices": [], "usage": usage})] if self._in_the_end else []
 

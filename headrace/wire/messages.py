@@ -1,4 +1,4 @@
-"""A conversation as JSON: messages, tools, and how the model's template is to write them."""
+"""The JSON of a conversation: messages, tools, and variables of the model's chat template."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
 from headrace.wire.generation import Variables
 from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
-from headrace.wire.thinking_parts import thoughts_apart
-from headrace.wire.tools import ToolsBody, is_legacy, to_tools
+from headrace.wire.tools import ToolsBody, to_tools
 from headrace.wire.validation import RequestBody
 
 
@@ -24,7 +23,7 @@ class TextPart(RequestBody):
 
 
 class RefusalPart(RequestBody):
-    """What an assistant said instead of an answer: text, to the model."""
+    """An assistant's refusal, which the model reads as text."""
 
     type: Literal["refusal"]
     refusal: str
@@ -101,6 +100,19 @@ class ToolCallBody(RequestBody):
     function: FunctionOfCall
 
 
+def _thinking(part: Any) -> str | None:
+    """The text of a thinking part; None: it is a part of another kind."""
+    if not isinstance(part, dict) or part.get("type") != "thinking":
+        return None
+    thinking = part.get("thinking")
+    if isinstance(thinking, str):
+        return thinking
+    if not isinstance(thinking, list):
+        return None
+    texts = [piece.get("text") if isinstance(piece, dict) else None for piece in thinking]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
+
+
 NEED_CONTENT = ("system", "developer", "user", "tool")
 
 
@@ -111,7 +123,7 @@ class ChatMessage(RequestBody):
     tool_calls: Annotated[list[ToolCallBody], at_most(MAX_CALLS)] | None = None
     tool_call_id: str | None = None
     function_call: FunctionOfCall | None = Field(None, description="The older form of tool_calls.")
-    reasoning_content: str | None = Field(None, description="What an assistant thought before it spoke.")
+    reasoning_content: str | None = Field(None, description="An assistant's reasoning before its answer.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
     thinking_blocks: Annotated[list[Thinking], at_most(MAX_PARTS)] | None = Field(
         None, description="Extension. The same, as its provider signed it."
@@ -119,8 +131,19 @@ class ChatMessage(RequestBody):
 
     @model_validator(mode="before")
     @classmethod
-    def _thoughts_apart(cls, message: Any) -> Any:
-        return thoughts_apart(message)
+    def _without_thinking_parts(cls, message: Any) -> Any:
+        """Move an assistant's thinking parts, as Mistral's models write them and clients send them back, to
+        `reasoning_content`. Parts of another shape stay, and are refused there.
+        """
+        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(content, list) or message.get("role") != "assistant":
+            return message
+        thoughts = [thinking for part in content if (thinking := _thinking(part)) is not None]
+        if not thoughts:
+            return message
+        rest = [part for part in content if _thinking(part) is None]
+        reasoning = message.get("reasoning_content") or message.get("reasoning") or "".join(thoughts)
+        return {**message, "content": rest or None, "reasoning_content": reasoning}
 
     @field_validator("content")
     @classmethod
@@ -131,7 +154,7 @@ class ChatMessage(RequestBody):
 
 
 class ConversationBody(ToolsBody):
-    """The members of a body that make the prompt."""
+    """The members of a body that the prompt consists of."""
 
     messages: Annotated[list[ChatMessage], at_most(MAX_MESSAGES, least=1)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -151,7 +174,7 @@ class ConversationBody(ToolsBody):
 
 
 def to_conversation(body: ConversationBody) -> Conversation:
-    """Raises BadRequest."""
+    """The conversation of a request. Raises BadRequest."""
     goes_on = bool(body.continue_final_message)
     if goes_on and body.add_generation_prompt:
         raise BadRequest(
@@ -159,12 +182,17 @@ def to_conversation(body: ConversationBody) -> Conversation:
             param="continue_final_message",
         )
     tools, choice = to_tools(body)
-    messages = _messages(body.messages)
+    messages: list[Message] = []
+    call_id: str | None = None  # of the last function_call, which has no id of its own
+    for index, message in enumerate(body.messages):
+        if message.function_call is not None:
+            call_id = f"call_{index}"
+        messages.append(_message(index, message, call_id))
     return Conversation(
-        messages,
+        tuple(messages),
         tools,
         choice,
-        body.parallel_tool_calls is not False and not is_legacy(body),
+        body.parallel_tool_calls is not False and not body.functions,
         body.reasoning_effort,
         not goes_on and body.add_generation_prompt is not False,
         goes_on,
@@ -175,42 +203,34 @@ def to_conversation(body: ConversationBody) -> Conversation:
 
 
 def wishes(messages: Iterable[Message], **more: object) -> frozenset[str]:
-    """The members that may be left out where a target refuses them: these, where they have a value, and what
-    an assistant thought long ago.
+    """The names of members that may be left out if a target refuses them: those of `more` that have a value,
+    and the reasoning of earlier answers.
     """
     thought = {"messages.reasoning_content"} if any(message.reasoning for message in messages) else set()
     return frozenset(thought | {name for name, value in more.items() if value is not None})
 
 
-# variables of a template that have members of their own in the body
+# variables that are members of the body
 OWN_VARIABLES = ("messages", "tools", "add_generation_prompt")
 
 
 def _template_kwargs(body: ConversationBody) -> dict[str, Any]:
-    wished = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
-    given = {**wished, **(body.chat_template_kwargs or {})}
+    """The variables of the chat template. Raises BadRequest."""
+    thinking = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
+    variables = {**thinking, **(body.chat_template_kwargs or {})}
     for name in OWN_VARIABLES:
-        if name in given:
+        if name in variables:
             param = f"chat_template_kwargs.{name}"
             raise BadRequest(f"{param}: give {name} as a member of the body", param=param)
-    return given
-
-
-def _messages(bodies: list[ChatMessage]) -> tuple[Message, ...]:
-    messages: list[Message] = []
-    asked: str | None = None  # the id of the last function_call, which has none of its own
-    for index, body in enumerate(bodies):
-        if body.function_call is not None:
-            asked = f"call_{index}"
-        messages.append(_message(index, body, asked))
-    return tuple(messages)
+    return variables
 
 
 # members of a message that are content of other kinds: dropping them would change the conversation
 CONTENT_REFUSED = ("audio",)
 
 
-def _message(index: int, body: ChatMessage, asked: str | None) -> Message:
+def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
+    """`call_id`: the id of the last function_call. Raises BadRequest."""
     for name in CONTENT_REFUSED:
         if (body.model_extra or {}).get(name) is not None:
             raise UnsupportedParameter(
@@ -218,15 +238,18 @@ def _message(index: int, body: ChatMessage, asked: str | None) -> Message:
             )
     calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in body.tool_calls or ()]
     if body.function_call is not None:
-        calls.append(ToolCall(asked or "", body.function_call.name, body.function_call.arguments))
+        calls.append(ToolCall(call_id or "", body.function_call.name, body.function_call.arguments))
     role: Role = "tool" if body.role == "function" else body.role
-    parts = _parts(f"messages.{index}.content", body.content)
+    parts: tuple[str | Media, ...] = (body.content,) if isinstance(body.content, str) else ()
+    if isinstance(body.content, list):
+        path = f"messages.{index}.content"
+        parts = tuple(_part(f"{path}.{number}", part) for number, part in enumerate(body.content))
     return Message(
         role,
         "\n".join(part for part in parts if isinstance(part, str)),
         body.name,
         tuple(calls),
-        asked if body.role == "function" else body.tool_call_id,
+        call_id if body.role == "function" else body.tool_call_id,
         reasoning(body),
         parts if any(isinstance(part, Media) for part in parts) else (),
         tuple(thought(block) for block in body.thinking_blocks or ()),
@@ -234,9 +257,10 @@ def _message(index: int, body: ChatMessage, asked: str | None) -> Message:
 
 
 def reasoning(body: ChatMessage) -> str | None:
-    said = body.reasoning if body.reasoning_content is None else body.reasoning_content
-    if said or not body.thinking_blocks:
-        return said
+    """An assistant's reasoning, from whichever member has it."""
+    text = body.reasoning if body.reasoning_content is None else body.reasoning_content
+    if text or not body.thinking_blocks:
+        return text
     shown = (block.thinking for block in body.thinking_blocks if isinstance(block, ThinkingBlock))
     return "".join(shown) or None
 
@@ -247,14 +271,8 @@ def thought(block: ThinkingBlock | RedactedThinkingBlock) -> Thought:
     return Thought(block.thinking, block.signature or None)
 
 
-def _parts(path: str, content: str | list[Part] | None) -> tuple[str | Media, ...]:
-    if content is None or isinstance(content, str):
-        return (content or "",)
-    return tuple(_part(f"{path}.{index}", part) for index, part in enumerate(content))
-
-
 def _part(param: str, part: TextPart | RefusalPart | ImagePart | FilePart) -> str | Media:
-    """Raises BadRequest."""
+    """A part as text or media. Raises BadRequest."""
     if isinstance(part, TextPart):
         return part.text
     if isinstance(part, RefusalPart):

@@ -69,11 +69,6 @@ def filter(query: Query) -> Filter:
     return Filter(listing(query, "asc", is_cut=True), dict(query).get("model"), pairs)
 
 
-def unread(body: ChatBody) -> list[str]:
-    """Members that do nothing without others."""
-    return ["metadata"] if body.metadata is not None and not body.store else []
-
-
 def metadata(body: ChatBody) -> dict[str, str]:
     """Raises BadRequest."""
     try:

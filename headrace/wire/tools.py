@@ -1,5 +1,5 @@
-"""Tools and calls as JSON: what the model may call, and what it called. The older `functions` and
-`function_call` are the same under other names.
+"""The JSON of tools and of their calls. The older `functions` and `function_call` are the same under other
+names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FunctionName(RequestBody):
 
 
 class NamedTool(RequestBody):
-    """Which tool, in chat's spelling (`function.name`) or flat (`name`)."""
+    """A tool's name, nested as in chat (`function.name`) or flat (`name`)."""
 
     type: Literal["function"] = "function"
     function: FunctionName | None = None
@@ -60,7 +60,7 @@ class ChoiceBody(RequestBody):
 
 
 class ToolsBody(RequestBody):
-    """The members of a body that are about tools."""
+    """The members of a body that define tools, and the choice among them."""
 
     tools: Annotated[list[ToolBody], at_most(MAX_TOOLS)] | None = None
     tool_choice: Mode | ChoiceBody | None = None
@@ -98,28 +98,23 @@ class ToolDelta(BaseModel):
     function: FunctionDelta
 
 
-def is_legacy(body: ToolsBody) -> bool:
-    """Whether the caller speaks of functions instead of tools, and so must the answer."""
-    return bool(body.functions)
-
-
-def as_asked(body: ToolsBody, error: BadRequest) -> BadRequest:
-    """The same error, about functions where the caller speaks of functions."""
-    if is_legacy(body) and error.param is not None:
-        given = re.sub(r"^tools\.(\d+)\.function\b", r"functions.\1", error.param)
-        error.message, error.param = error.message.replace(error.param, given), given
+def in_callers_terms(body: ToolsBody, error: BadRequest) -> BadRequest:
+    """The error with the names of the body's `functions` instead of `tools`, if it has functions."""
+    if body.functions and error.param is not None:
+        param = re.sub(r"^tools\.(\d+)\.function\b", r"functions.\1", error.param)
+        error.message, error.param = error.message.replace(error.param, param), param
     return error
 
 
 def uses_of_functions(body: ToolsBody) -> Iterator[Use]:
-    """The older members call one function at a time."""
-    if is_legacy(body) and body.functions:
+    """The feature that `functions` ask for: a model calls one function at a time."""
+    if body.functions:
         yield Use("functions", Feature.PARALLEL_TOOL_CALLS, Feature.PARALLEL_TOOL_CALLS.loss)
 
 
 def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """Raises BadRequest when they contradict each other."""
-    if is_legacy(body) and (body.tools or body.tool_choice is not None):
+    """The tools and the choice among them. Raises BadRequest when members contradict each other."""
+    if body.functions and (body.tools or body.tool_choice is not None):
         other = "tools" if body.tools else "tool_choice"
         raise BadRequest(f"functions and {other} exclude each other", param="functions")
     functions = body.functions or [tool.function for tool in body.tools or ()]
@@ -130,7 +125,7 @@ def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
     names: set[str] = set()
     for index, tool in enumerate(tools):
         if tool.name in names:
-            at = f"functions.{index}" if is_legacy(body) else f"tools.{index}.function"
+            at = f"functions.{index}" if body.functions else f"tools.{index}.function"
             raise BadRequest(f"{at}.name: there are two of the name {tool.name!r}", param=f"{at}.name")
         names.add(tool.name)
     return tools, _choice(body, names)
@@ -139,28 +134,29 @@ def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
 def _choice(body: ToolsBody, names: Set[str]) -> ToolChoice:
     if isinstance(body.function_call, FunctionName):
         return ToolChoice("required", (_known(body.function_call.name, names, "function_call"),))
-    if is_legacy(body):
+    if body.functions:
         return ToolChoice(body.function_call or "auto")
-    asked = body.tool_choice
-    if isinstance(asked, ChoiceBody):
-        return _chosen(asked, names)
-    if asked == "required" and not names:
+    choice = body.tool_choice
+    if isinstance(choice, ChoiceBody):
+        return _named_choice(choice, names)
+    if choice == "required" and not names:
         raise BadRequest("tool_choice: required needs tools", param="tool_choice")
-    return ToolChoice(asked or "auto")
+    return ToolChoice(choice or "auto")
 
 
-def _chosen(asked: ChoiceBody, names: Set[str]) -> ToolChoice:
-    if asked.type == "function":
-        return ToolChoice("required", (_name(asked, names),))
-    if asked.allowed_tools is None:
+def _named_choice(choice: ChoiceBody, names: Set[str]) -> ToolChoice:
+    """A choice that names tools. Raises BadRequest."""
+    if choice.type == "function":
+        return ToolChoice("required", (_name(choice, names),))
+    if choice.allowed_tools is None:
         param = "tool_choice.allowed_tools"
         raise BadRequest(f"{param} is needed with type allowed_tools", param=param)
-    allowed = tuple(dict.fromkeys(_name(tool, names) for tool in asked.allowed_tools.tools))
-    return ToolChoice(asked.allowed_tools.mode, allowed)
+    allowed = tuple(dict.fromkeys(_name(tool, names) for tool in choice.allowed_tools.tools))
+    return ToolChoice(choice.allowed_tools.mode, allowed)
 
 
-def _name(asked: ChoiceBody | NamedTool, names: Set[str]) -> str:
-    name = asked.name if asked.function is None else asked.function.name
+def _name(choice: ChoiceBody | NamedTool, names: Set[str]) -> str:
+    name = choice.name if choice.function is None else choice.function.name
     if name is None:
         raise BadRequest("tool_choice: type function needs function.name", param="tool_choice")
     return _known(name, names, "tool_choice")
@@ -177,22 +173,24 @@ def finish_reason(reason: FinishReason, *, legacy: bool) -> str:
 
 
 def calls(choice: Choice, *, legacy: bool) -> dict[str, Any]:
-    """The members of a message that tell what it called, if it called anything."""
-    made = [{"name": call.name, "arguments": call.arguments} for call in choice.calls]
-    if not made:
+    """The members of a message that hold its calls; none if there are no calls."""
+    functions = [{"name": call.name, "arguments": call.arguments} for call in choice.calls]
+    if not functions:
         return {}
     if legacy:
-        return {"function_call": made[0]}
+        return {"function_call": functions[0]}
     return {
         "tool_calls": [
             {"id": call.id, "type": "function", "function": function}
-            for call, function in zip(choice.calls, made, strict=True)
+            for call, function in zip(choice.calls, functions, strict=True)
         ]
     }
 
 
 def delta(event: ToolCallDelta, *, legacy: bool) -> dict[str, Any]:
-    """A piece of a call as members of a chunk's delta; none where the older form has no place for it."""
+    """A piece of a call as members of a chunk's delta. The older form has room for a single call: other calls
+    have no members.
+    """
     function = {"arguments": event.arguments}
     if event.name is not None:
         function = {"name": event.name, **function}

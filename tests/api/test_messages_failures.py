@@ -10,7 +10,7 @@ import anthropic
 import httpx2
 import pytest
 
-from headrace.api.messages import NamedLine
+from headrace.api.messages import MessagesWriter
 from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
@@ -197,7 +197,7 @@ def test_a_silent_stream_is_kept_alive_by_pings() -> None:
 
     async def run() -> None:
         generation = await Gateway([FakeBackend(["tick"] * 2, delay_s=0.5)]).start(REQUEST)
-        stream = EventStream(generation, Frames(generation.info), {}, line=NamedLine, keep_alive_s=0.2)
+        stream = EventStream(generation, Frames(generation.info), {}, writer=MessagesWriter, keep_alive_s=0.2)
         await stream({"type": "http"}, never, send)
 
     asyncio.run(run())

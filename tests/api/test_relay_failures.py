@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.api.relay import RelayedRequest
-from headrace.api.sse import Line
+from headrace.api.sse import StreamWriter
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import ProviderConfig
 from headrace.gateway.gateway import Gateway
@@ -202,7 +202,7 @@ def test_a_slow_stream_is_kept_alive_between_events() -> None:
         asked = RelayRequest("openai", "/chat/completions", body, "m", True)
         plan = gateway.relayable(asked, "up")
         assert plan is not None
-        await RelayedRequest(gateway, asked, plan, Line(send), [], keep_alive_s=0.02).run(never)
+        await RelayedRequest(gateway, asked, plan, StreamWriter(send), [], keep_alive_s=0.02).run(never)
         await backend.aclose()
         assert gateway.num_active == 0
 
@@ -210,9 +210,9 @@ def test_a_slow_stream_is_kept_alive_between_events() -> None:
     with scripted() as provider:
         provider.play(Answer(pieces=[first, second[:9], second[9:], b"data: [DONE]\n\n"], delay_s=0.1))
         asyncio.run(run(provider.url))
-    beats = [piece for piece in sent if piece == Line.silence]
+    beats = [piece for piece in sent if piece == StreamWriter.keep_alive_frame]
     assert len(beats) > 3
-    assert [piece for piece in sent if piece != Line.silence] == [
+    assert [piece for piece in sent if piece != StreamWriter.keep_alive_frame] == [
         b"(head)", first, second, b"data: [DONE]\n\n", b"",
     ]  # fmt: skip
 
