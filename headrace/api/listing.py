@@ -1,5 +1,5 @@
-"""What a query asks of a list, as dependencies: errors are 400s that name the member, and what nothing reads
-is named in X-Headrace-Ignored.
+"""Query parameters of lists, as dependencies. An error is a 400 that names the parameter; unknown parameters
+are named in X-Headrace-Ignored.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 
-from headrace.api.generations import is_strict
+from headrace.api.dependencies import is_strict
 from headrace.errors import BadRequest
 from headrace.wire import pagination
 from headrace.wire.pagination import INCLUDABLE, LISTED, MAX_LIMIT, USUAL_LIMIT, Listing, Order, Query
@@ -17,12 +17,12 @@ from headrace.wire.parameters import with_named
 
 
 def described(order: Order, *, include: bool = False, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """`openapi_extra` for a route that lists."""
+    """The `openapi_extra` of a route that lists. `order`: its default; `more`: further query parameters."""
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": USUAL_LIMIT}
     members = {
         "limit": limit,
         "order": {"enum": ["asc", "desc"], "default": order},
-        "after": {"type": "string", "description": "The id of what the page follows."},
+        "after": {"type": "string", "description": "The id of the entry before the page."},
         **({"include": {"type": "array", "items": {"enum": list(INCLUDABLE)}}} if include else {}),
     }
     listed = [{"name": name, "in": "query", "schema": schema} for name, schema in members.items()]
@@ -30,7 +30,7 @@ def described(order: Order, *, include: bool = False, more: Sequence[dict[str, A
 
 
 def query_of(http: Request, response: Response, known: tuple[str, ...]) -> Query:
-    """Raises BadRequest."""
+    """The query parameters. `known`: the names that the route reads. Raises BadRequest."""
     query = pagination.check(http.query_params.multi_items())
     unknown = pagination.unknown(query, known)
     if unknown and is_strict(http):

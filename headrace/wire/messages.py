@@ -109,8 +109,9 @@ def _thinking(part: Any) -> str | None:
         return thinking
     if not isinstance(thinking, list):
         return None
-    texts = [piece.get("text") if isinstance(piece, dict) else None for piece in thinking]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
+    texts = [piece.get("text") for piece in thinking if isinstance(piece, dict)]
+    strings = [text for text in texts if isinstance(text, str)]
+    return "".join(strings) if len(strings) == len(thinking) else None
 
 
 NEED_CONTENT = ("system", "developer", "user", "tool")
