@@ -1,4 +1,4 @@
-"""Every link between the documents leads to a file that exists, and every anchor to a heading in it."""
+"""Links between the documents lead to files and headings that exist; the source files that they name exist."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+CURRENT = [document for document in DOCUMENTS if document.name != "CHANGELOG.md"]
 LINK = re.compile(r"\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
+FOLDERS = ("headrace", "tests", "bench", "examples", "tools")
 ELSEWHERE = ("http://", "https://", "mailto:")
+SOURCE = re.compile(r"`([\w/.]+\.py)`")
+SOURCES = [str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 
 
 def prose(text: str) -> str:
@@ -52,6 +56,13 @@ def test_links_lead_somewhere(document: Path) -> None:
 )
 def test_a_broken_link_is_found(link: str) -> None:
     assert broken(ROOT / "README.md", f"Read [this]({link}).") == [link]
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_named_source_files_exist(document: Path) -> None:
+    """A file may be named by the end of its path, as `text/templates.py`."""
+    named = SOURCE.findall(document.read_text(encoding="utf-8"))
+    assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in SOURCES)] == []
 
 
 def test_every_page_is_in_the_index() -> None:
