@@ -1,4 +1,4 @@
-"""Links between the documents lead to files and headings that exist; the source files that they name exist."""
+"""Links in the documents lead to files and headings that exist; the source files that they name exist."""
 
 from __future__ import annotations
 

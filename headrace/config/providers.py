@@ -89,7 +89,7 @@ class ProviderConfig(Section):
         Field(
             description="Only of `openai`: which roles it accepts. `openai`: those of OpenAI's API; `plain`: "
             "one `system` message, at the beginning, and no `developer`. Default: `openai` for OpenAI's and "
-            "Azure's hosts, else `plain`. [More](routing.md#what-is-mended)."
+            "Azure's hosts, else `plain`. [More](routing.md#what-is-rewritten)."
         ),
     ] = None
     keep_alive: Annotated[
