@@ -1,4 +1,4 @@
-"""How models write tool calls: what they are told, what a grammar holds them to, how calls are read back."""
+"""Tool calls as models write them: instructions, the grammar that enforces a format, and the parser."""
 
 from headrace.text.toolcalls.formats import FORMATS, ToolFormat, detect, own_format
 from headrace.text.toolcalls.lark import call_grammar

@@ -1,4 +1,4 @@
-"""The formats by name, and which of them a chat template means. docs/tools.md describes each."""
+"""The formats of tool calls by name, and how to recognize a chat template's. docs/tools.md describes each."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from headrace.types import Tool
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
-    """A way of writing calls, in pieces that are joined to a text: begin, opening, a call, again and another
-    call (as often as there are calls), closing. In `head`, NAME stands for the tool's name; the arguments as
-    JSON come between head and tail.
+    """A way of writing calls, as pieces of text: begin, opening, the calls with `separator` between them,
+    closing. A call is head, the arguments as JSON, and tail; in `head`, NAME stands for the tool's name.
     """
 
     name: str
-    begin: str  # the trigger: what follows it is a call
+    begin: str  # the trigger: a call follows it
     head: str
     tail: str
-    again: str
+    separator: str
     opening: str = ""
     closing: str = ""
     end: str = ""  # closes a call; a part of `tail`
@@ -29,11 +28,11 @@ class ToolFormat:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Literals that may be special tokens of a vocabulary. The parser has to see them as text."""
+        """The texts that may be special tokens of a vocabulary. The parser must see them as text."""
         return tuple(marker for marker in (self.begin, self.tag, self.end) if marker)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
-        """What the system message says where the template does not take tools."""
+        """The text for the system message, for templates that do not render tools themselves."""
         functions = "\n".join(json.dumps(_description(tool), ensure_ascii=False) for tool in tools)
         call = self.head.replace("NAME", "...") + "{...}" + self.tail
         first = f"{self.begin}{self.opening}{call}{self.closing}"
@@ -53,14 +52,14 @@ _HERMES = ToolFormat(
     head='\n{"name": "NAME", "arguments": ',
     tail="}\n</tool_call>",
     end="</tool_call>",
-    again="\n<tool_call>",
+    separator="\n<tool_call>",
 )
 _LLAMA3 = ToolFormat(
     name="llama3",
     begin="<|python_tag|>",
     head='{"name": "NAME", "parameters": ',
     tail="}",
-    again="; ",
+    separator="; ",
     is_bare=True,
 )
 _MISTRAL = ToolFormat(
@@ -69,7 +68,7 @@ _MISTRAL = ToolFormat(
     opening="[",
     head='{"name": "NAME", "arguments": ',
     tail="}",
-    again=", ",
+    separator=", ",
     closing="]",
 )
 _MISTRAL_ARGS = ToolFormat(
@@ -78,7 +77,7 @@ _MISTRAL_ARGS = ToolFormat(
     head="NAME[ARGS]",
     tail="",
     tag="[ARGS]",
-    again="[TOOL_CALLS]",
+    separator="[TOOL_CALLS]",
 )
 FORMATS: dict[str, ToolFormat] = {
     format.name: format for format in (_HERMES, _LLAMA3, _MISTRAL, _MISTRAL_ARGS)
@@ -86,7 +85,7 @@ FORMATS: dict[str, ToolFormat] = {
 
 
 def own_format(template_source: str | None) -> ToolFormat | None:
-    """The format that the template itself writes; None: none that we know."""
+    """The format that the template itself writes; None if it is none of ours."""
     source = template_source or ""
     if "[TOOL_CALLS]" in source:
         return _MISTRAL_ARGS if "[ARGS]" in source else _MISTRAL
@@ -99,5 +98,5 @@ def own_format(template_source: str | None) -> ToolFormat | None:
 
 
 def detect(template_source: str | None) -> ToolFormat:
-    """The template's own format, else the one that our instructions describe: Hermes'."""
+    """The template's own format, or else that of Hermes, which `instructions` then describes to the model."""
     return own_format(template_source) or _HERMES

@@ -1,7 +1,7 @@
-"""Grammar source for llguidance, from a format and tools. This only writes it; nothing here compiles it.
+"""Writes the grammar of tool calls in a format, as source for llguidance.
 
-A lexeme that is `[lazy]` ends at its first match, and then wins over the text that could go on: that is what
-makes a trigger binding. A special token never matches a string or a regular expression.
+A lexeme marked `[lazy]` ends at its first match and takes precedence over text that could continue: therefore
+the trigger binds. A special token never matches a string or a regular expression.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headrace.text.toolcalls.formats import ToolFormat
 from headrace.types import Tool
 
 _ANY = "/(?s:.*)/"
-# What the parser reads as a call when an answer begins with it: text is none of that, with any spaces.
+# The parser reads an answer that begins like this as a call, so text must not begin like it.
 _BARE_CALL = r'/\s*\{\s*"(name"|function"|type"\s*:\s*"function")(?s:.*)/'
 
 
@@ -38,8 +38,10 @@ def call_grammar(
     special = {marker: special[marker] for marker in format.markers if marker in special}
     strict = [tool.name for tool in tools if tool.strict]
     rules = _auto_rules(format, special, strict) if mode == "auto" else _required_rules(format, special)
-    more = f"({_terms(format.again, special)} call)*" if parallel else ""
-    rules.append(f"calls: {_terms(format.opening, special)} call {more} {_terms(format.closing, special)}")
+    more_calls = f"({_terms(format.separator, special)} call)*" if parallel else ""
+    rules.append(
+        f"calls: {_terms(format.opening, special)} call {more_calls} {_terms(format.closing, special)}"
+    )
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
     for number, tool in enumerate(tools):
         name = json.dumps(tool.name, ensure_ascii=False)[1:-1]
@@ -54,9 +56,11 @@ def _required_rules(format: ToolFormat, special: Mapping[str, int]) -> list[str]
 
 
 def _auto_rules(format: ToolFormat, special: Mapping[str, int], strict: Sequence[str]) -> list[str]:
-    """The trigger binds as a string even where it is a special token: the parser cannot tell the two. Amid
-    text, where an object may be an example, a bare call is not held to its schema; so the `strict` tools
-    cannot be named there.
+    """Rules for text with or without calls.
+
+    The trigger binds also as a string where it is a special token, because the parser cannot tell the two
+    apart. A bare object within text may be an example, so no schema is enforced there; `strict` tools cannot
+    be named in one.
     """
     heads = ["head"] + ([f"TEXT? {_terms(format.begin, special)}"] if format.begin in special else [])
     text = f"{_ANY} & ~{_BARE_CALL}" if format.is_bare else _ANY
@@ -74,12 +78,12 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int], strict: Sequence
 
 
 def _literal(name: str) -> str:
-    """A name as a regular expression: names of tools are letters, digits, dashes and underscores mostly."""
+    """A regular expression that matches this name."""
     return "".join(one if one.isalnum() and one.isascii() else f"\\x{{{ord(one):x}}}" for one in name)
 
 
 def _terms(text: str, special: Mapping[str, int]) -> str:
-    """The text as a sequence of strings and special tokens; nothing for an empty one."""
+    """The text as terms: strings and special tokens. An empty text has none."""
     pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
     written = (
         f"<[{special[piece]}]>" if piece in special else json.dumps(piece, ensure_ascii=False)

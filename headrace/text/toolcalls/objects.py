@@ -1,5 +1,5 @@
-"""Reads one call, a character at a time: a JSON object that names a tool, or the arguments of one that is
-known.
+"""Reads one call character by character: a JSON object that names a tool, or only the arguments where the
+tool is known.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from typing import TypeVar
 from headrace.text.toolcalls.parts import WHITESPACE, CallArguments, CallBegin, CallEnd, Part
 
 T = TypeVar("T")
-Reading = Generator[None, str, T]  # is sent one character after another
+Reading = Generator[None, str, T]  # receives one character with each `send`
 
 _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._")
 _STRUCTURE = _PLAIN | frozenset(WHITESPACE + '{}[],:"')
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
-
 FIRST = ("name", "type", "function", "parameters", "arguments")  # members that a bare call begins with
 
 
-class Broken(Exception):
-    """The character cannot go on the call; it was not taken."""
+class MalformedCall(Exception):
+    """The character cannot continue the call; it was not consumed."""
 
 
 class CallReader:
-    """Give it the call from its first brace on. `name` is set when a header has named the tool already. A
-    `bare` object stands alone in the answer: one that begins with another member than calls do is none, and
-    so is one of a `type` other than function.
+    """Reads a call from its first brace on. `name`: the tool, if a header has named it already.
+
+    A `bare` object has no trigger before it, so it may be no call: it is one only if it begins with one of
+    FIRST, and if its `type`, where it has one, is function.
     """
 
     def __init__(self, names: Collection[str], *, name: str | None = None, bare: bool = False) -> None:
         self._names, self._is_bare = names, bare
         self._parts: list[Part] = []
-        self._early: list[str] = []  # arguments that came before the name
-        self.has_begun = False  # the tool is known; from now on this is a call, whatever comes
-        self.has_arguments = False  # and they are complete
+        self._early: list[str] = []  # arguments that were read before the name
+        self.is_named = False  # the tool is known: from now on this is a call, whatever follows
+        self.has_arguments = False  # the arguments are complete
         if name is not None:
             self._begin(name)
         self._reading = self._object() if name is None else self._arguments_alone()
         next(self._reading)
 
     def push(self, character: str) -> bool:
-        """Whether the call is complete with this character. Raises Broken."""
+        """Read a character. Returns whether the call is complete with it. Raises MalformedCall."""
         try:
             self._reading.send(character)
         except StopIteration:
@@ -51,51 +51,53 @@ class CallReader:
         return False
 
     def take(self) -> list[Part]:
-        """What is known since the last time."""
+        """The parts since the last call of this method."""
         parts, self._parts = self._parts, []
         return parts
 
     def _object(self) -> Reading[None]:
         if (yield) != "{":
-            raise Broken
+            raise MalformedCall
         yield from self._members()
-        if not self.has_begun:
-            raise Broken
+        if not self.is_named:
+            raise MalformedCall
         if not self.has_arguments:
-            self._keep("{}")
+            self._emit("{}")
         self._parts.append(CallEnd())
 
     def _members(self) -> Reading[None]:
-        """Of an object, after its brace."""
+        """Read the members of an object, after its brace."""
         character = yield from _space()
         is_first = True
         while True:
             if character != '"':
-                raise Broken
+                raise MalformedCall
             key = yield from _string(FIRST if self._is_bare and is_first else None)
             is_first = False
             if (yield from _space()) != ":":
-                raise Broken
+                raise MalformedCall
             character = yield from self._member(key, (yield from _space()))
             if character == "}":
                 return
             if character != ",":
-                raise Broken
+                raise MalformedCall
             character = yield from _space()
 
     def _member(self, key: str, character: str) -> Reading[str]:
-        """Reads a value, given its first character; the result is the first one after it that is no space."""
-        if key in ("name", "function") and not self.has_begun and character == '"':
+        """Read a member's value. `character`: its first. Returns the first character after it that is no
+        white space.
+        """
+        if key in ("name", "function") and not self.is_named and character == '"':
             self._begin((yield from _string(self._names)))
             return (yield from _space())
-        if key == "function" and not self.has_begun and character == "{":
+        if key == "function" and not self.is_named and character == "{":
             yield from self._members()
             return (yield from _space())
-        if key == "name" and not self.has_begun:
-            raise Broken
-        if key == "type" and self._is_bare and not self.has_begun:
+        if key == "name" and not self.is_named:
+            raise MalformedCall
+        if key == "type" and self._is_bare and not self.is_named:
             if character != '"':
-                raise Broken
+                raise MalformedCall
             yield from _string(("function",))
             return (yield from _space())
         if key in ("arguments", "parameters") and not self.has_arguments:
@@ -109,128 +111,130 @@ class CallReader:
             yield from self._quoted()
             return (yield from _space())
         if character != "n":
-            return (yield from _value(character, self._keep))
-        self._keep("{}")  # null: it takes none
+            return (yield from _value(character, self._emit))
+        self._emit("{}")  # null stands for no arguments
         return (yield from _value(character, lambda _: None))
 
     def _arguments_alone(self) -> Reading[None]:
         character = yield from _space()
         if character != "{":
-            raise Broken
-        yield from _nested(character, self._keep)
+            raise MalformedCall
+        yield from _nested(character, self._emit)
         self._parts.append(CallEnd())
 
     def _quoted(self) -> Reading[None]:
-        """A string: what is in it, if that is an object, else the string as it is."""
+        """Read arguments written as a string: emit its content if that is an object, or else the string
+        itself.
+        """
         raw = '"'
         while True:
             character = yield
             raw += character
             if character == '"':
-                return self._keep("{}")
+                return self._emit("{}")
             piece = character
             if character == "\\":
-                piece, source = yield from _escape(self._keep)
+                piece, source = yield from _escape(self._emit)
                 raw += source
             if piece not in WHITESPACE:
                 break
         if piece == "{":
-            self._keep(piece)
+            self._emit(piece)
             return (yield from self._unquoted())
-        self._keep(raw)
-        return (yield from _raw_string(self._keep))
+        self._emit(raw)
+        return (yield from _raw_string(self._emit))
 
     def _unquoted(self) -> Reading[None]:
         while (character := (yield)) != '"':
             if character == "\\":
-                character, _ = yield from _escape(self._keep)
-            self._keep(character)
+                character, _ = yield from _escape(self._emit)
+            self._emit(character)
 
     def _begin(self, name: str) -> None:
         if name not in self._names:
-            raise Broken
-        self.has_begun = True
+            raise MalformedCall
+        self.is_named = True
         self._parts += [CallBegin(name), *map(CallArguments, self._early)]
 
-    def _keep(self, arguments: str) -> None:
-        if self.has_begun:
+    def _emit(self, arguments: str) -> None:
+        if self.is_named:
             self._parts.append(CallArguments(arguments))
         else:
             self._early.append(arguments)
 
 
 def _space() -> Reading[str]:
-    """The next character that is no white space."""
+    """Skip white space. Returns the next character."""
     while (character := (yield)) in WHITESPACE:
         pass
     return character
 
 
 def _string(expected: Collection[str] | None = None) -> Reading[str]:
-    """The rest of a string after its quote. Breaks as soon as it can be none of those expected."""
+    """Read a string after its quote. Raises MalformedCall as soon as it cannot become one of `expected`."""
     raw, escaped = "", False
     while (character := (yield)) != '"' or escaped:
         if character < " ":
-            raise Broken
+            raise MalformedCall
         escaped = character == "\\" and not escaped
         raw += character
         if expected is not None and "\\" not in raw and not any(name.startswith(raw) for name in expected):
-            raise Broken
+            raise MalformedCall
     try:
         read: str = json.loads(f'"{raw}"')
     except ValueError:
-        raise Broken from None
+        raise MalformedCall from None
     if expected is not None and read not in expected:
-        raise Broken
+        raise MalformedCall
     return read
 
 
-def _value(character: str, keep: Callable[[str], None]) -> Reading[str]:
-    """Any value, as it is written. The result is as _member's."""
+def _value(character: str, emit: Callable[[str], None]) -> Reading[str]:
+    """Read any value and emit it as written. Returns the first character after it that is no white space."""
     if character in "{[":
-        yield from _nested(character, keep)
+        yield from _nested(character, emit)
     elif character == '"':
-        keep(character)
-        yield from _raw_string(keep)
+        emit(character)
+        yield from _raw_string(emit)
     elif character in _PLAIN:
         while character in _PLAIN:
-            keep(character)
+            emit(character)
             character = yield
         if character not in WHITESPACE:
             return character
     else:
-        raise Broken
+        raise MalformedCall
     return (yield from _space())
 
 
-def _nested(character: str, keep: Callable[[str], None]) -> Reading[None]:
+def _nested(character: str, emit: Callable[[str], None]) -> Reading[None]:
     depth = 0
     while True:
         if character not in _STRUCTURE:
-            raise Broken
-        keep(character)
+            raise MalformedCall
+        emit(character)
         if character == '"':
-            yield from _raw_string(keep)
+            yield from _raw_string(emit)
         depth += (character in "{[") - (character in "}]")
         if depth == 0:
             return
         character = yield
 
 
-def _raw_string(keep: Callable[[str], None]) -> Reading[None]:
-    """To the closing quote. Line breaks in it are no JSON, but some models write them."""
+def _raw_string(emit: Callable[[str], None]) -> Reading[None]:
+    """Read a string up to its closing quote. Line breaks in it are not JSON, but some models write them."""
     escaped = False
     while True:
         character = yield
-        keep(character)
+        emit(character)
         if character == '"' and not escaped:
             return
         escaped = character == "\\" and not escaped
 
 
-def _escape(keep: Callable[[str], None]) -> Reading[tuple[str, str]]:
-    """What comes after a backslash: what it stands for, and how it was written. Half a surrogate pair stays
-    an escape: JSON inside a string may hold it, text may not.
+def _escape(emit: Callable[[str], None]) -> Reading[tuple[str, str]]:
+    """Read an escape after its backslash. Returns the character that it stands for, and the escape as
+    written. A lone surrogate stays an escape: JSON may have it, text may not.
     """
     character = yield
     if character != "u":
@@ -239,8 +243,8 @@ def _escape(keep: Callable[[str], None]) -> Reading[tuple[str, str]]:
     while len(digits) < 4:
         character = yield
         if character not in "0123456789abcdefABCDEF":
-            keep("\\u" + digits)
-            raise Broken
+            emit("\\u" + digits)
+            raise MalformedCall
         digits += character
     code = int(digits, 16)
     return (f"\\u{digits}" if 0xD800 <= code < 0xE000 else chr(code)), f"u{digits}"

@@ -1,8 +1,8 @@
-"""Reads an answer as it comes, in pieces of any size: text, and calls in one of the formats.
+"""A streaming parser of answers: text, and calls in one of the formats.
 
-It goes character by character, so what comes out cannot depend on the pieces. Held back is only what is
-not decided: white space that may stand before a call, the beginning of a marker, a call that has not named
-its tool.
+It reads character by character, so its output does not depend on how the answer is divided into pieces. It
+holds back only what is undecided: white space that may precede a call, the beginning of a marker, and a call
+that has not named its tool yet.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from headrace.text.stops import overlap
 from headrace.text.toolcalls.formats import ToolFormat
-from headrace.text.toolcalls.objects import Broken, CallReader
+from headrace.text.toolcalls.objects import CallReader, MalformedCall
 from headrace.text.toolcalls.parts import WHITESPACE, CallArguments, CallEnd, Part, Text, merged
 from headrace.types import Tool
 
@@ -19,76 +19,80 @@ _MAX_HEADER = 200  # characters between the trigger and the tag
 
 
 class Parser:
-    """What turns out not to be a call is text, unchanged; white space around calls is dropped. Once a call's
-    name is out, what follows is that call's, up to its end.
+    """A state machine; `_state` is the method that reads the next character.
+
+    What turns out not to be a call is emitted as text, unchanged. White space around calls is dropped. Once a
+    call's name is emitted, it cannot become text any more: all that follows belongs to it, up to its end.
     """
 
     def __init__(self, format: ToolFormat, tools: Sequence[Tool]) -> None:
         self._format = format
         self._names = frozenset(tool.name for tool in tools)
         self._parts: list[Part] = []
-        self._space: list[str] = []  # held back: white space that may stand before a call
-        self._held = ""  # and after that the beginning of a marker, or of a call
+        self._space: list[str] = []  # undecided white space
+        self._pending = ""  # undecided text after it: the beginning of a marker or of a call
         self._state: Callable[[str], None] = self._in_text
         self._reader: CallReader | None = None
-        self._at_start = True  # of the answer, white space aside
-        self._after_call = False  # and since then nothing but white space and closing marks
-        self._is_open = False  # the group of calls, so that another may follow without a trigger
+        self._at_start = True  # no text yet but white space
+        self._after_call = False  # nothing came since a call but white space and closing marks
+        self._is_open = False  # within a group of calls: another may follow without a trigger
 
     def push(self, text: str) -> list[Part]:
-        """What is known now."""
+        """Read a piece. Returns the parts that are decided now."""
         for character in text:
             self._state(character)
-        return self._taken()
+        return self._take()
 
     def flush(self, *, is_cut: bool = False, is_forced: bool = False) -> list[Part]:
-        """The answer has ended: what was held is text, and a call that is cut off keeps what came.
+        """Return the rest at the end of the answer: pending text, and the end of a call that was cut off.
 
-        `is_cut`: it was not the model that ended it; the beginning of a call that has not named its tool is
-        then nothing. `is_forced`: it could be nothing but calls.
+        `is_cut`: the answer was cut off rather than ended by the model; then the beginning of a call without
+        a name is dropped. `is_forced`: the grammar allowed nothing but calls.
         """
         if self._state == self._in_rest:
-            self._parts += [CallArguments(self._held), CallEnd()]
-        elif self._state == self._in_call and self._reader is not None and self._reader.has_begun:
+            self._parts += [CallArguments(self._pending), CallEnd()]
+        elif self._state == self._in_call and self._reader is not None and self._reader.is_named:
             self._parts.append(CallEnd())
         elif not (is_cut and (is_forced or self._is_in_markup())):
-            self._parts.append(Text("".join(self._space) + self._held))
-        self._forget()
+            self._parts.append(Text("".join(self._space) + self._pending))
+        self._clear_pending()
         self._state = self._in_text
-        return self._taken()
+        return self._take()
 
     def _is_in_markup(self) -> bool:
-        """Whether what is held is a trigger, or so much of one that it is hardly anything else; or, after a
-        call, the beginning of what closes it.
+        """Whether the pending text is a trigger or two characters of one, or, after a call, the beginning of
+        its closing marker.
         """
-        begin, end, held = self._format.begin, self._format.end, self._held
-        if self._after_call and held and end.startswith(held):
+        begin, end, pending = self._format.begin, self._format.end, self._pending
+        if self._after_call and pending and end.startswith(pending):
             return True
-        return held.startswith(begin) or (len(held) > 1 and begin.startswith(held))
+        return pending.startswith(begin) or (len(pending) > 1 and begin.startswith(pending))
 
-    def _taken(self) -> list[Part]:
+    def _take(self) -> list[Part]:
         parts, self._parts = self._parts, []
         return merged(parts)
 
     def _in_text(self, character: str) -> None:
         format = self._format
-        if not self._held and self._goes_on_after_call(character):
+        if not self._pending and self._continues_after_call(character):
             return
-        if not self._held and character in WHITESPACE:
+        if not self._pending and character in WHITESPACE:
             self._space.append(character)
             return
-        held = self._held + character
-        if held == format.begin:
-            self._held, self._state, self._is_open = held, self._in_opening, False
-        elif self._after_call and format.end and held == format.end:
-            self._held, self._is_open = "", False
-        elif format.is_bare and held == "{" and (self._at_start or self._space):
+        pending = self._pending + character
+        if pending == format.begin:
+            self._pending, self._state, self._is_open = pending, self._in_opening, False
+        elif self._after_call and format.end and pending == format.end:
+            self._pending, self._is_open = "", False
+        elif format.is_bare and pending == "{" and (self._at_start or self._space):
             self._begin_call(character, CallReader(self._names, bare=True))
         else:
-            self._say(held)
+            self._emit_text(pending)
 
-    def _goes_on_after_call(self, character: str) -> bool:
-        """Takes white space, what closes a list of calls, and what separates one call from the next."""
+    def _continues_after_call(self, character: str) -> bool:
+        """Read white space, the end of a list of calls, or a separator between calls. False: it is none of
+        these.
+        """
         if not self._after_call:
             return False
         if character in WHITESPACE:
@@ -102,17 +106,17 @@ class Parser:
         elif character == "]":
             self._is_open = False
         else:
-            self._held, self._state = character, self._in_separator
+            self._pending, self._state = character, self._in_separator
         return True
 
-    def _say(self, held: str) -> None:
-        """All that can be no beginning of a marker, nor the white space before one, is text."""
+    def _emit_text(self, pending: str) -> None:
+        """Emit text, except an end that may be the beginning of a marker, and the white space before it."""
         markers = [self._format.begin]
         if self._after_call and self._format.end:
             markers.append(self._format.end)
-        undecided = max(overlap(held, marker) for marker in markers)
-        decided = held[: len(held) - undecided]
-        self._held = held[len(decided) :]
+        undecided = max(overlap(pending, marker) for marker in markers)
+        decided = pending[: len(pending) - undecided]
+        self._pending = pending[len(decided) :]
         if decided:
             text = decided.rstrip(WHITESPACE)
             self._parts.append(Text("".join(self._space) + text))
@@ -123,41 +127,41 @@ class Parser:
         if character == "{":
             self._begin_call(character, CallReader(self._names))
         elif character in WHITESPACE:
-            self._held += character
+            self._pending += character
         else:
-            self._give_up(character)
+            self._emit_as_text(character)
 
     def _in_opening(self, character: str) -> None:
-        """After the trigger: where the call begins, or its name when that stands alone."""
+        """Between the trigger and the call's object or bare name."""
         if character in WHITESPACE:
-            self._held += character
+            self._pending += character
             return
-        opened = self._held.rstrip(WHITESPACE)
+        opened = self._pending.rstrip(WHITESPACE)
         if character == "{":
             self._begin_call(character, CallReader(self._names))
         elif character == self._format.opening and opened.endswith(self._format.begin):
-            self._held += character
+            self._pending += character
         elif self._format.tag and opened.endswith(self._format.begin):
             self._state = self._in_name
             self._in_name(character)
         else:
-            self._give_up(character)
+            self._emit_as_text(character)
 
     def _in_name(self, character: str) -> None:
-        """A bare name, perhaps the call's id in brackets, then the tag."""
+        """Within a header: a bare name, perhaps the call's id in brackets, then the tag."""
         begin, tag = self._format.begin, self._format.tag
-        header = self._held[self._held.rindex(begin) + len(begin) :] + character
+        header = self._pending[self._pending.rindex(begin) + len(begin) :] + character
         name = header.partition("[")[0].strip(WHITESPACE)
         if not name or len(header) > _MAX_HEADER or not any(known.startswith(name) for known in self._names):
-            self._give_up(character)
+            self._emit_as_text(character)
         elif not header.endswith(tag):
-            self._held += character
+            self._pending += character
         elif name in self._names:
-            self._forget()
+            self._clear_pending()
             self._reader, self._state = CallReader(self._names, name=name), self._in_call
             self._parts += self._reader.take()
         else:
-            self._give_up(character)
+            self._emit_as_text(character)
 
     def _begin_call(self, character: str, reader: CallReader) -> None:
         self._reader, self._state = reader, self._in_call
@@ -167,21 +171,21 @@ class Parser:
         assert self._reader is not None
         try:
             is_complete = self._reader.push(character)
-        except Broken:
-            self._broken(self._reader, character)
+        except MalformedCall:
+            self._malformed(self._reader, character)
             return
-        self._held += character
-        if self._reader.has_begun:
-            self._forget()
+        self._pending += character
+        if self._reader.is_named:
+            self._clear_pending()
         self._parts += self._reader.take()
         if is_complete:
             self._end_call()
 
-    def _broken(self, reader: CallReader, character: str) -> None:
+    def _malformed(self, reader: CallReader, character: str) -> None:
         self._parts += reader.take()
-        if not reader.has_begun:
-            self._give_up(character)
-        elif reader.has_arguments:  # it only lacks its last brace
+        if not reader.is_named:
+            self._emit_as_text(character)
+        elif reader.has_arguments:  # only its last brace is missing
             self._parts.append(CallEnd())
             self._end_call()
             self._in_text(character)
@@ -190,29 +194,29 @@ class Parser:
             self._in_rest(character)
 
     def _in_rest(self, character: str) -> None:
-        """Of a call that is no JSON: all up to its closing marker."""
-        held, end = self._held + character, self._format.end
-        if end and held.endswith(end):
-            self._held = ""
-            self._parts += [CallArguments(held[: -len(end)]), CallEnd()]
+        """Within a call that is not JSON: everything up to its closing marker is its arguments."""
+        pending, end = self._pending + character, self._format.end
+        if end and pending.endswith(end):
+            self._pending = ""
+            self._parts += [CallArguments(pending[: -len(end)]), CallEnd()]
             self._end_call()
             self._is_open = False
         else:
-            decided = len(held) - (overlap(held, end) if end else 0)
-            self._parts.append(CallArguments(held[:decided]))
-            self._held = held[decided:]
+            decided = len(pending) - (overlap(pending, end) if end else 0)
+            self._parts.append(CallArguments(pending[:decided]))
+            self._pending = pending[decided:]
 
-    def _forget(self) -> None:
-        self._held = ""
+    def _clear_pending(self) -> None:
+        self._pending = ""
         self._space.clear()
 
     def _end_call(self) -> None:
         self._state, self._after_call, self._is_open, self._at_start = self._in_text, True, True, False
 
-    def _give_up(self, character: str) -> None:
-        """It was no call. The character may begin one."""
-        self._parts.append(Text("".join(self._space) + self._held))
-        self._forget()
+    def _emit_as_text(self, character: str) -> None:
+        """Emit the pending text, which is no call, and read the character again: it may begin one."""
+        self._parts.append(Text("".join(self._space) + self._pending))
+        self._clear_pending()
         self._state = self._in_text
         self._at_start = self._after_call = False
         self._in_text(character)

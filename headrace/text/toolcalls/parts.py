@@ -1,4 +1,4 @@
-"""What an answer is made of when it is read as it comes."""
+"""The parts of an answer that the parser emits."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class CallArguments:
 
 @dataclass(frozen=True, slots=True)
 class CallEnd:
-    """The call is over, or the answer is."""
+    """The end of the call, or of an answer that was cut off within it."""
 
 
 Part = Text | CallBegin | CallArguments | CallEnd
 
 
 def merged(parts: Iterable[Part]) -> list[Part]:
-    """The same with neighbours of one kind in one piece, and without empty ones."""
+    """Join neighbouring parts of one kind, and drop empty ones."""
     result: list[Part] = []
     for kind, group in itertools.groupby(parts, type):
         if kind is Text or kind is CallArguments:

@@ -1,4 +1,4 @@
-"""A tool's parameters as the schema that its arguments are generated from."""
+"""The schema of a tool's arguments."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from headrace.types import Tool
 
 
 def arguments_schema(tool: Tool) -> dict[str, object]:
-    """Every object that this describes is one of the tool's own schema. A tool without parameters takes the
-    empty object.
-    """
+    """The tool's parameters, restricted to objects; without parameters, only the empty object is valid."""
     schema = dict(tool.parameters or {})
     if not schema:
         schema = {"type": "object", "properties": {}, "additionalProperties": False}

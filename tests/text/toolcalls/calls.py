@@ -25,4 +25,4 @@ EVERY = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 def written(format: ToolFormat, *calls: tuple[str, str]) -> str:
     """The calls as the format has them."""
     texts = [format.head.replace("NAME", name) + arguments + format.tail for name, arguments in calls]
-    return format.begin + format.opening + format.again.join(texts) + format.closing
+    return format.begin + format.opening + format.separator.join(texts) + format.closing
