@@ -1,4 +1,4 @@
-"""What a request's schemas say that nothing enforces: formats that are annotations."""
+"""Finds the `format` keywords in a request's schemas that no backend enforces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_NAMED = 20
 
 
 def unenforced(request: GenerateRequest) -> list[str]:
-    """The paths of some of them, for X-Headrace-Ignored. Expects schemas that have been compiled."""
+    """Return the paths of up to MAX_NAMED of them, for X-Headrace-Ignored. The schemas must be valid."""
     schemas: list[tuple[str, Node]] = []
     if request.format is not None and request.format.kind == "json_schema":
         schemas.append((request.format.param, request.format.value))

@@ -1,6 +1,6 @@
-"""Cerebras: OpenAI's dialect, with members that its models refuse and a quota that is taken in advance.
+"""Cerebras: OpenAI's dialect, with members that its models refuse and a quota that is charged in advance.
 
-Its answers tell how long a request waited and computed (`time_info`), and so do ours in OpenAI's dialect.
+Its answers contain the times that a request waited and computed (`time_info`), which are relayed to callers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from headrace.features import Feature
 from headrace.relay_types import RelayRequest
 from headrace.types import Conversation, Embeddings, EmbedRequest, GenerateRequest
 
-# The provider counts a request's most tokens against the minute's quota before the first is generated, and
-# takes the model's whole context if it is told none.
+# The provider charges max_tokens to the quota before it generates, and without max_tokens the model's whole
+# context. Both limits are Headrace's choice.
 DEFAULT_TOKENS = 8192
-MAX_TOKENS = 32_768  # quota is reserved for all of it in advance; our own choice, from no page of theirs
+MAX_TOKENS = 32_768
 
 FEATURES = OpenAIBackend.features - {
     Feature.ADVANCED_SAMPLING,
@@ -87,10 +87,10 @@ class CerebrasBackend(OpenAIBackend):
     def changes(self, request: RelayRequest, model: str) -> Body:
         limit = _limit_of(request)
         assert limit is not None, "it is not passed on otherwise"
-        given = request.body.members.get(limit)
-        if given is not None and given <= MAX_TOKENS:
+        value = request.body.members.get(limit)
+        if value is not None and value <= MAX_TOKENS:
             return super().changes(request, model)
-        return {**super().changes(request, model), limit: DEFAULT_TOKENS if given is None else MAX_TOKENS}
+        return {**super().changes(request, model), limit: DEFAULT_TOKENS if value is None else MAX_TOKENS}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")

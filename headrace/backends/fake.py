@@ -1,4 +1,4 @@
-"""A backend whose answers are scripted. For tests; served only when a configuration names it."""
+"""A backend with scripted answers, for tests; served only if a configuration names it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ WIDTH = 8  # of its embeddings
 
 
 class FakeBackend:
-    """Answers every choice with `script`, one each `delay_s`: text, or events as they are, with its index.
-    Without a Finished in the script it stops with "stop"; `error` is raised instead. It takes `opening_s` to
-    start answering; with `refusal` it raises that instead. Its tokens are the bytes of UTF-8. It carries
-    `features`, by default those of our own engine.
+    """Answers every choice with `script`: one text or event each `delay_s`. At the end of a script without a
+    Finished it raises `error` or finishes with "stop". It waits `opening_s` before it answers, or raises
+    `refusal` at once. Its tokens are the bytes of UTF-8.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class FakeBackend:
 
     @property
     def conversations(self) -> list[Conversation]:
-        """What it was asked to answer."""
+        """The conversations of the requests so far."""
         return [request.prompt for request in self.requests if isinstance(request.prompt, Conversation)]
 
     def features_of(self, model: str) -> frozenset[Feature]:

@@ -55,11 +55,11 @@ NUMBERS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         r"maximum context length is (?P<limit>\d+) tokens.{0,40}?(requested|resulted in) (about )?"
-        r"(?P<asked>\d+)",
-        r"maximum prompt length is (?P<limit>\d+) but the request contains (?P<asked>\d+)",
-        r"(?P<asked>\d+) tokens > (?P<limit>\d+) maximum",
-        r"\((?P<asked>\d+)( tokens)?\).{0,60}?(context|maximum)[^()]{0,60}\((?P<limit>\d+)( tokens)?\)",
-        r"token count of (?P<asked>\d+) exceeds the limit of (?P<limit>\d+)",
+        r"(?P<requested>\d+)",
+        r"maximum prompt length is (?P<limit>\d+) but the request contains (?P<requested>\d+)",
+        r"(?P<requested>\d+) tokens > (?P<limit>\d+) maximum",
+        r"\((?P<requested>\d+)( tokens)?\).{0,60}?(context|maximum)[^()]{0,60}\((?P<limit>\d+)( tokens)?\)",
+        r"token count of (?P<requested>\d+) exceeds the limit of (?P<limit>\d+)",
     )
 )
 # messages about a path that does not exist; those about an unknown model contain its name
@@ -146,7 +146,7 @@ def _too_long(refusal: Refusal, message: str) -> ContextTooLong:
     numbers = next((hit for pattern in NUMBERS if (hit := pattern.search(refusal.words))), None)
     if numbers is None:
         return ContextTooLong(message, param=param)
-    limit, requested = int(numbers["limit"]), int(numbers["asked"])
+    limit, requested = int(numbers["limit"]), int(numbers["requested"])
     if "maximum context length is" not in refusal.words:
         message = (
             f"This model's maximum context length is {limit} tokens. However, you requested {requested} "

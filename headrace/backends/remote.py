@@ -1,4 +1,4 @@
-"""What remote providers share: a list of models that is fetched now and then, and what none can do."""
+"""The base class of remote providers: a list of models, refreshed regularly, and no tokenizer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
 
 log = logging.getLogger(__name__)
 
-MAX_MODELS = 10_000  # of a list; what follows is left out
-REFRESH_S = 300.0
-RETRY_S = 30.0  # when the list could not be had
+MAX_MODELS = 10_000  # of a provider's list; the rest is left out
+REFRESH_S = 300.0  # between two fetches of the list
+RETRY_S = 30.0  # after a fetch that failed
 
 
 def listed(provider: str, found: object, member: str, *, id: str = "id") -> list[Object]:
-    """The entries of a list of models, which some providers send without the object around it; those without
-    an id are left out. Raises ProviderError for what is no list.
+    """Return the entries of a list of models that have an id. Some providers send the list without the object
+    around it. Raises ProviderError if there is no list.
     """
     entries = found.get(member) if isinstance(found, dict) else found or None
     known = [entry for entry in objects(entries) if isinstance(entry.get(id), str) and entry[id]]
@@ -32,13 +32,13 @@ def listed(provider: str, found: object, member: str, *, id: str = "id") -> list
 
 
 class Remote(ABC):
-    """A provider behind an Upstream. `allowed`: the only models that it serves here; none: all of its own.
+    """A provider behind an Upstream. `allowed`: ids of the models that are served; empty: all of them.
 
-    `features`: what it carries; `by_us`: those of them that Headrace provides, so that the provider is not
-    asked; `unsent`: see Backend.
+    `features`: those that it supports; `by_us`: those of them that Headrace implements, so that the provider
+    does not receive them; `unsent`: see Backend.
 
-    A provider may serve models that it does not list, so that every id is looked for there, unless `allowed`
-    says otherwise. That its list cannot be had breaks nothing: the last one stays.
+    Unless `allowed` is set, every model id is accepted, because a provider may serve models that it does not
+    list. If the list cannot be fetched, the last one stays in use.
     """
 
     features: frozenset[Feature] = COMMON
@@ -59,7 +59,7 @@ class Remote(ABC):
 
     @property
     def is_alive(self) -> bool:
-        return True  # that a provider is down does not make this server unfit
+        return True  # a provider that is down does not make this server unhealthy
 
     async def start(self) -> None:
         await self.upstream.start()
@@ -84,7 +84,7 @@ class Remote(ABC):
 
     @abstractmethod
     async def list_models(self) -> list[ModelInfo]:
-        """What the provider says it serves. Raises ServerError."""
+        """Fetch the provider's list. Raises ServerError."""
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         raise self._has_no_tokenizer()
@@ -99,7 +99,7 @@ class Remote(ABC):
         raise self._has_no_tokenizer()
 
     async def refresh(self) -> None:
-        """Fetch the list anew. Raises ServerError."""
+        """Fetch the list and replace the last one. Raises ServerError."""
         found = await self.list_models()
         listed = {info.id: info for info in found}
         self._models = [listed.get(id) or self.info(id) for id in self.allowed] if self.allowed else found

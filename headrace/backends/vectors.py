@@ -1,4 +1,4 @@
-"""Vectors that a provider sent. Loaded with the first of them: a gateway needs no numpy otherwise."""
+"""Reads a provider's embedding vectors. Imported on first use: a gateway needs numpy for nothing else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 
 def matrix(rows: Sequence[object]) -> NDArray[np.float32]:
-    """Rows are lists, or what some write whatever they are asked: little-endian float32 in base64. Raises
-    ValueError, TypeError or OverflowError for what is not one vector of numbers each.
+    """Return an array of shape (rows, dimensions). A row is a list, or little-endian float32 in base64, which
+    some providers send whatever was requested. Raises ValueError, TypeError or OverflowError.
     """
     vectors = np.array([_vector(row) for row in rows], np.float32)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():

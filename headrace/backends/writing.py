@@ -41,7 +41,7 @@ class Writing:
         """The id of a call in the history, shortened if other providers would refuse its length."""
         return id if len(id) <= MAX_ID else f"call_{opaque(id)[:32]}"
 
-    def told(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    def restored(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         """Give the events the caller's tool names, and attach `ignored` to them."""
         own = _with_callers_names(events, self.renamed) if self.renamed else events
         return noted(own, self.ignored)

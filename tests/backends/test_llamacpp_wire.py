@@ -16,7 +16,7 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.llamacpp import LlamaCppBackend, slots
-from headrace.backends.llamacpp.forms import held
+from headrace.backends.llamacpp.forms import checked
 from headrace.config import Config
 from headrace.errors import ProviderError
 from headrace.models.catalog import GGUFModel, Model
@@ -204,7 +204,7 @@ def test_l1_an_answer_that_leaves_its_form_is_an_error() -> None:
     form = Format("grammar", "%llguidance {}\nstart: /[0-9]{4}/")
 
     async def told() -> list[Event]:
-        return [event async for event in held(events(), form)]
+        return [event async for event in checked(events(), form)]
 
     with pytest.raises(ProviderError, match="left the form"):
         asyncio.run(told())
@@ -269,7 +269,7 @@ def test_more_than_there_is_room_for_is_overload(served: Served) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
     long = {"model": "m", "prompt": "a", "max_tokens": 400, "ignore_eos": True, "stream": True, "n": 4}
     with served.http.stream("POST", COMPLETIONS, json=long) as stream:
-        pieces = stream.iter_raw()  # held: httpx2 hangs up when its iterator is dropped
+        pieces = stream.iter_raw()  # checked: httpx2 hangs up when its iterator is dropped
         next(pieces)
         full = served.post(CHAT, {"model": "m", "messages": MESSAGES})
     assert (full.status_code, full.json()["error"]["code"]) == (503, "server_is_overloaded")

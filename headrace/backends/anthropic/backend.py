@@ -73,7 +73,7 @@ class AnthropicBackend(Remote):
         body = await aside(size_of(request), partial(to_body, request, abilities, writing))
         answer = Answer(self._anthropic)
         async with self._anthropic.stream("/v1/messages", body) as pieces:
-            yield writing.told(_events(answer, sents(self._anthropic, pieces)))
+            yield writing.restored(_events(answer, sents(self._anthropic, pieces)))
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "anthropic" and can_be_passed(request.body.members)

@@ -1,5 +1,7 @@
-"""GGUF files through llama.cpp's own server: child (the process that runs it) ← process (its life) ← dialect
-(what it is asked) ← choices (several answers at once) ← backend; memory says how much of it there may be.
+"""GGUF files, served by llama.cpp's own server in a child process.
+
+child (the server's process), process (starts and stops it), dialect (writes its requests), choices (several
+answers at once), forms (structured output), memory (how many requests fit), backend (all of them together).
 """
 
 from headrace.backends.llamacpp.backend import LlamaCppBackend

@@ -1,4 +1,4 @@
-"""LlamaCppBackend: one GGUF file, served by a llama.cpp of our own and asked like any provider."""
+"""LlamaCppBackend: one GGUF file, served by a child process with llama.cpp's HTTP server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.backends.annotations import unenforced
 from headrace.backends.http import Upstream
 from headrace.backends.llamacpp.choices import singles, together
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
-from headrace.backends.llamacpp.forms import held, with_grammar
+from headrace.backends.llamacpp.forms import checked, with_grammar
 from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
 from headrace.backends.openai.body import chat_body
 from headrace.backends.writing import Writing
@@ -50,14 +50,14 @@ from headrace.types import (
 
 log = logging.getLogger(__name__)
 
-ENDING_S = 0.5  # how long a process that broke a connection may take to be seen as ended
+ENDING_S = 0.5  # wait for a process to end after it broke a connection
 RESTARTS = 1
-CALLED = "llama.cpp"  # in its errors
+CALLED = "llama.cpp"  # its name in error messages
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process, and how it is spoken to: `openai` under /v1, `native` for its own endpoints."""
+    """A process and its clients: `openai` for /v1, `native` for llama.cpp's own endpoints."""
 
     process: LlamaCppProcess
     openai: LlamaCppDialect
@@ -68,19 +68,21 @@ class Running:
         await self.native.aclose()
         await self.process.aclose()
 
-    async def told_apart(self, error: ServerError) -> ServerError:
-        """What broke because the process ended is no fault of an answer."""
+    async def explained(self, error: ServerError) -> ServerError:
+        """Replace the error of a broken connection if the process has ended."""
         if type(error) is ProviderError and await self.process.has_ended(ENDING_S):
             return _unreachable("llama.cpp ended while it answered")
         return error
 
 
 class LlamaCppBackend:
-    """The model in `path` under the id `model` (default: the file's name), with `chat_template` instead of
-    its own. `num_slots` requests of `context_length` tokens run at once, and `max_queue` more may wait. A
-    process that ends by itself is started anew, RESTARTS times; then this backend is no longer alive.
-    `longest_token`: the bytes of the longest text that is one token; 0: not known.
-    `reuses_prompts`: whether a request may start from what an earlier one, of any owner, left in its slot.
+    """Serves the model in `path` under the id `model` (default: the file's name). `chat_template` overrides
+    the file's.
+
+    `num_slots` requests of `context_length` tokens run at once, and `max_queue` more may wait. A process that
+    ends by itself is restarted RESTARTS times; after that the backend is no longer alive. `longest_token`:
+    length in bytes of the longest token's text; 0: unknown. `reuses_prompts`: a request may reuse the cached
+    prompt of an earlier request in its slot, whoever sent that.
     """
 
     features = LlamaCppDialect.features
@@ -114,7 +116,7 @@ class LlamaCppBackend:
         self._places, self._num_active = num_slots + max_queue, 0
         self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
         self._own_template = own_template if chat_template is None else None
-        self._refusal: str | None = None  # of all conversations, by a template that is broken
+        self._refusal: str | None = None  # why conversations are refused: the template is broken
         self.is_alive = True
 
     @property
@@ -126,22 +128,22 @@ class LlamaCppBackend:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """The process id, while it runs."""
         return self._running.process.pid if self._running else None
 
     @property
     def url(self) -> str | None:
-        """Of its server, while there is one."""
+        """The server's address, while it runs."""
         return self._running.process.url if self._running else None
 
     async def start(self) -> None:
-        """Returns when the model is loaded. Raises ModelError."""
+        """Start the process and wait until the model is loaded. Raises ModelError."""
         await asyncio.to_thread(self._check_template)
         self._running = await self._run()
         self._watching = asyncio.create_task(self._watch(self._running))
 
     def _check_template(self) -> None:
-        """llama.cpp does not start with a template that is broken: it gets another, and chat is refused."""
+        """Replace a broken template, with which llama.cpp would not start, and refuse conversations."""
         from headrace.text.templates import FALLBACK, ChatTemplate
 
         if self._own_template is None:
@@ -181,33 +183,33 @@ class LlamaCppBackend:
         if request.sampling.max_tokens is None and self._max_tokens_default:
             limit = max(self._max_tokens_default, request.sampling.min_tokens)
             request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
-        asked, writing = singles(request), Writing(request)
-        for one in asked[:: request.n]:  # the choices of a prompt differ in their seeds
+        choices, writing = singles(request), Writing(request)
+        for one in choices[:: request.n]:  # the choices of a prompt differ in their seeds
             self._check_size(one)
-            running.openai.ask(one, writing)  # what is refused, is refused before anything is sent
-        self._take_places(len(asked))
+            running.openai.ask(one, writing)  # raises errors before anything is sent
+        self._take_places(len(choices))
         try:
             open = partial(self._open_session, running)
-            async with open(asked[0]) if len(asked) == 1 else together(asked, open) as events:
+            async with open(choices[0]) if len(choices) == 1 else together(choices, open) as events:
                 yield noted(events, [*writing.ignored, *annotations])
         finally:
-            self._num_active -= len(asked)
+            self._num_active -= len(choices)
 
     @asynccontextmanager
     async def _open_session(
         self, running: Running, request: GenerateRequest
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Of one choice."""
+        """Generate one choice."""
         async with AsyncExitStack() as exits:
             try:
                 events = await exits.enter_async_context(running.openai.generate(request))
             except ServerError as exc:
-                raise await running.told_apart(exc) from exc
+                raise await running.explained(exc) from exc
             if request.format is not None:
-                events = await exits.enter_async_context(aclosing(held(events, request.format)))
-            told = self._events(running, request, events)
-            exits.push_async_callback(told.aclose)
-            yield told
+                events = await exits.enter_async_context(aclosing(checked(events, request.format)))
+            own_events = self._events(running, request, events)
+            exits.push_async_callback(own_events.aclose)
+            yield own_events
 
     async def _events(
         self, running: Running, request: GenerateRequest, events: AsyncIterator[Event]
@@ -218,11 +220,11 @@ class LlamaCppBackend:
             async for event in events:
                 is_owed = is_owed and not isinstance(event, ToolCallDelta)
                 if is_owed and isinstance(event, Finished) and event.reason != "length":
-                    # it asks for a call, but makes sure of it only in formats that it knows well
+                    # llama.cpp enforces calls only for some of the models' formats
                     raise ProviderError("llama.cpp made no call, though tool_choice requires one")
                 yield shown(event, request.sampling) if isinstance(event, TextDelta) else event
         except ServerError as exc:
-            raise await running.told_apart(exc) from exc
+            raise await running.explained(exc) from exc
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self._model} is served by llama.cpp to generate, not to embed", param="model")
@@ -232,10 +234,10 @@ class LlamaCppBackend:
         self._check_chat(request.prompt)
         body = {"content": request.prompt, "add_special": request.add_special_tokens, "parse_special": False}
         if isinstance(request.prompt, Conversation):
-            asked = chat_body(
+            chat = chat_body(
                 GenerateRequest(request.model, request.prompt), request.prompt, limit="max_tokens"
             )
-            written = await self._ask("/apply-template", asked, "prompt")
+            written = await self._ask("/apply-template", chat, "prompt")
             body = {"content": written, "add_special": request.add_special_tokens, "parse_special": True}
         tokens: list[int] = await self._ask("/tokenize", body, "tokens")
         return tokens
@@ -254,16 +256,16 @@ class LlamaCppBackend:
         raise BadRequest("llama.cpp does not tell what its tokenizer is", param="model")
 
     async def _ask(self, path: str, body: dict[str, Any], member: str) -> Any:
-        """A member of what one of llama.cpp's own endpoints answers."""
+        """Return a member of the answer of one of llama.cpp's own endpoints."""
         running = self._now()
         try:
             return (await running.native.json("POST", path, body))[member]
         except ServerError as exc:
-            raise await running.told_apart(exc) from exc
+            raise await running.explained(exc) from exc
 
     def _check_size(self, request: GenerateRequest) -> None:
-        """Raises ContextTooLong for a prompt that is too long whatever its tokens are: llama.cpp would
-        tokenize it all to find out.
+        """Raises ContextTooLong for a prompt whose length rules out that it fits, which llama.cpp would find
+        out only by tokenizing all of it.
         """
         room, prompt = self._models[0].max_model_len, request.prompt
         if not (self._longest_token and room):

@@ -1,8 +1,8 @@
-"""llama.cpp's server, run as a file in a process of its own: in one process with OpenVINO it has been seen to
-hang. It imports nothing of Headrace.
+"""llama.cpp's server, run as a script in a child process: in one process with OpenVINO it has been seen to
+hang. The script imports nothing of Headrace.
 
-Its first line of input are its settings as JSON, so that no list of processes shows the key; its first line
-of output says where it listens. It ends when its input ends: it does not outlive whoever started it.
+The first line of its input has the settings as JSON, so that the process list does not show the key; the
+first line of its output has its address. It exits when its input ends, and so does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def parameters(settings: dict[str, Any]) -> Any:
     params.api_keys = [settings["key"]]
     params.n_parallel = settings["num_slots"]
     params.n_ctx = settings["context_length"] * params.n_parallel
-    params.kv_unified = False  # out of a pool that all share, all who run would fail when it is full
-    params.ctx_shift = False  # what does not fit is an error, and no loss of the beginning
+    params.kv_unified = False  # when a shared pool is full, all running requests fail
+    params.ctx_shift = False  # an overflow is an error instead of dropping the beginning
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["num_threads"]
     if settings["chat_template"] is not None:
         params.chat_template = settings["chat_template"]
     params.verbosity = 1
-    # what a request does not say is as OpenAI has it; penalties look at the whole context (-1 would be none)
+    # OpenAI's defaults for members that a request leaves out; penalties cover the whole context (-1: nothing)
     sampling = params.sampling
     sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p = 1.0, 0, 1.0, 0.0
     sampling.penalty_last_n = settings["context_length"] or MANY

@@ -1,4 +1,4 @@
-"""Several answers at once, each by a request of its own, as one stream of events."""
+"""Runs one request per choice at the same time, and merges their events into one stream."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from headrace.types import Conversation, Event, GenerateRequest, Texts
 Open = Callable[[GenerateRequest], AbstractAsyncContextManager[AsyncIterator[Event]]]
 Queue = asyncio.Queue[Event | Exception | None]
 
-MAX_SEED = 2**32 - 1  # which stands for none
-MAX_HELD = 64  # events that nobody has read yet
+MAX_SEED = 2**32 - 1  # llama.cpp's value for "no seed"; real seeds are smaller
+MAX_HELD = 64  # events that wait for the reader
 
 
 def singles(request: GenerateRequest) -> list[GenerateRequest]:
-    """A request for each of its choices, in order. Choices of one seed get seeds of their own."""
+    """Split a request into one per choice, in order. A seed is counted up from choice to choice."""
     prompt, seed = request.prompt, request.sampling.seed
     prompts: list[Conversation | Texts] = [prompt]
     if isinstance(prompt, Texts):
@@ -34,7 +34,7 @@ def singles(request: GenerateRequest) -> list[GenerateRequest]:
 async def together(
     requests: Sequence[GenerateRequest], open: Open
 ) -> AsyncIterator[AsyncGenerator[Event, None]]:
-    """The events of all, with the indices of their places. One that fails ends all."""
+    """Run all requests and yield their events, with the request's place as index. One failure ends all."""
     queue: Queue = asyncio.Queue(MAX_HELD)
     asking = [
         asyncio.create_task(_ask(request, index, open, queue)) for index, request in enumerate(requests)

@@ -40,7 +40,7 @@ FEATURES = (
 
 
 class LlamaCppDialect(OpenAIBackend):
-    """For one choice. `has_tools`: whether the chat template has a place for them. `reuses_prompts`: see
+    """Writes requests for one choice. `has_tools`: the chat template supports tools. `reuses_prompts`: see
     LlamaCppBackend.
     """
 
@@ -53,7 +53,9 @@ class LlamaCppDialect(OpenAIBackend):
     def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         assert request.num_choices == 1, "it counts the tokens of one choice only"
         form = as_grammar(request)
-        path, body = super().ask(replace(request, sampling=_asked(request.sampling), format=None), writing)
+        path, body = super().ask(
+            replace(request, sampling=_with_alternatives(request.sampling), format=None), writing
+        )
         if form is not None:
             body["grammar"] = form.value
         if not self.reuses_prompts:
@@ -64,7 +66,7 @@ class LlamaCppDialect(OpenAIBackend):
             self._check_conversation(request.prompt)
             for member in ("continue_final_message", "add_generation_prompt"):
                 if request.prompt.continue_final_message:
-                    body.pop(member, None)  # it goes on with an assistant's message by itself
+                    body.pop(member, None)  # llama.cpp always continues a last message of the assistant
         return path, body
 
     def _check_conversation(self, prompt: Conversation) -> None:
@@ -72,7 +74,7 @@ class LlamaCppDialect(OpenAIBackend):
             if tool.strict:
                 check_tool(tool, f"tools.{index}.function.parameters")
         if prompt.tools and not self.has_tools:
-            # llama.cpp would leave them out, "required" ones too, and say nothing
+            # llama.cpp would leave them out silently, even with tool_choice "required"
             raise UnsupportedParameter(
                 "tools: the model's chat template has no place for them", param="tools"
             )
@@ -90,9 +92,7 @@ class LlamaCppDialect(OpenAIBackend):
 
 
 def shown(delta: TextDelta, sampling: Sampling) -> TextDelta:
-    """With as many probable tokens beside each as were asked for: llama.cpp is never asked for less than
-    one.
-    """
+    """Cut the alternatives of each token to the requested number: llama.cpp is always sent at least one."""
     if sampling.logprobs is None or not delta.logprobs:
         return delta
     return replace(
@@ -100,6 +100,6 @@ def shown(delta: TextDelta, sampling: Sampling) -> TextDelta:
     )
 
 
-def _asked(sampling: Sampling) -> Sampling:
-    """With at least one probable token, if any: of none it makes 20, or no logprobs at all."""
+def _with_alternatives(sampling: Sampling) -> Sampling:
+    """Request at least one alternative if logprobs are on: llama.cpp reads 0 as 20, or as no logprobs."""
     return sampling if sampling.logprobs is None else replace(sampling, logprobs=max(1, sampling.logprobs))

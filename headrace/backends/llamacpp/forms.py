@@ -1,5 +1,5 @@
-"""Answers in a prescribed form. llama.cpp is sent our own grammar, which it enforces with the library that we
-use, too. It ignores a grammar that it cannot read, so its answer is held against the grammar here.
+"""Structured output. llama.cpp gets Headrace's own grammar, which it enforces with the same library
+(llguidance). It ignores grammars that it cannot read, so its answer is checked against the grammar here.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.schema import ESCAPES
 from headrace.types import Conversation, Event, Format, GenerateRequest, TextDelta, Tool
 
-MARK = "%llguidance"  # what llama.cpp knows such a grammar by
-UNKNOWN = ", " + json.dumps(ESCAPES)[1:-1]  # an option that the library in llama.cpp does not have
-# what llama.cpp enforces of a tool's schema, by grammars of its own
+MARK = "%llguidance"  # the beginning by which llama.cpp recognizes such a grammar
+UNKNOWN = ", " + json.dumps(ESCAPES)[1:-1]  # an option that llama.cpp's version of the library lacks
+# keywords of a tool's schema that llama.cpp enforces, with its own grammars
 ENFORCED = frozenset(
     (
         "type", "properties", "required", "additionalProperties", "items", "enum", "const", "title",
@@ -29,7 +29,7 @@ ENFORCED = frozenset(
 
 
 async def with_grammar(request: GenerateRequest) -> GenerateRequest:
-    """The request with its form as a grammar, compiled off the event loop. Raises BadRequest."""
+    """Replace a request's format by a grammar, compiled off the event loop. Raises BadRequest."""
     if request.format is None:
         return request
     form = await aside(SMALL + 1, lambda: as_grammar(request))
@@ -37,7 +37,7 @@ async def with_grammar(request: GenerateRequest) -> GenerateRequest:
 
 
 def as_grammar(request: GenerateRequest) -> Format | None:
-    """The form as a grammar for llama.cpp; None where calls must be made instead. Raises BadRequest."""
+    """The format as a grammar for llama.cpp; None if tool calls are required instead. Raises BadRequest."""
     form, prompt = request.format, request.prompt
     if form is None or (form.kind == "grammar" and form.value.startswith(MARK)):
         return form
@@ -51,8 +51,8 @@ def as_grammar(request: GenerateRequest) -> Format | None:
     return replace(form, kind="grammar", value=header + source.lstrip().replace(UNKNOWN, ""))
 
 
-async def held(events: AsyncIterator[Event], form: Format) -> AsyncGenerator[Event, None]:
-    """The events of an answer while its text is one that the grammar allows. Raises ProviderError."""
+async def checked(events: AsyncIterator[Event], form: Format) -> AsyncGenerator[Event, None]:
+    """Yield the events of an answer. Raises ProviderError when its text leaves the grammar."""
     matcher = LLMatcher(LLTokenizer("byte"), LLMatcher.grammar_from_lark(form.value), log_level=0)
     async for event in events:
         if isinstance(event, TextDelta):
@@ -63,7 +63,7 @@ async def held(events: AsyncIterator[Event], form: Format) -> AsyncGenerator[Eve
 
 
 def check_tool(tool: Tool, param: str) -> None:
-    """Raises UnsupportedParameter for what llama.cpp would not enforce of a strict tool's parameters."""
+    """Raises UnsupportedParameter for keywords in a strict tool's schema that llama.cpp does not enforce."""
     left: list[tuple[str, object]] = [(param, tool.parameters or {})]
     while left:
         path, schema = left.pop()

@@ -1,4 +1,4 @@
-"""The life of llama.cpp's process: it is started, says where it listens, and is ended."""
+"""Starts llama.cpp's server in a child process, learns its address, and stops it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.errors import ModelError
 CHILD = Path(__file__).with_name("child.py")
 STOP_S = 5.0
 LOADING = "error loading model: "
-KEPT_BYTES = 2000  # of what it wrote, for the one who asks why it ended
+KEPT_BYTES = 2000  # of its stderr, for error messages
 
 
 def is_installed() -> bool:
@@ -27,8 +27,8 @@ def is_installed() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`context_length`: tokens of a request's prompt and answer; 0: `num_slots` requests share what the model
-    takes. `num_threads` 0: one a core.
+    """`context_length`: tokens of a request's prompt and answer; 0: `num_slots` requests share the model's
+    context. `num_threads`: 0 means one per core.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Settings:
 
 
 class LlamaCppProcess:
-    """A running server: `url`, e.g. http://127.0.0.1:1234, answers those who have the settings' key."""
+    """A running server at `url`, for example http://127.0.0.1:1234; requests need the settings' key."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process, self.url = process, ""
@@ -49,14 +49,14 @@ class LlamaCppProcess:
 
     @classmethod
     async def open(cls, settings: Settings) -> LlamaCppProcess:
-        """Returns when the model is loaded. Raises ModelError."""
+        """Start a process and wait until its model is loaded. Raises ModelError."""
         if not is_installed():
             needed = install_command("llamacpp")
             raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {needed}")
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", str(CHILD), stdin=pipe, stdout=pipe, stderr=pipe,
-            start_new_session=True,  # Ctrl-C is for us: what it answers may be finished first
+            start_new_session=True,  # Ctrl-C must not reach it: its answers may finish first
         )  # fmt: skip
         process = cls(child)
         try:
@@ -71,7 +71,7 @@ class LlamaCppProcess:
         return self._process.pid
 
     async def wait(self) -> int:
-        """Until it has ended; its exit code."""
+        """Wait for its end; return the exit code."""
         return await self._process.wait()
 
     async def has_ended(self, within_s: float) -> bool:
@@ -81,7 +81,7 @@ class LlamaCppProcess:
         return self._process.returncode is not None
 
     async def last_words(self) -> str:
-        """The end of what it wrote, once it has ended."""
+        """Wait for its end; return the end of its stderr."""
         await self._listening
         return self._said.decode(errors="replace").strip()
 
@@ -97,7 +97,7 @@ class LlamaCppProcess:
     async def _load(self, settings: Settings) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        told = {
+        message = {
             "path": str(settings.path),
             "context_length": settings.context_length,
             "num_slots": settings.num_slots,
@@ -106,7 +106,7 @@ class LlamaCppProcess:
             "key": settings.key,
         }
         with suppress(ConnectionError):  # it ended already: the line below is empty
-            self._process.stdin.write(json.dumps(told).encode() + b"\n")
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
             await self._process.stdin.drain()
         line = await self._process.stdout.readline()
         if not line:
@@ -121,7 +121,7 @@ class LlamaCppProcess:
 
 
 def _reason(words: str) -> str:
-    """Why a model was not loaded, out of all that llama.cpp printed: one line."""
+    """The line of llama.cpp's output that says why a model was not loaded."""
     lines = [line for line in words.splitlines() if line.strip()] or ["it ended"]
-    told = next((line for line in lines if LOADING in line), lines[-1])
-    return told.rpartition(LOADING)[2].strip()
+    line = next((text for text in lines if LOADING in text), lines[-1])
+    return line.rpartition(LOADING)[2].strip()

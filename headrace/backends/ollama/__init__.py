@@ -1,4 +1,4 @@
-"""Ollama: request (what it is sent) → backend (how much context, which address) → answer (what it says)."""
+"""Ollama: request (bodies of its API), backend (context length, connection), answer (reads its answers)."""
 
 from headrace.backends.ollama.backend import OllamaBackend
 

@@ -1,4 +1,4 @@
-"""What Ollama answers: lines of JSON as neutral events. What is no answer raises ProviderError."""
+"""Reads Ollama's answers: lines of JSON as neutral events, embeddings, facts about models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Body = dict[str, Any]
 
 
 class Answer:
-    """Reads the lines of one choice."""
+    """Reads the lines of one choice. `num_ctx`: the context length, in tokens, that Ollama was sent."""
 
     def __init__(self, upstream: Upstream, request: GenerateRequest, index: int, num_ctx: int) -> None:
         self._upstream, self._name = upstream, upstream.provider
@@ -42,7 +42,7 @@ class Answer:
         self.is_done = False
 
     def read(self, line: str) -> Iterator[Event]:
-        """Raises ServerError."""
+        """Read one line. Raises ServerError."""
         if self.is_done or is_heartbeat(line):
             return
         found = _loads(self._name, line)
@@ -61,7 +61,7 @@ class Answer:
     def _read(self, found: Body, said: Body, place: str) -> Iterator[Event]:
         thinking, text = _text(self._name, said, "thinking"), _text(self._name, said, place)
         yield from self._said.think(thinking)
-        if text or not thinking:  # there is no place for the logprobs of thinking
+        if text or not thinking:  # neutral events have no logprobs of reasoning
             self._logprobs += logprobs_of({"content": found.get("logprobs")})
         if text:
             yield from self._say(text)
@@ -75,12 +75,12 @@ class Answer:
         logprobs = tuple(self._logprobs)
         if self._needs_logprobs and not logprobs:
             raise ProviderError(f"{self._name} tells no logprobs of this model")
-        self._needs_logprobs = False  # a later text may be held back and come without
+        self._needs_logprobs = False  # checked once: later texts may have been buffered and lack them
         self._logprobs.clear()
         yield from self._said.say(text, logprobs)
 
     def _called(self, call: object) -> Iterator[Event]:
-        """Each is whole, and so none continues another."""
+        """Read a call, which is always complete."""
         function = an_object(an_object(call).get("function"))
         name, arguments = word(function.get("name")), function.get("arguments")
         if not name or not isinstance(arguments, dict | str | None):
@@ -90,15 +90,15 @@ class Answer:
             self._num_pieces += 1
             yield from self._said.call(self._num_pieces, "", name, text or "{}")
 
-    def _finished(self, line: Body, told: str) -> Finished:
-        if told in ("load", "unload"):
-            raise ProviderError(f"{self._name} gave no answer: it did {told} the model")
-        if is_broken(told):
+    def _finished(self, line: Body, done_reason: str) -> Finished:
+        if done_reason in ("load", "unload"):
+            raise ProviderError(f"{self._name} gave no answer: it did {done_reason} the model")
+        if is_broken(done_reason):
             raise ProviderError(f"{self._name} failed in the middle of its answer")
-        reason = finish_reason(told, has_calls=bool(self._said.num_calls))
+        reason = finish_reason(done_reason, has_calls=bool(self._said.num_calls))
         prompt, answer = count(line.get("prompt_eval_count")), count(line.get("eval_count"))
         if prompt is not None and prompt >= self._num_ctx:
-            # it has cut the prompt, and does not tell how long it was
+            # Ollama has truncated the prompt without saying how long it was
             raise ContextTooLong.of_tokens(self._num_ctx, prompt, 1, param="messages", is_estimate=True)
         usage = Usage(prompt or 0, answer or 0, is_known=prompt is not None and answer is not None)
         decode_s = (number(line.get("eval_duration")) or 0) / 1e9
@@ -108,9 +108,9 @@ class Answer:
 def embeddings(name: str, found: object, num_texts: int) -> Embeddings:
     from headrace.backends.vectors import matrix
 
-    told = found.get("embeddings") if isinstance(found, dict) else None
+    rows = found.get("embeddings") if isinstance(found, dict) else None
     try:
-        vectors = matrix(told if isinstance(told, list) else ())
+        vectors = matrix(rows if isinstance(rows, list) else ())
     except (TypeError, ValueError, OverflowError) as exc:
         raise _nonsense(name) from exc
     if len(vectors) != num_texts:
@@ -121,37 +121,39 @@ def embeddings(name: str, found: object, num_texts: int) -> Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What /api/show tells of a model; None: nothing. `length`: of its context, in tokens."""
+    """Facts about a model from /api/show; None: unknown. `length`: of its context, in tokens."""
 
     length: int | None = None
     thinks: bool | None = None
 
 
-def shown(told: object) -> Shown:
-    if not isinstance(told, dict):
+def shown(body: object) -> Shown:
+    """Read the answer of /api/show."""
+    if not isinstance(body, dict):
         return Shown()
-    abilities = told.get("capabilities")  # older versions tell none
+    abilities = body.get("capabilities")  # missing in older versions
     return Shown(
-        _length(told.get("model_info")), "thinking" in abilities if isinstance(abilities, list) else None
+        _length(body.get("model_info")), "thinking" in abilities if isinstance(abilities, list) else None
     )
 
 
-def _length(known: object) -> int | None:
-    for key, value in known.items() if isinstance(known, dict) else ():
+def _length(model_info: object) -> int | None:
+    for key, value in model_info.items() if isinstance(model_info, dict) else ():
         if key.endswith(".context_length") and isinstance(value, int) and value > 0:
             return value
     return None
 
 
-def created_at(told: str) -> int:
+def created_at(modified_at: str) -> int:
+    """Convert RFC 3339 to Unix seconds; 0: unknown."""
     try:
-        return int(datetime.fromisoformat(told).timestamp())
+        return int(datetime.fromisoformat(modified_at).timestamp())
     except ValueError:
         return 0
 
 
 def _text(name: str, found: Body, member: str) -> str:
-    """A text, which may end in half of a surrogate pair; null is an empty one. Raises ProviderError."""
+    """A text, which may end with half of a surrogate pair; "" for null. Raises ProviderError."""
     value = found.get(member)
     if value is not None and not isinstance(value, str):
         raise _nonsense(name)

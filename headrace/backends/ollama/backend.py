@@ -1,14 +1,14 @@
-"""Ollama through its own API, because its OpenAI-compatible one can set no num_ctx and cuts long prompts
+"""Ollama through its native API: its OpenAI-compatible one cannot set num_ctx and truncates long prompts
 silently.
 
-`num_ctx` of a request is the power of two that holds its estimated prompt and its max_tokens, at least
-LEAST_CONTEXT and at most what the model takes. While a model is in use it does not shrink, since Ollama loads
-a model anew whenever it changes. Ollama is told to refuse what does not fit; then num_ctx is doubled and the
-request sent again, as far as the model goes. An answer whose prompt fills num_ctx all the same, as older
-versions give it, is an error.
+`num_ctx` of a request is the next power of two that holds its estimated prompt and its max_tokens, at least
+LEAST_CONTEXT and at most the model's context. It does not shrink while a model is in use, because Ollama
+reloads a model whenever it changes. Requests set `truncate: false`, so that Ollama refuses a prompt that does
+not fit; then num_ctx is doubled and the request repeated, up to the model's limit. Older versions truncate
+nevertheless: an answer whose prompt fills num_ctx is an error.
 
-What Ollama does not know: the place of an image within its message. Where calls may not be parallel, all but
-the first are dropped.
+Ollama's API has no place for the position of an image within its message. Where calls may not be parallel,
+all but the first are dropped.
 """
 
 from __future__ import annotations
@@ -70,16 +70,16 @@ FEATURES = COMMON | {
     Feature.UNSIGNED_REASONING,
 }
 LEAST_CONTEXT = 4096  # tokens; Ollama's own default
-UNKNOWN_CONTEXT = 2**17  # as far as num_ctx goes where the model's length is not known
+UNKNOWN_CONTEXT = 2**17  # the limit of num_ctx if the model's context length is unknown
 ANSWER_TOKENS = 4096  # room for an answer without max_tokens
-IN_USE_S = 300.0  # how long Ollama keeps a model that nobody asks
-DRAIN_S = 1.0  # for the end of an answer whose last line is read, so that its connection can be used again
+IN_USE_S = 300.0  # after which Ollama unloads an idle model
+DRAIN_S = 1.0  # wait for the end of the HTTP response after the last line, to reuse its connection
 
 T = TypeVar("T")
 
 
 class OllamaBackend(Remote):
-    """`key` is sent as a bearer token, if there is one."""
+    """A server of Ollama. `key`: sent as a bearer token, if there is one."""
 
     features = FEATURES
     by_us = frozenset({Feature.ECHO, Feature.PARALLEL_TOOL_CALLS, Feature.PROMPT_CACHE})
@@ -94,18 +94,18 @@ class OllamaBackend(Remote):
         )
         super().__init__(name, upstream, allowed=config.models)
         self._kept = {} if config.keep_alive is None else {"keep_alive": config.keep_alive}
-        self._shown: dict[str, Shown] = {}  # what /api/show told of each model
+        self._shown: dict[str, Shown] = {}  # model → the answer of /api/show
         self._digests: dict[str, str] = {}
-        self._loaded: dict[str, tuple[int, float]] = {}  # model → num_ctx, and when it was asked for
+        self._loaded: dict[str, tuple[int, float]] = {}  # model → last num_ctx, and when it was sent
 
     async def list_models(self) -> list[ModelInfo]:
         found = []
         for entry in listed(self.name, await self.upstream.json("GET", "/api/tags"), "models", id="name"):
             name, digest = entry["name"], word(entry.get("digest"))
-            if self._digests.get(name) != digest:  # it was pulled anew
+            if self._digests.get(name) != digest:  # it was pulled again
                 self._shown.pop(name, None)
             self._digests[name] = digest
-            # the tag that Ollama itself adds may be left out in the list of what is allowed
+            # the configuration may leave out ":latest", which Ollama adds to names
             ids = [id for id in self.allowed if id in (name, name.removesuffix(":latest"))] or [name]
             length = (await self._show(name)).length
             created = created_at(word(entry.get("modified_at")))
@@ -127,7 +127,7 @@ class OllamaBackend(Remote):
             first = await self._fitted(bodies[0], request.sampling.max_tokens, send)
             events = self._choices(request, bodies, first, send)
             exits.push_async_callback(events.aclose)
-            yield writing.told(events)
+            yield writing.restored(events)
 
     async def _choices(
         self,
@@ -136,7 +136,7 @@ class OllamaBackend(Remote):
         pieces: AsyncIterator[bytes],
         send: Callable[[Body], Awaitable[AsyncIterator[bytes]]],
     ) -> AsyncGenerator[Event, None]:
-        """One text after the other: Ollama takes one a request."""
+        """Generate the choices one after the other: Ollama takes one prompt per request."""
         for index, body in enumerate(bodies):
             if index:
                 pieces = await self._fitted(body, request.sampling.max_tokens, send)
@@ -162,12 +162,12 @@ class OllamaBackend(Remote):
         return embeddings(self.name, found, len(request.inputs))
 
     async def _fitted(self, body: Body, max_tokens: int | None, send: Callable[[Body], Awaitable[T]]) -> T:
-        """Send a body with a num_ctx that holds it. It comes with the size of its prompt there, estimated."""
+        """Send a body with a num_ctx that fits it. At first `num_ctx` is the estimated size of its prompt."""
         model, options = body["model"], body["options"]
         limit = (await self._show(model)).length or UNKNOWN_CONTEXT
         needed = options["num_ctx"] + (ANSWER_TOKENS if max_tokens is None else max_tokens)
-        num_ctx, asked = self._loaded.get(model, (0, 0.0))
-        if time.monotonic() - asked > IN_USE_S:
+        num_ctx, sent_at = self._loaded.get(model, (0, 0.0))
+        if time.monotonic() - sent_at > IN_USE_S:
             num_ctx = 0
         num_ctx = max(num_ctx, LEAST_CONTEXT, 1 << (needed - 1).bit_length())
         while True:
@@ -183,13 +183,13 @@ class OllamaBackend(Remote):
                 return answer
 
     async def _show(self, model: str) -> Shown:
-        """What is known of a model. What could not be asked is not kept."""
+        """Facts about a model, cached. Raises ProviderUnreachable or ProviderTimedOut."""
         if model not in self._shown:
             try:
-                told = await self.upstream.json("POST", "/api/show", {"model": model})
+                body = await self.upstream.json("POST", "/api/show", {"model": model})
             except (ProviderUnreachable, ProviderTimedOut):
                 raise
             except ServerError:
-                return Shown()  # what is wrong, the request itself will tell
-            self._shown[model] = shown(told)
+                return Shown()  # the request itself will fail with a better error
+            self._shown[model] = shown(body)
         return self._shown[model]

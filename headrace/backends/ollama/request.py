@@ -1,4 +1,4 @@
-"""What is sent to Ollama: a neutral request as bodies of its API."""
+"""Writes a neutral request as bodies of Ollama's API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headrace.types import (
     Texts,
 )
 
-BYTES_A_TOKEN = 3  # most texts have more, so that the estimate is rather too high
+BYTES_A_TOKEN = 3  # most texts have more, so estimates of tokens are rather too high
 IMAGE_TOKENS = 1024
 
 Body = dict[str, Any]
@@ -50,18 +50,18 @@ def _refuse(refused: Mapping[str, bool]) -> None:
 def bodies_of(
     request: GenerateRequest, writing: Writing | None = None, *, thinks: bool | None = None
 ) -> tuple[str, list[Body]]:
-    """Where to, and what: one body for each choice, with the size of its prompt as num_ctx. `thinks`: whether
-    the model does; None: not known. Raises BadRequest.
+    """Return the path and one body per choice, with the estimated size of its prompt as num_ctx. `thinks`:
+    whether the model can think; None: unknown. Raises BadRequest.
     """
     prompt, writing = request.prompt, writing or Writing(request)
     shared: Body = {"model": request.model, "stream": True, "truncate": False, "shift": False}
     shared |= _form(request.format) | _logprobs_asked(request.sampling)
     if isinstance(prompt, Texts):
-        # without a suffix nothing is written around the prompt; with one the model's template places both
+        # without a suffix the prompt is used as it is; with one the model's template places both
         around: Body = {"raw": True} if prompt.suffix is None else {"suffix": prompt.suffix}
-        asked: list[Body] = [{"prompt": text, **around} for text in prompt.prompts]
+        prompts: list[Body] = [{"prompt": text, **around} for text in prompt.prompts]
     else:
-        asked = [
+        prompts = [
             {
                 "messages": _messages(prompt.messages, writing),
                 **_thinking(prompt, thinks),
@@ -70,11 +70,13 @@ def bodies_of(
         ]
     options = {**_options(request.sampling), **request.foreign}
     path = "/api/generate" if isinstance(prompt, Texts) else "/api/chat"
-    return path, [{**shared, **body, "options": {**options, "num_ctx": _size(body)}} for body in asked]
+    return path, [{**shared, **body, "options": {**options, "num_ctx": _size(body)}} for body in prompts]
 
 
 def embed_body(request: EmbedRequest) -> Body:
-    """As above: with the size of the longest text as num_ctx. Raises UnsupportedParameter."""
+    """Write the body of an embeddings request, with the estimated size of the longest text as num_ctx. Raises
+    UnsupportedParameter.
+    """
     texts = [text for text in request.inputs if isinstance(text, str)]
     refused = {
         "input": len(texts) < len(request.inputs),
@@ -88,7 +90,7 @@ def embed_body(request: EmbedRequest) -> Body:
 
 
 def _size(body: Body) -> int:
-    """Tokens of a prompt, estimated from its JSON; what JSON adds stands for what a template adds."""
+    """Estimate the tokens of a prompt from its JSON, whose punctuation stands for the chat template."""
     messages = body.get("messages", [])
     texts = {**body, "messages": [{**message, "images": None} for message in messages]}
     num_images = sum(len(message.get("images", [])) for message in messages)
@@ -126,7 +128,7 @@ LEVELS: Mapping[str, bool | str] = {"none": False, "minimal": "low", "xhigh": "h
 
 
 def asks_to_think(request: GenerateRequest) -> bool:
-    """Whether the request says if the model is to think."""
+    """Whether the request sets if the model is to think."""
     prompt = request.prompt
     if not isinstance(prompt, Conversation):
         return False
@@ -136,8 +138,8 @@ def asks_to_think(request: GenerateRequest) -> bool:
 def _thinking(conversation: Conversation, thinks: bool | None) -> Body:
     effort = conversation.reasoning_effort
     param = "chat_template_kwargs.enable_thinking" if effort is None else "reasoning_effort"
-    wished = conversation.template_kwargs.get("enable_thinking")
-    think = LEVELS.get(effort, effort) if effort is not None else None if wished is None else bool(wished)
+    enabled = conversation.template_kwargs.get("enable_thinking")
+    think = LEVELS.get(effort, effort) if effort is not None else None if enabled is None else bool(enabled)
     if think is None or (thinks is False and think is False):
         return {}
     if thinks is False:
@@ -167,7 +169,7 @@ def _messages(messages: tuple[Message, ...], writing: Writing) -> list[Body]:
 
 
 def _message(index: int, message: Message, names: Mapping[str, str], writing: Writing) -> Body:
-    """`names`: of the tools that were called, by the ids of the calls."""
+    """`names`: id of each call in the history → name of its tool."""
     body: Body = {"role": "system" if message.role == "developer" else message.role, "content": message.text}
     if images := [
         _image(part, f"messages.{index}.content.{at}")

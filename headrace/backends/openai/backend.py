@@ -71,19 +71,19 @@ FEATURES = COMMON | {
     Feature.VERBOSITY,
 }
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses")
-USAGE_S = 2.0  # how long an answer that is complete waits for its usage
-END_S = 0.05  # and a finished stream for its end: then its connection can be used again
+USAGE_S = 2.0  # wait for the usage after the last finish reason
+END_S = 0.05  # wait for the end of a finished stream, after which its connection can be reused
 
 
 class OpenAIBackend(Remote):
-    """`key`: the provider's; None: it wants none. A request always asks for a stream."""
+    """A provider of OpenAI's dialect. `key`: None for a provider without keys. Requests always stream."""
 
     features = FEATURES
     unsent = frozenset({Feature.ADVICE})
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
     knows_verbosity = True
-    kept: tuple[str, ...] = ()  # members of its answers that are its own, and are told to callers
+    kept: tuple[str, ...] = ()  # members of its answers, besides OpenAI's, that callers get
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -93,7 +93,7 @@ class OpenAIBackend(Remote):
         )
         upstream = Upstream(name, url, headers=headers, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
-        # the others know the older name only, or both; OpenAI's newer models only the newer one
+        # OpenAI's newer models accept only max_completion_tokens; some other providers only max_tokens
         is_openais = config.roles == "openai" or (config.roles is None and is_own(upstream.base_url))
         self._has_all_roles = is_openais
         self._limit = "max_completion_tokens" if is_own(upstream.base_url) else "max_tokens"
@@ -107,7 +107,7 @@ class OpenAIBackend(Remote):
             aclosing(sents(self.upstream, pieces)) as found,
             aclosing(self._events(found, request.num_choices)) as answer,
         ):
-            yield writing.told(answer)
+            yield writing.restored(answer)
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "openai"
@@ -134,7 +134,7 @@ class OpenAIBackend(Remote):
         return request.body.changed({**mended, **self.changes(request, model)}), ignored
 
     def changes(self, request: RelayRequest, model: str) -> Body:
-        """Members of a body that is passed on, where they are not as the caller wrote them."""
+        """Members of a relayed body that replace the caller's."""
         return {"model": model}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
@@ -156,7 +156,7 @@ class OpenAIBackend(Remote):
         return [self._info(entry) for entry in listed(self.name, found, "data")]
 
     def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
-        """Where a request goes, and its body. Raises UnsupportedParameter."""
+        """Return the path and the body of a request. Raises UnsupportedParameter."""
         prompt, limit, all_roles = request.prompt, self._limit, self._has_all_roles
         if isinstance(prompt, Conversation):
             body = chat_body(request, prompt, limit=limit, has_all_roles=all_roles, writing=writing)
@@ -188,7 +188,7 @@ class OpenAIBackend(Remote):
 
 
 async def _soon(sents: AsyncIterator[ServerSentEvent], within_s: float) -> ServerSentEvent | None:
-    """The next one, if it comes. What happens to the connection after an answer is nobody's concern."""
+    """The next event, if it arrives in time. Errors after a complete answer do not matter."""
     try:
         async with asyncio.timeout(within_s):
             return await anext(sents, None)
