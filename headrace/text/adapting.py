@@ -1,5 +1,5 @@
-"""The same messages in other words, for templates that are written for fewer kinds of conversation: that want
-the roles to alternate, know no role `system` or `tool`, or want the user to speak first.
+"""Rewrites messages for chat templates that accept fewer kinds of conversation: that require alternating
+roles, have no role `system` or `tool`, or require the user to speak first.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ from dataclasses import replace
 
 from headrace.types import Message, ToolCall
 
-MAX_ARGUMENTS = 2**19  # characters of a call's arguments that are read as JSON
+MAX_ARGUMENTS = 2**19  # characters; longer arguments are not parsed
 
 Messages = tuple[Message, ...]
 Rewrite = Callable[[Messages], Messages]
 
 
 def rewritten(messages: Messages) -> Iterator[Messages]:
-    """Ever farther from what was said, each at most once, the first being the messages themselves."""
+    """Yield the messages, then rewritings of them that change more and more. No list comes twice."""
     seen: list[Messages] = []
     for opening in (_unchanged, _system_as_user, _user_first, _system_as_user_first):
         for turns in (_unchanged, merged, _joined_to_results, _results_as_user):
-            tried = turns(opening(messages))
-            if tried not in seen:
-                seen.append(tried)
-                yield tried
+            candidate = turns(opening(messages))
+            if candidate not in seen:
+                seen.append(candidate)
+                yield candidate
 
 
 def with_results_as_text(messages: Messages) -> Messages:
-    """For a template that knows no role `tool`: the user tells the results, those of one turn in one
-    message.
-    """
+    """For templates without a role `tool`: write the results of each turn as one message of the user."""
     written: list[Message] = []
     for is_result, group in itertools.groupby(messages, lambda message: message.role == "tool"):
         if is_result:
@@ -43,7 +41,7 @@ def with_results_as_text(messages: Messages) -> Messages:
 
 
 def with_calls_as_text(messages: Messages) -> Messages:
-    """For a template that knows no calls: better the model reads them as text than not at all."""
+    """For templates without tool calls: write the calls as text."""
     return tuple(
         replace(message, text=text_of_calls(message), tool_calls=()) if message.tool_calls else message
         for message in messages
@@ -56,7 +54,7 @@ def text_of_calls(message: Message) -> str:
 
 
 def system_as_user(messages: Messages) -> Messages:
-    """For a template without a role `system`: what it says begins the user's next message."""
+    """For templates without a role `system`: put the system's text in front of the user's next message."""
     written: list[Message] = []
     waiting: list[str] = []
     for message in messages:
@@ -72,7 +70,7 @@ def system_as_user(messages: Messages) -> Messages:
 
 
 def merged(messages: Sequence[Message]) -> Messages:
-    """Neighbours of one role as one message. Results of tools, and calls, stay apart."""
+    """Merge neighbouring messages of one role, except tool results and messages with calls."""
     written: list[Message] = []
     for message in messages:
         last = written[-1] if written else None
@@ -102,7 +100,7 @@ def _unchanged(messages: Messages) -> Messages:
 
 
 def _user_first(messages: Messages) -> Messages:
-    """An empty message of the user before an assistant's that opens the conversation."""
+    """Insert an empty message of the user if an assistant's message opens the conversation."""
     for index, message in enumerate(messages):
         if message.role == "assistant":
             return (*messages[:index], Message("user", ""), *messages[index:])
@@ -120,7 +118,7 @@ def _system_as_user_first(messages: Messages) -> Messages:
 
 
 def _joined_to_results(messages: Messages) -> Messages:
-    """What the user says after the results of tools stands in the last result's message."""
+    """Append the user's text after tool results to the message of the last result."""
     written: list[Message] = []
     for message in merged(messages):
         last = written[-1] if written else None
@@ -141,8 +139,8 @@ def _as_text(call: ToolCall) -> str:
 
 
 def arguments(text: str) -> object:
-    """Of a call: what is not JSON is text, and so is what is too long to be read in one call, which holds the
-    interpreter lock.
+    """A call's arguments, parsed. They stay text if they are not JSON, or longer than MAX_ARGUMENTS: parsing
+    holds the interpreter lock.
     """
     if len(text) > MAX_ARGUMENTS:
         return text

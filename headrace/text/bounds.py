@@ -1,11 +1,11 @@
-"""How few tokens a text can possibly become, told from its length alone, so that a text which cannot fit is
+"""A lower bound of a text's number of tokens, computed from its length, so that a text that cannot fit is
 refused before it is tokenized.
 
-A token stands for at most so many bytes: the longest entry of the vocabulary. What a tokenizer does to a text
-before it looks tokens up may shorten it, so the text's length is divided by the largest factor by which each
-of those steps can do that. Bytes for which the vocabulary has no token are dropped by the library, and are
-not counted. Of a step that may shorten a text without limit (one that drops white space, or accents) it is
-assumed that it leaves at least one byte in UNKNOWN.
+A token stands for at most as many bytes as the longest entry of the vocabulary. The steps of a tokenizer
+before the lookup may shorten the text, so its length is divided by the largest factor by which each step can
+do so. Bytes without a token in the vocabulary are dropped by the library, so they are not counted. A step
+that may shorten a text without limit (it drops white space, or accents) is assumed to leave at least one byte
+in UNKNOWN.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from headrace.errors import TextTooLong
 from headrace.text.alphabet import ALPHABET
 
 UNKNOWN = 16
-SLICE = 2**20  # characters that are counted in one call, which holds the interpreter lock
-# By how much a step can shorten UTF-8 at most. Under NFC three characters of together 7 bytes become one of 2
-# (U+0390), under NFKC one of 4 bytes (a mathematical letter) one of 1. The last ones only cut.
+SLICE = 2**20  # characters counted per call: each holds the interpreter lock
+# The largest factor by which each step can shorten UTF-8. NFC makes 2 bytes of three characters with 7
+# (U+0390), NFKC makes 1 byte of a mathematical letter with 4. Steps with 1.0 only cut.
 SHRINKS = {
     "NFC": 3.5, "NFD": 3.5, "NFKC": 4.0, "NFKD": 4.0, "Lowercase": 3.0, "Prepend": 1.0, "ByteLevel": 1.0,
     "Metaspace": 1.0, "Digits": 1.0, "Punctuation": 1.0, "UnicodeScripts": 1.0,
@@ -29,8 +29,8 @@ SHRINKS = {
 
 
 class Bound:
-    """The bound of one tokenizer. `description` is its tokenizer.json, parsed; `tokens[id]` are the bytes
-    that a token stands for, those of special tokens included.
+    """The bound of one tokenizer. `description`: its tokenizer.json, parsed; `tokens[id]`: the bytes of each
+    token, including special ones.
     """
 
     def __init__(self, description: dict[str, Any], tokens: Sequence[bytes]) -> None:
@@ -40,7 +40,7 @@ class Bound:
         self.shrink = min(UNKNOWN, prod(_shrinks(description, self._dropped)))
 
     def tokens(self, text: str) -> int:
-        """The fewest tokens that `text` can become. A thousand times faster than tokenizing it."""
+        """A lower bound of the text's number of tokens. A thousand times faster than tokenizing it."""
         size = 0
         for start in range(0, len(text), SLICE):
             raw = text[start : start + SLICE].encode(errors="replace")
@@ -48,14 +48,14 @@ class Bound:
         return int(size / (self.longest * self.shrink))
 
     def size(self, tokens: int) -> int:
-        """The bytes, and so the characters, of the longest text that can become so few tokens, unless it has
-        bytes that are dropped.
+        """An upper bound, in bytes, of the texts that become at most this many tokens and have no byte that
+        is dropped.
         """
         return int((tokens + 1) * self.longest * self.shrink)
 
 
 def check_size(text: str, max_bytes: int, param: str) -> None:
-    """Raises TextTooLong for a text that is longer in UTF-8."""
+    """Raise TextTooLong if the text is longer than `max_bytes` in UTF-8."""
     if len(text) > max_bytes or len(text.encode(errors="replace")) > max_bytes:
         raise TextTooLong(f"{param} is longer than {max_bytes} bytes", param=param)
 
@@ -65,13 +65,13 @@ def _shrinks(description: dict[str, Any], dropped: bytes) -> Iterator[float]:
         yield UNKNOWN
     for token in description.get("added_tokens") or ():
         if not token.get("special") and (token.get("lstrip") or token.get("rstrip")):
-            yield UNKNOWN  # it takes the white space beside it
+            yield UNKNOWN  # it absorbs the white space beside it
     for step in (*_steps(description.get("normalizer")), *_steps(description.get("pre_tokenizer"))):
         yield _shrink_of(step, dropped)
 
 
 def _steps(step: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """A step, or those of a sequence."""
+    """The step itself, or the steps of a sequence."""
     inner = (step or {}).get("normalizers") or (step or {}).get("pretokenizers")
     if inner is not None:
         for one in inner:
@@ -92,8 +92,8 @@ def _shrink_of(step: dict[str, Any], dropped: bytes) -> float:
 
 
 def _drops_only(expression: str, dropped: bytes) -> bool:
-    """Whether it is a class of nothing but bytes that are not counted, in GPT-2's byte alphabet: what
-    headrace.models.pretokenizers writes.
+    """Whether the expression is a class of uncounted bytes in GPT-2's alphabet, as
+    headrace.models.pretokenizers writes it.
     """
     found = re.fullmatch(r"\[((?:\\?[^\\\[\]^-])+)\]", expression)
     return found is not None and all(

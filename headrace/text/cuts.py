@@ -1,8 +1,8 @@
-"""Where a long text can be cut so that the tokens of the pieces, joined, are those of the whole.
+"""Finds places where a long text can be cut such that the tokens of the pieces equal those of the whole.
 
-A byte-level tokenizer first cuts a text into words by expressions, and merges bytes only within a word. In
-all the expressions below no word holds a letter followed by one of STOPS, and none looks back: after such a
-letter a word always ends, and the words that follow are the same whatever came before.
+A byte-level tokenizer first cuts a text into words by regular expressions, and merges bytes only within a
+word. With the expressions below, no word contains a letter followed by one of STOPS, and none looks back: a
+word always ends after such a letter, and the following words do not depend on the text before it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-SIZE = 2**15  # characters of a piece, about
+SIZE = 2**15  # characters per piece, approximately
 _LETTER, STOPS = "A-Za-z\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3", " \n.,;:!?()\u3001\u3002\uff0c"
 _CUT = re.compile(rf"(?<=[{_LETTER}])(?=[{STOPS}])")
 _WORD, _REST = r"[^\r\n\p{L}\p{N}]?\p{L}+", r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -22,8 +22,8 @@ _LEAD, _UPPER, _LOWER = (
     r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
 )
-# Expressions that cut a whole text into words, of published files: GPT-2's, Llama 3's and GPT-4's, Qwen's,
-# GPT-4o's.
+# Expressions of published files that cut a whole text into words: those of GPT-2, Llama 3 and GPT-4, Qwen,
+# GPT-4o.
 _WHOLE = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     *(
@@ -34,14 +34,15 @@ _WHOLE = {
     rf"{_LEAD}{_UPPER}*{_LOWER}+{_SUFFIX}?|{_LEAD}{_UPPER}+{_LOWER}*{_SUFFIX}?|\p{{N}}{{1,3}}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-# Expressions that cut some words out of what another one left.
+# Expressions that only cut further what another one has cut.
 _PART = {r"\p{N}", r"\p{N}+", r"\p{N}{1,3}", "[0-9][0-9][0-9]", r"[\p{P}$+<=>^~|]+"}
-# headrace.models.pretokenizers writes classes without, and with, the characters of a later Unicode.
+# headrace.models.pretokenizers subtracts newer characters from classes, or adds them: what to strip before
+# comparing.
 _WITHOUT = re.compile(r"\[(\\p\{[LNP]\})&&\[\^[^\]]*\]\]"), re.compile(r"\[(\[\^[^\]]*\])[^\[\]]*\]")
 
 
 def is_cuttable(description: dict[str, Any]) -> bool:
-    """Whether the tokenizer of this tokenizer.json (parsed) is one of those described above."""
+    """Whether texts can be cut for the tokenizer with this tokenizer.json (parsed)."""
     normalizer = description.get("normalizer")
     if normalizer is not None and normalizer.get("type") not in ("NFC", "Lowercase"):
         return False
@@ -53,9 +54,7 @@ def is_cuttable(description: dict[str, Any]) -> bool:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text, cut where it can be into pieces of about SIZE characters; a piece in which there is no such
-    place is longer.
-    """
+    """Cut the text into pieces of about SIZE characters. Pieces are longer where no cut is possible."""
     start = 0
     while len(text) - start > SIZE:
         end = next_cut(text, start + SIZE)
@@ -66,8 +65,8 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def next_cut(text: str, position: int) -> int:
-    """The first place at or after `position` where the text can be cut; its end, if there is none."""
-    for at in range(position, len(text), SIZE):  # one call holds the interpreter lock
+    """The first index at or after `position` where the text can be cut; its length if there is none."""
+    for at in range(position, len(text), SIZE):  # in steps: each call holds the interpreter lock
         found = _CUT.search(text, at, at + SIZE + 1)
         if found is not None:
             return found.start()
@@ -79,8 +78,8 @@ def _reaches_out(token: dict[str, Any]) -> bool:
 
 
 def _cuts(steps: list[dict[str, Any]]) -> bool:
-    """Whether these steps of a pre-tokenizer cut by an expression that is known, and do nothing else that
-    reaches over a cut.
+    """Whether a pre-tokenizer with these steps cuts by a known expression, and no other step depends on the
+    text across a cut.
     """
     is_known = False
     for step in steps:
@@ -98,7 +97,7 @@ def _cuts(steps: list[dict[str, Any]]) -> bool:
 
 
 def _plain(expression: str) -> str:
-    """Without what makes no difference here."""
+    """The expression without the additions and subtractions of newer characters."""
     for without in _WITHOUT:
         expression = without.sub(r"\1", expression)
     return expression

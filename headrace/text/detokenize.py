@@ -1,6 +1,4 @@
-"""Token bytes to text, one token at a time: a character that is spread over several tokens is shown when it
-is whole.
-"""
+"""Turns tokens into text one by one. A character that is spread over several tokens appears with the last."""
 
 from __future__ import annotations
 
@@ -11,10 +9,12 @@ from headrace.text.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """The pieces joined equal the bytes joined and decoded at once, invalid bytes replaced by U+FFFD."""
+    """Decodes the tokens of one answer. The pieces joined equal all bytes decoded at once, with invalid bytes
+    replaced by U+FFFD.
+    """
 
     def __init__(self, tokenizer: Tokenizer, shown: Container[int] = ()) -> None:
-        """`shown`: the special tokens that are text here, by their names."""
+        """`shown`: the special tokens whose names are part of the text; others are left out."""
         self._tokenizer, self._shown = tokenizer, shown
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -24,5 +24,5 @@ class Detokenizer:
         return self._decoder.decode(raw)
 
     def flush(self) -> str:
-        """The stream has ended: an unfinished character becomes U+FFFD."""
+        """End the stream. An incomplete character becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)

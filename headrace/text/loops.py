@@ -1,30 +1,31 @@
-"""Notices when a model says the same over and over, and nothing else."""
+"""Detects answers that only repeat themselves."""
 
 from __future__ import annotations
 
-GRAM = 16  # tokens: a repetition is looked for where so many come again
-REPEATS = 3  # times, at least, that a loop is gone through after the first
+GRAM = 16  # tokens: a repetition is detected once this many recur
+REPEATS = 3  # how often a loop must recur at least
 MODULUS = (1 << 61) - 1
 BASE = 1_000_003
 
 
 class LoopDetector:
-    """Give it the tokens of one answer, one by one; each costs the same, however many there were.
+    """Takes the tokens of one answer, one by one, each in constant time.
 
-    It is a loop when the last `tokens` tokens each equal the one a fixed number of tokens before, and the
-    loop has been gone through REPEATS times. Whatever counts, or differs from row to row, is none.
+    An answer is in a loop when each of its last `tokens` tokens equals the one a period before, and the
+    period has recurred REPEATS times. Text that counts, or differs from row to row, is not a loop. GRAM
+    tokens that recur suggest the period: a rolling hash (Rabin and Karp) finds where they occurred before.
     """
 
     def __init__(self, tokens: int) -> None:
-        self._wanted = tokens
+        self._min_tokens = tokens
         self._tokens: list[int] = []
-        self._hash, self._lost = 0, pow(BASE, GRAM, MODULUS)
-        self._seen: dict[int, int] = {}  # hash of GRAM tokens → where they ended last
-        self._period = 0  # 0: nothing repeats itself now
-        self._run = 0  # tokens, so far, that equal the one a period before
+        self._hash, self._oldest_factor = 0, pow(BASE, GRAM, MODULUS)
+        self._seen: dict[int, int] = {}  # hash of GRAM tokens → the index after their last occurrence
+        self._period = 0  # in tokens; 0: no repetition
+        self._run = 0  # how many tokens in a row equal the one a period before
 
     def push(self, token: int) -> bool:
-        """Whether the answer is in a loop with this token."""
+        """Take a token. Returns whether the answer is in a loop now."""
         tokens = self._tokens
         tokens.append(token)
         if self._period and token == tokens[-1 - self._period]:
@@ -32,13 +33,13 @@ class LoopDetector:
         else:
             self._period = self._run = 0
         self._remember(token)
-        return self._run >= max(self._wanted, REPEATS * self._period, 1)
+        return self._run >= max(self._min_tokens, REPEATS * self._period, 1)
 
     def _remember(self, token: int) -> None:
         tokens = self._tokens
         self._hash = (self._hash * BASE + token + 1) % MODULUS
         if len(tokens) > GRAM:
-            self._hash = (self._hash - (tokens[-1 - GRAM] + 1) * self._lost) % MODULUS
+            self._hash = (self._hash - (tokens[-1 - GRAM] + 1) * self._oldest_factor) % MODULUS
         if len(tokens) < GRAM:
             return
         last = self._seen.get(self._hash)

@@ -1,4 +1,4 @@
-"""Where a JSON object that comes in pieces ends."""
+"""Finds the end of a JSON object that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ MARKS = re.compile(r'\\.|["{}\[\]]', re.DOTALL)
 
 
 class Nesting:
-    """Follows the brackets of a text. Costs time in proportion to its length, and keeps none of it."""
+    """Tracks the brackets of a text, in linear time and without storing it."""
 
     __slots__ = ("_depth", "_is_escaped", "_is_quoted", "is_closed")
 
     def __init__(self) -> None:
         self._depth, self._is_quoted, self._is_escaped = 0, False, False
-        self.is_closed = False  # an object has begun and come to its end
+        self.is_closed = False  # an object has ended
 
     def push(self, piece: str) -> None:
         at = 1 if self._is_escaped and piece else 0

@@ -1,4 +1,4 @@
-"""What a model thinks before it answers: how a template marks it, and how a stream is split there."""
+"""The reasoning that precedes an answer: its marks in chat templates, and splitting it off a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.text.toolcalls.parts import WHITESPACE, Text
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """The marks around it. They may be special tokens; the splitter has to see them as text."""
+    """The marks around the reasoning. Where they are special tokens, the splitter needs their text."""
 
     begin: str
     end: str
@@ -21,13 +21,13 @@ class Thinking:
         return self.begin, self.end
 
     def starts_open(self, rendered_prompt: str) -> bool:
-        """Whether the prompt has begun the thinking already, so that the answer goes on inside it."""
+        """Whether the prompt ends with the opening mark, so that the answer starts inside the reasoning."""
         return rendered_prompt.rstrip(WHITESPACE).endswith(self.begin)
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoned:
-    """A piece of the thinking."""
+    """A piece of the reasoning."""
 
     text: str
 
@@ -41,14 +41,14 @@ _KNOWN = (
 
 
 def detect(template_source: str | None) -> Thinking | None:
-    """The marks that the template mentions; one of the pair is enough, for some only cut the end away."""
+    """The marks in a template's source. One of a pair is enough: some templates only mention the end."""
     source = template_source or ""
     return next((known for known in _KNOWN if known.begin in source or known.end in source), None)
 
 
 def template_variables(supports: Callable[[str], bool], effort: str | None) -> Mapping[str, object] | None:
-    """What makes a template follow `reasoning_effort`; None: it cannot. `supports`: whether the template
-    reads a variable (ChatTemplate.supports).
+    """The template variables that set the reasoning effort; None if the template has none. `supports`:
+    whether the template reads a variable (ChatTemplate.supports).
     """
     if effort is None:
         return {}
@@ -61,8 +61,8 @@ def template_variables(supports: Callable[[str], bool], effort: str | None) -> M
 
 
 class Splitter:
-    """Thinking comes first in an answer or not at all. White space inside its marks and after them is
-    dropped. `is_open`: the prompt ends in the begin mark.
+    """Splits one answer into reasoning, which comes first if at all, and text. White space next to the marks
+    is dropped. `is_open`: the prompt ends with the opening mark.
     """
 
     def __init__(self, thinking: Thinking | None, *, is_open: bool = False) -> None:
@@ -73,7 +73,7 @@ class Splitter:
         self._drops_space = is_open
 
     def push(self, text: str) -> list[Reasoned | Text]:
-        """What is known now; at most one piece of each."""
+        """Add text. Returns the pieces that are certain now, at most one of each kind."""
         self._held += text
         parts: list[Reasoned | Text] = []
         if self._is_undecided:
@@ -85,7 +85,7 @@ class Splitter:
         return parts
 
     def flush(self) -> list[Reasoned | Text]:
-        """The answer has ended. One that ends while thinking is all thinking."""
+        """End the answer. Text that was held back belongs to the reasoning if that is still open."""
         held, self._held = self._held, ""
         if self.is_thinking:
             return [Reasoned(held)] if held and not self._drops_space else []
@@ -121,7 +121,7 @@ class Splitter:
         return [Text(text)] if text else []
 
     def _drop_space(self) -> None:
-        """White space after a mark, until something else comes."""
+        """Drop white space after a mark, up to the first other character."""
         if self._drops_space:
             self._held = self._held.lstrip(WHITESPACE)
             self._drops_space = not self._held

@@ -1,8 +1,8 @@
-"""The environment that a model's chat template runs in. Published templates come from anywhere, and one with
-a loop over loops, or with `"x" * 10**12`, must not stop the server: what a run may do is bounded.
+"""The environment in which a model's chat template runs. Templates are untrusted: one with nested loops, or
+with `"x" * 10**12`, must not stop the server, so each run is bounded.
 
-Jinja's sandbox keeps a template from reaching what is not its business. Counted here, in addition, are steps
-(rounds of loops, calls, filters, operators) and the sizes of the texts and lists that it makes.
+Jinja's sandbox restricts what a template can access. In addition this module counts steps (iterations, calls,
+filters, operators) and limits the sizes of the texts and lists that a template creates.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-STEPS, STEPS_OF_EACH = 100_000, 1_000  # of a run, and for each message and tool besides
-SIZE, SIZE_OF_EACH = 1_000_000, 8  # characters or members of what is made, and for each character given
-SECONDS = 10.0  # of computing, whatever the steps
-MAX_NUMBER = 100_000  # of what a filter or a method is given
-MAX_BITS = 4_096  # of a whole number
-WIDTH = re.compile(r"%[^a-zA-Z%]*?(?:\d{5}|\*)")  # in a %-format: wide, or as wide as a value says
-WIDE_FIELD = re.compile(r":[^{}]*(?:\d{5}|\{)")  # the same of `str.format`
+STEPS, STEPS_OF_EACH = 100_000, 1_000  # per run, and more for each message and tool
+SIZE, SIZE_OF_EACH = 1_000_000, 8  # characters or items of a value, and more per character of input
+SECONDS = 10.0  # CPU time of a run
+MAX_NUMBER = 100_000  # the largest number as an argument of a filter or method
+MAX_BITS = 4_096  # the largest size of an integer
+WIDTH = re.compile(r"%[^a-zA-Z%]*?(?:\d{5}|\*)")  # a %-format with a large width, or a width from an argument
+WIDE_FIELD = re.compile(r":[^{}]*(?:\d{5}|\{)")  # the same for str.format
 CHECKED_EVERY = 1_024  # steps
 
 
 class RunTooLong(jinja2.TemplateError):
-    """A template did more than a run may."""
+    """A run of a template exceeded a limit."""
 
 
 class _Budget:
-    """What is left of one run."""
+    """The remaining steps, size and time of one run."""
 
     def __init__(self, steps: int, size: int) -> None:
         self.steps, self.size = steps, size
@@ -65,8 +65,8 @@ _running = _Running()
 
 @contextmanager
 def bounded(parts: int, characters: int) -> Iterator[None]:
-    """A run of a template that is given so many messages and tools, of so many characters. What it exceeds
-    raises RunTooLong.
+    """Limit the run of a template inside the block. `parts`: messages and tools of its input; `characters`:
+    their length. Exceeding a limit raises RunTooLong.
     """
     _running.budget = _Budget(STEPS + STEPS_OF_EACH * parts, SIZE + SIZE_OF_EACH * characters)
     try:
@@ -101,13 +101,13 @@ def _concat(pieces: Iterable[str]) -> str:
 
 
 def _joined(values: Iterable[Any]) -> str:
-    """What `a ~ b` makes."""
+    """The value of `a ~ b`."""
     return _concat(str(_measured(value)) for value in values)
 
 
 def _measured(value: Any) -> Any:
-    """The same. A list that holds another twice, which holds a third twice, and so on, is small; its text is
-    not.
+    """Return the value after checking the size of its text. A list that contains another one twice, and so
+    on, is small, but its text grows exponentially.
     """
     if not isinstance(value, str | int | float | None):
         _check(_size(value))
@@ -134,7 +134,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             finalize=_measured,
-            optimized=False,  # what is computed while it is parsed would not be counted
+            optimized=False,  # constant folding while parsing would not be counted
             extensions=[loopcontrols, _Generation],
         )
         self.filters = {name: _filter(name, one) for name, one in self.filters.items()}
@@ -184,7 +184,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 
 def _replace_concat(node: nodes.Node) -> None:
-    """`a ~ b` as a call that looks at what it makes."""
+    """Replace `a ~ b` by a filter that checks the size of the result."""
     for name, value in node.iter_fields():
         if isinstance(value, list):
             setattr(node, name, [_without_concat(one) for one in value])
@@ -225,7 +225,7 @@ def _check_numbers(values: Iterable[Any]) -> None:
 
 
 def _check_of_text(name: str, text: str, args: tuple[Any, ...]) -> None:
-    """A method of text, before it makes something large."""
+    """Check a call of a str method before it creates a large value."""
     if name not in ("find", "rfind", "index", "rindex", "startswith", "endswith", "count"):
         _check_numbers(args)
     if name == "expandtabs" and args and isinstance(args[0], int):
@@ -242,7 +242,7 @@ def _check_replaced(text: str, old: Any, new: Any) -> None:
 
 
 def _filter(name: str, filter: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, counted, and looked at before and after."""
+    """Wrap a filter: count it, and check its arguments and its result."""
 
     @wraps(filter)
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -280,9 +280,7 @@ def _check_of_filter(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks training spans in published templates; here it is its
-    content.
-    """
+    """Renders the content of `{% generation %}…{% endgeneration %}`, which marks training data."""
 
     tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as an instance variable
 
@@ -299,7 +297,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Unlike Jinja's own filter, without HTML escapes: models were trained on plain JSON."""
+    """JSON without the HTML escapes of Jinja's own filter: models are trained on plain JSON."""
     _spend()
     _measured(value)
     _check_numbers((indent,))

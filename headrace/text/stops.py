@@ -1,6 +1,4 @@
-"""Stop strings over a stream: text is held back as long as it might be the beginning of one, and none ever
-leaks.
-"""
+"""Finds stop strings in a stream. Text is held back while it may be the beginning of one."""
 
 from __future__ import annotations
 
@@ -9,16 +7,16 @@ from collections.abc import Iterable
 
 
 class Stops:
-    """Stop strings as one automaton (Aho and Corasick 1975): a character costs the same however many stop
-    strings there are. Built once for a request; its matchers share it. Raises nothing.
+    """An automaton for all stop strings (Aho and Corasick 1975): the cost per character does not depend on
+    their number. It is built once per request and shared by its matchers.
 
-    A state is the longest end of the text so far that begins a stop string. State 0: none.
+    A state stands for the longest suffix of the text that is a prefix of a stop string. State 0: no suffix.
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
-        self._next: list[dict[str, int]] = [{}]  # by state: the state after a character that goes on
-        self._depth = [0]  # by state: how many characters are held back
-        self._word: list[str | None] = [None]  # by state: the longest stop string that ends here
+        self._next: list[dict[str, int]] = [{}]  # state → character → next state
+        self._depth = [0]  # state → length of its suffix
+        self._word: list[str | None] = [None]  # state → the longest stop string that ends there
         for stop in stops:
             self._add(stop)
         self._fall = self._link()
@@ -53,7 +51,7 @@ class Stops:
         self._word[state] = stop
 
     def _link(self) -> list[int]:
-        """By state, the next shorter end of the text that begins a stop string."""
+        """state → the state of the next shorter suffix that is a prefix of a stop string."""
         fall = [0] * len(self._next)
         queue = deque(self._next[0].values())
         while queue:
@@ -73,19 +71,19 @@ NO_STOPS = Stops(())
 
 
 class StopMatcher:
-    """Stop strings over one stream."""
+    """Finds the first stop string in one stream."""
 
     def __init__(self, stops: Stops) -> None:
         self._stops, self._state = stops, 0
         self._held = ""
-        self.stop: str | None = None  # the one that was met
+        self.stop: str | None = None  # the stop string that was found
 
     @property
     def stopped(self) -> bool:
         return self.stop is not None
 
     def push(self, text: str) -> str:
-        """What may be shown now. After a match everything from the match on is dropped."""
+        """Add text. Returns the text that can be shown now; from a stop string on everything is dropped."""
         if not self._stops:
             return text
         if self.stopped:
@@ -95,7 +93,7 @@ class StopMatcher:
         for end, character in enumerate(text, start=len(self._held) + 1):
             state = stops.step(state, character)
             word = stops.word(state)
-            if word is not None:  # the first to be complete, and the longest of those
+            if word is not None:  # the longest of those that end first
                 self.stop, self._held = word, ""
                 return held[: end - len(word)]
         self._state = state
@@ -104,13 +102,13 @@ class StopMatcher:
         return shown
 
     def flush(self) -> str:
-        """The stream has ended: what was held was no stop string after all."""
+        """End the stream. Returns the text that was held back."""
         held, self._held, self._state = self._held, "", 0
         return held
 
 
 def overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that is a proper beginning of `stop`, which is not empty."""
+    """The length of the longest suffix of `text` that is a proper prefix of `stop`, which is not empty."""
     if stop[0] not in text:
         return 0
     sizes = range(min(len(stop) - 1, len(text)), 0, -1)

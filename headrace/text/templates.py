@@ -1,4 +1,4 @@
-"""Chat templates: the model's own Jinja source, rendered in a sandbox with the functions that published
+"""Renders chat templates, a model's own Jinja source, in a sandbox with the functions that published
 templates use.
 """
 
@@ -15,30 +15,33 @@ from headrace.text.adapting import Messages
 from headrace.text.sandbox import BoundedEnvironment, RunTooLong, bounded
 from headrace.types import Message, Tool, ToolCall
 
-# For a model without a template: a plain transcript. Documented in docs/models.md.
+# For models without a template: a plain transcript, documented in docs/models.md.
 FALLBACK = """{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}
 
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
 
 
 _RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
-_END = "\ufdd1"  # a Unicode noncharacter: stands where the message to go on with ends
-_ASKED, _TOLD = "\ufdd2", "\ufdd3"  # what is said when a template is tried
+_END = "\ufdd1"  # a Unicode noncharacter that marks the end of the message to continue
+_USER_PROBE, _SYSTEM_PROBE = "\ufdd2", "\ufdd3"  # texts of the messages that try a template out
 MAX_SOURCE = 1_000_000  # characters
 MAX_REASON = 500
 
 
 class TemplateError(BadRequest):
+    """The template cannot be parsed, or refuses the messages."""
+
     code = "chat_template_error"
 
 
 class TemplateStopped(TemplateError):
-    """It did more than a run may. In other words it would do so too."""
+    """The run exceeded a limit. Rewritten messages would exceed it too."""
 
 
 class ChatTemplate:
-    """A template that does not parse, or does more than a run may, has a `problem`: every `render` raises
-    TemplateError. `tool_format`: how the model writes calls, where the source does not tell.
+    """One model's template. If it does not parse, or exceeds the limits of a run, `problem` says so and every
+    `render` raises TemplateError. `refusal`: why the model cannot chat, None: it can. `tool_format`: how
+    the model writes calls, if the source does not show it.
     """
 
     def __init__(
@@ -73,18 +76,18 @@ class ChatTemplate:
             environment = BoundedEnvironment()
             self._template = environment.from_string(self.source)
             self._reads = jinja2.meta.find_undeclared_variables(environment.parse(self.source))
-        except Exception as exc:  # Jinja's own, and Python's on the code that Jinja makes of it
+        except Exception as exc:  # errors of Jinja, and of Python in the code that Jinja generates
             self.problem = f"the model's chat template does not parse: {str(exc)[:MAX_REASON]}"
 
     def _try_out(self) -> str | None:
-        """Why it does not write the plainest of conversations, if so: such a model cannot chat, or only in a
-        way that is not known here.
+        """Render the simplest conversation. Returns the error if the template refuses it, and detects
+        templates that omit the system message.
         """
-        told = Message("system", _TOLD), Message("user", _ASKED)
+        probe = Message("system", _SYSTEM_PROBE), Message("user", _USER_PROBE)
         try:
-            self.render(told[1:])
-            written = self._write(told, (), str, {}, goes_on=False, begins=True)
-            self._drops_system = _ASKED in written and _TOLD not in written
+            self.render(probe[1:])
+            rendered = self._write(probe, (), str, {}, goes_on=False, begins=True)
+            self._drops_system = _USER_PROBE in rendered and _SYSTEM_PROBE not in rendered
         except TemplateStopped as exc:
             self.problem = exc.message
         except TemplateError as exc:
@@ -92,7 +95,7 @@ class ChatTemplate:
         return self.problem
 
     def supports(self, variable: str) -> bool:
-        """Whether the template reads this variable, as `enable_thinking`."""
+        """Whether the template reads this variable, such as `enable_thinking`."""
         return variable in self._reads
 
     def render(
@@ -105,9 +108,9 @@ class ChatTemplate:
         continue_final_message: bool = False,
         variables: Mapping[str, object] | None = None,
     ) -> str:
-        """The prompt text, up to where the assistant begins or, with `continue_final_message`, to the end of
-        the last message's text. `escape` is applied to every text the caller wrote. `variables`: what the
-        template may read besides; none of its own.
+        """The prompt: up to the start of the assistant's answer or, with `continue_final_message`, up to the
+        end of the last message's text. `escape` is applied to every text of the caller. `variables`:
+        further variables for the template. Raises TemplateError.
         """
         own = next((name for name in variables or () if name in _RESERVED), None)
         if own is not None:
@@ -116,12 +119,12 @@ class ChatTemplate:
             raise TemplateError("the last message has no text to go on with", param="continue_final_message")
         if self.problem is not None:
             raise TemplateError(self.problem, param="messages")
-        given = {name: _escaped(value, escape) for name, value in (variables or {}).items()}
+        escaped = {name: _escaped(value, escape) for name, value in (variables or {}).items()}
         begins = add_generation_prompt and not continue_final_message
-        rendered = self._in_some_words(messages, tools, escape, given, continue_final_message, begins)
+        rendered = self._render_any(messages, tools, escape, escaped, continue_final_message, begins)
         return _up_to_the_end(rendered) if continue_final_message else rendered
 
-    def _in_some_words(
+    def _render_any(
         self,
         messages: Messages,
         tools: tuple[Tool, ...],
@@ -130,23 +133,23 @@ class ChatTemplate:
         goes_on: bool,
         begins: bool,
     ) -> str:
-        """The first way of saying it that the template takes; one that loses a system message counts only if
-        there is no other. Raises the error about the messages themselves if there is none.
+        """Render the first rewriting of the messages that the template accepts; one that omits a system
+        message only if there is no other. Raises the error about the original messages if there is none.
         """
         first: TemplateError | None = None
         lossy: str | None = None
         adapted = self._adapted(messages, tools)
-        for said in adapting.rewritten(adapted):
+        for rewriting in adapting.rewritten(adapted):
             try:
-                rendered = self._write(said, tools, escape, variables, goes_on=goes_on, begins=begins)
+                rendered = self._write(rewriting, tools, escape, variables, goes_on=goes_on, begins=begins)
             except TemplateStopped:
                 raise
             except TemplateError as exc:
                 first = first or exc
                 continue
-            # some write what the system says into what the user says first, and never where nobody asks
-            is_asked = any(message.role not in ("system", "developer") for message in adapted)
-            if (first is None and is_asked) or _tells_system(rendered, adapted, escape):
+            # Some templates write the system message into the user's first one, so without that it is lost.
+            has_others = any(message.role not in ("system", "developer") for message in adapted)
+            if (first is None and has_others) or _has_system(rendered, adapted, escape):
                 return rendered
             lossy = lossy or rendered
         if lossy is not None:
@@ -164,31 +167,31 @@ class ChatTemplate:
         goes_on: bool,
         begins: bool,
     ) -> str:
-        """Raises TemplateError when the template refuses the messages."""
-        given = dict(variables)
+        """Render exactly these messages. Raises TemplateError if the template refuses them."""
+        values = dict(variables)
         try:
-            values = [self._as_template_value(message, escape) for message in messages]
+            contents = [self._as_template_value(message, escape) for message in messages]
             if goes_on:
-                values[-1]["content"] = f"{values[-1]['content']}{_END}"
-            given["messages"] = values
-            given["tools"] = [_as_tool(tool, escape) for tool in tools if self.knows_tools] or None
-            given["add_generation_prompt"] = begins
-            with bounded(_parts(given), _characters(given)):
-                rendered = self._template.render(given, **self._variables)
-            rendered.encode()  # raises for half a surrogate pair, of which the source may make one
+                contents[-1]["content"] = f"{contents[-1]['content']}{_END}"
+            values["messages"] = contents
+            values["tools"] = [_as_tool(tool, escape) for tool in tools if self.knows_tools] or None
+            values["add_generation_prompt"] = begins
+            with bounded(_parts(values), _characters(values)):
+                rendered = self._template.render(values, **self._variables)
+            rendered.encode()  # raises if the template created a lone surrogate
             return rendered
         except ServerError:
             raise
         except RunTooLong as exc:
             raise TemplateStopped(f"the chat template was stopped: {exc}", param="messages") from exc
         except Exception as exc:  # a template may raise whatever Python does
-            told = str(exc)[:MAX_REASON]
+            reason = str(exc)[:MAX_REASON]
             raise TemplateError(
-                f"the chat template refuses these messages: {told}", param="messages"
+                f"the chat template refuses these messages: {reason}", param="messages"
             ) from exc
 
     def _adapted(self, messages: Messages, tools: tuple[Tool, ...]) -> Messages:
-        """What the template has no place for is said otherwise."""
+        """Rewrite what the template is known not to support: tools, results, system messages."""
         if tools and not self.knows_tools:
             messages = _with_instructions(messages, self.tool_format.instructions(tools))
         if not self._knows_results:
@@ -230,13 +233,13 @@ def _with_instructions(messages: tuple[Message, ...], instructions: str) -> tupl
     return replace(first, text=text), *messages[1:]
 
 
-def _tells_system(rendered: str, messages: Messages, escape: Callable[[str], str]) -> bool:
-    told = (message.text.strip() for message in messages if message.role in ("system", "developer"))
-    return all(escape(text) in rendered for text in told)
+def _has_system(rendered: str, messages: Messages, escape: Callable[[str], str]) -> bool:
+    texts = (message.text.strip() for message in messages if message.role in ("system", "developer"))
+    return all(escape(text) in rendered for text in texts)
 
 
 def _parts(given: Mapping[str, object]) -> int:
-    """How many things a template is given: messages, tools, and what is in them."""
+    """The number of items in a template's input: messages, tools, and members of further variables."""
     return sum(len(value) for value in given.values() if isinstance(value, list | dict))
 
 
@@ -249,7 +252,7 @@ def _characters(value: object) -> int:
 
 
 def _as_tool(tool: Tool, escape: Callable[[str], str]) -> dict[str, object]:
-    """As OpenAI has it, which is what templates are written for."""
+    """A tool in OpenAI's shape, which templates expect."""
     function: dict[str, object] = {"name": tool.name, "description": tool.description or ""}
     function["parameters"] = dict(tool.parameters or {"type": "object", "properties": {}})
     return {"type": "function", "function": _escaped(function, escape)}
@@ -261,7 +264,7 @@ def _as_tool_call(call: ToolCall, escape: Callable[[str], str]) -> dict[str, obj
 
 
 def _arguments(text: str, escape: Callable[[str], str]) -> object:
-    """Templates expect an object; what is not JSON goes in as text."""
+    """The arguments as an object, which templates expect; as text if they are not JSON."""
     try:
         return _escaped(adapting.arguments(text), escape)
     except (ValueError, RecursionError):
@@ -270,7 +273,7 @@ def _arguments(text: str, escape: Callable[[str], str]) -> object:
 
 def _escaped(value: object, escape: Callable[[str], str]) -> object:
     if isinstance(value, str):
-        value.encode()  # raises for half a surrogate pair: JSON can write it, text cannot hold it
+        value.encode()  # raises for a lone surrogate, which JSON may contain and UTF-8 may not
         return escape(value)
     if isinstance(value, list):
         return [_escaped(item, escape) for item in value]

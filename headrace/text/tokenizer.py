@@ -1,9 +1,8 @@
-"""Text to token ids and back to bytes, exactly as the model was trained. Wraps the `tokenizers` library.
+"""Converts text to token ids and ids to bytes. Wraps the `tokenizers` library.
 
-Text is never trusted to hold special tokens: `<|im_end|>` in a user's message is ten ordinary characters.
-Only a chat
-template may write special tokens, so messages are escaped before they are rendered and unescaped piece by
-piece after.
+A caller's text contains no special tokens: `<|im_end|>` in a user's message is ten ordinary characters. Only
+the chat template writes special tokens, so messages are escaped before rendering and unescaped piece by piece
+afterwards.
 """
 
 from __future__ import annotations
@@ -23,18 +22,17 @@ from headrace.text import cuts
 from headrace.text.alphabet import ALPHABET
 from headrace.text.bounds import Bound
 
-# The library would hand each text to threads of its own, which ours could not give a lower priority.
+# Else the library starts threads of its own for each text, outside of our limits.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-WINDOW = 2**16  # characters that are searched in one call, which holds the interpreter lock
-MARK = "\ufdd0"  # a Unicode noncharacter: begins an escaped literal
-USUAL = 6  # characters a token: so much of a text's end is read first
-LOOKS_BACK = 32  # so many windows are searched for a place to cut
+WINDOW = 2**16  # characters searched per call: each holds the interpreter lock
+MARK = "\ufdd0"  # a Unicode noncharacter that begins an escaped literal
+USUAL = 6  # characters per token: the first estimate of how much of a text's end to tokenize
+LOOKS_BACK = 32  # how many windows before a position are searched for a cut
 NOTHING = "(?!)"  # an expression that matches nowhere
-FIRST_CODE = (
-    0xE000  # the private use area: MARK and the chr of this plus the literal's index stand for the literal
-)
-# prefix, suffix, middle, as families of models name them: Bavarian et al. 2022, "Efficient Training of
+# In the private use area. An escaped literal is MARK and the character FIRST_CODE + the literal's index.
+FIRST_CODE = 0xE000
+# The tokens for prefix, suffix and middle in families of models: Bavarian et al. 2022, "Efficient Training of
 # Language Models to Fill in the Middle"
 FILL_IN_THE_MIDDLE = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
@@ -46,9 +44,7 @@ FILL_IN_THE_MIDDLE = (
 
 
 class Tokenizer:
-    """Loads `folder/tokenizer.json`. Raises ModelError when it is missing or of a kind that cannot be
-    streamed.
-    """
+    """The tokenizer in `folder/tokenizer.json`. Raises ModelError if it is missing or cannot be streamed."""
 
     def __init__(self, folder: Path, *, bos: int | None = None, add_bos: bool = False) -> None:
         path = folder / "tokenizer.json"
@@ -57,7 +53,7 @@ class Tokenizer:
             self._library = Library.from_str(json.dumps(description))
         except Exception as exc:  # the library raises bare Exception
             raise ModelError(f"{path} is not a tokenizer: {exc}") from exc
-        self._library.encode_special_tokens = True  # in text, they are text
+        self._library.encode_special_tokens = True  # literals of special tokens are text
         self._bos = bos if add_bos else None
         added = self._library.get_added_tokens_decoder()
         self.special: dict[str, int] = {token.content: id for id, token in added.items() if token.special}
@@ -74,11 +70,11 @@ class Tokenizer:
         return len(self._bytes)
 
     def token_bytes(self, token: int) -> bytes:
-        """What a token adds to the text; nothing for special tokens and ids beyond the vocabulary."""
+        """The bytes of a token; none for special tokens and ids beyond the vocabulary."""
         return self._bytes[token] if token < len(self._bytes) else b""
 
     def token_text(self, token: int) -> str:
-        """A token by itself, as people read it: special ones by name, parts of a character as U+FFFD."""
+        """The text of one token: special ones by name, incomplete characters as U+FFFD."""
         return self.token_raw(token).decode(errors="replace")
 
     def token_raw(self, token: int) -> bytes:
@@ -93,9 +89,7 @@ class Tokenizer:
 
     @property
     def fill_in_the_middle(self) -> tuple[int, int, int] | None:
-        """The tokens ahead of what comes before, ahead of what comes after, and ahead of what lies between;
-        None for a model that was not trained with any.
-        """
+        """The tokens that precede prefix, suffix and middle; None if the model was not trained to fill in."""
         for names in FILL_IN_THE_MIDDLE:
             if all(name in self.special for name in names):
                 before, after, between = (self.special[name] for name in names)
@@ -103,17 +97,17 @@ class Tokenizer:
         return None
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, special ones by name."""
+        """The text of the tokens, special ones by name."""
         return self.raw(tokens).decode(errors="replace")
 
     def raw(self, tokens: Sequence[int]) -> bytes:
-        """The bytes of tokens, special ones by name."""
+        """The bytes of the tokens, special ones by name."""
         return b"".join(map(self.token_raw, tokens))
 
     def encode(self, text: str, at_most: int | None = None) -> list[int]:
-        """The ids of plain text; special tokens in it are text. No BOS. When there are more than `at_most`,
-        only some more than that many are computed. Other threads run meanwhile: the library's plain `encode`
-        would hold the interpreter lock.
+        """The ids of a text, without BOS; literals of special tokens are text. If there are more than
+        `at_most`, only a few more are computed. The interpreter lock is released meanwhile, unlike in the
+        library's plain `encode`.
         """
         ids: list[int] = []
         for piece in cuts.pieces(text) if self._is_cuttable else (text,):
@@ -123,9 +117,8 @@ class Tokenizer:
         return ids
 
     def encode_end(self, text: str, count: int) -> list[int]:
-        """The last `count` ids of a text, or all. Only the end of a long text is read. The ids are the same
-        as if the whole had been, except where the text has no place at which it could be cut exactly: then
-        the first few of them may differ.
+        """The last `count` ids of a text, or all. Only the end of a long text is tokenized; where the text
+        has no place for an exact cut, the first few ids may differ from those of the whole.
         """
         size = count * USUAL if self._is_cuttable else self.bound.size(count)
         start = len(text) - size
@@ -139,7 +132,7 @@ class Tokenizer:
         return self.encode(text)[-count:]
 
     def _cut_before(self, text: str, position: int) -> int:
-        """The last place before `position` that is easily found where the text can be cut; else itself."""
+        """A place before `position` where the text can be cut, if one is near; else `position`."""
         for back in range(LOOKS_BACK if self._is_cuttable else 0):
             at = max(1, position - (back + 1) * cuts.SIZE)
             if (found := cuts.next_cut(text, at)) <= position:
@@ -147,7 +140,7 @@ class Tokenizer:
         return position
 
     def encode_prompt(self, text: str, at_most: int | None = None) -> list[int]:
-        """The ids of a text to go on with, with BOS if the model wants one. `at_most`: see encode."""
+        """The ids of a text to continue, with BOS if the model uses one. `at_most`: see encode."""
         return self._with_bos(self.encode(text, at_most))
 
     def encode_prompt_end(self, text: str, count: int) -> list[int]:
@@ -156,7 +149,7 @@ class Tokenizer:
         return self._with_bos(ids)[-count:] if len(ids) < count else ids
 
     def escape(self, text: str) -> str:
-        """Text whose special-token literals survive a chat template without becoming special tokens."""
+        """Replace literals of special tokens, so that they pass a chat template as text."""
         pieces, position = [], 0
         for start, end in self._pattern.find(text):
             code = chr(FIRST_CODE + self._literals.index(text[start:end]))
@@ -165,7 +158,7 @@ class Tokenizer:
         return "".join([*pieces, text[position:]]) if pieces else text
 
     def with_special(self, text: str) -> str:
-        """A text as `encode_rendered` takes it: the literals of special tokens in it are special tokens."""
+        """Prepare a text for `encode_rendered`: literals of special tokens in it will be special tokens."""
         return text.replace(MARK, MARK + chr(FIRST_CODE))
 
     def unescape(self, text: str) -> str:
@@ -174,8 +167,8 @@ class Tokenizer:
         return re.sub(MARK + "(.)", lambda found: self._literals[ord(found[1]) - FIRST_CODE], text)
 
     def encode_rendered(self, rendered: str, at_most: int | None = None) -> list[int]:
-        """The ids of a rendered template: special tokens are special, escaped literals are text. One BOS at
-        most. `at_most`: see encode.
+        """The ids of a rendered template: literals are special tokens, escaped ones are text. At most one
+        BOS. `at_most`: see encode.
         """
         pieces, marks = self._at_marks(rendered)
         ids: list[int] = []
@@ -201,7 +194,7 @@ class Tokenizer:
         return self._with_bos(ids)[-count:] if missing > 0 else ids[-count:]
 
     def _at_marks(self, rendered: str) -> tuple[list[str], list[int]]:
-        """The texts between special tokens, unescaped, and the special token after each but the last."""
+        """The unescaped texts between special tokens, and the special token after each text but the last."""
         pieces: list[str] = []
         marks: list[int] = []
         position = 0
@@ -213,7 +206,7 @@ class Tokenizer:
         return pieces, marks
 
     def _encode_each(self, texts: list[str], at_most: int | None) -> Iterator[list[int]]:
-        """Short ones together, so that the interpreter lock is not taken for each."""
+        """Encode texts, short ones in batches to take the interpreter lock less often."""
         batch: list[str] = []
         size = 0
         for text in texts:
@@ -236,7 +229,7 @@ class Tokenizer:
 
 
 class Literals:
-    """Finds any of some literals in a text, the longest of those that begin at one place."""
+    """Finds literals in a text; of those that begin at one place the longest."""
 
     def __init__(self, literals: Sequence[str]) -> None:
         self._overlap = max(map(len, literals), default=1) - 1
@@ -244,16 +237,16 @@ class Literals:
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or NOTHING)
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """Start and end of each, none inside another. A text is searched a window at a time, so that other
-        threads get their turn.
+        """The (start, end) of each, without overlaps. The text is searched in windows, so that other threads
+        can run in between.
         """
         position = 0
         while position < len(text):
             found = self._pattern.search(text, position, position + WINDOW + self._overlap)
             if found is None:
-                position += WINDOW  # a literal that began before this would have been seen whole
+                position += WINDOW  # a literal that begins earlier was inside the searched part
                 continue
-            # again, without the window's end: it may have cut a longer literal
+            # Match again without a limit: the window's end may have cut off a longer literal.
             whole = self._pattern.match(text, found.start())
             assert whole is not None
             yield whole.span()
@@ -261,7 +254,7 @@ class Literals:
 
 
 def _token_bytes(library: Library, description: dict[str, Any], special: set[int]) -> list[bytes]:
-    """For each id the bytes it stands for, so that a stream can be decoded byte by byte."""
+    """The bytes of each id, so that a stream can be decoded token by token. Raises ModelError."""
     decoders = _kinds(description.get("decoder") or {})
     if "ByteLevel" in decoders:
         convert = _from_byte_level
