@@ -1,5 +1,5 @@
-"""The request body as a validated model: size, media type and JSON are checked here, with OpenAI's error
-shape. What takes long is done off the event loop, and given up when the caller leaves.
+"""Request bodies: their media type, size and JSON are checked, and they become validated models. Work on
+large bodies runs off the event loop, and is abandoned when the caller leaves.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from headrace.wire.volume import checked_volume
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
 
-DRAINED = (
-    4  # a body up to this many times the limit is read to its end, so that the client gets to read the answer
-)
-SIZE = "headrace.body_size"  # where a request's scope has the bytes of its body, once they are read
-BODY = "headrace.body"  # where it has the body itself, if that was read before the handlers
+# A refused body of up to this many times the limit is read to its end: some clients read no response before
+# they have sent their whole request.
+DRAINED = 4
+SIZE = "headrace.body_size"  # the key of the body's size in a request's scope, once it is read
+BODY = "headrace.body"  # the key of the body itself, if the relay has read it before the handler
 
 
 def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Request], Awaitable[Body]]:
-    """A dependency that reads and validates the body. With `is_optional`, none is as good as {}."""
+    """A dependency that reads and validates the body. With `is_optional`, an empty body means {}."""
 
     async def read(request: Request) -> Body:
         raw = await read_json(request)
@@ -43,14 +43,13 @@ def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Reque
 
 
 async def read_json(request: Request) -> bytes:
-    """The body, unpacked if it came compressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone,
-    Overloaded, and BadRequest where it is not encoded as it says, or where there is more in it than any body
-    may hold.
+    """The body, decompressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone, Overloaded, and
+    BadRequest if the compression is broken, or the body has more values than any body may have.
     """
     _check_media_type(request.headers.get("content-type"), is_from_page="origin" in request.headers)
     if BODY in request.scope:
-        read: bytes = request.scope.pop(BODY)
-        return read
+        body: bytes = request.scope.pop(BODY)
+        return body
     charge: Charge = request.scope[CHARGE]
     limit = request.app.state.config.server.max_body_bytes
     raw = await _read(request.receive, limit, charge)
@@ -67,7 +66,7 @@ async def read_json(request: Request) -> bytes:
 
 
 async def prepared(request: Request, work: Callable[[], T]) -> T:
-    """The result of work on the body, off the event loop if the body is large. Raises ClientGone."""
+    """Run work on the body, off the event loop if the body is large. Raises ClientGone."""
     size: int = request.scope[SIZE]
     if size <= SMALL:
         return work()
@@ -76,7 +75,9 @@ async def prepared(request: Request, work: Callable[[], T]) -> T:
 
 
 def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
-    """Browsers let any page send a body without a type, or as text; one of JSON they ask about first."""
+    """Raises UnsupportedMedia for anything but JSON. Browsers let every page send bodies without a type, or
+    as text; before JSON from another site, they ask the server.
+    """
     if not header and is_from_page:
         raise UnsupportedMedia("Content-Type is missing; it must be application/json", param="Content-Type")
     media_type = (header or "application/json").partition(";")[0].strip().lower()
@@ -87,7 +88,9 @@ def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
 
 
 async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
-    """To its end also where it is refused, unless it is endless: a client may not read before it has sent."""
+    """Read the body, and charge it. A refused body is read to its end (see DRAINED) before the error is
+    raised.
+    """
     chunks: list[bytes] = []
     size, has_more = 0, True
     refusal: ServerError | None = None
@@ -97,22 +100,16 @@ async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
             raise ClientGone("the client closed the connection while it sent its request")
         chunk, has_more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
-        refusal = refusal or _refusal(size, limit, len(chunk), charge)
         if refusal is None:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
+            try:
+                if size > limit:
+                    raise PayloadTooLarge(f"the body is larger than {limit} bytes", param="body")
+                charge.take(FACTOR * len(chunk))
+                chunks.append(chunk)
+            except (PayloadTooLarge, Overloaded) as exc:
+                refusal = exc
+                chunks.clear()
     if refusal is not None:
         refusal.headers = {**refusal.headers, "Connection": "close"}
         raise refusal
     return b"".join(chunks)
-
-
-def _refusal(size: int, limit: int, new: int, charge: Charge) -> ServerError | None:
-    if size > limit:
-        return PayloadTooLarge(f"the body is larger than {limit} bytes", param="body")
-    try:
-        charge.take(FACTOR * new)
-    except Overloaded as exc:
-        return exc
-    return None

@@ -51,7 +51,8 @@ async def create_chat_completion(
 ) -> Response:
     uses = await uses_in(http, body, CHAT, uses_of_functions(body))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
-    request = without_wishes(http, request)
+    if uses.is_strict:
+        request = without_wishes(request)
     gateway, provider = destination(http)
     headers = {} if body.store or body.metadata is None else with_named({}, ["metadata"])
     conversation = wire.conversation_of(body, header)

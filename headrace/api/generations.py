@@ -42,9 +42,9 @@ class Reply:
     names: Callable[[str], str] = str
 
 
-def without_wishes(http: Request, request: GenerateRequest) -> GenerateRequest:
-    """The request without optional members if it is strict: a member that its target refuses is an error."""
-    if not is_strict(http) or not isinstance(request.prompt, Conversation):
+def without_wishes(request: GenerateRequest) -> GenerateRequest:
+    """A strict request, none of whose members may be left out when its target refuses them."""
+    if not isinstance(request.prompt, Conversation):
         return request
     return replace(request, prompt=replace(request.prompt, wishes=frozenset()))
 

@@ -87,8 +87,9 @@ async def create_message(
         answer.Frames if body.stream else None, answer.message, MessagesWriter, names=wire.told_name
     )
     gateway, provider = destination(http)
-    starting = gateway.start(without_wishes(http, request), provider, uses=uses)
-    return await respond(http, starting, reply, {})
+    if uses.is_strict:
+        request = without_wishes(request)
+    return await respond(http, gateway.start(request, provider, uses=uses), reply, {})
 
 
 @route(

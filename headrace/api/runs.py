@@ -40,13 +40,13 @@ class RunStream(LiveStream):
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._texts, self._run = texts, run
-        super().__init__(headers, keep_alive_s=keep_alive_s)
+        super().__init__(headers, self._cancel, keep_alive_s=keep_alive_s)
 
     async def pump(self, writer: StreamWriter) -> None:
         async for texts in self._texts:
             await writer.send(texts)
         await writer.end([])
 
-    async def aclose(self) -> None:
+    async def _cancel(self) -> None:
         if self._run is not None:
             await self._run.cancel()

@@ -81,7 +81,8 @@ class StreamWriter:
     async def end(self, texts: list[str], remark: str = "") -> None:
         """Send the last texts, after a comment if there is a remark, and end the response."""
         comment = f": {remark}\n\n" if remark else ""
-        await self.close(comment.encode() + self.framed([*texts, *self.final_texts]))
+        frames = comment.encode() + self.framed([*texts, *self.final_texts])
+        await self._send({"type": "http.response.body", "body": frames, "more_body": False})
 
     async def fail(self, error: ServerError) -> None:
         """End the response with an error event: the status has been sent already."""
@@ -124,8 +125,8 @@ async def _beat(
 
 
 class LiveStream(Response):
-    """A response that lasts until `pump` ends. `ends`: futures whose error ends the stream; `keep_alive_s`:
-    the longest time without a frame.
+    """A response that lasts until `pump` ends. `close` frees its resources, once; `ends`: futures whose error
+    ends the stream; `keep_alive_s`: the longest time without a frame.
     """
 
     media_type = "text/event-stream"
@@ -134,19 +135,16 @@ class LiveStream(Response):
     def __init__(
         self,
         headers: dict[str, str],
+        close: Callable[[], Awaitable[None]],
         *ends: asyncio.Future[ServerError],
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
-        self.keep_alive_s, self._ends = keep_alive_s, ends
+        self.keep_alive_s, self._close, self._ends = keep_alive_s, close, ends
         super().__init__(None, headers={**HEADERS, **headers})
         del self.headers["content-length"]
 
     async def pump(self, writer: StreamWriter) -> None:
         """Send everything, and end the response. Raises ClientGone, or the error that ends the stream."""
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        """Free the stream's resources, once."""
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -168,7 +166,7 @@ class LiveStream(Response):
                 await writer.fail(ServerError("the server had an error"))
         finally:
             # here and not in `pump`, which never runs if the caller leaves early
-            await asyncio.shield(self.aclose())
+            await asyncio.shield(self._close())
 
 
 class EventStream(LiveStream):
@@ -188,13 +186,10 @@ class EventStream(LiveStream):
     ) -> None:
         self._generation, self._encoder, self._remark = generation, encoder, remark
         self.writer = writer
-        super().__init__(headers, generation.interrupted, keep_alive_s=keep_alive_s)
+        super().__init__(headers, generation.aclose, generation.interrupted, keep_alive_s=keep_alive_s)
 
     async def pump(self, writer: StreamWriter) -> None:
         await writer.send(self._encoder.first())
         async for event in self._generation:
             await writer.send(self._encoder.event(event))
         await writer.end(self._encoder.last(), self._remark())
-
-    async def aclose(self) -> None:
-        await self._generation.aclose()

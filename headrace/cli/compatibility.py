@@ -103,7 +103,7 @@ def cell(endpoint: str, parameter: Parameter, backend: Carrying) -> str:
         return "honoured" if backend.by_us == backend.features else "sent"
     if parameter.feature in backend.features:
         return "honoured" if parameter.feature in backend.by_us else "sent"
-    loss = parameter.loss_where_uncarried()
+    loss = parameter.loss_where_uncarried
     assert loss is not None
     return Use("", parameter.feature, loss).loss_at(backend.unsent)
 

@@ -59,7 +59,7 @@ class Observer(Protocol):
         ...
 
 
-class Generation:
+class Generation(AsyncIterator[Event]):
     """The events of one request, in order. Its owner closes it, which frees its resources, once.
 
     `interrupted` is done when the request has to end early: the reader races it (`Until`), sends its error to
@@ -101,9 +101,6 @@ class Generation:
             return None
         return self._first.result()
 
-    def __aiter__(self) -> Generation:
-        return self
-
     async def __anext__(self) -> Event:
         if self._first is None:
             return await self._fetch()
@@ -138,19 +135,16 @@ class Generation:
             observer.saw(event)
         return event
 
-    def _outcome(self) -> tuple[Outcome, Exception | None]:
-        if self._num_finished >= self._num_choices:
-            return "completed", None
-        if self._error is not None:
-            return "failed", self._error
-        if self.interrupted.done():
-            return "failed", self.interrupted.result()
-        return "left", ClientGone("the client closed the connection")
-
     async def _end(self) -> None:
-        """Call the observers, once. The calls go on when this is cancelled."""
+        """Call the observers with the outcome, once. The calls go on when this is cancelled."""
         if self._ending is None:
-            self._ending = asyncio.ensure_future(self._call_observers(*self._outcome()))
+            outcome: Outcome = "left"
+            error: Exception | None = ClientGone("the client closed the connection")
+            if self._num_finished >= self._num_choices:
+                outcome, error = "completed", None
+            elif self._error is not None or self.interrupted.done():
+                outcome, error = "failed", self._error or self.interrupted.result()
+            self._ending = asyncio.ensure_future(self._call_observers(outcome, error))
         await asyncio.shield(self._ending)
 
     async def _call_observers(self, outcome: Outcome, error: Exception | None) -> None:

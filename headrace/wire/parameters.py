@@ -9,7 +9,7 @@ send their defaults.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ from headrace.wire.elsewhere import EMPTY as EMPTY
 from headrace.wire.elsewhere import NOTHING as NOTHING
 from headrace.wire.elsewhere import Neutral as Neutral
 from headrace.wire.elsewhere import equals as equals
-from headrace.wire.validation import Member, RequestBody, members
+from headrace.wire.validation import RequestBody, members
 
 # ours: Headrace does it, whoever answers. sent: every backend carries it. The others are what becomes of it
 # wherever the request goes.
@@ -30,10 +30,12 @@ Everywhere = Literal["ours", "sent", "ignored", "dropped", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One member, by its dotted path without indices: the feature that it asks for, or what becomes of it
-    everywhere. `note` is for people. `is_neutral` tells the values that ask for nothing, `is_said` the bodies
-    that ask for the same without it. `loss`: what becomes of it where its feature is not carried; None: what
-    becomes of that feature.
+    """One member of a body: the feature that it asks for, or its fate at every backend.
+
+    `note` is for the documentation. `is_neutral` returns whether a value asks for nothing, `is_said` whether
+    a body asks for the same without the member. `loss`: the member's fate at a backend without the feature;
+    None: the feature's own. From these follow `feature` and `loss_where_uncarried`; the latter is None where
+    every backend carries the member.
     """
 
     asks: Feature | Everywhere
@@ -41,16 +43,18 @@ class Parameter:
     is_neutral: Neutral = NOTHING
     is_said: Callable[[BaseModel], bool] = lambda _: False
     loss: Loss | None = None
+    feature: Feature | None = field(init=False)
+    loss_where_uncarried: Loss | None = field(init=False)
 
-    @property
-    def feature(self) -> Feature | None:
-        return self.asks if isinstance(self.asks, Feature) else None
-
-    def loss_where_uncarried(self) -> Loss | None:
-        """None: it is carried everywhere."""
+    def __post_init__(self) -> None:
+        # computed once, because every request looks at every row of a table
+        feature = self.asks if isinstance(self.asks, Feature) else None
         if isinstance(self.asks, Feature):
-            return self.loss or self.asks.loss
-        return None if self.asks == "ours" or self.asks == "sent" else self.asks
+            loss: Loss | None = self.loss or self.asks.loss
+        else:
+            loss = None if self.asks == "ours" or self.asks == "sent" else self.asks
+        object.__setattr__(self, "feature", feature)
+        object.__setattr__(self, "loss_where_uncarried", loss)
 
 
 Table = Mapping[str, Parameter]
@@ -388,26 +392,23 @@ IGNORED = "X-Headrace-Ignored"
 
 
 def uses_of(body: RequestBody, table: Table, *, strict: bool = False, more: Iterable[Use] = ()) -> Uses:
-    """What a body asks for, whichever backend is to answer it. Walks it once. `more`: what no single member
-    asks for.
-    """
-    asking = {path for path, known in table.items() if known.loss_where_uncarried() is not None}
-    found = (_use(member, table.get(member.bare)) for member in members(body, asking))
-    return Uses((*(use for use in found if use is not None), *more), strict)
-
-
-def _use(member: Member, known: Parameter | None) -> Use | None:
-    if known is None:
-        return Use(member.path, None, "unknown")
-    loss = known.loss_where_uncarried()
-    if loss is None or known.is_neutral(member.value) or known.is_said(member.owner):
-        return None
-    return Use(member.path, known.feature, loss, known.note)
+    """The features that a body asks for, found in one walk. `more`: those that no single member asks for."""
+    asking = {path for path, known in table.items() if known.loss_where_uncarried is not None}
+    uses: list[Use] = []
+    for member in members(body, asking):
+        known = table.get(member.bare)
+        if known is None:
+            uses.append(Use(member.path, None, "unknown"))
+            continue
+        loss = known.loss_where_uncarried
+        if loss is not None and not known.is_neutral(member.value) and not known.is_said(member.owner):
+            uses.append(Use(member.path, known.feature, loss, known.note))
+    return Uses((*uses, *more), strict)
 
 
 def with_named(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """The headers, X-Headrace-Ignored among them if there is anything to name."""
-    # odd names are percent-encoded: a header is ASCII
-    told = [headers.get(IGNORED, ""), *(quote(name[:MAX_NAME], safe="[]:") for name in names[:MAX_NAMED])]
-    line = ", ".join(filter(None, told))[:1024]
+    """The headers with these names added to X-Headrace-Ignored."""
+    # a header is ASCII: other characters are percent-encoded
+    entries = [headers.get(IGNORED, ""), *(quote(name[:MAX_NAME], safe="[]:") for name in names[:MAX_NAMED])]
+    line = ", ".join(filter(None, entries))[:1024]
     return {**headers, IGNORED: line} if line else dict(headers)

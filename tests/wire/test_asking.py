@@ -31,7 +31,7 @@ def test_every_member_asks_for_its_feature(endpoint: str) -> None:
     wrong = []
     for name, row in EVERY[endpoint].items():
         before, more = SAMPLES[endpoint][name]
-        use, loss = found(endpoint, {**before, **more}).get(name), row.loss_where_uncarried()
+        use, loss = found(endpoint, {**before, **more}).get(name), row.loss_where_uncarried
         is_right = use is None if loss is None else use is not None and use.loss == loss
         is_alone = name in BASES[endpoint] or name not in found(endpoint, before)
         if not is_right or not is_alone or (use is not None and use.feature is not row.feature):
