@@ -1,4 +1,4 @@
-"""/v1/conversations and their items."""
+"""/v1/conversations: create, read, change, export and delete conversations and their items."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ async def create_conversation(
     response_model=wire.ConversationList,
     openapi_extra=described("desc"),
 )
-async def list_conversations(caller: Caller, store: Stored, asked: NewestFirst) -> dict[str, Any]:
-    page = await store.conversations.page(caller.id, limit=asked.limit, after=asked.after, order=asked.order)
+async def list_conversations(caller: Caller, store: Stored, query: NewestFirst) -> dict[str, Any]:
+    page = await store.conversations.page(caller.id, limit=query.limit, after=query.after, order=query.order)
     return wire.conversations(page)
 
 
@@ -118,9 +118,9 @@ async def create_items(
     response_model=wire.ItemList,
     openapi_extra=described("desc", include=True),
 )
-async def list_items(caller: Caller, store: Stored, id: ConversationId, asked: NewestFirst) -> dict[str, Any]:
+async def list_items(caller: Caller, store: Stored, id: ConversationId, query: NewestFirst) -> dict[str, Any]:
     head = (await store.conversations.get(caller.id, id)).head
-    page = await store.items.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
+    page = await store.items.page(caller.id, head, limit=query.limit, after=query.after, order=query.order)
     return wire.items(page)
 
 
@@ -141,7 +141,7 @@ async def delete_item(caller: Caller, store: Stored, id: ConversationId, item_id
 
 
 async def _resolved(store: Store, owner: str, items: list[Item]) -> list[Item]:
-    """With copies of the stored items that they refer to. Raises ItemNotFound."""
+    """The items, with references replaced by copies of the stored items. Raises ItemNotFound."""
     wanted = references(items)
     stored = await store.items.find(owner, wanted) if wanted else {}
     found = {

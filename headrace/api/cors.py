@@ -1,6 +1,4 @@
-"""What browsers ask for: which pages may read its answers (CORS), and headers that narrow what they make of
-an answer.
-"""
+"""Headers for browsers: which pages may read the answers (CORS), and how browsers may use an answer."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 METHODS = ("GET", "HEAD", "POST", "DELETE")
-TOLD = (
+EXPOSED_HEADERS = (
     "x-request-id",
     "request-id",
     "x-correlation-id",
@@ -33,8 +31,8 @@ SECURITY = {
 
 
 def shared_with(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """The same app, whose answers pages of these origins may read. "*": any page, but without a browser's
-    cookies.
+    """The app with CORS headers that let pages of these origins read its answers. With "*", every page may,
+    but without cookies.
     """
     if not origins:
         return app
@@ -46,5 +44,5 @@ def shared_with(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_headers=["*"],
         allow_credentials=is_named,
         allow_private_network=is_named,
-        expose_headers=TOLD,
+        expose_headers=EXPOSED_HEADERS,
     )

@@ -1,5 +1,5 @@
-"""Request bodies that come compressed (Content-Encoding), within the limit for bodies: what is unpacked is
-counted while it comes, so that a small body cannot become a large one.
+"""Decompression of request bodies (Content-Encoding), within the limit for bodies: the output is counted
+while it is produced, so that a small body cannot expand beyond the limit.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import zstandard
 from headrace.errors import BadRequest, PayloadTooLarge, UnsupportedMedia
 from headrace.offload import SMALL, aside
 
-STEP = 2**18  # bytes that are unpacked at a time
-MAX_ENCODINGS = 3  # one over the other
+STEP = 2**18  # bytes that are decompressed at a time
+MAX_ENCODINGS = 3  # that are applied to one body
 MAX_MEMBERS = 64  # of a gzip body
-MAX_WINDOW = 2**23  # bytes of memory that a zstd stream may want: RFC 9659's limit for this header
+MAX_WINDOW = 2**23  # bytes of memory for a zstd stream: the limit of RFC 9659
 BROKEN = (zlib.error, zstandard.ZstdError)
 
 Pieces = Iterator[bytes]
 
 
 async def decoded(raw: bytes, header: str | None, limit: int) -> bytes:
-    """The body without its encodings. `limit`: bytes, of each stage. Raises UnsupportedMedia for an encoding
-    that is not understood, BadRequest for what is not encoded so, PayloadTooLarge.
+    """The decompressed body. `limit`: of the output of each encoding, in bytes. Raises UnsupportedMedia for
+    an unknown encoding, BadRequest for a broken one, PayloadTooLarge.
     """
     encodings = _encodings(header)
     for name in reversed(encodings):  # the last one was applied last
-        # never on the loop: how much comes out is not known before
+        # never on the event loop: the size of the output is not known before
         raw = await aside(SMALL + 1, partial(_decode, name, raw, limit))
     return raw
 
@@ -64,7 +64,7 @@ def _decode(name: str, raw: bytes, limit: int) -> bytes:
 
 
 def _gzip(raw: bytes) -> Pieces:
-    """All members, one after the other; a few, because each costs more than its bytes."""
+    """Decompress all members of a gzip body. Their number is limited, because each has a fixed cost."""
     rest = memoryview(raw)
     for _ in range(MAX_MEMBERS):
         if not rest:
@@ -80,7 +80,7 @@ def _gzip(raw: bytes) -> Pieces:
 
 
 def _deflate(raw: bytes) -> Pieces:
-    """With zlib's header as RFC 9110 wants it, or without, as some send it."""
+    """Decompress with zlib's header, as RFC 9110 wants it, or without, as some clients send it."""
     has_header = len(raw) >= 2 and raw[0] & 15 == 8 and not (raw[0] * 256 + raw[1]) % 31
     decoder = zlib.decompressobj(wbits=15 if has_header else -15)
     yield from _inflated(decoder, memoryview(raw))

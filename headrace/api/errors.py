@@ -1,5 +1,5 @@
-"""Every error as OpenAI's envelope, or Anthropic's where its dialect is spoken: ours, the framework's
-(unknown path, wrong method), and what nobody foresaw.
+"""Errors as responses, in OpenAI's shape or Anthropic's: ours, the framework's (unknown path, wrong method),
+and unexpected ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headrace.wire.anthropic import errors as anthropics
 from headrace.wire.errors import ErrorResponse, to_body
 
 MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
-MODELS = re.compile(r"(/[^/]+)?/v1/models(/.*)?")  # of both
+MODELS = re.compile(r"(/[^/]+)?/v1/models(/.*)?")  # paths of both dialects
 
 _DOCUMENTED = {
     400: "The request is at fault: `param` names the member.",
@@ -47,13 +47,13 @@ def to_response(error: ServerError) -> JSONResponse:
 
 
 def to_messages_response(error: ServerError) -> JSONResponse:
-    """In Anthropic's shape."""
+    """An error in Anthropic's shape."""
     body = anthropics.to_body(error, logs.request_id())
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
 def is_anthropic(scope: Scope) -> bool:
-    """Whether a request speaks Anthropic's dialect: by its path, or, for models, by its header."""
+    """Whether a request is in Anthropic's dialect: by its path, or, for models, by its header."""
     path = scope["path"]
     if MESSAGES.fullmatch(path):
         return True
@@ -62,7 +62,7 @@ def is_anthropic(scope: Scope) -> bool:
 
 
 def refusal(error: ServerError, scope: Scope) -> JSONResponse:
-    """In the shape of the dialect that the request speaks."""
+    """An error in the shape of the request's dialect."""
     if not is_anthropic(scope):
         return to_response(error)
     response = to_messages_response(error)
@@ -76,7 +76,7 @@ async def _ours(request: Request, exc: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The framework tells only those of the first route with this path."""
+    """The methods that a path allows. The framework only knows those of the first route with the path."""
     routes = request.app.routes
     return [
         method

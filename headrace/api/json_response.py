@@ -1,4 +1,4 @@
-"""JSON answers that every client can read, whatever came from a provider or from a caller. Large ones are
+"""JSON answers that every client can read, whatever text and numbers they contain. Large ones are
 built and serialized off the event loop, in pieces.
 """
 
@@ -16,7 +16,7 @@ COMPACT = (",", ":")  # separators
 
 
 class JSONResponse(responses.JSONResponse):
-    """Numbers that JSON does not have, and halves of characters, are replaced instead of failing."""
+    """A JSON response that replaces what JSON cannot hold (NaN, infinity, unpaired surrogates)."""
 
     def render(self, content: object) -> bytes:
         return _encoded(_dumped(content))
@@ -25,7 +25,7 @@ class JSONResponse(responses.JSONResponse):
 async def json_answer(
     size: int, make: Callable[[], Mapping[str, Any]], headers: Mapping[str, str]
 ) -> responses.Response:
-    """What `make` returns, as JSON. `size`: about how many bytes that will be."""
+    """The JSON of what `make` returns. `size`: its approximate size, in bytes."""
     content = await aside(size, lambda: _written(make()))
     return responses.Response(content, media_type="application/json", headers=headers)
 

@@ -1,4 +1,6 @@
-"""The OpenAPI document: FastAPI's, with the bodies and chunks that handlers read and write by themselves."""
+"""The OpenAPI document: FastAPI's, completed by the bodies and chunks that handlers read and write
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ KEYS = {
 
 
 class SchemaOf(dict[str, str]):
-    """A reference to the schema of a model, which the document takes in."""
+    """A reference to the schema of a model; `document` adds the schema."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         super().__init__({"$ref": SCHEMAS + model.__name__})
@@ -26,17 +28,17 @@ class SchemaOf(dict[str, str]):
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route whose handler reads the body by itself."""
+    """The `openapi_extra` of a route whose handler reads the body itself."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": SchemaOf(model)}}}}
 
 
 def stream_of(model: type[BaseModel], description: str) -> dict[str, Any]:
-    """A response that is a text/event-stream of such objects."""
+    """The description of a response that is a text/event-stream of these objects."""
     return {"description": description, "content": {"text/event-stream": {"schema": SchemaOf(model)}}}
 
 
 def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
-    """The whole document of an app that has these routers, made once."""
+    """The document of an app that has these routers, built once."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -54,7 +56,7 @@ def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
 
 
 def models_of(routers: Sequence[APIRouter]) -> Iterator[type[BaseModel]]:
-    """The models that routes refer to, some more than once."""
+    """The models that the routes refer to, with repetitions."""
     for router in routers:
         for route in router.routes:
             if isinstance(route, APIRoute):
@@ -72,7 +74,7 @@ def _referred(value: object) -> Iterator[type[BaseModel]]:
 
 
 def _drop_422(schema: dict[str, Any]) -> None:
-    """FastAPI documents its own answer to bad parameters; ours is a 400."""
+    """Remove FastAPI's own answer to invalid parameters: ours is a 400."""
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
     for path in schema["paths"].values():

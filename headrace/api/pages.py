@@ -1,5 +1,5 @@
-"""Pages for people: what is at `/`, and the API's documentation. Scripts and styles come from this server,
-and a content security policy keeps the pages from loading anything else.
+"""Pages for browsers: a home page at `/`, and the API's documentation. Scripts and styles come from this
+server, and a content security policy keeps the pages from loading anything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headrace.api.json_response import JSONResponse
 from headrace.gateway.gateway import Gateway
 
 ASSETS = "/docs/assets"
-LINKS = {  # by name: path, and what it is
+LINKS = {  # name → path and description
     "documentation": ("/docs", "the API, to try in this browser"),
     "reference": ("/redoc", "the API, to read"),
     "openapi": ("/openapi.json", "the same, for programs"),
@@ -45,18 +45,18 @@ router = APIRouter()
 
 
 def assets() -> Mount:
-    """Swagger UI and Redoc, out of a package whose own code is not imported."""
+    """The files of Swagger UI and Redoc, from a package whose code is not imported."""
     return Mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
 
 
 @router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def home(http: Request) -> Response:
-    """A page where a browser asks, else the same links as JSON."""
+    """A page for browsers; for other clients the same links as JSON."""
     if "text/html" not in http.headers.get("accept", ""):
         links = {name: path for name, (path, _) in LINKS.items()}
-        told = {"name": "headrace", "version": __version__, "links": links}
-        return JSONResponse(told, headers={"Vary": "Accept"})
+        body = {"name": "headrace", "version": __version__, "links": links}
+        return JSONResponse(body, headers={"Vary": "Accept"})
     return _page(_home(http), style=_hash(STYLE))
 
 
@@ -102,7 +102,7 @@ def _page(text: str, *, style: str, script: str = "'none'") -> HTMLResponse:
 
 
 def _hash(text: str) -> str:
-    """How a policy names an inline script or style that may be used."""
+    """The source expression of a content security policy for an inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -127,7 +127,7 @@ def _url(http: Request) -> str:
 
 
 def _example(http: Request) -> str:
-    """A command that can be pasted. Where keys are needed, who has none is not told what models there are."""
+    """A curl command to paste. On a server with keys it names no model, because the page needs no key."""
     gateway: Gateway = http.app.state.gateway
     has_keys = bool(http.app.state.config.server.api_keys)
     models = [] if has_keys else gateway.models()

@@ -1,4 +1,4 @@
-"""Every request has an id, in its response and in every log line; nothing leaves as a stack trace."""
+"""Request ids, the access log, security headers, and the response to unexpected errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from headrace.errors import ServerError
 
 log = logging.getLogger("headrace.access")
 
-SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestLog:
-    """ASGI middleware, the outermost: ids, the access line, the answer of last resort, and security headers.
-    `origins`: of pages that may read that answer.
+    """The outermost ASGI middleware: gives each request an id, logs it, and answers unexpected errors with a
+    plain 500. `origins`: of pages that may read that answer; `has_security`: whether security headers are
+    sent.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str] = (), has_security: bool = True) -> None:
@@ -35,9 +36,9 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = dict(scope["headers"])
-        correlation = _sane(given.get(b"x-correlation-id"))
-        id = _sane(given.get(b"x-request-id")) or correlation or f"req_{secrets.token_hex(12)}"
+        request_headers = dict(scope["headers"])
+        correlation = _valid_id(request_headers.get(b"x-correlation-id"))
+        id = _valid_id(request_headers.get(b"x-request-id")) or correlation or f"req_{secrets.token_hex(12)}"
         own = {b"x-request-id": id.encode(), b"openai-version": b"2020-10-01"}
         if correlation is not None:
             own[b"x-correlation-id"] = correlation.encode()
@@ -48,9 +49,9 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 took_ms = round((time.perf_counter() - started) * 1000)
-                # a provider's own time is the better one
-                told = {b"openai-processing-ms": b"%d" % took_ms, **self._security}
-                headers = {**told, **dict(message["headers"]), **own}
+                # the response's own headers win: a provider's processing time is more exact
+                defaults = {b"openai-processing-ms": b"%d" % took_ms, **self._security}
+                headers = {**defaults, **dict(message["headers"]), **own}
                 message = {**message, "headers": list(headers.items())}
             await send(message)
 
@@ -65,5 +66,6 @@ class RequestLog:
             log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, took_ms)
 
 
-def _sane(id: bytes | None) -> str | None:
-    return id.decode() if id is not None and SANE.fullmatch(id) else None
+def _valid_id(id: bytes | None) -> str | None:
+    """A caller's id, if it is safe in headers and logs."""
+    return id.decode() if id is not None and ID.fullmatch(id) else None

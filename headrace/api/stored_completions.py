@@ -1,4 +1,4 @@
-"""Stored chat completions: GET /v1/chat/completions, and what is under one's id."""
+"""Stored chat completions: GET /v1/chat/completions, and the routes below `/v1/chat/completions/{id}`."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ async def _filter(http: Request, response: Response) -> wire.Filter:
     openapi_extra=described("asc", more=FILTERS),
 )
 async def list_completions(
-    caller: Caller, store: Stored, asked: Annotated[wire.Filter, Depends(_filter)]
+    caller: Caller, store: Stored, filter: Annotated[wire.Filter, Depends(_filter)]
 ) -> dict[str, Any]:
     page = await store.completions.page(
         caller.id,
-        limit=asked.page.limit,
-        after=asked.page.after,
-        order=asked.page.order,
-        model=asked.model,
-        metadata=asked.metadata,
+        limit=filter.page.limit,
+        after=filter.page.after,
+        order=filter.page.order,
+        model=filter.model,
+        metadata=filter.metadata,
     )
     return wire.completions(page)
 
@@ -87,8 +87,8 @@ async def delete_completion(caller: Caller, store: Stored, completion_id: str) -
     openapi_extra=described("asc"),
 )
 async def list_messages(
-    caller: Caller, store: Stored, completion_id: str, asked: OldestFirst
+    caller: Caller, store: Stored, completion_id: str, query: OldestFirst
 ) -> dict[str, Any]:
     head = (await store.completions.get(caller.id, completion_id)).head
-    page = await store.items.page(caller.id, head, limit=asked.limit, after=asked.after, order=asked.order)
+    page = await store.items.page(caller.id, head, limit=query.limit, after=query.after, order=query.order)
     return wire.messages(page)

@@ -20,7 +20,7 @@ from headrace.wire.parameters import TOKENS, with_named
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
 
-TOKEN = 32  # bytes of work, as headrace.offload counts it, that writing one costs
+TOKEN = 32  # bytes of work, in the measure of headrace.offload, for writing one token
 
 
 @route(

@@ -1,4 +1,6 @@
-"""/v1/responses over a WebSocket: `response.create` frames in, a stream's events out, one turn at a time."""
+"""/v1/responses over a WebSocket: a client sends `response.create` frames, and gets the events of a stream
+for each, one turn at a time.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ router = APIRouter()
 
 LIMIT_S = 3600.0  # how long a connection may last
 CREATE = "response.create"
-ENVELOPE = ("type", "stream")  # members that say nothing here
-OWN = {"background": (None, False), "generate": (None, True), "stream_id": (None,)}  # values that say nothing
+ENVELOPE = ("type", "stream")  # members of a frame that are not members of a response's body
+# members of a frame that are not supported, with the values that change nothing
+OWN = {"background": (None, False), "generate": (None, True), "stream_id": (None,)}
 
 
 @router.websocket("/v1/responses")
@@ -51,8 +54,8 @@ async def converse(socket: WebSocket) -> None:
 
 
 class Connection:
-    """`memory`: the last unstored response and what it carries on, while the connection lasts.
-    `is_answering`: until the caller is told a turn's end; the turn lets go of what it holds after that.
+    """One WebSocket. `_memory`: the items up to the last response that is not stored, by the response's id.
+    `_is_answering`: from a turn's frame until its last event is sent; the turn frees its resources later.
     """
 
     def __init__(self, socket: WebSocket, caller: Principal) -> None:
@@ -105,7 +108,7 @@ class Connection:
         self._turn.add_done_callback(lambda _: charge.release())
 
     async def _body(self, raw: bytes) -> ResponseBody:
-        """Raises BadRequest, PayloadTooLarge, Overloaded."""
+        """The validated frame. Raises BadRequest, PayloadTooLarge, Overloaded."""
         if self._is_answering:
             error = BadRequest("A response is being made on this connection: wait for its end.")
             error.code = "response_in_progress"
@@ -124,7 +127,7 @@ class Connection:
         return body
 
     async def _answer(self, body: ResponseBody) -> None:
-        """The turn's events, or why there are none."""
+        """Send the turn's events, or the error that prevents them."""
         try:
             uses = await aside(self._size, partial(uses_of, body, strict=self._config.strict))
             run = await self._responses.create(self._caller.id, body, memory=self._memory, uses=uses)
@@ -148,7 +151,7 @@ class Connection:
             return
         run.recorder.is_announced = True
         async for texts in run.follow():
-            if run.is_done:  # before the caller knows: it may go on from it at once
+            if run.is_done:  # before the last event is sent: the client may answer it at once
                 self._remember(body, run)
                 self._is_answering = False
             for text in texts:
@@ -161,22 +164,22 @@ class Connection:
             self._memory = {run.id: [*run.recorder.history.items, *run.recorder.input, *run.encoder.output]}
 
     def _forget(self, body: ResponseBody) -> None:
-        """A response that could not be gone on from."""
+        """Forget a response after a turn that failed to continue it."""
         self._memory.pop(body.previous_response_id or "", None)
 
     async def _fail(self, body: ResponseBody, error: ServerError) -> None:
-        """Nothing came of this turn."""
+        """End a turn with an error."""
         self._forget(body)
         self._is_answering = False
         await self._refuse(error)
 
     async def _refuse(self, error: ServerError) -> None:
-        told = {"code": error.code, "message": error.message, "param": error.param, "type": error.type}
-        await self._socket.send_text(dump({"type": "error", "status": error.status, "error": told}))
+        body = {"code": error.code, "message": error.message, "param": error.param, "type": error.type}
+        await self._socket.send_text(dump({"type": "error", "status": error.status, "error": body}))
 
 
 def _parsed(raw: bytes) -> ResponseBody:
-    """Raises BadRequest."""
+    """The body of a frame. Raises BadRequest."""
     checked_volume(raw)
     frame = _loaded(raw)
     if frame.get("type") != CREATE:
@@ -184,8 +187,8 @@ def _parsed(raw: bytes) -> ResponseBody:
     for name, neutral in OWN.items():
         if frame.get(name) not in neutral:
             raise UnsupportedParameter(f"{name} is not supported over a WebSocket", param=name)
-    asked = {name: value for name, value in frame.items() if name not in (*ENVELOPE, *OWN)}
-    return parse(ResponseBody, dump({**asked, "stream": True}).encode())
+    members = {name: value for name, value in frame.items() if name not in (*ENVELOPE, *OWN)}
+    return parse(ResponseBody, dump({**members, "stream": True}).encode())
 
 
 def _loaded(raw: bytes) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""All connections of the server: how many there may be, which one goes when there are too many, and what
-takes too long.
+"""The connections of the server: their limits, which idle one is closed when there are too many, and the
+check of their time limits.
 """
 
 from __future__ import annotations
@@ -15,50 +15,52 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-SWEEP_S = 1.0  # between two looks at all connections
-LOG_S = 60.0  # between two lines about the same thing
+SWEEP_S = 1.0  # between two checks of all connections
+LOG_S = 60.0  # between two log lines of the same kind
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds."""
+    """The limits of connections and requests. Sizes are in bytes, times in seconds."""
 
     connections: int
-    receive_s: float = 30.0  # for a head; for a body, without progress
-    send_s: float = 60.0  # without the client reading anything of its answer
-    idle_s: float = 75.0  # longer than clients' pools keep a connection, so that they close first
+    receive_s: float = 30.0  # for a whole head, and for a body to make progress
+    send_s: float = 60.0  # for a client to read some of its answer
+    idle_s: float = 75.0  # longer than in clients' pools, so that the client closes first
     head: int = 64 * 1024
     target: int = 16 * 1024
     headers: int = 128
-    pipelined: int = 16  # requests that wait for the answer to the one before them
-    progress: int = 1024  # of a body that is not complete, within `receive_s`
+    pipelined: int = 16  # requests that wait for the answer to an earlier one
+    progress: int = 1024  # that must arrive of an incomplete body within `receive_s`
 
 
 class Checked(Protocol):
-    """A connection that is looked at every second."""
+    """A connection that is checked every second."""
 
     def check(self, now: float) -> None: ...
 
 
 class Idle(Protocol):
-    """A connection that serves no request now."""
+    """A connection without a request."""
 
     def drop(self) -> None: ...
 
 
 class Connections:
-    """`limits`: of each of them, and of their number."""
+    """Keeps the idle connections in order, and closes the oldest when there are too many connections."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        # the one that has been idle longest comes first
+        # in both, the connection that has been idle longest comes first
         self._idle: dict[Idle, None] = {}
         self._idle_for_good: dict[Idle, None] = {}
-        self._told: dict[str, float] = {}  # when a kind of line was last logged
-        self._untold: dict[str, int] = {}  # how often it was not, since
+        self._logged_at: dict[str, float] = {}  # kind of log line → when one was last logged
+        self._num_skipped: dict[str, int] = {}  # kind of log line → how many were skipped since
 
     def is_idle(self, connection: Idle, *, may_return: bool = True) -> None:
-        """`may_return`: its client opens another one without ado, so that it is closed before others."""
+        """Note that a connection is idle. With `may_return`, its client can easily open another one, so it is
+        closed before those that cannot.
+        """
         self.is_busy(connection)
         (self._idle if may_return else self._idle_for_good)[connection] = None
 
@@ -67,8 +69,8 @@ class Connections:
         self._idle_for_good.pop(connection, None)
 
     def make_room(self, number: int) -> bool:
-        """Whether a new connection may stay, `number` being how many there are with it. Those that have been
-        idle longest are closed for it.
+        """Make room for a new connection by closing those that have been idle longest. `number`: the number
+        of connections, the new one included. Returns False if all others are busy.
         """
         most = self.limits.connections
         while number > most and (idle := self._idle or self._idle_for_good):
@@ -76,24 +78,24 @@ class Connections:
             del idle[oldest]
             oldest.drop()
             number -= 1
-            self.tell("dropped", f"all {most} connections are in use: an idle one was closed")
+            self.warn("dropped", f"all {most} connections are in use: an idle one was closed")
         if number > most:
-            self.tell("refused", f"all {most} connections are busy: a new one was refused")
+            self.warn("refused", f"all {most} connections are busy: a new one was refused")
         return number <= most
 
-    def tell(self, kind: str, line: str) -> None:
-        """Log a line, unless one of its kind was logged in the last minute."""
+    def warn(self, kind: str, line: str) -> None:
+        """Log a warning, unless one of its kind was logged within LOG_S."""
         now = time.monotonic()
-        if now - self._told.get(kind, -LOG_S) < LOG_S:
-            self._untold[kind] = self._untold.get(kind, 0) + 1
+        if now - self._logged_at.get(kind, -LOG_S) < LOG_S:
+            self._num_skipped[kind] = self._num_skipped.get(kind, 0) + 1
             return
-        untold = self._untold.pop(kind, 0)
-        self._told[kind] = now
-        log.warning("%s%s", line, f" (and {untold} more since the last such line)" if untold else "")
+        skipped = self._num_skipped.pop(kind, 0)
+        self._logged_at[kind] = now
+        log.warning("%s%s", line, f" (and {skipped} more since the last such line)" if skipped else "")
 
     @asynccontextmanager
     async def watched(self, connections: Iterable[Checked]) -> AsyncIterator[None]:
-        """While inside, `connections` (as they come and go) are checked every second."""
+        """Checks `connections`, a changing collection, every second while the body runs."""
         task = asyncio.ensure_future(_check(connections))
         try:
             yield
@@ -111,5 +113,5 @@ async def _check(connections: Iterable[Checked]) -> None:
         for connection in list(connections):
             try:
                 connection.check(now)
-            except Exception:  # of one connection: the others shall be looked at nevertheless
+            except Exception:  # one connection's failure must not stop the checks of the others
                 log.exception("a connection could not be checked")

@@ -1,15 +1,15 @@
-"""How many files and sockets this process may have open."""
+"""The limit of open files and sockets of this process."""
 
 from __future__ import annotations
 
 import contextlib
 
-ENOUGH = 65_536  # some programs that are started from here walk through all that they may have
-WITHOUT_LIMIT = 8_192  # where the system tells none (Windows)
+ENOUGH = 65_536  # more would slow down child processes that close all possible descriptors
+WITHOUT_LIMIT = 8_192  # on systems without such a limit (Windows)
 
 
 def raise_limit() -> int:
-    """Raises the soft limit to the hard one, as far as that is allowed and useful. Returns the limit."""
+    """Raise the soft limit to the hard one, but not beyond ENOUGH. Returns the new limit."""
     try:
         import resource
     except ImportError:
@@ -17,12 +17,14 @@ def raise_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):  # macOS refuses more than it has, whatever `hard` says
+        with contextlib.suppress(ValueError, OSError):  # macOS may refuse its own hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return ENOUGH if soft == resource.RLIM_INFINITY else soft
 
 
 def connections_within(descriptors: int) -> int:
-    """How many connections of callers fit, beside what the server opens itself: a quarter, at least 64."""
+    """The number of client connections that fit; a quarter of the descriptors, at least 64, is for the
+    server's own files and connections.
+    """
     return max(descriptors - max(64, descriptors // 4), 16)

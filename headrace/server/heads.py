@@ -1,4 +1,4 @@
-"""What a request's line and headers must be like, beyond what the parser checks by itself."""
+"""Checks of a request's line and headers that the parser does not do itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Headers = list[tuple[bytes, bytes]]  # names in lower case
 
 
 class Refused(Exception):
-    """Raised in a callback of the parser, which stops it."""
+    """Raised in a callback of the parser, to stop it with an error for the client."""
 
     def __init__(self, error: ServerError) -> None:
         super().__init__(error.message)
@@ -24,8 +24,8 @@ class Refused(Exception):
 
 
 def checked(version: str, method: bytes, target: bytes, headers: Headers) -> bytes:
-    """The path and query that are asked for. In `headers`, an absolute target's host replaces `Host`.
-    Raises Refused.
+    """The path and query of a request. The host of an absolute target replaces `Host` in `headers`. Raises
+    Refused.
     """
     if version not in VERSIONS:
         raise Refused(VersionNotSupported(f"HTTP/{version} is not spoken here; HTTP/1.1 is"))
@@ -44,7 +44,9 @@ def checked(version: str, method: bytes, target: bytes, headers: Headers) -> byt
 
 
 def _check_encoding(version: str, value: bytes) -> None:
-    """Where two servers disagree about where a body ends, a request can be hidden in it."""
+    """Raises Refused for all encodings but chunked: if two servers disagree about where a body ends, a
+    request can be smuggled in it.
+    """
     if version == "1.0":
         raise Refused(BadRequest("HTTP/1.0 has no transfer encodings", param="Transfer-Encoding"))
     if value.lower() != b"chunked":
@@ -55,12 +57,12 @@ def _check_encoding(version: str, value: bytes) -> None:
 
 
 def _from_absolute(target: bytes, headers: Headers) -> bytes:
-    """Of `GET http://HOST/PATH`: the target's host counts, and the header's does not (RFC 9112, 3.2.2)."""
+    """The path and query of `GET http://HOST/PATH`. HOST replaces the Host header (RFC 9112, 3.2.2)."""
     parsed = httptools.parse_url(target)
     if parsed.schema not in (b"http", b"https") or parsed.host is None or parsed.userinfo is not None:
         raise Refused(BadRequest("the target of a request is a path", param="path"))
     host = b"[%s]" % parsed.host if b":" in parsed.host else parsed.host
-    named = host if parsed.port is None else b"%s:%d" % (host, parsed.port)
+    authority = host if parsed.port is None else b"%s:%d" % (host, parsed.port)
     headers[:] = [(name, value) for name, value in headers if name != b"host"]
-    headers.append((b"host", named))
+    headers.append((b"host", authority))
     return (parsed.path or b"/") + (b"" if parsed.query is None else b"?" + parsed.query)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with limits. Everything that is refused here is answered, in OpenAI's shape."""
+"""uvicorn's HTTP protocol with limits. Requests that are refused here get an error in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from headrace.server.unread import Unread
 from headrace.server.upgrades import framing, parser_of_body
 from headrace.server.websockets import WebSocketConnection, refused_handshake
 
-LINGER_S = (
-    2.0  # for what the client still sends after a refusal; closed at once, it might not read the answer
-)
+# After a refusal the connection stays open for so long and reads what the client still sends: a client whose
+# connection is closed at once may lose the answer.
+LINGER_S = 2.0
 LINGER_BYTES = 16 * 2**20
-FRAMING = 16  # bytes of chunk sizes and extensions, at most, for each byte of a body
+FRAMING = 16  # bytes of chunk sizes and extensions that are allowed for each byte of a body
 
 
 class _Flow(FlowControl):
-    """Reads on only while the newest request's body is not too far ahead of its reader."""
+    """Flow control that stops reading while too much of the newest request's body is unread."""
 
     def __init__(self, transport: asyncio.Transport, connection: HTTPConnection) -> None:
         super().__init__(transport)
@@ -43,10 +43,10 @@ class _Flow(FlowControl):
 
 
 class HTTPConnection(HttpToolsProtocol):
-    """One connection. A request's head is being read, then its body; in between the connection is idle.
+    """One connection, which reads a request's head, then its body, and is idle between requests.
 
-    `_deadline`: when `check` does something about it. `_refusal`: why nothing more is read; it is answered
-    after the requests before it, and then the connection lingers until the client has read that.
+    `_deadline`: when `check` acts on the current state. `_refusal`: the error that stops all reading; it is
+    sent after the answers to earlier requests, and then the connection lingers until the client has read it.
     `_running`: the request that is being answered; uvicorn's `cycle` is the one that arrived last.
     """
 
@@ -59,7 +59,7 @@ class HTTPConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._all, self._limits = connections, connections.limits
+        self._connections, self._limits = connections, connections.limits
         self._in_head = self._in_body = self._is_lingering = False
         self._deadline = math.inf
         self._unread = Unread(self._limits.send_s)
@@ -68,18 +68,18 @@ class HTTPConnection(HttpToolsProtocol):
         self._refusal: ServerError | None = None
         self._running: RequestResponseCycle | None = None
 
-    # the life of a connection
+    # states of the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self)
-        if self._all.make_room(len(self.connections)):
+        if self._connections.make_room(len(self.connections)):
             self._rest()
         else:
             self._refuse(Overloaded("the server has as many connections as it can take"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.is_busy(self)
+        self._connections.is_busy(self)
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
             _disconnect(self._running)
@@ -89,7 +89,7 @@ class HTTPConnection(HttpToolsProtocol):
         self.transport.abort()
 
     def shutdown(self) -> None:
-        """No more requests. One whose body is not here yet is refused; any other may end."""
+        """Take no more requests. A request whose body is incomplete is refused, any other may finish."""
         if self._in_body and self._refusal is None:
             self._refuse(Overloaded("the server is shutting down"))
         elif self._is_lingering:
@@ -98,9 +98,9 @@ class HTTPConnection(HttpToolsProtocol):
             super().shutdown()
 
     def check(self, now: float) -> None:
-        """Called every second."""
+        """Check the connection's time limits. Called every second."""
         if self._unread.is_stuck(self.transport, now):
-            self._all.tell("unread", f"a client read nothing for {self._limits.send_s:g} s: closed")
+            self._connections.warn("unread", f"a client read nothing for {self._limits.send_s:g} s: closed")
             self.transport.abort()
         elif self.transport.is_closing():
             self._unread.grows(now)
@@ -122,9 +122,9 @@ class HTTPConnection(HttpToolsProtocol):
         return self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT
 
     def _rest(self) -> None:
-        """The next request may come, or not."""
+        """Wait for the next request."""
         self._deadline = self.loop.time() + self._limits.idle_s
-        self._all.is_idle(self)
+        self._connections.is_idle(self)
 
     def _expire(self, now: float) -> None:
         seconds = f"{self._limits.receive_s:g} s"
@@ -137,7 +137,7 @@ class HTTPConnection(HttpToolsProtocol):
         else:
             self._refuse(TooSlow(f"the body of the request made no progress for {seconds}"))
 
-    # what arrives
+    # reading
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -152,7 +152,7 @@ class HTTPConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as exc:
             self._upgrade(data[exc.args[0] :])
         else:
-            if self.headers is not request:  # another one has begun
+            if self.headers is not request:  # another request has begun
                 return
             if was_in_head and self._in_head:
                 self._count_head(len(data))
@@ -160,13 +160,13 @@ class HTTPConnection(HttpToolsProtocol):
                 self._count_framing(len(data) - (self._body_bytes - body))
 
     def _count_head(self, arrived: int) -> None:
-        """The parser tells of a header once it is complete, which it may never be."""
+        """Limit a head by the bytes that arrive: the parser only reports headers that are complete."""
         self._head_arrived += arrived
         if self._head_arrived > self._limits.head:
             self._refuse(self._too_large())
 
     def _count_framing(self, arrived: int) -> None:
-        """What has arrived that is neither body nor end: sizes and extensions of chunks, trailers."""
+        """Limit the bytes of a body that are no content: sizes and extensions of chunks, trailers."""
         self._framing += arrived
         if self._framing > self._limits.head + FRAMING * self._body_bytes:
             self._refuse(
@@ -193,7 +193,7 @@ class HTTPConnection(HttpToolsProtocol):
         self._num_headers += 1
         if self._head_bytes > self._limits.head or self._num_headers > self._limits.headers:
             raise Refused(self._too_large())
-        if self._in_head:  # and not after the body: nothing here reads trailers
+        if self._in_head:  # trailers, after the body, are dropped
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -201,7 +201,7 @@ class HTTPConnection(HttpToolsProtocol):
         self._deadline = self.loop.time() + self._limits.receive_s
         version, method = self.parser.get_http_version(), self.parser.get_method()
         self.url = heads.checked(version, method, self.url, self.headers)
-        self._all.is_busy(self)
+        self._connections.is_busy(self)
         super().on_headers_complete()
         if len(self.pipeline) > self._limits.pipelined:
             raise Refused(BadRequest(f"more than {self._limits.pipelined} requests wait on this connection"))
@@ -215,11 +215,11 @@ class HTTPConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and not self._should_upgrade():
-            return  # not yet: see `upgrades`
+            return  # the body is still to come: see `upgrades`
         super().on_message_complete()
         self._in_body = False
         self._deadline = math.inf
-        if self.cycle is not None and self.cycle.response_complete:  # it did not wait for the body's end
+        if self.cycle is not None and self.cycle.response_complete:  # it was answered before the body's end
             self._rest()
 
     def _too_large(self) -> HeadTooLarge:
@@ -231,7 +231,7 @@ class HTTPConnection(HttpToolsProtocol):
     # upgrades
 
     def _upgrade(self, rest: bytes) -> None:
-        """`rest`: what came after the head."""
+        """Handle a request to upgrade. `rest`: the bytes after its head."""
         if not self._should_upgrade():
             self.parser = parser_of_body(self)
             self.data_received(framing(self.headers) + rest)
@@ -244,7 +244,7 @@ class HTTPConnection(HttpToolsProtocol):
         method, version = self.scope["method"].encode(), self.scope["http_version"].encode()
         head = [b"%s %s HTTP/%s\r\n" % (method, self.url, version)]
         head += [b"%s: %s\r\n" % field for field in self.scope["headers"]]
-        self._all.is_busy(self)
+        self._connections.is_busy(self)
         self.connections.discard(self)
         protocol: WebSocketConnection = self.ws_protocol_class(  # type: ignore[assignment, misc, call-arg]
             config=self.config, server_state=self.server_state, app_state=self.app_state
@@ -274,7 +274,7 @@ class HTTPConnection(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
-        elif self._in_body:  # it was answered before its body had come
+        elif self._in_body:  # the request was answered before its body was complete
             self._progress, self._deadline = 0, self.loop.time() + self._limits.receive_s
         elif not self._in_head:
             self._rest()
@@ -291,9 +291,9 @@ class HTTPConnection(HttpToolsProtocol):
         return BadRequest(f"this is not HTTP: {exc}")
 
     def _refuse(self, error: ServerError) -> None:
-        """Reads no further, answers with `error` once what came before has been answered, and closes."""
+        """Stop reading, send the error after the answers to earlier requests, and close the connection."""
         self._refusal, self._deadline = error, math.inf
-        self._all.tell(
+        self._connections.warn(
             f"refused {error.status}", f"a connection was closed with {error.status}: {error.message}"
         )
         running = self._running
@@ -301,13 +301,13 @@ class HTTPConnection(HttpToolsProtocol):
             return
         if running is None or (running.response_complete and not self._in_body):
             self._answer_refusal(error)
-        elif not self._in_body or running is not self.cycle:  # others come first
+        elif not self._in_body or running is not self.cycle:  # earlier requests are answered first
             if self._in_body:
                 self.pipeline.popleft()
             self.flow.pause_reading()
-        elif running.response_started:  # there can be no second answer
+        elif running.response_started:  # an error can no longer be sent
             self.transport.close()
-        else:  # its handler waits for a body that will not come; what it answers is dropped
+        else:  # the handler waits for the rest of the body; it is ended, and its answer dropped
             _disconnect(running)
             self._answer_refusal(error)
 
@@ -317,17 +317,17 @@ class HTTPConnection(HttpToolsProtocol):
         self._is_lingering = True
         self._in_head = self._in_body = False
         self._deadline = self.loop.time() + LINGER_S
-        self._all.is_idle(self)
+        self._connections.is_idle(self)
         self.flow.resume_reading()
 
     def _discard(self, data: bytes) -> None:
-        """What comes after the answer is not read for ever."""
+        """Count the bytes that come after a refusal, and close the connection when they are too many."""
         self._discarded += len(data)
         if self._discarded > LINGER_BYTES:
             self.transport.abort()
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
-    """Its handler is told that the client has left, and writes nothing more."""
+    """Make a request's handler see a closed connection."""
     cycle.disconnected, cycle.waiting_for_100_continue = True, False
     cycle.message_event.set()

@@ -1,4 +1,4 @@
-"""Answers to what never becomes a request, as bytes: no app, no middleware is involved."""
+"""Errors for requests that are refused before they reach the app, as the bytes of a response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TargetTooLong(BadRequest):
 
 
 class TooSlow(BadRequest):
-    """The SDKs try again by themselves after a 408."""
+    """A request that did not arrive in time. OpenAI's SDKs retry after a 408."""
 
     status, code = 408, "request_timeout"
 
@@ -37,7 +37,7 @@ class VersionNotSupported(BadRequest):
 
 
 def to_bytes(error: ServerError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """A whole response in OpenAI's shape, after which the connection closes."""
+    """A whole response in OpenAI's shape, which announces that the connection closes."""
     body = json.dumps(to_body(error)).encode()
     phrase = HTTPStatus(error.status).phrase
     own = {

@@ -1,4 +1,4 @@
-"""Answers to HTTP/1.0, which has no chunks: a body of unknown length ends with the connection."""
+"""Responses to HTTP/1.0, which has no chunks: a body of unknown length ends with the connection."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 def unframed(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
-    """The same app. `cycle` is what writes its answer."""
+    """The app for HTTP/1.0. `cycle`: the writer of its response."""
 
-    async def answered(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def respond(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         has_length = True
 
         async def send_unframed(message: ASGISendEvent) -> None:
@@ -25,7 +25,7 @@ def unframed(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Applica
 
         await app(scope, receive, send_unframed)
 
-    return answered
+    return respond
 
 
 def _has_length(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -1,4 +1,4 @@
-"""Noticing that a client does not read its answer."""
+"""Detects clients that do not read their answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import struct
 
 
 class Unread:
-    """What is written to one connection and waits to be read. `limit_s`: how long it may make no progress."""
+    """The bytes that are written to one connection and not yet read. `limit_s`: the longest time without
+    progress.
+    """
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -15,16 +17,16 @@ class Unread:
         self._size = 0
 
     def grows(self, now: float) -> None:
-        """More is waiting than should, or the connection is to be closed once all has been read."""
+        """Start watching: the write buffer is full, or the connection closes when it is empty."""
         if self._since is None:
             self._since, self._size = now, 0
 
     def is_read(self) -> None:
-        """Nearly nothing is waiting any more."""
+        """Stop watching: the write buffer is nearly empty."""
         self._since = None
 
     def is_stuck(self, transport: asyncio.Transport, now: float) -> bool:
-        """To be asked now and then: whether nothing was read for too long."""
+        """Whether the client has read nothing for too long. Called every second."""
         if self._since is None:
             return False
         size = transport.get_write_buffer_size() + _sent(transport)
@@ -35,12 +37,12 @@ class Unread:
 
 
 def _sent(transport: asyncio.Transport) -> int:
-    """Bytes that the system has taken and the client has not, where the system tells that (Linux)."""
+    """The bytes in the socket's send buffer, on systems that report them (Linux); else 0."""
     try:
         import fcntl
         import termios
 
-        told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        size = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     except (ImportError, OSError):
         return 0
-    return int(struct.unpack("i", told)[0])
+    return int(struct.unpack("i", size)[0])

@@ -1,5 +1,5 @@
-"""Requests that would like another protocol than WebSocket, as Java's HTTP client does (`Upgrade: h2c`): they
-are served as HTTP/1.1. The parser takes their bodies for the other protocol's, so that another one goes on.
+"""Requests to upgrade to another protocol than WebSocket, as Java's HTTP client sends (`Upgrade: h2c`). They
+are served as HTTP/1.1. The parser stops at their bodies, so a second parser reads on.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from typing import Protocol
 
 import httptools
 
-FRAMING = (b"content-length", b"transfer-encoding")  # what says where a body ends
+FRAMING = (b"content-length", b"transfer-encoding")  # the headers that define where a body ends
 
 
 class Callbacks(Protocol):
-    """What a parser calls."""
+    """The callbacks of httptools' parser."""
 
     def on_message_begin(self) -> None: ...
     def on_url(self, url: bytes) -> None: ...
@@ -23,7 +23,7 @@ class Callbacks(Protocol):
 
 
 class AfterHead:
-    """The callbacks `to`, but for a first head, which is known already."""
+    """Passes callbacks on to `to`, except those of the first head, which has been read already."""
 
     def __init__(self, to: Callbacks) -> None:
         self._to = to
@@ -49,11 +49,11 @@ class AfterHead:
 
 
 def parser_of_body(to: Callbacks) -> httptools.HttpRequestParser:
-    """A parser that is to be fed with `framing`, then with the body, then with further requests."""
+    """A parser that is fed with `framing`, then with the body, then with further requests."""
     return httptools.HttpRequestParser(AfterHead(to))
 
 
 def framing(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """A head that says no more than where the body ends."""
+    """A head with nothing but the headers that define where the body ends."""
     lines = [b"%s: %s\r\n" % field for field in headers if field[0] in FRAMING]
     return b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"])

@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, with limits."""
+"""uvicorn's WebSocket protocol with limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_FRAGMENTS = 4096  # of one message
 
 
 class _Handshake(ServerProtocol):
-    """Its refusals have OpenAI's shape."""
+    """A handshake whose refusals have OpenAI's shape."""
 
     def reject(self, status: StatusLike, text: str) -> Response:
         response = super().reject(status, text)
@@ -43,26 +43,28 @@ class _Handshake(ServerProtocol):
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
-    """One WebSocket, from its request on."""
+    """One WebSocket, from its request to its end."""
 
     def __init__(self, connections: Connections, **members: Any) -> None:
         super().__init__(**members)
-        self._all = connections
+        self._connections = connections
         self._unread = Unread(connections.limits.send_s)
         self.logger = _quiet
         self.conn = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.is_busy(self)
+        self._connections.is_busy(self)
         super().connection_lost(exc)
 
     def drop(self) -> None:
         self.shutdown()
 
     def check(self, now: float) -> None:
-        """Called every second."""
+        """Check the connection's time limits. Called every second."""
         if self._unread.is_stuck(self.transport, now):
-            self._all.tell("unread", f"a client read nothing for {self._all.limits.send_s:g} s: closed")
+            self._connections.warn(
+                "unread", f"a client read nothing for {self._connections.limits.send_s:g} s: closed"
+            )
             self.transport.abort()
         elif self.transport.is_closing():
             self._unread.grows(now)
@@ -76,7 +78,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().resume_writing()
 
     def send_receive_event_to_app(self) -> None:
-        self._all.is_busy(self)
+        self._connections.is_busy(self)
         super().send_receive_event_to_app()
 
     async def send(self, message: ASGISendEvent) -> None:
@@ -84,12 +86,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self._log(message)
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
-            self.handshake_complete = True  # it was refused: uvicorn would take that for a mistake
+            self.handshake_complete = True  # it was refused; otherwise uvicorn logs an error
         if self.handshake_complete and not self.disconnected:
-            self._all.is_idle(self, may_return=False)  # until its next message, for what is known here
+            self._connections.is_idle(self, may_return=False)  # until its next message
 
     def _log(self, message: ASGISendEvent) -> None:
-        """The access line: uvicorn's has the query string, in which a caller may have put a key."""
+        """Log the access, without the query string, which may contain a key and which uvicorn would log."""
         status = 403
         if message["type"] == "websocket.accept":
             status = 101
@@ -100,7 +102,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         access.info("WebSocket %s %d", self.scope["path"], status)
 
     def handle_ping(self) -> None:
-        """No pongs are piled up for a client that does not read them."""
+        """Answer a ping, unless the client does not read: pongs must not pile up."""
         pong = b"".join(self.conn.data_to_send())
         if self.writable.is_set():
             self.transport.write(pong)
@@ -115,12 +117,14 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         if self.handshake_initiated:
             super().shutdown()
-        else:  # there is no request to answer
+        else:  # no request has arrived that could be answered
             self.transport.close()
 
 
 def refused_handshake(connection: WebSocketConnection) -> BadRequest | None:
-    """Why the request that opens it was not even read, if it was not. Nothing has been answered then."""
+    """The error for an opening request that could not be parsed, to which nothing has been answered; else
+    None.
+    """
     why = connection.conn.handshake_exc
     if why is None or connection.handshake_initiated:
         return None
