@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,11 @@ def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in LINK.findall(index.read_text())}
     assert {page for page in (ROOT / "docs").glob("*.md") if page != index} - linked == set()
+
+
+def test_the_documented_bands_are_those_of_the_contract() -> None:
+    contract = ConfigParser()
+    contract.read(ROOT / ".importlinter")
+    layers = contract["importlinter:contract:bands"]["layers"].split("\n")[1:]
+    section = (ROOT / "docs" / "structure.md").read_text(encoding="utf-8").partition("## Bands")[2]
+    assert section.split("```")[1].strip().split("\n") == layers
