@@ -1,8 +1,8 @@
-"""What a request may ask of a backend, in words that belong to no dialect.
+"""The features of a request that a backend may lack, in names that belong to no dialect.
 
-An endpoint says which of its members ask for which feature (`headrace/wire/parameters.py`), a backend says
-which features it carries, and `Uses.left_out` is the difference of the two. docs/compatibility.md shows it
-for all of them.
+The tables of the endpoints (`headrace/wire/tables.py`) map members of a body to features. A backend lists the
+features that it carries. `Uses.left_out` computes the difference; docs/compatibility.md shows it for every
+endpoint and backend.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Literal
 
 from headrace.errors import BadRequest, UnsupportedParameter
 
-# What becomes of a member whose feature a backend does not carry.
-# refused: it would change the output: 400.
-# dropped: something is lost: the member is named in X-Headrace-Ignored, and in strict mode it is a 400.
-# ignored: it cannot change the output: the member is named.
-# unknown: no table has it: the member is named, and in strict mode it is a 400.
+# What happens to a member whose feature a backend lacks:
+# - refused: the output would differ, so the request is a 400.
+# - dropped: content or a wish is lost. X-Headrace-Ignored names the member; in strict mode it is a 400.
+# - ignored: the output cannot differ. X-Headrace-Ignored names the member.
+# - unknown: no table lists the member. As dropped.
 Loss = Literal["refused", "dropped", "ignored", "unknown"]
 
 
 class Feature(Enum):
-    """Each stands for something that a backend may be unable to do. Sampling features of other servers stand
-    together where the same backends carry them.
+    """One thing that a backend may be unable to do. Sampling features of other servers are one feature if the
+    same backends carry them.
     """
 
     # endpoints
@@ -98,7 +98,7 @@ class Feature(Enum):
 
     @property
     def loss(self) -> Loss:
-        """What becomes of it where it is not carried."""
+        """What happens to a member that needs this feature, at a backend that lacks it."""
         return "ignored" if self in IGNORED else "dropped" if self in DROPPED else "refused"
 
 
@@ -126,7 +126,7 @@ DROPPED = frozenset(
         Feature.UNSIGNED_REASONING,
     }
 )
-# what every backend that answers conversations carries so far
+# the features that every backend with conversations has so far
 COMMON = frozenset(
     {
         Feature.JSON_SCHEMA,
@@ -146,7 +146,9 @@ NONE: frozenset[Feature] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A member of a request, by its path, and the feature that it asks for; None: no backend carries it."""
+    """A member of a request that needs a feature. `path`: with indices, as errors name it. `feature` None: no
+    backend has it.
+    """
 
     path: str
     feature: Feature | None
@@ -159,15 +161,18 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What a request asks for. `is_strict`: nothing that it says may be lost."""
+    """The members of a request that some backend may lack the feature for. `is_strict`: a request that loses
+    anything is refused.
+    """
 
     members: tuple[Use, ...] = ()
     is_strict: bool = False
 
     def left_out(self, carried: Set[Feature], unsent: Set[Feature] = NONE) -> list[str]:
-        """The paths of the members that have no effect at a backend. `unsent`: features that its provider
-        has, and that are not written in its dialect. Raises UnsupportedParameter, and BadRequest for unknown
-        members.
+        """The paths of the members that have no effect at a backend with these features.
+
+        `unsent`: features that the provider has, but that we do not write in its dialect; an ignored member
+        that needs one is dropped. Raises UnsupportedParameter, and BadRequest for unknown members.
         """
         lost = [use for use in self.members if use.feature not in carried]
         for use in lost:

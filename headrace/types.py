@@ -334,15 +334,13 @@ class Backend(Protocol):
 
     @property
     def unsent(self) -> Set[Feature]:
-        """Features that its provider has and that it does not carry: where one has no effect on the output
-        anyway, a strict request is told of the loss.
+        """Features that its provider has, but that this backend does not write in the provider's dialect.
+        They are lost rather than meaningless, so a strict request that needs one is refused.
         """
         ...
 
     def features_of(self, model: str) -> Set[Feature]:
-        """What it carries of a request to a model. What else a request asks for is refused or left out before
-        it gets here.
-        """
+        """The features that it has for a model. The gateway refuses or drops what needs any other."""
         ...
 
     async def start(self) -> None: ...

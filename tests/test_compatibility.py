@@ -22,7 +22,8 @@ from headrace.wire.completions import CompletionBody
 from headrace.wire.elsewhere import ELSEWHERE
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.generation import StreamOptions
-from headrace.wire.parameters import CHAT, COMPLETIONS, EMBEDDINGS, Table
+from headrace.wire.parameters import Table
+from headrace.wire.tables import CHAT, COMPLETIONS, EMBEDDINGS
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "compatibility.md"
 OF_THE_CLIENT = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}  # it keeps them to itself

@@ -20,7 +20,8 @@ from headrace.errors import BadRequest, ServerError
 from headrace.gateway.generation import Generation
 from headrace.turns.chat import ChatTurn
 from headrace.wire import chat as wire
-from headrace.wire.parameters import CHAT, with_named
+from headrace.wire.parameters import with_named
+from headrace.wire.tables import CHAT
 from headrace.wire.tools import in_callers_terms, uses_of_functions
 
 router = APIRouter(tags=["chat"])

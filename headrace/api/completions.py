@@ -15,7 +15,7 @@ from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, respond, uses_in
 from headrace.api.routes import route
 from headrace.wire import completions as wire
-from headrace.wire.parameters import COMPLETIONS
+from headrace.wire.tables import COMPLETIONS
 
 router = APIRouter(tags=["completions"])
 

@@ -17,7 +17,8 @@ from headrace.api.generations import target_headers, uses_in
 from headrace.api.routes import route
 from headrace.offload import aside
 from headrace.wire import embeddings as wire
-from headrace.wire.parameters import EMBEDDINGS, with_named
+from headrace.wire.parameters import with_named
+from headrace.wire.tables import EMBEDDINGS
 
 router = APIRouter(tags=["embeddings"])
 

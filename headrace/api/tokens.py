@@ -16,7 +16,8 @@ from headrace.api.routes import route
 from headrace.features import NONE
 from headrace.offload import aside
 from headrace.wire import tokens as wire
-from headrace.wire.parameters import TOKENS, with_named
+from headrace.wire.parameters import with_named
+from headrace.wire.tables import TOKENS
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
 

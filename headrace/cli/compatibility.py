@@ -13,8 +13,9 @@ from headrace.backends.llamacpp import LlamaCppBackend
 from headrace.config.kinds import REMOTE, load_kind
 from headrace.features import Feature, Use
 from headrace.wire.anthropic.tables import MESSAGES
-from headrace.wire.parameters import TABLES, Parameter, Table
+from headrace.wire.parameters import Parameter, Table
 from headrace.wire.responses.tables import RESPONSES
+from headrace.wire.tables import TABLES
 
 HEAD = """# Compatibility
 

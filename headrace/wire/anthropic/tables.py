@@ -1,4 +1,4 @@
-"""What the members of a body of /v1/messages ask for; see wire/parameters.py."""
+"""The parameters of /v1/messages. wire/parameters.py explains the tables."""
 
 from __future__ import annotations
 
@@ -18,18 +18,8 @@ from headrace.wire.anthropic.request import (
     is_free,
 )
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, equals
-from headrace.wire.parameters import (
-    BOOKKEEPING,
-    FOREIGN,
-    STRICT,
-    Parameter,
-    Table,
-    foreign,
-    ours,
-    refused,
-    sent,
-    uses_of,
-)
+from headrace.wire.parameters import Parameter, Table, foreign, ours, refused, sent, uses_of
+from headrace.wire.tables import BOOKKEEPING, FOREIGN, STRICT
 
 
 def _is_disabled(thinking: BaseModel) -> bool:
@@ -121,7 +111,7 @@ MESSAGES: Table = {
     "thinking.budget_tokens": Parameter(
         Feature.THINKING_BUDGET,
         "The number itself; elsewhere it becomes an effort.",
-        is_said=_is_disabled,
+        is_redundant=_is_disabled,
     ),
     "thinking.display": foreign("Thinking is shown as the model writes it."),
     "output_config": sent("`effort` with adaptive thinking; `format`."),
@@ -141,7 +131,7 @@ MESSAGES: Table = {
 
 
 def uses_of_messages(body: CountTokensBody, *, strict: bool = False) -> Uses:
-    """What a body asks for, whichever backend is to answer it."""
+    """The features that a body uses, and its members without effect."""
     return uses_of(body, MESSAGES, strict=strict, more=_more(body))
 
 
@@ -152,8 +142,8 @@ def _more(body: CountTokensBody) -> Iterator[Use]:
 
 
 def _dropped(body: CountTokensBody) -> Iterator[str]:
-    """What could not be carried and no table knows, by path: server tools and their blocks, an effort of
-    thinking that is not asked for.
+    """Paths of what no backend is sent and no table lists: server tools, their blocks, and an effort without
+    adaptive thinking.
     """
     for index, tool in enumerate(body.tools or ()):
         if isinstance(tool, ServerTool):

@@ -1,4 +1,4 @@
-"""What a body of /v1/responses asks for."""
+"""The features that bodies of /v1/responses use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
 
 
 def uses_of(body: HistoryBody, *, strict: bool = False) -> Uses:
-    """With what is skipped of tools and items, with its type. Raises BadRequest."""
+    """The features that a body uses, and its members without effect. Tools and items that are skipped are
+    listed as PATH:TYPE. Raises BadRequest.
+    """
     return parameters.uses_of(body, _table_of(body), strict=strict, more=_more(body))
 
 

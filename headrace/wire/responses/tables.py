@@ -1,32 +1,17 @@
-"""What becomes of each member of the bodies of /v1/responses; see wire/parameters.py."""
+"""The parameters of /v1/responses and its neighbours. wire/parameters.py explains the tables."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel
 
 from headrace.features import Feature
+from headrace.wire.elsewhere import EMPTY, NOTHING, equals
 from headrace.wire.items.encrypted_content import thoughts_in
 from headrace.wire.items.input_models import MessageItem, ReasoningItem
-from headrace.wire.parameters import (
-    ANOTHER_NAME,
-    BOOKKEEPING,
-    CHAT,
-    EMPTY,
-    EXTENSION,
-    FOREIGN,
-    GENERATION,
-    NOTHING,
-    Parameter,
-    Table,
-    equals,
-    ignored,
-    is_text,
-    ours,
-    refused,
-    sent,
-)
+from headrace.wire.parameters import Parameter, Table, ignored, ours, refused, sent
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
 from headrace.wire.responses.tools import FunctionTool, TextTool
+from headrace.wire.tables import ANOTHER_NAME, BOOKKEEPING, CHAT, EXTENSION, FOREIGN, GENERATION, is_text
 
 NO_HOSTED = "No hosted tools run here."
 ONE = "A response is one answer."
@@ -76,12 +61,12 @@ THOUGHT = Parameter(
     Feature.UNSIGNED_REASONING,
     "Of reasoning. Anthropic takes only what it has signed.",
     EMPTY,
-    is_said=_is_signed,
+    is_redundant=_is_signed,
 )
 HISTORY: Table = {
     "model": GENERATION["model"],
     "input": sent("A string, or items; those of hosted tools are kept and not shown to the model."),
-    "input.name": Parameter(Feature.SPEAKER_NAMES, "As in chat.", is_said=_is_no_message),
+    "input.name": Parameter(Feature.SPEAKER_NAMES, "As in chat.", is_redundant=_is_no_message),
     "input.phase": ignored("Stored; not shown to the model."),
     "input.namespace": ignored("Stored; not shown to the model."),
     "input.content": THOUGHT,
@@ -89,7 +74,7 @@ HISTORY: Table = {
     "input.encrypted_content": Parameter(
         Feature.SIGNED_REASONING,
         "Of reasoning: only who signed it can read it. What was sealed elsewhere is named.",
-        is_said=_has_no_signature,
+        is_redundant=_has_no_signature,
     ),
     "input.content.detail": CLOSELY,
     "input.output.detail": CLOSELY,
@@ -118,7 +103,7 @@ PROMPT: Table = {
         Feature.TOOL_CHOICE,
         "`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`.",
         equals("auto"),
-        is_said=CHAT["tool_choice"].is_said,
+        is_redundant=CHAT["tool_choice"].is_redundant,
     ),
     "parallel_tool_calls": CHAT["parallel_tool_calls"],
     "reasoning": sent(),
@@ -151,7 +136,7 @@ RESPONSES: Table = {
         Feature.LOGPROBS,
         f"Up to 20; with `{LOGPROBS}` in `include`.",
         equals(0),
-        is_said=_has_no_logprobs,
+        is_redundant=_has_no_logprobs,
     ),
     "include": ours(f"`{LOGPROBS}` (Anthropic: 400), `{SEALED}`; the rest belongs to hosted tools."),
     "store": ours("Default true."),
