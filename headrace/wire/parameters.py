@@ -33,8 +33,8 @@ class Parameter:
     means the same without it. `loss`: what happens where the feature is missing, if not what the feature
     says.
 
-    From these follow `feature` and `loss_where_uncarried`: what happens to the member at a backend without its
-    feature; None: it has an effect everywhere.
+    From these follow `feature`, and `loss_where_uncarried`: what happens to the member at a backend without
+    its feature; None: it has an effect everywhere.
     """
 
     asks: Feature | Everywhere
