@@ -1,7 +1,10 @@
-"""The first requests of README.md and docs/tools.md run as they are printed, against the default model."""
+"""The examples of README.md, docs/tools.md and docs/structured-output.md run as they are printed, against the
+default model.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 from tests.pages import blocks, run_python
@@ -24,3 +27,8 @@ def test_first_request_with_curl(server: Served) -> None:
 def test_a_required_call(server: Served) -> None:
     (call,) = run_python("tools.md", server.url)["answer"].choices[0].message.tool_calls
     assert call.function.name == "weather"
+
+
+def test_answers_that_satisfy_a_schema(server: Served) -> None:
+    names = run_python("structured-output.md", server.url)
+    assert set(json.loads(names["answer"].choices[0].message.content)) <= {"red", "green", "blue"}
