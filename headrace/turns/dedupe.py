@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.wire.items import Item, told
+from headrace.wire.items import Item, content_hash
 
 SYSTEM = ("system", "developer")
 OMITTED = ("reasoning",)  # types of items that clients leave out when they send an answer back
@@ -25,7 +25,7 @@ def new_messages(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> list
     The stored items are searched for their longest end that `sent` begins with: those messages are stored. A
     system message among or before them is stored if an equal one is, anywhere.
     """
-    systems = {told(item) for item in stored if is_system(item)}
+    systems = {content_hash(item) for item in stored if is_system(item)}
     spoken = [index for index, items in enumerate(sent) if any(map(is_compared, items))]
     num_stored = _num_stored(stored, [sent[index] for index in spoken])
     first_new = spoken[num_stored] if num_stored < len(spoken) else len(sent)
@@ -34,18 +34,18 @@ def new_messages(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> list
         index
         for index, items in enumerate(sent)
         if index >= first_new
-        or (index not in spoken_indices and not all(told(item) in systems for item in items))
+        or (index not in spoken_indices and not all(content_hash(item) in systems for item in items))
     ]
 
 
 def _num_stored(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> int:
     """How many messages from the beginning of `sent` the stored items end with."""
-    items = [told(item) for message in sent for item in message if is_compared(item)]
+    items = [content_hash(item) for message in sent for item in message if is_compared(item)]
     ends, count = {0: 0}, 0  # number of items → number of whole messages that they make
     for index, message in enumerate(sent):
         count += sum(map(is_compared, message))
         ends[count] = index + 1
-    hashes = [told(item) for item in stored if is_compared(item)]
+    hashes = [content_hash(item) for item in stored if is_compared(item)]
     return ends[next(length for length in _overlaps(hashes, items) if length in ends)]
 
 

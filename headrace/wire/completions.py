@@ -65,7 +65,9 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """The answer when `stream` is false, and each event when it is true (there `usage` only as asked for)."""
+    """The answer when `stream` is false, and each event when it is true (there `usage` only as requested
+    for).
+    """
 
     id: str
     object: Literal["text_completion"]
@@ -78,8 +80,8 @@ class Completion(BaseModel):
 
 def to_request(body: CompletionBody) -> GenerateRequest:
     """Raises BadRequest."""
-    asked = max_tokens(body)
-    limit = asked if asked is not None or body.is_unlimited else DEFAULT_MAX_TOKENS
+    requested = max_tokens(body)
+    limit = requested if requested is not None or body.is_unlimited else DEFAULT_MAX_TOKENS
     if limit == 0 and not body.echo:
         raise BadRequest("max_tokens: 0 is only allowed with echo: true", param="max_tokens")
     if body.suffix and body.parse_special:

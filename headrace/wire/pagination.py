@@ -54,13 +54,13 @@ def include(query: Query) -> tuple[str, ...]:
 
 def check_include(wanted: Iterable[str]) -> tuple[str, ...]:
     """The same. Raises BadRequest."""
-    asked = tuple(wanted)
-    unknown = next((value for value in asked if value not in INCLUDABLE), None)
+    requested = tuple(wanted)
+    unknown = next((value for value in requested if value not in INCLUDABLE), None)
     if unknown is not None:
         raise BadRequest(
             f"Invalid 'include': {unknown[:100]!r}. Supported: {', '.join(INCLUDABLE)}.", param="include"
         )
-    return asked
+    return requested
 
 
 def unknown(query: Query, known: Collection[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Models as Anthropic's API lists them: pages of 20 unless asked otherwise, before or after an id."""
+"""The list of models in Anthropic's format: pages of 20 by default, before or after an id."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def model(info: ModelInfo) -> dict[str, Any]:
 
 def page(infos: list[ModelInfo], query: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """`query`: names and values as they came; unknown names change nothing. Raises BadRequest."""
-    asked = list(query)
-    given = dict(asked)
+    requested = list(query)
+    given = dict(requested)
     limit = _limit(given.get("limit"))
     stages = {
-        stage for name, value in asked if name.rstrip("[]") == "lifecycle" for stage in value.split(",")
+        stage for name, value in requested if name.rstrip("[]") == "lifecycle" for stage in value.split(",")
     }
     listed = infos if not stages or "active" in stages else []
     if "before_id" in given:

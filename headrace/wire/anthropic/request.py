@@ -287,34 +287,34 @@ def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def _choice(asked: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> ToolChoice:
-    if asked is None or asked.type == "auto":
+def _choice(requested: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> ToolChoice:
+    if requested is None or requested.type == "auto":
         return ToolChoice("auto")
-    if asked.type == "none":
+    if requested.type == "none":
         return ToolChoice("none")
     if not tools:
-        raise BadRequest(f"tool_choice: {asked.type} needs tools", param="tool_choice")
-    if asked.type == "any":
+        raise BadRequest(f"tool_choice: {requested.type} needs tools", param="tool_choice")
+    if requested.type == "any":
         return ToolChoice("required")
-    if asked.name is None or asked.name not in {tool.name for tool in tools}:
+    if requested.name is None or requested.name not in {tool.name for tool in tools}:
         param = "tool_choice.name"
-        raise BadRequest(f"{param}: there is no tool of the name {str(asked.name)[:256]!r}", param=param)
-    return ToolChoice("required", (asked.name,))
+        raise BadRequest(f"{param}: there is no tool of the name {str(requested.name)[:256]!r}", param=param)
+    return ToolChoice("required", (requested.name,))
 
 
 def _effort(body: CountTokensBody) -> str | None:
     """A budget as an effort: models elsewhere know no budgets."""
-    asked = body.thinking
-    if asked is None:
+    requested = body.thinking
+    if requested is None:
         return None
-    if asked.type == "disabled":
+    if requested.type == "disabled":
         return "none"
-    if is_free(asked):
+    if is_free(requested):
         return (body.output_config.effort if body.output_config else None) or "medium"
-    if asked.budget_tokens is None:
+    if requested.budget_tokens is None:
         param = "thinking.budget_tokens"
         raise BadRequest(f"{param}: Field required", param=param)
-    return effort_of_budget(asked.budget_tokens)
+    return effort_of_budget(requested.budget_tokens)
 
 
 def _budget(thinking: ThinkingConfig | None) -> int | None:
@@ -326,8 +326,8 @@ def is_free(thinking: ThinkingConfig | None) -> bool:
     return thinking is not None and thinking.type in ("adaptive", "between_tools")
 
 
-def _format(asked: OutputConfig | None) -> Format | None:
-    if asked is None or asked.format is None:
+def _format(requested: OutputConfig | None) -> Format | None:
+    if requested is None or requested.format is None:
         return None
-    schema: Any = asked.format.schema_
+    schema: Any = requested.format.schema_
     return Format("json_schema", schema, "output_config.format.schema")

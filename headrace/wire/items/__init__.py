@@ -1,11 +1,11 @@
-"""Items of Responses and Conversations as JSON, and the messages that a model reads.
+"""Items of the Responses and Conversations APIs as JSON. Items are stored as clients see them.
 
-An item is stored as clients see it. Three ways lead here: what a caller sends (`to_items`), what a model
-answers (`of_choice`), and a chat's messages (`of_chat`); one way leads out (`to_messages`).
+Items are made from a caller's input (`to_items`), from a model's answer (`of_choice`) and from a chat's
+messages (`of_chat`). `to_messages` turns items into the messages that a model reads.
 """
 
 from headrace.wire.items.build import Item, compaction, of_chat, of_choice
-from headrace.wire.items.equality import same, told
+from headrace.wire.items.equality import content_hash, same
 from headrace.wire.items.ids import new_id
 from headrace.wire.items.input_models import AnyItem, ItemBody
 from headrace.wire.items.messages import to_messages
@@ -16,6 +16,7 @@ __all__ = [
     "Item",
     "ItemBody",
     "compaction",
+    "content_hash",
     "new_id",
     "of_chat",
     "of_choice",
@@ -24,5 +25,4 @@ __all__ = [
     "same",
     "to_items",
     "to_messages",
-    "told",
 ]

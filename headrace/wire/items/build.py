@@ -1,4 +1,4 @@
-"""The items that a model's answer is made of, and those that stand for a chat's messages."""
+"""Builds items from a model's answer and from a chat's messages."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def text_part(role: str, text: str) -> dict[str, Any]:
     return {"type": "input_text", "text": text}
 
 
-def made(type: Type, status: Status | None = "completed", **members: Any) -> dict[str, Any]:
-    """An item with a new id. `status` None: its type has none."""
-    return {"id": new_id(PREFIXES[type]), **asked(type, status, **members)}
+def new_item(type: Type, status: Status | None = "completed", **members: Any) -> dict[str, Any]:
+    """Build an item with a new id. `status`: None for types without one."""
+    return {"id": new_id(PREFIXES[type]), **item_of(type, status, **members)}
 
 
-def asked(type: str, status: Status | None = "completed", **members: Any) -> dict[str, Any]:
-    """One that a caller sent: the store derives its id from its content, so that it is the same when it comes
-    again.
+def item_of(type: str, status: Status | None = "completed", **members: Any) -> dict[str, Any]:
+    """Build an item without an id, for a caller's input: the store derives the id from the content, so that
+    the same input gets the same id when it is sent again.
     """
     has_status = {} if status is None else {"status": status}
     return {
@@ -50,8 +50,8 @@ def asked(type: str, status: Status | None = "completed", **members: Any) -> dic
 
 
 def thinking(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
-    """The members of a reasoning item. Signed thoughts, in `encrypted_content`, have to come back
-    unchanged.
+    """The members of a reasoning item. `encrypted_content` holds signed thoughts, which the provider wants
+    back unchanged.
     """
     content = [{"type": "reasoning_text", "text": text}] if text else []
     sealed = {"encrypted_content": seal_thoughts(thoughts)} if thoughts else {}
@@ -59,19 +59,19 @@ def thinking(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
 
 
 def compaction(summary: str) -> dict[str, Any]:
-    """What stands for all that was said before it."""
-    return made("compaction", None, encrypted_content=seal_summary(summary))
+    """An item that replaces the conversation before it by a summary."""
+    return new_item("compaction", None, encrypted_content=seal_summary(summary))
 
 
 def of_choice(choice: Choice, status: Status = "completed") -> list[Item]:
-    """What a model answered: reasoning, message, calls, in this order. `status`: of the last of them."""
+    """The items of an answer: reasoning, message, calls, in this order. `status`: that of the last item."""
     items: list[dict[str, Any]] = []
     if choice.reasoning or choice.thoughts:
-        items.append(made("reasoning", **thinking(choice.reasoning, choice.thoughts)))
+        items.append(new_item("reasoning", **thinking(choice.reasoning, choice.thoughts)))
     if choice.text or not choice.calls:
-        items.append(made("message", role="assistant", content=[text_part("assistant", choice.text)]))
+        items.append(new_item("message", role="assistant", content=[text_part("assistant", choice.text)]))
     items += [
-        made("function_call", call_id=call.id, name=call.name, arguments=call.arguments)
+        new_item("function_call", call_id=call.id, name=call.name, arguments=call.arguments)
         for call in choice.calls
     ]
     items[-1]["status"] = status
@@ -79,15 +79,15 @@ def of_choice(choice: Choice, status: Status = "completed") -> list[Item]:
 
 
 def of_chat(messages: Sequence[ChatMessage]) -> list[list[Item]]:
-    """The items that each of a chat's messages is."""
+    """The items of each of a chat's messages."""
     items: list[list[Item]] = []
-    called = ""  # the id of the last function_call, which has none of its own
+    called = ""  # the id derived for the last function_call, which has none of its own
     for index, body in enumerate(messages):
         if body.function_call is not None:
             called = _id_of_call(index, body.function_call)
         if body.role in ("tool", "function"):
             call_id = called if body.role == "function" else body.tool_call_id or ""
-            output = asked("function_call_output", call_id=call_id, output=_output(body), name=body.name)
+            output = item_of("function_call_output", call_id=call_id, output=_output(body), name=body.name)
             items.append([output])
         else:
             items.append(list(_said(body, called)))
@@ -98,18 +98,18 @@ def _said(body: ChatMessage, called: str) -> Iterator[Item]:
     thoughts = [thought(block) for block in body.thinking_blocks or ()]
     text = reasoning(body) or ""
     if text or thoughts:
-        yield asked("reasoning", **thinking(text, thoughts))
+        yield item_of("reasoning", **thinking(text, thoughts))
     calls = [(call.id, call.function) for call in body.tool_calls or ()]
     if body.function_call is not None:
         calls.append((called, body.function_call))
     if body.content or not calls:
-        yield asked("message", role=body.role, content=_content(body), name=body.name)
+        yield item_of("message", role=body.role, content=_content(body), name=body.name)
     for call_id, call in calls:
-        yield asked("function_call", call_id=call_id, name=call.name, arguments=call.arguments)
+        yield item_of("function_call", call_id=call_id, name=call.name, arguments=call.arguments)
 
 
 def _id_of_call(index: int, call: FunctionOfCall) -> str:
-    """The same for the same call at the same place, so that it is recognised when it comes again."""
+    """An id derived from a call and its place, so that the same history gets the same ids again."""
     said = f"{index}\0{call.name}\0{call.arguments}"
     return f"call_{hashlib.sha256(said.encode()).hexdigest()[:24]}"
 

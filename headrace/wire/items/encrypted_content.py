@@ -1,5 +1,5 @@
-"""`encrypted_content`: what clients carry without reading it. It is only wrapped: it says nothing that its
-caller may not know, and proves nothing.
+"""`encrypted_content`: opaque text that clients store and send back. Headrace only encodes it: the content is
+not secret to its caller, and not authenticated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def seal_summary(summary: str) -> str:
 
 
 def thoughts_in(sealed: str | None) -> tuple[Thought, ...]:
-    """None, where it was sealed elsewhere."""
+    """Decode thoughts; empty for text that another server wrote."""
     try:
         return tuple(
             Thought(str(text), _text(signature), _text(redacted))
@@ -36,7 +36,7 @@ def thoughts_in(sealed: str | None) -> tuple[Thought, ...]:
 
 
 def summary_in(sealed: str) -> str | None:
-    """None: it was sealed elsewhere."""
+    """Decode a summary; None for text that another server wrote."""
     return _text(_opened(sealed).get("summary"))
 
 

@@ -1,4 +1,4 @@
-"""Whether two items say the same, so that a history that is sent again is recognised."""
+"""Compares the content of items, to recognize a history that a client sends again."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 from headrace.wire.items.build import Item
 
-# what a server adds, or a client leaves out
+# members that a server adds or a client leaves out
 BESIDES = {"id", "status", "phase", "created_by", "encrypted_content", "summary"}
 
 
 def same(stored: Item, sent: Item) -> bool:
-    """Whether both say the same, whatever their ids and statuses are, and however their text is cut into
-    parts. Clients often trim what a model said.
+    """Whether two items have the same content. Ids, statuses, the division of text into parts and white space
+    around it do not count: clients often trim texts.
     """
-    return told(stored) == told(sent)
+    return content_hash(stored) == content_hash(sent)
 
 
-def told(item: Item) -> bytes:
-    """What an item says, as a hash: equal for items that are the same."""
-    said = {name: _value(name, value) for name, value in item.items() if name not in BESIDES}
+def content_hash(item: Item) -> bytes:
+    """Hash an item's content: equal for items that `same` calls the same."""
+    content = {name: _value(name, value) for name, value in item.items() if name not in BESIDES}
     try:
-        written = json.dumps(said, sort_keys=True)
-    except RecursionError:  # of arguments that are nested as deep as can be read
-        written = json.dumps({**said, "arguments": item["arguments"]}, sort_keys=True)
+        written = json.dumps(content, sort_keys=True)
+    except RecursionError:  # deeply nested arguments; their text is hashed instead
+        written = json.dumps({**content, "arguments": item["arguments"]}, sort_keys=True)
     return hashlib.sha256(written.encode()).digest()
 
 
@@ -37,17 +37,17 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _parts(content: str | Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Texts joined, and what lies between them."""
+    """Join adjacent texts; other parts stay between them."""
     if isinstance(content, str):
         return [content.strip()] if content.strip() else []
-    said: list[Any] = [""]
+    joined: list[Any] = [""]
     for part in content:
         text = part.get("text", part.get("refusal"))
         if text is None:
-            said += [{name: value for name, value in part.items() if name != "detail"}, ""]
+            joined += [{name: value for name, value in part.items() if name != "detail"}, ""]
         else:
-            said[-1] += text
-    trimmed = [part.strip() if isinstance(part, str) else part for part in said]
+            joined[-1] += text
+    trimmed = [part.strip() if isinstance(part, str) else part for part in joined]
     return [part for part in trimmed if part]
 
 
@@ -59,6 +59,6 @@ def _parsed(arguments: str) -> Any:
 
 
 def _number(text: str) -> float | int:
-    """1.0 is 1: JavaScript writes it so."""
+    """Read 1.0 as 1, which JavaScript writes for it."""
     value = float(text)
     return int(value) if value.is_integer() else value

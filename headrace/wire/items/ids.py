@@ -1,4 +1,4 @@
-"""Ids of what is stored, and the types of items."""
+"""Types of items, and ids for items and responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Type = Literal[
     "compaction",
 ]
 
-# type of item → how its ids begin
+# type of item → prefix of its ids
 PREFIXES: dict[Type, Kind] = {
     "message": "msg",
     "function_call": "fc",
@@ -26,7 +26,7 @@ PREFIXES: dict[Type, Kind] = {
     "reasoning": "rs",
     "compaction": "cmp",
 }
-# of items that no model here can read: kept, echoed, and not shown to it
+# types of items that hosted tools produce: stored and echoed, but not shown to a model
 HOSTED = (
     "additional_tools",
     "apply_patch_call",

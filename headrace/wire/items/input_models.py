@@ -15,13 +15,13 @@ from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, at_most
 from headrace.wire.validation import RequestBody
 
 Status = Literal["in_progress", "completed", "incomplete"]
-ID = r"^[!-~]{1,256}$"  # a caller's own may be anything that a database and an address can hold
+ID = r"^[!-~]{1,256}$"  # printable ASCII, which fits into databases and URLs
 ItemId = Annotated[str, StringConstraints(pattern=ID)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class InputText(RequestBody):
-    """`text` is what chat calls the same, `output_text` what a model said."""
+    """Text. `output_text` is a model's; `text` is the name of the same part in chat completions."""
 
     type: Literal["input_text", "output_text", "text"]
     text: str
@@ -179,7 +179,7 @@ def _keepable(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-# of a tool that a hosted service runs: kept as it came, nothing here reads it
+# an item of a hosted tool: stored unchanged, never read
 HostedItem = Annotated[dict[str, Any], AfterValidator(_keepable)]
 
 ITEM_TAGS = {

@@ -1,4 +1,4 @@
-"""Items as the messages that a model reads."""
+"""Turns items into the messages that a model reads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from headrace.wire.items.encrypted_content import summary_in, thoughts_in
 from headrace.wire.items.normalize import MIXED, medium
 from headrace.wire.order import Piece, in_order
 
-# A user's, because templates want a system message to be the first, if they know one at all.
+# The text of a user message: many templates accept a system message only at the beginning, or not at all.
 COMPACTED = "A summary of the conversation up to here:\n\n{}"
-CUSTOM_ARGUMENT = "input"  # what the one argument is called of a function that stands for a custom tool
+CUSTOM_ARGUMENT = "input"  # the only parameter of a function that stands for a custom tool
 
 
 def to_messages(items: Sequence[Item]) -> tuple[Message, ...]:
-    """What a model reads: what an assistant thinks, says and calls up to the next result is one message, a
-    call's output is a message of role tool. What hosted tools did is not told. Raises BadRequest.
+    """Convert items. Reasoning, text and calls of an assistant up to the next result become one message, and
+    a call's output a message of role tool. Items of hosted tools are left out. Raises BadRequest.
     """
     messages = _Messages()
     for item in items:
@@ -29,14 +29,14 @@ def to_messages(items: Sequence[Item]) -> tuple[Message, ...]:
 
 
 def custom_arguments(input: str) -> str:
-    """Of a custom tool's call, as the function's that stands for it."""
+    """Write the input of a custom tool's call as the arguments of the function that stands for it."""
     return json.dumps({CUSTOM_ARGUMENT: input}, ensure_ascii=False)
 
 
 @dataclass(slots=True)
 class _Growing:
-    """A message whose pieces are joined in the end: thousands of items may make one message. `said`: as it
-    began.
+    """A message under construction, whose pieces are joined at the end: thousands of items may belong to one
+    message. `said`: its first piece.
     """
 
     said: Message
@@ -54,7 +54,7 @@ class _Growing:
 
     @property
     def goes_on(self) -> bool:
-        """Whether more may be said in it: nothing may stand between a call and its result."""
+        """Whether text may still be added: no text may follow a call before its result."""
         return self.is_assistants and not (self.has_content and not self.calls)
 
     def say(self, message: Message) -> None:
@@ -111,8 +111,8 @@ class _Messages:
         return growing
 
     def _assistants(self, *, even_said: bool = False) -> _Growing:
-        """The assistant's message that goes on (`even_said`: or is complete, and may yet have calls), or a
-        new one.
+        """The last message if it is the assistant's and can be extended, else a new one. `even_said`: a
+        message with text may be extended, too, namely by calls.
         """
         last = self._growing[-1] if self._growing else None
         if last is not None and (last.goes_on or (even_said and last.is_assistants)):
@@ -142,7 +142,7 @@ class _Messages:
 
 
 def _read(content: str | Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """As members of a message."""
+    """Read a content as members of a Message."""
     if isinstance(content, str):
         return {"text": content}
     parts = tuple(_part(part) for part in content)

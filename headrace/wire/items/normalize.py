@@ -1,4 +1,4 @@
-"""What callers send, as items: content as parts; an id where the caller gave one."""
+"""Normalizes a caller's input items: content becomes parts, ids stay where the caller set them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
 from headrace.types import Media
 from headrace.wire import media
-from headrace.wire.items.build import Item, asked, text_part
+from headrace.wire.items.build import Item, item_of, text_part
 from headrace.wire.items.encrypted_content import summary_in
 from headrace.wire.items.input_models import (
     AnyItem,
@@ -30,21 +30,21 @@ MIXED = ("input_image", "input_file")
 
 
 def to_items(input: str | Sequence[AnyItem] | None, param: str) -> list[Item]:
-    """A body's member `input` or `items` normalised. A caller's own ids and statuses are kept; references
-    stay what they are (see `resolved`). Raises BadRequest naming `param` and the path into it.
+    """Normalize a body's member `input` or `items`. Ids and statuses are kept, and references stay references
+    (see `resolved`). Raises BadRequest, naming `param` and the path into it.
     """
     if isinstance(input, str):
-        return [asked("message", role="user", content=[text_part("user", input)])]
+        return [item_of("message", role="user", content=[text_part("user", input)])]
     return [_item(item, f"{param}.{index}") for index, item in enumerate(input or ())]
 
 
 def references(items: Sequence[Item]) -> list[str]:
-    """The ids of stored items that stand for themselves among these."""
+    """The ids in references to stored items."""
     return [str(item["id"]) for item in items if item["type"] == "item_reference"]
 
 
 def resolved(items: Sequence[Item], found: Mapping[str, Item], param: str) -> list[Item]:
-    """With the items in place of the references to them. Raises ItemNotFound."""
+    """Replace references by the stored items in `found`. Raises ItemNotFound."""
     whole: list[Item] = []
     for item in items:
         if item["type"] != "item_reference":
@@ -64,9 +64,9 @@ def _item(item: AnyItem, path: str) -> Item:
     id = {} if item.id is None else {"id": item.id}
     if isinstance(item, CompactionItem):
         _check_compaction(item, path)
-        return {**id, **asked("compaction", None, encrypted_content=item.encrypted_content)}
+        return {**id, **item_of("compaction", None, encrypted_content=item.encrypted_content)}
     type = item.type or "message"
-    return {**id, **asked(type, item.status or "completed", **_members(item, path))}
+    return {**id, **item_of(type, item.status or "completed", **_members(item, path))}
 
 
 def _check_compaction(item: CompactionItem, path: str) -> None:
@@ -78,7 +78,7 @@ def _check_compaction(item: CompactionItem, path: str) -> None:
 def _members(
     item: MessageItem | FunctionCallItem | CustomCallItem | CallOutputItem | ReasoningItem, path: str
 ) -> dict[str, Any]:
-    """Of its type."""
+    """The members that depend on an item's type."""
     if isinstance(item, MessageItem):
         content = _content(item, path)
         return {"role": item.role, "content": content, "phase": item.phase, "name": item.name}
@@ -128,7 +128,7 @@ def _part(part: AnyPart, role: str, path: str) -> dict[str, Any]:
 
 
 def medium(part: Mapping[str, Any], param: str) -> Media:
-    """An image or a file. Raises BadRequest."""
+    """Read a part with an image or a file. Raises BadRequest."""
     if part.get("file_id") is not None:
         raise UnsupportedParameter(f"{param}.file_id: no files are kept here", param=f"{param}.file_id")
     if part["type"] == "input_image":

@@ -1,4 +1,4 @@
-"""The bodies of POST /v1/responses and its neighbours, as neutral requests."""
+"""The bodies of POST /v1/responses and its sub-paths, and their conversion to neutral requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TextConfig(RequestBody):
 
 
 class HistoryBody(RequestBody):
-    """What was said, and what is asked now."""
+    """The members that make the history and this turn's input."""
 
     model: str = Field(description="A model id from /v1/models.")
     input: str | Annotated[list[ItemBody], at_most(MAX_MESSAGES)] | None = None
@@ -112,7 +112,7 @@ LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
 def check(body: HistoryBody) -> None:
-    """What can be said against it before anything is read or computed. Raises BadRequest."""
+    """Check what needs neither the store nor a model. Raises BadRequest."""
     conversation = body.conversation_id if isinstance(body, PromptBody) else None
     previous = body.previous_response_id
     if previous is not None and not ID.fullmatch(previous):
@@ -158,7 +158,7 @@ def tools_of(body: PromptBody) -> Offered:
 
 
 def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
-    """`items`: all that was said, this turn's input last. Raises BadRequest."""
+    """`items`: the whole history, with this turn's input at the end. Raises BadRequest."""
     limit = max_tokens(body) if body.max_output_tokens is None else body.max_output_tokens
     logprobs = (body.top_logprobs or 0) if includes(body, LOGPROBS) else None
     return GenerateRequest(
@@ -200,7 +200,9 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
 
 
 def _check_outputs(items: Sequence[Item]) -> None:
-    """Providers refuse the result of a call that nobody made, in words that help no one."""
+    """Raises BadRequest for the output of a call that is not in the history, before a provider refuses it
+    with an unclear message.
+    """
     made: set[str] = set()
     for item in items:
         if item["type"] in ("function_call", "custom_tool_call"):
@@ -215,25 +217,29 @@ def _check_outputs(items: Sequence[Item]) -> None:
 
 
 def _format(body: ResponseBody) -> Format | None:
-    """What the answer must look like, if the request says so. Raises BadRequest when it says so twice."""
-    asked, guided = _text_format(body.text.format if body.text else None), output_format(body)
-    if asked is not None and guided is not None:
-        raise BadRequest(f"{guided.param} and {asked.param} exclude each other", param=guided.param)
-    return asked or guided
+    """The format that the answer must have, if any. Raises BadRequest if there are two."""
+    format, guided = _text_format(body.text.format if body.text else None), output_format(body)
+    if format is not None and guided is not None:
+        raise BadRequest(f"{guided.param} and {format.param} exclude each other", param=guided.param)
+    return format or guided
 
 
-def _text_format(asked: TextFormat | None) -> Format | None:
-    if asked is None or asked.type == "text":
+def _text_format(requested: TextFormat | None) -> Format | None:
+    if requested is None or requested.type == "text":
         return None
-    if asked.type == "json_object":
-        if asked.schema_ is None:
+    if requested.type == "json_object":
+        if requested.schema_ is None:
             return Format("json_object", param="text.format")
-        return Format("json_schema", asked.schema_, "text.format.schema", asked.name, asked.description)
-    for name, value in (("name", asked.name), ("schema", asked.schema_)):
+        return Format(
+            "json_schema", requested.schema_, "text.format.schema", requested.name, requested.description
+        )
+    for name, value in (("name", requested.name), ("schema", requested.schema_)):
         if value is None:
             param = f"text.format.{name}"
             raise BadRequest(f"{param} is needed with type json_schema", param=param)
-    return Format("json_schema", asked.schema_, "text.format.schema", asked.name, asked.description)
+    return Format(
+        "json_schema", requested.schema_, "text.format.schema", requested.name, requested.description
+    )
 
 
 # what a backend calls it → what it is called here

@@ -1,4 +1,4 @@
-"""The text that a custom tool is called with, out of a function's arguments that come in pieces."""
+"""Reads the input of a custom tool's call from function arguments that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from pydantic_core import from_json
 
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
 
-FINENESS = (
-    32  # it is read again when it has grown by this fraction: reading all of it each time takes too long
-)
+# The arguments are parsed again when they have grown by 1/FINENESS, which keeps the total work linear.
+FINENESS = 32
 
 
 class InputReader:
-    """Arguments that are not what they should be are the text, as they are."""
+    """Returns the input piece by piece. Arguments without the expected shape are the input themselves."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._length = 0
-        self._read_at = 0  # how long the arguments have to be before they are read again
+        self._read_at = 0  # length of the arguments at which they are parsed again
         self._said = ""
 
     def push(self, arguments: str) -> str:
-        """The text that is certain now."""
+        """Add arguments; return the new part of the input that is certain."""
         self._pieces.append(arguments)
         self._length += len(arguments)
         if self._length < self._read_at:
@@ -32,7 +31,7 @@ class InputReader:
         return self._new(self._input() or "")
 
     def rest(self) -> str:
-        """The text that is left when no more comes."""
+        """Return the rest of the input, after the last piece."""
         read = self._input()
         return self._new(self._arguments() if read is None and not self._said else read or "")
 
@@ -43,7 +42,7 @@ class InputReader:
         return new
 
     def _arguments(self) -> str:
-        """All of them so far."""
+        """All arguments so far."""
         self._pieces = ["".join(self._pieces)]
         return self._pieces[0]
 

@@ -1,4 +1,4 @@
-"""The response object: all that Open Responses wants to be there always."""
+"""The response object, with all members that the Open Responses specification requires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.wire.responses.body import ResponseBody, TextFormat, tools_of
 
 
 def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> dict[str, Any]:
-    """A response that nothing is known of but what was asked."""
+    """The response object before anything is generated."""
     tools = tools_of(body)
     conversation = {"conversation": {"id": body.conversation_id}} if body.conversation_id else {}
     user = {} if body.user is None else {"user": body.user}
@@ -58,7 +58,7 @@ def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> d
 
 
 def _sampling(body: ResponseBody, info: ModelInfo) -> dict[str, Any]:
-    """What is used where the caller did not say: the model's recommendation, else OpenAI's default."""
+    """The effective sampling members: the caller's, else the model's recommended, else OpenAI's defaults."""
     temperature, top_p = info.sampling.get("temperature", 1.0), info.sampling.get("top_p", 1.0)
     return {
         "temperature": temperature if body.temperature is None else body.temperature,
@@ -69,21 +69,21 @@ def _sampling(body: ResponseBody, info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _format(asked: TextFormat | None) -> dict[str, Any]:
-    if asked is None or asked.type != "json_schema":
-        return {"type": asked.type if asked else "text"}
+def _format(requested: TextFormat | None) -> dict[str, Any]:
+    if requested is None or requested.type != "json_schema":
+        return {"type": requested.type if requested else "text"}
     return {
         "type": "json_schema",
-        "name": asked.name,
-        "description": asked.description,
-        "schema": asked.schema_,
-        "strict": bool(asked.strict),
+        "name": requested.name,
+        "description": requested.description,
+        "schema": requested.schema_,
+        "strict": bool(requested.strict),
     }
 
 
 def compacted(collected: Collected, said: Sequence[Item] = ()) -> dict[str, Any]:
-    """All that the user said, then the summary. `said`: all items. Clients read its usage without asking
-    whether it is there: zeros where nothing is known.
+    """The result of a compaction: the user's messages among all items (`said`), then the summary. Clients
+    require a usage: it is zeros if unknown.
     """
     return {
         "id": new_id("resp"),

@@ -1,4 +1,4 @@
-"""The items of an answer while they are written: each tells the events from its `added` to its `done`."""
+"""Writes the events of each output item of a response, from `response.output_item.added` to `.done`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from headrace.wire.items.ids import PREFIXES, Type, new_id
 from headrace.wire.items.input_models import Status
 from headrace.wire.responses.custom import InputReader
 
-Told = tuple[str, dict[str, Any]]  # an event's type, and its members but for the number
+NamedEvent = tuple[str, dict[str, Any]]  # an event's type, and its members without the sequence number
 
 
 class OutputItem(ABC):
-    """`index`: its place in the output."""
+    """An item under construction. `index`: its place in the response's output."""
 
     type: Type
 
@@ -28,35 +28,35 @@ class OutputItem(ABC):
 
     @property
     def text(self) -> str:
-        """What was written so far."""
+        """The text so far."""
         return "".join(self._pieces)
 
     @abstractmethod
-    def begin(self) -> Iterator[Told]: ...
+    def begin(self) -> Iterator[NamedEvent]: ...
 
     @abstractmethod
-    def end(self, status: Status) -> Iterator[Told]: ...
+    def end(self, status: Status) -> Iterator[NamedEvent]: ...
 
     @abstractmethod
     def whole(self, status: Status) -> dict[str, Any]:
-        """As it is in the output."""
+        """The item as it stands in the output."""
 
     def _item(self, status: Status, **members: Any) -> dict[str, Any]:
         return {"id": self._id, "type": self.type, "status": status, **members}
 
-    def _added(self, **members: Any) -> Told:
+    def _added(self, **members: Any) -> NamedEvent:
         item = self._item("in_progress", **members)
         return "response.output_item.added", {"output_index": self.index, "item": item}
 
-    def _done(self, status: Status) -> Told:
+    def _done(self, status: Status) -> NamedEvent:
         return "response.output_item.done", {"output_index": self.index, "item": self.whole(status)}
 
-    def _told(self, type: str, **members: Any) -> Told:
+    def _event(self, type: str, **members: Any) -> NamedEvent:
         return f"response.{type}", {"item_id": self._id, "output_index": self.index, **members}
 
 
 class Message(OutputItem):
-    """One part of text."""
+    """A message with one text part."""
 
     type: Type = "message"
 
@@ -64,18 +64,18 @@ class Message(OutputItem):
         super().__init__(index)
         self._logprobs: list[dict[str, Any]] = []
 
-    def begin(self) -> Iterator[Told]:
+    def begin(self) -> Iterator[NamedEvent]:
         yield self._added(role="assistant", content=[])
-        yield self._told("content_part.added", content_index=0, part=self._part())
+        yield self._event("content_part.added", content_index=0, part=self._part())
 
-    def say(self, text: str, logprobs: Sequence[dict[str, Any]]) -> Told:
+    def say(self, text: str, logprobs: Sequence[dict[str, Any]]) -> NamedEvent:
         self._pieces.append(text)
         self._logprobs += logprobs
-        return self._told("output_text.delta", content_index=0, delta=text, logprobs=list(logprobs))
+        return self._event("output_text.delta", content_index=0, delta=text, logprobs=list(logprobs))
 
-    def end(self, status: Status) -> Iterator[Told]:
-        yield self._told("output_text.done", content_index=0, text=self.text, logprobs=self._logprobs)
-        yield self._told("content_part.done", content_index=0, part=self._part())
+    def end(self, status: Status) -> Iterator[NamedEvent]:
+        yield self._event("output_text.done", content_index=0, text=self.text, logprobs=self._logprobs)
+        yield self._event("content_part.done", content_index=0, part=self._part())
         yield self._done(status)
 
     def whole(self, status: Status) -> dict[str, Any]:
@@ -86,7 +86,9 @@ class Message(OutputItem):
 
 
 class Reasoning(OutputItem):
-    """One part of text, unless its provider shows none. `is_sealed`: `encrypted_content` is there always."""
+    """A reasoning item, with one text part if its provider returns any text. `is_sealed`: `encrypted_content`
+    is always present.
+    """
 
     type: Type = "reasoning"
 
@@ -95,25 +97,25 @@ class Reasoning(OutputItem):
         self._is_sealed = is_sealed
         self._thoughts: list[Thought] = []
 
-    def begin(self) -> Iterator[Told]:
+    def begin(self) -> Iterator[NamedEvent]:
         yield self._added(summary=[], content=[])
 
-    def think(self, text: str, thought: Thought | None) -> Iterator[Told]:
-        """`thought`: one that is complete. Its text has come before, or is in `text`."""
+    def think(self, text: str, thought: Thought | None) -> Iterator[NamedEvent]:
+        """Add text, and a complete thought whose text is contained in the text so far."""
         if text:
             if not self._pieces:
                 part = {"type": "reasoning_text", "text": ""}
-                yield self._told("content_part.added", content_index=0, part=part)
+                yield self._event("content_part.added", content_index=0, part=part)
             self._pieces.append(text)
-            yield self._told("reasoning_text.delta", content_index=0, delta=text)
+            yield self._event("reasoning_text.delta", content_index=0, delta=text)
         if thought is not None:
             self._thoughts.append(thought)
 
-    def end(self, status: Status) -> Iterator[Told]:
+    def end(self, status: Status) -> Iterator[NamedEvent]:
         if self._pieces:
             part = {"type": "reasoning_text", "text": self.text}
-            yield self._told("reasoning_text.done", content_index=0, text=self.text)
-            yield self._told("content_part.done", content_index=0, part=part)
+            yield self._event("reasoning_text.done", content_index=0, text=self.text)
+            yield self._event("content_part.done", content_index=0, part=part)
         yield self._done(status)
 
     def whole(self, status: Status) -> dict[str, Any]:
@@ -130,16 +132,16 @@ class Call(OutputItem):
         super().__init__(index)
         self._call = {"call_id": call_id or f"call_{secrets.token_hex(12)}", "name": name}
 
-    def begin(self) -> Iterator[Told]:
+    def begin(self) -> Iterator[NamedEvent]:
         yield self._added(**self._call, arguments="")
 
-    def write(self, arguments: str) -> Iterator[Told]:
+    def write(self, arguments: str) -> Iterator[NamedEvent]:
         if arguments:
             self._pieces.append(arguments)
-            yield self._told("function_call_arguments.delta", delta=arguments)
+            yield self._event("function_call_arguments.delta", delta=arguments)
 
-    def end(self, status: Status) -> Iterator[Told]:
-        yield self._told("function_call_arguments.done", name=self._call["name"], arguments=self.text)
+    def end(self, status: Status) -> Iterator[NamedEvent]:
+        yield self._event("function_call_arguments.done", name=self._call["name"], arguments=self.text)
         yield self._done(status)
 
     def whole(self, status: Status) -> dict[str, Any]:
@@ -147,7 +149,7 @@ class Call(OutputItem):
 
 
 class CustomCall(Call):
-    """A call of a custom tool: the text in the arguments of the function that stands for it."""
+    """A call of a custom tool, whose input is read from the arguments of the function that stands for it."""
 
     type: Type = "custom_tool_call"
 
@@ -155,21 +157,21 @@ class CustomCall(Call):
         super().__init__(index, call_id, name)
         self._reader = InputReader()
 
-    def begin(self) -> Iterator[Told]:
+    def begin(self) -> Iterator[NamedEvent]:
         yield self._added(**self._call, input="")
 
-    def write(self, arguments: str) -> Iterator[Told]:
+    def write(self, arguments: str) -> Iterator[NamedEvent]:
         yield from self._written(self._reader.push(arguments))
 
-    def end(self, status: Status) -> Iterator[Told]:
+    def end(self, status: Status) -> Iterator[NamedEvent]:
         yield from self._written(self._reader.rest())
-        yield self._told("custom_tool_call_input.done", input=self.text)
+        yield self._event("custom_tool_call_input.done", input=self.text)
         yield self._done(status)
 
     def whole(self, status: Status) -> dict[str, Any]:
         return self._item(status, **self._call, input=self.text)
 
-    def _written(self, text: str) -> Iterator[Told]:
+    def _written(self, text: str) -> Iterator[NamedEvent]:
         if text:
             self._pieces.append(text)
-            yield self._told("custom_tool_call_input.delta", delta=text)
+            yield self._event("custom_tool_call_input.delta", delta=text)

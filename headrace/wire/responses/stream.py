@@ -1,4 +1,4 @@
-"""A response's events, in order. The whole response is what they add up to."""
+"""Writes the events of a response's stream, and the response object that they add up to."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.items.input_models import Status
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
-from headrace.wire.responses.output import Call, CustomCall, Message, OutputItem, Reasoning, Told
+from headrace.wire.responses.output import Call, CustomCall, Message, NamedEvent, OutputItem, Reasoning
 from headrace.wire.responses.tools import custom_names
 
-# why an answer is not whole
+# finish reason → incomplete_details.reason
 INCOMPLETE: dict[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
-# status of a response → the event that ends its stream; there is none of a cancelled one's own
+# status of a response → the event that ends its stream; all other statuses end with FAILED
 LAST = {"completed": "response.completed", "incomplete": "response.incomplete"}
 FAILED = "response.failed"
 BEFORE_TYPE = len('{"type":"')
 
 
 def event_name(text: str) -> str:
-    """The type of an event, out of its JSON text."""
+    """Read the type of an event from its JSON text."""
     return text[BEFORE_TYPE : text.index('"', BEFORE_TYPE)]
 
 
@@ -36,15 +36,16 @@ def is_last(text: str) -> bool:
 
 
 def last_event(response: dict[str, Any], sequence_number: int) -> str:
-    """The end of the stream of this response."""
+    """The event that ends the stream of this response."""
     return _text(LAST.get(response["status"], FAILED), {"response": response}, sequence_number)
 
 
 class ResponseEvents:
-    """Writes one stream: `first`, then `event` for each, then `close`, `fail` or `cancel`, then `last`.
-    `response` is the object as it stands, `output` its items in the end. Each item is done before the next is
-    added, for clients act on it. Calls may come side by side: what belongs to another item waits until the
-    arguments of the one that is open are whole.
+    """Writes one stream: call `first`, then `event` for each event, then `close`, `fail` or `cancel`, then
+    `last`. `response` is the current response object, `output` its items after the end.
+
+    Each item is done before the next one is added, because clients rely on it. Providers may interleave
+    calls: events of other items wait until the arguments of the open call are complete.
     """
 
     def __init__(self, response: dict[str, Any], body: ResponseBody) -> None:
@@ -54,28 +55,28 @@ class ResponseEvents:
         self._custom = custom_names(body.tools)
         self._number = 0
         self._items: list[OutputItem] = []
-        self._ended: dict[int, dict[str, Any]] = {}  # items that are done, by their place
+        self._ended: dict[int, dict[str, Any]] = {}  # place in the output → item that is done
         self._open: Message | Reasoning | None = None
         self._calls: dict[int, Call] = {}
-        self._calling: int | None = None  # the call that is open
-        self._arguments: list[str] = []  # and what has come of its arguments
-        self._waiting: list[Event] = []  # for it to be whole
-        self._thinking: list[str] = []  # what was thought since the last thought that is complete
+        self._calling: int | None = None  # index of the open call
+        self._arguments: list[str] = []  # of the open call, so far
+        self._waiting: list[Event] = []  # until the open call is complete
+        self._thinking: list[str] = []  # reasoning since the last complete thought
         self._finished: Finished | None = None
 
     def first(self) -> list[str]:
         queued = ["response.queued"] if self.response["background"] else []
-        told = [(type, {"response": self.response}) for type in ("response.created", *queued)]
-        begun = {**self.response, "status": "in_progress"}
-        return self._texts([*told, ("response.in_progress", {"response": begun})])
+        events = [(type, {"response": self.response}) for type in ("response.created", *queued)]
+        running = {**self.response, "status": "in_progress"}
+        return self._texts([*events, ("response.in_progress", {"response": running})])
 
     def event(self, event: Event) -> list[str]:
         if self.response["status"] == "queued":
             self.response = {**self.response, "status": "in_progress"}
-        return self._texts(self._told(event))
+        return self._texts(self._event(event))
 
     def close(self) -> list[str]:
-        """All is there."""
+        """Finish all items after a complete generation, and set the status and the usage."""
         assert self._finished is not None, "each accepted request finishes, or raises"
         reason = INCOMPLETE.get(self._finished.reason)
         texts = self._texts(self._rest())
@@ -89,31 +90,31 @@ class ResponseEvents:
         return texts
 
     def fail(self, error: ServerError) -> list[str]:
-        """No more comes. What is open stays open: nobody shall act on half a call."""
+        """Record an error. Open items get no `done` event, so that no client acts on half a call."""
         self._end("failed", error={"code": _code(error), "message": error.message})
-        told = {"code": error.code, "message": error.message, "param": error.param}
-        return self._texts([("error", told)])
+        members = {"code": error.code, "message": error.message, "param": error.param}
+        return self._texts([("error", members)])
 
     def cancel(self) -> None:
         self._end("cancelled")
 
     def last(self, response: dict[str, Any]) -> str:
-        """The end of the stream. `response`: the object that is told with it."""
+        """The event that ends the stream. `response`: the final response object."""
         self._number += 1
         return last_event(response, self._number - 1)
 
-    def _told(self, event: Event) -> Iterator[Told]:
+    def _event(self, event: Event) -> Iterator[NamedEvent]:
         if isinstance(event, Finished):
             self._finished = event
         elif isinstance(event, ToolCallDelta) and event.call in self._calls and event.call != self._calling:
-            return  # of a call that is done no more is told
+            return  # late arguments of a call that is done
         elif self._is_of_open_call(event):
             yield from self._now(event)
             if self._waiting and self._is_call_whole():
                 yield from self._released()
         elif self._calling is None or (not self._waiting and self._is_call_whole()):
             yield from self._now(event)
-        elif _says_something(event):
+        elif _has_content(event):
             self._waiting.append(event)
 
     def _is_of_open_call(self, event: Event) -> bool:
@@ -126,19 +127,19 @@ class ResponseEvents:
             return False
         return True
 
-    def _released(self) -> Iterator[Told]:
-        """The open call is done; what has waited for that is told."""
+    def _released(self) -> Iterator[NamedEvent]:
+        """Finish the open call, and write the events that waited for it."""
         waiting, self._waiting = self._waiting, []
         yield from self._call_done()
         for event in waiting:
-            yield from self._told(event)
+            yield from self._event(event)
 
-    def _rest(self) -> Iterator[Told]:
-        """No more comes of the open call, whole or not."""
+    def _rest(self) -> Iterator[NamedEvent]:
+        """Write all waiting events; the generation is over."""
         while self._waiting:
             yield from self._released()
 
-    def _now(self, event: Event) -> Iterator[Told]:
+    def _now(self, event: Event) -> Iterator[NamedEvent]:
         if isinstance(event, TextDelta):
             yield from self._say(event)
         elif isinstance(event, ReasoningDelta):
@@ -148,7 +149,7 @@ class ResponseEvents:
         else:
             assert isinstance(event, Started)
 
-    def _say(self, event: TextDelta) -> Iterator[Told]:
+    def _say(self, event: TextDelta) -> Iterator[NamedEvent]:
         logprobs = token_logprobs(event.logprobs) if self._has_logprobs else []
         if event.text or logprobs:
             message = self._open
@@ -158,7 +159,7 @@ class ResponseEvents:
                 self._open = message
             yield message.say(event.text, logprobs)
 
-    def _think(self, event: ReasoningDelta) -> Iterator[Told]:
+    def _think(self, event: ReasoningDelta) -> Iterator[NamedEvent]:
         if event.text or event.thought is not None:
             reasoning = self._open
             if not isinstance(reasoning, Reasoning):
@@ -168,7 +169,7 @@ class ResponseEvents:
             yield from reasoning.think(self._thought_text(event), event.thought)
 
     def _thought_text(self, event: ReasoningDelta) -> str:
-        """What is new of it: the text of a thought that is complete has come before, or comes with it."""
+        """The new text of an event, including that of a complete thought unless it was streamed before."""
         self._thinking.append(event.text)
         thought = event.thought
         if thought is None:
@@ -177,7 +178,7 @@ class ResponseEvents:
         self._thinking.clear()
         return event.text if is_shown else event.text + thought.text
 
-    def _call(self, event: ToolCallDelta) -> Iterator[Told]:
+    def _call(self, event: ToolCallDelta) -> Iterator[NamedEvent]:
         if event.name is not None:
             kind = CustomCall if event.name in self._custom else Call
             call = kind(len(self._items), event.id, event.name)
@@ -187,13 +188,13 @@ class ResponseEvents:
         self._arguments.append(event.arguments)
         yield from self._calls[event.call].write(event.arguments)
 
-    def _call_done(self) -> Iterator[Told]:
+    def _call_done(self) -> Iterator[NamedEvent]:
         if self._calling is not None:
             yield from self._done(self._calls[self._calling], "completed")
             self._calling = None
 
-    def _begin(self, item: OutputItem) -> Iterator[Told]:
-        """After what is thought, said or called now: that is whole."""
+    def _begin(self, item: OutputItem) -> Iterator[NamedEvent]:
+        """Finish the open item, and begin a new one."""
         yield from self._call_done()
         if self._open is not None:
             yield from self._done(self._open, "completed")
@@ -201,7 +202,7 @@ class ResponseEvents:
         self._items.append(item)
         yield from item.begin()
 
-    def _close(self, is_whole: bool) -> Iterator[Told]:
+    def _close(self, is_whole: bool) -> Iterator[NamedEvent]:
         has_answer = any(isinstance(item, Message | Call) for item in self._items)
         if not self._items or (is_whole and not has_answer):
             yield from self._begin(Message(len(self._items)))
@@ -210,7 +211,7 @@ class ResponseEvents:
                 is_cut = not is_whole and item is self._items[-1]
                 yield from self._done(item, "incomplete" if is_cut else "completed")
 
-    def _done(self, item: OutputItem, status: Status) -> Iterator[Told]:
+    def _done(self, item: OutputItem, status: Status) -> Iterator[NamedEvent]:
         yield from item.end(status)
         self._ended[item.index] = item.whole(status)
 
@@ -219,15 +220,15 @@ class ResponseEvents:
         self.output = list(output)
         self.response = {**self.response, "status": status, "output": output, **members}
 
-    def _texts(self, told: Iterable[Told]) -> list[str]:
+    def _texts(self, events: Iterable[NamedEvent]) -> list[str]:
         texts = []
-        for type, members in told:
+        for type, members in events:
             texts.append(_text(type, members, self._number))
             self._number += 1
         return texts
 
 
-def _says_something(event: Event) -> bool:
+def _has_content(event: Event) -> bool:
     if isinstance(event, TextDelta):
         return bool(event.text or event.logprobs)
     if isinstance(event, ReasoningDelta):
@@ -240,7 +241,7 @@ def _text(type: str, members: dict[str, Any], sequence_number: int) -> str:
 
 
 def _code(error: ServerError) -> str:
-    """Of the few that a response's error may have."""
+    """The code of a response's error; the API defines only these few."""
     if error.status == 429:
         return "rate_limit_exceeded"
     return "invalid_prompt" if error.status == 400 else "server_error"

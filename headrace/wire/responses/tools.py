@@ -1,5 +1,5 @@
-"""Tools of a response: functions and custom tools are the caller's to run; those that a hosted service would
-run are skipped, because agents send them always.
+"""Tools of a response. The caller runs functions and custom tools. Tools that OpenAI would run are skipped
+and not refused, because agents send them with every request.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ CUSTOM_PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What the model is offered. `places`: where in the body each tool stands; `skipped`: what could not be
-    carried, by path; `written`: the same as the response tells it.
+    """The tools that a model gets. `places`: each tool's index in the body; `skipped`: the paths of members
+    that were left out; `written`, `written_choice`: tools and tool_choice as members of the response object.
     """
 
     tools: tuple[Tool, ...]
@@ -102,7 +102,7 @@ class Offered:
 
 
 def offered(
-    bodies: Sequence[FunctionTool | TextTool | dict[str, Any]] | None, asked: AnyChoice | None
+    bodies: Sequence[FunctionTool | TextTool | dict[str, Any]] | None, requested: AnyChoice | None
 ) -> Offered:
     """Raises BadRequest when they contradict each other."""
     kept: dict[str, FunctionTool | TextTool] = {}
@@ -117,7 +117,7 @@ def offered(
             raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
         kept[body.name] = body
         places.append(index)
-    choice, written_choice = _choice(asked, kept, skipped)
+    choice, written_choice = _choice(requested, kept, skipped)
     return Offered(
         tuple(_tool(body) for body in kept.values()),
         choice,
@@ -135,10 +135,11 @@ def custom_names(bodies: Sequence[FunctionTool | TextTool | dict[str, Any]] | No
 def _tool(body: FunctionTool | TextTool) -> Tool:
     if isinstance(body, FunctionTool):
         return Tool(body.name, body.description, body.parameters, bool(body.strict))
-    told = [body.description or "Takes text."]
+    sentences = [body.description or "Takes text."]
     if isinstance(body.format, GrammarInput):
-        told.append(f"The input has to match this {body.format.syntax} grammar:\n{body.format.definition}")
-    return Tool(body.name, "\n\n".join(told), CUSTOM_PARAMETERS, True)
+        grammar = f"The input has to match this {body.format.syntax} grammar:\n{body.format.definition}"
+        sentences.append(grammar)
+    return Tool(body.name, "\n\n".join(sentences), CUSTOM_PARAMETERS, True)
 
 
 def _written(body: FunctionTool | TextTool) -> dict[str, Any]:
@@ -154,12 +155,12 @@ def _written(body: FunctionTool | TextTool) -> dict[str, Any]:
 
 
 def _choice(
-    asked: AnyChoice | None, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
+    requested: AnyChoice | None, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> tuple[ToolChoice, str | dict[str, Any]]:
-    """As the model is told, and as the response tells it."""
-    if isinstance(asked, ChosenTool):
-        return _chosen(asked, kept, skipped)
-    mode = asked or "auto"
+    """The choice for the model, and the response's member tool_choice."""
+    if isinstance(requested, ChosenTool):
+        return _chosen(requested, kept, skipped)
+    mode = requested or "auto"
     if mode == "required" and not kept:
         if not skipped:
             raise BadRequest("tool_choice: required needs tools", param="tool_choice")
@@ -169,31 +170,31 @@ def _choice(
 
 
 def _chosen(
-    asked: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
+    requested: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> tuple[ToolChoice, str | dict[str, Any]]:
-    if asked.type in OURS:
-        name = _known(asked, kept, "tool_choice")
-        return ToolChoice("required", (name,)), {"type": asked.type, "name": name}
-    if asked.type != "allowed_tools":
-        skipped.append(f"tool_choice:{asked.type}")
+    if requested.type in OURS:
+        name = _known(requested, kept, "tool_choice")
+        return ToolChoice("required", (name,)), {"type": requested.type, "name": name}
+    if requested.type != "allowed_tools":
+        skipped.append(f"tool_choice:{requested.type}")
         return ToolChoice("auto"), "auto"
-    allowed = list(_allowed(asked, kept, skipped))
+    allowed = list(_allowed(requested, kept, skipped))
     if not allowed:
         return ToolChoice("none"), "none"
-    mode = asked.mode or "auto"
+    mode = requested.mode or "auto"
     names = tuple(dict.fromkeys(name for _, name in allowed))
     tools = [{"type": type, "name": name} for type, name in allowed]
     return ToolChoice(mode, names), {"type": "allowed_tools", "mode": mode, "tools": tools}
 
 
 def _allowed(
-    asked: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
+    requested: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> Iterator[tuple[str, str]]:
     for name in ("mode", "tools"):
-        if getattr(asked, name) is None:
+        if getattr(requested, name) is None:
             param = f"tool_choice.{name}"
             raise BadRequest(f"{param} is needed with type allowed_tools", param=param)
-    for index, tool in enumerate(asked.tools or ()):
+    for index, tool in enumerate(requested.tools or ()):
         param = f"tool_choice.tools.{index}"
         if tool.type in OURS:
             yield tool.type, _known(tool, kept, param)
@@ -201,13 +202,13 @@ def _allowed(
             skipped.append(f"{param}:{tool.type}")
 
 
-def _known(asked: ToolReference, kept: dict[str, FunctionTool | TextTool], param: str) -> str:
-    name = asked.name
-    if name is None or name not in kept or kept[name].type != asked.type:
+def _known(requested: ToolReference, kept: dict[str, FunctionTool | TextTool], param: str) -> str:
+    name = requested.name
+    if name is None or name not in kept or kept[name].type != requested.type:
         shown = (
             "no name is given"
             if name is None
-            else f"there is no {asked.type} tool of the name {name[:256]!r}"
+            else f"there is no {requested.type} tool of the name {name[:256]!r}"
         )
         raise BadRequest(f"{param}: {shown}", param=f"{param}.name")
     return name
