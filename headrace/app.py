@@ -144,7 +144,9 @@ def build_provider(name: str, config: Config) -> Backend:
 def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Config) -> Backend:
     if isinstance(model, GGUFModel):
         if model.name in tool_formats:
-            raise ConfigError(f"models.tool_formats: llama.cpp serves {model.name}, and knows by itself")
+            raise ConfigError(
+                f"models.tool_formats: {model.name} is served by llama.cpp, which detects the format itself"
+            )
         return _llama_cpp("headrace", model, config, timeout_s=config.server.request_timeout_s or 86_400)
     from headrace.backends.engine import EngineBackend, EngineSettings
 

@@ -93,11 +93,11 @@ def is_loopback(host: str) -> bool:
 def _check(loaded: Loaded) -> None:
     server = loaded.config.server
     if server.api_keys and server.no_auth:
-        raise ConfigError("server.no_auth contradicts server.api_keys: give keys, or serve without them")
+        raise ConfigError("server.no_auth contradicts server.api_keys: use one of them")
     if not server.api_keys and not server.no_auth and not is_loopback(server.host):
         raise ConfigError(
             f"server.host = {server.host!r} can be reached by others and no API key is set: "
-            f"give --api-key KEY, or say --no-auth to serve everybody{loaded.host_hint}"
+            f"add --api-key KEY, or --no-auth to serve everybody{loaded.host_hint}"
         )
 
 

@@ -28,7 +28,7 @@ def check(path: Path) -> None:
             try:
                 _Walk(data).check()
             except (struct.error, ValueError) as exc:
-                reason = exc if isinstance(exc, ValueError) else "it ends amid its header"
+                reason = exc if isinstance(exc, ValueError) else "it ends within its header"
                 raise ModelError(f"{path} cannot be read as GGUF: {reason}") from exc
 
 
@@ -90,4 +90,4 @@ class _Walk:
     def _skip(self, size: int) -> None:
         self._at += size
         if self._at > len(self._data):
-            raise ValueError("it ends amid its header")
+            raise ValueError("it ends within its header")
