@@ -1,4 +1,4 @@
-"""A generation folded into its result: what the events of each choice add up to."""
+"""The result of a generation: the events of each choice, added up."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Choice:
     thoughts: list[Thought] = field(default_factory=list)  # `reasoning` as its provider signed it
     calls: list[CollectedCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text
+    end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token without text
     reason: FinishReason = "stop"
     stop: str | None = None  # the stop string that ended it
     usage: Usage | None = None
 
 
 class _Unfinished:
-    """A choice whose events are still coming. Adding each piece to a str would copy all before it."""
+    """A choice whose events are still coming. It uses StringIO, because adding to a str copies all of it."""
 
     def __init__(self) -> None:
         self._text, self._reasoning = StringIO(), StringIO()
@@ -71,20 +71,20 @@ class _Unfinished:
             rest.end_logprobs = event.logprobs
 
     def choice(self) -> Choice:
-        """What there is so far."""
+        """The choice as it is now."""
         calls = [CollectedCall(id, name, arguments.getvalue()) for id, name, arguments in self._calls]
         text, reasoning = self._text.getvalue(), self._reasoning.getvalue()
         return replace(self._rest, text=text, reasoning=reasoning, calls=calls)
 
 
 class Collected:
-    """A generation folded into its result. `n`: how many choices share a prompt."""
+    """Adds up the events of a generation. `n`: the number of choices of each prompt."""
 
     def __init__(self, n: int = 1) -> None:
         self.n = n
-        self.started: Started | None = None  # the first
-        self.decode_s = 0.0  # the longest
-        self.own: dict[str, Any] = {}  # members that only the provider has
+        self.started: Started | None = None  # of the first choice that started
+        self.decode_s = 0.0  # of the choice that took longest
+        self.own: dict[str, Any] = {}  # members of the answer that only this provider writes
         self._unfinished: dict[int, _Unfinished] = {}
 
     def push(self, event: Event) -> None:
@@ -99,17 +99,17 @@ class Collected:
 
     @property
     def choices(self) -> dict[int, Choice]:
-        """By index, as far as they have come."""
+        """The choices as they are now, by index."""
         return {index: choice.choice() for index, choice in self._unfinished.items()}
 
     @property
     def usage(self) -> Usage:
-        """Of the whole request."""
+        """The usage of the whole request."""
         return total({index: choice.usage for index, choice in self.choices.items() if choice.usage}, self.n)
 
 
 async def collect(events: AsyncIterable[Event], n: int) -> Collected:
-    """Fold a generation into its result. `n`: how many choices share a prompt."""
+    """Read a generation to its end, and return its result. `n`: the number of choices of each prompt."""
     collected = Collected(n)
     async for event in events:
         collected.push(event)

@@ -1,4 +1,4 @@
-"""/v1/completions as JSON: parse it, and write events back. Chunks are `text_completion` objects too."""
+"""The JSON of /v1/completions: read requests, and write answers and chunks, both `text_completion` objects."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """The answer when `stream` is false, and each event when it is true (there `usage` only as requested
-    for).
-    """
+    """The answer when `stream` is false, and each chunk when it is true; chunks only have `usage` on request."""
 
     id: str
     object: Literal["text_completion"]
@@ -79,7 +77,7 @@ class Completion(BaseModel):
 
 
 def to_request(body: CompletionBody) -> GenerateRequest:
-    """Raises BadRequest."""
+    """The neutral request. Raises BadRequest."""
     requested = max_tokens(body)
     limit = requested if requested is not None or body.is_unlimited else DEFAULT_MAX_TOKENS
     if limit == 0 and not body.echo:
@@ -87,7 +85,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
     if body.suffix and body.parse_special:
         raise BadRequest("parse_special and suffix exclude each other", param="parse_special")
     n, num_wanted = body.n or 1, _best_of(body)
-    # which ones are best is told by their logprobs
+    # choices are ranked by their logprobs
     logprobs = 0 if body.logprobs is None and num_wanted > n else body.logprobs
     return GenerateRequest(
         body.model,
@@ -104,7 +102,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
 
 
 def _best_of(body: CompletionBody) -> int:
-    """How many choices a prompt gets, of which n are kept."""
+    """The number of choices that are generated for each prompt; the n best of them are returned."""
     n = body.n or 1
     if body.best_of is None:
         return n
@@ -130,7 +128,7 @@ def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> d
 
 
 def _best(n: int, collected: Collected) -> list[Choice]:
-    """The n most probable choices of each prompt, in order of their prompts."""
+    """The n most probable choices of each prompt, in the order of the prompts."""
     choices = [choice for _, choice in sorted(collected.choices.items())]
     if collected.n == n:
         return choices
@@ -141,20 +139,20 @@ def _best(n: int, collected: Collected) -> list[Choice]:
 
 
 def _mean_logprob(choice: Choice) -> float:
-    """Per generated token; an echoed prompt, which comes before them, is the same for all."""
+    """The mean logprob of a choice's generated tokens; an echoed prompt is left out."""
     count = choice.usage.completion_tokens if choice.usage else 0
-    told = [*choice.logprobs, *choice.end_logprobs][-count:] if count else []
-    values = [token.logprob for token in told if token.logprob is not None]
+    tokens = [*choice.logprobs, *choice.end_logprobs][-count:] if count else []
+    values = [token.logprob for token in tokens if token.logprob is not None]
     return sum(values) / len(values) if values else float("-inf")
 
 
 def _logprobs(choice: Choice) -> dict[str, Any]:
-    # the end of the turn is no text, but it was generated: those who score count one entry a token
+    # the end-of-turn token has no text, but a score needs an entry for each generated token
     return LogprobsWriter().write(choice.text, [*choice.logprobs, *choice.end_logprobs])
 
 
 class Chunks:
-    """Writes one stream: every chunk shares id, created and model."""
+    """Writes the chunks of one stream, which share id, created and model."""
 
     def __init__(self, body: CompletionBody, info: ModelInfo) -> None:
         self._head = head("cmpl", "text_completion", info)

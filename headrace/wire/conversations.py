@@ -1,4 +1,4 @@
-"""/v1/conversations as JSON."""
+"""The JSON of /v1/conversations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.wire.metadata import Metadata
 from headrace.wire.pagination import list_object
 from headrace.wire.validation import RequestBody
 
-MAX_ITEMS = 20  # of one call
+MAX_ITEMS = 20  # in one request
 ID = re.compile(r"conv_[A-Za-z0-9_-]{1,100}")
 
 Items = Annotated[list[ItemBody], at_most(MAX_ITEMS)]

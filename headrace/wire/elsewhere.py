@@ -37,8 +37,8 @@ def at_most(limit: float) -> Neutral:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """One such member. `is_off` tells the values that change nothing. `master`: the member without which it
-    changes nothing. It is sent to the backends that carry `feature`.
+    """One such member. `is_off` returns whether a value changes nothing. `master`: the member without which
+    it changes nothing. It is sent to the backends that carry `feature`.
     """
 
     is_off: Neutral
@@ -47,7 +47,7 @@ class Foreign:
     feature: Feature = OTHER
 
 
-# what it is called here → what others call it; all of one type
+# our name of a member → the names of other servers, all of one type
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "repetition_penalty": ("repeat_penalty",),
     "max_tokens": ("max_new_tokens", "n_predict", "num_predict"),
@@ -70,13 +70,13 @@ def _masters(names: str, off: Neutral, note: str = "", *, feature: Feature = OTH
 
 
 def _of(master: str, names: str, *, feature: Feature = OTHER) -> dict[str, Foreign]:
-    """Members that say how the master works, and nothing without it."""
+    """Members that modify a master, and have no effect without it."""
     note = f"Says how `{master}` works."
     return {name: Foreign(NOTHING, note, master, feature) for name in names.split()}
 
 
 ELSEWHERE: Mapping[str, Foreign] = {
-    # which tokens are left to choose from
+    # the choice of tokens
     **_masters("typical_p typical", equals(1), _LESS_OF_IT, feature=Feature.TYPICAL_P),
     **_masters("tfs_z tfs", equals(1), _LESS_OF_IT),
     **_masters("top_n_sigma nsigma", at_most(0), _LESS_OF_IT, feature=ADVANCED),
@@ -93,7 +93,7 @@ ELSEWHERE: Mapping[str, Foreign] = {
     **_masters("samplers sampler_order sampler_priority sampler_seq", EMPTY, feature=ADVANCED),
     "temperature_last": Foreign(OFF),
     "do_sample": Foreign(equals(True), "Use `temperature: 0`."),
-    # how sharp the distribution is
+    # the temperature
     "dynatemp_range": Foreign(equals(0), feature=ADVANCED),
     **_of("dynatemp_range", "dynatemp_exponent", feature=ADVANCED),
     "dynamic_temperature": Foreign(OFF),
@@ -121,7 +121,7 @@ ELSEWHERE: Mapping[str, Foreign] = {
     "penalize_nl": Foreign(OFF),
     "penalize_newline": Foreign(OFF),
     "repetition_detection": Foreign(NOTHING, "Use `detect_loops`."),
-    # what must or must not be said
+    # prescribed and forbidden text
     **_masters(
         "banned_strings banned_tokens custom_token_bans suppress_tokens begin_suppress_tokens bad_words_ids "
         "sequence_bias force_words_ids constraints",
@@ -156,14 +156,14 @@ ELSEWHERE: Mapping[str, Foreign] = {
     "generation_config": Foreign(EMPTY, "Name each member."),
     "options": Foreign(EMPTY, "Write its members beside `model`."),
     "vllm_xargs": Foreign(EMPTY),
-    # how long
+    # length and time
     "max_length": Foreign(NOTHING, "Use `max_tokens`."),
     "min_length": Foreign(equals(0), "Use `min_tokens`."),
     **_masters("max_time t_max_predict_ms", at_most(0), "Use `timeout`."),
     "thinking_token_budget": Foreign(NOTHING, "Use `reasoning_effort`."),
     "thinking_budget": Foreign(NOTHING, "Use `reasoning_effort`."),
     **_masters("think thinking reasoning include_reasoning", EMPTY, "Use `reasoning_effort`."),
-    # what the prompt is made of
+    # the prompt
     "documents": Foreign(EMPTY, _OF_TEMPLATES),
     "template": Foreign(EMPTY, "The model's own is used."),
     "instruction_template": Foreign(EMPTY, "The model's own is used."),
@@ -172,7 +172,7 @@ ELSEWHERE: Mapping[str, Foreign] = {
     "add_bos_token": Foreign(equals(True), "The model's own way is kept."),
     "context": Foreign(EMPTY, _OF_TEMPLATES),
     "session_params": Foreign(EMPTY),
-    # what the answer tells
+    # the contents of the answer
     "n_probs": Foreign(equals(0), "Use `logprobs`."),
     "top_n_tokens": Foreign(equals(0), "Use `logprobs`."),
     "prompt_logprobs": Foreign(NOTHING, "Use `echo` and `logprobs` of completions."),
@@ -190,7 +190,7 @@ def _is_number(value: object) -> bool:
 
 
 def without_master(name: str) -> Callable[[BaseModel], bool]:
-    """Whether a body has not the member that this one says something of, or has it switched off."""
+    """A function that returns whether a body lacks the master of this member, or has it switched off."""
     master = ELSEWHERE[name].master
 
     def is_idle(body: BaseModel) -> bool:
@@ -199,8 +199,8 @@ def without_master(name: str) -> Callable[[BaseModel], bool]:
         if master == "skip_special_tokens":
             return getattr(body, master, None) is not False
         if master == "repetition_penalty":
-            return all(_given(body, alias) in (None, 1) for alias in (master, *ALIASES[master]))
-        value = _given(body, master)
+            return all(_value_of(body, alias) in (None, 1) for alias in (master, *ALIASES[master]))
+        value = _value_of(body, master)
         return value is None or ELSEWHERE[master].is_off(value)
 
     return is_idle
@@ -219,7 +219,7 @@ def carried(body: BaseModel) -> dict[str, Any]:
     return members
 
 
-def _given(body: BaseModel, name: str) -> Any:
+def _value_of(body: BaseModel, name: str) -> Any:
     return (
         getattr(body, name, None) if name in type(body).model_fields else (body.model_extra or {}).get(name)
     )

@@ -1,4 +1,4 @@
-"""/v1/embeddings as JSON."""
+"""The JSON of /v1/embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.wire.generation import INT64, dump
 from headrace.wire.prompts import Inputs, texts
 from headrace.wire.validation import RequestBody
 
-if TYPE_CHECKING:  # a gateway without a model of its own needs no numpy
+if TYPE_CHECKING:  # without a local model, numpy is not needed
     import numpy as np
     from numpy.typing import NDArray
 
@@ -65,7 +65,7 @@ def to_request(body: EmbeddingsBody) -> EmbedRequest:
 
 
 def answer(body: EmbeddingsBody, embeddings: Embeddings) -> bytes:
-    """The whole answer as JSON text. Vector by vector, so that the interpreter can turn to others between."""
+    """The whole answer as JSON text, written vector by vector so that other threads run in between."""
     encode = _base64 if body.encoding_format == "base64" else _floats
     data = ",".join(_object(index, encode(vector)) for index, vector in enumerate(embeddings.vectors))
     count = embeddings.prompt_tokens

@@ -1,5 +1,5 @@
-"""How much a body may hold. docs/limits.md describes each of these; tests/wire/test_limits.py checks that
-every list and mapping of every body has one.
+"""The limits of what a body may contain. docs/limits.md describes each of these; tests/wire/test_limits.py
+checks that every list and mapping of every body has one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-# Of a whole body, counted before it is parsed (volume.py). A parser keeps the interpreter to itself while it
-# works, some 40 ms for a body at these limits.
+# Of a whole body, counted before it is parsed (volume.py). The parser holds the interpreter lock, for a body at
+# these limits some 40 ms.
 MAX_VALUES = 400_000  # JSON values, such as token ids
 MAX_MEMBERS = 80_000  # members of objects
 MAX_CONTAINERS = 30_000  # objects and lists
@@ -39,18 +39,18 @@ SHOWN = 100  # characters of a caller's value that an error repeats
 
 
 def at_most(limit: int, *, least: int = 0) -> Any:
-    """A list of so many. It is checked while it is parsed, and up to its first wrong entry."""
+    """The annotation of a list with `least` to `limit` entries, validated up to its first invalid entry."""
     return Field(min_length=least or None, max_length=limit, fail_fast=True)
 
 
 def shown(value: object) -> str:
-    """A caller's value as an error repeats it."""
+    """A caller's value, shortened for an error message."""
     text = value[: SHOWN + 1] if isinstance(value, str) else str(value)[: SHOWN + 1]
     return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
 class Pairs:
-    """A mapping of at most `limit` pairs, checked up to the first that is wrong: the validator of a plain
+    """A mapping of at most `limit` pairs, validated up to the first invalid one: the validator of a plain
     `dict[str, T]` builds an error for each. `check` raises BadRequest.
     """
 
@@ -58,7 +58,7 @@ class Pairs:
         self.limit, self._check = limit, check
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        handler(source)  # what it consists of must exist
+        handler(source)  # fails for an invalid type
         pairs = core_schema.dict_schema(
             core_schema.str_schema(strict=True), core_schema.any_schema(), max_length=self.limit
         )

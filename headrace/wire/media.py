@@ -12,8 +12,8 @@ from headrace.types import Media
 
 DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?:;[^;,]+)*?;base64,", re.IGNORECASE)
 ADDRESS = re.compile(r"https?://[^\s/]", re.IGNORECASE)
-STEP = 2**20  # characters that are decoded in one go: a multiple of four
-SHOWN = 40  # characters of what is refused
+STEP = 2**20  # characters that are decoded in one call, a multiple of four
+SHOWN = 40  # characters of a value that an error repeats
 
 
 def at_url(url: str | None, param: str) -> Media:

@@ -1,4 +1,4 @@
-"""`metadata`: pairs of strings that a caller attaches to what is stored."""
+"""The member `metadata`: pairs of strings that a caller attaches to a stored object."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ Metadata = Annotated[
 
 
 class MetadataBody(RequestBody):
-    """The body that changes it. Null: there is none any more."""
+    """The body that replaces an object's metadata; null removes it."""
 
     metadata: Metadata | None

@@ -1,5 +1,5 @@
-"""/v1/models as JSON: OpenAI's four members and, as extensions, the context length, recommended sampling, and
-where a request would go.
+"""The JSON of /v1/models: OpenAI's four members and, as extensions, the context length, recommended sampling,
+and where a request would go.
 """
 
 from __future__ import annotations

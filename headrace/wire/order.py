@@ -1,4 +1,4 @@
-"""The order in which an assistant thought, spoke and called."""
+"""The order of reasoning, text and tool calls in an assistant's message."""
 
 from __future__ import annotations
 

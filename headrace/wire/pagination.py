@@ -1,4 +1,4 @@
-"""Lists in pages: what a query may ask of them, and the object that answers."""
+"""Pages of lists: their query parameters, and the JSON of a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from headrace.errors import BadRequest
 
 Order = Literal["asc", "desc"]
-Query = Sequence[tuple[str, str]]  # its pairs, decoded, in order
+Query = Sequence[tuple[str, str]]  # decoded pairs of name and value, in order
 
 USUAL_LIMIT, MAX_LIMIT = 20, 100
 INCLUDABLE = (
@@ -29,7 +29,7 @@ INDEX = re.compile(r"\[\d*\]$")  # clients write include[]=, include[0]=, includ
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which page of a list is wanted."""
+    """The page of a list that a query selects."""
 
     limit: int
     order: Order
@@ -40,8 +40,10 @@ def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
     """`order`: what a query asks for that does not say. `is_cut`: a page that is too long is cut, where
     OpenAI names no bound, instead of refused. Raises BadRequest.
     """
-    given = dict(query)
-    found = Listing(_limit(given.get("limit"), is_cut), _order(given.get("order"), order), given.get("after"))
+    members = dict(query)
+    found = Listing(
+        _limit(members.get("limit"), is_cut), _order(members.get("order"), order), members.get("after")
+    )
     include(query)
     return found
 
@@ -54,17 +56,17 @@ def include(query: Query) -> tuple[str, ...]:
 
 def check_include(wanted: Iterable[str]) -> tuple[str, ...]:
     """The same. Raises BadRequest."""
-    requested = tuple(wanted)
-    unknown = next((value for value in requested if value not in INCLUDABLE), None)
+    names = tuple(wanted)
+    unknown = next((value for value in names if value not in INCLUDABLE), None)
     if unknown is not None:
         raise BadRequest(
             f"Invalid 'include': {unknown[:100]!r}. Supported: {', '.join(INCLUDABLE)}.", param="include"
         )
-    return requested
+    return names
 
 
 def unknown(query: Query, known: Collection[str]) -> list[str]:
-    """Members of a query that nothing reads: they are named as ignored."""
+    """The query parameters that the route does not read."""
     names = (name for name, _ in query)
     return [name for name in dict.fromkeys(names) if re.sub(r"\[.*\]$", "", name) not in known]
 
@@ -79,7 +81,9 @@ def check(query: Query) -> Query:
 
 
 def list_object(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
-    """Of objects with ids. An empty page has ids all the same: clients are told that they are strings."""
+    """The JSON of a page of objects. The ids of an empty page are empty strings, because clients require
+    strings.
+    """
     ids = [entry["id"] for entry in data] or [""]
     return {
         "object": "list",
@@ -90,23 +94,23 @@ def list_object(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
     }
 
 
-def _limit(given: str | None, is_cut: bool) -> int:
-    if given is None:
+def _limit(text: str | None, is_cut: bool) -> int:
+    if text is None:
         return USUAL_LIMIT
-    if is_cut and re.fullmatch(r"[0-9]{1,20}", given) and int(given) > MAX_LIMIT:
+    if is_cut and re.fullmatch(r"[0-9]{1,20}", text) and int(text) > MAX_LIMIT:
         return MAX_LIMIT
-    if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_LIMIT:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_LIMIT:
         raise BadRequest(
-            f"Invalid 'limit': {given[:100]!r}. Expected a whole number from 1 to {MAX_LIMIT}.", param="limit"
+            f"Invalid 'limit': {text[:100]!r}. Expected a whole number from 1 to {MAX_LIMIT}.", param="limit"
         )
-    return int(given)
+    return int(text)
 
 
-def _order(given: str | None, default: Order) -> Order:
-    if given is None:
+def _order(text: str | None, default: Order) -> Order:
+    if text is None:
         return default
-    if given == "asc":
+    if text == "asc":
         return "asc"
-    if given == "desc":
+    if text == "desc":
         return "desc"
-    raise BadRequest(f"Invalid 'order': {given[:100]!r}. Expected 'asc' or 'desc'.", param="order")
+    raise BadRequest(f"Invalid 'order': {text[:100]!r}. Expected 'asc' or 'desc'.", param="order")

@@ -1,4 +1,4 @@
-"""Texts as completions and embeddings take them: a string, strings, token ids, or lists of token ids."""
+"""The texts of completions and embeddings: a string, strings, token ids, or lists of token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
 def _tag(value: object) -> str:
-    """By its first element, so that the complaint is about the element that does not fit it."""
+    """The kind of a list, by its first element, so that an error is about the element that differs."""
     if not isinstance(value, list):
         return "string"
     if value and isinstance(value[0], str):
@@ -38,13 +38,13 @@ Inputs = Annotated[
 ]
 
 
-def texts(given: str | list[str] | list[int] | list[list[int]]) -> tuple[str | tuple[int, ...], ...]:
-    """Each text by itself, in order."""
-    if isinstance(given, str):
-        return (given,)
-    tokens = tuple(item for item in given if isinstance(item, int))
+def texts(value: str | list[str] | list[int] | list[list[int]]) -> tuple[str | tuple[int, ...], ...]:
+    """The texts in order, each a string or a tuple of token ids."""
+    if isinstance(value, str):
+        return (value,)
+    tokens = tuple(item for item in value if isinstance(item, int))
     if tokens:
         return (tokens,)
     return tuple(
-        item if isinstance(item, str) else tuple(item) for item in given if not isinstance(item, int)
+        item if isinstance(item, str) else tuple(item) for item in value if not isinstance(item, int)
     )

@@ -1,4 +1,4 @@
-"""Logprobs as /v1/completions writes them: four lists that run beside each other, one entry a token."""
+"""The logprobs of /v1/completions: four parallel lists with an entry for each token."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 
 from headrace.types import TokenLogprob
 
-LEAST_LOGPROB = -9999.0  # what OpenAI writes for a token that cannot be; JSON has no infinity
+LEAST_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 
 
 class CompletionLogprobs(BaseModel):
-    """Null, where there is one: the first token of an echoed prompt, which nothing predicts."""
+    """The JSON of logprobs. A null belongs to the first token of an echoed prompt, which has no prediction."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -25,16 +25,16 @@ class CompletionLogprobs(BaseModel):
 
 
 class LogprobsWriter:
-    """Writes those of one choice, delta by delta."""
+    """Writes the logprobs of one choice, delta by delta."""
 
     def __init__(self) -> None:
-        self._text = ""  # from where no token has been found yet
-        self._later: list[str] = []  # what follows it, without tokens so far
-        self._at = 0  # how much of the choice's text lies before that
+        self._text = ""  # the text for which no token has been found yet
+        self._later: list[str] = []  # the deltas after it that had no tokens
+        self._at = 0  # the offset of `_text` in the choice's text
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-        """`text` follows what came before; `tokens` are those that end in it."""
+        """The logprobs of a delta: `text` continues the choice, and `tokens` end in it."""
         return {
             "tokens": [token.token for token in tokens],
             "token_logprobs": [_least(token.logprob) for token in tokens],

@@ -1,4 +1,4 @@
-"""/tokenize, /detokenize and /tokenizer_info as JSON: what clients need to count tokens."""
+"""The JSON of /tokenize, /detokenize and /tokenizer_info, with which clients count tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT_NAMES = ("prompt", "input", "text")
 
 
 class TokenizeBody(RequestBody):
-    """The body of POST /tokenize: a text, under one of three names, or a conversation."""
+    """The body of POST /tokenize: a text under one of three names, or a conversation."""
 
     model: str | None = Field(None, description=MODEL)
     prompt: str | None = Field(None, description="The text.")
@@ -63,7 +63,7 @@ class Text(BaseModel):
 
 
 class TokenizerDescription(BaseModel):
-    """Tokens as text; null where there is none."""
+    """The special tokens as text; null for those that the model does not have."""
 
     model: str
     eos_token: str | None
@@ -74,22 +74,22 @@ class TokenizerDescription(BaseModel):
 
 
 def to_request(body: TokenizeBody, info: ModelInfo) -> TokenizeRequest:
-    """Raises BadRequest unless there is one thing to tokenize."""
+    """The neutral request. Raises BadRequest unless the body has exactly one thing to tokenize."""
     prompt = _prompt(body)
     specials = isinstance(prompt, str) if body.add_special_tokens is None else body.add_special_tokens
     return TokenizeRequest(info.id, prompt, specials)
 
 
 def _prompt(body: TokenizeBody) -> Conversation | str:
-    given = [name for name in (*TEXT_NAMES, "messages") if getattr(body, name) is not None]
-    if not given:
+    names = [name for name in (*TEXT_NAMES, "messages") if getattr(body, name) is not None]
+    if not names:
         error = BadRequest("prompt (or input, text or messages) is missing", param="prompt")
         error.code = "missing_required_parameter"
         raise error
-    if len(given) > 1:
-        raise BadRequest(f"{given[1]} and {given[0]} exclude each other", param=given[1])
+    if len(names) > 1:
+        raise BadRequest(f"{names[1]} and {names[0]} exclude each other", param=names[1])
     if body.messages is None:
-        return str(getattr(body, given[0]))
+        return str(getattr(body, names[0]))
     return to_conversation(
         ConversationBody(
             messages=body.messages,
@@ -106,7 +106,7 @@ def _prompt(body: TokenizeBody) -> Conversation | str:
 
 
 def written(tokens: list[int], info: ModelInfo, strings: list[str] | None) -> bytes:
-    """The answer as JSON text. Written piece by piece, so that other threads run in between."""
+    """The answer as JSON text, written piece by piece so that other threads run in between."""
     rest = {"count": len(tokens), "max_model_len": info.max_model_len}
     listed: dict[str, Sequence[object]] = {
         "tokens": tokens,

@@ -1,4 +1,4 @@
-"""From bytes to a validated body, and from a validator's complaint to one error that names the member at
+"""Validation: bytes become a model, and a validator's complaints become one error that names the member at
 fault.
 """
 
@@ -16,23 +16,23 @@ from headrace.wire.limits import SHOWN
 
 Body = TypeVar("Body", bound=BaseModel)
 
-ABSENT_MEMBER = ("missing", "value_error")  # complaints that may be about a member the body does not have
-MAX_COMPLAINTS = 50  # that are read: a list stops at its first, a union has some for each alternative
+ABSENT_MEMBER = ("missing", "value_error")  # types of complaints about members that the body may lack
+MAX_COMPLAINTS = 50  # a list has one at most, but a union has some for each alternative
 PLAIN = (int, str)  # values that have no members
 CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json", "json_type": "invalid_json"}
 
 
 class RequestBody(BaseModel):
-    """Strict: a number in quotes is an error. Unknown members are kept, to be named as ignored
-    (parameters.py).
+    """The base of all request models. It is strict: a number in quotes is an error. Unknown members are kept,
+    and later named as ignored (parameters.py).
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def parse(kind: type[Body], raw: bytes) -> Body:
-    """Raises BadRequest whose `param` is a dotted path into the body, or `body` when it is no JSON object at
-    all.
+    """Validate a body. Raises BadRequest, whose `param` is a dotted path into the body, or `body` if that is
+    no JSON object.
     """
     try:
         return kind.model_validate_json(raw)
@@ -43,8 +43,8 @@ def parse(kind: type[Body], raw: bytes) -> Body:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One that was given. `bare`: its path without indices; `owner`: what it is a member of; `is_declared`:
-    by the model of that.
+    """A member that a body has. `bare`: its path without indices; `owner`: the object that it is a member of;
+    `is_declared`: whether the owner's model has it.
     """
 
     path: str
@@ -55,13 +55,13 @@ class Member:
 
 
 def members(value: object, named: Set[str], path: str = "", bare: str = "") -> Iterator[Member]:
-    """The members that no model declares, and those whose bare path is `named`, at any depth. Null means: not
-    given.
+    """The members that no model declares, and those whose bare path is in `named`, at any depth. A member
+    that is null counts as absent.
     """
     if isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, PLAIN):
-                continue  # quickly: there may be very many tokens
+                continue  # a shortcut for lists of very many tokens
             yield from members(item, named, f"{path}{index}.", bare)
     elif isinstance(value, BaseModel):
         undeclared, fields = value.model_extra or {}, type(value).model_fields
@@ -78,7 +78,7 @@ def members(value: object, named: Set[str], path: str = "", bare: str = "") -> I
 def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
     body = _loads(raw)
     located = [(_path(complaint, body), complaint) for complaint in complaints]
-    # of a union's alternatives the one that got furthest into the value is the one that was meant
+    # the alternative of a union that matched deepest is taken for the intended one
     path, deepest = max(located, key=lambda pair: len(pair[0]))
     param = ".".join(step[:SHOWN] for step in path) or "body"
     same = [complaint["msg"] for where, complaint in located if where == path]
@@ -88,9 +88,7 @@ def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
 
 
 def _path(complaint: ErrorDetails, body: Any) -> list[str]:
-    """The complaint's location without the validator's own tags (names of union members): only steps that
-    exist.
-    """
+    """The complaint's location as steps that exist in the body, without the validator's tags of unions."""
     path: list[str] = []
     for step in complaint["loc"]:
         inner = _step(body, step)

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from headrace.errors import BadRequest
 from headrace.wire.limits import MAX_CONTAINERS, MAX_DIGITS, MAX_MEMBERS, MAX_VALUES, SHOWN
 
-SLICE = 64 * 1024  # bytes looked at in one go: between two of them other threads run
+SLICE = 64 * 1024  # bytes that are counted in one step; other threads run between steps
 PUNCTUATION = b"{}[],: \t\r\n"
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:]', re.DOTALL)
 
@@ -24,13 +24,13 @@ class Volume:
     def __init__(self) -> None:
         self.values, self.members, self.containers, self.digits = 1, 0, 0, 0
         self._in_string = False
-        self._is_escaped = False  # the next byte belongs to a backslash
+        self._is_escaped = False  # whether a backslash escapes the next byte
 
     def add(self, piece: bytes) -> None:
         piece = piece[1:] if self._is_escaped else piece
         num_backslashes = len(piece) - len(piece.rstrip(b"\\"))
         self._is_escaped = num_backslashes % 2 == 1
-        # without what is escaped, every quote begins or ends a string
+        # after escapes are removed, every quote begins or ends a string
         parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
         outside = b"".join(parts[self._in_string :: 2])
         self._in_string ^= len(parts) % 2 == 0
@@ -42,7 +42,7 @@ class Volume:
 
     @property
     def excess(self) -> str | None:
-        """What there is too much of."""
+        """The limit that is exceeded, in words; None if none is."""
         for count, limit, name in (
             (self.containers, MAX_CONTAINERS, "objects and lists"),
             (self.members, MAX_MEMBERS, "members of objects"),
@@ -55,7 +55,7 @@ class Volume:
 
 
 def checked_volume(raw: bytes) -> Volume:
-    """Raises BadRequest, whose `param` is the member of the body in which there is too much."""
+    """Count a body's JSON. Raises BadRequest, whose `param` is the member that exceeds a limit."""
     volume = Volume()
     for start in range(0, len(raw), SLICE):
         volume.add(raw[start : start + SLICE])
