@@ -1,1 +1,1 @@
-"""HTTP: one router per resource, handlers of a few lines. What they mean is decided in wire and gateway."""
+"""HTTP: one router per resource, with short handlers; `wire` and `gateway` do the work."""

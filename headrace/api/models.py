@@ -74,7 +74,7 @@ async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, A
     responses=RESPONSES,
 )
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
-    """Raises ModelNotFound, Forbidden."""
+    """Refuse the deletion. Raises Forbidden, or ModelNotFound."""
     gateway, provider = destination(http)
     gateway.model(model_id, provider)
     raise Forbidden(

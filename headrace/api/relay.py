@@ -133,7 +133,7 @@ def _endpoint(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
 
 
 def _request(endpoint: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest | None:
-    """The request to pass on; None if the body needs a handler, or one that explains what is wrong."""
+    """The request to pass on; None if a handler has to process the body, or to explain what is wrong with it."""
     try:
         body = Verbatim(raw)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Keeps web pages of other sites out.
+"""Protection from web pages of other sites.
 
 Requests whose `Host` is not a name of this server are refused. That stops DNS rebinding: a page of
 `http://evil.example`, whose name is made to point at this machine, is of the same site as far as the browser

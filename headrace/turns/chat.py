@@ -164,7 +164,9 @@ class ChatTurn:
         assert self._info is not None
         body = self.completion(self._info, collected)
         completion = StoredCompletion(body["id"], body["created"], body["model"], body, self._metadata)
-        await self._store.completions.save(self._owner, completion, stored_completions.asked(self._body))
+        await self._store.completions.save(
+            self._owner, completion, stored_completions.request_messages(self._body)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The JSON of /v1/completions: read requests, and write answers and chunks, both `text_completion` objects."""
+"""The JSON of /v1/completions: read requests, write answers and chunks, both `text_completion` objects."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """The answer when `stream` is false, and each chunk when it is true; chunks only have `usage` on request."""
+    """The answer when `stream` is false, each chunk when it is true; chunks only have `usage` on request."""
 
     id: str
     object: Literal["text_completion"]

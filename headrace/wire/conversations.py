@@ -57,7 +57,7 @@ class ConversationList(BaseModel):
 
 
 class ItemList(BaseModel):
-    """Items are as the Responses API has them: `type`, `id`, and what their type has."""
+    """A page of items in the form of the Responses API: `type`, `id`, and the members of the type."""
 
     object: Literal["list"]
     data: list[dict[str, Any]]
@@ -73,7 +73,7 @@ class ConversationExport(BaseModel):
 
 
 def check_id(id: str, param: str) -> str:
-    """The same. Raises BadRequest for what cannot be a conversation's id."""
+    """Check a conversation's id, and return it. Raises BadRequest if it has another form."""
     if not ID.fullmatch(id):
         raise BadRequest(
             f"Invalid '{param}': {id[:100]!r}. Expected an ID that begins with 'conv_'.", param=param
@@ -82,7 +82,7 @@ def check_id(id: str, param: str) -> str:
 
 
 def new_items(body: ConversationBody | ItemsBody) -> list[Item]:
-    """Raises BadRequest."""
+    """The items of a body. Raises BadRequest."""
     return to_items(body.items, "items")
 
 

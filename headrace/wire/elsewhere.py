@@ -1,9 +1,9 @@
 """Members that other servers know and that would change an answer: llama.cpp's, vLLM's, SGLang's, TGI's,
 Ollama's, text-generation-webui's, KoboldCpp's and those of transformers' `GenerationConfig`.
 
-Their clients send them without a second thought. What plainly means a member of ours is read as that one
-(`ALIASES`). All others are refused, unless the value is the one that switches them off, by every backend that
-does not know them itself (`ELSEWHERE`).
+Clients of these servers send them to Headrace, too. A member with the meaning of one of ours is read as that
+one (`ALIASES`). All others (`ELSEWHERE`) are refused by every backend that does not know them, unless their
+value switches them off.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-# Of a whole body, counted before it is parsed (volume.py). The parser holds the interpreter lock, for a body at
-# these limits some 40 ms.
+# Of a whole body, counted before it is parsed (volume.py). The parser holds the interpreter lock: some 40 ms
+# for a body at these limits.
 MAX_VALUES = 400_000  # JSON values, such as token ids
 MAX_MEMBERS = 80_000  # members of objects
 MAX_CONTAINERS = 30_000  # objects and lists

@@ -17,28 +17,28 @@ SHOWN = 40  # characters of a value that an error repeats
 
 
 def at_url(url: str | None, param: str) -> Media:
-    """An image. Raises BadRequest."""
+    """The image at an address or in a data URL. Raises BadRequest, as do the functions below."""
     if url is not None and ADDRESS.match(url):
         return Media("image", url=url)
     return _from_data_url("image", url, param)
 
 
 def file(data_url: str | None, name: str | None, param: str) -> Media:
-    """Raises BadRequest."""
+    """The file in a data URL."""
     found = _from_data_url("document", data_url, param)
     is_image = (found.media_type or "").startswith("image/")
     return Media("image" if is_image else "document", data=found.data, media_type=found.media_type, name=name)
 
 
 def file_at_url(url: str, name: str | None, param: str) -> Media:
-    """Raises BadRequest."""
+    """The file at an address."""
     if not ADDRESS.match(url):
         raise BadRequest(f"{param}: an http address is needed, not {url[:SHOWN]!r}", param=param)
     return Media("document", url=url, name=name)
 
 
 def check_base64(data: str, param: str) -> str:
-    """The same. Raises BadRequest."""
+    """Check base64 text, and return it unchanged."""
     if not data:
         raise BadRequest(f"{param}: there is nothing in it", param=param)
     try:

@@ -37,8 +37,8 @@ class Listing:
 
 
 def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
-    """`order`: what a query asks for that does not say. `is_cut`: a page that is too long is cut, where
-    OpenAI names no bound, instead of refused. Raises BadRequest.
+    """The page that a query selects. `order`: the default order; `is_cut`: a limit that is too large is
+    reduced, as OpenAI does for some lists, and not refused. Raises BadRequest.
     """
     members = dict(query)
     found = Listing(
@@ -49,13 +49,13 @@ def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
 
 
 def include(query: Query) -> tuple[str, ...]:
-    """Raises BadRequest."""
+    """The values of the query parameter `include`. Raises BadRequest for unknown ones."""
     wanted = tuple(value for name, value in query if INDEX.sub("", name) == "include")
     return check_include(wanted)
 
 
 def check_include(wanted: Iterable[str]) -> tuple[str, ...]:
-    """The same. Raises BadRequest."""
+    """Check values of `include`, and return them. Raises BadRequest for unknown ones."""
     names = tuple(wanted)
     unknown = next((value for value in names if value not in INCLUDABLE), None)
     if unknown is not None:
@@ -72,7 +72,7 @@ def unknown(query: Query, known: Collection[str]) -> list[str]:
 
 
 def check(query: Query) -> Query:
-    """The same. Raises BadRequest for what no database takes."""
+    """Check a query, and return it. Raises BadRequest for null characters, which databases refuse."""
     bad = next((name for name, value in query if "\0" in name + value), None)
     if bad is not None:
         name = bad.replace("\0", "")[:100]

@@ -1,4 +1,4 @@
-"""Stored chat completions as JSON."""
+"""The JSON of stored chat completions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAIR = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 class StoredChatCompletion(ChatCompletion):
-    """The answer as it was given."""
+    """The stored answer."""
 
     metadata: dict[str, str]
 
@@ -41,8 +41,8 @@ class DeletedChatCompletion(BaseModel):
 
 
 class StoredMessageList(BaseModel):
-    """Messages as they were sent, each with an `id`. `content`: its text; `content_parts`: its parts, if it
-    had any.
+    """The messages of the request, each with an `id`, its text as `content`, and its parts, if any, as
+    `content_parts`.
     """
 
     object: Literal["list"]
@@ -54,7 +54,7 @@ class StoredMessageList(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which stored completions are wanted."""
+    """The stored completions that a query selects."""
 
     page: Listing
     model: str | None
@@ -62,7 +62,7 @@ class Filter:
 
 
 def filter(query: Query) -> Filter:
-    """Raises BadRequest."""
+    """The filter of a query. Raises BadRequest."""
     pairs = {match[1]: value for name, value in query if (match := PAIR.fullmatch(name))}
     if len(pairs) > MAX_PAIRS:
         raise BadRequest(f"metadata: a chat completion has at most {MAX_PAIRS} pairs", param="metadata")
@@ -70,7 +70,7 @@ def filter(query: Query) -> Filter:
 
 
 def metadata(body: ChatBody) -> dict[str, str]:
-    """Raises BadRequest."""
+    """The metadata of a body. Raises BadRequest."""
     try:
         return METADATA.validate_python(body.metadata or {}, strict=True)
     except ValidationError as exc:
@@ -81,8 +81,8 @@ def metadata(body: ChatBody) -> dict[str, str]:
         raise
 
 
-def asked(body: ChatBody) -> list[dict[str, Any]]:
-    """The request's messages as they came; an id of their own is dropped."""
+def request_messages(body: ChatBody) -> list[dict[str, Any]]:
+    """The request's messages as JSON, without ids of their own."""
     sent = (message.model_dump(mode="json", exclude_unset=True) for message in body.messages)
     return [{name: value for name, value in message.items() if name != "id"} for message in sent]
 

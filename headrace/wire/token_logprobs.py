@@ -14,7 +14,7 @@ LEAST_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no i
 
 
 class CompletionLogprobs(BaseModel):
-    """The JSON of logprobs. A null belongs to the first token of an echoed prompt, which has no prediction."""
+    """The JSON of logprobs. The first token of an echoed prompt has null, because nothing predicts it."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -55,8 +55,8 @@ class LogprobsWriter:
         return offsets
 
     def _length(self, piece: str, start: int) -> int:
-        """How many characters of the text a token is. A special token may be none of it, and the first
-        token's leading space may be missing.
+        """The number of the text's characters that a token covers. A special token may cover none, and the
+        first token's leading space may be missing.
         """
         fits = (form for form in (piece, piece.lstrip(" ")) if self._text.startswith(form, start))
         return len(next(fits, ""))

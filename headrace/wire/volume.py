@@ -1,5 +1,5 @@
-"""How much JSON a body holds, counted before it is parsed: the parser would keep the interpreter to itself
-for as long as it takes, and build everything before the first limit is looked at.
+"""The amount of JSON in a body, counted before it is parsed: the parser would hold the interpreter lock, and
+build all values before any limit is checked.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:]', re.DOTALL)
 
 
 class Volume:
-    """Counts what stands outside of strings, a slice at a time. Of what is no JSON it counts something: the
-    parser stops where that begins.
+    """Counts values, members and containers outside of strings, slice by slice. Counts of invalid JSON mean
+    nothing: the parser stops at the error.
     """
 
     def __init__(self) -> None:
@@ -66,8 +66,8 @@ def checked_volume(raw: bytes) -> Volume:
 
 
 def _member(beginning: bytes) -> str:
-    """The member of the body that `beginning` breaks off in. It is found token by token, so that other
-    threads run meanwhile: a parser would build all of it in one go.
+    """The name of the body's member in which `beginning` ends. A search token by token lets other threads
+    run, unlike a parser.
     """
     name, depth, last = b"", 0, b""
     for match in TOKEN.finditer(beginning):
