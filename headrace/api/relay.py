@@ -133,7 +133,7 @@ def _endpoint(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
 
 
 def _request(endpoint: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest | None:
-    """The request to pass on; None if a handler has to process the body, or to explain what is wrong with it."""
+    """The request to pass on; None if a handler has to process the body, or report its errors."""
     try:
         body = Verbatim(raw)
     except (ValueError, RecursionError):
