@@ -23,7 +23,3 @@ class Noted(AsyncIterator[T], Generic[T]):
 def noted(events: AsyncIterator[T], names: list[str]) -> AsyncIterator[T]:
     """Attach the names to the events, unless there are none."""
     return Noted(events, tuple(dict.fromkeys(names))) if names else events
-
-
-def names_of(events: AsyncIterator[T]) -> tuple[str, ...]:
-    return events.names if isinstance(events, Noted) else ()

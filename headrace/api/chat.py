@@ -22,7 +22,7 @@ from headrace.turns.chat import ChatTurn
 from headrace.wire import chat as wire
 from headrace.wire.parameters import with_named
 from headrace.wire.tables import CHAT
-from headrace.wire.tools import in_callers_terms, uses_of_functions
+from headrace.wire.tools import FUNCTIONS_USE, in_callers_terms
 
 router = APIRouter(tags=["chat"])
 
@@ -50,7 +50,7 @@ async def create_chat_completion(
         Header(alias=wire.HEADER, description="The conversation that this goes on with, or `new`."),
     ] = None,
 ) -> Response:
-    uses = await uses_in(http, body, CHAT, uses_of_functions(body))
+    uses = await uses_in(http, body, CHAT, (FUNCTIONS_USE,) if body.functions else ())
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     if uses.is_strict:
         request = without_wishes(request)

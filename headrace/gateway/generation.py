@@ -138,12 +138,14 @@ class Generation(AsyncIterator[Event]):
     async def _end(self) -> None:
         """Call the observers with the outcome, once. The calls go on when this is cancelled."""
         if self._ending is None:
-            outcome: Outcome = "left"
-            error: Exception | None = ClientGone("the client closed the connection")
+            outcome: Outcome = "failed"
+            error: Exception | None = self._error
             if self._num_finished >= self._num_choices:
                 outcome, error = "completed", None
-            elif self._error is not None or self.interrupted.done():
-                outcome, error = "failed", self._error or self.interrupted.result()
+            elif error is None and self.interrupted.done():
+                error = self.interrupted.result()
+            elif error is None:
+                outcome, error = "left", ClientGone("the client closed the connection")
             self._ending = asyncio.ensure_future(self._call_observers(outcome, error))
         await asyncio.shield(self._ending)
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from headrace.gateway.generation import Opened
 from headrace.gateway.routing import Target
 from headrace.gateway.wishes import Wishes
-from headrace.noted import names_of
+from headrace.noted import Noted
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
@@ -49,7 +49,8 @@ class Generate:
                 first.append(event)
                 if not isinstance(event, Started):
                     break
-        return Opened(events, tuple(first), (*left_out, *names_of(events)))
+        noted = events.names if isinstance(events, Noted) else ()
+        return Opened(events, tuple(first), (*left_out, *noted))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
@@ -106,10 +106,8 @@ def in_callers_terms(body: ToolsBody, error: BadRequest) -> BadRequest:
     return error
 
 
-def uses_of_functions(body: ToolsBody) -> Iterator[Use]:
-    """The feature that `functions` ask for: a model calls one function at a time."""
-    if body.functions:
-        yield Use("functions", Feature.PARALLEL_TOOL_CALLS, Feature.PARALLEL_TOOL_CALLS.loss)
+# `functions` allow only one call at a time
+FUNCTIONS_USE = Use("functions", Feature.PARALLEL_TOOL_CALLS, Feature.PARALLEL_TOOL_CALLS.loss)
 
 
 def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
