@@ -47,7 +47,7 @@ async def create_chat_completion(
     body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))],
     header: Annotated[
         str | None,
-        Header(alias=wire.HEADER, description="The conversation that this goes on with, or `new`."),
+        Header(alias=wire.HEADER, description="The conversation to continue, or `new`."),
     ] = None,
 ) -> Response:
     uses = await uses_in(http, body, CHAT, (FUNCTIONS_USE,) if body.functions else ())

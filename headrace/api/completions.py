@@ -29,7 +29,7 @@ STREAMED = {
     router,
     "POST",
     "/completions",
-    summary="Go on with texts",
+    summary="Complete texts",
     response_model=wire.Completion,
     responses={200: STREAMED, **RESPONSES},
     body=wire.CompletionBody,

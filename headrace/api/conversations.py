@@ -43,7 +43,7 @@ async def create_conversation(
 
 @router.get(
     "",
-    summary="The caller's conversations, newest first",
+    summary="List conversations, newest first",
     response_model=wire.ConversationList,
     openapi_extra=described("desc"),
 )
@@ -52,14 +52,14 @@ async def list_conversations(caller: Caller, store: Stored, query: NewestFirst) 
     return wire.conversations(page)
 
 
-@router.get("/{conversation_id}", summary="One conversation", response_model=wire.ConversationObject)
+@router.get("/{conversation_id}", summary="Retrieve a conversation", response_model=wire.ConversationObject)
 async def retrieve_conversation(caller: Caller, store: Stored, id: ConversationId) -> dict[str, Any]:
     return wire.conversation(await store.conversations.get(caller.id, id))
 
 
 @router.post(
     "/{conversation_id}",
-    summary="Change its metadata",
+    summary="Change the metadata",
     response_model=wire.ConversationObject,
     openapi_extra=body_of(MetadataBody),
 )
@@ -74,7 +74,7 @@ async def update_conversation(
 
 @router.delete(
     "/{conversation_id}",
-    summary="Delete it; responses that were made in it stay",
+    summary="Delete a conversation; its responses stay",
     response_model=wire.DeletedConversation,
 )
 async def delete_conversation(caller: Caller, store: Stored, id: ConversationId) -> dict[str, Any]:
@@ -84,7 +84,7 @@ async def delete_conversation(caller: Caller, store: Stored, id: ConversationId)
 
 @router.get(
     "/{conversation_id}/export",
-    summary="All of it as one document",
+    summary="Export a conversation as one document",
     response_model=wire.ConversationExport,
 )
 async def export_conversation(
@@ -97,7 +97,7 @@ async def export_conversation(
 
 @router.post(
     "/{conversation_id}/items",
-    summary="Add items, 20 at most",
+    summary="Add up to 20 items to a conversation",
     response_model=wire.ItemList,
     openapi_extra=body_of(wire.ItemsBody),
 )
@@ -114,7 +114,7 @@ async def create_items(
 
 @router.get(
     "/{conversation_id}/items",
-    summary="Its items, newest first",
+    summary="List the items of a conversation, newest first",
     response_model=wire.ItemList,
     openapi_extra=described("desc", include=True),
 )
@@ -124,7 +124,7 @@ async def list_items(caller: Caller, store: Stored, id: ConversationId, query: N
     return wire.items(page)
 
 
-@router.get("/{conversation_id}/items/{item_id}", summary="One item", response_model=dict[str, Any])
+@router.get("/{conversation_id}/items/{item_id}", summary="Retrieve an item", response_model=dict[str, Any])
 async def retrieve_item(
     caller: Caller, store: Stored, id: ConversationId, item_id: str, _: Included
 ) -> dict[str, Any]:
@@ -133,7 +133,7 @@ async def retrieve_item(
 
 @router.delete(
     "/{conversation_id}/items/{item_id}",
-    summary="Take an item out; the conversation is answered",
+    summary="Remove an item; returns the conversation",
     response_model=wire.ConversationObject,
 )
 async def delete_item(caller: Caller, store: Stored, id: ConversationId, item_id: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ async def health(http: Request, response: Response) -> Health:
 
 
 @router.head("/ready", include_in_schema=False)
-@router.get("/ready", summary="Readiness: whether new work is taken", responses=NOT_READY)
+@router.get("/ready", summary="Readiness: whether the server takes new requests", responses=NOT_READY)
 async def ready(http: Request, response: Response) -> Health:
     if http.app.state.gateway.is_draining:
         response.status_code = 503

@@ -25,7 +25,7 @@ router = APIRouter(tags=["models"])
     router,
     "GET",
     "/models",
-    summary="Every model that is served",
+    summary="List models",
     response_model=wire.ModelList,
     responses=RESPONSES,
 )
@@ -42,7 +42,7 @@ async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
     router,
     "GET",
     "/models/{model_id:path}/route",
-    summary="Where a request for a model would go now; nobody is asked",
+    summary="List the targets of a model's requests, without sending one",
     response_model=wire.RouteObject,
     responses=RESPONSES,
 )
@@ -55,7 +55,7 @@ async def explain_route(http: Request, _: Caller, model_id: str) -> dict[str, An
     router,
     "GET",
     "/models/{model_id:path}",
-    summary="One model",
+    summary="Retrieve a model",
     response_model=wire.ModelObject,
     responses=RESPONSES,
 )

@@ -54,7 +54,7 @@ STREAMED = stream_of(
     router,
     "POST",
     "/responses",
-    summary="Answer, and keep the answer",
+    summary="Create a response",
     response_model=ResponseObject,
     responses={200: STREAMED},
     body=ResponseBody,
@@ -116,7 +116,7 @@ def _headers(run: Run) -> dict[str, str]:
 
 @router.get(
     "/v1/responses/{id}",
-    summary="A stored response, or the events of its stream",
+    summary="Retrieve a stored response, or the events of its stream",
     response_model=ResponseObject,
 )
 async def get_response(http: Request, response: Response, caller: Caller, id: str) -> Response:
@@ -145,7 +145,9 @@ async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
     return JSONResponse(await _responses(http)[0].cancel(caller.id, id))
 
 
-@router.get("/v1/responses/{id}/input_items", summary="What a response was asked", response_model=ItemList)
+@router.get(
+    "/v1/responses/{id}/input_items", summary="List the input items of a response", response_model=ItemList
+)
 async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> dict[str, Any]:
     items = await _responses(http)[0].input_items(
         caller.id, id, limit=page.limit, after=page.after, order=page.order
@@ -157,7 +159,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
     router,
     "POST",
     "/responses/input_tokens",
-    summary="How many tokens a response would be asked with",
+    summary="Count the input tokens of a response",
     response_model=InputTokens,
     body=InputTokensBody,
 )
@@ -175,7 +177,7 @@ async def count_input_tokens(
     router,
     "POST",
     "/responses/compact",
-    summary="A summary that stands for a conversation",
+    summary="Compact a conversation into a summary",
     response_model=CompactedResponse,
     body=CompactBody,
 )

@@ -22,7 +22,7 @@ FILTERS: tuple[dict[str, Any], ...] = (
         "name": "metadata",
         "in": "query",
         "style": "deepObject",
-        "description": "`metadata[KEY]=VALUE`: those that have all of these pairs.",
+        "description": "`metadata[KEY]=VALUE`: completions that have all of these pairs.",
         "schema": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 )
@@ -34,7 +34,7 @@ async def _filter(http: Request, response: Response) -> wire.Filter:
 
 @router.get(
     "",
-    summary="Those that were stored, oldest first",
+    summary="List stored chat completions, oldest first",
     response_model=wire.StoredChatCompletionList,
     response_model_exclude_unset=True,
     openapi_extra=described("asc", more=FILTERS),
@@ -54,7 +54,7 @@ async def list_completions(
 
 
 @router.get(
-    "/{completion_id}", summary="A stored one", response_model=wire.StoredChatCompletion,
+    "/{completion_id}", summary="Retrieve a stored chat completion", response_model=wire.StoredChatCompletion,
     response_model_exclude_unset=True,
 )  # fmt: skip
 async def retrieve_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ async def retrieve_completion(caller: Caller, store: Stored, completion_id: str)
 
 
 @router.post(
-    "/{completion_id}", summary="Change its metadata", response_model=wire.StoredChatCompletion,
+    "/{completion_id}", summary="Change the metadata", response_model=wire.StoredChatCompletion,
     response_model_exclude_unset=True, openapi_extra=body_of(MetadataBody),
 )  # fmt: skip
 async def update_completion(
@@ -74,7 +74,9 @@ async def update_completion(
     return wire.completion(await store.completions.update(caller.id, completion_id, body.metadata or {}))
 
 
-@router.delete("/{completion_id}", summary="Delete it", response_model=wire.DeletedChatCompletion)
+@router.delete(
+    "/{completion_id}", summary="Delete a stored chat completion", response_model=wire.DeletedChatCompletion
+)
 async def delete_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
     await store.completions.delete(caller.id, completion_id)
     return wire.deleted(completion_id)
@@ -82,7 +84,7 @@ async def delete_completion(caller: Caller, store: Stored, completion_id: str) -
 
 @router.get(
     "/{completion_id}/messages",
-    summary="The messages that it answered, oldest first",
+    summary="List the messages of the request, oldest first",
     response_model=wire.StoredMessageList,
     openapi_extra=described("asc"),
 )

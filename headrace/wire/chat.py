@@ -59,12 +59,14 @@ class ChatBody(ConversationBody, GenerationBody):
 
     max_tokens: int | None = Field(None, ge=1, description="Clamped to what fits the context.")
     max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
-    logprobs: bool | None = Field(False, description="Of each token of the answer.")
+    logprobs: bool | None = Field(False, description="Return the logprobs of the answer's tokens.")
     top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="And of this many most probable ones beside each."
+        None, ge=0, le=20, description="Also of this many most probable tokens at each position."
     )
-    store: bool | None = Field(False, description="Keep the answer: see GET /v1/chat/completions.")
-    metadata: JsonObject | None = Field(None, description="Of the stored answer; only with store: true.")
+    store: bool | None = Field(False, description="Store the answer: see GET /v1/chat/completions.")
+    metadata: JsonObject | None = Field(
+        None, description="Metadata of the stored answer; only with store: true."
+    )
     conversation: str | ConversationName | None = Field(
         None, description="Extension. The conversation to continue, or `new`."
     )
@@ -100,7 +102,7 @@ class AssistantMessage(BaseModel):
     reasoning_content: str | None = None
     reasoning: str | None = Field(None, description="The same as reasoning_content.")
     thinking_blocks: list[ThinkingBlock | RedactedThinkingBlock] | None = Field(
-        None, description="Extension. The same, as its provider signed it: to be sent back unchanged."
+        None, description="Extension. The reasoning as its provider signed it, to be sent back unchanged."
     )
 
 
@@ -132,7 +134,7 @@ class Delta(BaseModel):
     reasoning_content: str | None = None
     reasoning: str | None = None
     thinking_blocks: list[ThinkingBlock | RedactedThinkingBlock] | None = Field(
-        None, description="Extension. What is complete now, whole."
+        None, description="Extension. The blocks that are complete now."
     )
 
 

@@ -48,13 +48,16 @@ class CompletionBody(GenerationBody):
         None, ge=1, le=128, description="Generate this many and keep the n most probable. Default: n."
     )
     logprobs: int | None = Field(
-        None, ge=0, le=20, description="Of each token, and of this many most probable ones beside it."
+        None,
+        ge=0,
+        le=20,
+        description="Logprobs of each token, and of this many most probable tokens at its position.",
     )
-    echo: bool | None = Field(False, description="The text begins with the prompt.")
+    echo: bool | None = Field(False, description="Return the prompt in front of the completion.")
     parse_special: bool | None = Field(
         False, description="Extension. Special tokens in the prompt are special, as in a rendered template."
     )
-    suffix: str | None = Field(None, description="Fill in what lies between the prompt and this.")
+    suffix: str | None = Field(None, description="Generate the text between the prompt and this.")
 
 
 class CompletionChoice(BaseModel):

@@ -51,7 +51,7 @@ class DeletedConversation(BaseModel):
 class ConversationList(BaseModel):
     object: Literal["list"]
     data: list[ConversationObject]
-    first_id: str = Field(description="Empty: the page is.")
+    first_id: str = Field(description="Empty if the page is empty.")
     last_id: str
     has_more: bool
 
@@ -61,7 +61,7 @@ class ItemList(BaseModel):
 
     object: Literal["list"]
     data: list[dict[str, Any]]
-    first_id: str = Field(description="Empty: the page is.")
+    first_id: str = Field(description="Empty if the page is empty.")
     last_id: str
     has_more: bool
 

@@ -24,12 +24,17 @@ class EmbeddingsBody(RequestBody):
 
     model: str = Field(description="A model id from /v1/models.")
     input: Inputs = Field(description="Texts or token ids; at most 2,048.")
-    encoding_format: Encoding | None = Field("float", description="base64: of little-endian float32.")
-    dimensions: int | None = Field(None, ge=1, lt=INT64, description="Keep the first ones.")
+    encoding_format: Encoding | None = Field("float", description="base64 encodes little-endian float32.")
+    dimensions: int | None = Field(
+        None, ge=1, lt=INT64, description="Keep this many of the first dimensions."
+    )
     pooling: Literal["mean", "last", "cls"] | None = Field("mean", description="Extension.")
     normalize: bool | None = Field(True, description="Extension. Scale each vector to length 1.")
     truncate_prompt_tokens: int | None = Field(
-        None, ge=-1, lt=INT64, description="Extension. Keep this many tokens of each input; -1: what fits."
+        None,
+        ge=-1,
+        lt=INT64,
+        description="Extension. Keep this many tokens of each input; -1: as many as fit.",
     )
     timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
 
@@ -37,7 +42,7 @@ class EmbeddingsBody(RequestBody):
 class EmbeddingObject(BaseModel):
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str = Field(description="A string with encoding_format base64.")
+    embedding: list[float] | str = Field(description="A string if encoding_format is base64.")
 
 
 class EmbeddingUsage(BaseModel):

@@ -30,8 +30,8 @@ class RefusalPart(RequestBody):
 
 
 class ImageUrl(RequestBody):
-    url: str | None = Field(None, description="A data URL, or where a provider can fetch it.")
-    detail: str | None = Field(None, description="How closely a provider is to look at it.")
+    url: str | None = Field(None, description="A data URL, or an address from which a provider can fetch it.")
+    detail: str | None = Field(None, description="The resolution at which a provider processes the image.")
 
 
 class ImagePart(RequestBody):
@@ -42,7 +42,7 @@ class ImagePart(RequestBody):
 class FileOfPart(RequestBody):
     file_data: str | None = Field(None, description="A data URL.")
     filename: str | None = None
-    file_id: str | None = Field(None, description="Refused: no files are kept.")
+    file_id: str | None = Field(None, description="Refused: the server stores no files.")
 
 
 class FilePart(RequestBody):
@@ -127,7 +127,7 @@ class ChatMessage(RequestBody):
     reasoning_content: str | None = Field(None, description="An assistant's reasoning before its answer.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
     thinking_blocks: Annotated[list[Thinking], at_most(MAX_PARTS)] | None = Field(
-        None, description="Extension. The same, as its provider signed it."
+        None, description="Extension. The reasoning as its provider signed it."
     )
 
     @model_validator(mode="before")
@@ -160,17 +160,18 @@ class ConversationBody(ToolsBody):
     messages: Annotated[list[ChatMessage], at_most(MAX_MESSAGES, least=1)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = Field(
-        None, description="How long answers are to be, where a provider knows it."
+        None, description="The length of answers, for providers that support it."
     )
     enable_thinking: bool | None = Field(None, description="Extension. See chat_template_kwargs.")
     chat_template_kwargs: Variables | None = Field(
         None, description="Extension. Variables of the model's chat template."
     )
     add_generation_prompt: bool | None = Field(
-        None, description="Extension. End the prompt where the assistant begins. Default true."
+        None,
+        description="Extension. End the prompt with the beginning of an assistant's message. Default true.",
     )
     continue_final_message: bool | None = Field(
-        False, description="Extension. Go on with the last message instead of answering it."
+        False, description="Extension. Continue the last message instead of answering it."
     )
 
 

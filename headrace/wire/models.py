@@ -19,7 +19,7 @@ class ModelObject(BaseModel):
     root: str
     parent: str | None
     permission: list[Any]
-    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: not known.")
+    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: unknown.")
     sampling_defaults: dict[str, float | int]
 
 
@@ -31,17 +31,17 @@ class ModelList(BaseModel):
 class CandidateObject(BaseModel):
     provider: str
     model: str
-    weight: float | None = Field(description="Neighbours with weights are drawn in random order.")
-    is_served: bool = Field(description="False: left out now.")
+    weight: float | None = Field(description="Adjacent targets with weights are tried in random order.")
+    is_served: bool = Field(description="False: requests skip this target now.")
     breaker: Literal["closed", "open", "half-open"] | None = Field(description="Null outside routes.")
-    retry_after_s: float = Field(description="Until an open breaker lets a request through.")
+    retry_after_s: float = Field(description="Seconds until an open breaker permits a request.")
 
 
 class RouteObject(BaseModel):
     object: Literal["route"]
     model: str
-    route: str | None = Field(description="The alias; null: the model is addressed directly.")
-    candidates: list[CandidateObject] = Field(description="In order.")
+    route: str | None = Field(description="The route; null: the name is a model's.")
+    candidates: list[CandidateObject] = Field(description="The targets in order.")
     fallback_on: list[str]
     retries: int
     hedge_after_ms: int

@@ -29,7 +29,7 @@ class StoredChatCompletion(ChatCompletion):
 class StoredChatCompletionList(BaseModel):
     object: Literal["list"]
     data: list[StoredChatCompletion]
-    first_id: str = Field(description="Empty: the page is.")
+    first_id: str = Field(description="Empty if the page is empty.")
     last_id: str
     has_more: bool
 
@@ -47,7 +47,7 @@ class StoredMessageList(BaseModel):
 
     object: Literal["list"]
     data: list[dict[str, Any]]
-    first_id: str = Field(description="Empty: the page is.")
+    first_id: str = Field(description="Empty if the page is empty.")
     last_id: str
     has_more: bool
 

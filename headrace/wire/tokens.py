@@ -30,13 +30,15 @@ class TokenizeBody(RequestBody):
     text: str | None = Field(None, description="The text.")
     messages: Annotated[list[ChatMessage], at_most(MAX_MESSAGES, least=1)] | None = None
     tools: Annotated[list[ToolBody], at_most(MAX_TOOLS)] | None = Field(
-        None, description="With messages: the tools beside them."
+        None, description="With messages: the tools."
     )
     chat_template_kwargs: Variables | None = Field(None, description="With messages.")
     add_generation_prompt: bool | None = Field(
-        None, description="With messages: end where the assistant begins. Default true."
+        None, description="With messages: end with the beginning of an assistant's message. Default true."
     )
-    continue_final_message: bool | None = Field(False, description="With messages: leave the last one open.")
+    continue_final_message: bool | None = Field(
+        False, description="With messages: leave the last message open."
+    )
     add_special_tokens: bool | None = Field(
         None, description="BOS, if the model wants one. Default: true for a text; a template writes its own."
     )
@@ -46,8 +48,8 @@ class TokenizeBody(RequestBody):
 class Tokens(BaseModel):
     tokens: list[int]
     count: int
-    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: not known.")
-    token_strs: list[str] | None = Field(None, description="With return_token_strs: each as text.")
+    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: unknown.")
+    token_strs: list[str] | None = Field(None, description="With return_token_strs: each token as text.")
 
 
 class DetokenizeBody(RequestBody):
@@ -59,7 +61,7 @@ class DetokenizeBody(RequestBody):
 
 class Text(BaseModel):
     prompt: str
-    text: str = Field(description="The same.")
+    text: str = Field(description="The text.")
 
 
 class TokenizerDescription(BaseModel):
