@@ -1,5 +1,5 @@
-"""A caller's schema as a document: its draft, where its subschemas stand, where references lead, and whether
-a value satisfies a part of it.
+"""A caller's schema as a document: its draft, the places of its subschemas, the targets of its references,
+and validating values against parts of it.
 """
 
 from __future__ import annotations
@@ -31,20 +31,18 @@ METASCHEMAS = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A subschema. `words`: it in the words of 2020-12; `base`: the URI that its references start from;
-    `is_made`: it stands nowhere in the document.
-    """
+    """A subschema."""
 
-    source: Node
-    words: Node
-    path: str
-    base: str
-    is_made: bool = False
+    source: Node  # as in the document
+    words: Node  # with the keywords of 2020-12
+    path: str  # where it is, for errors
+    base: str  # the URI to which its references are relative
+    is_made: bool = False  # created here, not a part of the document
 
 
 class Document:
-    """Raises InvalidSchema if it does not satisfy its draft's metaschema, UnsupportedSchema for a draft that
-    is not known. `param` is the path that all others begin with.
+    """A schema with an index of its parts. `param`: the path of the whole, with which all other paths begin.
+    Raises InvalidSchema if its draft's metaschema does not accept it, UnsupportedSchema for unknown drafts.
     """
 
     def __init__(self, root: Node, param: str) -> None:
@@ -55,8 +53,8 @@ class Document:
         self._parts: dict[int, Part] = {}
         self._resources: dict[str, Node] = {}
         self._anchors: dict[tuple[str, str], Node] = {}
-        self._dynamic: list[str] = []  # names of anchors that depend on where a reference comes from
-        self._kept: list[Node] = []  # so that no id is used twice
+        self._dynamic: list[str] = []  # names of anchors whose target depends on the referring schema
+        self._kept: list[Node] = []  # keeps objects alive whose id() is a key above
         self._validators: dict[tuple[int, bool], Any] = {}
         self._checked: set[int] = set()
         self.check(root, param)
@@ -64,14 +62,14 @@ class Document:
         self._base = self._parts[id(root)].base if isinstance(root, dict) else ""
 
     def check(self, node: Node, path: str) -> None:
-        """Holds a schema against the metaschema. Raises InvalidSchema."""
+        """Validate a schema against the metaschema. Raises InvalidSchema."""
         error = exceptions.best_match(self._metaschema.iter_errors(node))
         if error is not None:
             raise invalid(".".join([path, *map(str, error.absolute_path)]), error.message)
-        self._checked.update(id(one) for one in _all(node))
+        self._checked.update(id(part) for part in _all(node))
 
     def part(self, node: Node, near: Part | None = None) -> Part:
-        """The subschema as a part; one that we made ourselves stands where `near` does."""
+        """The part of a subschema. One that is not in the document gets the path and base of `near`."""
         found = self._parts.get(id(node))
         if found is None or isinstance(node, bool):
             path, base = (near.path, near.base) if near else (self.param, "")
@@ -83,7 +81,7 @@ class Document:
         return found
 
     def target(self, keyword: str, near: Part) -> Part:
-        """Where a reference leads. Raises InvalidSchema, UnsupportedSchema."""
+        """The target of the reference `keyword` in `near`. Raises InvalidSchema, UnsupportedSchema."""
         path, reference = f"{near.path}.{keyword}", near.words[keyword]
         if keyword == "$recursiveRef" and self._dynamic:
             raise unsupported(path, "not beside $recursiveAnchor")
@@ -102,8 +100,9 @@ class Document:
         return self._pointed(resource, uri, unquote(fragment), near)
 
     def satisfies(self, value: object, part: Part, *, formats: bool) -> bool:
-        """Whether the value is valid under the subschema. Where that cannot be found out, it is as if it was
-        not with `formats`, which are for what must hold, and as if it was without.
+        """Whether the value is valid under the subschema. `formats`: check formats too; pass True for schemas
+        that the value must satisfy, False for those that it must not. Where validation fails, the result
+        is the one that excludes the value: False with `formats`, else True.
         """
         if part.base != self._base and "$ref" in str(part.source):
             return not formats
@@ -137,7 +136,7 @@ class Document:
         if not isinstance(node, dict | bool):
             raise invalid(self.param, f"$ref '#{pointer}' does not lead to a schema")
         if isinstance(node, dict) and id(node) not in self._checked:
-            self.check(node, path)  # the metaschema does not know every place where a schema may stand
+            self.check(node, path)  # a place where the metaschema does not expect a schema
             self._collect(node, path, base)
         return self.part(node, near)
 
@@ -149,7 +148,7 @@ class Document:
         return self._resources.get(uri)
 
     def _collect(self, node: Node, path: str, base: str) -> None:
-        """Notes all subschemas, identifiers and anchors. Not recursive."""
+        """Index all subschemas, identifiers and anchors, without recursion."""
         if not base:
             self._resources.setdefault("", node)
         left = [(node, path, base)]
@@ -162,7 +161,7 @@ class Document:
             left += [(below, f"{path}.{step}", base) for step, below in subschemas(node)]
 
     def _identified(self, node: Schema, base: str) -> str:
-        """Notes the schema's own names. Returns the URI that its references start from."""
+        """Index the schema's own identifiers. Returns the base URI of its references."""
         if "$ref" in node and self.draft < 2019:
             return base
         own = node.get("id" if self.draft == 4 else "$id")
@@ -189,8 +188,9 @@ def _all(node: Node) -> Iterator[Node]:
 
 
 def _validator_class(schema: object, param: str) -> tuple[Any, bool]:
-    """Of the draft that the schema names, in whatever spelling, else of 2020-12; and whether it is the exact
-    spelling: validators take another one for the latest draft, so what both say is enforced.
+    """The validator class of the draft that the schema names, in any spelling, else of 2020-12; and whether
+    the spelling is exact. Validators read an inexact one as the latest draft, so the rules of both are
+    enforced then.
     """
     named = schema.get("$schema") if isinstance(schema, dict) else None
     if named is None:

@@ -1,6 +1,5 @@
-"""From the alternatives of each state to a schema that the library enforces to the letter: plain nodes of
-one type, `anyOf` and `$ref`. Where the library has no way to say something, less is generated (narrowing.py)
-or the schema is refused.
+"""Writes the alternatives of each state as a schema that llguidance enforces exactly: nodes of one type,
+`anyOf` and `$ref`. What it cannot express is narrowed (narrowing.py), or the schema is refused.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ ANYTHING: dict[str, Node] = {
 
 
 class Emission:
-    """`definitions` has a node for each state by name, ROOT for the whole; `places` the path of each, the
-    innermost first. `apart`: no listed member is in the reach of an expression for names. Raises
-    InvalidSchema, UnsupportedSchema.
+    """The written schema. `definitions`: name → node of each state, ROOT is the whole; `places`: (path, name)
+    of each, the innermost first. `apart`: refuse objects in which a listed member matches a
+    patternProperties expression. Raises InvalidSchema, UnsupportedSchema.
     """
 
     ROOT = "root"
@@ -57,12 +56,12 @@ class Emission:
         self.places.reverse()
 
     def _define(self, name: str, node: Node) -> None:
-        """Equal nodes are one definition: the library compiles each of them once."""
+        """Add a definition. One that equals another refers to it, so that llguidance compiles it once."""
         known = self._written.setdefault(json.dumps(node), name)
         self.definitions[name] = node if known == name else {"$ref": PREFIX + known}
 
     def _reference(self, state: State) -> Node:
-        """The node for what must satisfy all of a state."""
+        """A reference to the node of a state, which is written later if it is new."""
         state = tuple(term for term in state if self._solver.part(term).words is not True or not term[1])
         if not state:
             self.definitions[ANY] = ANYTHING
@@ -98,7 +97,7 @@ class Emission:
         kinds = [
             kind for kind in ("null", "boolean", "number", "string", "array", "object") if record.has(kind)
         ]
-        if _says_nothing(record):
+        if _is_unrestricted(record):
             return [self._reference(())]
         excluded = {kind: [value for value in record.excluded if kind_of(value) == kind] for kind in kinds}
         nodes: list[Node] = []
@@ -112,13 +111,15 @@ class Emission:
                 nodes += _numbers(record, others)
             elif kind == "string":
                 nodes += [self._texts.schema(record, others)]
-            elif _is_avoided(record, others):
+            elif _exclude_empty(record, others):
                 nodes += (self._lists if kind == "array" else self._members).schemas(record)
         return nodes
 
 
-def _is_avoided(record: Record, others: list[Any]) -> bool:
-    """Whether excluded arrays or objects can be avoided: empty ones can."""
+def _exclude_empty(record: Record, others: list[Any]) -> bool:
+    """Exclude empty arrays or objects by a minimum size. False: other values are excluded, which is
+    impossible.
+    """
     if any(others):
         return False
     if others:
@@ -127,15 +128,15 @@ def _is_avoided(record: Record, others: list[Any]) -> bool:
     return True
 
 
-def _says_nothing(record: Record) -> bool:
+def _is_unrestricted(record: Record) -> bool:
     empty = Record()
-    said: tuple[str, ...] = ("kinds", "is_integer", "bounds", "multiples", "patterns", "expressions")
-    said += ("formats", "excluded", "is_unique", "objects", "arrays", "contained", "required", "names")
-    return all(getattr(record, name) == getattr(empty, name) for name in said)
+    fields: tuple[str, ...] = ("kinds", "is_integer", "bounds", "multiples", "patterns", "expressions")
+    fields += ("formats", "excluded", "is_unique", "objects", "arrays", "contained", "required", "names")
+    return all(getattr(record, name) == getattr(empty, name) for name in fields)
 
 
 def _numbers(record: Record, others: list[Any]) -> list[Schema]:
-    """The numbers between those that are excluded."""
+    """The nodes of the intervals between excluded numbers."""
     found: list[Schema] = []
     edges = [None, *sorted(set(others)), None]
     for low, high in itertools.pairwise(edges):

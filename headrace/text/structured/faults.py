@@ -1,31 +1,27 @@
-"""Why a schema is refused."""
+"""The errors of schemas."""
 
 from __future__ import annotations
 
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, bounded
 
 MAX_REASON = 300  # characters
 
 
 class InvalidSchema(BadRequest):
-    """It is no JSON schema, or nothing satisfies it."""
+    """It is not a JSON schema, or no value satisfies it."""
 
     code = "invalid_schema"
 
 
 class UnsupportedSchema(BadRequest):
-    """It says something that cannot be enforced."""
+    """A part of the schema cannot be enforced."""
 
     code = "unsupported_schema"
 
 
 def invalid(path: str, reason: str) -> InvalidSchema:
-    return InvalidSchema(f"{path}: {shortened(reason)}", param=path)
+    return InvalidSchema(f"{path}: {bounded(reason, MAX_REASON)}", param=path)
 
 
 def unsupported(path: str, reason: str) -> UnsupportedSchema:
-    return UnsupportedSchema(f"{path}: {shortened(reason)}", param=path)
-
-
-def shortened(message: str) -> str:
-    return message if len(message) <= MAX_REASON else message[:MAX_REASON] + "…"
+    return UnsupportedSchema(f"{path}: {bounded(reason, MAX_REASON)}", param=path)

@@ -1,5 +1,5 @@
-"""The values of `format` that are enforced: the library's, and ours where its own let through what is none
-(29 February 2023) or where it has none. Others are annotations.
+"""The values of `format` that are enforced: by llguidance, or by expressions of ours where it has none or
+accepts invalid values (29 February 2023). Other formats are annotations.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ _DAY = (
     r"(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
     r"|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))|" + _LEAP + ")"
 )
-_YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # a library's dates begin with year 1
+_YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # dates begin with year 1
 _CLOCK = (
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
-# a label of a host's name; none with "--" at its third place, as encoded ones have: many of those are broken
+# A label of a host name, without "--" at its third place: such encoded labels are often invalid.
 _LABEL = (
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9]|[A-Za-z0-9-][A-Za-z0-9]"
     r"|[A-Za-z0-9-](?:[A-Za-z0-9][A-Za-z0-9-]|-[A-Za-z0-9])[A-Za-z0-9-]{0,58}[A-Za-z0-9]"
@@ -26,9 +26,9 @@ _REFERENCE = (
     rf"(?:\?{_URI_TEXT}*)?(?:#{_URI_TEXT}*)?$"
 )
 _POINTER = r"(?:/(?:[^~/]|~[01])*)*"
-# an expression that all dialects take: letters, escapes and simple classes, repeated
+# A piece of a regular expression that is valid in all dialects.
 _ATOM = r"(?:[A-Za-z0-9 _,:;=@!<>%&~/-]|\\[dwsDWS.*+?()|^$\\/]|\.|\[[a-z0-9_]+\]|\[a-z\]|\[0-9\])[*+?]?"
-# all of which must be found in the text
+# format → expressions that must all be found in the text
 FORMATS: dict[str, tuple[str, ...]] = {
     "date": (f"^{_DAY}$", f"^{_YEAR}-"),
     "time": (f"^{_CLOCK}$",),
@@ -42,7 +42,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "regex": (rf"^\^?(?:{_ATOM}|\((?:{_ATOM})+(?:\|(?:{_ATOM})+)*\))*\$?$",),
     "uri-template": (r"^(?:[A-Za-z0-9._~/:?=&-]|\{[A-Za-z0-9_]+\})*$",),
 }
-# by our names, the library's
+# JSON Schema's name → llguidance's
 LIBRARY_FORMATS = {
     **{name: name for name in ("duration", "email", "ipv4", "ipv6", "uuid", "uri")},
     "idn-email": "email",

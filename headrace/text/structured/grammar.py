@@ -1,5 +1,5 @@
-"""Constrained decoding: which tokens may come next so that the text obeys a schema, an expression, a list or
-a grammar. Wraps `llguidance`; importing this module loads it.
+"""Constrained decoding: computes which tokens may follow so that the text obeys a schema, a regular
+expression, a list or a grammar. Wraps `llguidance`; importing this module loads it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from headrace.types import Format
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar", "lark_source"]
 
 CACHED = 64  # compiled grammars
-# The library's time grows with the square of an expression's length. Each rule that leads to the next, on a
-# line of its own, takes it one stack frame deeper; some thousand are too many for it.
+# llguidance's time grows with the square of an expression's length. It recurses through rules that refer to
+# each other, one per line; several thousand overflow its stack.
 MAX_REGEX, MAX_CHOICES, MAX_LARK, MAX_LINES = 10_000, 500_000, 100_000, 1_000
 MAX_GBNF = 20_000  # characters; its translation is quadratic
 _GBNF = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
@@ -33,27 +33,26 @@ _JSON = re.compile(r"%json\s+(?=\{)")
 
 
 class GrammarFailed(Exception):
-    """The matcher gave up on one sequence: its limits, or a token that was not allowed."""
+    """The matcher of one sequence failed: it reached a limit, or got a token that was not allowed."""
 
 
 class Constraint:
-    """Which tokens may come next, for one sequence. Not thread-safe."""
+    """The constraint on one sequence. Not thread-safe."""
 
     def __init__(self, matcher: LLMatcher, words: int, no_end: int | None) -> None:
         self._matcher, self._words = matcher, words
-        self._no_end = no_end  # the id that stands for an end where the model has none
+        self._no_end = no_end  # a made-up end token, if the model has none
         self._own = np.zeros(words, np.int32) if no_end is not None else None
 
     @property
     def is_complete(self) -> bool:
-        """Nothing but an end can follow."""
+        """Whether only the end of the text can follow."""
         return bool(self._matcher.is_stopped())
 
     def fill(self, mask: NDArray[np.int32]) -> None:
-        """Writes int32[n], n at least vocabulary/32: token t may follow where bit t % 32 of word t // 32 is
-        set; 0 beyond the vocabulary. End tokens are among them where the text may end. Where only one
-        text can follow, only its usual tokens are. Leaves the GIL.
-        Raises GrammarFailed.
+        """Write the mask, int32[n] with n ≥ vocabulary / 32: bit t % 32 of word t // 32 is set if token t may
+        follow. End tokens may follow where the text may end; where only one text can follow, only the tokens
+        that usually write it. Releases the GIL. Raises GrammarFailed.
         """
         assert mask.dtype == np.int32
         assert mask.ndim == 1
@@ -69,8 +68,8 @@ class Constraint:
         mask[self._words :] = 0
 
     def accept(self, token: int) -> bool:
-        """After each sampled token but an end token. True: the text is complete, nothing but an end can
-        follow. Raises GrammarFailed.
+        """Advance by a sampled token, other than an end token. True: only the end of the text can follow.
+        Raises GrammarFailed.
         """
         if not self._matcher.consume_token(token):
             raise GrammarFailed(readable(self._matcher.get_error()))
@@ -78,10 +77,10 @@ class Constraint:
 
 
 class Grammars:
-    """Compiles formats for one vocabulary. Thread-safe: `compile` may run in a worker thread.
+    """Compiles formats for one vocabulary, and caches the results. Thread-safe.
 
-    `token_bytes[id]` are the bytes that a token stands for, none for special ones; `special` are their ids by
-    literal; `encode` gives the ids of a text.
+    `token_bytes[id]`: the bytes of each token, none for special ones; `special`: literal → id of these;
+    `encode`: text → ids.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class Grammars:
         self._lock = threading.Lock()
 
     def compile(self, format: Format, allowed: frozenset[str] = ALL) -> Constraint:
-        """`allowed`: names of narrowings. Raises BadRequest, for a schema InvalidSchema or
+        """Create a constraint. `allowed`: names of narrowings. Raises BadRequest; for schemas InvalidSchema,
         UnsupportedSchema.
         """
         measure(format.value, format.param)
@@ -107,8 +106,8 @@ class Grammars:
         return self._constraint(key, lambda: _source(format, allowed), format.param)
 
     def compile_lark(self, source: str, *, param: str) -> Constraint:
-        """A Lark grammar: <name> is a special token, %json is followed by what `json_grammar` gives. Raises
-        BadRequest.
+        """Create a constraint from a Lark grammar: <name> is a special token, %json precedes a result of
+        `json_grammar`. Raises BadRequest.
         """
         return self._constraint(source, lambda: LLMatcher.grammar_from_lark(source), param)
 
@@ -128,7 +127,7 @@ class Grammars:
     def _matcher(self, grammar: str, param: str) -> LLMatcher:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
         first = matcher.deep_copy()
-        mask = first.compute_bitmask() if not first.is_error() else b""  # builds what every copy then shares
+        mask = first.compute_bitmask() if not first.is_error() else b""  # fills caches that all copies share
         if first.is_error():
             raise BadRequest(f"{param}: {readable(first.get_error())}", param=param)
         if not any(mask):
@@ -137,7 +136,7 @@ class Grammars:
 
 
 class _Vocabulary:
-    """What TokenizerWrapper asks of a tokenizer."""
+    """The interface that llguidance's TokenizerWrapper requires."""
 
     bos_token_id = None
 
@@ -152,7 +151,7 @@ class _Vocabulary:
         self.special_token_ids = sorted(special.values())
         for literal, token in special.items():
             self.tokens[token] = literal.encode()
-        if not eos_token_ids:  # the library wants one: an id that the model does not have
+        if not eos_token_ids:  # llguidance requires one: an id beyond the vocabulary
             self.special_token_ids.append(len(self.tokens))
             self.tokens.append(b"<|no end|>")
         self.eos_token_id = eos_token_ids[0] if eos_token_ids else len(self.tokens) - 1
@@ -163,7 +162,7 @@ class _Vocabulary:
 
 
 def _source(format: Format, allowed: frozenset[str]) -> str:
-    """The format for the matcher. JSON schemas compile faster by themselves than within Lark."""
+    """The format as a grammar for the matcher. JSON schemas compile faster alone than inside Lark."""
     if format.kind in ("json_object", "json_schema"):
         schema = {"type": "object"} if format.kind == "json_object" else format.value
         return LLMatcher.grammar_from_json_schema(json_grammar(schema, format.param, allowed))
@@ -197,10 +196,10 @@ def _of_expression(expression: str) -> str:
 
 
 def _as_lark(source: str, param: str) -> str:
-    """llama.cpp's syntax in Lark's."""
+    """Translate a grammar from llama.cpp's syntax (GBNF) to Lark."""
     try:
         return gbnf_to_lark(source)
-    except Exception as exc:  # the library raises nothing narrower, and RecursionError
+    except Exception as exc:  # it raises plain exceptions, and RecursionError
         raise BadRequest(f"{param}: {str(exc)[:200]}", param=param) from exc
 
 
@@ -211,7 +210,7 @@ def _short(source: str, limit: int, param: str) -> str:
 
 
 def _with_schemas(source: str, param: str, allowed: frozenset[str]) -> str:
-    """A caller's Lark grammar with each %json schema as we enforce it."""
+    """Replace each %json schema in a caller's Lark grammar by its `json_grammar`."""
     pieces, position = [], 0
     while found := _JSON.search(source, position):
         try:
@@ -224,5 +223,5 @@ def _with_schemas(source: str, param: str, allowed: frozenset[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    r"""Text as an expression of the library's dialect. `\x{…}` stands for any character."""
+    r"""The text as a regular expression: all but ASCII letters and digits is written as `\x{…}`."""
     return "".join(one if one.isascii() and one.isalnum() else f"\\x{{{ord(one):x}}}" for one in text)

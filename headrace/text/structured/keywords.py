@@ -1,4 +1,4 @@
-"""JSON Schema's keywords: where schemas stand within schemas, and older drafts' words as 2020-12 has them."""
+"""JSON Schema's keywords: which contain subschemas, and translating older drafts to 2020-12."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSch
 
 
 def subschemas(node: Node) -> Iterator[tuple[str, Node]]:
-    """The schemas directly inside one, each with its path, such as `properties.name`."""
+    """Yield (path, schema) of the direct subschemas; paths are like `properties.name`."""
     if not isinstance(node, dict):
         return
     for keyword, value in node.items():
@@ -32,8 +32,8 @@ def subschemas(node: Node) -> Iterator[tuple[str, Node]]:
 
 
 def modern(schema: Schema, draft: int, *, lone_refs: bool) -> Schema:
-    """The schema in the words of 2020-12. The schemas inside it are the same objects as before. `lone_refs`:
-    what stands beside a $ref does not count, as up to draft 7.
+    """The schema with the keywords of 2020-12. Its subschemas remain the same objects. `lone_refs`: ignore
+    keywords beside a $ref, as drafts up to 7 do.
     """
     if lone_refs and "$ref" in schema:
         return {"$ref": schema["$ref"]}

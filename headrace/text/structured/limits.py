@@ -1,4 +1,4 @@
-"""The sizes of schemas that are worked on at all. Checked first, without recursion."""
+"""Limits for the size of schemas. They are checked first, without recursion."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from headrace.text.structured.faults import invalid, unsupported
 
-MAX_DEPTH = 100  # arrays and objects in each other, as JSON
-MAX_VALUES, MAX_OBJECTS, MAX_CHARACTERS = 50_000, 4_000, 2_000_000  # checked within a second or two
+MAX_DEPTH = 100  # of nested arrays and objects
+MAX_VALUES, MAX_OBJECTS, MAX_CHARACTERS = 50_000, 4_000, 2_000_000  # these take a second or two
 
 
 def measure(schema: object, param: str) -> None:
-    """Raises UnsupportedSchema beyond the limits, InvalidSchema for what JSON does not know."""
+    """Raise UnsupportedSchema beyond the limits, InvalidSchema for values that are not JSON."""
     level, values, objects, characters = [schema], 0, 0, 0
     for _ in range(MAX_DEPTH):
         values += len(level)
@@ -30,7 +30,7 @@ def measure(schema: object, param: str) -> None:
 
 
 def _length(value: object, param: str) -> int:
-    """Bytes of the value's own text."""
+    """The bytes of a string, or of an object's names. Raises InvalidSchema for values that are not JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         raise invalid(param, f"{value} is no JSON number")
     try:

@@ -1,4 +1,4 @@
-"""Arrays as the library is to write them."""
+"""Writes arrays for llguidance."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from headrace.text.structured.literals import MAX_ITEMS, one_of, sizes
 from headrace.text.structured.record import Record, Shape, State, once
 from headrace.text.structured.solver import Solver
 
-MAX_ORDERED, MAX_BLOCKS = 4, 8  # values of which all orders are written, places for more of them
+MAX_ORDERED = 4  # unique values: up to this many, all orders are written out
+MAX_BLOCKS = 8  # unique items: more values are divided into so many blocks, one for each place
 
 
 class Lists:
-    """`reference` gives the node for a state."""
+    """Writes the arrays of one schema. `reference`: state → node."""
 
     def __init__(self, solver: Solver, reference: Callable[[State], Node]) -> None:
         self._solver, self._reference = solver, reference
 
     def schemas(self, record: Record) -> list[Schema]:
-        """Alternatives; none: there is no such array. Raises UnsupportedSchema."""
+        """The alternatives; an empty list: no array satisfies the record. Raises UnsupportedSchema."""
         result: Schema = {"type": "array", **sizes(record, "minItems", "maxItems", MAX_ITEMS)}
-        places: list[State] = []  # what must be contained at each of the first places
+        places: list[State] = []  # `contains` for each of the first places
         for contained in record.contained:
             places += [(contained.term,)] * contained.least
             if contained.least or contained.most is not None:
@@ -57,12 +58,12 @@ class Lists:
         return [result]
 
     def _unique(self, record: Record, result: Schema, states: Sequence[State], rest: State) -> list[Schema]:
-        """Items that differ, whatever they are."""
+        """Arrays of unique items."""
         values = self._solver.literals(rest) if not states else None
         least, most = result.get("minItems", 0), result.get("maxItems", MAX_ITEMS)
         if values is not None and len(values) <= MAX_ORDERED:
-            sizes = range(least, min(most, len(values)) + 1)
-            found = [list(some) for size in sizes for some in itertools.permutations(values, size)]
+            lengths = range(least, min(most, len(values)) + 1)
+            found = [list(some) for length in lengths for some in itertools.permutations(values, length)]
             return [one_of(found, record.path)] if found else []
         self._solver.need("unique_items", f"{record.path}.uniqueItems", "items that differ are not tracked")
         if values is not None:
@@ -82,6 +83,6 @@ class Lists:
 
 
 def _item(shapes: Sequence[Shape], index: int) -> State:
-    """What the item at an index must satisfy."""
+    """The state of the item at an index."""
     terms = (shape.prefix[index] if index < len(shape.prefix) else shape.rest for shape in shapes)
     return tuple(term for term in terms if term is not None)

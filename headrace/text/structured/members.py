@@ -1,4 +1,4 @@
-"""Objects as the library is to write them."""
+"""Writes objects for llguidance."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headrace.text.structured.record import Record, Shape, State, Term, found_in
 from headrace.text.structured.solver import Solver
 from headrace.text.structured.texts import Texts, other_than
 
-EVERY_NAME = ("", ".*", "^", "^.*", ".*$", "$")  # expressions that are found in all names
+EVERY_NAME = ("", ".*", "^", "^.*", ".*$", "$")  # expressions that match all names
 
 
 class Members:
-    """`reference` gives the node for a state. `apart`: no listed member is in the reach of an expression for
-    names.
+    """Writes the objects of one schema. `reference`: state → node; `apart`: refuse listed members that match
+    a patternProperties expression.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Members:
         self._solver, self._reference, self._texts, self._apart = solver, reference, texts, apart
 
     def schemas(self, record: Record) -> list[Schema]:
-        """Alternatives; none: there is no such object. Raises UnsupportedSchema."""
+        """The alternatives; an empty list: no object satisfies the record. Raises UnsupportedSchema."""
         listed = self._solver.literals(tuple(record.names)) or []
         named = (name for shape in record.objects for name in shape.named)
         names = list(dict.fromkeys([*named, *record.required, *(n for n in listed if isinstance(n, str))]))
@@ -56,12 +56,14 @@ class Members:
         return self._reference(self._solver.member(record, name))
 
     def _is_repeated(self, record: Record, name: str, node: Node, keyed: dict[str, Node]) -> bool:
-        """Whether the library applies the same to a listed member, because an expression matches its name."""
+        """Whether a listed member's node is that of an expression that matches its name, which llguidance
+        applies to it anyway.
+        """
         keys = (key for shape in record.objects for key in shape.patterns if found_in(key, name))
         return node is not False and any(keyed.get(patterns.translated(key)[0]) == node for key in keys)
 
     def _others(self, record: Record, names: list[str]) -> tuple[dict[str, Node], Node]:
-        """What members of other names must satisfy, by pattern, and those of no pattern."""
+        """The nodes of members that are not listed: by expression of their names, and the rest."""
         shapes = record.objects
         rest = once(tuple(s.rest for s in shapes if s.rest is not None and not s.rest_if_unevaluated))
         if not any(shape.rest is not None for shape in shapes if not shape.rest_if_unevaluated):
@@ -73,24 +75,23 @@ class Members:
             return {}, False if self._is_closed(record, rest) else self._reference(rest)
         try:
             return self._keyed(record, names, keys, rest)
-        except UnsupportedSchema as exc:
+        except UnsupportedSchema:
             if not names or not self._solver.allows("member_names"):
                 raise
-            del exc
             return {}, False
 
     def _is_closed(self, record: Record, rest: State) -> bool:
-        """Whether an object that lists its members gets no others, though it might."""
-        says_nothing = all(shape.rest is None for shape in record.objects)
+        """Whether others than the listed members are left out (narrowing closed_objects)."""
+        is_silent = all(shape.rest is None for shape in record.objects)
         listed = {name for shape in record.objects for name in shape.named} | set(record.required)
         enough = record.bounds.get("minProperties", 0) <= len(listed)
         lists = any(shape.lists for shape in record.objects)
-        return not rest and says_nothing and lists and enough and self._solver.allows("closed_objects")
+        return not rest and is_silent and lists and enough and self._solver.allows("closed_objects")
 
     def _keyed(
         self, record: Record, names: list[str], keys: list[str], rest: State
     ) -> tuple[dict[str, Node], Node]:
-        """Members by expressions of their names, and others."""
+        """The nodes of members by expressions of their names, and of others."""
         states = {key: once(tuple(_terms_of_key(record.objects, key))) for key in keys}
         whole = [key for key in keys if key in EVERY_NAME]
         if self._apart and any(found_in(key, name) for key in keys for name in names):
@@ -107,7 +108,7 @@ class Members:
             if more:
                 raise unsupported(path, "look-around in names")
             if _is_used_up(one, [name for name in names if found_in(key, name)], path):
-                continue  # the library would lead into a dead end
+                continue  # llguidance would start such a name and not be able to finish it
             keyed[one] = once((*keyed.get(one, ()), *states[key]))
         reason = _overlap(keyed)
         if reason:
@@ -118,7 +119,7 @@ class Members:
         return {one: self._reference(state) for one, state in keyed.items()}, self._reference(rest)
 
     def _named(self, record: Record, state: State) -> tuple[dict[str, Node], Node]:
-        """propertyNames: the names as one expression, of members that must satisfy the state."""
+        """propertyNames: one expression for the names of members that must satisfy the state."""
         path = f"{record.path}.propertyNames"
         node = self._reference(state)
         alternatives = [
@@ -135,7 +136,7 @@ class Members:
         return {"|".join(f"(?:{one})" for one in alternatives): node}, False
 
     def _count(self, record: Record, result: Schema) -> bool:
-        """Adds what minProperties and maxProperties demand. False: there is no such object."""
+        """Apply minProperties and maxProperties. False: no object satisfies them."""
         most = record.bounds.get("maxProperties")
         if most is not None:
             self._limit(int(min(most, MAX_ITEMS)), result, f"{record.path}.maxProperties")
@@ -153,7 +154,7 @@ class Members:
             return True
         path = f"{record.path}.minProperties"
         if len(optional) < missing:
-            # the library does not see that a name occurs twice, and a reader counts it once
+            # llguidance would count a repeated name twice, a reader of the JSON once.
             raise unsupported(path, "more than 1 and more than are listed is not supported")
         self._solver.need("member_count", path, "optional members are not counted")
         required += optional[:missing]
@@ -175,7 +176,7 @@ class Members:
 
 
 def _terms_of_key(shapes: Sequence[Shape], key: str) -> Iterator[Term]:
-    """What members must satisfy whose names match an expression."""
+    """The terms of members whose names match an expression."""
     for shape in shapes:
         if key in shape.patterns:
             yield shape.patterns[key]
@@ -184,7 +185,7 @@ def _terms_of_key(shapes: Sequence[Shape], key: str) -> Iterator[Term]:
 
 
 def _overlap(keyed: Iterable[str]) -> str:
-    """Why the library cannot tell apart the expressions of names; empty if it can."""
+    """Why llguidance cannot distinguish the expressions of names; empty if it can."""
     names = dict.fromkeys(keyed, True)
     if len(names) < 2:
         return ""
@@ -193,7 +194,7 @@ def _overlap(keyed: Iterable[str]) -> str:
 
 
 def _is_used_up(expression: str, names: list[str], path: str) -> bool:
-    """Whether the listed names are all that an expression matches."""
+    """Whether an expression matches no other names than the listed ones."""
     if not names:
         return False
     others = {"type": "string", "pattern": expression, "allOf": [{"pattern": other_than(names, path)}]}

@@ -1,6 +1,7 @@
-"""Schemas that exclude a schema: each of them is satisfied by no value that satisfies it.
+"""Writes the negation of a schema as a list of alternatives, none of which accepts a value of the schema.
 
-There may be values outside of it that none of them allows: "no match of a pattern" can be written for some.
+Together they may accept fewer than all other values: "no match of a pattern" cannot be written for all
+patterns.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from headrace.text.structured.keywords import Node, Schema
 from headrace.text.structured.patterns import avoiding
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")
-# keywords of our own, in schemas made here only: values that are not allowed, an expression of the library
+# Keywords in schemas that are created here: excluded values, an expression in llguidance's dialect.
 EXCLUDED, EXPRESSION = "x-excluded", "x-expression"
 _OPPOSITES = {
     "minimum": ("number", "exclusiveMaximum", 0), "exclusiveMinimum": ("number", "maximum", 0),
@@ -24,7 +25,7 @@ _OPPOSITES = {
 
 
 def opposites(words: Schema, draft: int) -> list[Schema]:
-    """Of a schema in the words of 2020-12; the simplest first. `{"not": S}` stands for what excludes S."""
+    """The alternatives to a schema of 2020-12, the simplest first; `{"not": S}` in them is S negated."""
     return [
         *_without_a_member(words),
         *_of_other_types(words),

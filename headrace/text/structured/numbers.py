@@ -1,6 +1,4 @@
-"""Numbers as the library is to write them: exact in the floating point of whoever reads them, and without
-digits that carry no information.
-"""
+"""Writes numbers for llguidance: with only as many digits as a reader's floating point represents exactly."""
 
 from __future__ import annotations
 
@@ -12,15 +10,15 @@ from headrace.text.structured.faults import invalid, unsupported
 from headrace.text.structured.keywords import Schema
 from headrace.text.structured.record import Record
 
-MAX_EXACT = 2**53  # beyond it neighbouring whole numbers are one float
+MAX_EXACT = 2**53  # beyond it neighbouring integers are the same float
 MAX_MULTIPLE = 2**16
-FRACTIONS = (0.5, 0.25, 0.125)  # floats that are exact, whose multiples a validator finds to be multiples
-# Below each magnitude, the smallest step: 15 digits, which a float keeps, then whole numbers.
+FRACTIONS = (0.5, 0.25, 0.125)  # exact floats, whose multiples validators recognise
+# (magnitude, smallest step below it): 15 digits, which a float keeps, then integers.
 TIERS = ((10**6, 1e-9), (10**12, 1e-3), (MAX_EXACT, 1))
 
 
 def number_schemas(record: Record) -> list[Schema]:
-    """Alternatives. Raises UnsupportedSchema."""
+    """The alternatives. Raises UnsupportedSchema, InvalidSchema."""
     low, high = _sides(record)
     if (low is not None and low[0] > MAX_EXACT) or (high is not None and high[0] < -MAX_EXACT):
         name = "minimum" if low is not None and low[0] > MAX_EXACT else "maximum"
@@ -35,7 +33,7 @@ def number_schemas(record: Record) -> list[Schema]:
     return [schema for most, step in TIERS for schema in _between(low, high, most, step)]
 
 
-Side = tuple[float, bool] | None  # a bound, and whether it is excluded
+Side = tuple[float, bool] | None  # (bound, whether it is exclusive)
 
 
 def _sides(record: Record) -> tuple[Side, Side]:
@@ -72,7 +70,7 @@ def _whole(low: Side, high: Side, step: int, path: str) -> list[Schema]:
 
 
 def _between(low: Side, high: Side, most: float, step: float) -> Iterator[Schema]:
-    """The numbers of at most this magnitude, in such steps."""
+    """The nodes of numbers within the bounds, of magnitude `most` or less, in multiples of `step`."""
     if (low is not None and low[0] > most) or (high is not None and high[0] < -most):
         return
     if step == 1:
@@ -89,12 +87,14 @@ def _between(low: Side, high: Side, most: float, step: float) -> Iterator[Schema
 
 
 def _plain(value: float) -> float:
-    """5.0 as 5."""
+    """Whole floats as integers: 5.0 as 5."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _multiple(value: float, path: str) -> float:
-    """A step whose multiples a validator that computes in binary finds to be multiples of the value."""
+    """A multiple of the value whose multiples validators recognise in binary floating point. Raises
+    InvalidSchema, UnsupportedSchema.
+    """
     exact = Fraction(str(value))
     if exact <= 0:
         raise invalid(path, f"{value!r} is not more than 0")

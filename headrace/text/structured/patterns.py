@@ -1,7 +1,8 @@
-r"""Regular expressions of JSON Schema (ECMA 262, searched for anywhere in a text) in the library's dialect.
+r"""Translates regular expressions of JSON Schema (ECMA 262, searched for anywhere in a text) to llguidance's
+dialect.
 
-Validators differ: Python's `\s` has U+0085, ECMA's has U+FEFF. An expression is translated so that whatever
-it matches is a match for both.
+Validators differ: Python's `\s` includes U+0085, ECMA's U+FEFF. The translation matches only what matches in
+both.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from functools import lru_cache
 
 from llguidance import LLMatcher
 
-MAX_WORD = 60  # characters of a text that is excluded: each is a group inside the one before
+from headrace.errors import bounded
+
+MAX_WORD = 60  # characters of an excluded text: each is a nested group
 
 _SPACES = r"\t\n\x0b\x0c\r \xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"  # both
 _ANY_SPACES = _SPACES + r"\x1c-\x1f\x85\x{feff}"  # either
 _LETTERS = r"\p{L}\p{M}\p{N}\p{Pc}"
-# a shorthand → what is in it for both dialects, what is in it for either
+# shorthand → (the characters that it has in both dialects, those that it has in either)
 _SHORTHANDS = {
     "d": (r"0-9", r"\p{Nd}"),
     "w": (r"A-Za-z0-9_", _LETTERS),
@@ -35,39 +38,37 @@ _ANYTHING = "(?s:.)"
 
 
 class Untranslatable(ValueError):
-    """The library has nothing that means the same."""
+    """The expression cannot be written in llguidance's dialect."""
 
 
 def translated(pattern: str) -> list[str]:
-    """Expressions of which each must be found in a text. Raises Untranslatable."""
+    """Expressions that must all be found in a text. Raises Untranslatable."""
     ahead, rest = _lookaheads(pattern)
     return [*ahead, *([] if ahead and rest == "^" else [_Reader(rest).expression()])]
 
 
 @lru_cache(maxsize=1024)
 def problem(pattern: str) -> str:
-    """Why the library does not take an expression of its own dialect; empty if it does."""
+    """Why llguidance refuses an expression in its own dialect; empty if it accepts it."""
     grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern})
     return readable(LLMatcher.validate_grammar(grammar))
 
 
 def readable(message: str) -> str:
-    """What the library says, without its dump of the state and of the expression."""
+    """llguidance's error message without its dumps of the state and the expression."""
     message = message.split("\n<state>")[0].strip()
     found = re.search(r"error: (.+)", message.split("regex parse error:")[-1])
     text = found[1] if found and "regex parse" in message else message.split("\n")[0]
-    return text if len(text) <= 300 else text[:300] + "…"
+    return bounded(text, 300)
 
 
 def other_than(words: Iterable[str]) -> str:
-    """The expression for all texts but these. Raises Untranslatable."""
+    """An expression for all texts other than these. Raises Untranslatable."""
     return f"^{_outside(_trie(words), whole=True)}$"
 
 
 def avoiding(pattern: str) -> str | None:
-    """An expression for texts in which the pattern is not found, though not for all of them; None: it takes
-    more than is known here.
-    """
+    """An expression for texts, but not all, in which the pattern is not found; None if none is known."""
     try:
         prefix = re.match(r"\^((?:[A-Za-z0-9 _/:@#-]|\\[^A-Za-z0-9])+)(?![*?{+])", pattern)
         if prefix and len(_branches(pattern)) == 1:
@@ -79,7 +80,7 @@ def avoiding(pattern: str) -> str | None:
 
 
 def _needed(branch: str) -> str | None:
-    """Characters, as in a class, of which every match has one; those that are rare in texts are preferred."""
+    """Characters, as in a class, of which every match contains one, preferably rare ones; None: unknown."""
     found: list[tuple[bool, str]] = []
     level = 0
     atom = re.compile(r"\\[^A-Za-z0-9]|\\[dws]|\[[^^\]\\][^\]\\]*\]|[^\\]|\\.", re.DOTALL)
@@ -97,18 +98,14 @@ def _needed(branch: str) -> str | None:
             item = _SHORTHANDS[text[1:]][1] if len(text) > 1 else _written(ord(text))
             found.append((text.isalnum() or len(text) > 1, item))
         elif text.startswith("["):
-            found.append((True, "".join(_class_items(text))))
+            found.append((True, _Reader(text).expression()))
         elif not text[1].isalnum():
             found.append((False, _written(ord(text[1]))))
     return min(found)[1] if found else None
 
 
-def _class_items(text: str) -> Iterator[str]:
-    yield _Reader(text).expression()
-
-
 def _branches(pattern: str) -> list[str]:
-    """The alternatives outside of all groups."""
+    """The alternatives at the top level."""
     found, level, start = [], 0, 0
     for index, (one, inside) in enumerate(_outline(pattern)):
         level += (one == "(") - (one == ")") if not inside else 0
@@ -137,7 +134,7 @@ def _ahead(inner: str) -> str:
 
 
 def _not_ahead(inner: str) -> Iterator[str]:
-    """Of texts, as in `a|b$` and `(a|b)$`, and of `.*a` with one character."""
+    """Negative look-ahead of literal texts, as in `a|b$` and `(a|b)$`, and of `.*a` with one character."""
     contained = re.fullmatch(r"\.\*\\?(\W|[A-Za-z0-9])\\?\1?", inner)
     if contained:
         yield _without(contained[1], twice=inner.count(contained[1]) > 1)
@@ -158,7 +155,7 @@ def _without(one: str, *, twice: bool) -> str:
 
 
 def _text(word: str) -> str:
-    """The text that an expression stands for."""
+    """The only text that an expression matches. Raises Untranslatable."""
     text = re.sub(r"\\([^A-Za-z0-9])", r"\1", word)
     if re.search(r"[.*+?^$()\[\]{}|]|\\[A-Za-z0-9]", re.sub(r"\\[^A-Za-z0-9]", "", word)) or not text:
         raise Untranslatable("look-around is not supported")
@@ -169,7 +166,7 @@ Trie = dict[str, "Trie"]
 
 
 def _trie(words: Iterable[str]) -> Trie:
-    """Each text's end is marked by the key ""."""
+    """A prefix tree of the words; the key "" marks the end of a word."""
     root: Trie = {}
     for word in words:
         if len(word) > MAX_WORD:
@@ -182,7 +179,7 @@ def _trie(words: Iterable[str]) -> Trie:
 
 
 def _outside(node: Trie, *, whole: bool) -> str:
-    """All texts that are none of the trie's, or that begin with none."""
+    """An expression for texts that are not in the trie (`whole`), or that begin with none of its words."""
     ends = "" in node
     if ends and not whole:
         return "[^\\x00-\\x{10ffff}]"  # nothing
@@ -199,7 +196,7 @@ def _outside(node: Trie, *, whole: bool) -> str:
 
 
 def _closing(pattern: str) -> int:
-    """The index of the bracket that closes the first one."""
+    """The index of the bracket that closes the first one. Raises Untranslatable."""
     level = 0
     for index, (one, inside) in enumerate(_outline(pattern)):
         level += (one == "(") - (one == ")") if not inside else 0
@@ -209,7 +206,7 @@ def _closing(pattern: str) -> int:
 
 
 def _outline(pattern: str) -> Iterator[tuple[str, bool]]:
-    """Each character, and whether it is escaped or in a class."""
+    """Yield each character, and whether it is escaped or inside a class."""
     escaped = inside = False
     for one in pattern:
         yield one, escaped or inside
@@ -281,7 +278,7 @@ class _Reader:
         return self._pattern[self._at - 1]
 
     def _escape(self, *, in_class: bool = False) -> tuple[str, str]:
-        """What follows a backslash: a shorthand's letter, or what to write for one character."""
+        """Read an escape after its backslash: ("class", letter), ("property", text) or ("one", character)."""
         hexadecimal = _HEX.match(self._pattern, self._at)
         if hexadecimal:
             self._at = hexadecimal.end()
@@ -309,7 +306,7 @@ class _Reader:
         return "one", _written(ord(one))
 
     def _code(self, code: int) -> int:
-        """Of a character, of which this may be the first half."""
+        """The code of a character; reads the second half of a surrogate pair."""
         low = re.compile(r"\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE).match(self._pattern, self._at)
         if 0xD800 <= code < 0xDC00 and low:
             self._at = low.end()
@@ -327,7 +324,7 @@ class _Reader:
         return f"[{'^' if negated else ''}{''.join(items)}]"
 
     def _item(self, *, negated: bool) -> str | None:
-        """A character, a range or a shorthand of a class; None: the class is closed."""
+        """Read a character, a range or a shorthand in a class; None at its end."""
         one = self._take()
         if one == "]":
             return None

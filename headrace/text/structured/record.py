@@ -1,4 +1,4 @@
-"""One alternative of a schema: what is demanded of a value of each type, with no choice left."""
+"""One alternative of a schema, without any choice left: the requirements for values of each type."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from headrace.text.structured.faults import unsupported
 from headrace.text.structured.keywords import Schema
 
 KINDS = frozenset({"null", "boolean", "number", "string", "array", "object"})
-Term = tuple[int, bool]  # the number of a part, and whether it must be satisfied, or must not
-State = tuple[Term, ...]  # all of which hold for one value
+Term = tuple[int, bool]  # (number of a part, True: must be satisfied, False: must not)
+State = tuple[Term, ...]  # terms that hold for one value together
 LOWER = ("minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum")
 UPPER = ("maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What one schema says of an object's members, or of an array's items."""
+    """The requirements of one schema for an object's members, or for an array's items."""
 
     named: dict[str, Term] = field(default_factory=dict)
     patterns: dict[str, Term] = field(default_factory=dict)
     prefix: tuple[Term, ...] = ()
-    rest: Term | None = None  # of other members, or of items after the prefix; None: nothing is said
-    lists: bool = False  # the schema has a list of members, maybe an empty one
+    rest: Term | None = None  # of other members, or of items after the prefix; None: unrestricted
+    lists: bool = False  # the schema has `properties`, perhaps empty
     rest_if_unevaluated: bool = False  # `rest` comes from unevaluatedProperties
-    evaluates: bool = True  # what it names is evaluated, in the sense of unevaluatedProperties
+    evaluates: bool = True  # its members count as evaluated (unevaluatedProperties)
 
 
 @dataclass(frozen=True, slots=True)
 class Contained:
+    """A `contains` with its minimum and maximum."""
+
     term: Term
     least: int
     most: int | None
@@ -42,28 +44,30 @@ class Contained:
 
 @dataclass(slots=True)
 class Record:
+    """The requirements for one value."""
+
     kinds: frozenset[str] = KINDS
-    is_integer: bool = False  # numbers are
+    is_integer: bool = False  # only whole numbers
     bounds: dict[str, float] = field(default_factory=dict)  # by the keywords of LOWER and UPPER
     multiples: list[tuple[float, str]] = field(default_factory=list)  # with the path
     patterns: list[tuple[str, str]] = field(default_factory=list)
-    expressions: list[str] = field(default_factory=list)  # patterns in the library's own dialect
+    expressions: list[str] = field(default_factory=list)  # patterns in llguidance's dialect
     formats: list[tuple[str, str]] = field(default_factory=list)
     values: list[Any] | None = None  # the value is one of these
-    excluded: list[Any] = field(default_factory=list)  # and none of these
+    excluded: list[Any] = field(default_factory=list)  # the value is none of these
     is_unique: bool = False
     objects: list[Shape] = field(default_factory=list)
     arrays: list[Shape] = field(default_factory=list)
     contained: list[Contained] = field(default_factory=list)
     required: list[str] = field(default_factory=list)
     names: list[Term] = field(default_factory=list)  # of propertyNames
-    checks: list[Part] = field(default_factory=list)  # what `values` are still held to
-    rejects: list[Part] = field(default_factory=list)  # none of which `values` may satisfy
+    checks: list[Part] = field(default_factory=list)  # parts that `values` must still be checked against
+    rejects: list[Part] = field(default_factory=list)  # parts that none of `values` may satisfy
     seen: set[Term] = field(default_factory=set)
-    is_muted: bool = False  # what is added says what to avoid: nothing is evaluated by it
-    is_alone: bool = False  # nothing but one subschema, and what it refers to, has been applied
+    is_muted: bool = False  # negated parts are being added, which evaluate no members
+    is_alone: bool = False  # only one subschema, and what it refers to, was applied
     values_path: str = ""
-    path: str = ""  # of the innermost schema that says something
+    path: str = ""  # of the innermost schema with a requirement
 
     def copy(self) -> Record:
         return replace(
@@ -85,7 +89,7 @@ class Record:
         )
 
     def tighten(self, words: Schema, path: str) -> None:
-        """Adds what a schema says about the value itself, not about what is in it."""
+        """Add a schema's requirements for the value itself, without those for members and items."""
         if "type" in words:
             self.restrict(words["type"] if isinstance(words["type"], list) else [words["type"]])
         for name in LOWER:
@@ -113,7 +117,7 @@ class Record:
         self.kinds &= {"number" if kind == "integer" else kind for kind in kinds}
 
     def limit(self, values: Iterable[Any]) -> None:
-        """To one of these values."""
+        """Restrict the value to these."""
         if self.values is None:
             self.values = list({canonical(value): value for value in values}.values())
         else:
@@ -121,7 +125,7 @@ class Record:
             self.values = [value for value in self.values if canonical(value) in known]
 
     def is_empty(self) -> bool:
-        """Whether it is plain to see that nothing satisfies it."""
+        """Whether it is certain, without solving, that no value satisfies the record."""
         if self.values is not None:
             return not self.values
         return not any(self.has(kind) for kind in self.kinds)
@@ -147,7 +151,7 @@ class Record:
 
 
 def canonical(value: object) -> str:
-    """The same text for values that JSON Schema calls equal."""
+    """A text that is equal for values that are equal in JSON Schema (1 and 1.0)."""
     return json.dumps(_floats(value), sort_keys=True)
 
 
@@ -170,12 +174,12 @@ def kind_of(value: object) -> str:
 
 
 def once(state: State) -> State:
-    """Without repetitions."""
+    """The state without repeated terms."""
     return tuple(dict.fromkeys(state))
 
 
 def terms_of_member(shapes: Sequence[Shape], name: str) -> Iterator[Term]:
-    """What an object's member of this name must satisfy."""
+    """The terms that an object's member of this name must satisfy."""
     evaluated = False
     for shape in shapes:
         matched = [term for pattern, term in shape.patterns.items() if found_in(pattern, name)]
@@ -190,7 +194,9 @@ def terms_of_member(shapes: Sequence[Shape], name: str) -> Iterator[Term]:
 
 
 def found_in(pattern: str, name: str) -> bool:
-    """As validators in Python do. Raises UnsupportedSchema."""
+    """Whether the pattern matches somewhere in the name, as Python's validators decide it. Raises
+    UnsupportedSchema.
+    """
     try:
         return re.search(pattern, name) is not None
     except re.error as exc:

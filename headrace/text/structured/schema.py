@@ -1,7 +1,8 @@
-"""JSON schemas as `llguidance` is given them: within limits, valid, and saying nothing that it would not
-enforce.
+"""Compiles JSON schemas for `llguidance`, which enforces some keywords only in part: they are validated,
+solved, and written again in a form that it enforces exactly.
 
-measure → validate against the metaschema → solve → emit → cut what cannot end → let the library compile it
+measure → validate against the metaschema → solve → emit → cut what has no finite value → let llguidance
+compile
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from llguidance import LLMatcher, LLParserLimits
 from headrace.text.structured.document import Document
 from headrace.text.structured.emission import Emission
 from headrace.text.structured.faults import InvalidSchema, UnsupportedSchema, invalid, unsupported
-from headrace.text.structured.keywords import LISTS, MAPS, ONE, Node, subschemas
+from headrace.text.structured.keywords import Node, subschemas
 from headrace.text.structured.limits import measure
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.patterns import readable
 from headrace.text.structured.solver import Solver
-from headrace.text.structured.unsatisfiable import PREFIX, cut, name_of
+from headrace.text.structured.unsatisfiable import PREFIX, cut, name_of, with_references
 
 __all__ = ["InvalidSchema", "UnsupportedSchema", "check_schema", "json_grammar", "measure"]
 
-MAX_NESTING = 100  # through references: the library recurses, and 400 are too much for it
+MAX_NESTING = 100  # through references: llguidance recurses, and overflows its stack at 400
 LIMITS = LLParserLimits(verbose_errors=False, max_items_in_row=20_000, step_max_items=200_000)
 ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
-# how answers are written: small models lose themselves in free whitespace, and \u escapes would let a name
-# pass for another one
+# The style of generated JSON. Free white space leads small models into endless runs of it; \u escapes would
+# let a name be written in a form that the grammar takes for another one.
 STYLE = {
     "item_separator": ", ",
     "key_separator": ": ",
@@ -35,20 +36,20 @@ STYLE = {
     "lenient": False,
     **ESCAPES,
 }
-# what the library says where it cannot apply patternProperties to a listed member
+# Parts of llguidance's errors where it cannot apply patternProperties to a listed member.
 INTERSECTIONS = ("circular references", "intersection stack")
-MAX_CUTS = 4  # times that unsatisfiable definitions are left out
+MAX_CUTS = 4  # how often unsatisfiable definitions are removed
 
 
 def check_schema(schema: object, param: str) -> None:
-    """Raises InvalidSchema or UnsupportedSchema, whose `param` is the path of the keyword at fault."""
+    """Raise InvalidSchema or UnsupportedSchema, with the path of the keyword at fault as `param`."""
     json_grammar(schema, param)
 
 
 def json_grammar(schema: object, param: str, allowed: frozenset[str] = ALL) -> str:
-    """The schema as `llguidance` enforces it, as JSON text: a grammar of its own, or what follows %json in
-    a Lark grammar. `allowed` are names of narrowings. Raises InvalidSchema or UnsupportedSchema, whose
-    `param` is the path of the keyword at fault.
+    """The schema for llguidance as JSON text: a grammar by itself, or the operand of %json in a Lark grammar.
+    `allowed`: names of narrowings. Raises InvalidSchema or UnsupportedSchema, with the path of the keyword at
+    fault as `param`.
     """
     measure(schema, param)
     solver = Solver(Document(schema, param), allowed)
@@ -79,12 +80,12 @@ def _compiled(emission: Emission, param: str) -> str:
 def _without_faults(
     reason: str, emission: Emission, definitions: dict[str, Node], param: str
 ) -> dict[str, Node]:
-    """Without the definitions that the library finds to be unsatisfiable. Raises for another one that it
-    does not compile.
+    """The definitions, with `false` for those that llguidance calls unsatisfiable. Raises InvalidSchema,
+    UnsupportedSchema if it refuses one for another reason, or finds none.
     """
     result = dict(definitions)
     for path, name in emission.places:
-        own = _refusal(json.dumps(_alone(definitions[name])))
+        own = _refusal(json.dumps(with_references(definitions[name], lambda _: True)))
         if own and "nsatisfiable" not in own:
             raise unsupported(path, own)
         if own:
@@ -94,22 +95,8 @@ def _without_faults(
     return result
 
 
-def _alone(node: Node) -> Node:
-    """The node with all that it refers to allowed."""
-    if not isinstance(node, dict) or name_of(node) is not None:
-        return node is not False
-    result = dict(node)
-    for keyword in MAPS:
-        if keyword in node:
-            result[keyword] = {name: _alone(part) for name, part in node[keyword].items()}
-    for keyword in LISTS:
-        if isinstance(node.get(keyword), list):
-            result[keyword] = [_alone(part) for part in node[keyword]]
-    return result | {keyword: _alone(node[keyword]) for keyword in ONE if keyword in node}
-
-
 def _dead_end(emission: Emission, definitions: dict[str, Node]) -> str | None:
-    """The path of the innermost member that is required and cannot be."""
+    """The path of the innermost required member that no value satisfies."""
     paths = {name: path for path, name in emission.places}
     name, seen = name_of(emission.definitions[Emission.ROOT]), [Emission.ROOT]
     while name is not None and name not in seen:
@@ -123,7 +110,7 @@ def _dead_end(emission: Emission, definitions: dict[str, Node]) -> str | None:
 
 
 def _nesting(definitions: dict[str, Node]) -> int:
-    """How deep the library recurses: it compiles a definition where it first meets a reference to it."""
+    """How deep llguidance recurses: it compiles a definition at the first reference to it."""
     seen: set[str] = set()
 
     def deep(node: Node, level: int) -> int:
@@ -140,13 +127,13 @@ def _nesting(definitions: dict[str, Node]) -> int:
 
 
 def _written(root: str, definitions: dict[str, Node]) -> str:
-    # anyOf: the library wants no $ref beside other keywords where definitions are recursive
+    # anyOf, because llguidance accepts no $ref beside other keywords if definitions are recursive.
     schema = {"x-guidance": STYLE, "anyOf": [{"$ref": PREFIX + root}], "$defs": definitions}
     return json.dumps(schema, ensure_ascii=False)
 
 
 def _refusal(text: str) -> str:
-    """Why the library does not compile it; empty if it does."""
+    """Why llguidance does not compile the text; empty if it does."""
     grammar = LLMatcher.grammar_from_json_schema(text)
     failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, limits=LIMITS)
     return readable(messages[0]) if failed else ""

@@ -1,6 +1,6 @@
-"""From a state, a list of subschemas that one value must satisfy or must not, to its alternatives: records
-without any choice in them. Each is satisfied by values of the state only; together they may have fewer than
-all (see narrowing.py).
+"""Solves states. A state is a list of subschemas that one value must, or must not, satisfy; its solution is a
+list of alternatives (records) without any choice. Each alternative accepts only values of the state; together
+they may accept fewer than all of them (see narrowing.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from headrace.text.structured.record import Contained, Record, Shape, State, Ter
 from headrace.text.structured.record import terms_of_member as terms_of
 
 MAX_RECORDS = 64  # alternatives of one state
-MAX_STEPS = 15_000  # subschemas applied, all in all: about a second
-DEPTH = 3  # of properties looked into, to see whether a state is empty
+MAX_STEPS = 15_000  # subschemas applied in total: about a second
+DEPTH = 3  # of nested properties that `is_empty` examines
 SHAPES = ("properties", "patternProperties", "additionalProperties")
 ITEMS = ("prefixItems", "items", "unevaluatedItems")
 NOT_OWN = {
@@ -27,30 +27,32 @@ NOT_OWN = {
     "definitions", "title", "description", "default", "examples", "$comment",
 }  # fmt: skip
 REFERENCES = ("$ref", "$recursiveRef", "$dynamicRef")
-NOBODY: frozenset[Term] = frozenset()
+NO_OWNERS: frozenset[Term] = frozenset()
 REFUSED = ("extends", "disallow", "divisibleBy")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the options holds. `is_avoiding`: they are ways to avoid a schema, of which one will do."""
+    """A choice between options, each a list of terms."""
 
     options: Sequence[Sequence[Term]]
-    owners: frozenset[Term]  # whose choice it is, and what led there: an option cannot lead back to them
-    is_avoiding: bool = False
-    avoided: Term | None = None
+    owners: frozenset[Term]  # the term with the choice and those that led to it; options must not lead back
+    is_avoiding: bool = False  # the options are ways to avoid a schema: one is enough
+    avoided: Term | None = None  # that schema
 
 
 @dataclass(slots=True)
 class Applied:
-    """What is still open after subschemas were applied."""
+    """What remains open after subschemas were applied."""
 
     choices: list[Choice]
-    negatives: list[tuple[Term, frozenset[Term]]]  # what must not hold, with its owners
+    negatives: list[tuple[Term, frozenset[Term]]]  # terms that must not hold, with their owners
 
 
 class Solver:
-    """`allowed` are names of narrowings. Raises InvalidSchema, UnsupportedSchema."""
+    """Solves the states of one document. `allowed`: names of narrowings. Methods raise InvalidSchema,
+    UnsupportedSchema.
+    """
 
     def __init__(self, document: Document, allowed: frozenset[str] = ALL) -> None:
         self.document, self._allowed = document, allowed
@@ -78,7 +80,7 @@ class Solver:
         return self._parts[term[0]]
 
     def need(self, name: str, path: str, why: str) -> None:
-        """Raises UnsupportedSchema unless the narrowing is allowed."""
+        """Raise UnsupportedSchema unless the narrowing is allowed."""
         if name not in self._allowed:
             raise unsupported(path, f"{why} (narrowing {name!r} is not allowed)")
 
@@ -86,23 +88,27 @@ class Solver:
         return name in self._allowed
 
     def satisfies(self, value: object, state: Iterable[Term]) -> bool:
-        """Formats count where they must hold, and do not where they would exclude a value."""
+        """Whether the value satisfies a state. Formats are checked in terms that must hold, and ignored in
+        terms that must not.
+        """
         return all(
             self.document.satisfies(value, self.part(term), formats=term[1]) == term[1] for term in state
         )
 
     def records(self, state: State) -> list[Record]:
-        """The alternatives; none: nothing satisfies it."""
+        """The alternatives of a state; an empty list: no value satisfies it."""
         if state not in self._known:
             self._solving.add(state)
             try:
-                self._known[state] = list(self._solved(Record(is_alone=len(state) == 1), state, [], NOBODY))
+                self._known[state] = list(
+                    self._solved(Record(is_alone=len(state) == 1), state, [], NO_OWNERS)
+                )
             finally:
                 self._solving.discard(state)
         return self._known[state]
 
     def is_empty(self, state: State, depth: int = DEPTH) -> bool:
-        """Whether it is plain to see that nothing satisfies the state."""
+        """Whether no value satisfies the state, as far as `depth` levels of required members show."""
         return state not in self._solving and all(
             self._lacks(record, depth) for record in self.records(state)
         )
@@ -118,12 +124,12 @@ class Solver:
         return any(self.is_empty(self.member(record, name), depth - 1) for name in record.required)
 
     def member(self, record: Record, name: str) -> State:
-        """What an object's member of this name must satisfy."""
+        """The state of an object's member of this name."""
         self._step(len(record.objects) // 8)
         return once(tuple(terms_of(record.objects, name)))
 
     def literals(self, state: State) -> list[Any] | None:
-        """All values of a state, if they are listed."""
+        """All values of a state, if they are enumerated; else None."""
         if not state:
             return None
         found: list[object] = []
@@ -136,7 +142,7 @@ class Solver:
     def _solved(
         self, record: Record, terms: Sequence[Term], choices: list[Choice], owners: frozenset[Term]
     ) -> Iterator[Record]:
-        """The alternatives in which the terms hold, and an option of each choice."""
+        """Yield the alternatives in which the terms hold, and one option of each choice."""
         made = Applied(choices, [])
         if not all(self._apply(term, record, made, owners) for term in terms):
             return
@@ -156,7 +162,7 @@ class Solver:
             yield from self._chosen(record, left)
 
     def _chosen(self, record: Record, choices: list[Choice]) -> Iterator[Record]:
-        """The first alternatives of each option in turn, so that none is left out for the others' sake."""
+        """Yield alternatives of the first choice's options in turn, so that the limit omits no option."""
         first, rest = choices[0], choices[1:]
         turns = [self._solved(record.copy(), option, list(rest), first.owners) for option in first.options]
         found = 0
@@ -184,7 +190,9 @@ class Solver:
                 return
 
     def _with_another_member(self, record: Record, avoided: Term | None) -> Iterator[list[Term]]:
-        """Ways to avoid a closed object: a member that the record knows and it does not."""
+        """Yield ways to avoid a closed object: requiring a member of the record that the object does not
+        list.
+        """
         part = self.part(avoided) if avoided else None
         words = part.words if part is not None and isinstance(part.words, dict) else {}
         if part is None or words.get("additionalProperties") is not False or words.get("patternProperties"):
@@ -194,7 +202,9 @@ class Solver:
                 yield [self._made({"type": "object", "required": [name]}, part, "another", name)]
 
     def _settled(self, record: Record, choices: list[Choice]) -> list[Choice]:
-        """The choices that are left, the true ones first. Values are simply tried."""
+        """The choices that remain, those between subschemas first. Enumerated values are checked directly
+        instead.
+        """
         if record.values is not None:
             record.rejects += [self.part(choice.avoided) for choice in choices if choice.avoided]
             choices = [choice for choice in choices if not choice.avoided]
@@ -222,14 +232,14 @@ class Solver:
             self._opposites[term[0]] = [[self.term(one, part)] for one in found]
             self._opposites[term[0]] += [[(number, False)] for number, _ in self._referred(part)]
         options = self._opposites[term[0]]
-        # where there is one way only, it is no matter that it leads back: that much is avoided already
+        # A single option may lead back to its owner: then the schema is avoided already.
         return Choice(options, owners | {term} if len(options) > 1 else owners, True, term)
 
     def _apply(self, term: Term, record: Record, made: Applied, owners: frozenset[Term]) -> bool:
-        """Adds what a subschema says. False: nothing satisfies it."""
+        """Add a subschema's requirements to the record. False: no value satisfies them."""
         self._step(1)
         if term in owners:
-            return False  # it would have to be satisfied before itself
+            return False  # its solution would depend on itself
         if not term[1]:
             made.negatives.append((term, owners))
             return True
@@ -268,7 +278,9 @@ class Solver:
         return not record.is_empty()
 
     def _check_later(self, part: Part, record: Record) -> None:
-        """Values are held to what this schema says itself; what it refers to has its own turn."""
+        """Record a check of enumerated values against the schema's own keywords; subschemas that apply to the
+        same value are checked when they are applied.
+        """
         if part.words.keys() == {"$ref"}:
             return
         if id(part.source) not in self._own:
@@ -279,7 +291,7 @@ class Solver:
             record.checks.append(check)
 
     def _in_place(self, name: str, words: Schema, part: Part) -> Iterator[Term]:
-        """What else the same value must satisfy."""
+        """The terms of subschemas that apply to the same value unconditionally."""
         if name in REFERENCES:
             yield self.term(self.document.target(name, part).source, part)
         elif name == "allOf":
@@ -293,8 +305,8 @@ class Solver:
                 yield self.term(self.document.target(name, part).source, part)
 
     def _note(self, name: str, words: Schema, part: Part, record: Record, *, is_outermost: bool) -> None:
-        """Adds what is said of what is in the value. Shapes are noted where their first keyword stands, so
-        that members come in the order of the source.
+        """Add a keyword's requirements for members and items. A shape is added at its first keyword, so that
+        members keep the order of the source.
         """
         if name in SHAPES and name == next(one for one in words if one in SHAPES):
             shape = self._object(words, part)
@@ -303,11 +315,11 @@ class Solver:
             other = self.term(words[name], part)
             if is_outermost:
                 record.objects.append(Shape(rest=other, rest_if_unevaluated=True))
-            else:  # what stands around it does not count: as if it was additionalProperties
+            else:  # without members that outer schemas evaluate: treated as additionalProperties
                 record.objects.append(replace(self._object(words, part), rest=other))
         elif name in ITEMS and name == next(one for one in words if one in ITEMS):
             prefix = tuple(self.term(one, part) for one in words.get("prefixItems", ()))
-            # unevaluatedItems as if it was items: fewer are generated where other schemas evaluate some
+            # unevaluatedItems is treated as items, which allows fewer arrays if other schemas evaluate some.
             rest = words.get("items", words.get("unevaluatedItems"))
             rest_items = None if rest is None else self.term(rest, part)
             record.arrays.append(Shape(prefix=prefix, rest=rest_items))
@@ -349,14 +361,14 @@ class Solver:
             yield Choice([[present], [absent]], owners)
 
     def _made(self, node: Schema, part: Part, *key: str) -> Term:
-        """The term for a schema that stands nowhere in the document, always the same for one key."""
+        """The term of a schema that is created here, the same for each part and key."""
         known = (id(part.source), *key)
         if known not in self._numbers:
             self._numbers[known] = self.term(node, part)[0]
         return self._numbers[known], True
 
     def _exclusive(self, options: list[Term], part: Part) -> list[list[Term]]:
-        """Each option with what it must avoid of the others."""
+        """Each option of a oneOf, with those others that it must avoid and does not already exclude."""
         literals = [self._literals(term) for term in options]
         found = []
         for i, one in enumerate(options):
@@ -388,7 +400,7 @@ class Solver:
 
 
 def _dependent(words: Schema) -> Iterator[tuple[str, Node]]:
-    """Names, and what must be satisfied where there is a member of that name."""
+    """Yield (name, schema): an object with a member of this name must satisfy the schema."""
     for name, others in words.get("dependentRequired", {}).items():
         yield name, {"required": list(others)}
     yield from words.get("dependentSchemas", {}).items()

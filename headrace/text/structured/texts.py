@@ -1,4 +1,4 @@
-"""Strings as the library is to write them: expressions that must be found in them, formats and lengths."""
+"""Writes strings for llguidance: patterns, formats and lengths."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from headrace.text.structured.keywords import Schema
 from headrace.text.structured.literals import MAX_LENGTH, sizes
 from headrace.text.structured.record import Record
 
-MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one, and of all: the library takes the square of it
+MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one and of all: compiling takes quadratic time
 
 
 class Texts:
-    """Of one schema."""
+    """Writes the strings of one schema."""
 
     def __init__(self) -> None:
         self._num_characters = 0  # of patterns
 
     def schema(self, record: Record, others: list[str]) -> Schema:
-        """`others`: texts that are excluded. Raises UnsupportedSchema."""
+        """The node of a record's strings. `others`: excluded strings. Raises UnsupportedSchema."""
         result: Schema = {"type": "string", **sizes(record, "minLength", "maxLength", MAX_LENGTH)}
         found = list(record.expressions)
         for pattern, path in record.patterns:
@@ -40,7 +40,7 @@ class Texts:
         return result
 
     def translated(self, pattern: str, path: str) -> list[str]:
-        """Expressions of the library that must all be found. Raises UnsupportedSchema."""
+        """Translate a pattern to expressions that must all be found. Raises UnsupportedSchema."""
         self._num_characters += len(pattern)
         if len(pattern) > MAX_PATTERN or self._num_characters > MAX_PATTERNS:
             limits = f"{MAX_PATTERN} characters, or {MAX_PATTERNS} together with others"
@@ -56,7 +56,7 @@ class Texts:
         return found
 
     def name_pattern(self, names: Record, path: str) -> str:
-        """The expression for names; "" for all."""
+        """An expression for names; "": all. Raises UnsupportedSchema."""
         schema = self.schema(names, [value for value in names.excluded if isinstance(value, str)])
         if "format" in schema or "allOf" in schema:
             raise unsupported(path, "names that must satisfy several conditions")
@@ -69,7 +69,7 @@ class Texts:
 
 
 def other_than(others: list[str], path: str) -> str:
-    """The expression for all texts but these. Raises UnsupportedSchema."""
+    """An expression for all texts other than these. Raises UnsupportedSchema."""
     try:
         return patterns.other_than(others)
     except patterns.Untranslatable as exc:

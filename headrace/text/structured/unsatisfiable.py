@@ -1,9 +1,10 @@
-"""Schemas that no finite text can satisfy: a list node that must have a next node. A matcher would follow
-them for ever.
+"""Removes definitions that no finite text satisfies, such as a list node that requires a next node. A matcher
+would generate them without end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 Node = Any  # an emitted JSON schema: an object or a boolean
@@ -11,12 +12,16 @@ PREFIX = "#/$defs/"
 
 
 def name_of(node: Node) -> str | None:
-    """Of the definition that a node refers to."""
+    """The name of the definition that a node refers to; None: it is not a reference."""
     return node["$ref"].removeprefix(PREFIX) if isinstance(node, dict) and "$ref" in node else None
 
 
 def cut(definitions: dict[str, Node]) -> dict[str, Node]:
-    """The definitions with `false` for each reference to one that cannot end."""
+    """Replace each definition that has no finite value, and each reference to one, by `false`.
+
+    The definitions with finite values are the least fixed point: first those that need no other, then those
+    that need only such, and so on.
+    """
     finite: set[str] = set()
     while True:
         found = {name for name, node in definitions.items() if name in finite or _ends(node, finite)}
@@ -25,11 +30,17 @@ def cut(definitions: dict[str, Node]) -> dict[str, Node]:
         finite = found
     if len(finite) == len(definitions):
         return definitions
-    return {name: _without(node, finite) if name in finite else False for name, node in definitions.items()}
+
+    def kept(name: str) -> Node:
+        return {"$ref": PREFIX + name} if name in finite else False
+
+    return {
+        name: with_references(node, kept) if name in finite else False for name, node in definitions.items()
+    }
 
 
 def _ends(node: Node, finite: set[str]) -> bool:
-    """Whether some value satisfies it, if only references to `finite` can be satisfied."""
+    """Whether a value satisfies the node, if only references to `finite` can be satisfied."""
     if isinstance(node, bool):
         return node
     name = name_of(node)
@@ -41,28 +52,29 @@ def _ends(node: Node, finite: set[str]) -> bool:
         properties, rest = node.get("properties", {}), node.get("additionalProperties", True)
         return all(_ends(properties.get(name, rest), finite) for name in node.get("required", ()))
     if node.get("type") == "array":
-        return all(_ends(part, finite) for part in _must_have(node))
+        return all(_ends(part, finite) for part in _required_items(node))
     return True
 
 
-def _must_have(node: dict[str, Any]) -> list[Node]:
+def _required_items(node: dict[str, Any]) -> list[Node]:
     least: int = node.get("minItems", 0)
     prefix: list[Node] = node.get("prefixItems", [])
     return prefix[:least] + ([node.get("items", True)] if least > len(prefix) else [])
 
 
-def _without(node: Node, finite: set[str]) -> Node:
+def with_references(node: Node, replace: Callable[[str], Node]) -> Node:
+    """A copy of the node with each reference replaced by `replace(name of its definition)`."""
     if not isinstance(node, dict):
         return node
     name = name_of(node)
     if name is not None:
-        return node if name in finite else False
+        return replace(name)
     result = dict(node)
     for keyword, value in node.items():
         if keyword in ("properties", "patternProperties"):
-            result[keyword] = {name: _without(part, finite) for name, part in value.items()}
+            result[keyword] = {name: with_references(part, replace) for name, part in value.items()}
         elif keyword in ("anyOf", "prefixItems"):
-            result[keyword] = [_without(part, finite) for part in value]
+            result[keyword] = [with_references(part, replace) for part in value]
         elif keyword in ("items", "additionalProperties"):
-            result[keyword] = _without(value, finite)
+            result[keyword] = with_references(value, replace)
     return result
