@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from headrace.backends.http import Upstream
 from headrace.dialects.values import Object, objects
 from headrace.errors import BadRequest, ProviderError, ServerError
-from headrace.features import COMMON, NONE, Feature
+from headrace.features import NONE, Feature
 from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Remote(ABC):
     list. If the list cannot be fetched, the last one stays in use.
     """
 
-    features: frozenset[Feature] = COMMON
+    features: frozenset[Feature] = NONE
     by_us: frozenset[Feature] = NONE
     unsent: frozenset[Feature] = NONE
 

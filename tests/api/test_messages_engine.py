@@ -105,4 +105,4 @@ def test_the_engine_reads_text_only_and_does_not_think(exact_server: Served) -> 
     assert (told["param"], told["code"]) == ("messages.0.content.1", "unsupported_parameter")
     thinking = {"type": "enabled", "budget_tokens": 1024}
     answered = exact_server.post(MESSAGES, {**body, "messages": ASKED, "thinking": thinking})
-    assert answered.headers["x-headrace-ignored"] == "thinking"
+    assert answered.headers["x-headrace-ignored"] == "thinking, thinking.budget_tokens"

@@ -26,7 +26,7 @@ from headrace.errors import (
     TimedOut,
     UnsupportedParameter,
 )
-from headrace.features import Use, Uses
+from headrace.features import Feature, Use, Uses
 from headrace.gateway.attempts import retry_after_s
 from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES
 from headrace.types import Embeddings, EmbedRequest, Finished, TextDelta
@@ -232,6 +232,31 @@ def test_a_target_that_was_never_asked_is_not_thought_well() -> None:
             await served.start(ask("fast"), uses=uses)
         assert served.explain("fast").candidates[0].breaker == "half-open"
         assert len(first.requests) == MAX_FAILURES
+
+    asyncio.run(run())
+
+
+def test_what_is_left_out_depends_on_the_target_that_answers() -> None:
+    uses = Uses(
+        (Use("a", Feature.USER, "ignored"), Use("b", Feature.SEED, "refused"), Use("c", None, "ignored"))
+    )
+
+    def able(name: str, *features: Feature, refusal: ServerError | None = None) -> FakeBackend:
+        return FakeBackend([name], id="m", name=name, features=frozenset(features), refusal=refusal)
+
+    async def run() -> None:
+        first = able("a", Feature.USER, Feature.SEED, refusal=DOWN)
+        second, unable = able("b", Feature.SEED), able("c", Feature.USER)
+        served = gateway(first, second, unable, fast=route("a:m", "b:m"), slow=route("a:m", "c:m"))
+        generation = await served.start(ask("fast"), uses=uses)
+        assert (generation.provider, generation.ignored) == ("b", ["a", "c"])
+        await generation.aclose()
+        assert served.left_out(uses, "fast") == ["c"]  # by the first target
+        with pytest.raises(UnsupportedParameter) as refused:
+            await served.start(ask("slow"), uses=uses)
+        assert refused.value.param == "b"
+        assert len(unable.requests) == 0
+        assert is_idle(served, [first, second, unable])
 
     asyncio.run(run())
 
