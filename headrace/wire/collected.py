@@ -37,7 +37,7 @@ class Choice:
 
     text: str = ""
     reasoning: str = ""
-    thoughts: list[Thought] = field(default_factory=list)  # `reasoning` as its provider signed it
+    thoughts: list[Thought] = field(default_factory=list)  # the same reasoning, signed by its provider
     calls: list[CollectedCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token without text

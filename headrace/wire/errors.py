@@ -1,4 +1,4 @@
-"""The error envelope that every OpenAI client reads."""
+"""Errors in OpenAI's shape."""
 
 from __future__ import annotations
 

@@ -40,19 +40,19 @@ from headrace.wire.validation import RequestBody
 
 INT64 = 2**63
 MAX_TOKEN_DIGITS = 20  # leading zeros included
-LEAST_PENALTY, MOST_PENALTY = 0.01, 100  # beyond these, logits become infinite
+LEAST_PENALTY, MOST_PENALTY = 0.01, 100  # outside of these, logits become infinite
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP)]
 Stops = Annotated[list[Stop], at_most(MAX_STOPS)]
-Limit = Annotated[int, Field(ge=-2, lt=INT64)]  # less than 0: none
+Limit = Annotated[int, Field(ge=-2, lt=INT64)]  # negative: no limit
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def _writable(value: object) -> object:
-    json.dumps(value, allow_nan=False)  # a ValueError: NaN, an endless number
+    json.dumps(value, allow_nan=False)  # raises ValueError for NaN and infinities
     return value
 
 
-Writable = AfterValidator(_writable)  # the parser lets through what is no JSON
+Writable = AfterValidator(_writable)  # rejects NaN and infinities, which the parser accepts
 JsonObject = Annotated[dict[str, Any], Writable]
 
 
@@ -116,7 +116,7 @@ class JsonSchema(RequestBody):
 class ResponseFormat(RequestBody):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
-    # as other servers and older clients have it, without json_schema around it
+    # the form of other servers and older clients, without json_schema around it
     schema_: Annotated[dict[str, Any] | bool | None, Writable] = Field(None, alias="schema")
     name: str | None = None
     description: str | None = None
@@ -198,7 +198,7 @@ class GenerationBody(RequestBody):
     schema_narrowing: list[str] | None = Field(
         None, max_length=32, fail_fast=True, description="Extension. See docs/structured-output.md."
     )
-    # other servers' names of the same: see elsewhere.ALIASES
+    # other servers' names for the members above: see elsewhere.ALIASES
     repeat_penalty: float | None = Field(
         None, ge=LEAST_PENALTY, le=MOST_PENALTY, description="Extension. See repetition_penalty."
     )

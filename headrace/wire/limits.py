@@ -19,7 +19,7 @@ MAX_CONTAINERS = 30_000  # objects and lists
 MAX_DIGITS = 4 * 2**20  # characters of numbers and literals
 
 MAX_MESSAGES = 10_000  # also items of a response's input, and stored items referred to
-MAX_PARTS = 2_000  # of one message: content parts, content blocks, thinking blocks, annotations
+MAX_PARTS = 2_000  # content parts, content blocks, thinking blocks or annotations of one message
 MAX_CALLS = 1_000  # tool calls of one message
 MAX_TOOLS = 1_000
 MAX_STOPS = 4  # OpenAI's
@@ -29,7 +29,7 @@ MAX_STOP_TOKENS = 1_024
 MAX_BIASES = 10_000
 MAX_CHOICES = 10_000  # of guided_choice
 MAX_VARIABLES = 128  # of chat_template_kwargs
-MAX_VARIABLE_VALUES = 10_000  # in all of them, however deep
+MAX_VARIABLE_VALUES = 10_000  # in all variables together, at any depth
 MAX_INCLUDED = 100
 MAX_TOKENS = MAX_VALUES  # token ids in one list
 MAX_PROMPTS = 1_024

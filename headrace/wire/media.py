@@ -1,4 +1,4 @@
-"""Images and files in a message: data URLs, addresses, base64. Nothing is fetched here."""
+"""Reads images and files in a message: data URLs, http URLs, base64. Nothing is fetched."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ThinkingBlock(RequestBody):
 
 
 class RedactedThinkingBlock(RequestBody):
-    """Thinking that only its provider can read."""
+    """Encrypted thinking, which only its provider can read."""
 
     type: Literal["redacted_thinking"]
     data: str
@@ -227,7 +227,7 @@ def _template_kwargs(body: ConversationBody) -> dict[str, Any]:
     return variables
 
 
-# members of a message that are content of other kinds: dropping them would change the conversation
+# members of a message with other kinds of content, which cannot be dropped without changing the conversation
 CONTENT_REFUSED = ("audio",)
 
 

@@ -67,9 +67,8 @@ def _top(token: TokenLogprob) -> dict[str, float] | None:
         return None
     top: dict[str, float] = {}
     for text, _, logprob in (*token.top, (token.token, token.raw, token.logprob)):
-        top.setdefault(
-            text, max(logprob, LEAST_LOGPROB)
-        )  # of two that look the same the more probable is first
+        # of two tokens with the same text, the more probable one comes first
+        top.setdefault(text, max(logprob, LEAST_LOGPROB))
     return top
 
 
