@@ -45,9 +45,7 @@ def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
         _limit(members.get("limit"), is_cut), _order(members.get("order"), order), members.get("after")
     )
     include(query)
-    return Listing(
-        _limit(values.get("limit"), is_cut), _order(values.get("order"), order), values.get("after")
-    )
+    return found
 
 
 def include(query: Query) -> tuple[str, ...]:
