@@ -1,6 +1,4 @@
-"""The one language every dialect and every backend translates to and from: plain frozen values, no
-behaviour.
-"""
+"""The neutral values that dialects and backends translate to and from: frozen, without behaviour."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it stays light
+if TYPE_CHECKING:  # not at run time, so that importing this module is cheap
     import numpy as np
     from numpy.typing import NDArray
 
@@ -17,12 +15,12 @@ if TYPE_CHECKING:  # at run time this module needs nothing: whoever imports it s
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
-Json = Mapping[str, Any]  # a JSON object as it came: a schema, template variables
+Json = Mapping[str, Any]  # a JSON object of the caller: a schema, template variables
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that an assistant message of the history made. `arguments` is JSON text."""
+    """A call in an assistant's message of the history. `arguments` is JSON text."""
 
     id: str
     name: str
@@ -31,23 +29,23 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A part of a message that is no text: at `url`, or `data` in base64."""
+    """An image or document in a message: at `url`, or in base64 as `data`."""
 
     kind: Literal["image", "document"]
     url: str | None = None
     data: str | None = None
     media_type: str | None = None  # of `data`, e.g. image/png
     name: str | None = None  # of a file
-    detail: str | None = None  # how closely an image is to be looked at
+    detail: str | None = None  # of an image: OpenAI's low, high or auto
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A piece of thinking as its provider signed it. It has to be sent back unchanged, or not at all."""
+    """A piece of reasoning, signed by its provider. It must be sent back unchanged or not at all."""
 
     text: str = ""
     signature: str | None = None
-    redacted: str | None = None  # instead of text: what only the provider can read
+    redacted: str | None = None  # instead of text: encrypted by the provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +55,16 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
-    reasoning: str | None = None  # of an assistant that thought before it spoke
-    parts: tuple[str | Media, ...] = ()  # its content in order, if that is not only text
+    reasoning: str | None = None  # of an assistant, before its text
+    parts: tuple[str | Media, ...] = ()  # its content in order, if it is not only text
     thoughts: tuple[Thought, ...] = ()  # `reasoning` as the provider signed it
-    # of an assistant, where a thought comes after a text or a call: all of it in order
+    # of an assistant: everything in order, if a thought follows a text or a call
     in_order: tuple[str | Thought | ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call. `parameters` is a JSON schema; None: it takes none."""
+    """A function that the model may call. `parameters`: a JSON schema; None: no parameters."""
 
     name: str
     description: str | None = None
@@ -76,7 +74,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """`names`: the tools it may call; None: all of them."""
+    """Whether tools may or must be called. `names`: those that may be called; None: all."""
 
     mode: Literal["none", "auto", "required"] = "auto"
     names: tuple[str, ...] | None = None
@@ -84,7 +82,7 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages to answer."""
+    """Messages to be answered, with tools and options."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -92,41 +90,43 @@ class Conversation:
     parallel_tool_calls: bool = True
     reasoning_effort: str | None = None
     add_generation_prompt: bool = True  # end the prompt where the assistant begins
-    continue_final_message: bool = False  # go on with the last message instead of answering it
+    continue_final_message: bool = False  # continue the last message instead of answering it
     template_kwargs: Json = field(default_factory=dict)  # variables of the model's chat template
-    verbosity: str | None = None  # how long answers are to be: low, medium, high
-    thinking_budget: int | None = None  # tokens, if the caller gave a number; the effort is near it
-    # members that a target may be asked without if it refuses them: reasoning_effort, verbosity,
-    # messages.reasoning_content
+    verbosity: str | None = None  # the length of answers: low, medium, high
+    thinking_budget: int | None = (
+        None  # tokens, if the caller sent a number; reasoning_effort approximates it
+    )
+    # Members that may be left out for a target that refuses them: reasoning_effort, verbosity,
+    # messages.reasoning_content.
     wishes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts to go on with, each as characters or as token ids."""
+    """Texts to be continued, each as characters or as token ids."""
 
     prompts: tuple[str | tuple[int, ...], ...]
-    suffix: str | None = None  # fill in what lies between each prompt and this
+    suffix: str | None = None  # the answer is the text between each prompt and this
     echo: bool = False  # the answer begins with the prompt
     parse_special: bool = False  # literals of special tokens in the prompts are special tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What an answer must look like. `value`: the schema (a JSON value), the regular expression, the list of
-    choices, the Lark grammar; None for json_object. `param` is where the request says so, for errors.
+    """The required form of an answer. `value`: a schema (a JSON value), a regular expression, a list of
+    choices, or a Lark grammar; None for json_object. `param`: the request's member, for errors.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
     value: Any = None
     param: str = "response_format"
     name: str | None = None  # of a schema
-    description: str | None = None  # of a schema: what it is for
+    description: str | None = None  # of a schema
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What the caller asked for; None leaves it to the model's recommendation, then to OpenAI's default."""
+    """The caller's sampling parameters. None: the model's recommendation, else OpenAI's default."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -136,23 +136,23 @@ class Sampling:
     repetition_penalty: float | None = None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, number added to its logit)
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     min_tokens: int = 0
-    logprobs: int | None = None  # of each token, and of this many most probable ones beside it
+    logprobs: int | None = None  # how many alternatives to report beside each token; None: no logprobs
     skip_special_tokens: bool = True
-    detect_loops: bool | None = None  # end an answer that repeats itself; None: one without a limit
-    truncate_prompt_tokens: int | None = None  # keep only this many, the last ones; -1: as many as fit
+    detect_loops: bool | None = None  # end answers that repeat themselves; None: those without a limit
+    truncate_prompt_tokens: int | None = None  # keep only the last ones; -1: as many as fit
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One question: a conversation to answer, or texts to go on with.
+    """A request for answers to a conversation, or for continuations of texts.
 
-    Each text gets `n` answers: answer j to text i is choice i * n + j.
+    Each text has `n` answers: answer j to text i is choice i * n + j.
     """
 
     model: str
@@ -160,12 +160,12 @@ class GenerateRequest:
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
     format: Format | None = None
-    priority: int = 0  # less is sooner
-    timeout_s: float | None = None  # the caller's own; the server may have a shorter one
-    user: str | None = None  # whom a provider may hold to account: the caller's own name for its user
-    owner: str | None = None  # the principal's id: whose cached prompts it may find
-    foreign: Json = field(default_factory=dict)  # sampling members that only other servers know, as they came
-    narrowings: frozenset[str] | None = None  # that a schema's compilation may make use of; None: all
+    priority: int = 0  # the lower number first
+    timeout_s: float | None = None  # the caller's; the server's limit may be shorter
+    user: str | None = None  # the caller's identifier of its end user, for providers
+    owner: str | None = None  # the principal's id, which separates cached prompts
+    foreign: Json = field(default_factory=dict)  # sampling members of other servers, unchanged
+    narrowings: frozenset[str] | None = None  # allowed when a schema is compiled; None: all
 
     @property
     def num_choices(self) -> int:
@@ -178,7 +178,7 @@ class EmbedRequest:
 
     model: str
     inputs: tuple[str | tuple[int, ...], ...]
-    dimensions: int | None = None  # keep the first ones
+    dimensions: int | None = None  # keep only the first ones
     pooling: Literal["mean", "last", "cls"] = "mean"
     normalize: bool = True
     truncate_prompt_tokens: int | None = None
@@ -188,7 +188,7 @@ class EmbedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """One vector for each input, in order. float32[inputs, width]."""
+    """The vectors of the inputs, in order: float32[inputs, width]."""
 
     vectors: NDArray[np.float32]
     prompt_tokens: int
@@ -196,16 +196,16 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class TokenizeRequest:
-    """A text, or a conversation as the model's template writes it."""
+    """A text, or a conversation that the model's template renders, to be tokenized."""
 
     model: str
     prompt: Conversation | str
-    add_special_tokens: bool = True  # BOS, if the model wants one
+    add_special_tokens: bool = True  # BOS, if the model uses one
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerInfo:
-    """What a client needs to know to count and template by itself. Tokens as text; None: there is none."""
+    """What a client needs to render and count prompts itself. Tokens as text; None: there is none."""
 
     bos_token: str | None
     eos_token: str | None
@@ -216,18 +216,18 @@ class TokenizerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens, counted."""
+    """Counts of tokens."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
     reasoning_tokens: int = 0  # of the completion
-    cache_write_tokens: int = 0  # of the prompt, put into a provider's cache
-    is_known: bool = True  # False: the provider did not say; nothing is better than zeros
+    cache_write_tokens: int = 0  # of the prompt, written to a provider's cache
+    is_known: bool = True  # False: the provider reported none; then no usage is sent
 
 
 def total(usages: dict[int, Usage], n: int) -> Usage:
-    """Each prompt is counted once, however many choices share it."""
+    """Add up the usages of choices (index → usage). A prompt counts once for its `n` choices."""
     firsts = [usage for index, usage in usages.items() if index % n == 0]
     return Usage(
         sum(usage.prompt_tokens for usage in firsts),
@@ -241,11 +241,11 @@ def total(usages: dict[int, Usage], n: int) -> Usage:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and the natural logarithm of its probability under the model, before temperature, penalties and
-    filters. None: the first token of a prompt, which nothing predicts.
+    """A token with the natural logarithm of its probability under the model, before temperature, penalties
+    and filters; None for the first token of a prompt, which has no prediction.
     """
 
-    token: str  # a character that is spread over tokens shows as U+FFFD here; `raw` is exact
+    token: str  # incomplete characters are U+FFFD here; `raw` is exact
     raw: bytes
     logprob: float | None
     top: tuple[tuple[str, bytes, float], ...] = ()  # the most probable tokens, most probable first
@@ -253,7 +253,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A choice left the queue and its prompt is computed: its first token is known."""
+    """The first token of a choice is known: its prompt has been computed."""
 
     index: int
     queue_s: float
@@ -264,15 +264,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
+    """A piece of a choice's text."""
+
     index: int  # which choice
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens that end in this text
-    tokens: int = 0  # how many were generated since the choice's last event
+    tokens: int = 0  # generated since the choice's last event
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """What the model thinks before it answers. `thought`: a piece of it is complete, with its signature."""
+    """A piece of a choice's reasoning. `thought`: set when a signed piece is complete."""
 
     index: int
     text: str
@@ -282,7 +284,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of a call. The first piece of a call, and no other, has id and name."""
+    """A piece of a call. Only the first piece of a call has id and name."""
 
     index: int
     call: int  # which of the choice's calls
@@ -294,7 +296,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of one choice; each choice of an accepted request gets exactly one, or the events raise
+    """The end of a choice. Each choice of an accepted request has exactly one, or the events raise
     ServerError.
     """
 
@@ -302,9 +304,9 @@ class Finished:
     reason: FinishReason
     usage: Usage  # prompt_tokens are those of the choice's prompt, completion_tokens of this choice
     decode_s: float = 0.0  # from the first token to the last
-    logprobs: tuple[TokenLogprob, ...] = ()  # of a last token that is no text: the end of the turn
-    stop: str | None = None  # the stop string that ended it, as far as the backend tells
-    own: Json = field(default_factory=dict)  # members of the answer that only this provider has
+    logprobs: tuple[TokenLogprob, ...] = ()  # of a final token without text: the end of the turn
+    stop: str | None = None  # the stop string that ended it, if the backend reports it
+    own: Json = field(default_factory=dict)  # further members of this provider's answer
 
 
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
@@ -312,24 +314,22 @@ Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a backend serves under one id."""
+    """A model of a backend."""
 
     id: str
     owned_by: str  # the provider
     created: int
     max_model_len: int | None  # None: not known
     fingerprint: str | None  # changes when the same seed may give another output; None: not known
-    sampling: dict[str, float | int] = field(
-        default_factory=dict
-    )  # recommended, used when a request gives none
+    sampling: dict[str, float | int] = field(default_factory=dict)  # recommended defaults
 
 
 class Backend(Protocol):
-    """One source of answers. Started once, closed once; `generate` may be entered many times at once."""
+    """A source of answers. It is started once and closed once; `generate` may be entered concurrently."""
 
     @property
     def name(self) -> str:
-        """The provider: what `/{provider}/v1` and `provider:model` address."""
+        """The provider's name, as in `/{provider}/v1` and `provider:model`."""
         ...
 
     @property
@@ -348,38 +348,38 @@ class Backend(Protocol):
     async def aclose(self) -> None: ...
 
     def models(self) -> list[ModelInfo]:
-        """What it is known to serve. Cheap."""
+        """The models known so far. Cheap."""
         ...
 
     def find(self, id: str) -> ModelInfo | None:
-        """What it serves under an id; a remote provider may serve models that it does not list."""
+        """The model with this id, or None. A remote provider may serve models that it does not list."""
         ...
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can still answer. Cheap: a liveness probe asks."""
+        """Whether it can still answer. Cheap, for liveness probes."""
         ...
 
     def generate(self, request: GenerateRequest) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """Start one generation. Entering may refuse (ServerError); leaving always frees what it held."""
+        """Start a generation. Entering may raise ServerError; leaving releases all resources."""
         ...
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        """Raises ServerError; BadRequest when this backend cannot embed."""
+        """Raises ServerError; BadRequest if this backend cannot embed."""
         ...
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        """Raises BadRequest when this backend cannot tokenize."""
+        """Raises BadRequest if this backend cannot tokenize."""
         ...
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
-        """Raises BadRequest when this backend cannot tokenize."""
+        """Raises BadRequest if this backend cannot tokenize."""
         ...
 
     async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
-        """Each token as text by itself. Raises BadRequest when this backend cannot tokenize."""
+        """The text of each token by itself. Raises BadRequest if this backend cannot tokenize."""
         ...
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
-        """Raises BadRequest when this backend cannot tokenize."""
+        """Raises BadRequest if this backend cannot tokenize."""
         ...

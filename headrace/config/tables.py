@@ -41,7 +41,7 @@ class Source:
 
 
 def providers(tables: Mapping[str, object], source: Source) -> dict[str, ProviderConfig]:
-    """[providers.NAME], with their keys resolved. Raises ConfigError."""
+    """Read [providers.NAME] and resolve their keys. Raises ConfigError."""
     found = {}
     for name, members in tables.items():
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
@@ -59,7 +59,7 @@ def providers(tables: Mapping[str, object], source: Source) -> dict[str, Provide
 def routes(
     tables: Mapping[str, object], source: Source, providers: Mapping[str, ProviderConfig]
 ) -> dict[str, RouteConfig]:
-    """[routes.NAME]. Raises ConfigError."""
+    """Read [routes.NAME]. Raises ConfigError."""
     found = {}
     for name, members in tables.items():
         if not re.fullmatch(r"[^\s:]+", name):

@@ -92,7 +92,9 @@ class EngineBackend:
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
-        """Raises BadRequest, ContextTooLong, Overloaded, EngineFailed."""
+        """Answer a request: a context with the iterator of its events. Raises BadRequest, ContextTooLong,
+        Overloaded, EngineFailed.
+        """
         self._check_alive()
         if request.num_choices > MAX_CHOICES:
             raise BadRequest(
@@ -107,7 +109,9 @@ class EngineBackend:
             yield noted(stream, unenforced(request))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        """Raises BadRequest, ContextTooLong, Overloaded, EngineFailed."""
+        """Embed the inputs; conversations in the queue come first. Raises BadRequest, ContextTooLong, Overloaded,
+        EngineFailed.
+        """
         self._check_alive()
         self._check_dimensions(request)
         async with self._placed() as enter:
@@ -142,7 +146,7 @@ class EngineBackend:
                 self._places.release()
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        """Raises BadRequest, TextTooLong."""
+        """The token ids of a text or of a rendered conversation. Raises BadRequest, TextTooLong."""
         work = (
             costs.of_texts(request.prompt)
             if isinstance(request.prompt, str)

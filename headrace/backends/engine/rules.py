@@ -64,7 +64,7 @@ class Rules:
         return AfterThinking(constraint, self._thoughts, is_open=prompt.is_open)
 
     def _of_tools(self, request: GenerateRequest, tools: tuple[Tool, ...]) -> str:
-        """The grammar's source. Raises BadRequest."""
+        """The Lark grammar of answers that may call tools. Raises BadRequest."""
         conversation = request.prompt
         assert isinstance(conversation, Conversation), "only conversations have tools"
         is_forced = conversation.tool_choice.mode == "required"
