@@ -109,7 +109,7 @@ class EngineBackend:
             yield noted(stream, unenforced(request))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        """Embed the inputs; conversations in the queue come first. Raises BadRequest, ContextTooLong, Overloaded,
+        """Embed the inputs; conversations come first. Raises BadRequest, ContextTooLong, Overloaded,
         EngineFailed.
         """
         self._check_alive()
