@@ -1,1 +1,1 @@
-"""Anthropic's Messages dialect, as a client speaks it to us."""
+"""The Messages API in Anthropic's dialect: reads requests and writes answers."""

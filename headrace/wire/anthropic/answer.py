@@ -1,4 +1,4 @@
-"""Events as Anthropic writes them: one message, or the events of its stream."""
+"""Writes neutral events in Anthropic's dialect: as one message, or as the events of a stream."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from headrace.wire.generation import dump
 
 Kind = Literal["text", "thinking", "tool_use"]
 NO_DETAILS = {"stop_details": None, "container": None}
-DIRECT = {"type": "direct"}  # who calls: the model, not a program that it wrote
+DIRECT = {"type": "direct"}  # the caller of a tool: the model itself, not a program that it wrote
 
 
 class UsageOfMessage(BaseModel):
-    """The prompt has input_tokens + cache_creation_input_tokens + cache_read_input_tokens."""
+    """The prompt's size is input_tokens + cache_creation_input_tokens + cache_read_input_tokens."""
 
     input_tokens: int
     cache_creation_input_tokens: int
@@ -76,13 +76,13 @@ def message(info: ModelInfo, collected: Collected) -> dict[str, Any]:
 
 
 def frame(type: str, **members: Any) -> str:
-    """One event of a stream, as it is sent."""
+    """The bytes of one event of a stream, as text."""
     return f"event: {type}\ndata: {dump({'type': type, **members})}\n\n"
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A block that has to wait until the one before it has ended. `call`: which one; None: it is no call."""
+    """Events of a block that waits for the end of the open block. `call`: the call's index; None: no call."""
 
     kind: Kind
     call: int | None = None
@@ -90,21 +90,21 @@ class _Waiting:
 
 
 class Frames:
-    """Writes one stream. Blocks come one after another, each with its start, its deltas and its stop: what
-    belongs to another block waits while a call is open whose arguments are not whole.
+    """Writes one stream. Blocks follow one another, each with its start, deltas and stop. While a call is
+    open whose arguments are incomplete, events of other blocks wait.
     """
 
     def __init__(self, info: ModelInfo) -> None:
         self._head: dict[str, Any] | None = _head(info)  # until it is sent
-        self._index = -1  # of the block that was opened last
+        self._index = -1  # of the last block that was opened
         self._open: Kind | None = None
-        self._call: int | None = None  # which call that is
-        self._nesting = Nesting()  # of that call's arguments
+        self._call: int | None = None  # the index of the open call
+        self._nesting = Nesting()  # of the open call's arguments
         self._waiting: list[_Waiting] = []
-        self._thoughts: list[str] = []  # what was thought since the last thought that is complete
+        self._thoughts: list[str] = []  # reasoning since the last complete thought
 
     def first(self) -> list[str]:
-        return []  # message_start tells the prompt's tokens: it waits for the first event
+        return []  # message_start contains the prompt's tokens, which the first event has
 
     def event(self, event: Event) -> list[str]:
         return [*self._start(event), *self._frames(event)]
@@ -117,9 +117,9 @@ class Frames:
             usage = Usage(0, 0)
             if isinstance(event, Started):
                 usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
-            begun: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, **NO_DETAILS}
-            begun["usage"] = {**_usage(usage), **NO_USAGE}
-            yield frame("message_start", message={**self._head, **begun})
+            start: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, **NO_DETAILS}
+            start["usage"] = {**_usage(usage), **NO_USAGE}
+            yield frame("message_start", message={**self._head, **start})
             self._head = None
 
     def _frames(self, event: Event) -> Iterator[str]:
@@ -128,18 +128,18 @@ class Frames:
             yield frame("message_delta", delta=_ended(event.reason, event.stop), usage=_usage(event.usage))
         elif not isinstance(event, Started):
             if self._has_to_wait(event):
-                self._keep(event)
+                self._wait(event)
             else:
                 yield from self._written(event)
-                yield from self._let_go()
+                yield from self._release()
 
     def _has_to_wait(self, event: Event) -> bool:
-        """Behind a call that is not whole, or behind what waits already."""
+        """Whether an event has to wait for an incomplete call, or behind other waiting events."""
         if isinstance(event, ToolCallDelta) and self._open == "tool_use" and event.call == self._call:
             return False
         return bool(self._waiting) or (self._open == "tool_use" and not self._nesting.is_closed)
 
-    def _keep(self, event: Event) -> None:
+    def _wait(self, event: Event) -> None:
         call = event.call if isinstance(event, ToolCallDelta) else None
         kind: Kind = (
             "tool_use" if call is not None else "text" if isinstance(event, TextDelta) else "thinking"
@@ -153,14 +153,14 @@ class Frames:
             self._waiting.append(found)
         found.events.append(event)
 
-    def _let_go(self) -> Iterator[str]:
-        """What waits, as far as nothing is open that has to end before it."""
+    def _release(self) -> Iterator[str]:
+        """Write waiting blocks until one of them is an incomplete call."""
         while self._waiting and not (self._open == "tool_use" and not self._nesting.is_closed):
             for event in self._waiting.pop(0).events:
                 yield from self._written(event)
 
     def _flush(self) -> Iterator[str]:
-        """All that waits: no more comes."""
+        """Write all waiting blocks at the end of the generation."""
         waiting, self._waiting = self._waiting, []
         for block in waiting:
             for event in block.events:
@@ -186,7 +186,7 @@ class Frames:
             yield from self._thought(event.thought)
 
     def _thought(self, thought: Thought) -> Iterator[str]:
-        """One that is complete. Its text has come before, unless the provider shows none."""
+        """Write a complete thought. Its text was streamed before, unless the provider returns none."""
         if thought.redacted is not None:
             yield from self._close()
             yield self._begin("thinking", thinking_block(thought))
@@ -211,7 +211,7 @@ class Frames:
             yield self._delta("input_json_delta", partial_json=event.arguments)
 
     def _in(self, type: Literal["text", "thinking"], **empty: str | None) -> Iterator[str]:
-        """Opens a block of this type unless one is open."""
+        """Open a block of this type unless one is open."""
         if self._open != type:
             yield from self._close()
             yield self._begin(type, {"type": type, **empty})
@@ -239,12 +239,12 @@ def _head(info: ModelInfo) -> dict[str, Any]:
     return {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": info.id}
 
 
-# members of usage that every message has, and nothing here is
+# members of the usage of a message that Headrace has no values for
 NO_USAGE = {"cache_creation": None, "inference_geo": None, "service_tier": None}
 
 
 def _usage(usage: Usage | None) -> dict[str, Any]:
-    """Clients read these numbers without asking whether they are there: zeros where nothing is known."""
+    """Write a usage. Clients require these numbers: they are zeros if the usage is unknown."""
     return {**usage_body(usage or Usage(0, 0)), "server_tool_use": None}
 
 
@@ -261,11 +261,11 @@ def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
 
 
 def _thoughts(choice: Choice) -> Sequence[Thought]:
-    """Those that are signed, and before them what else was thought."""
+    """The signed thoughts, after the reasoning that is not part of them."""
     signed = "".join(thought.text for thought in choice.thoughts)
     if not choice.reasoning or choice.reasoning == signed:
         return choice.thoughts
     if choice.reasoning.endswith(signed):
         return [Thought(choice.reasoning.removesuffix(signed)), *choice.thoughts]
-    # they lie between each other: nothing is lost or told twice but the signatures
+    # signed and unsigned thoughts alternate: keep all text once, without the signatures
     return [Thought(choice.reasoning), *(thought for thought in choice.thoughts if thought.redacted)]

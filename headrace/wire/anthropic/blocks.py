@@ -1,7 +1,6 @@
-"""Content blocks as a client sends them, and what they are in the neutral language.
+"""Content blocks of requests, and their conversion to text and Media.
 
-A block is text, Media, a call, a result or a thought. Blocks of server tools that stand in a history are
-skipped; `skipped` names them.
+Blocks of server tools in a history are skipped; `skipped` returns their paths.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class ToolResultBlock(Block):
 
 
 class OtherBlock(RequestBody):
-    """Of a server tool: nobody here could go on from it."""
+    """A block of a server tool, which no backend supports."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
     type: str
@@ -157,14 +156,14 @@ Part = str | Media
 
 
 def parts(content: str | Sequence[AnyBlock] | None, path: str) -> list[Part]:
-    """Texts and media of a content, in order; blocks of other kinds are passed over. Raises BadRequest."""
+    """The texts and media of a content, in order, without blocks of other types. Raises BadRequest."""
     if content is None or isinstance(content, str):
         return [content] if content else []
     return [part for index, block in enumerate(content) for part in _parts(block, f"{path}.{index}")]
 
 
 def skipped(content: str | Sequence[AnyBlock] | None, path: str) -> Iterator[str]:
-    """Where blocks of kinds that are not known stand, at any depth."""
+    """The paths of blocks of unknown types, at any depth."""
     for index, block in enumerate(() if isinstance(content, str | None) else content):
         at = f"{path}.{index}"
         if isinstance(block, OtherBlock):
@@ -192,7 +191,7 @@ def _parts(block: AnyBlock, param: str) -> list[Part]:
 
 
 def _document(block: DocumentBlock, param: str) -> list[Part]:
-    """One that is text is text to every model."""
+    """A document; one with text becomes plain text, which all models read."""
     source, title = block.source, [block.title] if block.title else []
     if source.type == "text":
         return ["\n\n".join([*title, _needed(source.data, f"{param}.source.data")])]

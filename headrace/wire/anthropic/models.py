@@ -31,20 +31,20 @@ def model(info: ModelInfo) -> dict[str, Any]:
 
 
 def page(infos: list[ModelInfo], query: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """`query`: names and values as they came; unknown names change nothing. Raises BadRequest."""
+    """A page of the list. `query`: names and values; unknown names are ignored. Raises BadRequest."""
     requested = list(query)
-    given = dict(requested)
-    limit = _limit(given.get("limit"))
+    values = dict(requested)
+    limit = _limit(values.get("limit"))
     stages = {
         stage for name, value in requested if name.rstrip("[]") == "lifecycle" for stage in value.split(",")
     }
     listed = infos if not stages or "active" in stages else []
-    if "before_id" in given:
-        end = _place(listed, given["before_id"], "before_id")
+    if "before_id" in values:
+        end = _place(listed, values["before_id"], "before_id")
         start = max(0, end - limit)
         has_more = start > 0
     else:
-        start = 0 if "after_id" not in given else _place(listed, given["after_id"], "after_id") + 1
+        start = 0 if "after_id" not in values else _place(listed, values["after_id"], "after_id") + 1
         end = min(len(listed), start + limit)
         has_more = end < len(listed)
     data = [model(info) for info in listed[start:end]]

@@ -1,4 +1,4 @@
-"""The bodies of POST /v1/messages and /v1/messages/count_tokens, as neutral requests."""
+"""The bodies of POST /v1/messages and …/count_tokens, and their conversion to neutral requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class CustomTool(RequestBody):
 
 
 class ServerTool(RequestBody):
-    """One that Anthropic would run, or has trained its models for."""
+    """A tool that Anthropic would run, or that its models are trained for."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
     type: str
@@ -102,7 +102,7 @@ class MetadataOfMessages(RequestBody):
 
 
 class CountTokensBody(RequestBody):
-    """The body of POST /v1/messages/count_tokens: what makes the prompt."""
+    """The body of POST /v1/messages/count_tokens: the members from which the prompt is made."""
 
     model: str = Field(description="A model id from /v1/models.")
     messages: Annotated[list[MessageOfHistory], at_most(MAX_MESSAGES, least=1)]
@@ -166,12 +166,12 @@ def to_tokenize_request(body: CountTokensBody) -> TokenizeRequest:
 
 
 def to_conversation(body: CountTokensBody) -> Conversation:
-    """An answer that the history has begun is gone on with. Raises BadRequest."""
+    """Convert a conversation. A last message of the assistant is continued. Raises BadRequest."""
     system = [Message("system", _joined(parts(body.system, "system")))] if body.system else []
     history = [
         message
-        for index, said in enumerate(body.messages)
-        for message in _messages(said, f"messages.{index}.content")
+        for index, turn in enumerate(body.messages)
+        for message in _messages(turn, f"messages.{index}.content")
     ]
     tools = _tools(body.tools or ())
     choice = body.tool_choice
@@ -190,7 +190,7 @@ def to_conversation(body: CountTokensBody) -> Conversation:
 
 
 def goes_on(body: CountTokensBody) -> bool:
-    """Whether the history ends with an answer that has begun, and has called no tool yet."""
+    """Whether the last message is the assistant's and has no calls, so that it is continued."""
     last = body.messages[-1]
     calls = () if isinstance(last.content, str) else last.content
     return last.role == "assistant" and not any(isinstance(block, ToolUseBlock) for block in calls)
@@ -200,29 +200,29 @@ def _joined(content: Sequence[str | Media], between: str = "\n\n") -> str:
     return between.join(part for part in content if isinstance(part, str))
 
 
-def _messages(said: MessageOfHistory, path: str) -> list[Message]:
-    """One, but for a turn of the user that begins with the results of calls: one for each of them first."""
-    if isinstance(said.content, str):
-        return [Message(said.role, said.content)]
-    if said.role == "assistant":
-        return [_assistant(said.content, path)]
-    for index, block in enumerate(said.content):
+def _messages(turn: MessageOfHistory, path: str) -> list[Message]:
+    """The messages of one turn: one for each result of a call, then one for the rest of its content."""
+    if isinstance(turn.content, str):
+        return [Message(turn.role, turn.content)]
+    if turn.role == "assistant":
+        return [_assistant(turn.content, path)]
+    for index, block in enumerate(turn.content):
         if isinstance(block, OtherBlock | ToolUseBlock | ThinkingOfHistory | RedactedOfHistory):
             param = f"{path}.{index}"
             raise BadRequest(
-                f"{param}: a {said.role} cannot send a block of type {block.type[:100]!r}", param=param
+                f"{param}: a {turn.role} cannot send a block of type {block.type[:100]!r}", param=param
             )
     results = [
         _result(block, f"{path}.{index}.content")
-        for index, block in enumerate(said.content)
+        for index, block in enumerate(turn.content)
         if isinstance(block, ToolResultBlock)
     ]
-    content = parts(said.content, path)
-    return [*results, _message(said.role, content)] if content or not results else results
+    content = parts(turn.content, path)
+    return [*results, _message(turn.role, content)] if content or not results else results
 
 
 def _result(block: ToolResultBlock, path: str) -> Message:
-    """That it is an error is told in words: other dialects have no other place for it."""
+    """A result of a call. `is_error` becomes text, as other dialects have no member for it."""
     content = parts(block.content, path)
     if block.is_error:
         content = ["Error:", *content]
@@ -237,12 +237,12 @@ def _message(role: Role, content: list[str | Media], *, tool_call_id: str | None
 
 
 def _assistant(content: Sequence[AnyBlock], path: str) -> Message:
-    """Its text blocks are pieces of one text. A thought without a signature is only text."""
+    """An assistant's message. Its text blocks are joined; unsigned thoughts count as reasoning text only."""
     for index, block in enumerate(content):
         if isinstance(block, ToolResultBlock):
             param = f"{path}.{index}"
             raise BadRequest(f"{param}: a tool_result is the user's to send", param=param)
-    said = parts(content, path)
+    spoken = parts(content, path)
     thinking = [block.thinking for block in content if isinstance(block, ThinkingOfHistory)]
     calls = [
         ToolCall(block.id, block.name, arguments(block))
@@ -254,10 +254,10 @@ def _assistant(content: Sequence[AnyBlock], path: str) -> Message:
     ]
     return Message(
         "assistant",
-        _joined(said, ""),
+        _joined(spoken, ""),
         tool_calls=tuple(calls),
         reasoning="".join(thinking) or None,
-        parts=tuple(said) if any(isinstance(part, Media) for part in said) else (),
+        parts=tuple(spoken) if any(isinstance(part, Media) for part in spoken) else (),
         thoughts=tuple(one for one in thoughts if one.signature or one.redacted),
         in_order=in_order(_pieces(content)),
     )
@@ -303,7 +303,7 @@ def _choice(requested: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> 
 
 
 def _effort(body: CountTokensBody) -> str | None:
-    """A budget as an effort: models elsewhere know no budgets."""
+    """The reasoning effort; a budget is converted to one, for models without budgets."""
     requested = body.thinking
     if requested is None:
         return None
@@ -322,7 +322,7 @@ def _budget(thinking: ThinkingConfig | None) -> int | None:
 
 
 def is_free(thinking: ThinkingConfig | None) -> bool:
-    """Whether the model is to think as much as it likes, or as `output_config.effort` says."""
+    """Whether the amount of thinking is the model's choice, or set by `output_config.effort`."""
     return thinking is not None and thinking.type in ("adaptive", "between_tools")
 
 

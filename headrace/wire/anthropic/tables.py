@@ -27,7 +27,7 @@ def _is_disabled(thinking: BaseModel) -> bool:
 
 
 def _has_none(tools: list[AnyTool]) -> bool:
-    """Whether all of them would run at Anthropic's: these are dropped."""
+    """Whether all tools are Anthropic's server tools, which are dropped."""
     return not any(isinstance(tool, CustomTool) for tool in tools)
 
 
@@ -148,7 +148,7 @@ def _dropped(body: CountTokensBody) -> Iterator[str]:
     for index, tool in enumerate(body.tools or ()):
         if isinstance(tool, ServerTool):
             yield f"tools.{index}"
-    for index, said in enumerate(body.messages):
-        yield from skipped(said.content, f"messages.{index}.content")
+    for index, turn in enumerate(body.messages):
+        yield from skipped(turn.content, f"messages.{index}.content")
     if body.output_config is not None and body.output_config.effort and not is_free(body.thinking):
         yield "output_config.effort"
