@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -16,6 +17,7 @@ from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import BadRequest, Overloaded
+from headrace.types import ModelInfo
 from headrace.wire.limits import MAX_CONTAINERS
 from tests.api.relays import relays
 from tests.serving import Served, eventually, serving
@@ -109,8 +111,15 @@ def test_what_is_parsed_counts_too() -> None:
         assert used(server) == 0
 
 
+class Unbounded(FakeBackend):
+    """A backend whose context has no known length, so that no prompt is refused for its length."""
+
+    def models(self) -> list[ModelInfo]:
+        return [replace(info, max_model_len=None) for info in super().models()]
+
+
 def test_a_response_in_the_background_keeps_it_until_it_has_ended() -> None:
-    with served(FakeBackend(["Hello"], delay_s=0.5)) as server:
+    with served(Unbounded(["Hello"], delay_s=0.5)) as server:
         body = {"model": "fake", "input": "x" * 300_000, "background": True}
         assert server.post(RESPONSES, body).json()["status"] == "queued"
         assert used(server) > 4 * 300_000
