@@ -19,9 +19,7 @@ HI = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
 SHAPE = {"message", "type", "param", "code"}
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/embedding", "/v2/chat/completions", "/v1/chat/completions/"]
-)
+@pytest.mark.parametrize("path", ["/v1", "/v1/embedding", "/v2/chat/completions", "/v1/chat/completions/"])
 def test_unknown_path_is_404(fake_server: FakeServer, path: str) -> None:
     response = fake_server().post(path, HI)
     assert response.status_code == 404
