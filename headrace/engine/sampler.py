@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.adjust import Mask, adjust
+from headrace.engine.logprobs import MAX_UNSHIFTED_LOGIT
 from headrace.engine.sequence import SamplingParams, Sequence
 
 Floats = NDArray[np.float32]
@@ -25,8 +26,6 @@ Tokens = NDArray[np.int64]
 # Temperatures below this are raised to it: any two float32 logits that differ are already so far apart that
 # only the largest is ever drawn.
 MIN_TEMPERATURE = 1e-10
-# Logits up to this size are exponentiated as they are: the sum of a whole row of exp(40) fits a float32.
-MAX_UNSHIFTED_LOGIT = 40
 # Below this temperature it is faster to find the tokens that can be drawn first, and only exponentiate those.
 SPARSE_TEMPERATURE = 0.8
 SPARSE_SHARE = 8  # ... if they are less than one in SPARSE_SHARE of the vocabulary

@@ -16,6 +16,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
+from headrace.text.literals import literal
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.patterns import readable
 from headrace.text.structured.schema import LIMITS, check_schema, json_grammar, measure
@@ -149,8 +150,8 @@ class _Vocabulary:
     ) -> None:
         self.tokens = list(token_bytes)
         self.special_token_ids = sorted(special.values())
-        for literal, token in special.items():
-            self.tokens[token] = literal.encode()
+        for name, token in special.items():
+            self.tokens[token] = name.encode()
         if not eos_token_ids:  # llguidance requires one: an id beyond the vocabulary
             self.special_token_ids.append(len(self.tokens))
             self.tokens.append(b"<|no end|>")
@@ -178,7 +179,7 @@ def lark_source(format: Format, allowed: frozenset[str] = ALL) -> str:
     if format.kind == "choice":
         if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) for one in value):
             raise BadRequest(f"{param}: give a list of at least one string", param=param)
-        return _of_expression(_short("|".join(map(_escaped, value)), MAX_CHOICES, param))
+        return _of_expression(_short("|".join(map(literal, value)), MAX_CHOICES, param))
     if not isinstance(value, str):
         raise BadRequest(f"{param}: give a string", param=param)
     if format.kind == "regex":
@@ -220,8 +221,3 @@ def _with_schemas(source: str, param: str, allowed: frozenset[str]) -> str:
         pieces += [source[position : found.end()], json_grammar(schema, param, allowed)]
         position = end
     return "".join([*pieces, source[position:]])
-
-
-def _escaped(text: str) -> str:
-    r"""The text as a regular expression: all but ASCII letters and digits is written as `\x{…}`."""
-    return "".join(one if one.isascii() and one.isalnum() else f"\\x{{{ord(one):x}}}" for one in text)

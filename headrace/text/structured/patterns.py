@@ -14,6 +14,7 @@ from functools import lru_cache
 from llguidance import LLMatcher
 
 from headrace.errors import bounded
+from headrace.text.literals import literal
 
 MAX_WORD = 60  # characters of an excluded text: each is a nested group
 
@@ -219,12 +220,10 @@ def _outline(pattern: str) -> Iterator[tuple[str, bool]]:
 
 
 def _written(code: int) -> str:
-    one = chr(code)
-    if one.isascii() and one.isalnum():
-        return one
+    """The expression for one character. Raises Untranslatable."""
     if 0xD800 <= code <= 0xDFFF:
         raise Untranslatable("half of a surrogate pair")
-    return f"\\x{{{code:x}}}"
+    return literal(chr(code))
 
 
 class _Reader:

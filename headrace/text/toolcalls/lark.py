@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from headrace.text.literals import literal
 from headrace.text.toolcalls.formats import ToolFormat
 from headrace.types import Tool
 
@@ -65,7 +66,7 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int], strict: Sequence
     heads = ["head"] + ([f"TEXT? {_terms(format.begin, special)}"] if format.begin in special else [])
     text = f"{_ANY} & ~{_BARE_CALL}" if format.is_bare else _ANY
     if format.is_bare and strict:
-        names = "|".join(map(_literal, strict))
+        names = "|".join(map(literal, strict))
         text += rf' & ~/(?s:.*)\s\{{(?s:.*)"({names})"(?s:.*)/'
     bare = " | calls SPACE?" if format.is_bare else ""
     return [
@@ -75,11 +76,6 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int], strict: Sequence
         f"TEXT: {text}",
         r"SPACE: /[ \n]{1,8}/",
     ]
-
-
-def _literal(name: str) -> str:
-    """A regular expression that matches this name."""
-    return "".join(one if one.isalnum() and one.isascii() else f"\\x{{{ord(one):x}}}" for one in name)
 
 
 def _terms(text: str, special: Mapping[str, int]) -> str:
