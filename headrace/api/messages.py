@@ -84,7 +84,7 @@ async def create_message(
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     reply = Reply(
-        answer.Frames if body.stream else None, answer.message, MessagesWriter, names=wire.told_name
+        answer.Frames if body.stream else None, answer.message, MessagesWriter, names=wire.endpoint_name
     )
     gateway, provider = destination(http)
     if uses.is_strict:

@@ -29,7 +29,13 @@ from headrace.types import Finished, Started
 from headrace.wire.conversations import ItemList
 from headrace.wire.pagination import include, list_object
 from headrace.wire.parameters import with_named
-from headrace.wire.responses.body import CompactBody, HistoryBody, InputTokensBody, ResponseBody, told_name
+from headrace.wire.responses.body import (
+    CompactBody,
+    HistoryBody,
+    InputTokensBody,
+    ResponseBody,
+    endpoint_name,
+)
 from headrace.wire.responses.parameters import uses_of
 from headrace.wire.responses.schemas import (
     CompactedResponse,
@@ -109,7 +115,7 @@ def _headers(run: Run) -> dict[str, str]:
     started = run.first if isinstance(run.first, Started) else None
     decode_s = run.last.decode_s if isinstance(run.last, Finished) else None
     target = target_headers(run.generation.provider, run.generation.attempts)
-    noted = map(told_name, run.generation.noted)
+    noted = map(endpoint_name, run.generation.noted)
     ignored = list(dict.fromkeys([*noted, *run.generation.ignored]))
     return with_named({**target, **timing(started, decode_s)}, ignored)
 

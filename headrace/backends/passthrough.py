@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from headrace.backends.answer_body import AnswerBody, is_heartbeat
 from headrace.backends.bodies import MAX_BODY
-from headrace.backends.forms import Begun, is_heartbeat
 from headrace.backends.http import Upstream
 from headrace.backends.passing_usage import PassingUsage
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
@@ -104,16 +104,16 @@ async def relayed(
     """
     async with upstream.request("POST", path, body, headers) as response:
         answer_headers = _passed_on(response)
-        begun = Begun(upstream.provider, upstream.pieces(response))
+        answer_body = AnswerBody(upstream.provider, upstream.pieces(response))
         usage = PassingUsage(reading.usage)
         if streamed:
-            stream = Stream(upstream, reading, begun, until_content=until_content)
+            stream = Stream(upstream, reading, answer_body, until_content=until_content)
             await stream.begin()
             yield Relayed(answer_headers, stream.rest(), usage)
         else:
-            await begun.begin()
-            raw = await upstream.joined(begun.rest(), MAX_BODY)
-            yield Relayed(answer_headers, judged(raw, begun.is_json, upstream, reading), usage)
+            await answer_body.begin()
+            raw = await upstream.joined(answer_body.rest(), MAX_BODY)
+            yield Relayed(answer_headers, judged(raw, answer_body.is_json, upstream, reading), usage)
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
@@ -143,10 +143,12 @@ def judged(raw: bytes, is_json: bool, upstream: Upstream, reading: Reading) -> b
 class Stream:
     """Relays a text/event-stream in pieces that are whole events."""
 
-    def __init__(self, upstream: Upstream, reading: Reading, begun: Begun, *, until_content: bool) -> None:
+    def __init__(
+        self, upstream: Upstream, reading: Reading, answer_body: AnswerBody, *, until_content: bool
+    ) -> None:
         self._upstream, self._reading, self._until_content = upstream, reading, until_content
         self._ending = reading.ending()
-        self._begun, self._pieces = begun, begun.rest()
+        self._answer_body, self._pieces = answer_body, answer_body.rest()
         self._whole = self._cut()
         self._first: list[bytes] = []
         self._half = b""  # bytes after the last whole event, set at the end of the stream
@@ -155,8 +157,8 @@ class Stream:
         """Wait for the first event with data (or content). Raises ServerError if an error comes first, or the
         stream ends.
         """
-        await self._begun.begin()
-        if self._begun.is_json:
+        await self._answer_body.begin()
+        if self._answer_body.is_json:
             self._first = [await self._unfolded()]
             return
         size = 0

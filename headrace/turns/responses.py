@@ -28,8 +28,8 @@ from headrace.wire.responses.body import (
     HistoryBody,
     InputTokensBody,
     ResponseBody,
-    as_asked,
     check,
+    in_endpoint_names,
     to_request,
     to_tokenize_request,
 )
@@ -135,7 +135,7 @@ class Responses:
                 request = await run_aside(len(history.items), partial(turn.request, carried.fewest))
             await check_fits(self._gateway, turn.provider, request)
         except BadRequest as exc:
-            raise as_asked(turn.body, exc) from exc
+            raise in_endpoint_names(turn.body, exc) from exc
 
     async def _start(self, turn: Turn) -> Run:
         generation = await self._open(turn)
@@ -162,7 +162,7 @@ class Responses:
 
     def _run(self, turn: Turn, info: ModelInfo) -> Run:
         response = begin(turn.body, info, id=new_id("resp"), created_at=int(time.time()))
-        return Run(ResponseEvents(response, turn.body), turn.recorder, partial(as_asked, turn.body))
+        return Run(ResponseEvents(response, turn.body), turn.recorder, partial(in_endpoint_names, turn.body))
 
     async def _open(self, turn: Turn) -> Generation:
         """Start the generation. Raises ServerError."""
@@ -175,7 +175,7 @@ class Responses:
                 return await start_fitted(self._gateway, turn.provider, carried, turn.request, turn.uses)
             return await self._gateway.start(await turn.full_request(), turn.provider, uses=turn.uses)
         except BadRequest as exc:
-            raise as_asked(turn.body, exc) from exc
+            raise in_endpoint_names(turn.body, exc) from exc
 
     async def get(self, owner: str, id: str) -> dict[str, Any]:
         """The response as it stands. Raises ResponseNotFound, StoreUnavailable."""
@@ -250,7 +250,7 @@ class Responses:
             request = await run_aside(weight(items), partial(to_tokenize_request, body, items))
             return len(await self._gateway.tokenize(request, provider))
         except BadRequest as exc:
-            raise as_asked(body, exc) from exc
+            raise in_endpoint_names(body, exc) from exc
 
     async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> dict[str, Any]:
         """The compacted conversation: the user's messages and a summary. Raises ServerError."""

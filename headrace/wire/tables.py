@@ -152,7 +152,7 @@ def _has_blocks(message: BaseModel) -> bool:
 
 
 def _is_result(message: BaseModel) -> bool:
-    """Of a call, which tells the tool's name."""
+    """Whether a message is a call's result: its call already has the tool's name."""
     return getattr(message, "role", None) in ("tool", "function")
 
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.backends.answer_body import AnswerBody, events_of
 from headrace.backends.anthropic import answer as anthropic
 from headrace.backends.anthropic.reading import AnthropicReading
 from headrace.backends.anthropic.upstream import AnthropicUpstream
-from headrace.backends.forms import Begun, sents
 from headrace.backends.http import Upstream
 from headrace.backends.ollama import answer as ollama
 from headrace.backends.openai import answer as openai
@@ -85,7 +85,7 @@ async def chat_events(pieces: Sequence[bytes]) -> list[Event]:
     upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
     read = openai.Answer(upstream, 1)
     found: list[Event] = []
-    async for sent in sents(upstream, piecemeal(pieces)):
+    async for sent in events_of(upstream, piecemeal(pieces)):
         found += read.read(sent)
         if read.is_over:
             break
@@ -96,7 +96,7 @@ async def message_events(pieces: Sequence[bytes]) -> list[Event]:
     upstream = AnthropicUpstream(NAME, "http://x", headers={}, timeout_s=1)
     read = anthropic.Answer(upstream)
     found: list[Event] = []
-    async for sent in sents(upstream, piecemeal(pieces)):
+    async for sent in events_of(upstream, piecemeal(pieces)):
         found += read.push(sent)
         if read.is_finished:
             return found
@@ -126,7 +126,7 @@ def anthropic_reading() -> Reading:
 async def passed_on(reading: Reading, pieces: Sequence[bytes]) -> bytes:
     """What the caller of a relayed stream gets."""
     upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
-    stream = Stream(upstream, reading, Begun(NAME, piecemeal(pieces)), until_content=False)
+    stream = Stream(upstream, reading, AnswerBody(NAME, piecemeal(pieces)), until_content=False)
     await stream.begin()
     return b"".join([piece async for piece in stream.rest()])
 
@@ -134,9 +134,9 @@ async def passed_on(reading: Reading, pieces: Sequence[bytes]) -> bytes:
 async def folded(reading: Reading, raw: bytes) -> bytes:
     """What the caller gets who asked for JSON and whose provider sent a stream."""
     upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
-    begun = Begun(NAME, piecemeal([raw]))
-    await begun.begin()
-    return judged(raw, begun.is_json, upstream, reading)
+    answer_body = AnswerBody(NAME, piecemeal([raw]))
+    await answer_body.begin()
+    return judged(raw, answer_body.is_json, upstream, reading)
 
 
 # --- what is heard of it, by each way ---------------------------------------------------------------------

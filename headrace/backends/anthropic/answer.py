@@ -7,10 +7,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from headrace.backends.answer_body import is_heartbeat
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason
-from headrace.backends.forms import is_heartbeat
 from headrace.backends.sse import ServerSentEvent
 from headrace.backends.words import message_of
 from headrace.dialects.anthropic import counts_in, usage_of
@@ -159,9 +159,9 @@ class Answer:
 
     def _is_repeated(self, at: int, block: Object) -> bool:
         """Whether a block repeats the start of an open call."""
-        begun = self._blocks.get(at)
-        is_call = isinstance(begun, _ToolUse) and block.get("type") == "tool_use"
-        return is_call and bool(begun.id) and begun.id == word(block.get("id"))  # type: ignore[union-attr]
+        open_block = self._blocks.get(at)
+        is_call = isinstance(open_block, _ToolUse) and block.get("type") == "tool_use"
+        return is_call and bool(open_block.id) and open_block.id == word(block.get("id"))  # type: ignore[union-attr]
 
     def _delta(self, index: int | None, delta: Object) -> list[Event]:
         at = -1 if index is None else index

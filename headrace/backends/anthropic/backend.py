@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from headrace.backends.answer_body import events_of
 from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.passing import can_be_passed, mended
 from headrace.backends.anthropic.reading import AnthropicReading
 from headrace.backends.anthropic.request import MAX_NAME, to_body
 from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
 from headrace.backends.anthropic.upstream import AnthropicUpstream
-from headrace.backends.forms import sents
 from headrace.backends.http import root
 from headrace.backends.passthrough import relayed
 from headrace.backends.remote import MAX_MODELS, Remote, listed
@@ -73,7 +73,7 @@ class AnthropicBackend(Remote):
         body = await aside(size_of(request), partial(to_body, request, abilities, writing))
         answer = Answer(self._anthropic)
         async with self._anthropic.stream("/v1/messages", body) as pieces:
-            yield writing.restored(_events(answer, sents(self._anthropic, pieces)))
+            yield writing.restored(_events(answer, events_of(self._anthropic, pieces)))
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "anthropic" and can_be_passed(request.body.members)

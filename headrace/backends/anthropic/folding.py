@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from io import StringIO
 
+from headrace.backends.answer_body import is_heartbeat
 from headrace.backends.anthropic.answer import Answer
 from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.choice import finish_reason
-from headrace.backends.forms import is_heartbeat
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STOP_REASONS, tool_input
 from headrace.dialects.values import Object, an_object, count, dumped, is_value, objects, parsed, word

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.backends.answer_body import is_heartbeat
 from headrace.backends.anthropic.folding import folded, unfolded
 from headrace.backends.anthropic.upstream import AnthropicUpstream
-from headrace.backends.forms import is_heartbeat
 from headrace.backends.passthrough import Ending
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import counts_in, usage_of

@@ -189,14 +189,14 @@ class LlamaCppBackend:
             running.openai.ask(one, writing)  # raises errors before anything is sent
         self._take_places(len(choices))
         try:
-            open = partial(self._open_session, running)
+            open = partial(self._open_choice, running)
             async with open(choices[0]) if len(choices) == 1 else together(choices, open) as events:
                 yield noted(events, [*writing.ignored, *annotations])
         finally:
             self._num_active -= len(choices)
 
     @asynccontextmanager
-    async def _open_session(
+    async def _open_choice(
         self, running: Running, request: GenerateRequest
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Generate one choice."""

@@ -1,5 +1,5 @@
-"""OpenAI's dialect as llama.cpp's server has it: what it would leave out without a word is refused, what it
-calls otherwise is said in its words.
+"""OpenAI's dialect as llama.cpp's server implements it: members that it would silently ignore are refused,
+and members that have another name there are renamed.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from headrace.backends.answer_body import is_heartbeat
 from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceReading, finish_reason, is_broken
-from headrace.backends.forms import is_heartbeat
 from headrace.backends.http import Upstream
 from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.openai.parts import said_in

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from headrace.backends.forms import sents
+from headrace.backends.answer_body import events_of
 from headrace.backends.http import Upstream, root
 from headrace.backends.openai.answer import Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
@@ -104,7 +104,7 @@ class OpenAIBackend(Remote):
         path, body = await aside(size_of(request), partial(self.ask, request, writing))
         async with (
             self.upstream.stream(path, body) as pieces,
-            aclosing(sents(self.upstream, pieces)) as found,
+            aclosing(events_of(self.upstream, pieces)) as found,
             aclosing(self._events(found, request.num_choices)) as answer,
         ):
             yield writing.restored(answer)
@@ -187,10 +187,10 @@ class OpenAIBackend(Remote):
             await _soon(found, END_S)
 
 
-async def _soon(sents: AsyncIterator[ServerSentEvent], within_s: float) -> ServerSentEvent | None:
+async def _soon(events: AsyncIterator[ServerSentEvent], within_s: float) -> ServerSentEvent | None:
     """The next event, if it arrives in time. Errors after a complete answer do not matter."""
     try:
         async with asyncio.timeout(within_s):
-            return await anext(sents, None)
+            return await anext(events, None)
     except (TimeoutError, ServerError):
         return None

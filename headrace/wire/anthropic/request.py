@@ -126,7 +126,7 @@ class MessagesBody(CountTokensBody):
     metadata: MetadataOfMessages | None = None
 
 
-# what a backend calls it → what it is called here
+# member of chat completions → this endpoint's member
 NAMES = {
     "reasoning_effort": "thinking",
     "thinking_budget": "thinking.budget_tokens",
@@ -136,8 +136,8 @@ NAMES = {
 }
 
 
-def told_name(name: str) -> str:
-    """What a member of chat completions is called here."""
+def endpoint_name(name: str) -> str:
+    """This endpoint's name for a member of chat completions."""
     return NAMES.get(name, name)
 
 

@@ -242,7 +242,7 @@ def _text_format(requested: TextFormat | None) -> Format | None:
     )
 
 
-# what a backend calls it → what it is called here
+# member of chat completions → this endpoint's member
 NAMES = {
     "messages": "input",
     "reasoning_effort": "reasoning.effort",
@@ -254,7 +254,7 @@ NAMES = {
 TOOL = re.compile(r"tools\.(\d+)(?:\.function)?")
 
 
-# the same, of what becomes of members that are known by their whole path
+# the same for whole paths
 PATHS = {
     "messages.tool_calls.function.arguments": "input.arguments",
     "messages.role": "input.role",
@@ -263,24 +263,24 @@ PATHS = {
 }
 
 
-def told_name(name: str) -> str:
-    """What a member of chat completions is called here."""
+def endpoint_name(name: str) -> str:
+    """This endpoint's name for a member of chat completions."""
     return PATHS.get(name) or NAMES.get(name.partition(".")[0], name)
 
 
-def as_asked(body: PromptBody, error: BadRequest) -> BadRequest:
-    """The same error, in the words of this endpoint."""
-    given = error.param
-    if given is None:
+def in_endpoint_names(body: PromptBody, error: BadRequest) -> BadRequest:
+    """Replace names of chat completions' members in an error by this endpoint's."""
+    param = error.param
+    if param is None:
         return error
-    tool = TOOL.match(given)
+    tool = TOOL.match(param)
     if tool is not None:
         places = tools_of(body).places
         index = int(tool[1])
-        own = f"tools.{places[index] if index < len(places) else index}{given[tool.end() :]}"
+        own = f"tools.{places[index] if index < len(places) else index}{param[tool.end() :]}"
     else:
-        own = NAMES.get(given.partition(".")[0], given)
-    if error.message.startswith(given):
-        error.message = own + error.message[len(given) :]
+        own = NAMES.get(param.partition(".")[0], param)
+    if error.message.startswith(param):
+        error.message = own + error.message[len(param) :]
     error.param = own
     return error

@@ -31,7 +31,7 @@ OF_CHAT = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
 
 
 def _is_no_message(item: BaseModel) -> bool:
-    """Of a call and its output the backend is told the tool's name otherwise."""
+    """Whether an item is a call or its output, whose tool name is sent in another member."""
     return not isinstance(item, MessageItem)
 
 

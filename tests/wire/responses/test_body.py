@@ -28,8 +28,8 @@ from headrace.wire.responses.body import (
     HistoryBody,
     InputTokensBody,
     ResponseBody,
-    as_asked,
     check,
+    in_endpoint_names,
     to_request,
     to_tokenize_request,
 )
@@ -379,9 +379,9 @@ def test_the_neighbours_of_a_response() -> None:
 )
 def test_errors_of_backends_are_told_in_the_words_of_this_endpoint(theirs: str, own: str) -> None:
     body = body_of(tools=[CUSTOM, SEARCH, FUNCTION])
-    error = as_asked(body, UnsupportedParameter(f"{theirs}: no messages here", param=theirs))
+    error = in_endpoint_names(body, UnsupportedParameter(f"{theirs}: no messages here", param=theirs))
     assert (error.param, error.message) == (own, f"{own}: no messages here")
-    assert as_asked(body, BadRequest("no")).param is None
+    assert in_endpoint_names(body, BadRequest("no")).param is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from headrace.backends.sse import ServerSentEvent, events
 BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
 
 
-class Begun:
+class AnswerBody:
     """A body whose first bytes are inspected before it is read.
 
     `is_json`, valid after `begin`: it is one JSON value and not a stream of events.
@@ -42,12 +42,14 @@ class Begun:
             yield piece
 
 
-async def sents(upstream: Upstream, pieces: AsyncIterator[bytes]) -> AsyncGenerator[ServerSentEvent, None]:
+async def events_of(
+    upstream: Upstream, pieces: AsyncIterator[bytes]
+) -> AsyncGenerator[ServerSentEvent, None]:
     """Yield the events of a stream, or a JSON body that came instead as one event. Raises ProviderError."""
-    begun = Begun(upstream.provider, pieces)
-    await begun.begin()
-    async with aclosing(begun.rest()) as rest:
-        if begun.is_json:
+    answer_body = AnswerBody(upstream.provider, pieces)
+    await answer_body.begin()
+    async with aclosing(answer_body.rest()) as rest:
+        if answer_body.is_json:
             whole = await upstream.joined(rest)
             yield ServerSentEvent("", whole.decode(errors="replace"), is_whole=True)
             return
