@@ -35,8 +35,8 @@ class Relays:
     served: Served
 
     def ask(self, path: str, content: bytes, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
-        given = {"Authorization": f"Bearer {CALLERS}", **headers}
-        response = self.served.post(path, content=content, headers=given)
+        sent = {"Authorization": f"Bearer {CALLERS}", **headers}
+        response = self.served.post(path, content=content, headers=sent)
         return response.status_code, response.headers, response.content
 
     def begin(self, path: str, content: bytes) -> socket.socket:

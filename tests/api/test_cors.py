@@ -8,8 +8,11 @@ from tests.upstream import answer
 
 PAGE = "https://chat.example"
 CHAT = "/v1/chat/completions"
-ASKED = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-mine"}
-ASK = {"model": "fake", "messages": HI}
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,x-mine",
+}
+BODY = {"model": "fake", "messages": HI}
 
 
 def shared(*origins: str, **server: object) -> Config:
@@ -18,22 +21,22 @@ def shared(*origins: str, **server: object) -> Config:
 
 def test_no_page_may_call_unless_the_configuration_says_so(fake_server: FakeServer) -> None:
     server = fake_server()
-    asked = server.http.options(CHAT, headers={"Origin": PAGE, **ASKED})
-    assert asked.status_code == 405
-    for response in (asked, server.post(CHAT, ASK, headers={"Origin": PAGE})):
+    preflight = server.http.options(CHAT, headers={"Origin": PAGE, **PREFLIGHT})
+    assert preflight.status_code == 405
+    for response in (preflight, server.post(CHAT, BODY, headers={"Origin": PAGE})):
         assert not [name for name in response.headers if name.startswith("access-control")]
         assert "vary" not in response.headers
 
 
-def test_a_browser_may_ask_before_it_calls(fake_server: FakeServer) -> None:
+def test_a_preflight_is_answered(fake_server: FakeServer) -> None:
     server = fake_server(config=shared(PAGE, "http://localhost:5173", api_keys=["k"]))
-    asked = server.http.options(CHAT, headers={"Origin": PAGE, **ASKED})
-    assert asked.status_code == 200
-    assert asked.headers["access-control-allow-origin"] == PAGE
-    assert asked.headers["access-control-allow-credentials"] == "true"
-    assert asked.headers["access-control-allow-headers"] == "authorization,x-mine"
-    assert asked.headers["x-request-id"]
-    refused = server.http.options(CHAT, headers={"Origin": "https://other.example", **ASKED})
+    preflight = server.http.options(CHAT, headers={"Origin": PAGE, **PREFLIGHT})
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == PAGE
+    assert preflight.headers["access-control-allow-credentials"] == "true"
+    assert preflight.headers["access-control-allow-headers"] == "authorization,x-mine"
+    assert preflight.headers["x-request-id"]
+    refused = server.http.options(CHAT, headers={"Origin": "https://other.example", **PREFLIGHT})
     assert (refused.status_code, refused.headers.get("access-control-allow-origin")) == (400, None)
 
 
@@ -43,29 +46,30 @@ def test_answers_can_be_read_by_the_pages_that_are_named(
     fake_server: FakeServer, origin: str | None, stream: bool
 ) -> None:
     server = fake_server(config=shared(PAGE))
-    told = server.post(CHAT, {**ASK, "stream": stream}, headers={"Origin": origin} if origin else {}).headers
-    assert told.get("access-control-allow-origin") == (PAGE if origin == PAGE else None)
-    assert "Origin" in told["vary"]
+    sent = {"Origin": origin} if origin else {}
+    headers = server.post(CHAT, {**BODY, "stream": stream}, headers=sent).headers
+    assert headers.get("access-control-allow-origin") == (PAGE if origin == PAGE else None)
+    assert "Origin" in headers["vary"]
     if origin == PAGE:
-        assert "x-request-id" in told["access-control-expose-headers"]
+        assert "x-request-id" in headers["access-control-expose-headers"]
 
 
 def test_all_pages_are_served_without_cookies(fake_server: FakeServer) -> None:
     server = fake_server(config=shared("*"))
-    told = server.post(CHAT, ASK, headers={"Origin": PAGE, "Cookie": "a=b"}).headers
-    assert told["access-control-allow-origin"] == "*"
-    assert "access-control-allow-credentials" not in told
+    headers = server.post(CHAT, BODY, headers={"Origin": PAGE, "Cookie": "a=b"}).headers
+    assert headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in headers
 
 
 def test_a_page_can_read_what_went_wrong(fake_server: FakeServer) -> None:
     server = fake_server(FakeBackend([], refusal=RuntimeError("no")), config=shared(PAGE, api_keys=["k"]))
     key = {"Authorization": "Bearer k"}
-    given = {"Origin": PAGE}
+    origin = {"Origin": PAGE}
     failures = [
-        server.post(CHAT, ASK, headers={**given, **key}),
-        server.post(CHAT, ASK, headers=given),
-        server.post(CHAT, {}, headers={**given, **key}),
-        server.get("/nowhere", given),
+        server.post(CHAT, BODY, headers={**origin, **key}),
+        server.post(CHAT, BODY, headers=origin),
+        server.post(CHAT, {}, headers={**origin, **key}),
+        server.get("/nowhere", origin),
     ]
     assert [failure.status_code for failure in failures] == [500, 401, 400, 404]
     assert {failure.headers["access-control-allow-origin"] for failure in failures} == {PAGE}
@@ -86,7 +90,7 @@ def test_a_page_can_read_what_is_passed_on() -> None:
 def test_security_headers_are_told_unless_they_are_off(fake_server: FakeServer) -> None:
     for response in (
         fake_server().get("/health"), fake_server().get("/docs"), fake_server().post(CHAT, {}),
-        fake_server().post(CHAT, {**ASK, "stream": True}),
+        fake_server().post(CHAT, {**BODY, "stream": True}),
     ):  # fmt: skip
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["x-frame-options"] == "DENY"

@@ -1,4 +1,4 @@
-"""A caller that leaves frees what it held, at once, whenever it leaves and whatever it waited for."""
+"""A caller that leaves frees its resources at once, whenever it leaves and whatever it waits for."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_leaving_in_mid_stream_frees_the_backend(fake_server: FakeServer) -> Non
     backend = FakeBackend(["tick "] * 1000, delay_s=0.02)
     server = fake_server(backend)
     with server.http.stream("POST", CHAT, json=body(stream=True)) as response:
-        chunks = response.iter_bytes()  # held: httpx2 hangs up when its iterator is dropped
+        chunks = response.iter_bytes()  # a variable, because httpx2 hangs up when its iterator is dropped
         next(chunks)
         assert backend.num_active == 1
     eventually(lambda: not backend.num_active, within_s=2)

@@ -1,4 +1,6 @@
-"""Five hundred that arrive at once begin a few at a time; nobody else waits for all of them."""
+"""Five hundred requests that arrive at once start a few at a time, so that others do not wait for all of
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The memory of bodies in flight is bounded, on each way that a request may go, and free again however it
-ends.
-"""
+"""The memory of bodies in flight is bounded on every route, and released however a request ends."""
 
 from __future__ import annotations
 
@@ -42,9 +40,9 @@ def used(server: Served) -> int:
 
 
 def is_refused(response: httpx2.Response) -> bool:
-    """In OpenAI's shape or Anthropic's."""
-    told = response.json()["error"]["message"]
-    return response.status_code == 503 and "Retry-After" in response.headers and "memory" in told
+    """Whether it is the refusal for lack of memory, in OpenAI's shape or Anthropic's."""
+    message = response.json()["error"]["message"]
+    return response.status_code == 503 and "Retry-After" in response.headers and "memory" in message
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,7 @@ def test_it_is_counted_while_a_request_runs_and_free_when_it_ends(stream: bool) 
         eventually(lambda: used(server) == 0)
 
 
-def begun(server: Served, body: bytes, sent: int) -> socket.socket:
+def started(server: Served, body: bytes, sent: int) -> socket.socket:
     head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     connection = socket.create_connection(("127.0.0.1", server.port))
     connection.sendall((head + f"Content-Length: {len(body)}\r\n\r\n").encode() + body[:sent])
@@ -90,7 +88,7 @@ def begun(server: Served, body: bytes, sent: int) -> socket.socket:
 def test_it_is_free_when_the_caller_leaves(share: float) -> None:
     with served(FakeBackend(["Hello"], delay_s=30.0)) as server:
         body = json.dumps(chat(300_000)).encode()
-        with begun(server, body, int(len(body) * share)):
+        with started(server, body, int(len(body) * share)):
             eventually(lambda: used(server) > 4 * 300_000 * share * 0.9)
         eventually(lambda: used(server) == 0)
 

@@ -64,10 +64,10 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "model", "asked"), PATHS)
+@pytest.mark.parametrize(("path", "model", "provider_path"), PATHS)
 @pytest.mark.parametrize("stream", ["true", "false"])
 def test_bodies_are_passed_on_but_for_the_model(
-    relay: Relays, path: str, model: str, asked: str, stream: str
+    relay: Relays, path: str, model: str, provider_path: str, stream: str
 ) -> None:
     played = Answer(pieces=MESSAGES if "messages" in path else STREAM.pieces)
     if stream == "false":
@@ -79,7 +79,7 @@ def test_bodies_are_passed_on_but_for_the_model(
     seen = relay.provider.posts[-1]
     assert (status, body) == (200, b"".join(played.pieces))
     assert headers["content-type"] == (SSE if stream == "true" else "application/json")
-    assert (seen.path, seen.raw.decode()) == (asked, ODD % ("m", stream, "m"))
+    assert (seen.path, seen.raw.decode()) == (provider_path, ODD % ("m", stream, "m"))
     assert headers["x-headrace-backend"] == ("an" if "messages" in path else "up")
     assert headers["x-headrace-attempts"] == "1"
     assert headers["x-request-id"].startswith("req_")
@@ -124,16 +124,16 @@ def test_official_clients_read_what_is_passed_on(relay: Relays) -> None:
         made: Any = client.chat.completions.create(model="up:m", messages=HI)
         assert made.choices[0].message.content == "Grüße"
     with anthropic.Anthropic(base_url=relay.served.url, api_key=CALLERS, max_retries=0) as other:
-        told: Any = list(other.messages.create(model="an:m", max_tokens=5, messages=HI, stream=True))
-        assert [event.type for event in told] == ["message_start", "message_delta", "message_stop"]
+        events: Any = list(other.messages.create(model="an:m", max_tokens=5, messages=HI, stream=True))
+        assert [event.type for event in events] == ["message_start", "message_delta", "message_stop"]
 
 
 def test_headers_are_passed_on_by_name_only(relay: Relays) -> None:
-    told = {
+    provider_headers = {
         "openai-processing-ms": "123", "x-ratelimit-remaining-tokens": "9", "Set-Cookie": "a=b",
         "openai-organization": "ours", "X-Other": "1", "X-Request-Id": "theirs", "Connection": "keep-alive",
     }  # fmt: skip
-    relay.provider.play(answer(WHOLE, headers=told))
+    relay.provider.play(answer(WHOLE, headers=provider_headers))
     body = json.dumps({"model": "up:m", "messages": HI}).encode()
     _, headers, _ = relay.ask(CHAT, body, Cookie="c=d", **{"X-Mine": "1", "X-Request-Id": "mine"})
     seen = relay.provider.posts[-1].headers

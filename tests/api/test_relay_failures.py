@@ -1,4 +1,4 @@
-"""What goes wrong on the way is told as where answers are translated; whoever leaves frees everything."""
+"""Failures of the relay are reported as those of translated answers; a caller who leaves frees everything."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def test_an_error_before_the_first_byte_is_told_as_where_it_is_translated(
     relay: Relays, body: dict[str, Any], name: str
 ) -> None:
     if name == "an error in a stream" and body is ASK:
-        return  # where no stream was asked for, that is none
-    relay.provider.play(*[FAILURES[name]] * 4)  # what a kept connection lost is sent twice
+        return  # without a stream, the body is no error
+    relay.provider.play(*[FAILURES[name]] * 4)  # a request that a reused connection lost is sent twice
     passed_on, translated = ask(relay, body), ask(relay, body, **{"X-Headrace-Strict": "true"})
-    mine, other = (json.loads(told[2])["error"] for told in (passed_on, translated))
+    mine, other = (json.loads(response[2])["error"] for response in (passed_on, translated))
     assert (passed_on[0], mine["type"], mine["code"]) == (translated[0], other["type"], other["code"])
     assert passed_on[1].get("retry-after") == translated[1].get("retry-after")
     assert KEY not in mine["message"]
@@ -87,9 +87,11 @@ def test_an_error_before_the_first_byte_is_told_as_where_it_is_translated(
     assert ("words" in mine["message"]) == ("status" in name or "an error" in name)
 
 
-def test_anthropics_callers_are_told_in_its_shape(relay: Relays) -> None:
-    told = {"type": "error", "error": {"type": "overloaded_error", "message": "its words"}}
-    relay.provider.play(answer(told, status=529), Answer(pieces=sse(("error", told))), Answer(opening_s=60))
+def test_anthropics_callers_get_errors_in_its_shape(relay: Relays) -> None:
+    overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "its words"}}
+    relay.provider.play(
+        answer(overloaded, status=529), Answer(pieces=sse(("error", overloaded))), Answer(opening_s=60)
+    )
     for stream, status in ((False, 503), (True, 503), (True, 504)):
         body = {"model": "an:m", "max_tokens": 5, "messages": HI, "stream": stream}
         found, headers, raw = ask(relay, body, "/v1/messages")
@@ -108,7 +110,7 @@ def test_an_error_in_mid_stream_is_passed_on(relay: Relays, model: str) -> None:
 
 
 @pytest.mark.parametrize("error", ["its words", {"code": 503}, {"message": f"its words {KEY}", "code": 429}])
-def test_an_error_of_another_shape_or_with_a_secret_is_told_in_ours(relay: Relays, error: object) -> None:
+def test_an_error_of_another_shape_or_with_a_secret_is_sent_in_ours(relay: Relays, error: object) -> None:
     relay.provider.play(Answer(pieces=sse(CHUNK, {"error": error}, CHUNK)))
     _, _, raw = ask(relay, STREAMED)
     assert raw.startswith(sse(CHUNK)[0])
@@ -127,16 +129,16 @@ def test_a_connection_that_breaks_ends_the_stream_after_its_last_whole_event(
     relay.provider.play(Answer(pieces=[*begin, rest], cut=not stall, stall=stall))
     _, _, raw = ask(relay, {**STREAMED, "model": model, "max_tokens": 5}, NAMES[model])
     assert raw.startswith(b"".join(begin))
-    told = last_event(raw)["error"]["message"]
-    assert ("in time" if stall else "broke") in told
+    message = last_event(raw)["error"]["message"]
+    assert ("in time" if stall else "broke") in message
     assert raw.count(b"data: ") == (3 if model == "up:m" else 2)
 
 
 def test_a_body_that_breaks_off_is_an_error(relay: Relays) -> None:
     raw = json.dumps(WHOLE).encode()
     relay.provider.play(Answer(headers={"Content-Type": "application/json"}, pieces=[raw[:20]], cut=True))
-    status, _, told = ask(relay, ASK)
-    assert (status, json.loads(told)["error"]["code"]) == (502, "provider_error")
+    status, _, body = ask(relay, ASK)
+    assert (status, json.loads(body)["error"]["code"]) == (502, "provider_error")
 
 
 def test_a_timeout_holds_before_and_after_the_first_byte(relay: Relays) -> None:
@@ -199,10 +201,10 @@ def test_a_slow_stream_is_kept_alive_between_events() -> None:
         gateway = Gateway([backend], remote=["up"])
         await backend.start()
         body = Verbatim(json.dumps({"model": "m", "stream": True}).encode())
-        asked = RelayRequest("openai", "/chat/completions", body, "m", True)
-        plan = gateway.relayable(asked, "up")
+        request = RelayRequest("openai", "/chat/completions", body, "m", True)
+        plan = gateway.relayable(request, "up")
         assert plan is not None
-        await RelayedRequest(gateway, asked, plan, StreamWriter(send), [], keep_alive_s=0.02).run(never)
+        await RelayedRequest(gateway, request, plan, StreamWriter(send), [], keep_alive_s=0.02).run(never)
         await backend.aclose()
         assert gateway.num_active == 0
 

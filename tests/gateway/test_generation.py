@@ -17,7 +17,7 @@ REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
 
 
 class Recorder:
-    """An observer that notes what it heard, and how many generations the backend still held at the end."""
+    """An observer that records the text, the outcome, and the number of generations that still run."""
 
     def __init__(self, backend: FakeBackend, *, delay_s: float = 0.0) -> None:
         self.backend, self.delay_s = backend, delay_s

@@ -9,7 +9,7 @@ from headrace.gateway.race import Interruption, Until
 
 
 class Work:
-    """Takes a minute unless told otherwise, and knows how it ended."""
+    """Work that takes a minute by default, and records that it has ended."""
 
     def __init__(self) -> None:
         self.has_ended = False
@@ -116,7 +116,7 @@ def test_end_that_comes_as_the_body_ends_cancels_nothing_afterwards() -> None:
 
 
 def test_who_is_cancelled_as_an_end_comes_stays_cancelled() -> None:
-    """The end must not swallow the cancellation: whoever asked for it waits for the task to be over."""
+    """The interruption must not swallow the cancellation, whose caller waits for the task to end."""
 
     async def run() -> None:
         interruption, work = Interruption(), Work()
