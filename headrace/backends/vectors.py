@@ -13,7 +13,8 @@ def matrix(rows: Sequence[object]) -> NDArray[np.float32]:
     """Return an array of shape (rows, dimensions). A row is a list, or little-endian float32 in base64, which
     some providers send whatever was requested. Raises ValueError, TypeError or OverflowError.
     """
-    vectors = np.array([_vector(row) for row in rows], np.float32)
+    # row by row, as numpy holds the GIL for as long as one call takes
+    vectors = np.array([np.asarray(_vector(row), np.float32) for row in rows], np.float32)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise ValueError(f"{vectors.shape} is not one vector of numbers for each row")
     return vectors

@@ -37,7 +37,8 @@ from headrace.errors import (
     ServerError,
 )
 from headrace.features import COMMON, Feature
-from headrace.offload import aside
+from headrace.finite import size_up_to
+from headrace.offload import SMALL, aside
 from headrace.types import (
     Embeddings,
     EmbedRequest,
@@ -159,7 +160,8 @@ class OllamaBackend(Remote):
     async def embed(self, request: EmbedRequest) -> Embeddings:
         body = embed_body(request)
         found = await self._fitted(body, 0, lambda body: self.upstream.json("POST", "/api/embed", body))
-        return embeddings(self.name, found, len(request.inputs))
+        read = partial(embeddings, self.name, found, len(request.inputs))
+        return await aside(size_up_to(found, SMALL), read)
 
     async def _fitted(self, body: Body, max_tokens: int | None, send: Callable[[Body], Awaitable[T]]) -> T:
         """Send a body with a num_ctx that fits it. At first `num_ctx` is the estimated size of its prompt."""

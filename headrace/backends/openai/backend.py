@@ -23,7 +23,8 @@ from headrace.config import ProviderConfig
 from headrace.dialects.values import count
 from headrace.errors import ProviderError, ServerError
 from headrace.features import COMMON, Feature
-from headrace.offload import aside
+from headrace.finite import size_up_to
+from headrace.offload import SMALL, aside
 from headrace.relay_types import Relayed, RelayRequest
 from headrace.types import (
     Conversation,
@@ -138,18 +139,9 @@ class OpenAIBackend(Remote):
         return {"model": model}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        from headrace.backends.vectors import matrix
-
-        found = await self.upstream.json("POST", "/embeddings", embed_body(request))
-        try:
-            rows = sorted(found["data"], key=lambda row: row["index"])
-            vectors = matrix([row["embedding"] for row in rows])
-            tokens = int((found.get("usage") or {}).get("prompt_tokens", 0))
-            if len(vectors) != len(request.inputs):
-                raise ValueError(f"there are {len(vectors)} vectors for {len(request.inputs)} inputs")
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
-            raise ProviderError(f"{self.name} answered with something that is no embeddings") from exc
-        return Embeddings(vectors, tokens)
+        body = await self.upstream.json("POST", "/embeddings", embed_body(request))
+        read = partial(_embeddings, self.name, body, len(request.inputs))
+        return await aside(size_up_to(body, SMALL), read)
 
     async def list_models(self) -> list[ModelInfo]:
         found = await self.upstream.json("GET", "/models")
@@ -185,6 +177,21 @@ class OpenAIBackend(Remote):
             yield event
         if sent is not None:
             await _soon(found, END_S)
+
+
+def _embeddings(provider: str, body: Any, num_inputs: int) -> Embeddings:
+    """Raises ProviderError."""
+    from headrace.backends.vectors import matrix
+
+    try:
+        rows = sorted(body["data"], key=lambda row: row["index"])
+        vectors = matrix([row["embedding"] for row in rows])
+        tokens = int((body.get("usage") or {}).get("prompt_tokens", 0))
+        if len(vectors) != num_inputs:
+            raise ValueError(f"there are {len(vectors)} vectors for {num_inputs} inputs")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise ProviderError(f"{provider} answered with something that is no embeddings") from exc
+    return Embeddings(vectors, tokens)
 
 
 async def _soon(events: AsyncIterator[ServerSentEvent], within_s: float) -> ServerSentEvent | None:
