@@ -42,7 +42,7 @@ class Turns:
             loop.call_soon(self._next)
 
     def _next(self) -> None:
-        """Begin a new turn; goes on until nobody has passed in one."""
+        """Begin a new turn of the loop; the turns end after one in which no caller passed."""
         self._passed = 0
         while self._waiting and self._passed < self._at_once:
             turn = self._waiting.popleft()

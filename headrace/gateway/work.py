@@ -1,4 +1,4 @@
-"""The kinds of work that a target can do: generate an answer, embed texts, or answer in its own bytes."""
+"""The kinds of work that a target can do: generate an answer, embed texts, or answer a relayed request."""
 
 from __future__ import annotations
 
