@@ -148,7 +148,7 @@ def _add(
 
 
 def _metavar(option: config.Option) -> str:
-    """Of an option that may be repeated: the form that its description begins with, else its name."""
+    """The placeholder of a repeatable option: the form with which its description begins, else its name."""
     first = (option.info.description or "").partition(":")[0]
     return first if "=" in first else option.flag.rpartition("-")[2].removesuffix("s").upper()
 

@@ -1,1 +1,1 @@
-"""Models as files: how a name becomes a folder that an engine loads. `catalog.prepare` is the way in."""
+"""Models as files: turns references into folders that an engine loads. `catalog.prepare` is the entry."""

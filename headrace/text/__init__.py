@@ -1,3 +1,1 @@
-"""Between text and tokens: templates, tokenizer, detokenizer, stop strings. Pure values, no I/O past
-loading.
-"""
+"""Between text and tokens: templates, tokenizer, detokenizer, stop strings. After loading, it does no I/O."""

@@ -1,1 +1,1 @@
-"""Answers in a prescribed form: schemas and grammars become masks of the tokens that may come next."""
+"""Structured output: turns schemas and grammars into masks of the tokens that may follow."""

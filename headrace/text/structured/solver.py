@@ -6,9 +6,10 @@ they may accept fewer than all of them (see narrowing.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from headrace.text.structured.choices import Applied, Choice, dependent
 from headrace.text.structured.document import Document, Part
 from headrace.text.structured.faults import UnsupportedSchema, unsupported
 from headrace.text.structured.keywords import Node, Schema
@@ -29,24 +30,6 @@ NOT_OWN = {
 REFERENCES = ("$ref", "$recursiveRef", "$dynamicRef")
 NO_OWNERS: frozenset[Term] = frozenset()
 REFUSED = ("extends", "disallow", "divisibleBy")
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A choice between options, each a list of terms."""
-
-    options: Sequence[Sequence[Term]]
-    owners: frozenset[Term]  # the term with the choice and those that led to it; options must not lead back
-    is_avoiding: bool = False  # the options are ways to avoid a schema: one is enough
-    avoided: Term | None = None  # that schema
-
-
-@dataclass(slots=True)
-class Applied:
-    """What remains open after subschemas were applied."""
-
-    choices: list[Choice]
-    negatives: list[tuple[Term, frozenset[Term]]]  # terms that must not hold, with their owners
 
 
 class Solver:
@@ -355,7 +338,7 @@ class Solver:
                 ],
                 owners,
             )
-        for name, demanded in _dependent(words):
+        for name, demanded in dependent(words):
             present = self._made({"required": [name], "allOf": [demanded]}, part, "present", name)
             absent = self._made({"properties": {name: False}}, part, "absent", name)
             yield Choice([[present], [absent]], owners)
@@ -397,10 +380,3 @@ class Solver:
         if not term[1] or isinstance(words, bool) or not {"const", "enum"} & words.keys():
             return None
         return set(map(canonical, [words["const"]] if "const" in words else words["enum"]))
-
-
-def _dependent(words: Schema) -> Iterator[tuple[str, Node]]:
-    """Yield (name, schema): an object with a member of this name must satisfy the schema."""
-    for name, others in words.get("dependentRequired", {}).items():
-        yield name, {"required": list(others)}
-    yield from words.get("dependentSchemas", {}).items()
