@@ -14,7 +14,7 @@ GRAPH, WEIGHTS, TOKENIZER, CONFIG = (
     "config.json",
 )
 TEMPLATE, GENERATION, MANIFEST = "chat_template.jinja", "generation_config.json", "headrace.json"
-FORMAT = 2  # raise it when the converter's output or the manifest changes: older folders are converted again
+FORMAT = 3  # raise it when the converter's output or the manifest changes: older folders are converted again
 
 Progress = Callable[[str, int, int], None]  # (label, amount done, total; total 0: unknown)
 Stamp = dict[str, int]  # of a source file, to notice edits: {"size": …, "mtime_ns": …}
