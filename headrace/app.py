@@ -25,7 +25,7 @@ from headrace.api import (
     tokens,
     websocket,
 )
-from headrace.api.cors import shared_with
+from headrace.api.cors import with_cors
 from headrace.api.guard import Guard
 from headrace.api.memory import Budget
 from headrace.api.relay import Relay
@@ -105,7 +105,7 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
         app.add_middleware(Relay)
     hosts = Hosts(server.host, server.allowed_hosts, bool(server.api_keys))
     app.add_middleware(Guard, sites=Sites(hosts, server.cors_origins), budget=app.state.budget)
-    app.add_middleware(shared_with, origins=server.cors_origins)
+    app.add_middleware(with_cors, origins=server.cors_origins)
     app.add_middleware(RequestLog, origins=server.cors_origins, has_security=server.security_headers)
 
 

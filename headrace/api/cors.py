@@ -30,7 +30,7 @@ SECURITY = {
 }
 
 
-def shared_with(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     """The app with CORS headers that let pages of these origins read its answers. With "*", every page may,
     but without cookies.
     """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace import logs
-from headrace.api.cors import SECURITY, shared_with
+from headrace.api.cors import SECURITY, with_cors
 from headrace.api.errors import to_response
 from headrace.errors import ServerError
 
@@ -28,7 +28,7 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str] = (), has_security: bool = True) -> None:
         self.app = app
-        self._last_resort = shared_with(to_response(ServerError("the server had an error")), origins)
+        self._last_resort = with_cors(to_response(ServerError("the server had an error")), origins)
         self._security = SECURITY if has_security else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
