@@ -28,7 +28,18 @@ from headrace.backends.passthrough import Reading, Stream, judged
 from headrace.backends.sse import ServerSentEvent, lines
 from headrace.dialects.anthropic import tool_input
 from headrace.errors import ProviderError, ServerError
-from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
+from headrace.types import (
+    Conversation,
+    Event,
+    Finished,
+    GenerateRequest,
+    Message,
+    ModelInfo,
+    ReasoningDelta,
+    Started,
+    Thought,
+    Usage,
+)
 from headrace.wire import chat as wire_chat
 from headrace.wire import completions as wire_completions
 from headrace.wire.anthropic import answer as wire_messages
@@ -343,6 +354,15 @@ def test_messages(run: Run, seed: int) -> None:
         if not case.is_spoiled:
             as_said(case, first)
         check_relayed(run, message_events, anthropic_reading, case, first, "messages")
+
+
+@pytest.mark.parametrize("signed", ["a", "b", "ab", ""])
+def test_the_text_of_a_signed_thought_is_written_once(signed: str) -> None:
+    """Some providers interleave two thoughts, so that the text of one lies before that of the other."""
+    thought = ReasoningDelta(0, "", thought=Thought(signed, "c2ln"))
+    texts = [ReasoningDelta(0, "a"), ReasoningDelta(0, "b")]
+    events: list[Event] = [Started(0, 0, 0, 1), *texts, thought, Finished(0, "stop", Usage(1, 2))]
+    assert on_all_ways(events).reasoning == "ab"
 
 
 @traffic

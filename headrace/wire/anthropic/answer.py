@@ -192,7 +192,7 @@ class Frames:
             yield self._begin("thinking", thinking_block(thought))
         else:
             yield from self._in("thinking", thinking="", signature="")
-            if not "".join(self._thoughts).endswith(thought.text):
+            if thought.text not in "".join(self._thoughts):  # some providers interleave two thoughts
                 yield self._delta("thinking_delta", thinking=thought.text)
             if thought.signature is not None:
                 yield self._delta("signature_delta", signature=thought.signature)

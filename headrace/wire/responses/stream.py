@@ -174,7 +174,7 @@ class ResponseEvents:
         thought = event.thought
         if thought is None:
             return event.text
-        is_shown = "".join(self._thinking).endswith(thought.text)
+        is_shown = thought.text in "".join(self._thinking)  # some providers interleave two thoughts
         self._thinking.clear()
         return event.text if is_shown else event.text + thought.text
 
