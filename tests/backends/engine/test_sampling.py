@@ -258,7 +258,7 @@ def test_a_model_that_knows_how_fills_in_before_a_suffix(default_model: Model, t
         ({"extra_body": {"stop_token_ids": [5, 999999]}}, "stop_token_ids.1"),
         ({"extra_body": {"truncate_prompt_tokens": 0}}, "truncate_prompt_tokens"),
         ({"extra_body": {"min_tokens": 50}}, "min_tokens"),
-        ({"n": 100, "prompt": ["a", "b", "c"]}, "prompt"),
+        ({"n": 100, "prompt": ["a"] * 11}, "n"),
         ({"prompt": [1] * 20_000}, "prompt"),
         ({"prompt": ["a", [1] * 5]}, "prompt.1"),
     ],
