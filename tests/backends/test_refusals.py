@@ -5,7 +5,6 @@ Anthropic's shape.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -19,34 +18,12 @@ from headrace.backends.refusals import Refusal, to_error
 from headrace.errors import EndpointNotFound, ModelNotFound, ServerError
 from headrace.wire.anthropic.errors import to_body as to_messages_body
 from headrace.wire.errors import to_body
-from tests.api.relays import CALLERS, HI, KEY, STREAM, Relays, relays
+from tests.api.relays import CALLERS, HI, KEY, STREAM, Relays
+from tests.backends.ways import CHAT, STRICT, ask
 from tests.upstream import Answer, answer, sse
 
-STRICT = {"X-Headrace-Strict": "true"}
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
-CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Relays]:
-    with relays() as made:
-        yield made
-
-
-@pytest.fixture
-def ours(running: Relays) -> Relays:
-    running.provider.forget()
-    return running
-
-
-def ask(ours: Relays, way: str, model: str = "up:m") -> tuple[int, Any, dict[str, Any]]:
-    """Status, headers and error of one request: `way` is how it reaches the provider."""
-    path = MESSAGES if "anthropic" in way else CHAT
-    body = {"model": model, "messages": HI, "max_tokens": 9, "stream": "stream" in way}
-    headers = STRICT if way.startswith("translated") else {}
-    status, told, raw = ours.ask(path, json.dumps(body).encode(), **headers)
-    return status, told, json.loads(raw)["error"]
 
 
 WAYS = ["relayed", "relayed stream", "translated", "translated stream", "anthropic", "anthropic stream"]
