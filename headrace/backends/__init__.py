@@ -1,1 +1,1 @@
-"""Where answers come from: each module turns a neutral request into neutral events."""
+"""Backends generate answers: each turns a neutral request into neutral events."""

@@ -49,7 +49,7 @@ class CerebrasBackend(OpenAIBackend):
     url = "https://api.cerebras.ai/v1"
     kept = ("time_info",)
     knows_verbosity = False
-    own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # nobody writes to it
+    own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # never mutated
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         url = config.base_url
@@ -67,12 +67,12 @@ class CerebrasBackend(OpenAIBackend):
         path, body = super().ask(replace(request, sampling=replace(sampling, max_tokens=limit)), writing)
         if isinstance(request.prompt, Conversation):
             for message in body["messages"]:
-                if "reasoning_content" in message:  # it calls this so
+                if "reasoning_content" in message:  # Cerebras' name for the member
                     message["reasoning"] = message.pop("reasoning_content")
         return path, body
 
     def relays(self, request: RelayRequest, model: str) -> bool:
-        """Not where its rules change more than the limit: that is the business of `ask`."""
+        """Only requests in which nothing but the limit has to change; `ask` writes all others."""
         limit = _limit_of(request)
         members = request.body.members
         if limit is None or any(name in members for name in _refused(model)):
@@ -86,7 +86,7 @@ class CerebrasBackend(OpenAIBackend):
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         limit = _limit_of(request)
-        assert limit is not None, "it is not passed on otherwise"
+        assert limit is not None, "`relays` accepts no other endpoint"
         value = request.body.members.get(limit)
         if value is not None and value <= MAX_TOKENS:
             return super().changes(request, model)
@@ -97,7 +97,7 @@ class CerebrasBackend(OpenAIBackend):
 
 
 def _limit_of(request: RelayRequest) -> str | None:
-    """What the endpoint calls the most tokens of an answer; None: it has none."""
+    """The endpoint's member for the limit of an answer's tokens; None: it has none."""
     return {"/chat/completions": "max_completion_tokens", "/completions": "max_tokens"}.get(request.endpoint)
 
 

@@ -1,4 +1,4 @@
-"""What our own engine carries; apart from it, because it takes heavy libraries to import."""
+"""The features of our own engine, in a file of their own because the engine imports heavy libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items as callers may send them."""
+"""The models of items that callers send."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class InputText(RequestBody):
 
 
 class InputRefusal(RequestBody):
-    """What an assistant said instead of an answer: text, to the model."""
+    """An assistant's refusal, which the model reads as text."""
 
     type: Literal["refusal"]
     refusal: str
@@ -119,7 +119,7 @@ class CustomCallItem(RequestBody):
 
 
 class CallOutputItem(RequestBody):
-    """What came of a call."""
+    """The output of a call."""
 
     type: Literal["function_call_output", "custom_tool_call_output"]
     id: ItemId | None = None
@@ -140,7 +140,7 @@ class ReasoningText(RequestBody):
 
 
 class ReasoningItem(RequestBody):
-    """What the model thought."""
+    """Reasoning of a model."""
 
     type: Literal["reasoning"]
     id: ItemId | None = None
@@ -154,7 +154,7 @@ class ReasoningItem(RequestBody):
 
 
 class CompactionItem(RequestBody):
-    """What POST /v1/responses/compact made of a conversation."""
+    """The result of POST /v1/responses/compact."""
 
     type: Literal["compaction"]
     id: ItemId | None = None

@@ -1,4 +1,4 @@
-"""What is answered under /v1/responses, for the OpenAPI document."""
+"""Schemas of the answers under /v1/responses, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OutputMessage(Answered):
 
 
 class OutputReasoning(Answered):
-    """What the model thought."""
+    """Reasoning of the model."""
 
     id: str
     type: Literal["reasoning"]
@@ -66,7 +66,7 @@ class CustomToolCall(Answered):
 
 
 class UserMessage(Answered):
-    """As the caller sent it."""
+    """A message of the caller."""
 
     id: str
     type: Literal["message"]
