@@ -27,7 +27,7 @@ def prompt(length: int) -> list[int]:
     return random.Random(length).choices(range(100, 40_000), k=length)
 
 
-def asked(tokens: list[int], priority: int = INTERACTIVE, **params: object) -> Sequence:
+def sequence_of(tokens: list[int], priority: int = INTERACTIVE, **params: object) -> Sequence:
     given = {"max_tokens": ANSWER, "temperature": 1.0, "top_p": 0.95, "seed": 7, "invariant": True, **params}
     return Sequence(list(tokens), SamplingParams(**given), priority)  # type: ignore[arg-type]
 
@@ -35,7 +35,7 @@ def asked(tokens: list[int], priority: int = INTERACTIVE, **params: object) -> S
 def others(count: int) -> Iterator[Sequence]:
     """Of all kinds: long and short prompts, drawn and greedy."""
     for number in range(count):
-        yield asked(
+        yield sequence_of(
             prompt(1000 + 40 * number)[: 3 + 17 * number],
             seed=None, invariant=False, temperature=number % 2, max_tokens=5 + 3 * number,
         )  # fmt: skip
@@ -54,14 +54,14 @@ def answers(engine: Engine, *sequences: Sequence) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def alone(runner: OpenVINORunner) -> dict[int, list[int]]:
     """What each prompt gets in an engine of its own that has computed nothing."""
-    return {length: answers(Engine(runner), asked(prompt(length)))[0] for length in LENGTHS}
+    return {length: answers(Engine(runner), sequence_of(prompt(length)))[0] for length in LENGTHS}
 
 
 def test_l15_alone_again_and_again(runner: OpenVINORunner, alone: dict[int, list[int]]) -> None:
     engine = Engine(runner)
     for length in LENGTHS:
-        assert answers(engine, asked(prompt(length))) == [alone[length]]
-        again = asked(prompt(length))
+        assert answers(engine, sequence_of(prompt(length))) == [alone[length]]
+        again = sequence_of(prompt(length))
         assert answers(engine, again) == [alone[length]], length
         assert (again.num_cached > 0) == (length > 33)
 
@@ -71,7 +71,7 @@ def test_l15_beside_others(runner: OpenVINORunner, alone: dict[int, list[int]], 
     engine = Engine(runner)
     beside = list(others(count))
     together = answers(
-        engine, *beside[: count // 2], *map(asked, map(prompt, LENGTHS)), *beside[count // 2 :]
+        engine, *beside[: count // 2], *map(sequence_of, map(prompt, LENGTHS)), *beside[count // 2 :]
     )
     assert together[count // 2 : count // 2 + len(LENGTHS)] == list(alone.values())
 
@@ -80,24 +80,24 @@ def test_l15_beside_others(runner: OpenVINORunner, alone: dict[int, list[int]], 
 def test_l15_in_chunks(runner: OpenVINORunner, alone: dict[int, list[int]], budget: int) -> None:
     engine = Engine(runner, max_num_seqs=8, max_batch_tokens=budget)
     for length in LENGTHS[-3:]:
-        assert answers(engine, asked(prompt(length))) == [alone[length]]
+        assert answers(engine, sequence_of(prompt(length))) == [alone[length]]
 
 
 def test_l15_after_others_have_said_the_same(runner: OpenVINORunner, alone: dict[int, list[int]]) -> None:
     """Those are computed the fastest way: alone, their answers' blocks are made by decoding."""
     engine = Engine(runner)
     tokens = prompt(321)
-    answers(engine, asked(tokens[:100], seed=None, invariant=False, max_tokens=40))
-    usual = asked(tokens[:230], seed=None, invariant=False, temperature=0, max_tokens=100)
+    answers(engine, sequence_of(tokens[:100], seed=None, invariant=False, max_tokens=40))
+    usual = sequence_of(tokens[:230], seed=None, invariant=False, temperature=0, max_tokens=100)
     said = answers(engine, usual)[0]
-    assert answers(engine, asked(tokens)) == [alone[321]]
+    assert answers(engine, sequence_of(tokens)) == [alone[321]]
     turn = [*tokens[:230], *said, *prompt(33)]
-    assert answers(engine, asked(turn)) == answers(Engine(runner), asked(turn))
+    assert answers(engine, sequence_of(turn)) == answers(Engine(runner), sequence_of(turn))
 
 
 def test_l15_preempted(runner: OpenVINORunner, alone: dict[int, list[int]]) -> None:
     engine = Engine(runner, max_num_seqs=1)
-    sequence = asked(prompt(97), BATCH)
+    sequence = sequence_of(prompt(97), BATCH)
     engine.add(sequence)
     while sequence.num_generated < ANSWER // 2:
         engine.step()

@@ -75,8 +75,8 @@ def client(exact_server: Served) -> Iterator[openai.OpenAI]:
 
 def body(**members: Any) -> dict[str, Any]:
     extra = {name: members.pop(name) for name in (*GUIDED, "min_tokens") if name in members}
-    asked = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 48, "extra_body": extra}
-    return {**asked, **members}
+    request = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 48, "extra_body": extra}
+    return {**request, **members}
 
 
 def ask(client: openai.OpenAI, **members: Any) -> ChatCompletion:
@@ -94,13 +94,13 @@ def test_forms_hold_beside_each_other_and_beside_free_answers(client: openai.Ope
     free: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
     alone = said(ask(client, **free))
     with ThreadPoolExecutor(16) as pool:
-        asked = {
+        pending = {
             (name, seed): pool.submit(ask, client, temperature=1.2, seed=seed, **members, max_tokens=72)
             for (name, (members, _)), seed in itertools.product(FORMS.items(), (1, 2))
         }
         others = [pool.submit(ask, client, **free) for _ in range(3)]
         finished = dict.fromkeys(FORMS, 0)
-        for (name, _), answer in asked.items():
+        for (name, _), answer in pending.items():
             [(text, reason)] = said(answer.result())
             assert reason in ("stop", "length")
             if reason == "stop":
@@ -151,16 +151,16 @@ def test_stop_strings_end_what_has_a_form(client: openai.OpenAI) -> None:
 
 
 def test_seeded_answer_is_the_same_alone_and_among_15_others(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"temperature": 1, "top_p": 0.95, "seed": 11, "response_format": FORM}
+    request: dict[str, Any] = {"temperature": 1, "top_p": 0.95, "seed": 11, "response_format": FORM}
     others = list(itertools.islice(itertools.cycle([members for members, _ in FORMS.values()] + [{}]), 15))
-    alone = said(ask(client, **asked))
-    assert said(ask(client, **asked)) == alone
+    alone = said(ask(client, **request))
+    assert said(ask(client, **request)) == alone
     with ThreadPoolExecutor(16) as pool:
         company = [
             pool.submit(ask, client, **{"max_tokens": 16, "temperature": 1, "seed": seed, **members})
             for seed, members in enumerate(others)
         ]
-        assert said(pool.submit(ask, client, **asked).result()) == alone
+        assert said(pool.submit(ask, client, **request).result()) == alone
         for each in company:
             each.result()
 
@@ -182,8 +182,8 @@ def test_seeded_answer_is_the_same_alone_and_among_15_others(client: openai.Open
 def test_form_that_cannot_be_promised_is_refused_by_its_path(
     exact_server: Served, members: dict[str, Any], param: str
 ) -> None:
-    asked = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 4, **members}
-    response = exact_server.post(CHAT, asked)
+    request = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 4, **members}
+    response = exact_server.post(CHAT, request)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param, response.text
 
@@ -195,10 +195,10 @@ def slow_schema() -> dict[str, Any]:
 
 
 def test_nobody_waits_for_a_schema_that_compiles(exact_server: Served) -> None:
-    asked = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 2, "guided_json": slow_schema()}
+    request = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 2, "guided_json": slow_schema()}
     began, waits = time.monotonic(), []
     with ThreadPoolExecutor(1) as pool:
-        compiling = pool.submit(exact_server.post, CHAT, asked)
+        compiling = pool.submit(exact_server.post, CHAT, request)
         while not compiling.done():
             sent = time.monotonic()
             assert exact_server.get("/health").status_code == 200
@@ -211,8 +211,8 @@ def test_nobody_waits_for_a_schema_that_compiles(exact_server: Served) -> None:
 def test_client_that_leaves_amid_a_form_leaves_nothing(exact_server: Served) -> None:
     backend = exact_server.backend
     assert isinstance(backend, EngineBackend)
-    asked = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 400, "stream": True, "n": 2}
-    content = json.dumps({**asked, "guided_regex": "[a-z]{2000}"}).encode()
+    request = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 400, "stream": True, "n": 2}
+    content = json.dumps({**request, "guided_regex": "[a-z]{2000}"}).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", exact_server.port)) as connection:
         connection.sendall(head + content)
