@@ -5,7 +5,7 @@ messages (`of_chat`). `to_messages` turns items into the messages that a model r
 """
 
 from headrace.wire.items.build import Item, compaction, of_chat, of_choice
-from headrace.wire.items.equality import content_hash, same
+from headrace.wire.items.equality import content_hash
 from headrace.wire.items.ids import new_id
 from headrace.wire.items.input_models import AnyItem, ItemBody
 from headrace.wire.items.messages import to_messages
@@ -22,7 +22,6 @@ __all__ = [
     "of_choice",
     "references",
     "resolved",
-    "same",
     "to_items",
     "to_messages",
 ]

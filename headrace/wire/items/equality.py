@@ -13,15 +13,10 @@ from headrace.wire.items.build import Item
 BESIDES = {"id", "status", "phase", "created_by", "encrypted_content", "summary"}
 
 
-def same(stored: Item, sent: Item) -> bool:
-    """Whether two items have the same content. Ids, statuses, the division of text into parts and white space
-    around it do not count: clients often trim texts.
-    """
-    return content_hash(stored) == content_hash(sent)
-
-
 def content_hash(item: Item) -> bytes:
-    """Hash an item's content: equal for items that `same` calls the same."""
+    """Hash an item's content. Ids, statuses, the division of text into parts and white space around it do not
+    count: clients often trim texts.
+    """
     content = {name: _value(name, value) for name, value in item.items() if name not in BESIDES}
     try:
         written = json.dumps(content, sort_keys=True)

@@ -36,7 +36,7 @@ def _is_no_message(item: BaseModel) -> bool:
 
 
 def _is_signed(item: BaseModel) -> bool:
-    """By a provider; or it is nothing that a model thought."""
+    """Whether an item is signed by a provider, or is no reasoning."""
     return not isinstance(item, ReasoningItem) or any(
         thought.signature or thought.redacted for thought in thoughts_in(item.encrypted_content)
     )
