@@ -34,7 +34,7 @@ def test_the_pieces_are_the_text_of_one_call(value: Any) -> None:
     assert "".join(pieces) == dumps(value, ensure_ascii=False, separators=compact)
 
 
-@pytest.mark.parametrize("name", LARGE.keys() - {"a long name"})
+@pytest.mark.parametrize("name", [name for name in LARGE if name != "a long name"])
 def test_no_piece_is_much_larger_than_the_bound(name: str) -> None:
     pieces = list(dumped_pieces(LARGE[name], ensure_ascii=False))
     assert len(pieces) > 1

@@ -77,3 +77,4 @@ class Guard:
                 await self.app(scope, receive, send)
             finally:
                 charge.release()
+                self._budget.trim_later()

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 from dataclasses import dataclass
 
 from headrace.errors import Overloaded
@@ -13,12 +15,39 @@ CONTAINER = 1024  # bytes of memory for each JSON object or list, once it is par
 CHARGE = "headrace.charge"  # the key of a request's charge in its scope
 
 
+TRIM_AFTER = 32 * 2**20  # released bytes after which free memory goes back to the system
+TRIM_DELAY_S = 1.0  # after the last of them: not between the requests of a burst
+
+
 @dataclass(slots=True)
 class Budget:
-    """The memory of the server. `limit`: in bytes; 0: none."""
+    """The memory of the server. `limit`: in bytes; 0: none. `released`: since memory last went back to the
+    system.
+    """
 
     limit: int
     used: int = 0
+    released: int = 0
+    _trim: asyncio.TimerHandle | None = None
+
+    def trim_later(self) -> None:
+        """Ask the C library for the memory that it keeps for later, once much was released and no more is."""
+        if self.released >= TRIM_AFTER:
+            if self._trim is not None:
+                self._trim.cancel()
+            self._trim = asyncio.get_running_loop().call_later(TRIM_DELAY_S, self._trim_now)
+
+    def _trim_now(self) -> None:
+        self.released, self._trim = 0, None
+        asyncio.get_running_loop().run_in_executor(None, trim)
+
+
+def trim() -> bool:
+    """Give freed memory back to the system. Returns whether any was; only glibc can."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
 
 
 @dataclass(slots=True)
@@ -40,6 +69,7 @@ class Charge:
     def release(self) -> None:
         """Give all bytes back to the budget. Idempotent."""
         self._budget.used -= self._taken
+        self._budget.released += self._taken
         self._taken = 0
 
     def moved(self) -> Charge:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from headrace.api.memory import Budget, Charge
+from headrace.api.memory import TRIM_AFTER, Budget, Charge, trim
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
@@ -160,3 +160,16 @@ def test_no_limit_refuses_nothing() -> None:
     charge = Charge(Budget(0))
     charge.take(10**15)
     charge.release()
+
+
+def test_memory_of_large_bodies_goes_back_to_the_system() -> None:
+    body = b'{"model": "fake", "x": [' + b'"abc",' * 350_000
+    with served(FakeBackend(["Hello"]), limit="512MB") as server:
+        budget: Budget = server.app.state.budget
+        for _ in range(3):
+            assert server.post(CHAT, content=body).status_code == 400
+        assert 0 < budget.released < TRIM_AFTER
+        for _ in range(2):
+            assert server.post(CHAT, content=body).status_code == 400
+        eventually(lambda: budget.released == 0)
+    trim()  # fails on no system
