@@ -1,0 +1,58 @@
+"""The words of a provider's error are found in whatever form it sends them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from headrace.backends.words import MAX_WORDS, message_of
+
+BEHIND = json.dumps({"error": {"message": "the model is overloaded", "code": 503}})
+FORMS: dict[str, tuple[Any, str]] = {
+    "OpenAI": ({"error": {"message": "too long", "type": "invalid_request_error"}}, "too long"),
+    "Ollama": ({"error": "model not found"}, "model not found"),
+    "a list of errors": ({"errors": [{"message": "first"}, {"message": "second"}]}, "first; second"),
+    "errors as texts": ({"errors": ["first", "second"]}, "first; second"),
+    "FastAPI": (
+        {"detail": [{"loc": ["body", "messages", 0], "msg": "field required", "type": "missing"}]},
+        "body.messages.0: field required",
+    ),
+    "FastAPI, one text": ({"detail": "Not Found"}, "Not Found"),
+    "Google": ([{"error": {"code": 400, "message": "bad key", "status": "INVALID_ARGUMENT"}}], "bad key"),
+    "OpenRouter": (
+        {"error": {"message": "Provider returned error", "code": 429, "metadata": {"raw": "slow down"}}},
+        "Provider returned error: slow down",
+    ),
+    "OpenRouter, JSON in a text": (
+        {"error": {"message": "Provider returned error", "metadata": {"raw": BEHIND}}},
+        "Provider returned error: the model is overloaded",
+    ),
+    "OpenRouter, an object": (
+        {"error": {"message": "Provider returned error", "metadata": {"raw": {"detail": "no GPU"}}}},
+        "Provider returned error: no GPU",
+    ),
+    "OAuth": ({"error": "", "error_description": "the token has expired"}, "the token has expired"),
+    "a problem document": ({"type": "about:blank", "title": "Too many", "status": 429}, "Too many"),
+    "no words": ({"status": 500}, ""),
+    "odd members": ({"error": {"message": 5, "metadata": [], "detail": {"loc": 7}}}, ""),
+}
+
+
+@pytest.mark.parametrize(("body", "words"), FORMS.values(), ids=[f"G28 {name}" for name in FORMS])
+def test_words_are_found_in_each_form(body: Any, words: str) -> None:
+    assert message_of(json.dumps(body)) == words
+
+
+@pytest.mark.parametrize("raw", ["", "<html>", "{", "[" * 2000, '"\\ud83d"'])
+def test_no_body_is_an_error_of_ours(raw: str) -> None:
+    message_of(raw).encode()
+
+
+def test_words_are_bounded() -> None:
+    assert len(message_of(json.dumps({"error": "x" * 10**5}))) == MAX_WORDS
+    nested: Any = "deep"
+    for _ in range(50):
+        nested = {"error": nested}
+    assert message_of(json.dumps(nested)) == ""
