@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from random import Random
+from typing import Any
 
 import httpx2
 import openai
@@ -12,6 +13,8 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
+from headrace.backends.ollama import OllamaBackend
+from headrace.backends.openai import OpenAIBackend
 from headrace.config import Config
 from headrace.errors import (
     ConfigError,
@@ -38,6 +41,10 @@ def config(*targets: object, **members: object) -> Config:
     route = {"targets": targets or ("a:m", "b:m"), "retries": 0, **members}
     providers = {name: {"kind": "fake"} for name in "ab"}
     return Config.model_validate({"providers": providers, "routes": {"fast": route}})
+
+
+AS_OPENAI: dict[str, Any] = {"features": OpenAIBackend.features, "unsent": OpenAIBackend.unsent}
+AS_OLLAMA: dict[str, Any] = {"features": OllamaBackend.features, "unsent": OllamaBackend.unsent}
 
 
 def backend(name: str, refusal: ServerError | None = None, **members: object) -> FakeBackend:
@@ -72,7 +79,7 @@ def test_failure_in_mid_answer_is_not_hidden(fake_server: FakeServer, stream: bo
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_who_answers_decides_what_is_ignored(fake_server: FakeServer, stream: bool) -> None:
-    first, second = backend("a", DOWN, kind="openai"), backend("b", kind="ollama")
+    first, second = backend("a", DOWN, **AS_OPENAI), backend("b", **AS_OLLAMA)
     server = fake_server(first, second, config=config())
     asked = body(stream, user="me", priority=3, metadata={"a": "b"})
     response = server.post(CHAT, asked)
@@ -83,7 +90,7 @@ def test_who_answers_decides_what_is_ignored(fake_server: FakeServer, stream: bo
 
 
 def test_strict_refusal_ends_a_route_before_anybody_is_asked(fake_server: FakeServer) -> None:
-    first, second = backend("a", kind="ollama"), backend("b")
+    first, second = backend("a", **AS_OLLAMA), backend("b")
     server = fake_server(first, second, config=config())
     response = server.post(CHAT, body(priority=3), headers={"X-Headrace-Strict": "true"})
     error = response.json()["error"]

@@ -112,7 +112,19 @@ def test_texts_through_headrace_are_as_with_it(
         with client:
             answer = client.completions.create(**given)
         found.append(([choice.model_dump() for choice in answer.choices], _tokens(answer.usage)))
-    assert found[0] == found[1] == found[2]
+    assert _is_near(found[0], found[1])
+    assert _is_near(found[0], found[2])
+
+
+def _is_near(one: object, other: object) -> bool:
+    """Whether they differ only in the last digits of logprobs, which depend on the other rows of a step."""
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) < 1e-4
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_near(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_is_near, one, other))
+    return one == other
 
 
 def test_embeddings_through_headrace_are_as_with_it(exact_server: Served, chain: Served) -> None:

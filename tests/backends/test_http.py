@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.backends import http
+from headrace.backends import sse as stream_lines
 from headrace.backends.sse import ServerSentEvent, events, lines
 from headrace.backends.words import message_of
 from headrace.errors import (
@@ -113,7 +114,7 @@ def test_a_mark_of_byte_order_begins_no_event() -> None:
 
 
 def test_an_event_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_LINE", 1000)
+    monkeypatch.setattr(stream_lines, "MAX_LINE", 1000)
     with pytest.raises(ProviderError, match="without an end"):
         _events([b"data: " + b"x" * 600, b"x" * 600])
     with pytest.raises(ProviderError, match="without an end"):

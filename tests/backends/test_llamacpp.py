@@ -216,7 +216,9 @@ def test_it_is_started_again_once(gguf: Path) -> None:
         with pytest.raises(openai.BadRequestError, match="no place for"):  # llama.cpp would just leave it out
             client.chat.completions.create(model="m", messages=MESSAGES, tools=TOOLS)
         first = _pid(killed)
-        stream = ask(client, stream=True, max_tokens=2000)
+        stream = client.chat.completions.create(  # one that does not end by itself
+            model="m", messages=MESSAGES, max_tokens=2000, stream=True, extra_body={"ignore_eos": True}
+        )
         next(stream)
         os.kill(first, signal.SIGKILL)
         with pytest.raises(openai.APIError, match="ended while it answered"):
