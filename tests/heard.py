@@ -75,6 +75,11 @@ def frames(raw: bytes) -> list[tuple[str, Any]]:
     return found
 
 
+def _text(value: Any) -> str:
+    """A member that may have another type: what is passed on is as odd as the provider wrote it."""
+    return value if isinstance(value, str) else ""
+
+
 class Chat:
     asked = {"messages": HI}  # noqa: RUF012
     tools = [{"type": "function", "function": {"name": n, "parameters": SCHEMA}} for n in TOOLS]  # noqa: RUF012
@@ -181,8 +186,8 @@ class Messages:
 
     def _block(self, heard: Heard, block: Any) -> None:
         self._kind = block["type"]
-        heard.text += block.get("text") or ""
-        heard.reasoning += block.get("thinking") or ""
+        heard.text += _text(block.get("text"))
+        heard.reasoning += _text(block.get("thinking"))
         if block["type"] == "tool_use":
             heard.calls.append([block["name"], ""])
             heard.ids.append(block["id"])
