@@ -32,12 +32,11 @@ class Rules:
 
     def __init__(self, tokenizer: Tokenizer, eos_token_ids: Many[int], prompts: Prompts) -> None:
         self._tokenizer, self._eos, self._prompts = tokenizer, eos_token_ids, prompts
-
-    @cached_property
-    def _grammars(self) -> Grammars:
-        """Built when first needed, because it reads the whole vocabulary."""
-        tokenizer = self._tokenizer
-        return Grammars(tokenizer.bytes_of_tokens, tokenizer.special, self._eos, tokenizer.encode)
+        # Built with the model, not at the first request that needs it: llguidance reads the whole vocabulary
+        # without releasing the interpreter lock, which would stop everybody for a tenth of a second.
+        self._grammars = Grammars(
+            tokenizer.bytes_of_tokens, tokenizer.special, eos_token_ids, tokenizer.encode
+        )
 
     @cached_property
     def _thoughts(self) -> Thoughts | None:
