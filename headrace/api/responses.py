@@ -103,8 +103,7 @@ async def _streamed(http: Request, run: Run) -> Response:
 async def _whole(run: Run) -> Response:
     if run.error is not None:
         raise run.error
-    is_lost = run.recorder.is_stored and not run.response["store"]
-    persisted = {"X-Headrace-Persisted": "false"} if is_lost else {}
+    persisted = {"X-Headrace-Persisted": "false"} if run.recorder.is_lost else {}
     size = sum(map(len, run.texts))
     return await json_answer(size, lambda: run.response, {**_headers(run), **persisted})
 

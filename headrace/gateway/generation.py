@@ -49,7 +49,7 @@ class Observer(Protocol):
     """Receives the events of one generation, then its outcome, once."""
 
     def saw(self, event: Event) -> None:
-        """Called before the reader gets the event. It must neither fail nor block."""
+        """Called before the reader gets the event. It must not block; an exception ends the generation."""
         ...
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
@@ -121,6 +121,8 @@ class Generation(AsyncIterator[Event]):
     async def _fetch(self) -> Event:
         try:
             event = self._read_ahead.pop(0) if self._read_ahead else await anext(self._events)
+            for observer in self._observers:
+                observer.saw(event)
         except StopAsyncIteration:
             if self._num_finished < self._num_choices:  # half an answer must not look like a whole one
                 self._error = ServerError("the answer broke off")
@@ -131,8 +133,6 @@ class Generation(AsyncIterator[Event]):
             self._error = exc
             raise
         self._num_finished += isinstance(event, Finished)
-        for observer in self._observers:
-            observer.saw(event)
         return event
 
     async def _end(self) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from headrace.errors import ServerError
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
-from headrace.store import Chain, ConversationLock, Store, StoredCompletion
+from headrace.store import Chain, Store, StoredCompletion
 from headrace.turns.dedupe import is_system, new_messages
-from headrace.turns.history import release_lock, run_aside
+from headrace.turns.history import run_aside
+from headrace.turns.recorder import Recorder
 from headrace.turns.truncation import CarriedItems, start_fitted
 from headrace.turns.window import messages as messages_of
 from headrace.turns.window import window, without_unanswered
@@ -26,8 +25,6 @@ from headrace.wire.chat import NEW
 from headrace.wire.collected import Choice, Collected
 from headrace.wire.generation import head
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
-
-log = logging.getLogger(__name__)
 
 ITEMS_PER_MESSAGE = 4  # how many to read at first; more if that is not enough
 
@@ -49,16 +46,14 @@ class ChatTurn:
         conversation_id: str | None,
         context_messages: int,
     ) -> None:
-        self._store, self._owner, self._body = store, owner, body
+        self._recorder, self._body = Recorder(store, owner), body
         self._conversation_id, self._context_messages = conversation_id, context_messages
         self._metadata = stored_completions.metadata(body) if body.store else {}
-        self._lock: ConversationLock | None = None
         self._new: list[Item] = []  # the request's items that the conversation does not have yet
         self._info: ModelInfo | None = None
         self._head: dict[str, Any] = {}  # the members that the completion and its chunks share
         self._collected = Collected(body.n or 1)
         self.is_streamed = bool(body.stream)
-        self.is_lost = False  # whether storing the answer failed
 
     @property
     def headers(self) -> dict[str, str]:
@@ -66,11 +61,11 @@ class ChatTurn:
         conversation = (
             {} if self._conversation_id in (None, NEW) else {"X-Conversation-ID": str(self._conversation_id)}
         )
-        return {**conversation, **({"X-Headrace-Persisted": "false"} if self.is_lost else {})}
+        return {**conversation, **({"X-Headrace-Persisted": "false"} if self._recorder.is_lost else {})}
 
     def remark(self) -> str:
         """A comment for the end of a stream, whose headers were sent before the answer was stored; or ""."""
-        return "X-Headrace-Persisted: false" if self.is_lost else ""
+        return "X-Headrace-Persisted: false" if self._recorder.is_lost else ""
 
     async def start(
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, *, uses: Uses
@@ -79,7 +74,7 @@ class ChatTurn:
         unlocked.
         """
         if self._conversation_id is None:
-            await self._store.check()
+            await self._recorder.store.check()
             generation = await gateway.start(request, provider, uses=uses)
         else:
             generation = await self._start_in_conversation(gateway, request, provider, uses)
@@ -92,15 +87,7 @@ class ChatTurn:
         self._collected.push(event)
 
     async def ended(self, outcome: Outcome, _: Exception | None) -> None:
-        """Store the answer. A failure of the store is only logged: the client still gets the answer."""
-        try:
-            if self._lock is not None:
-                await self._append(self._lock, self._collected, outcome)
-            if self._body.store and outcome == "completed":
-                await self._save(self._collected)
-        except ServerError as exc:
-            self.is_lost = True
-            log.error("the answer to a chat is not stored: %s", exc.message)
+        await self._recorder.commit("the answer to a chat", partial(self._save, outcome))
 
     def chunks(self, info: ModelInfo) -> wire.Chunks:
         return wire.Chunks(self._body, info, self._head)
@@ -112,45 +99,53 @@ class ChatTurn:
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, uses: Uses
     ) -> Generation:
         gateway.model(request.model, provider)  # raises ModelNotFound before a conversation is created
+        recorder, conversations = self._recorder, self._recorder.store.conversations
         if self._conversation_id == NEW:
-            self._conversation_id = (await self._store.conversations.create(self._owner, (), {})).id
+            self._conversation_id = (await conversations.create(recorder.owner, (), {})).id
         assert self._conversation_id is not None
-        self._lock = await self._store.conversations.lock(self._owner, self._conversation_id)
+        recorder.lock = await conversations.lock(recorder.owner, self._conversation_id)
         try:
             sent = await run_aside(len(self._body.messages), partial(of_chat, self._body.messages))
-            past = await self._past(sent)
+            past = await self._past(recorder.lock.conversation.head, sent)
             num_items = len(past) + len(sent)
             new = await run_aside(num_items, partial(new_messages, past, sent))
             self._new = [item for index in new for item in sent[index]]
             carried = await run_aside(num_items, partial(self._carried, past))
-            build_request = _RequestBuilder(request, new)
-            return await start_fitted(gateway, provider, carried, build_request, uses)
+            return await start_fitted(gateway, provider, carried, _RequestBuilder(request, new), uses)
         except BaseException:
-            await asyncio.shield(release_lock(self._store, self._lock))
+            await asyncio.shield(recorder.release())
             raise
 
     def _carried(self, past: Sequence[Item]) -> CarriedItems:
         shown = window(past, self._context_messages, self._new)
         return CarriedItems(without_unanswered(shown, self._new), self._new)
 
-    async def _past(self, sent: Sequence[Sequence[Item]]) -> list[Item]:
+    async def _past(self, head: str | None, sent: Sequence[Sequence[Item]]) -> list[Item]:
         """The stored items to compare and to show: as many messages as the model reads or the client sent,
         and all system messages before them.
         """
-        assert self._lock is not None
         wanted = max(self._context_messages, len(sent)) + 1  # the first may lack its beginning
         limit = ITEMS_PER_MESSAGE * wanted
         while True:
-            before, last = await self._store.items.window(self._owner, self._lock.conversation.head, limit)
+            before, last = await self._recorder.store.items.window(self._recorder.owner, head, limit)
             items = [item.body for item in last]
             if len(items) < limit or len(messages_of([i for i in items if not is_system(i)])) >= wanted:
                 return [*(item.body for item in before), *items]
             limit *= 2
 
-    async def _append(self, lock: ConversationLock, collected: Collected, outcome: Outcome) -> None:
-        answer = self._answer(collected.choices.get(0, Choice()), outcome)
-        add = Chain(lock.conversation.head, [*self._new, *answer]) if answer else None
-        await self._store.conversations.release(lock, add)
+    async def _save(self, outcome: Outcome) -> None:
+        recorder = self._recorder
+        if recorder.lock is not None:
+            answer = self._answer(self._collected.choices.get(0, Choice()), outcome)
+            head = recorder.lock.conversation.head
+            add = Chain(head, [*self._new, *answer]) if answer else None
+            await recorder.store.conversations.release(recorder.lock, add)
+        if self._body.store and outcome == "completed":
+            assert self._info is not None
+            body = self.completion(self._info, self._collected)
+            completion = StoredCompletion(body["id"], body["created"], body["model"], body, self._metadata)
+            messages = stored_completions.request_messages(self._body)
+            await recorder.store.completions.save(recorder.owner, completion, messages)
 
     def _answer(self, choice: Choice, outcome: Outcome) -> list[Item]:
         """The items to store: the whole answer, or the text so far if a stream's reader left."""
@@ -159,14 +154,6 @@ class ChatTurn:
         if outcome == "left" and self._body.stream and choice.text:
             return of_choice(replace(choice, calls=[]), "incomplete")
         return []
-
-    async def _save(self, collected: Collected) -> None:
-        assert self._info is not None
-        body = self.completion(self._info, collected)
-        completion = StoredCompletion(body["id"], body["created"], body["model"], body, self._metadata)
-        await self._store.completions.save(
-            self._owner, completion, stored_completions.request_messages(self._body)
-        )
 
 
 @dataclass(frozen=True, slots=True)

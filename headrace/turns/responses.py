@@ -140,7 +140,8 @@ class Responses:
     async def _start(self, turn: Turn) -> Run:
         generation = await self._open(turn)
         run = self._run(turn, generation.info)
-        self._runs.start(run, partial(_ready, generation))
+        run.observe(generation)
+        self._runs.start(run)
         return run
 
     async def _queue(self, turn: Turn) -> Run:
@@ -268,10 +269,6 @@ class Responses:
         check(body)
         history = await load_history(self._store, owner, body, {})
         return [*history.items, *await self._input(owner, body, history)]
-
-
-async def _ready(generation: Generation) -> Generation:
-    return generation
 
 
 def _check_streamed(is_streamed: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from typing import Any
 
 from headrace.errors import BadRequest, Overloaded, ServerError, StoreUnavailable
-from headrace.gateway.generation import Generation
+from headrace.gateway.generation import Generation, Outcome
 from headrace.gateway.race import Until
 from headrace.store import Store
 from headrace.turns.recorder import ResponseRecorder
@@ -18,13 +18,15 @@ from headrace.wire.responses.stream import ResponseEvents
 
 log = logging.getLogger(__name__)
 
+Open = Callable[[], Awaitable[Generation]]
+
 BACKGROUND_S = 0.5  # how often events of background runs are stored and requests to cancel them are read
 
 
 class Run:
-    """One running response. `texts`: its events so far, as JSON; the index of each is its sequence_number.
-    The last event comes after the response is stored. `translate`: rewrites an error in the words of the
-    endpoint.
+    """One running response, which observes its generation. `texts`: its events so far, as JSON; the index of
+    each is its sequence_number. The last event comes after the response is stored. `translate`: rewrites an
+    error in the words of the endpoint.
     """
 
     def __init__(
@@ -51,8 +53,14 @@ class Run:
         """The response object as it stands."""
         return self.encoder.response
 
-    def start(self, open_generation: Callable[[], Awaitable[Generation]]) -> None:
-        """Generate in a task that may be cancelled; finish in another, so that the end is always stored."""
+    def observe(self, generation: Generation) -> None:
+        self.generation = generation
+        generation.observe(self)
+
+    def start(self, open_generation: Open | None = None) -> None:
+        """Read the generation in a task that may be cancelled; finish in another, so that the end is always
+        stored. `open_generation` opens it, unless the run observes one already.
+        """
         self._generating = asyncio.create_task(self._generate(open_generation))
         self._task = asyncio.create_task(self._finish())
 
@@ -99,11 +107,18 @@ class Run:
             self.error = error
             self._generating.cancel()
 
-    async def _finish(self) -> None:
-        await asyncio.wait([self._generating])
-        if not self._generating.cancelled():
-            self.error = self._error(self._generating.exception())
-        self._close()
+    def saw(self, event: Event) -> None:
+        self.first, self.last = self.first or event, event
+        self._add(self.encoder.event(event))
+
+    async def ended(self, outcome: Outcome, error: BaseException | None) -> None:
+        """Add the closing events, store the response, and add the last event."""
+        if outcome == "failed":
+            self.error = self._error(error)
+        if outcome == "left" and self.error is None:
+            self.encoder.cancel()
+        else:
+            self._close()
         if self.first is not None and self.recorder.is_streamed:
             self.recorder.is_announced = True  # the client may have read the id from the first event
         stored = await self.recorder.finish(self.encoder.response, self.encoder.output)
@@ -115,9 +130,6 @@ class Run:
         """Add the closing events but the last. It must not raise: readers and a locked conversation wait for
         the end.
         """
-        if self.error is None and self._generating.cancelled():
-            self.encoder.cancel()
-            return
         try:
             if self.error is None:
                 self._add(self.encoder.close())
@@ -126,22 +138,23 @@ class Run:
         if self.error is not None:
             self._add(self.encoder.fail(self.error))
 
-    async def _generate(self, open_generation: Callable[[], Awaitable[Generation]]) -> None:
-        self.generation = await open_generation()
-        try:
-            async with Until(self.generation.interrupted):
-                await self._read(self.generation)
-        finally:
-            await asyncio.shield(self.generation.aclose())
+    async def _generate(self, open_generation: Open | None) -> None:
+        if open_generation is not None:
+            self.observe(await open_generation())
+        assert self.generation is not None
+        async with Until(self.generation.interrupted):
+            async for _ in self.generation:
+                pass
 
-    async def _read(self, events: AsyncIterator[Event]) -> None:
-        async for event in events:
-            self.first = self.first or event
-            self.last = event
-            self._add(self.encoder.event(event))
+    async def _finish(self) -> None:
+        (error,) = await asyncio.gather(self._generating, return_exceptions=True)
+        if self.generation is not None:
+            await self.generation.aclose()  # calls `ended`, unless that has happened
+        else:
+            await self.ended("left" if isinstance(error, asyncio.CancelledError) else "failed", error)
 
-    def _error(self, exc: BaseException | None) -> ServerError | None:
-        if exc is None or isinstance(exc, ServerError):
+    def _error(self, exc: BaseException | None) -> ServerError:
+        if isinstance(exc, ServerError):
             return self._translate(exc) if isinstance(exc, BadRequest) else exc
         log.error("response %s failed", self.id, exc_info=exc)
         return ServerError("the server had an error")
@@ -167,7 +180,7 @@ class Runs:
         is_found = run is not None and run.recorder.is_stored and run.recorder.owner == owner
         return run if is_found else None
 
-    def start(self, run: Run, open_generation: Callable[[], Awaitable[Generation]]) -> None:
+    def start(self, run: Run, open_generation: Open | None = None) -> None:
         self._runs[run.id] = run
         run.start(open_generation)
         task = asyncio.create_task(self._until_stored(run))
