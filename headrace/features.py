@@ -103,44 +103,36 @@ class Feature(Enum):
 
 
 IGNORED = frozenset(
-    {
-        Feature.ADVICE,
-        Feature.ANTHROPIC_ADVICE,
-        Feature.LOOP_DETECTION,
-        Feature.USER,
-        Feature.VERBOSITY,
-    }
+    {Feature.ADVICE, Feature.ANTHROPIC_ADVICE, Feature.LOOP_DETECTION, Feature.USER, Feature.VERBOSITY}
 )
 DROPPED = frozenset(
     {
-        Feature.IMAGE_DETAIL,
-        Feature.PRIORITY,
-        Feature.PROMPT_CACHE,
-        Feature.SCHEMA_DESCRIPTION,
-        Feature.SCHEMA_NARROWING,
-        Feature.SIGNED_REASONING,
-        Feature.SPEAKER_NAMES,
-        Feature.SPECIAL_TOKENS_IN_PROMPT,
-        Feature.STRICT_TOOLS,
-        Feature.THINKING_BUDGET,
+        Feature.IMAGE_DETAIL, Feature.PRIORITY, Feature.PROMPT_CACHE, Feature.SCHEMA_DESCRIPTION,
+        Feature.SCHEMA_NARROWING, Feature.SIGNED_REASONING, Feature.SPEAKER_NAMES,
+        Feature.SPECIAL_TOKENS_IN_PROMPT, Feature.STRICT_TOOLS, Feature.THINKING_BUDGET,
         Feature.UNSIGNED_REASONING,
     }
-)
+)  # fmt: skip
 # the features that every backend with conversations has so far
 COMMON = frozenset(
     {
-        Feature.JSON_SCHEMA,
-        Feature.MAX_TOKENS,
-        Feature.PARALLEL_TOOL_CALLS,
-        Feature.REASONING_EFFORT,
-        Feature.STOP,
-        Feature.TEMPERATURE,
-        Feature.TOOLS,
-        Feature.TOOL_CHOICE,
-        Feature.TOP_K,
-        Feature.TOP_P,
+        Feature.JSON_SCHEMA, Feature.MAX_TOKENS, Feature.PARALLEL_TOOL_CALLS, Feature.REASONING_EFFORT,
+        Feature.STOP, Feature.TEMPERATURE, Feature.TOOLS, Feature.TOOL_CHOICE, Feature.TOP_K, Feature.TOP_P,
     }
-)
+)  # fmt: skip
+# those of servers of open models: our engine's, Ollama's and most of OpenAI's dialect
+OPEN_MODELS = COMMON | {
+    Feature.DIMENSIONS, Feature.ECHO, Feature.EMBEDDINGS, Feature.FREQUENCY_PENALTY, Feature.INPUT_TRUNCATION,
+    Feature.JSON_OBJECT, Feature.LOGPROBS, Feature.MIN_P, Feature.PRESENCE_PENALTY,
+    Feature.REPETITION_PENALTY, Feature.SEED, Feature.SUFFIX, Feature.TEMPLATE_VARIABLES,
+    Feature.TEXT_COMPLETION, Feature.UNSIGNED_REASONING,
+}  # fmt: skip
+# those that OpenAI's API and its extensions by vLLM add, and our engine with them
+OPENAI_AND_VLLM = OPEN_MODELS | {
+    Feature.CHOICES, Feature.CONTINUED_MESSAGE, Feature.IGNORE_EOS, Feature.LOGIT_BIAS, Feature.MIN_TOKENS,
+    Feature.NO_GENERATION_PROMPT, Feature.PROMPT_TRUNCATION, Feature.SPEAKER_NAMES,
+    Feature.SPECIAL_TOKENS_SHOWN, Feature.STOP_TOKEN_IDS, Feature.STRICT_TOOLS,
+}  # fmt: skip
 NONE: frozenset[Feature] = frozenset()
 
 

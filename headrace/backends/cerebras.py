@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from headrace.backends.base import BaseBackend
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
 from headrace.backends.writing import Writing
 from headrace.config import ProviderConfig
-from headrace.errors import BadRequest
 from headrace.features import Feature
 from headrace.relay_types import RelayRequest
-from headrace.types import Conversation, Embeddings, EmbedRequest, GenerateRequest
+from headrace.types import Conversation, GenerateRequest
 
 # The provider charges max_tokens to the quota before it generates, and without max_tokens the model's whole
 # context. Both limits are Headrace's choice.
@@ -23,18 +23,10 @@ DEFAULT_TOKENS = 8192
 MAX_TOKENS = 32_768
 
 FEATURES = OpenAIBackend.features - {
-    Feature.ADVANCED_SAMPLING,
-    Feature.DIMENSIONS,
-    Feature.EMBEDDINGS,
-    Feature.FREQUENCY_PENALTY,
-    Feature.INPUT_TRUNCATION,
-    Feature.LOGIT_BIAS,
-    Feature.OTHER_SAMPLING,
-    Feature.PRESENCE_PENALTY,
-    Feature.REPETITION_WINDOW,
-    Feature.TYPICAL_P,
-    Feature.VERBOSITY,
-}
+    Feature.ADVANCED_SAMPLING, Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.FREQUENCY_PENALTY,
+    Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING, Feature.PRESENCE_PENALTY,
+    Feature.REPETITION_WINDOW, Feature.TYPICAL_P, Feature.VERBOSITY,
+}  # fmt: skip
 # models, by how their ids begin, that take `parallel_tool_calls: false`; the others answer it with 400
 PARALLEL = ("gpt-oss", "zai-glm", "qwen-3")
 
@@ -47,7 +39,7 @@ class CerebrasBackend(OpenAIBackend):
 
     features = FEATURES
     url = "https://api.cerebras.ai/v1"
-    kept = ("time_info",)
+    extra_members = ("time_info",)
     knows_verbosity = False
     own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # never mutated
 
@@ -92,8 +84,7 @@ class CerebrasBackend(OpenAIBackend):
             return super().changes(request, model)
         return {**super().changes(request, model), limit: DEFAULT_TOKENS if value is None else MAX_TOKENS}
 
-    async def embed(self, request: EmbedRequest) -> Embeddings:
-        raise BadRequest(f"{self.name} has no embeddings", param="model")
+    embed = BaseBackend.embed
 
 
 def _limit_of(request: RelayRequest) -> str | None:

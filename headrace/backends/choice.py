@@ -14,12 +14,14 @@ from headrace.errors import ProviderError
 from headrace.text.nesting import Nesting
 from headrace.types import (
     Event,
+    Finished,
     FinishReason,
     ReasoningDelta,
     TextDelta,
     Thought,
     TokenLogprob,
     ToolCallDelta,
+    Usage,
 )
 
 CUT = frozenset(
@@ -30,7 +32,6 @@ FILTERED = frozenset(
     ("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "sensitive",
      "spii", "prohibited_content", "guardrail_intervened", "image_safety")
 )  # fmt: skip
-# finish reasons that report a failure of the provider
 BROKEN = frozenset(
     ("error", "abort", "aborted", "cancelled", "canceled", "timeout", "network_error", "engine_error",
      "insufficient_system_resource", "malformed_function_call")
@@ -38,6 +39,7 @@ BROKEN = frozenset(
 
 
 def is_broken(reason: str) -> bool:
+    """Whether a provider's finish reason reports a failure."""
     return reason.strip().lower() in BROKEN
 
 
@@ -64,7 +66,7 @@ class _Call:
     halves: Halves = field(default_factory=Halves)
     nesting: Nesting = field(default_factory=Nesting)
     is_named_again: bool = False  # its name was repeated after its arguments were complete
-    turn: int = 0  # the turn (see ChoiceReading) in which it began
+    turn: int = 0  # the turn (see ChoiceAssembler) in which it began
 
     @property
     def text(self) -> str:
@@ -79,9 +81,9 @@ class _Call:
         return self.nesting.is_closed and arguments.lstrip().startswith("{")
 
 
-class ChoiceReading:
-    """Turns pieces of one choice into neutral events: call `say`, `think` or `call` for each piece, and `end`
-    after the last. All raise ProviderError for a piece that belongs nowhere, and for an endless answer.
+class ChoiceAssembler:
+    """Turns pieces of one choice into neutral events: call an `add` method for each piece, then `end` and
+    `finished`. All raise ProviderError for a piece that belongs nowhere, and for an endless answer.
 
     The indexes and ids of calls are not trusted: a new name begins a new call; a piece without a name
     continues the call at its index, or else the last one.
@@ -96,9 +98,11 @@ class ChoiceReading:
         self._last: _Call | None = None  # the call of the previous piece; None: that was text or reasoning
         self._turn = 0  # the number of changes so far between text, reasoning and single calls
         self.num_calls = 0  # calls whose name is known
-        self.has_said = False  # any text, reasoning or call has arrived
+        self.has_content = False  # any text, reasoning or call has arrived
+        self.reason: str | None = None  # why the choice ended, in the provider's words
+        self.stop: str | None = None  # the stop string that ended it
 
-    def say(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> Iterator[Event]:
+    def add_text(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> Iterator[Event]:
         if text or logprobs:
             num_entries = sum(1 + len(token.top) for token in logprobs)
             self._budget.spend(len(text) + 16 * num_entries)
@@ -107,14 +111,14 @@ class ChoiceReading:
         if said or logprobs:
             yield TextDelta(self._index, said, logprobs)
 
-    def think(self, text: str) -> Iterator[Event]:
+    def add_reasoning(self, text: str) -> Iterator[Event]:
         if text:
             self._budget.spend(len(text))
             self._speaks(None)
         if thought := self._thinking.push(text):
             yield ReasoningDelta(self._index, thought)
 
-    def thought(self, thought: Thought) -> Iterator[Event]:
+    def add_thought(self, thought: Thought) -> Iterator[Event]:
         """Add a complete thought with its signature."""
         self._budget.spend(len(thought.text) + len(thought.signature or thought.redacted or ""))
         self._speaks(None)
@@ -122,7 +126,7 @@ class ChoiceReading:
             yield ReasoningDelta(self._index, rest)
         yield ReasoningDelta(self._index, "", thought=thought)
 
-    def call(self, index: int | None, id: str, name: str, arguments: str) -> Iterator[Event]:
+    def add_call(self, index: int | None, id: str, name: str, arguments: str) -> Iterator[Event]:
         """Add a piece of a call; "" for members it lacks. Yields nothing until the call's name is known."""
         self._budget.spend(len(id) + len(name) + len(arguments))
         call = self._place(index, id, name, arguments)
@@ -146,6 +150,18 @@ class ChoiceReading:
                 raise ProviderError(f"{self._provider} sent arguments of a call without its name")
             if (rest := call.halves.end()) and call.number is not None:
                 yield ToolCallDelta(self._index, call.number, rest)
+
+    def set_reason(self, reason: str) -> None:
+        """Record why the choice ended. Raises ProviderError for a reason that reports a failure."""
+        if is_broken(reason):
+            raise ProviderError(f"{self._provider} failed in the middle of its answer")
+        self.reason = self.reason or reason or None
+
+    def finished(
+        self, usage: Usage, decode_s: float = 0.0, logprobs: tuple[TokenLogprob, ...] = ()
+    ) -> Finished:
+        reason = finish_reason(self.reason or "", has_calls=bool(self.num_calls))
+        return Finished(self._index, reason, usage, decode_s, logprobs, self.stop)
 
     def _place(self, index: int | None, id: str, name: str, arguments: str) -> _Call | None:
         last = self._calls[-1] if self._calls else None
@@ -171,7 +187,7 @@ class ChoiceReading:
         """Note whose piece this is; None: text or reasoning."""
         if call is None or call is not self._last:
             self._turn += 1
-        self._last, self.has_said = call, True
+        self._last, self.has_content = call, True
 
     def _is_repeated(self, call: _Call, id: str, name: str, arguments: str) -> bool:
         """Whether the piece repeats a complete call unchanged."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from headrace.backends.base import BaseBackend
 from headrace.backends.engine_features import FEATURES
 from headrace.features import NONE, Feature
 from headrace.types import (
@@ -28,7 +29,7 @@ from headrace.types import (
 WIDTH = 8  # of its embeddings
 
 
-class FakeBackend:
+class FakeBackend(BaseBackend):
     """Answers every choice with `script`: one text or event each `delay_s`. At the end of a script without a
     Finished it raises `error` or finishes with "stop". It waits `opening_s` before it answers, or raises
     `refusal` at once. Its tokens are the bytes of UTF-8.
@@ -47,7 +48,9 @@ class FakeBackend:
         error: Exception | None = None,
         refusal: Exception | None = None,
     ) -> None:
-        self.script, self.id, self.name, self.delay_s, self.opening_s = script, id, name, delay_s, opening_s
+        super().__init__(name)
+        self._models = [ModelInfo(id, name, 0, 4096, "fp_fake")]
+        self.script, self.id, self.delay_s, self.opening_s = script, id, delay_s, opening_s
         self.features, self.unsent = features, unsent
         self.error, self.refusal = error, refusal
         self.num_active = 0
@@ -60,20 +63,11 @@ class FakeBackend:
         """The conversations of the requests so far."""
         return [request.prompt for request in self.requests if isinstance(request.prompt, Conversation)]
 
-    def features_of(self, model: str) -> frozenset[Feature]:
-        return self.features
-
     async def start(self) -> None:
         pass
 
     async def aclose(self) -> None:
         pass
-
-    def models(self) -> list[ModelInfo]:
-        return [ModelInfo(self.id, self.name, 0, 4096, "fp_fake")]
-
-    def find(self, id: str) -> ModelInfo | None:
-        return next((info for info in self.models() if info.id == id), None)
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:

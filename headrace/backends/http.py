@@ -12,7 +12,8 @@ import io
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,9 +22,8 @@ from yarl import URL
 
 from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
 from headrace.backends.connection import Response, StaleConnection
-from headrace.backends.refusals import MAX_NAME, Named, Refusal, is_page, named_in, page, to_error
-from headrace.backends.sse import ServerSentEvent
-from headrace.backends.words import message_of
+from headrace.backends.error_body import error_body, is_page
+from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error
 from headrace.config import is_loopback
 from headrace.dialects.values import whole as whole_value
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
@@ -37,17 +37,7 @@ REFUSAL_S = 10.0  # time limit for reading an error's body
 LARGE_BODY = 2**19  # bytes; aiohttp warns about larger `bytes` objects
 
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)  # headers that carry a credential
-
-
 FAILURES = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
-
-
-class Reading(Protocol):
-    """Recognizes a dialect's errors."""
-
-    def error(self, sent: ServerSentEvent) -> ServerError | None:
-        """Return the error that an event reports, if any. Raises ProviderError if it is no JSON object."""
-        ...
 
 
 class Upstream:
@@ -101,51 +91,35 @@ class Upstream:
         async with self.request("POST", path, await _serialized(body)) as response:
             yield self.pieces(response)
 
-    def not_a_stream(self, whole: bytes, reading: Reading) -> ServerError:
-        """The error for a JSON or HTML body that came instead of a stream: its own error, if it has one."""
-        try:
-            error = reading.error(ServerSentEvent("", whole.decode(errors="replace"), is_whole=True))
-        except ProviderError:
-            error = page(self.provider) if is_page(whole) else None
-        return error or ProviderError(f"{self.provider} answered with something that is no stream")
-
     def loads(self, raw: bytes | str) -> Any:
         """Parse JSON. Raises ProviderError if it is none."""
         try:
             return whole_value(raw)
         except (ValueError, RecursionError) as exc:
-            beginning = raw[:1000].encode(errors="replace") if isinstance(raw, str) else raw
+            beginning = raw[:1000] if isinstance(raw, str) else raw[:1000].decode(errors="replace")
             if is_page(beginning):
                 raise page(self.provider) from exc
             raise ProviderError(f"{self.provider} answered with something that is no JSON") from exc
 
-    def error(
-        self,
-        status: int,
-        message: str,
-        headers: Mapping[str, str] | None = None,
-        *,
-        named: Named | None = None,
-        is_page: bool = False,
-        path: str = "",
-    ) -> ServerError:
-        """The error for a provider's status, with the provider's message and codes where it sent any."""
-        words, named = self._mask_secrets(message)[:MAX_MESSAGE], named or Named()
-        code, type, param = (
-            name and self._mask_secrets(name)[:MAX_NAME] for name in (named.code, named.type, named.param)
-        )
-        refusal = Refusal(
-            self.provider, status, words, code, type, param, headers or {}, is_page=is_page, path=path
-        )
-        return to_error(refusal)
+    def error(self, status: int, message: str, *, type: str | None = None) -> ServerError:
+        """The error for a provider's status or type of error, with its message."""
+        return self._to_error(Refusal(self.provider, status, message, type=type))
 
     def error_of_body(
         self, status: int, raw: str, headers: Mapping[str, str] | None = None, *, path: str = ""
     ) -> ServerError:
-        """As `error`, with message and codes read from the raw body of an error."""
-        is_html = is_page(raw.encode(errors="replace"))
-        named = named_in(raw)
-        return self.error(status, message_of(raw), headers, named=named, is_page=is_html, path=path)
+        """The error for a provider's status and the body of its answer."""
+        body = error_body(raw)
+        refusal = Refusal(self.provider, status, body.message, body.code, body.type, body.param)
+        return self._to_error(replace(refusal, headers=headers or {}, is_page=is_page(raw), path=path))
+
+    def _to_error(self, refusal: Refusal) -> ServerError:
+        code, type, param = (
+            name and self._mask_secrets(name)[:MAX_NAME]
+            for name in (refusal.code, refusal.type, refusal.param)
+        )
+        words = self._mask_secrets(refusal.words)[:MAX_MESSAGE]
+        return to_error(replace(refusal, words=words, code=code, type=type, param=param))
 
     @asynccontextmanager
     async def request(

@@ -1,4 +1,4 @@
-"""The base class of remote providers: a list of models, refreshed regularly, and no tokenizer."""
+"""The base of remote providers: a list of models that is fetched again and again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
+from datetime import datetime
 
+from headrace.backends.base import BaseBackend
 from headrace.backends.http import Upstream
 from headrace.dialects.values import Object, objects
-from headrace.errors import BadRequest, ProviderError, ServerError
-from headrace.features import NONE, Feature
-from headrace.types import ModelInfo, TokenizeRequest, TokenizerInfo
+from headrace.errors import ProviderError, ServerError
+from headrace.types import ModelInfo
 
 log = logging.getLogger(__name__)
 
@@ -31,35 +32,26 @@ def listed(provider: str, found: object, member: str, *, id: str = "id") -> list
     return known[:MAX_MODELS]
 
 
-class Remote(ABC):
-    """A provider behind an Upstream. `allowed`: ids of the models that are served; empty: all of them.
+def unix_seconds(time: object) -> int:
+    """Convert RFC 3339 to Unix seconds; 0: unknown."""
+    try:
+        return int(datetime.fromisoformat(time).timestamp()) if isinstance(time, str) else 0
+    except ValueError:
+        return 0
 
-    `features`: those that it supports; `by_us`: those of them that Headrace implements, so that the provider
-    does not receive them; `unsent`: see Backend.
 
-    Unless `allowed` is set, every model id is accepted, because a provider may serve models that it does not
-    list. If the list cannot be fetched, the last one stays in use.
+class Remote(BaseBackend, ABC):
+    """A provider behind an Upstream. `allowed`: ids of the models that are served; empty: all of them, also
+    those that the provider does not list. If the list cannot be fetched, the last one stays in use.
     """
 
-    features: frozenset[Feature] = NONE
-    by_us: frozenset[Feature] = NONE
-    unsent: frozenset[Feature] = NONE
+    is_alive = True  # a provider that is down does not make this server unhealthy
 
     def __init__(self, name: str, upstream: Upstream, *, allowed: tuple[str, ...] = ()) -> None:
-        self._name, self.upstream, self.allowed = name, upstream, allowed
+        super().__init__(name)
+        self.upstream, self.allowed = upstream, allowed
         self._models = [self.info(id) for id in allowed]
         self._refreshing: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def features_of(self, model: str) -> frozenset[Feature]:
-        return self.features
-
-    @property
-    def is_alive(self) -> bool:
-        return True  # a provider that is down does not make this server unhealthy
 
     async def start(self) -> None:
         await self.upstream.start()
@@ -72,31 +64,15 @@ class Remote(ABC):
                 await self._refreshing
         await self.upstream.aclose()
 
-    def models(self) -> list[ModelInfo]:
-        return self._models
-
     def find(self, id: str) -> ModelInfo | None:
-        listed = next((info for info in self._models if info.id == id), None)
-        return listed or (None if self.allowed else self.info(id))
+        return super().find(id) or (None if self.allowed else self.info(id))
 
-    def info(self, id: str, *, created: int = 0) -> ModelInfo:
-        return ModelInfo(id, self._name, created, None, None)
+    def info(self, id: str, *, created: int = 0, max_model_len: int | None = None) -> ModelInfo:
+        return ModelInfo(id, self._name, created, max_model_len, None)
 
     @abstractmethod
     async def list_models(self) -> list[ModelInfo]:
         """Fetch the provider's list. Raises ServerError."""
-
-    async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        raise self._has_no_tokenizer()
-
-    async def detokenize(self, model: str, tokens: list[int]) -> str:
-        raise self._has_no_tokenizer()
-
-    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
-        raise self._has_no_tokenizer()
-
-    async def tokenizer_info(self, model: str) -> TokenizerInfo:
-        raise self._has_no_tokenizer()
 
     async def refresh(self) -> None:
         """Fetch the list and replace the last one. Raises ServerError."""
@@ -115,6 +91,3 @@ class Remote(ABC):
             except Exception:
                 log.exception("the list of %s's models could not be read", self._name)
             await asyncio.sleep(pause_s)
-
-    def _has_no_tokenizer(self) -> BadRequest:
-        return BadRequest(f"{self._name} does not tell its tokens", param="model")

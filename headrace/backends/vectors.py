@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.errors import ProviderError
+from headrace.types import Embeddings
 
-def matrix(rows: Sequence[object]) -> NDArray[np.float32]:
-    """Return an array of shape (rows, dimensions). A row is a list, or little-endian float32 in base64, which
-    some providers send whatever was requested. Raises ValueError, TypeError or OverflowError.
+
+def embeddings(
+    provider: str, rows: Callable[[], Iterable[object]], num_tokens: int, num_inputs: int
+) -> Embeddings:
+    """`rows` returns one vector for each input: a list, or little-endian float32 in base64, which some
+    providers send whatever was requested. Raises ProviderError if they are anything else.
     """
-    # row by row, as numpy holds the GIL for as long as one call takes
-    vectors = np.array([np.asarray(_vector(row), np.float32) for row in rows], np.float32)
-    if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise ValueError(f"{vectors.shape} is not one vector of numbers for each row")
-    return vectors
+    try:
+        # row by row, as numpy holds the GIL for as long as one call takes
+        vectors = np.array([np.asarray(_vector(row), np.float32) for row in rows()], np.float32)
+        if len(vectors) != num_inputs or vectors.ndim != 2 or not np.isfinite(vectors).all():
+            raise ValueError(f"{vectors.shape} is not one vector of numbers for each of {num_inputs} inputs")
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
+        raise ProviderError(f"{provider} answered with something that is no embeddings") from exc
+    return Embeddings(vectors, num_tokens)
 
 
-def _vector(row: object) -> object:
+def _vector(row: object) -> object | NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(row, validate=True), "<f4") if isinstance(row, str) else row

@@ -12,7 +12,7 @@ import anthropic
 
 from headrace.backends.anthropic import AnthropicBackend
 from headrace.backends.anthropic.answer import Answer
-from headrace.backends.anthropic.upstream import AnthropicUpstream
+from headrace.backends.http import Upstream as HttpUpstream
 from headrace.config import ProviderConfig
 from headrace.types import (
     Conversation,
@@ -193,7 +193,7 @@ def ask(upstream: Upstream, request: GenerateRequest = HELLO, **config: object) 
 
 def reading(provider: str) -> Answer:
     """What reads one answer, without a connection."""
-    return Answer(AnthropicUpstream(provider, "http://127.0.0.1:1", headers={}, timeout_s=1))
+    return Answer(HttpUpstream(provider, "http://127.0.0.1:1", headers={}, timeout_s=1))
 
 
 def ours(events: Sequence[Event]) -> Told:

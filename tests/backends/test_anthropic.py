@@ -291,9 +291,9 @@ def test_whatever_comes_is_read_or_refused(values: list[object]) -> None:
     read = reading("anthropic")
     with suppress(ServerError):
         for value in values:
-            for event in read.push(ServerSentEvent("", json.dumps(value))):
+            for event in read.read(ServerSentEvent("", json.dumps(value))):
                 assert event.index == 0
-        read.finish()
+        read.end()
 
 
 def test_silence_and_redirects_end(upstream: Upstream) -> None:

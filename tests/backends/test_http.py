@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from headrace.backends import http
 from headrace.backends import sse as stream_lines
+from headrace.backends.error_body import error_body
 from headrace.backends.sse import ServerSentEvent, events, lines
-from headrace.backends.words import message_of
 from headrace.errors import (
     ContextTooLong,
     ModelNotFound,
@@ -143,7 +143,7 @@ def test_many_small_events_in_one_piece_are_read_in_time() -> None:
     ],
 )
 def test_the_message_of_an_error_body(body: str, message: str) -> None:
-    assert message_of(body) == message
+    assert error_body(body).message == message
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from headrace.backends.passing_usage import PassingUsage
+from headrace.backends.usage_scan import UsageScan
 from headrace.dialects.anthropic import counts_in
 from headrace.dialects.anthropic import usage_of as anthropic_usage
 from headrace.dialects.openai import usage_of as openai_usage
@@ -56,7 +56,7 @@ def anthropic(members: dict[str, object]) -> Usage | None:
 
 @pytest.mark.parametrize(("pieces", "usage"), COUNTS)
 def test_usage_is_read_off_the_pieces(pieces: list[bytes], usage: Usage | None) -> None:
-    found = PassingUsage(anthropic if b"input_tokens" in b"".join(pieces) else openai_usage)
+    found = UsageScan(anthropic if b"input_tokens" in b"".join(pieces) else openai_usage)
     for piece in pieces:
         found.saw(piece)
     assert found.usage() == usage

@@ -16,18 +16,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.backends.answer import AnswerReader, read_answer
 from headrace.backends.answer_body import AnswerBody, events_of
 from headrace.backends.anthropic import answer as anthropic
-from headrace.backends.anthropic.reading import AnthropicReading
-from headrace.backends.anthropic.upstream import AnthropicUpstream
+from headrace.backends.anthropic.relay_reader import AnthropicRelayReader
 from headrace.backends.http import Upstream
 from headrace.backends.ollama import answer as ollama
 from headrace.backends.openai import answer as openai
-from headrace.backends.openai.reading import OpenAIReading
-from headrace.backends.passthrough import Reading, Stream, judged
+from headrace.backends.openai.relay_reader import OpenAIRelayReader
+from headrace.backends.passthrough import RelayReader, Stream, as_json
 from headrace.backends.sse import ServerSentEvent, lines
 from headrace.dialects.anthropic import tool_input
-from headrace.errors import ProviderError, ServerError
+from headrace.errors import ServerError
 from headrace.types import (
     Conversation,
     Event,
@@ -92,62 +92,46 @@ async def piecemeal(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
 # --- the readers ------------------------------------------------------------------------------------------
 
 
+UPSTREAM = Upstream(NAME, "http://x", headers={}, timeout_s=1)
+
+
 async def chat_events(pieces: Sequence[bytes]) -> list[Event]:
-    upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
-    read = openai.Answer(upstream, 1)
-    found: list[Event] = []
-    async for sent in events_of(upstream, piecemeal(pieces)):
-        found += read.read(sent)
-        if read.is_over:
-            break
-    return found + read.end()
+    return await sse_events(openai.Answer(UPSTREAM, 1), pieces)
 
 
 async def message_events(pieces: Sequence[bytes]) -> list[Event]:
-    upstream = AnthropicUpstream(NAME, "http://x", headers={}, timeout_s=1)
-    read = anthropic.Answer(upstream)
-    found: list[Event] = []
-    async for sent in events_of(upstream, piecemeal(pieces)):
-        found += read.push(sent)
-        if read.is_finished:
-            return found
-    return found + read.finish()
+    return await sse_events(anthropic.Answer(UPSTREAM), pieces)
+
+
+async def sse_events(reader: AnswerReader[ServerSentEvent], pieces: Sequence[bytes]) -> list[Event]:
+    return [event async for event in read_answer(reader, events_of(UPSTREAM, piecemeal(pieces)))]
 
 
 async def ollama_events(pieces: Sequence[bytes]) -> list[Event]:
-    upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
-    read = ollama.Answer(upstream, HI, 0, 4096)
-    found: list[Event] = []
-    async for line in lines(piecemeal(pieces)):
-        found += read.read(line)
-        if read.is_done:
-            return found
-    raise ProviderError("up ended its answer too early")
+    reader = ollama.Answer(UPSTREAM, HI, 0, 4096)
+    return [event async for event in read_answer(reader, lines(piecemeal(pieces)))]
 
 
-def openai_reading(endpoint: str = "/chat/completions") -> Reading:
-    upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
-    return OpenAIReading(upstream, endpoint, {"stream_options": {"include_usage": True}})
+def openai_reader(endpoint: str = "/chat/completions") -> RelayReader:
+    return OpenAIRelayReader(UPSTREAM, endpoint, {"stream_options": {"include_usage": True}})
 
 
-def anthropic_reading() -> Reading:
-    return AnthropicReading(AnthropicUpstream(NAME, "http://x", headers={}, timeout_s=1))
+def anthropic_reader() -> RelayReader:
+    return AnthropicRelayReader(UPSTREAM)
 
 
-async def passed_on(reading: Reading, pieces: Sequence[bytes]) -> bytes:
+async def passed_on(reader: RelayReader, pieces: Sequence[bytes]) -> bytes:
     """What the caller of a relayed stream gets."""
-    upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
-    stream = Stream(upstream, reading, AnswerBody(NAME, piecemeal(pieces)), until_content=False)
+    stream = Stream(reader, AnswerBody(NAME, piecemeal(pieces)), until_content=False)
     await stream.begin()
     return b"".join([piece async for piece in stream.rest()])
 
 
-async def folded(reading: Reading, raw: bytes) -> bytes:
+async def folded(reader: RelayReader, raw: bytes) -> bytes:
     """What the caller gets who asked for JSON and whose provider sent a stream."""
-    upstream = Upstream(NAME, "http://x", headers={}, timeout_s=1)
     answer_body = AnswerBody(NAME, piecemeal([raw]))
     await answer_body.begin()
-    return judged(raw, answer_body.is_json, upstream, reading)
+    return as_json(raw, reader, is_json=answer_body.is_json)
 
 
 # --- what is heard of it, by each way ---------------------------------------------------------------------
@@ -280,10 +264,10 @@ def read_both(run: Run, read: Read, case: Case, dialect: str) -> list[Event] | N
     return outcomes[0]  # type: ignore[no-any-return]
 
 
-def relayed(run: Run, reading: Callable[[], Reading], case: Case) -> tuple[Any, Any]:
+def relayed(run: Run, reader: Callable[[], RelayReader], case: Case) -> tuple[Any, Any]:
     """A stream and a JSON body that were passed on; None: an error."""
     found: list[bytes | None] = []
-    for work in (passed_on(reading(), case.pieces), folded(reading(), case.raw)):
+    for work in (passed_on(reader(), case.pieces), folded(reader(), case.raw)):
         try:
             found.append(run(work))
         except ServerError:
@@ -292,10 +276,10 @@ def relayed(run: Run, reading: Callable[[], Reading], case: Case) -> tuple[Any, 
 
 
 def check_relayed(
-    run: Run, read: Read, reading: Callable[[], Reading], case: Case, first: Heard, dialect: str
+    run: Run, read: Read, reader: Callable[[], RelayReader], case: Case, first: Heard, dialect: str
 ) -> None:
     """A caller who is passed the answer, in either form, hears the same."""
-    stream, body = relayed(run, reading, case)
+    stream, body = relayed(run, reader, case)
     if not case.is_spoiled:
         assert stream is not None
         assert body is not None
@@ -306,7 +290,7 @@ def check_relayed(
     if body is not None and body.lstrip()[:1] == b"{":
         told = heard_whole(dialect, json.loads(body))
         same(first, told, is_parsed=dialect == "messages")
-        unfolded = reading().unfolded(json.loads(body))
+        unfolded = reader().unfolded(json.loads(body))
         assert unfolded is not None
         read_again = by_chat(run(read([unfolded])))[1]
         same(first, read_again, is_parsed=dialect == "messages")
@@ -321,7 +305,7 @@ def test_chat(run: Run, seed: int) -> None:
         first = on_all_ways(events)
         if not case.is_spoiled:
             as_said(case, first)
-        check_relayed(run, chat_events, openai_reading, case, first, "chat/completions")
+        check_relayed(run, chat_events, openai_reader, case, first, "chat/completions")
 
 
 @traffic
@@ -337,7 +321,7 @@ def test_completions(run: Run, seed: int) -> None:
     same(first, whole)
     if not case.is_spoiled:
         as_said(case, first)
-    stream, body = relayed(run, lambda: openai_reading("/completions"), case)
+    stream, body = relayed(run, lambda: openai_reader("/completions"), case)
     if stream is not None:
         same(first, by_completions(run(chat_events([stream])))[0])
     if body is not None and body.lstrip()[:1] == b"{":
@@ -353,7 +337,7 @@ def test_messages(run: Run, seed: int) -> None:
         first = on_all_ways(events)
         if not case.is_spoiled:
             as_said(case, first)
-        check_relayed(run, message_events, anthropic_reading, case, first, "messages")
+        check_relayed(run, message_events, anthropic_reader, case, first, "messages")
 
 
 @pytest.mark.parametrize("signed", ["a", "b", "ab", ""])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.backends.words import MAX_WORDS, message_of
+from headrace.backends.error_body import MAX_MESSAGE, error_body
 
 BEHIND = json.dumps({"error": {"message": "the model is overloaded", "code": 503}})
 FORMS: dict[str, tuple[Any, str]] = {
@@ -42,17 +42,17 @@ FORMS: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize(("body", "words"), FORMS.values(), ids=[f"G28 {name}" for name in FORMS])
 def test_words_are_found_in_each_form(body: Any, words: str) -> None:
-    assert message_of(json.dumps(body)) == words
+    assert error_body(json.dumps(body)).message == words
 
 
 @pytest.mark.parametrize("raw", ["", "<html>", "{", "[" * 2000, '"\\ud83d"'])
 def test_no_body_is_an_error_of_ours(raw: str) -> None:
-    message_of(raw).encode()
+    error_body(raw).message.encode()
 
 
 def test_words_are_bounded() -> None:
-    assert len(message_of(json.dumps({"error": "x" * 10**5}))) == MAX_WORDS
+    assert len(error_body(json.dumps({"error": "x" * 10**5})).message) == MAX_MESSAGE
     nested: Any = "deep"
     for _ in range(50):
         nested = {"error": nested}
-    assert message_of(json.dumps(nested)) == ""
+    assert error_body(json.dumps(nested)).message == ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.backends.openai.mending import is_own
+from headrace.backends.openai.corrections import is_own
 from tests.backends.writing import (
     BLOCK,
     CHAT,

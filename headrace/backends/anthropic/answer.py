@@ -7,16 +7,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from headrace.backends.answer_body import is_heartbeat
-from headrace.backends.anthropic.upstream import AnthropicUpstream
+from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
-from headrace.backends.choice import ChoiceReading, finish_reason
+from headrace.backends.choice import ChoiceAssembler
+from headrace.backends.error_body import error_body
+from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
-from headrace.backends.words import message_of
-from headrace.dialects.anthropic import counts_in, usage_of
-from headrace.dialects.values import Object, an_object, count, dumped, objects, parsed, valid, word
-from headrace.errors import ProviderError
-from headrace.types import Event, Finished, Started, Thought
+from headrace.dialects.anthropic import STATUS_OF_TYPE, counts_in, usage_of
+from headrace.dialects.values import Object, an_object, count, dumped, objects, valid, word
+from headrace.errors import ProviderError, ServerError
+from headrace.types import Event, Started, Thought
 
 
 @dataclass(slots=True)
@@ -36,32 +36,29 @@ class _ToolUse:
     has_arguments: bool = False
 
 
-class _Other:
-    """An open block of an unknown kind, whose deltas are skipped."""
-
-
 class Answer:
-    """Reads one answer. `push` raises ServerError for an error event and for unreadable events."""
+    """Reads one answer: an AnswerReader."""
 
-    def __init__(self, upstream: AnthropicUpstream) -> None:
+    is_complete = False  # nothing is known to be the last event but message_stop
+
+    def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._sent_at = self._began_at = time.monotonic()
-        self._said = ChoiceReading(upstream.provider, 0, Budget(upstream.provider))
-        self._blocks: dict[int, _Thinking | _ToolUse | _Other] = {}  # index → open block
+        self.choice = ChoiceAssembler(upstream.provider, 0, Budget(upstream.provider))
+        # index → open block; None: one of an unknown kind, whose deltas are skipped
+        self._blocks: dict[int | None, _Thinking | _ToolUse | None] = {}
         self.counts: dict[str, int] = {}  # token counts so far
         self._is_started = False
-        self._is_begun = False  # an event after message_start has arrived
-        self._reason: str | None = None
-        self.stop: str | None = None  # the stop sequence that ended the answer
-        self.is_finished = False
+        self._has_content = False  # an event after message_start has arrived
+        self.is_over = False
 
-    def push(self, sent: ServerSentEvent) -> list[Event]:
-        if self.is_finished:
+    def read(self, sent: ServerSentEvent) -> list[Event]:
+        value = None if self.is_over else object_in(self._upstream.provider, sent)
+        if value is None:
             return []
-        if not sent.is_whole and is_heartbeat(sent.data) and sent.event != "error":
-            return []
-        value = self._loaded(sent)
-        match _kind(value, sent):
+        if error := error_in(self._upstream, sent, value):
+            raise error
+        match kind_of(value, sent):
             case "message_start":
                 return self._start(an_object(value.get("message")))
             case "message":
@@ -73,43 +70,21 @@ class Answer:
             case "content_block_stop":
                 return self._end(count(value.get("index")))
             case "message_delta":
-                self._is_begun = True
+                self._has_content = True
                 self.counts |= counts_in(value.get("usage"))
                 self._set_reason(an_object(value.get("delta")))
             case "message_stop":
-                self._reason = self._reason or ("end_turn" if self._is_begun else None)
-                return self.finish()
-            case "error":
-                error = an_object(value.get("error"))
-                words = word(error.get("message")) or message_of(sent.data)
-                raise self._upstream.error_of_type(word(error.get("type")), words)
+                self.choice.set_reason("end_turn" if self._has_content else "")
+                self.is_over = True
         return []
 
-    def finish(self) -> list[Event]:
-        """Return the last events, after message_stop or at the end of the stream. Raises ProviderError if the
-        answer is not complete.
-        """
-        if self._reason is None:
+    def end(self) -> list[Event]:
+        if self.choice.reason is None:
             raise ProviderError(f"{self._upstream.provider} ended the answer in the middle")
         found = [event for index in list(self._blocks) for event in self._end(index)]
-        found += self._said.end()
-        self.is_finished = True
-        reason = finish_reason(self._reason, has_calls=bool(self._said.num_calls))
-        decode_s = time.monotonic() - self._began_at
-        return [*found, Finished(0, reason, usage_of(self.counts), decode_s, stop=self.stop)]
-
-    def _loaded(self, sent: ServerSentEvent) -> Object:
-        if sent.event == "error" and is_heartbeat(sent.data):
-            return {"type": "error", "error": {"type": "", "message": sent.data}}
-        try:
-            value = parsed(sent.data)
-        except (ValueError, RecursionError) as exc:
-            if sent.is_last:
-                return {}  # the stream broke off within this event; `finish` reports it
-            raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON") from exc
-        if not isinstance(value, dict):
-            raise ProviderError(f"{self._upstream.provider} sent an event that is no JSON object")
-        return value
+        found += self.choice.end()
+        self.is_over = True
+        return [*found, self.choice.finished(usage_of(self.counts), time.monotonic() - self._began_at)]
 
     def _start(self, message: Object) -> list[Event]:
         self.counts |= counts_in(message.get("usage"))
@@ -127,80 +102,90 @@ class Answer:
             found += self._begin(index, block)
             found += self._end(index)
         self._set_reason(message)
-        self._reason = self._reason or "end_turn"
-        return found + self.finish()
-
-    def _set_reason(self, body: Object) -> None:
-        self._reason = word(body.get("stop_reason")) or self._reason
-        self.stop = word(body.get("stop_sequence")) or self.stop
-
-    def _begin(self, index: int | None, block: Object) -> list[Event]:
-        kind, at = block.get("type"), -1 if index is None else index
-        self._is_begun = self._is_begun or kind is not None
-        if self._is_repeated(at, block):
-            return []
-        found = self._end(at)  # some providers leave out content_block_stop
-        match kind:
-            case "text":
-                found += self._said.say(_text(block, "text"))
-            case "thinking":
-                text = _text(block, "thinking")
-                self._blocks[at] = _Thinking([text], word(block.get("signature")) or None)
-                found += self._said.think(text)
-            case "redacted_thinking":
-                found += self._said.thought(Thought(redacted=word(block.get("data"))))
-            case "tool_use":
-                id, name = word(block.get("id")), word(block.get("name"))
-                self._blocks[at] = _ToolUse(id, an_object(block.get("input")))
-                found += self._said.call(index, id, name, "")
-            case _:
-                self._blocks[at] = _Other()
+        self.choice.set_reason("end_turn")
+        self.is_over = True
         return found
 
-    def _is_repeated(self, at: int, block: Object) -> bool:
+    def _set_reason(self, body: Object) -> None:
+        self.choice.reason = word(body.get("stop_reason")) or self.choice.reason
+        self.choice.stop = word(body.get("stop_sequence")) or self.choice.stop
+
+    def _begin(self, index: int | None, block: Object) -> list[Event]:
+        kind = block.get("type")
+        self._has_content = self._has_content or kind is not None
+        if self._is_repeated(index, block):
+            return []
+        found = self._end(index)  # some providers leave out content_block_stop
+        match kind:
+            case "text":
+                found += self.choice.add_text(_text(block, "text"))
+            case "thinking":
+                text = _text(block, "thinking")
+                self._blocks[index] = _Thinking([text], word(block.get("signature")) or None)
+                found += self.choice.add_reasoning(text)
+            case "redacted_thinking":
+                found += self.choice.add_thought(Thought(redacted=word(block.get("data"))))
+            case "tool_use":
+                id, name = word(block.get("id")), word(block.get("name"))
+                self._blocks[index] = _ToolUse(id, an_object(block.get("input")))
+                found += self.choice.add_call(index, id, name, "")
+            case _:
+                self._blocks[index] = None
+        return found
+
+    def _is_repeated(self, index: int | None, block: Object) -> bool:
         """Whether a block repeats the start of an open call."""
-        open_block = self._blocks.get(at)
-        is_call = isinstance(open_block, _ToolUse) and block.get("type") == "tool_use"
-        return is_call and bool(open_block.id) and open_block.id == word(block.get("id"))  # type: ignore[union-attr]
+        open_block, id = self._blocks.get(index), word(block.get("id"))
+        if not isinstance(open_block, _ToolUse) or block.get("type") != "tool_use":
+            return False
+        return bool(id) and open_block.id == id
 
     def _delta(self, index: int | None, delta: Object) -> list[Event]:
-        at = -1 if index is None else index
-        block = self._blocks.get(at)
-        if isinstance(block, _Other):
+        block = self._blocks.get(index)
+        if block is None and index in self._blocks:
             return []
         match delta.get("type"):
             case "text_delta":
-                return list(self._said.say(_text(delta, "text")))
+                return list(self.choice.add_text(_text(delta, "text")))
             case "thinking_delta":
                 text = _text(delta, "thinking")
                 if isinstance(block, _Thinking):
                     block.pieces.append(text)
-                return list(self._said.think(text))
+                return list(self.choice.add_reasoning(text))
             case "signature_delta" if isinstance(block, _Thinking):
                 block.signature = word(delta.get("signature"))
-            case "input_json_delta":
-                part = _text(delta, "partial_json")
+            case "input_json_delta" if part := _text(delta, "partial_json"):
                 if isinstance(block, _ToolUse):
-                    block.has_arguments |= bool(part)
-                return list(self._said.call(index, "", "", part)) if part else []
+                    block.has_arguments = True
+                return list(self.choice.add_call(index, "", "", part))
         return []
 
     def _end(self, index: int | None) -> list[Event]:
         """Close a block; return a signed thought, or the arguments of a call that came without deltas."""
-        block = self._blocks.pop(-1 if index is None else index, None)
+        block = self._blocks.pop(index, None)
         if isinstance(block, _Thinking) and block.signature is not None:
-            return list(self._said.thought(Thought(valid("".join(block.pieces)), block.signature)))
+            return list(self.choice.add_thought(Thought(valid("".join(block.pieces)), block.signature)))
         if isinstance(block, _ToolUse) and not block.has_arguments:
-            return list(self._said.call(index, "", "", dumped(block.whole)))
+            return list(self.choice.add_call(index, "", "", dumped(block.whole)))
         return []
 
 
-def _kind(value: Object, sent: ServerSentEvent) -> str:
+def kind_of(value: Object, sent: ServerSentEvent) -> str:
     """The type of an event, or of a JSON body that came instead of a stream."""
     kind = word(value.get("type")) or sent.event
     if not kind and value.get("error"):
         return "error"
     return kind or ("message" if sent.is_whole and "content" in value else "")
+
+
+def error_in(upstream: Upstream, sent: ServerSentEvent, value: Object) -> ServerError | None:
+    """The provider's error in an event, if there is one. It has a type but no status."""
+    if kind_of(value, sent) != "error":
+        return None
+    error = an_object(value.get("error"))
+    type, message = word(error.get("type")), word(error.get("message")) or error_body(sent.data).message
+    message = message or type or ("" if value else valid(sent.data))
+    return upstream.error(STATUS_OF_TYPE.get(type, 500), message, type=type)
 
 
 def _text(of: Object, name: str) -> str:

@@ -9,8 +9,8 @@ from io import StringIO
 
 from headrace.backends.answer_body import is_heartbeat
 from headrace.backends.anthropic.answer import Answer
-from headrace.backends.anthropic.upstream import AnthropicUpstream
 from headrace.backends.choice import finish_reason
+from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STOP_REASONS, tool_input
 from headrace.dialects.values import Object, an_object, count, dumped, is_value, objects, parsed, word
@@ -37,7 +37,7 @@ class _Message:
     Answer skips.
     """
 
-    def __init__(self, upstream: AnthropicUpstream) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self._answer = Answer(upstream)
         self._head: Object = {}
         self._usage: Object = {}
@@ -49,9 +49,9 @@ class _Message:
 
     def push(self, sent: ServerSentEvent) -> None:
         """Raises ServerError."""
-        if self._answer.is_finished:
+        if self._answer.is_over:
             return
-        self._write(self._answer.push(sent))
+        self._write(self._answer.read(sent))
         value = {} if is_heartbeat(sent.data) or not is_value(sent.data) else an_object(parsed(sent.data))
         index = count(value.get("index"))
         match word(value.get("type")) or sent.event:
@@ -73,8 +73,7 @@ class _Message:
 
     def body(self) -> Object:
         """Return the message. Raises ProviderError if the stream broke off."""
-        if not self._answer.is_finished:
-            self._write(self._answer.finish())
+        self._write(self._answer.end())
         for block, text in zip(self._blocks, self._texts, strict=True):
             if block["type"] in WRITTEN:
                 block[WRITTEN[block["type"]]] = text.getvalue()
@@ -82,7 +81,7 @@ class _Message:
                 block["input"] = tool_input(text.getvalue())
         usage = {**self._usage, "input_tokens": 0, "output_tokens": 0, **self._answer.counts}
         head = {"type": "message", "role": "assistant", **self._head}
-        stop = {"stop_reason": self._reason(), "stop_sequence": self._answer.stop}
+        stop = {"stop_reason": self._reason(), "stop_sequence": self._answer.choice.stop}
         return {**head, "content": self._blocks, **stop, "usage": usage}
 
     def _reason(self) -> str:
@@ -136,7 +135,7 @@ class _Message:
         return len(self._blocks) - 1
 
 
-def folded(upstream: AnthropicUpstream, sents: Sequence[ServerSentEvent]) -> bytes:
+def folded(upstream: Upstream, sents: Sequence[ServerSentEvent]) -> bytes:
     """Convert a stream into a JSON body. Raises ServerError if it contains an error or breaks off."""
     message = _Message(upstream)
     for sent in sents:

@@ -9,12 +9,14 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace import __version__
 from headrace.backends.annotations import unenforced
+from headrace.backends.base import BaseBackend
 from headrace.backends.engine import costs
 from headrace.backends.engine.places import Places
 from headrace.backends.engine.preparation import Preparation
@@ -26,7 +28,6 @@ from headrace.backends.engine_features import FEATURES
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed
-from headrace.features import NONE, Feature
 from headrace.models.catalog import Model
 from headrace.noted import noted
 from headrace.offload import aside
@@ -44,24 +45,19 @@ from headrace.types import (
 MAX_CHOICES = 1024  # answers of one request: its prompts times n
 
 
-class EngineBackend:
+class EngineBackend(BaseBackend):
     """One local model. Heavy libraries are loaded in `start`."""
 
     features = FEATURES
     by_us = FEATURES
-    unsent = NONE
 
     def __init__(self, model: Model, settings: EngineSettings, tool_format: str | None = None) -> None:
         """`tool_format`: a key of toolcalls.FORMATS; None: the format that the chat template uses."""
+        super().__init__("headrace")
         self.model, self.settings, self._tool_format = model, settings, tool_format
-        self._waiters: dict[Sequence, Waiter] = {}  # every sequence that the engine has, until it ends
+        self._waiters: dict[Sequence, Waiter[Any]] = {}  # every sequence that the engine has, until it ends
         self._places = Places(settings.max_num_seqs, settings.max_queue, self._begin)
         self._thread: EngineThread | None = None
-        self._info: ModelInfo | None = None
-
-    @property
-    def name(self) -> str:
-        return "headrace"
 
     async def start(self) -> None:
         engine = await asyncio.to_thread(self._load)
@@ -71,15 +67,6 @@ class EngineBackend:
     async def aclose(self) -> None:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.stop)
-
-    def models(self) -> list[ModelInfo]:
-        return [self._info] if self._info is not None else []
-
-    def find(self, id: str) -> ModelInfo | None:
-        return next((info for info in self.models() if info.id == id), None)
-
-    def features_of(self, model: str) -> frozenset[Feature]:
-        return self.features
 
     @property
     def max_model_len(self) -> int:
@@ -123,14 +110,14 @@ class EngineBackend:
             return Embeddings(vectors, sum(map(len, inputs)))
 
     @asynccontextmanager
-    async def _placed(self) -> AsyncIterator[Callable[[Waiter], None]]:
+    async def _placed(self) -> AsyncIterator[Callable[[Waiter[Any]], None]]:
         """Take a place for the block. The block calls `enter` with its waiter, once, to start its sequences;
         afterwards all its places and sequences are released.
         """
         self._places.take()
-        entered: list[Waiter] = []
+        entered: list[Waiter[Any]] = []
 
-        def enter(waiter: Waiter) -> None:
+        def enter(waiter: Waiter[Any]) -> None:
             # The thread may have died while the request was prepared. _on_death has already informed all
             # waiters, so one that entered now would wait forever.
             self._check_alive()
@@ -189,14 +176,10 @@ class EngineBackend:
         )
         self._prompts = Prompts(model, tokenizer, min(longest, engine.max_tokens), self._tool_format)
         self._preparation = Preparation(model, settings, tokenizer, self._prompts)
-        self._info = ModelInfo(
-            model.name,
-            "headrace",
-            model.created,
-            self.max_model_len,
-            _fingerprint(model, exact=settings.exact),
-            dict(self._preparation.recommended),
-        )
+        fingerprint, sampling = _fingerprint(model, exact=settings.exact), dict(self._preparation.recommended)
+        self._models = [
+            ModelInfo(model.name, self.name, model.created, self.max_model_len, fingerprint, sampling)
+        ]
         return engine
 
     def _check_alive(self) -> None:
@@ -210,13 +193,13 @@ class EngineBackend:
                 f"dimensions is {request.dimensions}, this model's vectors have {width}", param="dimensions"
             )
 
-    def _begin(self, waiter: Waiter) -> None:
+    def _begin(self, waiter: Waiter[Any]) -> None:
         """Start a waiter's next sequence. Called by Places when there is a place for it."""
         sequence = waiter.begin()
         self._waiters[sequence] = waiter
         self._thread_of().add(sequence)
 
-    def _close(self, waiter: Waiter) -> None:
+    def _close(self, waiter: Waiter[Any]) -> None:
         for sequence in waiter.running:
             del self._waiters[sequence]
             if self._thread is not None:

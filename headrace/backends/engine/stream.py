@@ -5,10 +5,11 @@ here runs on the loop's thread.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
-from typing import Protocol
+from typing import Generic, TypeVar
 
 from headrace.backends.engine.choice import Choice, Echo
 from headrace.engine.engine import Output
@@ -18,57 +19,59 @@ from headrace.offload import aside
 from headrace.text.structured.grammar import GrammarFailed
 from headrace.types import Event
 
+T = TypeVar("T")
 
-class Waiter(Protocol):
-    """A request that receives outputs of its sequences. Also a Holder of places."""
 
-    num_running: int
+class Waiter(ABC, Generic[T]):
+    """A request that receives the outputs of its `count` sequences, and a Holder of places. `pending` creates
+    each sequence when it starts, with what belongs to it.
+    """
+
+    def __init__(self, pending: Iterator[tuple[Sequence, T]], count: int) -> None:
+        self._pending, self._num_pending = pending, count
+        self._running: dict[Sequence, T] = {}
+        self.num_running = 0
 
     @property
-    def has_more(self) -> bool: ...
+    @abstractmethod
+    def has_failed(self) -> bool: ...
+
+    @property
+    def has_more(self) -> bool:
+        return self._num_pending > 0 and not self.has_failed
 
     @property
     def running(self) -> Many[Sequence]:
         """The sequences that have started and not ended."""
-        ...
-
-    def begin(self) -> Sequence:
-        """Create the next sequence and count it as running."""
-        ...
-
-    def push(self, output: Output) -> bool:
-        """Take an output. Returns whether its sequence has ended."""
-        ...
-
-    def fail(self, error: ServerError) -> None: ...
-
-
-class Stream:
-    """The events of one request: an async iterator for one reader. Each of the `count` choices is created
-    when it starts. `abort` ends a sequence in the engine.
-    """
-
-    def __init__(self, choices: Iterator[Choice], count: int, abort: Callable[[Sequence], None]) -> None:
-        self._pending, self._num_pending, self._abort = choices, count, abort
-        self._running: dict[Sequence, Choice] = {}
-        self._events: deque[Event | Echo] = deque()
-        self._error: ServerError | None = None
-        self._ready = asyncio.Event()
-        self.num_running = 0
-
-    @property
-    def has_more(self) -> bool:
-        return self._num_pending > 0 and self._error is None
-
-    @property
-    def running(self) -> Many[Sequence]:
         return tuple(self._running)
 
     def begin(self) -> Sequence:
-        choice = next(self._pending)
+        """Create the next sequence and count it as running."""
+        sequence, self._running[sequence] = next(self._pending)
         self._num_pending -= 1
-        self._running[choice.sequence] = choice
-        return choice.sequence
+        return sequence
+
+    @abstractmethod
+    def push(self, output: Output) -> bool:
+        """Take an output. Returns whether its sequence has ended."""
+
+    @abstractmethod
+    def fail(self, error: ServerError) -> None: ...
+
+
+class Stream(Waiter[Choice]):
+    """The events of one request: an async iterator for one reader. `abort` ends a sequence in the engine."""
+
+    def __init__(self, choices: Iterator[Choice], count: int, abort: Callable[[Sequence], None]) -> None:
+        super().__init__(((choice.sequence, choice) for choice in choices), count)
+        self._abort = abort
+        self._events: deque[Event | Echo] = deque()
+        self._error: ServerError | None = None
+        self._ready = asyncio.Event()
+
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
 
     def push(self, output: Output) -> bool:
         choice = self._running.get(output.sequence)
@@ -106,32 +109,21 @@ class Stream:
         return await aside(event.work, event.write) if isinstance(event, Echo) else event
 
 
-class Pooling:
-    """The embeddings of one request; `done` completes when all are computed. Each of the `count` sequences is
-    created when it starts.
-    """
+class Pooling(Waiter[None]):
+    """The embeddings of one request; `done` completes when all are computed."""
 
     def __init__(self, sequences: Iterator[Sequence], count: int) -> None:
-        self._pending, self._num_pending = sequences, count
-        self._running: dict[Sequence, None] = {}
+        super().__init__(((sequence, None) for sequence in sequences), count)
         self.sequences: list[Sequence] = []  # those that have started, in the order of the inputs
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.num_running = 0
 
     @property
-    def has_more(self) -> bool:
-        return self._num_pending > 0 and not self.done.done()
-
-    @property
-    def running(self) -> Many[Sequence]:
-        return tuple(self._running)
+    def has_failed(self) -> bool:
+        return self.done.done()
 
     def begin(self) -> Sequence:
-        sequence = next(self._pending)
-        self._num_pending -= 1
-        self.sequences.append(sequence)
-        self._running[sequence] = None
-        return sequence
+        self.sequences.append(super().begin())
+        return self.sequences[-1]
 
     def push(self, output: Output) -> bool:
         del self._running[output.sequence]

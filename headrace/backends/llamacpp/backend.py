@@ -5,38 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from headrace.backends.annotations import unenforced
-from headrace.backends.http import Upstream
+from headrace.backends.base import BaseBackend
 from headrace.backends.llamacpp.choices import singles, together
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
 from headrace.backends.llamacpp.forms import checked, with_grammar
-from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
+from headrace.backends.llamacpp.process import Settings
+from headrace.backends.llamacpp.running import Running, unreachable
 from headrace.backends.openai.body import chat_body
 from headrace.backends.writing import Writing
-from headrace.config import ProviderConfig
 from headrace.errors import (
     BadRequest,
     ContextTooLong,
     HeadraceError,
     Overloaded,
     ProviderError,
-    ProviderUnreachable,
     ServerError,
     TextTooLong,
 )
-from headrace.features import NONE, Feature
 from headrace.noted import noted
 from headrace.types import (
     Conversation,
-    Embeddings,
-    EmbedRequest,
     Event,
     Finished,
     GenerateRequest,
@@ -44,38 +39,15 @@ from headrace.types import (
     TextDelta,
     Texts,
     TokenizeRequest,
-    TokenizerInfo,
     ToolCallDelta,
 )
 
 log = logging.getLogger(__name__)
 
-ENDING_S = 0.5  # wait for a process to end after it broke a connection
 RESTARTS = 1
-CALLED = "llama.cpp"  # its name in error messages
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A process and its clients: `openai` for /v1, `native` for llama.cpp's own endpoints."""
-
-    process: LlamaCppProcess
-    openai: LlamaCppDialect
-    native: Upstream
-
-    async def aclose(self) -> None:
-        await self.openai.aclose()
-        await self.native.aclose()
-        await self.process.aclose()
-
-    async def explained(self, error: ServerError) -> ServerError:
-        """Replace the error of a broken connection if the process has ended."""
-        if type(error) is ProviderError and await self.process.has_ended(ENDING_S):
-            return _unreachable("llama.cpp ended while it answered")
-        return error
-
-
-class LlamaCppBackend:
+class LlamaCppBackend(BaseBackend):
     """Serves the model in `path` under the id `model` (default: the file's name). `chat_template` overrides
     the file's.
 
@@ -87,7 +59,6 @@ class LlamaCppBackend:
 
     features = LlamaCppDialect.features
     by_us = LlamaCppDialect.by_us
-    unsent = NONE
 
     def __init__(
         self,
@@ -107,24 +78,17 @@ class LlamaCppBackend:
         max_tokens_default: int = 0,
         own_template: str | None = None,
     ) -> None:
-        self._name, self._model, self._timeout_s = name, model or path.stem, timeout_s
+        super().__init__(name)
+        self._model, self._timeout_s = model or path.stem, timeout_s
         self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
         self._running: Running | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._models: list[ModelInfo] = []
         self._longest_token, self._max_tokenize_bytes = longest_token, max_tokenize_bytes
         self._places, self._num_active = num_slots + max_queue, 0
         self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
         self._own_template = own_template if chat_template is None else None
         self._refusal: str | None = None  # why conversations are refused: the template is broken
         self.is_alive = True
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def features_of(self, model: str) -> frozenset[Feature]:
-        return self.features
 
     @property
     def pid(self) -> int | None:
@@ -167,12 +131,6 @@ class LlamaCppBackend:
                 await self._watching
         if self._running is not None:
             await self._running.aclose()
-
-    def models(self) -> list[ModelInfo]:
-        return self._models
-
-    def find(self, id: str) -> ModelInfo | None:
-        return next((info for info in self._models if info.id == id), None)
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
@@ -226,9 +184,6 @@ class LlamaCppBackend:
         except ServerError as exc:
             raise await running.explained(exc) from exc
 
-    async def embed(self, request: EmbedRequest) -> Embeddings:
-        raise BadRequest(f"{self._model} is served by llama.cpp to generate, not to embed", param="model")
-
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         self._check_tokenizable(request.prompt)
         self._check_chat(request.prompt)
@@ -237,13 +192,13 @@ class LlamaCppBackend:
             chat = chat_body(
                 GenerateRequest(request.model, request.prompt), request.prompt, limit="max_tokens"
             )
-            written = await self._ask("/apply-template", chat, "prompt")
+            written = await self._now().ask("/apply-template", chat, "prompt")
             body = {"content": written, "add_special": request.add_special_tokens, "parse_special": True}
-        tokens: list[int] = await self._ask("/tokenize", body, "tokens")
+        tokens: list[int] = await self._now().ask("/tokenize", body, "tokens")
         return tokens
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
-        return str(await self._ask("/detokenize", {"tokens": tokens}, "content"))
+        return str(await self._now().ask("/detokenize", {"tokens": tokens}, "content"))
 
     async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
         texts: dict[int, str] = {}
@@ -252,17 +207,6 @@ class LlamaCppBackend:
                 texts[token] = await self.detokenize(model, [token])
         return [texts[token] for token in tokens]
 
-    async def tokenizer_info(self, model: str) -> TokenizerInfo:
-        raise BadRequest("llama.cpp does not tell what its tokenizer is", param="model")
-
-    async def _ask(self, path: str, body: dict[str, Any], member: str) -> Any:
-        """Return a member of the answer of one of llama.cpp's own endpoints."""
-        running = self._now()
-        try:
-            return (await running.native.json("POST", path, body))[member]
-        except ServerError as exc:
-            raise await running.explained(exc) from exc
-
     def _check_size(self, request: GenerateRequest) -> None:
         """Raises ContextTooLong for a prompt whose length rules out that it fits, which llama.cpp would find
         out only by tokenizing all of it.
@@ -270,21 +214,16 @@ class LlamaCppBackend:
         room, prompt = self._models[0].max_model_len, request.prompt
         if not (self._longest_token and room):
             return
-        is_chat = isinstance(prompt, Conversation)
-        texts = [text for text in _texts(prompt) if isinstance(text, str)]
-        fewest = sum(len(text.encode(errors="replace")) for text in texts) // self._longest_token
+        fewest = _num_bytes(prompt) // self._longest_token
         if fewest > room:
-            param = "messages" if is_chat else "prompt"
+            param = "messages" if isinstance(prompt, Conversation) else "prompt"
             raise ContextTooLong.of_tokens(room, fewest, 1, param=param, is_estimate=True)
 
     def _check_tokenizable(self, prompt: Conversation | str) -> None:
         """Raises TextTooLong."""
-        param = "prompt" if isinstance(prompt, str) else "messages"
-        left = self._max_tokenize_bytes
-        for text in (prompt,) if isinstance(prompt, str) else (message.text for message in prompt.messages):
-            left -= len(text.encode(errors="replace"))
-            if left < 0:
-                raise TextTooLong(f"{param} is longer than {self._max_tokenize_bytes} bytes", param=param)
+        if _num_bytes(prompt) > self._max_tokenize_bytes:
+            param = "prompt" if isinstance(prompt, str) else "messages"
+            raise TextTooLong(f"{param} is longer than {self._max_tokenize_bytes} bytes", param=param)
 
     def _take_places(self, count: int) -> None:
         if count > self._places:
@@ -297,28 +236,15 @@ class LlamaCppBackend:
 
     def _now(self) -> Running:
         if self._running is None:
-            raise _unreachable(f"llama.cpp {'is starting again' if self.is_alive else 'has ended'}")
+            raise unreachable(f"llama.cpp {'is starting again' if self.is_alive else 'has ended'}")
         return self._running
 
     async def _run(self) -> Running:
-        process = await LlamaCppProcess.open(self._settings)
-        key, address = self._settings.key, process.url
-        config = ProviderConfig(kind="llamacpp", base_url=f"{address}/v1", timeout_s=self._timeout_s)
-        headers = {"Authorization": f"Bearer {key}"}
-        native = Upstream(CALLED, address, headers=headers, timeout_s=self._timeout_s)
-        running = Running(process, LlamaCppDialect(CALLED, config, key), native)
-        try:
-            await running.openai.start()
-            await native.start()
-            props = await native.json("GET", "/props")
-            length = props["default_generation_settings"]["n_ctx"]
-            running.openai.reuses_prompts = self._reuses_prompts
-            running.openai.has_tools = props.get("chat_template_caps", {}).get("supports_tools", True)
-            created = int(self._settings.path.stat().st_mtime)
-            self._models = [ModelInfo(self._model, self._name, created, length, None)]
-        except BaseException:
-            await running.aclose()
-            raise
+        running = await Running.open(
+            self._settings, timeout_s=self._timeout_s, reuses_prompts=self._reuses_prompts
+        )
+        created = int(self._settings.path.stat().st_mtime)
+        self._models = [ModelInfo(self._model, self.name, created, running.context_length, None)]
         return running
 
     async def _watch(self, running: Running) -> None:
@@ -326,23 +252,24 @@ class LlamaCppBackend:
             code = await running.process.wait()
             self._running = None
             words = await running.process.last_words()
-            log.error("%s: llama.cpp ended with exit code %s: %s", self._name, code, words)
+            log.error("%s: llama.cpp ended with exit code %s: %s", self.name, code, words)
             await running.aclose()
             if not restarts_left:
                 break
             try:
                 running = self._running = await self._run()
             except HeadraceError as exc:
-                log.error("%s: llama.cpp could not be started again: %s", self._name, exc.message)
+                log.error("%s: llama.cpp could not be started again: %s", self.name, exc.message)
                 break
         self.is_alive = False
 
 
-def _texts(prompt: Conversation | Texts) -> Sequence[str | tuple[int, ...]]:
-    if isinstance(prompt, Texts):
-        return prompt.prompts
-    return [message.text for message in prompt.messages]
-
-
-def _unreachable(message: str) -> ProviderUnreachable:
-    return ProviderUnreachable(message, headers={"Retry-After": "1"})
+def _num_bytes(prompt: Conversation | Texts | str) -> int:
+    """The size of a prompt's texts. Token ids do not count."""
+    if isinstance(prompt, str):
+        texts: Iterable[object] = (prompt,)
+    elif isinstance(prompt, Texts):
+        texts = prompt.prompts
+    else:
+        texts = (message.text for message in prompt.messages)
+    return sum(len(text.encode(errors="replace")) for text in texts if isinstance(text, str))

@@ -14,29 +14,14 @@ from headrace.errors import UnsupportedParameter
 from headrace.features import Feature
 from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta
 
-FEATURES = (
-    OpenAIBackend.features
-    - {
-        Feature.DIMENSIONS,
-        Feature.ECHO,
-        Feature.EMBEDDINGS,
-        Feature.INPUT_TRUNCATION,
-        Feature.MIN_TOKENS,
-        Feature.OTHER_SAMPLING,
-        Feature.PROMPT_TRUNCATION,
-        Feature.SCHEMA_DESCRIPTION,
-        Feature.SPECIAL_TOKENS_SHOWN,
-        Feature.STOP_TOKEN_IDS,
-        Feature.SUFFIX,
-        Feature.VERBOSITY,
-    }
-) | {
-    Feature.CHOICE,
-    Feature.GRAMMAR,
-    Feature.PROMPT_CACHE,
-    Feature.REGEX,
-    Feature.SCHEMA_NARROWING,
-}
+UNSUPPORTED = {
+    Feature.DIMENSIONS, Feature.ECHO, Feature.EMBEDDINGS, Feature.INPUT_TRUNCATION, Feature.MIN_TOKENS,
+    Feature.OTHER_SAMPLING, Feature.PROMPT_TRUNCATION, Feature.SCHEMA_DESCRIPTION,
+    Feature.SPECIAL_TOKENS_SHOWN, Feature.STOP_TOKEN_IDS, Feature.SUFFIX, Feature.VERBOSITY,
+}  # fmt: skip
+FEATURES = (OpenAIBackend.features - UNSUPPORTED) | {
+    Feature.CHOICE, Feature.GRAMMAR, Feature.PROMPT_CACHE, Feature.REGEX, Feature.SCHEMA_NARROWING,
+}  # fmt: skip
 
 
 class LlamaCppDialect(OpenAIBackend):

@@ -13,68 +13,33 @@ all but the first are dropped.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
+from headrace.backends.answer import read_answer
 from headrace.backends.http import Upstream, root
-from headrace.backends.ollama.answer import Answer, Shown, created_at, embeddings, shown
+from headrace.backends.ollama.answer import Answer, Shown, shown
 from headrace.backends.ollama.request import Body, asks_to_think, bodies_of, check, embed_body
-from headrace.backends.remote import Remote, listed
+from headrace.backends.remote import Remote, listed, unix_seconds
 from headrace.backends.sse import lines
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
-from headrace.dialects.values import word
-from headrace.errors import (
-    ContextTooLong,
-    ProviderError,
-    ProviderTimedOut,
-    ProviderUnreachable,
-    ServerError,
-)
-from headrace.features import COMMON, Feature
+from headrace.dialects.values import an_object, count, word
+from headrace.errors import ContextTooLong, ProviderTimedOut, ProviderUnreachable, ServerError
+from headrace.features import OPEN_MODELS, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
-from headrace.types import (
-    Embeddings,
-    EmbedRequest,
-    Event,
-    GenerateRequest,
-    ModelInfo,
-    TextDelta,
-    Texts,
-)
+from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo, TextDelta, Texts
 
 BASE_URL = "http://127.0.0.1:11434"
-FEATURES = COMMON | {
-    Feature.DIMENSIONS,
-    Feature.ECHO,
-    Feature.EMBEDDINGS,
-    Feature.FREQUENCY_PENALTY,
-    Feature.INPUT_TRUNCATION,
-    Feature.JSON_OBJECT,
-    Feature.LOGPROBS,
-    Feature.MIN_P,
-    Feature.PRESENCE_PENALTY,
-    Feature.PROMPT_CACHE,
-    Feature.REPETITION_PENALTY,
-    Feature.REPETITION_WINDOW,
-    Feature.SEED,
-    Feature.SUFFIX,
-    Feature.TEMPLATE_VARIABLES,
-    Feature.TEXT_COMPLETION,
-    Feature.TYPICAL_P,
-    Feature.UNSIGNED_REASONING,
-}
+FEATURES = OPEN_MODELS | {Feature.PROMPT_CACHE, Feature.REPETITION_WINDOW, Feature.TYPICAL_P}
 LEAST_CONTEXT = 4096  # tokens; Ollama's own default
 UNKNOWN_CONTEXT = 2**17  # the limit of num_ctx if the model's context length is unknown
 ANSWER_TOKENS = 4096  # room for an answer without max_tokens
 IN_USE_S = 300.0  # after which Ollama unloads an idle model
-DRAIN_S = 1.0  # wait for the end of the HTTP response after the last line, to reuse its connection
 
 T = TypeVar("T")
 
@@ -87,12 +52,8 @@ class OllamaBackend(Remote):
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        upstream = Upstream(
-            name,
-            root(config.base_url or BASE_URL, "/api/chat", "/api", "/v1"),
-            headers={**headers, **config.headers},
-            timeout_s=config.timeout_s,
-        )
+        url = root(config.base_url or BASE_URL, "/api/chat", "/api", "/v1")
+        upstream = Upstream(name, url, headers={**headers, **config.headers}, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
         self._kept = {} if config.keep_alive is None else {"keep_alive": config.keep_alive}
         self._shown: dict[str, Shown] = {}  # model → the answer of /api/show
@@ -109,8 +70,8 @@ class OllamaBackend(Remote):
             # the configuration may leave out ":latest", which Ollama adds to names
             ids = [id for id in self.allowed if id in (name, name.removesuffix(":latest"))] or [name]
             length = (await self._show(name)).length
-            created = created_at(word(entry.get("modified_at")))
-            found += [replace(self.info(id, created=created), max_model_len=length) for id in ids]
+            created = unix_seconds(entry.get("modified_at"))
+            found += [self.info(id, created=created, max_model_len=length) for id in ids]
         return found
 
     @asynccontextmanager
@@ -144,23 +105,17 @@ class OllamaBackend(Remote):
             if isinstance(request.prompt, Texts) and request.prompt.echo:
                 yield TextDelta(index, body["prompt"])
             answer = Answer(self.upstream, request, index, body["options"]["num_ctx"])
-            rest = lines(pieces)
-            async for line in rest:
-                for event in answer.read(line):
+            async with aclosing(read_answer(answer, lines(pieces))) as events:
+                async for event in events:
                     yield event
-                if answer.is_done:
-                    break
-            if not answer.is_done:
-                raise ProviderError(f"{self.name} ended its answer too early")
-            with suppress(TimeoutError, ServerError):
-                async with asyncio.timeout(DRAIN_S):
-                    async for _ in rest:
-                        pass
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
+        from headrace.backends.vectors import embeddings
+
         body = embed_body(request)
         found = await self._fitted(body, 0, lambda body: self.upstream.json("POST", "/api/embed", body))
-        read = partial(embeddings, self.name, found, len(request.inputs))
+        num_tokens = count(an_object(found).get("prompt_eval_count")) or 0
+        read = partial(embeddings, self.name, lambda: found["embeddings"], num_tokens, len(request.inputs))
         return await aside(size_up_to(found, SMALL), read)
 
     async def _fitted(self, body: Body, max_tokens: int | None, send: Callable[[Body], Awaitable[T]]) -> T:

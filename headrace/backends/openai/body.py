@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.backends.openai.mending import MAX_USER, messages_of
+from headrace.backends.openai.corrections import MAX_USER, messages_of
 from headrace.backends.writing import Writing, opaque
 from headrace.errors import UnsupportedParameter
 from headrace.text.structured.keywords import Node, subschemas
@@ -35,7 +35,7 @@ def chat_body(
     writing: Writing | None = None,
 ) -> Body:
     """Write the body of a chat completion. `limit`: the provider's name for max_tokens; `has_all_roles`: see
-    mending.py; `writing` records changes. Raises UnsupportedParameter.
+    corrections.py; `writing` records changes. Raises UnsupportedParameter.
     """
     writing = writing or Writing(request)
     messages = [_message(message, writing) for message in prompt.messages]

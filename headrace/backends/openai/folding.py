@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
+from headrace.backends.answer import object_in
 from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
-from headrace.backends.openai.answer import Answer, chunk_in
+from headrace.backends.openai.answer import Answer
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, objects, word
@@ -135,7 +136,7 @@ def _delta(message: Object) -> Object:
 def _chunk(upstream: Upstream, sent: ServerSentEvent) -> Object:
     """The chunk of an event; empty for events that Answer ignores."""
     try:
-        return an_object(chunk_in(upstream, sent))
+        return an_object(object_in(upstream.provider, sent))
     except ProviderError:
         return {}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
+from operator import is_not
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ def is_own(base_url: str) -> bool:
     return any(host == own or (own.startswith(".") and host.endswith(own)) for own in OWN_HOSTS)
 
 
-def changes(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Body, list[str]]:
+def corrections(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Body, tuple[str, ...]]:
     """Return the members of a body that must change, with their new values, and the paths of those whose
     meaning changes. `has_all_roles`: the provider accepts `developer`, and `system` at any place.
     """
@@ -35,14 +36,12 @@ def changes(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Body, l
     messages = members.get("messages")
     if isinstance(messages, list):
         new = messages_of(messages, ignored, has_all_roles=has_all_roles)
-        if len(new) != len(messages) or any(
-            one is not other for one, other in zip(new, messages, strict=True)
-        ):
+        if len(new) != len(messages) or any(map(is_not, new, messages)):
             changed["messages"] = new
     user = members.get("user")
     if isinstance(user, str) and len(user) > MAX_USER:
         changed["user"] = opaque(user)
-    return changed, ignored
+    return changed, tuple(ignored)
 
 
 def messages_of(messages: Sequence[Any], ignored: list[str], *, has_all_roles: bool) -> list[Any]:

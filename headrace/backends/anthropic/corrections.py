@@ -18,7 +18,7 @@ NAME = re.compile("[a-zA-Z0-9_-]{1,128}")
 Json = Mapping[str, Any]
 
 
-def can_be_passed(members: Json) -> bool:
+def can_be_relayed(members: Json) -> bool:
     """Whether all tool names are valid: a renamed tool would have to be renamed back in the answer."""
     tools = members.get("tools")
     return not isinstance(tools, list) or all(_has_good_name(tool) for tool in tools)
@@ -29,7 +29,7 @@ def _has_good_name(tool: object) -> bool:
     return not isinstance(name, str) or NAME.fullmatch(name) is not None
 
 
-def mended(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tuple[str, ...]]:
+def corrected(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tuple[str, ...]]:
     """Return the body for a model, and the paths of members that were left out."""
     members, ignored = body.members, list[str]()
     changes: dict[str, object] = {"model": model}

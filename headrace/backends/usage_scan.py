@@ -14,7 +14,7 @@ USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_USAGE = 4096  # bytes
 
 
-class PassingUsage:
+class UsageScan:
     """`read` turns the members of a `usage` object into a Usage, or None if they are incomplete."""
 
     def __init__(self, read: Callable[[Object], Usage | None]) -> None:

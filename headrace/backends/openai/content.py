@@ -30,39 +30,38 @@ class CallPiece:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Content:
     """The content of one choice in one chunk. Texts may end with half of a surrogate pair."""
 
-    text: str
-    reasoning: str
-    calls: tuple[CallPiece, ...]
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[CallPiece, ...] = ()
 
-    @property
-    def is_something(self) -> bool:
+    def __bool__(self) -> bool:
         return bool(self.text or self.reasoning or self.calls)
 
 
-def said_in(provider: str, body: Object, *, may_repeat: bool) -> Said:
+def content_of(provider: str, body: Object, *, may_repeat: bool = False) -> Content:
     """Read one choice. `may_repeat`: the choice has had content, so that a whole message only repeats it.
     Raises ProviderError for text or calls of an unknown shape.
     """
     delta = body.get("delta")
     if isinstance(delta, dict):
-        return _said(provider, delta, is_message=False)
+        return _content(provider, delta, is_message=False)
     message = body.get("message")
     if isinstance(message, dict):
-        return Said("", "", ()) if may_repeat else _said(provider, message, is_message=True)
+        return Content() if may_repeat else _content(provider, message, is_message=True)
     text, _ = _texts(provider, body.get("text"))
-    return Said(text, "", ())
+    return Content(text)
 
 
-def _said(provider: str, delta: Object, *, is_message: bool) -> Said:
+def _content(provider: str, delta: Object, *, is_message: bool) -> Content:
     text, thought = _texts(provider, delta.get("content"))
     refusal, _ = _texts(provider, delta.get("refusal"))
     if refusal != text:
         text += refusal  # a refusal is text that the model writes instead of an answer
     reasoning = next(filter(None, (_reasoning(provider, delta.get(name)) for name in REASONINGS)), "")
-    return Said(text, reasoning or thought, tuple(_calls(provider, delta, is_message=is_message)))
+    return Content(text, reasoning or thought, tuple(_calls(provider, delta, is_message=is_message)))
 
 
 def _reasoning(provider: str, value: object) -> str:

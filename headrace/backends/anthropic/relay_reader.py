@@ -1,0 +1,48 @@
+"""Inspects an answer in Anthropic's dialect while it is relayed: errors, usage, its end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from headrace.backends.anthropic.answer import error_in, kind_of
+from headrace.backends.anthropic.folding import folded, unfolded
+from headrace.backends.passthrough import RelayReader
+from headrace.backends.sse import ServerSentEvent
+from headrace.dialects.anthropic import counts_in, usage_of
+from headrace.dialects.values import Object, an_object
+from headrace.errors import ServerError
+from headrace.types import Usage
+
+STOP = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]|"type"\s*:\s*"message_stop"')
+EMPTY = ("text", "thinking")  # types of blocks that start without content
+WITH_CONTENT = ("content_block_delta", "message_delta", "message_stop")  # types of events
+
+
+class AnthropicRelayReader(RelayReader):
+    """A stream is complete with message_stop."""
+
+    last = re.compile(rb"(?:^|[\r\n])event: ?message_stop *[\r\n]")
+
+    def usage(self, members: Object) -> Usage | None:
+        counts = counts_in(members)
+        return usage_of(counts) if counts else None
+
+    def error_in(self, sent: ServerSentEvent, value: Object) -> ServerError | None:
+        return error_in(self.upstream, sent, value)
+
+    def content_in(self, sent: ServerSentEvent, value: Object) -> bool:
+        """Whether it has text, reasoning, a call or a stop reason."""
+        kind = kind_of(value, sent)
+        if kind == "content_block_start":
+            return an_object(value.get("content_block")).get("type") not in EMPTY
+        return kind in WITH_CONTENT
+
+    def follow(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
+        self.is_over = self.is_over or STOP.search(events) is not None
+
+    def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
+        return folded(self.upstream, sents)
+
+    def unfolded(self, whole: Object) -> bytes | None:
+        return unfolded(whole) if isinstance(whole.get("content"), list) else None

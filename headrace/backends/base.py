@@ -1,0 +1,52 @@
+"""The base of all backends: a list of models, and the errors for what a backend cannot do."""
+
+from __future__ import annotations
+
+from headrace.errors import BadRequest
+from headrace.features import NONE, Feature
+from headrace.types import Embeddings, EmbedRequest, ModelInfo, TokenizeRequest, TokenizerInfo
+
+
+class BaseBackend:
+    """`features`: those that it supports; `by_us`: those of them that Headrace implements itself, so that
+    no provider receives them; `unsent`: see types.Backend.
+    """
+
+    features: frozenset[Feature] = NONE
+    by_us: frozenset[Feature] = NONE
+    unsent: frozenset[Feature] = NONE
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._models: list[ModelInfo] = []
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def features_of(self, model: str) -> frozenset[Feature]:
+        return self.features
+
+    def models(self) -> list[ModelInfo]:
+        return self._models
+
+    def find(self, id: str) -> ModelInfo | None:
+        return next((info for info in self._models if info.id == id), None)
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        raise BadRequest(f"{self.name} has no embeddings", param="model")
+
+    async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        raise self._no_tokenizer()
+
+    async def detokenize(self, model: str, tokens: list[int]) -> str:
+        raise self._no_tokenizer()
+
+    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
+        raise self._no_tokenizer()
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        raise self._no_tokenizer()
+
+    def _no_tokenizer(self) -> BadRequest:
+        return BadRequest(f"the tokenizer of {self.name} is not known here", param="model")

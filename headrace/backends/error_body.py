@@ -1,0 +1,111 @@
+"""Reads the body of a provider's error, in any dialect: its message, code, type and parameter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.dialects.values import Object, parsed, valid
+
+MESSAGES = ("error", "errors", "message", "detail", "msg", "error_description", "title")  # in order of rank
+MAX_DEPTH = 8
+MAX_MESSAGE = 4000  # characters
+MAX_SEVERAL = 3  # messages that are quoted of a list of errors
+PAGE = re.compile(r"\s*\ufeff?\s*<(!doctype|html|head|body)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """`message`: "" if the body is not JSON. None stands for absent names."""
+
+    message: str = ""
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+
+
+def error_body(raw: str) -> ErrorBody:
+    """Read {"error": {"message", "code", "type", "param"}}, {"error": text}, {"message"}, {"detail"}, lists
+    of such errors (FastAPI's have a location), and `metadata.raw`, where a router quotes the provider
+    behind it.
+    """
+    try:
+        found = parsed(raw)
+    except (ValueError, RecursionError):
+        return ErrorBody()
+    levels = list(_levels(found))[::-1]
+
+    def innermost(name_in: Callable[[Object], str | None]) -> str | None:
+        return next(filter(None, map(name_in, levels)), None)
+
+    message, type = _message(found, MAX_DEPTH), innermost(lambda level: _name(level.get("type")))
+    return ErrorBody(message[:MAX_MESSAGE], innermost(_code), type, innermost(_param))
+
+
+def is_page(raw: str) -> bool:
+    """Whether a body is an HTML page, for example of a proxy or a login."""
+    return PAGE.match(raw) is not None
+
+
+def _message(found: object, depth: int) -> str:
+    if isinstance(found, str):
+        return valid(found)
+    if not depth:
+        return ""
+    if isinstance(found, list):
+        return "; ".join(filter(None, (_message(entry, depth - 1) for entry in found[:MAX_SEVERAL])))
+    if not isinstance(found, dict):
+        return ""
+    text = next((text for name in MESSAGES if (text := _message(found.get(name), depth - 1))), "")
+    quoted = _quoted(found.get("metadata"), depth - 1)
+    if quoted and quoted not in text:
+        text = f"{text}: {quoted}" if text else quoted
+    location = ".".join(_steps(found)[:MAX_DEPTH])[:200]
+    return f"{location}: {text}" if location and text else text
+
+
+def _quoted(metadata: object, depth: int) -> str:
+    """The error of the provider behind a router, which is often JSON inside a string."""
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if not isinstance(raw, str):
+        return _message(raw, depth)
+    return error_body(raw).message if raw.lstrip().startswith(("{", "[")) and depth > 0 else valid(raw)
+
+
+def _levels(found: Any) -> Iterator[Object]:
+    """The nested objects of an error, outermost first: one may be inside `error`, `errors` or a list."""
+    for _ in range(MAX_DEPTH):
+        if isinstance(found, list):
+            found = found[0] if found else None
+        if not isinstance(found, dict):
+            return
+        yield found
+        found = next((found[name] for name in ("error", "errors", "detail") if name in found), None)
+
+
+def _code(level: Object) -> str | None:
+    """A code that is a name and not the number of a status."""
+    names = (_name(level.get("code")), _name(level.get("status")))
+    return next((name for name in names if name and not name.isdecimal()), None)
+
+
+def _param(level: Object) -> str | None:
+    """The parameter's name, or FastAPI's location of it without its first step ("body" or "query")."""
+    steps = _steps(level)
+    if steps:
+        return _name(".".join(steps[1:] if steps[0] in ("body", "query") else steps))
+    return _name(level.get("param"))
+
+
+def _steps(level: Object) -> list[str]:
+    """FastAPI's location of an error, such as ["body", "messages", "0"]."""
+    location = level.get("loc")
+    steps = location[:20] if isinstance(location, list) else []
+    return [str(step) for step in steps if isinstance(step, str | int)]
+
+
+def _name(value: object) -> str | None:
+    """A printable name; secrets in it are masked, and it is cut to a maximal length, elsewhere."""
+    return value if isinstance(value, str) and value and value.isprintable() else None
