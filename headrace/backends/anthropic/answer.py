@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
+from headrace.backends.calls import CallPiece
 from headrace.backends.choice import ChoiceAssembler
 from headrace.backends.error_body import error_body
 from headrace.backends.http import Upstream
@@ -128,7 +129,7 @@ class Answer:
             case "tool_use":
                 id, name = word(block.get("id")), word(block.get("name"))
                 self._blocks[index] = _ToolUse(id, an_object(block.get("input")))
-                found += self.choice.add_call(index, id, name, "")
+                found += self.choice.add_call(CallPiece(index, id, name, ""))
             case _:
                 self._blocks[index] = None
         return found
@@ -157,7 +158,7 @@ class Answer:
             case "input_json_delta" if part := _text(delta, "partial_json"):
                 if isinstance(block, _ToolUse):
                     block.has_arguments = True
-                return list(self.choice.add_call(index, "", "", part))
+                return list(self.choice.add_call(CallPiece(index, "", "", part)))
         return []
 
     def _end(self, index: int | None) -> list[Event]:
@@ -166,7 +167,7 @@ class Answer:
         if isinstance(block, _Thinking) and block.signature is not None:
             return list(self.choice.add_thought(Thought(valid("".join(block.pieces)), block.signature)))
         if isinstance(block, _ToolUse) and not block.has_arguments:
-            return list(self.choice.add_call(index, "", "", dumped(block.whole)))
+            return list(self.choice.add_call(CallPiece(index, "", "", dumped(block.whole))))
         return []
 
 

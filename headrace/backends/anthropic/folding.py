@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from io import StringIO
 
-from headrace.backends.answer_body import is_heartbeat
-from headrace.backends.anthropic.answer import Answer
+from headrace.backends.answer import object_in
+from headrace.backends.anthropic.answer import Answer, kind_of
 from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STOP_REASONS, tool_input
-from headrace.dialects.values import Object, an_object, count, dumped, is_value, objects, parsed, word
+from headrace.dialects.values import Object, an_object, count, dumped, objects
 from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
 
 HEAD = ("id", "type", "role", "model")  # members of a message that message_start contains
@@ -38,10 +38,9 @@ class _Message:
     """
 
     def __init__(self, upstream: Upstream) -> None:
-        self._answer = Answer(upstream)
+        self._provider, self._answer = upstream.provider, Answer(upstream)
         self._head: Object = {}
         self._usage: Object = {}
-        self._stop_reason = ""  # the provider's
         self._blocks: list[Object] = []
         self._texts: list[StringIO] = []  # of each block
         self._calls: dict[int, int] = {}  # index of a call → place of its block
@@ -52,9 +51,9 @@ class _Message:
         if self._answer.is_over:
             return
         self._write(self._answer.read(sent))
-        value = {} if is_heartbeat(sent.data) or not is_value(sent.data) else an_object(parsed(sent.data))
+        value = an_object(object_in(self._provider, sent))
         index = count(value.get("index"))
-        match word(value.get("type")) or sent.event:
+        match kind_of(value, sent):
             case "message_start":
                 message = an_object(value.get("message"))
                 self._head = self._head or {name: message[name] for name in HEAD if name in message}
@@ -66,9 +65,6 @@ class _Message:
             case "content_block_delta":
                 self._delta(index, an_object(value.get("delta")))
             case "message_delta":
-                self._stop_reason = (
-                    word(an_object(value.get("delta")).get("stop_reason")) or self._stop_reason
-                )
                 self._usage |= an_object(value.get("usage"))
 
     def body(self) -> Object:
@@ -86,9 +82,9 @@ class _Message:
 
     def _reason(self) -> str:
         """The provider's stop reason, corrected where it contradicts the presence of calls."""
-        has_calls = bool(self._calls)
-        known = STOP_REASONS[finish_reason(self._stop_reason, has_calls=has_calls)]
-        reason = self._stop_reason if self._stop_reason in REASONS else known
+        has_calls, reason = bool(self._calls), self._answer.choice.reason or ""
+        if reason not in REASONS:
+            reason = STOP_REASONS[finish_reason(reason, has_calls=has_calls)]
         if has_calls and reason in ("end_turn", "stop_sequence", "pause_turn"):
             return "tool_use"
         return "end_turn" if reason == "tool_use" and not has_calls else reason

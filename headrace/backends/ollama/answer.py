@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
+from headrace.backends.calls import CallPiece
 from headrace.backends.choice import ChoiceAssembler
 from headrace.backends.http import Upstream
 from headrace.backends.openai.logprobs import logprobs_of
@@ -86,7 +87,7 @@ class Answer:
         if self._max_calls is None or self._num_calls < self._max_calls:
             text = arguments if isinstance(arguments, str) else dumped(arguments or {})
             self._num_calls += 1
-            yield from self._choice.add_call(self._num_calls, "", name, text or "{}")
+            yield from self._choice.add_call(CallPiece(self._num_calls, "", name, text or "{}"))
 
     def _finished(self, line: Body) -> Finished:
         reason = word(line.get("done_reason"))

@@ -49,6 +49,7 @@ class Answer:
         self._choices = [ChoiceAssembler(self._provider, index, budget) for index in range(num_choices)]
         self._started: set[ChoiceAssembler] = set()
         self._usage: Usage | None = None
+        self.chunk: Object = {}  # the last one
         self.is_over = False  # [DONE] or a whole body has arrived
 
     @property
@@ -64,9 +65,11 @@ class Answer:
         if sent.data.strip().startswith(DONE):
             self._set_over()
             return []
+        self.chunk = {}
         try:
             chunk = object_in(self._provider, sent)
             found = [] if chunk is None else list(self._events(sent, chunk))
+            self.chunk = chunk or {}
         except (ProviderError, RecursionError) as exc:
             if self.is_complete:
                 return []
@@ -118,7 +121,7 @@ class Answer:
         yield from choice.add_reasoning(content.reasoning)
         yield from choice.add_text(content.text, logprobs_of(body.get("logprobs")))
         for piece in content.calls:
-            yield from choice.add_call(piece.index, piece.id, piece.name, piece.arguments)
+            yield from choice.add_call(piece)
         reason = word(body.get("finish_reason"))
         if reason and reason != "null":
             choice.set_reason(reason)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from headrace.backends.calls import CallPiece
 from headrace.dialects.values import Object, an_object, count, dumped, word
 from headrace.errors import ProviderError
 
@@ -17,16 +18,6 @@ log = logging.getLogger(__name__)
 REASONINGS = ("reasoning_content", "reasoning", "reasoning_details")  # the first with content counts
 THOUGHTS = frozenset(("thinking", "reasoning", "reasoning.text", "reasoning.summary", "reasoning_text"))
 WITHOUT_TEXT = frozenset(("reference", "reasoning.encrypted", "redacted_thinking"))  # types of parts
-
-
-@dataclass(frozen=True, slots=True)
-class CallPiece:
-    """A piece of a tool call; "" and None stand for absent members."""
-
-    index: int | None
-    id: str
-    name: str
-    arguments: str
 
 
 @dataclass(frozen=True, slots=True)

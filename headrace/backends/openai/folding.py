@@ -9,25 +9,17 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
-from headrace.backends.answer import object_in
 from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import Answer
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, objects, word
-from headrace.errors import ProviderError
 from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 
 OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
-BY_TOKEN = (
-    "content",
-    "refusal",
-    "tokens",
-    "token_logprobs",
-    "top_logprobs",
-    "text_offset",
-)  # lists in logprobs
+# lists in logprobs
+BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
 @dataclass(slots=True)
@@ -51,9 +43,9 @@ class _Choice:
             self.reason = event.reason
 
     def add_logprobs(self, logprobs: Object) -> None:
-        self.logprobs = self.logprobs or {}
         for name in BY_TOKEN:
             if isinstance(logprobs.get(name), list):
+                self.logprobs = self.logprobs or {}
                 self.logprobs.setdefault(name, []).extend(logprobs[name])
 
     def body(self, index: int, *, is_chat: bool) -> Object:
@@ -82,12 +74,12 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
             choices[event.index].push(event)
         if answer.is_over:
             break
-        chunk = _chunk(upstream, sent)
+        chunk = answer.chunk
         head = {**{name: value for name, value in chunk.items() if name not in OWN}, **head}
         usage = _usage(chunk.get("usage")) or usage
         for body in objects(chunk.get("choices")):
-            if isinstance(body.get("logprobs"), dict):
-                choices[_place(body, num_choices)].add_logprobs(body["logprobs"])
+            index = count(body.get("index")) or 0
+            choices[index if index < num_choices else 0].add_logprobs(an_object(body.get("logprobs")))
     for event in answer.end():
         choices[event.index].push(event)
     kind = "chat.completion" if is_chat else "text_completion"
@@ -133,14 +125,6 @@ def _delta(message: Object) -> Object:
     return {"role": "assistant", **message, "tool_calls": placed}
 
 
-def _chunk(upstream: Upstream, sent: ServerSentEvent) -> Object:
-    """The chunk of an event; empty for events that Answer ignores."""
-    try:
-        return an_object(object_in(upstream.provider, sent))
-    except ProviderError:
-        return {}
-
-
 def _usage(body: object) -> Object | None:
     """The provider's usage, with its counts under OpenAI's names. None: unknown."""
     usage = usage_of(body)
@@ -149,8 +133,3 @@ def _usage(body: object) -> Object | None:
     details = {name: value for name, value in an_object(body).items() if isinstance(value, dict)}
     counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
     return {**details, **counts, "total_tokens": usage.prompt_tokens + usage.completion_tokens}
-
-
-def _place(body: Object, num_choices: int) -> int:
-    index = count(body.get("index")) or 0
-    return index if index < num_choices else 0
