@@ -14,23 +14,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from yarl import URL
 
 from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
-from headrace.backends.connection import Response, StaleConnection
+from headrace.backends.connection import StaleConnection, open_session
 from headrace.backends.error_body import error_body, is_page
 from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error
-from headrace.config import is_loopback
 from headrace.dialects.values import whole as whole_value
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 from headrace.finite import dumped_pieces, size_up_to
 from headrace.offload import SMALL, aside
 
-CONNECT_S = 5.0
 MAX_MESSAGE = 1000  # characters of a provider's error message that callers see
 MAX_REFUSAL = 2**16  # bytes of an error's body that are read
 REFUSAL_S = 10.0  # time limit for reading an error's body
@@ -55,20 +50,10 @@ class Upstream:
         self._fresh: aiohttp.ClientSession | None = None  # opens a new connection for every request
 
     async def start(self) -> None:
-        self._session, self._fresh = self._open_session(), self._open_session(force_close=True)
-
-    def _open_session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
-        # Not trust_env: it reads ~/.netrc in a thread before every request, and rejects requests with an
-        # Authorization header when .netrc has an entry for the host.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._timeout_s)
-        return aiohttp.ClientSession(
-            headers={"Accept-Encoding": ACCEPTED, **self._headers},
-            timeout=timeout,
-            auto_decompress=False,  # `pieces` decompresses, with limits
-            connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=_proxy(self.base_url),
-            response_class=Response,
+        headers = {"Accept-Encoding": ACCEPTED, **self._headers}
+        self._session, self._fresh = (
+            open_session(self.base_url, headers, self._timeout_s, force_close=force_close)
+            for force_close in (False, True)
         )
 
     async def aclose(self) -> None:
@@ -80,7 +65,7 @@ class Upstream:
         """Send a request and return the answer's JSON value. Raises ServerError."""
         async with self.request(method, path, await _serialized(body)) as response:
             limit = MAX_LISTED if method == "GET" else MAX_BODY
-            raw = await self.whole(response, limit)
+            raw = await self.joined(self.pieces(response), limit)
             return await aside(len(raw), lambda: self.loads(raw))
 
     @asynccontextmanager
@@ -171,12 +156,10 @@ class Upstream:
             return ProviderTimedOut(f"{self.provider} did not answer in time")
         return ProviderError(f"the connection to {self.provider} broke")
 
-    async def whole(self, response: aiohttp.ClientResponse, limit: int = MAX_BODY) -> bytes:
-        """Read an answer's whole body. Raises ProviderError; its `is_begun` says whether any byte arrived."""
-        return await self.joined(self.pieces(response), limit)
-
     async def joined(self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY) -> bytes:
-        """Join the pieces of a body. Raises ProviderError as `whole` does, or for over `limit` bytes."""
+        """Join the pieces of a body. Raises ProviderError, whose `is_begun` says whether any byte arrived,
+        also for more than `limit` bytes.
+        """
         body = bytearray()
         try:
             async for piece in pieces:
@@ -205,21 +188,16 @@ class Upstream:
             raise self._failure(exc) from exc
 
     async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> ServerError:
-        raw = (await self._read_error_body(response)).decode(errors="replace")
-        return self.error_of_body(response.status, raw, response.headers, path=path)
-
-    async def _read_error_body(self, response: aiohttp.ClientResponse) -> bytes:
         """Read the first MAX_REFUSAL bytes of an error's body, as far as they arrive within REFUSAL_S."""
         raw = bytearray()
-        try:
+        with suppress(TimeoutError):  # the status is enough for an error
             async with asyncio.timeout(REFUSAL_S):
                 async for piece in self.pieces(response):
                     raw += piece
                     if len(raw) >= MAX_REFUSAL:
                         break
-        except TimeoutError:
-            pass  # the status is enough for an error
-        return bytes(raw[:MAX_REFUSAL])
+        text = bytes(raw[:MAX_REFUSAL]).decode(errors="replace")
+        return self.error_of_body(response.status, text, response.headers, path=path)
 
     def repeats_secret(self, text: str) -> bool:
         """Whether `text` contains a credential that is sent to the provider."""
@@ -257,11 +235,3 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
     """Credentials that no error message may repeat: words of secret headers, except short ones ("Bearer")."""
     values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
     return [word for value in values for word in value.split() if len(word) >= 8]
-
-
-def _proxy(url: str) -> URL | None:
-    """The proxy that the environment (HTTPS_PROXY, NO_PROXY, …) sets for a URL; None for this machine."""
-    parts = urlsplit(url)
-    is_direct = is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc)
-    proxy = None if is_direct else getproxies().get(parts.scheme)
-    return URL(proxy) if proxy else None
