@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
-from typing import Protocol, TypeVar
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
 from headrace.backends.answer_body import events_of, is_heartbeat
 from headrace.backends.http import Upstream
@@ -53,7 +53,7 @@ async def read_answer(reader: AnswerReader[T], items: AsyncGenerator[T, None]) -
         for event in reader.end():
             yield event
         if reader.is_over:
-            await next_in_time(items, END_S)
+            await drain(items)
 
 
 @asynccontextmanager
@@ -70,11 +70,19 @@ async def answered(
 
 async def next_in_time(items: AsyncIterator[T], within_s: float) -> T | None:
     """The next item; None if there is none in time. Errors after a complete answer do not matter."""
-    try:
+    with suppress(TimeoutError, ServerError):
         async with asyncio.timeout(within_s):
             return await anext(items, None)
-    except (TimeoutError, ServerError):
-        return None
+    return None
+
+
+async def drain(items: AsyncGenerator[Any, None]) -> None:
+    """Read to the end if it comes soon, else close. Errors after a complete answer do not matter."""
+    with suppress(TimeoutError, ServerError):
+        async with asyncio.timeout(END_S):
+            async for _ in items:
+                pass
+    await items.aclose()
 
 
 def object_in(provider: str, sent: ServerSentEvent) -> Object | None:

@@ -6,7 +6,6 @@ it takes to detect errors and answers that break off.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -14,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from headrace.backends.answer import END_S, object_in
+from headrace.backends.answer import drain, object_in
 from headrace.backends.answer_body import AnswerBody, is_heartbeat
 from headrace.backends.error_body import is_page
 from headrace.backends.http import Upstream
@@ -266,17 +265,8 @@ class Stream:
             if piece:
                 yield piece
                 if self._reader.last.search(piece, max(0, len(piece) - TAIL)):
-                    await self._finish()
+                    await drain(self._pieces)
         self._half = bytes(held)
-
-    async def _finish(self) -> None:
-        """Read to the end of the connection's answer if it comes soon; later errors do not matter."""
-        try:
-            async with asyncio.timeout(END_S):
-                async for _ in self._pieces:
-                    pass
-        except (TimeoutError, ProviderError):
-            await self._pieces.aclose()
 
 
 def _is_skipped(sent: ServerSentEvent) -> bool:

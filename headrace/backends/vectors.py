@@ -13,17 +13,18 @@ from headrace.types import Embeddings
 
 
 def embeddings(
-    provider: str, rows: Callable[[], Iterable[object]], num_tokens: int, num_inputs: int
+    provider: str, read: Callable[[], tuple[Iterable[object], int]], num_inputs: int
 ) -> Embeddings:
-    """`rows` returns one vector for each input: a list, or little-endian float32 in base64, which some
-    providers send whatever was requested. Raises ProviderError if they are anything else.
+    """`read` returns one vector for each input, and the number of tokens. A vector is a list of numbers, or
+    little-endian float32 in base64, which some providers send unasked. Raises ProviderError for all else.
     """
     try:
+        rows, num_tokens = read()
         # row by row, as numpy holds the GIL for as long as one call takes
-        vectors = np.array([np.asarray(_vector(row), np.float32) for row in rows()], np.float32)
+        vectors = np.array([np.asarray(_vector(row), np.float32) for row in rows], np.float32)
         if len(vectors) != num_inputs or vectors.ndim != 2 or not np.isfinite(vectors).all():
             raise ValueError(f"{vectors.shape} is not one vector of numbers for each of {num_inputs} inputs")
-    except (KeyError, TypeError, ValueError, OverflowError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise ProviderError(f"{provider} answered with something that is no embeddings") from exc
     return Embeddings(vectors, num_tokens)
 

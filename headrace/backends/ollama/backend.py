@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from headrace.backends.answer import read_answer
 from headrace.backends.http import Upstream, root
@@ -27,7 +27,7 @@ from headrace.backends.remote import Remote, listed, unix_seconds
 from headrace.backends.sse import lines
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
-from headrace.dialects.values import an_object, count, word
+from headrace.dialects.values import count, word
 from headrace.errors import ContextTooLong, ProviderTimedOut, ProviderUnreachable, ServerError
 from headrace.features import OPEN_MODELS, Feature
 from headrace.finite import size_up_to
@@ -114,8 +114,7 @@ class OllamaBackend(Remote):
 
         body = embed_body(request)
         found = await self._fitted(body, 0, lambda body: self.upstream.json("POST", "/api/embed", body))
-        num_tokens = count(an_object(found).get("prompt_eval_count")) or 0
-        read = partial(embeddings, self.name, lambda: found["embeddings"], num_tokens, len(request.inputs))
+        read = partial(embeddings, self.name, partial(_rows, found), len(request.inputs))
         return await aside(size_up_to(found, SMALL), read)
 
     async def _fitted(self, body: Body, max_tokens: int | None, send: Callable[[Body], Awaitable[T]]) -> T:
@@ -150,3 +149,8 @@ class OllamaBackend(Remote):
                 return Shown()  # the request itself will fail with a better error
             self._shown[model] = shown(body)
         return self._shown[model]
+
+
+def _rows(body: Any) -> tuple[list[object], int]:
+    """The vectors of an answer, and the number of tokens. Raises KeyError or TypeError."""
+    return body["embeddings"], count(body.get("prompt_eval_count")) or 0

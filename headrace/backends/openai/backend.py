@@ -18,7 +18,7 @@ from headrace.backends.passthrough import relayed
 from headrace.backends.remote import Remote, listed
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
-from headrace.dialects.values import an_object, count
+from headrace.dialects.values import count
 from headrace.features import OPENAI_AND_VLLM, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
@@ -85,8 +85,7 @@ class OpenAIBackend(Remote):
         from headrace.backends.vectors import embeddings
 
         body = await self.upstream.json("POST", "/embeddings", embed_body(request))
-        num_tokens = count(an_object(an_object(body).get("usage")).get("prompt_tokens")) or 0
-        read = partial(embeddings, self.name, lambda: _rows(body), num_tokens, len(request.inputs))
+        read = partial(embeddings, self.name, partial(_rows, body), len(request.inputs))
         return await aside(size_up_to(body, SMALL), read)
 
     async def list_models(self) -> list[ModelInfo]:
@@ -111,6 +110,7 @@ class OpenAIBackend(Remote):
         return "/completions", completion_body(request, prompt)
 
 
-def _rows(body: Any) -> list[object]:
-    """The vectors of an answer. Raises KeyError or TypeError."""
-    return [row["embedding"] for row in sorted(body["data"], key=lambda row: row["index"])]
+def _rows(body: Any) -> tuple[list[object], int]:
+    """The vectors of an answer, and the number of tokens. Raises KeyError, TypeError and others."""
+    rows = [row["embedding"] for row in sorted(body["data"], key=lambda row: row["index"])]
+    return rows, int((body.get("usage") or {}).get("prompt_tokens", 0))
