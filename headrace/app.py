@@ -163,6 +163,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         max_tokens_default=config.server.max_tokens_default,
         loop_tokens=engine.loop_tokens,
         deterministic=engine.deterministic,
+        speculates=engine.speculation == "auto",
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
         share_prefix_cache=engine.share_prefix_cache,
     )

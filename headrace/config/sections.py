@@ -186,6 +186,13 @@ class EngineConfig(Section):
             "answer, as is always done with a `seed`: [determinism.md](determinism.md)."
         ),
     ] = False
+    speculation: Annotated[
+        Literal["auto", "off"],
+        Field(
+            description="Whether a step with few sequences also computes guesses of their next tokens, from "
+            "what they repeat: [models.md](models.md#speculation)."
+        ),
+    ] = "auto"
     generation_config: Annotated[
         Literal["model", "none"], Field(description="Whether a model's recommended sampling is the default.")
     ] = "model"

@@ -32,7 +32,8 @@ class Batch:
     # Invariants: subsequence_begins[-1] == T, block_indices_begins[-1] == B. Each block table covers
     # past_lens + chunk tokens; the kernel does not check, and writes past a shorter one.
     sequences: tuple[Sequence, ...]
-    sampled: tuple[Sequence, ...]  # the sequences that get a token: sampled[i] from logits row i
+    # the sequences that get tokens, and their rows of logits: one, and one for each token of the draft
+    sampled: tuple[tuple[Sequence, slice], ...]
     scored: tuple[tuple[Sequence, slice], ...]  # sequences with prompt_logprobs, and their rows of logits
     pooled: tuple[tuple[Sequence, slice], ...]  # sequences that embed, and their rows of hidden states
     completed: tuple[Sequence, ...]  # sequences with max_tokens 0 whose last prompt token is in this step
@@ -48,42 +49,48 @@ class Batch:
 
 
 def pack(chunks: Chunks) -> Batch:
-    """Lay out the chunks that the scheduler chose. Their blocks are reserved; no sequence is changed."""
-    sequences = tuple(chunks)
-    past = [sequence.num_computed for sequence in sequences]
-    counts = list(chunks.values())
+    """Lay out the chunks that the scheduler chose, each with its draft. Their blocks are reserved; no
+    sequence is changed.
+    """
+    past = [sequence.num_computed for sequence in chunks]
+    counts = [count + len(sequence.draft) for sequence, count in chunks.items()]
     ends = np.cumsum([0, *counts], dtype=np.int64)
     ids: list[int] = []
     blocks: list[int] = []
     table_ends = [0]
-    for sequence, start, count in zip(sequences, past, counts, strict=True):
-        ids += sequence.tokens[start : start + count]
+    for sequence, count in chunks.items():
+        ids += sequence.tokens[sequence.num_computed : sequence.num_computed + count]
+        ids += sequence.draft
         blocks += sequence.blocks
         table_ends.append(len(blocks))
-    # A token can be sampled from a chunk's last row only if the chunk reaches the end of the sequence: the
-    # rows before it predict tokens that are already known.
-    last = [i for i, sequence in enumerate(sequences) if sequence.num_pending == counts[i]]
-    sampled = [i for i in last if sequences[i].params.max_tokens]
-    positions = np.arange(len(ids), dtype=np.int64) + np.repeat(np.array(past, np.int64) - ends[:-1], counts)
-    rows, hidden = _Rows(ends[1:][sampled] - 1), _Rows(np.zeros(0, np.int64))
-    for i, sequence in enumerate(sequences):
-        # The index in T of the sequence's token 0, if it were there: negative when enough is cached.
-        begin = int(ends[i]) - past[i]
-        rows.add(sequence, begin, _scored(sequence, past[i] + counts[i]))
-        hidden.add(sequence, begin, _pooled(sequence, past[i], past[i] + counts[i]))
+    reaches = [start + count for start, count in zip(past, counts, strict=True)]
+    # Where each sequence's token 0 is in T, or would be: negative when enough is cached.
+    begins = ends[:-1] - np.array(past, np.int64)
+    parts = list(zip(chunks, begins.tolist(), past, reaches, strict=True))
+    rows, hidden = _Rows(), _Rows()
     return Batch(
-        sequences=sequences,
-        sampled=tuple(sequences[i] for i in sampled),
-        scored=tuple(rows.added),
-        pooled=tuple(hidden.added),
-        completed=tuple(sequences[i] for i in last if not sequences[i].params.max_tokens),
+        sequences=tuple(chunks),
+        sampled=tuple(
+            (s, rows.add(begin, _sampled(s))) for s, begin, _, reach in parts if _is_sampled(s, reach)
+        ),
+        scored=tuple(
+            (s, rows.add(begin, positions))
+            for s, begin, _, reach in parts
+            if (positions := _scored(s, reach))
+        ),
+        pooled=tuple(
+            (s, hidden.add(begin, positions))
+            for s, begin, start, reach in parts
+            if (positions := _pooled(s, start, reach))
+        ),
+        completed=tuple(s for s, _, _, reach in parts if reach == s.num_prompt and not s.params.max_tokens),
         input_ids=np.array(ids, np.int64),
-        position_ids=positions,
+        position_ids=np.arange(len(ids), dtype=np.int64) - np.repeat(begins, counts),
         past_lens=np.array(past, np.int32),
         subsequence_begins=ends.astype(np.int32),
         block_indices=np.array(blocks, np.int32),
         block_indices_begins=np.array(table_ends, np.int32),
-        max_context_len=np.array(max(a + b for a, b in zip(past, counts, strict=True)), np.int32),
+        max_context_len=np.array(max(reaches), np.int32),
         rows=rows.all(),
         hidden_rows=hidden.all(),
     )
@@ -103,6 +110,18 @@ def with_companion(batch: Batch, block: int) -> Batch:
         block_indices=np.append(batch.block_indices, np.int32(block)),
         block_indices_begins=np.append(batch.block_indices_begins, np.int32(len(batch.block_indices) + 1)),
     )
+
+
+def _is_sampled(sequence: Sequence, reach: int) -> bool:
+    """Whether a chunk up to the position `reach` gives the sequence tokens: only if it contains the last one
+    that is known, because the rows before that predict known tokens.
+    """
+    return reach >= len(sequence.tokens) and sequence.params.max_tokens > 0
+
+
+def _sampled(sequence: Sequence) -> range:
+    """The positions of the last known token and of the draft's tokens."""
+    return range(len(sequence.tokens) - 1, len(sequence.tokens) + len(sequence.draft))
 
 
 def _scored(sequence: Sequence, end: int) -> range:
@@ -126,18 +145,16 @@ def _pooled(sequence: Sequence, start: int, end: int) -> range:
 
 
 class _Rows:
-    """Collects row indices of a step, and remembers each sequence's slice of them."""
+    """Collects the rows of a step: indices into T."""
 
-    def __init__(self, first: NDArray[np.int64]) -> None:
-        self._parts = [first]
-        self._size = len(first)
-        self.added: list[tuple[Sequence, slice]] = []
+    def __init__(self) -> None:
+        self._indices: list[int] = []
 
-    def add(self, sequence: Sequence, begin: int, positions: range) -> None:
-        if positions:
-            self._parts.append(np.arange(begin + positions.start, begin + positions.stop, dtype=np.int64))
-            self.added.append((sequence, slice(self._size, self._size + len(positions))))
-            self._size += len(positions)
+    def add(self, begin: int, positions: range) -> slice:
+        """Add the positions of a sequence that begins at `begin` in T. Returns the slice of their rows."""
+        first = len(self._indices)
+        self._indices.extend(range(begin + positions.start, begin + positions.stop))
+        return slice(first, len(self._indices))
 
     def all(self) -> NDArray[np.int64]:
-        return np.concatenate(self._parts)
+        return np.array(self._indices, np.int64)

@@ -6,24 +6,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence as Many
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engine.adjust import Mask
 from headrace.engine.batch import Batch, pack, with_companion
 from headrace.engine.blocks import BlockPool
 from headrace.engine.logprobs import logprobs
+from headrace.engine.masks import MaskMaker, Masks
 from headrace.engine.runner import Runner
-from headrace.engine.sampler import sample
+from headrace.engine.sampler import Floats, choose
 from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import FinishReason, Logprobs, Sequence
 
 log = logging.getLogger(__name__)
 
-Tokens = NDArray[np.int64]
 Vectors = NDArray[np.float64]
 
 
@@ -44,23 +43,28 @@ class _Step:
     """The results of a forward pass, before they are applied to the sequences."""
 
     batch: Batch
-    tokens: Tokens  # by index in batch.sampled; -1: the logits were no distribution
-    logprobs: list[Logprobs | None]  # by index in batch.sampled
+    logits: Floats  # valid until the next pass
+    masks: Masks
     scores: list[list[Logprobs]]  # by index in batch.scored: of each prompt token in the chunk
     vectors: list[Vectors]  # by index in batch.pooled: sums of hidden states
-    failed: dict[int, Exception]  # index in batch.sampled → the exception of its constraint
 
 
 class Engine:
     """Scheduler, block pool, runner and sampler, put together.
 
-    A step has two halves. `_compute` does everything that can fail because of the runtime or of a request
-    (memory, NaN, a constraint), and changes no sequence; so a failed step can be run again, sequence by
-    sequence. `_commit` applies the results, and is not expected to fail.
+    A step has two halves. `_compute` runs the forward pass, and changes no sequence; so a step that fails
+    (memory, NaN) can be run again, sequence by sequence. `_commit` samples and applies the results; only
+    sampling may fail, and each sequence fails by itself.
     """
 
     def __init__(
-        self, runner: Runner, *, max_num_seqs: int = 32, max_batch_tokens: int = 512, salt: bytes = b""
+        self,
+        runner: Runner,
+        *,
+        max_num_seqs: int = 32,
+        max_batch_tokens: int = 512,
+        salt: bytes = b"",
+        speculates: bool = True,
     ) -> None:
         self.runner = runner
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
@@ -69,8 +73,9 @@ class Engine:
             max_num_seqs=max_num_seqs,
             max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
             salt=salt,
+            speculates=speculates,
         )
-        self._masks = MaskMaker(runner)
+        self._masks = MaskMaker(runner.vocabulary)
 
     @property
     def max_tokens(self) -> int:
@@ -111,7 +116,7 @@ class Engine:
         except Exception as exc:  # out of memory, a runtime error; no sequence was changed
             log.exception("engine step with %d sequences failed", len(chunks))
             if len(chunks) == 1:
-                return [self._fail(next(iter(chunks)), exc)]
+                return [self._drop(next(iter(chunks)), exc)]
             return [output for one in chunks.items() for output in self._run_alone(*one)]
         return self._commit(chunks, step)
 
@@ -121,45 +126,38 @@ class Engine:
         assert all(not sequence.blocks for sequence in self.scheduler.waiting)
 
     def _compute(self, chunks: Chunks) -> _Step:
-        """Run the forward pass, sample and score. Changes no sequence but the state of its generator."""
+        """Run the forward pass and score. Changes no sequence."""
         batch = pack(chunks)
         if _is_lone_token(chunks):
             batch = with_companion(batch, self.runner.spare_block)
-        masks = self._masks.start(batch.sampled)  # in another thread, while the model runs
+        masks = self._masks.start(sequence for sequence, _ in batch.sampled)  # while the model runs
         logits = self.runner.forward(batch)
-        by_row, failed = masks.result()
-        tokens = sample(logits[: len(batch.sampled)], batch.sampled, by_row) if batch.sampled else _NONE
         hidden = self.runner.hidden() if batch.pooled else _NO_VECTORS
         return _Step(
             batch,
-            tokens,
-            logprobs=[
-                _logprobs(logits[row], sequence, int(tokens[row]))
-                for row, sequence in enumerate(batch.sampled)
-            ],
+            logits,
+            masks.result(),
             scores=[_score(logits[rows], sequence) for sequence, rows in batch.scored],
             vectors=[_sum(hidden[rows]) for _, rows in batch.pooled],
-            failed=failed,
         )
 
     def _commit(self, chunks: Chunks, step: _Step) -> list[Output]:
-        """Apply a step's results to the sequences. An exception here is a bug of the engine, so it is not
-        caught: it must not be reported as a failure of the request.
+        """Sample, and apply the step's results to the sequences. An exception here, but for one of sampling,
+        is a bug of the engine, so it is not caught: it must not be reported as a failure of the request.
         """
-        self.scheduler.commit(chunks)
         batch = step.batch
         for (sequence, _), scores in zip(batch.scored, step.scores, strict=True):
             sequence.prompt_logprobs += scores
         for (sequence, _), vector in zip(batch.pooled, step.vectors, strict=True):
             sequence.pooled = vector if sequence.pooled is None else sequence.pooled + vector
+        outputs = [self._end(sequence) for sequence in batch.completed]
+        for sequence, rows in batch.sampled:
+            outputs += self._advance(sequence, step.logits[rows], step.masks.get(sequence))
+        self.scheduler.commit(chunks)
         for sequence in chunks:
             sequence.num_observed = max(sequence.num_observed, sequence.num_computed)
-        outputs = [self._end(sequence) for sequence in batch.completed]
-        for row, sequence in enumerate(batch.sampled):
-            if row in step.failed:
-                outputs.append(self._fail(sequence, step.failed[row]))
-            else:
-                outputs.append(self._advance(sequence, int(step.tokens[row]), step.logprobs[row]))
+            if sequence.finish_reason is not None:
+                self.scheduler.remove(sequence)
         return outputs
 
     def _run_alone(self, sequence: Sequence, count: int) -> list[Output]:
@@ -170,31 +168,59 @@ class Engine:
         try:
             step = self._compute(chunks)
         except Exception as exc:
-            return [self._fail(sequence, exc)]
+            return [self._drop(sequence, exc)]
         return self._commit(chunks, step)
 
-    def _advance(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> Output:
-        if token < 0:
-            self.pool.forget(sequence.blocks)  # they may be NaN: not to be reused by others
-            return self._fail(sequence, ArithmeticError("the model's output is not a distribution"))
-        sequence.first_token_at = sequence.first_token_at or time.perf_counter()
+    def _drop(self, sequence: Sequence, exc: Exception) -> Output:
+        """End a sequence whose step failed."""
+        output = _fail(sequence, exc)
+        self.scheduler.remove(sequence)
+        return output
+
+    def _advance(self, sequence: Sequence, rows: Floats, mask: Mask | Exception | None) -> list[Output]:
+        """Sample from rows[1 + draft, vocabulary], as long as the tokens are those of the draft: a row is
+        right only if all of the draft before it is. So tokens, and random numbers, are those of as many
+        steps without a draft.
+        """
+        outputs: list[Output] = []
         try:
-            sequence.finish_reason = sequence.accept(token)
-        except Exception as exc:  # the constraint failed, for example at a limit of its parser
-            return self._fail(sequence, exc)
-        if sequence.finish_reason is not None:
-            self.scheduler.remove(sequence)
-        return Output(sequence, token, sequence.finish_reason, logprobs)
+            for row, guess in zip(rows, (*sequence.draft, None), strict=True):
+                mask = self._masks.make(sequence) if outputs else mask
+                outputs.append(self._next(sequence, row, mask))
+                if outputs[-1].token != guess or sequence.finish_reason is not None:
+                    break
+        except Exception as exc:  # of the constraint, for example at a limit of its parser
+            outputs.append(_fail(sequence, exc))
+        if sequence.draft:
+            sequence.drafter.settle(len(sequence.draft), _agreement(sequence.draft, outputs))
+        return outputs
+
+    def _next(self, sequence: Sequence, row: Floats, mask: Mask | Exception | None) -> Output:
+        """Sample one token and append it to the sequence."""
+        if isinstance(mask, Exception):
+            raise mask
+        token = choose(row, sequence, mask)
+        if token is None:
+            self.pool.forget(sequence.blocks)  # they may be NaN: not to be reused by others
+            raise ArithmeticError("the model's output is not a distribution")
+        sequence.first_token_at = sequence.first_token_at or time.perf_counter()
+        scores = None if (count := sequence.params.logprobs) is None else logprobs(row, token, count)
+        sequence.finish_reason = sequence.accept(token)
+        return Output(sequence, token, sequence.finish_reason, scores)
 
     def _end(self, sequence: Sequence) -> Output:
         sequence.first_token_at, sequence.finish_reason = time.perf_counter(), "length"
-        self.scheduler.remove(sequence)
         return Output(sequence, None, "length")
 
-    def _fail(self, sequence: Sequence, exc: Exception) -> Output:
-        sequence.finish_reason, sequence.error = "error", type(exc).__name__
-        self.scheduler.remove(sequence)
-        return Output(sequence, None, "error")
+
+def _agreement(draft: list[int], outputs: list[Output]) -> int:
+    """How many of the draft's tokens were sampled."""
+    return sum(output.token == guess for output, guess in zip(outputs, draft, strict=False))
+
+
+def _fail(sequence: Sequence, exc: Exception) -> Output:
+    sequence.finish_reason, sequence.error = "error", type(exc).__name__
+    return Output(sequence, None, "error")
 
 
 def _is_lone_token(chunks: Chunks) -> bool:
@@ -203,47 +229,6 @@ def _is_lone_token(chunks: Chunks) -> bool:
     """
     sequence, count = next(iter(chunks.items()))
     return len(chunks) == 1 and count == 1 and sequence.params.invariant
-
-
-Masks = tuple[dict[int, NDArray[np.int32]], dict[int, Exception]]
-
-
-@dataclass(slots=True)
-class MaskMaker:
-    """Computes the masks of constraints in a thread of its own, during the forward pass."""
-
-    runner: Runner
-    _pool: ThreadPoolExecutor | None = None
-
-    def start(self, sequences: Many[Sequence]) -> Future[Masks]:
-        """Start computing. The result: row → mask, and row → exception for constraints that raised. Rows
-        without a constraint are in neither.
-        """
-        constrained = [(row, s) for row, s in enumerate(sequences) if s.constraint is not None]
-        if not constrained:
-            return _NO_MASKS
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="masks")
-        return self._pool.submit(_fill, constrained, -(-self.runner.vocabulary // 32))
-
-
-def _fill(constrained: list[tuple[int, Sequence]], size: int) -> Masks:
-    masks: dict[int, NDArray[np.int32]] = {}
-    failed: dict[int, Exception] = {}
-    for row, sequence in constrained:
-        assert sequence.constraint is not None
-        try:
-            sequence.constraint.fill(mask := np.zeros(size, np.int32))
-            masks[row] = mask
-        except Exception as exc:
-            log.warning("a constraint failed: %s", exc)
-            failed[row] = exc
-    return masks, failed
-
-
-def _logprobs(row: NDArray[np.float32], sequence: Sequence, token: int) -> Logprobs | None:
-    count = sequence.params.logprobs
-    return logprobs(row, token, count) if count is not None and token >= 0 else None
 
 
 def _score(rows: NDArray[np.float32], sequence: Sequence) -> list[Logprobs]:
@@ -267,7 +252,4 @@ def _check_finite(rows: NDArray[np.float32]) -> None:
         raise ArithmeticError("the model's output is not finite")
 
 
-_NONE: Tokens = np.zeros(0, np.int64)
 _NO_VECTORS: NDArray[np.float32] = np.zeros((0, 0), np.float32)
-_NO_MASKS: Future[Masks] = Future()
-_NO_MASKS.set_result(({}, {}))

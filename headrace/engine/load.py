@@ -25,6 +25,7 @@ def load_engine(
     max_batch_tokens: int = 512,
     num_threads: int = 0,
     exact: bool = False,
+    speculates: bool = True,
 ) -> Engine:
     """Compile the graph in `folder` (seconds) and reserve its cache. Raises ModelError, ConfigError.
 
@@ -47,4 +48,4 @@ def load_engine(
         "KV cache: %d blocks of %d tokens, %.0f MiB",
         runner.num_blocks, runner.block_size, runner.num_blocks * runner.block_bytes / 2**20,
     )  # fmt: skip
-    return Engine(runner, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens)
+    return Engine(runner, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens, speculates=speculates)

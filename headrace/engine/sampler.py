@@ -9,9 +9,6 @@ because it does not fit the core's cache.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Many
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,26 +34,17 @@ RUN = 128  # weights per partial sum in `Drawing`
 TRIES = 6
 
 
-def sample(logits: Floats, sequences: Many[Sequence], masks: Mapping[int, Mask] | None = None) -> Tokens:
-    """Return the next token for each row of logits[rows, vocabulary]: tokens[rows], -1 where the row is not a
-    distribution (NaN, infinite, every token masked). `masks`: row → the tokens that its constraint allows.
+def choose(logits: Floats, sequence: Sequence, mask: Mask | None = None) -> int | None:
+    """Choose the sequence's next token from logits[vocabulary]; None where they are not a distribution (NaN,
+    infinite, every token masked). `mask`: the tokens that its constraint allows.
     """
-    # argmax returns the first NaN if there is one, so one look at the largest logit finds a bad row.
-    tokens: Tokens = logits.argmax(1)
-    for index, sequence in enumerate(sequences):
-        raw = logits[index]
-        if not np.isfinite(raw[tokens[index]]):
-            tokens[index] = -1
-            continue
-        row = adjust(raw, sequence, None if masks is None else masks.get(index))
-        if row is not raw:
-            tokens[index] = row.argmax()
-            if not np.isfinite(row[tokens[index]]):
-                tokens[index] = -1
-                continue
-        if sequence.params.temperature > 0:
-            tokens[index] = _draw(row, row[tokens[index]], sequence)
-    return tokens
+    row = adjust(logits, sequence, mask)
+    # argmax returns the first NaN if there is one, so one look at the largest logit finds a bad row. What is
+    # infinite before the adjustment may be masked after it.
+    best = int(row.argmax())
+    if not np.isfinite(row[best]) or not (row is logits or np.isfinite(logits.max())):
+        return None
+    return _draw(row, row[best], sequence) if sequence.params.temperature > 0 else best
 
 
 def _draw(row: Floats, top: np.float32, sequence: Sequence) -> int:

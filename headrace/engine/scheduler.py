@@ -11,6 +11,10 @@ preempts running sequences of lower priority, and no others.
 The runtime computes a chunk of one token with another kernel, which rounds its sums differently. Therefore no
 chunk of a prompt is ever one token long, and a sequence with `invariant` set reuses no cached block whose
 content depends on such a chunk (docs/determinism.md).
+
+A step of few tokens takes hardly longer with some more. So its decoding sequences get drafts (draft.py):
+guesses of their next tokens, computed in the same step. Blocks that only rejected guesses needed are released
+after it.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import heapq
 
 from headrace.engine.blocks import BlockPool, block_key
+from headrace.engine.draft import MAX_ROWS
 from headrace.engine.sequence import Sequence
 
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
@@ -33,11 +38,18 @@ class Scheduler:
     # - A sequence is in `running` or in `_waiting`, never in both. After `remove` it is in neither.
     # - len(running) <= max_num_seqs.
     # - A running sequence's blocks cover its num_computed tokens, and while a step is under way also the
-    #   tokens of its chunk: blocks_for(num_computed + chunk) == len(blocks). The runner writes the keys and
-    #   values of token i into blocks[i // block_size]; a missing block would be another sequence's memory.
+    #   tokens of its chunk and draft: blocks_for(num_computed + chunk + draft) == len(blocks). The runner
+    #   writes the keys and values of token i into blocks[i // block_size]; a missing block would be another
+    #   sequence's memory.
 
     def __init__(
-        self, pool: BlockPool, *, max_num_seqs: int, max_batch_tokens: int, salt: bytes = b""
+        self,
+        pool: BlockPool,
+        *,
+        max_num_seqs: int,
+        max_batch_tokens: int,
+        salt: bytes = b"",
+        speculates: bool = True,
     ) -> None:
         # Decoding sequences come first and are never cut. With a smaller budget the last of them would be
         # left out of every step.
@@ -47,7 +59,7 @@ class Scheduler:
         # A heap of (rank, sequence). Arrivals are unique, so ranks never tie and sequences, which have no
         # order, are never compared.
         self._waiting: list[tuple[tuple[int, int], Sequence]] = []
-        self._salt = salt
+        self._salt, self._speculates = salt, speculates
         self.num_preemptions = 0
 
     @property
@@ -88,21 +100,29 @@ class Scheduler:
             if sequence in self.running:  # an earlier sequence of this loop may have preempted it
                 self._extend(sequence, chunks)
         self._admit(chunks)
+        self._add_drafts(chunks)
         return chunks
 
     def commit(self, chunks: Chunks) -> None:
         """Record that the step was computed: count its tokens and publish the blocks that became full.
 
         To be called only after a successful forward pass. A block that is published before its keys and
-        values are written would be reused with whatever its memory held.
+        values are written would be reused with whatever its memory held. Of a draft, the tokens that the
+        sequence has accepted count; the next step writes over the others.
         """
         for sequence, count in chunks.items():
             size, before = self.pool.block_size, sequence.num_computed
             sequence.num_computed += count
+            if sequence.draft:
+                reach = sequence.num_computed + len(sequence.draft)
+                sequence.num_computed = min(reach, len(sequence.tokens) - 1)
+                self._release_from(sequence, self.pool.blocks_for(sequence.num_computed))
             # Exactness is a property of a prefix: each token's keys and values depend on all tokens before
             # it, so the first chunk of one token ends it, for good.
             if count > 1 and sequence.num_exact == before:
                 sequence.num_exact = sequence.num_computed
+            if sequence.finish_reason == "error":
+                continue  # what it computed may be NaN
             # Only full blocks are published. The last, partly filled one is still being written.
             for position in range(before // size, sequence.num_computed // size):
                 is_exact = (position + 1) * size <= sequence.num_exact
@@ -202,6 +222,29 @@ class Scheduler:
             count -= 1
         return 0 if count == 1 < pending else max(0, count)
 
+    def _add_drafts(self, chunks: Chunks) -> None:
+        """Give the decoding sequences of a small step drafts, in equal parts of what it has room for. Those
+        that are to be invariant get none: a draft is computed with the prompts' kernel, which rounds
+        differently.
+        """
+        for sequence in chunks:
+            sequence.draft = []
+        room = (min(MAX_ROWS, self.max_batch_tokens) - sum(chunks.values())) // max(1, len(chunks))
+        if room <= 0 or not self._speculates:
+            return
+        for sequence, count in chunks.items():
+            room_of = min(room, sequence.params.max_tokens - sequence.num_generated - 1)
+            if sequence.is_decoding and not sequence.params.invariant and room_of > 0:
+                draft = sequence.drafter.propose(sequence.tokens, sequence.num_prompt, room_of, len(chunks))
+                sequence.draft = self._with_blocks(sequence, count, draft)
+
+    def _with_blocks(self, sequence: Sequence, count: int, draft: list[int]) -> list[int]:
+        """Reserve the blocks of a draft, which nobody is preempted for: return the part that has blocks."""
+        end, blocks = sequence.num_computed + count, sequence.blocks
+        needed = self.pool.blocks_for(end + len(draft)) - len(blocks)
+        blocks.extend(self.pool.allocate() for _ in range(min(needed, self.pool.num_available)))
+        return draft[: len(blocks) * self.pool.block_size - end]
+
     def _budget(self, chunks: Chunks) -> int:
         """How many tokens of the step are not assigned yet."""
         return self.max_batch_tokens - sum(chunks.values())
@@ -221,10 +264,13 @@ class Scheduler:
         self.add(victim)
 
     def _release(self, sequence: Sequence) -> None:
-        # The last block first: see BlockPool.release.
-        self.pool.release(reversed(sequence.blocks))
-        sequence.blocks.clear()
+        self._release_from(sequence, 0)
         sequence.num_computed = sequence.num_exact = 0
+
+    def _release_from(self, sequence: Sequence, first: int) -> None:
+        """Release the sequence's blocks from its `first` on, the last one first: see BlockPool.release."""
+        self.pool.release(reversed(sequence.blocks[first:]))
+        del sequence.blocks[first:]
 
     def _attach_cached_prefix(self, sequence: Sequence) -> None:
         """Add to `sequence.blocks` the leading blocks whose content is already cached.

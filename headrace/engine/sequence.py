@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engine.draft import Drafter
+
 FinishReason = Literal["stop", "length", "error", "aborted"]
 Pooling = Literal["mean", "last", "cls"]
 INTERACTIVE, BATCH = 0, 10  # priorities: the lower number runs first
@@ -33,6 +35,10 @@ class Constraint(Protocol):
 
     def accept(self, token: int) -> bool:
         """Advance by the token that was chosen. True if the answer is complete and nothing may follow."""
+        ...
+
+    def forced(self) -> list[int]:
+        """The next tokens, as far as no others are allowed. Neither changes the constraint nor raises."""
         ...
 
 
@@ -97,6 +103,7 @@ class Sequence:
     constraint: Constraint | None = None
     pooling: Pooling | None = None  # compute an embedding instead of a continuation
     salt: bytes = b""  # only sequences of equal salt share blocks through the prefix cache
+    prediction: list[int] = field(default_factory=list)  # what the caller expects the answer to repeat
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
     num_exact: int = (
@@ -106,6 +113,7 @@ class Sequence:
     num_observed: int = 0  # leading tokens whose logits or hidden states were processed
     blocks: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)  # content keys of the full blocks, computed on demand
+    draft: list[int] = field(default_factory=list)  # guesses that the step under way verifies
     prompt_logprobs: list[Logprobs] = field(default_factory=list)  # of the prompt's second token and on
     pooled: NDArray[np.float64] | None = None  # [width] sum of the pooled hidden states
     counts: Counter[int] = field(default_factory=Counter)  # token → times generated, if penalties need it
@@ -118,10 +126,12 @@ class Sequence:
     num_preemptions: int = 0
     arrival: int = field(default_factory=lambda: next(_arrivals))
     rng: np.random.Generator = field(init=False)
+    drafter: Drafter = field(init=False)
 
     def __post_init__(self) -> None:
         assert self.tokens, "a sequence has at least one token"
         self.num_prompt = len(self.tokens)
+        self.drafter = Drafter(self.prediction, self.constraint.forced if self.constraint else None)
         seed = self.params.seed
         # With `index`, the n choices of one seeded request differ.
         self.rng = np.random.default_rng(None if seed is None else [seed & (2**64 - 1), self.index])

@@ -43,6 +43,7 @@ class Job:
     arrives: int  # step
     aborts_after: int | None  # steps
     num_siblings: int  # further choices, which wait for the first one's prompt
+    mistake_every: int | None  # the prediction is the answer with so frequent mistakes; None: no prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def jobs(draw: st.DrawFn, prompts: st.SearchStrategy[Prompt], longest: int) -> J
         arrives=draw(st.integers(0, 40)),
         aborts_after=draw(st.none() | st.none() | st.integers(0, 60)),
         num_siblings=draw(st.sampled_from([0, 0, 0, 1, 3])),
+        mistake_every=draw(st.sampled_from([None, 2, 3, 7, LONGEST])),
     )
 
 
@@ -127,9 +129,10 @@ class Watched:
         assert all(count > 0 for count in counts)
         decodes = [self.decoding.get(sequence) == sequence.num_preemptions for sequence in batch.sequences]
         assert decodes == sorted(decodes, reverse=True), "decodes come first"
-        pending = [sequence.num_pending for sequence in batch.sequences]
+        pending = [sequence.num_pending + len(sequence.draft) for sequence in batch.sequences]
         self.seen["chunks"] += sum(count < whole for count, whole in zip(counts, pending, strict=True))
         self.seen["mixed steps"] += any(decodes) and not all(decodes)
+        self.seen["drafted"] += sum(len(sequence.draft) for sequence in batch.sequences)
         self._expect_separate_writes(batch)
 
     def _expect_separate_writes(self, batch: Batch) -> None:
@@ -185,9 +188,12 @@ class Drive:
             frozenset() if job.stop_at is None else frozenset(answer[job.stop_at : job.stop_at + 1])
         )
         params = SamplingParams(job.max_tokens, temperature=0, stop_token_ids=stops)
-        leader = Sequence(list(job.prompt), params, job.priority)
+        prediction = predicted(answer, job.mistake_every) if job.mistake_every else []
+        leader = Sequence(list(job.prompt), params, job.priority, prediction=prediction)
         others = [
-            Sequence(list(job.prompt), params, job.priority, index=1 + i, leader=leader)
+            Sequence(
+                list(job.prompt), params, job.priority, index=1 + i, leader=leader, prediction=prediction
+            )
             for i in range(job.num_siblings)
         ]
         expected = cut(answer, stops)
@@ -212,8 +218,10 @@ class Drive:
         self.engine.check()
         if self.watched.broken is not None:
             raise self.watched.broken
-        heard = [output.sequence for output in outputs]
-        assert len(heard) == len(set(heard)), "two tokens of one sequence in one step"
+        heard = Counter(output.sequence for output in outputs)
+        for sequence, count in heard.items():
+            assert count <= 1 + len(sequence.draft), "more tokens in one step than were drafted, and one"
+            self.seen["accepted"] += count - 1
         for sequence, before in decoding.items():
             assert sequence in heard or sequence.num_preemptions > before, "a decode was left out"
         for output in outputs:
@@ -255,6 +263,10 @@ class Drive:
         gap = self.oracle.gap([*life.job.prompt, *life.expected[:place]])
         assert gap < NEAR_TIE, f"token {place} of {life.tokens} should be of {life.expected}, gap {gap}"
         self.seen["near ties"] += 1
+
+
+def predicted(answer: list[int], mistake_every: int) -> list[int]:
+    return [0 if i % mistake_every == mistake_every - 1 else token for i, token in enumerate(answer)]
 
 
 def cut(answer: list[int], stops: frozenset[int]) -> list[int]:

@@ -64,6 +64,9 @@ class Anything:
     def fill(self, mask: NDArray[np.int32]) -> None:
         mask[:] = -1
 
+    def forced(self) -> list[int]:
+        return []
+
     def accept(self, token: int) -> bool:
         return False
 

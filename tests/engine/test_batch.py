@@ -21,7 +21,7 @@ def test_chunks_lie_one_after_another_and_each_last_token_that_is_computed_gives
     whole = partly_computed([30, 31, 32], 0, [3])
     batch = pack({decode: 1, unfinished: 2, whole: 3})
     assert batch.sequences == (decode, unfinished, whole)
-    assert batch.sampled == (decode, whole)
+    assert batch.sampled == ((decode, slice(0, 1)), (whole, slice(1, 2)))
     assert batch.input_ids.tolist() == [14, 21, 22, 30, 31, 32]
     assert batch.position_ids.tolist() == [4, 1, 2, 0, 1, 2]
     assert batch.past_lens.tolist() == [4, 1, 0]

@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from tests.engine.fakes import FakeOracle, FakeRunner
 from tests.engine.random_load import Drive, Mix, mixes, shared_prefixes
 
+KINDS = (
+    "preemptions", "chunks", "mixed steps", "prefix hits", "aborts", "stop", "length", "drafted", "accepted",
+)  # fmt: skip
 BASES = [tuple(range(60)), tuple(range(30, 0, -1)) * 2]
 
 
@@ -23,5 +26,5 @@ def test_every_mix_gives_the_oracles_tokens() -> None:
     holds()
     print(dict(seen))
     assert seen["near ties"] == 0
-    for kind in ("preemptions", "chunks", "mixed steps", "prefix hits", "aborts", "stop", "length"):
+    for kind in KINDS:
         assert seen[kind] > 100, f"the mixes are too tame: {kind}"

@@ -41,7 +41,9 @@ class NaNRunner(FakeRunner):
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         logits = super().forward(batch)
-        logits[[sequence is self.bad for sequence in batch.sampled]] = np.nan
+        for sequence, rows in batch.sampled:
+            if sequence is self.bad:
+                logits[rows] = np.nan
         return logits
 
 

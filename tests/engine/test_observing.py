@@ -109,6 +109,9 @@ class Even:
             raise RuntimeError("too complex")
         mask[:] = 0x55555555
 
+    def forced(self) -> list[int]:
+        return []
+
     def accept(self, token: int) -> bool:
         self.accepted.append(token)
         return len(self.accepted) == 3

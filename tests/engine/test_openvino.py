@@ -20,7 +20,9 @@ from tests.engine.conftest import Files
 from tests.engine.oracles import PlainOracle
 from tests.engine.random_load import Drive, Mix, Oracle, Prompt, mixes
 
-KINDS = ("preemptions", "chunks", "mixed steps", "prefix hits", "aborts", "stop", "length")
+KINDS = (
+    "preemptions", "chunks", "mixed steps", "prefix hits", "aborts", "stop", "length", "drafted", "accepted",
+)  # fmt: skip
 LENGTHS = (1, 2, 17, 31, 32, 33, 63, 64, 65, 100, 128, 150, 193, 200)
 
 
@@ -83,7 +85,7 @@ def test_random_mixes_on_the_default_model_give_the_oracles_tokens(default_model
     seen = seen_in(load, 12, exact(default_model.folder, 8), oracle)
     assert seen["mixes"] >= 12
     assert seen["near ties"] <= 1
-    for kind in ("chunks", "mixed steps", "prefix hits"):
+    for kind in ("chunks", "mixed steps", "prefix hits", "accepted"):
         assert seen[kind], f"the mixes are too tame: {kind}"
 
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headrace.engine.sampler import sample
+from headrace.engine.sampler import choose
 from headrace.engine.sequence import SamplingParams, Sequence
 
 Floats = NDArray[np.float32]
@@ -19,10 +19,16 @@ DRAWN = SamplingParams(max_tokens=100, seed=1)
 GREEDY = replace(DRAWN, temperature=0)
 
 
+def sample(rows: Floats, sequences: list[Sequence]) -> list[int | None]:
+    return [choose(row, sequence) for row, sequence in zip(rows, sequences, strict=True)]
+
+
 def draw(row: Floats, params: SamplingParams, times: int = 1) -> list[int]:
     """Tokens of one sequence, all from the same logits."""
-    rows = np.tile(np.asarray(row, np.float32), (times, 1))
-    return [int(token) for token in sample(rows, [Sequence([1], params)] * times)]
+    sequence = Sequence([1], params)
+    tokens = sample(np.tile(np.asarray(row, np.float32), (times, 1)), [sequence] * times)
+    assert None not in tokens
+    return [token for token in tokens if token is not None]
 
 
 def distribution(row: Floats, params: SamplingParams) -> dict[int, float]:
@@ -148,7 +154,7 @@ def test_the_ends_of_the_uniform_interval_draw_possible_tokens(uniform: float, v
     row[possible] = rng.standard_normal(2)
     sequence = Sequence([1], DRAWN)
     sequence.rng = Always(uniform)
-    assert int(sample(row[None], [sequence])[0]) in possible
+    assert choose(row, sequence) in possible
 
 
 class Always(np.random.Generator):
@@ -168,7 +174,7 @@ def test_min_tokens_makes_stop_tokens_impossible() -> None:
     early, late = Sequence([1], params), Sequence([1], params)
     late.accept(2)
     logits = np.stack([row, row])
-    assert sample(logits, [early, late]).tolist() == [2, 1]
+    assert sample(logits, [early, late]) == [2, 1]
     assert logits.tolist() == [row.tolist()] * 2, "the runner's array is not ours to change"
     assert 1 not in draw(row, replace(params, temperature=5.0), times=200)
 
@@ -181,13 +187,13 @@ def test_a_row_that_is_no_distribution_gives_minus_one_and_spoils_no_other(
     logits = np.zeros((3, 8), np.float32)
     logits[:, 5] = 50
     logits[1] = bad
-    assert sample(logits, [Sequence([1], params) for _ in range(3)]).tolist() == [5, -1, 5]
+    assert sample(logits, [Sequence([1], params) for _ in range(3)]) == [5, None, 5]
 
 
 def test_one_nan_spoils_its_row() -> None:
     logits = np.zeros((1, 8), np.float32)
     logits[0, 3] = np.nan
-    assert sample(logits, [Sequence([1], DRAWN)]).tolist() == [-1]
+    assert sample(logits, [Sequence([1], DRAWN)]) == [None]
 
 
 def test_a_seeded_sequence_draws_the_same_alone_and_in_company() -> None:
@@ -198,8 +204,8 @@ def test_a_seeded_sequence_draws_the_same_alone_and_in_company() -> None:
     company = [Sequence([1], SamplingParams(50, seed=i, **others[i % 4])) for i in range(31)]  # type: ignore[arg-type]
     alone, among = Sequence([1], params), Sequence([1], params)
     sequences = [*company[:17], among, *company[17:]]
-    drawn_alone = [int(sample(logits[17:18], [alone])[0]) for logits in steps]
-    drawn_among = [int(sample(logits, sequences)[17]) for logits in steps]
+    drawn_alone = [choose(logits[17], alone) for logits in steps]
+    drawn_among = [sample(logits, sequences)[17] for logits in steps]
     assert drawn_alone == drawn_among
     assert len(set(drawn_alone)) > 10
 
@@ -207,8 +213,8 @@ def test_a_seeded_sequence_draws_the_same_alone_and_in_company() -> None:
 def test_a_seed_and_an_index_make_the_draw() -> None:
     row = np.zeros(10_000, np.float32)
 
-    def drawn(seed: int | None, index: int) -> int:
-        return int(sample(row[None], [Sequence([1], SamplingParams(1, seed=seed), index=index)])[0])
+    def drawn(seed: int | None, index: int) -> int | None:
+        return choose(row, Sequence([1], SamplingParams(1, seed=seed), index=index))
 
     assert drawn(3, 0) == drawn(3, 0)
     assert len({drawn(3, 0), drawn(3, 1), drawn(4, 0), drawn(-3, 0), drawn(None, 0), drawn(None, 0)}) == 6

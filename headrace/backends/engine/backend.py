@@ -173,6 +173,7 @@ class EngineBackend(BaseBackend):
             max_batch_tokens=settings.max_batch_tokens,
             num_threads=settings.num_threads,
             exact=settings.exact,
+            speculates=settings.speculates,
         )
         self._prompts = Prompts(model, tokenizer, min(longest, engine.max_tokens), self._tool_format)
         self._preparation = Preparation(model, settings, tokenizer, self._prompts)

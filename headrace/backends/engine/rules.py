@@ -176,6 +176,9 @@ class AfterThinking:
         if self._may_begin and begin is not None:
             bits[begin >> 5] |= np.uint32(1 << (begin & 31))
 
+    def forced(self) -> list[int]:
+        return [] if self._is_thinking or self._may_begin else self._inner.forced()
+
     def accept(self, token: int) -> bool:
         if self._is_thinking:
             # The closing mark may be spread over tokens, so as many bytes as it has are kept.

@@ -20,5 +20,6 @@ class EngineSettings:
     max_tokens_default: int = 0  # of an answer whose request sets no limit; 0: what fits
     loop_tokens: int = 1024  # length of a loop that ends an answer without a limit; 0: never
     deterministic: bool = False  # compute every request as if it had a seed
+    speculates: bool = True  # compute guesses of the next tokens, too
     max_tokenize_bytes: int = 2**20  # limit of /tokenize
     share_prefix_cache: bool = False  # between owners (API keys)

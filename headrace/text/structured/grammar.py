@@ -68,6 +68,11 @@ class Constraint:
             mask[: self._words] = self._own[: mask.size]
         mask[self._words :] = 0
 
+    def forced(self) -> list[int]:
+        """The tokens that must follow, because only one text can."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
+
     def accept(self, token: int) -> bool:
         """Advance by a sampled token, other than an end token. True: only the end of the text can follow.
         Raises GrammarFailed.

@@ -43,9 +43,9 @@ class Trapped:
         logits = self.runner.forward(batch)
         if self.failure is not None and any(map(self.holds, batch.sequences)):
             raise self.failure
-        for row, sequence in enumerate(batch.sampled):
+        for sequence, rows in batch.sampled:
             if self.holds(sequence):
-                logits[row] = np.nan
+                logits[rows] = np.nan
         return logits
 
     def holds(self, sequence: Sequence) -> bool:

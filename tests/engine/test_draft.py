@@ -1,0 +1,229 @@
+"""Drafts: what is guessed, and that guesses change neither tokens nor random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from headrace.engine.batch import Batch
+from headrace.engine.draft import MAX_ROWS, REST, Drafter
+from headrace.engine.engine import Engine, Output
+from headrace.engine.sequence import SamplingParams, Sequence
+from tests.engine.fakes import VOCABULARY, FakeRunner
+from tests.engine.random_load import predicted
+
+PROMPT = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def proposal(
+    tokens: list[int], num_prompt: int, prediction: tuple[int, ...] = (), limit: int = 15
+) -> list[int]:
+    return Drafter(list(prediction), None).propose(tokens, num_prompt, limit, 1)
+
+
+def test_what_followed_the_last_two_tokens_is_proposed() -> None:
+    assert proposal([*PROMPT, 50, 2, 3], 9)[:2] == [4, 5]
+    assert proposal([*PROMPT, 50, 2], 9) == [], "one token alone is no evidence"
+    assert proposal([*PROMPT, 50, 2, 3], 9, limit=1) == [4]
+    assert proposal([7], 1) == []
+
+
+def test_the_longest_repeated_ending_decides_and_among_equals_the_latest() -> None:
+    assert proposal([9, 2, 3, 40, 8, 2, 3, 50, 9, 2, 3], 8)[0] == 40
+    assert proposal([9, 2, 3, 40, 9, 2, 3, 50, 9, 2, 3], 8)[0] == 50
+
+
+def test_a_longer_ending_earns_a_longer_draft() -> None:
+    assert len(proposal([*PROMPT, 50, 2, 3], 9)) < len(proposal([*PROMPT, 1, 2, 3, 4], 9))
+
+
+def test_an_answer_begins_as_its_prediction_does_and_finds_it_again() -> None:
+    prediction = tuple(range(20, 40))
+    assert proposal(PROMPT, 9, prediction)[:2] == [20, 21]
+    assert proposal([*PROMPT, 60, 61, 30, 31], 9, prediction)[:2] == [32, 33]
+
+
+def test_drafts_that_fail_become_shorter_then_rare_and_recover() -> None:
+    drafter = Drafter([], None)
+    tokens = [1, 2, 3, 1, 2]
+    lengths = []
+    for _ in range(2 * REST):
+        draft = drafter.propose(tokens, 5, 15, 1)
+        lengths.append(len(draft))
+        if draft:
+            drafter.settle(len(draft), 0)
+    assert lengths[0] > 1
+    assert lengths[10:].count(1) <= 2
+    assert lengths[-REST:].count(0) == REST - 1
+    tokens = [1, 2, 3] * 20
+    for _ in range(4 * REST):
+        if draft := drafter.propose([*tokens, 1, 2], 5, 15, 1):
+            drafter.settle(len(draft), len(draft))
+    assert len(drafter.propose([*tokens, 1, 2], 5, 15, 1)) > 5
+
+
+def test_what_a_grammar_forces_comes_first() -> None:
+    drafter = Drafter([20, 21], lambda: [5, 6, 7])
+    assert drafter.propose(PROMPT, 9, 2, 1) == [5, 6]
+    drafter.settle(2, 2)
+    assert (drafter.num_accepted, drafter.num_rejected) == (0, 0), "that was not the prediction"
+
+
+class Dense(FakeRunner):
+    """A distribution for each outcome of FakeRunner."""
+
+    table = np.random.default_rng(3).standard_normal((VOCABULARY, VOCABULARY)).astype(np.float32) * 2
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = self.table[super().forward(batch).argmax(1)]
+        return rows
+
+
+class Counting:
+    """Allows tokens that are no multiple of three; after one that is 1 modulo 10, only the one after it."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def forced(self) -> list[int]:
+        return [self.last + 1] if self.last % 10 == 1 else []
+
+    def fill(self, mask: NDArray[np.int32]) -> None:
+        allowed = self.forced() or [token for token in range(VOCABULARY) if token % 3]
+        bits = np.isin(np.arange(VOCABULARY), allowed)
+        mask[:] = np.packbits(bits, bitorder="little").view(np.int32)
+
+    def accept(self, token: int) -> bool:
+        self.last = token
+        return token == VOCABULARY - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    mistake_every: int
+    is_constrained: bool
+
+    def sequence(self, prediction: list[int]) -> Sequence:
+        constraint = Counting() if self.is_constrained else None
+        return Sequence(list(self.prompt), self.params, constraint=constraint, prediction=prediction)
+
+
+params = st.builds(
+    SamplingParams,
+    max_tokens=st.integers(1, 40),
+    temperature=st.sampled_from([0, 0.3, 1, 2]),
+    top_p=st.sampled_from([1, 0.9]),
+    top_k=st.sampled_from([0, 5]),
+    frequency_penalty=st.sampled_from([0, 1.5]),
+    presence_penalty=st.sampled_from([0, -1.0]),
+    repetition_penalty=st.sampled_from([1, 1.3]),
+    logit_bias=st.sampled_from([(), ((7, 5.0), (13, -9.0))]),
+    seed=st.integers(0, 99),
+    stop_token_ids=st.sampled_from([frozenset[int](), frozenset({4, 11})]),
+    min_tokens=st.integers(0, 20),
+    logprobs=st.sampled_from([None, 0, 3]),
+    prompt_logprobs=st.booleans(),
+)
+requests = st.builds(
+    Request,
+    prompt=st.lists(st.integers(0, 5), min_size=1, max_size=20).map(tuple),
+    params=params,
+    mistake_every=st.sampled_from([1, 2, 3, 5, 50]),
+    is_constrained=st.booleans(),
+)
+
+
+def outputs_of(engine: Engine, sequences: list[Sequence]) -> dict[Sequence, list[Output]]:
+    found: dict[Sequence, list[Output]] = {sequence: [] for sequence in sequences}
+    for sequence in sequences:
+        engine.add(sequence)
+    while engine.has_work:
+        for output in engine.step():
+            found[output.sequence].append(output)
+        engine.check()
+    assert engine.pool.num_held == 0
+    return found
+
+
+def seen(outputs: list[Output]) -> list[tuple[object, ...]]:
+    return [(output.token, output.finish_reason, output.logprobs) for output in outputs]
+
+
+def test_tokens_logprobs_ends_and_random_numbers_are_those_without_drafts() -> None:
+    accepted = rejected = 0
+
+    @settings(max_examples=300, deadline=None, derandomize=True)
+    @given(st.lists(requests, min_size=1, max_size=4))
+    def holds(load: list[Request]) -> None:
+        nonlocal accepted, rejected
+        plain = [request.sequence([]) for request in load]
+        expected = outputs_of(Engine(Dense(64), speculates=False), plain)
+        drafted = [
+            request.sequence(predicted(one.tokens[one.num_prompt :], request.mistake_every))
+            for request, one in zip(load, plain, strict=True)
+        ]
+        found = outputs_of(Engine(Dense(64)), drafted)
+        for one, other in zip(plain, drafted, strict=True):
+            assert seen(expected[one]) == seen(found[other])
+            assert one.prompt_logprobs == other.prompt_logprobs
+            assert one.rng.bit_generator.state == other.rng.bit_generator.state
+            accepted += other.drafter.num_accepted
+            rejected += other.drafter.num_rejected
+
+    holds()
+    assert accepted > 1000
+    assert rejected > 1000
+
+
+def drafts_of(engine: Engine, sequences: list[Sequence]) -> list[int]:
+    """How many tokens are drafted in each step."""
+    for sequence in sequences:
+        engine.add(sequence)
+    counts = []
+    while engine.has_work:
+        engine.step()
+        counts.append(sum(len(sequence.draft) for sequence in sequences))
+    return counts
+
+
+def predictable(count: int, params: SamplingParams) -> list[Sequence]:
+    plain = [Sequence([i, i + 1, i + 2], params) for i in range(count)]
+    outputs_of(Engine(FakeRunner(128), speculates=False), plain)
+    return [Sequence(one.tokens[:3], params, prediction=one.tokens[3:]) for one in plain]
+
+
+def test_a_predicted_answer_takes_few_steps_and_a_full_step_gets_no_drafts() -> None:
+    params = SamplingParams(max_tokens=40, temperature=0)
+    assert len(drafts_of(Engine(FakeRunner(128)), predictable(1, params))) < 12
+    assert max(drafts_of(Engine(FakeRunner(128)), predictable(4, params))) <= MAX_ROWS - 4
+    full = drafts_of(Engine(FakeRunner(256)), predictable(MAX_ROWS // 2 + 1, params))
+    assert full == [0] * 40
+
+
+def test_sequences_that_are_to_be_invariant_get_no_drafts() -> None:
+    params = SamplingParams(max_tokens=40, temperature=0, invariant=True)
+    assert drafts_of(Engine(FakeRunner(128)), predictable(1, params)) == [0] * 40
+
+
+def test_a_rejected_token_is_never_found_in_the_prefix_cache() -> None:
+    params = SamplingParams(max_tokens=40, temperature=0)
+    (plain,) = predictable(1, params)
+    wrong = replace_every(plain.prediction, 5)
+    engine = Engine(FakeRunner(128))
+    first = Sequence(list(plain.tokens), params, prediction=wrong)
+    outputs_of(engine, [first])
+    assert first.drafter.num_rejected > 5
+    for end in range(4, len(first.tokens)):  # whatever is found there continues as the true text does
+        again = Sequence(first.tokens[:end], replace(params, max_tokens=1))
+        outputs_of(engine, [again])
+        assert again.tokens == first.tokens[: end + 1]
+
+
+def replace_every(tokens: list[int], distance: int) -> list[int]:
+    return [(t + 1) % VOCABULARY if i % distance == distance - 1 else t for i, t in enumerate(tokens)]
