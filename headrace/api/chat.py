@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
-from headrace.api.body import json_body, prepared
+from headrace.api.body import prepared
 from headrace.api.dependencies import Caller, destination
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, respond, uses_in, without_wishes
-from headrace.api.openapi import stream_of
+from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.routes import route
 from headrace.errors import BadRequest, ServerError
 from headrace.gateway.generation import Generation
@@ -26,9 +26,10 @@ from headrace.wire.tools import FUNCTIONS_USE, in_callers_terms
 
 router = APIRouter(tags=["chat"])
 
-STREAMED = stream_of(
+STREAMED = response_of(
     wire.ChatCompletionChunk,
     "With `stream: true`: `data: {chat.completion.chunk}` events, then `data: [DONE]`.",
+    EVENT_STREAM,
 )
 
 
@@ -37,14 +38,13 @@ STREAMED = stream_of(
     "POST",
     "/chat/completions",
     summary="Answer a conversation",
-    response_model=wire.ChatCompletion,
+    answer=wire.ChatCompletion,
     responses={200: STREAMED, **RESPONSES},
-    body=wire.ChatBody,
 )
 async def create_chat_completion(
     http: Request,
     caller: Caller,
-    body: Annotated[wire.ChatBody, Depends(json_body(wire.ChatBody))],
+    body: wire.ChatBody,
     header: Annotated[
         str | None,
         Header(alias=wire.HEADER, description="The conversation to continue, or `new`."),

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.body import json_body, prepared
+from headrace.api.body import prepared
 from headrace.api.dependencies import Caller, destination
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import Reply, respond, uses_in
+from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.routes import route
 from headrace.wire import completions as wire
 from headrace.wire.tables import COMPLETIONS
 
 router = APIRouter(tags=["completions"])
 
-STREAMED = {
-    "description": "With `stream: true`: `data: {text_completion}` events, then `data: [DONE]`.",
-    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Completion"}}},
-}
+STREAMED = response_of(
+    wire.Completion,
+    "With `stream: true`: `data: {text_completion}` events, then `data: [DONE]`.",
+    EVENT_STREAM,
+)
 
 
 @route(
@@ -30,15 +31,10 @@ STREAMED = {
     "POST",
     "/completions",
     summary="Complete texts",
-    response_model=wire.Completion,
+    answer=wire.Completion,
     responses={200: STREAMED, **RESPONSES},
-    body=wire.CompletionBody,
 )
-async def create_completion(
-    http: Request,
-    caller: Caller,
-    body: Annotated[wire.CompletionBody, Depends(json_body(wire.CompletionBody))],
-) -> Response:
+async def create_completion(http: Request, caller: Caller, body: wire.CompletionBody) -> Response:
     uses = await uses_in(http, body, COMPLETIONS)
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)

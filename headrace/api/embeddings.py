@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.body import json_body, prepared
+from headrace.api.body import prepared
 from headrace.api.dependencies import Caller, destination
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
@@ -25,20 +24,8 @@ router = APIRouter(tags=["embeddings"])
 BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a measure of work
 
 
-@route(
-    router,
-    "POST",
-    "/embeddings",
-    summary="Embed texts",
-    response_model=wire.EmbeddingList,
-    responses=RESPONSES,
-    body=wire.EmbeddingsBody,
-)
-async def create_embeddings(
-    http: Request,
-    caller: Caller,
-    body: Annotated[wire.EmbeddingsBody, Depends(json_body(wire.EmbeddingsBody))],
-) -> Response:
+@route(router, "POST", "/embeddings", answer=wire.EmbeddingList, summary="Embed texts", responses=RESPONSES)
+async def create_embeddings(http: Request, caller: Caller, body: wire.EmbeddingsBody) -> Response:
     uses = await uses_in(http, body, EMBEDDINGS)
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)

@@ -5,7 +5,6 @@ and unexpected ones.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -14,6 +13,7 @@ from starlette.types import Scope
 
 from headrace import logs
 from headrace.api.json_response import JSONResponse
+from headrace.api.openapi import responses_of
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
 from headrace.wire.anthropic import errors as anthropics
 from headrace.wire.errors import ErrorResponse, to_body
@@ -21,20 +21,20 @@ from headrace.wire.errors import ErrorResponse, to_body
 MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
 MODELS = re.compile(r"(/[^/]+)?/v1/models(/.*)?")  # paths of both dialects
 
-_DOCUMENTED = {
-    400: "The request is at fault: `param` names the member.",
-    401: "No key, or a wrong one.",
-    403: "A page of another site sent it, or `Host` is not a name of this server.",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body is not application/json.",
-    500: "The server failed.",
-    504: "It took longer than the request's timeout or the server's.",
-    503: "No place now: try again after `Retry-After` seconds.",
-}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": text} for status, text in _DOCUMENTED.items()
-}
+RESPONSES = responses_of(
+    ErrorResponse,
+    {
+        400: "The request is at fault: `param` names the member.",
+        401: "No key, or a wrong one.",
+        403: "A page of another site sent it, or `Host` is not a name of this server.",
+        404: "No such model.",
+        413: "The body is too large.",
+        415: "The body is not application/json.",
+        500: "The server failed.",
+        504: "It took longer than the request's timeout or the server's.",
+        503: "No place now: try again after `Retry-After` seconds.",
+    },
+)
 
 
 def install(app: FastAPI) -> None:

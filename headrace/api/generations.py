@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from fastapi import Request
 from starlette.responses import Response
@@ -20,7 +19,7 @@ from headrace.api.sse import OPENING_S, Encoder, EventStream, StreamWriter
 from headrace.features import Use, Uses
 from headrace.gateway.gateway import ATTEMPTS
 from headrace.gateway.generation import Generation
-from headrace.types import Conversation, GenerateRequest, ModelInfo, Started
+from headrace.types import Conversation, GenerateRequest, Json, ModelInfo, Started
 from headrace.wire.collected import Collected, collect
 from headrace.wire.parameters import Table, uses_of, with_named
 from headrace.wire.validation import RequestBody
@@ -36,7 +35,7 @@ class Reply:
     """
 
     encoder: Callable[[ModelInfo], Encoder] | None
-    whole: Callable[[ModelInfo, Collected], dict[str, Any]]
+    whole: Callable[[ModelInfo, Collected], Json]
     writer: type[StreamWriter] = StreamWriter
     remark: Callable[[], str] = str
     names: Callable[[str], str] = str

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from headrace.api.json_response import JSONResponse
+from headrace.api.openapi import responses_of
+from headrace.api.routes import ROOT, route
 
 router = APIRouter(tags=["health"])
 
 
-class Health(BaseModel):
+class Health(TypedDict):
     status: Literal["ok", "failed", "draining"]
 
 
-FAILED: dict[int | str, dict[str, Any]] = {
-    503: {"model": Health, "description": "An engine has died: restart the server."}
-}
-NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Health, "description": "An engine has died, or the server is shutting down."}
-}
+FAILED = responses_of(Health, {503: "An engine has died: restart the server."})
+NOT_READY = responses_of(Health, {503: "An engine has died, or the server is shutting down."})
 
 
 @router.head("/health", include_in_schema=False)
 @router.head("/healthz", include_in_schema=False)
 @router.head("/ping", include_in_schema=False)
-@router.get("/health", summary="Liveness", responses=FAILED)
-@router.get("/healthz", summary="Liveness", responses=FAILED)
-@router.get("/ping", summary="Liveness", responses=FAILED)
-async def health(http: Request, response: Response) -> Health:
-    if http.app.state.gateway.is_alive:
-        return Health(status="ok")
-    response.status_code = 503
-    return Health(status="failed")
+@route(router, "GET", "/health", under=ROOT, answer=Health, summary="Liveness", responses=FAILED)
+@route(router, "GET", "/healthz", under=ROOT, answer=Health, summary="Liveness", responses=FAILED)
+@route(router, "GET", "/ping", under=ROOT, answer=Health, summary="Liveness", responses=FAILED)
+async def health(http: Request) -> Response:
+    return _response({"status": "ok" if http.app.state.gateway.is_alive else "failed"})
 
 
 @router.head("/ready", include_in_schema=False)
-@router.get("/ready", summary="Readiness: whether the server takes new requests", responses=NOT_READY)
-async def ready(http: Request, response: Response) -> Health:
-    if http.app.state.gateway.is_draining:
-        response.status_code = 503
-        return Health(status="draining")
-    return await health(http, response)
+@route(
+    router, "GET", "/ready", under=ROOT, answer=Health, responses=NOT_READY,
+    summary="Readiness: whether the server takes new requests",
+)  # fmt: skip
+async def ready(http: Request) -> Response:
+    return _response({"status": "draining"}) if http.app.state.gateway.is_draining else await health(http)
+
+
+def _response(health: Health) -> Response:
+    return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)

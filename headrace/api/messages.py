@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from headrace import logs
-from headrace.api.body import json_body, prepared
+from headrace.api.body import prepared
 from headrace.api.dependencies import Caller, destination, is_strict
 from headrace.api.errors import to_messages_response
 from headrace.api.generations import Reply, respond, without_wishes
 from headrace.api.json_response import JSONResponse
+from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
 from headrace.api.routes import route
 from headrace.api.sse import StreamWriter
 from headrace.errors import ServerError, UnsupportedParameter
@@ -28,22 +29,23 @@ from headrace.wire.parameters import with_named
 
 log = logging.getLogger(__name__)
 
-DESCRIBED = {
-    400: "The request is at fault.",
-    401: "No key, or a wrong one.",
-    404: "No such model.",
-    413: "The body is too large.",
-    500: "The server failed.",
-    503: "No place now: try again after `Retry-After` seconds.",
-}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": errors.MessagesErrorResponse, "description": text} for status, text in DESCRIBED.items()
-}
-STREAMED = {
-    "description": "With `stream: true`: `message_start`, then for each block `content_block_start`, "
+RESPONSES = responses_of(
+    errors.MessagesErrorResponse,
+    {
+        400: "The request is at fault.",
+        401: "No key, or a wrong one.",
+        404: "No such model.",
+        413: "The body is too large.",
+        500: "The server failed.",
+        503: "No place now: try again after `Retry-After` seconds.",
+    },
+)
+STREAMED = response_of(
+    str,
+    "With `stream: true`: `message_start`, then for each block `content_block_start`, "
     "`content_block_delta`s and `content_block_stop`, then `message_delta` and `message_stop`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
+    EVENT_STREAM,
+)
 
 
 class MessagesRoute(APIRoute):
@@ -74,13 +76,10 @@ router = APIRouter(tags=["messages"], route_class=MessagesRoute)
     "POST",
     "/messages",
     summary="Answer a conversation, in Anthropic's dialect",
-    response_model=answer.AnsweredMessage,
+    answer=answer.AnsweredMessage,
     responses={200: STREAMED, **RESPONSES},
-    body=wire.MessagesBody,
 )
-async def create_message(
-    http: Request, caller: Caller, body: Annotated[wire.MessagesBody, Depends(json_body(wire.MessagesBody))]
-) -> Response:
+async def create_message(http: Request, caller: Caller, body: wire.MessagesBody) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     reply = Reply(
@@ -97,13 +96,10 @@ async def create_message(
     "POST",
     "/messages/count_tokens",
     summary="Count a conversation's tokens",
-    response_model=answer.TokenCount,
+    answer=answer.TokenCount,
     responses=RESPONSES,
-    body=wire.CountTokensBody,
 )
-async def count_tokens(
-    http: Request, _: Caller, body: Annotated[wire.CountTokensBody, Depends(json_body(wire.CountTokensBody))]
-) -> Response:
+async def count_tokens(http: Request, _: Caller, body: wire.CountTokensBody) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = await prepared(http, partial(wire.to_tokenize_request, body))
     gateway, provider = destination(http)
@@ -132,5 +128,4 @@ class MessagesWriter(StreamWriter):
 
     def error_text(self, error: ServerError) -> str:
         body = errors.to_body(error, logs.request_id())
-        del body["type"]
-        return answer.frame("error", **body)
+        return answer.frame("error", error=body["error"], request_id=body["request_id"])

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -15,6 +15,7 @@ from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.json_response import JSONResponse
 from headrace.api.routes import route
 from headrace.errors import Forbidden
+from headrace.gateway.routing import Candidate
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
 
@@ -26,10 +27,9 @@ router = APIRouter(tags=["models"])
     "GET",
     "/models",
     summary="List models",
-    response_model=wire.ModelList,
     responses=RESPONSES,
 )
-async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
+async def list_models(http: Request, _: Caller) -> wire.ModelList | Response:
     gateway, provider = destination(http)
     infos = gateway.models(provider)
     if is_anthropic(http.scope):
@@ -43,12 +43,31 @@ async def list_models(http: Request, _: Caller) -> dict[str, Any] | Response:
     "GET",
     "/models/{model_id:path}/route",
     summary="List the targets of a model's requests, without sending one",
-    response_model=wire.RouteObject,
     responses=RESPONSES,
 )
-async def explain_route(http: Request, _: Caller, model_id: str) -> dict[str, Any]:
+async def explain_route(http: Request, _: Caller, model_id: str) -> wire.RouteObject:
     gateway, provider = destination(http)
-    return wire.route(asdict(gateway.explain(model_id, provider)))
+    explained = gateway.explain(model_id, provider)
+    return {
+        "object": "route",
+        "model": explained.model,
+        "route": explained.route,
+        "candidates": [_candidate(candidate) for candidate in explained.candidates],
+        "fallback_on": list(explained.fallback_on),
+        "retries": explained.retries,
+        "hedge_after_ms": explained.hedge_after_ms,
+    }
+
+
+def _candidate(candidate: Candidate) -> wire.CandidateObject:
+    return {
+        "provider": candidate.provider,
+        "model": candidate.model,
+        "weight": candidate.weight,
+        "is_served": candidate.is_served,
+        "breaker": candidate.breaker,
+        "retry_after_s": candidate.retry_after_s,
+    }
 
 
 @route(
@@ -56,10 +75,9 @@ async def explain_route(http: Request, _: Caller, model_id: str) -> dict[str, An
     "GET",
     "/models/{model_id:path}",
     summary="Retrieve a model",
-    response_model=wire.ModelObject,
     responses=RESPONSES,
 )
-async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, Any] | Response:
+async def retrieve_model(http: Request, _: Caller, model_id: str) -> wire.ModelObject | Response:
     gateway, provider = destination(http)
     info = gateway.model(model_id, provider)
     return _response(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
@@ -70,7 +88,7 @@ async def retrieve_model(http: Request, _: Caller, model_id: str) -> dict[str, A
     "DELETE",
     "/models/{model_id:path}",
     summary="Refused: `headrace rm` removes local models",
-    response_model=wire.ModelObject,
+    answer=wire.ModelObject,
     responses=RESPONSES,
 )
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
@@ -83,5 +101,5 @@ async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
     )
 
 
-def _response(body: dict[str, Any]) -> Response:
+def _response(body: Mapping[str, Any]) -> Response:
     return JSONResponse(body, headers={"request-id": logs.request_id()})

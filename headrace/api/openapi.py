@@ -1,82 +1,87 @@
-"""The OpenAPI document: FastAPI's, completed by the bodies and chunks that handlers read and write
-themselves.
+"""The OpenAPI document. It is made here and not by FastAPI, because handlers read bodies and write answers
+themselves: no answer is ever validated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
+JSON, EVENT_STREAM = "application/json", "text/event-stream"
 SCHEMAS = "#/components/schemas/"
 KEYS = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
+Responses = dict[int | str, dict[str, Any]]  # FastAPI's descriptions of responses, by status
 
 
-class SchemaOf(dict[str, str]):
-    """A reference to the schema of a model; `document` adds the schema."""
+class SchemaOf(dict[str, Any]):
+    """The place of a type's schema, which `document` fills in."""
 
-    def __init__(self, model: type[BaseModel]) -> None:
-        super().__init__({"$ref": SCHEMAS + model.__name__})
-        self.model = model
-
-
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The `openapi_extra` of a route whose handler reads the body itself."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": SchemaOf(model)}}}}
+    def __init__(self, type: Any) -> None:
+        super().__init__()
+        self.type = type
 
 
-def stream_of(model: type[BaseModel], description: str) -> dict[str, Any]:
-    """The description of a response that is a text/event-stream of these objects."""
-    return {"description": description, "content": {"text/event-stream": {"schema": SchemaOf(model)}}}
+def content_of(type: object, media_type: str = JSON) -> dict[str, Any]:
+    """The member `content` of a body or a response that is of this type; in an EVENT_STREAM each event is."""
+    return {"content": {media_type: {"schema": SchemaOf(type)}}}
+
+
+def response_of(type: object, description: str, media_type: str = JSON) -> dict[str, Any]:
+    return {"description": description, **content_of(type, media_type)}
+
+
+def responses_of(type: object, descriptions: Mapping[int, str]) -> Responses:
+    """Responses of one type: a description for each status."""
+    return {status: response_of(type, text) for status, text in descriptions.items()}
 
 
 def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
     """The document of an app that has these routers, built once."""
     if app.openapi_schema is None:
+        schemas = _schemas(routers)  # first, because it fills the places in the routes
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        components = schema["components"]["schemas"]
-        for model in models_of(routers):
-            described = model.model_json_schema(ref_template=SCHEMAS + "{model}")
-            components.update(described.pop("$defs", {}))
-            components[model.__name__] = described
-        _drop_422(schema)
-        schema["components"]["securitySchemes"] = KEYS
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)  # FastAPI's invalid parameters: ours are a 400
+        schema["components"] = {"schemas": schemas, "securitySchemes": KEYS}
         schema["security"] = [{}, *({name: []} for name in KEYS)]  # {}: servers without keys need none
         app.openapi_schema = schema
     return app.openapi_schema
 
 
-def models_of(routers: Sequence[APIRouter]) -> Iterator[type[BaseModel]]:
-    """The models that the routes refer to, with repetitions."""
+def _schemas(routers: Sequence[APIRouter]) -> dict[str, Any]:
+    """The schemas of all types that the routes refer to. The references are filled in."""
+    places = list(_places(routers))
+    inputs: list[tuple[int, Literal["validation"], TypeAdapter[Any]]] = [
+        (index, "validation", TypeAdapter(place.type)) for index, place in enumerate(places)
+    ]
+    found, definitions = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS + "{model}")
+    for (index, _), schema in found.items():
+        places[index].update(schema)
+    schemas: dict[str, Any] = definitions["$defs"]
+    return schemas
+
+
+def _places(routers: Sequence[APIRouter]) -> Iterator[SchemaOf]:
     for router in routers:
         for route in router.routes:
             if isinstance(route, APIRoute):
-                yield from _referred([route.openapi_extra, route.responses])
+                yield from _places_in([route.openapi_extra, route.responses])
 
 
-def _referred(value: object) -> Iterator[type[BaseModel]]:
+def _places_in(value: object) -> Iterator[SchemaOf]:
     if isinstance(value, SchemaOf):
-        yield value.model
-    elif isinstance(value, dict):
-        yield from _referred(list(value.values()))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _referred(item)
-
-
-def _drop_422(schema: dict[str, Any]) -> None:
-    """Remove FastAPI's own answer to invalid parameters: ours is a 400."""
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
-    for path in schema["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
+        yield value
+    elif isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            yield from _places_in(member)

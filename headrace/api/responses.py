@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.body import json_body, prepared
+from headrace.api.body import prepared
 from headrace.api.dependencies import Caller, destination, is_strict
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
@@ -17,8 +16,8 @@ from headrace.api.generations import target_headers, timing
 from headrace.api.json_response import JSONResponse, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.memory import CHARGE
-from headrace.api.openapi import stream_of
-from headrace.api.routes import route
+from headrace.api.openapi import EVENT_STREAM, response_of
+from headrace.api.routes import V1, route
 from headrace.api.runs import RunStream
 from headrace.api.sse import OPENING_S
 from headrace.errors import BadRequest
@@ -26,8 +25,8 @@ from headrace.features import Uses
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
-from headrace.wire.conversations import ItemList
-from headrace.wire.pagination import include, list_object
+from headrace.wire.items import Item
+from headrace.wire.pagination import ListObject, include, list_object
 from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import (
     CompactBody,
@@ -49,10 +48,11 @@ router = APIRouter(tags=["responses"], responses=RESPONSES)
 
 QUERY = ("include", "stream", "starting_after", "include_obfuscation")
 
-STREAMED = stream_of(
+STREAMED = response_of(
     ResponseEvent,
     "With `stream: true`: events `response.created` to `response.completed` (or "
     "`.incomplete`, `.failed`), then `data: [DONE]`.",
+    EVENT_STREAM,
 )
 
 
@@ -61,13 +61,10 @@ STREAMED = stream_of(
     "POST",
     "/responses",
     summary="Create a response",
-    response_model=ResponseObject,
+    answer=ResponseObject,
     responses={200: STREAMED},
-    body=ResponseBody,
 )
-async def create_response(
-    http: Request, caller: Caller, body: Annotated[ResponseBody, Depends(json_body(ResponseBody))]
-) -> Response:
+async def create_response(http: Request, caller: Caller, body: ResponseBody) -> Response:
     uses = await prepared(http, partial(uses_of, body, strict=is_strict(http)))
     headers = _left_out(http, uses, body) if body.background else {}
     responses, provider = _responses(http)
@@ -119,10 +116,13 @@ def _headers(run: Run) -> dict[str, str]:
     return with_named({**target, **timing(started, decode_s)}, ignored)
 
 
-@router.get(
-    "/v1/responses/{id}",
+@route(
+    router,
+    "GET",
+    "/responses/{id}",
+    under=V1,
     summary="Retrieve a stored response, or the events of its stream",
-    response_model=ResponseObject,
+    answer=ResponseObject,
 )
 async def get_response(http: Request, response: Response, caller: Caller, id: str) -> Response:
     include(query_of(http, response, QUERY))
@@ -135,25 +135,32 @@ async def get_response(http: Request, response: Response, caller: Caller, id: st
     return RunStream(texts, dict(response.headers))
 
 
-@router.delete("/v1/responses/{id}", summary="Delete a response", response_model=DeletedResponse)
-async def delete_response(http: Request, caller: Caller, id: str) -> dict[str, Any]:
+@route(router, "DELETE", "/responses/{id}", under=V1, summary="Delete a response")
+async def delete_response(http: Request, caller: Caller, id: str) -> DeletedResponse:
     await _responses(http)[0].delete(caller.id, id)
     return {"id": id, "object": "response", "deleted": True}
 
 
-@router.post(
-    "/v1/responses/{id}/cancel",
+@route(
+    router,
+    "POST",
+    "/responses/{id}/cancel",
+    under=V1,
     summary="Cancel a response that runs in the background",
-    response_model=ResponseObject,
+    answer=ResponseObject,
 )
 async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
     return JSONResponse(await _responses(http)[0].cancel(caller.id, id))
 
 
-@router.get(
-    "/v1/responses/{id}/input_items", summary="List the input items of a response", response_model=ItemList
+@route(
+    router,
+    "GET",
+    "/responses/{id}/input_items",
+    under=V1,
+    summary="List the input items of a response",
 )
-async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> dict[str, Any]:
+async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> ListObject[Item]:
     items = await _responses(http)[0].input_items(
         caller.id, id, limit=page.limit, after=page.after, order=page.order
     )
@@ -165,12 +172,9 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
     "POST",
     "/responses/input_tokens",
     summary="Count the input tokens of a response",
-    response_model=InputTokens,
-    body=InputTokensBody,
+    answer=InputTokens,
 )
-async def count_input_tokens(
-    http: Request, caller: Caller, body: Annotated[InputTokensBody, Depends(json_body(InputTokensBody))]
-) -> Response:
+async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBody) -> Response:
     headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
     responses, provider = _responses(http)
     async with connected(http.receive):
@@ -183,12 +187,9 @@ async def count_input_tokens(
     "POST",
     "/responses/compact",
     summary="Compact a conversation into a summary",
-    response_model=CompactedResponse,
-    body=CompactBody,
+    answer=CompactedResponse,
 )
-async def compact_response(
-    http: Request, caller: Caller, body: Annotated[CompactBody, Depends(json_body(CompactBody))]
-) -> Response:
+async def compact_response(http: Request, caller: Caller, body: CompactBody) -> Response:
     headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
     responses, provider = _responses(http)
     async with connected(http.receive):

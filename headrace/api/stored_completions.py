@@ -6,15 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from headrace.api.body import json_body
 from headrace.api.dependencies import Caller, Stored
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import OldestFirst, described, query_of
-from headrace.api.openapi import body_of
+from headrace.api.routes import V1, route
 from headrace.wire import stored_completions as wire
+from headrace.wire.items import Item
 from headrace.wire.metadata import MetadataBody
+from headrace.wire.pagination import ListObject
 
-router = APIRouter(prefix="/v1/chat/completions", tags=["chat"], responses=RESPONSES)
+router = APIRouter(tags=["chat"], responses=RESPONSES)
+STORED = "/chat/completions/{completion_id}"
 
 FILTERS: tuple[dict[str, Any], ...] = (
     {"name": "model", "in": "query", "schema": {"type": "string"}},
@@ -32,16 +34,17 @@ async def _filter(http: Request, response: Response) -> wire.Filter:
     return wire.filter(query_of(http, response, wire.FILTERED))
 
 
-@router.get(
-    "",
+@route(
+    router,
+    "GET",
+    "/chat/completions",
+    under=V1,
     summary="List stored chat completions, oldest first",
-    response_model=wire.StoredChatCompletionList,
-    response_model_exclude_unset=True,
-    openapi_extra=described("asc", more=FILTERS),
+    extra=described("asc", more=FILTERS),
 )
 async def list_completions(
     caller: Caller, store: Stored, filter: Annotated[wire.Filter, Depends(_filter)]
-) -> dict[str, Any]:
+) -> ListObject[wire.StoredChatCompletion]:
     page = await store.completions.page(
         caller.id,
         limit=filter.page.limit,
@@ -53,44 +56,57 @@ async def list_completions(
     return wire.completions(page)
 
 
-@router.get(
-    "/{completion_id}", summary="Retrieve a stored chat completion", response_model=wire.StoredChatCompletion,
-    response_model_exclude_unset=True,
-)  # fmt: skip
-async def retrieve_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
+@route(
+    router,
+    "GET",
+    STORED,
+    under=V1,
+    summary="Retrieve a stored chat completion",
+)
+async def retrieve_completion(caller: Caller, store: Stored, completion_id: str) -> wire.StoredChatCompletion:
     return wire.completion(await store.completions.get(caller.id, completion_id))
 
 
-@router.post(
-    "/{completion_id}", summary="Change the metadata", response_model=wire.StoredChatCompletion,
-    response_model_exclude_unset=True, openapi_extra=body_of(MetadataBody),
-)  # fmt: skip
+@route(
+    router,
+    "POST",
+    STORED,
+    under=V1,
+    summary="Change the metadata",
+)
 async def update_completion(
     caller: Caller,
     store: Stored,
     completion_id: str,
-    body: Annotated[MetadataBody, Depends(json_body(MetadataBody))],
-) -> dict[str, Any]:
+    body: MetadataBody,
+) -> wire.StoredChatCompletion:
     return wire.completion(await store.completions.update(caller.id, completion_id, body.metadata or {}))
 
 
-@router.delete(
-    "/{completion_id}", summary="Delete a stored chat completion", response_model=wire.DeletedChatCompletion
+@route(
+    router,
+    "DELETE",
+    STORED,
+    under=V1,
+    summary="Delete a stored chat completion",
 )
-async def delete_completion(caller: Caller, store: Stored, completion_id: str) -> dict[str, Any]:
+async def delete_completion(caller: Caller, store: Stored, completion_id: str) -> wire.DeletedChatCompletion:
     await store.completions.delete(caller.id, completion_id)
     return wire.deleted(completion_id)
 
 
-@router.get(
-    "/{completion_id}/messages",
+@route(
+    router,
+    "GET",
+    STORED + "/messages",
+    under=V1,
     summary="List the messages of the request, oldest first",
-    response_model=wire.StoredMessageList,
-    openapi_extra=described("asc"),
+    extra=described("asc"),
 )
 async def list_messages(
     caller: Caller, store: Stored, completion_id: str, query: OldestFirst
-) -> dict[str, Any]:
+) -> ListObject[Item]:
+    """Each message has an `id`, its text as `content`, and its parts, if any, as `content_parts`."""
     head = (await store.completions.get(caller.id, completion_id)).head
     page = await store.items.page(caller.id, head, limit=query.limit, after=query.after, order=query.order)
     return wire.messages(page)

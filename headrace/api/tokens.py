@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from headrace.api.body import json_body, prepared
+from headrace.api.body import prepared
 from headrace.api.dependencies import Caller, destination
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
 from headrace.api.generations import uses_in
-from headrace.api.routes import route
+from headrace.api.routes import ROOT_TOO, route
 from headrace.features import NONE
 from headrace.offload import aside
 from headrace.wire import tokens as wire
@@ -29,15 +28,13 @@ TOKEN = 32  # bytes of work, in the measure of headrace.offload, for writing one
     "POST",
     "/tokenize",
     summary="Tokenize a text or a conversation",
-    response_model=wire.Tokens,
-    response_model_exclude_unset=True,
-    body=wire.TokenizeBody,
-    at_root=True,
+    answer=wire.Tokens,
+    under=ROOT_TOO,
 )
 async def tokenize(
     http: Request,
     _: Caller,
-    body: Annotated[wire.TokenizeBody, Depends(json_body(wire.TokenizeBody))],
+    body: wire.TokenizeBody,
 ) -> Response:
     uses = await uses_in(http, body, TOKENS)
     headers = with_named({}, uses.left_out(NONE))
@@ -58,16 +55,14 @@ async def tokenize(
     "POST",
     "/detokenize",
     summary="Turn token ids into text",
-    response_model=wire.Text,
-    body=wire.DetokenizeBody,
-    at_root=True,
+    under=ROOT_TOO,
 )
 async def detokenize(
     http: Request,
     response: Response,
     _: Caller,
-    body: Annotated[wire.DetokenizeBody, Depends(json_body(wire.DetokenizeBody))],
-) -> dict[str, str]:
+    body: wire.DetokenizeBody,
+) -> wire.Text:
     uses = await uses_in(http, body, TOKENS)
     response.headers.update(with_named({}, uses.left_out(NONE)))
     gateway, provider = destination(http)
@@ -81,10 +76,9 @@ async def detokenize(
     "GET",
     "/tokenizer_info",
     summary="Retrieve the special tokens",
-    response_model=wire.TokenizerDescription,
-    at_root=True,
+    under=ROOT_TOO,
 )
-async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> dict[str, Any]:
+async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> wire.TokenizerDescription:
     gateway, provider = destination(http)
     info = gateway.model(model, provider)
     async with connected(http.receive):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from headrace.dialects.values import an_object, count, mended
 from headrace.finite import finite
@@ -72,7 +73,20 @@ def effort_of_budget(budget: int) -> str:
     return "medium" if budget < _HIGH_FROM else "high"
 
 
-def thinking_block(thought: Thought) -> dict[str, str]:
+class SignedThinking(TypedDict):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str
+
+
+class RedactedThinking(TypedDict):
+    """Encrypted thinking, which only its provider can read."""
+
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+def thinking_block(thought: Thought) -> SignedThinking | RedactedThinking:
     """Write a thought as a content block, in requests as in answers."""
     if thought.redacted is not None:
         return {"type": "redacted_thinking", "data": thought.redacted}
@@ -111,9 +125,26 @@ def usage_of(counts: Mapping[str, int]) -> Usage:
     )
 
 
-def usage_body(usage: Usage) -> dict[str, Any]:
+class OutputTokensDetails(TypedDict):
+    thinking_tokens: int
+
+
+class TokenCounts(TypedDict):
+    """The prompt's size is input_tokens + cache_creation_input_tokens + cache_read_input_tokens."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+
+
+def usage_body(usage: Usage) -> TokenCounts:
     """Write a usage: the reverse of `counts_in` and `usage_of`."""
-    uncached = max(0, usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens)
-    counts = (uncached, usage.cache_write_tokens, usage.cached_tokens, usage.completion_tokens)
-    details = {"output_tokens_details": {_THINKING: usage.reasoning_tokens}}
-    return {**dict(zip(_COUNTS, counts, strict=True)), **details}
+    return {
+        "input_tokens": max(0, usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+    }

@@ -4,10 +4,48 @@ written to callers. Source: OpenAI's API reference, "Chat Completions" and "Resp
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from headrace.dialects.values import Object, an_object, count
 from headrace.types import Usage
+
+
+class PromptTokensDetails(TypedDict):
+    cached_tokens: Annotated[int, Field(description="Found in the prefix cache, not computed.")]
+    cache_write_tokens: NotRequired[
+        Annotated[int, Field(description="Put into a provider's cache, if any were.")]
+    ]
+
+
+class CompletionTokensDetails(TypedDict):
+    reasoning_tokens: int
+
+
+class UsageBody(TypedDict):
+    """The usage of chat and text completions."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class InputTokensDetails(TypedDict):
+    cached_tokens: Annotated[int, Field(description="Found in a cache, not computed.")]
+    cache_write_tokens: Annotated[int, Field(description="Put into a provider's cache.")]
+
+
+class ResponseUsage(TypedDict):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: CompletionTokensDetails
+    total_tokens: int
+
 
 DONE = "[DONE]"  # the data of the event that ends a stream
 
@@ -38,21 +76,23 @@ def usage_of(body: object) -> Usage | None:
     )
 
 
-def usage_body(usage: Usage) -> dict[str, Any] | None:
+def usage_body(usage: Usage) -> UsageBody | None:
     """Write the usage of chat and text completions, which `usage_of` reads; None if it is unknown."""
     if not usage.is_known:
         return None
-    written = {"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}
+    prompt_details: PromptTokensDetails = {"cached_tokens": usage.cached_tokens}
+    if usage.cache_write_tokens:
+        prompt_details["cache_write_tokens"] = usage.cache_write_tokens
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, **written},
+        "prompt_tokens_details": prompt_details,
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 
-def responses_usage_body(usage: Usage) -> dict[str, Any] | None:
+def responses_usage_body(usage: Usage) -> ResponseUsage | None:
     """Write the usage of a response, which `usage_of` reads; None if it is unknown."""
     if not usage.is_known:
         return None

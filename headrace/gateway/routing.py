@@ -9,7 +9,7 @@ from random import Random
 
 from headrace.config import RouteConfig, TargetConfig
 from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
-from headrace.gateway.breaker import Breaker
+from headrace.gateway.breaker import Breaker, State
 from headrace.types import Backend, ModelInfo
 
 LOCAL = "headrace"  # owner of routes
@@ -44,7 +44,7 @@ class Candidate:
     model: str
     weight: float | None
     is_served: bool
-    breaker: str | None
+    breaker: State | None
     retry_after_s: float
 
 

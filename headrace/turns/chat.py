@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
@@ -18,12 +17,12 @@ from headrace.turns.recorder import Recorder
 from headrace.turns.truncation import CarriedItems, start_fitted
 from headrace.turns.window import messages as messages_of
 from headrace.turns.window import window, without_unanswered
-from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo
+from headrace.types import Conversation, Event, GenerateRequest, Json, Message, ModelInfo
 from headrace.wire import chat as wire
 from headrace.wire import stored_completions
 from headrace.wire.chat import NEW
 from headrace.wire.collected import Choice, Collected
-from headrace.wire.generation import head
+from headrace.wire.generation import Head, head
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
 
 ITEMS_PER_MESSAGE = 4  # how many to read at first; more if that is not enough
@@ -51,7 +50,7 @@ class ChatTurn:
         self._metadata = stored_completions.metadata(body) if body.store else {}
         self._new: list[Item] = []  # the request's items that the conversation does not have yet
         self._info: ModelInfo | None = None
-        self._head: dict[str, Any] = {}  # the members that the completion and its chunks share
+        self._head: Head | None = None  # the members that the completion and its chunks share
         self._collected = Collected(body.n or 1)
         self.is_streamed = bool(body.stream)
 
@@ -92,7 +91,7 @@ class ChatTurn:
     def chunks(self, info: ModelInfo) -> wire.Chunks:
         return wire.Chunks(self._body, info, self._head)
 
-    def completion(self, info: ModelInfo, collected: Collected) -> dict[str, Any]:
+    def completion(self, info: ModelInfo, collected: Collected) -> Json:
         return wire.completion(self._body, info, collected, self._head)
 
     async def _start_in_conversation(

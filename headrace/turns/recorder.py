@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from headrace.errors import ServerError, StoreUnavailable
 from headrace.store import ConversationLock, Store, StoredResponse
 from headrace.turns.history import History, release_lock
 from headrace.wire.items import Item
+from headrace.wire.responses.schemas import ResponseObject
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,11 @@ class ResponseRecorder(Recorder):
         self._num_written = 0  # events in the store
         self._writing = asyncio.Lock()  # one writer: batches of events must not overlap
 
-    async def queue(self, response: dict[str, Any]) -> None:
+    async def queue(self, response: ResponseObject) -> None:
         """Store the response before it runs. Raises StoreUnavailable."""
         await self._save(response, (), is_end=False)
 
-    async def finish(self, response: dict[str, Any], output: Sequence[Item]) -> dict[str, Any]:
+    async def finish(self, response: ResponseObject, output: Sequence[Item]) -> ResponseObject:
         """Store the final response and release the lock. Returns the response for the client: if storing
         failed, with `store` false.
         """
@@ -101,7 +101,7 @@ class ResponseRecorder(Recorder):
             except ServerError as exc:
                 log.warning("events of response %s are not stored: %s", self._id, _loggable(exc))
 
-    async def _save_patiently(self, response: dict[str, Any], output: Sequence[Item]) -> None:
+    async def _save_patiently(self, response: ResponseObject, output: Sequence[Item]) -> None:
         """Save the final response. A background run retries while the database is away: no client waits."""
         num_retries = int(PATIENCE_S / RETRY_S) if self.is_background else 0
         while True:
@@ -113,7 +113,7 @@ class ResponseRecorder(Recorder):
                 num_retries -= 1
                 await asyncio.sleep(RETRY_S)
 
-    async def _save(self, response: dict[str, Any], output: Sequence[Item], *, is_end: bool) -> None:
+    async def _save(self, response: ResponseObject, output: Sequence[Item], *, is_end: bool) -> None:
         await self.store.responses.save(
             self.owner,
             StoredResponse(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from headrace.store import Store, StoredResponse
 from headrace.turns.history import UNFINISHED
+from headrace.wire.responses.object import restored
 from headrace.wire.responses.stream import is_last, last_event
 
 POLL_S = 0.5
@@ -37,5 +38,5 @@ async def replay(
         )  # its last events, written just after its status, are there by now
         stored = await store.responses.get(owner, stored.id)
         texts = await store.responses.events(owner, stored.id, after=after)
-    output = [item.body for item in await store.responses.output(owner, stored)]
-    yield [last_event({**stored.body, "output": output}, after + 1)]
+    output = await store.responses.output(owner, stored)
+    yield [last_event(restored(stored, output), after + 1)]

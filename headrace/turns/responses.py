@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from headrace.errors import BadRequest, Overloaded
 from headrace.features import Uses
@@ -33,7 +32,8 @@ from headrace.wire.responses.body import (
     to_request,
     to_tokenize_request,
 )
-from headrace.wire.responses.object import begin, compacted
+from headrace.wire.responses.object import begin, compacted, restored
+from headrace.wire.responses.schemas import CompactedResponse, ResponseObject
 from headrace.wire.responses.stream import ResponseEvents
 
 CANCEL_S = 5.0  # how long another process may take to cancel a response
@@ -178,16 +178,15 @@ class Responses:
         except BadRequest as exc:
             raise in_endpoint_names(turn.body, exc) from exc
 
-    async def get(self, owner: str, id: str) -> dict[str, Any]:
+    async def get(self, owner: str, id: str) -> ResponseObject:
         """The response as it stands. Raises ResponseNotFound, StoreUnavailable."""
         run = self._runs.find(owner, id)
         if run is not None:
             return run.response
         return await self._with_output(owner, await self._store.responses.get(owner, id))
 
-    async def _with_output(self, owner: str, stored: StoredResponse) -> dict[str, Any]:
-        output = await self._store.responses.output(owner, stored)
-        return {**stored.body, "output": [item.body for item in output]}
+    async def _with_output(self, owner: str, stored: StoredResponse) -> ResponseObject:
+        return restored(stored, await self._store.responses.output(owner, stored))
 
     async def follow(self, owner: str, id: str, after: int) -> AsyncIterator[list[str]]:
         """Batches of its events with a sequence_number greater than `after`, as they come. Raises
@@ -212,7 +211,7 @@ class Responses:
             run.recorder.is_deleted = not run.recorder.is_background
             await run.cancel()
 
-    async def cancel(self, owner: str, id: str) -> dict[str, Any]:
+    async def cancel(self, owner: str, id: str) -> ResponseObject:
         """Cancel a background response and return it; one that has ended does not change. Raises
         ResponseNotFound, BadRequest, StoreUnavailable.
         """
@@ -223,7 +222,7 @@ class Responses:
         await run.cancel()
         return run.response
 
-    async def _cancel_elsewhere(self, owner: str, id: str) -> dict[str, Any]:
+    async def _cancel_elsewhere(self, owner: str, id: str) -> ResponseObject:
         """Ask the process that runs it, and wait up to CANCEL_S for the end."""
         stored = await self._store.responses.get(owner, id)
         _check_background(stored.is_background)
@@ -253,7 +252,7 @@ class Responses:
         except BadRequest as exc:
             raise in_endpoint_names(body, exc) from exc
 
-    async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> dict[str, Any]:
+    async def compact(self, owner: str, body: CompactBody, provider: str | None = None) -> CompactedResponse:
         """The compacted conversation: the user's messages and a summary. Raises ServerError."""
         items = await self._items(owner, body)
         build = partial(to_summary_request, body.model, body.instructions, items)

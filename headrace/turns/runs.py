@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import Any
 
 from headrace.errors import BadRequest, Overloaded, ServerError, StoreUnavailable
 from headrace.gateway.generation import Generation, Outcome
@@ -14,6 +13,7 @@ from headrace.gateway.race import Until
 from headrace.store import Store
 from headrace.turns.recorder import ResponseRecorder
 from headrace.types import Event
+from headrace.wire.responses.schemas import ResponseObject
 from headrace.wire.responses.stream import ResponseEvents
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Run:
         self._task: asyncio.Task[None]
 
     @property
-    def response(self) -> dict[str, Any]:
+    def response(self) -> ResponseObject:
         """The response object as it stands."""
         return self.encoder.response
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from headrace.dialects.anthropic import thinking_block
-from headrace.dialects.openai import usage_body
+from headrace.dialects.anthropic import RedactedThinking, SignedThinking, thinking_block
+from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
 from headrace.types import (
     Event,
@@ -30,24 +31,17 @@ from headrace.wire.elsewhere import carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
+    Head,
     JsonObject,
     StreamUsage,
-    UsageBody,
     dump,
     head,
     max_tokens,
     sampling,
 )
-from headrace.wire.messages import (
-    ConversationBody,
-    RedactedThinkingBlock,
-    ThinkingBlock,
-    to_conversation,
-)
+from headrace.wire.messages import ConversationBody, to_conversation
 from headrace.wire.token_logprobs import LEAST_LOGPROB
 from headrace.wire.validation import RequestBody
-
-FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
 
 
 class ConversationName(RequestBody):
@@ -73,7 +67,7 @@ class ChatBody(ConversationBody, GenerationBody):
     conversation_id: str | None = Field(None, description="Extension. The same as `conversation`.")
 
 
-class AlternativeLogprob(BaseModel):
+class AlternativeLogprob(TypedDict):
     token: str
     logprob: float
     bytes: list[int]
@@ -83,37 +77,37 @@ class TokenLogprobBody(AlternativeLogprob):
     top_logprobs: list[AlternativeLogprob]
 
 
-class ChatLogprobs(BaseModel):
+class ChatLogprobs(TypedDict):
     content: list[TokenLogprobBody]
     refusal: None
 
 
-class AssistantMessage(BaseModel):
-    """`tool_calls`, `function_call`, `reasoning_content`, `reasoning` and `thinking_blocks` are there only
-    with a value.
-    """
+class ReasoningMembers(TypedDict, total=False):
+    """Members that are there only with a value."""
 
+    reasoning_content: str
+    reasoning: Annotated[str, Field(description="The same as reasoning_content.")]
+    thinking_blocks: Annotated[
+        list[SignedThinking | RedactedThinking],
+        Field(description="Extension. The reasoning as its provider signed it, to be sent back unchanged."),
+    ]
+
+
+class AssistantMessage(ReasoningMembers, tools.CallMembers):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
     annotations: list[Any]
-    tool_calls: list[tools.CalledTool] | None = None
-    function_call: tools.CalledFunction | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = Field(None, description="The same as reasoning_content.")
-    thinking_blocks: list[ThinkingBlock | RedactedThinkingBlock] | None = Field(
-        None, description="Extension. The reasoning as its provider signed it, to be sent back unchanged."
-    )
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(TypedDict):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason
+    finish_reason: tools.ChatFinishReason
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(TypedDict):
     """The answer when `stream` is false."""
 
     id: str
@@ -121,31 +115,24 @@ class ChatCompletion(BaseModel):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: UsageBody | None = Field(description="Null: the provider reported none.")
+    usage: Annotated[UsageBody | None, Field(description="Null: the provider reported none.")]
     system_fingerprint: str | None
 
 
-class Delta(BaseModel):
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    refusal: None = None
-    tool_calls: list[tools.ToolDelta] | None = None
-    function_call: tools.FunctionDelta | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    thinking_blocks: list[ThinkingBlock | RedactedThinkingBlock] | None = Field(
-        None, description="Extension. The blocks that are complete now."
-    )
+class Delta(ReasoningMembers, tools.CallDeltaMembers, total=False):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
 
 
-class ChunkChoice(BaseModel):
+class ChunkChoice(TypedDict):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason | None
+    finish_reason: tools.ChatFinishReason | None
 
 
-class ChatCompletionChunk(BaseModel):
+class ChatCompletionChunk(TypedDict):
     """One event of the answer when `stream` is true; `data: [DONE]` follows the last."""
 
     id: str
@@ -153,7 +140,7 @@ class ChatCompletionChunk(BaseModel):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: UsageBody | None = None
+    usage: NotRequired[UsageBody | None]
     system_fingerprint: str | None
 
 
@@ -208,12 +195,10 @@ def to_request(body: ChatBody) -> GenerateRequest:
     )
 
 
-def completion(
-    body: ChatBody, info: ModelInfo, collected: Collected, begin: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def completion(body: ChatBody, info: ModelInfo, collected: Collected, begin: Head | None = None) -> Json:
     """The whole answer. `begin`: the members from `head`, if they are fixed already."""
     legacy = bool(body.functions)
-    choices = [
+    choices: list[ChatChoice] = [
         {
             "index": index,
             "message": _message(choice, legacy=legacy),
@@ -222,15 +207,16 @@ def completion(
         }
         for index, choice in sorted(collected.choices.items())
     ]
-    return {
+    answer: ChatCompletion = {
         **(begin or head("chatcmpl", "chat.completion", info)),
+        "object": "chat.completion",
         "choices": choices,
         "usage": usage_body(collected.usage),
-        **collected.own,
     }
+    return {**answer, **collected.own}
 
 
-def _message(choice: Choice, *, legacy: bool) -> dict[str, Any]:
+def _message(choice: Choice, *, legacy: bool) -> AssistantMessage:
     calls = tools.calls(choice, legacy=legacy)
     return {
         "role": "assistant",
@@ -242,18 +228,19 @@ def _message(choice: Choice, *, legacy: bool) -> dict[str, Any]:
     }
 
 
-def _reasoning(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
+def _reasoning(text: str, thoughts: Sequence[Thought]) -> ReasoningMembers:
     """Reasoning as members of a message or delta, under both names that clients look for."""
-    texts = {"reasoning_content": text, "reasoning": text} if text else {}
-    signed = {"thinking_blocks": [thinking_block(thought) for thought in thoughts]} if thoughts else {}
-    return {**texts, **signed}
+    members: ReasoningMembers = {"reasoning_content": text, "reasoning": text} if text else {}
+    if thoughts:
+        members["thinking_blocks"] = [thinking_block(thought) for thought in thoughts]
+    return members
 
 
-def _logprobs_body(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+def _logprobs_body(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
     return {"content": token_logprobs(tokens), "refusal": None}
 
 
-def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[TokenLogprobBody]:
     return [
         {
             **_logprob(token.token, token.raw, token.logprob),
@@ -263,7 +250,7 @@ def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     ]
 
 
-def _logprob(token: str, raw: bytes, logprob: float | None) -> dict[str, Any]:
+def _logprob(token: str, raw: bytes, logprob: float | None) -> AlternativeLogprob:
     # JSON has no infinity, and some providers send no logprob
     least = LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
     return {"token": token, "logprob": least, "bytes": list(raw)}
@@ -274,9 +261,9 @@ class Chunks:
     if they are fixed already.
     """
 
-    def __init__(self, body: ChatBody, info: ModelInfo, begin: dict[str, Any] | None = None) -> None:
+    def __init__(self, body: ChatBody, info: ModelInfo, begin: Head | None = None) -> None:
         begin = begin or head("chatcmpl", "chat.completion", info)
-        self._head = {**begin, "object": "chat.completion.chunk"}
+        self._head: Head = {**begin, "object": "chat.completion.chunk"}
         self._usage = StreamUsage(body)
         self._n = body.n or 1
         self._has_logprobs, self._legacy = bool(body.logprobs), bool(body.functions)
@@ -303,18 +290,24 @@ class Chunks:
     def last(self) -> list[str]:
         return self._usage.last(self._head)
 
-    def _delta(self, event: ReasoningDelta | ToolCallDelta) -> dict[str, Any]:
+    def _delta(self, event: ReasoningDelta | ToolCallDelta) -> Delta:
         if isinstance(event, ReasoningDelta):
-            return _reasoning(event.text, () if event.thought is None else (event.thought,))
-        return tools.delta(event, legacy=self._legacy)
+            thoughts = () if event.thought is None else (event.thought,)
+            return cast(Delta, _reasoning(event.text, thoughts))
+        return cast(Delta, tools.delta(event, legacy=self._legacy))
 
     def _chunk(
         self,
         index: int,
-        delta: dict[str, Any],
-        logprobs: dict[str, Any] | None = None,
-        reason: str | None = None,
+        delta: Delta,
+        logprobs: ChatLogprobs | None = None,
+        reason: tools.ChatFinishReason | None = None,
         own: Json | None = None,
     ) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return dump({**self._head, "choices": [choice], **self._usage.member(), **(own or {})})
+        chunk: ChatCompletionChunk = {
+            **self._head,
+            "object": "chat.completion.chunk",
+            "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}],
+            **self._usage.member(),
+        }
+        return dump({**chunk, **own} if own else chunk)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, NotRequired
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from headrace.dialects.openai import usage_body
+from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
 from headrace.types import (
     Event,
     Finished,
+    FinishReason,
     GenerateRequest,
     Json,
     ModelInfo,
@@ -25,7 +27,6 @@ from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
     StreamUsage,
-    UsageBody,
     dump,
     head,
     max_tokens,
@@ -60,14 +61,14 @@ class CompletionBody(GenerationBody):
     suffix: str | None = Field(None, description="Generate the text between the prompt and this.")
 
 
-class CompletionChoice(BaseModel):
+class CompletionChoice(TypedDict):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: FinishReason | None
 
 
-class Completion(BaseModel):
+class Completion(TypedDict):
     """The answer when `stream` is false, each chunk when it is true; chunks only have `usage` on request."""
 
     id: str
@@ -75,7 +76,7 @@ class Completion(BaseModel):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: UsageBody | None = None
+    usage: NotRequired[UsageBody | None]
     system_fingerprint: str | None
 
 
@@ -116,18 +117,19 @@ def _best_of(body: CompletionBody) -> int:
     return body.best_of
 
 
-def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> dict[str, Any]:
+def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> Json:
     kept = _best(body.n or 1, collected)
     choices = [
         _choice(index, choice.text, _logprobs(choice) if body.logprobs is not None else None, choice.reason)
         for index, choice in enumerate(kept)
     ]
-    return {
+    answer: Completion = {
         **head("cmpl", "text_completion", info),
+        "object": "text_completion",
         "choices": choices,
         "usage": usage_body(collected.usage),
-        **collected.own,
     }
+    return {**answer, **collected.own}
 
 
 def _best(n: int, collected: Collected) -> list[Choice]:
@@ -149,7 +151,7 @@ def _mean_logprob(choice: Choice) -> float:
     return sum(values) / len(values) if values else float("-inf")
 
 
-def _logprobs(choice: Choice) -> dict[str, Any]:
+def _logprobs(choice: Choice) -> CompletionLogprobs:
     # the end-of-turn token has no text, but a score needs an entry for each generated token
     return LogprobsWriter().write(choice.text, [*choice.logprobs, *choice.end_logprobs])
 
@@ -182,16 +184,23 @@ class Chunks:
         index: int,
         text: str,
         tokens: Sequence[TokenLogprob],
-        reason: str | None,
+        reason: FinishReason | None,
         own: Json | None = None,
     ) -> str:
         logprobs = None
         if self._has_logprobs:
             written = self._writers.setdefault(index, LogprobsWriter()).write(text, tokens)
             logprobs = written if tokens else None
-        choice = _choice(index, text, logprobs, reason)
-        return dump({**self._head, "choices": [choice], **self._usage.member(), **(own or {})})
+        chunk: Completion = {
+            **self._head,
+            "object": "text_completion",
+            "choices": [_choice(index, text, logprobs, reason)],
+            **self._usage.member(),
+        }
+        return dump({**chunk, **own} if own else chunk)
 
 
-def _choice(index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
+def _choice(
+    index: int, text: str, logprobs: CompletionLogprobs | None, reason: FinishReason | None
+) -> CompletionChoice:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 from headrace.store import Page, StoredConversation, StoredItem
 from headrace.wire.items import Item, ItemBody, to_items
 from headrace.wire.limits import at_most
 from headrace.wire.metadata import Metadata
-from headrace.wire.pagination import list_object
+from headrace.wire.pagination import ListObject, list_object
 from headrace.wire.validation import RequestBody
 
 MAX_ITEMS = 20  # in one request
@@ -35,41 +36,23 @@ class ItemsBody(RequestBody):
     items: Annotated[Items, Field(min_length=1)]
 
 
-class ConversationObject(BaseModel):
+class ConversationObject(TypedDict):
     id: str
     object: Literal["conversation"]
-    created_at: int = Field(description="Seconds since 1970.")
+    created_at: Annotated[int, Field(description="Seconds since 1970.")]
     metadata: dict[str, str]
 
 
-class DeletedConversation(BaseModel):
+class DeletedConversation(TypedDict):
     id: str
     object: Literal["conversation.deleted"]
     deleted: Literal[True]
 
 
-class ConversationList(BaseModel):
-    object: Literal["list"]
-    data: list[ConversationObject]
-    first_id: str = Field(description="Empty if the page is empty.")
-    last_id: str
-    has_more: bool
-
-
-class ItemList(BaseModel):
-    """A page of items in the form of the Responses API: `type`, `id`, and the members of the type."""
-
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-    first_id: str = Field(description="Empty if the page is empty.")
-    last_id: str
-    has_more: bool
-
-
-class ConversationExport(BaseModel):
+class ConversationExport(TypedDict):
     object: Literal["conversation.export"]
     conversation: ConversationObject
-    items: list[dict[str, Any]] = Field(description="Oldest first.")
+    items: Annotated[list[Item], Field(description="Oldest first.")]
 
 
 def check_id(id: str, param: str) -> str:
@@ -86,7 +69,7 @@ def new_items(body: ConversationBody | ItemsBody) -> list[Item]:
     return to_items(body.items, "items")
 
 
-def conversation(stored: StoredConversation) -> dict[str, Any]:
+def conversation(stored: StoredConversation) -> ConversationObject:
     return {
         "id": stored.id,
         "object": "conversation",
@@ -95,25 +78,25 @@ def conversation(stored: StoredConversation) -> dict[str, Any]:
     }
 
 
-def deleted(id: str) -> dict[str, Any]:
+def deleted(id: str) -> DeletedConversation:
     return {"id": id, "object": "conversation.deleted", "deleted": True}
 
 
-def conversations(page: Page[StoredConversation]) -> dict[str, Any]:
+def conversations(page: Page[StoredConversation]) -> ListObject[ConversationObject]:
     return list_object([conversation(stored) for stored in page.data], has_more=page.has_more)
 
 
-def items(page: Page[StoredItem]) -> dict[str, Any]:
-    return list_object([dict(item.body) for item in page.data], has_more=page.has_more)
+def items(page: Page[StoredItem]) -> ListObject[Item]:
+    return list_object([item.body for item in page.data], has_more=page.has_more)
 
 
-def created(items: Sequence[StoredItem]) -> dict[str, Any]:
-    return list_object([dict(item.body) for item in items], has_more=False)
+def created(items: Sequence[StoredItem]) -> ListObject[Item]:
+    return list_object([item.body for item in items], has_more=False)
 
 
-def export(stored: StoredConversation, path: Iterable[StoredItem]) -> dict[str, Any]:
+def export(stored: StoredConversation, path: Iterable[StoredItem]) -> ConversationExport:
     return {
         "object": "conversation.export",
         "conversation": conversation(stored),
-        "items": [dict(item.body) for item in path],
+        "items": [item.body for item in path],
     }

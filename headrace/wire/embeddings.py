@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from headrace.types import Embeddings, EmbedRequest
 from headrace.wire.generation import INT64, dump
@@ -39,18 +40,18 @@ class EmbeddingsBody(RequestBody):
     timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
 
 
-class EmbeddingObject(BaseModel):
+class EmbeddingObject(TypedDict):
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str = Field(description="A string if encoding_format is base64.")
+    embedding: Annotated[list[float] | str, Field(description="A string if encoding_format is base64.")]
 
 
-class EmbeddingUsage(BaseModel):
+class EmbeddingUsage(TypedDict):
     prompt_tokens: int
     total_tokens: int
 
 
-class EmbeddingList(BaseModel):
+class EmbeddingList(TypedDict):
     object: Literal["list"]
     data: list[EmbeddingObject]
     model: str
@@ -74,12 +75,14 @@ def answer(body: EmbeddingsBody, embeddings: Embeddings) -> bytes:
     encode = _base64 if body.encoding_format == "base64" else _floats
     data = ",".join(_object(index, encode(vector)) for index, vector in enumerate(embeddings.vectors))
     count = embeddings.prompt_tokens
-    rest = dump({"model": body.model, "usage": {"prompt_tokens": count, "total_tokens": count}})
+    usage: EmbeddingUsage = {"prompt_tokens": count, "total_tokens": count}
+    rest = dump({"model": body.model, "usage": usage})
     return f'{{"object":"list","data":[{data}],{rest[1:]}'.encode()
 
 
-def _object(index: int, embedding: Any) -> str:
-    return dump({"object": "embedding", "index": index, "embedding": embedding})
+def _object(index: int, embedding: list[float] | str) -> str:
+    written: EmbeddingObject = {"object": "embedding", "index": index, "embedding": embedding}
+    return dump(written)
 
 
 def _base64(vector: NDArray[np.float32]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from typing_extensions import TypedDict
 
-from headrace.dialects.openai import usage_body
+from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
 from headrace.finite import dumps
 from headrace.types import (
@@ -228,23 +230,6 @@ class GenerationBody(RequestBody):
         return any(limit is not None and limit < 0 for limit in (self.n_predict, self.num_predict))
 
 
-class PromptTokensDetails(BaseModel):
-    cached_tokens: int = Field(description="Found in the prefix cache, not computed.")
-    cache_write_tokens: int | None = Field(None, description="Put into a provider's cache, if any were.")
-
-
-class CompletionTokensDetails(BaseModel):
-    reasoning_tokens: int
-
-
-class UsageBody(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-    completion_tokens_details: CompletionTokensDetails
-
-
 def sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None) -> Sampling:
     """The sampling parameters. Raises BadRequest."""
     if body.stream_options is not None and not body.stream:
@@ -288,8 +273,17 @@ def value_of(body: GenerationBody, name: str) -> Any:
     return values.get(first)
 
 
-def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> dict[str, Any]:
-    """The first members of an answer, or of all chunks of one stream, with a new id."""
+class Head(TypedDict):
+    """The first members of an answer, or of all chunks of one stream."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str | None
+
+
+def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> Head:
     return {
         "id": f"{prefix}-{secrets.token_hex(12)}",
         "object": object,
@@ -297,6 +291,10 @@ def head(prefix: Literal["chatcmpl", "cmpl"], object: str, info: ModelInfo) -> d
         "model": info.id,
         "system_fingerprint": info.fingerprint,
     }
+
+
+class UsageMember(TypedDict, total=False):
+    usage: UsageBody | None
 
 
 class StreamUsage:
@@ -324,18 +322,18 @@ class StreamUsage:
             )
         self._choices[event.index] = so_far
 
-    def member(self) -> dict[str, Any]:
+    def member(self) -> UsageMember:
         """The member for a chunk with choices. It is null until the prompt's tokens are known."""
         if not self._in_all:
             return {"usage": None} if self._in_the_end else {}
         usage = total(self._choices, self._n)
         return {"usage": usage_body(usage) if usage.prompt_tokens else None}
 
-    def last(self, head: dict[str, Any]) -> list[str]:
+    def last(self, head: Head) -> list[str]:
         """The final chunk with the usage, if the request wants one."""
         usage = usage_body(total(self._choices, self._n))
         return [dump({**head, "choices": [], "usage": usage})] if self._in_the_end else []
 
 
-def dump(value: dict[str, Any]) -> str:
+def dump(value: Mapping[str, Any]) -> str:
     return dumps(value, ensure_ascii=False, separators=(",", ":"))

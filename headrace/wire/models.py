@@ -4,14 +4,16 @@ and where a request would go.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from headrace.types import ModelInfo
 
 
-class ModelObject(BaseModel):
+class ModelObject(TypedDict):
     id: str
     object: Literal["model"]
     created: int
@@ -19,35 +21,39 @@ class ModelObject(BaseModel):
     root: str
     parent: str | None
     permission: list[Any]
-    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: unknown.")
-    sampling_defaults: dict[str, float | int]
+    max_model_len: Annotated[int | None, Field(description="Tokens of prompt and answer; null: unknown.")]
+    sampling_defaults: Mapping[str, float | int]
 
 
-class ModelList(BaseModel):
+class ModelList(TypedDict):
     object: Literal["list"]
     data: list[ModelObject]
 
 
-class CandidateObject(BaseModel):
+class CandidateObject(TypedDict):
     provider: str
     model: str
-    weight: float | None = Field(description="Adjacent targets with weights are tried in random order.")
-    is_served: bool = Field(description="False: requests skip this target now.")
-    breaker: Literal["closed", "open", "half-open"] | None = Field(description="Null outside routes.")
-    retry_after_s: float = Field(description="Seconds until an open breaker permits a request.")
+    weight: Annotated[
+        float | None, Field(description="Adjacent targets with weights are tried in random order.")
+    ]
+    is_served: Annotated[bool, Field(description="False: requests skip this target now.")]
+    breaker: Annotated[
+        Literal["closed", "open", "half-open"] | None, Field(description="Null outside routes.")
+    ]
+    retry_after_s: Annotated[float, Field(description="Seconds until an open breaker permits a request.")]
 
 
-class RouteObject(BaseModel):
+class RouteObject(TypedDict):
     object: Literal["route"]
     model: str
-    route: str | None = Field(description="The route; null: the name is a model's.")
-    candidates: list[CandidateObject] = Field(description="The targets in order.")
+    route: Annotated[str | None, Field(description="The route; null: the name is a model's.")]
+    candidates: Annotated[list[CandidateObject], Field(description="The targets in order.")]
     fallback_on: list[str]
     retries: int
     hedge_after_ms: int
 
 
-def model(info: ModelInfo) -> dict[str, Any]:
+def model(info: ModelInfo) -> ModelObject:
     return {
         "id": info.id,
         "object": "model",
@@ -61,9 +67,5 @@ def model(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def model_list(infos: list[ModelInfo]) -> dict[str, Any]:
+def model_list(infos: list[ModelInfo]) -> ModelList:
     return {"object": "list", "data": [model(info) for info in infos]}
-
-
-def route(explanation: dict[str, Any]) -> dict[str, Any]:
-    return {"object": "route", **explanation}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
+
+from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 
+Entry = TypeVar("Entry", bound=Mapping[str, Any])
 Order = Literal["asc", "desc"]
 Query = Sequence[tuple[str, str]]  # decoded pairs of name and value, in order
 
@@ -25,6 +28,16 @@ INCLUDABLE = (
 )
 LISTED = ("limit", "order", "after", "include")
 INDEX = re.compile(r"\[\d*\]$")  # clients write include[]=, include[0]=, include=
+
+
+class ListObject(TypedDict, Generic[Entry]):
+    """A page of a list. The ids of an empty page are empty strings, because clients require strings."""
+
+    object: Literal["list"]
+    data: list[Entry]
+    first_id: str
+    last_id: str
+    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +93,11 @@ def check(query: Query) -> Query:
     return query
 
 
-def list_object(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
-    """The JSON of a page of objects. The ids of an empty page are empty strings, because clients require
-    strings.
-    """
+def list_object(data: list[Entry], *, has_more: bool) -> ListObject[Entry]:
     ids = [entry["id"] for entry in data] or [""]
     return {
         "object": "list",
-        "data": list(data),
+        "data": data,
         "first_id": ids[0],
         "last_id": ids[-1],
         "has_more": has_more,

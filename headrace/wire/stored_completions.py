@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 from headrace.store import Page, StoredCompletion, StoredItem
 from headrace.wire.chat import ChatBody, ChatCompletion
+from headrace.wire.items import Item
 from headrace.wire.metadata import MAX_PAIRS, Metadata
-from headrace.wire.pagination import LISTED, Listing, Query, list_object, listing
+from headrace.wire.pagination import LISTED, Listing, ListObject, Query, list_object, listing
 
 FILTERED = (*LISTED[:3], "model", "metadata")
 METADATA = TypeAdapter(Metadata)
@@ -26,30 +28,10 @@ class StoredChatCompletion(ChatCompletion):
     metadata: dict[str, str]
 
 
-class StoredChatCompletionList(BaseModel):
-    object: Literal["list"]
-    data: list[StoredChatCompletion]
-    first_id: str = Field(description="Empty if the page is empty.")
-    last_id: str
-    has_more: bool
-
-
-class DeletedChatCompletion(BaseModel):
+class DeletedChatCompletion(TypedDict):
     id: str
     object: Literal["chat.completion.deleted"]
     deleted: Literal[True]
-
-
-class StoredMessageList(BaseModel):
-    """The messages of the request, each with an `id`, its text as `content`, and its parts, if any, as
-    `content_parts`.
-    """
-
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-    first_id: str = Field(description="Empty if the page is empty.")
-    last_id: str
-    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +69,24 @@ def request_messages(body: ChatBody) -> list[dict[str, Any]]:
     return [{name: value for name, value in message.items() if name != "id"} for message in sent]
 
 
-def completion(stored: StoredCompletion) -> dict[str, Any]:
-    return {**stored.body, "metadata": dict(stored.metadata)}
+def completion(stored: StoredCompletion) -> StoredChatCompletion:
+    return cast(StoredChatCompletion, {**stored.body, "metadata": dict(stored.metadata)})
 
 
-def completions(page: Page[StoredCompletion]) -> dict[str, Any]:
+def completions(page: Page[StoredCompletion]) -> ListObject[StoredChatCompletion]:
     return list_object([completion(stored) for stored in page.data], has_more=page.has_more)
 
 
-def deleted(id: str) -> dict[str, Any]:
+def deleted(id: str) -> DeletedChatCompletion:
     return {"id": id, "object": "chat.completion.deleted", "deleted": True}
 
 
-def messages(page: Page[StoredItem]) -> dict[str, Any]:
+def messages(page: Page[StoredItem]) -> ListObject[Item]:
     return list_object([_message(item.body) for item in page.data], has_more=page.has_more)
 
 
-def _message(body: Mapping[str, Any]) -> dict[str, Any]:
+def _message(body: Item) -> Item:
+    """A message with its text as `content` and its parts, if any, as `content_parts`."""
     content = body.get("content")
     parts = content if isinstance(content, list) else None
     text = content if parts is None else "".join(part.get("text", "") for part in parts)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from headrace.types import TokenLogprob
 
 LEAST_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 
 
-class CompletionLogprobs(BaseModel):
+class CompletionLogprobs(TypedDict):
     """The JSON of logprobs. The first token of an echoed prompt has null, because nothing predicts it."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] = Field(
-        description="The most probable tokens, and the token."
-    )
-    text_offset: list[int] = Field(description="Where each token begins in the choice's text, in characters.")
+    top_logprobs: Annotated[
+        list[dict[str, float] | None], Field(description="The most probable tokens, and the token.")
+    ]
+    text_offset: Annotated[
+        list[int], Field(description="Where each token begins in the choice's text, in characters.")
+    ]
 
 
 class LogprobsWriter:
@@ -33,7 +36,7 @@ class LogprobsWriter:
         self._at = 0  # the offset of `_text` in the choice's text
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def write(self, text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+    def write(self, text: str, tokens: Sequence[TokenLogprob]) -> CompletionLogprobs:
         """The logprobs of a delta: `text` continues the choice, and `tokens` end in it."""
         return {
             "tokens": [token.token for token in tokens],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, NotRequired
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 from headrace.types import Conversation, ModelInfo, TokenizeRequest, TokenizerInfo
@@ -45,11 +46,13 @@ class TokenizeBody(RequestBody):
     return_token_strs: bool | None = False
 
 
-class Tokens(BaseModel):
+class Tokens(TypedDict):
     tokens: list[int]
     count: int
-    max_model_len: int | None = Field(description="Tokens of prompt and answer; null: unknown.")
-    token_strs: list[str] | None = Field(None, description="With return_token_strs: each token as text.")
+    max_model_len: Annotated[int | None, Field(description="Tokens of prompt and answer; null: unknown.")]
+    token_strs: NotRequired[
+        Annotated[list[str], Field(description="With return_token_strs: each token as text.")]
+    ]
 
 
 class DetokenizeBody(RequestBody):
@@ -59,12 +62,12 @@ class DetokenizeBody(RequestBody):
     tokens: Annotated[list[TokenId], at_most(MAX_TOKENS)]
 
 
-class Text(BaseModel):
+class Text(TypedDict):
     prompt: str
-    text: str = Field(description="The text.")
+    text: Annotated[str, Field(description="The text.")]
 
 
-class TokenizerDescription(BaseModel):
+class TokenizerDescription(TypedDict):
     """The special tokens as text; null for those that the model does not have."""
 
     model: str
@@ -123,11 +126,11 @@ def _pieces(values: Sequence[object]) -> Iterator[str]:
         yield json.dumps(values[start : start + PIECE], ensure_ascii=False, separators=(",", ":"))[1:-1]
 
 
-def text(text: str) -> dict[str, str]:
+def text(text: str) -> Text:
     return {"prompt": text, "text": text}
 
 
-def tokenizer(info: ModelInfo, described: TokenizerInfo) -> dict[str, Any]:
+def tokenizer(info: ModelInfo, described: TokenizerInfo) -> TokenizerDescription:
     return {
         "model": info.id,
         "eos_token": described.eos_token,

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Set
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 from headrace.features import Feature, Use
@@ -73,29 +74,46 @@ class ToolsBody(RequestBody):
     )
 
 
-class CalledFunction(BaseModel):
+ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
+
+
+class CalledFunction(TypedDict):
     name: str
-    arguments: str = Field(description="JSON text.")
+    arguments: Annotated[str, Field(description="JSON text.")]
 
 
-class CalledTool(BaseModel):
+class CalledTool(TypedDict):
     id: str
     type: Literal["function"]
     function: CalledFunction
 
 
-class FunctionDelta(BaseModel):
-    name: str | None = None
+class CallMembers(TypedDict, total=False):
+    """The members of a message that hold its calls."""
+
+    tool_calls: list[CalledTool]
+    function_call: CalledFunction
+
+
+class FunctionDelta(TypedDict):
+    name: NotRequired[str]
     arguments: str
 
 
-class ToolDelta(BaseModel):
+class ToolDelta(TypedDict):
     """A piece of a call. Only the first has id, type and name."""
 
     index: int
-    id: str | None = None
-    type: Literal["function"] | None = None
+    id: NotRequired[str | None]
+    type: NotRequired[Literal["function"]]
     function: FunctionDelta
+
+
+class CallDeltaMembers(TypedDict, total=False):
+    """The members of a chunk's delta that hold a piece of a call."""
+
+    tool_calls: list[ToolDelta]
+    function_call: FunctionDelta
 
 
 def in_callers_terms(body: ToolsBody, error: BadRequest) -> BadRequest:
@@ -166,13 +184,15 @@ def _known(name: str, names: Set[str], param: str) -> str:
     return name
 
 
-def finish_reason(reason: FinishReason, *, legacy: bool) -> str:
+def finish_reason(reason: FinishReason, *, legacy: bool) -> ChatFinishReason:
     return "function_call" if legacy and reason == "tool_calls" else reason
 
 
-def calls(choice: Choice, *, legacy: bool) -> dict[str, Any]:
+def calls(choice: Choice, *, legacy: bool) -> CallMembers:
     """The members of a message that hold its calls; none if there are no calls."""
-    functions = [{"name": call.name, "arguments": call.arguments} for call in choice.calls]
+    functions: list[CalledFunction] = [
+        {"name": call.name, "arguments": call.arguments} for call in choice.calls
+    ]
     if not functions:
         return {}
     if legacy:
@@ -185,14 +205,16 @@ def calls(choice: Choice, *, legacy: bool) -> dict[str, Any]:
     }
 
 
-def delta(event: ToolCallDelta, *, legacy: bool) -> dict[str, Any]:
+def delta(event: ToolCallDelta, *, legacy: bool) -> CallDeltaMembers:
     """A piece of a call as members of a chunk's delta. The older form has room for a single call: other calls
     have no members.
     """
-    function = {"arguments": event.arguments}
-    if event.name is not None:
-        function = {"name": event.name, **function}
+    if event.name is None:
+        function: FunctionDelta = {"arguments": event.arguments}
+        piece: ToolDelta = {"index": event.call, "function": function}
+    else:
+        function = {"name": event.name, "arguments": event.arguments}
+        piece = {"index": event.call, "id": event.id, "type": "function", "function": function}
     if legacy:
         return {"function_call": function} if event.call == 0 else {}
-    start = {} if event.name is None else {"id": event.id, "type": "function"}
-    return {"tool_calls": [{"index": event.call, **start, "function": function}]}
+    return {"tool_calls": [piece]}

@@ -3,8 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.api.openapi import models_of
-from headrace.app import ROUTERS, create_app
+from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from tests.conftest import FakeServer
@@ -78,11 +77,8 @@ def test_every_reference_resolves() -> None:
 
 
 def test_no_two_schemas_share_a_name() -> None:
-    schemas: dict[str, Any] = {}
-    for kind in models_of(ROUTERS):
-        described = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-        for name, schema in {**described.pop("$defs", {}), kind.__name__: described}.items():
-            assert schemas.setdefault(name, schema) == schema, name
+    """Schemas of one name would be told apart by their modules."""
+    assert not [name for name in DOCUMENT["components"]["schemas"] if name.startswith("headrace__")]
 
 
 def test_errors_are_documented_in_openais_shape() -> None:

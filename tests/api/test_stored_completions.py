@@ -55,6 +55,14 @@ def complete(client: openai.OpenAI, text: str = "hi", **members: Any) -> Any:
     return client.chat.completions.create(model="fake", messages=messages, store=True, **members)
 
 
+def test_what_only_its_provider_writes_is_stored_too(fake_server: FakeServer) -> None:
+    end = Finished(0, "stop", Usage(7, 1), own={"citations": ["https://a.example"]})
+    server = fake_server(FakeBackend(["yes", end]))
+    answered = server.post(CHAT, HI).json()
+    assert answered["citations"] == ["https://a.example"]
+    assert server.get(f"{CHAT}/{answered['id']}").json() == {**answered, "metadata": {}}
+
+
 def test_stored_completion_lives_as_the_official_client_expects(client: openai.OpenAI) -> None:
     given = complete(client, metadata={"run": "1"})
     found = client.chat.completions.retrieve(given.id)

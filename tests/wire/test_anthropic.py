@@ -32,6 +32,7 @@ from headrace.wire.anthropic import request as wire
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.collected import Collected
 from headrace.wire.validation import parse
+from tests.wire.documented import check_documented
 
 INFO = ModelInfo("m", "us", 0, 4096, None)
 PNG = base64.b64encode(b"\x89PNG\r\n").decode()
@@ -303,9 +304,9 @@ def test_a_stream_folds_to_the_whole_answer(events: list[Event]) -> None:
     collected = Collected()
     for event in events:
         collected.push(event)
-    whole = answer.message(INFO, collected)
-    answer.AnsweredMessage.model_validate(whole, extra="forbid", strict=True)
-    answer.AnsweredMessage.model_validate(streamed, extra="forbid", strict=True)
+    whole: Any = answer.message(INFO, collected)
+    check_documented(whole, answer.AnsweredMessage)
+    check_documented(streamed, answer.AnsweredMessage)
     assert {**streamed, "id": "", "content": []} == {**whole, "id": "", "content": []}
     assert whole["usage"]["input_tokens"] == 4
     for member in ("text", "thinking", "signature", "data"):
@@ -327,7 +328,7 @@ def test_a_stream_folds_to_the_whole_answer(events: list[Event]) -> None:
 def test_errors_have_types_by_status(error: Any, type: str) -> None:
     body = errors.to_body(error, "req_1")
     assert body == {"type": "error", "error": {"type": type, "message": "x"}, "request_id": "req_1"}
-    errors.MessagesErrorResponse.model_validate(body, extra="forbid")
+    check_documented(body, errors.MessagesErrorResponse)
 
 
 @pytest.mark.parametrize(

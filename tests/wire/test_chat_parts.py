@@ -23,6 +23,7 @@ from headrace.types import (
 from headrace.wire import chat
 from headrace.wire.collected import Collected
 from headrace.wire.validation import parse
+from tests.wire.documented import check_documented
 
 PNG = base64.b64encode(b"\x89PNG\r\n").decode()
 INFO = ModelInfo("m", "us", 0, 4096, None)
@@ -137,7 +138,7 @@ def whole(events: list[Event]) -> Any:
     for event in events:
         collected.push(event)
     answer = chat.completion(body_of(user(text("a"))), INFO, collected)
-    chat.ChatCompletion.model_validate(answer, extra="forbid", strict=True)
+    check_documented(answer, chat.ChatCompletion)
     return answer
 
 
@@ -146,7 +147,7 @@ def streamed(events: list[Event], **options: Any) -> list[Any]:
     written = [*chunks.first(), *(one for event in events for one in chunks.event(event)), *chunks.last()]
     found = [json.loads(one) for one in written]
     for chunk in found:
-        chat.ChatCompletionChunk.model_validate(chunk, extra="forbid", strict=True)
+        check_documented(chunk, chat.ChatCompletionChunk)
     return found
 
 

@@ -120,7 +120,7 @@ def _piece(piece: str | Thought | ToolCall, writing: Writing) -> list[Block]:
     if isinstance(piece, ToolCall):
         return [_tool_use(piece, writing)]
     if isinstance(piece, Thought):
-        return [thinking_block(piece)] if _can_be_replayed(piece) else []
+        return [dict(thinking_block(piece))] if _can_be_replayed(piece) else []
     return _text(piece)
 
 

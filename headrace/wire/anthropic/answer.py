@@ -5,11 +5,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from headrace.dialects.anthropic import STOP_REASONS, StopReason, thinking_block, tool_input, usage_body
+from headrace.dialects.anthropic import (
+    STOP_REASONS,
+    RedactedThinking,
+    SignedThinking,
+    StopReason,
+    TokenCounts,
+    thinking_block,
+    tool_input,
+    usage_body,
+)
 from headrace.errors import ProviderError
 from headrace.text.nesting import Nesting
 from headrace.types import (
@@ -28,50 +38,79 @@ from headrace.wire.collected import Choice, Collected
 from headrace.wire.generation import dump
 
 Kind = Literal["text", "thinking", "tool_use"]
-NO_DETAILS = {"stop_details": None, "container": None}
-DIRECT = {"type": "direct"}  # the caller of a tool: the model itself, not a program that it wrote
 
 
-class UsageOfMessage(BaseModel):
-    """The prompt's size is input_tokens + cache_creation_input_tokens + cache_read_input_tokens."""
+class Caller(TypedDict):
+    type: Literal["direct"]
 
-    input_tokens: int
-    cache_creation_input_tokens: int
-    cache_read_input_tokens: int
-    output_tokens: int
-    output_tokens_details: dict[str, int]
+
+class AnsweredText(TypedDict):
+    type: Literal["text"]
+    text: str
+    citations: None
+
+
+class ToolUse(TypedDict):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    caller: Caller
+
+
+AnsweredBlock = SignedThinking | RedactedThinking | AnsweredText | ToolUse
+
+
+class UsageOfDelta(TokenCounts):
     server_tool_use: None
+
+
+class UsageOfMessage(UsageOfDelta):
     cache_creation: None
     inference_geo: None
     service_tier: None
 
 
-class AnsweredMessage(BaseModel):
-    """The answer when `stream` is false."""
+class Ending(TypedDict):
+    """How a message ended; in the first event of a stream all of it is null."""
 
+    stop_reason: StopReason | None
+    stop_sequence: Annotated[
+        str | None, Field(description="Null, too, where a provider does not tell which it was.")
+    ]
+    stop_details: None
+    container: None
+
+
+class Beginning(TypedDict):
     id: str
     type: Literal["message"]
     role: Literal["assistant"]
     model: str
-    content: list[dict[str, Any]] = Field(description="Blocks of type thinking, text, tool_use.")
-    stop_reason: StopReason
-    stop_sequence: str | None = Field(description="Null, too, where a provider does not tell which it was.")
-    stop_details: None
-    container: None
+
+
+class AnsweredMessage(Beginning, Ending):
+    """The answer when `stream` is false."""
+
+    content: list[AnsweredBlock]
     usage: UsageOfMessage
 
 
-class TokenCount(BaseModel):
+class TokenCount(TypedDict):
     input_tokens: int
 
 
-def message(info: ModelInfo, collected: Collected) -> dict[str, Any]:
+NO_ENDING: Ending = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
+DIRECT: Caller = {"type": "direct"}  # the model itself calls a tool, not a program that it wrote
+
+
+def message(info: ModelInfo, collected: Collected) -> AnsweredMessage:
     choice = collected.choices.get(0, Choice())
     return {
         **_head(info),
         "content": list(_blocks(choice)),
         **_ended(choice.reason, choice.stop),
-        "usage": {**_usage(choice.usage), **NO_USAGE},
+        "usage": _usage_of_message(choice.usage),
     }
 
 
@@ -95,7 +134,7 @@ class Frames:
     """
 
     def __init__(self, info: ModelInfo) -> None:
-        self._head: dict[str, Any] | None = _head(info)  # until it is sent
+        self._head: Beginning | None = _head(info)  # until it is sent
         self._index = -1  # of the last block that was opened
         self._open: Kind | None = None
         self._call: int | None = None  # the index of the open call
@@ -117,9 +156,13 @@ class Frames:
             usage = Usage(0, 0)
             if isinstance(event, Started):
                 usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
-            start: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, **NO_DETAILS}
-            start["usage"] = {**_usage(usage), **NO_USAGE}
-            yield frame("message_start", message={**self._head, **start})
+            message: AnsweredMessage = {
+                **self._head,
+                "content": [],
+                **NO_ENDING,
+                "usage": _usage_of_message(usage),
+            }
+            yield frame("message_start", message=message)
             self._head = None
 
     def _frames(self, event: Event) -> Iterator[str]:
@@ -170,7 +213,7 @@ class Frames:
     def _written(self, event: Event) -> Iterator[str]:
         if isinstance(event, TextDelta):
             if event.text:
-                yield from self._in("text", text="", citations=None)
+                yield from self._in({"type": "text", "text": "", "citations": None})
                 yield self._delta("text_delta", text=event.text)
         elif isinstance(event, ReasoningDelta):
             yield from self._thinking(event)
@@ -179,7 +222,7 @@ class Frames:
 
     def _thinking(self, event: ReasoningDelta) -> Iterator[str]:
         if event.text:
-            yield from self._in("thinking", thinking="", signature="")
+            yield from self._in({"type": "thinking", "thinking": "", "signature": ""})
             yield self._delta("thinking_delta", thinking=event.text)
             self._thoughts.append(event.text)
         if event.thought is not None:
@@ -191,7 +234,7 @@ class Frames:
             yield from self._close()
             yield self._begin("thinking", thinking_block(thought))
         else:
-            yield from self._in("thinking", thinking="", signature="")
+            yield from self._in({"type": "thinking", "thinking": "", "signature": ""})
             if thought.text not in "".join(self._thoughts):  # some providers interleave two thoughts
                 yield self._delta("thinking_delta", thinking=thought.text)
             if thought.signature is not None:
@@ -210,13 +253,13 @@ class Frames:
             self._nesting.push(event.arguments)
             yield self._delta("input_json_delta", partial_json=event.arguments)
 
-    def _in(self, type: Literal["text", "thinking"], **empty: str | None) -> Iterator[str]:
-        """Open a block of this type unless one is open."""
-        if self._open != type:
+    def _in(self, empty: AnsweredText | SignedThinking) -> Iterator[str]:
+        """Open this block unless one of its type is open."""
+        if self._open != empty["type"]:
             yield from self._close()
-            yield self._begin(type, {"type": type, **empty})
+            yield self._begin(empty["type"], empty)
 
-    def _begin(self, type: Kind, block: dict[str, Any]) -> str:
+    def _begin(self, type: Kind, block: AnsweredBlock) -> str:
         self._open, self._index = type, self._index + 1
         return frame("content_block_start", index=self._index, content_block=block)
 
@@ -229,30 +272,30 @@ class Frames:
             yield frame("content_block_stop", index=self._index)
 
 
-def _ended(reason: FinishReason, stop: str | None) -> dict[str, Any]:
+def _ended(reason: FinishReason, stop: str | None) -> Ending:
     if reason == "stop" and stop is not None:
-        return {"stop_reason": "stop_sequence", "stop_sequence": stop, **NO_DETAILS}
-    return {"stop_reason": STOP_REASONS[reason], "stop_sequence": None, **NO_DETAILS}
+        return {**NO_ENDING, "stop_reason": "stop_sequence", "stop_sequence": stop}
+    return {**NO_ENDING, "stop_reason": STOP_REASONS[reason]}
 
 
-def _head(info: ModelInfo) -> dict[str, Any]:
+def _head(info: ModelInfo) -> Beginning:
     return {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": info.id}
 
 
-# members of the usage of a message that Headrace has no values for
-NO_USAGE = {"cache_creation": None, "inference_geo": None, "service_tier": None}
-
-
-def _usage(usage: Usage | None) -> dict[str, Any]:
+def _usage(usage: Usage | None) -> UsageOfDelta:
     """Write a usage. Clients require these numbers: they are zeros if the usage is unknown."""
     return {**usage_body(usage or Usage(0, 0)), "server_tool_use": None}
 
 
-def _tool_use(id: str, name: str, input: dict[str, Any]) -> dict[str, Any]:
+def _usage_of_message(usage: Usage | None) -> UsageOfMessage:
+    return {**_usage(usage), "cache_creation": None, "inference_geo": None, "service_tier": None}
+
+
+def _tool_use(id: str, name: str, input: dict[str, Any]) -> ToolUse:
     return {"type": "tool_use", "id": id, "name": name, "input": input, "caller": DIRECT}
 
 
-def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
+def _blocks(choice: Choice) -> Iterator[AnsweredBlock]:
     yield from map(thinking_block, _thoughts(choice))
     if choice.text:
         yield {"type": "text", "text": choice.text, "citations": None}

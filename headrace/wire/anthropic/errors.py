@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 from headrace.dialects.anthropic import TOO_LONG, error_type
 from headrace.errors import ContextTooLong, ServerError
 
 
-class ErrorOfMessages(BaseModel):
+class ErrorOfMessages(TypedDict):
     type: str
     message: str
 
 
-class MessagesErrorResponse(BaseModel):
+class MessagesErrorResponse(TypedDict):
     type: Literal["error"]
     error: ErrorOfMessages
     request_id: str | None
 
 
-def to_body(error: ServerError, request_id: str | None) -> dict[str, Any]:
-    described = {"type": error_type(error.status), "message": _message(error)}
+def to_body(error: ServerError, request_id: str | None) -> MessagesErrorResponse:
+    described: ErrorOfMessages = {"type": error_type(error.status), "message": _message(error)}
     return {"type": "error", "error": described, "request_id": request_id}
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
 from headrace.types import Thought
 from headrace.wire.collected import Choice
@@ -23,7 +26,26 @@ from headrace.wire.messages import (
     thought,
 )
 
-Item = Mapping[str, Any]
+Item = TypeAliasType("Item", Mapping[str, Any])
+
+
+class ReasoningPart(TypedDict):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningMembers(TypedDict):
+    """The members of a reasoning item. `encrypted_content` holds signed thoughts, which the provider wants
+    back unchanged.
+    """
+
+    summary: list[Any]
+    content: list[ReasoningPart]
+    encrypted_content: NotRequired[
+        Annotated[
+            str, Field(description="Thoughts as their provider signed them: to be sent back unchanged.")
+        ]
+    ]
 
 
 def text_part(role: str, text: str) -> dict[str, Any]:
@@ -49,13 +71,13 @@ def item_of(type: str, status: Status | None = "completed", **members: Any) -> d
     }
 
 
-def thinking(text: str, thoughts: Sequence[Thought]) -> dict[str, Any]:
-    """The members of a reasoning item. `encrypted_content` holds signed thoughts, which the provider wants
-    back unchanged.
-    """
-    content = [{"type": "reasoning_text", "text": text}] if text else []
-    sealed = {"encrypted_content": seal_thoughts(thoughts)} if thoughts else {}
-    return {"summary": [], "content": content, **sealed}
+def thinking(text: str, thoughts: Sequence[Thought]) -> ReasoningMembers:
+    members: ReasoningMembers = {"summary": [], "content": []}
+    if text:
+        members["content"].append({"type": "reasoning_text", "text": text})
+    if thoughts:
+        members["encrypted_content"] = seal_thoughts(thoughts)
+    return members
 
 
 def compaction(summary: str) -> dict[str, Any]:

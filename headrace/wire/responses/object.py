@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from headrace.dialects.openai import responses_usage_body
-from headrace.types import ModelInfo, Usage
+from headrace.dialects.openai import ResponseUsage, responses_usage_body
+from headrace.store import StoredItem, StoredResponse
+from headrace.types import ModelInfo
 from headrace.wire.collected import Collected
 from headrace.wire.items import Item, compaction, new_id
 from headrace.wire.responses.body import ResponseBody, TextFormat, tools_of
+from headrace.wire.responses.schemas import (
+    CompactedResponse,
+    ConversationMember,
+    ResponseObject,
+    SamplingOfResponse,
+    UserMember,
+)
+
+NO_USAGE: ResponseUsage = {
+    "input_tokens": 0,
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens": 0,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 0,
+}
 
 
-def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> dict[str, Any]:
+def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> ResponseObject:
     """The response object before anything is generated."""
     tools = tools_of(body)
-    conversation = {"conversation": {"id": body.conversation_id}} if body.conversation_id else {}
-    user = {} if body.user is None else {"user": body.user}
+    conversation: ConversationMember = {}
+    if body.conversation_id:
+        conversation["conversation"] = {"id": body.conversation_id}
+    user: UserMember = {} if body.user is None else {"user": body.user}
     return {
         "id": id,
         "object": "response",
@@ -57,7 +75,7 @@ def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> d
     }
 
 
-def _sampling(body: ResponseBody, info: ModelInfo) -> dict[str, Any]:
+def _sampling(body: ResponseBody, info: ModelInfo) -> SamplingOfResponse:
     """The effective sampling members: the caller's, else the model's recommended, else OpenAI's defaults."""
     temperature, top_p = info.sampling.get("temperature", 1.0), info.sampling.get("top_p", 1.0)
     return {
@@ -81,7 +99,12 @@ def _format(requested: TextFormat | None) -> dict[str, Any]:
     }
 
 
-def compacted(collected: Collected, said: Sequence[Item] = ()) -> dict[str, Any]:
+def restored(stored: StoredResponse, output: Sequence[StoredItem]) -> ResponseObject:
+    """A stored response, with its output."""
+    return cast(ResponseObject, {**stored.body, "output": [item.body for item in output]})
+
+
+def compacted(collected: Collected, said: Sequence[Item] = ()) -> CompactedResponse:
     """The result of a compaction: the user's messages among all items (`said`), then the summary. Clients
     require a usage: it is zeros if unknown.
     """
@@ -90,11 +113,11 @@ def compacted(collected: Collected, said: Sequence[Item] = ()) -> dict[str, Any]
         "object": "response.compaction",
         "created_at": int(time.time()),
         "output": [*_of_user(said), compaction(collected.choices[0].text)],
-        "usage": responses_usage_body(collected.usage) or responses_usage_body(Usage(0, 0)),
+        "usage": responses_usage_body(collected.usage) or NO_USAGE,
     }
 
 
-def _of_user(said: Sequence[Item]) -> list[dict[str, Any]]:
+def _of_user(said: Sequence[Item]) -> list[Item]:
     return [
         {"id": new_id("msg"), "status": "completed", **item}
         for item in said

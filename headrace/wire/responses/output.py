@@ -5,15 +5,25 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Unpack
 
 from headrace.types import Thought
-from headrace.wire.items.build import thinking
+from headrace.wire.chat import TokenLogprobBody
+from headrace.wire.items.build import ReasoningPart, thinking
 from headrace.wire.items.ids import PREFIXES, Type, new_id
 from headrace.wire.items.input_models import Status
 from headrace.wire.responses.custom import InputReader
+from headrace.wire.responses.schemas import (
+    CustomToolCall,
+    EventMembers,
+    FunctionCall,
+    Output,
+    OutputMessage,
+    OutputReasoning,
+    OutputText,
+)
 
-NamedEvent = tuple[str, dict[str, Any]]  # an event's type, and its members without the sequence number
+NamedEvent = tuple[str, EventMembers]  # an event's type, and its members without the sequence number
 
 
 class OutputItem(ABC):
@@ -38,20 +48,16 @@ class OutputItem(ABC):
     def end(self, status: Status) -> Iterator[NamedEvent]: ...
 
     @abstractmethod
-    def whole(self, status: Status) -> dict[str, Any]:
+    def whole(self, status: Status) -> Output:
         """The item as it stands in the output."""
 
-    def _item(self, status: Status, **members: Any) -> dict[str, Any]:
-        return {"id": self._id, "type": self.type, "status": status, **members}
-
-    def _added(self, **members: Any) -> NamedEvent:
-        item = self._item("in_progress", **members)
+    def _added(self, item: Output) -> NamedEvent:
         return "response.output_item.added", {"output_index": self.index, "item": item}
 
     def _done(self, status: Status) -> NamedEvent:
         return "response.output_item.done", {"output_index": self.index, "item": self.whole(status)}
 
-    def _event(self, type: str, **members: Any) -> NamedEvent:
+    def _event(self, type: str, **members: Unpack[EventMembers]) -> NamedEvent:
         return f"response.{type}", {"item_id": self._id, "output_index": self.index, **members}
 
 
@@ -62,13 +68,13 @@ class Message(OutputItem):
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
-        self._logprobs: list[dict[str, Any]] = []
+        self._logprobs: list[TokenLogprobBody] = []
 
     def begin(self) -> Iterator[NamedEvent]:
-        yield self._added(role="assistant", content=[])
+        yield self._added(self._with("in_progress", []))
         yield self._event("content_part.added", content_index=0, part=self._part())
 
-    def say(self, text: str, logprobs: Sequence[dict[str, Any]]) -> NamedEvent:
+    def say(self, text: str, logprobs: Sequence[TokenLogprobBody]) -> NamedEvent:
         self._pieces.append(text)
         self._logprobs += logprobs
         return self._event("output_text.delta", content_index=0, delta=text, logprobs=list(logprobs))
@@ -78,10 +84,15 @@ class Message(OutputItem):
         yield self._event("content_part.done", content_index=0, part=self._part())
         yield self._done(status)
 
-    def whole(self, status: Status) -> dict[str, Any]:
-        return self._item(status, role="assistant", content=[self._part()])
+    def whole(self, status: Status) -> OutputMessage:
+        return self._with(status, [self._part()])
 
-    def _part(self) -> dict[str, Any]:
+    def _with(self, status: Status, content: list[OutputText]) -> OutputMessage:
+        return {
+            "id": self._id, "type": "message", "status": status, "role": "assistant", "content": content,
+        }  # fmt: skip
+
+    def _part(self) -> OutputText:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self._logprobs}
 
 
@@ -98,14 +109,15 @@ class Reasoning(OutputItem):
         self._thoughts: list[Thought] = []
 
     def begin(self) -> Iterator[NamedEvent]:
-        yield self._added(summary=[], content=[])
+        yield self._added(
+            {"id": self._id, "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
+        )
 
     def think(self, text: str, thought: Thought | None) -> Iterator[NamedEvent]:
         """Add text, and a complete thought whose text is contained in the text so far."""
         if text:
             if not self._pieces:
-                part = {"type": "reasoning_text", "text": ""}
-                yield self._event("content_part.added", content_index=0, part=part)
+                yield self._event("content_part.added", content_index=0, part=self._part())
             self._pieces.append(text)
             yield self._event("reasoning_text.delta", content_index=0, delta=text)
         if thought is not None:
@@ -113,14 +125,16 @@ class Reasoning(OutputItem):
 
     def end(self, status: Status) -> Iterator[NamedEvent]:
         if self._pieces:
-            part = {"type": "reasoning_text", "text": self.text}
             yield self._event("reasoning_text.done", content_index=0, text=self.text)
-            yield self._event("content_part.done", content_index=0, part=part)
+            yield self._event("content_part.done", content_index=0, part=self._part())
         yield self._done(status)
 
-    def whole(self, status: Status) -> dict[str, Any]:
+    def whole(self, status: Status) -> OutputReasoning:
         thoughts = self._thoughts or ([Thought(self.text)] if self._is_sealed else [])
-        return self._item(status, **thinking(self.text, thoughts))
+        return {"id": self._id, "type": "reasoning", "status": status, **thinking(self.text, thoughts)}
+
+    def _part(self) -> ReasoningPart:
+        return {"type": "reasoning_text", "text": self.text}
 
 
 class Call(OutputItem):
@@ -130,10 +144,10 @@ class Call(OutputItem):
 
     def __init__(self, index: int, call_id: str | None, name: str) -> None:
         super().__init__(index)
-        self._call = {"call_id": call_id or f"call_{secrets.token_hex(12)}", "name": name}
+        self._call_id, self._name = call_id or f"call_{secrets.token_hex(12)}", name
 
     def begin(self) -> Iterator[NamedEvent]:
-        yield self._added(**self._call, arguments="")
+        yield self._added(self.whole("in_progress"))
 
     def write(self, arguments: str) -> Iterator[NamedEvent]:
         if arguments:
@@ -141,11 +155,14 @@ class Call(OutputItem):
             yield self._event("function_call_arguments.delta", delta=arguments)
 
     def end(self, status: Status) -> Iterator[NamedEvent]:
-        yield self._event("function_call_arguments.done", name=self._call["name"], arguments=self.text)
+        yield self._event("function_call_arguments.done", name=self._name, arguments=self.text)
         yield self._done(status)
 
-    def whole(self, status: Status) -> dict[str, Any]:
-        return self._item(status, **self._call, arguments=self.text)
+    def whole(self, status: Status) -> FunctionCall | CustomToolCall:
+        return {
+            "id": self._id, "type": "function_call", "status": status,
+            "call_id": self._call_id, "name": self._name, "arguments": self.text,
+        }  # fmt: skip
 
 
 class CustomCall(Call):
@@ -157,9 +174,6 @@ class CustomCall(Call):
         super().__init__(index, call_id, name)
         self._reader = InputReader()
 
-    def begin(self) -> Iterator[NamedEvent]:
-        yield self._added(**self._call, input="")
-
     def write(self, arguments: str) -> Iterator[NamedEvent]:
         yield from self._written(self._reader.push(arguments))
 
@@ -168,8 +182,11 @@ class CustomCall(Call):
         yield self._event("custom_tool_call_input.done", input=self.text)
         yield self._done(status)
 
-    def whole(self, status: Status) -> dict[str, Any]:
-        return self._item(status, **self._call, input=self.text)
+    def whole(self, status: Status) -> CustomToolCall:
+        return {
+            "id": self._id, "type": "custom_tool_call", "status": status,
+            "call_id": self._call_id, "name": self._name, "input": self.text,
+        }  # fmt: skip
 
     def _written(self, text: str) -> Iterator[NamedEvent]:
         if text:

@@ -1,32 +1,28 @@
-"""Schemas of the answers under /v1/responses, for the OpenAPI document."""
+"""The types of the answers under /v1/responses."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from typing_extensions import TypedDict
 
+from headrace.dialects.openai import ResponseUsage
 from headrace.wire.chat import TokenLogprobBody
+from headrace.wire.items.build import Item, ReasoningMembers, ReasoningPart
 from headrace.wire.items.input_models import Status
 
-
-class Answered(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
-class OutputText(Answered):
+class OutputText(TypedDict):
     type: Literal["output_text"]
     text: str
     annotations: list[Any]
     logprobs: list[TokenLogprobBody]
 
 
-class ReasoningPart(Answered):
-    type: Literal["reasoning_text"]
-    text: str
-
-
-class OutputMessage(Answered):
+class OutputMessage(TypedDict):
     id: str
     type: Literal["message"]
     status: Status
@@ -34,29 +30,24 @@ class OutputMessage(Answered):
     content: list[OutputText]
 
 
-class OutputReasoning(Answered):
+class OutputReasoning(ReasoningMembers):
     """Reasoning of the model."""
 
     id: str
     type: Literal["reasoning"]
     status: Status
-    summary: list[Any]
-    content: list[ReasoningPart]
-    encrypted_content: str | None = Field(
-        None, description="The thoughts as their provider signed them: to be sent back unchanged."
-    )
 
 
-class FunctionCall(Answered):
+class FunctionCall(TypedDict):
     id: str
     type: Literal["function_call"]
     status: Status
     call_id: str
     name: str
-    arguments: str = Field(description="JSON text.")
+    arguments: Annotated[str, Field(description="JSON text.")]
 
 
-class CustomToolCall(Answered):
+class CustomToolCall(TypedDict):
     id: str
     type: Literal["custom_tool_call"]
     status: Status
@@ -65,75 +56,71 @@ class CustomToolCall(Answered):
     input: str
 
 
-class UserMessage(Answered):
-    """A message of the caller."""
-
-    id: str
-    type: Literal["message"]
-    status: Status
-    role: Literal["user"]
-    content: list[Any]
-
-
-class Compaction(Answered):
-    id: str
-    type: Literal["compaction"]
-    encrypted_content: str = Field(description="A summary that the model wrote.")
-
-
 Output = Annotated[
     OutputMessage | OutputReasoning | FunctionCall | CustomToolCall, Field(discriminator="type")
 ]
 
 
-class InputTokensDetails(Answered):
-    cached_tokens: int = Field(description="Found in a cache, not computed.")
-    cache_write_tokens: int = Field(description="Put into a provider's cache.")
+ResponseErrorCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+IncompleteReason = Literal["max_output_tokens", "content_filter"]
 
 
-class OutputTokensDetails(Answered):
-    reasoning_tokens: int
-
-
-class ResponseUsage(Answered):
-    input_tokens: int
-    input_tokens_details: InputTokensDetails
-    output_tokens: int
-    output_tokens_details: OutputTokensDetails
-    total_tokens: int
-
-
-class ErrorOfResponse(Answered):
-    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+class ErrorOfResponse(TypedDict):
+    code: ResponseErrorCode
     message: str
 
 
-class IncompleteDetails(Answered):
-    reason: Literal["max_output_tokens", "content_filter"]
+class IncompleteDetails(TypedDict):
+    reason: IncompleteReason
 
 
-class ConversationOfResponse(Answered):
+class Outcome(TypedDict, total=False):
+    """The members of a response that its end sets."""
+
+    completed_at: int | None
+    error: ErrorOfResponse
+    incomplete_details: IncompleteDetails | None
+    usage: ResponseUsage | None
+
+
+class ConversationOfResponse(TypedDict):
     id: str
 
 
-class ReasoningOfResponse(Answered):
+class ReasoningOfResponse(TypedDict):
     effort: str | None
     summary: str | None
 
 
-class TextOfResponse(Answered):
+class TextOfResponse(TypedDict):
     format: dict[str, Any]
     verbosity: str
 
 
-class ResponseObject(Answered):
+class SamplingOfResponse(TypedDict):
+    temperature: float
+    top_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    top_logprobs: int
+
+
+class ConversationMember(TypedDict, total=False):
+    conversation: ConversationOfResponse
+
+
+class UserMember(TypedDict, total=False):
+    user: str
+
+
+class ResponseObject(SamplingOfResponse, ConversationMember, UserMember):
     """One turn. `conversation` and `user` are there only with a value."""
 
     id: str
     object: Literal["response"]
-    created_at: int = Field(description="Seconds since 1970.")
+    created_at: Annotated[int, Field(description="Seconds since 1970.")]
     completed_at: int | None
-    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    status: ResponseStatus
     background: bool
     error: ErrorOfResponse | None
     incomplete_details: IncompleteDetails | None
@@ -144,29 +131,40 @@ class ResponseObject(Answered):
     output: list[Output]
     parallel_tool_calls: bool
     previous_response_id: str | None
-    conversation: ConversationOfResponse | None = None
     prompt_cache_key: str | None
     reasoning: ReasoningOfResponse
     safety_identifier: str | None
     service_tier: Literal["default"]
-    store: bool = Field(description="Whether it is kept.")
-    temperature: float
-    top_p: float
-    presence_penalty: float
-    frequency_penalty: float
-    top_logprobs: int
+    store: Annotated[bool, Field(description="Whether it is kept.")]
     text: TextOfResponse
     tool_choice: str | dict[str, Any]
-    tools: list[dict[str, Any]] = Field(description="Those that the model is offered.")
+    tools: Annotated[list[dict[str, Any]], Field(description="Those that the model is offered.")]
     truncation: Literal["auto", "disabled"]
-    usage: ResponseUsage | None = Field(
-        description="Null until the end, and where the provider did not tell."
-    )
-    user: str | None = None
+    usage: Annotated[
+        ResponseUsage | None, Field(description="Null until the end, and where the provider did not tell.")
+    ]
     metadata: dict[str, str]
 
 
-class ResponseEvent(Answered):
+class EventMembers(TypedDict, total=False):
+    response: ResponseObject
+    output_index: int
+    item_id: str
+    item: Output
+    content_index: int
+    part: OutputText | ReasoningPart
+    delta: str
+    text: str
+    logprobs: list[TokenLogprobBody]
+    name: str
+    arguments: str
+    input: str
+    code: Annotated[str | None, Field(description="Of an error.")]
+    message: Annotated[str, Field(description="Of an error.")]
+    param: Annotated[str | None, Field(description="Of an error.")]
+
+
+class ResponseEvent(EventMembers):
     """One event of a stream; each type has some of these members. `data: [DONE]` follows the last."""
 
     type: Literal[
@@ -177,38 +175,23 @@ class ResponseEvent(Answered):
         "response.custom_tool_call_input.delta", "response.custom_tool_call_input.done",
         "response.output_item.done", "response.completed", "response.incomplete", "response.failed", "error",
     ]  # fmt: skip
-    sequence_number: int = Field(description="From 0, one more each.")
-    response: ResponseObject | None = None
-    output_index: int | None = None
-    item_id: str | None = None
-    item: dict[str, Any] | None = None
-    content_index: int | None = None
-    part: OutputText | ReasoningPart | None = None
-    delta: str | None = None
-    text: str | None = None
-    logprobs: list[TokenLogprobBody] | None = None
-    name: str | None = None
-    arguments: str | None = None
-    input: str | None = None
-    code: str | None = Field(None, description="Of an error.")
-    message: str | None = Field(None, description="Of an error.")
-    param: str | None = Field(None, description="Of an error.")
+    sequence_number: Annotated[int, Field(description="From 0, one more each.")]
 
 
-class DeletedResponse(Answered):
+class DeletedResponse(TypedDict):
     id: str
     object: Literal["response"]
     deleted: Literal[True]
 
 
-class InputTokens(Answered):
+class InputTokens(TypedDict):
     object: Literal["response.input_tokens"]
     input_tokens: int
 
 
-class CompactedResponse(Answered):
+class CompactedResponse(TypedDict):
     id: str
     object: Literal["response.compaction"]
     created_at: int
-    output: list[UserMessage | Compaction]
+    output: Annotated[list[Item], Field(description="Messages of the caller, and a compaction.")]
     usage: ResponseUsage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Unpack
 
 from headrace.dialects.openai import responses_usage_body
 from headrace.errors import ServerError
@@ -16,10 +16,22 @@ from headrace.wire.items import Item
 from headrace.wire.items.input_models import Status
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
 from headrace.wire.responses.output import Call, CustomCall, Message, NamedEvent, OutputItem, Reasoning
+from headrace.wire.responses.schemas import (
+    EventMembers,
+    IncompleteReason,
+    Outcome,
+    Output,
+    ResponseErrorCode,
+    ResponseObject,
+    ResponseStatus,
+)
 from headrace.wire.responses.tools import custom_names
 
 # finish reason → incomplete_details.reason
-INCOMPLETE: dict[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+INCOMPLETE: dict[FinishReason, IncompleteReason] = {
+    "length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
 # status of a response → the event that ends its stream; all other statuses end with FAILED
 LAST = {"completed": "response.completed", "incomplete": "response.incomplete"}
 FAILED = "response.failed"
@@ -35,7 +47,7 @@ def is_last(text: str) -> bool:
     return event_name(text) in (*LAST.values(), FAILED)
 
 
-def last_event(response: dict[str, Any], sequence_number: int) -> str:
+def last_event(response: ResponseObject, sequence_number: int) -> str:
     """The event that ends the stream of this response."""
     return _text(LAST.get(response["status"], FAILED), {"response": response}, sequence_number)
 
@@ -48,14 +60,14 @@ class ResponseEvents:
     calls: events of other items wait until the arguments of the open call are complete.
     """
 
-    def __init__(self, response: dict[str, Any], body: ResponseBody) -> None:
+    def __init__(self, response: ResponseObject, body: ResponseBody) -> None:
         self.response = response
         self.output: list[Item] = []
         self._has_logprobs, self._is_sealed = includes(body, LOGPROBS), includes(body, SEALED)
         self._custom = custom_names(body.tools)
         self._number = 0
         self._items: list[OutputItem] = []
-        self._ended: dict[int, dict[str, Any]] = {}  # place in the output → item that is done
+        self._ended: dict[int, Output] = {}  # place in the output → item that is done
         self._open: Message | Reasoning | None = None
         self._calls: dict[int, Call] = {}
         self._calling: int | None = None  # index of the open call
@@ -66,9 +78,10 @@ class ResponseEvents:
 
     def first(self) -> list[str]:
         queued = ["response.queued"] if self.response["background"] else []
-        events = [(type, {"response": self.response}) for type in ("response.created", *queued)]
-        running = {**self.response, "status": "in_progress"}
-        return self._texts([*events, ("response.in_progress", {"response": running})])
+        running: ResponseObject = {**self.response, "status": "in_progress"}
+        events = [(type, self.response) for type in ("response.created", *queued)]
+        events.append(("response.in_progress", running))
+        return self._texts((type, {"response": response}) for type, response in events)
 
     def event(self, event: Event) -> list[str]:
         if self.response["status"] == "queued":
@@ -92,13 +105,12 @@ class ResponseEvents:
     def fail(self, error: ServerError) -> list[str]:
         """Record an error. Open items get no `done` event, so that no client acts on half a call."""
         self._end("failed", error={"code": _code(error), "message": error.message})
-        members = {"code": error.code, "message": error.message, "param": error.param}
-        return self._texts([("error", members)])
+        return self._texts([("error", {"code": error.code, "message": error.message, "param": error.param})])
 
     def cancel(self) -> None:
         self._end("cancelled")
 
-    def last(self, response: dict[str, Any]) -> str:
+    def last(self, response: ResponseObject) -> str:
         """The event that ends the stream. `response`: the final response object."""
         self._number += 1
         return last_event(response, self._number - 1)
@@ -215,7 +227,7 @@ class ResponseEvents:
         yield from item.end(status)
         self._ended[item.index] = item.whole(status)
 
-    def _end(self, status: str, **members: Any) -> None:
+    def _end(self, status: ResponseStatus, **members: Unpack[Outcome]) -> None:
         output = [self._ended.get(item.index) or item.whole("incomplete") for item in self._items]
         self.output = list(output)
         self.response = {**self.response, "status": status, "output": output, **members}
@@ -236,11 +248,11 @@ def _has_content(event: Event) -> bool:
     return isinstance(event, ToolCallDelta)
 
 
-def _text(type: str, members: dict[str, Any], sequence_number: int) -> str:
+def _text(type: str, members: EventMembers, sequence_number: int) -> str:
     return dump({"type": type, **members, "sequence_number": sequence_number})
 
 
-def _code(error: ServerError) -> str:
+def _code(error: ServerError) -> ResponseErrorCode:
     """The code of a response's error; the API defines only these few."""
     if error.status == 429:
         return "rate_limit_exceeded"

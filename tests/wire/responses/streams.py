@@ -54,7 +54,7 @@ class Answer:
 @dataclass(frozen=True)
 class Written:
     texts: list[str]
-    response: dict[str, Any]
+    response: Any
 
     @property
     def events(self) -> list[dict[str, Any]]:
