@@ -197,7 +197,7 @@ def _ask(server: Server, orders: Connection) -> None:
 def _headrace(scratch: Path) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "headrace", "serve", "--port", str(port), "--log-level", "ERROR",
-               "--kv-cache-bytes", CACHE]  # fmt: skip
+               "--kv-cache-bytes", CACHE, "--disk-cache-bytes", "0"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(scratch)}
     with _process(command, environment, port, "/ready") as pid:
         yield Server(port, pid, DEFAULT_MODEL)

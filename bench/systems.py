@@ -152,7 +152,7 @@ def is_installed(package: str, python: str) -> bool:
 def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
     """Every system on this model; those that read GGUF only where it was made from such a file."""
     local = "http://127.0.0.1:{port}"
-    served = ("serve", model.reference, "--cache", str(cache), "--port", "{port}")
+    served = ("serve", model.reference, "--cache", str(cache), "--port", "{port}", "--disk-cache-bytes", "0")
     commands = [
         Command("headrace", ("-m", "headrace", *served), url=local, model=model.name, polls_health=True),
         Command("engine", ("-m", "bench.children.engine", str(model.folder), str(model.context_length))),

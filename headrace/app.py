@@ -165,6 +165,8 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         deterministic=engine.deterministic,
         speculates=engine.speculation == "auto",
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
+        disk_cache=config.paths.cache / "prefixes",
+        disk_cache_bytes=int(engine.disk_cache_bytes),
         share_prefix_cache=engine.share_prefix_cache,
     )
     return EngineBackend(model, settings, tool_formats.get(model.name))

@@ -61,8 +61,10 @@ def default_model(cache: Cache) -> Model:
 
 
 def serving_model(model: Model, **engine: object) -> AbstractContextManager[Served]:
-    """The model behind the real app, with these members of EngineConfig."""
-    config = Config.model_validate({"engine": {"kv_cache_bytes": "256MiB", **engine}})
+    """The model behind the real app, with these members of EngineConfig. Nothing is cached on disk, where
+    other tests would find it.
+    """
+    config = Config.model_validate({"engine": {"kv_cache_bytes": "256MiB", "disk_cache_bytes": 0, **engine}})
     return serving(create_app(config, build_backends(config, [model])))
 
 

@@ -190,7 +190,8 @@ def _announce_model(model: Model | GGUFModel, backend: Any) -> None:
     pool, runner = backend.engine.pool, backend.engine.runner
     megabytes = runner.num_blocks * runner.block_bytes / 2**20
     print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {context})")
-    print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens")
+    disk = f"; {backend.settings.disk_cache_bytes / 2**20:.0f} MiB on disk" if backend.engine.disk else ""
+    print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens{disk}")
 
 
 def _example(url: str, key: str, models: list[Model | GGUFModel]) -> str:

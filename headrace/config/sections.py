@@ -153,6 +153,14 @@ class EngineConfig(Section):
         ByteSize,
         Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of the free memory."),
     ] = ByteSize(0)
+    disk_cache_bytes: Annotated[
+        ByteSize,
+        Field(
+            ge=0,
+            description="Disk space for cached prompts that leave the memory, in the folder `prefixes` of "
+            "`paths.cache`, for all models; they survive a restart. 0: none.",
+        ),
+    ] = ByteSize(2**31)
     max_num_seqs: Annotated[int, Field(ge=1, le=1024, description="Sequences that run at once.")] = 32
     max_queue: Annotated[int, Field(ge=0, description="Requests that may wait beyond those; then 503.")] = 256
     max_batch_tokens: Annotated[
@@ -236,7 +244,7 @@ class ModelsConfig(Section):
 
 
 class PathsConfig(Section):
-    cache: Annotated[Path, Field(description="Where models are kept.")] = Field(
+    cache: Annotated[Path, Field(description="Where models and cached prompts are kept.")] = Field(
         default_factory=lambda: platformdirs.user_cache_path("headrace", appauthor=False)
     )
     data: Annotated[Path, Field(description="Where the database is kept.")] = Field(

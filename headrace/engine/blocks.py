@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
 
@@ -25,8 +25,13 @@ class OutOfBlocks(Exception):
     """No block is free or idle. The scheduler counts first and preempts, so it never sees this."""
 
 
+OnEvict = Callable[[int, bytes, bool], None]  # (block, its key, whether it is exact)
+
+
 class BlockPool:
-    """`num_blocks` blocks of `block_size` tokens each, numbered from 0."""
+    """`num_blocks` blocks of `block_size` tokens each, numbered from 0. `on_evict` is called before an idle
+    block is handed out to be overwritten.
+    """
 
     # Invariants (`check` asserts each):
     # - Every block is in exactly one of `_free`, `_idle` or held (`_holders` > 0). A block in two of them
@@ -46,6 +51,7 @@ class BlockPool:
         self._holders = [0] * num_blocks
         self._key_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
+        self.on_evict: OnEvict | None = None
         self._inexact: set[int] = set()  # blocks with a key whose content depends on rounding: see `seal`
 
     @property
@@ -64,6 +70,8 @@ class BlockPool:
             block = self._free.pop()
         elif self._idle:
             block, _ = self._idle.popitem(last=False)
+            if self.on_evict is not None:
+                self.on_evict(block, self._key_of[block], self.is_exact(block))
             self._forget(block)  # before it is written: its key must not lead to the new content
         else:
             raise OutOfBlocks
@@ -74,14 +82,26 @@ class BlockPool:
         """Return the block with this content, held once more; None if there is none. `exactly`: ignore one
         that is not exact.
         """
-        block = self._block_of.get(key)
-        if block is not None and exactly and block in self._inexact:
+        if not self.has(key, exactly=exactly):
             return None
-        if block is not None:
-            # Whether it was idle or already held by others, it is not to be evicted from now on.
-            self._idle.pop(block, None)
-            self._holders[block] += 1
+        block = self._block_of[key]
+        # Whether it was idle or already held by others, it is not to be evicted from now on.
+        self._idle.pop(block, None)
+        self._holders[block] += 1
         return block
+
+    def has(self, key: bytes, *, exactly: bool = False) -> bool:
+        """Whether `find` would return a block."""
+        block = self._block_of.get(key)
+        return block is not None and not (exactly and block in self._inexact)
+
+    def sealed(self) -> Iterator[tuple[int, bytes, bool]]:
+        """(block, key, whether it is exact) of all blocks that can be found: those in use, then the idle
+        ones, the most recently used first.
+        """
+        in_use = (block for block in self._key_of if block not in self._idle)
+        for block in (*in_use, *reversed(self._idle)):
+            yield block, self._key_of[block], self.is_exact(block)
 
     def is_exact(self, block: int) -> bool:
         return block not in self._inexact

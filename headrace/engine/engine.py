@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from headrace.engine.adjust import Mask
 from headrace.engine.batch import Batch, pack, with_companion
 from headrace.engine.blocks import BlockPool
+from headrace.engine.disk import DiskCache
+from headrace.engine.files import BlockFiles
 from headrace.engine.logprobs import logprobs
 from headrace.engine.masks import MaskMaker, Masks
 from headrace.engine.runner import Runner
@@ -23,6 +25,7 @@ from headrace.engine.sequence import FinishReason, Logprobs, Sequence
 
 log = logging.getLogger(__name__)
 
+DISK_WAIT_S = 0.002  # at a time, while there is nothing to compute: new sequences must not wait for the disk
 Vectors = NDArray[np.float64]
 
 
@@ -65,7 +68,9 @@ class Engine:
         max_batch_tokens: int = 512,
         salt: bytes = b"",
         speculates: bool = True,
+        files: BlockFiles | None = None,
     ) -> None:
+        """`files`: where blocks that leave the pool are kept; None: nowhere."""
         self.runner = runner
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
         self.scheduler = Scheduler(
@@ -75,6 +80,7 @@ class Engine:
             salt=salt,
             speculates=speculates,
         )
+        self.disk = DiskCache(files, self.scheduler, runner) if files is not None else None
         self._masks = MaskMaker(runner.vocabulary)
 
     @property
@@ -84,7 +90,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work
+        return self.scheduler.has_work or (self.disk is not None and self.disk.is_fetching)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. The caller has limited max_tokens so that the whole sequence fits in the cache:
@@ -93,7 +99,8 @@ class Engine:
         assert sequence.num_prompt + sequence.params.max_tokens <= self.max_tokens, (
             "the sequence outgrows the cache"
         )
-        self.scheduler.add(sequence)
+        if self.disk is None or not self.disk.fetch(sequence):
+            self.scheduler.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Free the sequence's seat and blocks now. A finished sequence is ignored."""
@@ -105,7 +112,7 @@ class Engine:
         """Run one forward pass and sample. Of a pass that fails, every sequence is run again alone, so that
         only those that cause the failure end with an error.
         """
-        chunks = self.scheduler.schedule()
+        chunks = self._schedule()
         if not chunks:
             return []
         now = time.perf_counter()
@@ -120,10 +127,26 @@ class Engine:
             return [output for one in chunks.items() for output in self._run_alone(*one)]
         return self._commit(chunks, step)
 
+    def close(self) -> None:
+        """Write the prefix cache to its files, which takes seconds. The engine does nothing afterwards."""
+        if self.disk is not None:
+            self.disk.close()
+
     def check(self) -> None:
         """Assert the invariants of pool and queues (see BlockPool.check). Called by tests between steps."""
-        self.pool.check([sequence.blocks for sequence in self.scheduler.running])
+        fetching = self.disk.blocks if self.disk is not None else []
+        self.pool.check([fetching, *(sequence.blocks for sequence in self.scheduler.running)])
         assert all(not sequence.blocks for sequence in self.scheduler.waiting)
+
+    def _schedule(self) -> Chunks:
+        if self.disk is None:
+            return self.scheduler.schedule()
+        for sequence in self.disk.fetched():
+            self.scheduler.add(sequence)
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            self.disk.wait(DISK_WAIT_S)
+        return chunks
 
     def _compute(self, chunks: Chunks) -> _Step:
         """Run the forward pass and score. Changes no sequence."""
@@ -201,12 +224,18 @@ class Engine:
             raise mask
         token = choose(row, sequence, mask)
         if token is None:
-            self.pool.forget(sequence.blocks)  # they may be NaN: not to be reused by others
+            self._distrust(sequence)
             raise ArithmeticError("the model's output is not a distribution")
         sequence.first_token_at = sequence.first_token_at or time.perf_counter()
         scores = None if (count := sequence.params.logprobs) is None else logprobs(row, token, count)
         sequence.finish_reason = sequence.accept(token)
         return Output(sequence, token, sequence.finish_reason, scores)
+
+    def _distrust(self, sequence: Sequence) -> None:
+        """Let nobody reuse the sequence's blocks: they may be NaN."""
+        self.pool.forget(sequence.blocks)
+        if self.disk is not None:
+            self.disk.drop(sequence)
 
     def _end(self, sequence: Sequence) -> Output:
         sequence.first_token_at, sequence.finish_reason = time.perf_counter(), "length"

@@ -9,6 +9,7 @@ import psutil
 
 from headrace.config.memory import check_cache
 from headrace.engine.engine import Engine
+from headrace.engine.files import BlockFiles
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,13 @@ def load_engine(
     num_threads: int = 0,
     exact: bool = False,
     speculates: bool = True,
+    disk_cache: Path | None = None,
+    disk_cache_bytes: int = 0,
 ) -> Engine:
     """Compile the graph in `folder` (seconds) and reserve its cache. Raises ModelError, ConfigError.
 
     Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs`
-    sequences of `max_model_len` tokens can fill.
+    sequences of `max_model_len` tokens can fill. `disk_cache`: the folder for blocks that leave it.
     """
     budget = kv_cache_bytes or int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
     runner = OpenVINORunner(
@@ -48,4 +51,21 @@ def load_engine(
         "KV cache: %d blocks of %d tokens, %.0f MiB",
         runner.num_blocks, runner.block_size, runner.num_blocks * runner.block_bytes / 2**20,
     )  # fmt: skip
-    return Engine(runner, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens, speculates=speculates)
+    files = _block_files(disk_cache, disk_cache_bytes, runner) if disk_cache and disk_cache_bytes else None
+    return Engine(
+        runner,
+        max_num_seqs=max_num_seqs,
+        max_batch_tokens=max_batch_tokens,
+        salt=runner.fingerprint,
+        speculates=speculates,
+        files=files,
+    )
+
+
+def _block_files(folder: Path, max_bytes: int, runner: OpenVINORunner) -> BlockFiles | None:
+    """The files of the prefix cache; None, with a warning, where the folder cannot be used."""
+    try:
+        return BlockFiles(folder, max_bytes, fingerprint=runner.fingerprint, block_bytes=runner.block_bytes)
+    except OSError as exc:
+        log.warning("the prefix cache is not kept on disk: %s", exc)
+        return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
+from headrace import __version__
 from headrace.engine.batch import Batch
 from headrace.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of a file, for the fingerprint
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -69,11 +72,16 @@ class OpenVINORunner:
             2, min(options.kv_cache_bytes // self.block_bytes, -(-options.max_tokens // BLOCK_SIZE))
         )
         self.spare_block = self.num_blocks
-        for port in caches:
-            shape = [
-                self.num_blocks + 1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()
-            ]
-            self._request.set_tensor(port.get_any_name(), ov.Tensor(port.get_element_type(), ov.Shape(shape)))
+        self._caches = [self._create_cache(port) for port in caches]
+        self.fingerprint = _fingerprint(folder, compiled, options)
+
+    def _create_cache(self, port: ov.ConstOutput) -> NDArray[np.uint8]:
+        """Create the tensor of one layer's keys or values. Returns its bytes: [blocks, bytes of a block]."""
+        shape = [self.num_blocks + 1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
+        tensor = ov.Tensor(port.get_element_type(), ov.Shape(shape))
+        self._request.set_tensor(port.get_any_name(), tensor)
+        cells: NDArray[np.uint8] = tensor.data.reshape(self.num_blocks + 1, -1).view(np.uint8)
+        return cells
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)  # the head needs at least one row
@@ -98,6 +106,14 @@ class OpenVINORunner:
     def hidden(self) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self._request.get_tensor("hidden").data
         return found.reshape(-1, found.shape[-1])
+
+    def read_block(self, block: int) -> bytes:
+        return b"".join(cache[block].data for cache in self._caches)
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        for cache in self._caches:
+            cache[block] = np.frombuffer(content[: cache.shape[1]], np.uint8)
+            content = content[cache.shape[1] :]
 
     def profile(self) -> list[tuple[str, float]]:
         """(type, microseconds) of each operator of the last pass. Needs the property PERF_COUNT=YES."""
@@ -164,3 +180,33 @@ def _index_input(name: str) -> ov.Node:
 def _block_bytes(port: ov.ConstOutput) -> int:
     sizes = [1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
     return int(np.prod(sizes)) * int(port.get_element_type().bitwidth) // 8
+
+
+def _fingerprint(folder: Path, compiled: ov.CompiledModel, options: RunnerOptions) -> bytes:
+    """16 bytes that change with the weights and with whatever else may change a bit of a block."""
+    core = ov.Core()
+    parts = [
+        __version__,
+        ov.get_version(),
+        *(str(core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")),
+        str(compiled.get_property("INFERENCE_NUM_THREADS")),
+        str(sorted(_properties(options).items())),
+        *(f"{port.get_element_type()} {port.get_partial_shape()}" for port in compiled.inputs),
+    ]
+    digest = blake2b("\0".join(parts).encode(), digest_size=16)
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        path = folder / name
+        digest.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+        digest.update(_sample(path))
+    return digest.digest()
+
+
+def _sample(path: Path) -> bytes:
+    """Pieces of a file from all over it: reading gigabytes of weights whole would delay the start."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        pieces = []
+        for index in range(SAMPLES):
+            file.seek(length * index // SAMPLES)
+            pieces.append(file.read(SAMPLE_BYTES))
+    return b"".join(pieces)

@@ -11,7 +11,9 @@ from headrace.engine.batch import Batch
 
 
 class Runner(Protocol):
-    """A loaded model with its KV cache. Not thread-safe: only the engine's thread calls it."""
+    """A loaded model with its KV cache. Not thread-safe: only the engine's thread calls it, except
+    `write_block`.
+    """
 
     num_blocks: int
     spare_block: int  # a block outside the pool, for tokens whose keys and values are never read
@@ -19,6 +21,7 @@ class Runner(Protocol):
     block_bytes: int  # of a block: keys and values of all layers
     vocabulary: int  # logits per row
     width: int  # numbers per hidden state
+    fingerprint: bytes  # 16 bytes, which change with whatever may change the content of a block
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Compute every chunk, write keys and values into the sequences' blocks, and return logits[R,
@@ -32,5 +35,15 @@ class Runner(Protocol):
     def hidden(self) -> NDArray[np.float32]:
         """Return hidden[H, width] of the last forward pass: the language-model head's input for the batch's
         `hidden_rows`. Valid until the next call of forward.
+        """
+        ...
+
+    def read_block(self, block: int) -> bytes:
+        """Return a block's keys and values: `block_bytes` of them, which `write_block` understands."""
+        ...
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        """Set a block's keys and values. May be called in another thread while `forward` computes sequences
+        that do not have this block.
         """
         ...

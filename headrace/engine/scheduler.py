@@ -272,19 +272,24 @@ class Scheduler:
         self.pool.release(reversed(sequence.blocks[first:]))
         del sequence.blocks[first:]
 
-    def _attach_cached_prefix(self, sequence: Sequence) -> None:
-        """Add to `sequence.blocks` the leading blocks whose content is already cached.
+    def reusable(self, sequence: Sequence) -> list[bytes]:
+        """The keys of the leading blocks that the sequence may take from the prefix cache.
 
         Two tokens at least are left to compute: the last one's logits are needed to sample, and a chunk of
         one token is inexact. Prompt tokens whose logits or hidden states are requested are computed too,
         because the cache has only their keys and values. An invariant sequence reuses exact blocks of the
         prompt only: blocks of its answer were, or will be, computed one token at a time.
         """
-        size, is_invariant = self.pool.block_size, sequence.params.invariant
-        known = sequence.num_prompt if is_invariant else len(sequence.tokens)
+        known = sequence.num_prompt if sequence.params.invariant else len(sequence.tokens)
         reusable = sequence.num_observed if sequence.observes_prompt else known
-        for position in range(min(reusable // size, max(0, known - 2) // size)):
-            block = self.pool.find(self._key(sequence, position), exactly=is_invariant)
+        count = min(reusable, max(0, known - 2)) // self.pool.block_size
+        return [self._key(sequence, position) for position in range(count)]
+
+    def _attach_cached_prefix(self, sequence: Sequence) -> None:
+        """Add to `sequence.blocks` the leading blocks whose content is already cached."""
+        size, is_invariant = self.pool.block_size, sequence.params.invariant
+        for position, key in enumerate(self.reusable(sequence)):
+            block = self.pool.find(key, exactly=is_invariant)
             if block is None:
                 # Later blocks may be cached, but the attention needs all tokens before them.
                 break

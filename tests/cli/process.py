@@ -20,13 +20,13 @@ ALIASES = {alias for option in options() for alias in option.names.aliases} | se
 
 
 def environment(**members: str) -> dict[str, str]:
-    """This process's, less what configures Headrace, except where models are."""
+    """This process's, less what configures Headrace, except where models are. Nothing is cached on disk."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name == "HEADRACE_CACHE" or (not name.startswith(PREFIX) and name not in ALIASES)
     }
-    return {**kept, "PYTHONPATH": str(ROOT), **members}
+    return {**kept, "PYTHONPATH": str(ROOT), "HEADRACE_DISK_CACHE_BYTES": "0", **members}
 
 
 def headrace(*arguments: str, cwd: Path, text: str = "", **members: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,10 @@ def serving(*options: str) -> Iterator[str]:
     with (
         tempfile.TemporaryDirectory() as data,
         subprocess.Popen(
-            [*COMMAND, "--data", data, *options], stdout=subprocess.PIPE, text=True, env=environment
+            [*COMMAND, "--data", data, "--disk-cache-bytes", "0", *options],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         ) as server,
     ):
         try:

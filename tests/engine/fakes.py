@@ -19,13 +19,14 @@ Cells = NDArray[np.int64]
 
 
 class FakeRunner:
-    block_bytes = 1
+    fingerprint = bytes(16)
     vocabulary = VOCABULARY
     width = 1
 
     def __init__(self, num_blocks: int, block_size: int = 4) -> None:
         self.num_blocks, self.spare_block, self.block_size = num_blocks, num_blocks, block_size
         self.cells = np.full((num_blocks + 1, block_size), -1, np.int64)
+        self.block_bytes = self.cells[0].nbytes
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         ends = [self._compute(batch, index) for index in range(len(batch.sequences))]
@@ -36,6 +37,12 @@ class FakeRunner:
 
     def hidden(self) -> NDArray[np.float32]:
         raise NotImplementedError
+
+    def read_block(self, block: int) -> bytes:
+        return bytes(self.cells[block].data)
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        self.cells[block] = np.frombuffer(content, np.int64)
 
     def _compute(self, batch: Batch, index: int) -> list[tuple[int, int]]:
         """Write one sequence's chunk: for each token its place in the batch and the token that follows."""

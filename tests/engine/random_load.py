@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
 from headrace.engine.engine import Engine, Output
+from headrace.engine.files import BlockFiles
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
 
@@ -106,6 +107,7 @@ class Watched:
         self.spare_block = runner.spare_block
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.vocabulary, self.width = runner.vocabulary, runner.width
+        self.fingerprint = runner.fingerprint
         self.seen: Counter[str] = Counter()
         self.decoding: dict[
             Sequence, int
@@ -114,6 +116,12 @@ class Watched:
 
     def hidden(self) -> NDArray[np.float32]:
         return self.runner.hidden()
+
+    def read_block(self, block: int) -> bytes:
+        return self.runner.read_block(block)
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        self.runner.write_block(block, content)
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         try:
@@ -158,10 +166,10 @@ class Life:
 class Drive:
     """Serves one mix to its end, checking after every step."""
 
-    def __init__(self, runner: Runner, mix: Mix, oracle: Oracle) -> None:
+    def __init__(self, runner: Runner, mix: Mix, oracle: Oracle, *, files: BlockFiles | None = None) -> None:
         self.watched = Watched(runner, mix)
         self.engine = Engine(
-            self.watched, max_num_seqs=mix.max_num_seqs, max_batch_tokens=mix.max_batch_tokens
+            self.watched, max_num_seqs=mix.max_num_seqs, max_batch_tokens=mix.max_batch_tokens, files=files
         )
         self.oracle, self.seen = oracle, self.watched.seen
         self.lives = [life for job in mix.jobs for life in self._births(job)]
@@ -180,6 +188,9 @@ class Drive:
         self.seen["preemptions"] = self.engine.scheduler.num_preemptions
         self.seen["prefix hits"] = sum(life.sequence.num_cached > 0 for life in self.lives)
         self.seen["sequences"] = len(self.lives)
+        self.engine.close()
+        if self.engine.disk is not None:
+            self.seen["read"], self.seen["written"] = self.engine.disk.num_read, self.engine.disk.num_written
         return self.seen
 
     def _births(self, job: Job) -> list[Life]:

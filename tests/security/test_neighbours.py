@@ -19,7 +19,10 @@ LONG = "The meeting about the merger is on Thursday at nine, in the small room. 
 
 def config_of(*keys: str, **engine: object) -> Config:
     return Config.model_validate(
-        {"server": {"api_keys": keys}, "engine": {"kv_cache_bytes": "256MiB", **engine}}
+        {
+            "server": {"api_keys": keys},
+            "engine": {"kv_cache_bytes": "256MiB", "disk_cache_bytes": 0, **engine},
+        }
     )
 
 

@@ -66,7 +66,10 @@ class EngineBackend(BaseBackend):
 
     async def aclose(self) -> None:
         if self._thread is not None:
+            was_alive = self.is_alive
             await asyncio.to_thread(self._thread.stop)
+            if was_alive:  # else its blocks are not to be trusted
+                await asyncio.to_thread(self.engine.close)
 
     @property
     def max_model_len(self) -> int:
@@ -174,6 +177,8 @@ class EngineBackend(BaseBackend):
             num_threads=settings.num_threads,
             exact=settings.exact,
             speculates=settings.speculates,
+            disk_cache=settings.disk_cache,
+            disk_cache_bytes=settings.disk_cache_bytes,
         )
         self._prompts = Prompts(model, tokenizer, min(longest, engine.max_tokens), self._tool_format)
         self._preparation = Preparation(model, settings, tokenizer, self._prompts)

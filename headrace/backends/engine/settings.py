@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +23,6 @@ class EngineSettings:
     deterministic: bool = False  # compute every request as if it had a seed
     speculates: bool = True  # compute guesses of the next tokens, too
     max_tokenize_bytes: int = 2**20  # limit of /tokenize
+    disk_cache: Path | None = None  # the folder for prefix blocks that leave the memory; None: nowhere
+    disk_cache_bytes: int = 0  # what that folder may hold, of all models; 0: nothing
     share_prefix_cache: bool = False  # between owners (API keys)

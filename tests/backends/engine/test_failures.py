@@ -33,11 +33,18 @@ class Trapped:
         self.num_blocks, self.block_size = runner.num_blocks, runner.block_size
         self.block_bytes, self.vocabulary = runner.block_bytes, runner.vocabulary
         self.width, self.spare_block = runner.width, runner.spare_block
+        self.fingerprint = runner.fingerprint
         self.failure: BaseException | None = RuntimeError("out of memory: secret")
         self.after = 0  # tokens that are generated before it springs
 
     def hidden(self) -> NDArray[np.float32]:
         return self.runner.hidden()
+
+    def read_block(self, block: int) -> bytes:
+        return self.runner.read_block(block)
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        self.runner.write_block(block, content)
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         logits = self.runner.forward(batch)

@@ -85,7 +85,7 @@ def test_it_can_be_switched_off(looping: Served, word: dict[str, Any]) -> None:
 def test_the_server_may_have_a_limit_of_its_own(default_model: Model, word: dict[str, Any]) -> None:
     config = Config.model_validate(
         {
-            "engine": {"kv_cache_bytes": "64MiB", "max_model_len": LONGEST},
+            "engine": {"kv_cache_bytes": "64MiB", "disk_cache_bytes": 0, "max_model_len": LONGEST},
             "server": {"max_tokens_default": 30},
         }
     )

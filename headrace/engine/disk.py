@@ -1,0 +1,211 @@
+"""The prefix cache's second level: blocks that leave the pool are written to files, and read back ahead of
+the sequences whose prompts begin with them.
+
+           evicted                     first missing block of a prompt
+    pool ──────────→ writer's queue ─→ files ─→ reader ─→ pool
+
+Everything here is called on the engine's thread, and nothing waits for the disk there: one thread writes, and
+what it cannot keep up with is dropped; another reads, a piece of a prompt at a time, straight into blocks
+that are held for it meanwhile. A sequence joins the scheduler after its last piece, and finds the blocks in
+the pool like any others.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from headrace.engine.blocks import BlockPool
+from headrace.engine.files import BlockFiles
+from headrace.engine.runner import Runner
+from headrace.engine.scheduler import Scheduler
+from headrace.engine.sequence import Sequence
+
+log = logging.getLogger(__name__)
+
+PIECE = 16  # blocks read at a time: other prompts and the steps of running sequences come in between
+MAX_QUEUED_BYTES = 64 * 2**20  # copies of evicted blocks that wait to be written
+CLOSE_S = 5.0  # how long `close` may write what the pool still has
+AGE_STEP_S = 0.01  # see _age; more than the time in which a block is read
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """A piece that is being read: `held` blocks are in the pool already, `new` ones are filled."""
+
+    sequence: Sequence
+    keys: list[bytes]  # of `held`, then of `new`
+    held: list[int]
+    new: list[int]
+    exactness: Future[list[bool]]  # of the blocks that were read: the leading ones of `new`
+
+
+class DiskCache:
+    """Connects a block pool with its files."""
+
+    def __init__(self, files: BlockFiles, scheduler: Scheduler, runner: Runner) -> None:
+        self._files, self._scheduler, self._runner = files, scheduler, runner
+        self._pool: BlockPool = scheduler.pool
+        self._pool.on_evict = self._spill
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="disk-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="disk-reader")
+        self._lock = threading.Lock()  # of `_queued_bytes`
+        self._queued_bytes = 0
+        self._waiting: deque[tuple[Sequence, int]] = deque()  # with how many blocks each had the last time
+        self._fetch: _Fetch | None = None
+        self._ready: list[Sequence] = []
+        self.num_written = self.num_dropped = self.num_read = self.num_failures = 0  # blocks
+        self._writer.submit(self._trim)
+
+    @property
+    def is_fetching(self) -> bool:
+        return self._fetch is not None or bool(self._ready)  # while any waits, there is a piece being read
+
+    @property
+    def blocks(self) -> list[int]:
+        """The blocks of the pool that are held for reading."""
+        return [*self._fetch.held, *self._fetch.new] if self._fetch is not None else []
+
+    def fetch(self, sequence: Sequence) -> bool:
+        """Start to read the sequence's blocks; `fetched` returns it afterwards. False if there are none."""
+        if sequence.leader is not None:
+            return False  # it will find its leader's blocks in the pool
+        keys, exactly = self._scheduler.reusable(sequence), sequence.params.invariant
+        missing = next((key for key in keys if not self._pool.has(key, exactly=exactly)), None)
+        if missing is None or not self._files.has(missing):
+            return False
+        self._waiting.append((sequence, -1))
+        self._begin()
+        return True
+
+    def fetched(self) -> list[Sequence]:
+        """The sequences for which there is nothing more to read; each is returned once."""
+        if self._fetch is not None and self._fetch.exactness.done():
+            self._end(self._fetch)
+            self._begin()
+        ready, self._ready = self._ready, []
+        return [sequence for sequence in ready if sequence.finish_reason is None]
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until a piece is read."""
+        if self._fetch is not None:
+            wait([self._fetch.exactness], timeout_s)
+
+    def drop(self, sequence: Sequence) -> None:
+        """Delete the files of a sequence's blocks, whose content is not to be trusted."""
+        for key in sequence.keys:
+            self._writer.submit(self._files.remove, key)
+
+    def flush(self) -> None:
+        """Wait until what was evicted is written."""
+        self._writer.submit(int).result()
+
+    def close(self) -> None:
+        """Write the blocks that the pool still has, the most recently used first, for a limited time."""
+        self._reader.shutdown(cancel_futures=True)
+        deadline, room = time.monotonic() + CLOSE_S, self._files.max_bytes // self._runner.block_bytes
+        for age, (block, key, is_exact) in enumerate(self._pool.sealed()):
+            if age >= room or time.monotonic() > deadline:
+                break
+            content = self._runner.read_block(block)
+            self._writer.submit(self._write, key, content, is_exact, _age(age)).result()
+        self._writer.submit(self._trim)
+        self._writer.shutdown()
+
+    def _begin(self) -> None:
+        """Start the next piece, if none is being read."""
+        while self._fetch is None and self._waiting:
+            sequence, before = self._waiting.popleft()
+            if sequence.finish_reason is not None or not self._begin_for(sequence, before):
+                self._ready.append(sequence)
+
+    def _begin_for(self, sequence: Sequence, before: int) -> bool:
+        """Start to read the next piece of this sequence's prompt. `before`: how many blocks of it were found
+        in the pool the last time; if there are no more now, the pool is too full for the prompt.
+        """
+        keys, exactly = self._scheduler.reusable(sequence), sequence.params.invariant
+        held: list[int] = []
+        for key in keys:
+            block = self._pool.find(key, exactly=exactly)
+            if block is None:
+                break
+            held.append(block)
+        count = min(PIECE, len(keys) - len(held), self._pool.num_available - len(self._scheduler.running))
+        if count <= 0 or len(held) <= before or not self._files.has(keys[len(held)]):
+            self._pool.release(reversed(held))
+            return False
+        new = [self._pool.allocate() for _ in range(count)]
+        keys = keys[: len(held) + count]
+        future = self._reader.submit(self._read, keys, len(held), new, exactly)
+        self._fetch = _Fetch(sequence, keys, held, new, future)
+        return True
+
+    def _end(self, fetch: _Fetch) -> None:
+        """Publish what was read, and let the sequence wait for its next piece if there may be one."""
+        self._fetch = None
+        exactness = fetch.exactness.result()
+        for key, block, is_exact in zip(fetch.keys[len(fetch.held) :], fetch.new, exactness, strict=False):
+            self._pool.seal(block, key, is_exact=is_exact)
+        self._pool.release(reversed([*fetch.held, *fetch.new]))
+        self.num_read += len(exactness)
+        if len(exactness) == len(fetch.new):
+            self._waiting.append((fetch.sequence, len(fetch.held)))
+        else:
+            self._ready.append(fetch.sequence)
+
+    def _read(self, keys: list[bytes], start: int, blocks: list[int], exactly: bool) -> list[bool]:
+        """In the reader's thread: fill the blocks from the files of keys[start:], up to the first that is
+        missing.
+        """
+        exactness = []
+        for position, block in enumerate(blocks, start):
+            stored = self._files.read(keys[position], age_s=_age(position))
+            if stored is None or (exactly and not stored.is_exact):
+                break
+            self._runner.write_block(block, stored.content)
+            exactness.append(stored.is_exact)
+        return exactness
+
+    def _spill(self, block: int, key: bytes, is_exact: bool) -> None:
+        """Copy an evicted block, which is overwritten next, and queue it for the writer."""
+        with self._lock:
+            if self._queued_bytes >= MAX_QUEUED_BYTES:
+                self.num_dropped += 1
+                return
+            self._queued_bytes += self._runner.block_bytes
+        self._writer.submit(self._write_queued, key, self._runner.read_block(block), is_exact)
+
+    def _write_queued(self, key: bytes, content: bytes, is_exact: bool) -> None:
+        self._write(key, content, is_exact, 0)
+        with self._lock:
+            self._queued_bytes -= self._runner.block_bytes
+
+    def _write(self, key: bytes, content: bytes, is_exact: bool, age_s: float) -> None:
+        try:
+            self._files.write(key, content, is_exact=is_exact, age_s=age_s)
+            self.num_written += 1
+        except OSError as exc:
+            self._report(exc)
+
+    def _trim(self) -> None:
+        try:
+            self._files.trim()
+        except OSError as exc:
+            self._report(exc)
+
+    def _report(self, exc: OSError) -> None:
+        """Log the first failure; the next block may find more room, and it is only a cache."""
+        log.log(logging.DEBUG if self.num_failures else logging.WARNING,
+                "the prefix cache cannot be written to %s: %s", self._files.folder, exc)  # fmt: skip
+        self.num_failures += 1
+
+
+def _age(position: int) -> float:
+    """By how many seconds a prompt's block counts as used earlier than its first: the last ones are deleted
+    first, because none is found without those before it.
+    """
+    return position * AGE_STEP_S
