@@ -28,7 +28,7 @@ class Decoder:
         names = [name.strip().lower() for name in encoding.split(",")]
         names = [name for name in names if name not in ("", "identity")]
         if len(names) > 1 or not set(names) <= set(WINDOWS):
-            raise ProviderError(f"{provider} answered in an encoding that it was not asked for")
+            raise ProviderError(f"{provider} answered in an encoding that was not requested")
         self._unpacker = zlib.decompressobj(WINDOWS[names[0]]) if names else None
         # the first bytes of "deflate" until its variant is known; None: it is known
         self._beginning = b"" if names == ["deflate"] else None

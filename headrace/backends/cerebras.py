@@ -53,10 +53,10 @@ class CerebrasBackend(OpenAIBackend):
     def features_of(self, model: str) -> frozenset[Feature]:
         return self.features if model.startswith(PARALLEL) else self.features - {Feature.PARALLEL_TOOL_CALLS}
 
-    def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
+    def write(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         sampling = request.sampling
         limit = min(DEFAULT_TOKENS if sampling.max_tokens is None else sampling.max_tokens, MAX_TOKENS)
-        path, body = super().ask(replace(request, sampling=replace(sampling, max_tokens=limit)), writing)
+        path, body = super().write(replace(request, sampling=replace(sampling, max_tokens=limit)), writing)
         if isinstance(request.prompt, Conversation):
             for message in body["messages"]:
                 if "reasoning_content" in message:  # Cerebras' name for the member
@@ -64,7 +64,7 @@ class CerebrasBackend(OpenAIBackend):
         return path, body
 
     def relays(self, request: RelayRequest, model: str) -> bool:
-        """Only requests in which nothing but the limit has to change; `ask` writes all others."""
+        """Only requests in which nothing but the limit has to change; `write` translates all others."""
         limit = _limit_of(request)
         members = request.body.members
         if limit is None or any(name in members for name in _refused(model)):

@@ -103,8 +103,8 @@ class Upstream:
             name and self._mask_secrets(name)[:MAX_NAME]
             for name in (refusal.code, refusal.type, refusal.param)
         )
-        words = self._mask_secrets(refusal.words)[:MAX_MESSAGE]
-        return to_error(replace(refusal, words=words, code=code, type=type, param=param))
+        message = self._mask_secrets(refusal.message)[:MAX_MESSAGE]
+        return to_error(replace(refusal, message=message, code=code, type=type, param=param))
 
     @asynccontextmanager
     async def request(

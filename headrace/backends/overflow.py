@@ -36,25 +36,25 @@ NUMBERS = tuple(
 PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # endpoint → the member with the prompt
 
 
-def is_overflow(status: int, words: str, names: Set[str | None]) -> bool:
+def is_overflow(status: int, message: str, names: Set[str | None]) -> bool:
     """Whether an error says so. `names`: its code and type; its message counts only with some statuses."""
     return bool(names & TOO_LONG_CODES) or (
-        status in (400, 413, 422, 500) and TOO_LONG.search(words) is not None
+        status in (400, 413, 422, 500) and TOO_LONG.search(message) is not None
     )
 
 
-def overflow_error(words: str, message: str, path: str) -> ContextTooLong:
-    """The error that the caller gets; it begins with OpenAI's own sentence, which clients parse, if the
-    provider's `words` have the numbers for it.
+def overflow_error(message: str, text: str, path: str) -> ContextTooLong:
+    """The error for the caller, with `text`. It begins with OpenAI's own sentence, which clients parse, if
+    the provider's `message` has the numbers for it.
     """
     param = PROMPTS.get(path, "messages")
-    numbers = next((hit for pattern in NUMBERS if (hit := pattern.search(words))), None)
+    numbers = next((hit for pattern in NUMBERS if (hit := pattern.search(message))), None)
     if numbers is None:
-        return ContextTooLong(message, param=param)
+        return ContextTooLong(text, param=param)
     limit, requested = int(numbers["limit"]), int(numbers["requested"])
-    if "maximum context length is" not in words:
-        message = (
+    if "maximum context length is" not in message:
+        text = (
             f"This model's maximum context length is {limit} tokens. However, you requested {requested} "
-            f"tokens. ({message})"
+            f"tokens. ({text})"
         )
-    return ContextTooLong(message, param=param, limit=limit, requested=requested)
+    return ContextTooLong(text, param=param, limit=limit, requested=requested)

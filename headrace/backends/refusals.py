@@ -26,7 +26,7 @@ MAX_NAME = 100  # characters of a code or a parameter's name
 NO_RETRY = {"x-should-retry": "false"}  # OpenAI's and Anthropic's SDKs obey it, whatever the status
 # an exhausted account: its status is 429, although waiting does not help
 USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
-USED_UP_WORDS = re.compile("exceeded your current quota|insufficient (balance|quota|credit)", re.IGNORECASE)
+USED_UP_MESSAGE = re.compile("exceeded your current quota|insufficient (balance|quota|credit)", re.IGNORECASE)
 BAD_KEY = frozenset({"invalid_api_key", "invalid_authentication", "authentication_error"})
 CLASSES: Mapping[int, type[ServerError]] = {
     401: ProviderKeyRefused,
@@ -61,11 +61,11 @@ LIMITS = re.compile("retry-after-ms|(x|anthropic)-ratelimit-[a-z0-9-]+")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One error response. `words`: its message, with secrets masked. `is_page`: its body is HTML."""
+    """One error response. `message`: with secrets masked. `is_page`: its body is HTML."""
 
     provider: str
     status: int
-    words: str = ""
+    message: str = ""
     code: str | None = None
     type: str | None = None
     param: str | None = None
@@ -80,7 +80,7 @@ def to_error(refusal: Refusal) -> ServerError:
     if _may_keep_code(error, refusal):
         error.code = refusal.code
     if isinstance(error, ProviderRefused):
-        found = (name for name, pattern in MEMBERS.items() if pattern.search(refusal.words))
+        found = (name for name, pattern in MEMBERS.items() if pattern.search(refusal.message))
         error.status, error.param = refusal.status, refusal.param or next(found, None)
     error.headers |= _hints(refusal, error)
     return error
@@ -88,23 +88,25 @@ def to_error(refusal: Refusal) -> ServerError:
 
 def _error(refusal: Refusal) -> ServerError:
     status, provider = refusal.status, refusal.provider
-    message = f"{provider}: {refusal.words or f'status {status}'}"
-    if is_overflow(status, refusal.words, {refusal.code, refusal.type}):
-        return overflow_error(refusal.words, message, refusal.path)
+    text = f"{provider}: {refusal.message or f'status {status}'}"
+    if is_overflow(status, refusal.message, {refusal.code, refusal.type}):
+        return overflow_error(refusal.message, text, refusal.path)
     if 300 <= status < 400:
         return ProviderError(f"{provider} answered with a redirect; base_url must be the final address")
     if status in (404, 405):
-        return _not_found(refusal, message)
-    return CLASSES.get(status, ProviderRefused if 400 <= status < 500 else ProviderError)(message)
+        return _not_found(refusal, text)
+    return CLASSES.get(status, ProviderRefused if 400 <= status < 500 else ProviderError)(text)
 
 
-def _not_found(refusal: Refusal, message: str) -> ServerError:
-    words, path = refusal.words, refusal.path
-    is_model = refusal.code == "model_not_found" or "model" in words.lower()
-    is_path = refusal.status == 405 or refusal.is_page or NO_ENDPOINT.match(words) or (path and path in words)
+def _not_found(refusal: Refusal, text: str) -> ServerError:
+    message, path = refusal.message, refusal.path
+    is_model = refusal.code == "model_not_found" or "model" in message.lower()
+    is_path = (
+        refusal.status == 405 or refusal.is_page or NO_ENDPOINT.match(message) or (path and path in message)
+    )
     if is_model or not is_path:
-        return ModelNotFound(message, param="model")
-    what, why = f" {path}" if path else "", f": {words}" if words else ""
+        return ModelNotFound(text, param="model")
+    what, why = f" {path}" if path else "", f": {message}" if message else ""
     return EndpointNotFound(f"{refusal.provider} has no endpoint{what} (status {refusal.status}){why}")
 
 
@@ -139,7 +141,7 @@ def _is_final(refusal: Refusal) -> bool:
         return True
     if refusal.is_page and refusal.status < 500:
         return True
-    is_used_up = {refusal.code, refusal.type} & USED_UP or USED_UP_WORDS.search(refusal.words)
+    is_used_up = {refusal.code, refusal.type} & USED_UP or USED_UP_MESSAGE.search(refusal.message)
     return refusal.status == 429 and bool(is_used_up)
 
 

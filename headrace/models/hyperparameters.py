@@ -165,11 +165,11 @@ def _check_numbers(metadata: Metadata, shape: Hyperparameters) -> None:
         raise metadata.unsupported(
             f"has an epsilon of {shape.rms_eps} and a rotation base of {shape.rope_base}"
         )
-    said = metadata.integer(f"{shape.architecture}.vocab_size", shape.vocabulary)
+    vocab_size = metadata.integer(f"{shape.architecture}.vocab_size", shape.vocabulary)
     tokens = len(metadata.texts("tokenizer.ggml.tokens"))
-    if not said == tokens == shape.vocabulary:
+    if not vocab_size == tokens == shape.vocabulary:
         raise metadata.unsupported(
-            f"has {shape.vocabulary} rows in its embedding, {tokens} tokens and a vocab_size of {said}"
+            f"has {shape.vocabulary} rows in its embedding, {tokens} tokens and a vocab_size of {vocab_size}"
         )
 
 

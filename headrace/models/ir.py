@@ -87,9 +87,9 @@ def _template(found: object) -> str | None:
 
 def _adds_bos(folder: Path, special: Json) -> bool:
     """Whether prompts begin with BOS: by tokenizer_config.json, else by the tokenizer's post-processor."""
-    said = special.get("add_bos_token")
-    if isinstance(said, bool):
-        return said
+    add_bos = special.get("add_bos_token")
+    if isinstance(add_bos, bool):
+        return add_bos
     step = _read(folder / TOKENIZER).get("post_processor")
     steps = step.get("processors", [step]) if isinstance(step, dict) else []
     return any("SpecialToken" in step["single"][0] for step in steps if step.get("single"))

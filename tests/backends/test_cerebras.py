@@ -21,7 +21,7 @@ TIME = {"queue_time": 0.01, "prompt_time": 0.02, "completion_time": 0.03, "total
 
 
 def _body(request: GenerateRequest) -> dict[str, Any]:
-    path, body = CerebrasBackend("c", ProviderConfig(kind="cerebras"), "k").ask(request)
+    path, body = CerebrasBackend("c", ProviderConfig(kind="cerebras"), "k").write(request)
     assert path == ("/chat/completions" if isinstance(request.prompt, Conversation) else "/completions")
     return body
 

@@ -34,11 +34,11 @@ OPENAI = OpenAIBackend("p", ProviderConfig(kind="openai"), None)
 CEREBRAS = CerebrasBackend("p", ProviderConfig(kind="cerebras"), None)
 LLAMACPP = LlamaCppDialect("p", ProviderConfig(kind="llamacpp"), None)
 GENERATING: dict[str, Callable[[GenerateRequest], object]] = {
-    "openai": OPENAI.ask,
-    "cerebras": CEREBRAS.ask,
+    "openai": OPENAI.write,
+    "cerebras": CEREBRAS.write,
     "anthropic": lambda request: to_body(request, of_name(request.model)),
     "ollama": ollama,
-    "llamacpp": lambda request: [LLAMACPP.ask(one) for one in singles(request)],
+    "llamacpp": lambda request: [LLAMACPP.write(one) for one in singles(request)],
 }
 EMBEDDING: dict[str, Callable[[EmbedRequest], object]] = {"openai": openai_embed_body, "ollama": embed_body}
 

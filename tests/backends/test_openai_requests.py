@@ -254,7 +254,7 @@ def test_messages_are_sent_whole(provider: Upstream) -> None:
 
 def test_openai_itself_wants_the_newer_name_of_max_tokens() -> None:
     request = GenerateRequest("m", HI, Sampling(max_tokens=5))
-    _, body = OpenAIBackend("o", ProviderConfig(kind="openai"), "k").ask(request)
+    _, body = OpenAIBackend("o", ProviderConfig(kind="openai"), "k").write(request)
     assert (body["max_completion_tokens"], "max_tokens" in body) == (5, False)
 
 

@@ -28,7 +28,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     """Write the body. `writing` records what is left out or changed. Raises BadRequest."""
     writing = writing or Writing(request, most=MAX_NAME)
     prompt = request.prompt
-    assert isinstance(prompt, Conversation), "it carries no text completions"
+    assert isinstance(prompt, Conversation), "it has no text completions"
     _refuse(request.sampling, prompt)
     max_tokens = _max_tokens(request.sampling.max_tokens, abilities.max_tokens)
     thoughts = _thoughts(prompt, max_tokens, abilities, writing)
@@ -90,9 +90,9 @@ def _rules_out_thinking(prompt: Conversation, abilities: Abilities) -> bool:
     """Whether Anthropic refuses thinking for this conversation: a call is required, the last message is the
     assistant's, or, with older models, the calls that are answered now lack their signed thoughts.
     """
-    is_begun = to_roles(prompt.messages)[-1:] == ["assistant"]
+    is_last_assistant = to_roles(prompt.messages)[-1:] == ["assistant"]
     is_forced = bool(prompt.tools) and prompt.tool_choice.mode == "required"
-    return is_forced or is_begun or (not abilities.is_adaptive and is_unsigned(prompt.messages))
+    return is_forced or is_last_assistant or (not abilities.is_adaptive and is_unsigned(prompt.messages))
 
 
 def _thinks(thoughts: dict[str, Any]) -> bool:

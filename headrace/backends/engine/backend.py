@@ -28,8 +28,8 @@ from headrace.backends.engine_features import FEATURES
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed
+from headrace.ignored import with_ignored
 from headrace.models.catalog import Model
-from headrace.noted import noted
 from headrace.offload import aside
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
@@ -88,7 +88,7 @@ class EngineBackend(BaseBackend):
         self._check_alive()
         if request.num_choices > MAX_CHOICES:
             raise BadRequest(
-                f"{request.num_choices} answers are asked for; a request may have {MAX_CHOICES}",
+                f"{request.num_choices} answers are requested; a request may have {MAX_CHOICES}",
                 param="n" if request.n > 1 else "prompt",
             )
         async with self._placed() as enter:
@@ -96,7 +96,7 @@ class EngineBackend(BaseBackend):
             choices = self._preparation.choices(prepared, request)
             stream = Stream(choices, request.num_choices, self._thread_of().abort)
             enter(stream)
-            yield noted(stream, unenforced(request))
+            yield with_ignored(stream, unenforced(request))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Embed the inputs; conversations come first. Raises BadRequest, ContextTooLong, Overloaded,

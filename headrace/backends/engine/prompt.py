@@ -90,12 +90,12 @@ class Prompts:
                 if texts.suffix
                 else self._of_text(text, param, room, has_special=texts.parse_special)
             )
-            kept = self._fitted(tokens, param, room)
+            fitted = self._fitted(tokens, param, room)
             echo = None
             if texts.echo:
-                is_whole = isinstance(text, str) and len(kept) == len(tokens)
-                echo = text if isinstance(text, str) and is_whole else self.tokenizer.decode(kept)
-            prompts.append(Prompt(kept, param, echo))
+                is_whole = isinstance(text, str) and len(fitted) == len(tokens)
+                echo = text if isinstance(text, str) and is_whole else self.tokenizer.decode(fitted)
+            prompts.append(Prompt(fitted, param, echo))
         return prompts
 
     def of_text(self, text: str | Ids, param: str, room: Room) -> list[int]:
@@ -142,8 +142,8 @@ class Prompts:
             raise BadRequest("the chat template writes nothing for these messages", param="messages")
         names = conversation.tool_choice.names
         tools = tuple(tool for tool in _usable(conversation) if names is None or tool.name in names)
-        kept = self._fitted(tokens, "messages", room)
-        return Prompt(kept, "messages", is_open=self._is_open(rendered), tools=tools)
+        fitted = self._fitted(tokens, "messages", room)
+        return Prompt(fitted, "messages", is_open=self._is_open(rendered), tools=tools)
 
     def counted(self, conversation: Conversation, max_bytes: int) -> list[int]:
         """The ids of a conversation, whether it fits the context or not. Raises TextTooLong."""

@@ -140,13 +140,13 @@ class Thoughts:
     def raw(self, token: int) -> bytes:
         return self._tokenizer.token_raw(token)
 
-    def forbidden(self, said: bytes) -> list[int]:
-        """The tokens that must not follow inside reasoning, after the text `said`: those that end the whole
+    def forbidden(self, text: bytes) -> list[int]:
+        """The tokens that must not follow inside reasoning, after `text`: those that end the whole
         answer, and those that close the reasoning and begin the answer in one, like `>"`, because the
         grammar could not be advanced by half a token.
         """
         sizes = range(len(self.end) - 1, 0, -1)
-        size = next((size for size in sizes if said.endswith(self.end[:size])), 0)
+        size = next((size for size in sizes if text.endswith(self.end[:size])), 0)
         if size not in self._overrunning:
             ends = ((self.end[:size] + raw).partition(self.end) for raw in self._tokenizer.bytes_of_tokens)
             rests = enumerate(rest.strip(WHITESPACE.encode()) for _, _, rest in ends)
@@ -162,13 +162,13 @@ class AfterThinking:
     def __init__(self, inner: Constraint, thoughts: Thoughts, *, is_open: bool) -> None:
         self._inner, self._thoughts = inner, thoughts
         self._is_thinking, self._may_begin = is_open, not is_open
-        self._said = b""
+        self._reasoning = b""
 
     def fill(self, mask: NDArray[np.int32]) -> None:
         bits = mask.view(np.uint32)
         if self._is_thinking:
             bits[:] = 0xFFFFFFFF
-            for token in self._thoughts.forbidden(self._said):
+            for token in self._thoughts.forbidden(self._reasoning):
                 bits[token >> 5] &= ~np.uint32(1 << (token & 31))
             return
         self._inner.fill(mask)
@@ -182,9 +182,9 @@ class AfterThinking:
     def accept(self, token: int) -> bool:
         if self._is_thinking:
             # The closing mark may be spread over tokens, so as many bytes as it has are kept.
-            self._said += self._thoughts.raw(token)
-            self._is_thinking = self._thoughts.end not in self._said
-            self._said = self._said[-len(self._thoughts.end) :]
+            self._reasoning += self._thoughts.raw(token)
+            self._is_thinking = self._thoughts.end not in self._reasoning
+            self._reasoning = self._reasoning[-len(self._thoughts.end) :]
             return False
         may_begin, self._may_begin = self._may_begin, False
         if may_begin and token == self._thoughts.begin:

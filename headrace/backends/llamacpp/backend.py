@@ -29,7 +29,7 @@ from headrace.errors import (
     ServerError,
     TextTooLong,
 )
-from headrace.noted import noted
+from headrace.ignored import with_ignored
 from headrace.types import (
     Conversation,
     Event,
@@ -144,12 +144,12 @@ class LlamaCppBackend(BaseBackend):
         choices, writing = singles(request), Writing(request)
         for one in choices[:: request.n]:  # the choices of a prompt differ in their seeds
             self._check_size(one)
-            running.openai.ask(one, writing)  # raises errors before anything is sent
+            running.openai.write(one, writing)  # raises errors before anything is sent
         self._take_places(len(choices))
         try:
             open = partial(self._open_choice, running)
             async with open(choices[0]) if len(choices) == 1 else together(choices, open) as events:
-                yield noted(events, [*writing.ignored, *annotations])
+                yield with_ignored(events, [*writing.ignored, *annotations])
         finally:
             self._num_active -= len(choices)
 
@@ -165,19 +165,19 @@ class LlamaCppBackend(BaseBackend):
                 raise await running.explained(exc) from exc
             if request.format is not None:
                 events = await exits.enter_async_context(aclosing(checked(events, request.format)))
-            own_events = self._events(running, request, events)
-            exits.push_async_callback(own_events.aclose)
-            yield own_events
+            checked_events = self._events(running, request, events)
+            exits.push_async_callback(checked_events.aclose)
+            yield checked_events
 
     async def _events(
         self, running: Running, request: GenerateRequest, events: AsyncIterator[Event]
     ) -> AsyncGenerator[Event, None]:
         prompt = request.prompt
-        is_owed = isinstance(prompt, Conversation) and prompt.tool_choice.mode == "required"
+        needs_call = isinstance(prompt, Conversation) and prompt.tool_choice.mode == "required"
         try:
             async for event in events:
-                is_owed = is_owed and not isinstance(event, ToolCallDelta)
-                if is_owed and isinstance(event, Finished) and event.reason != "length":
+                needs_call = needs_call and not isinstance(event, ToolCallDelta)
+                if needs_call and isinstance(event, Finished) and event.reason != "length":
                     # llama.cpp enforces calls only for some of the models' formats
                     raise ProviderError("llama.cpp made no call, though tool_choice requires one")
                 yield shown(event, request.sampling) if isinstance(event, TextDelta) else event
@@ -192,13 +192,13 @@ class LlamaCppBackend(BaseBackend):
             chat = chat_body(
                 GenerateRequest(request.model, request.prompt), request.prompt, limit="max_tokens"
             )
-            written = await self._now().ask("/apply-template", chat, "prompt")
+            written = await self._now().post("/apply-template", chat, "prompt")
             body = {"content": written, "add_special": request.add_special_tokens, "parse_special": True}
-        tokens: list[int] = await self._now().ask("/tokenize", body, "tokens")
+        tokens: list[int] = await self._now().post("/tokenize", body, "tokens")
         return tokens
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
-        return str(await self._now().ask("/detokenize", {"tokens": tokens}, "content"))
+        return str(await self._now().post("/detokenize", {"tokens": tokens}, "content"))
 
     async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
         texts: dict[int, str] = {}
@@ -228,7 +228,7 @@ class LlamaCppBackend(BaseBackend):
     def _take_places(self, count: int) -> None:
         if count > self._places:
             raise BadRequest(
-                f"{count} answers are asked for, llama.cpp has {self._places} places here", param="n"
+                f"{count} answers are requested, llama.cpp has {self._places} places here", param="n"
             )
         if self._num_active + count > self._places:
             raise Overloaded(f"all {self._places} places are taken")
@@ -251,8 +251,8 @@ class LlamaCppBackend(BaseBackend):
         for restarts_left in reversed(range(RESTARTS + 1)):
             code = await running.process.wait()
             self._running = None
-            words = await running.process.last_words()
-            log.error("%s: llama.cpp ended with exit code %s: %s", self.name, code, words)
+            output = await running.process.last_output()
+            log.error("%s: llama.cpp ended with exit code %s: %s", self.name, code, output)
             await running.aclose()
             if not restarts_left:
                 break

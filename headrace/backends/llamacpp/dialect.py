@@ -35,10 +35,10 @@ class LlamaCppDialect(OpenAIBackend):
     knows_verbosity = False
     reuses_prompts = True
 
-    def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
+    def write(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         assert request.num_choices == 1, "it counts the tokens of one choice only"
         form = as_grammar(request)
-        path, body = super().ask(
+        path, body = super().write(
             replace(request, sampling=_with_alternatives(request.sampling), format=None), writing
         )
         if form is not None:
@@ -63,16 +63,17 @@ class LlamaCppDialect(OpenAIBackend):
             raise UnsupportedParameter(
                 "tools: the model's chat template has no place for them", param="tools"
             )
-        is_begun = prompt.messages[-1].role == "assistant"
-        if is_begun and not prompt.continue_final_message:
+        is_last_assistant = prompt.messages[-1].role == "assistant"
+        if is_last_assistant and not prompt.continue_final_message:
             raise UnsupportedParameter(
-                "messages: llama.cpp goes on with a last message of the assistant; ask for it with "
+                "messages: llama.cpp continues a last message of the assistant; request it with "
                 "continue_final_message",
                 param="messages",
             )
         if prompt.continue_final_message and prompt.tools:
             raise UnsupportedParameter(
-                "continue_final_message: not beside tools, with llama.cpp", param="continue_final_message"
+                "continue_final_message: not beside tools, with llama.cpp",
+                param="continue_final_message",
             )
 
 

@@ -18,7 +18,7 @@ from headrace.errors import ModelError
 CHILD = Path(__file__).with_name("child.py")
 STOP_S = 5.0
 LOADING = "error loading model: "
-KEPT_BYTES = 2000  # of its stderr, for error messages
+MAX_OUTPUT = 2000  # of its stderr, for error messages
 
 
 def is_installed() -> bool:
@@ -44,7 +44,7 @@ class LlamaCppProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process, self.url = process, ""
-        self._said = b""
+        self._output = b""
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
@@ -80,10 +80,10 @@ class LlamaCppProcess:
                 await self._process.wait()
         return self._process.returncode is not None
 
-    async def last_words(self) -> str:
+    async def last_output(self) -> str:
         """Wait for its end; return the end of its stderr."""
         await self._listening
-        return self._said.decode(errors="replace").strip()
+        return self._output.decode(errors="replace").strip()
 
     async def aclose(self) -> None:
         assert self._process.stdin is not None
@@ -111,17 +111,17 @@ class LlamaCppProcess:
         line = await self._process.stdout.readline()
         if not line:
             await self._process.wait()
-            raise ModelError(f"llama.cpp cannot load {settings.path}: {_reason(await self.last_words())}")
+            raise ModelError(f"llama.cpp cannot load {settings.path}: {_reason(await self.last_output())}")
         self.url = json.loads(line)["url"]
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
         while piece := await self._process.stderr.read(2**16):
-            self._said = (self._said + piece)[-KEPT_BYTES:]
+            self._output = (self._output + piece)[-MAX_OUTPUT:]
 
 
-def _reason(words: str) -> str:
+def _reason(output: str) -> str:
     """The line of llama.cpp's output that says why a model was not loaded."""
-    lines = [line for line in words.splitlines() if line.strip()] or ["it ended"]
+    lines = [line for line in output.splitlines() if line.strip()] or ["it ended"]
     line = next((text for text in lines if LOADING in text), lines[-1])
     return line.rpartition(LOADING)[2].strip()

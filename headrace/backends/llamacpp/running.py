@@ -50,7 +50,7 @@ class Running:
         await self.native.aclose()
         await self.process.aclose()
 
-    async def ask(self, path: str, body: dict[str, Any], member: str) -> Any:
+    async def post(self, path: str, body: dict[str, Any], member: str) -> Any:
         """Return a member of the answer of one of llama.cpp's own endpoints. Raises ServerError."""
         try:
             return (await self.native.json("POST", path, body))[member]

@@ -42,10 +42,10 @@ class Answer:
             return
         if found.get("error"):
             raise self._upstream.error_of_body(500, line)
-        said = found.get("message", found)
-        if not isinstance(said, dict | None):
+        message = found.get("message", found)
+        if not isinstance(message, dict | None):
             raise _unreadable(self._name)
-        yield from self._read(found, an_object(said), "response" if said is found else "content")
+        yield from self._read(found, an_object(message), "response" if message is found else "content")
         self._last, self.is_over = (
             found,
             found.get("done") is True or (bool(word(found.get("done_reason"))) and "done" not in found),
@@ -57,15 +57,15 @@ class Answer:
         yield from self._choice.end()
         yield self._finished(self._last)
 
-    def _read(self, line: Body, said: Body, place: str) -> Iterator[Event]:
-        """`place`: the member of `said` with the text."""
-        thinking, text = (_text(self._name, said, member) for member in ("thinking", place))
+    def _read(self, line: Body, message: Body, place: str) -> Iterator[Event]:
+        """`place`: the member of `message` with the text."""
+        thinking, text = (_text(self._name, message, member) for member in ("thinking", place))
         yield from self._choice.add_reasoning(thinking)
         if text or not thinking:  # neutral events have no logprobs of reasoning
             self._logprobs += logprobs_of({"content": line.get("logprobs")})
         if text:
             yield from self._add_text(text)
-        calls = said.get("tool_calls") or []
+        calls = message.get("tool_calls") or []
         if not isinstance(calls, list | dict):
             raise _unreadable(self._name)
         for call in [calls] if isinstance(calls, dict) else calls:
@@ -74,7 +74,7 @@ class Answer:
     def _add_text(self, text: str) -> Iterator[Event]:
         logprobs = tuple(self._logprobs)
         if self._needs_logprobs and not logprobs:
-            raise ProviderError(f"{self._name} tells no logprobs of this model")
+            raise ProviderError(f"{self._name} returns no logprobs of this model")
         self._needs_logprobs = False  # checked once: later texts may have been buffered and lack them
         self._logprobs.clear()
         yield from self._choice.add_text(text, logprobs)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from headrace.backends.answer import read_answer
 from headrace.backends.http import Upstream, root
 from headrace.backends.ollama.answer import Answer, Shown, shown
-from headrace.backends.ollama.request import Body, asks_to_think, bodies_of, check, embed_body
+from headrace.backends.ollama.request import Body, bodies_of, check, embed_body, sets_thinking
 from headrace.backends.remote import Remote, listed, unix_seconds
 from headrace.backends.sse import lines
 from headrace.backends.writing import Writing, size_of
@@ -55,7 +55,7 @@ class OllamaBackend(Remote):
         url = root(config.base_url or BASE_URL, "/api/chat", "/api", "/v1")
         upstream = Upstream(name, url, headers={**headers, **config.headers}, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
-        self._kept = {} if config.keep_alive is None else {"keep_alive": config.keep_alive}
+        self._keep_alive = {} if config.keep_alive is None else {"keep_alive": config.keep_alive}
         self._shown: dict[str, Shown] = {}  # model → the answer of /api/show
         self._digests: dict[str, str] = {}
         self._loaded: dict[str, tuple[int, float]] = {}  # model → last num_ctx, and when it was sent
@@ -78,7 +78,7 @@ class OllamaBackend(Remote):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         check(request)
         writing = Writing(request)
-        thinks = (await self._show(request.model)).thinks if asks_to_think(request) else None
+        thinks = (await self._show(request.model)).thinks if sets_thinking(request) else None
         work = partial(bodies_of, request, writing, thinks=thinks)
         path, bodies = await aside(size_of(request), work)
         async with AsyncExitStack() as exits:
@@ -129,7 +129,7 @@ class OllamaBackend(Remote):
         while True:
             options["num_ctx"] = min(num_ctx, limit)
             try:
-                answer = await send({**body, **self._kept})
+                answer = await send({**body, **self._keep_alive})
             except ContextTooLong:
                 if num_ctx >= limit:
                     raise

@@ -55,7 +55,7 @@ def bodies_of(
     """
     prompt, writing = request.prompt, writing or Writing(request)
     shared: Body = {"model": request.model, "stream": True, "truncate": False, "shift": False}
-    shared |= _form(request.format) | _logprobs_asked(request.sampling)
+    shared |= _form(request.format) | _logprobs(request.sampling)
     if isinstance(prompt, Texts):
         # without a suffix the prompt is used as it is; with one the model's template places both
         around: Body = {"raw": True} if prompt.suffix is None else {"suffix": prompt.suffix}
@@ -120,14 +120,14 @@ def _form(format: Format | None) -> Body:
     return {"format": format.value if isinstance(format.value, dict) and format.value else "json"}
 
 
-def _logprobs_asked(sampling: Sampling) -> Body:
+def _logprobs(sampling: Sampling) -> Body:
     return {} if sampling.logprobs is None else {"logprobs": True, "top_logprobs": sampling.logprobs}
 
 
 LEVELS: Mapping[str, bool | str] = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
 
 
-def asks_to_think(request: GenerateRequest) -> bool:
+def sets_thinking(request: GenerateRequest) -> bool:
     """Whether the request sets if the model is to think."""
     prompt = request.prompt
     if not isinstance(prompt, Conversation):

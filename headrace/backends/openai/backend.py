@@ -56,7 +56,7 @@ class OpenAIBackend(Remote):
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         writing = Writing(request)
-        path, body = await aside(size_of(request), partial(self.ask, request, writing))
+        path, body = await aside(size_of(request), partial(self.write, request, writing))
         reader = Answer(self.upstream, request.num_choices, extra_members=self.extra_members)
         async with answered(self.upstream, path, body, reader) as events:
             yield writing.restored(events)
@@ -99,7 +99,7 @@ class OpenAIBackend(Remote):
             for entry in listed(self.name, found, "data")
         ]
 
-    def ask(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
+    def write(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         """Return the path and the body of a request. Raises UnsupportedParameter."""
         prompt, limit, all_roles = request.prompt, self._limit, self._has_all_roles
         if isinstance(prompt, Conversation):

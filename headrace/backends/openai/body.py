@@ -120,7 +120,7 @@ def _sampling(sampling: Sampling, limit: str) -> Body:
 def _format(format: Format) -> Body:
     if format.kind == "json_object":
         return {"type": "json_object"}
-    assert format.kind == "json_schema", "it carries no other form"
+    assert format.kind == "json_schema", "it has no other form"
     schema = {} if format.value is True else format.value
     strict = {"strict": True} if _is_strict(schema) else {}
     description = {} if format.description is None else {"description": format.description}

@@ -1,5 +1,5 @@
-"""Converts an answer in OpenAI's dialect from a stream into one JSON body, and back. Unknown members are
-kept.
+"""Converts an answer in OpenAI's dialect from a stream into one JSON body, and back. Unknown members
+stay.
 """
 
 from __future__ import annotations
