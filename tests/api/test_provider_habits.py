@@ -5,15 +5,14 @@ same text, calls and end on each way of asking, or an error.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.api.habits import HELLO, called, check, hear, raw
 from tests.api.relays import Relays, relays
 from tests.backends.two_ways import chunk, head
-from tests.heard import RELAYED, TRANSLATED, Heard, Way
-from tests.serving import eventually
+from tests.heard import RELAYED, TRANSLATED, Way
 from tests.upstream import Answer, answer, sse
 
 USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
@@ -24,31 +23,12 @@ WAYS = {**RELAYED, **TRANSLATED}
 A, B = ["weather", WHERE], ["time", WHEN]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Relays]:
-    with relays() as found:
-        yield found
-
-
-@pytest.fixture
-def relay(shared: Relays) -> Iterator[Relays]:
-    shared.provider.forget()
-    yield shared
-    eventually(lambda: not shared.served.gateway.num_active)
-
-
-def hear(relay: Relays, way: Way, played: Answer, model: str = "up:m", **members: Any) -> Heard:
-    relay.provider.play(played)
-    status, _, raw = relay.ask(way.path, way.body(model, **members), **way.headers)
-    return way.heard(status, raw)
-
-
 def piece(index: int | None = 0, arguments: str | None = None, name: str = "", id: str = "") -> Any:
     """A chunk with a piece of a call; what is "" or None is left out."""
-    told_arguments = {} if arguments is None else {"arguments": arguments}
-    function = {**({"name": name} if name else {}), **told_arguments}
-    told = {"index": index, "id": id, "type": "function"}
-    call = {member: value for member, value in told.items() if value not in (None, "")}
+    own_arguments = {} if arguments is None else {"arguments": arguments}
+    function = {**({"name": name} if name else {}), **own_arguments}
+    members = {"index": index, "id": id, "type": "function"}
+    call = {member: value for member, value in members.items() if value not in (None, "")}
     return chunk({"tool_calls": [{**call, "function": function}]})
 
 
@@ -72,22 +52,16 @@ def thinking(text: str) -> Any:
     return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
 
 
-def raw(*data: str) -> list[bytes]:
-    return [f"data: {one}\n\n".encode() for one in data]
-
-
 def choice(**members: Any) -> Any:
     return head(choices=[{"index": 0, **members}])
 
 
-HELLO: tuple[str, str, list[Any], str] = ("Hello", "", [], "stop")
-CALLED = ("", "", [A], "tool_calls")
-BOTH = ("", "", [A, B], "tool_calls")
+CALLED, BOTH = called(A), called(A, B)
 HALVES = raw(
     r'{"choices":[{"index":0,"delta":{"content":"A\ud83d"}}]}',
     r'{"choices":[{"index":0,"delta":{"content":"\ude00B"},"finish_reason":"stop"}]}',
 )
-TOLD: dict[str, tuple[list[bytes], Any]] = {
+HABITS: dict[str, tuple[list[bytes], Any]] = {
     "G1 text beside delta": (
         sse(
             choice(text="Hel", delta={"content": "Hel"}), choice(text="lo", delta={"content": "lo"}), *ends(),
@@ -234,15 +208,15 @@ TOLD: dict[str, tuple[list[bytes], Any]] = {
     "G8 a space behind": ([*sse(says("Hello")), b"data:  [DONE] \n\n"], HELLO),
     "G9 all at index 0, no ids": (
         sse(piece(0, WHERE, "weather"), piece(0, WHEN, "time"), piece(0, "{}", "weather"), *ends()),
-        ("", "", [A, B, ["weather", "{}"]], "tool_calls"),
+        called(A, B, ["weather", "{}"]),
     ),
     "G9 the same name again": (
         sse(piece(0, WHERE, "weather"), piece(0, "{}", "weather"), *ends()),
-        ("", "", [A, ["weather", "{}"]], "tool_calls"),
+        called(A, ["weather", "{}"]),
     ),
     "G9 the same name again, its arguments later": (
         sse(piece(0, WHERE, "weather"), piece(0, "", "weather"), piece(0, "{}"), *ends()),
-        ("", "", [A, ["weather", "{}"]], "tool_calls"),
+        called(A, ["weather", "{}"]),
     ),
     "G9 nameless pieces of another index": (
         sse(piece(0, WHERE[:4], "weather", "a"), piece(1, WHERE[4:]), *ends()), CALLED,
@@ -260,12 +234,12 @@ TOLD: dict[str, tuple[list[bytes], Any]] = {
     "G9 one id for all": (
         sse(piece(0, WHERE, "weather", "call"), piece(1, WHEN, "time", "call"), *ends()), BOTH,
     ),
-    "G9 a call told twice": (
+    "G9 a call sent twice": (
         sse(piece(0, WHERE, "weather", "a"), piece(0, WHERE, "weather", "a"), *ends()), CALLED,
     ),
     "G9 arguments as an object": (
         sse(chunk({"tool_calls": {"function": {"name": "time", "arguments": {"zone": "UTC+1"}}}}), *ends()),
-        ("", "", [B], "tool_calls"),
+        called(B),
     ),
     "G9 no object around the name": (
         sse(chunk({"tool_calls": [{"id": "a", "name": "weather", "arguments": WHERE}]}), *ends()), CALLED,
@@ -286,25 +260,20 @@ TOLD: dict[str, tuple[list[bytes], Any]] = {
 
 
 @pytest.mark.parametrize("way", TRANSLATED)
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", HABITS)
 def test_a_habit_is_understood_on_each_way(relay: Relays, name: str, way: str) -> None:
-    pieces, expected = TOLD[name]
+    pieces, expected = HABITS[name]
     heard = hear(relay, TRANSLATED[way], Answer(pieces=pieces))
-    assert heard.error is None
     if isinstance(expected, str):
-        assert heard.reason == expected
-        return
-    calls = [[name, json.loads(arguments)] for name, arguments in heard.calls]
-    text, reasoning, expected_calls, reason = expected
-    assert (heard.text, heard.reasoning, heard.reason) == (text, reasoning, reason)
-    assert calls == [[name, json.loads(arguments)] for name, arguments in expected_calls]
-    assert len(set(heard.ids)) == len(heard.ids)
+        assert (heard.error, heard.reason) == (None, expected)
+    else:
+        check(heard, expected)
 
 
 @pytest.mark.parametrize("name", ["G6 usage in floats", "G6 usage by other names", "G1 text beside delta"])
 @pytest.mark.parametrize("way", TRANSLATED)
-def test_g6_usage_is_told_as_far_as_it_can_be_read(relay: Relays, name: str, way: str) -> None:
-    assert hear(relay, TRANSLATED[way], Answer(pieces=TOLD[name][0])).usage == (20, 5)
+def test_g6_usage_is_reported_as_far_as_it_can_be_read(relay: Relays, name: str, way: str) -> None:
+    assert hear(relay, TRANSLATED[way], Answer(pieces=HABITS[name][0])).usage == (20, 5)
 
 
 FAILED = {
@@ -317,7 +286,9 @@ FAILED = {
         chunk({"tool_calls": [{"function": {"name": "time", "arguments": [1]}}]}), *ends()
     ),
     "G4 a reason that is none": sse(says("Hel"), *ends("insufficient_system_resource")),
-    "G6 a choice nobody asked for": sse(head(choices=[{"index": 3, "delta": {"content": "x"}}]), *ends()),
+    "G6 a choice that was not requested": sse(
+        head(choices=[{"index": 3, "delta": {"content": "x"}}]), *ends()
+    ),
     "G8 nothing but [DONE]": sse("[DONE]"),
 }
 
@@ -349,17 +320,20 @@ def test_g4_half_an_answer_is_never_a_success(relay: Relays, name: str, way: str
     assert heard.error == "up ended its answer in the middle"
     if found in RELAYED.values() and found.is_streamed:
         relay.provider.play(Answer(pieces=HALF[name]))
-        told = relay.ask(found.path, found.body("up:m"))[2]
-        assert told.startswith(HALF[name][0])
-        assert told.endswith(b"\n\ndata: [DONE]\n\n")
+        received = relay.ask(found.path, found.body("up:m"))[2]
+        assert received.startswith(HALF[name][0])
+        assert received.endswith(b"\n\ndata: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_g4_half_a_completion_is_told_as_half(relay: Relays, form: str) -> None:
-    said = {"object": "text_completion", "choices": [{"index": 0, "text": "Hel", "finish_reason": None}]}
+def test_g4_half_a_completion_is_reported_as_half(relay: Relays, form: str) -> None:
+    chunk_of_text = {
+        "object": "text_completion",
+        "choices": [{"index": 0, "text": "Hel", "finish_reason": None}],
+    }
     for headers in ({}, {"X-Headrace-Strict": "true"}):
         way = Way("/v1/completions", {"stream": True}, headers)
-        heard = hear(relay, way, Answer(pieces=sse(said), **FORMS[form]), with_tools=False)
+        heard = hear(relay, way, Answer(pieces=sse(chunk_of_text), **FORMS[form]), with_tools=False)
         assert (heard.text, heard.error) == ("Hel", "up ended its answer in the middle")
 
 
@@ -398,13 +372,9 @@ def test_g15_the_body_decides_its_form(relay: Relays, way: str, body: str, label
     pieces, expected = BODIES[body]
     found = WAYS[way]
     relay.provider.play(Answer(pieces=pieces, headers={"Content-Type": label}))
-    status, headers, told = relay.ask(found.path, found.body("up:m"), **found.headers)
-    heard = found.heard(status, told)
-    text, reasoning, calls, reason = expected
-    assert (heard.text, heard.reasoning, heard.reason, heard.error) == (text, reasoning, reason, None)
-    assert [[name, json.loads(args)] for name, args in heard.calls] == [
-        [name, json.loads(args)] for name, args in calls
-    ]
+    status, headers, received = relay.ask(found.path, found.body("up:m"), **found.headers)
+    heard = found.heard(status, received)
+    check(heard, expected)
     assert heard.usage == (20, 5)
     is_stream = headers["content-type"].startswith("text/event-stream")
     assert is_stream == found.is_streamed
@@ -418,10 +388,10 @@ def test_g15_an_error_with_200_and_any_label_is_an_error(relay: Relays) -> None:
         assert "its words" in (hear(relay, way, played).error or "")
 
 
-def test_g5_a_half_in_an_error_is_told(relay: Relays) -> None:
-    told = rb'{"error": {"message": "half \ud83d of it", "code": "c\udc00", "type": "\ud800"}}'
+def test_g5_a_half_in_an_error_is_replaced(relay: Relays) -> None:
+    sent = rb'{"error": {"message": "half \ud83d of it", "code": "c\udc00", "type": "\ud800"}}'
     for way in (*RELAYED.values(), *TRANSLATED.values()):
-        played = Answer(400, {"Content-Type": "application/json"}, [told])
+        played = Answer(400, {"Content-Type": "application/json"}, [sent])
         heard = hear(relay, way, played)
         assert "half � of it" in (heard.error or "")
         if "responses" not in way.path:
@@ -435,8 +405,8 @@ def test_g19_a_header_of_other_bytes_does_no_harm(relay: Relays, way: str) -> No
     played = BODIES["a stream" if found.is_streamed else "JSON"][0]
     relay.provider.play(Answer(pieces=played, headers=odd), Answer(429, odd, [b'{"error": "slow down"}']))
     for status in (200, 429):
-        seen, headers, raw = relay.ask(found.path, found.body("up:m"), **found.headers)
-        heard = found.heard(seen, raw)
+        seen, headers, body = relay.ask(found.path, found.body("up:m"), **found.headers)
+        heard = found.heard(seen, body)
         assert heard.text == ("Hello" if status == 200 else "")
         assert "x-ratelimit-remaining-tokens" not in headers
         if status == 429:
@@ -479,24 +449,22 @@ NOTHING_YET: dict[str, Answer] = {
 
 @pytest.mark.parametrize("name", NOTHING_YET)
 @pytest.mark.parametrize("way", ["relayed chat streamed", "chat streamed", "messages streamed", "responses"])
-def test_g23_a_route_goes_on_until_something_is_said(name: str, way: str) -> None:
+def test_g23_a_route_goes_on_until_the_first_content(name: str, way: str) -> None:
     found = WAYS[way]
-    limit = {} if "chat" not in way else {"max_completion_tokens": 5}
+    limit: dict[str, Any] = {} if "chat" not in way else {"max_completion_tokens": 5}
     with relays() as relay:  # a circuit breaker of its own
         relay.provider.play(NOTHING_YET[name])
-        heard = hear(relay, found, Answer(pieces=sse(ROLE, says("Hello"), *ends())), "fast", **limit)
-    assert heard.error is None
-    assert heard.said == HELLO
+        played = Answer(pieces=sse(ROLE, says("Hello"), *ends()))
+        check(hear(relay, found, played, model="fast", **limit), HELLO)
     assert len(relay.provider.posts) == 2
 
 
-def test_g23_what_has_said_something_is_not_asked_again(relay: Relays) -> None:
+def test_g23_a_target_with_content_is_not_requested_again(relay: Relays) -> None:
     for way in (RELAYED["relayed chat streamed"], TRANSLATED["chat streamed"]):
         relay.provider.forget()
         before = len(relay.provider.posts)
-        heard = hear(
-            relay, way, Answer(pieces=sse(ROLE, says("Hel"), OVERLOADED)), "fast", max_completion_tokens=5
-        )
+        played = Answer(pieces=sse(ROLE, says("Hel"), OVERLOADED))
+        heard = hear(relay, way, played, model="fast", max_completion_tokens=5)
         assert heard.text == "Hel"
         assert "overloaded" in (heard.error or "")
         assert len(relay.provider.posts) == before + 1
@@ -525,9 +493,9 @@ THOUGHTS = [
 @pytest.mark.parametrize("content", THOUGHTS)
 @pytest.mark.parametrize("way", ["chat", "chat streamed", "chat kept"])
 def test_g7_thoughts_come_back_in_a_history(relay: Relays, way: str, content: list[Any]) -> None:
-    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}]
-    messages = [*said, {"role": "user", "content": "and?"}]
-    heard = hear(relay, TRANSLATED[way], Answer(pieces=TOLD["G7 both kinds in one"][0]), messages=messages)
+    history = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}]
+    messages = [*history, {"role": "user", "content": "and?"}]
+    heard = hear(relay, TRANSLATED[way], Answer(pieces=HABITS["G7 both kinds in one"][0]), messages=messages)
     assert heard.said == ("Hello", "hm", [], "stop")
     sent = relay.provider.posts[-1].body["messages"][1]
     assert (sent["content"], sent.get("reasoning_content")) == ("Hi", "hm")
@@ -538,5 +506,5 @@ def test_g7_thoughts_of_no_known_shape_are_refused(relay: Relays, thinking: obje
     content = [{"type": "thinking", "thinking": thinking}]
     messages = [{"role": "assistant", "content": content}, {"role": "user", "content": "hi"}]
     way = TRANSLATED["chat"]
-    status, _, raw = relay.ask(way.path, way.body("up:m", messages=messages), **way.headers)
-    assert (status, json.loads(raw)["error"]["param"]) == (400, "messages.0.content.0")
+    status, _, body = relay.ask(way.path, way.body("up:m", messages=messages), **way.headers)
+    assert (status, json.loads(body)["error"]["param"]) == (400, "messages.0.content.0")

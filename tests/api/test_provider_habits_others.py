@@ -11,9 +11,10 @@ import pytest
 
 from headrace.app import build_providers, create_app
 from headrace.config import Config
+from tests.api.habits import HELLO, Expected, called, check, hear, raw
 from tests.api.relays import CALLERS, KEY, Relays
 from tests.backends.anthropic_wire import Named, end, named, start, text, thinking, tool_use
-from tests.heard import STREAM, STRICT, TRANSLATED, Heard, Way
+from tests.heard import STREAM, STRICT, TRANSLATED, Way
 from tests.serving import eventually, serving
 from tests.upstream import Answer, answer, scripted, sse
 
@@ -27,6 +28,7 @@ WAYS = {
     "messages streamed": Way("/v1/messages", STREAM, STRICT),
 }
 PATH, CHAT = "/v1/messages", "/api/chat"
+AT_AN, AT_OL = {"model": "an:m", "path": PATH}, {"model": "ol:m", "path": CHAT}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
@@ -60,20 +62,7 @@ def shared() -> Iterator[Relays]:
         yield found
 
 
-@pytest.fixture
-def relay(shared: Relays) -> Iterator[Relays]:
-    shared.provider.forget()
-    yield shared
-    eventually(lambda: not shared.served.gateway.num_active)
-
-
-def hear(relay: Relays, way: Way, model: str, *played: Answer, **members: Any) -> Heard:
-    relay.provider.play(*played, path=CHAT if model.startswith("ol") else PATH)
-    status, _, raw = relay.ask(way.path, way.body(model, **members), **way.headers)
-    return way.heard(status, raw)
-
-
-def num_asked(relay: Relays) -> int:
+def num_requests(relay: Relays) -> int:
     return sum(seen.path == PATH for seen in relay.provider.posts)
 
 
@@ -99,25 +88,19 @@ def stop(index: int) -> Named:
 
 WHERE, WHEN = '{"city": "Zürich"}', '{"zone": 1}'
 A, B = ["weather", WHERE], ["time", WHEN]
-HELLO = text(0, "Hel", "lo")
-Expected = tuple[str, str, list[list[str]], str]
-SAID: Expected = ("Hello", "", [], "stop")
-CALLED: Expected = ("", "", [A], "tool_calls")
-
-
-def raw(*data: str) -> list[bytes]:
-    return [f"data: {one}\n\n".encode() for one in data]
+TEXT = text(0, "Hel", "lo")
+CALLED, BOTH = called(A), called(A, B)
 
 
 ANTHROPIC: dict[str, tuple[list[bytes], Expected]] = {
     "G2 end_turn after a call": (sse(start(), *tool_use(0, "a", "weather", WHERE), *end("end_turn")), CALLED),
-    "G2 tool_use without a call": (sse(start(), *HELLO, *end("tool_use")), SAID),
-    "G2 an unknown reason": (sse(start(), *HELLO, *end("done")), SAID),
+    "G2 tool_use without a call": (sse(start(), *TEXT, *end("tool_use")), HELLO),
+    "G2 an unknown reason": (sse(start(), *TEXT, *end("done")), HELLO),
     "G3 calls side by side": (
         sse(
             start(), use(0), use(1, "b", "time"), part(0, WHERE[:5]), part(1, WHEN[:4]), part(0, WHERE[5:]),
             part(1, WHEN[4:]), stop(1), stop(0), *end("tool_use"),
-        ), ("", "", [A, B], "tool_calls"),
+        ), BOTH,
     ),
     "G3 text within a call": (
         sse(
@@ -147,15 +130,15 @@ ANTHROPIC: dict[str, tuple[list[bytes], Expected]] = {
         ], ("A�", "", [], "stop"),
     ),
     "G6 usage of other kinds": (
-        sse(start(input_tokens="many", output_tokens=[1]), *HELLO, *end(output_tokens=None)), SAID,
+        sse(start(input_tokens="many", output_tokens=[1]), *TEXT, *end(output_tokens=None)), HELLO,
     ),
     "G8 no reason": (
-        sse(start(), *HELLO, named("message_delta", delta={}, usage={}), named("message_stop")), SAID,
+        sse(start(), *TEXT, named("message_delta", delta={}, usage={}), named("message_stop")), HELLO,
     ),
-    "G8 no message_delta": (sse(start(), *HELLO, named("message_stop")), SAID),
+    "G8 no message_delta": (sse(start(), *TEXT, named("message_stop")), HELLO),
     "G9 no end of a block": (
         sse(start(), use(0), part(0, WHERE), use(1, "b", "time"), part(1, WHEN), *end("tool_use")),
-        ("", "", [A, B], "tool_calls"),
+        BOTH,
     ),
     "G9 no end of a block with whole arguments": (
         sse(
@@ -167,26 +150,26 @@ ANTHROPIC: dict[str, tuple[list[bytes], Expected]] = {
         sse(
             start(), use(0), part(0, WHERE), stop(0), use(0, "b", "time"), part(0, WHEN), stop(0),
             *end("tool_use"),
-        ), ("", "", [A, B], "tool_calls"),
+        ), BOTH,
     ),
     "G9 one id for both": (
         sse(start(), use(0), part(0, WHERE), stop(0), use(1, "a", "time"), part(1, WHEN), stop(1), *end()),
-        ("", "", [A, B], "tool_calls"),
+        BOTH,
     ),
     "G9 a block of another kind": (
         sse(
             start(), begin(0, type="server_tool_use", id="s", name="search", input={}), part(0, '{"q": 1}'),
             stop(0), *text(1, "Hel", "lo"), *end(),
-        ), SAID,
+        ), HELLO,
     ),
     "G18 heartbeats": (
         [
             *raw("", "pong"), *sse(start()), b"event: ping\ndata: \n\nevent: ping\ndata: {}\n\ndata:\n\n",
-            *sse(*HELLO, named("new_event"), *end()),
-        ], SAID,
+            *sse(*TEXT, named("new_event"), *end()),
+        ], HELLO,
     ),
-    "G1 the beginning told twice": (sse(start(), start(), *HELLO, *end()), SAID),
-    "G1 the end told twice": (sse(start(), *HELLO, *end(), *end()), SAID),
+    "G1 the beginning twice": (sse(start(), start(), *TEXT, *end()), HELLO),
+    "G1 the end twice": (sse(start(), *TEXT, *end(), *end()), HELLO),
 }  # fmt: skip
 
 
@@ -194,29 +177,19 @@ ANTHROPIC: dict[str, tuple[list[bytes], Expected]] = {
 @pytest.mark.parametrize("name", ANTHROPIC)
 def test_anthropics_habits_are_understood_on_each_way(relay: Relays, name: str, way: str) -> None:
     pieces, expected = ANTHROPIC[name]
-    check(hear(relay, WAYS[way], "an:m", Answer(pieces=pieces)), expected)
-
-
-def check(heard: Heard, expected: Expected) -> None:
-    said, reasoning, calls, reason = expected
-    assert heard.error is None
-    assert (heard.text, heard.reasoning, heard.reason) == (said, reasoning, reason)
-    assert [[name, json.loads(arguments)] for name, arguments in heard.calls] == [
-        [name, json.loads(arguments)] for name, arguments in calls
-    ]
-    assert len(set(heard.ids)) == len(heard.ids)
+    check(hear(relay, WAYS[way], Answer(pieces=pieces), **AT_AN), expected)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_g9_arguments_of_no_call_are_an_error(relay: Relays, way: str) -> None:
     for events in ([part(0, WHERE)], [use(0, name=""), part(0, WHERE), stop(0)]):
-        heard = hear(relay, WAYS[way], "an:m", Answer(pieces=sse(start(), *events, *end("tool_use"))))
+        heard = hear(relay, WAYS[way], Answer(pieces=sse(start(), *events, *end("tool_use"))), **AT_AN)
         assert "without its name" in (heard.error or "")
 
 
 HALF = {
-    "no end": sse(start(), *HELLO),
-    "half an event": [*sse(start(), *HELLO), b'event: message_delta\ndata: {"type": "mess'],
+    "no end": sse(start(), *TEXT),
+    "half an event": [*sse(start(), *TEXT), b'event: message_delta\ndata: {"type": "mess'],
     "half a call": sse(start(), use(0), part(0, '{"city"')),
     "nothing but the head": sse(start()),
 }
@@ -227,16 +200,16 @@ HALF = {
 @pytest.mark.parametrize("name", HALF)
 def test_g4_half_a_message_is_never_a_success(relay: Relays, name: str, way: str, is_bare: bool) -> None:
     found = {**RELAYED, **WAYS}[way]
-    heard = hear(relay, found, "an:m", Answer(pieces=HALF[name], is_bare=is_bare))
+    heard = hear(relay, found, Answer(pieces=HALF[name], is_bare=is_bare), **AT_AN)
     assert "in the middle" in (heard.error or "")
 
 
 def test_g4_a_relayed_stream_without_message_stop_ends_with_our_error(relay: Relays) -> None:
-    pieces = sse(start(), *HELLO, *end())[:-1]
+    pieces = sse(start(), *TEXT, *end())[:-1]
     relay.provider.play(Answer(pieces=pieces), path=PATH)
     way = RELAYED["relayed streamed"]
-    _, _, told = relay.ask(way.path, way.body("an:m"))
-    assert told.startswith(b"".join(pieces) + b"event: error\n")
+    _, _, received = relay.ask(way.path, way.body("an:m"))
+    assert received.startswith(b"".join(pieces) + b"event: error\n")
 
 
 MESSAGE = {
@@ -260,8 +233,8 @@ FORMS = {"JSON": [json.dumps(MESSAGE).encode()], "a stream": sse(*STREAMED)}
 def test_g15_the_body_decides_its_form(relay: Relays, way: str, form: str, label: str) -> None:
     found = {**RELAYED, **WAYS}[way]
     relay.provider.play(Answer(pieces=FORMS[form], headers={"Content-Type": label}), path=PATH)
-    status, headers, told = relay.ask(found.path, found.body("an:m"), **found.headers)
-    heard = found.heard(status, told)
+    status, headers, received = relay.ask(found.path, found.body("an:m"), **found.headers)
+    heard = found.heard(status, received)
     check(heard, ("Hello", "hm", [A], "tool_calls"))
     assert heard.usage == (11, 7)
     assert headers["content-type"].startswith("text/event-stream") == found.is_streamed
@@ -277,20 +250,21 @@ NOTHING_YET = {
 
 @pytest.mark.parametrize("way", ["relayed streamed", "messages streamed", "chat streamed", "responses"])
 @pytest.mark.parametrize("name", NOTHING_YET)
-def test_g23_a_route_goes_on_until_something_is_said(name: str, way: str) -> None:
+def test_g23_a_route_goes_on_until_the_first_content(name: str, way: str) -> None:
     found = {**RELAYED, **WAYS}[way]
     with others() as relay:  # a circuit breaker of its own
-        played = Answer(pieces=NOTHING_YET[name]), Answer(pieces=sse(start(), *HELLO, *end()))
-        check(hear(relay, found, "both", *played), SAID)
-        assert num_asked(relay) == 2
+        played = Answer(pieces=NOTHING_YET[name]), Answer(pieces=sse(start(), *TEXT, *end()))
+        check(hear(relay, found, *played, model="both", path=PATH), HELLO)
+        assert num_requests(relay) == 2
 
 
 @pytest.mark.parametrize("way", ["relayed streamed", "messages streamed", "chat streamed"])
-def test_g23_what_has_said_something_is_not_asked_again(way: str) -> None:
+def test_g23_a_target_with_content_is_not_requested_again(way: str) -> None:
     found = {**RELAYED, **WAYS}[way]
     with others() as relay:
-        heard = hear(relay, found, "both", Answer(pieces=sse(start(), *HELLO[:2], OVERLOADED)))
-        assert (heard.text, num_asked(relay)) == ("Hel", 1)
+        played = Answer(pieces=sse(start(), *TEXT[:2], OVERLOADED))
+        heard = hear(relay, found, played, model="both", path=PATH)
+        assert (heard.text, num_requests(relay)) == ("Hel", 1)
         assert "its words" in (heard.error or "")
 
 
@@ -319,8 +293,8 @@ def _expected(name: str) -> list[str]:
     return ["x", "m1", "m2"] if name == "ol" else ["m1", "m2"]
 
 
-def line(**said: Any) -> dict[str, Any]:
-    return {"model": "m", "message": {"role": "assistant", **said}, "done": False}
+def line(**message: Any) -> dict[str, Any]:
+    return {"model": "m", "message": {"role": "assistant", **message}, "done": False}
 
 
 def last(**members: Any) -> dict[str, Any]:
@@ -332,17 +306,17 @@ def lines(*values: object) -> list[bytes]:
     return [(value if isinstance(value, str) else json.dumps(value)).encode() + b"\n" for value in values]
 
 
-def called(name: str, arguments: Any) -> dict[str, Any]:
+def ollama_call(name: str, arguments: Any) -> dict[str, Any]:
     return {"function": {"name": name, "arguments": arguments}}
 
 
 OLLAMA: dict[str, tuple[list[bytes], Expected]] = {
     "G2 stop after calls": (
-        lines(line(content="", tool_calls=[called("weather", {"city": "Zürich"})]), last()), CALLED,
+        lines(line(content="", tool_calls=[ollama_call("weather", {"city": "Zürich"})]), last()), CALLED,
     ),
-    "G2 an unknown reason": (lines(line(content="Hello"), last(done_reason="eos")), SAID),
+    "G2 an unknown reason": (lines(line(content="Hello"), last(done_reason="eos")), HELLO),
     "G3 text after a call": (
-        lines(line(tool_calls=[called("weather", {"city": "Zürich"})]), line(content="Hello"), last()),
+        lines(line(tool_calls=[ollama_call("weather", {"city": "Zürich"})]), line(content="Hello"), last()),
         ("Hello", "", [A], "tool_calls"),
     ),
     "G5 halves that meet": (
@@ -353,20 +327,20 @@ OLLAMA: dict[str, tuple[list[bytes], Expected]] = {
         lines(r'{"message":{"content":"A\ud83d"}}', last()), ("A�", "", [], "stop"),
     ),
     "G6 counts of other kinds": (
-        lines(line(content="Hello"), last(prompt_eval_count="x", eval_count=[], eval_duration="long")), SAID,
+        lines(line(content="Hello"), last(prompt_eval_count="x", eval_count=[], eval_duration="long")), HELLO,
     ),
     "G8 a reason and no done": (
-        lines(line(content="Hello"), {"message": {"content": ""}, "done_reason": "stop"}), SAID,
+        lines(line(content="Hello"), {"message": {"content": ""}, "done_reason": "stop"}), HELLO,
     ),
-    "G9 arguments as a text": (lines(line(tool_calls=[called("weather", WHERE)]), last()), CALLED),
+    "G9 arguments as a text": (lines(line(tool_calls=[ollama_call("weather", WHERE)]), last()), CALLED),
     "G9 the same call twice": (
-        lines(line(tool_calls=[called("time", {"zone": 1})] * 2), last()), ("", "", [B, B], "tool_calls"),
+        lines(line(tool_calls=[ollama_call("time", {"zone": 1})] * 2), last()), called(B, B),
     ),
-    "G15 one line, not a stream": (lines({**last(), "message": {"content": "Hello"}}), SAID),
+    "G15 one line, not a stream": (lines({**last(), "message": {"content": "Hello"}}), HELLO),
     "G18 heartbeats": (
-        lines("", "pong", line(content="Hel"), "  ", ": ping", line(content="lo"), last()), SAID,
+        lines("", "pong", line(content="Hel"), "  ", ": ping", line(content="lo"), last()), HELLO,
     ),
-    "G18 an empty object": (lines({}, line(content="Hello"), {"message": None}, last()), SAID),
+    "G18 an empty object": (lines({}, line(content="Hello"), {"message": None}, last()), HELLO),
 }  # fmt: skip
 
 
@@ -374,7 +348,7 @@ OLLAMA: dict[str, tuple[list[bytes], Expected]] = {
 @pytest.mark.parametrize("name", OLLAMA)
 def test_ollamas_habits_are_understood_on_each_way(relay: Relays, name: str, way: str) -> None:
     pieces, expected = OLLAMA[name]
-    check(hear(relay, TRANSLATED[way], "ol:m", Answer(pieces=pieces, headers=NDJSON)), expected)
+    check(hear(relay, TRANSLATED[way], Answer(pieces=pieces, headers=NDJSON), **AT_OL), expected)
 
 
 @pytest.mark.parametrize("way", TRANSLATED)
@@ -382,4 +356,4 @@ def test_g4_half_of_ollamas_answer_is_never_a_success(relay: Relays, way: str) -
     for found in (lines(line(content="Hel")), [*lines(line(content="Hel")), b'{"message": {"con']):
         for is_bare in (False, True):
             played = Answer(pieces=found, headers=NDJSON, is_bare=is_bare)
-            assert hear(relay, TRANSLATED[way], "ol:m", played).error
+            assert hear(relay, TRANSLATED[way], played, **AT_OL).error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anthropic
@@ -31,19 +31,6 @@ from tests.serving import eventually
 from tests.upstream import SSE, Answer, answer, split, sse
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Relays]:
-    with relays() as found:
-        yield found
-
-
-@pytest.fixture
-def relay(shared: Relays) -> Iterator[Relays]:
-    shared.provider.forget()
-    yield shared
-    eventually(lambda: not shared.served.gateway.num_active)
 
 
 ODD = (

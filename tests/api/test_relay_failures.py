@@ -33,13 +33,6 @@ def shared() -> Iterator[Relays]:
         yield found
 
 
-@pytest.fixture
-def relay(shared: Relays) -> Iterator[Relays]:
-    shared.provider.forget()
-    yield shared
-    eventually(lambda: not shared.served.gateway.num_active)
-
-
 def ask(relay: Relays, body: dict[str, Any], path: str = CHAT, **headers: str) -> tuple[int, Any, bytes]:
     return relay.ask(path, json.dumps(body).encode(), **headers)
 
