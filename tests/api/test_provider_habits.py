@@ -286,9 +286,7 @@ FAILED = {
         chunk({"tool_calls": [{"function": {"name": "time", "arguments": [1]}}]}), *ends()
     ),
     "G4 a reason that is none": sse(says("Hel"), *ends("insufficient_system_resource")),
-    "G6 a choice that was not requested": sse(
-        head(choices=[{"index": 3, "delta": {"content": "x"}}]), *ends()
-    ),
+    "G6 an unrequested choice": sse(head(choices=[{"index": 3, "delta": {"content": "x"}}]), *ends()),
     "G8 nothing but [DONE]": sse("[DONE]"),
 }
 
@@ -327,13 +325,13 @@ def test_g4_half_an_answer_is_never_a_success(relay: Relays, name: str, way: str
 
 @pytest.mark.parametrize("form", FORMS)
 def test_g4_half_a_completion_is_reported_as_half(relay: Relays, form: str) -> None:
-    chunk_of_text = {
+    first = {
         "object": "text_completion",
         "choices": [{"index": 0, "text": "Hel", "finish_reason": None}],
     }
     for headers in ({}, {"X-Headrace-Strict": "true"}):
         way = Way("/v1/completions", {"stream": True}, headers)
-        heard = hear(relay, way, Answer(pieces=sse(chunk_of_text), **FORMS[form]), with_tools=False)
+        heard = hear(relay, way, Answer(pieces=sse(first), **FORMS[form]), with_tools=False)
         assert (heard.text, heard.error) == ("Hel", "up ended its answer in the middle")
 
 
