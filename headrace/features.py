@@ -95,6 +95,7 @@ class Feature(Enum):
     PROMPT_CACHE = auto()
     ADVICE = auto()  # for a provider's bookkeeping, speed or price
     ANTHROPIC_ADVICE = auto()  # the same, of Anthropic's API alone
+    SERVER_TOOLS = auto()  # settings of tools that Anthropic itself runs
 
     @property
     def loss(self) -> Loss:
@@ -103,8 +104,11 @@ class Feature(Enum):
 
 
 IGNORED = frozenset(
-    {Feature.ADVICE, Feature.ANTHROPIC_ADVICE, Feature.LOOP_DETECTION, Feature.USER, Feature.VERBOSITY}
-)
+    {
+        Feature.ADVICE, Feature.ANTHROPIC_ADVICE, Feature.LOOP_DETECTION, Feature.SERVER_TOOLS, Feature.USER,
+        Feature.VERBOSITY,
+    }
+)  # fmt: skip
 DROPPED = frozenset(
     {
         Feature.IMAGE_DETAIL, Feature.PRIORITY, Feature.PROMPT_CACHE, Feature.SCHEMA_DESCRIPTION,

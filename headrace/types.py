@@ -60,6 +60,8 @@ class Message:
     thoughts: tuple[Thought, ...] = ()  # `reasoning` as the provider signed it
     # of an assistant: everything in order, if a thought follows a text or a call
     in_order: tuple[str | Thought | ToolCall, ...] = ()
+    # its content as Anthropic's blocks, if its caller wrote blocks that say more than the members above
+    blocks: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Tool:
     description: str | None = None
     parameters: Json | None = None
     strict: bool = False
+    anthropics: Json = field(default_factory=dict)  # further members of Anthropic's dialect, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,11 @@ class GenerateRequest:
     user: str | None = None  # the caller's identifier of its end user, for providers
     owner: str | None = None  # the principal's id, which separates cached prompts
     foreign: Json = field(default_factory=dict)  # sampling members of other servers, unchanged
+    advice: Json = field(default_factory=dict)  # members of OpenAI's dialect about caching, price and speed
+    anthropics: Json = field(default_factory=dict)  # further members of Anthropic's dialect, unchanged
+    headers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of Anthropic's dialect, as the caller sent them
     narrowings: frozenset[str] | None = None  # allowed when a schema is compiled; None: all
 
     @property
@@ -183,6 +191,7 @@ class EmbedRequest:
     normalize: bool = True
     truncate_prompt_tokens: int | None = None
     timeout_s: float | None = None
+    user: str | None = None  # as in GenerateRequest
     owner: str | None = None  # as in GenerateRequest
 
 

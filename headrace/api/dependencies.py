@@ -4,6 +4,7 @@ store, and whether the request is strict.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -39,6 +40,11 @@ Stored = Annotated[Store, Depends(_store)]
 def destination(http: Request) -> tuple[Gateway, str | None]:
     """The gateway, and the provider that the path names (`/{provider}/v1/…`), or None."""
     return http.app.state.gateway, http.path_params.get("provider")
+
+
+def headers_of(http: Request, names: Iterable[str]) -> dict[str, str]:
+    """The request headers with these names. Several lines of one header are one list (RFC 9110, 5.3)."""
+    return {name: ", ".join(dict.fromkeys(lines)) for name in names if (lines := http.headers.getlist(name))}
 
 
 def is_strict(http: Request) -> bool:

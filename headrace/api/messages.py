@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from headrace import logs
 from headrace.api.body import prepared
-from headrace.api.dependencies import Caller, destination, is_strict
+from headrace.api.dependencies import Caller, destination, headers_of, is_strict
 from headrace.api.errors import to_messages_response
 from headrace.api.generations import Reply, respond, without_wishes
 from headrace.api.json_response import JSONResponse
@@ -81,7 +81,8 @@ router = APIRouter(tags=["messages"], route_class=MessagesRoute)
 )
 async def create_message(http: Request, caller: Caller, body: wire.MessagesBody) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
-    request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
+    headers = headers_of(http, wire.HEADERS)
+    request = replace(await prepared(http, partial(wire.to_request, body, headers)), owner=caller.id)
     reply = Reply(
         answer.Frames if body.stream else None, answer.message, MessagesWriter, names=wire.endpoint_name
     )

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import logs
 from headrace.api.body import BODY, prepared, read_json
-from headrace.api.dependencies import authenticate, is_strict
+from headrace.api.dependencies import authenticate, headers_of, is_strict
 from headrace.api.disconnect import connected
 from headrace.api.errors import to_messages_response, to_response
 from headrace.api.generations import target_headers
@@ -29,6 +29,7 @@ from headrace.gateway.metering import Tally
 from headrace.gateway.routing import Plan
 from headrace.relay_types import Dialect, Relayed, RelayRequest
 from headrace.verbatim import Verbatim
+from headrace.wire.anthropic.request import HEADERS as ANTHROPICS
 from headrace.wire.parameters import IGNORED, with_named
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,9 @@ class RelayEndpoint:
 
 
 def _of_anthropic(endpoint: str) -> RelayEndpoint:
-    headers = ("anthropic-version", "anthropic-beta")
-    return RelayEndpoint(endpoint, "anthropic", MessagesWriter, to_messages_response, headers, b"request-id")
+    return RelayEndpoint(
+        endpoint, "anthropic", MessagesWriter, to_messages_response, ANTHROPICS, b"request-id"
+    )
 
 
 RELAY_ENDPOINTS = {
@@ -146,12 +148,7 @@ def _request(endpoint: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest
         return None
     if needs_store(body.members, http.headers):
         return None
-    # several lines of one header are one list (RFC 9110, 5.3)
-    headers = {
-        name: ", ".join(dict.fromkeys(lines))
-        for name in endpoint.headers
-        if (lines := http.headers.getlist(name))
-    }
+    headers = headers_of(http, endpoint.headers)
     return RelayRequest(
         endpoint.dialect, endpoint.endpoint, body, model, bool(is_streamed), headers, timeout_s
     )

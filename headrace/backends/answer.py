@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -58,11 +58,15 @@ async def read_answer(reader: AnswerReader[T], items: AsyncGenerator[T, None]) -
 
 @asynccontextmanager
 async def answered(
-    upstream: Upstream, path: str, body: object, reader: AnswerReader[ServerSentEvent]
+    upstream: Upstream,
+    path: str,
+    body: object,
+    reader: AnswerReader[ServerSentEvent],
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[AsyncIterator[Event]]:
     """Send a request and read its answer, a stream of events or one JSON body. Raises ServerError."""
     async with (
-        upstream.stream(path, body) as pieces,
+        upstream.stream(path, body, headers) as pieces,
         aclosing(read_answer(reader, events_of(upstream, pieces))) as events,
     ):
         yield events

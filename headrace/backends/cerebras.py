@@ -23,8 +23,8 @@ DEFAULT_TOKENS = 8192
 MAX_TOKENS = 32_768
 
 FEATURES = OpenAIBackend.features - {
-    Feature.ADVANCED_SAMPLING, Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.FREQUENCY_PENALTY,
-    Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING, Feature.PRESENCE_PENALTY,
+    Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.DIMENSIONS, Feature.EMBEDDINGS,
+    Feature.FREQUENCY_PENALTY, Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING, Feature.PRESENCE_PENALTY,
     Feature.REPETITION_WINDOW, Feature.TYPICAL_P, Feature.VERBOSITY,
 }  # fmt: skip
 # models, by how their ids begin, that take `parallel_tool_calls: false`; the others answer it with 400
@@ -38,6 +38,7 @@ class CerebrasBackend(OpenAIBackend):
     """OpenAI's dialect, less what the models refuse."""
 
     features = FEATURES
+    unsent = frozenset({Feature.ADVICE})
     url = "https://api.cerebras.ai/v1"
     extra_members = ("time_info",)
     knows_verbosity = False

@@ -69,11 +69,14 @@ class Upstream:
             return await aside(len(raw), lambda: self.loads(raw))
 
     @asynccontextmanager
-    async def stream(self, path: str, body: object) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """POST `body` as JSON and yield the answer's bytes as they arrive. Raises ServerError for an error
-        status. Leaving the context closes the connection unless the answer was read to its end.
+    async def stream(
+        self, path: str, body: object, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """POST `body` as JSON, with `headers` in addition to the session's, and yield the answer's bytes as
+        they arrive. Raises ServerError for an error status. Leaving the context closes the connection unless
+        the answer was read to its end.
         """
-        async with self.request("POST", path, await _serialized(body)) as response:
+        async with self.request("POST", path, await _serialized(body), headers) as response:
             yield self.pieces(response)
 
     def loads(self, raw: bytes | str) -> Any:

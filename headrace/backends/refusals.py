@@ -54,6 +54,13 @@ MEMBERS = {
         re.IGNORECASE,
     ),
     "verbosity": re.compile(r"\bverbosity\b", re.IGNORECASE),
+    **{
+        name: re.compile(rf"\b{name}\b", re.IGNORECASE)
+        for name in (
+            "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+            "safety_identifier", "service_tier",
+        )
+    },
 }
 # headers about rate limits
 LIMITS = re.compile("retry-after-ms|(x|anthropic)-ratelimit-[a-z0-9-]+")

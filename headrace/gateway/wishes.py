@@ -74,6 +74,7 @@ def wishes_of(request: GenerateRequest) -> tuple[str, ...]:
     if not isinstance(prompt, Conversation) or not prompt.wishes:
         return ()
     is_set = {
+        **dict.fromkeys(request.advice, True),
         "reasoning_effort": prompt.reasoning_effort is not None,
         "verbosity": prompt.verbosity is not None,
         REASONING: any(message.reasoning is not None for message in prompt.messages),
@@ -84,7 +85,7 @@ def wishes_of(request: GenerateRequest) -> tuple[str, ...]:
 def _refused_wish(request: GenerateRequest, error: ServerError) -> str | None:
     """The optional member that the error's `param` names; None if it names another member, or none."""
     param = (error.param or "").removeprefix("body.")
-    name = REASONING if param.startswith("messages") and "reasoning" in param else PARAMS.get(param)
+    name = REASONING if param.startswith("messages") and "reasoning" in param else PARAMS.get(param, param)
     return name if name in wishes_of(request) else None
 
 
@@ -92,6 +93,9 @@ def _without(request: GenerateRequest, name: str) -> GenerateRequest:
     """A copy of the request without the optional member."""
     prompt = request.prompt
     assert isinstance(prompt, Conversation)
+    if name in request.advice:
+        rest = {member: value for member, value in request.advice.items() if member != name}
+        return replace(request, advice=rest)
     if name == "verbosity":
         return replace(request, prompt=replace(prompt, verbosity=None))
     if name == REASONING:

@@ -27,7 +27,7 @@ from headrace.types import (
 from headrace.wire import tools
 from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversations import check_id
-from headrace.wire.elsewhere import carried
+from headrace.wire.elsewhere import advice, carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
@@ -191,6 +191,7 @@ def to_request(body: ChatBody) -> GenerateRequest:
         body.timeout,
         body.user,
         foreign=carried(body),
+        advice=advice(body),
         narrowings=narrowings(body),
     )
 

@@ -22,7 +22,7 @@ from headrace.types import (
     TokenLogprob,
 )
 from headrace.wire.collected import Choice, Collected
-from headrace.wire.elsewhere import carried
+from headrace.wire.elsewhere import advice, carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
@@ -101,6 +101,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
         body.timeout,
         body.user,
         foreign=carried(body),
+        advice=advice(body),
         narrowings=narrowings(body),
     )
 

@@ -219,6 +219,18 @@ def carried(body: BaseModel) -> dict[str, Any]:
     return members
 
 
+# members of OpenAI's dialect about caching, price and speed
+ADVICE = (
+    "moderation", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "safety_identifier", "service_tier",
+)  # fmt: skip
+
+
+def advice(body: BaseModel) -> dict[str, Any]:
+    """The members of ADVICE that a body has, unchanged."""
+    return {name: value for name in ADVICE if (value := _value_of(body, name)) is not None}
+
+
 def _value_of(body: BaseModel, name: str) -> Any:
     return (
         getattr(body, name, None) if name in type(body).model_fields else (body.model_extra or {}).get(name)

@@ -37,6 +37,7 @@ class EmbeddingsBody(RequestBody):
         lt=INT64,
         description="Extension. Keep this many tokens of each input; -1: as many as fit.",
     )
+    user: str | None = None
     timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
 
 
@@ -67,6 +68,7 @@ def to_request(body: EmbeddingsBody) -> EmbedRequest:
         body.normalize is not False,
         body.truncate_prompt_tokens,
         body.timeout,
+        body.user,
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
+from headrace.wire.elsewhere import advice
 from headrace.wire.generation import Variables
 from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
 from headrace.wire.tools import ToolsBody, to_tools
@@ -200,7 +201,7 @@ def to_conversation(body: ConversationBody) -> Conversation:
         goes_on,
         _template_kwargs(body),
         body.verbosity,
-        wishes=wishes(messages, verbosity=body.verbosity),
+        wishes=wishes(messages, verbosity=body.verbosity, **advice(body)),
     )
 
 

@@ -87,6 +87,11 @@ def foreign(note: str, is_neutral: Neutral = NOTHING) -> Parameter:
     return Parameter(Feature.ANTHROPIC_ADVICE, note, is_neutral)
 
 
+def of_server_tools(note: str, is_neutral: Neutral = NOTHING) -> Parameter:
+    """A member about tools that Anthropic itself runs, which are dropped."""
+    return Parameter(Feature.SERVER_TOOLS, note, is_neutral)
+
+
 MAX_NAMED, MAX_NAME = 20, 200  # members in the header, at most, and characters of each
 IGNORED = "X-Headrace-Ignored"
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from headrace.features import Feature
 from headrace.wire.elsewhere import (
+    ADVICE,
     ALIASES,
     ELSEWHERE,
     EMPTY,
@@ -252,11 +253,6 @@ CHAT: Table = {
     "safety_identifier": advice(BOOKKEEPING),
     "service_tier": advice("There is only one."),
 }
-# of chat: they come along where one body is sent to both endpoints
-BOOKKEEPING_OF_CHAT = (
-    "moderation", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-    "safety_identifier", "service_tier",
-)  # fmt: skip
 COMPLETIONS: Table = {
     **GENERATION,
     "response_format.json_schema.description": Parameter(
@@ -294,7 +290,8 @@ COMPLETIONS: Table = {
     "function_call": refused("Only in chat.", equals("none", "auto")),
     "metadata": ignored(BOOKKEEPING),
     "store": ignored("Only chat completions are stored.", equals(False)),
-    **{name: CHAT[name] for name in BOOKKEEPING_OF_CHAT},
+    # they come along where one body is sent to both endpoints
+    **{name: CHAT[name] for name in ADVICE},
 }
 EMBEDDINGS: Table = {
     "model": GENERATION["model"],
@@ -306,7 +303,7 @@ EMBEDDINGS: Table = {
         Feature.DIMENSIONS,
         "The first ones, scaled to length 1 again; more than the model has is 400. Of a provider: its own.",
     ),
-    "user": advice(BOOKKEEPING),
+    "user": Parameter(Feature.USER, BOOKKEEPING),
     "pooling": Parameter(Feature.POOLING, f"{EXTENSION} `mean` (default), `last`, `cls`.", equals("mean")),
     "normalize": Parameter(Feature.UNSCALED_VECTORS, f"{EXTENSION} Default true.", equals(True)),
     "truncate_prompt_tokens": Parameter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,7 +144,7 @@ def test_results_come_before_what_the_user_says_with_them() -> None:
     messages = asked(
         user(text("So?"), result("x"), result([text("y"), IMAGE], is_error=True), IMAGE)
     ).messages
-    assert messages == (
+    assert tuple(replace(message, blocks=()) for message in messages) == (
         Message("tool", "x", tool_call_id="a"),
         Message("tool", "Error:\ny", tool_call_id="a", parts=("Error:", "y", SEEN)),
         Message("user", "So?", parts=("So?", SEEN)),

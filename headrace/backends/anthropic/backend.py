@@ -4,7 +4,7 @@ long answer is complete, and an abandoned answer stops when its connection close
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,8 @@ BASE_URL = "https://api.anthropic.com"  # paths begin with /v1
 VERSION = "2023-06-01"  # the next version, 2026-10-21, refuses temperature, top_p and top_k
 MAX_PAGES = 50
 FEATURES = COMMON | {
-    Feature.CONTINUED_MESSAGE, Feature.SIGNED_REASONING, Feature.STRICT_TOOLS, Feature.THINKING_BUDGET,
+    Feature.ANTHROPIC_ADVICE, Feature.CONTINUED_MESSAGE, Feature.PROMPT_CACHE, Feature.SIGNED_REASONING,
+    Feature.STRICT_TOOLS, Feature.THINKING_BUDGET,
     Feature.USER,
 }  # fmt: skip
 
@@ -40,7 +41,7 @@ class AnthropicBackend(Remote):
     """`key`: None sends no key. `config.headers` override the caller's and our own headers."""
 
     features = FEATURES
-    unsent = frozenset({Feature.ADVICE, Feature.ANTHROPIC_ADVICE})
+    unsent = frozenset({Feature.ADVICE, Feature.SERVER_TOOLS})
     by_us = frozenset({Feature.CONTINUED_MESSAGE})
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
@@ -57,7 +58,8 @@ class AnthropicBackend(Remote):
         writing = Writing(request, most=MAX_NAME)
         abilities = self._abilities_of(request.model)
         body = await aside(size_of(request), partial(to_body, request, abilities, writing))
-        async with answered(self.upstream, "/v1/messages", body, Answer(self.upstream)) as events:
+        headers = self._unconfigured(request.headers)
+        async with answered(self.upstream, "/v1/messages", body, Answer(self.upstream), headers) as events:
             yield writing.restored(events)
 
     def relays(self, request: RelayRequest, model: str) -> bool:
@@ -67,13 +69,17 @@ class AnthropicBackend(Remote):
     async def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
     ) -> AsyncIterator[Relayed]:
-        headers = {name: value for name, value in request.headers.items() if name not in self._configured}
+        headers = self._unconfigured(request.headers)
         abilities = self._abilities_of(model)
         body, ignored = await aside(request.body.size, partial(corrected, request.body, model, abilities))
         request = replace(request, endpoint=f"/v1{request.endpoint}", headers=headers)
         reader = AnthropicRelayReader(self.upstream)
         async with relayed(reader, request, body, until_content=until_content) as answer:
             yield replace(answer, ignored=ignored)
+
+    def _unconfigured(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The caller's headers that the configuration does not set."""
+        return {name: value for name, value in headers.items() if name not in self._configured}
 
     def _abilities_of(self, model: str) -> Abilities:
         return self._abilities.get(model) or of_name(model)

@@ -15,19 +15,19 @@ from typing import Any
 from headrace.backends.writing import Writing
 from headrace.dialects.anthropic import IMAGE_TYPES, image_type, thinking_block
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.types import Media, Message, Thought, ToolCall
+from headrace.types import Json, Media, Message, Thought, ToolCall
 
 Block = dict[str, Any]
 DATA_URL = re.compile(r"data:(?P<type>[^;,]*)[^,]*?;base64,(?P<data>.*)", re.DOTALL)
 
 
-def to_system(messages: Sequence[Message]) -> list[Block]:
+def to_system(messages: Sequence[Message]) -> list[Json]:
     """The texts of all system and developer messages. Raises BadRequest."""
     return [
         block
         for index, message in enumerate(messages)
         if message.role in ("system", "developer")
-        for block in _only_text(index, message)
+        for block in (message.blocks or _only_text(index, message))
     ]
 
 
@@ -75,6 +75,8 @@ def _trim(turns: list[dict[str, Any]]) -> None:
 
 
 def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
+    if message.blocks:
+        return _as_written(f"messages.{index}.content", message.blocks, writing)
     if message.role == "assistant":
         if message.in_order:
             return [block for piece in message.in_order for block in _piece(piece, writing)]
@@ -84,6 +86,37 @@ def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
     if message.role == "tool":
         return [_tool_result(index, message)]
     return _content(index, message)
+
+
+def _as_written(param: str, blocks: Sequence[Json], writing: Writing) -> list[Block]:
+    """Blocks in Anthropic's own dialect, changed only where it would refuse them. Raises BadRequest."""
+    return [
+        _mended(param, block, writing) for block in blocks if not (_is_blank(block) or _is_unsigned(block))
+    ]
+
+
+def _is_blank(block: Json) -> bool:
+    return block["type"] == "text" and not block["text"].strip()
+
+
+def _is_unsigned(block: Json) -> bool:
+    return block["type"] == "thinking" and not block.get("signature")
+
+
+def _mended(param: str, block: Json, writing: Writing) -> Block:
+    if block["type"] == "tool_use":
+        return {**block, "id": _id(block["id"]), "name": writing.tool(block["name"])}
+    if block["type"] == "tool_result":
+        content, id = block.get("content"), _id(block["tool_use_id"])
+        inner = {"content": _as_written(param, content, writing)} if isinstance(content, list) else {}
+        return {**block, "tool_use_id": id, **inner}
+    if block["type"] == "image" and "media_type" in block["source"]:
+        source = block["source"]
+        return {
+            **block,
+            "source": {**source, "media_type": _known_type(param, "image", source["media_type"])},
+        }
+    return dict(block)
 
 
 def _text(text: str) -> list[Block]:

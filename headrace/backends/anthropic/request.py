@@ -31,7 +31,11 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     assert isinstance(prompt, Conversation), "it has no text completions"
     _refuse(request.sampling, prompt)
     max_tokens = _max_tokens(request.sampling.max_tokens, abilities.max_tokens)
+    own = dict(request.anthropics)
+    display = own.pop("thinking", {})
     thoughts = _thoughts(prompt, max_tokens, abilities, writing)
+    if _thinks(thoughts):
+        thoughts["thinking"] |= display
     output = {**thoughts.pop("output_config", {}), **_format(request.format)}
     system = to_system(prompt.messages)
     return {
@@ -45,6 +49,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
         **thoughts,
         **({"output_config": output} if output else {}),
         **({} if request.user is None else {"metadata": {"user_id": user_id(request.user)}}),
+        **own,
     }
 
 
@@ -145,6 +150,7 @@ def _tool(tool: Tool, writing: Writing) -> dict[str, Any]:
         **({"description": tool.description} if tool.description else {}),
         "input_schema": {"type": "object", **schema},
         **({"strict": True} if tool.strict else {}),
+        **tool.anthropics,
     }
 
 

@@ -26,8 +26,8 @@ from headrace.relay_types import Relayed, RelayRequest
 from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 FEATURES = OPENAI_AND_VLLM | {
-    Feature.ADVANCED_SAMPLING, Feature.IMAGE_DETAIL, Feature.OTHER_SAMPLING, Feature.REPETITION_WINDOW,
-    Feature.SCHEMA_DESCRIPTION, Feature.TYPICAL_P, Feature.USER, Feature.VERBOSITY,
+    Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.IMAGE_DETAIL, Feature.OTHER_SAMPLING,
+    Feature.REPETITION_WINDOW, Feature.SCHEMA_DESCRIPTION, Feature.TYPICAL_P, Feature.USER, Feature.VERBOSITY,
 }  # fmt: skip
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses")  # ends of a base_url
 
@@ -36,7 +36,7 @@ class OpenAIBackend(Remote):
     """A provider of OpenAI's dialect. `key`: None for a provider without keys. Requests always stream."""
 
     features = FEATURES
-    unsent = frozenset({Feature.ADVICE})
+    unsent: frozenset[Feature] = frozenset()
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
     knows_verbosity = True
@@ -102,6 +102,8 @@ class OpenAIBackend(Remote):
     def write(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         """Return the path and the body of a request. Raises UnsupportedParameter."""
         prompt, limit, all_roles = request.prompt, self._limit, self._has_all_roles
+        if Feature.ADVICE not in self.features:
+            request = replace(request, advice={})
         if isinstance(prompt, Conversation):
             body = chat_body(request, prompt, limit=limit, has_all_roles=all_roles, writing=writing)
             if not self.knows_verbosity:

@@ -69,7 +69,11 @@ def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
 
 def embed_body(request: EmbedRequest) -> Body:
     inputs: list[Any] = [text if isinstance(text, str) else list(text) for text in request.inputs]
-    optional = {"dimensions": request.dimensions, "truncate_prompt_tokens": request.truncate_prompt_tokens}
+    optional = {
+        "dimensions": request.dimensions,
+        "truncate_prompt_tokens": request.truncate_prompt_tokens,
+        "user": None if request.user is None else _user(request.user),
+    }
     return {
         "model": request.model,
         "input": inputs,
@@ -88,6 +92,7 @@ def _common(request: GenerateRequest, limit: str) -> Body:
         **({} if request.format is None else {"response_format": _format(request.format)}),
         **({} if request.user is None else {"user": _user(request.user)}),
         **request.foreign,
+        **request.advice,
     }
 
 

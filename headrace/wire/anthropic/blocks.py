@@ -1,6 +1,7 @@
 """Content blocks of requests, and their conversion to text and Media.
 
-Blocks of server tools in a history are skipped; `skipped` returns their paths.
+Blocks of server tools in a history are skipped; `skipped` returns their paths. `written` keeps the blocks for
+providers of the same dialect.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.types import Media
+from headrace.types import Json, Media
 from headrace.wire import media
 from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_PARTS, at_most
@@ -21,7 +22,9 @@ from headrace.wire.validation import RequestBody
 
 
 class Block(RequestBody):
-    cache_control: JsonObject | None = Field(None, description="Of no effect: the cache needs no advice.")
+    cache_control: JsonObject | None = Field(
+        None, description="For Anthropic. Models that run here cache every prompt."
+    )
 
 
 class TextBlock(Block):
@@ -172,6 +175,44 @@ def skipped(content: str | Sequence[AnyBlock] | None, path: str) -> Iterator[str
             yield from skipped(block.content, f"{at}.content")
         elif isinstance(block, DocumentBlock):
             yield from skipped(block.source.content, f"{at}.source.content")
+
+
+# members of blocks that no other dialect has, besides those that the models declare
+OWN = ("citations", "context", "transformations")
+
+
+def written(blocks: Sequence[AnyBlock]) -> tuple[Json, ...]:
+    """The blocks as their caller wrote them, for Message.blocks: () if text, media and calls say the same."""
+    return tuple(map(_as_written, _known(blocks))) if any(map(_says_more, blocks)) else ()
+
+
+def _says_more(block: AnyBlock) -> bool:
+    if isinstance(block, OtherBlock):
+        return False
+    if block.cache_control is not None or any((block.model_extra or {}).get(name) for name in OWN):
+        return True
+    if isinstance(block, DocumentBlock):
+        return block.source.type in ("text", "content")
+    if isinstance(block, ToolResultBlock):
+        inner = () if isinstance(block.content, str | None) else block.content
+        return bool(block.is_error) or any(map(_says_more, inner))
+    return isinstance(block, SearchResultBlock)
+
+
+def _known(blocks: Sequence[AnyBlock]) -> list[AnyBlock]:
+    return [block for block in blocks if not isinstance(block, OtherBlock)]
+
+
+def _as_written(body: RequestBody) -> dict[str, Any]:
+    """A block or its source as JSON, without the members that Anthropic does not know."""
+    known = (*type(body).model_fields, *OWN)
+    return {name: _json(value) for name, value in body if name in known and value is not None}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(each, RequestBody) for each in value):
+        return [_as_written(block) for block in _known(value)]
+    return _as_written(value) if isinstance(value, RequestBody) else value
 
 
 def arguments(block: ToolUseBlock) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
@@ -33,6 +34,7 @@ from headrace.wire.anthropic.blocks import (
     ToolUseBlock,
     arguments,
     parts,
+    written,
 )
 from headrace.wire.elsewhere import carried
 from headrace.wire.generation import INT64, JsonObject, Stop
@@ -41,6 +43,9 @@ from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
 from headrace.wire.tools import ToolName
 from headrace.wire.validation import RequestBody
+
+HEADERS = ("anthropic-version", "anthropic-beta")  # those that belong to the dialect
+CACHED = "For Anthropic. Models that run here cache every prompt."
 
 
 class MessageOfHistory(RequestBody):
@@ -54,7 +59,7 @@ class CustomTool(RequestBody):
     description: str | None = None
     input_schema: JsonObject
     strict: bool | None = None
-    cache_control: JsonObject | None = None
+    cache_control: JsonObject | None = Field(None, description=CACHED)
 
 
 class ServerTool(RequestBody):
@@ -111,7 +116,7 @@ class CountTokensBody(RequestBody):
     tool_choice: ToolChoiceOfMessages | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
-    cache_control: JsonObject | None = Field(None, description="Of no effect: the cache needs no advice.")
+    cache_control: JsonObject | None = Field(None, description=CACHED)
 
 
 class MessagesBody(CountTokensBody):
@@ -141,8 +146,16 @@ def endpoint_name(name: str) -> str:
     return NAMES.get(name, name)
 
 
-def to_request(body: MessagesBody) -> GenerateRequest:
-    """Raises BadRequest."""
+# members of bodies and of tools that no other dialect has
+OWN = (
+    "cache_control", "context_management", "diagnostics", "inference_geo", "service_tier", "speed",
+    "user_profile_id", "workspace_id",
+)  # fmt: skip
+OWN_OF_TOOLS = ("cache_control", "eager_input_streaming", "input_examples")
+
+
+def to_request(body: MessagesBody, headers: Mapping[str, str] | None = None) -> GenerateRequest:
+    """`headers`: those that belong to the dialect. Raises BadRequest."""
     sampling = Sampling(
         max_tokens=body.max_tokens,
         temperature=body.temperature,
@@ -157,7 +170,18 @@ def to_request(body: MessagesBody) -> GenerateRequest:
         format=_format(body.output_config),
         user=body.metadata.user_id if body.metadata else None,
         foreign=carried(body),
+        anthropics={**_own(body, OWN), **_display(body.thinking)},
+        headers=headers or {},
     )
+
+
+def _own(body: RequestBody, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in body if name in names and value is not None}
+
+
+def _display(thinking: ThinkingConfig | None) -> dict[str, Any]:
+    display = None if thinking is None else (thinking.model_extra or {}).get("display")
+    return {} if display is None else {"thinking": {"display": display}}
 
 
 def to_tokenize_request(body: CountTokensBody) -> TokenizeRequest:
@@ -167,7 +191,7 @@ def to_tokenize_request(body: CountTokensBody) -> TokenizeRequest:
 
 def to_conversation(body: CountTokensBody) -> Conversation:
     """Convert a conversation. A last message of the assistant is continued. Raises BadRequest."""
-    system = [Message("system", _joined(parts(body.system, "system")))] if body.system else []
+    system = [_system(body.system)] if body.system else []
     history = [
         message
         for index, turn in enumerate(body.messages)
@@ -196,6 +220,11 @@ def goes_on(body: CountTokensBody) -> bool:
     return last.role == "assistant" and not any(isinstance(block, ToolUseBlock) for block in calls)
 
 
+def _system(content: str | Sequence[TextBlock]) -> Message:
+    blocks = () if isinstance(content, str) else written(content)
+    return Message("system", _joined(parts(content, "system")), blocks=blocks)
+
+
 def _joined(content: Sequence[str | Media], between: str = "\n\n") -> str:
     return between.join(part for part in content if isinstance(part, str))
 
@@ -218,7 +247,9 @@ def _messages(turn: MessageOfHistory, path: str) -> list[Message]:
         if isinstance(block, ToolResultBlock)
     ]
     content = parts(turn.content, path)
-    return [*results, _message(turn.role, content)] if content or not results else results
+    blocks = written([block for block in turn.content if not isinstance(block, ToolResultBlock)])
+    own = replace(_message(turn.role, content), blocks=blocks)
+    return [*results, own] if content or not results else results
 
 
 def _result(block: ToolResultBlock, path: str) -> Message:
@@ -226,7 +257,7 @@ def _result(block: ToolResultBlock, path: str) -> Message:
     content = parts(block.content, path)
     if block.is_error:
         content = ["Error:", *content]
-    return _message("tool", content, tool_call_id=block.tool_use_id)
+    return replace(_message("tool", content, tool_call_id=block.tool_use_id), blocks=written([block]))
 
 
 def _message(role: Role, content: list[str | Media], *, tool_call_id: str | None = None) -> Message:
@@ -260,6 +291,7 @@ def _assistant(content: Sequence[AnyBlock], path: str) -> Message:
         parts=tuple(spoken) if any(isinstance(part, Media) for part in spoken) else (),
         thoughts=tuple(one for one in thoughts if one.signature or one.redacted),
         in_order=in_order(_pieces(content)),
+        blocks=written(content),
     )
 
 
@@ -283,7 +315,8 @@ def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:
         if body.name in tools:
             param = f"tools.{index}.name"
             raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
-        tools[body.name] = Tool(body.name, body.description, body.input_schema, bool(body.strict))
+        own = _own(body, OWN_OF_TOOLS)
+        tools[body.name] = Tool(body.name, body.description, body.input_schema, bool(body.strict), own)
     return tuple(tools.values())
 
 

@@ -18,7 +18,7 @@ from headrace.wire.anthropic.request import (
     is_free,
 )
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, equals
-from headrace.wire.parameters import Parameter, Table, foreign, ours, refused, sent, uses_of
+from headrace.wire.parameters import Parameter, Table, foreign, of_server_tools, ours, refused, sent, uses_of
 from headrace.wire.tables import BOOKKEEPING, FOREIGN, STRICT
 
 
@@ -81,8 +81,8 @@ MESSAGES: Table = {
     "messages.content.data": Parameter(Feature.SIGNED_REASONING, "Only its writer can read it."),
     "messages.content.citations": foreign("Nothing is cited."),
     "messages.content.context": foreign("Not shown to the model."),
-    "messages.content.caller": foreign(BOOKKEEPING, equals({"type": "direct"})),
-    "messages.content.toolset_name": foreign(BOOKKEEPING),
+    "messages.content.caller": of_server_tools(BOOKKEEPING, equals({"type": "direct"})),
+    "messages.content.toolset_name": of_server_tools(BOOKKEEPING),
     "messages.content.transformations": foreign("Images are sent unchanged."),
     "system": sent(),
     "system.citations": foreign("Nothing is cited."),
@@ -99,8 +99,8 @@ MESSAGES: Table = {
         _has_none,
     ),
     "tools.strict": STRICT,
-    "tools.allowed_callers": foreign("The caller runs the tools."),
-    "tools.defer_loading": foreign("All tools are sent to the model.", equals(False)),
+    "tools.allowed_callers": of_server_tools("The caller runs the tools."),
+    "tools.defer_loading": of_server_tools("All tools are sent to the model.", equals(False)),
     "tools.eager_input_streaming": foreign("Arguments stream as they come."),
     "tools.input_examples": foreign("Templates have no place for them."),
     "tool_choice": Parameter(Feature.TOOL_CHOICE, "Ollama: `auto` and `none`.", _is_free_choice),
@@ -117,7 +117,7 @@ MESSAGES: Table = {
     "output_config": sent("`effort` with adaptive thinking; `format`."),
     "output_config.format": Parameter(Feature.JSON_SCHEMA),
     "metadata": Parameter(Feature.USER, "`user_id` becomes OpenAI's `user`."),
-    "container": foreign("There are no server tools."),
+    "container": of_server_tools("There are no server tools."),
     "context_management": foreign("The history is used as it is."),
     "diagnostics": foreign("Nothing is diagnosed."),
     "inference_geo": foreign("There is one place."),
@@ -125,7 +125,7 @@ MESSAGES: Table = {
     "speed": foreign("There is only one.", equals("standard")),
     "user_profile_id": foreign(BOOKKEEPING),
     "workspace_id": foreign(BOOKKEEPING),
-    "mcp_servers": foreign("There are no server tools.", equals([])),
+    "mcp_servers": of_server_tools("There are no server tools.", equals([])),
     **{f"{place}cache_control": MARKED for place in CACHED},
 }  # fmt: skip
 

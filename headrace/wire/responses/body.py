@@ -11,7 +11,7 @@ from pydantic import Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
 from headrace.wire.conversations import check_id
-from headrace.wire.elsewhere import carried
+from headrace.wire.elsewhere import advice, carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
@@ -170,6 +170,7 @@ def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
         timeout_s=body.timeout,
         user=body.user,
         foreign=carried(body),
+        advice=advice(body),
         narrowings=narrowings(body),
     )
 
@@ -195,7 +196,7 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
         body.parallel_tool_calls is not False,
         body.reasoning.effort if body.reasoning else None,
         verbosity=verbosity,
-        wishes=wishes(said, verbosity=verbosity),
+        wishes=wishes(said, verbosity=verbosity, **advice(body)),
     )
 
 
