@@ -15,11 +15,11 @@ from pydantic import BaseModel
 
 from headrace.cli.compatibility import EVERY, compatibility, kinds
 from headrace.features import Feature
-from headrace.wire.anthropic.request import MessagesBody
+from headrace.wire.anthropic.request import OWN, MessagesBody
 from headrace.wire.anthropic.tables import MESSAGES
 from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
-from headrace.wire.elsewhere import ELSEWHERE
+from headrace.wire.elsewhere import ADVICE, ELSEWHERE
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.generation import StreamOptions
 from headrace.wire.parameters import Table
@@ -59,7 +59,7 @@ def test_what_a_body_declares_is_honoured_and_nothing_else(
     carriable = frozenset[Feature]().union(*(kind.features for kind in kinds().values()))
     lost = {"ignored", "dropped", "refused", *(set(Feature) - carriable)}
     honoured = {name for name, row in table.items() if row.asks not in lost}
-    carried = set(ELSEWHERE) - members(body)  # undeclared, to the servers that know it
+    carried = {*ELSEWHERE, *ADVICE, *OWN} - members(body)  # undeclared, to the servers that know it
     assert members(body) == {name for name in honoured if "." not in name and name not in carried}
     if "stream_options" in members(body):
         assert {f"stream_options.{name}" for name in members(StreamOptions)} == {

@@ -21,7 +21,7 @@ from headrace.types import Conversation, Event, GenerateRequest, Json, Message, 
 from headrace.wire import chat as wire
 from headrace.wire import stored_completions
 from headrace.wire.chat import NEW
-from headrace.wire.collected import Choice, Collected
+from headrace.wire.collected import Choice, Collected, CollectedCall, Reasoned, Spoken
 from headrace.wire.generation import Head, head
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
 
@@ -151,7 +151,7 @@ class ChatTurn:
         if outcome == "completed":
             return of_choice(choice, "incomplete" if choice.reason == "length" else "completed")
         if outcome == "left" and self._body.stream and choice.text:
-            return of_choice(replace(choice, calls=[]), "incomplete")
+            return of_choice(_without_calls(choice), "incomplete")
         return []
 
 
@@ -174,6 +174,11 @@ class _RequestBuilder:
         # system messages come first, because many chat templates want that
         messages = (*systems, *own[:first], *past, *own[first:])
         return replace(self.request, prompt=replace(prompt, messages=messages))
+
+
+def _without_calls(choice: Choice) -> Choice:
+    said = [piece for piece in choice.in_order if not isinstance(piece, CollectedCall)]
+    return replace(choice, calls=[], in_order=[*said])
 
 
 def _leads(message: Message) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from headrace.wire.items import Item, content_hash
 
 SYSTEM = ("system", "developer")
+CALLS = ("function_call", "custom_tool_call")
 OMITTED = ("reasoning",)  # types of items that clients leave out when they send an answer back
 
 
@@ -23,11 +25,17 @@ def new_messages(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> list
     """The indices of the messages that are not stored yet. `sent`: the items of each message.
 
     The stored items are searched for their longest end that `sent` begins with: those messages are stored. A
-    system message among or before them is stored if an equal one is, anywhere.
+    system message among or before them is stored if an equal one is, anywhere. An answer whose text was
+    interrupted by thoughts is several items, but one message to a client.
     """
     systems = {content_hash(item) for item in stored if is_system(item)}
     spoken = [index for index, items in enumerate(sent) if any(map(is_compared, items))]
-    num_stored = _num_stored(stored, [sent[index] for index in spoken])
+    said = [sent[index] for index in spoken]
+    compared = [item for item in stored if is_compared(item)]
+    joined = _joined(compared)
+    num_stored = max(
+        _num_stored(each, said) for each in ([compared] if joined == compared else [compared, joined])
+    )
     first_new = spoken[num_stored] if num_stored < len(spoken) else len(sent)
     spoken_indices = set(spoken)
     return [
@@ -45,8 +53,30 @@ def _num_stored(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> int:
     for index, message in enumerate(sent):
         count += sum(map(is_compared, message))
         ends[count] = index + 1
-    hashes = [content_hash(item) for item in stored if is_compared(item)]
+    hashes = [content_hash(item) for item in stored]
     return ends[next(length for length in _overlaps(hashes, items) if length in ends)]
+
+
+def _joined(stored: Sequence[Item]) -> list[Item]:
+    """The items with consecutive ones of the assistant as one message: its text, then its calls."""
+    whole: list[Item] = []
+    for is_answer, run in groupby(stored, _is_assistants):
+        items = list(run)
+        if is_answer:
+            said = [item for item in items if item["type"] == "message"]
+            items = [*_message(said), *(item for item in items if item["type"] != "message")]
+        whole += items
+    return whole
+
+
+def _is_assistants(item: Item) -> bool:
+    return item["type"] in CALLS or item.get("role") == "assistant"
+
+
+def _message(said: Sequence[Item]) -> list[Item]:
+    if len(said) < 2 or any(isinstance(item["content"], str) for item in said):
+        return list(said)
+    return [{**said[0], "content": [part for item in said for part in item["content"]]}]
 
 
 def _overlaps(text: Sequence[bytes], pattern: Sequence[bytes]) -> list[int]:

@@ -18,7 +18,7 @@ from headrace.errors import (
 )
 from headrace.offload import aside
 from headrace.store import ConversationLock, Store
-from headrace.turns.window import CALLS
+from headrace.turns.dedupe import CALLS
 from headrace.wire.items import Item
 from headrace.wire.responses.body import HistoryBody, PromptBody
 

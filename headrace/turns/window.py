@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from headrace.turns.dedupe import is_system
+from headrace.turns.dedupe import CALLS, is_system
 from headrace.wire.items import Item
 
-CALLS = ("function_call", "custom_tool_call")
+GOING_ON = (*CALLS, "reasoning")  # an assistant's message with text goes on with these
 OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 
@@ -39,14 +39,15 @@ def without_unanswered(items: Sequence[Item], new_items: Sequence[Item]) -> list
 def messages(items: Sequence[Item]) -> list[list[Item]]:
     """Group items into the messages that `to_messages` would make of them."""
     found: list[list[Item]] = []
-    has_text = has_call = False  # of the last message
+    has_text = has_call = has_thought = False  # of the last message; has_thought: after its text
     for item in items:
         continues = bool(found) and _is_assistants(found[-1][-1]) and _is_assistants(item)
-        if continues and (item["type"] in CALLS or has_call or not has_text):
+        if continues and (item["type"] in GOING_ON or has_call or has_thought or not has_text):
             found[-1].append(item)
         else:
             found.append([item])
-            has_text = has_call = False
+            has_text = has_call = has_thought = False
+        has_thought = item["type"] == "reasoning" and has_text
         has_text = has_text or item["type"] == "message"
         has_call = has_call or item["type"] in CALLS
     return found

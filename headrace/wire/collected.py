@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from typing import Any
+from typing import Any, Literal
 
 from headrace.types import (
     Event,
@@ -31,6 +31,21 @@ class CollectedCall:
     arguments: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A piece of an answer's text, up to the next piece of another kind."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoned:
+    """A piece of reasoning, likewise; `thoughts`: the same as its provider signed it."""
+
+    text: str
+    thoughts: tuple[Thought, ...] = ()
+
+
 @dataclass(slots=True)
 class Choice:
     """One finished choice."""
@@ -39,6 +54,7 @@ class Choice:
     reasoning: str = ""
     thoughts: list[Thought] = field(default_factory=list)  # the same reasoning, signed by its provider
     calls: list[CollectedCall] = field(default_factory=list)
+    in_order: list[Spoken | Reasoned | CollectedCall] = field(default_factory=list)  # all of these
     logprobs: list[TokenLogprob] = field(default_factory=list)
     end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token without text
     reason: FinishReason = "stop"
@@ -46,35 +62,69 @@ class Choice:
     usage: Usage | None = None
 
 
+@dataclass(slots=True)
+class _Piece:
+    """A growing piece, in a StringIO because adding to a str copies all of it. `id`, `name`: of a call."""
+
+    kind: Literal["text", "reasoning", "call"]
+    id: str = ""
+    name: str = ""
+    written: StringIO = field(default_factory=StringIO)
+    thoughts: list[Thought] = field(default_factory=list)
+
+    def whole(self) -> Spoken | Reasoned | CollectedCall:
+        text = self.written.getvalue()
+        if self.kind == "call":
+            return CollectedCall(self.id, self.name, text)
+        return Spoken(text) if self.kind == "text" else Reasoned(text, tuple(self.thoughts))
+
+
 class _Unfinished:
-    """A choice whose events are still coming. It uses StringIO, because adding to a str copies all of it."""
+    """A choice whose events are still coming."""
 
     def __init__(self) -> None:
-        self._text, self._reasoning = StringIO(), StringIO()
-        self._calls: list[tuple[str, str, StringIO]] = []  # id, name, arguments
+        self._pieces: list[_Piece] = []
+        self._calls: list[_Piece] = []  # those of the pieces that are calls
         self._rest = Choice()
 
     def push(self, event: TextDelta | ReasoningDelta | ToolCallDelta | Finished) -> None:
         rest = self._rest
         if isinstance(event, TextDelta):
-            self._text.write(event.text)
+            if event.text:
+                self._last("text").written.write(event.text)
             rest.logprobs += event.logprobs
         elif isinstance(event, ReasoningDelta):
-            self._reasoning.write(event.text)
-            rest.thoughts += [event.thought] if event.thought is not None else []
+            if event.text or event.thought is not None:
+                piece = self._last("reasoning")
+                piece.written.write(event.text)
+                piece.thoughts += [event.thought] if event.thought is not None else []
         elif isinstance(event, ToolCallDelta):
             if event.name is not None:
-                self._calls.append((event.id or "", event.name, StringIO()))
-            self._calls[event.call][2].write(event.arguments)
+                self._pieces.append(_Piece("call", event.id or "", event.name))
+                self._calls.append(self._pieces[-1])
+            self._calls[event.call].written.write(event.arguments)
         else:
             rest.reason, rest.stop, rest.usage = event.reason, event.stop, event.usage
             rest.end_logprobs = event.logprobs
 
     def choice(self) -> Choice:
         """The choice as it is now."""
-        calls = [CollectedCall(id, name, arguments.getvalue()) for id, name, arguments in self._calls]
-        text, reasoning = self._text.getvalue(), self._reasoning.getvalue()
-        return replace(self._rest, text=text, reasoning=reasoning, calls=calls)
+        pieces = [piece.whole() for piece in self._pieces]
+        reasoned = [piece for piece in pieces if isinstance(piece, Reasoned)]
+        return replace(
+            self._rest,
+            text="".join(piece.text for piece in pieces if isinstance(piece, Spoken)),
+            reasoning="".join(piece.text for piece in reasoned),
+            thoughts=[thought for piece in reasoned for thought in piece.thoughts],
+            calls=[piece for piece in pieces if isinstance(piece, CollectedCall)],
+            in_order=pieces,
+        )
+
+    def _last(self, kind: Literal["text", "reasoning"]) -> _Piece:
+        """The last piece, or a new one if that is of another kind."""
+        if not self._pieces or self._pieces[-1].kind != kind:
+            self._pieces.append(_Piece(kind))
+        return self._pieces[-1]
 
 
 class Collected:

@@ -13,7 +13,6 @@ from tests.wire.asking import BASES, SAMPLES, bare, request, uses
 from tests.wire.samples import SAID, USER
 
 AT_ALL = frozenset[Feature]().union(*(kind.features for kind in kinds().values()))
-BY_ITSELF = {Feature.PROMPT_CACHE}  # no word of it is in a request
 
 
 def found(endpoint: str, members: dict[str, Any]) -> dict[str, Use]:
@@ -47,7 +46,7 @@ def test_what_can_be_carried_is_in_the_request_and_nothing_else(endpoint: str) -
             continue
         before, more = SAMPLES[endpoint][name]
         is_there = request(endpoint, {**before, **more}) != request(endpoint, before)
-        if is_there is not (row.asks == "sent" or row.asks in AT_ALL - BY_ITSELF):
+        if is_there is not (row.asks == "sent" or row.asks in AT_ALL):
             wrong.append(name)
     assert wrong == []
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from headrace.types import Thought
-from headrace.wire.collected import Choice
+from headrace.wire.collected import Choice, CollectedCall, Reasoned, Spoken
 from headrace.wire.items.encrypted_content import seal_summary, seal_thoughts
 from headrace.wire.items.ids import PREFIXES, Type, new_id
 from headrace.wire.items.input_models import Status
@@ -86,18 +86,20 @@ def compaction(summary: str) -> dict[str, Any]:
 
 
 def of_choice(choice: Choice, status: Status = "completed") -> list[Item]:
-    """The items of an answer: reasoning, message, calls, in this order. `status`: that of the last item."""
-    items: list[dict[str, Any]] = []
-    if choice.reasoning or choice.thoughts:
-        items.append(new_item("reasoning", **thinking(choice.reasoning, choice.thoughts)))
-    if choice.text or not choice.calls:
-        items.append(new_item("message", role="assistant", content=[text_part("assistant", choice.text)]))
-    items += [
-        new_item("function_call", call_id=call.id, name=call.name, arguments=call.arguments)
-        for call in choice.calls
-    ]
+    """The items of an answer, in the order in which they came. `status`: that of the last item."""
+    items = [_of_piece(piece) for piece in choice.in_order]
+    if not choice.text and not choice.calls:
+        items.append(_of_piece(Spoken("")))
     items[-1]["status"] = status
     return list(items)
+
+
+def _of_piece(piece: Spoken | Reasoned | CollectedCall) -> dict[str, Any]:
+    if isinstance(piece, Reasoned):
+        return new_item("reasoning", **thinking(piece.text, piece.thoughts))
+    if isinstance(piece, Spoken):
+        return new_item("message", role="assistant", content=[text_part("assistant", piece.text)])
+    return new_item("function_call", call_id=piece.id, name=piece.name, arguments=piece.arguments)
 
 
 def of_chat(messages: Sequence[ChatMessage]) -> list[list[Item]]:

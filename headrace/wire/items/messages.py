@@ -47,6 +47,7 @@ class _Growing:
     pieces: list[Piece] = field(default_factory=list)  # thoughts, texts and calls, in order
     name: str | None = None
     has_content: bool = False
+    thinks: bool = False  # a thought came last
 
     @property
     def is_assistants(self) -> bool:
@@ -54,13 +55,14 @@ class _Growing:
 
     @property
     def goes_on(self) -> bool:
-        """Whether text may still be added: no text may follow a call before its result."""
-        return self.is_assistants and not (self.has_content and not self.calls)
+        """Whether text may be added: after text, only once a call or a thought has come between."""
+        return self.is_assistants and (not self.has_content or bool(self.calls) or self.thinks)
 
     def say(self, message: Message) -> None:
         self.content += message.parts or (message.text,)
         self.pieces.append(message.text)
         self.has_content = self.has_content or bool(message.text or message.parts)
+        self.thinks = False
         self.name = message.name or self.name
 
     def message(self) -> Message:
@@ -112,7 +114,7 @@ class _Messages:
 
     def _assistants(self, *, even_said: bool = False) -> _Growing:
         """The last message if it is the assistant's and can be extended, else a new one. `even_said`: a
-        message with text may be extended, too, namely by calls.
+        message with text may be extended, too, namely by calls and thoughts.
         """
         last = self._growing[-1] if self._growing else None
         if last is not None and (last.goes_on or (even_said and last.is_assistants)):
@@ -129,7 +131,8 @@ class _Messages:
     def _reasoning(self, item: Item) -> None:
         text = "".join(part["text"] for part in item.get("content") or item.get("summary") or ())
         sealed = thoughts_in(item.get("encrypted_content"))
-        growing = self._assistants()
+        growing = self._assistants(even_said=True)
+        growing.thinks = True
         growing.thinking.append(text or "".join(thought.text for thought in sealed))
         signed = [thought for thought in sealed if thought.signature or thought.redacted]
         growing.thoughts += signed
