@@ -24,8 +24,8 @@ MAX_TOKENS = 32_768
 
 FEATURES = OpenAIBackend.features - {
     Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.DIMENSIONS, Feature.EMBEDDINGS,
-    Feature.FREQUENCY_PENALTY, Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING, Feature.PRESENCE_PENALTY,
-    Feature.REPETITION_WINDOW, Feature.TYPICAL_P, Feature.VERBOSITY,
+    Feature.FREQUENCY_PENALTY, Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING,
+    Feature.PRESENCE_PENALTY, Feature.REPETITION_WINDOW, Feature.TYPICAL_P, Feature.VERBOSITY,
 }  # fmt: skip
 # models, by how their ids begin, that take `parallel_tool_calls: false`; the others answer it with 400
 PARALLEL = ("gpt-oss", "zai-glm", "qwen-3")

@@ -57,8 +57,11 @@ MEMBERS = {
     **{
         name: re.compile(rf"\b{name}\b", re.IGNORECASE)
         for name in (
-            "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-            "safety_identifier", "service_tier",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "service_tier",
         )
     },
 }

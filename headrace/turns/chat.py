@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
@@ -177,8 +178,12 @@ class _RequestBuilder:
 
 
 def _without_calls(choice: Choice) -> Choice:
-    said = [piece for piece in choice.in_order if not isinstance(piece, CollectedCall)]
-    return replace(choice, calls=[], in_order=[*said])
+    rest = [piece for piece in choice.in_order if not isinstance(piece, CollectedCall)]
+    said: list[Spoken | Reasoned | CollectedCall] = []
+    for is_text, run in groupby(rest, lambda piece: isinstance(piece, Spoken)):
+        pieces = list(run)
+        said += [Spoken("".join(piece.text for piece in pieces))] if is_text else pieces
+    return replace(choice, calls=[], in_order=said)
 
 
 def _leads(message: Message) -> bool:

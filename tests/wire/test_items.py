@@ -330,7 +330,7 @@ def test_the_older_form_of_calls_gets_ids_that_are_the_same_again() -> None:
 
 def test_an_answer_as_items() -> None:
     looked = CollectedCall("c", "look", "{}")
-    pieces = [Reasoned("hm", (SIGNED,)), Spoken("Seven."), looked]
+    pieces: list[Any] = [Reasoned("hm", (SIGNED,)), Spoken("Seven."), looked]
     choice = Choice("Seven.", "hm", [SIGNED], [looked], pieces)
     reasoning, message, call = of_choice(choice, "incomplete")
     assert [item["id"].partition("_")[0] for item in (reasoning, message, call)] == ["rs", "msg", "fc"]
