@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
@@ -15,6 +15,7 @@ from headrace.wire.elsewhere import advice
 from headrace.wire.generation import Variables
 from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
 from headrace.wire.tools import ToolsBody, to_tools
+from headrace.wire.unions import ByType
 from headrace.wire.validation import RequestBody
 
 
@@ -51,24 +52,11 @@ class FilePart(RequestBody):
     file: FileOfPart
 
 
-PART_TAGS = {"text": "TextPart", "refusal": "RefusalPart", "image_url": "ImagePart", "file": "FilePart"}
-
-
-def _tag(part: object) -> str | None:
-    type = part.get("type") if isinstance(part, dict) else None
-    return PART_TAGS.get(type) if isinstance(type, str) else None
-
-
 Part = Annotated[
-    Annotated[TextPart, Tag("TextPart")]
-    | Annotated[RefusalPart, Tag("RefusalPart")]
-    | Annotated[ImagePart, Tag("ImagePart")]
-    | Annotated[FilePart, Tag("FilePart")],
-    Discriminator(
-        _tag,
-        custom_error_type="part_type",
-        custom_error_message="only parts of type text, image_url, file (and refusal, of an assistant) "
-        "are supported",
+    TextPart | RefusalPart | ImagePart | FilePart,
+    ByType(
+        "part_type",
+        "only parts of type text, image_url, file (and refusal, of an assistant) are supported",
     ),
 ]
 Parts = Annotated[list[Part], at_most(MAX_PARTS, least=1)]
@@ -274,7 +262,7 @@ def thought(block: ThinkingBlock | RedactedThinkingBlock) -> Thought:
     return Thought(block.thinking, block.signature or None)
 
 
-def _part(param: str, part: TextPart | RefusalPart | ImagePart | FilePart) -> str | Media:
+def _part(param: str, part: Part) -> str | Media:
     """A part as text or media. Raises BadRequest."""
     if isinstance(part, TextPart):
         return part.text

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Field
 
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Json, Media
@@ -18,6 +18,7 @@ from headrace.wire import media
 from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_PARTS, at_most
 from headrace.wire.messages import RedactedThinkingBlock, ThinkingBlock
+from headrace.wire.unions import ByType
 from headrace.wire.validation import RequestBody
 
 
@@ -89,62 +90,10 @@ class OtherBlock(RequestBody):
     type: str
 
 
-INNER = {
-    "text": "TextBlock",
-    "image": "ImageBlock",
-    "document": "DocumentBlock",
-    "search_result": "SearchResultBlock",
-}
-OUTER = {
-    **INNER,
-    "thinking": "ThinkingOfHistory",
-    "redacted_thinking": "RedactedOfHistory",
-    "tool_use": "ToolUseBlock",
-    "tool_result": "ToolResultBlock",
-}
-
-
-def _type(block: object) -> str | None:
-    type = block.get("type") if isinstance(block, dict) else None
-    return type if isinstance(type, str) else None
-
-
-def _inner_tag(block: object) -> str | None:
-    type = _type(block)
-    return None if type is None else INNER.get(type, "OtherBlock")
-
-
-def _outer_tag(block: object) -> str | None:
-    type = _type(block)
-    return None if type is None else OUTER.get(type, "OtherBlock")
-
-
-NO_TYPE: dict[str, Any] = {
-    "custom_error_type": "block_type",
-    "custom_error_message": "a content block is an object with a type",
-}
-InnerBlock = Annotated[
-    Annotated[TextBlock, Tag("TextBlock")]
-    | Annotated[ImageBlock, Tag("ImageBlock")]
-    | Annotated[DocumentBlock, Tag("DocumentBlock")]
-    | Annotated[SearchResultBlock, Tag("SearchResultBlock")]
-    | Annotated[OtherBlock, Tag("OtherBlock")],
-    Discriminator(_inner_tag, **NO_TYPE),
-]
+BY_TYPE = ByType("block_type", "a content block is an object with a type")
+InnerBlock = Annotated[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | OtherBlock, BY_TYPE]
 InnerBlocks = Annotated[list[InnerBlock], at_most(MAX_PARTS)]
-OuterBlock = Annotated[
-    Annotated[TextBlock, Tag("TextBlock")]
-    | Annotated[ImageBlock, Tag("ImageBlock")]
-    | Annotated[DocumentBlock, Tag("DocumentBlock")]
-    | Annotated[SearchResultBlock, Tag("SearchResultBlock")]
-    | Annotated[ThinkingOfHistory, Tag("ThinkingOfHistory")]
-    | Annotated[RedactedOfHistory, Tag("RedactedOfHistory")]
-    | Annotated[ToolUseBlock, Tag("ToolUseBlock")]
-    | Annotated[ToolResultBlock, Tag("ToolResultBlock")]
-    | Annotated[OtherBlock, Tag("OtherBlock")],
-    Discriminator(_outer_tag, **NO_TYPE),
-]
-AnyBlock = (
+AnyBlock = Annotated[
     TextBlock
     | ImageBlock
     | DocumentBlock
@@ -153,8 +102,9 @@ AnyBlock = (
     | RedactedOfHistory
     | ToolUseBlock
     | ToolResultBlock
-    | OtherBlock
-)
+    | OtherBlock,
+    BY_TYPE,
+]
 Part = str | Media
 
 

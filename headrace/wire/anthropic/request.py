@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Field
 
 from headrace.dialects.anthropic import effort_of_budget
 from headrace.errors import BadRequest
@@ -26,7 +26,6 @@ from headrace.types import (
 from headrace.wire.anthropic.blocks import (
     AnyBlock,
     OtherBlock,
-    OuterBlock,
     RedactedOfHistory,
     TextBlock,
     ThinkingOfHistory,
@@ -42,6 +41,7 @@ from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MA
 from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
 from headrace.wire.tools import ToolName
+from headrace.wire.unions import ByType
 from headrace.wire.validation import RequestBody
 
 HEADERS = ("anthropic-version", "anthropic-beta")  # those that belong to the dialect
@@ -50,7 +50,7 @@ CACHED = "For Anthropic. Models that run here cache every prompt."
 
 class MessageOfHistory(RequestBody):
     role: Literal["user", "assistant", "system"]
-    content: str | Annotated[list[OuterBlock], at_most(MAX_PARTS)]
+    content: str | Annotated[list[AnyBlock], at_most(MAX_PARTS)]
 
 
 class CustomTool(RequestBody):
@@ -69,15 +69,8 @@ class ServerTool(RequestBody):
     type: str
 
 
-def _tool_tag(tool: object) -> str | None:
-    if not isinstance(tool, dict):
-        return None
-    return "CustomTool" if tool.get("type") in (None, "custom") else "ServerTool"
-
-
 AnyTool = Annotated[
-    Annotated[CustomTool, Tag("CustomTool")] | Annotated[ServerTool, Tag("ServerTool")],
-    Discriminator(_tool_tag, custom_error_type="tool_type", custom_error_message="a tool is an object"),
+    CustomTool | ServerTool, ByType("tool_type", "a tool is an object", untyped=lambda _: "CustomTool")
 ]
 
 

@@ -7,12 +7,11 @@ messages (`of_chat`). `to_messages` turns items into the messages that a model r
 from headrace.wire.items.build import Item, compaction, of_chat, of_choice
 from headrace.wire.items.equality import content_hash
 from headrace.wire.items.ids import new_id
-from headrace.wire.items.input_models import AnyItem, ItemBody
+from headrace.wire.items.input_models import ItemBody
 from headrace.wire.items.messages import to_messages
 from headrace.wire.items.normalize import references, resolved, to_items
 
 __all__ = [
-    "AnyItem",
     "Item",
     "ItemBody",
     "compaction",

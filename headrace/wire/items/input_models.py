@@ -6,12 +6,13 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from headrace.wire.generation import JsonObject
 from headrace.wire.items.ids import HOSTED
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, at_most
+from headrace.wire.unions import ByType
 from headrace.wire.validation import RequestBody
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -51,32 +52,11 @@ class InputFile(RequestBody):
     file_id: str | None = Field(None, description="Refused: no files are kept.")
 
 
-PART_TAGS = {
-    "input_text": "InputText",
-    "output_text": "InputText",
-    "text": "InputText",
-    "refusal": "InputRefusal",
-    "input_image": "InputImage",
-    "input_file": "InputFile",
-}
-
-
-def _part_tag(part: object) -> str | None:
-    type = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
-    return PART_TAGS.get(type) if isinstance(type, str) else None
-
-
-AnyPart = InputText | InputRefusal | InputImage | InputFile
 Part = Annotated[
-    Annotated[InputText, Tag("InputText")]
-    | Annotated[InputRefusal, Tag("InputRefusal")]
-    | Annotated[InputImage, Tag("InputImage")]
-    | Annotated[InputFile, Tag("InputFile")],
-    Discriminator(
-        _part_tag,
-        custom_error_type="part_type",
-        custom_error_message="only parts of type input_text, input_image, input_file, output_text, refusal "
-        "are supported",
+    InputText | InputRefusal | InputImage | InputFile,
+    ByType(
+        "part_type",
+        "only parts of type input_text, input_image, input_file, output_text, refusal are supported",
     ),
 ]
 Parts = Annotated[list[Part], at_most(MAX_PARTS)]
@@ -182,29 +162,12 @@ def _keepable(item: dict[str, Any]) -> dict[str, Any]:
 # an item of a hosted tool: stored unchanged, never read
 HostedItem = Annotated[dict[str, Any], AfterValidator(_keepable)]
 
-ITEM_TAGS = {
-    "message": "MessageItem",
-    "function_call": "FunctionCallItem",
-    "function_call_output": "CallOutputItem",
-    "custom_tool_call": "CustomCallItem",
-    "custom_tool_call_output": "CallOutputItem",
-    "reasoning": "ReasoningItem",
-    "compaction": "CompactionItem",
-    "item_reference": "ReferenceItem",
-    **dict.fromkeys(HOSTED, "HostedItem"),
-}
+
+def _untyped(item: dict[str, Any]) -> str:
+    return "ReferenceItem" if "id" in item and "role" not in item else "MessageItem"
 
 
-def _item_tag(item: object) -> str | None:
-    if not isinstance(item, dict):
-        return None
-    type = item.get("type")
-    if type is None:
-        return "ReferenceItem" if "id" in item and "role" not in item else "MessageItem"
-    return ITEM_TAGS.get(type) if isinstance(type, str) else None
-
-
-AnyItem = (
+ItemBody = Annotated[
     MessageItem
     | FunctionCallItem
     | CustomCallItem
@@ -212,18 +175,6 @@ AnyItem = (
     | ReasoningItem
     | CompactionItem
     | ReferenceItem
-    | dict[str, Any]
-)
-ItemBody = Annotated[
-    Annotated[MessageItem, Tag("MessageItem")]
-    | Annotated[FunctionCallItem, Tag("FunctionCallItem")]
-    | Annotated[CustomCallItem, Tag("CustomCallItem")]
-    | Annotated[CallOutputItem, Tag("CallOutputItem")]
-    | Annotated[ReasoningItem, Tag("ReasoningItem")]
-    | Annotated[CompactionItem, Tag("CompactionItem")]
-    | Annotated[ReferenceItem, Tag("ReferenceItem")]
-    | Annotated[HostedItem, Tag("HostedItem")],
-    Discriminator(
-        _item_tag, custom_error_type="item_type", custom_error_message="there is no item of this type"
-    ),
+    | HostedItem,
+    ByType("item_type", "there is no item of this type", others=HOSTED, untyped=_untyped),
 ]

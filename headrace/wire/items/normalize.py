@@ -12,8 +12,6 @@ from headrace.wire import media
 from headrace.wire.items.build import Item, item_of, text_part
 from headrace.wire.items.encrypted_content import summary_in
 from headrace.wire.items.input_models import (
-    AnyItem,
-    AnyPart,
     CallOutputItem,
     CompactionItem,
     CustomCallItem,
@@ -21,7 +19,9 @@ from headrace.wire.items.input_models import (
     InputImage,
     InputRefusal,
     InputText,
+    ItemBody,
     MessageItem,
+    Part,
     ReasoningItem,
     ReferenceItem,
 )
@@ -29,7 +29,7 @@ from headrace.wire.items.input_models import (
 MIXED = ("input_image", "input_file")
 
 
-def to_items(input: str | Sequence[AnyItem] | None, param: str) -> list[Item]:
+def to_items(input: str | Sequence[ItemBody] | None, param: str) -> list[Item]:
     """Normalize a body's member `input` or `items`. Ids and statuses are kept, and references stay references
     (see `resolved`). Raises BadRequest, naming `param` and the path into it.
     """
@@ -56,7 +56,7 @@ def resolved(items: Sequence[Item], found: Mapping[str, Item], param: str) -> li
     return whole
 
 
-def _item(item: AnyItem, path: str) -> Item:
+def _item(item: ItemBody, path: str) -> Item:
     if isinstance(item, dict):
         return {name: value for name, value in item.items() if name != "id" or value is not None}
     if isinstance(item, ReferenceItem):
@@ -110,7 +110,7 @@ def _output(item: CallOutputItem, path: str) -> str | list[dict[str, Any]]:
     return [_part(part, "tool", f"{path}.output.{index}") for index, part in enumerate(item.output)]
 
 
-def _part(part: AnyPart, role: str, path: str) -> dict[str, Any]:
+def _part(part: Part, role: str, path: str) -> dict[str, Any]:
     if isinstance(part, InputText):
         written = text_part(role, part.text)
         if role == "assistant":

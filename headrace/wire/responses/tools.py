@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from headrace.errors import BadRequest
 from headrace.types import Tool, ToolChoice
@@ -16,6 +16,7 @@ from headrace.wire.generation import JsonObject
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
 from headrace.wire.limits import MAX_TOOLS, at_most
 from headrace.wire.tools import Mode, ToolName
+from headrace.wire.unions import ByType
 from headrace.wire.validation import RequestBody
 
 
@@ -48,19 +49,7 @@ class TextTool(RequestBody):
     )
 
 
-def _tool_tag(tool: object) -> str | None:
-    type = tool.get("type") if isinstance(tool, dict) else None
-    if not isinstance(type, str):
-        return None
-    return {"function": "FunctionTool", "custom": "TextTool"}.get(type, "HostedTool")
-
-
-AnyTool = Annotated[
-    Annotated[FunctionTool, Tag("FunctionTool")]
-    | Annotated[TextTool, Tag("TextTool")]
-    | Annotated[dict[str, Any], Tag("HostedTool")],
-    Discriminator(_tool_tag, custom_error_type="tool_type", custom_error_message="a tool has a type"),
-]
+AnyTool = Annotated[FunctionTool | TextTool | dict[str, Any], ByType("tool_type", "a tool has a type")]
 
 
 class ToolReference(RequestBody):
@@ -101,9 +90,7 @@ class Offered:
     written_choice: str | dict[str, Any]
 
 
-def offered(
-    bodies: Sequence[FunctionTool | TextTool | dict[str, Any]] | None, requested: AnyChoice | None
-) -> Offered:
+def offered(bodies: Sequence[AnyTool] | None, requested: AnyChoice | None) -> Offered:
     """Raises BadRequest when they contradict each other."""
     kept: dict[str, FunctionTool | TextTool] = {}
     places: list[int] = []
@@ -128,7 +115,7 @@ def offered(
     )
 
 
-def custom_names(bodies: Sequence[FunctionTool | TextTool | dict[str, Any]] | None) -> frozenset[str]:
+def custom_names(bodies: Sequence[AnyTool] | None) -> frozenset[str]:
     return frozenset(body.name for body in bodies or () if isinstance(body, TextTool))
 
 
