@@ -59,6 +59,18 @@ class Parameter:
 Table = Mapping[str, Parameter]
 
 
+def needs(
+    feature: Feature,
+    note: str = "",
+    is_neutral: Neutral = NOTHING,
+    *,
+    is_redundant: Callable[[BaseModel], bool] = lambda _: False,
+    loss: Loss | None = None,
+) -> Parameter:
+    """A member that needs a feature of the backend."""
+    return Parameter(feature, note, is_neutral, is_redundant, loss)
+
+
 def ours(note: str = "") -> Parameter:
     """A member that Headrace handles itself."""
     return Parameter("ours", note)

@@ -7,30 +7,18 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from headrace.features import Feature
+from headrace.features import Feature as F
 from headrace.wire.elsewhere import (
     ADVICE,
     ALIASES,
     ELSEWHERE,
     EMPTY,
     NOTHING,
-    Foreign,
     Neutral,
     equals,
     without_master,
 )
-from headrace.wire.parameters import Parameter, Table, advice, ignored, ours, refused, sent
-
-
-def foreign_to(name: str, known: Foreign) -> Parameter:
-    """A member that other servers have."""
-    return Parameter(
-        known.feature, known.note, known.is_off, without_master(name) if known.master else _never
-    )
-
-
-def _never(_: BaseModel) -> bool:
-    return False
+from headrace.wire.parameters import Table, advice, ignored, needs, ours, refused, sent
 
 
 def is_text(format: object) -> bool:
@@ -50,10 +38,13 @@ EXTENSION = "Extension."
 BOOKKEEPING = "For a provider's bookkeeping."
 QUOTA = "Cerebras: at most 32,768, and 8,192 by default, for it counts as used what may be."
 CACHING = "The prefix cache needs no hints."
-STRICT = Parameter(Feature.STRICT_TOOLS, "", equals(False))
+STRICT = needs(F.STRICT_TOOLS, "", equals(False))
 
 # members of other servers, by either endpoint
-FOREIGN: Table = {name: foreign_to(name, known) for name, known in ELSEWHERE.items()}
+FOREIGN: Table = {
+    name: needs(known.feature, known.note, known.is_off, is_redundant=without_master(name))
+    for name, known in ELSEWHERE.items()
+}
 _OWN: Table = {
     "model": ours("An id from `/v1/models`; an unknown one is 404."),
     "stream": ours(),
@@ -61,76 +52,57 @@ _OWN: Table = {
     "stream_options.include_usage": ours(),
     "stream_options.continuous_usage_stats": ours(f"{EXTENSION} Every chunk has the usage so far."),
     "stream_options.include_obfuscation": ignored("Nothing is padded.", equals(False)),
-    "temperature": Parameter(
-        Feature.TEMPERATURE, "0 is greedy. Default: the model's, else 1. Anthropic: at most 1."
-    ),
-    "top_p": Parameter(Feature.TOP_P, "Default: the model's, else 1."),
-    "n": Parameter(Feature.CHOICES, "1 to 128; the prompt is computed once.", equals(1)),
-    "stop": Parameter(Feature.STOP, "Up to 4 strings, which are not part of the answer.", EMPTY),
-    "seed": Parameter(Feature.SEED, "Our engine: the same seed and `system_fingerprint`, the same answer."),
-    "frequency_penalty": Parameter(
-        Feature.FREQUENCY_PENALTY, "Additive, over the tokens of the answer.", equals(0)
-    ),
-    "presence_penalty": Parameter(
-        Feature.PRESENCE_PENALTY, "Additive, over the tokens of the answer.", equals(0)
-    ),
-    "logit_bias": Parameter(Feature.LOGIT_BIAS, "Token id → what is added to its logit.", EMPTY),
-    "response_format": Parameter(
-        Feature.JSON_SCHEMA,
+    "temperature": needs(F.TEMPERATURE, "0 is greedy. Default: the model's, else 1. Anthropic: at most 1."),
+    "top_p": needs(F.TOP_P, "Default: the model's, else 1."),
+    "n": needs(F.CHOICES, "1 to 128; the prompt is computed once.", equals(1)),
+    "stop": needs(F.STOP, "Up to 4 strings, which are not part of the answer.", EMPTY),
+    "seed": needs(F.SEED, "Our engine: the same seed and `system_fingerprint`, the same answer."),
+    "frequency_penalty": needs(F.FREQUENCY_PENALTY, "Additive, over the tokens of the answer.", equals(0)),
+    "presence_penalty": needs(F.PRESENCE_PENALTY, "Additive, over the tokens of the answer.", equals(0)),
+    "logit_bias": needs(F.LOGIT_BIAS, "Token id → what is added to its logit.", EMPTY),
+    "response_format": needs(F.JSON_SCHEMA,
         "`text`, `json_object`, `json_schema`: the answer is forced into it. Anthropic: no `json_object`.",
-        is_text,
-    ),
-    "response_format.json_schema.description": Parameter(
-        Feature.SCHEMA_DESCRIPTION, "The purpose of the schema."
-    ),
-    "user": Parameter(Feature.USER, BOOKKEEPING),
-    "top_k": Parameter(Feature.TOP_K, f"{EXTENSION} 0 or -1 keeps all."),
-    "min_p": Parameter(Feature.MIN_P, EXTENSION, equals(0)),
-    "repetition_penalty": Parameter(Feature.REPETITION_PENALTY, EXTENSION, equals(1)),
-    "ignore_eos": Parameter(
-        Feature.IGNORE_EOS, f"{EXTENSION} Continues past the end-of-text token.", equals(False)
-    ),
-    "min_tokens": Parameter(Feature.MIN_TOKENS, f"{EXTENSION} No end before this many.", equals(0)),
-    "stop_token_ids": Parameter(Feature.STOP_TOKEN_IDS, EXTENSION, EMPTY),
-    "skip_special_tokens": Parameter(
-        Feature.SPECIAL_TOKENS_SHOWN, f"{EXTENSION} false shows special tokens as text.", equals(True)
-    ),
-    "truncate_prompt_tokens": Parameter(
-        Feature.PROMPT_TRUNCATION, f"{EXTENSION} Keeps this many tokens of the prompt, the last ones."
-    ),
-    "detect_loops": Parameter(
-        Feature.LOOP_DETECTION,
+        is_text),
+    "response_format.json_schema.description": needs(F.SCHEMA_DESCRIPTION, "The purpose of the schema."),
+    "user": needs(F.USER, BOOKKEEPING),
+    "top_k": needs(F.TOP_K, f"{EXTENSION} 0 or -1 keeps all."),
+    "min_p": needs(F.MIN_P, EXTENSION, equals(0)),
+    "repetition_penalty": needs(F.REPETITION_PENALTY, EXTENSION, equals(1)),
+    "ignore_eos": needs(F.IGNORE_EOS, f"{EXTENSION} Continues past the end-of-text token.", equals(False)),
+    "min_tokens": needs(F.MIN_TOKENS, f"{EXTENSION} No end before this many.", equals(0)),
+    "stop_token_ids": needs(F.STOP_TOKEN_IDS, EXTENSION, EMPTY),
+    "skip_special_tokens": needs(F.SPECIAL_TOKENS_SHOWN, f"{EXTENSION} false shows special tokens as text.",
+        equals(True)),
+    "truncate_prompt_tokens": needs(F.PROMPT_TRUNCATION,
+        f"{EXTENSION} Keeps this many tokens of the prompt, the last ones."),
+    "detect_loops": needs(F.LOOP_DETECTION,
         f"{EXTENSION} Ends an answer that repeats itself with `length`. Default: answers without a limit.",
-        equals(False),
-    ),
-    "priority": Parameter(Feature.PRIORITY, f"{EXTENSION} Lower values run first.", equals(0)),
+        equals(False)),
+    "priority": needs(F.PRIORITY, f"{EXTENSION} Lower values run first.", equals(0)),
     "timeout": ours(f"{EXTENSION} Seconds; the server's own limit holds too."),
-    "guided_json": Parameter(Feature.JSON_SCHEMA, f"{EXTENSION} A JSON schema."),
-    "guided_regex": Parameter(Feature.REGEX, EXTENSION),
-    "guided_choice": Parameter(Feature.CHOICE, EXTENSION),
-    "guided_grammar": Parameter(Feature.GRAMMAR, f"{EXTENSION} In Lark's syntax, or in llama.cpp's (GBNF)."),
+    "guided_json": needs(F.JSON_SCHEMA, f"{EXTENSION} A JSON schema."),
+    "guided_regex": needs(F.REGEX, EXTENSION),
+    "guided_choice": needs(F.CHOICE, EXTENSION),
+    "guided_grammar": needs(F.GRAMMAR, f"{EXTENSION} In Lark's syntax, or in llama.cpp's (GBNF)."),
     "structured_outputs": sent(f"{EXTENSION} vLLM's: one of its members."),
-    "structured_outputs.json": Parameter(Feature.JSON_SCHEMA, "As `guided_json`."),
-    "structured_outputs.json_object": Parameter(
-        Feature.JSON_OBJECT, "As `response_format` of type `json_object`.", equals(False)
-    ),
-    "structured_outputs.regex": Parameter(Feature.REGEX, "As `guided_regex`."),
-    "structured_outputs.choice": Parameter(Feature.CHOICE, "As `guided_choice`."),
-    "structured_outputs.grammar": Parameter(Feature.GRAMMAR, "As `guided_grammar`."),
-    "structured_outputs.disable_additional_properties": Parameter(
-        Feature.SCHEMA_NARROWING, "false: as `schema_narrowing` without `closed_objects`."
-    ),
+    "structured_outputs.json": needs(F.JSON_SCHEMA, "As `guided_json`."),
+    "structured_outputs.json_object": needs(F.JSON_OBJECT, "As `response_format` of type `json_object`.",
+        equals(False)),
+    "structured_outputs.regex": needs(F.REGEX, "As `guided_regex`."),
+    "structured_outputs.choice": needs(F.CHOICE, "As `guided_choice`."),
+    "structured_outputs.grammar": needs(F.GRAMMAR, "As `guided_grammar`."),
+    "structured_outputs.disable_additional_properties": needs(F.SCHEMA_NARROWING,
+        "false: as `schema_narrowing` without `closed_objects`."),
     "structured_outputs.structural_tag": refused("Use `tools`.", NOTHING),
     "structured_outputs.whitespace_pattern": refused("JSON is written in one way.", NOTHING),
-    "schema_narrowing": Parameter(
-        Feature.SCHEMA_NARROWING, f"{EXTENSION} Where less is generated than a schema allows."
-    ),
+    "schema_narrowing": needs(F.SCHEMA_NARROWING,
+        f"{EXTENSION} Where less is generated than a schema allows."),
     "allowed_token_ids": refused("Use `logit_bias`.", NOTHING),
     "bad_words": refused("Use `logit_bias`.", EMPTY),
     "include_stop_str_in_output": refused("", equals(False)),
     "length_penalty": refused("It belongs to beam search.", equals(1)),
     "use_beam_search": refused("", equals(False)),
-}
+}  # fmt: skip
 IDLE: Mapping[str, Neutral] = {
     "repeat_penalty": equals(1), "min_new_tokens": equals(0), "ban_eos_token": equals(False),
     "stop_sequences": EMPTY, "stop_strings": EMPTY, "regex": EMPTY, "ebnf": EMPTY, "grammar": EMPTY,
@@ -138,7 +110,7 @@ IDLE: Mapping[str, Neutral] = {
 }  # fmt: skip
 ANOTHER_NAME = {
     alias: replace(
-        _OWN.get(name, Parameter(Feature.MAX_TOKENS)),
+        _OWN.get(name, needs(F.MAX_TOKENS)),
         note=f"{EXTENSION} Another name of `{name}`.",
         is_neutral=IDLE.get(alias, NOTHING),
     )
@@ -160,86 +132,52 @@ def _is_result(message: BaseModel) -> bool:
 CHAT: Table = {
     **GENERATION,
     "messages": sent(
-        "Content: text, or parts of type `text`, `image_url`, `file`; the engine reads text only. "
-        "To Anthropic what `system` and `developer` say goes first, to Ollama a message's images."
-    ),
-    "messages.name": Parameter(
-        Feature.SPEAKER_NAMES,
-        "Of a speaker. Engine: where the model's chat template knows it.",
-        is_redundant=_is_result,
-    ),
-    "messages.reasoning_content": Parameter(
-        Feature.UNSIGNED_REASONING, "Anthropic takes only what it has signed.", is_redundant=_has_blocks
-    ),
-    "messages.reasoning": Parameter(Feature.UNSIGNED_REASONING, "The same.", is_redundant=_has_blocks),
-    "messages.thinking_blocks.signature": Parameter(
-        Feature.SIGNED_REASONING, f"{EXTENSION} Only its signer can read it."
-    ),
-    "messages.thinking_blocks.data": Parameter(
-        Feature.SIGNED_REASONING, f"{EXTENSION} Only its writer can read it."
-    ),
-    "messages.content.image_url.detail": Parameter(Feature.IMAGE_DETAIL, "", equals("auto")),
+        "Content: text, or parts of type `text`, `image_url`, `file`; the engine reads text only. To "
+        "Anthropic what `system` and `developer` say goes first, to Ollama a message's images."),
+    "messages.name": needs(F.SPEAKER_NAMES, "Of a speaker. Engine: where the model's chat template knows it.",
+        is_redundant=_is_result),
+    "messages.reasoning_content": needs(F.UNSIGNED_REASONING, "Anthropic takes only what it has signed.",
+        is_redundant=_has_blocks),
+    "messages.reasoning": needs(F.UNSIGNED_REASONING, "The same.", is_redundant=_has_blocks),
+    "messages.thinking_blocks.signature": needs(F.SIGNED_REASONING,
+        f"{EXTENSION} Only its signer can read it."),
+    "messages.thinking_blocks.data": needs(F.SIGNED_REASONING, f"{EXTENSION} Only its writer can read it."),
+    "messages.content.image_url.detail": needs(F.IMAGE_DETAIL, "", equals("auto")),
     "messages.audio": refused("", NOTHING),
     "messages.annotations": ignored("They are the server's own and change nothing.", EMPTY),
     "messages.refusal": ignored("A refusal that the model should read goes into `content`."),
-    "max_tokens": Parameter(
-        Feature.MAX_TOKENS, f"Clamped to what fits the context. Default: the rest of it. {QUOTA}"
-    ),
-    "max_completion_tokens": Parameter(Feature.MAX_TOKENS, "The newer name of `max_tokens`."),
-    "logprobs": Parameter(Feature.LOGPROBS, "", equals(False)),
-    "top_logprobs": Parameter(Feature.LOGPROBS, "Up to 20.", equals(0)),
-    "tools": Parameter(Feature.TOOLS, "Of type `function`.", EMPTY),
+    "max_tokens": needs(F.MAX_TOKENS, f"Clamped to what fits the context. Default: the rest of it. {QUOTA}"),
+    "max_completion_tokens": needs(F.MAX_TOKENS, "The newer name of `max_tokens`."),
+    "logprobs": needs(F.LOGPROBS, "", equals(False)),
+    "top_logprobs": needs(F.LOGPROBS, "Up to 20.", equals(0)),
+    "tools": needs(F.TOOLS, "Of type `function`.", EMPTY),
     "tools.function.strict": STRICT,
-    "tool_choice": Parameter(
-        Feature.TOOL_CHOICE,
+    "tool_choice": needs(F.TOOL_CHOICE,
         "`none`, `auto`, `required`, a function, `allowed_tools`. Ollama: no `required`, no function.",
-        equals("auto"),
-        is_redundant=_has_no_tools,
-    ),
-    "parallel_tool_calls": Parameter(
-        Feature.PARALLEL_TOOL_CALLS,
-        "Cerebras: 400 where the model does not take it.",
-        equals(True),
-        is_redundant=_has_no_tools,
-    ),
-    "functions": Parameter(Feature.TOOLS, "The older name of `tools`.", EMPTY),
+        equals("auto"), is_redundant=_has_no_tools),
+    "parallel_tool_calls": needs(F.PARALLEL_TOOL_CALLS, "Cerebras: 400 where the model does not take it.",
+        equals(True), is_redundant=_has_no_tools),
+    "functions": needs(F.TOOLS, "The older name of `tools`.", EMPTY),
     "functions.strict": STRICT,
-    "function_call": Parameter(
-        Feature.TOOL_CHOICE,
-        "The older name of `tool_choice`.",
-        equals("auto"),
-        is_redundant=_has_no_tools,
-    ),
-    "reasoning_effort": Parameter(
-        Feature.REASONING_EFFORT,
-        "Where the model's chat template knows it. A provider with fewer steps is asked for the nearest.",
-    ),
-    "add_generation_prompt": Parameter(
-        Feature.NO_GENERATION_PROMPT, EXTENSION, equals(True), is_redundant=_continues
-    ),
-    "continue_final_message": Parameter(
-        Feature.CONTINUED_MESSAGE, f"{EXTENSION} Continues the last message.", equals(False)
-    ),
-    "chat_template_kwargs": Parameter(
-        Feature.TEMPLATE_VARIABLES,
-        f"{EXTENSION} Variables of the model's chat template. Ollama: `enable_thinking` only.",
-        EMPTY,
-    ),
+    "function_call": needs(F.TOOL_CHOICE, "The older name of `tool_choice`.", equals("auto"),
+        is_redundant=_has_no_tools),
+    "reasoning_effort": needs(F.REASONING_EFFORT,
+        "Where the model's chat template knows it. A provider with fewer steps is asked for the nearest."),
+    "add_generation_prompt": needs(F.NO_GENERATION_PROMPT, EXTENSION, equals(True), is_redundant=_continues),
+    "continue_final_message": needs(F.CONTINUED_MESSAGE, f"{EXTENSION} Continues the last message.",
+        equals(False)),
+    "chat_template_kwargs": needs(F.TEMPLATE_VARIABLES,
+        f"{EXTENSION} Variables of the model's chat template. Ollama: `enable_thinking` only.", EMPTY),
     "chat_template": refused("The model's own is used.", NOTHING),
-    "enable_thinking": Parameter(
-        Feature.TEMPLATE_VARIABLES, f"{EXTENSION} The same as in `chat_template_kwargs`."
-    ),
+    "enable_thinking": needs(F.TEMPLATE_VARIABLES, f"{EXTENSION} The same as in `chat_template_kwargs`."),
     "echo": refused("Only in completions.", equals(False)),
     "best_of": refused("Only in completions.", equals(1)),
     "system": refused("Put it into `messages`.", EMPTY),
     "add_special_tokens": refused("The chat template writes them.", equals(False)),
     "audio": refused("", NOTHING),
     "modalities": refused("Only text is generated.", equals(["text"])),
-    "verbosity": Parameter(
-        Feature.VERBOSITY,
-        "`low`, `medium`, `high`, to providers that know it; named where one refuses it.",
-        equals("medium"),
-    ),
+    "verbosity": needs(F.VERBOSITY,
+        "`low`, `medium`, `high`, to providers that know it; named where one refuses it.", equals("medium")),
     "web_search_options": refused("", NOTHING),
     "store": ours("Stores the answer. Default false."),
     "metadata": ours("Of the stored answer; without `store: true` it is ignored."),
@@ -252,33 +190,21 @@ CHAT: Table = {
     "prompt_cache_retention": advice(CACHING),
     "safety_identifier": advice(BOOKKEEPING),
     "service_tier": advice("There is only one."),
-}
+}  # fmt: skip
 COMPLETIONS: Table = {
     **GENERATION,
-    "response_format.json_schema.description": Parameter(
-        Feature.SCHEMA_DESCRIPTION, "The purpose of the schema."
-    ),
-    "prompt": Parameter(
-        Feature.TEXT_COMPLETION,
-        "A string, strings, token ids, lists of token ids; at most 1,024. Ollama: text, not empty.",
-    ),
-    "max_tokens": Parameter(
-        Feature.MAX_TOKENS, "Clamped to what fits the context. Default: 16; 0 only with `echo`."
-    ),
-    "best_of": Parameter(Feature.CHOICES, "At least `n`; not with `stream`.", equals(1)),
-    "echo": Parameter(
-        Feature.ECHO,
-        "With the prompt's logprobs if `logprobs` is given. Ollama: not with `logprobs`.",
-        equals(False),
-    ),
-    "parse_special": Parameter(
-        Feature.SPECIAL_TOKENS_IN_PROMPT,
-        f"{EXTENSION} Special tokens in the text of a prompt, as `<s>`, are special: for prompts that a chat "
-        "template has written. Default: they are text. llama.cpp and Ollama take them as special anyway.",
-        equals(False),
-    ),
-    "logprobs": Parameter(Feature.LOGPROBS, "Up to 20."),
-    "suffix": Parameter(Feature.SUFFIX, "For models that can fill in the middle; 400 for others.", EMPTY),
+    "prompt": needs(F.TEXT_COMPLETION,
+        "A string, strings, token ids, lists of token ids; at most 1,024. Ollama: text, not empty."),
+    "max_tokens": needs(F.MAX_TOKENS, "Clamped to what fits the context. Default: 16; 0 only with `echo`."),
+    "best_of": needs(F.CHOICES, "At least `n`; not with `stream`.", equals(1)),
+    "echo": needs(F.ECHO, "With the prompt's logprobs if `logprobs` is given. Ollama: not with `logprobs`.",
+        equals(False)),
+    "parse_special": needs(F.SPECIAL_TOKENS_IN_PROMPT,
+        f"{EXTENSION} Special tokens in the text of a prompt, as `<s>`, are special: for prompts that a "
+        "chat template has written. Default: they are text. llama.cpp and Ollama take them as special "
+        "anyway.", equals(False)),
+    "logprobs": needs(F.LOGPROBS, "Up to 20."),
+    "suffix": needs(F.SUFFIX, "For models that can fill in the middle; 400 for others.", EMPTY),
     "max_completion_tokens": refused("Use `max_tokens`.", NOTHING),
     "messages": refused("Only in chat.", EMPTY),
     "system": refused("Put it into `prompt`.", EMPTY),
@@ -292,27 +218,22 @@ COMPLETIONS: Table = {
     "store": ignored("Only chat completions are stored.", equals(False)),
     # they come along where one body is sent to both endpoints
     **{name: CHAT[name] for name in ADVICE},
-}
+}  # fmt: skip
 EMBEDDINGS: Table = {
     "model": GENERATION["model"],
     "input": sent(
-        "A string, strings, token ids, lists of token ids; at most 2,048, none empty. Ollama: text."
-    ),
+        "A string, strings, token ids, lists of token ids; at most 2,048, none empty. Ollama: text."),
     "encoding_format": ours("`float`, or `base64` of little-endian float32."),
-    "dimensions": Parameter(
-        Feature.DIMENSIONS,
-        "The first ones, scaled to length 1 again; more than the model has is 400. Of a provider: its own.",
-    ),
-    "user": Parameter(Feature.USER, BOOKKEEPING),
-    "pooling": Parameter(Feature.POOLING, f"{EXTENSION} `mean` (default), `last`, `cls`.", equals("mean")),
-    "normalize": Parameter(Feature.UNSCALED_VECTORS, f"{EXTENSION} Default true.", equals(True)),
-    "truncate_prompt_tokens": Parameter(
-        Feature.INPUT_TRUNCATION,
-        f"{EXTENSION} Keeps this many tokens of each input, the last ones. Ollama: -1 only.",
-    ),
+    "dimensions": needs(F.DIMENSIONS,
+        "The first ones, scaled to length 1 again; more than the model has is 400. Of a provider: its own."),
+    "user": needs(F.USER, BOOKKEEPING),
+    "pooling": needs(F.POOLING, f"{EXTENSION} `mean` (default), `last`, `cls`.", equals("mean")),
+    "normalize": needs(F.UNSCALED_VECTORS, f"{EXTENSION} Default true.", equals(True)),
+    "truncate_prompt_tokens": needs(F.INPUT_TRUNCATION,
+        f"{EXTENSION} Keeps this many tokens of each input, the last ones. Ollama: -1 only."),
     "timeout": GENERATION["timeout"],
     "add_special_tokens": refused("", equals(True)),
     "input_type": refused("Put the model's prefix into the text.", NOTHING),
-}
+}  # fmt: skip
 TOKENS: Table = {}  # of /tokenize and /detokenize, which are ours alone
 TABLES = {"chat/completions": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}

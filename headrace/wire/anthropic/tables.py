@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
-from headrace.features import Feature, Use, Uses
+from headrace.features import Feature as F
+from headrace.features import Use, Uses
 from headrace.wire.anthropic.blocks import skipped
 from headrace.wire.anthropic.request import (
     AnyTool,
@@ -18,7 +19,16 @@ from headrace.wire.anthropic.request import (
     is_free,
 )
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, equals
-from headrace.wire.parameters import Parameter, Table, foreign, of_server_tools, ours, refused, sent, uses_of
+from headrace.wire.parameters import (
+    Table,
+    foreign,
+    needs,
+    of_server_tools,
+    ours,
+    refused,
+    sent,
+    uses_of,
+)
 from headrace.wire.tables import BOOKKEEPING, FOREIGN, STRICT
 
 
@@ -40,7 +50,7 @@ CACHED = (
     "", "system.", "tools.",
     "messages.content.", "messages.content.content.", "messages.content.source.content.",
 )  # fmt: skip
-MARKED = Parameter(Feature.PROMPT_CACHE, "Models that run here cache every prompt.")
+MARKED = needs(F.PROMPT_CACHE, "Models that run here cache every prompt.")
 # members of OpenAI's dialect and its extensions, with the values that change nothing
 NOT_HERE: Mapping[str, Neutral] = {
     "n": equals(1), "best_of": equals(1), "frequency_penalty": equals(0), "presence_penalty": equals(0),
@@ -72,13 +82,10 @@ MESSAGES: Table = {
     "model": ours("An id from `/v1/models`; an unknown one is 404."),
     "stream": ours(),
     "messages": sent(
-        "Blocks of type `text`, `image`, `document`, `search_result`, `thinking`, `tool_use`, `tool_result`; "
-        "others are dropped. The engine reads text only."
-    ),
-    "messages.content.signature": Parameter(
-        Feature.SIGNED_REASONING, "Only its signer can read it.", equals("")
-    ),
-    "messages.content.data": Parameter(Feature.SIGNED_REASONING, "Only its writer can read it."),
+        "Blocks of type `text`, `image`, `document`, `search_result`, `thinking`, `tool_use`, "
+        "`tool_result`; others are dropped. The engine reads text only."),
+    "messages.content.signature": needs(F.SIGNED_REASONING, "Only its signer can read it.", equals("")),
+    "messages.content.data": needs(F.SIGNED_REASONING, "Only its writer can read it."),
     "messages.content.citations": foreign("Nothing is cited."),
     "messages.content.context": foreign("Not shown to the model."),
     "messages.content.caller": of_server_tools(BOOKKEEPING, equals({"type": "direct"})),
@@ -86,37 +93,29 @@ MESSAGES: Table = {
     "messages.content.transformations": foreign("Images are sent unchanged."),
     "system": sent(),
     "system.citations": foreign("Nothing is cited."),
-    "max_tokens": Parameter(Feature.MAX_TOKENS, "Clamped to what fits the context."),
-    "temperature": Parameter(Feature.TEMPERATURE, "0 to 1."),
-    "top_p": Parameter(Feature.TOP_P),
-    "top_k": Parameter(Feature.TOP_K),
-    "stop_sequences": Parameter(
-        Feature.STOP, "The answer names the one that was met, if the provider does; Ollama does not.", EMPTY
-    ),
-    "tools": Parameter(
-        Feature.TOOLS,
-        "With an `input_schema`; those that Anthropic itself would run are dropped.",
-        _has_none,
-    ),
+    "max_tokens": needs(F.MAX_TOKENS, "Clamped to what fits the context."),
+    "temperature": needs(F.TEMPERATURE, "0 to 1."),
+    "top_p": needs(F.TOP_P),
+    "top_k": needs(F.TOP_K),
+    "stop_sequences": needs(F.STOP,
+        "The answer names the one that was met, if the provider does; Ollama does not.", EMPTY),
+    "tools": needs(F.TOOLS, "With an `input_schema`; those that Anthropic itself would run are dropped.",
+        _has_none),
     "tools.strict": STRICT,
     "tools.allowed_callers": of_server_tools("The caller runs the tools."),
     "tools.defer_loading": of_server_tools("All tools are sent to the model.", equals(False)),
     "tools.eager_input_streaming": foreign("Arguments stream as they come."),
     "tools.input_examples": foreign("Templates have no place for them."),
-    "tool_choice": Parameter(Feature.TOOL_CHOICE, "Ollama: `auto` and `none`.", _is_free_choice),
-    "tool_choice.disable_parallel_tool_use": Parameter(Feature.PARALLEL_TOOL_CALLS, "", equals(False)),
-    "thinking": Parameter(
-        Feature.REASONING_EFFORT, "As an effort; dropped where the model knows none.", loss="dropped"
-    ),
-    "thinking.budget_tokens": Parameter(
-        Feature.THINKING_BUDGET,
-        "The number itself; elsewhere it becomes an effort.",
-        is_redundant=_is_disabled,
-    ),
+    "tool_choice": needs(F.TOOL_CHOICE, "Ollama: `auto` and `none`.", _is_free_choice),
+    "tool_choice.disable_parallel_tool_use": needs(F.PARALLEL_TOOL_CALLS, "", equals(False)),
+    "thinking": needs(F.REASONING_EFFORT, "As an effort; dropped where the model knows none.",
+        loss="dropped"),
+    "thinking.budget_tokens": needs(F.THINKING_BUDGET, "The number itself; elsewhere it becomes an effort.",
+        is_redundant=_is_disabled),
     "thinking.display": foreign("Thinking is shown as the model writes it."),
     "output_config": sent("`effort` with adaptive thinking; `format`."),
-    "output_config.format": Parameter(Feature.JSON_SCHEMA),
-    "metadata": Parameter(Feature.USER, "`user_id` becomes OpenAI's `user`."),
+    "output_config.format": needs(F.JSON_SCHEMA),
+    "metadata": needs(F.USER, "`user_id` becomes OpenAI's `user`."),
     "container": of_server_tools("There are no server tools."),
     "context_management": foreign("The history is used as it is."),
     "diagnostics": foreign("Nothing is diagnosed."),
@@ -137,7 +136,7 @@ def uses_of_messages(body: CountTokensBody, *, strict: bool = False) -> Uses:
 
 def _more(body: CountTokensBody) -> Iterator[Use]:
     if goes_on(body):
-        yield Use("messages", Feature.CONTINUED_MESSAGE, Feature.CONTINUED_MESSAGE.loss)
+        yield Use("messages", F.CONTINUED_MESSAGE, F.CONTINUED_MESSAGE.loss)
     yield from (Use(path, None, "dropped") for path in _dropped(body))
 
 

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from headrace.features import Feature
+from headrace.features import Feature as F
 from headrace.wire.elsewhere import EMPTY, NOTHING, equals
 from headrace.wire.items.encrypted_content import thoughts_in
 from headrace.wire.items.input_models import MessageItem, ReasoningItem
-from headrace.wire.parameters import Parameter, Table, ignored, ours, refused, sent
+from headrace.wire.parameters import Parameter, Table, ignored, needs, ours, refused, sent
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
 from headrace.wire.responses.tools import FunctionTool, TextTool
-from headrace.wire.tables import ANOTHER_NAME, BOOKKEEPING, CHAT, EXTENSION, FOREIGN, GENERATION, is_text
+from headrace.wire.tables import BOOKKEEPING, CHAT, EXTENSION, GENERATION, is_text
 
 NO_HOSTED = "No hosted tools run here."
 ONE = "A response is one answer."
-OF_GENERATION = (
-    "model", "stream", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
-    "logit_bias", "top_k", "min_p", "repetition_penalty", "ignore_eos", "min_tokens", "stop_token_ids",
-    "skip_special_tokens", "truncate_prompt_tokens", "priority", "timeout", "detect_loops",
-    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
-    "structured_outputs.json",
-    "structured_outputs.json_object", "structured_outputs.regex", "structured_outputs.choice",
-    "structured_outputs.grammar", "structured_outputs.disable_additional_properties",
-    "structured_outputs.structural_tag", "structured_outputs.whitespace_pattern", "schema_narrowing",
-    "allowed_token_ids", "bad_words",
-    "include_stop_str_in_output", "length_penalty", "use_beam_search",
-)  # fmt: skip
 OF_CHAT = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier")
 
 
@@ -57,8 +45,8 @@ def _has_none(tools: list[object]) -> bool:
 
 CLOSELY = CHAT["messages.content.image_url.detail"]
 CITED = ignored("Stored; the model reads the text only.", EMPTY)
-THOUGHT = Parameter(
-    Feature.UNSIGNED_REASONING,
+THOUGHT = needs(
+    F.UNSIGNED_REASONING,
     "Of reasoning. Anthropic takes only what it has signed.",
     EMPTY,
     is_redundant=_is_signed,
@@ -66,16 +54,14 @@ THOUGHT = Parameter(
 HISTORY: Table = {
     "model": GENERATION["model"],
     "input": sent("A string, or items; those of hosted tools are kept and not shown to the model."),
-    "input.name": Parameter(Feature.SPEAKER_NAMES, "As in chat.", is_redundant=_is_no_message),
+    "input.name": needs(F.SPEAKER_NAMES, "As in chat.", is_redundant=_is_no_message),
     "input.phase": ignored("Stored; not shown to the model."),
     "input.namespace": ignored("Stored; not shown to the model."),
     "input.content": THOUGHT,
     "input.summary": THOUGHT,
-    "input.encrypted_content": Parameter(
-        Feature.SIGNED_REASONING,
+    "input.encrypted_content": needs(F.SIGNED_REASONING,
         "Of reasoning: only who signed it can read it. What was sealed elsewhere is named.",
-        is_redundant=_has_no_signature,
-    ),
+        is_redundant=_has_no_signature),
     "input.content.detail": CLOSELY,
     "input.output.detail": CLOSELY,
     "input.content.annotations": CITED,
@@ -86,25 +72,20 @@ HISTORY: Table = {
     "previous_response_id": ours("Not with `conversation`."),
     **{name: CHAT[name] for name in OF_CHAT},
     "image": ignored("Images are sent unchanged."),
-}
+}  # fmt: skip
 PROMPT: Table = {
     **HISTORY,
     "conversation": ours("An id, or `{id}`: its items come first, this turn is added to it."),
-    "tools": Parameter(
-        Feature.TOOLS, "Of type `function` and `custom`; others are skipped and named.", _has_none
-    ),
+    "tools": needs(F.TOOLS, "Of type `function` and `custom`; others are skipped and named.", _has_none),
     "tools.strict": CHAT["tools.function.strict"],
     "tools.format": Parameter("dropped", "A grammar is described to the model but not enforced.", is_text),
     "tools.defer_loading": ignored("All tools are sent to the model.", equals(False)),
     "tools.allowed_callers": ignored("The caller runs the tools."),
     "tools.output_schema": ignored("Templates have no place for it."),
     "tools.async": ignored("The caller runs the tools.", equals(False)),
-    "tool_choice": Parameter(
-        Feature.TOOL_CHOICE,
-        "`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`.",
-        equals("auto"),
-        is_redundant=CHAT["tool_choice"].is_redundant,
-    ),
+    "tool_choice": needs(F.TOOL_CHOICE,
+        "`none`, `auto`, `required`, a tool, `allowed_tools`; a skipped one is `auto`.", equals("auto"),
+        is_redundant=CHAT["tool_choice"].is_redundant),
     "parallel_tool_calls": CHAT["parallel_tool_calls"],
     "reasoning": sent(),
     "reasoning.effort": CHAT["reasoning_effort"],
@@ -113,37 +94,27 @@ PROMPT: Table = {
     "reasoning.context": ignored("All of it is shown to the model.", equals("auto", "all_turns")),
     "reasoning.mode": ignored("There is only one.", equals("standard")),
     "text": sent(),
-    "text.format": Parameter(
-        Feature.JSON_SCHEMA, "`text`, `json_object`, `json_schema`: the answer is forced into it.", is_text
-    ),
+    "text.format": needs(F.JSON_SCHEMA, "`text`, `json_object`, `json_schema`: the answer is forced into it.",
+        is_text),
     "text.format.description": GENERATION["response_format.json_schema.description"],
     "text.verbosity": CHAT["verbosity"],
     "truncation": ours("`auto` leaves out the oldest turns, `disabled` is a 400."),
     "personality": ignored("Use `instructions`."),
-}
+}  # fmt: skip
 RESPONSES: Table = {
-    **FOREIGN,
-    **ANOTHER_NAME,
-    **{name: GENERATION[name] for name in OF_GENERATION},
+    **{name: known for name, known in GENERATION.items() if not name.startswith("response_format.")},
     **PROMPT,
-    "stream_options": ours("Only with `stream: true`."),
-    "stream_options.include_obfuscation": GENERATION["stream_options.include_obfuscation"],
     "stream_options.include_usage": ours("Usage is always sent."),
     "stream_options.continuous_usage_stats": ignored("Usage is sent at the end.", equals(False)),
-    "max_output_tokens": Parameter(Feature.MAX_TOKENS, "Clamped to what fits the context."),
-    "max_tokens": Parameter(Feature.MAX_TOKENS, f"{EXTENSION} Another name of `max_output_tokens`."),
-    "top_logprobs": Parameter(
-        Feature.LOGPROBS,
-        f"Up to 20; with `{LOGPROBS}` in `include`.",
-        equals(0),
-        is_redundant=_has_no_logprobs,
-    ),
+    "max_output_tokens": needs(F.MAX_TOKENS, "Clamped to what fits the context."),
+    "max_tokens": needs(F.MAX_TOKENS, f"{EXTENSION} Another name of `max_output_tokens`."),
+    "top_logprobs": needs(F.LOGPROBS, f"Up to 20; with `{LOGPROBS}` in `include`.", equals(0),
+        is_redundant=_has_no_logprobs),
     "include": ours(f"`{LOGPROBS}` (Anthropic: 400), `{SEALED}`; the rest belongs to hosted tools."),
     "store": ours("Default true."),
     "background": ours("Only with `store`."),
     "metadata": ours("Stored with the response."),
     "safety_identifier": CHAT["safety_identifier"],
-    "user": GENERATION["user"],
     "client_metadata": ignored(BOOKKEEPING),
     "access_programs": ignored(BOOKKEEPING),
     "max_tool_calls": ignored(NO_HOSTED),
@@ -157,4 +128,4 @@ RESPONSES: Table = {
     "enable_thinking": refused("Use `reasoning.effort`.", NOTHING),
     "chat_template_kwargs": refused("Use `reasoning.effort`.", EMPTY),
     "response_format": refused("Use `text.format`.", NOTHING),
-}
+}  # fmt: skip
