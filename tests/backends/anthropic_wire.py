@@ -45,9 +45,9 @@ def start(**usage: object) -> Named:
     return named("message_start", message=message)
 
 
-def block(index: int, begun: Mapping[str, object], *deltas: Mapping[str, object]) -> list[Named]:
+def block(index: int, first: Mapping[str, object], *deltas: Mapping[str, object]) -> list[Named]:
     return [
-        named("content_block_start", index=index, content_block=begun),
+        named("content_block_start", index=index, content_block=first),
         *(named("content_block_delta", index=index, delta=delta) for delta in deltas),
         named("content_block_stop", index=index),
     ]
@@ -58,14 +58,14 @@ def text(index: int, *parts: str) -> list[Named]:
 
 
 def tool_use(index: int, id: str, name: str, *parts: str) -> list[Named]:
-    begun = {"type": "tool_use", "id": id, "name": name, "input": {}}
-    return block(index, begun, *({"type": "input_json_delta", "partial_json": part} for part in parts))
+    first = {"type": "tool_use", "id": id, "name": name, "input": {}}
+    return block(index, first, *({"type": "input_json_delta", "partial_json": part} for part in parts))
 
 
 def thinking(index: int, *parts: str, signature: str = "c2ln") -> list[Named]:
-    begun = {"type": "thinking", "thinking": "", "signature": ""}
+    first = {"type": "thinking", "thinking": "", "signature": ""}
     deltas = ({"type": "thinking_delta", "thinking": part} for part in parts)
-    return block(index, begun, *deltas, {"type": "signature_delta", "signature": signature})
+    return block(index, first, *deltas, {"type": "signature_delta", "signature": signature})
 
 
 def end(reason: str = "end_turn", *, met: str | None = None, **usage: object) -> list[Named]:
@@ -161,7 +161,7 @@ def failed(type: str, message: str = "It is so") -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Outcome:
     """What an answer says, whoever read it. Usage: prompt, completion, cached, written to the cache."""
 
     text: str
@@ -172,11 +172,11 @@ class Told:
 
 
 def backend_of(upstream: Upstream, **config: object) -> AnthropicBackend:
-    given = {"kind": "anthropic", "base_url": upstream.url, **config}
-    return AnthropicBackend("anthropic", ProviderConfig.model_validate(given), "sk-secret")
+    members = {"kind": "anthropic", "base_url": upstream.url, **config}
+    return AnthropicBackend("anthropic", ProviderConfig.model_validate(members), "sk-secret")
 
 
-def ask(upstream: Upstream, request: GenerateRequest = HELLO, **config: object) -> list[Event]:
+def generate(upstream: Upstream, request: GenerateRequest = HELLO, **config: object) -> list[Event]:
     """All events of one generation, through a backend of its own. Raises ServerError."""
 
     async def run() -> list[Event]:
@@ -196,7 +196,7 @@ def reading(provider: str) -> Answer:
     return Answer(HttpUpstream(provider, "http://127.0.0.1:1", headers={}, timeout_s=1))
 
 
-def ours(events: Sequence[Event]) -> Told:
+def ours(events: Sequence[Event]) -> Outcome:
     collected = Collected()
     for event in events:
         collected.push(event)
@@ -209,7 +209,7 @@ def ours(events: Sequence[Event]) -> Told:
     pieces = [event for event in events if isinstance(event, ToolCallDelta)]
     assert [piece.call for piece in pieces if piece.name] == list(range(len(choice.calls)))
     counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cache_write_tokens)
-    return Told(
+    return Outcome(
         choice.text,
         [(call.id, call.name, json.loads(call.arguments)) for call in choice.calls],
         [(thought.text, thought.signature, thought.redacted) for thought in thoughts],
@@ -226,7 +226,7 @@ REASONS = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content
 REASONS |= {"model_context_window_exceeded": "length"}  # all others are a stop
 
 
-def theirs(url: str) -> Told:
+def theirs(url: str) -> Outcome:
     """What Anthropic's own SDK reads from the same wire."""
     with (
         sdk(url) as client,
@@ -243,7 +243,7 @@ def theirs(url: str) -> Told:
             thoughts.append((part.thinking, part.signature, None))
         elif part.type == "redacted_thinking":
             thoughts.append(("", None, part.data))
-    return Told(
+    return Outcome(
         "".join(part.text for part in message.content if part.type == "text"),
         [(part.id, part.name, part.input) for part in message.content if part.type == "tool_use"],
         thoughts,

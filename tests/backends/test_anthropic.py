@@ -32,11 +32,11 @@ from tests.backends.anthropic_wire import (
     PLAIN,
     STREAMS,
     WEATHER,
-    ask,
     backend_of,
     block,
     end,
     failed,
+    generate,
     named,
     ours,
     reading,
@@ -62,7 +62,7 @@ def upstream() -> Iterator[Upstream]:
 def test_we_read_what_the_sdk_reads(upstream: Upstream, name: str) -> None:
     scripted = Answer(pieces=sse(*STREAMS[name]))
     upstream.play(scripted, scripted)
-    assert ours(ask(upstream)) == theirs(upstream.url)
+    assert ours(generate(upstream)) == theirs(upstream.url)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
@@ -70,33 +70,33 @@ def test_we_read_what_the_sdk_reads(upstream: Upstream, name: str) -> None:
 def test_we_read_it_byte_by_byte(upstream: Upstream, name: str, end: bytes) -> None:
     whole = b": hi\n\n".replace(b"\n", end) + b"".join(sse(*STREAMS[name], end=end))
     upstream.play(Answer(pieces=split(whole, range(1, len(whole)))), Answer(pieces=[whole], gzip=True))
-    assert ours(ask(upstream)) == theirs(upstream.url)
+    assert ours(generate(upstream)) == theirs(upstream.url)
 
 
 def test_arguments_may_be_cut_anywhere(upstream: Upstream) -> None:
     for at in range(len(WEATHER) + 1):
         call = tool_use(0, "toolu_1", "weather", WEATHER[:at], WEATHER[at:])
         upstream.play(Answer(pieces=sse(start(), *call, *end("tool_use"))))
-        assert ours(ask(upstream)).calls == [("toolu_1", "weather", json.loads(WEATHER))]
+        assert ours(generate(upstream)).calls == [("toolu_1", "weather", json.loads(WEATHER))]
 
 
 def test_spaces_after_the_data_and_missing_names_of_events_do_no_harm(upstream: Upstream) -> None:
     pieces = [f"data: {json.dumps(value)}   \n\n".encode() for _, value in PLAIN]
     upstream.play(Answer(pieces=pieces))
-    assert ours(ask(upstream)).text == "Hello"
+    assert ours(generate(upstream)).text == "Hello"
 
 
-def test_arguments_that_come_with_the_beginning_of_a_call_are_kept(upstream: Upstream) -> None:
-    begun = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}
-    upstream.play(Answer(pieces=sse(start(), *block(0, begun), *end("tool_use"))))
-    assert ours(ask(upstream)).calls == [("toolu_1", "f", {"a": 1})]
+def test_arguments_in_the_first_event_of_a_call_are_read(upstream: Upstream) -> None:
+    first = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}
+    upstream.play(Answer(pieces=sse(start(), *block(0, first), *end("tool_use"))))
+    assert ours(generate(upstream)).calls == [("toolu_1", "f", {"a": 1})]
 
 
 def test_events_come_in_order_and_say_how_long_they_took(upstream: Upstream) -> None:
     events = [start(cache_read_input_tokens=9), *thinking(0, "Hm", signature="cw=="), *text(1, "Yes")]
     details = {"thinking_tokens": 4}
     upstream.play(Answer(pieces=sse(*events, *end(output_tokens_details=details)), delay_s=0.01))
-    began, *rest, finished = ask(upstream)
+    began, *rest, finished = generate(upstream)
     assert isinstance(began, Started)
     assert (began.prompt_tokens, began.cached_tokens) == (20, 9)
     assert 0.01 <= began.prefill_s < 5
@@ -112,29 +112,29 @@ def test_events_come_in_order_and_say_how_long_they_took(upstream: Upstream) -> 
 
 def test_the_stop_sequence_that_was_met_is_known(upstream: Upstream) -> None:
     upstream.play(Answer(pieces=sse(start(), *text(0, "x"), *end("stop_sequence", met="END"))))
-    (finished,) = (event for event in ask(upstream) if isinstance(event, Finished))
+    (finished,) = (event for event in generate(upstream) if isinstance(event, Finished))
     assert (finished.reason, finished.stop) == ("stop", "END")
 
 
 def test_a_thought_without_a_signature_is_shown_and_not_kept(upstream: Upstream) -> None:
     cut = block(0, {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "Hm"})
     upstream.play(Answer(pieces=sse(start(), *cut, *end("max_tokens"))))
-    assert [e for e in ask(upstream) if isinstance(e, ReasoningDelta)] == [ReasoningDelta(0, "Hm")]
+    assert [e for e in generate(upstream) if isinstance(e, ReasoningDelta)] == [ReasoningDelta(0, "Hm")]
 
 
 def test_a_reason_once_told_holds(upstream: Upstream) -> None:
     more = named("message_delta", delta={"stop_reason": None}, usage={"output_tokens": 9})
     delta, stop = end("max_tokens")
     upstream.play(Answer(pieces=sse(start(), *text(0, "x"), delta, more, stop)))
-    told = ours(ask(upstream))
-    assert (told.reason, told.usage) == ("length", (11, 9, 0, 0))
+    outcome = ours(generate(upstream))
+    assert (outcome.reason, outcome.usage) == ("length", (11, 9, 0, 0))
 
 
 def test_without_usage_none_is_known(upstream: Upstream) -> None:
     bare = [named("message_start", message={}), *text(0, "x")]
     delta = named("message_delta", delta={"stop_reason": "end_turn"})
     upstream.play(Answer(pieces=sse(*bare, delta, named("message_stop"))))
-    finished = ask(upstream)[-1]
+    finished = generate(upstream)[-1]
     assert isinstance(finished, Finished)
     assert not finished.usage.is_known
 
@@ -155,15 +155,15 @@ ERRORS: list[tuple[int, str, type[ServerError], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "type", "error", "told"), ERRORS)
+@pytest.mark.parametrize(("status", "type", "error", "outcome"), ERRORS)
 def test_an_error_is_told_once_with_its_words(
-    upstream: Upstream, status: int, type: str, error: type[ServerError], told: int
+    upstream: Upstream, status: int, type: str, error: type[ServerError], outcome: int
 ) -> None:
     refusal = answer(failed(type), status=status, headers={"Retry-After": "7"})
     upstream.play(refusal, refusal)
     with pytest.raises(ServerError) as raised:
-        ask(upstream)
-    assert (raised.type, raised.value.status) == (error, told)
+        generate(upstream)
+    assert (raised.type, raised.value.status) == (error, outcome)
     assert raised.value.message == "anthropic: It is so"
     assert raised.value.headers.get("Retry-After") == ("7" if status in (429, 529) else None)
     with pytest.raises(anthropic.APIStatusError) as direct:
@@ -179,7 +179,7 @@ def test_an_error_inside_the_stream_is_the_same_error(
     pieces = sse(*PLAIN[:after], ("error", failed(type)))
     upstream.play(Answer(pieces=pieces), Answer(pieces=pieces))
     with pytest.raises(ServerError) as raised:
-        ask(upstream)
+        generate(upstream)
     expected = ProviderRefused if type == "invalid_request_error" else error
     assert (raised.type, raised.value.message) == (expected, "anthropic: It is so")
     with pytest.raises(anthropic.APIStatusError) as direct:
@@ -190,7 +190,7 @@ def test_an_error_inside_the_stream_is_the_same_error(
 def test_an_unknown_error_inside_the_stream_is_the_providers(upstream: Upstream) -> None:
     upstream.play(Answer(pieces=sse(start(), ("error", failed("new_error", "")))))
     with pytest.raises(ProviderError, match=r"^anthropic: new_error$") as raised:
-        ask(upstream)
+        generate(upstream)
     assert raised.value.status == 502
 
 
@@ -198,7 +198,7 @@ def test_a_prompt_that_is_too_long_is_told_as_one(upstream: Upstream) -> None:
     message = "prompt is too long: 208310 tokens > 200000 maximum"
     upstream.play(answer(failed("invalid_request_error", message), status=400))
     with pytest.raises(ContextTooLong, match="208310 tokens") as raised:
-        ask(upstream)
+        generate(upstream)
     assert raised.value.param == "messages"
 
 
@@ -207,19 +207,19 @@ def test_a_connection_that_is_cut_anywhere_is_an_error(upstream: Upstream) -> No
     for sent in range(len(events)):
         upstream.play(Answer(pieces=sse(*events[:sent]), cut=True))
         with pytest.raises(ProviderError):
-            ask(upstream)
+            generate(upstream)
     upstream.play(Answer(pieces=sse(*events), cut=True))
-    assert ours(ask(upstream)).reason == "tool_calls"
+    assert ours(generate(upstream)).reason == "tool_calls"
 
 
 def test_an_answer_that_ends_early_is_an_error_unless_it_said_why_it_stopped(upstream: Upstream) -> None:
     for sent in range(len(PLAIN) - 1):
         upstream.play(Answer(pieces=sse(*PLAIN[:sent])))
         if PLAIN[sent - 1][0] == "message_delta":
-            assert ours(ask(upstream)).text == "Hello"
+            assert ours(generate(upstream)).text == "Hello"
         else:
             with pytest.raises(ProviderError, match="in the middle"):
-                ask(upstream)
+                generate(upstream)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_an_answer_that_ends_early_is_an_error_unless_it_said_why_it_stopped(ups
 def test_nonsense_is_the_providers_error(upstream: Upstream, pieces: Sequence[bytes]) -> None:
     upstream.play(Answer(pieces=pieces))
     with pytest.raises(ProviderError) as raised:
-        ask(upstream)
+        generate(upstream)
     assert raised.value.status == 502
 
 
@@ -299,15 +299,15 @@ def test_whatever_comes_is_read_or_refused(values: list[object]) -> None:
 def test_silence_and_redirects_end(upstream: Upstream) -> None:
     upstream.play(Answer(pieces=sse(*PLAIN[:2]), stall=True))
     with pytest.raises(ProviderTimedOut):
-        ask(upstream, timeout_s=0.1)
+        generate(upstream, timeout_s=0.1)
     upstream.play(Answer(307, {"Location": "http://127.0.0.1:1/"}))
     with pytest.raises(ProviderError, match="redirect"):
-        ask(upstream)
+        generate(upstream)
 
 
-def test_it_says_who_asks_and_nothing_else(upstream: Upstream) -> None:
+def test_the_headers_of_a_request(upstream: Upstream) -> None:
     upstream.play(Answer(pieces=sse(*PLAIN)))
-    ask(upstream, headers={"Anthropic-Beta": "a-2026-01-01", "ANTHROPIC-VERSION": "2026-10-21"})
+    generate(upstream, headers={"Anthropic-Beta": "a-2026-01-01", "ANTHROPIC-VERSION": "2026-10-21"})
     seen = upstream.posts[-1]
     assert (seen.method, seen.path, seen.query) == ("POST", "/v1/messages", "")
     assert seen.headers["x-api-key"] == "sk-secret"
@@ -316,7 +316,7 @@ def test_it_says_who_asks_and_nothing_else(upstream: Upstream) -> None:
     assert "authorization" not in seen.headers
     assert seen.body["stream"] is True
     upstream.play(Answer(pieces=sse(*PLAIN)))
-    ask(upstream)
+    generate(upstream)
     assert upstream.posts[-1].headers["anthropic-version"] == "2023-06-01"
 
 
@@ -355,7 +355,7 @@ def test_a_connection_serves_the_next_request_too(upstream: Upstream) -> None:
 def test_an_answer_whose_connection_does_not_end_is_over_all_the_same(upstream: Upstream) -> None:
     upstream.play(Answer(pieces=sse(*PLAIN), stall=True))
     began = time.monotonic()
-    assert ours(ask(upstream)).text == "Hello"
+    assert ours(generate(upstream)).text == "Hello"
     assert time.monotonic() - began < 2
 
 

@@ -1,4 +1,4 @@
-"""What Anthropic is sent for a neutral request, and what it is not asked because it cannot do it."""
+"""What Anthropic is sent for a neutral request, and what is refused because it cannot do it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headrace.types import (
     ToolCall,
     ToolChoice,
 )
-from tests.backends.anthropic_asking import USER, ask, sent
+from tests.backends.anthropic_requests import USER, body_of, neutral
 from tests.backends.anthropic_wire import MODEL
 
 
@@ -30,7 +30,7 @@ def turns(*messages: Message) -> list[Any]:
     """Each turn as its role and its blocks; a block of text alone as its text."""
     return [
         (turn["role"], [block["text"] if block["type"] == "text" else block for block in turn["content"]])
-        for turn in sent(ask(*messages))["messages"]
+        for turn in body_of(neutral(*messages))["messages"]
     ]
 
 
@@ -40,7 +40,7 @@ def result(id: str, *content: object) -> dict[str, object]:
 
 
 def test_the_least_is_sent_for_the_least() -> None:
-    assert sent(ask()) == {
+    assert body_of(neutral()) == {
         "model": MODEL,
         "max_tokens": MAX_TOKENS,
         "stream": True,
@@ -48,9 +48,11 @@ def test_the_least_is_sent_for_the_least() -> None:
     }
 
 
-def test_system_and_developer_are_hoisted_from_wherever_they_speak() -> None:
+def test_system_and_developer_messages_are_hoisted() -> None:
     late = Message("developer", "ab", parts=("a", "b"))
-    body = sent(ask(Message("system", "Be brief."), USER, Message("system", " "), late, Message("user", "?")))
+    body = body_of(
+        neutral(Message("system", "Be brief."), USER, Message("system", " "), late, Message("user", "?"))
+    )
     assert [block["text"] for block in body["system"]] == ["Be brief.", "ab"]
     assert [block["text"] for block in body["messages"][0]["content"]] == ["Hello", "?"]
     assert len(body["messages"]) == 1
@@ -173,9 +175,9 @@ def test_media_go_where_they_stand(media: Media, block: dict[str, object]) -> No
         (Message("tool", "x"), "messages.1.tool_call_id"),
     ],
 )
-def test_what_cannot_be_said_is_refused_with_its_place(message: Message, param: str) -> None:
+def test_what_cannot_be_written_is_refused_with_its_path(message: Message, param: str) -> None:
     with pytest.raises(BadRequest) as raised:
-        sent(ask(USER, message))
+        body_of(neutral(USER, message))
     assert raised.value.param == param
 
 
@@ -188,7 +190,7 @@ F, G, H = Tool("f", "Does f", SCHEMA, strict=True), Tool("g"), Tool("h", paramet
 
 
 def test_tools_keep_their_schemas() -> None:
-    body = sent(ask(tools=(F, G, H)))
+    body = body_of(neutral(tools=(F, G, H)))
     assert body["tools"] == [
         {"name": "f", "description": "Does f", "input_schema": SCHEMA, "strict": True},
         {"name": "g", "input_schema": {"type": "object", "properties": {}}},
@@ -201,7 +203,7 @@ ONE = {"disable_parallel_tool_use": True}
 
 
 @pytest.mark.parametrize(
-    ("choice", "told", "offered"),
+    ("choice", "written", "offered"),
     [
         (ToolChoice("none"), {"type": "none"}, "fgh"),
         (ToolChoice("required"), {"type": "any"}, "fgh"),
@@ -210,39 +212,39 @@ ONE = {"disable_parallel_tool_use": True}
         (ToolChoice("auto", ("f", "h")), {"type": "auto"}, "fh"),
     ],
 )
-def test_the_choice_of_tools_is_kept(choice: ToolChoice, told: dict[str, object], offered: str) -> None:
+def test_the_choice_of_tools_is_written(choice: ToolChoice, written: dict[str, object], offered: str) -> None:
     tools = (F, G, H)
-    several = sent(ask(tools=tools, tool_choice=choice))
-    assert several.get("tool_choice", {"type": "auto"}) == told
+    several = body_of(neutral(tools=tools, tool_choice=choice))
+    assert several.get("tool_choice", {"type": "auto"}) == written
     assert "".join(tool["name"] for tool in several["tools"]) == offered
-    single = sent(ask(tools=tools, tool_choice=choice, parallel_tool_calls=False))
-    assert single["tool_choice"] == (told if choice.mode == "none" else {**told, **ONE})
+    single = body_of(neutral(tools=tools, tool_choice=choice, parallel_tool_calls=False))
+    assert single["tool_choice"] == (written if choice.mode == "none" else {**written, **ONE})
 
 
 def test_without_tools_there_is_nothing_to_choose() -> None:
-    assert not {"tools", "tool_choice"} & sent(ask(parallel_tool_calls=False)).keys()
+    assert not {"tools", "tool_choice"} & body_of(neutral(parallel_tool_calls=False)).keys()
 
 
 def test_sampling_is_sent_where_it_differs_from_the_default() -> None:
-    given = Sampling(max_tokens=5, temperature=0.0, top_p=0.5, top_k=7, stop=("a", "b"))
-    body = sent(ask(sampling=given, model="claude-sonnet-4-20250514"))
+    sampling = Sampling(max_tokens=5, temperature=0.0, top_p=0.5, top_k=7, stop=("a", "b"))
+    body = body_of(neutral(sampling=sampling, model="claude-sonnet-4-20250514"))
     names = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")
     assert [body[name] for name in names] == [5, 0.0, 0.5, 7, ["a", "b"]]
     default = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, repetition_penalty=1.0)
-    assert sent(ask(sampling=default)) == sent(ask())
+    assert body_of(neutral(sampling=default)) == body_of(neutral())
 
 
 @pytest.mark.parametrize(
     ("request_", "param"),
     [
-        (ask(continue_final_message=True, add_generation_prompt=False), "continue_final_message"),
-        (ask(format=Format("json_object")), "response_format"),
-        (ask(format=Format("json_schema", True, "guided_json")), "guided_json"),
+        (neutral(continue_final_message=True, add_generation_prompt=False), "continue_final_message"),
+        (neutral(format=Format("json_object")), "response_format"),
+        (neutral(format=Format("json_schema", True, "guided_json")), "guided_json"),
     ],
 )
 def test_what_it_cannot_do_is_refused_by_name(request_: GenerateRequest, param: str) -> None:
     with pytest.raises(UnsupportedParameter) as raised:
-        sent(request_)
+        body_of(request_)
     assert raised.value.param == param
     assert raised.value.message.startswith(param)
 
@@ -277,20 +279,26 @@ def test_what_it_has_nothing_like_is_not_carried() -> None:
 
 def test_a_temperature_above_its_range_is_refused_not_bent() -> None:
     with pytest.raises(BadRequest, match="0 to 1") as raised:
-        sent(ask(sampling=Sampling(temperature=1.01)))
+        body_of(neutral(sampling=Sampling(temperature=1.01)))
     assert (raised.value.param, raised.value.code) == ("temperature", "invalid_value")
 
 
-def test_an_answer_that_has_begun_is_gone_on_with() -> None:
-    begun = Message("assistant", "The answer is (")
-    body = sent(ask(USER, begun, continue_final_message=True, add_generation_prompt=False))
-    assert body["messages"][-1] == {"role": "assistant", "content": [{"type": "text", "text": begun.text}]}
+def test_the_assistants_last_message_is_continued() -> None:
+    last = Message("assistant", "The answer is (")
+    body = body_of(neutral(USER, last, continue_final_message=True, add_generation_prompt=False))
+    assert body["messages"][-1] == {
+        "role": "assistant",
+        "content": [{"type": "text", "text": last.text}],
+    }
 
 
-def test_a_schema_is_sent_closed_where_it_says_nothing() -> None:
-    body = sent(ask(format=Format("json_schema", SCHEMA), reasoning_effort="low"))
-    given = {**SCHEMA, "additionalProperties": False}
-    assert body["output_config"] == {"effort": "low", "format": {"type": "json_schema", "schema": given}}
+def test_a_schema_is_sent_closed_unless_it_says_otherwise() -> None:
+    body = body_of(neutral(format=Format("json_schema", SCHEMA), reasoning_effort="low"))
+    closed_schema = {**SCHEMA, "additionalProperties": False}
+    assert body["output_config"] == {
+        "effort": "low",
+        "format": {"type": "json_schema", "schema": closed_schema},
+    }
 
 
 def test_only_schemas_are_closed_not_what_looks_like_one() -> None:

@@ -74,25 +74,25 @@ CALLS = [
 ]
 
 
-def said(text: str) -> dict[str, str]:
+def text_block(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
 def test_an_openai_client_gets_calls_reasoning_and_usage(client: openai.OpenAI, upstream: Upstream) -> None:
     upstream.play(Answer(pieces=sse(*CALLS)))
-    asked = client.chat.completions.create(
+    answer = client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Weather?"}],
         tools=[WEATHER],
         reasoning_effort="medium",
         max_completion_tokens=5000,
     )
-    choice, usage = asked.choices[0], asked.usage
+    choice, usage = answer.choices[0], answer.usage
     assert choice.message.content == "Let me see."
     assert choice.message.to_dict()["reasoning_content"] == "Two cities."
     calls = choice.message.tool_calls or []
-    told = [(c.id, c.function.name, json.loads(c.function.arguments)) for c in calls if c.type == "function"]
-    assert told == [("toolu_1", "weather", {"city": "Bern"}), ("toolu_2", "weather", {"city": "Genf"})]
+    found = [(c.id, c.function.name, json.loads(c.function.arguments)) for c in calls if c.type == "function"]
+    assert found == [("toolu_1", "weather", {"city": "Bern"}), ("toolu_2", "weather", {"city": "Genf"})]
     assert choice.finish_reason == "tool_calls"
     assert usage is not None
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (1111, 50, 1161)
@@ -100,7 +100,7 @@ def test_an_openai_client_gets_calls_reasoning_and_usage(client: openai.OpenAI, 
     assert usage.prompt_tokens_details.cached_tokens == 1000
     body = upstream.posts[-1].body
     assert (body["model"], body["max_tokens"]) == (MODEL, 5000)
-    assert body["system"] == [said("Be brief.")]
+    assert body["system"] == [text_block("Be brief.")]
     assert body["tools"][0]["input_schema"] == WEATHER["function"]["parameters"]
 
 
@@ -109,15 +109,15 @@ def test_thoughts_calls_and_images_go_back_as_they_came(client: openai.OpenAI, u
     call = tool_use(2, "toolu_1", "weather", '{"city": "Bern"}')
     upstream.play(Answer(pieces=sse(start(), *thoughts, *call, *end("tool_use"))), Answer(pieces=sse(*PLAIN)))
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
-    messages: list[Any] = [{"role": "user", "content": [said("Where?"), image]}]
+    messages: list[Any] = [{"role": "user", "content": [text_block("Where?"), image]}]
     first = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
     messages.append(first.choices[0].message.to_dict())
     messages.append({"role": "tool", "tool_call_id": "toolu_1", "content": "Sun"})
     again = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
     assert again.choices[0].message.content == "Hello"
-    asked, called, answered = upstream.posts[-1].body["messages"]
+    answer, called, answered = upstream.posts[-1].body["messages"]
     source = {"type": "base64", "media_type": "image/png", "data": PNG}
-    assert asked["content"] == [said("Where?"), {"type": "image", "source": source}]
+    assert answer["content"] == [text_block("Where?"), {"type": "image", "source": source}]
     assert called["content"] == [
         THOUGHT,
         SECRET,
@@ -157,16 +157,16 @@ def test_anthropics_sdk_asks_the_same_through_us(server: Served, upstream: Upstr
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
     note = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PNG}}
     results = [
-        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [said("Sun"), picture]},
-        said("So?"),
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [text_block("Sun"), picture]},
+        text_block("So?"),
     ]
     body: dict[str, Any] = {
         "model": MODEL,
         "max_tokens": 500,
-        "system": [said("Be brief.")],
+        "system": [text_block("Be brief.")],
         "messages": [
-            {"role": "user", "content": [said("Where?"), picture, note]},
-            {"role": "assistant", "content": [THOUGHT, SECRET, said("Let me see."), use]},
+            {"role": "user", "content": [text_block("Where?"), picture, note]},
+            {"role": "assistant", "content": [THOUGHT, SECRET, text_block("Let me see."), use]},
             {"role": "user", "content": results},
         ],
         "tools": [{"name": "weather", "description": "Of a city", "input_schema": {"type": "object"}}],
@@ -188,7 +188,7 @@ def test_errors_have_their_status_also_as_the_first_event(
     server: Served, upstream: Upstream, stream: bool
 ) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
-    told = []
+    found = []
     for played in (
         answer(failed("rate_limit_error"), status=429, headers={"retry-after": "9"}),
         answer(failed("authentication_error"), status=401),
@@ -196,11 +196,11 @@ def test_errors_have_their_status_also_as_the_first_event(
     ):
         upstream.play(played)
         response = server.post("/v1/chat/completions", body)
-        told.append(
+        found.append(
             (response.status_code, response.json()["error"]["code"], response.headers.get("retry-after"))
         )
         assert "sk-secret" not in response.text
-    assert told == [
+    assert found == [
         (429, "rate_limit_exceeded", "9"),
         (502, "provider_authentication_error", None),
         (503, "provider_unreachable", "1"),

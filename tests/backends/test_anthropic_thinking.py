@@ -1,4 +1,4 @@
-"""How much a model is asked to think, and what it is known to be able to do."""
+"""How much a model is requested to think, and what it is known to be able to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from headrace.backends.anthropic.thinking import of_listed, of_name
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Sampling
-from tests.backends.anthropic_asking import ask, sent
+from tests.backends.anthropic_requests import body_of, neutral
 from tests.backends.anthropic_wire import MODEL, backend_of, end, start
 from tests.upstream import Answer, answer, scripted, sse
 
@@ -17,11 +17,11 @@ ADAPTIVE = {"type": "adaptive", "display": "summarized"}
 
 
 @pytest.mark.parametrize(
-    ("asked", "effort"),
+    ("requested", "effort"),
     [("minimal", "low"), *((effort, effort) for effort in ("low", "medium", "high", "xhigh", "max"))],
 )
-def test_adaptive_models_think_with_an_effort(asked: str, effort: str) -> None:
-    body = sent(ask(reasoning_effort=asked))
+def test_adaptive_models_think_with_an_effort(requested: str, effort: str) -> None:
+    body = body_of(neutral(reasoning_effort=requested))
     assert (body["thinking"], body["output_config"]) == (ADAPTIVE, {"effort": effort})
 
 
@@ -29,7 +29,7 @@ BUDGETED = "claude-haiku-4-5"
 
 
 @pytest.mark.parametrize(
-    ("asked", "max_tokens", "budget"),
+    ("requested", "max_tokens", "budget"),
     [
         ("minimal", None, 1024),
         ("low", None, 2048),
@@ -42,8 +42,10 @@ BUDGETED = "claude-haiku-4-5"
         ("high", 1025, 1024),
     ],
 )
-def test_older_models_think_within_a_budget(asked: str, max_tokens: int | None, budget: int) -> None:
-    body = sent(ask(reasoning_effort=asked, model=BUDGETED, sampling=Sampling(max_tokens=max_tokens)))
+def test_older_models_think_within_a_budget(requested: str, max_tokens: int | None, budget: int) -> None:
+    body = body_of(
+        neutral(reasoning_effort=requested, model=BUDGETED, sampling=Sampling(max_tokens=max_tokens))
+    )
     assert body["thinking"] == {"type": "enabled", "budget_tokens": budget}
     assert budget < body["max_tokens"]
     assert "output_config" not in body
@@ -51,14 +53,14 @@ def test_older_models_think_within_a_budget(asked: str, max_tokens: int | None, 
 
 def test_a_budget_that_cannot_be_is_refused() -> None:
     with pytest.raises(BadRequest) as raised:
-        sent(ask(reasoning_effort="low", model=BUDGETED, sampling=Sampling(max_tokens=1024)))
+        body_of(neutral(reasoning_effort="low", model=BUDGETED, sampling=Sampling(max_tokens=1024)))
     assert raised.value.param == "reasoning_effort"
 
 
 @pytest.mark.parametrize("model", [MODEL, BUDGETED])
 def test_not_to_think_is_said_and_saying_nothing_is_left_to_the_model(model: str) -> None:
-    assert sent(ask(reasoning_effort="none", model=model))["thinking"] == {"type": "disabled"}
-    assert not {"thinking", "output_config"} & sent(ask(model=model)).keys()
+    assert body_of(neutral(reasoning_effort="none", model=model))["thinking"] == {"type": "disabled"}
+    assert not {"thinking", "output_config"} & body_of(neutral(model=model)).keys()
 
 
 @pytest.mark.parametrize(
@@ -89,32 +91,32 @@ def supports(**levels: bool) -> dict[str, object]:
     return {"supported": True, **{level: {"supported": able} for level, able in levels.items()}}
 
 
-def test_what_the_list_tells_of_a_model_is_believed() -> None:
+def test_abilities_in_the_list_win_over_the_name() -> None:
     capabilities = {
         "effort": supports(low=True, medium=True, high=True, xhigh=False, max=False),
         "thinking": {"supported": True, "types": {"adaptive": {"supported": True}}},
     }
     listed = of_listed(BUDGETED, {"max_tokens": 9000, "capabilities": capabilities})
-    body = sent(ask(reasoning_effort="max", model=BUDGETED), listed)
+    body = body_of(neutral(reasoning_effort="max", model=BUDGETED), listed)
     assert (body["thinking"], body["output_config"]) == (ADAPTIVE, {"effort": "high"})
     assert body["max_tokens"] == 9000
-    assert sent(ask(sampling=Sampling(max_tokens=32000)), listed)["max_tokens"] == 9000
-    assert sent(ask(sampling=Sampling(max_tokens=10)), listed)["max_tokens"] == 10
+    assert body_of(neutral(sampling=Sampling(max_tokens=32000)), listed)["max_tokens"] == 9000
+    assert body_of(neutral(sampling=Sampling(max_tokens=10)), listed)["max_tokens"] == 10
 
 
 def test_a_model_that_does_not_think_is_not_made_to() -> None:
     listed = of_listed("m", {"capabilities": {"thinking": {"supported": False}, "effort": None}})
     with pytest.raises(UnsupportedParameter):
-        sent(ask(reasoning_effort="low"), listed)
-    assert sent(ask(reasoning_effort="none"), listed)["thinking"] == {"type": "disabled"}
+        body_of(neutral(reasoning_effort="low"), listed)
+    assert body_of(neutral(reasoning_effort="none"), listed)["thinking"] == {"type": "disabled"}
 
 
-def test_the_backend_asks_as_its_list_tells() -> None:
+def test_the_backend_uses_the_list() -> None:
     async def run() -> None:
         backend = backend_of(upstream)
         await backend.upstream.start()
         await backend.refresh()
-        async with backend.generate(ask()):
+        async with backend.generate(neutral()):
             pass
         await backend.aclose()
 

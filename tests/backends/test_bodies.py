@@ -61,21 +61,21 @@ ENDLESS = [
 
 @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize(("way", "body"), ENDLESS)
-def test_an_endless_body_is_given_up(relay: Relays, way: str, body: str, gzip: bool) -> None:
+def test_an_endless_body_is_an_error(relay: Relays, way: str, body: str, gzip: bool) -> None:
     found = {**RELAYED, **TRANSLATED}[way]
     first, again, most = BODIES[body]
     played = Endless(first, again)
     relay.provider.play(Answer(pieces=played, gzip=gzip))
     status, _, raw = relay.ask(found.path, found.body("up:m"), **found.headers)
     assert found.heard(status, raw).error
-    most = LIMIT if way == "relayed chat" else most  # a body of which nobody asked for events is read whole
+    most = LIMIT if way == "relayed chat" else most  # without a stream, the body is read whole
     assert played.num_taken < most + 24 or gzip  # compressed, much of it is on the way
     eventually(lambda: relay.provider.posts[-1].closed_at)
 
 
 @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("way", ["relayed chat", "relayed chat streamed", "chat", "messages", "responses"])
-def test_an_endless_refusal_is_read_as_far_as_it_tells(relay: Relays, way: str, gzip: bool) -> None:
+def test_an_endless_refusal_is_read_as_far_as_its_message(relay: Relays, way: str, gzip: bool) -> None:
     found = {**RELAYED, **TRANSLATED}[way]
     played = Endless(b'{"error": {"message": "', MEGABYTE)
     relay.provider.play(Answer(400, pieces=played, gzip=gzip))

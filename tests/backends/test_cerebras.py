@@ -16,7 +16,7 @@ from tests.backends.two_ways import COUNTED, STOP, TEXT, streamed
 from tests.serving import serving
 from tests.upstream import Answer, Upstream, answer, scripted, sse
 
-ASK = GenerateRequest("llama-3.3-70b", Conversation((Message("user", "hi"),)))
+REQUEST = GenerateRequest("llama-3.3-70b", Conversation((Message("user", "hi"),)))
 TIME = {"queue_time": 0.01, "prompt_time": 0.02, "completion_time": 0.03, "total_time": 0.07, "created": 1}
 
 
@@ -46,19 +46,19 @@ def test_its_stream_is_read_and_its_headers_are_sent(provider: Upstream) -> None
 
 
 @pytest.mark.parametrize("members", [{}, {"max_tokens": 9}], ids=["relayed", "translated"])
-def test_its_times_are_told(provider: Upstream, members: dict[str, Any]) -> None:
+def test_its_times_are_passed_on(provider: Upstream, members: dict[str, Any]) -> None:
     timed = {**STOP, "usage": COUNTED["usage"], "time_info": TIME}
     config = ProviderConfig(kind="cerebras", base_url=provider.url + "/v1", models=("m",))
     app = create_app(Config(), [CerebrasBackend("c", config, None)])
-    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **members}
+    body: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **members}
     message = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
     whole = {"id": "c", "object": "chat.completion", "choices": [message], "time_info": TIME}
     with serving(app) as served, served.client() as client:
         provider.play(Answer(pieces=sse(*TEXT, timed, "[DONE]")))
-        *_, last = (chunk for chunk in client.chat.completions.create(**asked, stream=True) if chunk.choices)
+        *_, last = (chunk for chunk in client.chat.completions.create(**body, stream=True) if chunk.choices)
         assert last.model_extra["time_info"] == TIME
         provider.play(Answer(pieces=sse(*TEXT, timed, "[DONE]")) if members else answer(whole))
-        assert client.chat.completions.create(**asked).model_extra["time_info"] == TIME
+        assert client.chat.completions.create(**body).model_extra["time_info"] == TIME
 
 
 def test_what_it_refuses_is_refused_before_it_is_sent(provider: Upstream) -> None:
@@ -116,17 +116,17 @@ def test_some_models_take_parallel_tool_calls(
 
 
 @pytest.mark.parametrize(
-    ("asked", "sent"), [(None, DEFAULT_TOKENS), (5, 5), (MAX_TOKENS, MAX_TOKENS), (10**6, MAX_TOKENS)]
+    ("requested", "sent"), [(None, DEFAULT_TOKENS), (5, 5), (MAX_TOKENS, MAX_TOKENS), (10**6, MAX_TOKENS)]
 )
-def test_the_quota_it_takes_in_advance_has_a_bound(asked: int | None, sent: int) -> None:
-    sampling = Sampling(max_tokens=asked)
-    assert _body(replace(ASK, sampling=sampling))["max_completion_tokens"] == sent
-    assert _body(replace(ASK, prompt=Texts(("x",)), sampling=sampling))["max_tokens"] == sent
+def test_the_quota_it_takes_in_advance_has_a_bound(requested: int | None, sent: int) -> None:
+    sampling = Sampling(max_tokens=requested)
+    assert _body(replace(REQUEST, sampling=sampling))["max_completion_tokens"] == sent
+    assert _body(replace(REQUEST, prompt=Texts(("x",)), sampling=sampling))["max_tokens"] == sent
 
 
 def test_thinking_is_replayed_under_its_name() -> None:
     prompt = Conversation((Message("user", "hi"), Message("assistant", "yes", reasoning="hm")))
-    assert _body(replace(ASK, prompt=prompt))["messages"][1] == {
+    assert _body(replace(REQUEST, prompt=prompt))["messages"][1] == {
         "role": "assistant", "content": "yes", "reasoning": "hm",
     }  # fmt: skip
 

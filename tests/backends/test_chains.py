@@ -71,13 +71,13 @@ def name(server: Served) -> str:
     return server.backend.models()[0].id
 
 
-def said(choice: Any) -> Any:
+def content_of(choice: Any) -> Any:
     calls = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()]
     logprobs = choice.logprobs.model_dump() if choice.logprobs else None
     return choice.message.content or "", calls, choice.finish_reason, logprobs
 
 
-def asked(model: str, members: dict[str, Any]) -> dict[str, Any]:
+def chat_body(model: str, members: dict[str, Any]) -> dict[str, Any]:
     return {"model": model, "messages": MESSAGES, "temperature": 0, "max_tokens": 12, **members}
 
 
@@ -85,32 +85,32 @@ def asked(model: str, members: dict[str, Any]) -> dict[str, Any]:
 def test_chat_through_headrace_is_as_chat_with_it(
     exact_server: Served, chain: Served, members: dict[str, Any]
 ) -> None:
-    given = asked(name(exact_server), members)
+    body = chat_body(name(exact_server), members)
     with at(f"{exact_server.url}/v1") as direct:
-        theirs, heard = direct.chat.completions.create(**given), streamed_of(direct, **given)
-    whole = [said(choice) for choice in theirs.choices]
+        theirs, stream_of_theirs = direct.chat.completions.create(**body), streamed_of(direct, **body)
+    whole = [content_of(choice) for choice in theirs.choices]
     assert whole[0][0] or whole[0][1]
-    assert [found["text"] for found in heard.choices.values()] == [text for text, *_ in whole]
+    assert [found["text"] for found in stream_of_theirs.choices.values()] == [text for text, *_ in whole]
     if "tool_choice" in members:
         assert json.loads(whole[0][1][0][1])["city"]
     for headers in WAYS:
         with at(f"{chain.url}/up/v1", headers) as through:
-            ours = through.chat.completions.create(**given)
-            assert [said(choice) for choice in ours.choices] == whole
+            ours = through.chat.completions.create(**body)
+            assert [content_of(choice) for choice in ours.choices] == whole
             assert (ours.model, _tokens(ours.usage)) == (theirs.model, _tokens(theirs.usage))
-            assert _without_ids(streamed_of(through, **given)) == _without_ids(heard)
+            assert _without_ids(streamed_of(through, **body)) == _without_ids(stream_of_theirs)
 
 
 @pytest.mark.parametrize("members", [{"n": 2, "logprobs": 2}, {"echo": True, "max_tokens": 0, "logprobs": 1}])
 def test_texts_through_headrace_are_as_with_it(
     exact_server: Served, chain: Served, members: dict[str, Any]
 ) -> None:
-    given: dict[str, Any] = {"model": name(exact_server), "prompt": ["The sky is", "1, 2, 3,"]}
-    given |= {"temperature": 0, "max_tokens": 5, **members}
+    body: dict[str, Any] = {"model": name(exact_server), "prompt": ["The sky is", "1, 2, 3,"]}
+    body |= {"temperature": 0, "max_tokens": 5, **members}
     found = []
     for client in _all_ways(exact_server, chain):
         with client:
-            answer = client.completions.create(**given)
+            answer = client.completions.create(**body)
         found.append(([choice.model_dump() for choice in answer.choices], _tokens(answer.usage)))
     assert _is_near(found[0], found[1])
     assert _is_near(found[0], found[2])
@@ -152,13 +152,13 @@ def test_embeddings_through_headrace_are_as_with_it(exact_server: Served, chain:
     ids=["text", "tool"],
 )
 def test_messages_through_messages(exact_server: Served, chain: Served, members: dict[str, Any]) -> None:
-    given: Any = {"model": name(exact_server), "max_tokens": 12, "messages": MESSAGES, **members}
-    given["extra_body"] = {"temperature": 0}
+    body: Any = {"model": name(exact_server), "max_tokens": 12, "messages": MESSAGES, **members}
+    body["extra_body"] = {"temperature": 0}
     found = []
     for url, headers in ((exact_server.url, {}), *((f"{chain.url}/messages", way) for way in WAYS)):
         with anthropic.Anthropic(base_url=url, api_key="x", max_retries=0, default_headers=headers) as client:
-            whole = client.messages.create(**given)
-            with client.messages.stream(**given) as stream:
+            whole = client.messages.create(**body)
+            with client.messages.stream(**body) as stream:
                 streamed = stream.get_final_message()
         for answer in (whole, streamed):
             blocks = [block.model_dump(exclude={"id"}) for block in answer.content]
@@ -180,17 +180,17 @@ def test_tokens_are_counted_through_messages(exact_server: Served, chain: Served
 
 def test_chat_through_messages(exact_server: Served, chain: Served) -> None:
     """Translated there and back."""
-    given = asked(name(exact_server), {"tools": TOOLS, "tool_choice": NAMED, "max_tokens": 60})
-    text = asked(name(exact_server), {})
+    body = chat_body(name(exact_server), {"tools": TOOLS, "tool_choice": NAMED, "max_tokens": 60})
+    text = chat_body(name(exact_server), {})
     with at(f"{exact_server.url}/v1") as direct, at(f"{chain.url}/messages/v1") as through:
-        for body in (given, text):
-            theirs, ours = (client.chat.completions.create(**body) for client in (direct, through))
-            whole = said(theirs.choices[0])
-            content, calls, *_ = said(ours.choices[0])
+        for members in (body, text):
+            theirs, ours = (client.chat.completions.create(**members) for client in (direct, through))
+            whole = content_of(theirs.choices[0])
+            content, calls, *_ = content_of(ours.choices[0])
             assert (content, [call for call, _ in calls]) == (whole[0], [call for call, _ in whole[1]])
             assert [json.loads(text) for _, text in calls] == [json.loads(text) for _, text in whole[1]]
             assert _tokens(ours.usage) == _tokens(theirs.usage)
-            assert streamed_of(through, **body).choices[0]["text"] == content
+            assert streamed_of(through, **members).choices[0]["text"] == content
 
 
 @pytest.mark.parametrize(
@@ -201,17 +201,17 @@ def test_chat_through_messages(exact_server: Served, chain: Served) -> None:
 def test_llama_cpps_server_through_headrace(
     llama_cpp: LlamaCpp, chain: Served, members: dict[str, Any]
 ) -> None:
-    given = asked("m", members)
+    body = chat_body("m", members)
     with at(f"{llama_cpp.url}/v1") as direct:
         for _ in range(2):  # out of its cache it computes a little otherwise than without
-            theirs = direct.chat.completions.create(**given)
-        heard = _without_ids(streamed_of(direct, **given))
+            theirs = direct.chat.completions.create(**body)
+        stream_of_theirs = _without_ids(streamed_of(direct, **body))
     for headers in WAYS:
         with at(f"{chain.url}/llama/v1", headers) as through:
-            ours = through.chat.completions.create(**given)
-            assert said(ours.choices[0])[:3] == said(theirs.choices[0])[:3]
+            ours = through.chat.completions.create(**body)
+            assert content_of(ours.choices[0])[:3] == content_of(theirs.choices[0])[:3]
             assert _tokens(ours.usage) == _tokens(theirs.usage)
-            assert _without_ids(streamed_of(through, **given)) == heard
+            assert _without_ids(streamed_of(through, **body)) == stream_of_theirs
 
 
 def _all_ways(exact_server: Served, chain: Served) -> list[openai.OpenAI]:

@@ -35,7 +35,7 @@ def test_a_provider_may_close_after_each_answer(relay: Relays, way: str) -> None
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_what_a_kept_connection_swallows_is_sent_on_a_fresh_one(
+def test_a_request_on_a_stale_connection_is_sent_again_on_a_new_one(
     relay: Relays, way: str, *, streamed: bool
 ) -> None:
     before = len(relay.provider.posts)
@@ -54,7 +54,7 @@ async def _post(client: Upstream, size: int = 0) -> bytes:
         return b"".join([piece async for piece in pieces])
 
 
-def _asked(url: str, *, times: int, size: int = 0) -> list[bytes]:
+def _posted(url: str, *, times: int, size: int = 0) -> list[bytes]:
     async def run() -> list[bytes]:
         client = Upstream("p", url, headers={}, timeout_s=5.0)
         await client.start()
@@ -69,7 +69,7 @@ def _asked(url: str, *, times: int, size: int = 0) -> list[bytes]:
 def test_a_large_body_is_sent_again_whole() -> None:
     with scripted() as provider:
         provider.play(Answer(pieces=[b"1"], deaf=True), Answer(pieces=[b"2"]))
-        assert _asked(provider.url, times=2, size=4 * LARGE_BODY) == [b"1", b"2"]
+        assert _posted(provider.url, times=2, size=4 * LARGE_BODY) == [b"1", b"2"]
         assert provider.requests[0].raw == provider.requests[1].raw
 
 
@@ -77,7 +77,7 @@ def test_a_request_is_sent_twice_at_most() -> None:
     with scripted() as provider:
         provider.play(Answer(pieces=sse("1")), *[Answer(0, cut=True)] * 5)
         with pytest.raises(ProviderError, match="broke"):
-            _asked(provider.url, times=2)
+            _posted(provider.url, times=2)
         assert len(provider.requests) == 3
 
 
@@ -85,31 +85,31 @@ def test_what_dies_on_a_fresh_connection_is_not_sent_again() -> None:
     with scripted() as provider:
         provider.play(Answer(0, cut=True), Answer())
         with pytest.raises(ProviderError, match="broke"):
-            _asked(provider.url, times=1)
+            _posted(provider.url, times=1)
         assert len(provider.requests) == 1
 
 
 @pytest.mark.parametrize(
     "broken", [Answer(cut=True), Answer(500, pieces=[b"{"], cut=True), Answer(pieces=[b"1"], cut=True)]
 )
-def test_what_has_begun_to_be_answered_is_not_sent_again(broken: Answer) -> None:
+def test_a_request_whose_answer_has_started_is_not_sent_again(broken: Answer) -> None:
     with scripted() as provider:
         provider.play(Answer(pieces=[b"1"]), broken, Answer())
         with pytest.raises(ProviderError, match="broke"):
-            _asked(provider.url, times=2)
+            _posted(provider.url, times=2)
         assert len(provider.requests) == 2
 
 
-@pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Le"])
-def test_a_part_of_a_head_is_a_part_of_an_answer(begun: bytes) -> None:
-    asked = 0
+@pytest.mark.parametrize("beginning", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Le"])
+def test_a_part_of_a_head_is_a_part_of_an_answer(beginning: bytes) -> None:
+    num_requests = 0
 
     async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal asked
-        for told in (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", begun):
+        nonlocal num_requests
+        for written in (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", beginning):
             await reader.readuntil(b"}")
-            asked += 1
-            writer.write(told)
+            num_requests += 1
+            writer.write(written)
             await writer.drain()
         writer.close()
 
@@ -126,4 +126,4 @@ def test_a_part_of_a_head_is_a_part_of_an_answer(begun: bytes) -> None:
                 await client.aclose()
 
     asyncio.run(run())
-    assert asked == 2
+    assert num_requests == 2

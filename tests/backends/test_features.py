@@ -43,8 +43,8 @@ GENERATING: dict[str, Callable[[GenerateRequest], object]] = {
 EMBEDDING: dict[str, Callable[[EmbedRequest], object]] = {"openai": openai_embed_body, "ollama": embed_body}
 
 
-def written(kind: str, asked: Asked) -> object:
-    return GENERATING[kind](asked) if isinstance(asked, GenerateRequest) else EMBEDDING[kind](asked)
+def written(kind: str, request: Asked) -> object:
+    return GENERATING[kind](request) if isinstance(request, GenerateRequest) else EMBEDDING[kind](request)
 
 
 def samples(kind: str, feature: Feature) -> Iterator[tuple[str, str]]:

@@ -31,21 +31,21 @@ T = TypeVar("T")
 KEY = "sk-very-secret-0123456789"
 
 
-async def _given(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def _stream_of(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 
 
 def _lines(pieces: Sequence[bytes]) -> list[str]:
     async def read() -> list[str]:
-        return [line async for line in lines(_given(pieces))]
+        return [line async for line in lines(_stream_of(pieces))]
 
     return asyncio.run(read())
 
 
 def _events(pieces: Sequence[bytes]) -> list[ServerSentEvent]:
     async def read() -> list[ServerSentEvent]:
-        return [sent async for sent in events(_given(pieces))]
+        return [sent async for sent in events(_stream_of(pieces))]
 
     return asyncio.run(read())
 
@@ -98,7 +98,7 @@ def test_lines_are_the_same_however_they_are_cut(text: str, at: list[int]) -> No
     assert _lines(split(text.encode(), sorted(min(place, len(text.encode())) for place in at))) == expected
 
 
-def test_a_line_is_told_as_soon_as_it_ends_with_cr() -> None:
+def test_a_line_is_complete_as_soon_as_it_ends_with_cr() -> None:
     async def read() -> str:
         async def stalling() -> AsyncIterator[bytes]:
             yield b"data: 1\r\r"
@@ -113,7 +113,7 @@ def test_a_mark_of_byte_order_begins_no_event() -> None:
     assert _events([b"\xef\xbb", b"\xbfdata: 1\n\n"]) == [ServerSentEvent("", "1")]
 
 
-def test_an_event_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_lines, "MAX_LINE", 1000)
     with pytest.raises(ProviderError, match="without an end"):
         _events([b"data: " + b"x" * 600, b"x" * 600])
@@ -180,14 +180,14 @@ def test_each_status_is_an_error_of_its_own(status: int, kind: type[ServerError]
     assert len(provider.requests) == 1
 
 
-def test_a_prompt_that_does_not_fit_is_told_as_such() -> None:
+def test_a_prompt_that_does_not_fit_has_an_error_of_its_own() -> None:
     with scripted() as provider:
         provider.play(answer({"message": "This model's maximum context length is 9 tokens"}, status=400))
         with pytest.raises(ContextTooLong, match="is 9 tokens"):
             _with(provider.url, _read)
 
 
-def test_a_key_that_the_provider_repeats_is_not_told() -> None:
+def test_a_key_that_the_provider_repeats_is_masked() -> None:
     with scripted() as provider:
         provider.play(answer({"error": f"no such key: {KEY}"}, status=401))
         with pytest.raises(ProviderKeyRefused) as caught:
@@ -205,7 +205,7 @@ def test_a_redirect_is_not_followed(status: int) -> None:
         assert not other.requests
 
 
-def test_cookies_are_not_kept() -> None:
+def test_cookies_are_not_stored() -> None:
     with scripted() as provider:
         provider.play(*[Answer(headers={"Set-Cookie": "a=b; Path=/"})] * 2)
 
@@ -255,7 +255,7 @@ def test_what_is_no_http_is_a_failure_of_the_provider() -> None:
         await writer.drain()
         writer.close()
 
-    async def ask() -> None:
+    async def exchange() -> None:
         server = await asyncio.start_server(speak, "127.0.0.1", 0)
         async with server:
             client = http.Upstream(
@@ -268,7 +268,7 @@ def test_what_is_no_http_is_a_failure_of_the_provider() -> None:
                 await client.aclose()
 
     with pytest.raises(ProviderError, match="broke"):
-        asyncio.run(ask())
+        asyncio.run(exchange())
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_silent_provider_times_out(stalled: Answer) -> None:
             _with(provider.url, _read, timeout_s=0.1)
 
 
-def test_nobody_there_is_unreachable() -> None:
+def test_a_closed_port_is_unreachable() -> None:
     with scripted() as provider:
         url = provider.url
     with pytest.raises(ProviderUnreachable) as caught:

@@ -81,15 +81,15 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def ask(client: openai.OpenAI, *, stream: bool, max_tokens: int = 24) -> Any:
+def chat(client: openai.OpenAI, *, stream: bool, max_tokens: int = 24) -> Any:
     return client.chat.completions.create(
         model="m", messages=MESSAGES, temperature=0, max_tokens=max_tokens, stream=stream
     )
 
 
-def test_a_stream_says_what_a_whole_answer_says(client: openai.OpenAI) -> None:
-    whole = ask(client, stream=False)
-    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in ask(client, stream=True))
+def test_a_stream_has_the_content_of_a_whole_answer(client: openai.OpenAI) -> None:
+    whole = chat(client, stream=False)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chat(client, stream=True))
     assert len(streamed) > 20
     assert whole.choices[0].message.content == streamed
     assert whole.choices[0].finish_reason == "length"
@@ -102,7 +102,7 @@ TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters":
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "members",
     [
         {},
         {"tools": TOOLS},
@@ -111,37 +111,37 @@ TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters":
     ids=["text", "tools", "schema"],
 )
 def test_what_llama_cpp_answers_is_what_we_answer(
-    served: Served, client: openai.OpenAI, asked: dict[str, Any]
+    served: Served, client: openai.OpenAI, members: dict[str, Any]
 ) -> None:
     assert isinstance(served.backend, LlamaCppBackend)
-    given: dict[str, Any] = {"model": "m", "messages": MESSAGES, "temperature": 0, "max_tokens": 24, **asked}
+    body: dict[str, Any] = {"model": "m", "messages": MESSAGES, "temperature": 0, "max_tokens": 24, **members}
     key = served.backend._settings.key
     with openai.OpenAI(base_url=f"{served.backend.url}/v1", api_key=key, max_retries=0) as llama_cpp:
         for _ in range(2):  # from its cache it computes a little otherwise than without
-            direct = _said(llama_cpp.chat.completions.create(**_for_llama_cpp(given)).choices[0])
-    assert _said(client.chat.completions.create(**given).choices[0]) == direct
-    assert _folded(client.chat.completions.create(**given, stream=True)) == direct
+            direct = _content(llama_cpp.chat.completions.create(**_for_llama_cpp(body)).choices[0])
+    assert _content(client.chat.completions.create(**body).choices[0]) == direct
+    assert _folded(client.chat.completions.create(**body, stream=True)) == direct
 
 
-def _for_llama_cpp(given: dict[str, Any]) -> dict[str, Any]:
+def _for_llama_cpp(body: dict[str, Any]) -> dict[str, Any]:
     """The same request with a schema as the grammar that we send."""
-    if "response_format" not in given:
-        return given
+    if "response_format" not in body:
+        return body
     form = as_grammar(GenerateRequest("m", Texts(("",)), format=Format("json_schema", SCHEMA)))
     assert form is not None
-    rest = {name: value for name, value in given.items() if name != "response_format"}
+    rest = {name: value for name, value in body.items() if name != "response_format"}
     return {**rest, "extra_body": {"grammar": form.value}}
 
 
-Said = tuple[str, list[tuple[str, str]], str]  # text, calls, finish_reason
+Content = tuple[str, list[tuple[str, str]], str]  # text, calls, finish_reason
 
 
-def _said(choice: Any) -> Said:
+def _content(choice: Any) -> Content:
     calls = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()]
     return choice.message.content or "", calls, choice.finish_reason
 
 
-def _folded(chunks: Any) -> Said:
+def _folded(chunks: Any) -> Content:
     text, calls, reason = "", list[tuple[str, str]](), ""
     for chunk in chunks:
         choice = chunk.choices[0]
@@ -154,7 +154,7 @@ def _folded(chunks: Any) -> Said:
     return text, calls, reason
 
 
-def test_a_call_that_is_owed_and_not_made_is_an_error(client: openai.OpenAI) -> None:
+def test_a_required_call_that_is_missing_is_an_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError, match="tool_choice requires one"):
         client.chat.completions.create(
             model="m", messages=MESSAGES, tools=TOOLS, tool_choice="required", stop=["e"], temperature=0
@@ -203,7 +203,7 @@ def test_it_does_not_embed(gguf: Path) -> None:
         asyncio.run(backend(gguf).embed(EmbedRequest("m", ("a",))))
 
 
-def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF, or not")
     with pytest.raises(ModelError, match=r"broken\.gguf"):
@@ -225,11 +225,11 @@ def test_it_is_started_again_once(gguf: Path) -> None:
             list(stream)
         stream.close()
         eventually(lambda: killed.pid not in (None, first), within_s=30)
-        assert ask(client, stream=False).choices[0].message.content
+        assert chat(client, stream=False).choices[0].message.content
         os.kill(_pid(killed), signal.SIGKILL)
         eventually(lambda: not killed.is_alive)
         with pytest.raises(openai.InternalServerError) as refused:
-            ask(client, stream=False)
+            chat(client, stream=False)
         assert (refused.value.status_code, refused.value.code) == (503, "provider_unreachable")
 
 

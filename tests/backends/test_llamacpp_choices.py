@@ -11,7 +11,7 @@ import pytest
 from headrace.backends.llamacpp.choices import together
 from headrace.types import Conversation, Event, GenerateRequest, Message, TextDelta
 
-ASKED = GenerateRequest("m", Conversation((Message("user", "hi"),)))
+REQUEST = GenerateRequest("m", Conversation((Message("user", "hi"),)))
 
 
 def test_whatever_one_fails_with_ends_all() -> None:
@@ -31,8 +31,8 @@ def test_whatever_one_fails_with_ends_all() -> None:
         await asyncio.Event().wait()
 
     async def run() -> None:
-        failing = GenerateRequest("m", ASKED.prompt, priority=1)
-        async with asyncio.timeout(5), together([ASKED, failing], open) as events:
+        failing = GenerateRequest("m", REQUEST.prompt, priority=1)
+        async with asyncio.timeout(5), together([REQUEST, failing], open) as events:
             async for _ in events:
                 pass
 

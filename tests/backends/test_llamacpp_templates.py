@@ -23,5 +23,5 @@ def test_a_broken_template_leaves_completions(source: str, tmp_path: Path) -> No
     with serving(create_app(config, build_backends(config, [model]))) as served:
         chat = served.post("/v1/chat/completions", {"model": "broken", "messages": [USER]})
         assert (chat.status_code, chat.json()["error"]["code"]) == (400, "chat_template_error")
-        told = served.post("/v1/completions", {"model": "broken", "prompt": "ab", "max_tokens": 2})
-        assert told.status_code == 200, told.text
+        response = served.post("/v1/completions", {"model": "broken", "prompt": "ab", "max_tokens": 2})
+        assert response.status_code == 200, response.text

@@ -57,13 +57,13 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
 
 
 def chat(client: openai.OpenAI, **members: Any) -> Any:
-    given = {"model": "m", "messages": MESSAGES, "temperature": 0, "max_tokens": 8, **members}
-    return client.chat.completions.create(**given)
+    body = {"model": "m", "messages": MESSAGES, "temperature": 0, "max_tokens": 8, **members}
+    return client.chat.completions.create(**body)
 
 
 def complete(client: openai.OpenAI, prompt: Any, **members: Any) -> Any:
-    given = {"model": "m", "prompt": prompt, "temperature": 0, "max_tokens": 4, **members}
-    return client.completions.create(**given)
+    body = {"model": "m", "prompt": prompt, "temperature": 0, "max_tokens": 4, **members}
+    return client.completions.create(**body)
 
 
 def test_every_answer_counts(client: openai.OpenAI) -> None:
@@ -103,15 +103,15 @@ def test_a_seed_decides_each_answer(client: openai.OpenAI) -> None:
     assert first[0] != first[1]
 
 
-@pytest.mark.parametrize("asked", [0, 1, 3])
-def test_as_many_logprobs_as_asked_for(client: openai.OpenAI, asked: int) -> None:
-    logprobs = chat(client, logprobs=True, top_logprobs=asked, max_tokens=3).choices[0].logprobs.content
-    assert [len(token.top_logprobs) for token in logprobs] == [asked] * 3
+@pytest.mark.parametrize("requested", [0, 1, 3])
+def test_as_many_logprobs_as_requested(client: openai.OpenAI, requested: int) -> None:
+    logprobs = chat(client, logprobs=True, top_logprobs=requested, max_tokens=3).choices[0].logprobs.content
+    assert [len(token.top_logprobs) for token in logprobs] == [requested] * 3
     assert all(token.logprob <= 0 and bytes(token.bytes).decode() == token.token for token in logprobs)
-    listed = complete(client, "The capital of France is", logprobs=asked).choices[0].logprobs
+    listed = complete(client, "The capital of France is", logprobs=requested).choices[0].logprobs
     assert "".join(listed.tokens) == " Paris.\n\nThe"[: len("".join(listed.tokens))]
     assert len(listed.token_logprobs) == 4
-    assert all(len(top) <= max(1, asked + 1) for top in listed.top_logprobs or ())
+    assert all(len(top) <= max(1, requested + 1) for top in listed.top_logprobs or ())
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -138,8 +138,8 @@ def test_answers_keep_to_a_schema(client: openai.OpenAI) -> None:
     form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
     found = chat(client, response_format=form, max_tokens=60).choices[0].message.content
     assert json.loads(found)["city"] in ("Rome", "Paris")
-    begun = complete(client, "A city: ", extra_body={"response_format": form}, max_tokens=6).choices[0].text
-    assert begun.lstrip().startswith("{")
+    text = complete(client, "A city: ", extra_body={"response_format": form}, max_tokens=6).choices[0].text
+    assert text.lstrip().startswith("{")
 
 
 L1: dict[str, Any] = {
@@ -180,14 +180,14 @@ def test_l1_llama_cpp_keeps_to_our_grammar(client: openai.OpenAI, name: str) -> 
         ({"guided_grammar": 'start: "a" B\nB: /[0-9]{3}/'}, "a[0-9]{3}"),
     ],
 )
-def test_l1_other_forms_are_kept_to(client: openai.OpenAI, member: Any, expected: str) -> None:
+def test_l1_other_forms_are_enforced(client: openai.OpenAI, member: Any, expected: str) -> None:
     found = chat(client, extra_body=member, max_tokens=20, temperature=1).choices[0]
     assert re.fullmatch(expected, found.message.content)
     text = complete(client, "It is", extra_body=member, max_tokens=20, temperature=1).choices[0].text
     assert re.fullmatch(expected, text)
 
 
-def test_l1_a_form_that_cannot_be_kept_to_is_refused(served: Served) -> None:
+def test_l1_a_form_that_cannot_be_enforced_is_refused(served: Served) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"pattern": r"\bx"}}}
     refused = served.post(CHAT, {"model": "m", "messages": MESSAGES, "response_format": form})
     assert refused.status_code == 400
@@ -203,11 +203,11 @@ def test_l1_an_answer_that_leaves_its_form_is_an_error() -> None:
 
     form = Format("grammar", "%llguidance {}\nstart: /[0-9]{4}/")
 
-    async def told() -> list[Event]:
+    async def read() -> list[Event]:
         return [event async for event in checked(events(), form)]
 
     with pytest.raises(ProviderError, match="left the form"):
-        asyncio.run(told())
+        asyncio.run(read())
 
 
 def test_property_is_no_keyword(client: openai.OpenAI) -> None:
@@ -251,15 +251,15 @@ def test_penalties_reach_it(client: openai.OpenAI) -> None:
     assert " Paris" not in text(logit_bias={str(PARIS): -100})
 
 
-def test_begun_answer_is_gone_on_with_when_asked(served: Served) -> None:
+def test_the_assistants_message_is_continued_on_request(served: Served) -> None:
     history = [*MESSAGES, {"role": "assistant", "content": "The capital of France is"}]
-    asked = {"model": "m", "messages": history, "max_tokens": 3, "temperature": 0}
+    body = {"model": "m", "messages": history, "max_tokens": 3, "temperature": 0}
     goes_on = {"continue_final_message": True, "add_generation_prompt": False}
-    answer = served.post(CHAT, {**asked, **goes_on})
+    answer = served.post(CHAT, {**body, **goes_on})
     assert "Paris" in answer.json()["choices"][0]["message"]["content"], answer.text
-    refused = served.post(CHAT, asked)
+    refused = served.post(CHAT, body)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
-    assert served.post(CHAT, {**asked, "messages": MESSAGES}).status_code == 200  # its process lives
+    assert served.post(CHAT, {**body, "messages": MESSAGES}).status_code == 200  # its process lives
 
 
 def test_more_than_there_is_room_for_is_overload(served: Served) -> None:
@@ -331,16 +331,16 @@ def test_it_has_no_embeddings_and_says_so(served: Served) -> None:
 
 
 def test_messages_of_the_other_dialect(served: Served) -> None:
-    asked = {"model": "m", "max_tokens": 8, "messages": MESSAGES, "temperature": 0}
-    answer = served.post("/v1/messages", asked).json()
-    whole = served.post(CHAT, asked).json()["choices"][0]["message"]["content"]
+    body = {"model": "m", "max_tokens": 8, "messages": MESSAGES, "temperature": 0}
+    answer = served.post("/v1/messages", body).json()
+    whole = served.post(CHAT, body).json()["choices"][0]["message"]["content"]
     assert answer["content"][0]["text"] == whole
-    streamed = served.post(CHAT, {**asked, "stream": True})
+    streamed = served.post(CHAT, {**body, "stream": True})
     assert "".join(c["choices"][0]["delta"].get("content") or "" for c in events(streamed)[:-1]) == whole
 
 
 @pytest.mark.parametrize(
-    ("header", "given", "expected"),
+    ("header", "limits", "expected"),
     [
         ((1000, 10), (0, 10**9, 32), (8, 1000)),  # at most eight
         ((1000, 10), (0, 35_000, 32), (3, 1000)),  # as many as fit
@@ -352,11 +352,11 @@ def test_messages_of_the_other_dialect(served: Served) -> None:
     ],
 )
 def test_slots_fit_the_memory(
-    header: tuple[int, int], given: tuple[int, int, int], expected: tuple[int, int]
+    header: tuple[int, int], limits: tuple[int, int, int], expected: tuple[int, int]
 ) -> None:
     length, cache_bytes = header
     model = GGUFModel("m", Path("m.gguf"), Header("x", "F16", length, cache_bytes))
-    longest, budget, sequences = given
+    longest, budget, sequences = limits
     found = slots(model, max_model_len=longest, kv_cache_bytes=budget, max_num_seqs=sequences)
     assert found == expected
 
@@ -367,9 +367,9 @@ def _active(served: Served) -> int:
 
 
 def _slots(served: Served) -> list[Any]:
-    async def ask() -> list[Any]:
+    async def fetch() -> list[Any]:
         assert isinstance(served.backend, LlamaCppBackend)
         found: list[Any] = await served.backend._now().native.json("GET", "/slots")
         return found
 
-    return asyncio.run_coroutine_threadsafe(ask(), served.loop).result(5)
+    return asyncio.run_coroutine_threadsafe(fetch(), served.loop).result(5)

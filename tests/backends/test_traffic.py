@@ -238,11 +238,11 @@ def is_ended(dialect: str, case: Case) -> bool:
 def as_said(case: Case, found: Heard) -> None:
     """What an answer that nothing has spoiled must be heard as."""
     assert found.error is None
-    assert (found.text, found.reasoning) == (case.said.text, case.said.reasoning)
+    assert (found.text, found.reasoning) == (case.content.text, case.content.reasoning)
     calls = [[name, json.loads(text or "{}")] for name, text in found.calls]
-    assert calls == [[name, json.loads(text or "{}")] for name, text in case.said.calls]
-    assert found.reason == case.said.reason
-    assert found.usage == case.said.usage
+    assert calls == [[name, json.loads(text or "{}")] for name, text in case.content.calls]
+    assert found.reason == case.content.reason
+    assert found.usage == case.content.usage
 
 
 Read = Callable[[Sequence[bytes]], Any]

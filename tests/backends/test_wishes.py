@@ -42,10 +42,10 @@ def test_g10_not_to_think_is_what_it_does_anyway(written: Written) -> None:
 
 
 def test_g10_a_caller_who_asks_for_an_effort_outright_is_told(written: Written) -> None:
-    num = len(written.asked)
+    num = len(written.requests)
     status, _, told = written.ask(CHAT, {"model": "ol:m", "messages": HI, "reasoning_effort": "high"})
     assert (status, told["error"]["param"]) == (400, "reasoning_effort")
-    assert len(written.asked) == num
+    assert len(written.requests) == num
 
 
 REFUSALS = {
@@ -67,14 +67,14 @@ def test_g10_a_provider_that_refuses_an_effort_is_asked_without(
     written: Written, status: int, error: dict[str, Any], stream: bool
 ) -> None:
     written.play(answer({"error": error}, status=status))
-    num = len(written.asked)
+    num = len(written.requests)
     told, headers, _ = written.ask(MESSAGES, thinking("up:m", stream=stream))
-    assert (told, len(written.asked)) == (200, num + 2)
-    assert written.asked[-2].body["reasoning_effort"] == "low"
+    assert (told, len(written.requests)) == (200, num + 2)
+    assert written.requests[-2].body["reasoning_effort"] == "low"
     assert "reasoning_effort" not in written.last
     assert "thinking" in names(headers)
     _, headers, _ = written.ask(MESSAGES, thinking("up:m"))
-    assert len(written.asked) == num + 3, "it is not asked again what it has refused"
+    assert len(written.requests) == num + 3, "it is not asked again what it has refused"
     assert "thinking" in names(headers)
 
 
@@ -86,7 +86,7 @@ def test_g10_an_ollama_that_tells_no_capabilities_is_asked_without_once_it_refus
     written.play(answer({"error": '"new" does not support thinking'}, status=400), path="/api/chat")
     status, headers, _ = written.ask(MESSAGES, thinking("ol:thinker"))
     assert (status, "thinking" in names(headers)) == (200, True)
-    assert "think" in written.asked[-2].body
+    assert "think" in written.requests[-2].body
     assert "think" not in written.last
 
 
@@ -228,7 +228,7 @@ def test_g7_thoughts_of_the_history_that_are_refused_are_left_out(
     # along a route, it is translated
     status, told, _ = written.ask(path, {"model": "up-ol", **body})
     assert (status, told["x-headrace-backend"], name in names(told)) == (200, "up", True)
-    assert "reasoning_content" in written.asked[-2].body["messages"][1]
+    assert "reasoning_content" in written.requests[-2].body["messages"][1]
     assert "reasoning_content" not in written.last["messages"][1]
     assert written.last["messages"][1]["content"] == "yes"
 

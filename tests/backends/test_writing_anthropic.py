@@ -54,20 +54,20 @@ def test_g21_a_type_of_image_has_its_right_name(
     messages = shown(image) if is_result else [{"role": "user", "content": [image]}]
     body = {"model": model, "messages": messages, "max_tokens": 9, "tools": TOOL}
     assert written.ask(MESSAGES, body)[0] == 200
-    raw = written.asked[-1].raw
+    raw = written.requests[-1].raw
     assert b'"image/jpeg"' in raw
     assert type.encode() not in raw
 
 
 @pytest.mark.parametrize("type", ["image/bmp", "image/svg+xml", "image/tiff"])
 def test_g21_an_image_that_it_does_not_read_is_refused_with_the_reason(written: Written, type: str) -> None:
-    num = len(written.asked)
+    num = len(written.requests)
     url = {"url": f"data:{type};base64,{PNG}"}
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]
     status, _, told = written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})
     assert (status, told["error"]["param"]) == (400, "messages.0.content.0")
     assert "image/webp" in told["error"]["message"]
-    assert len(written.asked) == num
+    assert len(written.requests) == num
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_g22_what_is_sent_is_json(written: Written, arguments: str, model: str) 
     def fail(constant: str) -> None:
         raise AssertionError(constant)
 
-    body = json.loads(written.asked[-1].raw, parse_constant=fail)
+    body = json.loads(written.requests[-1].raw, parse_constant=fail)
     json.dumps(sent_arguments(body), allow_nan=False)
 
 
@@ -116,10 +116,10 @@ def test_g22_what_is_an_object_stays_as_it_was_written(text: str) -> None:
 def test_g22_a_body_that_is_mended_on_its_way_stays_json(written: Written) -> None:
     raw = b'{"model":"up:m","messages":[{"role":"developer","content":"x"}],"seed":1e999,"top_p":1}'
     assert written.served.post(CHAT, content=raw).status_code == 200
-    assert b'"seed":1e999' in written.asked[-1].raw
+    assert b'"seed":1e999' in written.requests[-1].raw
     raw = raw.replace(b'"content":"x"', b'"content":"x","odd":[-1e999]')
     assert written.served.post(CHAT, content=raw).status_code == 200
-    assert b"Infinity" not in written.asked[-1].raw
+    assert b"Infinity" not in written.requests[-1].raw
 
 
 NUMBERS = ['{"a": 1e999}', '{"a": NaN}', '{"a": [-Infinity]}']

@@ -164,7 +164,7 @@ def test_g12_what_is_as_it_should_be_goes_on_byte_for_byte(written: Written) -> 
     said = b'[{"role":"system","content":"\\u0061"},  {"role":"user","content":"x"}]'
     raw = b'{"model":"up:m",  "messages": ' + said + b"}"
     assert written.served.post(CHAT, content=raw).status_code == 200
-    assert written.asked[-1].raw == raw.replace(b'"up:m"', b'"m"')
+    assert written.requests[-1].raw == raw.replace(b'"up:m"', b'"m"')
 
 
 @pytest.mark.parametrize(

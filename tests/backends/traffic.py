@@ -37,7 +37,7 @@ ODD: tuple[Any, ...] = (None, True, 0, -1, 7, 1.5, "", "x", [], {}, [None], {"a"
 
 
 @dataclass
-class Said:
+class Content:
     """An answer, and what a reader has to make of it where nothing is spoiled."""
 
     pieces: list[Piece]
@@ -62,7 +62,7 @@ class Said:
         ]
 
 
-def said(dice: Random, *, may_call: bool = True, may_think: bool = True) -> Said:
+def content(dice: Random, *, may_call: bool = True, may_think: bool = True) -> Content:
     runs: list[list[Piece]] = [
         [("text", 0, "", dice.choice(TEXTS)) for _ in range(dice.randrange(1, 4))]
         for _ in range(dice.randrange(3))
@@ -76,7 +76,7 @@ def said(dice: Random, *, may_call: bool = True, may_think: bool = True) -> Said
     if num_calls and reason == "stop":
         reason = "tool_calls"
     usage = (dice.randrange(1, 99), dice.randrange(1, 99)) if dice.random() < 0.8 else None
-    return Said(pieces, reason, usage, [f"id_{dice.randrange(10**9)}_{n}" for n in range(num_calls)])
+    return Content(pieces, reason, usage, [f"id_{dice.randrange(10**9)}_{n}" for n in range(num_calls)])
 
 
 def _call(dice: Random, number: int) -> list[Piece]:
@@ -90,18 +90,18 @@ def _call(dice: Random, number: int) -> list[Piece]:
 
 def _interleaved(dice: Random, runs: list[list[Piece]]) -> list[Piece]:
     """Each run in its own order; calls begin in theirs."""
-    waiting, found, begun = [list(run) for run in runs if run], list[Piece](), 0
+    waiting, found, num_begun = [list(run) for run in runs if run], list[Piece](), 0
     while waiting:
-        able = [run for run in waiting if run[0][0] != "call" or run[0][1] == begun]
+        able = [run for run in waiting if run[0][0] != "call" or run[0][1] == num_begun]
         run = dice.choice(able)
         piece = run.pop(0)
-        begun += piece[0] == "call"
+        num_begun += piece[0] == "call"
         found.append(piece)
         waiting = [run for run in waiting if run]
     return found
 
 
-def chat(dice: Random, answer: Said) -> list[Event]:
+def chat(dice: Random, answer: Content) -> list[Event]:
     """OpenAI's chat, with habits that mean the same."""
     doubled, listed, no_reason = (dice.random() < 0.2 for _ in range(3))
     no_done = not no_reason and dice.random() < 0.3
@@ -126,7 +126,7 @@ def _chunk(delta: Any, reason: str | None = None, **more: Any) -> Any:
     return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": reason, **more}]}
 
 
-def _delta(piece: Piece, answer: Said, *, listed: bool, is_older: bool) -> Any:
+def _delta(piece: Piece, answer: Content, *, listed: bool, is_older: bool) -> Any:
     kind, number, name, text = piece
     if kind == "text":
         return {"content": [{"type": "text", "text": text}] if listed else text}
@@ -140,7 +140,7 @@ def _delta(piece: Piece, answer: Said, *, listed: bool, is_older: bool) -> Any:
     return {"tool_calls": [{"index": number, **head, "function": function}]}
 
 
-def completions(dice: Random, answer: Said) -> list[Event]:
+def completions(dice: Random, answer: Content) -> list[Event]:
     found: list[Any] = [
         {"object": "text_completion", "choices": [{"index": 0, "text": text, "finish_reason": None}]}
         for _, _, _, text in answer.pieces
@@ -155,7 +155,7 @@ def completions(dice: Random, answer: Said) -> list[Event]:
 STOPS = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal", "tool_calls": "tool_use"}
 
 
-def messages(dice: Random, answer: Said) -> list[Event]:
+def messages(dice: Random, answer: Content) -> list[Event]:
     """Anthropic's, with blocks that may interleave, and ends of blocks that may be missing."""
     usage = {"input_tokens": answer.usage[0], "output_tokens": 1} if answer.usage else {}
     found: list[Any] = [{"type": "message_start", "message": {"id": "m", "content": [], "usage": usage}}]
@@ -201,7 +201,7 @@ def _of(kind: str, text: str) -> Any:
     }[kind]
 
 
-def ollama(dice: Random, answer: Said) -> list[Event]:
+def ollama(dice: Random, answer: Content) -> list[Event]:
     """Its calls are whole, where their first piece was."""
     found: list[Any] = []
     for kind, number, name, text in answer.pieces:
@@ -216,8 +216,8 @@ def ollama(dice: Random, answer: Said) -> list[Event]:
         }
         found.append({"model": "m", "message": {"role": "assistant", **ways[kind]}, "done": False})
     counts = {"prompt_eval_count": answer.usage[0], "eval_count": answer.usage[1]} if answer.usage else {}
-    told = "length" if answer.reason == "length" else "stop"
-    found.append({"message": {"content": ""}, "done": True, "done_reason": told, **counts})
+    reason = "length" if answer.reason == "length" else "stop"
+    found.append({"message": {"content": ""}, "done": True, "done_reason": reason, **counts})
     return [("", line) for line in found]
 
 
@@ -236,7 +236,7 @@ def lined(events: list[Event], end: bytes) -> list[bytes]:
     return [(value if isinstance(value, str) else json.dumps(value)).encode() + end for _, value in events]
 
 
-WRITERS: dict[str, Callable[[Random, Said], list[Event]]] = {
+WRITERS: dict[str, Callable[[Random, Content], list[Event]]] = {
     "chat": chat, "completions": completions, "messages": messages, "ollama": ollama,
 }  # fmt: skip
 
@@ -245,7 +245,7 @@ WRITERS: dict[str, Callable[[Random, Said], list[Event]]] = {
 class Case:
     """`raw`: the body; `pieces`: the same as it arrives. `is_spoiled`: what it says may be anything."""
 
-    said: Said
+    content: Content
     events: list[Event]
     raw: bytes
     pieces: list[bytes]
@@ -255,7 +255,7 @@ class Case:
     def of(cls, dialect: str, seed: int) -> Case:
         dice = Random(seed)
         is_text = dialect == "completions"
-        answer = said(dice, may_call=not is_text, may_think=not is_text)
+        answer = content(dice, may_call=not is_text, may_think=not is_text)
         if dialect == "ollama" and answer.reason == "content_filter":
             answer.reason = "tool_calls" if answer.calls else "stop"  # it knows no filter
         events = WRITERS[dialect](dice, answer)
@@ -353,7 +353,7 @@ def _half(dice: Random, events: list[Event]) -> list[Event]:
 
 def _alien(dice: Random, events: list[Event]) -> list[Event]:
     """An event of another answer."""
-    other = said(dice)
+    other = content(dice)
     strange = dice.choice((chat, messages, ollama, completions))(dice, other)
     at = dice.randrange(len(events) + 1)
     return [*events[:at], dice.choice(strange), *events[at:]]

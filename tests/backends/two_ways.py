@@ -106,8 +106,8 @@ def streamed(client: openai.OpenAI, **members: Any) -> Seen:
 
 def streamed_of(client: openai.OpenAI, **members: Any) -> Seen:
     seen = Seen({}, None)
-    given = {"stream_options": {"include_usage": True}, **members}
-    with client.chat.completions.create(stream=True, **given) as stream:
+    body = {"stream_options": {"include_usage": True}, **members}
+    with client.chat.completions.create(stream=True, **body) as stream:
         for one in stream:
             seen.usage = counts(one.usage) or seen.usage
             for choice in one.choices or ():

@@ -15,7 +15,7 @@ from tests.upstream import Answer, Seen, Upstream, answer, scripted, sse
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 HI: Any = [{"role": "user", "content": "hi"}]
-SAID = sse(
+STREAM = sse(
     {"choices": [{"index": 0, "delta": {"content": "ok"}}]},
     {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
     "[DONE]",
@@ -89,7 +89,7 @@ def usual(seen: Seen) -> Answer:
     if seen.path == "/api/show":
         abilities = ["completion", "tools"] + (["thinking"] if seen.body["model"] == "thinker" else [])
         return answer({"model_info": {"llama.context_length": 8192}, "capabilities": abilities})
-    return Answer(pieces=SAID) if seen.body.get("stream") else answer(WHOLE)
+    return Answer(pieces=STREAM) if seen.body.get("stream") else answer(WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +111,13 @@ class Written:
 
     @property
     def last(self) -> dict[str, Any]:
-        """What the provider was asked last."""
-        body: dict[str, Any] = self.asked[-1].body
+        """The body of the last request to the provider."""
+        body: dict[str, Any] = self.requests[-1].body
         return body
 
     @property
-    def asked(self) -> list[Seen]:
-        """Without what was asked about models."""
+    def requests(self) -> list[Seen]:
+        """Requests to the provider, without those about models."""
         return [seen for seen in self.provider.posts if seen.path != "/api/show"]
 
 

@@ -1,4 +1,4 @@
-"""Requests to Anthropic, and what it is sent for them."""
+"""Requests to Anthropic, and what it is body_of for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USER = Message("user", "Hello")
 SDK_TYPES = TypeAdapter(MessageCreateParamsStreaming)
 
 
-def ask(
+def neutral(
     *messages: Message,
     sampling: Sampling | None = None,
     format: Format | None = None,
@@ -29,7 +29,7 @@ def ask(
     return GenerateRequest(model, prompt, sampling or Sampling(), n, format)
 
 
-def sent(request: GenerateRequest, abilities: Abilities | None = None) -> dict[str, Any]:
+def body_of(request: GenerateRequest, abilities: Abilities | None = None) -> dict[str, Any]:
     """The body, once Anthropic's own types have found it good."""
     body = to_body(request, abilities or of_name(request.model))
     _exhaust(SDK_TYPES.validate_python(body))
