@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import cache
@@ -52,6 +52,13 @@ def check_wanted() -> None:
     cancelled = _cancelled.get()
     if cancelled is not None and cancelled.is_set():
         raise Unwanted
+
+
+def while_wanted(items: Iterable[T]) -> Iterator[T]:
+    """The items, with a call of `check_wanted` before each."""
+    for item in items:
+        check_wanted()
+        yield item
 
 
 @cache

@@ -1,9 +1,10 @@
 """Request bodies: their media type, size and JSON are checked, and they become validated models. Work on
-large bodies runs off the event loop, and is abandoned when the caller leaves.
+large bodies runs off the event loop, and is abandoned when the caller leaves or its time is over.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -13,7 +14,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.types import Receive
 
-from headrace.api.disconnect import connected
+from headrace.api.deadline import READ_AT, TIMEOUT, in_time
 from headrace.api.encodings import decoded
 from headrace.api.memory import CHARGE, CONTAINER, FACTOR, Charge
 from headrace.errors import ClientGone, Overloaded, PayloadTooLarge, ServerError, UnsupportedMedia
@@ -37,7 +38,9 @@ def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Reque
 
     async def read(request: Request) -> Body:
         raw = await read_json(request)
-        return await prepared(request, partial(parse, kind, b"{}" if is_optional and not raw else raw))
+        body = await prepared(request, partial(parse, kind, b"{}" if is_optional and not raw else raw))
+        request.scope[TIMEOUT] = getattr(body, "timeout", None)
+        return body
 
     return read
 
@@ -53,10 +56,12 @@ async def read_json(request: Request) -> bytes:
     charge: Charge = request.scope[CHARGE]
     limit = request.app.state.config.server.max_body_bytes
     raw = await _read(request.receive, limit, charge)
+    request.scope[READ_AT] = asyncio.get_running_loop().time()
     encodings = ",".join(request.headers.getlist("content-encoding"))
     if encodings:
         num_packed = len(raw)
-        raw = await decoded(raw, encodings, limit)
+        async with in_time(request):
+            raw = await decoded(raw, encodings, limit)
         charge.take(FACTOR * max(0, len(raw) - num_packed))
     request.scope[SIZE] = len(raw)
     if len(raw) > SMALL:
@@ -66,11 +71,11 @@ async def read_json(request: Request) -> bytes:
 
 
 async def prepared(request: Request, work: Callable[[], T]) -> T:
-    """Run work on the body, off the event loop if the body is large. Raises ClientGone."""
+    """Run work on the body, off the event loop if the body is large. Raises ClientGone, TimedOut."""
     size: int = request.scope[SIZE]
     if size <= SMALL:
         return work()
-    async with connected(request.receive):
+    async with in_time(request):
         return await aside(size, work)
 
 

@@ -12,6 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from headrace.api.body import prepared
+from headrace.api.deadline import in_time
 from headrace.api.dependencies import is_strict
 from headrace.api.disconnect import connected
 from headrace.api.json_response import json_answer
@@ -52,7 +53,7 @@ async def respond(
     http: Request, starting: Awaitable[Generation], reply: Reply, headers: Mapping[str, str]
 ) -> Response:
     """Start a generation, then stream it or fold it into one JSON answer. Raises ServerError."""
-    async with connected(http.receive):
+    async with in_time(http):
         generation = await starting
     noted = map(reply.names, generation.noted)
     headers = with_named(headers, list(dict.fromkeys([*noted, *generation.ignored])))

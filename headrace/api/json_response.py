@@ -10,7 +10,7 @@ from typing import Any
 from starlette import responses
 
 from headrace.finite import dumped_pieces, dumps
-from headrace.offload import aside
+from headrace.offload import aside, while_wanted
 
 COMPACT = (",", ":")  # separators
 
@@ -31,7 +31,8 @@ async def json_answer(
 
 
 def _written(value: Mapping[str, Any]) -> bytes:
-    return _encoded("".join(dumped_pieces(value, ensure_ascii=False, separators=COMPACT)))
+    pieces = dumped_pieces(value, ensure_ascii=False, separators=COMPACT)
+    return _encoded("".join(while_wanted(pieces)))
 
 
 def _dumped(value: object) -> str:

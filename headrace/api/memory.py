@@ -1,12 +1,13 @@
 """A bound on the memory that the bodies of all requests in flight take. A request beyond it is refused with
-503, and may be sent again later.
+503, and may be sent again later. What idle WebSockets remember counts, too, and is forgotten first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from headrace.errors import Overloaded
 
@@ -22,13 +23,21 @@ TRIM_DELAY_S = 1.0  # after the last of them: not between the requests of a burs
 @dataclass(slots=True)
 class Budget:
     """The memory of the server. `limit`: in bytes; 0: none. `released`: since memory last went back to the
-    system.
+    system. `forgettable`: functions that release memory which its owners can do without, oldest first.
     """
 
     limit: int
     used: int = 0
     released: int = 0
+    forgettable: dict[int, Callable[[], None]] = field(default_factory=dict)
     _trim: asyncio.TimerHandle | None = None
+
+    def has_room(self, size: int) -> bool:
+        """Whether there are this many bytes, if need be once some owners have forgotten what they can."""
+        while self.limit and self.used + size > self.limit and self.forgettable:
+            oldest = next(iter(self.forgettable))
+            self.forgettable.pop(oldest)()
+        return not self.limit or self.used + size <= self.limit
 
     def trim_later(self) -> None:
         """Ask the C library for the memory that it keeps for later, once much was released and no more is."""
@@ -60,7 +69,7 @@ class Charge:
     def take(self, size: int) -> None:
         """Take more bytes. Raises Overloaded if there are not enough; then all bytes are released."""
         budget = self._budget
-        if budget.limit and budget.used + size > budget.limit:
+        if not budget.has_room(size):
             self.release()
             raise Overloaded("the bodies of other requests take all memory there is for them")
         budget.used += size

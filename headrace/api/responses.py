@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api.body import prepared
+from headrace.api.deadline import in_time
 from headrace.api.dependencies import Caller, destination, is_strict
 from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
@@ -68,7 +69,7 @@ async def create_response(http: Request, caller: Caller, body: ResponseBody) -> 
     uses = await prepared(http, partial(uses_of, body, strict=is_strict(http)))
     headers = _left_out(http, uses, body) if body.background else {}
     responses, provider = _responses(http)
-    async with connected(http.receive):
+    async with in_time(http):
         run = await responses.create(caller.id, body, provider, uses=uses)
     if body.background:
         charge = http.scope[CHARGE].moved()
@@ -177,7 +178,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
 async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBody) -> Response:
     headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
     responses, provider = _responses(http)
-    async with connected(http.receive):
+    async with in_time(http):
         count = await responses.count_input(caller.id, body, provider)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count}, headers=headers)
 
@@ -192,7 +193,7 @@ async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBod
 async def compact_response(http: Request, caller: Caller, body: CompactBody) -> Response:
     headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
     responses, provider = _responses(http)
-    async with connected(http.receive):
+    async with in_time(http):
         compacted = await responses.compact(caller.id, body, provider)
     return JSONResponse(compacted, headers=headers)
 

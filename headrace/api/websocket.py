@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,10 +20,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from headrace import logs
 from headrace.api.dependencies import authenticate
 from headrace.api.errors import to_response
-from headrace.api.memory import FACTOR, Charge
-from headrace.errors import BadRequest, PayloadTooLarge, ServerError, UnsupportedParameter
+from headrace.api.memory import FACTOR, Budget, Charge
+from headrace.errors import BadRequest, Overloaded, PayloadTooLarge, ServerError, UnsupportedParameter
+from headrace.finite import size_up_to
 from headrace.gateway.auth import Principal
-from headrace.offload import aside
+from headrace.gateway.race import Interruption, Until
+from headrace.offload import SMALL, aside
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.wire.generation import dump
@@ -66,7 +70,9 @@ class Connection:
         self._turn: asyncio.Task[None] | None = None
         self._is_answering = False
         self._size = 0  # bytes of the turn's frame
-        self._charge = Charge(socket.app.state.budget)
+        self._budget: Budget = socket.app.state.budget
+        self._charge = Charge(self._budget)  # of the turn's frame
+        self._kept = Charge(self._budget)  # of `_memory`
 
     async def serve(self) -> None:
         try:
@@ -84,6 +90,7 @@ class Connection:
         finally:
             await self._stop()
             self._charge.release()
+            self._forget_all()
 
     async def _stop(self) -> None:
         if self._turn is not None:
@@ -116,7 +123,7 @@ class Connection:
         if len(raw) > self._config.max_body_bytes:
             raise PayloadTooLarge(f"the frame is larger than {self._config.max_body_bytes} bytes")
         self._size = len(raw)
-        charge = Charge(self._socket.app.state.budget)
+        charge = Charge(self._budget)
         charge.take(FACTOR * len(raw))
         try:
             body = await aside(len(raw), partial(_parsed, raw))
@@ -129,8 +136,7 @@ class Connection:
     async def _answer(self, body: ResponseBody) -> None:
         """Send the turn's events, or the error that prevents them."""
         try:
-            uses = await aside(self._size, partial(uses_of, body, strict=self._config.strict))
-            run = await self._responses.create(self._caller.id, body, memory=self._memory, uses=uses)
+            run = await self._run(body)
         except ServerError as exc:
             await self._fail(body, exc)
             return
@@ -144,6 +150,18 @@ class Connection:
             self._is_answering = False
             await asyncio.shield(run.cancel())
 
+    async def _run(self, body: ResponseBody) -> Run:
+        """Start the turn. Raises ServerError."""
+        interruption = Interruption()
+        timer = interruption.after(self._config.request_timeout_s, body.timeout)
+        try:
+            async with Until(interruption.error):
+                uses = await aside(self._size, partial(uses_of, body, strict=self._config.strict))
+                return await self._responses.create(self._caller.id, body, memory=self._memory, uses=uses)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
     async def _follow(self, body: ResponseBody, run: Run) -> None:
         await run.wait_for_first()
         if run.first is None and run.error is not None:
@@ -152,20 +170,35 @@ class Connection:
         run.recorder.is_announced = True
         async for texts in run.follow():
             if run.is_done:  # before the last event is sent: the client may answer it at once
-                self._remember(body, run)
+                await self._remember(body, run)
                 self._is_answering = False
             for text in texts:
                 await self._socket.send_text(text)
 
-    def _remember(self, body: ResponseBody, run: Run) -> None:
+    async def _remember(self, body: ResponseBody, run: Run) -> None:
+        """Keep the items of a response that is not stored, if there is memory for them."""
         if run.error is not None:
             self._forget(body)
-        elif body.store is False:
-            self._memory = {run.id: [*run.recorder.history.items, *run.recorder.input, *run.encoder.output]}
+        if run.error is not None or body.store is not False:
+            return
+        items = [*run.recorder.history.items, *run.recorder.input, *run.encoder.output]
+        size = await aside(SMALL + self._size, partial(size_up_to, items, sys.maxsize))
+        self._charge.release()
+        self._forget_all()
+        with suppress(Overloaded):
+            self._kept.take(FACTOR * size)
+            self._memory = {run.id: items}
+            self._budget.forgettable[id(self)] = self._forget_all
 
     def _forget(self, body: ResponseBody) -> None:
         """Forget a response after a turn that failed to continue it."""
-        self._memory.pop(body.previous_response_id or "", None)
+        if body.previous_response_id in self._memory:
+            self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._memory = {}
+        self._kept.release()
+        self._budget.forgettable.pop(id(self), None)
 
     async def _fail(self, body: ResponseBody, error: ServerError) -> None:
         """End a turn with an error."""

@@ -24,7 +24,7 @@ from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error
 from headrace.dialects.values import whole as whole_value
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 from headrace.finite import dumped_pieces, size_up_to
-from headrace.offload import SMALL, aside
+from headrace.offload import SMALL, aside, while_wanted
 
 MAX_MESSAGE = 1000  # characters of a provider's error message that callers see
 MAX_REFUSAL = 2**16  # bytes of an error's body that are read
@@ -224,7 +224,7 @@ async def _serialized(body: object) -> bytes | None:
     """JSON of a request's body. A large one is written in a thread, in pieces: the encoder holds the GIL."""
     if body is None:
         return None
-    return await aside(size_up_to(body, SMALL), lambda: "".join(dumped_pieces(body)).encode())
+    return await aside(size_up_to(body, SMALL), lambda: "".join(while_wanted(dumped_pieces(body))).encode())
 
 
 def _unread(response: aiohttp.ClientResponse) -> bytes:

@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
 from typing import TypeVar
 
 from headrace.config import RouteConfig
-from headrace.errors import NotFound, Overloaded, ServerError, TimedOut
+from headrace.errors import NotFound, Overloaded, ServerError
 from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
 from headrace.gateway.generation import Generation, TargetResult
@@ -283,21 +282,15 @@ class Gateway:
         interruption = Interruption()
         self._interruptions.add(interruption)
         exits.callback(self._leave, interruption)
-        limits = [(self.request_timeout_s, None), (timeout_s or 0, "timeout")]
-        limit, param = min((pair for pair in limits if pair[0]), key=itemgetter(0), default=(0, None))
-        if limit:
-            loop = asyncio.get_running_loop()
-            exits.callback(loop.call_later(limit, _time_out, interruption, limit, param).cancel)
+        timer = interruption.after(self.request_timeout_s, timeout_s)
+        if timer is not None:
+            exits.callback(timer.cancel)
         return interruption
 
     def _leave(self, interruption: Interruption) -> None:
         self._interruptions.discard(interruption)
         if not self._interruptions:
             self._idle.set()
-
-
-def _time_out(interruption: Interruption, limit_s: float, param: str | None) -> None:
-    interruption.interrupt(TimedOut(f"the request took longer than {limit_s:g} s", param=param))
 
 
 def _left_out(uses: Uses, target: Target) -> list[str]:

@@ -5,8 +5,9 @@ server shuts down.
 from __future__ import annotations
 
 import asyncio
+from operator import itemgetter
 
-from headrace.errors import ServerError
+from headrace.errors import ServerError, TimedOut
 
 
 class Interruption:
@@ -19,6 +20,22 @@ class Interruption:
         """End the request with this error. The first error counts."""
         if not self.error.done():
             self.error.set_result(error)
+
+    def after(
+        self, server_s: float, caller_s: float | None, *, passed_s: float = 0.0
+    ) -> asyncio.TimerHandle | None:
+        """End the request when the server's limit or the caller's `timeout`, whichever is shorter, is over;
+        `passed_s` of it have passed already. 0 and None: no limit. Returns the timer, if one is running.
+        """
+        limits = [(server_s, None), (caller_s or 0, "timeout")]
+        limit_s, param = min((pair for pair in limits if pair[0]), key=itemgetter(0), default=(0, None))
+        if not limit_s:
+            return None
+        error = TimedOut(f"the request took longer than {limit_s:g} s", param=param)
+        if passed_s >= limit_s:
+            self.interrupt(error)
+            return None
+        return asyncio.get_running_loop().call_later(limit_s - passed_s, self.interrupt, error)
 
 
 class Until:

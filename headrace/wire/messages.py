@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.offload import check_wanted
 from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
 from headrace.wire.elsewhere import advice
@@ -176,6 +177,7 @@ def to_conversation(body: ConversationBody) -> Conversation:
     messages: list[Message] = []
     call_id: str | None = None  # of the last function_call, which has no id of its own
     for index, message in enumerate(body.messages):
+        check_wanted()
         if message.function_call is not None:
             call_id = f"call_{index}"
         messages.append(_message(index, message, call_id))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from headrace.errors import BadRequest
+from headrace.offload import check_wanted
 from headrace.wire.limits import SHOWN
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -62,6 +63,7 @@ def members(value: object, named: Set[str], path: str = "", bare: str = "") -> I
         for index, item in enumerate(value):
             if isinstance(item, PLAIN):
                 continue  # a shortcut for lists of very many tokens
+            check_wanted()
             yield from members(item, named, f"{path}{index}.", bare)
     elif isinstance(value, BaseModel):
         undeclared, fields = value.model_extra or {}, type(value).model_fields

@@ -9,6 +9,7 @@ import re
 from pydantic_core import from_json
 
 from headrace.errors import BadRequest
+from headrace.offload import check_wanted
 from headrace.wire.limits import MAX_CONTAINERS, MAX_DIGITS, MAX_MEMBERS, MAX_VALUES, SHOWN
 
 SLICE = 64 * 1024  # bytes that are counted in one step; other threads run between steps
@@ -58,6 +59,7 @@ def checked_volume(raw: bytes) -> Volume:
     """Count a body's JSON. Raises BadRequest, whose `param` is the member that exceeds a limit."""
     volume = Volume()
     for start in range(0, len(raw), SLICE):
+        check_wanted()
         volume.add(raw[start : start + SLICE])
         if volume.excess is not None:
             param = _member(raw[: start + SLICE])

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from headrace.api.memory import TRIM_AFTER, Budget, Charge, trim
 from headrace.app import create_app
@@ -100,6 +101,41 @@ def test_it_is_free_when_the_request_fails(failing: dict[str, Any]) -> None:
         assert server.post(CHAT, content=b"[" * 300_000).status_code == 400
         assert server.post(CHAT, content=b"x" * 300_000).status_code == 400
         eventually(lambda: used(server) == 0)
+
+
+def turn(connection: ClientConnection, **members: Any) -> Any:
+    frame = {"type": "response.create", "model": "fake", "input": "x" * 100_000, "store": False, **members}
+    connection.send(json.dumps(frame))
+    while (told := json.loads(connection.recv(10)))["type"] not in ("response.completed", "error"):
+        pass
+    return told
+
+
+def test_what_a_websocket_remembers_counts_until_it_ends() -> None:
+    with served(FakeBackend(["Hello"])) as server:
+        with connect(server.url.replace("http", "ws") + RESPONSES, proxy=None) as connection:
+            first = turn(connection)["response"]["id"]
+            eventually(lambda: 400_000 < used(server) < 500_000)
+            second = turn(connection, previous_response_id=first)["response"]["id"]
+            eventually(lambda: 800_000 < used(server) < 1_000_000)
+            turn(connection, previous_response_id=second)
+            eventually(lambda: 1_200_000 < used(server) < 1_400_000)
+            turn(connection)  # goes on from nothing
+            eventually(lambda: 400_000 < used(server) < 500_000)
+        eventually(lambda: used(server) == 0)
+
+
+def test_a_websocket_forgets_what_others_need_the_memory_for() -> None:
+    with served(FakeBackend(["Hello"])) as server:
+        url = server.url.replace("http", "ws") + RESPONSES
+        with connect(url, proxy=None) as connection:
+            id = turn(connection)["response"]["id"]
+            eventually(lambda: 400_000 < used(server) < 500_000)
+            assert server.post(CHAT, chat(450_000)).status_code == 200  # with the memory of the WebSocket
+            eventually(lambda: used(server) == 0)
+            told = turn(connection, previous_response_id=id)
+            assert told["error"]["code"] == "previous_response_not_found"
+            assert turn(connection)["type"] == "response.completed"
 
 
 def test_what_is_parsed_counts_too() -> None:

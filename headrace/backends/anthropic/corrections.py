@@ -14,6 +14,7 @@ from headrace.backends.anthropic.thinking import Abilities
 from headrace.dialects.anthropic import IMAGE_TYPES, image_type
 from headrace.dialects.values import Object, an_object, objects
 from headrace.finite import dumped_pieces
+from headrace.offload import while_wanted
 from headrace.verbatim import Verbatim
 
 NAME = re.compile("[a-zA-Z0-9_-]{1,128}")
@@ -33,7 +34,7 @@ def corrected(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, 
     changes: dict[str, object] = {"model": model, **_metadata(an_object(members.get("metadata")))}
     messages = members.get("messages")
     if isinstance(messages, list):
-        new = [_message(message, ignored) for message in messages]
+        new = [_message(message, ignored) for message in while_wanted(messages)]
         new[-1:] = map(_trimmed, new[-1:])
         if any(map(is_not, new, messages)):
             changes["messages"] = messages = new

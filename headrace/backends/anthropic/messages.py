@@ -15,6 +15,7 @@ from typing import Any
 from headrace.backends.writing import Writing
 from headrace.dialects.anthropic import IMAGE_TYPES, image_type, thinking_block
 from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.offload import while_wanted
 from headrace.types import Json, Media, Message, Thought, ToolCall
 
 Block = dict[str, Any]
@@ -51,7 +52,7 @@ def is_unsigned(messages: Sequence[Message]) -> bool:
 def to_turns(messages: Sequence[Message], writing: Writing) -> list[dict[str, Any]]:
     """Join consecutive messages of one side into turns, with tool results first. Raises BadRequest."""
     turns: list[dict[str, Any]] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(while_wanted(messages)):
         if message.role in ("system", "developer"):
             continue
         role = "assistant" if message.role == "assistant" else "user"

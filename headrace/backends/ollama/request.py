@@ -8,6 +8,7 @@ from typing import Any
 from headrace.backends.writing import Writing
 from headrace.errors import UnsupportedParameter
 from headrace.finite import dumped_pieces
+from headrace.offload import while_wanted
 from headrace.types import (
     Conversation,
     EmbedRequest,
@@ -165,7 +166,7 @@ def _tools(conversation: Conversation, writing: Writing) -> Body:
 
 def _messages(messages: tuple[Message, ...], writing: Writing) -> list[Body]:
     names = {call.id: writing.tool(call.name) for message in messages for call in message.tool_calls}
-    return [_message(index, message, names, writing) for index, message in enumerate(messages)]
+    return [_message(index, message, names, writing) for index, message in enumerate(while_wanted(messages))]
 
 
 def _message(index: int, message: Message, names: Mapping[str, str], writing: Writing) -> Body:

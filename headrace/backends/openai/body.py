@@ -9,6 +9,7 @@ from typing import Any
 from headrace.backends.openai.corrections import MAX_USER, messages_of
 from headrace.backends.writing import Writing, opaque
 from headrace.errors import UnsupportedParameter
+from headrace.offload import while_wanted
 from headrace.text.structured.keywords import Node, subschemas
 from headrace.types import (
     Conversation,
@@ -38,7 +39,7 @@ def chat_body(
     corrections.py; `writing` records changes. Raises UnsupportedParameter.
     """
     writing = writing or Writing(request)
-    messages = [_message(message, writing) for message in prompt.messages]
+    messages = [_message(message, writing) for message in while_wanted(prompt.messages)]
     logprobs = request.sampling.logprobs
     return {
         **_common(request, limit),

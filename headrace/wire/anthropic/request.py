@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from headrace.dialects.anthropic import effort_of_budget
 from headrace.errors import BadRequest
+from headrace.offload import check_wanted
 from headrace.types import (
     Conversation,
     Format,
@@ -224,6 +225,7 @@ def _joined(content: Sequence[str | Media], between: str = "\n\n") -> str:
 
 def _messages(turn: MessageOfHistory, path: str) -> list[Message]:
     """The messages of one turn: one for each result of a call, then one for the rest of its content."""
+    check_wanted()
     if isinstance(turn.content, str):
         return [Message(turn.role, turn.content)]
     if turn.role == "assistant":

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
+from headrace.offload import check_wanted
 from headrace.types import Thought
 from headrace.wire.collected import Choice, CollectedCall, Reasoned, Spoken
 from headrace.wire.items.encrypted_content import seal_summary, seal_thoughts
@@ -107,6 +108,7 @@ def of_chat(messages: Sequence[ChatMessage]) -> list[list[Item]]:
     items: list[list[Item]] = []
     called = ""  # the id derived for the last function_call, which has none of its own
     for index, body in enumerate(messages):
+        check_wanted()
         if body.function_call is not None:
             called = _id_of_call(index, body.function_call)
         if body.role in ("tool", "function"):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headrace.offload import check_wanted
 from headrace.wire.items.build import Item
 
 # members that a server adds or a client leaves out
@@ -17,6 +18,7 @@ def content_hash(item: Item) -> bytes:
     """Hash an item's content. Ids, statuses, the division of text into parts and white space around it do not
     count: clients often trim texts.
     """
+    check_wanted()
     content = {name: _value(name, value) for name, value in item.items() if name not in BESIDES}
     try:
         written = json.dumps(content, sort_keys=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.offload import check_wanted
 from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire.items.build import Item
 from headrace.wire.items.encrypted_content import summary_in, thoughts_in
@@ -24,6 +25,7 @@ def to_messages(items: Sequence[Item]) -> tuple[Message, ...]:
     """
     messages = _Messages()
     for item in items:
+        check_wanted()
         messages.push(item)
     return messages.whole()
 

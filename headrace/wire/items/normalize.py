@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
+from headrace.offload import check_wanted
 from headrace.types import Media
 from headrace.wire import media
 from headrace.wire.items.build import Item, item_of, text_part
@@ -57,6 +58,7 @@ def resolved(items: Sequence[Item], found: Mapping[str, Item], param: str) -> li
 
 
 def _item(item: ItemBody, path: str) -> Item:
+    check_wanted()
     if isinstance(item, dict):
         return {name: value for name, value in item.items() if name != "id" or value is not None}
     if isinstance(item, ReferenceItem):
