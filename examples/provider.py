@@ -15,12 +15,10 @@ from headrace.backends.http import Upstream
 from headrace.backends.remote import Remote
 from headrace.backends.sse import lines
 from headrace.config import ProviderConfig
-from headrace.errors import BadRequest, ProviderError, UnsupportedParameter
+from headrace.errors import ProviderError, UnsupportedParameter
 from headrace.features import Feature
 from headrace.types import (
     Conversation,
-    Embeddings,
-    EmbedRequest,
     Event,
     Finished,
     FinishReason,
@@ -58,9 +56,6 @@ class PlainBackend(Remote):
             aclosing(self._events(answer)) as events,
         ):
             yield events
-
-    async def embed(self, request: EmbedRequest) -> Embeddings:
-        raise BadRequest(f"{self.name} has no embeddings", param="model")
 
     async def _events(self, answer: AsyncIterator[str]) -> AsyncGenerator[Event, None]:
         async for line in answer:

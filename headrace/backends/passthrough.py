@@ -7,23 +7,21 @@ it takes to detect errors and answers that break off.
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 
-from headrace.backends.answer import drain, object_in
+from headrace.backends.answer import drain
 from headrace.backends.answer_body import AnswerBody, is_heartbeat
 from headrace.backends.error_body import is_page
-from headrace.backends.http import Upstream
 from headrace.backends.refusals import page
+from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.backends.usage_scan import UsageScan
-from headrace.dialects.values import Object, an_object, is_value, whole
+from headrace.dialects.values import an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.relay_types import Relayed, RelayRequest
-from headrace.types import Usage
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event, in bytes
 LONGEST_END = 3
@@ -37,66 +35,6 @@ MAX_READ = 2**18  # bytes; a longer body that looks like JSON is not parsed to c
 PASSED_ON = re.compile(
     "openai-processing-ms|inference-id|retry-after(-ms)?|(x|anthropic)-ratelimit-[a-z0-9-]+", re.IGNORECASE
 )
-
-
-class RelayReader(ABC):
-    """Reads the answer to one relayed request, in its dialect. `last` matches the last event of a stream;
-    `is_over`: the stream is complete.
-    """
-
-    last: re.Pattern[bytes]
-    is_over = False
-
-    def __init__(self, upstream: Upstream) -> None:
-        self.upstream = upstream
-
-    @property
-    def provider(self) -> str:
-        return self.upstream.provider
-
-    def error(self, sent: ServerSentEvent) -> ServerError | None:
-        """Return the error that an event reports, if any. Raises ProviderError if it is no JSON object."""
-        value = object_in(self.provider, sent)
-        return None if value is None else self.error_in(sent, value)
-
-    def has_content(self, sent: ServerSentEvent) -> bool:
-        """Whether the event carries content, after which no other target may answer instead."""
-        try:
-            return self.content_in(sent, object_in(self.provider, sent) or {})
-        except ProviderError:
-            return True
-
-    def is_end(self, sent: ServerSentEvent) -> bool:
-        """Whether the event ends a stream, so that no answer can begin with it."""
-        return False
-
-    def needs_parsing(self, events: bytes) -> bool:
-        """Whether `follow` needs these events parsed."""
-        return False
-
-    @abstractmethod
-    def follow(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
-        """Set `is_over` when these events end the answer. `sents` are the same, parsed, or empty where
-        `needs_parsing` is false. Raises ProviderError if they end it with a failure.
-        """
-
-    @abstractmethod
-    def error_in(self, sent: ServerSentEvent, value: Object) -> ServerError | None: ...
-
-    @abstractmethod
-    def content_in(self, sent: ServerSentEvent, value: Object) -> bool: ...
-
-    @abstractmethod
-    def usage(self, members: Object) -> Usage | None:
-        """Read the members of a `usage` object; None: they are incomplete."""
-
-    @abstractmethod
-    def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
-        """Convert a stream into one JSON body. Raises ServerError."""
-
-    @abstractmethod
-    def unfolded(self, whole: Object) -> bytes | None:
-        """Convert a JSON body into a stream; None: the body is no answer."""
 
 
 @asynccontextmanager

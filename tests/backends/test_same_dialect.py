@@ -65,7 +65,7 @@ def test_anthropics_own_members_reach_anthropic(
     sent = written.last
     for name in ("system", "messages", "tools", "thinking", "context_management", "service_tier", *MARK):
         assert sent[name] == BODY[name], name
-    seen = written.asked[-1].headers
+    seen = written.requests[-1].headers
     assert {name: seen[name] for name in BETAS} == BETAS
 
 
@@ -81,7 +81,7 @@ def test_elsewhere_they_are_named_and_not_sent(written: Written) -> None:
     } <= found
     assert "cache_control" not in str(written.last)
     assert "service_tier" not in written.last
-    assert not set(BETAS) & set(written.asked[-1].headers)
+    assert not set(BETAS) & set(written.requests[-1].headers)
 
 
 def test_blocks_are_changed_only_where_anthropic_would_refuse_them(written: Written) -> None:

@@ -24,7 +24,8 @@ from headrace.backends.http import Upstream
 from headrace.backends.ollama import answer as ollama
 from headrace.backends.openai import answer as openai
 from headrace.backends.openai.relay_reader import OpenAIRelayReader
-from headrace.backends.passthrough import RelayReader, Stream, as_json
+from headrace.backends.passthrough import Stream, as_json
+from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent, lines
 from headrace.dialects.anthropic import tool_input
 from headrace.errors import ServerError

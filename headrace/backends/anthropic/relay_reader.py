@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from headrace.backends.anthropic.answer import error_in, kind_of
 from headrace.backends.anthropic.folding import folded, unfolded
-from headrace.backends.passthrough import RelayReader
+from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import counts_in, usage_of
 from headrace.dialects.values import Object, an_object

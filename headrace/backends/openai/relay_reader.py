@@ -12,7 +12,7 @@ from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import error_in
 from headrace.backends.openai.content import content_of
 from headrace.backends.openai.folding import folded, unfolded
-from headrace.backends.passthrough import RelayReader
+from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import Object, an_object, count, objects, word
