@@ -36,6 +36,8 @@ HeadraceError
 
 from __future__ import annotations
 
+from typing import Self
+
 MAX_MESSAGE, MAX_PARAM = 2000, 300  # characters: an error must not repeat a large request
 
 
@@ -81,6 +83,11 @@ class ServerError(HeadraceError):
 
 class BadRequest(ServerError):
     status, type, code = 400, "invalid_request_error", "invalid_value"
+
+    @classmethod
+    def at(cls, param: str, problem: str) -> Self:
+        """The error of one member, whose path begins the message."""
+        return cls(f"{param}: {problem}", param=param)
 
 
 class UnsupportedParameter(BadRequest):

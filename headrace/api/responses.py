@@ -36,7 +36,6 @@ from headrace.wire.responses.body import (
     ResponseBody,
     endpoint_name,
 )
-from headrace.wire.responses.parameters import uses_of
 from headrace.wire.responses.schemas import (
     CompactedResponse,
     DeletedResponse,
@@ -44,6 +43,7 @@ from headrace.wire.responses.schemas import (
     ResponseEvent,
     ResponseObject,
 )
+from headrace.wire.responses.tables import uses_of_responses
 
 router = APIRouter(tags=["responses"], responses=RESPONSES)
 
@@ -66,7 +66,7 @@ STREAMED = response_of(
     responses={200: STREAMED},
 )
 async def create_response(http: Request, caller: Caller, body: ResponseBody) -> Response:
-    uses = await prepared(http, partial(uses_of, body, strict=is_strict(http)))
+    uses = await _uses(http, body)
     headers = _left_out(http, uses, body) if body.background else {}
     responses, provider = _responses(http)
     async with in_time(http):
@@ -176,7 +176,9 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
     answer=InputTokens,
 )
 async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBody) -> Response:
-    headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
+    headers = _left_out(
+        http, await prepared(http, partial(uses_of_responses, body, strict=is_strict(http))), body
+    )
     responses, provider = _responses(http)
     async with in_time(http):
         count = await responses.count_input(caller.id, body, provider)
@@ -191,11 +193,17 @@ async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBod
     answer=CompactedResponse,
 )
 async def compact_response(http: Request, caller: Caller, body: CompactBody) -> Response:
-    headers = _left_out(http, await prepared(http, partial(uses_of, body, strict=is_strict(http))), body)
+    headers = _left_out(
+        http, await prepared(http, partial(uses_of_responses, body, strict=is_strict(http))), body
+    )
     responses, provider = _responses(http)
     async with in_time(http):
         compacted = await responses.compact(caller.id, body, provider)
     return JSONResponse(compacted, headers=headers)
+
+
+async def _uses(http: Request, body: HistoryBody) -> Uses:
+    return await prepared(http, partial(uses_of_responses, body, strict=is_strict(http)))
 
 
 def _left_out(http: Request, uses: Uses, body: HistoryBody) -> dict[str, str]:

@@ -31,7 +31,7 @@ from headrace.turns.runs import Run
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.responses.body import ResponseBody
-from headrace.wire.responses.parameters import uses_of
+from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.validation import parse
 from headrace.wire.volume import checked_volume
 
@@ -156,7 +156,7 @@ class Connection:
         timer = interruption.after(self._config.request_timeout_s, body.timeout)
         try:
             async with Until(interruption.error):
-                uses = await aside(self._size, partial(uses_of, body, strict=self._config.strict))
+                uses = await aside(self._size, partial(uses_of_responses, body, strict=self._config.strict))
                 return await self._responses.create(self._caller.id, body, memory=self._memory, uses=uses)
         finally:
             if timer is not None:

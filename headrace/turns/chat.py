@@ -18,11 +18,11 @@ from headrace.turns.recorder import Recorder
 from headrace.turns.truncation import CarriedItems, start_fitted
 from headrace.turns.window import messages as messages_of
 from headrace.turns.window import window, without_unanswered
-from headrace.types import Conversation, Event, GenerateRequest, Json, Message, ModelInfo
+from headrace.types import Conversation, Event, GenerateRequest, Json, Message, ModelInfo, ToolCall
 from headrace.wire import chat as wire
 from headrace.wire import stored_completions
 from headrace.wire.chat import NEW
-from headrace.wire.collected import Choice, Collected, CollectedCall, Reasoned, Spoken
+from headrace.wire.collected import Choice, Collected, Reasoned, Spoken
 from headrace.wire.generation import Head, head
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
 
@@ -178,8 +178,8 @@ class _RequestBuilder:
 
 
 def _without_calls(choice: Choice) -> Choice:
-    rest = [piece for piece in choice.in_order if not isinstance(piece, CollectedCall)]
-    said: list[Spoken | Reasoned | CollectedCall] = []
+    rest = [piece for piece in choice.in_order if not isinstance(piece, ToolCall)]
+    said: list[Spoken | Reasoned | ToolCall] = []
     for is_text, run in groupby(rest, lambda piece: isinstance(piece, Spoken)):
         pieces = list(run)
         said += [Spoken("".join(piece.text for piece in pieces))] if is_text else pieces

@@ -16,19 +16,11 @@ from headrace.types import (
     TextDelta,
     Thought,
     TokenLogprob,
+    ToolCall,
     ToolCallDelta,
     Usage,
     total,
 )
-
-
-@dataclass(slots=True)
-class CollectedCall:
-    """One finished tool call."""
-
-    id: str
-    name: str
-    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +45,8 @@ class Choice:
     text: str = ""
     reasoning: str = ""
     thoughts: list[Thought] = field(default_factory=list)  # the same reasoning, signed by its provider
-    calls: list[CollectedCall] = field(default_factory=list)
-    in_order: list[Spoken | Reasoned | CollectedCall] = field(default_factory=list)  # all of these
+    calls: list[ToolCall] = field(default_factory=list)
+    in_order: list[Spoken | Reasoned | ToolCall] = field(default_factory=list)  # all of these
     logprobs: list[TokenLogprob] = field(default_factory=list)
     end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token without text
     reason: FinishReason = "stop"
@@ -72,10 +64,10 @@ class _Piece:
     written: StringIO = field(default_factory=StringIO)
     thoughts: list[Thought] = field(default_factory=list)
 
-    def whole(self) -> Spoken | Reasoned | CollectedCall:
+    def whole(self) -> Spoken | Reasoned | ToolCall:
         text = self.written.getvalue()
         if self.kind == "call":
-            return CollectedCall(self.id, self.name, text)
+            return ToolCall(self.id, self.name, text)
         return Spoken(text) if self.kind == "text" else Reasoned(text, tuple(self.thoughts))
 
 
@@ -116,7 +108,7 @@ class _Unfinished:
             text="".join(piece.text for piece in pieces if isinstance(piece, Spoken)),
             reasoning="".join(piece.text for piece in reasoned),
             thoughts=[thought for piece in reasoned for thought in piece.thoughts],
-            calls=[piece for piece in pieces if isinstance(piece, CollectedCall)],
+            calls=[piece for piece in pieces if isinstance(piece, ToolCall)],
             in_order=pieces,
         )
 

@@ -34,9 +34,7 @@ def narrowings(body: GenerationBody) -> frozenset[str] | None:
     unknown = sorted((allowed or ALL) - ALL)
     if unknown:
         known = ", ".join(sorted(ALL))
-        raise BadRequest(
-            f"schema_narrowing: {unknown[0][:50]!r} is none of {known}", param="schema_narrowing"
-        )
+        raise BadRequest.at("schema_narrowing", f"{unknown[0][:50]!r} is none of {known}")
     if body.structured_outputs is not None and body.structured_outputs.disable_additional_properties is False:
         return (ALL if allowed is None else allowed) - {"closed_objects"}
     return allowed

@@ -80,7 +80,7 @@ def _check_biases(biases: dict[str, Any]) -> None:
         if len(key) > MAX_TOKEN_DIGITS or not key.isdecimal() or int(key) >= 2**31:
             raise BadRequest("logit_bias: its members are token ids", param=param)
         if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
-            raise BadRequest(f"{param}: a bias is a number from -100 to 100", param=param)
+            raise BadRequest.at(param, "a bias is a number from -100 to 100")
 
 
 Biases = Annotated[dict[str, float], Pairs(MAX_BIASES, _check_biases)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from headrace.errors import BadRequest
@@ -33,14 +34,14 @@ def file(data_url: str | None, name: str | None, param: str) -> Media:
 def file_at_url(url: str, name: str | None, param: str) -> Media:
     """The file at an address."""
     if not ADDRESS.match(url):
-        raise BadRequest(f"{param}: an http address is needed, not {url[:SHOWN]!r}", param=param)
+        raise BadRequest.at(param, f"an http address is needed, not {url[:SHOWN]!r}")
     return Media("document", url=url, name=name)
 
 
 def check_base64(data: str, param: str) -> str:
     """Check base64 text, and return it unchanged."""
     if not data:
-        raise BadRequest(f"{param}: there is nothing in it", param=param)
+        raise BadRequest.at(param, "there is nothing in it")
     try:
         for start in range(0, len(data), STEP):  # in steps, between which other threads run
             piece = data[start : start + STEP]
@@ -48,14 +49,24 @@ def check_base64(data: str, param: str) -> str:
                 raise ValueError("it is padded before its end")
             base64.b64decode(piece, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise BadRequest(f"{param}: this is no base64", param=param) from exc
+        raise BadRequest.at(param, "this is no base64") from exc
     return data
+
+
+def mixed(parts: Sequence[str | Media]) -> tuple[str | Media, ...]:
+    """The value of Message.parts: the parts, or () if all of them are text."""
+    return tuple(parts) if any(isinstance(part, Media) for part in parts) else ()
+
+
+def joined(parts: Sequence[str | Media], between: str = "\n") -> str:
+    """The texts among the parts."""
+    return between.join(part for part in parts if isinstance(part, str))
 
 
 def _from_data_url(kind: Literal["image", "document"], url: str | None, param: str) -> Media:
     begin = DATA_URL.match(url or "")
     if begin is None or url is None:
         shown = "nothing" if url is None else repr(url[:SHOWN])
-        raise BadRequest(f"{param}: a data URL in base64 is needed, not {shown}", param=param)
+        raise BadRequest.at(param, f"a data URL in base64 is needed, not {shown}")
     data = check_base64(url[begin.end() :], param)
     return Media(kind, data=data, media_type=begin["type"].lower() or "application/octet-stream")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -213,8 +213,7 @@ def _template_kwargs(body: ConversationBody) -> dict[str, Any]:
     variables = {**thinking, **(body.chat_template_kwargs or {})}
     for name in OWN_VARIABLES:
         if name in variables:
-            param = f"chat_template_kwargs.{name}"
-            raise BadRequest(f"{param}: give {name} as a member of the body", param=param)
+            raise BadRequest.at(f"chat_template_kwargs.{name}", f"give {name} as a member of the body")
     return variables
 
 
@@ -233,18 +232,18 @@ def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
     if body.function_call is not None:
         calls.append(ToolCall(call_id or "", body.function_call.name, body.function_call.arguments))
     role: Role = "tool" if body.role == "function" else body.role
-    parts: tuple[str | Media, ...] = (body.content,) if isinstance(body.content, str) else ()
+    parts: Sequence[str | Media] = (body.content,) if isinstance(body.content, str) else ()
     if isinstance(body.content, list):
         path = f"messages.{index}.content"
-        parts = tuple(_part(f"{path}.{number}", part) for number, part in enumerate(body.content))
+        parts = [_part(f"{path}.{number}", part) for number, part in enumerate(body.content)]
     return Message(
         role,
-        "\n".join(part for part in parts if isinstance(part, str)),
+        media.joined(parts),
         body.name,
         tuple(calls),
         call_id if body.role == "function" else body.tool_call_id,
         reasoning(body),
-        parts if any(isinstance(part, Media) for part in parts) else (),
+        media.mixed(parts),
         tuple(thought(block) for block in body.thinking_blocks or ()),
     )
 
@@ -273,5 +272,5 @@ def _part(param: str, part: Part) -> str | Media:
     if isinstance(part, ImagePart):
         return replace(media.at_url(part.image_url.url, param), detail=part.image_url.detail)
     if part.file.file_id is not None:
-        raise UnsupportedParameter(f"{param}: no files are kept here; send file_data", param=param)
+        raise UnsupportedParameter.at(param, "no files are kept here; send file_data")
     return media.file(part.file.file_data, part.file.filename, param)

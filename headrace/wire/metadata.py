@@ -17,9 +17,9 @@ def _check(pairs: dict[str, Any]) -> None:
     for key, value in pairs.items():
         param = f"metadata.{key[:SHOWN]}"
         if len(key) > MAX_KEY:
-            raise BadRequest(f"{param}: a key has up to {MAX_KEY} characters", param=param)
+            raise BadRequest.at(param, f"a key has up to {MAX_KEY} characters")
         if not isinstance(value, str) or len(value) > MAX_VALUE:
-            raise BadRequest(f"{param}: a value is a string of up to {MAX_VALUE} characters", param=param)
+            raise BadRequest.at(param, f"a value is a string of up to {MAX_VALUE} characters")
 
 
 Metadata = Annotated[

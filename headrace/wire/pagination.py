@@ -89,7 +89,7 @@ def check(query: Query) -> Query:
     bad = next((name for name, value in query if "\0" in name + value), None)
     if bad is not None:
         name = bad.replace("\0", "")[:100]
-        raise BadRequest(f"{name}: there is a null character in it", param=name)
+        raise BadRequest.at(name, "there is a null character in it")
     return query
 
 

@@ -47,7 +47,7 @@ def filter(query: Query) -> Filter:
     """The filter of a query. Raises BadRequest."""
     pairs = {match[1]: value for name, value in query if (match := PAIR.fullmatch(name))}
     if len(pairs) > MAX_PAIRS:
-        raise BadRequest(f"metadata: a chat completion has at most {MAX_PAIRS} pairs", param="metadata")
+        raise BadRequest.at("metadata", f"a chat completion has at most {MAX_PAIRS} pairs")
     return Filter(listing(query, "asc", is_cut=True), dict(query).get("model"), pairs)
 
 
@@ -57,7 +57,7 @@ def metadata(body: ChatBody) -> dict[str, str]:
         return METADATA.validate_python(body.metadata or {}, strict=True)
     except ValidationError as exc:
         complaint = exc.errors(include_url=False, include_context=False)[0]
-        raise BadRequest(f"metadata: {complaint['msg']}", param="metadata") from exc
+        raise BadRequest.at("metadata", complaint["msg"]) from exc
     except BadRequest as exc:
         exc.param = "metadata"
         raise

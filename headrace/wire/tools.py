@@ -142,7 +142,7 @@ def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
     for index, tool in enumerate(tools):
         if tool.name in names:
             at = f"functions.{index}" if body.functions else f"tools.{index}.function"
-            raise BadRequest(f"{at}.name: there are two of the name {tool.name!r}", param=f"{at}.name")
+            raise BadRequest.at(f"{at}.name", f"there are two of the name {tool.name!r}")
         names.add(tool.name)
     return tools, _choice(body, names)
 
@@ -156,7 +156,7 @@ def _choice(body: ToolsBody, names: Set[str]) -> ToolChoice:
     if isinstance(choice, ChoiceBody):
         return _named_choice(choice, names)
     if choice == "required" and not names:
-        raise BadRequest("tool_choice: required needs tools", param="tool_choice")
+        raise BadRequest.at("tool_choice", "required needs tools")
     return ToolChoice(choice or "auto")
 
 
@@ -174,13 +174,13 @@ def _named_choice(choice: ChoiceBody, names: Set[str]) -> ToolChoice:
 def _name(choice: ChoiceBody | NamedTool, names: Set[str]) -> str:
     name = choice.name if choice.function is None else choice.function.name
     if name is None:
-        raise BadRequest("tool_choice: type function needs function.name", param="tool_choice")
+        raise BadRequest.at("tool_choice", "type function needs function.name")
     return _known(name, names, "tool_choice")
 
 
 def _known(name: str, names: Set[str], param: str) -> str:
     if name not in names:
-        raise BadRequest(f"{param}: there is no tool of the name {name[:256]!r}", param=param)
+        raise BadRequest.at(param, f"there is no tool of the name {name[:256]!r}")
     return name
 
 

@@ -63,7 +63,7 @@ def checked_volume(raw: bytes) -> Volume:
         volume.add(raw[start : start + SLICE])
         if volume.excess is not None:
             param = _member(raw[: start + SLICE])
-            raise BadRequest(f"{param}: a body may not hold {volume.excess}", param=param)
+            raise BadRequest.at(param, f"a body may not hold {volume.excess}")
     return volume
 
 

@@ -16,7 +16,7 @@ from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import to_items
 from headrace.wire.parameters import uses_of
 from headrace.wire.responses import body as responses
-from headrace.wire.responses.parameters import uses_of as uses_of_response
+from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.tables import TABLES
 from headrace.wire.validation import parse
 from tests.wire.samples import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, USER, Sample
@@ -66,7 +66,7 @@ def request(endpoint: str, members: dict[str, Any]) -> Asked:
 def uses(endpoint: str, members: dict[str, Any], *, strict: bool = False) -> Uses:
     body = parsed(endpoint, members)
     if endpoint == "responses":
-        return uses_of_response(body, strict=strict)
+        return uses_of_responses(body, strict=strict)
     if endpoint == "messages":
         return uses_of_messages(body, strict=strict)
     return uses_of(body, TABLES[endpoint], strict=strict)

@@ -24,7 +24,7 @@ from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import of_chat, references, resolved, to_items, to_messages
 from headrace.wire.parameters import uses_of
 from headrace.wire.responses import body as responses
-from headrace.wire.responses.parameters import uses_of as uses_of_response
+from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.tables import CHAT
 from headrace.wire.validation import parse
 from headrace.wire.volume import checked_volume
@@ -102,7 +102,7 @@ def items_of(kind: str, n: int) -> list[Any]:
 def test_items_of_a_response(kind: str) -> None:
     body, items = partial(body_of, kind), partial(items_of, kind)
     small = body_of(kind, 1)
-    check(body, uses_of_response)
+    check(body, uses_of_responses)
     check(body, lambda body: to_items(body.input, "input"))
     check(items, to_messages)
     check(items, partial(responses.to_request, small))

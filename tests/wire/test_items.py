@@ -14,7 +14,7 @@ from openai.types.responses import ResponseItem
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
 from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire import chat
-from headrace.wire.collected import Choice, CollectedCall, Reasoned, Spoken
+from headrace.wire.collected import Choice, Reasoned, Spoken
 from headrace.wire.items import (
     Item,
     ItemBody,
@@ -329,7 +329,7 @@ def test_the_older_form_of_calls_gets_ids_that_are_the_same_again() -> None:
 
 
 def test_an_answer_as_items() -> None:
-    looked = CollectedCall("c", "look", "{}")
+    looked = ToolCall("c", "look", "{}")
     pieces: list[Any] = [Reasoned("hm", (SIGNED,)), Spoken("Seven."), looked]
     choice = Choice("Seven.", "hm", [SIGNED], [looked], pieces)
     reasoning, message, call = of_choice(choice, "incomplete")
@@ -344,7 +344,7 @@ def test_an_answer_as_items() -> None:
 def test_an_answer_of_nothing_is_an_empty_message() -> None:
     (item,) = of_choice(Choice())
     assert (item["type"], item["content"][0]["text"]) == ("message", "")
-    looked = CollectedCall("c", "look", "{}")
+    looked = ToolCall("c", "look", "{}")
     (call,) = of_choice(Choice(calls=[looked], in_order=[looked]))
     assert call["type"] == "function_call"
 

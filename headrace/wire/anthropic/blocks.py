@@ -199,10 +199,10 @@ def _media(kind: Literal["image", "document"], source: Source, name: str | None,
     if source.type == "base64":
         data = media.check_base64(_needed(source.data, f"{at}.data"), f"{at}.data")
         return Media(kind, data=data, media_type=_needed(source.media_type, f"{at}.media_type"), name=name)
-    raise UnsupportedParameter(f"{at}: {source.type} is not supported here; send base64", param=at)
+    raise UnsupportedParameter.at(at, f"{source.type} is not supported here; send base64")
 
 
 def _needed(value: str | None, param: str) -> str:
     if value is None:
-        raise BadRequest(f"{param}: Field required", param=param)
+        raise BadRequest.at(param, "Field required")
     return value

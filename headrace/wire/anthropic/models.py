@@ -57,11 +57,11 @@ def _limit(text: str | None) -> int:
         return USUAL
     if text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MOST:
         return int(text)
-    raise BadRequest(f"limit: a number from 1 to {MOST}", param="limit")
+    raise BadRequest.at("limit", f"a number from 1 to {MOST}")
 
 
 def _place(infos: list[ModelInfo], id: str, param: str) -> int:
     found = next((index for index, info in enumerate(infos) if info.id == id), None)
     if found is None:
-        raise BadRequest(f"{param}: there is no model {id[:200]!r} in the list", param=param)
+        raise BadRequest.at(param, f"there is no model {id[:200]!r} in the list")
     return found

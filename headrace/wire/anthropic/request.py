@@ -19,6 +19,7 @@ from headrace.types import (
     Message,
     Role,
     Sampling,
+    Thought,
     TokenizeRequest,
     Tool,
     ToolCall,
@@ -39,6 +40,7 @@ from headrace.wire.anthropic.blocks import (
 from headrace.wire.elsewhere import carried
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
+from headrace.wire.media import joined, mixed
 from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
 from headrace.wire.tools import ToolName
@@ -186,11 +188,8 @@ def to_tokenize_request(body: CountTokensBody) -> TokenizeRequest:
 def to_conversation(body: CountTokensBody) -> Conversation:
     """Convert a conversation. A last message of the assistant is continued. Raises BadRequest."""
     system = [_system(body.system)] if body.system else []
-    history = [
-        message
-        for index, turn in enumerate(body.messages)
-        for message in _messages(turn, f"messages.{index}.content")
-    ]
+    turns = [_messages(turn, f"messages.{index}.content") for index, turn in enumerate(body.messages)]
+    history = [message for messages in turns for message in messages]
     tools = _tools(body.tools or ())
     choice = body.tool_choice
     is_begun = goes_on(body)
@@ -216,11 +215,7 @@ def goes_on(body: CountTokensBody) -> bool:
 
 def _system(content: str | Sequence[TextBlock]) -> Message:
     blocks = () if isinstance(content, str) else written(content)
-    return Message("system", _joined(parts(content, "system")), blocks=blocks)
-
-
-def _joined(content: Sequence[str | Media], between: str = "\n\n") -> str:
-    return between.join(part for part in content if isinstance(part, str))
+    return Message("system", joined(parts(content, "system"), "\n\n"), blocks=blocks)
 
 
 def _messages(turn: MessageOfHistory, path: str) -> list[Message]:
@@ -232,10 +227,8 @@ def _messages(turn: MessageOfHistory, path: str) -> list[Message]:
         return [_assistant(turn.content, path)]
     for index, block in enumerate(turn.content):
         if isinstance(block, OtherBlock | ToolUseBlock | ThinkingOfHistory | RedactedOfHistory):
-            param = f"{path}.{index}"
-            raise BadRequest(
-                f"{param}: a {turn.role} cannot send a block of type {block.type[:100]!r}", param=param
-            )
+            problem = f"a {turn.role} cannot send a block of type {block.type[:100]!r}"
+            raise BadRequest.at(f"{path}.{index}", problem)
     results = [
         _result(block, f"{path}.{index}.content")
         for index, block in enumerate(turn.content)
@@ -256,36 +249,25 @@ def _result(block: ToolResultBlock, path: str) -> Message:
 
 
 def _message(role: Role, content: list[str | Media], *, tool_call_id: str | None = None) -> Message:
-    is_mixed = any(isinstance(part, Media) for part in content)
-    return Message(
-        role, _joined(content, "\n"), tool_call_id=tool_call_id, parts=tuple(content) if is_mixed else ()
-    )
+    return Message(role, joined(content), tool_call_id=tool_call_id, parts=mixed(content))
 
 
 def _assistant(content: Sequence[AnyBlock], path: str) -> Message:
     """An assistant's message. Its text blocks are joined; unsigned thoughts count as reasoning text only."""
     for index, block in enumerate(content):
         if isinstance(block, ToolResultBlock):
-            param = f"{path}.{index}"
-            raise BadRequest(f"{param}: a tool_result is the user's to send", param=param)
+            raise BadRequest.at(f"{path}.{index}", "a tool_result is the user's to send")
     spoken = parts(content, path)
-    thinking = [block.thinking for block in content if isinstance(block, ThinkingOfHistory)]
-    calls = [
-        ToolCall(block.id, block.name, arguments(block))
-        for block in content
-        if isinstance(block, ToolUseBlock)
-    ]
-    thoughts = [
-        thought(block) for block in content if isinstance(block, ThinkingOfHistory | RedactedOfHistory)
-    ]
+    pieces = _pieces(content)
+    thoughts = [piece for piece in pieces if isinstance(piece, Thought)]
     return Message(
         "assistant",
-        _joined(spoken, ""),
-        tool_calls=tuple(calls),
-        reasoning="".join(thinking) or None,
-        parts=tuple(spoken) if any(isinstance(part, Media) for part in spoken) else (),
-        thoughts=tuple(one for one in thoughts if one.signature or one.redacted),
-        in_order=in_order(_pieces(content)),
+        joined(spoken, ""),
+        tool_calls=tuple(piece for piece in pieces if isinstance(piece, ToolCall)),
+        reasoning="".join(thought.text for thought in thoughts) or None,
+        parts=mixed(spoken),
+        thoughts=tuple(thought for thought in thoughts if thought.signature or thought.redacted),
+        in_order=in_order(pieces),
         blocks=written(content),
     )
 
@@ -308,25 +290,21 @@ def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:
         if isinstance(body, ServerTool):
             continue
         if body.name in tools:
-            param = f"tools.{index}.name"
-            raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
+            raise BadRequest.at(f"tools.{index}.name", f"there are two of the name {body.name!r}")
         own = _own(body, OWN_OF_TOOLS)
         tools[body.name] = Tool(body.name, body.description, body.input_schema, bool(body.strict), own)
     return tuple(tools.values())
 
 
 def _choice(requested: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> ToolChoice:
-    if requested is None or requested.type == "auto":
-        return ToolChoice("auto")
-    if requested.type == "none":
-        return ToolChoice("none")
+    if requested is None or requested.type in ("auto", "none"):
+        return ToolChoice("none" if requested and requested.type == "none" else "auto")
     if not tools:
-        raise BadRequest(f"tool_choice: {requested.type} needs tools", param="tool_choice")
+        raise BadRequest.at("tool_choice", f"{requested.type} needs tools")
     if requested.type == "any":
         return ToolChoice("required")
     if requested.name is None or requested.name not in {tool.name for tool in tools}:
-        param = "tool_choice.name"
-        raise BadRequest(f"{param}: there is no tool of the name {str(requested.name)[:256]!r}", param=param)
+        raise BadRequest.at("tool_choice.name", f"there is no tool of the name {str(requested.name)[:256]!r}")
     return ToolChoice("required", (requested.name,))
 
 
@@ -340,8 +318,7 @@ def _effort(body: CountTokensBody) -> str | None:
     if is_free(requested):
         return (body.output_config.effort if body.output_config else None) or "medium"
     if requested.budget_tokens is None:
-        param = "thinking.budget_tokens"
-        raise BadRequest(f"{param}: Field required", param=param)
+        raise BadRequest.at("thinking.budget_tokens", "Field required")
     return effort_of_budget(requested.budget_tokens)
 
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from headrace.offload import check_wanted
-from headrace.types import Thought
-from headrace.wire.collected import Choice, CollectedCall, Reasoned, Spoken
+from headrace.types import Thought, ToolCall
+from headrace.wire.collected import Choice, Reasoned, Spoken
 from headrace.wire.items.encrypted_content import seal_summary, seal_thoughts
 from headrace.wire.items.ids import PREFIXES, Type, new_id
 from headrace.wire.items.input_models import Status
@@ -95,7 +95,7 @@ def of_choice(choice: Choice, status: Status = "completed") -> list[Item]:
     return list(items)
 
 
-def _of_piece(piece: Spoken | Reasoned | CollectedCall) -> dict[str, Any]:
+def _of_piece(piece: Spoken | Reasoned | ToolCall) -> dict[str, Any]:
     if isinstance(piece, Reasoned):
         return new_item("reasoning", **thinking(piece.text, piece.thoughts))
     if isinstance(piece, Spoken):

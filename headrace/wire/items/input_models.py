@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from headrace.wire.generation import JsonObject
 from headrace.wire.items.ids import HOSTED
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, at_most
+from headrace.wire.messages import RefusalPart
 from headrace.wire.unions import ByType
 from headrace.wire.validation import RequestBody
 
@@ -30,13 +31,6 @@ class InputText(RequestBody):
     logprobs: Annotated[list[JsonObject], at_most(MAX_MESSAGES)] | None = None
 
 
-class InputRefusal(RequestBody):
-    """An assistant's refusal, which the model reads as text."""
-
-    type: Literal["refusal"]
-    refusal: str
-
-
 class InputImage(RequestBody):
     type: Literal["input_image"]
     image_url: str | None = Field(None, description="A data URL, or where a provider can fetch it.")
@@ -53,7 +47,7 @@ class InputFile(RequestBody):
 
 
 Part = Annotated[
-    InputText | InputRefusal | InputImage | InputFile,
+    InputText | RefusalPart | InputImage | InputFile,
     ByType(
         "part_type",
         "only parts of type input_text, input_image, input_file, output_text, refusal are supported",

@@ -12,6 +12,7 @@ from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire.items.build import Item
 from headrace.wire.items.encrypted_content import summary_in, thoughts_in
 from headrace.wire.items.normalize import MIXED, medium
+from headrace.wire.media import joined, mixed
 from headrace.wire.order import Piece, in_order
 
 # The text of a user message: many templates accept a system message only at the beginning, or not at all.
@@ -70,16 +71,16 @@ class _Growing:
     def message(self) -> Message:
         if not self.is_assistants:
             return self.said
-        is_mixed = any(isinstance(part, Media) for part in self.content)
+        parts = mixed(self.content)
         return Message(
             "assistant",
-            "".join(part for part in self.content if isinstance(part, str)),
+            joined(self.content, ""),
             name=self.name,
             tool_calls=tuple(self.calls),
             reasoning="".join(self.thinking) or None,
-            parts=tuple(self.content) if is_mixed else (),
+            parts=parts,
             thoughts=tuple(self.thoughts),
-            in_order=() if is_mixed else in_order(self.pieces),
+            in_order=() if parts else in_order(self.pieces),
         )
 
 
@@ -150,12 +151,8 @@ def _read(content: str | Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Read a content as members of a Message."""
     if isinstance(content, str):
         return {"text": content}
-    parts = tuple(_part(part) for part in content)
-    is_mixed = any(part["type"] in MIXED for part in content)
-    return {
-        "text": "\n".join(part for part in parts if isinstance(part, str)),
-        "parts": parts if is_mixed else (),
-    }
+    parts = [_part(part) for part in content]
+    return {"text": joined(parts), "parts": mixed(parts)}
 
 
 def _part(part: dict[str, Any]) -> str | Media:

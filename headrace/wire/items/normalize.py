@@ -10,27 +10,15 @@ from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
 from headrace.offload import check_wanted
 from headrace.types import Media
 from headrace.wire import media
+from headrace.wire.items import input_models as models
 from headrace.wire.items.build import Item, item_of, text_part
 from headrace.wire.items.encrypted_content import summary_in
-from headrace.wire.items.input_models import (
-    CallOutputItem,
-    CompactionItem,
-    CustomCallItem,
-    FunctionCallItem,
-    InputImage,
-    InputRefusal,
-    InputText,
-    ItemBody,
-    MessageItem,
-    Part,
-    ReasoningItem,
-    ReferenceItem,
-)
+from headrace.wire.messages import RefusalPart
 
 MIXED = ("input_image", "input_file")
 
 
-def to_items(input: str | Sequence[ItemBody] | None, param: str) -> list[Item]:
+def to_items(input: str | Sequence[models.ItemBody] | None, param: str) -> list[Item]:
     """Normalize a body's member `input` or `items`. Ids and statuses are kept, and references stay references
     (see `resolved`). Raises BadRequest, naming `param` and the path into it.
     """
@@ -57,41 +45,46 @@ def resolved(items: Sequence[Item], found: Mapping[str, Item], param: str) -> li
     return whole
 
 
-def _item(item: ItemBody, path: str) -> Item:
+def _item(item: models.ItemBody, path: str) -> Item:
     check_wanted()
     if isinstance(item, dict):
         return {name: value for name, value in item.items() if name != "id" or value is not None}
-    if isinstance(item, ReferenceItem):
+    if isinstance(item, models.ReferenceItem):
         return {"id": item.id, "type": "item_reference"}
     id = {} if item.id is None else {"id": item.id}
-    if isinstance(item, CompactionItem):
+    if isinstance(item, models.CompactionItem):
         _check_compaction(item, path)
         return {**id, **item_of("compaction", None, encrypted_content=item.encrypted_content)}
     type = item.type or "message"
     return {**id, **item_of(type, item.status or "completed", **_members(item, path))}
 
 
-def _check_compaction(item: CompactionItem, path: str) -> None:
+def _check_compaction(item: models.CompactionItem, path: str) -> None:
     if summary_in(item.encrypted_content) is None:
-        param = f"{path}.encrypted_content"
-        raise BadRequest(f"{param}: this was not made by this server's /v1/responses/compact", param=param)
+        problem = "this was not made by this server's /v1/responses/compact"
+        raise BadRequest.at(f"{path}.encrypted_content", problem)
 
 
 def _members(
-    item: MessageItem | FunctionCallItem | CustomCallItem | CallOutputItem | ReasoningItem, path: str
+    item: models.MessageItem
+    | models.FunctionCallItem
+    | models.CustomCallItem
+    | models.CallOutputItem
+    | models.ReasoningItem,
+    path: str,
 ) -> dict[str, Any]:
     """The members that depend on an item's type."""
-    if isinstance(item, MessageItem):
+    if isinstance(item, models.MessageItem):
         content = _content(item, path)
         return {"role": item.role, "content": content, "phase": item.phase, "name": item.name}
-    if isinstance(item, ReasoningItem):
+    if isinstance(item, models.ReasoningItem):
         return _reasoning(item)
-    if isinstance(item, CallOutputItem):
+    if isinstance(item, models.CallOutputItem):
         return {"call_id": item.call_id, "output": _output(item, path), "name": item.name}
     return item.model_dump(exclude={"id", "type", "status", *(item.model_extra or ())})
 
 
-def _reasoning(item: ReasoningItem) -> dict[str, Any]:
+def _reasoning(item: models.ReasoningItem) -> dict[str, Any]:
     content = [{"type": "reasoning_text", "text": part.text} for part in item.content or ()]
     return {
         "summary": [{"type": "summary_text", "text": part.text} for part in item.summary or ()],
@@ -100,30 +93,30 @@ def _reasoning(item: ReasoningItem) -> dict[str, Any]:
     }
 
 
-def _content(item: MessageItem, path: str) -> list[dict[str, Any]]:
+def _content(item: models.MessageItem, path: str) -> list[dict[str, Any]]:
     if isinstance(item.content, str):
         return [text_part(item.role, item.content)]
     return [_part(part, item.role, f"{path}.content.{index}") for index, part in enumerate(item.content)]
 
 
-def _output(item: CallOutputItem, path: str) -> str | list[dict[str, Any]]:
+def _output(item: models.CallOutputItem, path: str) -> str | list[dict[str, Any]]:
     if isinstance(item.output, str):
         return item.output
     return [_part(part, "tool", f"{path}.output.{index}") for index, part in enumerate(item.output)]
 
 
-def _part(part: Part, role: str, path: str) -> dict[str, Any]:
-    if isinstance(part, InputText):
+def _part(part: models.Part, role: str, path: str) -> dict[str, Any]:
+    if isinstance(part, models.InputText):
         written = text_part(role, part.text)
         if role == "assistant":
             written["annotations"], written["logprobs"] = part.annotations or [], part.logprobs or []
         return written
-    if isinstance(part, InputRefusal) == (role != "assistant"):
-        raise BadRequest(f"{path}: a message of role {role!r} cannot hold a {part.type}", param=path)
-    if isinstance(part, InputRefusal):
+    if isinstance(part, RefusalPart) == (role != "assistant"):
+        raise BadRequest.at(path, f"a message of role {role!r} cannot hold a {part.type}")
+    if isinstance(part, RefusalPart):
         return {"type": "refusal", "refusal": part.refusal}
     written = part.model_dump(exclude=set(part.model_extra or ()), exclude_none=True)
-    if isinstance(part, InputImage):
+    if isinstance(part, models.InputImage):
         written.setdefault("detail", "auto")
     medium(written, path)
     return written
@@ -132,7 +125,7 @@ def _part(part: Part, role: str, path: str) -> dict[str, Any]:
 def medium(part: Mapping[str, Any], param: str) -> Media:
     """Read a part with an image or a file. Raises BadRequest."""
     if part.get("file_id") is not None:
-        raise UnsupportedParameter(f"{param}.file_id: no files are kept here", param=f"{param}.file_id")
+        raise UnsupportedParameter.at(f"{param}.file_id", "no files are kept here")
     if part["type"] == "input_image":
         detail = part.get("detail")
         found = media.at_url(part.get("image_url"), f"{param}.image_url")

@@ -128,7 +128,7 @@ def check(body: HistoryBody) -> None:
             param="previous_response_id",
         )
     if not body.input and body.input != "" and not (conversation or previous):
-        error = BadRequest("input: one of input, previous_response_id, conversation is needed", param="input")
+        error = BadRequest.at("input", "one of input, previous_response_id, conversation is needed")
         error.code = "missing_required_parameter"
         raise error
     if isinstance(body, ResponseBody):
@@ -139,7 +139,7 @@ def _check_response(body: ResponseBody) -> None:
     if body.background and body.store is False:
         raise BadRequest("background can only be used when `store` is true", param="background")
     if body.n not in (None, 1):
-        raise BadRequest("n: a response is one answer", param="n")
+        raise BadRequest.at("n", "a response is one answer")
     if body.response_format is not None:
         raise BadRequest("response_format is called text.format here", param="response_format")
     limit = max_tokens(body)
@@ -188,7 +188,7 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
     instructions = (Message("system", body.instructions),) if body.instructions else ()
     verbosity = body.text.verbosity if body.text else None
     if not said and not instructions:
-        raise BadRequest("input: there is nothing to answer", param="input")
+        raise BadRequest.at("input", "there is nothing to answer")
     return Conversation(
         (*instructions, *said),
         tools.tools,
@@ -228,14 +228,10 @@ def _format(body: ResponseBody) -> Format | None:
 def _text_format(requested: TextFormat | None) -> Format | None:
     if requested is None or requested.type == "text":
         return None
-    if requested.type == "json_object":
-        if requested.schema_ is None:
-            return Format("json_object", param="text.format")
-        return Format(
-            "json_schema", requested.schema_, "text.format.schema", requested.name, requested.description
-        )
+    if requested.type == "json_object" and requested.schema_ is None:
+        return Format("json_object", param="text.format")
     for name, value in (("name", requested.name), ("schema", requested.schema_)):
-        if value is None:
+        if value is None and requested.type == "json_schema":
             param = f"text.format.{name}"
             raise BadRequest(f"{param} is needed with type json_schema", param=param)
     return Format(

@@ -5,25 +5,22 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Unpack
+from typing import Any, Unpack
+
+from pydantic_core import from_json
 
 from headrace.types import Thought
 from headrace.wire.chat import TokenLogprobBody
 from headrace.wire.items.build import ReasoningPart, thinking
 from headrace.wire.items.ids import PREFIXES, Type, new_id
 from headrace.wire.items.input_models import Status
-from headrace.wire.responses.custom import InputReader
-from headrace.wire.responses.schemas import (
-    CustomToolCall,
-    EventMembers,
-    FunctionCall,
-    Output,
-    OutputMessage,
-    OutputReasoning,
-    OutputText,
-)
+from headrace.wire.items.messages import CUSTOM_ARGUMENT
+from headrace.wire.responses import schemas
 
-NamedEvent = tuple[str, EventMembers]  # an event's type, and its members without the sequence number
+NamedEvent = tuple[str, schemas.EventMembers]  # an event's type, and its members without the sequence number
+
+# The arguments are parsed again when they have grown by 1/FINENESS, which keeps the total work linear.
+FINENESS = 32
 
 
 class OutputItem(ABC):
@@ -48,16 +45,16 @@ class OutputItem(ABC):
     def end(self, status: Status) -> Iterator[NamedEvent]: ...
 
     @abstractmethod
-    def whole(self, status: Status) -> Output:
+    def whole(self, status: Status) -> schemas.Output:
         """The item as it stands in the output."""
 
-    def _added(self, item: Output) -> NamedEvent:
+    def _added(self, item: schemas.Output) -> NamedEvent:
         return "response.output_item.added", {"output_index": self.index, "item": item}
 
     def _done(self, status: Status) -> NamedEvent:
         return "response.output_item.done", {"output_index": self.index, "item": self.whole(status)}
 
-    def _event(self, type: str, **members: Unpack[EventMembers]) -> NamedEvent:
+    def _event(self, type: str, **members: Unpack[schemas.EventMembers]) -> NamedEvent:
         return f"response.{type}", {"item_id": self._id, "output_index": self.index, **members}
 
 
@@ -84,15 +81,15 @@ class Message(OutputItem):
         yield self._event("content_part.done", content_index=0, part=self._part())
         yield self._done(status)
 
-    def whole(self, status: Status) -> OutputMessage:
+    def whole(self, status: Status) -> schemas.OutputMessage:
         return self._with(status, [self._part()])
 
-    def _with(self, status: Status, content: list[OutputText]) -> OutputMessage:
+    def _with(self, status: Status, content: list[schemas.OutputText]) -> schemas.OutputMessage:
         return {
             "id": self._id, "type": "message", "status": status, "role": "assistant", "content": content,
         }  # fmt: skip
 
-    def _part(self) -> OutputText:
+    def _part(self) -> schemas.OutputText:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self._logprobs}
 
 
@@ -129,7 +126,7 @@ class Reasoning(OutputItem):
             yield self._event("content_part.done", content_index=0, part=self._part())
         yield self._done(status)
 
-    def whole(self, status: Status) -> OutputReasoning:
+    def whole(self, status: Status) -> schemas.OutputReasoning:
         thoughts = self._thoughts or ([Thought(self.text)] if self._is_sealed else [])
         return {"id": self._id, "type": "reasoning", "status": status, **thinking(self.text, thoughts)}
 
@@ -158,7 +155,7 @@ class Call(OutputItem):
         yield self._event("function_call_arguments.done", name=self._name, arguments=self.text)
         yield self._done(status)
 
-    def whole(self, status: Status) -> FunctionCall | CustomToolCall:
+    def whole(self, status: Status) -> schemas.FunctionCall | schemas.CustomToolCall:
         return {
             "id": self._id, "type": "function_call", "status": status,
             "call_id": self._call_id, "name": self._name, "arguments": self.text,
@@ -182,7 +179,7 @@ class CustomCall(Call):
         yield self._event("custom_tool_call_input.done", input=self.text)
         yield self._done(status)
 
-    def whole(self, status: Status) -> CustomToolCall:
+    def whole(self, status: Status) -> schemas.CustomToolCall:
         return {
             "id": self._id, "type": "custom_tool_call", "status": status,
             "call_id": self._call_id, "name": self._name, "input": self.text,
@@ -192,3 +189,46 @@ class CustomCall(Call):
         if text:
             self._pieces.append(text)
             yield self._event("custom_tool_call_input.delta", delta=text)
+
+
+class InputReader:
+    """Returns the input piece by piece. Arguments without the expected shape are the input themselves."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+        self._read_at = 0  # length of the arguments at which they are parsed again
+        self._said = ""
+
+    def push(self, arguments: str) -> str:
+        """Add arguments; return the new part of the input that is certain."""
+        self._pieces.append(arguments)
+        self._length += len(arguments)
+        if self._length < self._read_at:
+            return ""
+        self._read_at = self._length + self._length // FINENESS
+        return self._new(self._input() or "")
+
+    def rest(self) -> str:
+        """Return the rest of the input, after the last piece."""
+        read = self._input()
+        return self._new(self._arguments() if read is None and not self._said else read or "")
+
+    def _new(self, text: str) -> str:
+        if not text.startswith(self._said):
+            return ""
+        new, self._said = text[len(self._said) :], text
+        return new
+
+    def _arguments(self) -> str:
+        """All arguments so far."""
+        self._pieces = ["".join(self._pieces)]
+        return self._pieces[0]
+
+    def _input(self) -> str | None:
+        try:
+            value: Any = from_json(self._arguments(), allow_partial="trailing-strings")
+        except ValueError:
+            return None
+        text = value.get(CUSTOM_ARGUMENT) if isinstance(value, dict) else None
+        return text if isinstance(text, str) else None

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import BaseModel
 
 from headrace.features import Feature as F
+from headrace.features import Use, Uses
 from headrace.wire.elsewhere import EMPTY, NOTHING, equals
 from headrace.wire.items.encrypted_content import thoughts_in
 from headrace.wire.items.input_models import MessageItem, ReasoningItem
-from headrace.wire.parameters import Parameter, Table, ignored, needs, ours, refused, sent
-from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
+from headrace.wire.parameters import Parameter, Table, ignored, needs, ours, refused, sent, uses_of
+from headrace.wire.responses.body import (
+    LOGPROBS,
+    SEALED,
+    HistoryBody,
+    PromptBody,
+    ResponseBody,
+    includes,
+    tools_of,
+)
 from headrace.wire.responses.tools import FunctionTool, TextTool
 from headrace.wire.tables import BOOKKEEPING, CHAT, EXTENSION, GENERATION, is_text
 
@@ -129,3 +140,40 @@ RESPONSES: Table = {
     "chat_template_kwargs": refused("Use `reasoning.effort`.", EMPTY),
     "response_format": refused("Use `text.format`.", NOTHING),
 }  # fmt: skip
+
+
+def uses_of_responses(body: HistoryBody, *, strict: bool = False) -> Uses:
+    """The features that a body uses, and its members without effect. Tools and items that are skipped are
+    listed as PATH:TYPE. Raises BadRequest.
+    """
+    return uses_of(body, _table_of(body), strict=strict, more=_more(body))
+
+
+def _table_of(body: HistoryBody) -> Table:
+    if isinstance(body, ResponseBody):
+        return RESPONSES
+    return PROMPT if isinstance(body, PromptBody) else HISTORY
+
+
+def _more(body: HistoryBody) -> Iterator[Use]:
+    if isinstance(body, ResponseBody) and includes(body, LOGPROBS):
+        yield Use("include", F.LOGPROBS, F.LOGPROBS.loss)
+    yield from (Use(path, None, "ignored") for path in _skipped(body))
+
+
+def _skipped(body: HistoryBody) -> Iterator[str]:
+    if isinstance(body, PromptBody):
+        yield from tools_of(body).skipped
+    if isinstance(body, ResponseBody) and body.top_logprobs and not includes(body, LOGPROBS):
+        yield "top_logprobs"
+    for index, item in enumerate(body.input if isinstance(body.input, list) else ()):
+        if isinstance(item, dict):
+            yield f"input.{index}:{item['type']}"
+        elif _is_sealed_elsewhere(item):
+            yield f"input.{index}.encrypted_content"
+
+
+def _is_sealed_elsewhere(item: object) -> bool:
+    if not isinstance(item, ReasoningItem) or not item.encrypted_content:
+        return False
+    return not thoughts_in(item.encrypted_content)

@@ -12,20 +12,15 @@ from pydantic import Field
 
 from headrace.errors import BadRequest
 from headrace.types import Tool, ToolChoice
-from headrace.wire.generation import JsonObject
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
 from headrace.wire.limits import MAX_TOOLS, at_most
-from headrace.wire.tools import Mode, ToolName
+from headrace.wire.tools import FunctionBody, Mode, ToolName
 from headrace.wire.unions import ByType
 from headrace.wire.validation import RequestBody
 
 
-class FunctionTool(RequestBody):
+class FunctionTool(FunctionBody):
     type: Literal["function"]
-    name: ToolName
-    description: str | None = None
-    parameters: JsonObject | None = Field(None, description="A JSON schema. None: no arguments.")
-    strict: bool | None = None
 
 
 class TextInput(RequestBody):
@@ -100,8 +95,7 @@ def offered(bodies: Sequence[AnyTool] | None, requested: AnyChoice | None) -> Of
             skipped.append(f"tools.{index}:{body['type']}")
             continue
         if body.name in kept:
-            param = f"tools.{index}.name"
-            raise BadRequest(f"{param}: there are two of the name {body.name!r}", param=param)
+            raise BadRequest.at(f"tools.{index}.name", f"there are two of the name {body.name!r}")
         kept[body.name] = body
         places.append(index)
     choice, written_choice = _choice(requested, kept, skipped)
@@ -150,7 +144,7 @@ def _choice(
     mode = requested or "auto"
     if mode == "required" and not kept:
         if not skipped:
-            raise BadRequest("tool_choice: required needs tools", param="tool_choice")
+            raise BadRequest.at("tool_choice", "required needs tools")
         skipped.append("tool_choice")
         mode = "auto"
     return ToolChoice(mode), mode
@@ -192,10 +186,8 @@ def _allowed(
 def _known(requested: ToolReference, kept: dict[str, FunctionTool | TextTool], param: str) -> str:
     name = requested.name
     if name is None or name not in kept or kept[name].type != requested.type:
-        shown = (
-            "no name is given"
-            if name is None
-            else f"there is no {requested.type} tool of the name {name[:256]!r}"
-        )
-        raise BadRequest(f"{param}: {shown}", param=f"{param}.name")
+        problem = "no name is given"
+        if name is not None:
+            problem = f"there is no {requested.type} tool of the name {name[:256]!r}"
+        raise BadRequest(f"{param}: {problem}", param=f"{param}.name")
     return name

@@ -34,8 +34,7 @@ from headrace.wire.responses.body import (
     to_tokenize_request,
 )
 from headrace.wire.responses.object import begin
-from headrace.wire.responses.parameters import uses_of
-from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
+from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES, uses_of_responses
 from headrace.wire.validation import parse
 
 OF_THE_CLIENT = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}
@@ -55,7 +54,7 @@ def body_of(**members: Any) -> ResponseBody:
 
 def ignored(body: HistoryBody, *, strict: bool = False) -> dict[str, str]:
     """The header that names what our own engine makes nothing of."""
-    return with_named({}, uses_of(body, strict=strict).left_out(FEATURES))
+    return with_named({}, uses_of_responses(body, strict=strict).left_out(FEATURES))
 
 
 def asked(**members: Any) -> GenerateRequest:
