@@ -93,6 +93,7 @@ class Feature(Enum):
     PRIORITY = auto()
     USER = auto()
     PROMPT_CACHE = auto()
+    PREDICTION = auto()
     ADVICE = auto()  # for a provider's bookkeeping, speed or price
     ANTHROPIC_ADVICE = auto()  # the same, of Anthropic's API alone
     SERVER_TOOLS = auto()  # settings of tools that Anthropic itself runs
@@ -105,8 +106,8 @@ class Feature(Enum):
 
 IGNORED = frozenset(
     {
-        Feature.ADVICE, Feature.ANTHROPIC_ADVICE, Feature.LOOP_DETECTION, Feature.SERVER_TOOLS, Feature.USER,
-        Feature.VERBOSITY,
+        Feature.ADVICE, Feature.ANTHROPIC_ADVICE, Feature.LOOP_DETECTION, Feature.PREDICTION,
+        Feature.SERVER_TOOLS, Feature.USER, Feature.VERBOSITY,
     }
 )  # fmt: skip
 DROPPED = frozenset(

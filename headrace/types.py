@@ -174,6 +174,7 @@ class GenerateRequest:
         default_factory=dict
     )  # of Anthropic's dialect, as the caller sent them
     narrowings: frozenset[str] | None = None  # allowed when a schema is compiled; None: all
+    prediction: str = ""  # a text that the answer may repeat
 
     @property
     def num_choices(self) -> int:
@@ -232,6 +233,8 @@ class Usage:
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
     reasoning_tokens: int = 0  # of the completion
     cache_write_tokens: int = 0  # of the prompt, written to a provider's cache
+    accepted_prediction_tokens: int = 0  # of the prediction: computed ahead, and part of the completion
+    rejected_prediction_tokens: int = 0  # ... and in vain
     is_known: bool = True  # False: the provider reported none; then no usage is sent
 
 
@@ -244,6 +247,8 @@ def total(usages: dict[int, Usage], n: int) -> Usage:
         sum(usage.cached_tokens for usage in firsts),
         sum(usage.reasoning_tokens for usage in usages.values()),
         sum(usage.cache_write_tokens for usage in firsts),
+        sum(usage.accepted_prediction_tokens for usage in usages.values()),
+        sum(usage.rejected_prediction_tokens for usage in usages.values()),
         all(usage.is_known for usage in usages.values()),
     )
 

@@ -23,7 +23,7 @@ DEFAULT_TOKENS = 8192
 MAX_TOKENS = 32_768
 
 FEATURES = OpenAIBackend.features - {
-    Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.DIMENSIONS, Feature.EMBEDDINGS,
+    Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.PREDICTION,
     Feature.FREQUENCY_PENALTY, Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING,
     Feature.PRESENCE_PENALTY, Feature.REPETITION_WINDOW, Feature.TYPICAL_P, Feature.VERBOSITY,
 }  # fmt: skip
@@ -38,7 +38,7 @@ class CerebrasBackend(OpenAIBackend):
     """OpenAI's dialect, less what the models refuse."""
 
     features = FEATURES
-    unsent = frozenset({Feature.ADVICE})
+    unsent = frozenset({Feature.ADVICE, Feature.PREDICTION})
     url = "https://api.cerebras.ai/v1"
     extra_members = ("time_info",)
     knows_verbosity = False

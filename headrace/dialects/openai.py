@@ -22,6 +22,9 @@ class PromptTokensDetails(TypedDict):
 
 class CompletionTokensDetails(TypedDict):
     reasoning_tokens: int
+    # of the request's prediction: computed ahead and part of the completion, or in vain and no part of it
+    accepted_prediction_tokens: NotRequired[int]
+    rejected_prediction_tokens: NotRequired[int]
 
 
 class UsageBody(TypedDict):
@@ -73,6 +76,8 @@ def usage_of(body: object) -> Usage | None:
         count(of_prompt.get("cached_tokens")) or 0,
         count(of_completion.get("reasoning_tokens")) or 0,
         count(of_prompt.get("cache_write_tokens")) or 0,
+        count(of_completion.get("accepted_prediction_tokens")) or 0,
+        count(of_completion.get("rejected_prediction_tokens")) or 0,
     )
 
 
@@ -83,12 +88,16 @@ def usage_body(usage: Usage) -> UsageBody | None:
     prompt_details: PromptTokensDetails = {"cached_tokens": usage.cached_tokens}
     if usage.cache_write_tokens:
         prompt_details["cache_write_tokens"] = usage.cache_write_tokens
+    details: CompletionTokensDetails = {"reasoning_tokens": usage.reasoning_tokens}
+    if usage.accepted_prediction_tokens or usage.rejected_prediction_tokens:
+        details["accepted_prediction_tokens"] = usage.accepted_prediction_tokens
+        details["rejected_prediction_tokens"] = usage.rejected_prediction_tokens
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": prompt_details,
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "completion_tokens_details": details,
     }
 
 

@@ -57,6 +57,7 @@ class ChatBody(ConversationBody, GenerationBody):
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="Also of this many most probable tokens at each position."
     )
+    prediction: JsonObject | None = Field(None, description="A text that the answer may repeat.")
     store: bool | None = Field(False, description="Store the answer: see GET /v1/chat/completions.")
     metadata: JsonObject | None = Field(
         None, description="Metadata of the stored answer; only with store: true."
@@ -193,7 +194,24 @@ def to_request(body: ChatBody) -> GenerateRequest:
         foreign=carried(body),
         advice=advice(body),
         narrowings=narrowings(body),
+        prediction=_predicted(body.prediction),
     )
+
+
+def _predicted(member: JsonObject | None) -> str:
+    """The text of a prediction: {"type": "content", "content": text, or parts with texts}."""
+    if member is None:
+        return ""
+    content = member.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    found = [text for text in texts if isinstance(text, str)]
+    if member.get("type") != "content" or not parts or len(found) != len(parts):
+        raise BadRequest(
+            'prediction: give {"type": "content", "content": a text, or parts of type text}',
+            param="prediction",
+        )
+    return "".join(found)
 
 
 def completion(body: ChatBody, info: ModelInfo, collected: Collected, begin: Head | None = None) -> Json:

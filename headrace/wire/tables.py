@@ -184,7 +184,7 @@ CHAT: Table = {
     "conversation": ours(f"{EXTENSION} The conversation to continue, or `new`."),
     "conversation_id": ours(f"{EXTENSION} The same as `conversation`."),
     "moderation": advice("Nothing is moderated."),
-    "prediction": advice("It changes speed, not the answer."),
+    "prediction": needs(F.PREDICTION, "A text that the answer may repeat. It changes speed, not the answer."),
     "prompt_cache_key": advice(CACHING),
     "prompt_cache_options": advice(CACHING),
     "prompt_cache_retention": advice(CACHING),
@@ -218,6 +218,7 @@ COMPLETIONS: Table = {
     "store": ignored("Only chat completions are stored.", equals(False)),
     # they come along where one body is sent to both endpoints
     **{name: CHAT[name] for name in ADVICE},
+    "prediction": advice("In chat only. It changes speed, not the answer."),
 }  # fmt: skip
 EMBEDDINGS: Table = {
     "model": GENERATION["model"],

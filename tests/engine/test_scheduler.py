@@ -41,10 +41,10 @@ def step(scheduler: Scheduler) -> Chunks:
     chunks = scheduler.schedule()
     assert sum(chunks.values()) <= scheduler.max_batch_tokens
     assert len(scheduler.running) <= scheduler.max_num_seqs
-    scheduler.commit(chunks)
-    for sequence in chunks:
-        if not sequence.num_pending:
+    for sequence, count in chunks.items():
+        if sequence.num_pending == count:
             sequence.accept(0)
+    scheduler.commit(chunks)
     scheduler.pool.check([sequence.blocks for sequence in scheduler.running])
     return chunks
 

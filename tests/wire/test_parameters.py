@@ -38,7 +38,6 @@ COMPLETION_NEUTRAL: dict[str, Any] = {**NEUTRAL, "suffix": "", "best_of": 1}
 HARMLESS: dict[str, Any] = {
     "user": "me",
     "service_tier": "auto",
-    "prediction": {"type": "content", "content": "x"},
     "prompt_cache_key": "k",
     "safety_identifier": "s",
 }

@@ -144,6 +144,9 @@ class Choice:
             self.num_tokens,
             self.leader.num_cached,
             reasoning_tokens=self._text.num_reasoning,
+            # The engine may have gone on beyond a stop string.
+            accepted_prediction_tokens=min(self.sequence.drafter.num_accepted, self.num_tokens),
+            rejected_prediction_tokens=self.sequence.drafter.num_rejected,
         )
         if reason == "stop" and self._text.num_calls:
             reason = "tool_calls"

@@ -18,7 +18,7 @@ def of_request(request: GenerateRequest) -> int:
         return COMPILED
     if isinstance(prompt, Texts):
         return of_texts(*prompt.prompts, prompt.suffix or "") + num_entries * TOKEN
-    return of_conversation(prompt) + num_entries * TOKEN
+    return of_conversation(prompt) + len(request.prediction) * CHARACTER + num_entries * TOKEN
 
 
 def of_conversation(conversation: Conversation) -> int:

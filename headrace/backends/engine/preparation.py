@@ -39,6 +39,7 @@ class Prepared:
     params: SamplingParams
     constraints: list[Constraint | None]
     reading: Reading
+    prediction: list[int]  # tokens that the answers may repeat
 
 
 class Preparation:
@@ -60,7 +61,7 @@ class Preparation:
             prompts = self._prompts.of_texts(content, room)
         else:
             prompts = [self._prompts.of_conversation(content, room)]
-        stops, prepared = Stops(sampling.stop), []
+        stops, prediction, prepared = Stops(sampling.stop), self._predicted(request.prediction), []
         for prompt in prompts:
             check_wanted()
             constraints = self._rules.constraints(request, prompt)
@@ -68,7 +69,7 @@ class Preparation:
             params = self._params(sampling, prompt, is_constrained=is_constrained)
             has_format = is_constrained and request.format is not None
             reading = self._reading(prompt, request, stops, has_format=has_format)
-            prepared.append(Prepared(prompt, params, constraints, reading))
+            prepared.append(Prepared(prompt, params, constraints, reading, prediction))
         return prepared
 
     def choices(self, prepared: list[Prepared], request: GenerateRequest) -> Iterator[Choice]:
@@ -80,7 +81,10 @@ class Preparation:
             prompt, params, leader = entry.prompt, entry.params, None
             for index, constraint in enumerate(entry.constraints):
                 tokens = list(prompt.tokens)
-                sequence = Sequence(tokens, params, request.priority, index, leader, constraint, salt=salt)
+                sequence = Sequence(
+                    tokens, params, request.priority, index, leader, constraint,
+                    salt=salt, prediction=entry.prediction,
+                )  # fmt: skip
                 yield Choice(sequence, number * request.n + index, entry.reading, prompt.echo)
                 if leader is None:
                     # The prompt is scored once, by the first sequence that has it.
@@ -122,6 +126,11 @@ class Preparation:
     def token_texts(self, tokens: list[int]) -> list[str]:
         self._check_tokens(tokens)
         return [self._tokenizer.token_text(token) for token in tokens]
+
+    def _predicted(self, text: str) -> list[int]:
+        """The tokens of a prediction, as many as an answer can have."""
+        longest = self._prompts.max_model_len
+        return self._tokenizer.encode(text, longest)[:longest] if text else []
 
     def _check_tokens(self, tokens: list[int]) -> None:
         if tokens:
