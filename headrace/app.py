@@ -25,18 +25,16 @@ from headrace.api import (
     tokens,
     websocket,
 )
-from headrace.api.cors import with_cors
-from headrace.api.guard import Guard
-from headrace.api.memory import Budget
+from headrace.api.middleware import Middleware
 from headrace.api.relay import Relay
-from headrace.api.request_log import RequestLog
+from headrace.api.request import Budget, Keys
 from headrace.api.sites import Hosts, Sites
 from headrace.config import Config, ServerConfig
 from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
-from headrace.gateway.auth import Keys
 from headrace.gateway.gateway import Gateway
 from headrace.models.model import GGUFModel
+from headrace.relay_types import Relaying
 from headrace.store import Store
 from headrace.turns.responses import Responses
 from headrace.types import Backend
@@ -101,12 +99,11 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
 
 def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
     """Add the middleware, the innermost first."""
-    if app.state.gateway.has_relays:
+    if any(isinstance(backend, Relaying) for backend in app.state.gateway.backends):
         app.add_middleware(Relay)
     hosts = Hosts(server.host, server.allowed_hosts, bool(server.api_keys))
-    app.add_middleware(Guard, sites=Sites(hosts, server.cors_origins), budget=app.state.budget)
-    app.add_middleware(with_cors, origins=server.cors_origins)
-    app.add_middleware(RequestLog, origins=server.cors_origins, has_security=server.security_headers)
+    sites = Sites(hosts, server.cors_origins)
+    app.add_middleware(Middleware, sites=sites, budget=app.state.budget, has_security=server.security_headers)
 
 
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
@@ -208,6 +205,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for backend in app.state.gateway.backends:
             exits.push_async_callback(backend.aclose)
             await backend.start()
-        app.state.gateway.check_routes()
+        app.state.gateway.router.check()
         exits.push_async_callback(app.state.responses.aclose)
         yield

@@ -6,29 +6,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 LONGEST = 4_000  # characters of one message: longer ones could fill the disk
 FORMAT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
 
-_request_id: ContextVar[str] = ContextVar("request_id", default="-")
-
-
-@contextmanager
-def request(id: str) -> Iterator[None]:
-    """Add the request's id to every line that is logged inside the block."""
-    token = _request_id.set(id)
-    try:
-        yield
-    finally:
-        _request_id.reset(token)
-
-
-def request_id() -> str:
-    """The id of the current request; "-" outside of requests."""
-    return _request_id.get()
+# The id of the current request, in every line that its task logs; "-" outside of requests.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
@@ -84,5 +68,5 @@ def configure(level: str) -> None:
 
 def _add_request_id(record: logging.LogRecord) -> bool:
     # A filter and not `extra`, because lines of uvicorn and other libraries need the field too.
-    record.request_id = request_id()
+    record.request_id = REQUEST_ID.get()
     return True

@@ -17,7 +17,9 @@ import openai
 import uvicorn
 from fastapi import FastAPI
 
+from headrace.api.answers import Encoder, LiveStream, encoded
 from headrace.gateway.gateway import Gateway
+from headrace.gateway.generation import Generation
 from headrace.types import Backend
 
 START_S = 60.0
@@ -70,6 +72,12 @@ class Served:
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
         return self.http.get(path, headers=headers)
+
+
+def live_stream(generation: Generation, encoder: Encoder, **options: Any) -> LiveStream:
+    """The answer that streams a generation, as the endpoints make it."""
+    texts = encoded(generation, encoder)
+    return LiveStream(texts, {}, generation.aclose, generation.interrupted, **options)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def server(upstream: Upstream, package: Path) -> Iterator[Served]:
     )
     config = load(flags={}, environment={}, file=file).config
     with serving(create_app(config, build_providers(config))) as served:
-        eventually(lambda: served.gateway.models())
+        eventually(lambda: served.gateway.router.models())
         yield served
 
 

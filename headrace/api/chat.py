@@ -10,17 +10,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
-from headrace.api.body import prepared
-from headrace.api.dependencies import Caller, destination
+from headrace.api.answers import Reply, respond, without_wishes
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import Reply, respond, uses_in, without_wishes
 from headrace.api.openapi import EVENT_STREAM, response_of
+from headrace.api.request import Caller, destination, is_strict, prepared
 from headrace.api.routes import route
 from headrace.errors import BadRequest, ServerError
 from headrace.gateway.generation import Generation
 from headrace.turns.chat import ChatTurn
 from headrace.wire import chat as wire
-from headrace.wire.parameters import with_named
+from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import CHAT
 from headrace.wire.tools import FUNCTIONS_USE, in_callers_terms
 
@@ -50,7 +49,8 @@ async def create_chat_completion(
         Header(alias=wire.HEADER, description="The conversation to continue, or `new`."),
     ] = None,
 ) -> Response:
-    uses = await uses_in(http, body, CHAT, (FUNCTIONS_USE,) if body.functions else ())
+    more = (FUNCTIONS_USE,) if body.functions else ()
+    uses = await prepared(http, partial(uses_of, body, CHAT, strict=is_strict(http), more=more))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     if uses.is_strict:
         request = without_wishes(request)

@@ -8,13 +8,13 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.body import prepared
-from headrace.api.dependencies import Caller, destination
+from headrace.api.answers import Reply, respond
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import Reply, respond, uses_in
 from headrace.api.openapi import EVENT_STREAM, response_of
+from headrace.api.request import Caller, destination, is_strict, prepared
 from headrace.api.routes import route
 from headrace.wire import completions as wire
+from headrace.wire.parameters import uses_of
 from headrace.wire.tables import COMPLETIONS
 
 router = APIRouter(tags=["completions"])
@@ -35,7 +35,7 @@ STREAMED = response_of(
     responses={200: STREAMED, **RESPONSES},
 )
 async def create_completion(http: Request, caller: Caller, body: wire.CompletionBody) -> Response:
-    uses = await uses_in(http, body, COMPLETIONS)
+    uses = await prepared(http, partial(uses_of, body, COMPLETIONS, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)
     encoder = partial(wire.Chunks, body) if body.stream else None

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from headrace.api.dependencies import Caller, Stored
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import Included, NewestFirst, described
+from headrace.api.request import Caller, Stored
 from headrace.api.routes import V1, route
 from headrace.store import Store
 from headrace.wire import conversations as wire

@@ -8,15 +8,14 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.body import prepared
-from headrace.api.dependencies import Caller, destination
-from headrace.api.disconnect import connected
+from headrace.api.answers import target_headers
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import target_headers, uses_in
+from headrace.api.request import Caller, destination, is_strict, prepared
 from headrace.api.routes import route
+from headrace.gateway.lifetime import Until
 from headrace.offload import aside
 from headrace.wire import embeddings as wire
-from headrace.wire.parameters import with_named
+from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import EMBEDDINGS
 
 router = APIRouter(tags=["embeddings"])
@@ -26,10 +25,10 @@ BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a me
 
 @route(router, "POST", "/embeddings", answer=wire.EmbeddingList, summary="Embed texts", responses=RESPONSES)
 async def create_embeddings(http: Request, caller: Caller, body: wire.EmbeddingsBody) -> Response:
-    uses = await uses_in(http, body, EMBEDDINGS)
+    uses = await prepared(http, partial(uses_of, body, EMBEDDINGS, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)
-    async with connected(http.receive):
+    async with Until(receive=http.receive):
         result = await gateway.embed(request, provider, uses=uses)
         answered_body, embeddings = body.model_copy(update={"model": result.info.id}), result.value
         size = embeddings.vectors.size * BYTES_PER_VALUE

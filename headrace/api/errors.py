@@ -48,7 +48,7 @@ def to_response(error: ServerError) -> JSONResponse:
 
 def to_messages_response(error: ServerError) -> JSONResponse:
     """An error in Anthropic's shape."""
-    body = anthropics.to_body(error, logs.request_id())
+    body = anthropics.to_body(error, logs.REQUEST_ID.get())
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
@@ -66,7 +66,7 @@ def refusal(error: ServerError, scope: Scope) -> JSONResponse:
     if not is_anthropic(scope):
         return to_response(error)
     response = to_messages_response(error)
-    response.headers["request-id"] = logs.request_id()
+    response.headers["request-id"] = logs.REQUEST_ID.get()
     return response
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 
-from headrace.api.dependencies import is_strict
+from headrace.api.request import is_strict
 from headrace.errors import BadRequest
 from headrace.wire import pagination
 from headrace.wire.pagination import INCLUDABLE, LISTED, MAX_LIMIT, USUAL_LIMIT, Listing, Order, Query

@@ -12,14 +12,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from headrace import logs
-from headrace.api.body import prepared
-from headrace.api.dependencies import Caller, destination, headers_of, is_strict
+from headrace.api.answers import Reply, StreamWriter, respond, without_wishes
 from headrace.api.errors import to_messages_response
-from headrace.api.generations import Reply, respond, without_wishes
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
+from headrace.api.request import Caller, destination, headers_of, is_strict, prepared
 from headrace.api.routes import route
-from headrace.api.sse import StreamWriter
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.types import Conversation
 from headrace.wire.anthropic import answer, errors
@@ -62,7 +60,7 @@ class MessagesRoute(APIRoute):
             except Exception:
                 log.exception("%s %s failed", request.method, request.url.path)
                 response = to_messages_response(ServerError("the server had an error"))
-            response.headers["request-id"] = logs.request_id()
+            response.headers["request-id"] = logs.REQUEST_ID.get()
             return response
 
         return handle_errors
@@ -128,5 +126,5 @@ class MessagesWriter(StreamWriter):
         return "".join(texts).encode()
 
     def error_text(self, error: ServerError) -> str:
-        body = errors.to_body(error, logs.request_id())
+        body = errors.to_body(error, logs.REQUEST_ID.get())
         return answer.frame("error", error=body["error"], request_id=body["request_id"])

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from headrace import logs
-from headrace.api.dependencies import Caller, destination
 from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.json_response import JSONResponse
+from headrace.api.request import Caller, destination
 from headrace.api.routes import route
 from headrace.errors import Forbidden
 from headrace.gateway.routing import Candidate
@@ -31,7 +31,7 @@ router = APIRouter(tags=["models"])
 )
 async def list_models(http: Request, _: Caller) -> wire.ModelList | Response:
     gateway, provider = destination(http)
-    infos = gateway.models(provider)
+    infos = gateway.router.models(provider)
     if is_anthropic(http.scope):
         return _response(anthropics.page(infos, http.query_params.multi_items()))
     return wire.model_list(infos)
@@ -47,7 +47,7 @@ async def list_models(http: Request, _: Caller) -> wire.ModelList | Response:
 )
 async def explain_route(http: Request, _: Caller, model_id: str) -> wire.RouteObject:
     gateway, provider = destination(http)
-    explained = gateway.explain(model_id, provider)
+    explained = gateway.router.explain(model_id, provider)
     return {
         "object": "route",
         "model": explained.model,
@@ -79,7 +79,7 @@ def _candidate(candidate: Candidate) -> wire.CandidateObject:
 )
 async def retrieve_model(http: Request, _: Caller, model_id: str) -> wire.ModelObject | Response:
     gateway, provider = destination(http)
-    info = gateway.model(model_id, provider)
+    info = gateway.router.model(model_id, provider)
     return _response(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
 
 
@@ -94,7 +94,7 @@ async def retrieve_model(http: Request, _: Caller, model_id: str) -> wire.ModelO
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
     """Refuse the deletion. Raises Forbidden, or ModelNotFound."""
     gateway, provider = destination(http)
-    gateway.model(model_id, provider)
+    gateway.router.model(model_id, provider)
     raise Forbidden(
         f"The model '{model_id[:200]}' cannot be deleted over the API: `headrace rm` removes local models.",
         param="model",
@@ -102,4 +102,4 @@ async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
 
 
 def _response(body: Mapping[str, Any]) -> Response:
-    return JSONResponse(body, headers={"request-id": logs.request_id()})
+    return JSONResponse(body, headers={"request-id": logs.REQUEST_ID.get()})

@@ -6,26 +6,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import logs
-from headrace.api.body import BODY, prepared, read_json
-from headrace.api.dependencies import authenticate, headers_of, is_strict
-from headrace.api.disconnect import connected
+from headrace.api.answers import HEADERS, KEEP_ALIVE_S, StreamWriter, keep_alive, target_headers
 from headrace.api.errors import to_messages_response, to_response
-from headrace.api.generations import target_headers
 from headrace.api.messages import MessagesWriter
-from headrace.api.sse import HEADERS, KEEP_ALIVE_S, StreamWriter, kept_alive
+from headrace.api.request import BODY, authenticate, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
-from headrace.gateway.metering import Tally
+from headrace.gateway.lifetime import Tally
 from headrace.gateway.routing import Plan
 from headrace.relay_types import Dialect, Relayed, RelayRequest
 from headrace.verbatim import Verbatim
@@ -55,7 +52,7 @@ class RelayEndpoint:
     id_header: bytes | None = None
 
     def id_headers(self) -> RawHeaders:
-        return [] if self.id_header is None else [(self.id_header, logs.request_id().encode())]
+        return [] if self.id_header is None else [(self.id_header, logs.REQUEST_ID.get().encode())]
 
 
 def _of_anthropic(endpoint: str) -> RelayEndpoint:
@@ -89,7 +86,7 @@ class Relay:
             return
         http = Request(scope, receive)
         gateway: Gateway = http.app.state.gateway
-        if not gateway.has_relays or is_strict(http):
+        if is_strict(http):
             await self.app(scope, receive, send)
             return
         writer = endpoint.writer(send)
@@ -176,10 +173,14 @@ class RelayedRequest:
         """Pass the request on, and send the answer. Raises ServerError: before the response has started, it
         decides the status, later it is sent as an event.
         """
+        beat = self._beat()
+        relay = self._gateway.relay(self._request, self._plan, *beat, receive=receive)
         try:
-            with self._gateway.passage(self._request) as (tally, interruption):
-                async with self._kept_alive() as ends, connected(receive, interruption.error, *ends):
-                    await self._pass_on(tally)
+            async with relay as (tally, relayed):
+                try:
+                    await self._send(relayed, tally)
+                finally:
+                    tally.usage = relayed.usage.usage()
         except ClientGone:
             if not self._writer.is_started:
                 raise
@@ -188,47 +189,39 @@ class RelayedRequest:
         except Exception as exc:
             log.exception("a request that was passed on failed")
             raise ServerError("the server had an error") from exc
+        finally:
+            for task in beat:  # also of a request that is not admitted
+                task.cancel()
 
-    @asynccontextmanager
-    async def _kept_alive(self) -> AsyncIterator[tuple[asyncio.Future[ServerError], ...]]:
-        """Keep a stream alive, also before the provider answers. On a route, nothing is sent before there is
-        an answer, because another target may be tried until then.
+    def _beat(self) -> list[asyncio.Task[ServerError]]:
+        """A task that keeps a stream alive, also before the provider answers. On a route, nothing is sent
+        before there is an answer, because another target may be tried until then.
         """
         if not self._request.is_streamed:
-            yield ()
-            return
+            return []
         opening = self._open if self._plan.route is None else None
-        async with kept_alive(self._writer, self._keep_alive_s, opening) as send_failure:
-            yield (send_failure,)
+        return [asyncio.ensure_future(keep_alive(self._writer, self._keep_alive_s, opening))]
 
     async def _open(self) -> None:
         await self._start([], self._plan.targets[0].backend.name, 1)
 
-    async def _pass_on(self, tally: Tally) -> None:
-        async with self._gateway.relay(self._request, self._plan) as result:
-            tally.provider, tally.attempts = result.provider, result.attempts
-            relayed = result.value
-            try:
-                await self._send(relayed, tally, result.provider, result.attempts)
-            finally:
-                tally.usage = relayed.usage.usage()
-        await self._writer.close(relayed.answer if isinstance(relayed.answer, bytes) else b"")
-
-    async def _send(self, relayed: Relayed, tally: Tally, provider: str, attempts: int) -> None:
-        """Send the headers, and a stream's events. A whole body is sent by the writer's `close`."""
+    async def _send(self, relayed: Relayed, tally: Tally) -> None:
+        """Send the headers, and the whole body or a stream's events."""
         headers, answer = relayed.headers, relayed.answer
         if isinstance(answer, bytes):
             headers = (*headers, (b"content-length", b"%d" % len(answer)))
         if ignored := with_named({}, relayed.ignored):
             headers = (*headers, (IGNORED.lower().encode(), ignored[IGNORED].encode()))
-        await self._start(headers, provider, attempts)
-        tally.answer_began()
+        await self._start(headers, tally.provider or "", tally.attempts)
+        tally.began = perf_counter()
         if isinstance(answer, bytes):
             relayed.usage.saw(answer)
+            await self._writer.close(answer)
             return
         async for events in answer:
             relayed.usage.saw(events)
             await self._writer.send_frames(events)
+        await self._writer.close()
 
     async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
         if self._writer.is_started:

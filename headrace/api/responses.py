@@ -8,24 +8,20 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.body import prepared
-from headrace.api.deadline import in_time
-from headrace.api.dependencies import Caller, destination, is_strict
-from headrace.api.disconnect import connected
+from headrace.api.answers import OPENING_S, LiveStream, StreamWriter, target_headers, timing
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import target_headers, timing
 from headrace.api.json_response import JSONResponse, json_answer
 from headrace.api.listing import NewestFirst, query_of
-from headrace.api.memory import CHARGE
 from headrace.api.openapi import EVENT_STREAM, response_of
+from headrace.api.request import CHARGE, Caller, destination, in_time, is_strict, prepared
 from headrace.api.routes import V1, route
-from headrace.api.runs import RunStream
-from headrace.api.sse import OPENING_S
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, ServerError
 from headrace.features import Uses
+from headrace.gateway.lifetime import Until
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
+from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.pagination import ListObject, include, list_object
 from headrace.wire.parameters import with_named
@@ -43,6 +39,7 @@ from headrace.wire.responses.schemas import (
     ResponseEvent,
     ResponseObject,
 )
+from headrace.wire.responses.stream import event_name
 from headrace.wire.responses.tables import uses_of_responses
 
 router = APIRouter(tags=["responses"], responses=RESPONSES)
@@ -55,6 +52,24 @@ STREAMED = response_of(
     "`.incomplete`, `.failed`), then `data: [DONE]`.",
     EVENT_STREAM,
 )
+
+
+class NamedEventWriter(StreamWriter):
+    """Writes each event with an `event:` line that repeats its JSON `type`."""
+
+    def framed(self, texts: list[str]) -> bytes:
+        return "".join(
+            f"data: {text}\n\n"
+            if text in self.final_texts
+            else f"event: {event_name(text)}\ndata: {text}\n\n"
+            for text in texts
+        ).encode()
+
+    def error_text(self, error: ServerError) -> str:
+        return dump({"type": "error", "code": error.code, "message": error.message, "param": error.param})
+
+
+_event_stream = partial(LiveStream, writer=NamedEventWriter)
 
 
 @route(
@@ -75,12 +90,14 @@ async def create_response(http: Request, caller: Caller, body: ResponseBody) -> 
         charge = http.scope[CHARGE].moved()
         run.when_done(charge.release)
         return (
-            RunStream(run.follow(), headers) if body.stream else JSONResponse(run.response, headers=headers)
+            _event_stream(run.follow(), headers)
+            if body.stream
+            else JSONResponse(run.response, headers=headers)
         )
     try:
         if body.stream:
             return await _streamed(http, run)
-        async with connected(http.receive):
+        async with Until(receive=http.receive):
             await run.done()
         return await _whole(run)
     except BaseException:
@@ -90,12 +107,12 @@ async def create_response(http: Request, caller: Caller, body: ResponseBody) -> 
 
 async def _streamed(http: Request, run: Run) -> Response:
     """Respond when the first event has come, the run has failed, or OPENING_S has passed."""
-    async with connected(http.receive):
+    async with Until(receive=http.receive):
         await run.wait_for_first(OPENING_S)
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
     run.recorder.is_announced = True
-    return RunStream(run.follow(), _headers(run), run)
+    return _event_stream(run.follow(), _headers(run), run.cancel)
 
 
 async def _whole(run: Run) -> Response:
@@ -133,7 +150,7 @@ async def get_response(http: Request, response: Response, caller: Caller, id: st
             raise BadRequest("starting_after is only allowed with stream=true", param="starting_after")
         return JSONResponse(await _responses(http)[0].get(caller.id, id), headers=dict(response.headers))
     texts = await _responses(http)[0].follow(caller.id, id, -1 if after is None else after)
-    return RunStream(texts, dict(response.headers))
+    return _event_stream(texts, dict(response.headers))
 
 
 @route(router, "DELETE", "/responses/{id}", under=V1, summary="Delete a response")

@@ -11,9 +11,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from headrace.api.body import json_body
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import Responses, content_of
+from headrace.api.request import json_body
 
 AnyHandler = Callable[..., Awaitable[Any]]
 Handler = TypeVar("Handler", bound=AnyHandler)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from headrace.errors import BadRequest, Forbidden
@@ -26,6 +25,7 @@ from headrace.errors import BadRequest, Forbidden
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+(?:%[\w.~%-]+)?\]|[a-z0-9._-]+)(?::(\d{0,5}))?", re.ASCII)
 UNCHANGING = ("GET", "HEAD", "OPTIONS")
 DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
+MAX_KNOWN = 1000  # hosts that were checked and are remembered
 SHOWN = 100  # characters of a header that an error repeats
 
 LOOPBACK_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
@@ -78,6 +78,8 @@ class Sites:
 
     hosts: Hosts
     origins: Sequence[str] = ()
+    # (Host, address of our end) that were found to be right: nearly all requests have the same
+    _known: set[tuple[str | None, ...]] = field(default_factory=set, init=False)
 
     def refusal(self, scope: Scope) -> BadRequest | Forbidden | None:
         """The error for a request from elsewhere, or None.
@@ -86,32 +88,46 @@ class Sites:
         HTTP/1.0 knows no `Host` and may leave it out: browsers do not speak it. It is 403 as well for
         WebSockets, and for requests that may change something, from pages of other sites.
         """
-        headers = Headers(scope=scope)
-        values = headers.getlist("host")
-        if not values and scope["http_version"] == "1.0":
-            host = None
-        elif len(values) != 1:
-            return BadRequest("a request has exactly one Host header", param="Host")
-        else:
-            host, _ = authority(values[0])
-            if host is None:
-                return BadRequest(f"Host is {values[0][:SHOWN]!r}: that is no host and port", param="Host")
+        hosts: list[str] = []
+        origins: list[str] = []
+        fetched_by: list[str] = []
+        found = {b"host": hosts, b"origin": origins, b"sec-fetch-site": fetched_by}
+        for name, value in scope["headers"]:
+            if name in found:
+                found[name].append(value.decode("latin-1"))
         server = scope.get("server")
-        if host is not None and not self.hosts.has(host, server[0] if server else None):
-            return _host_not_allowed(host)
-        is_changing = scope["type"] == "websocket" or scope["method"] not in UNCHANGING
-        if is_changing and self._is_foreign(headers):
-            return _origin_not_allowed(headers.getlist("origin"))
+        own = (*hosts, server[0] if server else None)
+        if own not in self._known:
+            if (error := self._host_refusal(scope, hosts, own[-1])) is not None:
+                return error
+            if hosts and len(hosts[0]) <= SHOWN and len(self._known) < MAX_KNOWN:
+                self._known.add(own)  # not a missing one, which depends on the version of HTTP
+        if (origins or fetched_by) and (scope["type"] == "websocket" or scope["method"] not in UNCHANGING):
+            return self._origin_refusal(hosts, origins, fetched_by)
         return None
 
-    def _is_foreign(self, headers: Headers) -> bool:
-        """Whether a browser sent the request for a page of another site."""
-        origins = headers.getlist("origin")
+    def _host_refusal(
+        self, scope: Scope, hosts: Sequence[str], local_address: str | None
+    ) -> BadRequest | Forbidden | None:
+        if not hosts and scope["http_version"] == "1.0":
+            return None
+        if len(hosts) != 1:
+            return BadRequest("a request has exactly one Host header", param="Host")
+        host, _ = authority(hosts[0])
+        if host is None:
+            return BadRequest(f"Host is {hosts[0][:SHOWN]!r}: that is no host and port", param="Host")
+        return None if self.hosts.has(host, local_address) else _host_not_allowed(host)
+
+    def _origin_refusal(
+        self, hosts: Sequence[str], origins: Sequence[str], fetched_by: Sequence[str]
+    ) -> Forbidden | None:
+        """The error if a browser sent the request for a page of another site."""
         if "*" in self.origins or (len(origins) == 1 and origins[0] in self.origins):
-            return False
-        if any(site not in ("same-origin", "none") for site in headers.getlist("sec-fetch-site")):
-            return True
-        return any(not _is_same(origin, headers.getlist("host")) for origin in origins)
+            return None
+        is_other = any(site not in ("same-origin", "none") for site in fetched_by)
+        if is_other or any(not _is_same(origin, hosts) for origin in origins):
+            return _origin_not_allowed(origins)
+        return None
 
 
 def _host_not_allowed(host: str) -> Forbidden:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from headrace.api.dependencies import Caller, Stored
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import OldestFirst, described, query_of
+from headrace.api.request import Caller, Stored
 from headrace.api.routes import V1, route
 from headrace.wire import stored_completions as wire
 from headrace.wire.items import Item

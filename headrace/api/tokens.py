@@ -6,16 +6,14 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from headrace.api.body import prepared
-from headrace.api.dependencies import Caller, destination
-from headrace.api.disconnect import connected
 from headrace.api.errors import RESPONSES
-from headrace.api.generations import uses_in
+from headrace.api.request import Caller, destination, is_strict, prepared
 from headrace.api.routes import ROOT_TOO, route
 from headrace.features import NONE
+from headrace.gateway.lifetime import Until
 from headrace.offload import aside
 from headrace.wire import tokens as wire
-from headrace.wire.parameters import with_named
+from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import TOKENS
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
@@ -36,13 +34,13 @@ async def tokenize(
     _: Caller,
     body: wire.TokenizeBody,
 ) -> Response:
-    uses = await uses_in(http, body, TOKENS)
+    uses = await prepared(http, partial(uses_of, body, TOKENS, strict=is_strict(http)))
     headers = with_named({}, uses.left_out(NONE))
     gateway, provider = destination(http)
-    info = gateway.model(body.model, provider)
+    info = gateway.router.model(body.model, provider)
     request = await prepared(http, partial(wire.to_request, body, info))
     strings = None
-    async with connected(http.receive):
+    async with Until(receive=http.receive):
         tokens = await gateway.tokenize(request, provider)
         if body.return_token_strs:
             strings = await gateway.token_texts(info.id, tokens, provider)
@@ -63,11 +61,11 @@ async def detokenize(
     _: Caller,
     body: wire.DetokenizeBody,
 ) -> wire.Text:
-    uses = await uses_in(http, body, TOKENS)
+    uses = await prepared(http, partial(uses_of, body, TOKENS, strict=is_strict(http)))
     response.headers.update(with_named({}, uses.left_out(NONE)))
     gateway, provider = destination(http)
-    model = gateway.model(body.model, provider).id
-    async with connected(http.receive):
+    model = gateway.router.model(body.model, provider).id
+    async with Until(receive=http.receive):
         return wire.text(await gateway.detokenize(model, body.tokens, provider))
 
 
@@ -80,6 +78,6 @@ async def detokenize(
 )
 async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> wire.TokenizerDescription:
     gateway, provider = destination(http)
-    info = gateway.model(model, provider)
-    async with connected(http.receive):
+    info = gateway.router.model(model, provider)
+    async with Until(receive=http.receive):
         return wire.tokenizer(info, await gateway.tokenizer_info(info.id, provider))

@@ -18,21 +18,19 @@ from pydantic_core import from_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headrace import logs
-from headrace.api.dependencies import authenticate
 from headrace.api.errors import to_response
-from headrace.api.memory import FACTOR, Budget, Charge
+from headrace.api.request import FACTOR, Budget, Charge, Principal, authenticate
 from headrace.errors import BadRequest, Overloaded, PayloadTooLarge, ServerError, UnsupportedParameter
 from headrace.finite import size_up_to
-from headrace.gateway.auth import Principal
-from headrace.gateway.race import Interruption, Until
+from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
+from headrace.wire.parameters import parse
 from headrace.wire.responses.body import ResponseBody
 from headrace.wire.responses.tables import uses_of_responses
-from headrace.wire.validation import parse
 from headrace.wire.volume import checked_volume
 
 log = logging.getLogger(__name__)
@@ -47,14 +45,14 @@ OWN = {"background": (None, False), "generate": (None, True), "stream_id": (None
 
 @router.websocket("/v1/responses")
 async def converse(socket: WebSocket) -> None:
-    with logs.request(f"ws_{secrets.token_hex(12)}"):
-        try:
-            caller = await authenticate(socket)
-        except ServerError as exc:
-            await socket.send_denial_response(to_response(exc))
-            return
-        await socket.accept()
-        await Connection(socket, caller).serve()
+    logs.REQUEST_ID.set(f"ws_{secrets.token_hex(12)}")
+    try:
+        caller = await authenticate(socket)
+    except ServerError as exc:
+        await socket.send_denial_response(to_response(exc))
+        return
+    await socket.accept()
+    await Connection(socket, caller).serve()
 
 
 class Connection:
@@ -152,10 +150,10 @@ class Connection:
 
     async def _run(self, body: ResponseBody) -> Run:
         """Start the turn. Raises ServerError."""
-        interruption = Interruption()
-        timer = interruption.after(self._config.request_timeout_s, body.timeout)
+        end: End = asyncio.get_running_loop().create_future()
+        timer = interrupt_after(end, self._config.request_timeout_s, body.timeout)
         try:
-            async with Until(interruption.error):
+            async with Until(end):
                 uses = await aside(self._size, partial(uses_of_responses, body, strict=self._config.strict))
                 return await self._responses.create(self._caller.id, body, memory=self._memory, uses=uses)
         finally:

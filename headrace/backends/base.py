@@ -17,12 +17,8 @@ class BaseBackend:
     unsent: frozenset[Feature] = NONE
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._models: list[ModelInfo] = []
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def features_of(self, model: str) -> frozenset[Feature]:
         return self.features

@@ -158,19 +158,34 @@ class Stream:
         return error or ProviderError(f"{provider} answered with something that is no stream")
 
     def _checked(self, events: bytes) -> Iterator[bytes]:
-        """Yield the events that the caller gets. Raises ServerError for an error that must be rewritten."""
-        if not (b"error" in events or self._reader.needs_parsing(events) or NO_JSON.search(events)):
+        """Yield the events that the caller gets, in as few pieces as they came. Raises ServerError for an
+        error that must be rewritten.
+        """
+        if self._is_plain(events):
             self._reader.follow(events, ())
             yield events
             return
+        passed: list[bytes] = []
+        error: ServerError | None = None
         for event in EVENT.findall(events):
-            sents = events_in(event)
-            for sent in sents:
-                if error := self._error_to_rewrite(sent):
-                    raise error
-            if not sents or any(not _is_skipped(sent) for sent in sents):
-                self._reader.follow(event, sents)
-                yield event
+            sents = () if self._is_plain(event) else events_in(event)
+            try:
+                error = next(filter(None, map(self._error_to_rewrite, sents)), None)
+                if error is None and not (sents and all(map(_is_skipped, sents))):
+                    self._reader.follow(event, sents)
+                    passed.append(event)
+            except ProviderError as exc:
+                error = exc
+            if error is not None:
+                break
+        if passed:
+            yield b"".join(passed)
+        if error is not None:
+            raise error
+
+    def _is_plain(self, events: bytes) -> bool:
+        """Whether they are relayed without being parsed."""
+        return not (b"error" in events or self._reader.needs_parsing(events) or NO_JSON.search(events))
 
     def _error_to_rewrite(self, sent: ServerSentEvent) -> ServerError | None:
         """An event's error, unless it can be relayed as it is."""

@@ -68,7 +68,7 @@ class Remote(BaseBackend, ABC):
         return super().find(id) or (None if self.allowed else self.info(id))
 
     def info(self, id: str, *, created: int = 0, max_model_len: int | None = None) -> ModelInfo:
-        return ModelInfo(id, self._name, created, max_model_len, None)
+        return ModelInfo(id, self.name, created, max_model_len, None)
 
     @abstractmethod
     async def list_models(self) -> list[ModelInfo]:
@@ -89,5 +89,5 @@ class Remote(BaseBackend, ABC):
             except ServerError as exc:
                 log.info("no list of models: %s", exc.message)
             except Exception:
-                log.exception("the list of %s's models could not be read", self._name)
+                log.exception("the list of %s's models could not be read", self.name)
             await asyncio.sleep(pause_s)

@@ -9,25 +9,32 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import TypeVar
 
 from headrace.config import RouteConfig
 from headrace.errors import NotFound, Overloaded, ServerError
 from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
-from headrace.gateway.generation import Generation, TargetResult
-from headrace.gateway.metering import AnswerMeter, LoggingMeter, Meter, Tally
-from headrace.gateway.race import Interruption, Until
-from headrace.gateway.routing import Explanation, Plan, Router, Target
-from headrace.gateway.wishes import Wishes
-from headrace.gateway.work import Embed, Generate, PassOn, Work
+from headrace.gateway.generation import AnswerMeter, Generation, TargetResult
+from headrace.gateway.lifetime import (
+    End,
+    LoggingMeter,
+    Meter,
+    Receive,
+    Tally,
+    Until,
+    interrupt,
+    interrupt_after,
+)
+from headrace.gateway.routing import Plan, Router, Target
+from headrace.gateway.work import Embed, Generate, PassOn, Wishes, Work
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.types import (
     Backend,
     Embeddings,
     EmbedRequest,
     GenerateRequest,
-    ModelInfo,
     TokenizeRequest,
     TokenizerInfo,
     Usage,
@@ -64,7 +71,7 @@ class Gateway:
         self.request_timeout_s = request_timeout_s
         self._clock = clock or Clock()
         self._wishes = Wishes(self._clock.now)
-        self._router = Router(
+        self.router = Router(
             self.backends,
             remote=remote,
             bare=bare,
@@ -73,43 +80,23 @@ class Gateway:
             now=self._clock.now,
         )
         self.is_draining = False
-        self._interruptions: set[Interruption] = set()  # one for each admitted request that is not yet closed
+        self._active: set[End] = set()  # one for each admitted request that is not yet closed
         self._idle = asyncio.Event()
 
     @property
     def num_active(self) -> int:
         """The number of requests that are admitted and not yet closed."""
-        return len(self._interruptions)
+        return len(self._active)
 
     @property
     def is_alive(self) -> bool:
         return all(backend.is_alive for backend in self.backends)
 
-    def check_routes(self) -> None:
-        """Check that every route leads to a model. The backends must have started. Raises ConfigError."""
-        self._router.check()
-
-    def models(self, provider: str | None = None) -> list[ModelInfo]:
-        """The models of one provider by its own ids, or all models by ids that lead to them. Raises
-        ProviderNotFound.
-        """
-        return self._router.models(provider)
-
-    def model(self, id: str | None, provider: str | None = None) -> ModelInfo:
-        """The model of this id; for None, the first one. Raises ModelNotFound, ProviderNotFound."""
-        return self._router.model(id, provider)
-
-    def explain(self, id: str, provider: str | None = None) -> Explanation:
-        """The targets that a request would go to now, without sending one. Raises ModelNotFound,
-        ProviderNotFound.
-        """
-        return self._router.explain(id, provider)
-
     def left_out(self, uses: Uses, model: str, provider: str | None = None) -> list[str]:
         """The members that have no effect where a request to a model goes first. Raises ModelNotFound,
         ProviderNotFound, BadRequest.
         """
-        return _left_out(uses, self._router.first(model, provider))
+        return _left_out(uses, self.router.first(model, provider))
 
     async def start(
         self, request: GenerateRequest, provider: str | None = None, *, uses: Uses = NO_USES
@@ -118,17 +105,20 @@ class Gateway:
         With `provider`, only that provider's models are considered.
         """
         tally = Tally("generate", request.model)
-        with self._metered_if_refused(tally):
+        try:
             async with AsyncExitStack() as exits:
-                interruption = self._admit(exits, request.timeout_s)
-                plan = self._router.plan(request.model, provider)
-                async with Until(interruption.error):
+                end = self._admit(exits, request.timeout_s)
+                plan = self.router.plan(request.model, provider)
+                async with Until(end):
                     work = Generate(request, self._wishes, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                generation = Generation(result, request, interruption, exits.pop_all())
-        tally.provider, tally.attempts = result.provider, result.attempts
-        generation.observe(AnswerMeter(tally, self._meter, request.n))
-        return generation
+                tally.provider, tally.attempts = result.provider, result.attempts
+                meter = AnswerMeter(tally, self._meter, request.n)
+                return Generation(result, request, end, exits.pop_all(), meter)
+        except BaseException as exc:
+            tally.end(exc)
+            self._meter.record(tally)
+            raise
 
     async def embed(
         self, request: EmbedRequest, provider: str | None = None, *, uses: Uses = NO_USES
@@ -136,44 +126,41 @@ class Gateway:
         """Embed texts. Cancelling the call frees its resources. Raises ServerError."""
         with self._metered(Tally("embed", request.model)) as tally:
             async with AsyncExitStack() as exits:
-                interruption = self._admit(exits, request.timeout_s)
-                plan = self._router.plan(request.model, provider)
-                async with Until(interruption.error):
+                end = self._admit(exits, request.timeout_s)
+                plan = self.router.plan(request.model, provider)
+                async with Until(end):
                     work = Embed(request, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
             tally.provider, tally.attempts = result.provider, result.attempts
-            tally.answer_began()
+            tally.began = perf_counter()
             tally.usage = Usage(result.value.prompt_tokens, 0)
             return result
-
-    @property
-    def has_relays(self) -> bool:
-        """Whether any backend can pass requests on as their callers wrote them."""
-        return bool(self._relaying)
 
     def relayable(self, request: RelayRequest, provider: str | None = None) -> Plan | None:
         """The targets that a request may be passed on to as its caller wrote it. Returns None if one of them
         needs a translation, or the model is unknown.
         """
         try:
-            plan = self._router.plan(request.model, provider)
+            plan = self.router.plan(request.model, provider)
         except NotFound:
             return None
         return plan if all(self._relays(target, request) for target in plan.targets) else None
 
-    @contextmanager
-    def passage(self, request: RelayRequest) -> Iterator[tuple[Tally, Interruption]]:
-        """Admit a request that is passed on, and meter it when the body ends. Raises Overloaded."""
-        tally = Tally(request.endpoint, request.model, is_streamed=request.is_streamed)
-        with self._metered(tally), ExitStack() as exits:
-            yield tally, self._admit(exits, request.timeout_s)
-
     @asynccontextmanager
-    async def relay(self, request: RelayRequest, plan: Plan) -> AsyncIterator[TargetResult[Relayed]]:
-        """Pass a request on, and yield the provider's answer when it has begun. Raises ServerError."""
-        async with AsyncExitStack() as exits:
-            work = PassOn(request, self._relaying)
-            yield await self._reach(plan, work, request.timeout_s, exits, NO_USES)
+    async def relay(
+        self, request: RelayRequest, plan: Plan, *ends: End, receive: Receive
+    ) -> AsyncIterator[tuple[Tally, Relayed]]:
+        """Pass a request on, and yield the provider's answer when it has begun. The body of the `async with`
+        is ended early by `ends`, the request's time limit, or the caller's hang-up. Raises ServerError.
+        """
+        with self._metered(Tally(request.endpoint, request.model, is_streamed=request.is_streamed)) as tally:
+            async with AsyncExitStack() as exits:
+                end = self._admit(exits, request.timeout_s)
+                async with Until(end, *ends, receive=receive):
+                    work = PassOn(request, self._relaying)
+                    result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
+                    tally.provider, tally.attempts = result.provider, result.attempts
+                    yield tally, result.value
 
     def _relays(self, target: Target, request: RelayRequest) -> bool:
         backend = self._relaying.get(target.backend.name)
@@ -183,32 +170,28 @@ class Gateway:
         """The token ids of a prompt, for a route those of its first target. Raises ServerError, as do the
         three methods below.
         """
-        with self._admitted(request.model, provider) as (target, interruption):
-            async with Until(interruption.error):
-                return await target.backend.tokenize(replace(request, model=target.info.id))
+        async with self._admitted(request.model, provider) as target:
+            return await target.backend.tokenize(replace(request, model=target.info.id))
 
     async def detokenize(self, model: str, tokens: list[int], provider: str | None = None) -> str:
-        with self._admitted(model, provider) as (target, interruption):
-            async with Until(interruption.error):
-                return await target.backend.detokenize(target.info.id, tokens)
+        async with self._admitted(model, provider) as target:
+            return await target.backend.detokenize(target.info.id, tokens)
 
     async def token_texts(self, model: str, tokens: list[int], provider: str | None = None) -> list[str]:
-        with self._admitted(model, provider) as (target, interruption):
-            async with Until(interruption.error):
-                return await target.backend.token_texts(target.info.id, tokens)
+        async with self._admitted(model, provider) as target:
+            return await target.backend.token_texts(target.info.id, tokens)
 
     async def tokenizer_info(self, model: str, provider: str | None = None) -> TokenizerInfo:
-        with self._admitted(model, provider) as (target, interruption):
-            async with Until(interruption.error):
-                return await target.backend.tokenizer_info(target.info.id)
+        async with self._admitted(model, provider) as target:
+            return await target.backend.tokenizer_info(target.info.id)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, wait `timeout_s` for those that run, then interrupt the rest."""
         self.is_draining = True
         if await self._wait_idle(timeout_s):
             return
-        for interruption in tuple(self._interruptions):
-            interruption.interrupt(Overloaded("the server is shutting down"))
+        for end in tuple(self._active):
+            interrupt(end, Overloaded("the server is shutting down"))
         await self._wait_idle(INTERRUPT_S)
 
     async def _wait_idle(self, timeout_s: float) -> bool:
@@ -221,14 +204,14 @@ class Gateway:
             return False
         return True
 
-    @contextmanager
-    def _admitted(self, model: str, provider: str | None) -> Iterator[tuple[Target, Interruption]]:
+    @asynccontextmanager
+    async def _admitted(self, model: str, provider: str | None) -> AsyncIterator[Target]:
         """Admit a request for the first target of a model. Raises Overloaded, ModelNotFound,
-        ProviderNotFound.
+        ProviderNotFound, and the error that ends the body early.
         """
         with ExitStack() as exits:
-            interruption = self._admit(exits)
-            yield self._router.first(model, provider), interruption
+            async with Until(self._admit(exits)):
+                yield self.router.first(model, provider)
 
     async def _reach(
         self, plan: Plan, work: Work[T], timeout_s: float | None, exits: AsyncExitStack, uses: Uses
@@ -258,38 +241,33 @@ class Gateway:
     @contextmanager
     def _metered(self, tally: Tally) -> Iterator[Tally]:
         """Report a request to the meter when the body ends, with the error that it raises, if any."""
-        with self._metered_if_refused(tally):
-            yield tally
-        tally.end()
-        self._meter.record(tally)
-
-    @contextmanager
-    def _metered_if_refused(self, tally: Tally) -> Iterator[None]:
-        """Report a request to the meter only if the body raises."""
+        error: BaseException | None = None
         try:
-            yield
+            yield tally
         except BaseException as exc:
-            tally.end(exc)
-            self._meter.record(tally)
+            error = exc
             raise
+        finally:
+            tally.end(error)
+            self._meter.record(tally)
 
-    def _admit(self, exits: AsyncExitStack | ExitStack, timeout_s: float | None = None) -> Interruption:
-        """Count a request as active until `exits` close. The returned interruption is set when the request's
+    def _admit(self, exits: AsyncExitStack | ExitStack, timeout_s: float | None = None) -> End:
+        """Count a request as active until `exits` close. The returned future is done when the request's
         own timeout or the server's, whichever is shorter, has passed. Raises Overloaded.
         """
         if self.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
-        interruption = Interruption()
-        self._interruptions.add(interruption)
-        exits.callback(self._leave, interruption)
-        timer = interruption.after(self.request_timeout_s, timeout_s)
+        end: End = asyncio.get_running_loop().create_future()
+        self._active.add(end)
+        exits.callback(self._leave, end)
+        timer = interrupt_after(end, self.request_timeout_s, timeout_s)
         if timer is not None:
             exits.callback(timer.cancel)
-        return interruption
+        return end
 
-    def _leave(self, interruption: Interruption) -> None:
-        self._interruptions.discard(interruption)
-        if not self._interruptions:
+    def _leave(self, end: End) -> None:
+        self._active.discard(end)
+        if not self._active:
             self._idle.set()
 
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
 from headrace.errors import ClientGone, ServerError
-from headrace.gateway.race import Interruption
-from headrace.types import Event, Finished, GenerateRequest, ModelInfo
+from headrace.gateway.lifetime import End, Meter, Tally
+from headrace.types import Event, Finished, GenerateRequest, ModelInfo, Usage, total
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,28 @@ class Observer(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class AnswerMeter:
+    """Observes a generation and reports it to the meter. `n`: the number of choices of each prompt."""
+
+    tally: Tally
+    meter: Meter
+    n: int
+    _usages: dict[int, Usage] = field(default_factory=dict, init=False)  # choice → its usage
+
+    def saw(self, event: Event) -> None:
+        self.tally.began = self.tally.began or time.perf_counter()
+        if isinstance(event, Finished):
+            self._usages[event.index] = event.usage
+
+    async def ended(self, outcome: Outcome, error: Exception | None) -> None:
+        if self._usages:
+            usage = total(self._usages, self.n)
+            self.tally.usage = usage if usage.is_known else None
+        self.tally.end(error)
+        self.meter.record(self.tally)
+
+
 class Generation(AsyncIterator[Event]):
     """The events of one request, in order. Its owner closes it, which frees its resources, once.
 
@@ -70,17 +93,18 @@ class Generation(AsyncIterator[Event]):
         self,
         result: TargetResult[Opened],
         request: GenerateRequest,
-        interruption: Interruption,
+        interrupted: End,
         exits: AsyncExitStack,
+        *observers: Observer,
     ) -> None:
         self.info, self.provider = result.info, result.provider
         self.attempts, self.ignored = result.attempts, result.ignored
         self.noted = result.value.noted
         self.n, self._num_choices = request.n, request.num_choices
-        self.interrupted, self.interrupt = interruption.error, interruption.interrupt
+        self.interrupted = interrupted
         self._events, self._read_ahead = result.value.events, list(result.value.first)
         self._exits = exits
-        self._observers: list[Observer] = []
+        self._observers = list(observers)
         self._num_finished = 0
         self._error: Exception | None = None  # that the events raised
         self._first: asyncio.Task[Event] | None = None  # fetches the first event, or holds it for the reader

@@ -182,7 +182,7 @@ class Router:
 
     def _direct(self, id: str, provider: str | None) -> Target:
         """The target of a model's id; local models come before those that providers list."""
-        if provider is None:
+        if provider is None and ":" in id:
             provider, id = self._split(id)
         if provider is None:
             for backend in self._backends:

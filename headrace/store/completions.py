@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, Row, Select, delete, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from headrace.errors import BadRequest, CompletionNotFound
 from headrace.store.database import Database
@@ -15,7 +15,7 @@ from headrace.store.garbage import drop_heads
 from headrace.store.hashing import to_json
 from headrace.store.items import append_items, insert_new
 from headrace.store.records import Json, Order, Page, StoredCompletion
-from headrace.store.tables import completions
+from headrace.store.tables import completions, following
 
 ROWS_PER_SCAN = 200  # fetched at once, and filtered by metadata
 
@@ -84,7 +84,7 @@ class Completions:
                     raise BadRequest(f"No chat completion with id '{after}' found.", param="after")
             found: list[StoredCompletion] = []
             while len(found) <= limit:
-                rows = c.execute(_next(statement, cursor, order)).all()
+                rows = c.execute(following(statement, completions, cursor, order).limit(ROWS_PER_SCAN)).all()
                 records = map(_to_record, rows)
                 found += [record for record in records if pairs <= record.metadata.items()]
                 if len(rows) < ROWS_PER_SCAN:
@@ -112,18 +112,6 @@ class Completions:
             drop_heads(c, [row.head])
 
         await self._database.write(work)
-
-
-def _next(
-    statement: Select[tuple[object, ...]], cursor: CompletionRow | None, order: Order
-) -> Select[tuple[object, ...]]:
-    """The rows that follow `cursor`."""
-    key = (completions.c.added, completions.c.id)
-    if cursor is not None:
-        position, start = tuple_(*key), tuple_(cursor.added, cursor.id)
-        statement = statement.where(position < start if order == "desc" else position > start)
-    columns = (column.desc() if order == "desc" else column for column in key)
-    return statement.order_by(*columns).limit(ROWS_PER_SCAN)
 
 
 def _where(owner: str, id: str) -> Select[tuple[object, ...]]:

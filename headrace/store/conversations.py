@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from headrace.errors import (
@@ -42,7 +42,7 @@ from headrace.store.records import (
     StoredConversation,
     StoredItem,
 )
-from headrace.store.tables import conversations
+from headrace.store.tables import conversations, following
 
 ITEMS_PER_TRANSACTION = 500
 LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
@@ -107,18 +107,15 @@ class Conversations:
         self, owner: str, *, limit: int, after: str | None = None, order: Order = "desc"
     ) -> Page[StoredConversation]:
         """`after`: the id of a conversation. Raises BadRequest (param `after`) if it does not exist."""
-        key = (conversations.c.added, conversations.c.id)
 
         def work(c: Connection) -> Page[StoredConversation]:
-            statement = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
-            statement = statement.order_by(*(column.desc() if order == "desc" else column for column in key))
+            cursor = None
             if after is not None:
                 cursor = c.execute(OF_OWNER, {"id": after, "owner": owner}).first()
                 if cursor is None:
                     raise BadRequest(f"No conversation with id '{after}' found.", param="after")
-                position, start = tuple_(*key), tuple_(cursor.added, cursor.id)
-                statement = statement.where(position < start if order == "desc" else position > start)
-            rows = c.execute(statement).all()
+            statement = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
+            rows = c.execute(following(statement, conversations, cursor, order)).all()
             return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
         return await self._database.read(work)

@@ -13,10 +13,15 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
+    Select,
     Table,
     Text,
     TypeDecorator,
+    tuple_,
 )
+
+from headrace.store.records import Order
 
 
 class Hash(TypeDecorator[str]):
@@ -155,3 +160,14 @@ loose = Table(
     Column("head", Hash, primary_key=True),
     Column("since", BigInteger, nullable=False),
 )
+
+
+def following(
+    statement: Select[tuple[object, ...]], table: Table, cursor: Row[tuple[object, ...]] | None, order: Order
+) -> Select[tuple[object, ...]]:
+    """The rows of a page, by the time at which they were added: those after `cursor`, or all."""
+    key = (table.c.added, table.c.id)
+    if cursor is not None:
+        position, start = tuple_(*key), tuple_(cursor.added, cursor.id)
+        statement = statement.where(position < start if order == "desc" else position > start)
+    return statement.order_by(*(column.desc() if order == "desc" else column for column in key))

@@ -98,7 +98,7 @@ class ChatTurn:
     async def _start_in_conversation(
         self, gateway: Gateway, request: GenerateRequest, provider: str | None, uses: Uses
     ) -> Generation:
-        gateway.model(request.model, provider)  # raises ModelNotFound before a conversation is created
+        gateway.router.model(request.model, provider)  # raises ModelNotFound before a conversation is created
         recorder, conversations = self._recorder, self._recorder.store.conversations
         if self._conversation_id == NEW:
             self._conversation_id = (await conversations.create(recorder.owner, (), {})).id

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headrace.errors import ServerError
 from headrace.gateway.generation import Generation
-from headrace.gateway.race import Until
+from headrace.gateway.lifetime import Until
 from headrace.types import Conversation, GenerateRequest, Message, Sampling
 from headrace.wire.collected import Collected, collect
 from headrace.wire.items import Item, to_messages

@@ -83,34 +83,25 @@ class Responses:
         """Start a run, or queue and store one in the background. `memory`: the unstored responses that it may
         continue. Raises ServerError.
         """
-        turn = Turn(body, provider, await self._recorder(owner, body, provider, memory or {}), uses)
-        try:
-            if body.background:
-                await self._check(turn)
-            return await (self._queue(turn) if body.background else self._start(turn))
-        except BaseException:
-            await asyncio.shield(turn.recorder.release())
-            raise
-
-    async def _recorder(
-        self, owner: str, body: ResponseBody, provider: str | None, memory: Memory
-    ) -> ResponseRecorder:
         check(body)
         is_stored = body.store is not False
         if is_stored:
             await self._store.check()
-        self._gateway.model(body.model, provider)
-        history = await load_history(self._store, owner, body, memory, is_written=is_stored)
+        self._gateway.router.model(body.model, provider)
+        history = await load_history(self._store, owner, body, memory or {}, is_written=is_stored)
         recorder = ResponseRecorder(
             self._store, owner, history,
             is_stored=is_stored, is_background=bool(body.background), is_streamed=bool(body.stream),
         )  # fmt: skip
+        turn = Turn(body, provider, recorder, uses)
         try:
             recorder.input = await self._input(owner, body, history)
+            if body.background:
+                await self._check(turn)
+            return await (self._queue(turn) if body.background else self._start(turn))
         except BaseException:
             await asyncio.shield(recorder.release())
             raise
-        return recorder
 
     async def _input(self, owner: str, body: HistoryBody, history: History) -> Sequence[Item]:
         """The items of this turn's input; references are replaced by copies. Raises BadRequest, ItemNotFound,
@@ -156,7 +147,7 @@ class Responses:
             raise
 
     async def _store_and_run(self, turn: Turn) -> Run:
-        run = self._run(turn, self._gateway.model(turn.body.model, turn.provider))
+        run = self._run(turn, self._gateway.router.model(turn.body.model, turn.provider))
         await turn.recorder.queue(run.response)
         self._runs.start(run, partial(self._open, turn))
         return run

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 
 from headrace.errors import BadRequest, Overloaded, ServerError, StoreUnavailable
 from headrace.gateway.generation import Generation, Outcome
-from headrace.gateway.race import Until
+from headrace.gateway.lifetime import Until, interrupt
 from headrace.store import Store
 from headrace.turns.recorder import ResponseRecorder
 from headrace.types import Event
@@ -102,7 +102,7 @@ class Run:
     def interrupt(self, error: ServerError) -> None:
         """Make the run fail with `error`."""
         if self.generation is not None:
-            self.generation.interrupt(error)
+            interrupt(self.generation.interrupted, error)
         elif not self.is_done:
             self.error = error
             self._generating.cancel()

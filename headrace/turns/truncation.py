@@ -11,7 +11,7 @@ from headrace.errors import BadRequest, ContextTooLong, TextTooLong
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
-from headrace.gateway.race import Until
+from headrace.gateway.lifetime import Until
 from headrace.turns.dedupe import is_system
 from headrace.turns.history import run_aside
 from headrace.turns.window import OUTPUTS
@@ -86,7 +86,7 @@ async def start_fitted(
 
 async def check_fits(gateway: Gateway, provider: str | None, request: GenerateRequest) -> None:
     """Raises ContextTooLong if the tokens can be counted here and are too many for the model."""
-    room = gateway.model(request.model, provider).max_model_len
+    room = gateway.router.model(request.model, provider).max_model_len
     if room is None or _size(request) <= room // 8:  # even at four tokens a character it fits
         return
     try:
@@ -123,7 +123,7 @@ async def _num_to_drop(
     if not high:
         return 0
     first = await run_aside(carried.num_items, partial(build_request, carried.without(0)))
-    room = gateway.model(first.model, provider).max_model_len
+    room = gateway.router.model(first.model, provider).max_model_len
     if room is None:
         return None
     room -= min(first.sampling.max_tokens or ANSWER, room // 4)

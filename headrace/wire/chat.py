@@ -27,21 +27,21 @@ from headrace.types import (
 from headrace.wire import tools
 from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversations import check_id
-from headrace.wire.elsewhere import advice, carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
     Head,
     JsonObject,
     StreamUsage,
+    UsageMember,
     dump,
     head,
     max_tokens,
     sampling,
 )
 from headrace.wire.messages import ConversationBody, to_conversation
+from headrace.wire.parameters import RequestBody, advice_in, carried
 from headrace.wire.token_logprobs import LEAST_LOGPROB
-from headrace.wire.validation import RequestBody
 
 
 class ConversationName(RequestBody):
@@ -192,7 +192,7 @@ def to_request(body: ChatBody) -> GenerateRequest:
         body.timeout,
         body.user,
         foreign=carried(body),
-        advice=advice(body),
+        advice=advice_in(body),
         narrowings=narrowings(body),
         prediction=_predicted(body.prediction),
     )
@@ -283,7 +283,8 @@ class Chunks:
     def __init__(self, body: ChatBody, info: ModelInfo, begin: Head | None = None) -> None:
         begin = begin or head("chatcmpl", "chat.completion", info)
         self._head: Head = {**begin, "object": "chat.completion.chunk"}
-        self._usage = StreamUsage(body)
+        options = body.stream_options
+        self._usage = StreamUsage(options, body.n or 1) if options is not None else None
         self._n = body.n or 1
         self._has_logprobs, self._legacy = bool(body.logprobs), bool(body.functions)
 
@@ -294,7 +295,8 @@ class Chunks:
         ]
 
     def event(self, event: Event) -> list[str]:
-        self._usage.push(event)
+        if self._usage is not None:
+            self._usage.push(event)
         if isinstance(event, Started):
             return []
         if isinstance(event, Finished):
@@ -307,7 +309,7 @@ class Chunks:
         return [self._chunk(event.index, delta)] if delta else []
 
     def last(self) -> list[str]:
-        return self._usage.last(self._head)
+        return self._usage.last(self._head) if self._usage is not None else []
 
     def _delta(self, event: ReasoningDelta | ToolCallDelta) -> Delta:
         if isinstance(event, ReasoningDelta):
@@ -323,10 +325,11 @@ class Chunks:
         reason: tools.ChatFinishReason | None = None,
         own: Json | None = None,
     ) -> str:
+        usage: UsageMember = self._usage.member() if self._usage is not None else {}
         chunk: ChatCompletionChunk = {
             **self._head,
             "object": "chat.completion.chunk",
             "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}],
-            **self._usage.member(),
+            **usage,
         }
         return dump({**chunk, **own} if own else chunk)

@@ -22,16 +22,17 @@ from headrace.types import (
     TokenLogprob,
 )
 from headrace.wire.collected import Choice, Collected
-from headrace.wire.elsewhere import advice, carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
     StreamUsage,
+    UsageMember,
     dump,
     head,
     max_tokens,
     sampling,
 )
+from headrace.wire.parameters import advice_in, carried
 from headrace.wire.prompts import Prompts, texts
 from headrace.wire.token_logprobs import CompletionLogprobs, LogprobsWriter
 
@@ -101,7 +102,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
         body.timeout,
         body.user,
         foreign=carried(body),
-        advice=advice(body),
+        advice=advice_in(body),
         narrowings=narrowings(body),
     )
 
@@ -162,7 +163,8 @@ class Chunks:
 
     def __init__(self, body: CompletionBody, info: ModelInfo) -> None:
         self._head = head("cmpl", "text_completion", info)
-        self._usage = StreamUsage(body)
+        options = body.stream_options
+        self._usage = StreamUsage(options, body.n or 1) if options is not None else None
         self._has_logprobs = body.logprobs is not None
         self._writers: dict[int, LogprobsWriter] = {}
 
@@ -170,7 +172,8 @@ class Chunks:
         return []
 
     def event(self, event: Event) -> list[str]:
-        self._usage.push(event)
+        if self._usage is not None:
+            self._usage.push(event)
         if isinstance(event, TextDelta):
             return [self._chunk(event.index, event.text, event.logprobs, None)]
         if isinstance(event, Finished):
@@ -178,7 +181,7 @@ class Chunks:
         return []
 
     def last(self) -> list[str]:
-        return self._usage.last(self._head)
+        return self._usage.last(self._head) if self._usage is not None else []
 
     def _chunk(
         self,
@@ -192,11 +195,12 @@ class Chunks:
         if self._has_logprobs:
             written = self._writers.setdefault(index, LogprobsWriter()).write(text, tokens)
             logprobs = written if tokens else None
+        usage: UsageMember = self._usage.member() if self._usage is not None else {}
         chunk: Completion = {
             **self._head,
             "object": "text_completion",
             "choices": [_choice(index, text, logprobs, reason)],
-            **self._usage.member(),
+            **usage,
         }
         return dump({**chunk, **own} if own else chunk)
 

@@ -15,7 +15,7 @@ from headrace.wire.items import Item, ItemBody, to_items
 from headrace.wire.limits import at_most
 from headrace.wire.metadata import Metadata
 from headrace.wire.pagination import ListObject, list_object
-from headrace.wire.validation import RequestBody
+from headrace.wire.parameters import RequestBody
 
 MAX_ITEMS = 20  # in one request
 ID = re.compile(r"conv_[A-Za-z0-9_-]{1,100}")

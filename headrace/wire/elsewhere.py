@@ -189,6 +189,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+# members of OpenAI's dialect about caching, price and speed
+ADVICE = (
+    "moderation", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "safety_identifier", "service_tier",
+)  # fmt: skip
+
+
 def without_master(name: str) -> Callable[[BaseModel], bool]:
     """A function that returns whether a body lacks the master of this member, or has it switched off."""
     master = ELSEWHERE[name].master
@@ -204,31 +211,6 @@ def without_master(name: str) -> Callable[[BaseModel], bool]:
         return value is None or ELSEWHERE[master].is_off(value)
 
     return is_idle
-
-
-def carried(body: BaseModel) -> dict[str, Any]:
-    """The members of a body that are sent, unchanged, to a backend that knows them: those of ELSEWHERE that
-    are not switched off.
-    """
-    members: dict[str, Any] = {}
-    for name, value in (body.model_extra or {}).items():
-        known = ELSEWHERE.get(name)
-        is_on = known is not None and value is not None and not known.is_off(value)
-        if is_on and not without_master(name)(body):
-            members[name] = value
-    return members
-
-
-# members of OpenAI's dialect about caching, price and speed
-ADVICE = (
-    "moderation", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-    "safety_identifier", "service_tier",
-)  # fmt: skip
-
-
-def advice(body: BaseModel) -> dict[str, Any]:
-    """The members of ADVICE that a body has, unchanged."""
-    return {name: value for name in ADVICE if (value := _value_of(body, name)) is not None}
 
 
 def _value_of(body: BaseModel, name: str) -> Any:

@@ -10,8 +10,8 @@ from typing_extensions import TypedDict
 
 from headrace.types import Embeddings, EmbedRequest
 from headrace.wire.generation import INT64, dump
+from headrace.wire.parameters import RequestBody
 from headrace.wire.prompts import Inputs, texts
-from headrace.wire.validation import RequestBody
 
 if TYPE_CHECKING:  # without a local model, numpy is not needed
     import numpy as np

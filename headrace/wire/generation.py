@@ -38,7 +38,7 @@ from headrace.wire.limits import (
     Pairs,
     at_most,
 )
-from headrace.wire.validation import RequestBody
+from headrace.wire.parameters import RequestBody
 
 INT64 = 2**63
 MAX_TOKEN_DIGITS = 20  # leading zeros included
@@ -298,16 +298,19 @@ class UsageMember(TypedDict, total=False):
 
 
 class StreamUsage:
-    """The member `usage` of a stream's chunks: absent, null, or the counts so far."""
+    """The member `usage` of a stream's chunks: absent, null, or the counts so far. `n`: the number of choices
+    of each prompt.
+    """
 
-    def __init__(self, body: GenerationBody) -> None:
-        options = body.stream_options or StreamOptions()
+    def __init__(self, options: StreamOptions, n: int) -> None:
         self._in_the_end = bool(options.include_usage)
         self._in_all = bool(options.continuous_usage_stats)
-        self._n = body.n or 1
+        self._n = n
         self._choices: dict[int, Usage] = {}
 
     def push(self, event: Event) -> None:
+        if not self._in_all and not isinstance(event, Finished):
+            return
         so_far = self._choices.get(event.index, Usage(0, 0))
         if isinstance(event, Finished):
             so_far = event.usage
@@ -331,9 +334,17 @@ class StreamUsage:
 
     def last(self, head: Head) -> list[str]:
         """The final chunk with the usage, if the request wants one."""
-        usage = usage_body(total(self._choices, self._n))
-        return [dump({**head, "choices": [], "usage": usage})] if self._in_the_end else []
+        if not self._in_the_end:
+            return []
+        return [dump({**head, "choices": [], "usage": usage_body(total(self._choices, self._n))})]
+
+
+# `json.dumps` would make an encoder for each chunk
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 def dump(value: Mapping[str, Any]) -> str:
-    return dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return _encode(value)
+    except ValueError:
+        return dumps(value, ensure_ascii=False, separators=(",", ":"))

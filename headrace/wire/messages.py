@@ -6,18 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.offload import check_wanted
 from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
-from headrace.wire.elsewhere import advice
 from headrace.wire.generation import Variables
 from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
+from headrace.wire.parameters import RequestBody, advice_in
 from headrace.wire.tools import ToolsBody, to_tools
 from headrace.wire.unions import ByType
-from headrace.wire.validation import RequestBody
 
 
 class TextPart(RequestBody):
@@ -109,7 +108,7 @@ NEED_CONTENT = ("system", "developer", "user", "tool")
 
 class ChatMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str | Parts | None, Field(validate_default=True)] = None
+    content: str | Parts | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCallBody], at_most(MAX_CALLS)] | None = None
     tool_call_id: str | None = None
@@ -135,13 +134,6 @@ class ChatMessage(RequestBody):
         rest = [part for part in content if _thinking(part) is None]
         reasoning = message.get("reasoning_content") or message.get("reasoning") or "".join(thoughts)
         return {**message, "content": rest or None, "reasoning_content": reasoning}
-
-    @field_validator("content")
-    @classmethod
-    def _content_where_it_is_needed(cls, content: str | Parts | None, info: ValidationInfo) -> object:
-        if content is None and info.data.get("role") in NEED_CONTENT:
-            raise ValueError(f"a message of role {info.data['role']!r} needs content")
-        return content
 
 
 class ConversationBody(ToolsBody):
@@ -191,7 +183,7 @@ def to_conversation(body: ConversationBody) -> Conversation:
         goes_on,
         _template_kwargs(body),
         body.verbosity,
-        wishes=wishes(messages, verbosity=body.verbosity, **advice(body)),
+        wishes=wishes(messages, verbosity=body.verbosity, **advice_in(body)),
     )
 
 
@@ -223,6 +215,9 @@ CONTENT_REFUSED = ("audio",)
 
 def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
     """`call_id`: the id of the last function_call. Raises BadRequest."""
+    if body.content is None and body.role in NEED_CONTENT:
+        param = f"messages.{index}.content"
+        raise BadRequest(f"{param}: a message of role {body.role!r} needs content", param=param)
     for name in CONTENT_REFUSED:
         if (body.model_extra or {}).get(name) is not None:
             raise UnsupportedParameter(

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from headrace.errors import BadRequest
 from headrace.wire.limits import SHOWN, Pairs
-from headrace.wire.validation import RequestBody
+from headrace.wire.parameters import RequestBody
 
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 

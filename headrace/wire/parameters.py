@@ -1,4 +1,5 @@
-"""Parameters, as the tables of the endpoints describe them, and the features that a body uses by them.
+"""Bodies of requests: bytes become a model, a validator's complaints become one error that names the member
+at fault, and tables of parameters say which features a body uses.
 
 Every member of a body that has an effect either needs a feature, which a backend may lack, or is handled by
 Headrace itself. A member whose value changes nothing (`frequency_penalty: 0`, `tools: []`) needs no feature,
@@ -8,20 +9,51 @@ features of the backends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, from_json
 
+from headrace.errors import BadRequest
 from headrace.features import Feature, Loss, Use, Uses
-from headrace.wire.elsewhere import NOTHING, Neutral
-from headrace.wire.validation import RequestBody, members
+from headrace.offload import check_wanted
+from headrace.wire.elsewhere import ADVICE, ELSEWHERE, NOTHING, Neutral, without_master
+from headrace.wire.limits import SHOWN
+
+Body = TypeVar("Body", bound=BaseModel)
+
+ABSENT_MEMBER = ("missing", "value_error")  # types of complaints about members that the body may lack
+MAX_COMPLAINTS = 50  # a list has one at most, but a union has some for each alternative
+PLAIN = (int, str)  # values that have no members
+CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json", "json_type": "invalid_json"}
+MAX_NAMED, MAX_NAME = 20, 200  # members in the header, at most, and characters of each
+IGNORED = "X-Headrace-Ignored"
 
 # How every backend treats a member that needs no feature. ours: Headrace handles it. sent: it is part of
 # every request. ignored, dropped, refused: as Loss, in headrace/features.py.
 Everywhere = Literal["ours", "sent", "ignored", "dropped", "refused"]
+
+
+class RequestBody(BaseModel):
+    """The base of all request models. It is strict: a number in quotes is an error. Unknown members are kept,
+    and later named as ignored.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def parse(kind: type[Body], raw: bytes) -> Body:
+    """Validate a body. Raises BadRequest, whose `param` is a dotted path into the body, or `body` if that is
+    no JSON object.
+    """
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as exc:
+        complaints = exc.errors(include_url=False, include_context=False, include_input=False)
+        raise _bad_request(complaints[:MAX_COMPLAINTS], raw) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +72,7 @@ class Parameter:
     asks: Feature | Everywhere
     note: str = ""
     is_neutral: Neutral = NOTHING
-    is_redundant: Callable[[BaseModel], bool] = lambda _: False
+    is_redundant: Callable[[BaseModel], bool] | None = None
     loss: Loss | None = None
     feature: Feature | None = field(init=False)
     loss_where_uncarried: Loss | None = field(init=False)
@@ -64,7 +96,7 @@ def needs(
     note: str = "",
     is_neutral: Neutral = NOTHING,
     *,
-    is_redundant: Callable[[BaseModel], bool] = lambda _: False,
+    is_redundant: Callable[[BaseModel], bool] | None = None,
     loss: Loss | None = None,
 ) -> Parameter:
     """A member that needs a feature of the backend."""
@@ -104,25 +136,59 @@ def of_server_tools(note: str, is_neutral: Neutral = NOTHING) -> Parameter:
     return Parameter(Feature.SERVER_TOOLS, note, is_neutral)
 
 
-MAX_NAMED, MAX_NAME = 20, 200  # members in the header, at most, and characters of each
-IGNORED = "X-Headrace-Ignored"
-
-
 def uses_of(body: RequestBody, table: Table, *, strict: bool = False, more: Iterable[Use] = ()) -> Uses:
     """The features that a body uses, and its members without effect, found in one walk. `more`: uses that no
     single member shows.
     """
-    asking = {path for path, known in table.items() if known.loss_where_uncarried is not None}
-    uses: list[Use] = []
-    for member in members(body, asking):
-        known = table.get(member.bare)
-        if known is None:
-            uses.append(Use(member.path, None, "unknown"))
+    return Uses((*_uses(body, table), *more), strict)
+
+
+def _uses(value: object, table: Table, path: str = "", bare: str = "") -> Iterator[Use]:
+    """The uses that members at any depth show. `path`: of the value, with a dot; `bare`: without indices. A
+    member that is null counts as absent; the defaults of absent ones change nothing.
+    """
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if not isinstance(item, PLAIN):  # a shortcut for lists of very many tokens
+                check_wanted()
+                yield from _uses(item, table, f"{path}{index}.", bare)
+    if not isinstance(value, BaseModel):
+        return
+    undeclared, fields, is_set = value.model_extra or {}, type(value).model_fields, value.model_fields_set
+    for key, member in value:
+        if member is None or key not in is_set:
             continue
-        loss = known.loss_where_uncarried
-        if loss is not None and not known.is_neutral(member.value) and not known.is_redundant(member.owner):
-            uses.append(Use(member.path, known.feature, loss, known.note))
-    return Uses((*uses, *more), strict)
+        name = key if key in undeclared else fields[key].alias or key
+        known = table.get(bare + name)
+        if known is None:
+            if name in undeclared:
+                yield Use(path + name, None, "unknown")
+        elif (
+            known.loss_where_uncarried is not None
+            and (known.is_neutral is NOTHING or not known.is_neutral(member))
+            and (known.is_redundant is None or not known.is_redundant(value))
+        ):
+            yield Use(path + name, known.feature, known.loss_where_uncarried, known.note)
+        if name not in undeclared:
+            yield from _uses(member, table, f"{path}{name}.", f"{bare}{name}.")
+
+
+def carried(body: BaseModel) -> dict[str, Any]:
+    """The members of a body that are sent, unchanged, to a backend that knows them: those of ELSEWHERE that
+    are not switched off.
+    """
+    members: dict[str, Any] = {}
+    for name, value in (body.model_extra or {}).items():
+        known = ELSEWHERE.get(name)
+        is_on = known is not None and value is not None and not known.is_off(value)
+        if is_on and not without_master(name)(body):
+            members[name] = value
+    return members
+
+
+def advice_in(body: BaseModel) -> dict[str, Any]:
+    """The members of ADVICE that a body has, unchanged."""
+    return {name: value for name in ADVICE if (value := getattr(body, name, None)) is not None}
 
 
 def with_named(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
@@ -131,3 +197,44 @@ def with_named(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, st
     entries = [headers.get(IGNORED, ""), *(quote(name[:MAX_NAME], safe="[]:") for name in names[:MAX_NAMED])]
     line = ", ".join(filter(None, entries))[:1024]
     return {**headers, IGNORED: line} if line else dict(headers)
+
+
+def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
+    body = _loads(raw)
+    located = [(_path(complaint, body), complaint) for complaint in complaints]
+    # the alternative of a union that matched deepest is taken for the intended one
+    path, deepest = max(located, key=lambda pair: len(pair[0]))
+    param = ".".join(step[:SHOWN] for step in path) or "body"
+    same = [complaint["msg"] for where, complaint in located if where == path]
+    error = BadRequest(f"{param}: {'; or '.join(dict.fromkeys(same))}", param=param)
+    error.code = CODES.get(deepest["type"], BadRequest.code)
+    return error
+
+
+def _path(complaint: ErrorDetails, body: Any) -> list[str]:
+    """The complaint's location as steps that exist in the body, without the validator's tags of unions."""
+    path: list[str] = []
+    for step in complaint["loc"]:
+        inner = _step(body, step)
+        if inner is not _ABSENT:
+            body = inner
+        elif complaint["type"] not in ABSENT_MEMBER or step != complaint["loc"][-1]:
+            continue
+        path.append(str(step))
+    return path
+
+
+_ABSENT = object()
+
+
+def _step(body: Any, step: int | str) -> Any:
+    if isinstance(body, list) and isinstance(step, int) and step < len(body):
+        return body[step]
+    return body.get(step, _ABSENT) if isinstance(body, dict) else _ABSENT
+
+
+def _loads(raw: bytes) -> Any:
+    try:
+        return from_json(raw)
+    except ValueError:
+        return None

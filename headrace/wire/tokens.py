@@ -14,8 +14,8 @@ from headrace.types import Conversation, ModelInfo, TokenizeRequest, TokenizerIn
 from headrace.wire.generation import TokenId, Variables, dump
 from headrace.wire.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, at_most
 from headrace.wire.messages import ChatMessage, ConversationBody, to_conversation
+from headrace.wire.parameters import RequestBody
 from headrace.wire.tools import ToolBody
-from headrace.wire.validation import RequestBody
 
 MODEL = "A model id from /v1/models. Default: the first that is served."
 PIECE = 10_000  # values that are written in one call, which holds the interpreter lock

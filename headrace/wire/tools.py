@@ -17,7 +17,7 @@ from headrace.types import FinishReason, Tool, ToolCallDelta, ToolChoice
 from headrace.wire.collected import Choice
 from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_TOOLS, at_most
-from headrace.wire.validation import RequestBody
+from headrace.wire.parameters import RequestBody
 
 # OpenAI's own allow no dots and 64 characters; tools that come from elsewhere are often named module.function
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,256}$")]

@@ -13,15 +13,14 @@ import httpx2
 import pytest
 from starlette.types import Receive
 
-from headrace.api.disconnect import connected
-from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
 from headrace.errors import ClientGone, Overloaded, ServerError
 from headrace.gateway.gateway import Gateway
+from headrace.gateway.lifetime import Until, interrupt
 from headrace.types import Conversation, GenerateRequest, Message, TextDelta
 from headrace.wire.chat import ChatBody, Chunks
 from tests.conftest import FakeServer
-from tests.serving import Served, eventually
+from tests.serving import Served, eventually, live_stream
 
 CHAT = "/v1/chat/completions"
 REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
@@ -122,7 +121,7 @@ def test_stream_is_closed_when_its_reader_never_begins(send_suspends: bool, send
         backend = FakeBackend(["tick"] * 9, delay_s=0.02)
         generation = await Gateway([backend]).start(REQUEST)
         assert backend.num_active == 1
-        await EventStream(generation, Chunks(BODY, generation.info), {})({"type": "http"}, gone, send)
+        await live_stream(generation, Chunks(BODY, generation.info))({"type": "http"}, gone, send)
         assert backend.num_active == 0
 
     asyncio.run(run())
@@ -139,7 +138,7 @@ def test_stream_ends_quietly_when_sending_fails(caplog: pytest.LogCaptureFixture
     async def run() -> None:
         backend = FakeBackend(["tick"] * 9)
         generation = await Gateway([backend]).start(REQUEST)
-        await EventStream(generation, Chunks(BODY, generation.info), {})({"type": "http"}, never, send)
+        await live_stream(generation, Chunks(BODY, generation.info))({"type": "http"}, never, send)
         assert backend.num_active == 0
 
     asyncio.run(run())
@@ -151,7 +150,7 @@ def test_work_that_is_attended_ends_for_one_reason() -> None:
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     async def work(receive: Receive, interrupted: asyncio.Future[ServerError]) -> None:
-        async with connected(receive, interrupted):
+        async with Until(interrupted, receive=receive):
             await asyncio.sleep(60)
 
     async def run() -> None:
@@ -165,7 +164,7 @@ def test_work_that_is_attended_ends_for_one_reason() -> None:
         with pytest.raises(TimeoutError):  # from outside, as any other
             async with asyncio.timeout(0.01):
                 await work(never, loop.create_future())
-        async with connected(never, loop.create_future()):
+        async with Until(loop.create_future(), receive=never):
             pass
 
     asyncio.run(run())
@@ -178,18 +177,18 @@ def test_work_ends_when_its_caller_leaves_or_it_is_interrupted() -> None:
     async def run() -> None:
         gateway = Gateway([FakeBackend(["tick"], delay_s=0.05)])
         generation = await gateway.start(REQUEST)
-        async with connected(never, generation.interrupted):
+        async with Until(generation.interrupted, receive=never):
             assert await anext(generation) == TextDelta(0, "tick")
         await generation.aclose()
         generation = await gateway.start(REQUEST)
         with pytest.raises(ClientGone):
-            async with connected(gone, generation.interrupted):
+            async with Until(generation.interrupted, receive=gone):
                 await anext(generation)
         await generation.aclose()
         generation = await gateway.start(REQUEST)
-        generation.interrupt(Overloaded("enough"))
+        interrupt(generation.interrupted, Overloaded("enough"))
         with pytest.raises(Overloaded):
-            async with connected(never, generation.interrupted):
+            async with Until(generation.interrupted, receive=never):
                 await anext(generation)
         await generation.aclose()
         assert gateway.num_active == 0
@@ -204,10 +203,10 @@ def test_nothing_goes_on_listening_for_a_caller_after_the_work() -> None:
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     async def run() -> None:
-        async with connected(never, asyncio.get_running_loop().create_future()):
+        async with Until(asyncio.get_running_loop().create_future(), receive=never):
             await asyncio.sleep(0)
         with pytest.raises(TimeoutError):
-            async with connected(never), asyncio.timeout(0):
+            async with Until(receive=never), asyncio.timeout(0):
                 await asyncio.sleep(60)
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -220,7 +219,7 @@ def test_an_interruption_is_told_rather_than_that_the_caller_left_at_once() -> N
         interrupted: asyncio.Future[ServerError] = asyncio.get_running_loop().create_future()
         interrupted.set_result(Overloaded("enough"))
         with pytest.raises(Overloaded):
-            async with connected(gone, interrupted):
+            async with Until(interrupted, receive=gone):
                 await asyncio.sleep(60)
 
     asyncio.run(run())
@@ -237,7 +236,7 @@ def test_only_a_disconnect_means_that_a_caller_has_left(type: str) -> None:
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     async def run() -> None:
-        async with connected(receive):
+        async with Until(receive=receive):
             await asyncio.sleep(0.02)
         assert not messages
 

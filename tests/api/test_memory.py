@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from headrace.api.memory import TRIM_AFTER, Budget, Charge, trim
+from headrace.api.request import TRIM_AFTER, Budget, Charge, trim
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config

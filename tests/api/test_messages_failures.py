@@ -11,7 +11,6 @@ import httpx2
 import pytest
 
 from headrace.api.messages import MessagesWriter
-from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import (
@@ -29,7 +28,7 @@ from headrace.types import Conversation, Event, GenerateRequest, Message
 from headrace.wire.anthropic.answer import Frames
 from tests.api.anthropics import COUNT, MESSAGES, SMALL, frames, reading
 from tests.conftest import FakeServer
-from tests.serving import Served, eventually
+from tests.serving import Served, eventually, live_stream
 
 TOOL: dict[str, Any] = {"name": "weather", "input_schema": {"type": "object"}}
 REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
@@ -197,7 +196,7 @@ def test_a_silent_stream_is_kept_alive_by_pings() -> None:
 
     async def run() -> None:
         generation = await Gateway([FakeBackend(["tick"] * 2, delay_s=0.5)]).start(REQUEST)
-        stream = EventStream(generation, Frames(generation.info), {}, writer=MessagesWriter, keep_alive_s=0.2)
+        stream = live_stream(generation, Frames(generation.info), writer=MessagesWriter, keep_alive_s=0.2)
         await stream({"type": "http"}, never, send)
 
     asyncio.run(run())

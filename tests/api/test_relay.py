@@ -233,7 +233,7 @@ def test_cerebras_is_passed_on_where_only_its_limit_changes(
 
 
 def test_each_is_metered_once(relay: Relays, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, logger="headrace.gateway.metering")
+    caplog.set_level(logging.DEBUG, logger="headrace.gateway.lifetime")
     counted = {"id": "c", "choices": [], "usage": USAGE}
     relay.provider.play(Answer(pieces=sse(CHUNK, counted, "[DONE]")), answer({"error": "no"}, status=429))
     body = json.dumps({"model": "up:m", "messages": HI, "stream": True}).encode()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from headrace.api.answers import StreamWriter
 from headrace.api.relay import RelayedRequest
-from headrace.api.sse import StreamWriter
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import ProviderConfig
 from headrace.gateway.gateway import Gateway

@@ -126,7 +126,7 @@ KINDS = {
 @contextmanager
 def world(make: Callable[[Upstream], Backend]) -> Iterator[tuple[Upstream, Any]]:
     with scripted() as upstream, serving(create_app(Config(), [make(upstream)])) as server:
-        eventually(server.gateway.models)  # its list is fetched in the background
+        eventually(server.gateway.router.models)  # its list is fetched in the background
         yield upstream, server
 
 

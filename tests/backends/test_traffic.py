@@ -45,9 +45,9 @@ from headrace.wire import chat as wire_chat
 from headrace.wire import completions as wire_completions
 from headrace.wire.anthropic import answer as wire_messages
 from headrace.wire.collected import Collected
+from headrace.wire.parameters import parse
 from headrace.wire.responses.object import begin
 from headrace.wire.responses.stream import ResponseEvents
-from headrace.wire.validation import parse
 from tests.backends.traffic import Case
 from tests.heard import DIALECTS, Heard, frames
 from tests.wire.responses.streams import body_of

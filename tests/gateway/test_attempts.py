@@ -210,11 +210,14 @@ def test_target_that_keeps_failing_is_left_alone_and_probed_later() -> None:
         for _ in range(MAX_FAILURES + 3):
             assert await answer(served, ask("fast")) == "b"
         assert len(first.requests) == MAX_FAILURES
-        assert [candidate.breaker for candidate in served.explain("fast").candidates] == ["open", "closed"]
+        assert [candidate.breaker for candidate in served.router.explain("fast").candidates] == [
+            "open",
+            "closed",
+        ]
         clock.time += COOL_DOWN_S
         first.refusal = None
         assert await answer(served, ask("fast")) == "a"
-        assert served.explain("fast").candidates[0].breaker == "closed"
+        assert served.router.explain("fast").candidates[0].breaker == "closed"
 
     asyncio.run(run())
 
@@ -230,7 +233,7 @@ def test_a_target_that_was_never_asked_is_not_thought_well() -> None:
         clock.time += COOL_DOWN_S
         with pytest.raises(UnsupportedParameter):
             await served.start(ask("fast"), uses=uses)
-        assert served.explain("fast").candidates[0].breaker == "half-open"
+        assert served.router.explain("fast").candidates[0].breaker == "half-open"
         assert len(first.requests) == MAX_FAILURES
 
     asyncio.run(run())
@@ -282,7 +285,7 @@ def test_busy_or_strict_target_is_not_ill(error: ServerError) -> None:
         for _ in range(MAX_FAILURES * 2):
             with contextlib.suppress(ProviderRefused):
                 await answer(served, ask("fast"))
-        assert served.explain("fast").candidates[0].breaker == "closed"
+        assert served.router.explain("fast").candidates[0].breaker == "closed"
 
     asyncio.run(run())
 

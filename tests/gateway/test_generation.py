@@ -11,6 +11,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.errors import EngineFailed, Overloaded, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
+from headrace.gateway.lifetime import interrupt
 from headrace.types import Conversation, Event, Finished, GenerateRequest, Message, TextDelta, Usage
 
 REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
@@ -89,7 +90,7 @@ def test_failure_and_interruption_are_told_as_failures() -> None:
             await read(generation)
         await generation.aclose()
         generation = await observed(backend, recorder)
-        generation.interrupt(Overloaded("enough"))
+        interrupt(generation.interrupted, Overloaded("enough"))
         await generation.aclose()
         assert [outcome for outcome, _, _ in recorder.ends] == ["failed", "failed"]
 

@@ -7,8 +7,9 @@ import pytest
 
 from headrace.backends.fake import FakeBackend
 from headrace.errors import EngineFailed, Overloaded, ProviderLimited, ServerError, TimedOut
+from headrace.gateway import lifetime
 from headrace.gateway.gateway import Gateway
-from headrace.gateway.metering import Tally
+from headrace.gateway.lifetime import Tally
 from headrace.types import EmbedRequest, Finished, GenerateRequest, Texts, Usage
 
 
@@ -96,7 +97,7 @@ async def leave_before(gateway: Gateway) -> None:
 async def interrupt(gateway: Gateway) -> None:
     generation = await gateway.start(REQUEST)
     await anext(generation)
-    generation.interrupt(TimedOut("too long"))
+    lifetime.interrupt(generation.interrupted, TimedOut("too long"))
     await generation.aclose()
 
 

@@ -19,15 +19,15 @@ def remote(name: str, id: str) -> FakeBackend:
 
 
 def targets(found: Gateway, id: str) -> list[str]:
-    return [f"{c.provider}:{c.model}" for c in found.explain(id).candidates]
+    return [f"{c.provider}:{c.model}" for c in found.router.explain(id).candidates]
 
 
 def test_everything_that_is_listed_leads_back_to_itself() -> None:
     found = gateway(remote("up", "m:8b"), local("m"), fast=route("m", "up:m:8b"))
-    listed = [(info.id, info.owned_by) for info in found.models()]
+    listed = [(info.id, info.owned_by) for info in found.router.models()]
     assert listed == [("m", "headrace"), ("up:m:8b", "up"), ("fast", "headrace")]
-    assert [(found.model(id).id, found.model(id).owned_by) for id, _ in listed] == listed
-    assert found.model(None).id == "m"
+    assert [(found.router.model(id).id, found.router.model(id).owned_by) for id, _ in listed] == listed
+    assert found.router.model(None).id == "m"
     assert targets(found, "up:m:8b") == ["up:m:8b"]
 
 
@@ -45,23 +45,23 @@ def test_model_that_a_provider_lists_is_found_without_its_name() -> None:
 
 def test_provider_without_prefix_lists_its_own_ids() -> None:
     found = Gateway([remote("up", "m")], remote=["up"], bare=["up"])
-    assert [info.id for info in found.models()] == ["m"]
-    assert found.model("m").id == "m"
+    assert [info.id for info in found.router.models()] == ["m"]
+    assert found.router.model("m").id == "m"
 
 
 def test_provider_has_its_own_ids_to_itself() -> None:
     found = gateway(local("m"), remote("up", "m"), m=route("up:m"))
-    assert [info.id for info in found.models("up")] == ["m"]
-    assert found.model("m", "up").owned_by == "up"
-    assert found.explain("m", "up").route is None
-    assert found.model(None, "up").id == "m"
+    assert [info.id for info in found.router.models("up")] == ["m"]
+    assert found.router.model("m", "up").owned_by == "up"
+    assert found.router.explain("m", "up").route is None
+    assert found.router.model(None, "up").id == "m"
 
 
 def test_route_hides_the_model_of_its_name_which_may_be_its_target() -> None:
     found = gateway(local("m"), remote("up", "big"), m=route("m", "up:big"))
-    assert [info.id for info in found.models()] == ["up:big", "m"]
+    assert [info.id for info in found.router.models()] == ["up:big", "m"]
     assert targets(found, "m") == ["headrace:m", "up:big"]
-    found.check_routes()
+    found.router.check()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_is_unknown_is_told_by_name(
 ) -> None:
     found = gateway(local("m"), remote("up", "m"))
     with pytest.raises(error) as raised:
-        found.explain(id, provider)
+        found.router.explain(id, provider)
     assert raised.value.param == param
     assert "ghost" in raised.value.message or id in raised.value.message
 
@@ -88,20 +88,20 @@ def test_what_is_unknown_is_told_by_name(
 def test_route_to_a_model_that_is_not_here_stops_the_start() -> None:
     found = gateway(local("m"), remote("up", "x"), fast=route("m", "x"))
     with pytest.raises(ConfigError, match=r"routes\.fast\.targets\.1 = 'x'.*served: m.*PROVIDER:MODEL"):
-        found.check_routes()
+        found.router.check()
 
 
 def test_target_that_its_provider_does_not_have_is_left_out() -> None:
     found = gateway(local("m"), remote("up", "x"), fast=route("up:gone", "m"), none=route("up:gone"))
-    explained = found.explain("fast")
+    explained = found.router.explain("fast")
     assert [candidate.is_served for candidate in explained.candidates] == [False, True]
-    assert found.model("none").max_model_len is None
+    assert found.router.model("none").max_model_len is None
     with pytest.raises(ModelNotFound):
-        found._router.plan("none")
+        found.router.plan("none")
 
 
 def first_of(found: Gateway, id: str) -> str:
-    return found._router.plan(id).targets[0].backend.name
+    return found.router.plan(id).targets[0].backend.name
 
 
 def test_neighbours_with_weights_are_drawn_as_often_as_they_are_heavy() -> None:
@@ -111,7 +111,7 @@ def test_neighbours_with_weights_are_drawn_as_often_as_they_are_heavy() -> None:
     drawn = Counter(first_of(found, "last") for _ in range(2000))
     assert set(drawn) == {"a", "b"}
     assert 0.70 < drawn["a"] / 2000 < 0.80
-    assert all(found._router.plan("last").targets[2].backend.name == "c" for _ in range(20))
+    assert all(found.router.plan("last").targets[2].backend.name == "c" for _ in range(20))
     assert {first_of(found, "first") for _ in range(20)} == {"c"}
 
 

@@ -137,6 +137,7 @@ def test_a_request_has_one_host(gate: Serving) -> None:
     for headers in (pairs, pairs[::-1], pairs[:1] * 2):
         assert exchange(gate, head("GET", "/health", headers)).status == 400
     assert exchange(gate, b"GET /health HTTP/1.0\r\n\r\n").status == 200
+    assert exchange(gate, b"GET /health HTTP/1.1\r\n\r\n").status == 400, "1.1 may not, also after that"
     assert exchange(gate, b"GET /health HTTP/1.0\r\nHost: evil.example\r\n\r\n").status == 403
 
 

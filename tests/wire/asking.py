@@ -14,11 +14,10 @@ from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as messages
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import to_items
-from headrace.wire.parameters import uses_of
+from headrace.wire.parameters import parse, uses_of
 from headrace.wire.responses import body as responses
 from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.tables import TABLES
-from headrace.wire.validation import parse
 from tests.wire.samples import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, USER, Sample
 from tests.wire.samples_of_responses import RESPONSES
 

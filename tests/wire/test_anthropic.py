@@ -32,7 +32,7 @@ from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.collected import Collected
-from headrace.wire.validation import parse
+from headrace.wire.parameters import parse
 from tests.wire.documented import check_documented
 
 INFO = ModelInfo("m", "us", 0, 4096, None)

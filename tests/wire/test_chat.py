@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from headrace.errors import BadRequest
 from headrace.types import Format, GenerateRequest, Message, Tool, ToolCall, ToolChoice
 from headrace.wire import chat
-from headrace.wire.validation import parse
+from headrace.wire.parameters import parse
 
 USER = {"role": "user", "content": "hi"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}

@@ -24,7 +24,7 @@ from headrace.types import (
 )
 from headrace.wire import chat
 from headrace.wire.collected import Collected
-from headrace.wire.validation import parse
+from headrace.wire.parameters import parse
 from tests.wire.documented import check_documented
 
 INFO = ModelInfo("m", "us", 0, 4096, "fp_1")

@@ -22,7 +22,7 @@ from headrace.types import (
 )
 from headrace.wire import chat
 from headrace.wire.collected import Collected
-from headrace.wire.validation import parse
+from headrace.wire.parameters import parse
 from tests.wire.documented import check_documented
 
 PNG = base64.b64encode(b"\x89PNG\r\n").decode()

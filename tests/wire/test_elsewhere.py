@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.wire.chat import ChatBody, to_request
-from headrace.wire.validation import parse
+from headrace.wire.parameters import parse
 from tests.conftest import FakeServer
 from tests.serving import Served
 

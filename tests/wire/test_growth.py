@@ -22,11 +22,10 @@ from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as anthropic
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import of_chat, references, resolved, to_items, to_messages
-from headrace.wire.parameters import uses_of
+from headrace.wire.parameters import parse, uses_of
 from headrace.wire.responses import body as responses
 from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.tables import CHAT
-from headrace.wire.validation import parse
 from headrace.wire.volume import checked_volume
 
 N = 400

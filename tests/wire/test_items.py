@@ -27,7 +27,7 @@ from headrace.wire.items import (
     to_items,
     to_messages,
 )
-from headrace.wire.validation import RequestBody, parse
+from headrace.wire.parameters import RequestBody, parse
 
 PNG = base64.b64encode(b"\x89PNG\r\n").decode()
 IMAGE = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}

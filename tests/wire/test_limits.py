@@ -23,9 +23,9 @@ from headrace.wire.completions import CompletionBody
 from headrace.wire.conversations import ConversationBody, ItemsBody
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.metadata import MetadataBody
+from headrace.wire.parameters import parse
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody
-from headrace.wire.validation import parse
 from headrace.wire.volume import Volume, checked_volume
 
 BODIES: tuple[type[BaseModel], ...] = (

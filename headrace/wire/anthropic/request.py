@@ -37,15 +37,14 @@ from headrace.wire.anthropic.blocks import (
     parts,
     written,
 )
-from headrace.wire.elsewhere import carried
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
 from headrace.wire.media import joined, mixed
 from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
+from headrace.wire.parameters import RequestBody, carried
 from headrace.wire.tools import ToolName
 from headrace.wire.unions import ByType
-from headrace.wire.validation import RequestBody
 
 HEADERS = ("anthropic-version", "anthropic-beta")  # those that belong to the dialect
 CACHED = "For Anthropic. Models that run here cache every prompt."

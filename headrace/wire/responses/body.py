@@ -11,7 +11,6 @@ from pydantic import Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
 from headrace.wire.conversations import check_id
-from headrace.wire.elsewhere import advice, carried
 from headrace.wire.forms import narrowings, output_format
 from headrace.wire.generation import (
     GenerationBody,
@@ -24,8 +23,8 @@ from headrace.wire.limits import MAX_INCLUDED, MAX_MESSAGES, MAX_TOOLS, at_most,
 from headrace.wire.messages import wishes
 from headrace.wire.metadata import Metadata
 from headrace.wire.pagination import check_include
+from headrace.wire.parameters import RequestBody, advice_in, carried
 from headrace.wire.responses.tools import AnyChoice, AnyTool, Offered, offered
-from headrace.wire.validation import RequestBody
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -170,7 +169,7 @@ def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
         timeout_s=body.timeout,
         user=body.user,
         foreign=carried(body),
-        advice=advice(body),
+        advice=advice_in(body),
         narrowings=narrowings(body),
     )
 
@@ -196,7 +195,7 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
         body.parallel_tool_calls is not False,
         body.reasoning.effort if body.reasoning else None,
         verbosity=verbosity,
-        wishes=wishes(said, verbosity=verbosity, **advice(body)),
+        wishes=wishes(said, verbosity=verbosity, **advice_in(body)),
     )
 
 

@@ -22,10 +22,10 @@ from headrace.types import (
     ToolCallDelta,
     Usage,
 )
+from headrace.wire.parameters import parse
 from headrace.wire.responses.body import ResponseBody
 from headrace.wire.responses.object import begin
 from headrace.wire.responses.stream import ResponseEvents
-from headrace.wire.validation import parse
 
 INFO = ModelInfo("m", "us", 0, 4096, None)
 USAGE = Usage(7, 5, cached_tokens=3, reasoning_tokens=2)

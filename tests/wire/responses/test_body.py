@@ -22,7 +22,7 @@ from headrace.types import (
     ToolChoice,
 )
 from headrace.wire.items import to_items
-from headrace.wire.parameters import with_named
+from headrace.wire.parameters import parse, with_named
 from headrace.wire.responses.body import (
     CompactBody,
     HistoryBody,
@@ -35,7 +35,6 @@ from headrace.wire.responses.body import (
 )
 from headrace.wire.responses.object import begin
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES, uses_of_responses
-from headrace.wire.validation import parse
 
 OF_THE_CLIENT = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}
 SMALL: dict[str, Any] = {"model": "m", "input": "hi"}

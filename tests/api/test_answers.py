@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from headrace.api.sse import EventStream
 from headrace.backends.fake import FakeBackend
 from headrace.gateway.gateway import Gateway
 from headrace.types import Event, Finished, GenerateRequest, Started, TextDelta, Texts, Usage
 from headrace.wire.completions import Chunks, CompletionBody
 from tests.conftest import FakeServer
-from tests.serving import events
+from tests.serving import events, live_stream
 
 PATH = "/v1/completions"
 HI = {"model": "fake", "prompt": "hi"}
@@ -80,7 +79,7 @@ def sent_by(backend: FakeBackend, keep_alive_s: float) -> bytes:
     async def run() -> None:
         generation = await Gateway([backend]).start(GenerateRequest("fake", Texts(("hi",))))
         encoder = Chunks(CompletionBody.model_validate({**HI, "stream": True}), generation.info)
-        stream = EventStream(generation, encoder, {}, keep_alive_s=keep_alive_s)
+        stream = live_stream(generation, encoder, keep_alive_s=keep_alive_s)
         await stream({"type": "http"}, never, send)
 
     asyncio.run(run())
@@ -111,7 +110,7 @@ def test_comment_to_nobody_ends_the_stream() -> None:
         generation = await Gateway([backend]).start(GenerateRequest("fake", Texts(("hi",))))
         encoder = Chunks(CompletionBody.model_validate({**HI, "stream": True}), generation.info)
         async with asyncio.timeout(5):
-            await EventStream(generation, encoder, {}, keep_alive_s=0.05)({"type": "http"}, never, send)
+            await live_stream(generation, encoder, keep_alive_s=0.05)({"type": "http"}, never, send)
         assert backend.num_active == 0
 
     asyncio.run(run())

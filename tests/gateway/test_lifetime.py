@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from headrace.errors import Overloaded, TimedOut
-from headrace.gateway.race import Interruption, Until
+from headrace.gateway.lifetime import End, Until, interrupt
 
 
 class Work:
@@ -22,26 +22,30 @@ class Work:
             self.has_ended = True
 
 
-async def until(interruption: Interruption, work: Work) -> None:
-    async with Until(interruption.error):
+def an_end() -> End:
+    return asyncio.get_running_loop().create_future()
+
+
+async def until(end: End, work: Work) -> None:
+    async with Until(end):
         await work.run()
 
 
 def test_work_that_is_not_interrupted_gives_its_result() -> None:
     async def run() -> None:
-        async with Until(Interruption().error):
+        async with Until(an_end()):
             assert await Work().run(0) == "done"
 
     asyncio.run(run())
 
 
-def test_first_interruption_ends_the_work_and_is_raised() -> None:
+def test_first_end_ends_the_work_and_is_raised() -> None:
     async def run() -> None:
-        interruption, work = Interruption(), Work()
-        asyncio.get_running_loop().call_later(0.01, interruption.interrupt, TimedOut("too long"))
-        asyncio.get_running_loop().call_later(0.01, interruption.interrupt, Overloaded("too late"))
+        end, work = an_end(), Work()
+        asyncio.get_running_loop().call_later(0.01, interrupt, end, TimedOut("too long"))
+        asyncio.get_running_loop().call_later(0.01, interrupt, end, Overloaded("too late"))
         with pytest.raises(TimedOut):
-            async with Until(interruption.error):
+            async with Until(end):
                 await work.run()
         assert work.has_ended
 
@@ -51,7 +55,7 @@ def test_first_interruption_ends_the_work_and_is_raised() -> None:
 def test_who_is_cancelled_ends_the_work() -> None:
     async def run() -> None:
         work = Work()
-        waiting = asyncio.ensure_future(until(Interruption(), work))
+        waiting = asyncio.ensure_future(until(an_end(), work))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -63,23 +67,23 @@ def test_who_is_cancelled_ends_the_work() -> None:
 
 def test_of_several_ends_the_first_named_is_raised_and_a_cancelled_one_is_none() -> None:
     async def run() -> None:
-        first, second, cancelled = Interruption(), Interruption(), Interruption()
-        second.interrupt(TimedOut("too long"))
-        first.interrupt(Overloaded("enough"))
-        cancelled.error.cancel()
+        first, second, cancelled = an_end(), an_end(), an_end()
+        interrupt(second, TimedOut("too long"))
+        interrupt(first, Overloaded("enough"))
+        cancelled.cancel()
         with pytest.raises(Overloaded):
-            async with Until(cancelled.error, first.error, second.error):
+            async with Until(cancelled, first, second):
                 await asyncio.sleep(60)
-        async with Until(cancelled.error):
+        async with Until(cancelled):
             await asyncio.sleep(0.01)
 
     asyncio.run(run())
 
 
-async def in_two(outer: Interruption, inner: Interruption, ended: list[str]) -> None:
-    async with Until(outer.error):
+async def in_two(outer: End, inner: End, ended: list[str]) -> None:
+    async with Until(outer):
         try:
-            async with Until(inner.error):
+            async with Until(inner):
                 await asyncio.sleep(60)
         except TimedOut:
             ended.append("inner")
@@ -88,11 +92,11 @@ async def in_two(outer: Interruption, inner: Interruption, ended: list[str]) -> 
 
 def test_of_nested_ends_each_ends_its_own_body() -> None:
     async def run() -> None:
-        outer, inner = Interruption(), Interruption()
+        outer, inner = an_end(), an_end()
         ended: list[str] = []
         loop = asyncio.get_running_loop()
-        loop.call_later(0.01, inner.interrupt, TimedOut("too long"))
-        loop.call_later(0.03, outer.interrupt, Overloaded("enough"))
+        loop.call_later(0.01, interrupt, inner, TimedOut("too long"))
+        loop.call_later(0.03, interrupt, outer, Overloaded("enough"))
         with pytest.raises(Overloaded):
             await in_two(outer, inner, ended)
         assert ended == ["inner"]
@@ -107,22 +111,22 @@ def test_of_nested_ends_each_ends_its_own_body() -> None:
 
 def test_end_that_comes_as_the_body_ends_cancels_nothing_afterwards() -> None:
     async def run() -> None:
-        interruption = Interruption()
-        async with Until(interruption.error):
-            interruption.interrupt(TimedOut("too long"))  # its callback is scheduled, and has not run
+        end = an_end()
+        async with Until(end):
+            interrupt(end, TimedOut("too long"))  # its callback is scheduled, and has not run
         await asyncio.sleep(0.01)
 
     asyncio.run(run())
 
 
 def test_who_is_cancelled_as_an_end_comes_stays_cancelled() -> None:
-    """The interruption must not swallow the cancellation, whose caller waits for the task to end."""
+    """The end must not swallow the cancellation, whose caller waits for the task to end."""
 
     async def run() -> None:
-        interruption, work = Interruption(), Work()
-        waiting = asyncio.ensure_future(until(interruption, work))
+        end, work = an_end(), Work()
+        waiting = asyncio.ensure_future(until(end, work))
         await asyncio.sleep(0.01)
-        interruption.interrupt(Overloaded("enough"))
+        interrupt(end, Overloaded("enough"))
         await asyncio.sleep(0)  # the end's callback has cancelled the task, which has not run since
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -8,8 +8,8 @@ import asyncio
 
 import pytest
 
-from headrace.api.guard import Guard, Turns
-from headrace.api.memory import Budget
+from headrace.api.middleware import Middleware, Turns
+from headrace.api.request import Budget
 from headrace.api.sites import Hosts, Sites
 
 
@@ -65,7 +65,7 @@ def test_probes_pass_whoever_waits(path: str) -> None:
         async def app(scope: object, receive: object, send: object) -> None:
             answered.append(scope["path"])  # type: ignore[index]  # a scope
 
-        guard = Guard(app, sites=Sites(Hosts()), budget=Budget(0))
+        guard = Middleware(app, sites=Sites(Hosts()), budget=Budget(0))
         headers = [(b"host", b"localhost")]
 
         async def ask(path: str) -> None:

@@ -1,0 +1,170 @@
+"""What every request passes before it reaches a handler: it gets an id and a line in the access log, its host
+and site are checked, it takes its turn, and the memory of its body is counted. Answers get headers for
+browsers: which pages may read them (CORS), and how they may be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from headrace import logs
+from headrace.api.errors import refusal, to_response
+from headrace.api.request import CHARGE, TRIM_AFTER, Budget, Charge
+from headrace.api.sites import Sites
+from headrace.errors import ServerError
+
+log = logging.getLogger("headrace.access")
+
+ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+CORRELATION_ID = b"x-correlation-id"
+IDS = (b"x-request-id", CORRELATION_ID)  # the first one that a caller sends is the request's
+VERSION = {b"openai-version": b"2020-10-01"}
+AT_ONCE = 4  # requests that start in one turn of the event loop
+PROBES = frozenset(("/health", "/healthz", "/ready"))
+METHODS = ("GET", "HEAD", "POST", "DELETE")
+EXPOSED_HEADERS = (
+    "x-request-id",
+    "request-id",
+    "x-correlation-id",
+    "x-conversation-id",
+    "x-headrace-attempts",
+    "x-headrace-backend",
+    "x-headrace-ignored",
+    "x-headrace-persisted",
+    "x-should-retry",
+    "openai-processing-ms",
+    "retry-after",
+    "server-timing",
+)
+SECURITY = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
+}
+
+
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The app with CORS headers that let pages of these origins read its answers. With "*", every page may,
+    but without cookies.
+    """
+    if not origins:
+        return app
+    is_named = "*" not in origins
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=METHODS,
+        allow_headers=["*"],
+        allow_credentials=is_named,
+        allow_private_network=is_named,
+        expose_headers=EXPOSED_HEADERS,
+    )
+
+
+class Turns:
+    """Lets `at_once` callers pass in each turn of the event loop, in order of arrival.
+
+    The start of a request (reading and checking its body, writing its prompt) takes a millisecond or two of
+    the event loop. If five hundred requests that arrive together all started in one turn of the loop, then
+    running streams and health checks would stand still for a second.
+    """
+
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self._at_once, self._passed = at_once, 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._waiting or self._passed >= self._at_once:
+            turn = loop.create_future()
+            self._waiting.append(turn)
+            await turn
+            return
+        self._passed += 1
+        if self._passed == 1:
+            loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        """Begin a new turn of the loop; the turns end after one in which no caller passed."""
+        self._passed = 0
+        while self._waiting and self._passed < self._at_once:
+            turn = self._waiting.popleft()
+            if not turn.done():  # a caller that left has cancelled it
+                turn.set_result(None)
+                self._passed += 1
+        if self._passed:
+            asyncio.get_running_loop().call_soon(self._next)
+
+
+class Middleware:
+    """ASGI middleware around the whole app. `sites`: where requests may come from; `budget`: of memory;
+    `has_security`: whether security headers are sent. A WebSocket is only checked for its host and site.
+    """
+
+    def __init__(self, app: ASGIApp, *, sites: Sites, budget: Budget, has_security: bool = True) -> None:
+        self._sites, self._budget, self._turns = sites, budget, Turns()
+        self._security = SECURITY if has_security else {}
+        self._handlers, self._app = app, with_cors(self._guarded, sites.origins)
+        self._last_resort = with_cors(to_response(ServerError("the server had an error")), sites.origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and (error := self._sites.refusal(scope)) is not None:
+            await WebSocket(scope, receive, send).send_denial_response(refusal(error, scope))
+            return
+        if scope["type"] != "http":
+            await self._handlers(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        valid = [id for name in IDS if (id := headers.get(name)) is not None and ID.fullmatch(id)]
+        own = {b"x-request-id": valid[0] if valid else b"req_" + secrets.token_hex(12).encode(), **VERSION}
+        if valid and valid[-1] is headers.get(CORRELATION_ID):
+            own[CORRELATION_ID] = valid[-1]
+        status = 0
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                took_ms = round((time.perf_counter() - started) * 1000)
+                # the response's own headers win: a provider's processing time is more exact
+                defaults = {b"openai-processing-ms": b"%d" % took_ms, **self._security}
+                headers = {**defaults, **dict(message["headers"]), **own}
+                message = {**message, "headers": list(headers.items())}
+            await send(message)
+
+        logs.REQUEST_ID.set(own[b"x-request-id"].decode())  # for this request's task only
+        try:
+            await self._app(scope, receive, send_with_ids)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            if not status:
+                await self._last_resort(scope, receive, send_with_ids)
+        took_ms = (time.perf_counter() - started) * 1000
+        log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, took_ms)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._sites.refusal(scope)
+        if error is not None:
+            await refusal(error, scope)(scope, receive, send)
+            return
+        if scope["path"] not in PROBES:
+            await self._turns.wait()
+        charge = scope[CHARGE] = Charge(self._budget)
+        try:
+            await self._handlers(scope, receive, send)
+        finally:
+            charge.release()
+            if self._budget.released >= TRIM_AFTER:
+                self._budget.trim_later()

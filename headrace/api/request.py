@@ -1,0 +1,311 @@
+"""What handlers take from a request: who sends it, where it goes, and its body.
+
+A body's media type, size and JSON are checked, and it becomes a validated model. Work on large bodies runs
+off the event loop, and is abandoned when the caller leaves or its time is over. The memory of all bodies in
+flight is bounded: a request beyond it is refused with 503, and may be sent again later. What idle WebSockets
+remember counts, too, and is forgotten first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import hmac
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel
+from starlette.requests import HTTPConnection
+from starlette.types import Receive
+
+from headrace.api.encodings import decoded
+from headrace.errors import (
+    ClientGone,
+    Overloaded,
+    PayloadTooLarge,
+    ServerError,
+    Unauthorized,
+    UnsupportedMedia,
+)
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.lifetime import End, Until, interrupt_after
+from headrace.offload import SMALL, aside
+from headrace.store import Store
+from headrace.wire.limits import shown
+from headrace.wire.parameters import parse
+from headrace.wire.volume import checked_volume
+
+Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
+
+# A refused body of up to this many times the limit is read to its end: some clients read no response before
+# they have sent their whole request.
+DRAINED = 4
+JSON = re.compile(r"application/json|[\w.!#$&^-]+/[\w.!#$&^-]+\+json", re.ASCII)  # media types
+FACTOR = 4  # bytes of memory for each byte of a body: raw, decoded, and as it is sent to a provider
+CONTAINER = 1024  # bytes of memory for each JSON object or list, once it is parsed
+TRIM_AFTER = 32 * 2**20  # released bytes after which free memory goes back to the system
+TRIM_DELAY_S = 1.0  # after the last of them: not between the requests of a burst
+# keys of a request's scope:
+CHARGE = "headrace.charge"  # the memory that its body takes
+CALLER = "headrace.caller"  # the principal, once the API key is checked
+SIZE = "headrace.body_size"  # the body's size, once it is read
+READ_AT = "headrace.read_at"  # when the body was read, on the event loop's clock
+TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
+BODY = "headrace.body"  # the body itself, if the relay has read it before the handler
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The owner of a request. `id` is a digest of the API key, safe for logs and database rows. On a server
+    without keys, all callers share one principal.
+    """
+
+    id: str
+
+
+ANONYMOUS = Principal("anonymous")
+
+
+class Keys:
+    """The API keys that the server accepts; an empty tuple means that no key is needed."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._keys = tuple(
+            (key.encode(), Principal(hashlib.sha256(key.encode()).hexdigest()[:16])) for key in keys
+        )
+
+    def authenticate(self, authorization: str | None) -> Principal:
+        """The owner of the key in an `Authorization: Bearer …` header. Raises Unauthorized."""
+        if not self._keys:
+            return ANONYMOUS
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthorized("no API key was given: send it as 'Authorization: Bearer KEY'")
+        token_bytes = token.strip().encode("latin-1", "replace")  # starlette decodes headers as latin-1
+        # comparing with every key makes the time independent of which key matches
+        matches = [principal for key, principal in self._keys if hmac.compare_digest(key, token_bytes)]
+        if not matches:
+            raise Unauthorized("the API key is not valid")
+        return matches[0]
+
+
+async def authenticate(request: HTTPConnection) -> Principal:
+    """The owner of the API key in `Authorization` or `x-api-key`. Raises Unauthorized."""
+    if CALLER not in request.scope:
+        keys: Keys = request.app.state.keys
+        key = request.headers.get("x-api-key")
+        header = request.headers.get("authorization") if key is None else f"Bearer {key}"
+        request.scope[CALLER] = keys.authenticate(header)
+    principal: Principal = request.scope[CALLER]
+    return principal
+
+
+async def _store(http: Request) -> Store:
+    store: Store = http.app.state.store
+    return store
+
+
+Caller = Annotated[Principal, Depends(authenticate)]
+Stored = Annotated[Store, Depends(_store)]
+
+
+def destination(http: Request) -> tuple[Gateway, str | None]:
+    """The gateway, and the provider that the path names (`/{provider}/v1/…`), or None."""
+    return http.app.state.gateway, http.path_params.get("provider")
+
+
+def headers_of(http: Request, names: Iterable[str]) -> dict[str, str]:
+    """The request headers with these names. Several lines of one header are one list (RFC 9110, 5.3)."""
+    return {name: ", ".join(dict.fromkeys(lines)) for name in names if (lines := http.headers.getlist(name))}
+
+
+def is_strict(http: Request) -> bool:
+    """Whether unknown members are refused: by the header X-Headrace-Strict, else by the configuration."""
+    header = http.headers.get("x-headrace-strict")
+    if header is None:
+        return bool(http.app.state.config.server.strict)
+    return header.strip().lower() in ("true", "1")
+
+
+@dataclass(slots=True)
+class Budget:
+    """The memory of the server. `limit`: in bytes; 0: none. `released`: since memory last went back to the
+    system. `forgettable`: functions that release memory which its owners can do without, oldest first.
+    """
+
+    limit: int
+    used: int = 0
+    released: int = 0
+    forgettable: dict[int, Callable[[], None]] = field(default_factory=dict)
+    _trim: asyncio.TimerHandle | None = None
+
+    def has_room(self, size: int) -> bool:
+        """Whether there are this many bytes, if need be once some owners have forgotten what they can."""
+        while self.limit and self.used + size > self.limit and self.forgettable:
+            oldest = next(iter(self.forgettable))
+            self.forgettable.pop(oldest)()
+        return not self.limit or self.used + size <= self.limit
+
+    def trim_later(self) -> None:
+        """Ask the C library for the memory that it keeps for later, once no more is released."""
+        if self._trim is not None:
+            self._trim.cancel()
+        self._trim = asyncio.get_running_loop().call_later(TRIM_DELAY_S, self._trim_now)
+
+    def _trim_now(self) -> None:
+        self.released, self._trim = 0, None
+        asyncio.get_running_loop().run_in_executor(None, trim)
+
+
+def trim() -> bool:
+    """Give freed memory back to the system. Returns whether any was; only glibc can."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+
+
+@dataclass(slots=True)
+class Charge:
+    """The bytes that one request takes from a budget."""
+
+    _budget: Budget
+    _taken: int = 0
+
+    def take(self, size: int) -> None:
+        """Take more bytes. Raises Overloaded if there are not enough; then all bytes are released."""
+        budget = self._budget
+        if budget.limit and not budget.has_room(size):
+            self.release()
+            raise Overloaded("the bodies of other requests take all memory there is for them")
+        budget.used += size
+        self._taken += size
+
+    def release(self) -> None:
+        """Give all bytes back to the budget. Idempotent."""
+        self._budget.used -= self._taken
+        self._budget.released += self._taken
+        self._taken = 0
+
+    def moved(self) -> Charge:
+        """A new charge that takes over all bytes, for work that goes on after the request."""
+        other = Charge(self._budget, self._taken)
+        self._taken = 0
+        return other
+
+
+def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Request], Awaitable[Body]]:
+    """A dependency that reads and validates the body. With `is_optional`, an empty body means {}."""
+
+    async def read(request: Request) -> Body:
+        raw = await read_json(request)
+        body = await prepared(request, partial(parse, kind, b"{}" if is_optional and not raw else raw))
+        request.scope[TIMEOUT] = getattr(body, "timeout", None)
+        return body
+
+    return read
+
+
+async def read_json(request: Request) -> bytes:
+    """The body, decompressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone, Overloaded, and
+    BadRequest if the compression is broken, or the body has more values than any body may have.
+    """
+    media_type = request.headers.get("content-type")
+    if media_type != "application/json":
+        _check_media_type(media_type, is_from_page="origin" in request.headers)
+    if BODY in request.scope:
+        body: bytes = request.scope.pop(BODY)
+        return body
+    charge: Charge = request.scope[CHARGE]
+    limit = request.app.state.config.server.max_body_bytes
+    raw = await _read(request.receive, limit, charge)
+    request.scope[READ_AT] = asyncio.get_running_loop().time()
+    encodings = ",".join(request.headers.getlist("content-encoding"))
+    if encodings:
+        num_packed = len(raw)
+        async with in_time(request):
+            raw = await decoded(raw, encodings, limit)
+        charge.take(FACTOR * max(0, len(raw) - num_packed))
+    request.scope[SIZE] = len(raw)
+    if len(raw) > SMALL:
+        volume = await prepared(request, partial(checked_volume, raw))
+        charge.take(CONTAINER * volume.containers)
+    return raw
+
+
+async def prepared(request: Request, work: Callable[[], T]) -> T:
+    """Run work on the body, off the event loop if the body is large. Raises ClientGone, TimedOut."""
+    size: int = request.scope[SIZE]
+    if size <= SMALL:
+        return work()
+    async with in_time(request):
+        return await aside(size, work)
+
+
+@asynccontextmanager
+async def in_time(request: Request) -> AsyncIterator[None]:
+    """Run the body until it ends, the caller hangs up, or the server's or the caller's time limit has passed
+    since the request was read. From its start on, the gateway watches a request's time. Raises ClientGone,
+    TimedOut.
+    """
+    loop = asyncio.get_running_loop()
+    end: End = loop.create_future()
+    server_s, now = request.app.state.config.server.request_timeout_s, loop.time()
+    passed_s = now - request.scope.get(READ_AT, now)
+    timer = interrupt_after(end, server_s, request.scope.get(TIMEOUT), passed_s=passed_s)
+    if end.done():
+        raise end.result()
+    try:
+        async with Until(end, receive=request.receive):
+            yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
+    """Raises UnsupportedMedia for anything but JSON. Browsers let every page send bodies without a type, or
+    as text; before JSON from another site, they ask the server.
+    """
+    if not header and is_from_page:
+        raise UnsupportedMedia("Content-Type is missing; it must be application/json", param="Content-Type")
+    media_type = (header or "application/json").partition(";")[0].strip().lower()
+    if not JSON.fullmatch(media_type):
+        raise UnsupportedMedia(
+            f"Content-Type is {shown(media_type)}; it must be application/json", param="Content-Type"
+        )
+
+
+async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
+    """Read the body, and charge it. A refused body is read to its end (see DRAINED) before the error is
+    raised.
+    """
+    chunks: list[bytes] = []
+    size, has_more = 0, True
+    refusal: ServerError | None = None
+    while has_more and size <= DRAINED * limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client closed the connection while it sent its request")
+        chunk, has_more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if refusal is None:
+            try:
+                if size > limit:
+                    raise PayloadTooLarge(f"the body is larger than {limit} bytes", param="body")
+                charge.take(FACTOR * len(chunk))
+                chunks.append(chunk)
+            except (PayloadTooLarge, Overloaded) as exc:
+                refusal = exc
+                chunks.clear()
+    if refusal is not None:
+        refusal.headers = {**refusal.headers, "Connection": "close"}
+        raise refusal
+    return b"".join(chunks)

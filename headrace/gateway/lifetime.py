@@ -1,0 +1,152 @@
+"""The lifetime of one request: what may end it early, and what it has cost when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, Protocol
+
+from headrace.errors import ClientGone, ServerError, TimedOut
+from headrace.types import Usage
+
+log = logging.getLogger(__name__)
+
+End = asyncio.Future[ServerError]  # an early end of a request: done when it has come
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]  # ASGI's
+
+
+def interrupt(end: End, error: ServerError) -> None:
+    """End a request with this error. The first error counts."""
+    if not end.done():
+        end.set_result(error)
+
+
+def interrupt_after(
+    end: End, server_s: float, caller_s: float | None, *, passed_s: float = 0.0
+) -> asyncio.TimerHandle | None:
+    """End a request when the server's limit or the caller's `timeout`, whichever is shorter, is over;
+    `passed_s` of it have passed already. 0 and None: no limit. Returns the timer, if one is running.
+    """
+    limits = [(server_s, None), (caller_s or 0, "timeout")]
+    limit_s, param = min((pair for pair in limits if pair[0]), key=itemgetter(0), default=(0, None))
+    if not limit_s:
+        return None
+    error = TimedOut(f"the request took longer than {limit_s:g} s", param=param)
+    if passed_s >= limit_s:
+        interrupt(end, error)
+        return None
+    return asyncio.get_running_loop().call_later(limit_s - passed_s, interrupt, end, error)
+
+
+class Until:
+    """Runs the body of an `async with` until one of `ends` is done or, with `receive`, until the caller hangs
+    up. The body is cancelled then, and when it has ended, the error in that future, or ClientGone, is raised;
+    if several are done, that of the first one in `ends`. Tasks among `ends` are cancelled after the body.
+
+    It is the only race between work and whatever may end it early. The body runs in the caller's own task, so
+    nothing is left to be awaited or closed afterwards.
+    """
+
+    def __init__(self, *ends: End, receive: Receive | None = None) -> None:
+        self._ends, self._receive = ends, receive
+        self._task: asyncio.Task[object] | None = None
+        self._has_cancelled = False
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        if self._receive is not None:  # a server that only computes an answer does not notice by itself
+            self._ends = (*self._ends, asyncio.ensure_future(_hang_up(self._receive)))
+        for end in self._ends:
+            end.add_done_callback(self._cancel)
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
+        for end in self._ends:
+            end.remove_done_callback(self._cancel)
+            if isinstance(end, asyncio.Task):
+                end.cancel()
+        # a callback that is already scheduled still runs: without a task it cancels nothing
+        task, self._task = self._task, None
+        if not self._has_cancelled or task is None:
+            return
+        # if the task was cancelled from elsewhere as well, it stays cancelled
+        is_ours_alone = task.uncancel() == 0
+        if is_ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise next(end.result() for end in self._ends if _has_come(end)) from exc
+
+    def _cancel(self, end: End) -> None:
+        if not self._has_cancelled and self._task is not None and _has_come(end):
+            self._has_cancelled = True
+            self._task.cancel()
+
+
+def _has_come(end: End) -> bool:
+    return end.done() and not end.cancelled()
+
+
+async def _hang_up(receive: Receive) -> ServerError:
+    """Wait until the client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return ClientGone("the client closed the connection")
+
+
+@dataclass(slots=True)
+class Tally:
+    """One request's cost and result.
+
+    `work`: the endpoint of a request that is passed on, else "generate" or "embed". `is_streamed`: None where
+    the gateway does not know it. `status` and `code`: of the error that ended the request, else 200 and None.
+    `took_s`: from the request's arrival to its end.
+    """
+
+    work: str
+    model: str
+    is_streamed: bool | None = None
+    provider: str | None = None
+    attempts: int = 0
+    status: int = 200
+    code: str | None = None
+    took_s: float = 0.0
+    usage: Usage | None = None  # None: the provider reported none
+    arrived: float = field(default_factory=time.perf_counter, init=False)  # on the clock `perf_counter`
+    began: float | None = None  # when the answer began, on the same clock; None: there was none
+
+    @property
+    def first_byte_s(self) -> float | None:
+        """The time to the first byte."""
+        return None if self.began is None else self.began - self.arrived
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Record the duration, and the error that ended the request, if any. A cancellation counts as a
+        caller who left.
+        """
+        self.took_s = time.perf_counter() - self.arrived
+        if isinstance(error, asyncio.CancelledError):
+            error = ClientGone("")
+        if isinstance(error, ServerError):
+            self.status, self.code = error.status, error.code
+        elif error is not None:
+            self.status, self.code = 500, None
+
+
+class Meter(Protocol):
+    """Receives the tally of every request, once, when the request is over."""
+
+    def record(self, tally: Tally) -> None: ...
+
+
+class LoggingMeter:
+    """Logs every tally at debug level."""
+
+    def record(self, tally: Tally) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "work=%s model=%s provider=%s attempts=%d stream=%s status=%d code=%s usage=%s "
+                "first_byte_s=%s took_s=%.4f",
+                tally.work, tally.model, tally.provider, tally.attempts, tally.is_streamed, tally.status,
+                tally.code, tally.usage, tally.first_byte_s, tally.took_s,
+            )  # fmt: skip
