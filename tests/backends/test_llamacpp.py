@@ -168,6 +168,15 @@ def test_texts_are_continued(client: openai.OpenAI) -> None:
     assert "Paris" in found.choices[0].text
 
 
+def test_l10_a_request_may_have_more_answers_than_there_are_places(gguf: Path) -> None:
+    with serving(create_app(Config(), [backend(gguf, context_length=256, max_queue=1)])) as small:
+        body = {"model": "m", "prompt": [f"{number}," for number in range(12)], "max_tokens": 1}
+        told = small.post("/v1/completions", body)
+        assert [choice["index"] for choice in told.json()["choices"]] == list(range(12))
+        refused = small.post("/v1/completions", {"model": "m", "prompt": ["a"] * 1025})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
+
+
 def test_the_model_is_listed(served: Served, client: openai.OpenAI, gguf: Path) -> None:
     listed = served.backend.models()
     assert [(info.id, info.owned_by, info.max_model_len) for info in listed] == [("m", "llamacpp", 2048)]

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from headrace.backends.llamacpp.choices import together
+from headrace.backends.llamacpp.choices import Open, Together, together
+from headrace.backends.places import Places
 from headrace.types import Conversation, Event, GenerateRequest, Message, TextDelta
 
 REQUEST = GenerateRequest("m", Conversation((Message("user", "hi"),)))
+
+
+def taken(seats: int = 4) -> Places[Together]:
+    """Places, one of which is taken for the request to come."""
+    places = Places[Together](seats, 4, Together.begin)
+    places.take()
+    return places
 
 
 def test_whatever_one_fails_with_ends_all() -> None:
@@ -32,10 +40,90 @@ def test_whatever_one_fails_with_ends_all() -> None:
 
     async def run() -> None:
         failing = GenerateRequest("m", REQUEST.prompt, priority=1)
-        async with asyncio.timeout(5), together([REQUEST, failing], open) as events:
+        async with asyncio.timeout(5), together([REQUEST, failing], open, taken()) as events:
             async for _ in events:
                 pass
 
     with pytest.raises(KeyError):
         asyncio.run(run())
     assert has_left.is_set()
+
+
+class Gate:
+    """Choices that run until they are let go, one at a time, oldest first."""
+
+    def __init__(self) -> None:
+        self.running: list[tuple[int, asyncio.Event]] = []  # (priority of the request, what it waits for)
+
+    @asynccontextmanager
+    async def open(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        entry = (request.priority, asyncio.Event())
+        self.running.append(entry)
+        try:
+            yield self._events(entry[1])
+        finally:
+            self.running.remove(entry)
+
+    async def _events(self, is_free: asyncio.Event) -> AsyncIterator[Event]:
+        await is_free.wait()
+        yield TextDelta(0, "a")
+
+    def of(self, caller: int) -> int:
+        return sum(priority == caller for priority, _ in self.running)
+
+    async def let_go(self) -> None:
+        """Let the oldest go, and wait until others have had their turn."""
+        self.running[0][1].set()
+        await settled()
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def read(requests: list[GenerateRequest], open: Open, places: Places[Together]) -> list[int]:
+    """The numbers of the choices, in the order in which they end."""
+    async with together(requests, open, places) as events:
+        return [event.index async for event in events]
+
+
+def test_l10_one_caller_never_takes_every_place() -> None:
+    """A request of many choices uses all places while it is alone, and one while others need theirs."""
+
+    async def run() -> None:
+        gate, places = Gate(), Places[Together](4, 4, Together.begin)
+        alone = places_of = 5  # the seats and one to come
+        places.take()
+        large = asyncio.create_task(read([GenerateRequest("m", REQUEST.prompt)] * 50, gate.open, places))
+        await settled()
+        assert gate.of(0) == alone
+        others = []
+        for caller in (1, 2, 3):
+            places.take()
+            own = GenerateRequest("m", REQUEST.prompt, priority=caller)
+            others.append(asyncio.create_task(read([own] * 2, gate.open, places)))
+        await settled()
+        assert [gate.of(caller) for caller in (1, 2, 3)] == [1, 1, 1]
+        for _ in range(places_of):
+            await gate.let_go()
+        assert gate.of(0) < alone
+        while gate.running:
+            await gate.let_go()
+        assert sorted(await large) == list(range(50))
+        assert [sorted(await other) for other in others] == [[0, 1]] * 3
+        assert places.num_taken == 0
+
+    asyncio.run(run())
+
+
+def test_places_are_free_again_after_a_failure_and_when_the_reader_leaves() -> None:
+    async def run() -> None:
+        gate, places = Gate(), taken()
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(together([REQUEST] * 50, gate.open, places))
+            await settled()
+            assert gate.of(0) == 5
+        assert (gate.running, places.num_taken) == ([], 0)
+
+    asyncio.run(run())

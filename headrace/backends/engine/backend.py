@@ -18,13 +18,13 @@ from headrace import __version__
 from headrace.backends.annotations import unenforced
 from headrace.backends.base import BaseBackend
 from headrace.backends.engine import costs
-from headrace.backends.engine.places import Places
 from headrace.backends.engine.preparation import Preparation
 from headrace.backends.engine.prompt import Prompts
 from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
 from headrace.backends.engine_features import FEATURES
+from headrace.backends.places import Places, check_choices
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed
@@ -41,8 +41,6 @@ from headrace.types import (
     TokenizeRequest,
     TokenizerInfo,
 )
-
-MAX_CHOICES = 1024  # answers of one request: its prompts times n
 
 
 class EngineBackend(BaseBackend):
@@ -86,11 +84,7 @@ class EngineBackend(BaseBackend):
         Overloaded, EngineFailed.
         """
         self._check_alive()
-        if request.num_choices > MAX_CHOICES:
-            raise BadRequest(
-                f"{request.num_choices} answers are requested; a request may have {MAX_CHOICES}",
-                param="n" if request.n > 1 else "prompt",
-            )
+        check_choices(request)
         async with self._placed() as enter:
             prepared = await aside(costs.of_request(request), partial(self._preparation.prompts, request))
             choices = self._preparation.choices(prepared, request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,23 +13,24 @@ from pathlib import Path
 
 from headrace.backends.annotations import unenforced
 from headrace.backends.base import BaseBackend
-from headrace.backends.llamacpp.choices import singles, together
+from headrace.backends.llamacpp.choices import Open, Together, singles, together
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
 from headrace.backends.llamacpp.forms import checked, with_grammar
 from headrace.backends.llamacpp.process import Settings
 from headrace.backends.llamacpp.running import Running, unreachable
 from headrace.backends.openai.body import chat_body
-from headrace.backends.writing import Writing
+from headrace.backends.places import Places, check_choices
+from headrace.backends.writing import Writing, size_of
 from headrace.errors import (
     BadRequest,
     ContextTooLong,
     HeadraceError,
-    Overloaded,
     ProviderError,
     ServerError,
     TextTooLong,
 )
 from headrace.ignored import with_ignored
+from headrace.offload import aside, while_wanted
 from headrace.types import (
     Conversation,
     Event,
@@ -84,7 +85,7 @@ class LlamaCppBackend(BaseBackend):
         self._running: Running | None = None
         self._watching: asyncio.Task[None] | None = None
         self._longest_token, self._max_tokenize_bytes = longest_token, max_tokenize_bytes
-        self._places, self._num_active = num_slots + max_queue, 0
+        self._places = Places[Together](num_slots, max_queue, Together.begin)
         self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
         self._own_template = own_template if chat_template is None else None
         self._refusal: str | None = None  # why conversations are refused: the template is broken
@@ -135,6 +136,7 @@ class LlamaCppBackend(BaseBackend):
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         running = self._now()
+        check_choices(request)
         annotations = unenforced(request)
         self._check_chat(request.prompt)
         request = await with_grammar(request)
@@ -142,16 +144,33 @@ class LlamaCppBackend(BaseBackend):
             limit = max(self._max_tokens_default, request.sampling.min_tokens)
             request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
         choices, writing = singles(request), Writing(request)
-        for one in choices[:: request.n]:  # the choices of a prompt differ in their seeds
+        await aside(size_of(request), partial(self._check, running, choices[:: request.n], writing))
+        async with self._placed(choices, partial(self._open_choice, running)) as events:
+            yield with_ignored(events, [*writing.ignored, *annotations])
+
+    def _check(self, running: Running, prompts: Iterable[GenerateRequest], writing: Writing) -> None:
+        """Write a request for each prompt, so that errors are raised before anything is sent. Raises
+        BadRequest.
+        """
+        for one in while_wanted(prompts):
             self._check_size(one)
-            running.openai.write(one, writing)  # raises errors before anything is sent
-        self._take_places(len(choices))
+            running.openai.write(one, writing)
+
+    @asynccontextmanager
+    async def _placed(
+        self, choices: Sequence[GenerateRequest], open: Open
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Run the choices in places. Raises Overloaded."""
+        self._places.take()
+        if len(choices) > 1:
+            async with together(choices, open, self._places) as events:
+                yield events
+            return
         try:
-            open = partial(self._open_choice, running)
-            async with open(choices[0]) if len(choices) == 1 else together(choices, open) as events:
-                yield with_ignored(events, [*writing.ignored, *annotations])
+            async with open(choices[0]) as events:
+                yield events
         finally:
-            self._num_active -= len(choices)
+            self._places.release()
 
     @asynccontextmanager
     async def _open_choice(
@@ -224,15 +243,6 @@ class LlamaCppBackend(BaseBackend):
         if _num_bytes(prompt) > self._max_tokenize_bytes:
             param = "prompt" if isinstance(prompt, str) else "messages"
             raise TextTooLong(f"{param} is longer than {self._max_tokenize_bytes} bytes", param=param)
-
-    def _take_places(self, count: int) -> None:
-        if count > self._places:
-            raise BadRequest(
-                f"{count} answers are requested, llama.cpp has {self._places} places here", param="n"
-            )
-        if self._num_active + count > self._places:
-            raise Overloaded(f"all {self._places} places are taken")
-        self._num_active += count
 
     def _now(self) -> Running:
         if self._running is None:

@@ -1,12 +1,13 @@
-"""Runs one request per choice at the same time, and merges their events into one stream."""
+"""Runs the choices of a request, each as a request of its own, and merges their events into one stream."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 
+from headrace.backends.places import Places
 from headrace.types import Conversation, Event, GenerateRequest, Texts
 
 Open = Callable[[GenerateRequest], AbstractAsyncContextManager[AsyncIterator[Event]]]
@@ -30,42 +31,72 @@ def singles(request: GenerateRequest) -> list[GenerateRequest]:
     ]
 
 
+class Together:
+    """The choices of one request, of which as many run as there are places for. A Holder of places; `open`
+    starts one choice, `ended` is called when one has ended.
+    """
+
+    def __init__(
+        self, requests: Sequence[GenerateRequest], open: Open, ended: Callable[[Together], None]
+    ) -> None:
+        self._requests, self._open, self._ended = requests, open, ended
+        self._queue: Queue = asyncio.Queue(MAX_HELD)
+        self._tasks: list[asyncio.Task[None]] = []  # one for each choice that has started
+        self._is_over = False
+        self.num_running = 0
+
+    @property
+    def has_more(self) -> bool:
+        return len(self._tasks) < len(self._requests) and not self._is_over
+
+    def begin(self) -> None:
+        """Start the next choice."""
+        self._tasks.append(asyncio.create_task(self._ask(len(self._tasks))))
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The events of all choices. Raises what one of them fails with."""
+        num_open = len(self._requests)
+        while num_open:
+            event = await self._queue.get()
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                num_open -= 1
+            else:
+                yield event
+
+    async def aclose(self) -> None:
+        self._is_over = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _ask(self, index: int) -> None:
+        try:
+            async with self._open(self._requests[index]) as events:
+                async for event in events:
+                    await self._queue.put(replace(event, index=index))
+        except Exception as exc:
+            self._is_over = True
+            await self._queue.put(exc)
+        else:
+            await self._queue.put(None)
+            if not self._is_over:
+                self._ended(self)
+
+
 @asynccontextmanager
 async def together(
-    requests: Sequence[GenerateRequest], open: Open
+    requests: Sequence[GenerateRequest], open: Open, places: Places[Together]
 ) -> AsyncIterator[AsyncGenerator[Event, None]]:
-    """Run all requests and yield their events, with the request's place as index. One failure ends all."""
-    queue: Queue = asyncio.Queue(MAX_HELD)
-    asking = [
-        asyncio.create_task(_ask(request, index, open, queue)) for index, request in enumerate(requests)
-    ]
-    events = _events(queue, len(requests))
+    """Run all requests in the place that was taken and in those that are free, and yield their events, with
+    the request's number as index. One failure ends all.
+    """
+    holder = Together(requests, open, places.ended)
+    places.enter(holder)
     try:
-        yield events
+        async with aclosing(holder.events()) as events:
+            yield events
     finally:
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-        await events.aclose()
-
-
-async def _ask(request: GenerateRequest, index: int, open: Open, queue: Queue) -> None:
-    try:
-        async with open(request) as events:
-            async for event in events:
-                await queue.put(replace(event, index=index))
-    except Exception as exc:
-        await queue.put(exc)
-    else:
-        await queue.put(None)
-
-
-async def _events(queue: Queue, num_open: int) -> AsyncGenerator[Event, None]:
-    while num_open:
-        event = await queue.get()
-        if isinstance(event, Exception):
-            raise event
-        if event is None:
-            num_open -= 1
-        else:
-            yield event
+        await holder.aclose()
+        places.leave(holder)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from headrace.backends.engine.places import Places
+from headrace.backends.places import Places
 from headrace.errors import Overloaded
 
 

@@ -1,4 +1,4 @@
-"""Limits how many requests, and how many sequences of each, are in the engine at once.
+"""Limits how many requests, and how many sequences of each (one per answer), a local model runs at once.
 
 A request holds one place from its arrival to its end. Its other sequences wait outside the engine; they start
 while few places are taken, one per request in turn. So a request of a thousand prompts uses the whole engine
@@ -11,7 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from headrace.errors import Overloaded
+from headrace.errors import BadRequest, Overloaded
+from headrace.types import GenerateRequest
+
+MAX_CHOICES = 1024  # answers of one request: its prompts times n
+
+
+def check_choices(request: GenerateRequest) -> None:
+    """Raises BadRequest."""
+    if request.num_choices > MAX_CHOICES:
+        raise BadRequest(
+            f"{request.num_choices} answers are requested; a request may have {MAX_CHOICES}",
+            param="n" if request.n > 1 else "prompt",
+        )
 
 
 class Holder(Protocol):
