@@ -125,7 +125,12 @@ class Engine:
             if len(chunks) == 1:
                 return [self._drop(next(iter(chunks)), exc)]
             return [output for one in chunks.items() for output in self._run_alone(*one)]
-        return self._commit(chunks, step)
+        num_decoding = sum(sequence.is_decoding for sequence in chunks)
+        outputs = self._commit(chunks, step)
+        self.scheduler.pace.record(
+            num_decoding, sum(chunks.values()) - num_decoding, time.perf_counter() - now
+        )
+        return outputs
 
     def close(self) -> None:
         """Write the prefix cache to its files, which takes seconds. The engine does nothing afterwards."""

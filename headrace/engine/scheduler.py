@@ -2,11 +2,11 @@
 
 It knows tokens and blocks, not tensors. The token budget of a step is spent in this order: sequences that
 decode (one token each), prompts that are partly computed, waiting sequences; each group by (priority,
-arrival). A prompt longer than the budget is computed in chunks over several steps. When blocks run out, the
-running sequence that is last by (priority, arrival) is preempted: it releases its blocks and is computed
-again later. That is often cheap, because its full blocks stay in the prefix cache until their space is
-needed. A waiting sequence is admitted once there is a seat, and blocks for all its tokens; to make room it
-preempts running sequences of lower priority, and no others.
+arrival). A prompt longer than the budget is computed in chunks over several steps; in small ones (pace.py)
+while others decode. When blocks run out, the running sequence that is last by (priority, arrival) is
+preempted: it releases its blocks and is computed again later. That is often cheap, because its full blocks
+stay in the prefix cache until their space is needed. A waiting sequence is admitted once there is a seat, and
+blocks for all its tokens; to make room it preempts running sequences of lower priority, and no others.
 
 The runtime computes a chunk of one token with another kernel, which rounds its sums differently. Therefore no
 chunk of a prompt is ever one token long, and a sequence with `invariant` set reuses no cached block whose
@@ -23,6 +23,7 @@ import heapq
 
 from headrace.engine.blocks import BlockPool, block_key
 from headrace.engine.draft import MAX_ROWS
+from headrace.engine.pace import Pace
 from headrace.engine.sequence import Sequence
 
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
@@ -60,6 +61,8 @@ class Scheduler:
         # order, are never compared.
         self._waiting: list[tuple[tuple[int, int], Sequence]] = []
         self._salt, self._speculates = salt, speculates
+        self.pace = Pace()
+        self._long_left = 0  # tokens that long prompts may still have in the step
         self.num_preemptions = 0
 
     @property
@@ -96,6 +99,8 @@ class Scheduler:
         # the last by rank, so the first by rank is never preempted for another: there is always one sequence
         # that advances, and preemption cannot go round in circles.
         ordered = sorted(self.running, key=lambda sequence: sequence.rank)
+        is_shared = any(sequence.is_decoding for sequence in ordered)
+        self._long_left = self.pace.allowance if is_shared else self.max_batch_tokens
         for sequence in [s for s in ordered if s.is_decoding] + [s for s in ordered if not s.is_decoding]:
             if sequence in self.running:  # an earlier sequence of this loop may have preempted it
                 self._extend(sequence, chunks)
@@ -193,12 +198,15 @@ class Scheduler:
         """Give a running sequence its chunk and the blocks for it. For blocks it preempts the last running
         sequence, again and again; when that is the sequence itself, it gets no chunk and waits again.
         """
-        count = self._chunk(sequence, self._budget(chunks))
+        is_long = self._is_long(sequence)
+        budget = min(self._budget(chunks), self._long_left) if is_long else self._budget(chunks)
+        count = self._chunk(sequence, budget)
         if count == 0 and chunks:
             return
         # The step would be empty: a budget of one or two tokens, which admits no chunk by the rule of
         # `_chunk`. Progress matters more than exactness then.
-        count = count or min(sequence.num_pending, self._budget(chunks))
+        count = count or min(sequence.num_pending, budget)
+        self._long_left -= count if is_long else 0
         needed = self.pool.blocks_for(sequence.num_computed + count) - len(sequence.blocks)
         while needed > self.pool.num_available:
             victim = max(self.running, key=lambda running: running.rank)
@@ -207,6 +215,12 @@ class Scheduler:
                 return
         sequence.blocks.extend(self.pool.allocate() for _ in range(needed))
         chunks[sequence] = count
+
+    def _is_long(self, sequence: Sequence) -> bool:
+        """Whether the prompt takes several steps anyway: then small ones, while others decode (pace.py). A
+        shorter one is computed at once.
+        """
+        return sequence.num_pending > 1 and len(sequence.tokens) - sequence.num_cached > self.max_batch_tokens
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
         """The number of tokens to compute next: all pending ones, or as many as fit the budget such that

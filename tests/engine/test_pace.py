@@ -1,0 +1,76 @@
+"""Long prompts beside sequences that decode: small chunks, whose size follows the measured times."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.engine.pace import LEAST, MOST, START, Pace
+from tests.engine.test_scheduler import add, scheduler_of, step
+
+
+def learned(usual_s: float, token_s: float, steps: int = 100) -> Pace:
+    """After steps that take so long without a prompt, and so much longer for each token of one."""
+    pace = Pace()
+    for _ in range(20):
+        pace.record(3, 0, usual_s)
+    for _ in range(steps):
+        pace.record(3, pace.allowance, usual_s + token_s * pace.allowance)
+    return pace
+
+
+@pytest.mark.parametrize("token_ms", [0.05, 0.1, 0.3])
+def test_a_step_with_a_chunk_takes_less_than_twice_as_long(token_ms: float) -> None:
+    pace = learned(0.010, token_ms / 1000)
+    assert 10 + token_ms * pace.allowance < 2 * 10
+    assert pace.allowance > 0.6 * 10 / token_ms, "and not much less"
+
+
+def test_chunks_have_a_least_and_a_largest_size() -> None:
+    assert learned(0.010, 0.1).allowance == LEAST
+    assert learned(0.010, 0.0).allowance == MOST
+
+
+def test_one_odd_measurement_does_not_stop_a_prompt() -> None:
+    pace = learned(0.010, 0.0001)
+    before = pace.allowance
+    pace.record(3, before, 60.0)
+    assert pace.allowance >= before // 2
+
+
+def test_nothing_is_learned_from_steps_that_say_nothing() -> None:
+    pace = Pace()
+    pace.record(3, START, 1.0)  # what is usual is not known yet
+    pace.record(1, 0, 0.01)
+    pace.record(0, 400, 9.0)  # nobody decodes
+    pace.record(1, START + 1, 9.0)  # a short prompt was there, too
+    pace.record(1, 2, 0.01)  # the end of a prompt
+    assert pace.allowance == START
+
+
+def test_a_long_prompt_takes_small_chunks_while_others_decode() -> None:
+    scheduler = scheduler_of(num_blocks=1000, budget=100)
+    long = add(scheduler, 500)
+    assert step(scheduler) == {long: 100}, "alone it takes whole steps"
+    reader, other = add(scheduler, 3, first=100), add(scheduler, 500, first=200)
+    assert step(scheduler) == {long: 100}
+    while long.num_pending > 1:
+        step(scheduler)
+    step(scheduler)
+    assert reader.num_generated
+    late = add(scheduler, 60, first=900)
+    chunks = step(scheduler)
+    assert (chunks[reader], chunks[other]) == (1, START)
+    assert chunks[late] > 60 - START, "a prompt of one step is computed at once"
+
+
+def test_several_long_prompts_share_the_allowance_and_none_is_one_token_long() -> None:
+    scheduler = scheduler_of(num_blocks=1000, budget=100)
+    reader = add(scheduler, 3, first=100)
+    step(scheduler)
+    longs = [add(scheduler, length, first=first) for length, first in ((129, 200), (131, 300), (170, 400))]
+    while any(long.num_pending > 1 for long in longs):
+        chunks = step(scheduler)
+        assert chunks[reader] == 1
+        counts = [chunks[long] for long in longs if long in chunks and not long.num_generated]
+        assert sum(counts) <= START + 1
+        assert 1 not in counts
