@@ -219,7 +219,8 @@ async def respond(
                 whole = partial(reply.whole, generation.info, collected)
                 return await json_answer(_size(collected), whole, headers)
             first = await generation.first(OPENING_S)
-        headers |= timing(first if isinstance(first, Started) else None)
+        if isinstance(first, Started):
+            headers |= timing(first)
         texts = encoded(generation, reply.encoder(generation.info))
         close, end = generation.aclose, generation.interrupted
         stream = LiveStream(texts, headers, close, end, writer=reply.writer, remark=reply.remark)

@@ -182,7 +182,7 @@ class Charge:
     def take(self, size: int) -> None:
         """Take more bytes. Raises Overloaded if there are not enough; then all bytes are released."""
         budget = self._budget
-        if budget.limit and not budget.has_room(size):
+        if budget.limit and budget.used + size > budget.limit and not budget.has_room(size):
             self.release()
             raise Overloaded("the bodies of other requests take all memory there is for them")
         budget.used += size
@@ -259,7 +259,7 @@ async def in_time(request: Request) -> AsyncIterator[None]:
     end: End = loop.create_future()
     server_s, now = request.app.state.config.server.request_timeout_s, loop.time()
     passed_s = now - request.scope.get(READ_AT, now)
-    timer = interrupt_after(end, server_s, request.scope.get(TIMEOUT), passed_s=passed_s)
+    timer = interrupt_after(end, server_s, request.scope.get(TIMEOUT) or 0, passed_s=passed_s)
     if end.done():
         raise end.result()
     try:

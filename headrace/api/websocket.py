@@ -151,7 +151,7 @@ class Connection:
     async def _run(self, body: ResponseBody) -> Run:
         """Start the turn. Raises ServerError."""
         end: End = asyncio.get_running_loop().create_future()
-        timer = interrupt_after(end, self._config.request_timeout_s, body.timeout)
+        timer = interrupt_after(end, self._config.request_timeout_s, body.timeout or 0)
         try:
             async with Until(end):
                 uses = await aside(self._size, partial(uses_of_responses, body, strict=self._config.strict))

@@ -260,7 +260,7 @@ class Gateway:
         end: End = asyncio.get_running_loop().create_future()
         self._active.add(end)
         exits.callback(self._leave, end)
-        timer = interrupt_after(end, self.request_timeout_s, timeout_s)
+        timer = interrupt_after(end, self.request_timeout_s, timeout_s or 0)
         if timer is not None:
             exits.callback(timer.cancel)
         return end

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, Protocol
 
 from headrace.errors import ClientGone, ServerError, TimedOut
@@ -26,20 +25,24 @@ def interrupt(end: End, error: ServerError) -> None:
 
 
 def interrupt_after(
-    end: End, server_s: float, caller_s: float | None, *, passed_s: float = 0.0
+    end: End, server_s: float, caller_s: float, *, passed_s: float = 0.0
 ) -> asyncio.TimerHandle | None:
     """End a request when the server's limit or the caller's `timeout`, whichever is shorter, is over;
-    `passed_s` of it have passed already. 0 and None: no limit. Returns the timer, if one is running.
+    `passed_s` of it have passed already. 0: no limit. Returns the timer, if one is running.
     """
-    limits = [(server_s, None), (caller_s or 0, "timeout")]
-    limit_s, param = min((pair for pair in limits if pair[0]), key=itemgetter(0), default=(0, None))
-    if not limit_s:
+    if not (server_s or caller_s):
         return None
-    error = TimedOut(f"the request took longer than {limit_s:g} s", param=param)
-    if passed_s >= limit_s:
-        interrupt(end, error)
-        return None
-    return asyncio.get_running_loop().call_later(limit_s - passed_s, interrupt, end, error)
+    is_callers = bool(caller_s) and not 0 < server_s <= caller_s
+    limit_s = caller_s if is_callers else server_s
+    param = "timeout" if is_callers else None
+    if passed_s < limit_s:
+        return asyncio.get_running_loop().call_later(limit_s - passed_s, _time_out, end, limit_s, param)
+    _time_out(end, limit_s, param)
+    return None
+
+
+def _time_out(end: End, limit_s: float, param: str | None) -> None:
+    interrupt(end, TimedOut(f"the request took longer than {limit_s:g} s", param=param))
 
 
 class Until:

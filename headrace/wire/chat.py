@@ -194,14 +194,12 @@ def to_request(body: ChatBody) -> GenerateRequest:
         foreign=carried(body),
         advice=advice_in(body),
         narrowings=narrowings(body),
-        prediction=_predicted(body.prediction),
+        prediction=_predicted(body.prediction) if body.prediction is not None else "",
     )
 
 
-def _predicted(member: JsonObject | None) -> str:
+def _predicted(member: JsonObject) -> str:
     """The text of a prediction: {"type": "content", "content": text, or parts with texts}."""
-    if member is None:
-        return ""
     content = member.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -169,7 +169,8 @@ def to_conversation(body: ConversationBody) -> Conversation:
     messages: list[Message] = []
     call_id: str | None = None  # of the last function_call, which has no id of its own
     for index, message in enumerate(body.messages):
-        check_wanted()
+        if index:
+            check_wanted()
         if message.function_call is not None:
             call_id = f"call_{index}"
         messages.append(_message(index, message, call_id))
@@ -227,18 +228,19 @@ def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
     if body.function_call is not None:
         calls.append(ToolCall(call_id or "", body.function_call.name, body.function_call.arguments))
     role: Role = "tool" if body.role == "function" else body.role
-    parts: Sequence[str | Media] = (body.content,) if isinstance(body.content, str) else ()
-    if isinstance(body.content, list):
+    text, mixed = body.content or "", tuple[str | Media, ...]()
+    if not isinstance(text, str):
         path = f"messages.{index}.content"
-        parts = [_part(f"{path}.{number}", part) for number, part in enumerate(body.content)]
+        parts = [_part(f"{path}.{number}", part) for number, part in enumerate(text)]
+        text, mixed = media.joined(parts), media.mixed(parts)
     return Message(
         role,
-        media.joined(parts),
+        text,
         body.name,
         tuple(calls),
         call_id if body.role == "function" else body.tool_call_id,
         reasoning(body),
-        media.mixed(parts),
+        mixed,
         tuple(thought(block) for block in body.thinking_blocks or ()),
     )
 

@@ -149,9 +149,11 @@ def _uses(value: object, table: Table, path: str = "", bare: str = "") -> Iterat
     """
     if isinstance(value, list):
         for index, item in enumerate(value):
-            if not isinstance(item, PLAIN):  # a shortcut for lists of very many tokens
+            if isinstance(item, PLAIN):
+                continue  # a shortcut for lists of very many tokens
+            if index:
                 check_wanted()
-                yield from _uses(item, table, f"{path}{index}.", bare)
+            yield from _uses(item, table, f"{path}{index}.", bare)
     if not isinstance(value, BaseModel):
         return
     undeclared, fields, is_set = value.model_extra or {}, type(value).model_fields, value.model_fields_set
