@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +73,11 @@ def size_of(request: GenerateRequest) -> int:
     texts = sum(len(message.text) for message in prompt.messages)
     calls = sum(len(call.arguments) for message in prompt.messages for call in message.tool_calls)
     return texts + calls + PER_ENTRY * (len(prompt.messages) + len(prompt.tools))
+
+
+def without_none(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the members that are None."""
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def opaque(text: str) -> str:

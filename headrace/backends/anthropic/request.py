@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace.backends.anthropic.messages import is_unsigned, to_roles, to_system, to_turns
 from headrace.backends.anthropic.thinking import PARAM, Abilities, thinking
-from headrace.backends.writing import Writing, opaque
+from headrace.backends.writing import Writing, opaque, without_none
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.finite import dumps, loads
 from headrace.text.structured.keywords import subschemas
@@ -37,18 +37,20 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     if _thinks(thoughts):
         thoughts["thinking"] |= display
     output = {**thoughts.pop("output_config", {}), **_format(request.format)}
-    system = to_system(prompt.messages)
+    optional = {
+        "system": to_system(prompt.messages) or None,
+        "output_config": output or None,
+        "metadata": None if request.user is None else {"user_id": user_id(request.user)},
+    }
     return {
         "model": request.model,
         "max_tokens": max_tokens,
         "stream": True,
         "messages": to_turns(prompt.messages, writing),
-        **({"system": system} if system else {}),
         **_tools(prompt, writing),
         **_sampling(request.sampling, abilities, writing, thinks=_thinks(thoughts)),
         **thoughts,
-        **({"output_config": output} if output else {}),
-        **({} if request.user is None else {"metadata": {"user_id": user_id(request.user)}}),
+        **without_none(optional),
         **own,
     }
 
@@ -62,7 +64,7 @@ def _max_tokens(requested: int | None, limit: int | None) -> int:
 def _refuse(sampling: Sampling, prompt: Conversation) -> None:
     if prompt.continue_final_message and prompt.messages[-1].role != "assistant":
         raise UnsupportedParameter(
-            "continue_final_message: Anthropic goes on with messages of the assistant only",
+            "continue_final_message: Anthropic continues messages of the assistant only",
             param="continue_final_message",
         )
     if sampling.temperature is not None and sampling.temperature > 1:
@@ -112,7 +114,7 @@ def _sampling(sampling: Sampling, abilities: Abilities, writing: Writing, *, thi
         "top_k": sampling.top_k or None,
         "stop_sequences": list(sampling.stop) or None,
     }
-    found: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+    found = without_none(optional)
     refused: list[str] = []
     if thinks:
         refused = [name for name in ("temperature", "top_k") if name in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.backends.writing import Writing
+from headrace.backends.writing import Writing, without_none
 from headrace.errors import UnsupportedParameter
 from headrace.finite import dumped_pieces
 from headrace.offload import while_wanted
@@ -56,7 +56,9 @@ def bodies_of(
     """
     prompt, writing = request.prompt, writing or Writing(request)
     shared: Body = {"model": request.model, "stream": True, "truncate": False, "shift": False}
-    shared |= _form(request.format) | _logprobs(request.sampling)
+    logprobs = request.sampling.logprobs
+    optional = {"logprobs": None if logprobs is None else True, "top_logprobs": logprobs}
+    shared |= _form(request.format) | without_none(optional)
     if isinstance(prompt, Texts):
         # without a suffix the prompt is used as it is; with one the model's template places both
         around: Body = {"raw": True} if prompt.suffix is None else {"suffix": prompt.suffix}
@@ -69,7 +71,7 @@ def bodies_of(
                 **_tools(prompt, writing),
             }
         ]
-    options = {**_options(request.sampling), **request.foreign}
+    options = {**without_none(_options(request.sampling)), **request.foreign}
     path = "/api/generate" if isinstance(prompt, Texts) else "/api/chat"
     return path, [{**shared, **body, "options": {**options, "num_ctx": _size(body)}} for body in prompts]
 
@@ -87,7 +89,7 @@ def embed_body(request: EmbedRequest) -> Body:
     size = max(len(text.encode(errors="replace")) for text in texts) // BYTES_A_TOKEN
     body: Body = {"model": request.model, "input": texts, "options": {"num_ctx": size}}
     body["truncate"] = request.truncate_prompt_tokens == -1
-    return body if request.dimensions is None else {**body, "dimensions": request.dimensions}
+    return body | without_none({"dimensions": request.dimensions})
 
 
 def _size(body: Body) -> int:
@@ -100,7 +102,7 @@ def _size(body: Body) -> int:
 
 
 def _options(sampling: Sampling) -> Body:
-    options = {
+    return {
         "num_predict": -1 if sampling.max_tokens is None else sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -112,17 +114,12 @@ def _options(sampling: Sampling) -> Body:
         "frequency_penalty": sampling.frequency_penalty or None,
         "presence_penalty": sampling.presence_penalty or None,
     }
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _form(format: Format | None) -> Body:
     if format is None:
         return {}
     return {"format": format.value if isinstance(format.value, dict) and format.value else "json"}
-
-
-def _logprobs(sampling: Sampling) -> Body:
-    return {} if sampling.logprobs is None else {"logprobs": True, "top_logprobs": sampling.logprobs}
 
 
 LEVELS: Mapping[str, bool | str] = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.backends.openai.corrections import MAX_USER, messages_of
-from headrace.backends.writing import Writing, opaque
+from headrace.backends.writing import Writing, opaque, without_none
 from headrace.errors import UnsupportedParameter
 from headrace.offload import while_wanted
 from headrace.text.structured.keywords import Node, subschemas
@@ -41,13 +41,20 @@ def chat_body(
     writing = writing or Writing(request)
     messages = [_message(message, writing) for message in while_wanted(prompt.messages)]
     logprobs = request.sampling.logprobs
+    optional = {
+        "logprobs": None if logprobs is None else True,
+        "top_logprobs": logprobs or None,
+        "reasoning_effort": prompt.reasoning_effort,
+        "verbosity": prompt.verbosity,
+        "add_generation_prompt": None if prompt.add_generation_prompt else False,
+        "continue_final_message": prompt.continue_final_message or None,
+        "chat_template_kwargs": dict(prompt.template_kwargs) or None,
+    }
     return {
         **_common(request, limit),
         "messages": messages_of(messages, writing.ignored, has_all_roles=has_all_roles),
         **_tools(prompt, writing),
-        **_template(prompt),
-        **({} if logprobs is None else {"logprobs": True}),
-        **({"top_logprobs": logprobs} if logprobs else {}),
+        **without_none(optional),
     }
 
 
@@ -56,16 +63,9 @@ def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
     prompts: list[Any] = [text if isinstance(text, str) else list(text) for text in prompt.prompts]
     if len({type(text) for text in prompts}) > 1:
         raise UnsupportedParameter("prompt: a provider takes texts or tokens, not both", param="prompt")
-    optional = {
-        "suffix": prompt.suffix,
-        "echo": prompt.echo or None,
-        "logprobs": request.sampling.logprobs,
-    }
-    return {
-        **_common(request, "max_tokens"),
-        "prompt": prompts[0] if len(prompts) == 1 else prompts,
-        **_without_none(optional),
-    }
+    optional = {"suffix": prompt.suffix, "echo": prompt.echo or None, "logprobs": request.sampling.logprobs}
+    one_or_all = prompts[0] if len(prompts) == 1 else prompts
+    return {**_common(request, "max_tokens"), "prompt": one_or_all, **without_none(optional)}
 
 
 def embed_body(request: EmbedRequest) -> Body:
@@ -75,23 +75,21 @@ def embed_body(request: EmbedRequest) -> Body:
         "truncate_prompt_tokens": request.truncate_prompt_tokens,
         "user": None if request.user is None else _user(request.user),
     }
-    return {
-        "model": request.model,
-        "input": inputs,
-        "encoding_format": "float",
-        **_without_none(optional),
-    }
+    return {"model": request.model, "input": inputs, "encoding_format": "float", **without_none(optional)}
 
 
 def _common(request: GenerateRequest, limit: str) -> Body:
+    optional = {
+        "n": request.n if request.n > 1 else None,
+        **_sampling(request.sampling, limit),
+        "response_format": None if request.format is None else _format(request.format),
+        "user": None if request.user is None else _user(request.user),
+    }
     return {
         "model": request.model,
         "stream": True,
         "stream_options": {"include_usage": True},
-        **({"n": request.n} if request.n > 1 else {}),
-        **_sampling(request.sampling, limit),
-        **({} if request.format is None else {"response_format": _format(request.format)}),
-        **({} if request.user is None else {"user": _user(request.user)}),
+        **without_none(optional),
         **request.foreign,
         **request.advice,
     }
@@ -102,7 +100,7 @@ def _user(user: str) -> str:
 
 
 def _sampling(sampling: Sampling, limit: str) -> Body:
-    optional = {
+    return {
         limit: sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -120,7 +118,6 @@ def _sampling(sampling: Sampling, limit: str) -> Body:
         "skip_special_tokens": None if sampling.skip_special_tokens else False,
         "truncate_prompt_tokens": sampling.truncate_prompt_tokens,
     }
-    return _without_none(optional)
 
 
 def _format(format: Format) -> Body:
@@ -170,18 +167,7 @@ def _tools(prompt: Conversation, writing: Writing) -> Body:
 
 def _tool(tool: Tool, writing: Writing) -> Body:
     optional = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict or None}
-    return {"type": "function", "function": {"name": writing.tool(tool.name), **_without_none(optional)}}
-
-
-def _template(prompt: Conversation) -> Body:
-    optional = {
-        "reasoning_effort": prompt.reasoning_effort,
-        "verbosity": prompt.verbosity,
-        "add_generation_prompt": None if prompt.add_generation_prompt else False,
-        "continue_final_message": prompt.continue_final_message or None,
-        "chat_template_kwargs": dict(prompt.template_kwargs) or None,
-    }
-    return _without_none(optional)
+    return {"type": "function", "function": {"name": writing.tool(tool.name), **without_none(optional)}}
 
 
 def _message(message: Message, writing: Writing) -> Body:
@@ -194,7 +180,7 @@ def _message(message: Message, writing: Writing) -> Body:
         "reasoning_content": message.reasoning,
     }
     text = (content or None) if calls else content
-    return {"role": message.role, "content": text, **_without_none(optional)}
+    return {"role": message.role, "content": text, **without_none(optional)}
 
 
 def _call(call: ToolCall, writing: Writing) -> Body:
@@ -217,7 +203,3 @@ def _url(media: Media) -> str:
     if media.data is None:
         return media.url or ""
     return f"data:{media.media_type or 'application/octet-stream'};base64,{media.data}"
-
-
-def _without_none(members: dict[str, Any]) -> Body:
-    return {name: value for name, value in members.items() if value is not None}
