@@ -189,7 +189,7 @@ def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float)
         num_threads=engine.num_threads,
         timeout_s=timeout_s,
         longest_token=model.header.longest_token,
-        own_template=model.header.chat_template,
+        own_template=model.header.chat_template or "",
         max_tokens_default=config.server.max_tokens_default,
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
         # llama.cpp cannot tell callers apart: with several keys it keeps no prompt for the next request.

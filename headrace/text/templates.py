@@ -15,7 +15,8 @@ from headrace.text.adapting import Messages
 from headrace.text.sandbox import BoundedEnvironment, RunTooLong, bounded
 from headrace.types import Message, Tool, ToolCall
 
-# For models without a template: a plain transcript, documented in docs/models.md.
+MISSING = "the model has no chat template, so it cannot chat; /v1/completions continues texts"
+# A plain transcript. llama.cpp gets it instead of a template with which it would not start.
 FALLBACK = """{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}
 
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
@@ -39,9 +40,9 @@ class TemplateStopped(TemplateError):
 
 
 class ChatTemplate:
-    """One model's template. If it does not parse, or exceeds the limits of a run, `problem` says so and every
-    `render` raises TemplateError. `refusal`: why the model cannot chat, None: it can. `tool_format`: how
-    the model writes calls, if the source does not show it.
+    """One model's template. If there is none, or it does not parse, or exceeds the limits of a run,
+    `problem` says so and every `render` raises TemplateError. `refusal`: why the model cannot chat, None: it
+    can. `tool_format`: how the model writes calls, if the source does not show it.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class ChatTemplate:
     ) -> None:
         self.source = source or FALLBACK
         self._variables = {"bos_token": bos, "eos_token": eos}
-        self.problem: str | None = None
+        self.problem = None if source else MISSING
         self._reads: set[str] = set()
         self._parse()
         self._knows_developer = "developer" in self.source

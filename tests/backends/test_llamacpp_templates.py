@@ -1,4 +1,4 @@
-"""llama.cpp, with a chat template that is broken: chat is a 400, the rest of the model is served."""
+"""llama.cpp, with a chat template that is broken or missing: chat is a 400, the rest is served."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.serving import serving
 USER = {"role": "user", "content": "hi"}
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{% for a in range(10**9) %}{% endfor %}"])
-def test_a_broken_template_leaves_completions(source: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["{% for %}", "{% for a in range(10**9) %}{% endfor %}", None])
+def test_a_broken_or_missing_template_leaves_completions(source: str | None, tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "broken.gguf", chat_template=source)
     model = locate(str(path), Cache(tmp_path / "cache"))
     config = Config.model_validate({"engine": {"kv_cache_bytes": "32MiB"}})

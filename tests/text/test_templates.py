@@ -32,10 +32,12 @@ def test_models_own_template_is_used(default_model: Model) -> None:
     )
 
 
-def test_model_without_a_template_gets_a_transcript() -> None:
-    messages = (Message("system", "Be brief."), USER, Message("assistant", "Hello."), USER)
-    expected = "System: Be brief.\n\nUser: hi\n\nAssistant: Hello.\n\nUser: hi\n\nAssistant:"
-    assert ChatTemplate(None).render(messages) == expected
+@pytest.mark.parametrize("source", [None, ""])
+def test_a_model_without_a_template_does_not_chat(source: str | None) -> None:
+    template = ChatTemplate(source)
+    assert template.refusal is not None
+    with pytest.raises(TemplateError, match="no chat template"):
+        template.render((USER,))
 
 
 @pytest.mark.parametrize(

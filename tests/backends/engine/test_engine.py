@@ -42,9 +42,24 @@ def test_template_that_refuses_is_a_400(picky: Served, stream: bool) -> None:
     assert picky.post(CHAT, body("hi")).status_code == 200
 
 
+def test_a_model_without_a_template_serves_all_but_chat(default_model: Model) -> None:
+    with serving_model(replace(default_model, name="base", chat_template=None), max_model_len=256) as base:
+        messages = [{"role": "user", "content": "hi"}]
+        for path in (CHAT, "/v1/messages", "/v1/tokenize"):
+            refused = base.post(path, {"model": "base", "messages": messages, "max_tokens": 2})
+            assert refused.status_code == 400
+            assert "no chat template" in refused.json()["error"]["message"]
+        assert refused.json()["error"]["code"] == "chat_template_error"
+        assert base.post("/v1/responses", {"model": "base", "input": "hi"}).status_code == 400
+        answer = base.post(COMPLETIONS, {"model": "base", "prompt": "hi", "max_tokens": 2})
+        assert answer.status_code == 200
+        assert base.post("/v1/tokenize", {"model": "base", "prompt": "hi"}).status_code == 200
+        assert base.post("/v1/embeddings", {"model": "base", "input": "hi"}).status_code == 200
+
+
 def test_models_bos_is_counted_once(picky: Served, default_model: Model) -> None:
     tokenizer = Tokenizer(default_model.folder)
-    rendered = ChatTemplate(None).render((Message("user", "hi"),))
+    rendered = ChatTemplate(PICKY).render((Message("user", "hi"),))
     usage = picky.post(CHAT, body("hi")).json()["usage"]
     assert usage["prompt_tokens"] == 1 + len(tokenizer.encode(rendered))
     usage = picky.post(COMPLETIONS, {"model": "org/picky", "prompt": "hi"}).json()["usage"]
