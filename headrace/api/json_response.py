@@ -5,12 +5,11 @@ built and serialized off the event loop, in pieces.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from starlette import responses
 
-from headrace.finite import dumped_pieces, dumps
-from headrace.offload import aside, while_wanted
+from headrace.finite import dumped_pieces, dumps, size_up_to
+from headrace.offload import SMALL, aside, while_wanted
 
 COMPACT = (",", ":")  # separators
 
@@ -23,14 +22,21 @@ class JSONResponse(responses.JSONResponse):
 
 
 async def json_answer(
-    size: int, make: Callable[[], Mapping[str, Any]], headers: Mapping[str, str]
+    size: int, make: Callable[[], object], headers: Mapping[str, str], status: int | None = None
 ) -> responses.Response:
     """The JSON of what `make` returns. `size`: its approximate size, in bytes."""
     content = await aside(size, lambda: _written(make()))
-    return responses.Response(content, media_type="application/json", headers=headers)
+    return responses.Response(content, status or 200, headers, "application/json")
 
 
-def _written(value: Mapping[str, Any]) -> bytes:
+async def answered(
+    value: object, headers: Mapping[str, str] | None = None, status: int | None = None
+) -> responses.Response:
+    """The JSON of a value, which may be as large as what is stored."""
+    return await json_answer(size_up_to(value, SMALL), lambda: value, headers or {}, status)
+
+
+def _written(value: object) -> bytes:
     pieces = dumped_pieces(value, ensure_ascii=False, separators=COMPACT)
     return _encoded("".join(while_wanted(pieces)))
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from headrace.api.answers import OPENING_S, LiveStream, StreamWriter, target_headers, timing
 from headrace.api.errors import RESPONSES
-from headrace.api.json_response import JSONResponse, json_answer
+from headrace.api.json_response import JSONResponse, answered, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import CHARGE, Caller, destination, in_time, is_strict, prepared
@@ -148,7 +148,7 @@ async def get_response(http: Request, response: Response, caller: Caller, id: st
     if not _flag(http, "stream"):
         if after is not None:
             raise BadRequest("starting_after is only allowed with stream=true", param="starting_after")
-        return JSONResponse(await _responses(http)[0].get(caller.id, id), headers=dict(response.headers))
+        return await answered(await _responses(http)[0].get(caller.id, id), response.headers)
     texts = await _responses(http)[0].follow(caller.id, id, -1 if after is None else after)
     return _event_stream(texts, dict(response.headers))
 
@@ -168,7 +168,7 @@ async def delete_response(http: Request, caller: Caller, id: str) -> DeletedResp
     answer=ResponseObject,
 )
 async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
-    return JSONResponse(await _responses(http)[0].cancel(caller.id, id))
+    return await answered(await _responses(http)[0].cancel(caller.id, id))
 
 
 @route(
@@ -216,7 +216,7 @@ async def compact_response(http: Request, caller: Caller, body: CompactBody) -> 
     responses, provider = _responses(http)
     async with in_time(http):
         compacted = await responses.compact(caller.id, body, provider)
-    return JSONResponse(compacted, headers=headers)
+    return await answered(compacted, headers)
 
 
 async def _uses(http: Request, body: HistoryBody) -> Uses:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from headrace.api.json_response import JSONResponse
+from headrace.api.json_response import answered
 from headrace.api.openapi import Responses, content_of
 from headrace.api.request import json_body
 
@@ -99,6 +99,6 @@ def _with_json(handler: AnyHandler, signature: inspect.Signature) -> AnyHandler:
         answer = await handler(**values, **({"response": response} if is_wanted else {}))
         if isinstance(answer, Response):
             return answer
-        return JSONResponse(answer, status_code=response.status_code or 200, headers=dict(response.headers))
+        return await answered(answer, response.headers, response.status_code)
 
     return endpoint

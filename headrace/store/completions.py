@@ -6,10 +6,14 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from headrace.errors import BadRequest, CompletionNotFound
+from headrace.finite import size_up_to
+from headrace.offload import SMALL
+from headrace.store.computing import computed
 from headrace.store.database import Database
 from headrace.store.garbage import drop_heads
 from headrace.store.hashing import to_json
@@ -45,7 +49,7 @@ class Completions:
                 "model": saved.model,
                 "head": saved.head,
                 "metadata": to_json(dict(saved.metadata)),
-                "body": to_json(dict(saved.body)),
+                "body": computed(c, size_up_to(saved.body, SMALL), partial(to_json, dict(saved.body))),
             }
             c.execute(insert_new(completions, c.dialect.name), values)
             return saved
@@ -85,7 +89,7 @@ class Completions:
             found: list[StoredCompletion] = []
             while len(found) <= limit:
                 rows = c.execute(following(statement, completions, cursor, order).limit(ROWS_PER_SCAN)).all()
-                records = map(_to_record, rows)
+                records = computed(c, sum(len(row.body) for row in rows), partial(_to_records, rows))
                 found += [record for record in records if pairs <= record.metadata.items()]
                 if len(rows) < ROWS_PER_SCAN:
                     break
@@ -123,6 +127,10 @@ def _row(c: Connection, owner: str, id: str) -> CompletionRow:
     if row is None:
         raise CompletionNotFound(f"Chat completion with id '{id}' not found.")
     return row
+
+
+def _to_records(rows: Sequence[CompletionRow]) -> list[StoredCompletion]:
+    return [*map(_to_record, rows)]
 
 
 def _to_record(row: CompletionRow) -> StoredCompletion:

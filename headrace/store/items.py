@@ -13,12 +13,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 from sqlalchemy import CTE, Connection, Insert, Row, Select, Table, bindparam, literal, select
 from sqlalchemy.dialects import sqlite
 
 from headrace.errors import BadRequest, ItemNotFound
+from headrace.finite import size_up_to
+from headrace.offload import SMALL
+from headrace.store.computing import computed
 from headrace.store.database import Database
 from headrace.store.hashing import AddressedItem, Position, address_all, to_json
 from headrace.store.records import Json, Order, Page, StoredItem
@@ -104,7 +107,7 @@ class Items:
             rows = _tail(c, owner, head, limit)
             before = rows[0].parent if rows else None
             systems = c.execute(SYSTEMS, {"head": before}).all() if before else []
-            return [*map(to_item, systems)], [*map(to_item, rows)]
+            return _to_items(c, systems), _to_items(c, rows)
 
         return await self._database.read(work)
 
@@ -125,7 +128,7 @@ class Items:
                 rows = _tail(c, owner, head if cursor is None else cursor.parent, limit + 1)[::-1]
             else:
                 rows = _slice(c, owner, head, 0 if cursor is None else cursor.depth + 1, limit + 1)
-            return Page([to_item(row) for row in rows[:limit]], has_more=len(rows) > limit)
+            return Page(_to_items(c, rows[:limit]), has_more=len(rows) > limit)
 
         return await self._database.read(work)
 
@@ -136,8 +139,10 @@ class Items:
         def work(c: Connection) -> dict[str, StoredItem]:
             found: dict[str, StoredItem] = {}
             for start in range(0, len(wanted), ROWS_PER_STATEMENT):
-                rows = c.execute(BY_IDS, {"ids": wanted[start : start + ROWS_PER_STATEMENT], "owner": owner})
-                found |= {row.item_id: to_item(row) for row in rows}  # ordered by age: the newest wins
+                ids = wanted[start : start + ROWS_PER_STATEMENT]
+                rows = c.execute(BY_IDS, {"ids": ids, "owner": owner}).all()
+                # ordered by age: the newest wins
+                found |= {row.item_id: item for row, item in zip(rows, _to_items(c, rows), strict=True)}
             return {id: found[storable(id)] for id in wanted if storable(id) in found}
 
         return await self._database.read(work)
@@ -149,13 +154,21 @@ def append_items(c: Connection, owner: str, after: str | None, bodies: Sequence[
     """
     if not bodies:
         return []
-    appended = address_all(owner, position_of(c, owner, after), bodies)
-    now = int(time.time())
-    rows = [_row(owner, item, now) for item in appended]
+    position = position_of(c, owner, after)
+    size = size_up_to(list(bodies), SMALL)
+    appended, rows = computed(c, size, partial(_addressed, owner, position, bodies, int(time.time())))
     # In the order of the path, so that every row's parent exists before it (a foreign key).
     for start in range(0, len(rows), ROWS_PER_STATEMENT):
         c.execute(insert_new(items, c.dialect.name), rows[start : start + ROWS_PER_STATEMENT])
     return appended
+
+
+def _addressed(
+    owner: str, after: Position, bodies: Sequence[Json], now: int
+) -> tuple[list[AddressedItem], list[Mapping[str, object]]]:
+    """The items with their hashes, and their rows."""
+    addressed = address_all(owner, after, bodies)
+    return addressed, [_row(owner, item, now) for item in addressed]
 
 
 def position_of(c: Connection, owner: str, hash: str | None) -> Position:
@@ -170,7 +183,7 @@ def position_of(c: Connection, owner: str, hash: str | None) -> Position:
 
 def path(c: Connection, owner: str, head: str | None, *, limit: int | None = None) -> list[StoredItem]:
     """The last `limit` items (None: all) of the path to `head`, oldest first."""
-    return [to_item(row) for row in _tail(c, owner, head, limit)]
+    return _to_items(c, _tail(c, owner, head, limit))
 
 
 def items_between(c: Connection, owner: str, first: str | None, last: str | None) -> list[StoredItem]:
@@ -196,6 +209,10 @@ def find_on_path(c: Connection, owner: str, head: str | None, id: str) -> ItemRo
 def to_item(row: ItemRow) -> StoredItem:
     body = json.loads(row.body)
     return StoredItem(body["id"], row.hash, body)
+
+
+def _to_items(c: Connection, rows: Sequence[ItemRow]) -> list[StoredItem]:
+    return computed(c, sum(len(row.body) for row in rows), lambda: [*map(to_item, rows)])
 
 
 def _row(owner: str, item: AddressedItem, now: int) -> Mapping[str, object]:

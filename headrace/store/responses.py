@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from headrace.errors import ResponseNotFound
+from headrace.finite import size_up_to
+from headrace.offload import SMALL
+from headrace.store.computing import computed
 from headrace.store.conversations import row_of_lock, settle
 from headrace.store.database import Database
 from headrace.store.garbage import drop_heads
@@ -67,7 +71,8 @@ class Responses:
         return await self._database.write(work)
 
     def _put(self, c: Connection, owner: str, response: StoredResponse) -> None:
-        values = self._values(response)
+        body = computed(c, size_up_to(response.body, SMALL), partial(to_json, dict(response.body)))
+        values = {**self._values(response), "body": body}
         fresh = {"id": response.id, "owner": owner, "is_wanted": True, "is_deleted": False, **values}
         if c.execute(insert_new(responses, c.dialect.name), fresh).rowcount == 1:
             return
@@ -90,7 +95,6 @@ class Responses:
             "process": self._processes.id if response.status in RUNNING else None,
             "input_head": response.input_head,
             "output_head": response.output_head,
-            "body": to_json(dict(response.body)),
         }
 
     async def get(self, owner: str, id: str) -> StoredResponse:

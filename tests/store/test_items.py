@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 import pytest
 
 from headrace.errors import BadRequest
+from headrace.offload import SMALL
 from headrace.store import Store
 from headrace.store.hashing import Position, address_all
 from tests.store.conftest import Opened
@@ -158,3 +161,31 @@ def test_an_id_that_a_database_cannot_store_is_not_found(opened: Opened) -> None
             assert await store.verify() == []
 
     asyncio.run(run())
+
+
+def test_large_lists_are_hashed_off_the_event_loop(opened: Opened) -> None:
+    """On either database. The items are read back as they were written."""
+    threads: set[int] = set()
+
+    class Watched(dict[str, object]):
+        def items(self) -> Any:  # read when the item is hashed
+            threads.add(threading.get_ident())
+            return super().items()
+
+    bodies = [Watched(message(f"{number} {'x' * 1000}")) for number in range(SMALL // 500)]
+
+    async def run() -> None:
+        async with opened() as store:
+            made = await store.conversations.create(OWNER, bodies, {})
+            assert threading.get_ident() not in threads
+            expected = [body["content"] for body in bodies]
+            assert [item.body["content"] for item in await store.items.path(OWNER, made.head)] == expected
+            page = await store.items.page(OWNER, made.head, limit=100, order="asc")
+            assert [item.body["content"] for item in page.data] == expected[:100]
+            before, last = await store.items.window(OWNER, made.head, 120)
+            assert [item.body["content"] for item in [*before, *last]] == expected[-120:]
+            ids = [item.id for item in page.data]
+            assert list(await store.items.find(OWNER, ids)) == ids
+
+    asyncio.run(run())
+    assert threads
