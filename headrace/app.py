@@ -151,6 +151,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
     settings = EngineSettings(
         max_model_len=engine.max_model_len,
         kv_cache_bytes=int(engine.kv_cache_bytes),
+        kv_cache_dtype=engine.kv_cache_dtype,
         max_num_seqs=engine.max_num_seqs,
         max_queue=engine.max_queue,
         max_batch_tokens=engine.max_batch_tokens,

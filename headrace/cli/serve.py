@@ -187,11 +187,22 @@ def _announce_model(model: Model | GGUFModel, backend: Any) -> None:
         kind = f"{header.architecture}, {header.quantization}, context {context}, by llama.cpp"
         print(f"  model   {model.name} ({kind})")
         return
-    pool, runner = backend.engine.pool, backend.engine.runner
-    megabytes = runner.num_blocks * runner.block_bytes / 2**20
     print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {context})")
-    disk = f"; {backend.settings.disk_cache_bytes / 2**20:.0f} MiB on disk" if backend.engine.disk else ""
-    print(f"  cache   {megabytes:.0f} MiB for {pool.num_blocks * pool.block_size} tokens{disk}")
+    print(f"  cache   {_cache(backend.engine.runner)}")
+    if backend.engine.disk is not None:
+        print(f"  disk    {backend.settings.disk_cache_bytes / 2**20:.0f} MiB for cached prompts")
+
+
+def _cache(runner: Any) -> str:
+    """The size of the KV cache, and how many tokens it holds as it is and with other types of numbers."""
+    size = runner.num_blocks * runner.block_bytes
+    tokens = {
+        name: size // block_bytes * runner.block_size
+        for name, block_bytes in runner.block_bytes_by_type.items()
+        if block_bytes != runner.block_bytes
+    }
+    others = ", ".join(f"{name}: {count}" for name, count in tokens.items())
+    return f"{size / 2**20:.0f} MiB for {runner.num_blocks * runner.block_size} tokens ({others})"
 
 
 def _example(url: str, key: str, models: list[Model | GGUFModel]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from headrace.errors import ConfigError
 
+CacheType = Literal["auto", "bf16", "u8"]  # of the numbers in a KV cache; auto: as the precision wants
 LEAST_TOKENS = 512  # with fewer nearly every prompt is refused
 MIB = 2**20
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from headrace.config.memory import check_cache
+from headrace.config.memory import CacheType, check_cache
 from headrace.engine.engine import Engine
 from headrace.engine.files import BlockFiles
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
@@ -22,6 +22,7 @@ def load_engine(
     *,
     max_model_len: int,
     kv_cache_bytes: int = 0,
+    kv_cache_dtype: CacheType = "auto",
     max_num_seqs: int = 32,
     max_batch_tokens: int = 512,
     num_threads: int = 0,
@@ -40,6 +41,7 @@ def load_engine(
         folder,
         RunnerOptions(
             kv_cache_bytes=budget,
+            kv_cache_dtype=kv_cache_dtype,
             max_tokens=max_num_seqs * max_model_len,
             exact=exact,
             num_threads=num_threads,

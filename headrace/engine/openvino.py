@@ -20,6 +20,7 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
 from headrace import __version__
+from headrace.config.memory import CacheType
 from headrace.engine.batch import Batch
 from headrace.errors import ModelError
 
@@ -32,14 +33,23 @@ EXACT = {
     "KV_CACHE_PRECISION": "f32",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
 }
-# A step of 16 sequences is 14 % shorter with a float16 cache than with u8 (python -m bench.step).
+# A step of 16 sequences is 14 % shorter with a 16-bit cache than with u8 (python -m bench.step).
 FAST = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+CACHES: dict[CacheType, dict[str, str]] = {
+    "auto": {},
+    "bf16": {"KV_CACHE_PRECISION": "f16"},  # the plugin takes bfloat16 where the processor has it
+    # Quantized by channel, a block's numbers would depend on how many of its tokens were computed at once.
+    "u8": {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN"},
+}
+SIZED: tuple[CacheType, ...] = ("bf16", "u8")
+SCALE_BYTES = 8  # beside each vector of u8 numbers: scale and zero point, float32
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerOptions:
     kv_cache_bytes: int
     max_tokens: int = 2**40  # an upper bound of the cache, in tokens
+    kv_cache_dtype: CacheType = "auto"
     exact: bool = False  # compute and cache in float32, as the tests do
     num_threads: int = 0  # 0: one per core
     properties: Mapping[str, str] = field(default_factory=dict)  # the runtime's, applied last; for benchmarks
@@ -68,6 +78,9 @@ class OpenVINORunner:
         if not caches:
             raise ModelError(f"{folder} is not a decoder with a KV cache")
         self.block_bytes = sum(_block_bytes(port) for port in caches)
+        self.block_bytes_by_type: Mapping[str, int] = {
+            name: sum(_block_bytes_under(name, port) for port in caches) for name in SIZED
+        }
         self.num_blocks = max(
             2, min(options.kv_cache_bytes // self.block_bytes, -(-options.max_tokens // BLOCK_SIZE))
         )
@@ -135,6 +148,7 @@ def read(folder: Path) -> ov.Model:
 
 def _properties(options: RunnerOptions) -> dict[str, str]:
     properties = {"PERFORMANCE_HINT": "LATENCY", **(EXACT if options.exact else FAST)}
+    properties |= CACHES[options.kv_cache_dtype]
     if options.num_threads:
         properties["INFERENCE_NUM_THREADS"] = str(options.num_threads)
     return {**properties, **options.properties}
@@ -178,8 +192,17 @@ def _index_input(name: str) -> ov.Node:
 
 
 def _block_bytes(port: ov.ConstOutput) -> int:
+    """Bytes of a block in one layer's keys or values."""
     sizes = [1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
     return int(np.prod(sizes)) * int(port.get_element_type().bitwidth) // 8
+
+
+def _block_bytes_under(cache_type: CacheType, port: ov.ConstOutput) -> int:
+    """What `_block_bytes` would be with numbers of another type."""
+    last = int(port.get_partial_shape()[-1].get_length())
+    width = last - SCALE_BYTES if port.get_element_type().bitwidth == 8 else last
+    num_vectors = _block_bytes(port) * 8 // int(port.get_element_type().bitwidth) // last
+    return num_vectors * (width + SCALE_BYTES if cache_type == "u8" else 2 * width)
 
 
 def _fingerprint(folder: Path, compiled: ov.CompiledModel, options: RunnerOptions) -> bytes:

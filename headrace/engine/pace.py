@@ -11,7 +11,7 @@ SLOWER, FASTER = 0.5, 1.25  # the most that one measurement changes
 
 
 class Pace:
-    """Learns from the times of steps. `allowance`: tokens of long prompts in a step in which others decode."""
+    """Learns from the times of steps. `allowance`: tokens of long prompts in a step beside decoding ones."""
 
     def __init__(self) -> None:
         self.allowance = START

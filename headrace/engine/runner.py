@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ class Runner(Protocol):
     num_blocks: int
     spare_block: int  # a block outside the pool, for tokens whose keys and values are never read
     block_size: int  # tokens per block
+    block_bytes_by_type: Mapping[str, int]  # what `block_bytes` would be under "bf16" and "u8"
     block_bytes: int  # of a block: keys and values of all layers
     vocabulary: int  # logits per row
     width: int  # numbers per hidden state

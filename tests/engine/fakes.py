@@ -6,6 +6,8 @@ a wrong position or a wrong row gives a wrong next token.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from zlib import crc32
 
 import numpy as np
@@ -20,6 +22,7 @@ Cells = NDArray[np.int64]
 
 class FakeRunner:
     fingerprint = bytes(16)
+    block_bytes_by_type: Mapping[str, int] = MappingProxyType({})
     vocabulary = VOCABULARY
     width = 1
 

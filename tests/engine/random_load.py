@@ -107,7 +107,7 @@ class Watched:
         self.spare_block = runner.spare_block
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.vocabulary, self.width = runner.vocabulary, runner.width
-        self.fingerprint = runner.fingerprint
+        self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
         self.seen: Counter[str] = Counter()
         self.decoding: dict[
             Sequence, int

@@ -1,4 +1,6 @@
-"""What the default configuration (int8 weights and arithmetic, u8 KV cache) costs against exact float32."""
+"""What the default configuration (int8 weights and arithmetic) costs against exact float32, and what a KV
+cache in u8 adds.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ import inspect
 import os
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from headrace.config.memory import CacheType
 from headrace.engine.batch import pack
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.reference import ReferenceModel
@@ -44,10 +48,13 @@ def paged_logits(runner: OpenVINORunner, tokens: list[int]) -> NDArray[np.float3
     return np.concatenate(rows)
 
 
-def test_the_default_configuration_keeps_the_models_distribution(default_model: Model) -> None:
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "u8"])
+def test_a_fast_configuration_keeps_the_models_distribution(
+    default_model: Model, kv_cache_dtype: CacheType
+) -> None:
     assert default_model.gguf is not None
     ids = Tokenizer.from_file(str(default_model.folder / "tokenizer.json")).encode(real_text()).ids
-    runner = OpenVINORunner(default_model.folder, RunnerOptions(kv_cache_bytes=64 << 20))
+    runner = OpenVINORunner(default_model.folder, RunnerOptions(64 << 20, kv_cache_dtype=kv_cache_dtype))
     reference = ReferenceModel(default_model.gguf)
     divergence, ours, exact = [], [], []
     for start in range(0, WINDOW * NUM_WINDOWS, WINDOW):

@@ -166,6 +166,7 @@ class EngineBackend(BaseBackend):
             model.folder,
             max_model_len=longest,
             kv_cache_bytes=settings.kv_cache_bytes,
+            kv_cache_dtype=settings.kv_cache_dtype,
             max_num_seqs=settings.max_num_seqs,
             max_batch_tokens=settings.max_batch_tokens,
             num_threads=settings.num_threads,

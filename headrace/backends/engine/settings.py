@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.config.memory import CacheType
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -12,6 +14,7 @@ class EngineSettings:
 
     max_model_len: int = 0  # 0: the model's own
     kv_cache_bytes: int = 0  # 0: a share of the free memory
+    kv_cache_dtype: CacheType = "auto"
     max_num_seqs: int = 32
     max_queue: int = 256
     max_batch_tokens: int = 512

@@ -33,7 +33,7 @@ class Trapped:
         self.num_blocks, self.block_size = runner.num_blocks, runner.block_size
         self.block_bytes, self.vocabulary = runner.block_bytes, runner.vocabulary
         self.width, self.spare_block = runner.width, runner.spare_block
-        self.fingerprint = runner.fingerprint
+        self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
         self.failure: BaseException | None = RuntimeError("out of memory: secret")
         self.after = 0  # tokens that are generated before it springs
 
