@@ -31,8 +31,12 @@ EMPTY = equals({}, [], "")
 OFF = equals(False)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def at_most(limit: float) -> Neutral:
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value <= limit
+    return lambda value: _is_number(value) and value <= limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 
 _LESS_OF_IT = "Use `temperature`, `top_p`, `top_k` or `min_p`."
-_OF_TEMPLATES = "Put it into the messages."
 
 
 def _masters(names: str, off: Neutral, note: str = "", *, feature: Feature = OTHER) -> dict[str, Foreign]:
@@ -118,8 +121,7 @@ ELSEWHERE: Mapping[str, Foreign] = {
     **_masters("no_repeat_ngram_size encoder_no_repeat_ngram_size", equals(0), "Use `repetition_penalty`."),
     "encoder_repetition_penalty": Foreign(equals(1)),
     "penalty_alpha": Foreign(equals(0)),
-    "penalize_nl": Foreign(OFF),
-    "penalize_newline": Foreign(OFF),
+    **_masters("penalize_nl penalize_newline", OFF),
     "repetition_detection": Foreign(NOTHING, "Use `detect_loops`."),
     # prescribed and forbidden text
     **_masters(
@@ -132,25 +134,19 @@ ELSEWHERE: Mapping[str, Foreign] = {
     **_masters("logits_processors custom_logit_processor", EMPTY),
     "custom_params": Foreign(EMPTY, "", "custom_logit_processor"),
     "structural_tag": Foreign(NOTHING, "Use tools."),
-    "grammar_lazy": Foreign(OFF),
     "grammar_triggers": Foreign(EMPTY),
     "guided_whitespace_pattern": Foreign(NOTHING),
     "stop_regex": Foreign(EMPTY, "Use `stop`."),
-    "no_stop_trim": Foreign(OFF),
+    **_masters("grammar_lazy no_stop_trim", OFF),
     "n_indent": Foreign(equals(0)),
     # searches, and other models
-    "num_beams": Foreign(equals(1)),
-    "num_beam_groups": Foreign(equals(1)),
+    **_masters("num_beams num_beam_groups guidance_scale cfg_scale", equals(1)),
     "diversity_penalty": Foreign(equals(0), "", "num_beam_groups"),
     "early_stopping": Foreign(OFF, "", "num_beams"),
-    "num_return_sequences": Foreign(equals(1), "Use `n`."),
-    "n_cmpl": Foreign(equals(1), "Use `n`."),
-    **_masters("guidance_scale cfg_scale", equals(1)),
+    **_masters("num_return_sequences n_cmpl", equals(1), "Use `n`."),
     "negative_prompt": Foreign(EMPTY, "", "guidance_scale"),
-    **_masters("watermark", OFF),
+    **_masters("watermark token_healing renormalize_logits", OFF),
     "watermarking_config": Foreign(NOTHING),
-    "token_healing": Foreign(OFF),
-    "renormalize_logits": Foreign(OFF),
     **_masters("lora lora_path adapter_id", EMPTY, "Name the model in `model`."),
     "preset": Foreign(equals("", "None"), "Name each member."),
     "generation_config": Foreign(EMPTY, "Name each member."),
@@ -160,33 +156,29 @@ ELSEWHERE: Mapping[str, Foreign] = {
     "max_length": Foreign(NOTHING, "Use `max_tokens`."),
     "min_length": Foreign(equals(0), "Use `min_tokens`."),
     **_masters("max_time t_max_predict_ms", at_most(0), "Use `timeout`."),
-    "thinking_token_budget": Foreign(NOTHING, "Use `reasoning_effort`."),
-    "thinking_budget": Foreign(NOTHING, "Use `reasoning_effort`."),
+    **_masters("thinking_token_budget thinking_budget", NOTHING, "Use `reasoning_effort`."),
     **_masters("think thinking reasoning include_reasoning", EMPTY, "Use `reasoning_effort`."),
     # the prompt
-    "documents": Foreign(EMPTY, _OF_TEMPLATES),
-    "template": Foreign(EMPTY, "The model's own is used."),
-    "instruction_template": Foreign(EMPTY, "The model's own is used."),
-    "instruction_template_str": Foreign(EMPTY, "The model's own is used."),
-    "chat_template_str": Foreign(EMPTY, "The model's own is used."),
+    **_masters("documents context", EMPTY, "Put it into the messages."),
+    **_masters(
+        "template instruction_template instruction_template_str chat_template_str",
+        EMPTY,
+        "The model's own is used.",
+    ),
     "add_bos_token": Foreign(equals(True), "The model's own way is kept."),
-    "context": Foreign(EMPTY, _OF_TEMPLATES),
     "session_params": Foreign(EMPTY),
     # the contents of the answer
-    "n_probs": Foreign(equals(0), "Use `logprobs`."),
-    "top_n_tokens": Foreign(equals(0), "Use `logprobs`."),
+    **_masters("n_probs top_n_tokens", equals(0), "Use `logprobs`."),
     "prompt_logprobs": Foreign(NOTHING, "Use `echo` and `logprobs` of completions."),
-    "post_sampling_probs": Foreign(OFF),
-    "decoder_input_details": Foreign(OFF),
     "return_full_text": Foreign(OFF, "Use `echo` of completions."),
-    **_masters("return_tokens return_token_ids return_tokens_as_token_ids return_hidden_states", OFF),
+    **_masters(
+        "post_sampling_probs decoder_input_details return_tokens return_token_ids return_tokens_as_token_ids "
+        "return_hidden_states",
+        OFF,
+    ),
     "response_fields": Foreign(EMPTY),
     "spaces_between_special_tokens": Foreign(equals(True), "", "skip_special_tokens"),
 }
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # members of OpenAI's dialect about caching, price and speed

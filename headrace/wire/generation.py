@@ -25,26 +25,16 @@ from headrace.types import (
     Usage,
     total,
 )
+from headrace.wire import limits
 from headrace.wire.elsewhere import ALIASES
-from headrace.wire.limits import (
-    MAX_BIASES,
-    MAX_CHOICES,
-    MAX_STOP,
-    MAX_STOP_TOKENS,
-    MAX_STOPS,
-    MAX_VARIABLE_VALUES,
-    MAX_VARIABLES,
-    SHOWN,
-    Pairs,
-    at_most,
-)
+from headrace.wire.limits import SHOWN, Pairs, at_most
 from headrace.wire.parameters import RequestBody
 
 INT64 = 2**63
 MAX_TOKEN_DIGITS = 20  # leading zeros included
 LEAST_PENALTY, MOST_PENALTY = 0.01, 100  # outside of these, logits become infinite
-Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP)]
-Stops = Annotated[list[Stop], at_most(MAX_STOPS)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=limits.MAX_STOP)]
+Stops = Annotated[list[Stop], at_most(limits.MAX_STOPS)]
 Limit = Annotated[int, Field(ge=-2, lt=INT64)]  # negative: no limit
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -65,13 +55,13 @@ def _few(variables: dict[str, Any]) -> dict[str, Any]:
         value = left.pop()
         inner = value.values() if isinstance(value, dict) else value
         count += len(inner)
-        if count > MAX_VARIABLE_VALUES:
-            raise ValueError(f"these hold more than {MAX_VARIABLE_VALUES:,} values")
+        if count > limits.MAX_VARIABLE_VALUES:
+            raise ValueError(f"these hold more than {limits.MAX_VARIABLE_VALUES:,} values")
         left += [entry for entry in inner if isinstance(entry, dict | list)]
     return variables
 
 
-Variables = Annotated[dict[str, Any], Field(max_length=MAX_VARIABLES), AfterValidator(_few), Writable]
+Variables = Annotated[dict[str, Any], Field(max_length=limits.MAX_VARIABLES), AfterValidator(_few), Writable]
 
 
 def _check_biases(biases: dict[str, Any]) -> None:
@@ -83,7 +73,7 @@ def _check_biases(biases: dict[str, Any]) -> None:
             raise BadRequest.at(param, "a bias is a number from -100 to 100")
 
 
-Biases = Annotated[dict[str, float], Pairs(MAX_BIASES, _check_biases)]
+Biases = Annotated[dict[str, float], Pairs(limits.MAX_BIASES, _check_biases)]
 
 
 class StreamOptions(RequestBody):
@@ -130,7 +120,7 @@ class StructuredOutputs(RequestBody):
 
     json_: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(None, alias="json")
     regex: str | None = None
-    choice: Annotated[list[str], at_most(MAX_CHOICES, least=1)] | None = None
+    choice: Annotated[list[str], at_most(limits.MAX_CHOICES, least=1)] | None = None
     grammar: str | None = None
     json_object: bool | None = None
     disable_additional_properties: bool | None = None
@@ -167,7 +157,7 @@ class GenerationBody(RequestBody):
     )
     ignore_eos: bool | None = Field(False, description="Extension. Go on past the end-of-text token.")
     min_tokens: int | None = Field(0, ge=0, lt=INT64, description="Extension. No end before this many.")
-    stop_token_ids: Annotated[list[TokenId], at_most(MAX_STOP_TOKENS)] | None = Field(
+    stop_token_ids: Annotated[list[TokenId], at_most(limits.MAX_STOP_TOKENS)] | None = Field(
         None, description="Extension. Tokens that end the answer."
     )
     skip_special_tokens: bool | None = Field(
@@ -187,7 +177,7 @@ class GenerationBody(RequestBody):
         None, description="Extension. A JSON schema."
     )
     guided_regex: str | None = Field(None, description="Extension.")
-    guided_choice: Annotated[list[str], at_most(MAX_CHOICES, least=1)] | None = Field(
+    guided_choice: Annotated[list[str], at_most(limits.MAX_CHOICES, least=1)] | None = Field(
         None, description="Extension."
     )
     guided_grammar: str | None = Field(

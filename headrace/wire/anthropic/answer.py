@@ -10,16 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.dialects.anthropic import (
-    STOP_REASONS,
-    RedactedThinking,
-    SignedThinking,
-    StopReason,
-    TokenCounts,
-    thinking_block,
-    tool_input,
-    usage_body,
-)
+from headrace.dialects import anthropic as dialect
 from headrace.errors import ProviderError
 from headrace.text.nesting import Nesting
 from headrace.types import (
@@ -58,10 +49,10 @@ class ToolUse(TypedDict):
     caller: Caller
 
 
-AnsweredBlock = SignedThinking | RedactedThinking | AnsweredText | ToolUse
+AnsweredBlock = dialect.SignedThinking | dialect.RedactedThinking | AnsweredText | ToolUse
 
 
-class UsageOfDelta(TokenCounts):
+class UsageOfDelta(dialect.TokenCounts):
     server_tool_use: None
 
 
@@ -74,7 +65,7 @@ class UsageOfMessage(UsageOfDelta):
 class Ending(TypedDict):
     """How a message ended; in the first event of a stream all of it is null."""
 
-    stop_reason: StopReason | None
+    stop_reason: dialect.StopReason | None
     stop_sequence: Annotated[
         str | None, Field(description="Null, too, where a provider does not tell which it was.")
     ]
@@ -232,7 +223,7 @@ class Frames:
         """Write a complete thought. Its text was streamed before, unless the provider returns none."""
         if thought.redacted is not None:
             yield from self._close()
-            yield self._begin("thinking", thinking_block(thought))
+            yield self._begin("thinking", dialect.thinking_block(thought))
         else:
             yield from self._in({"type": "thinking", "thinking": "", "signature": ""})
             if thought.text not in "".join(self._thoughts):  # some providers interleave two thoughts
@@ -253,7 +244,7 @@ class Frames:
             self._nesting.push(event.arguments)
             yield self._delta("input_json_delta", partial_json=event.arguments)
 
-    def _in(self, empty: AnsweredText | SignedThinking) -> Iterator[str]:
+    def _in(self, empty: AnsweredText | dialect.SignedThinking) -> Iterator[str]:
         """Open this block unless one of its type is open."""
         if self._open != empty["type"]:
             yield from self._close()
@@ -275,7 +266,7 @@ class Frames:
 def _ended(reason: FinishReason, stop: str | None) -> Ending:
     if reason == "stop" and stop is not None:
         return {**NO_ENDING, "stop_reason": "stop_sequence", "stop_sequence": stop}
-    return {**NO_ENDING, "stop_reason": STOP_REASONS[reason]}
+    return {**NO_ENDING, "stop_reason": dialect.STOP_REASONS[reason]}
 
 
 def _head(info: ModelInfo) -> Beginning:
@@ -284,7 +275,7 @@ def _head(info: ModelInfo) -> Beginning:
 
 def _usage(usage: Usage | None) -> UsageOfDelta:
     """Write a usage. Clients require these numbers: they are zeros if the usage is unknown."""
-    return {**usage_body(usage or Usage(0, 0)), "server_tool_use": None}
+    return {**dialect.usage_body(usage or Usage(0, 0)), "server_tool_use": None}
 
 
 def _usage_of_message(usage: Usage | None) -> UsageOfMessage:
@@ -296,11 +287,11 @@ def _tool_use(id: str, name: str, input: dict[str, Any]) -> ToolUse:
 
 
 def _blocks(choice: Choice) -> Iterator[AnsweredBlock]:
-    yield from map(thinking_block, _thoughts(choice))
+    yield from map(dialect.thinking_block, _thoughts(choice))
     if choice.text:
         yield {"type": "text", "text": choice.text, "citations": None}
     for call in choice.calls:
-        yield _tool_use(call.id, call.name, tool_input(call.arguments))
+        yield _tool_use(call.id, call.name, dialect.tool_input(call.arguments))
 
 
 def _thoughts(choice: Choice) -> Sequence[Thought]:

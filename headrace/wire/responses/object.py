@@ -11,14 +11,8 @@ from headrace.store import StoredItem, StoredResponse
 from headrace.types import ModelInfo
 from headrace.wire.collected import Collected
 from headrace.wire.items import Item, compaction, new_id
+from headrace.wire.responses import schemas
 from headrace.wire.responses.body import ResponseBody, TextFormat, tools_of
-from headrace.wire.responses.schemas import (
-    CompactedResponse,
-    ConversationMember,
-    ResponseObject,
-    SamplingOfResponse,
-    UserMember,
-)
 
 NO_USAGE: ResponseUsage = {
     "input_tokens": 0,
@@ -29,13 +23,13 @@ NO_USAGE: ResponseUsage = {
 }
 
 
-def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> ResponseObject:
+def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> schemas.ResponseObject:
     """The response object before anything is generated."""
     tools = tools_of(body)
-    conversation: ConversationMember = {}
+    conversation: schemas.ConversationMember = {}
     if body.conversation_id:
         conversation["conversation"] = {"id": body.conversation_id}
-    user: UserMember = {} if body.user is None else {"user": body.user}
+    user: schemas.UserMember = {} if body.user is None else {"user": body.user}
     return {
         "id": id,
         "object": "response",
@@ -75,7 +69,7 @@ def begin(body: ResponseBody, info: ModelInfo, *, id: str, created_at: int) -> R
     }
 
 
-def _sampling(body: ResponseBody, info: ModelInfo) -> SamplingOfResponse:
+def _sampling(body: ResponseBody, info: ModelInfo) -> schemas.SamplingOfResponse:
     """The effective sampling members: the caller's, else the model's recommended, else OpenAI's defaults."""
     temperature, top_p = info.sampling.get("temperature", 1.0), info.sampling.get("top_p", 1.0)
     return {
@@ -99,12 +93,12 @@ def _format(requested: TextFormat | None) -> dict[str, Any]:
     }
 
 
-def restored(stored: StoredResponse, output: Sequence[StoredItem]) -> ResponseObject:
+def restored(stored: StoredResponse, output: Sequence[StoredItem]) -> schemas.ResponseObject:
     """A stored response, with its output."""
-    return cast(ResponseObject, {**stored.body, "output": [item.body for item in output]})
+    return cast(schemas.ResponseObject, {**stored.body, "output": [item.body for item in output]})
 
 
-def compacted(collected: Collected, said: Sequence[Item] = ()) -> CompactedResponse:
+def compacted(collected: Collected, said: Sequence[Item] = ()) -> schemas.CompactedResponse:
     """The result of a compaction: the user's messages among all items (`said`), then the summary. Clients
     require a usage: it is zeros if unknown.
     """

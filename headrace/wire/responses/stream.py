@@ -14,21 +14,13 @@ from headrace.wire.chat import token_logprobs
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.items.input_models import Status
+from headrace.wire.responses import schemas
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
 from headrace.wire.responses.output import Call, CustomCall, Message, NamedEvent, OutputItem, Reasoning
-from headrace.wire.responses.schemas import (
-    EventMembers,
-    IncompleteReason,
-    Outcome,
-    Output,
-    ResponseErrorCode,
-    ResponseObject,
-    ResponseStatus,
-)
 from headrace.wire.responses.tools import custom_names
 
 # finish reason → incomplete_details.reason
-INCOMPLETE: dict[FinishReason, IncompleteReason] = {
+INCOMPLETE: dict[FinishReason, schemas.IncompleteReason] = {
     "length": "max_output_tokens",
     "content_filter": "content_filter",
 }
@@ -47,7 +39,7 @@ def is_last(text: str) -> bool:
     return event_name(text) in (*LAST.values(), FAILED)
 
 
-def last_event(response: ResponseObject, sequence_number: int) -> str:
+def last_event(response: schemas.ResponseObject, sequence_number: int) -> str:
     """The event that ends the stream of this response."""
     return _text(LAST.get(response["status"], FAILED), {"response": response}, sequence_number)
 
@@ -60,14 +52,14 @@ class ResponseEvents:
     calls: events of other items wait until the arguments of the open call are complete.
     """
 
-    def __init__(self, response: ResponseObject, body: ResponseBody) -> None:
+    def __init__(self, response: schemas.ResponseObject, body: ResponseBody) -> None:
         self.response = response
         self.output: list[Item] = []
         self._has_logprobs, self._is_sealed = includes(body, LOGPROBS), includes(body, SEALED)
         self._custom = custom_names(body.tools)
         self._number = 0
         self._items: list[OutputItem] = []
-        self._ended: dict[int, Output] = {}  # place in the output → item that is done
+        self._ended: dict[int, schemas.Output] = {}  # place in the output → item that is done
         self._open: Message | Reasoning | None = None
         self._calls: dict[int, Call] = {}
         self._calling: int | None = None  # index of the open call
@@ -78,7 +70,7 @@ class ResponseEvents:
 
     def first(self) -> list[str]:
         queued = ["response.queued"] if self.response["background"] else []
-        running: ResponseObject = {**self.response, "status": "in_progress"}
+        running: schemas.ResponseObject = {**self.response, "status": "in_progress"}
         events = [(type, self.response) for type in ("response.created", *queued)]
         events.append(("response.in_progress", running))
         return self._texts((type, {"response": response}) for type, response in events)
@@ -110,7 +102,7 @@ class ResponseEvents:
     def cancel(self) -> None:
         self._end("cancelled")
 
-    def last(self, response: ResponseObject) -> str:
+    def last(self, response: schemas.ResponseObject) -> str:
         """The event that ends the stream. `response`: the final response object."""
         self._number += 1
         return last_event(response, self._number - 1)
@@ -227,7 +219,7 @@ class ResponseEvents:
         yield from item.end(status)
         self._ended[item.index] = item.whole(status)
 
-    def _end(self, status: ResponseStatus, **members: Unpack[Outcome]) -> None:
+    def _end(self, status: schemas.ResponseStatus, **members: Unpack[schemas.Outcome]) -> None:
         output = [self._ended.get(item.index) or item.whole("incomplete") for item in self._items]
         self.output = list(output)
         self.response = {**self.response, "status": status, "output": output, **members}
@@ -248,11 +240,11 @@ def _has_content(event: Event) -> bool:
     return isinstance(event, ToolCallDelta)
 
 
-def _text(type: str, members: EventMembers, sequence_number: int) -> str:
+def _text(type: str, members: schemas.EventMembers, sequence_number: int) -> str:
     return dump({"type": type, **members, "sequence_number": sequence_number})
 
 
-def _code(error: ServerError) -> ResponseErrorCode:
+def _code(error: ServerError) -> schemas.ResponseErrorCode:
     """The code of a response's error; the API defines only these few."""
     if error.status == 429:
         return "rate_limit_exceeded"
