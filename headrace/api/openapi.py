@@ -10,13 +10,33 @@ from typing import Any, Literal
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
+
+from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
+from headrace.wire.anthropic.tables import MESSAGES
+from headrace.wire.chat import ChatBody
+from headrace.wire.completions import CompletionBody
+from headrace.wire.embeddings import EmbeddingsBody
+from headrace.wire.parameters import Table
+from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
+from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
+from headrace.wire.tables import CHAT, COMPLETIONS, EMBEDDINGS
 
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 SCHEMAS = "#/components/schemas/"
 KEYS = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+TABLES_OF_BODIES: dict[type[BaseModel], Table] = {
+    ChatBody: CHAT,
+    CompletionBody: COMPLETIONS,
+    EmbeddingsBody: EMBEDDINGS,
+    ResponseBody: RESPONSES,
+    InputTokensBody: PROMPT,
+    CompactBody: HISTORY,
+    MessagesBody: MESSAGES,
+    CountTokensBody: MESSAGES,
 }
 Responses = dict[int | str, dict[str, Any]]  # FastAPI's descriptions of responses, by status
 
@@ -69,7 +89,16 @@ def _schemas(routers: Sequence[APIRouter]) -> dict[str, Any]:
     for (index, _), schema in found.items():
         places[index].update(schema)
     schemas: dict[str, Any] = definitions["$defs"]
+    for model, table in TABLES_OF_BODIES.items():
+        _describe(schemas[model.__name__]["properties"], table)
     return schemas
+
+
+def _describe(members: dict[str, dict[str, Any]], table: Table) -> None:
+    """Add the table's notes to members without a description."""
+    for name, member in members.items():
+        if name in table and table[name].note:
+            member.setdefault("description", table[name].note)
 
 
 def _places(routers: Sequence[APIRouter]) -> Iterator[SchemaOf]:

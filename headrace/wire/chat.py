@@ -51,21 +51,17 @@ class ConversationName(RequestBody):
 class ChatBody(ConversationBody, GenerationBody):
     """The body of POST /v1/chat/completions."""
 
-    max_tokens: int | None = Field(None, ge=1, description="Clamped to what fits the context.")
-    max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = Field(False, description="Return the logprobs of the answer's tokens.")
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="Also of this many most probable tokens at each position."
     )
     prediction: JsonObject | None = Field(None, description="A text that the answer may repeat.")
-    store: bool | None = Field(False, description="Store the answer: see GET /v1/chat/completions.")
-    metadata: JsonObject | None = Field(
-        None, description="Metadata of the stored answer; only with store: true."
-    )
-    conversation: str | ConversationName | None = Field(
-        None, description="Extension. The conversation to continue, or `new`."
-    )
-    conversation_id: str | None = Field(None, description="Extension. The same as `conversation`.")
+    store: bool | None = False
+    metadata: JsonObject | None = None
+    conversation: str | ConversationName | None = None
+    conversation_id: str | None = None
 
 
 class AlternativeLogprob(TypedDict):

@@ -56,9 +56,7 @@ class CompletionBody(GenerationBody):
         description="Logprobs of each token, and of this many most probable tokens at its position.",
     )
     echo: bool | None = Field(False, description="Return the prompt in front of the completion.")
-    parse_special: bool | None = Field(
-        False, description="Extension. Special tokens in the prompt are special, as in a rendered template."
-    )
+    parse_special: bool | None = False
     suffix: str | None = Field(None, description="Generate the text between the prompt and this.")
 
 

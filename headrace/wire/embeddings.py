@@ -23,22 +23,15 @@ Encoding = Literal["float", "base64"]
 class EmbeddingsBody(RequestBody):
     """The body of POST /v1/embeddings."""
 
-    model: str = Field(description="A model id from /v1/models.")
-    input: Inputs = Field(description="Texts or token ids; at most 2,048.")
-    encoding_format: Encoding | None = Field("float", description="base64 encodes little-endian float32.")
-    dimensions: int | None = Field(
-        None, ge=1, lt=INT64, description="Keep this many of the first dimensions."
-    )
-    pooling: Literal["mean", "last", "cls"] | None = Field("mean", description="Extension.")
+    model: str
+    input: Inputs
+    encoding_format: Encoding | None = "float"
+    dimensions: int | None = Field(None, ge=1, lt=INT64)
+    pooling: Literal["mean", "last", "cls"] | None = "mean"
     normalize: bool | None = Field(True, description="Extension. Scale each vector to length 1.")
-    truncate_prompt_tokens: int | None = Field(
-        None,
-        ge=-1,
-        lt=INT64,
-        description="Extension. Keep this many tokens of each input; -1: as many as fit.",
-    )
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, lt=INT64)
     user: str | None = None
-    timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
+    timeout: float | None = Field(None, gt=0)
 
 
 class EmbeddingObject(TypedDict):

@@ -136,80 +136,53 @@ class TypedGrammar(RequestBody):
 class GenerationBody(RequestBody):
     """The members of both endpoints. Null means that a member is not set."""
 
-    model: str = Field(description="A model id from /v1/models.")
+    model: str
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=0, description="Clamped to what fits the context.")
-    temperature: float | None = Field(
-        None, ge=0, le=2, description="0 is greedy. Default: the model's, else 1."
-    )
+    max_tokens: int | None = Field(None, ge=0)
+    temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(1, ge=1, le=128)
     stop: Stop | Stops | None = None
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     frequency_penalty: float | None = Field(0, ge=-2, le=2)
     presence_penalty: float | None = Field(0, ge=-2, le=2)
-    logit_bias: Biases | None = Field(None, description="Token id → what is added to its logit, -100 to 100.")
-    top_k: int | None = Field(None, ge=-1, lt=INT64, description="Extension. 0 or -1 keeps all.")
-    min_p: float | None = Field(None, ge=0, le=1, description="Extension.")
-    repetition_penalty: float | None = Field(
-        None, ge=LEAST_PENALTY, le=MOST_PENALTY, description="Extension. Divides the logits of tokens seen."
-    )
-    ignore_eos: bool | None = Field(False, description="Extension. Go on past the end-of-text token.")
-    min_tokens: int | None = Field(0, ge=0, lt=INT64, description="Extension. No end before this many.")
-    stop_token_ids: Annotated[list[TokenId], at_most(limits.MAX_STOP_TOKENS)] | None = Field(
-        None, description="Extension. Tokens that end the answer."
-    )
-    skip_special_tokens: bool | None = Field(
-        True, description="Extension. False shows special tokens as text."
-    )
-    truncate_prompt_tokens: int | None = Field(
-        None, ge=-1, lt=INT64, description="Extension. Keep this many tokens of the prompt; -1: what fits."
-    )
-    detect_loops: bool | None = Field(
-        None, description="Extension. End an answer that repeats itself. Default: one without a limit."
-    )
-    priority: int | None = Field(0, ge=-INT64, lt=INT64, description="Extension. Lower values run first.")
-    timeout: float | None = Field(None, gt=0, description="Extension. Seconds the answer may take.")
-    user: str | None = Field(None, description="The caller's own name for its user.")
+    logit_bias: Biases | None = None
+    top_k: int | None = Field(None, ge=-1, lt=INT64)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, ge=LEAST_PENALTY, le=MOST_PENALTY)
+    ignore_eos: bool | None = False
+    min_tokens: int | None = Field(0, ge=0, lt=INT64)
+    stop_token_ids: Annotated[list[TokenId], at_most(limits.MAX_STOP_TOKENS)] | None = None
+    skip_special_tokens: bool | None = True
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, lt=INT64)
+    detect_loops: bool | None = None
+    priority: int | None = Field(0, ge=-INT64, lt=INT64)
+    timeout: float | None = Field(None, gt=0)
+    user: str | None = None
     response_format: ResponseFormat | None = None
-    guided_json: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(
-        None, description="Extension. A JSON schema."
-    )
-    guided_regex: str | None = Field(None, description="Extension.")
-    guided_choice: Annotated[list[str], at_most(limits.MAX_CHOICES, least=1)] | None = Field(
-        None, description="Extension."
-    )
-    guided_grammar: str | None = Field(
-        None, description="Extension. A grammar in Lark's syntax, or in llama.cpp's (GBNF)."
-    )
-    structured_outputs: StructuredOutputs | None = Field(
-        None,
-        description="Extension. vLLM's name for the guided_… members: one of json, regex, choice, grammar.",
-    )
-    schema_narrowing: list[str] | None = Field(
-        None, max_length=32, fail_fast=True, description="Extension. See docs/structured-output.md."
-    )
+    guided_json: Annotated[dict[str, Any] | bool | str | None, Writable] = None
+    guided_regex: str | None = None
+    guided_choice: Annotated[list[str], at_most(limits.MAX_CHOICES, least=1)] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    schema_narrowing: list[str] | None = Field(None, max_length=32, fail_fast=True)
     # other servers' names for the members above: see elsewhere.ALIASES
-    repeat_penalty: float | None = Field(
-        None, ge=LEAST_PENALTY, le=MOST_PENALTY, description="Extension. See repetition_penalty."
-    )
-    max_new_tokens: int | None = Field(None, ge=0, description="Extension. See max_tokens.")
+    repeat_penalty: float | None = Field(None, ge=LEAST_PENALTY, le=MOST_PENALTY)
+    max_new_tokens: int | None = Field(None, ge=0)
     n_predict: Limit | None = Field(None, description="Extension. See max_tokens; -1: no limit.")
     num_predict: Limit | None = Field(None, description="Extension. See max_tokens; -1 or -2: no limit.")
-    min_new_tokens: int | None = Field(None, ge=0, lt=INT64, description="Extension. See min_tokens.")
-    stop_sequences: Stop | Stops | None = Field(None, description="Extension. See stop.")
-    stop_strings: Stop | Stops | None = Field(None, description="Extension. See stop.")
-    ban_eos_token: bool | None = Field(None, description="Extension. See ignore_eos.")
-    random_seed: int | None = Field(None, ge=-INT64, lt=INT64, description="Extension. See seed.")
-    sampling_seed: int | None = Field(None, ge=-INT64, lt=INT64, description="Extension. See seed.")
-    truncate: int | None = Field(None, ge=-1, lt=INT64, description="Extension. See truncate_prompt_tokens.")
-    json_schema: Annotated[dict[str, Any] | bool | str | None, Writable] = Field(
-        None, description="Extension. See guided_json."
-    )
-    regex: str | None = Field(None, description="Extension. See guided_regex.")
-    ebnf: str | None = Field(None, description="Extension. See guided_grammar.")
-    grammar_string: str | None = Field(None, description="Extension. See guided_grammar.")
+    min_new_tokens: int | None = Field(None, ge=0, lt=INT64)
+    stop_sequences: Stop | Stops | None = None
+    stop_strings: Stop | Stops | None = None
+    ban_eos_token: bool | None = None
+    random_seed: int | None = Field(None, ge=-INT64, lt=INT64)
+    sampling_seed: int | None = Field(None, ge=-INT64, lt=INT64)
+    truncate: int | None = Field(None, ge=-1, lt=INT64)
+    json_schema: Annotated[dict[str, Any] | bool | str | None, Writable] = None
+    regex: str | None = None
+    ebnf: str | None = None
+    grammar_string: str | None = None
     grammar: str | TypedGrammar | None = Field(
         None, description="Extension. See guided_grammar; or TGI's `{type, value}`, of type json or regex."
     )

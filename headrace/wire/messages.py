@@ -141,20 +141,11 @@ class ConversationBody(ToolsBody):
 
     messages: Annotated[list[ChatMessage], at_most(MAX_MESSAGES, least=1)]
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    verbosity: Literal["low", "medium", "high"] | None = Field(
-        None, description="The length of answers, for providers that support it."
-    )
-    enable_thinking: bool | None = Field(None, description="Extension. See chat_template_kwargs.")
-    chat_template_kwargs: Variables | None = Field(
-        None, description="Extension. Variables of the model's chat template."
-    )
-    add_generation_prompt: bool | None = Field(
-        None,
-        description="Extension. End the prompt with the beginning of an assistant's message. Default true.",
-    )
-    continue_final_message: bool | None = Field(
-        False, description="Extension. Continue the last message instead of answering it."
-    )
+    verbosity: Literal["low", "medium", "high"] | None = None
+    enable_thinking: bool | None = None
+    chat_template_kwargs: Variables | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = False
 
 
 def to_conversation(body: ConversationBody) -> Conversation:

@@ -66,12 +66,8 @@ class ToolsBody(RequestBody):
     tools: Annotated[list[ToolBody], at_most(MAX_TOOLS)] | None = None
     tool_choice: Mode | ChoiceBody | None = None
     parallel_tool_calls: bool | None = True
-    functions: Annotated[list[FunctionBody], at_most(MAX_TOOLS)] | None = Field(
-        default=None, description="The older name of tools."
-    )
-    function_call: Literal["none", "auto"] | FunctionName | None = Field(
-        default=None, description="The older name of tool_choice."
-    )
+    functions: Annotated[list[FunctionBody], at_most(MAX_TOOLS)] | None = None
+    function_call: Literal["none", "auto"] | FunctionName | None = None
 
 
 ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]

@@ -104,7 +104,7 @@ class MetadataOfMessages(RequestBody):
 class CountTokensBody(RequestBody):
     """The body of POST /v1/messages/count_tokens: the members from which the prompt is made."""
 
-    model: str = Field(description="A model id from /v1/models.")
+    model: str
     messages: Annotated[list[MessageOfHistory], at_most(MAX_MESSAGES, least=1)]
     system: str | Annotated[list[TextBlock], at_most(MAX_PARTS)] | None = None
     tools: Annotated[list[AnyTool], at_most(MAX_TOOLS)] | None = None
@@ -117,7 +117,7 @@ class CountTokensBody(RequestBody):
 class MessagesBody(CountTokensBody):
     """The body of POST /v1/messages."""
 
-    max_tokens: int = Field(ge=1, description="Clamped to what fits the context.")
+    max_tokens: int = Field(ge=1)
     stream: bool | None = False
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)

@@ -54,26 +54,22 @@ class TextConfig(RequestBody):
 class HistoryBody(RequestBody):
     """The members that make the history and this turn's input."""
 
-    model: str = Field(description="A model id from /v1/models.")
+    model: str
     input: str | Annotated[list[ItemBody], at_most(MAX_MESSAGES)] | None = None
-    instructions: str | None = Field(None, description="A system message of this turn alone.")
+    instructions: str | None = None
     previous_response_id: str | None = Field(None, description="Go on after that response.")
 
 
 class PromptBody(HistoryBody):
     """The members that make the prompt."""
 
-    conversation: str | ConversationRef | None = Field(
-        None, description="Go on in this conversation, and add this turn to it."
-    )
+    conversation: str | ConversationRef | None = None
     tools: Annotated[list[AnyTool], at_most(MAX_TOOLS)] | None = None
     tool_choice: AnyChoice | None = None
     parallel_tool_calls: bool | None = True
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
-    truncation: Literal["auto", "disabled"] | None = Field(
-        "disabled", description="auto: what was said first is left out where not all fits."
-    )
+    truncation: Literal["auto", "disabled"] | None = "disabled"
 
     @property
     def conversation_id(self) -> str | None:
@@ -83,11 +79,9 @@ class PromptBody(HistoryBody):
 class ResponseBody(PromptBody, GenerationBody):
     """The body of POST /v1/responses."""
 
-    max_output_tokens: int | None = Field(None, ge=1, description="Clamped to what fits the context.")
-    max_tokens: int | None = Field(None, ge=1, description="Extension. Another name of max_output_tokens.")
-    top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="With `message.output_text.logprobs` in `include`."
-    )
+    max_output_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    top_logprobs: int | None = Field(None, ge=0, le=20)
     include: Annotated[list[str], at_most(MAX_INCLUDED)] | None = None
     store: bool | None = Field(True, description="Keep the response, and what it answers.")
     background: bool | None = Field(False, description="Answer at once with status queued.")
