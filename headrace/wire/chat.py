@@ -57,7 +57,7 @@ class ChatBody(ConversationBody, GenerationBody):
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="Also of this many most probable tokens at each position."
     )
-    prediction: JsonObject | None = Field(None, description="A text that the answer may repeat.")
+    prediction: JsonObject | None = None
     store: bool | None = False
     metadata: JsonObject | None = None
     conversation: str | ConversationName | None = None
