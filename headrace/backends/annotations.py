@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headrace.text.structured.formats import KNOWN_FORMATS
-from headrace.text.structured.keywords import Node, subschemas
+from headrace.text.structured.keywords import Node, everywhere
 from headrace.types import Conversation, GenerateRequest
 
 MAX_NAMED = 20
@@ -24,12 +24,7 @@ def unenforced(request: GenerateRequest) -> list[str]:
 
 
 def _formats(schema: Node, param: str) -> Iterator[str]:
-    left = [(param, schema)]
-    while left:
-        path, node = left.pop()
-        if not isinstance(node, dict):
-            continue
+    for path, node in everywhere(schema, param):
         kinds = node.get("type", "string")
         if "format" in node and node["format"] not in KNOWN_FORMATS and "string" in kinds:
             yield f"{path}.format"
-        left += [(f"{path}.{step}", part) for step, part in subschemas(node)]

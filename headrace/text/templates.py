@@ -5,7 +5,7 @@ templates use.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import jinja2.meta
 
@@ -37,6 +37,17 @@ class TemplateError(BadRequest):
 
 class TemplateStopped(TemplateError):
     """The run exceeded a limit. Rewritten messages would exceed it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a template reads besides the messages."""
+
+    tools: tuple[Tool, ...] = ()
+    escape: Callable[[str], str] = str  # applied to every text of the caller
+    variables: Mapping[str, object] = field(default_factory=dict)  # further ones, escaped
+    starts_answer: bool = True  # the prompt ends where the assistant's answer starts
+    continues_last: bool = False  # the prompt ends within the last message
 
 
 class ChatTemplate:
@@ -87,7 +98,7 @@ class ChatTemplate:
         probe = Message("system", _SYSTEM_PROBE), Message("user", _USER_PROBE)
         try:
             self.render(probe[1:])
-            rendered = self._write(probe, (), str, {}, goes_on=False, begins=True)
+            rendered = self._write(probe, Inputs())
             self._drops_system = _USER_PROBE in rendered and _SYSTEM_PROBE not in rendered
         except TemplateStopped as exc:
             self.problem = exc.message
@@ -121,28 +132,21 @@ class ChatTemplate:
         if self.problem is not None:
             raise TemplateError(self.problem, param="messages")
         escaped = {name: _escaped(value, escape) for name, value in (variables or {}).items()}
-        begins = add_generation_prompt and not continue_final_message
-        rendered = self._render_any(messages, tools, escape, escaped, continue_final_message, begins)
+        starts_answer = add_generation_prompt and not continue_final_message
+        inputs = Inputs(tools, escape, escaped, starts_answer, continue_final_message)
+        rendered = self._render_any(messages, inputs)
         return _up_to_the_end(rendered) if continue_final_message else rendered
 
-    def _render_any(
-        self,
-        messages: Messages,
-        tools: tuple[Tool, ...],
-        escape: Callable[[str], str],
-        variables: Mapping[str, object],
-        goes_on: bool,
-        begins: bool,
-    ) -> str:
+    def _render_any(self, messages: Messages, inputs: Inputs) -> str:
         """Render the first rewriting of the messages that the template accepts; one that omits a system
         message only if there is no other. Raises the error about the original messages if there is none.
         """
         first: TemplateError | None = None
         lossy: str | None = None
-        adapted = self._adapted(messages, tools)
+        adapted = self._adapted(messages, inputs.tools)
         for rewriting in adapting.rewritten(adapted):
             try:
-                rendered = self._write(rewriting, tools, escape, variables, goes_on=goes_on, begins=begins)
+                rendered = self._write(rewriting, inputs)
             except TemplateStopped:
                 raise
             except TemplateError as exc:
@@ -150,7 +154,7 @@ class ChatTemplate:
                 continue
             # Some templates write the system message into the user's first one, so without that it is lost.
             has_others = any(message.role not in ("system", "developer") for message in adapted)
-            if (first is None and has_others) or _has_system(rendered, adapted, escape):
+            if (first is None and has_others) or _has_system(rendered, adapted, inputs.escape):
                 return rendered
             lossy = lossy or rendered
         if lossy is not None:
@@ -158,25 +162,17 @@ class ChatTemplate:
         assert first is not None, "either something was written or something was raised"
         raise first
 
-    def _write(
-        self,
-        messages: Messages,
-        tools: tuple[Tool, ...],
-        escape: Callable[[str], str],
-        variables: Mapping[str, object],
-        *,
-        goes_on: bool,
-        begins: bool,
-    ) -> str:
+    def _write(self, messages: Messages, inputs: Inputs) -> str:
         """Render exactly these messages. Raises TemplateError if the template refuses them."""
-        values = dict(variables)
+        values = dict(inputs.variables)
         try:
-            contents = [self._as_template_value(message, escape) for message in messages]
-            if goes_on:
+            contents = [self._as_template_value(message, inputs.escape) for message in messages]
+            if inputs.continues_last:
                 contents[-1]["content"] = f"{contents[-1]['content']}{_END}"
             values["messages"] = contents
-            values["tools"] = [_as_tool(tool, escape) for tool in tools if self.knows_tools] or None
-            values["add_generation_prompt"] = begins
+            tools = inputs.tools if self.knows_tools else ()
+            values["tools"] = [_as_tool(tool, inputs.escape) for tool in tools] or None
+            values["add_generation_prompt"] = inputs.starts_answer
             with bounded(_parts(values), _characters(values)):
                 rendered = self._template.render(values, **self._variables)
             rendered.encode()  # raises if the template created a lone surrogate

@@ -12,7 +12,7 @@ from headrace.backends.anthropic.thinking import PARAM, Abilities, thinking
 from headrace.backends.writing import Writing, opaque, without_none
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.finite import dumps, loads
-from headrace.text.structured.keywords import subschemas
+from headrace.text.structured.keywords import everywhere
 from headrace.types import Conversation, Format, GenerateRequest, Sampling, Tool
 
 # Anthropic requires max_tokens. If the request has none, the model's limit from GET /v1/models is sent, or
@@ -172,11 +172,7 @@ def closed(schema: Any) -> Any:
     `additionalProperties` that is there stays.
     """
     copy = loads(dumps(schema))  # a deepcopy would keep equal parts one object
-    nodes = [copy]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, dict):
-            if node.get("type") == "object" or isinstance(node.get("properties"), dict):
-                node.setdefault("additionalProperties", False)
-            nodes += [part for _, part in subschemas(node)]
+    for _, node in everywhere(copy, ""):
+        if node.get("type") == "object" or isinstance(node.get("properties"), dict):
+            node.setdefault("additionalProperties", False)
     return copy

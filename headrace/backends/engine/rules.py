@@ -15,7 +15,7 @@ from headrace.backends.engine.prompt import Prompt, Prompts
 from headrace.engine.sequence import Constraint
 from headrace.errors import BadRequest
 from headrace.text.reasoning import Thinking
-from headrace.text.structured.grammar import Grammars, json_grammar
+from headrace.text.structured.grammar import Grammars, json_grammar, schema_of
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.schema import measure
 from headrace.text.tokenizer import Tokenizer
@@ -114,14 +114,14 @@ def _is_named(conversation: Conversation) -> bool:
 
 def _or_answer(source: str, format: Format, allowed: frozenset[str]) -> str:
     """A grammar of either calls, as in `source`, or an answer in the format. Raises BadRequest."""
-    if format.kind not in ("json_schema", "json_object"):
+    if not format.kind.startswith("json"):
         raise BadRequest(
             f"{format.param} and tools that may be called exclude each other; use tool_choice required",
             param=format.param,
         )
-    schema = {"type": "object"} if format.kind == "json_object" else format.value
     calls = re.sub("^start:", "calling:", source, count=1, flags=re.MULTILINE)
-    return f"{calls}start: calling | answer\nanswer: %json {json_grammar(schema, format.param, allowed)}\n"
+    answer = json_grammar(schema_of(format), format.param, allowed)
+    return f"{calls}start: calling | answer\nanswer: %json {answer}\n"
 
 
 class Thoughts:

@@ -5,16 +5,23 @@ and validating values against parts of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import unquote, urldefrag, urljoin
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urldefrag
 
 from jsonschema import exceptions, validators
-from referencing.exceptions import Unresolvable
+from referencing import Registry
+from referencing.exceptions import NoSuchAnchor, PointerToNowhere, Unresolvable
+from referencing.jsonschema import SchemaRegistry, specification_with
 
 from headrace.text.structured.faults import invalid, unsupported
 from headrace.text.structured.keywords import Node, Schema, modern, subschemas
+
+if TYPE_CHECKING:  # the library has no public name for it
+    from referencing._core import Resolver
+
+    SchemaResolver = Resolver[Node]
 
 DRAFTS = {
     validators.Draft4Validator: 4,
@@ -23,21 +30,40 @@ DRAFTS = {
     validators.Draft201909Validator: 2019,
     validators.Draft202012Validator: 2020,
 }
-METASCHEMAS = {
-    str(kind.META_SCHEMA.get("$id", kind.META_SCHEMA.get("id"))).rstrip("#"): kind.META_SCHEMA
-    for kind in DRAFTS
-}
+LATEST = validators.Draft202012Validator(validators.Draft202012Validator.META_SCHEMA)
 
 
-@dataclass(frozen=True, slots=True)
+def _newer_keywords(kind: Any) -> set[str]:
+    """The keywords of later drafts, which a draft's metaschema does not check."""
+    if DRAFTS[kind] >= 2019:
+        return {"prefixItems"} if DRAFTS[kind] == 2019 else set()
+    latest = {*validators.Draft202012Validator.VALIDATORS, "then", "else", "minContains", "maxContains"}
+    return latest - set(kind.META_SCHEMA["properties"]) - {"$ref"}
+
+
+def _uri(kind: Any) -> str:
+    """The URI of a draft's metaschema."""
+    return str(kind.META_SCHEMA.get("$id", kind.META_SCHEMA.get("id"))).rstrip("#")
+
+
+METASCHEMAS: SchemaRegistry = Registry().with_resources(
+    (_uri(kind), specification_with(_uri(kind)).create_resource(kind.META_SCHEMA)) for kind in DRAFTS
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """A subschema."""
+    """A subschema. Parts are compared by identity: there is one for each object of the document."""
 
     source: Node  # as in the document
     words: Node  # with the keywords of 2020-12
     path: str  # where it is, for errors
-    base: str  # the URI to which its references are relative
+    resolver: SchemaResolver  # of its references
     is_made: bool = False  # created here, not a part of the document
+
+
+Term = tuple[Part, bool]  # a subschema that must (True) or must not (False) be satisfied
+State = tuple[Term, ...]  # terms that hold for one value together
 
 
 class Document:
@@ -48,143 +74,111 @@ class Document:
     def __init__(self, root: Node, param: str) -> None:
         self.root, self.param = root, param
         self._kind, self._is_exact = _validator_class(root, param)
-        self.draft = DRAFTS[self._kind]
+        self._draft = DRAFTS[self._kind]
         self._metaschema = self._kind(self._kind.META_SCHEMA)
+        self._newer = _newer_keywords(self._kind)
         self._parts: dict[int, Part] = {}
-        self._resources: dict[str, Node] = {}
-        self._anchors: dict[tuple[str, str], Node] = {}
+        self._made: list[Node] = []  # keeps objects alive whose id() is a key above
         self._dynamic: list[str] = []  # names of anchors whose target depends on the referring schema
-        self._kept: list[Node] = []  # keeps objects alive whose id() is a key above
-        self._validators: dict[tuple[int, bool], Any] = {}
-        self._checked: set[int] = set()
-        self.check(root, param)
-        self._collect(root, param, "")
-        self._base = self._parts[id(root)].base if isinstance(root, dict) else ""
-
-    def check(self, node: Node, path: str) -> None:
-        """Validate a schema against the metaschema. Raises InvalidSchema."""
-        error = exceptions.best_match(self._metaschema.iter_errors(node))
-        if error is not None:
-            raise invalid(".".join([path, *map(str, error.absolute_path)]), error.message)
-        self._checked.update(id(part) for part in _all(node))
+        self._validators: dict[tuple[Part, bool], Any] = {}
+        self._check(root, param)
+        self._resource = specification_with(_uri(self._kind)).create_resource
+        whole = self._resource(root)
+        resolver = METASCHEMAS.with_resource(whole.id() or "", whole).resolver()
+        self._booleans = {node: Part(node, node, param, resolver) for node in (False, True)}
+        self._collect(root, param, resolver)
+        self.resolver = self.part(root).resolver
 
     def part(self, node: Node, near: Part | None = None) -> Part:
-        """The part of a subschema. One that is not in the document gets the path and base of `near`."""
-        found = self._parts.get(id(node))
-        if found is None or isinstance(node, bool):
-            path, base = (near.path, near.base) if near else (self.param, "")
-            words = self._modern(node) if isinstance(node, dict) else node
-            found = Part(node, words, path, base, is_made=True)
-            if isinstance(node, dict):
-                self._kept.append(node)
-                self._parts[id(node)] = found
-        return found
+        """The part of a subschema. One that is not in the document gets the path of `near`."""
+        if isinstance(node, bool):
+            return self._booleans[node]
+        if id(node) not in self._parts:
+            near = near or self._booleans[True]
+            self._parts[id(node)] = Part(node, self._modern(node), near.path, near.resolver, is_made=True)
+            self._made.append(node)
+        return self._parts[id(node)]
+
+    def term(self, node: Node, near: Part | None = None, *, holds: bool = True) -> Term:
+        """The requirement that a subschema holds, or does not. Double negations are resolved."""
+        part = self.part(node, near)
+        while isinstance(part.words, dict) and part.words.keys() == {"not"}:
+            part, holds = self.part(part.words["not"], part), not holds
+        return (part, holds) if isinstance(part.words, dict) else (self._booleans[part.words == holds], True)
 
     def target(self, keyword: str, near: Part) -> Part:
         """The target of the reference `keyword` in `near`. Raises InvalidSchema, UnsupportedSchema."""
         path, reference = f"{near.path}.{keyword}", near.words[keyword]
-        if keyword == "$recursiveRef" and self._dynamic:
-            raise unsupported(path, "not beside $recursiveAnchor")
         if not isinstance(reference, str):
             raise invalid(path, f"{reference!r} is not a string")
-        uri, fragment = urldefrag(urljoin(near.base, reference))
-        resource = self._resource(uri)
-        if resource is None:
-            raise unsupported(path, f"{reference!r} leads to another document")
-        if fragment and not fragment.startswith("/"):
-            if keyword == "$dynamicRef" and self._dynamic.count(fragment) > 1:
-                raise unsupported(path, "there is more than one such anchor")
-            if (uri, fragment) not in self._anchors:
-                raise unsupported(path, f"there is no anchor {fragment!r}")
-            return self.part(self._anchors[uri, fragment])
-        return self._pointed(resource, uri, unquote(fragment), near)
+        uri, fragment = urldefrag(reference)
+        is_dynamic = self._dynamic.count(fragment) > 1 if keyword == "$dynamicRef" else bool(self._dynamic)
+        if keyword != "$ref" and is_dynamic:
+            raise unsupported(path, "there is more than one such anchor")
+        try:
+            found = near.resolver.lookup(reference)
+        except NoSuchAnchor as exc:
+            raise unsupported(path, f"there is no anchor {fragment!r}") from exc
+        except (PointerToNowhere, ValueError, TypeError) as exc:
+            raise invalid(self.param, f"$ref {reference!r} leads nowhere") from exc
+        except Unresolvable as exc:
+            raise unsupported(path, f"{reference!r} leads to another document") from exc
+        if isinstance(found.contents, dict) and id(found.contents) not in self._parts:
+            place = ".".join([self.param, *unquote(fragment).replace("~1", "/").split("/")[1:]])
+            if uri.rstrip("#") not in METASCHEMAS:
+                self._check(found.contents, place)  # a place where the metaschema does not expect a schema
+            self._collect(found.contents, place, found.resolver)
+        if not isinstance(found.contents, dict | bool):
+            raise invalid(self.param, f"$ref {reference!r} does not lead to a schema")
+        return self.part(found.contents, near)
 
     def satisfies(self, value: object, part: Part, *, formats: bool) -> bool:
         """Whether the value is valid under the subschema. `formats`: check formats too; pass True for schemas
         that the value must satisfy, False for those that it must not. Where validation fails, the result
         is the one that excludes the value: False with `formats`, else True.
         """
-        if part.base != self._base and "$ref" in str(part.source):
-            return not formats
-        key = id(part.source), formats
+        if part.resolver is not self.resolver and "$ref" in str(part.source):
+            return not formats  # the validator would resolve it from the root
+        key = part, formats
         if key not in self._validators:
             checker = self._kind.FORMAT_CHECKER if formats else None
-            whole = self._kind(self.root, format_checker=checker)
-            self._validators[key] = whole.evolve(schema=part.source)
-            self._kept.append(part.source)
+            self._validators[key] = self._kind(self.root, format_checker=checker).evolve(schema=part.source)
         try:
             return bool(self._validators[key].is_valid(value))
         except (Unresolvable, RecursionError, re.error):
             return not formats
 
+    def satisfies_all(self, value: object, state: Iterable[Term]) -> bool:
+        """Whether the value satisfies a state. Formats are checked in terms that must hold, and ignored in
+        terms that must not.
+        """
+        return all(self.satisfies(value, part, formats=holds) == holds for part, holds in state)
+
+    def _check(self, node: Node, path: str) -> None:
+        """Validate a schema against the metaschema. Raises InvalidSchema."""
+        error = exceptions.best_match(self._metaschema.iter_errors(node))
+        if error is not None:
+            raise invalid(".".join([path, *map(str, error.absolute_path)]), error.message)
+
     def _modern(self, node: Schema) -> Schema:
-        return modern(node, self.draft, lone_refs=self._is_exact and self.draft < 2019)
+        newer = {name: node[name] for name in node.keys() & self._newer}
+        if newer and not LATEST.is_valid(newer):  # the draft's metaschema did not check them
+            node = {name: value for name, value in node.items() if name not in newer}
+        return modern(node, self._draft, lone_refs=self._is_exact and self._draft < 2019)
 
-    def _pointed(self, resource: Node, uri: str, pointer: str, near: Part) -> Part:
-        node, path, base = resource, self.param, uri
-        for segment in pointer.split("/")[1:]:
-            name = segment.replace("~1", "/").replace("~0", "~")
-            path += "." + name
-            if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-                node = node[int(name)]
-            elif isinstance(node, dict) and name in node:
-                node = node[name]
-            else:
-                raise invalid(self.param, f"$ref '#{pointer}' leads nowhere")
-            if id(node) in self._parts:
-                base = self._parts[id(node)].base
-        if not isinstance(node, dict | bool):
-            raise invalid(self.param, f"$ref '#{pointer}' does not lead to a schema")
-        if isinstance(node, dict) and id(node) not in self._checked:
-            self.check(node, path)  # a place where the metaschema does not expect a schema
-            self._collect(node, path, base)
-        return self.part(node, near)
-
-    def _resource(self, uri: str) -> Node | None:
-        known = METASCHEMAS.get(uri.rstrip("#"))
-        if uri not in self._resources and known is not None:
-            self._resources[uri] = known
-            self._collect(known, self.param, uri)
-        return self._resources.get(uri)
-
-    def _collect(self, node: Node, path: str, base: str) -> None:
-        """Index all subschemas, identifiers and anchors, without recursion."""
-        if not base:
-            self._resources.setdefault("", node)
-        left = [(node, path, base)]
+    def _collect(self, node: Node, path: str, resolver: SchemaResolver) -> None:
+        """Index all subschemas, without recursion."""
+        left = [(node, path, resolver)]
         while left:
-            node, path, base = left.pop()
+            node, path, resolver = left.pop()
             if not isinstance(node, dict) or id(node) in self._parts:
                 continue
-            base = self._identified(node, base)
-            self._parts[id(node)] = Part(node, self._modern(node), path, base)
-            left += [(below, f"{path}.{step}", base) for step, below in subschemas(node)]
-
-    def _identified(self, node: Schema, base: str) -> str:
-        """Index the schema's own identifiers. Returns the base URI of its references."""
-        if "$ref" in node and self.draft < 2019:
-            return base
-        own = node.get("id" if self.draft == 4 else "$id")
-        if isinstance(own, str):
-            uri, fragment = urldefrag(urljoin(base, own))
-            if fragment:
-                self._anchors[uri, fragment] = node
-            base = uri
-            self._resources.setdefault(base, node)
-        self._dynamic += ["#"] * (node.get("$recursiveAnchor") is True and self.draft == 2019)
-        self._dynamic += [node["$dynamicAnchor"]] if isinstance(node.get("$dynamicAnchor"), str) else []
-        for anchor in ("$anchor", "$dynamicAnchor"):
-            if isinstance(node.get(anchor), str):
-                self._anchors.setdefault((base, node[anchor]), node)
-        return base
-
-
-def _all(node: Node) -> Iterator[Node]:
-    left = [node]
-    while left:
-        node = left.pop()
-        yield node
-        left += [below for _, below in subschemas(node)]
+            if "$id" in node or "id" in node:
+                resolver = resolver.in_subresource(self._resource(node))
+            self._parts[id(node)] = Part(node, self._modern(node), path, resolver)
+            self._dynamic += ["#"] * (node.get("$recursiveAnchor") is True and self._draft == 2019)
+            self._dynamic += [node["$dynamicAnchor"]] if isinstance(node.get("$dynamicAnchor"), str) else []
+            left += [(below, f"{path}.{step}", resolver) for step, below in subschemas(node)]
 
 
 def _validator_class(schema: object, param: str) -> tuple[Any, bool]:

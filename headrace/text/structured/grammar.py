@@ -19,10 +19,10 @@ from headrace.errors import BadRequest
 from headrace.text.literals import literal
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.patterns import readable
-from headrace.text.structured.schema import LIMITS, check_schema, json_grammar, measure
+from headrace.text.structured.schema import LIMITS, json_grammar, measure
 from headrace.types import Format
 
-__all__ = ["Constraint", "GrammarFailed", "Grammars", "check_schema", "json_grammar", "lark_source"]
+__all__ = ["Constraint", "GrammarFailed", "Grammars", "json_grammar", "lark_source", "schema_of"]
 
 CACHED = 64  # compiled grammars
 # llguidance's time grows with the square of an expression's length. It recurses through rules that refer to
@@ -167,20 +167,23 @@ class _Vocabulary:
         return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
 
 
+def schema_of(format: Format) -> object:
+    """The schema of a format of JSON."""
+    return {"json_object": {"type": "object"}, "json_schema": format.value}.get(format.kind)
+
+
 def _source(format: Format, allowed: frozenset[str]) -> str:
     """The format as a grammar for the matcher. JSON schemas compile faster alone than inside Lark."""
-    if format.kind in ("json_object", "json_schema"):
-        schema = {"type": "object"} if format.kind == "json_object" else format.value
-        return LLMatcher.grammar_from_json_schema(json_grammar(schema, format.param, allowed))
+    if format.kind.startswith("json"):
+        return LLMatcher.grammar_from_json_schema(json_grammar(schema_of(format), format.param, allowed))
     return LLMatcher.grammar_from_lark(lark_source(format, allowed))
 
 
 def lark_source(format: Format, allowed: frozenset[str] = ALL) -> str:
     """The format as a Lark grammar. `allowed`: names of narrowings. Raises BadRequest."""
     value, param = format.value, format.param
-    if format.kind in ("json_object", "json_schema"):
-        schema = {"type": "object"} if format.kind == "json_object" else value
-        return f"start: %json {json_grammar(schema, param, allowed)}"
+    if format.kind.startswith("json"):
+        return f"start: %json {json_grammar(schema_of(format), param, allowed)}"
     if format.kind == "choice":
         if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) for one in value):
             raise BadRequest(f"{param}: give a list of at least one string", param=param)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Node = Any  # a JSON schema: an object or a boolean
@@ -14,6 +14,10 @@ ONE = (
 )  # fmt: skip
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+# Keywords that `modern` expresses by others.
+EXPRESSED = {
+    "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "additionalItems",
+}  # fmt: skip
 
 
 def subschemas(node: Node) -> Iterator[tuple[str, Node]]:
@@ -31,27 +35,70 @@ def subschemas(node: Node) -> Iterator[tuple[str, Node]]:
             )
 
 
+def everywhere(schema: Node, path: str) -> Iterator[tuple[str, Schema]]:
+    """Yield (path, schema) of the schema and all subschemas in it that are objects, without recursion."""
+    left = [(path, schema)]
+    while left:
+        path, node = left.pop()
+        if isinstance(node, dict):
+            yield path, node
+            left += [(f"{path}.{step}", part) for step, part in subschemas(node)]
+
+
+def mapped(node: Schema, change: Callable[[Node], Node]) -> Schema:
+    """A copy of the schema in which each direct subschema is changed."""
+    result = dict(node)
+    for keyword, value in node.items():
+        if keyword in ONE and isinstance(value, dict | bool):
+            result[keyword] = change(value)
+        elif keyword in LISTS and isinstance(value, list):
+            result[keyword] = [change(part) for part in value]
+        elif keyword in MAPS and isinstance(value, dict):
+            result[keyword] = {name: change(part) for name, part in value.items()}
+    return result
+
+
 def modern(schema: Schema, draft: int, *, lone_refs: bool) -> Schema:
-    """The schema with the keywords of 2020-12. Its subschemas remain the same objects. `lone_refs`: ignore
-    keywords beside a $ref, as drafts up to 7 do.
+    """The schema in the keywords of 2020-12, without those that others can express: `const` becomes an
+    `enum`, conditions and dependencies become an `anyOf` in `allOf`. Its subschemas remain the same objects.
+    `lone_refs`: ignore keywords beside a $ref, as drafts up to 7 do.
     """
     if lone_refs and "$ref" in schema:
         return {"$ref": schema["$ref"]}
     result = dict(schema)
     if draft < 2020 and isinstance(schema.get("items"), list):
-        result.pop("items")
-        result["prefixItems"] = schema["items"]
+        result["prefixItems"] = result.pop("items")
         if "additionalItems" in schema:
             result["items"] = schema["additionalItems"]
-    result.pop("additionalItems", None)
     for exclusive, side in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(schema.get(exclusive), bool):  # as in draft 4
             result.pop(exclusive)
             if schema[exclusive] and side in result:
                 result[exclusive] = result.pop(side)
-    dependencies = result.pop("dependencies", {})
-    if isinstance(dependencies, dict):
-        for name, value in dependencies.items():
-            keyword = "dependentRequired" if isinstance(value, list) else "dependentSchemas"
-            result[keyword] = {**result.get(keyword, {}), name: value}
-    return result
+    also: list[Node] = [{"anyOf": options} for options in (*_conditional(schema), *_dependent(schema))]
+    if "const" in schema and draft > 4:  # draft 4 ignores it, so it must count for nothing in a negation
+        also += [{"enum": schema["enum"]}] if "enum" in schema else []
+        result["enum"] = [result.pop("const")]
+    if also:
+        result["allOf"] = [*schema.get("allOf", ()), *also]
+    return {name: value for name, value in result.items() if name not in EXPRESSED}
+
+
+def _conditional(schema: Schema) -> Iterator[list[Node]]:
+    """Yield the options that `if` leaves."""
+    if "if" in schema and ("then" in schema or "else" in schema):
+        condition = schema["if"]
+        yield [
+            {"allOf": [condition, schema.get("then", True)]},
+            {"allOf": [{"not": condition}, schema.get("else", True)]},
+        ]
+
+
+def _dependent(schema: Schema) -> Iterator[list[Node]]:
+    """Yield the options that each dependency leaves: the member and what it demands, or no such member."""
+    demands: dict[str, list[Node]] = {}
+    for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
+        for name, value in schema.get(keyword, {}).items():
+            demands.setdefault(name, []).append({"required": value} if isinstance(value, list) else value)
+    for name, parts in demands.items():
+        yield [{"required": [name], "allOf": parts}, {"properties": {name: False}}]

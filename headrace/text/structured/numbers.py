@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
 
+from headrace.text.structured.alternative import Alternative, Side
 from headrace.text.structured.faults import invalid, unsupported
 from headrace.text.structured.keywords import Schema
-from headrace.text.structured.record import Record
 
 MAX_EXACT = 2**53  # beyond it neighbouring integers are the same float
 MAX_MULTIPLE = 2**16
@@ -17,73 +18,58 @@ FRACTIONS = (0.5, 0.25, 0.125)  # exact floats, whose multiples validators recog
 TIERS = ((10**6, 1e-9), (10**12, 1e-3), (MAX_EXACT, 1))
 
 
-def number_schemas(record: Record) -> list[Schema]:
-    """The alternatives. Raises UnsupportedSchema, InvalidSchema."""
-    low, high = _sides(record)
-    if (low is not None and low[0] > MAX_EXACT) or (high is not None and high[0] < -MAX_EXACT):
-        name = "minimum" if low is not None and low[0] > MAX_EXACT else "maximum"
-        raise unsupported(f"{record.path}.{name}", "beyond ±2^53, where floats are not exact")
-    steps = [_multiple(step, path) for step, path in record.multiples]
-    is_integer = record.is_integer or any(isinstance(step, int) for step in steps)
-    if is_integer:
-        steps = [step for step in steps if isinstance(step, int)]
-        return _whole(low, high, math.lcm(*map(int, steps)) if steps else 1, record.path)
-    if steps:
-        return list(_between(low, high, MAX_EXACT, max(steps)))
-    return [schema for most, step in TIERS for schema in _between(low, high, most, step)]
+def number_nodes(one: Alternative, excluded: list[float]) -> list[Schema]:
+    """The nodes of the intervals between excluded numbers. Raises UnsupportedSchema, InvalidSchema."""
+    found: list[Schema] = []
+    for low, high in itertools.pairwise([None, *sorted(set(excluded)), None]):
+        words = ({"exclusiveMinimum": low} if low is not None else {}) | (
+            {"exclusiveMaximum": high} if high is not None else {}
+        )
+        piece = one.narrowed(words)
+        found += _interval(piece) if "number" in piece.kinds else []
+    return found
 
 
-Side = tuple[float, bool] | None  # (bound, whether it is exclusive)
-
-
-def _sides(record: Record) -> tuple[Side, Side]:
-    bound = record.bounds.get
-    low = max(
-        (
-            (value, name.startswith("ex"))
-            for name in ("minimum", "exclusiveMinimum")
-            if (value := bound(name)) is not None
-        ),
-        default=None,
-    )
-    high = min(
-        (
-            (value, not name.startswith("ex"))
-            for name in ("maximum", "exclusiveMaximum")
-            if (value := bound(name)) is not None
-        ),
-        default=None,
-    )
-    return low, None if high is None else (high[0], not high[1])
+def _interval(one: Alternative) -> list[Schema]:
+    low, high = one.interval()
+    if low[0] > MAX_EXACT or high[0] < -MAX_EXACT:
+        name = "minimum" if low[0] > MAX_EXACT else "maximum"
+        raise unsupported(f"{one.path}.{name}", "beyond ±2^53, where floats are not exact")
+    steps = [_multiple(step, path) for step, path in one.located("multipleOf")]
+    whole = [step for step in steps if isinstance(step, int)]
+    if one.is_integer or whole:
+        return _whole(low, high, math.lcm(*whole), one.path)
+    tiers = [(MAX_EXACT, max(steps))] if steps else TIERS
+    return [node for most, step in tiers for node in _between(low, high, most, step)]
 
 
 def _whole(low: Side, high: Side, step: int, path: str) -> list[Schema]:
+    """The node of the whole multiples of `step` between the bounds."""
     if step >= MAX_MULTIPLE:
         raise unsupported(path, f"multipleOf: {step} is {MAX_MULTIPLE} or more")
-    least = -MAX_EXACT if low is None else math.floor(low[0]) + 1 if low[1] else math.ceil(low[0])
-    most = MAX_EXACT if high is None else math.ceil(high[0]) - 1 if high[1] else math.floor(high[0])
-    least, most = -(-max(least, -MAX_EXACT) // step), min(most, MAX_EXACT) // step
-    if least > most:
+    least, most = max(low, (-MAX_EXACT, False)), min(high, (MAX_EXACT, False))
+    first = math.floor(least[0]) + 1 if least[1] else math.ceil(least[0])
+    last = math.ceil(most[0]) - 1 if most[1] else math.floor(most[0])
+    first, last = -(-first // step) * step, last // step * step
+    if first > last:
         return []
-    found: Schema = {"type": "integer", "minimum": least * step, "maximum": most * step}
-    return [found | ({"multipleOf": step} if step > 1 else {})]
+    return [
+        {"type": "integer", "minimum": first, "maximum": last} | ({"multipleOf": step} if step > 1 else {})
+    ]
 
 
-def _between(low: Side, high: Side, most: float, step: float) -> Iterator[Schema]:
-    """The nodes of numbers within the bounds, of magnitude `most` or less, in multiples of `step`."""
-    if (low is not None and low[0] > most) or (high is not None and high[0] < -most):
-        return
+def _between(low: Side, high: Side, most: int, step: float) -> Iterator[Schema]:
+    """Yield the node of the multiples of `step` within the bounds and of magnitude `most` or less."""
     if step == 1:
         yield from _whole(low, high, 1, "")
-        return
-    found: Schema = {"type": "number"}
-    if low is None or low[0] < -most:
-        low = (-most, False)
-    if high is None or high[0] > most:
-        high = (most, False)
-    found["exclusiveMinimum" if low[1] else "minimum"] = _plain(low[0])
-    found["exclusiveMaximum" if high[1] else "maximum"] = _plain(high[0])
-    yield found | {"multipleOf": step}
+    elif low[0] <= most and high[0] >= -most:
+        low, high = max(low, (-most, False)), min(high, (most, False))
+        yield {
+            "type": "number",
+            "exclusiveMinimum" if low[1] else "minimum": _plain(low[0]),
+            "exclusiveMaximum" if high[1] else "maximum": _plain(high[0]),
+            "multipleOf": step,
+        }
 
 
 def _plain(value: float) -> float:

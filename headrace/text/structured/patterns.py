@@ -7,9 +7,11 @@ both.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from llguidance import LLMatcher
 
@@ -23,29 +25,46 @@ _ANY_SPACES = _SPACES + r"\x1c-\x1f\x85\x{feff}"  # either
 _LETTERS = r"\p{L}\p{M}\p{N}\p{Pc}"
 # shorthand → (the characters that it has in both dialects, those that it has in either)
 _SHORTHANDS = {
-    "d": (r"0-9", r"\p{Nd}"),
-    "w": (r"A-Za-z0-9_", _LETTERS),
-    "s": (_SPACES, _ANY_SPACES),
-    "D": (r"[^\p{Nd}]", r"[^0-9]"),
-    "W": (f"[^{_LETTERS}]", r"[^A-Za-z0-9_]"),
-    "S": (f"[^{_ANY_SPACES}]", f"[^{_SPACES}]"),
+    r"\d": (r"0-9", r"\p{Nd}"),
+    r"\w": (r"A-Za-z0-9_", _LETTERS),
+    r"\s": (_SPACES, _ANY_SPACES),
+    r"\D": (r"[^\p{Nd}]", r"[^0-9]"),
+    r"\W": (f"[^{_LETTERS}]", r"[^A-Za-z0-9_]"),
+    r"\S": (f"[^{_ANY_SPACES}]", f"[^{_SPACES}]"),
 }
 _CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
 _DOT = r"[^\n\r\x{2028}\x{2029}]"
-_QUANTIFIER = re.compile(r"\{\d+(?:,\d*)?\}")
-_PROPERTY = re.compile(r"[pP]\{[^{}]*\}")
-_HEX = re.compile(r"u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|c([A-Za-z])")
 _ANYTHING = "(?s:.)"
+_MANY = r"\\[dwsDWS]|\\[pP]\{[^{}]*\}"
+_HEX = "[0-9a-fA-F]"
+_PAIR = rf"\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}"  # of surrogates
+_ONE = rf"{_PAIR}|\\u\{{{_HEX}{{1,6}}\}}|\\u{_HEX}{{4}}|\\x{_HEX}{{2}}|\\c[A-Za-z]|\\.|."
+_TOKEN = re.compile(
+    rf"(?P<many>{_MANY})|(?P<class>\[(?:\\.|[^\]\\])*\])|(?P<count>\{{\d+(?:,\d*)?\}}|[*+?])"
+    rf"|(?P<look>\(\?<?[=!])|(?P<open>\((?!\?)|\(\?:|\(\?P?<[A-Za-z_$][\w$]*>)|(?P<unknown>\(\?.{{0,2}}|\[|\{{,)"
+    rf"|(?P<close>\))|(?P<or>\|)|(?P<edge>[\^$])|(?P<dot>\.)|(?P<one>{_ONE})",
+    re.DOTALL,
+)
+_IN_CLASS = re.compile(rf"(?P<many>{_MANY})|(?P<first>{_ONE})(?:-(?P<last>{_MANY}|{_ONE}))?", re.DOTALL)
 
 
 class Untranslatable(ValueError):
     """The expression cannot be written in llguidance's dialect."""
 
 
+class Token(NamedTuple):
+    """A piece of an expression. `kind`: the group of _TOKEN; `depth`: of the groups around it."""
+
+    kind: str
+    text: str
+    depth: int
+
+
 def translated(pattern: str) -> list[str]:
     """Expressions that must all be found in a text. Raises Untranslatable."""
-    ahead, rest = _lookaheads(pattern)
-    return [*ahead, *([] if ahead and rest == "^" else [_Reader(rest).expression()])]
+    ahead, rest = _lookaheads(_tokens(pattern))
+    is_done = ahead and [token.text for token in rest] == ["^"]
+    return [*ahead, *([] if is_done else [_expression(rest)])]
 
 
 @lru_cache(maxsize=1024)
@@ -71,96 +90,122 @@ def other_than(words: Iterable[str]) -> str:
 def avoiding(pattern: str) -> str | None:
     """An expression for texts, but not all, in which the pattern is not found; None if none is known."""
     try:
-        prefix = re.match(r"\^((?:[A-Za-z0-9 _/:@#-]|\\[^A-Za-z0-9])+)(?![*?{+])", pattern)
-        if prefix and len(_branches(pattern)) == 1:
-            return f"^{_outside(_trie([_text(prefix[1])]), whole=False)}$"
-        needed = [_needed(branch) for branch in _branches(pattern)]
+        branches = _branches(_tokens(pattern))
+        if len(branches) == 1 and (prefix := _prefix(branches[0])):
+            return f"^{_outside(_trie([prefix]), whole=False)}$"
+        needed = [_needed(branch) for branch in branches]
     except Untranslatable:
         return None
     return None if None in needed else f"^[^{''.join(filter(None, needed))}]*$"
 
 
-def _needed(branch: str) -> str | None:
+def _tokens(pattern: str) -> list[Token]:
+    found, depth = [], 0
+    for match in _TOKEN.finditer(pattern):
+        kind = str(match.lastgroup)
+        depth -= kind == "close"
+        found.append(Token(kind, match[0], depth))
+        depth += kind in ("open", "look")
+    return found
+
+
+def _branches(tokens: list[Token]) -> list[list[Token]]:
+    """The alternatives at the top level."""
+    found: list[list[Token]] = [[]]
+    for token in tokens:
+        if token.kind == "or" and token.depth == 0:
+            found.append([])
+        else:
+            found[-1].append(token)
+    return found
+
+
+def _prefix(branch: list[Token]) -> str:
+    """The text with which every match begins."""
+    if not branch or branch[0].text != "^":
+        return ""
+    size = next((i for i, token in enumerate(branch[1:]) if token.kind != "one"), len(branch) - 1)
+    size -= size + 1 < len(branch) and branch[size + 1].kind == "count"
+    return _text(branch[1 : size + 1])
+
+
+def _needed(branch: list[Token]) -> str | None:
     """Characters, as in a class, of which every match contains one, preferably rare ones; None: unknown."""
     found: list[tuple[bool, str]] = []
-    level = 0
-    atom = re.compile(r"\\[^A-Za-z0-9]|\\[dws]|\[[^^\]\\][^\]\\]*\]|[^\\]|\\.", re.DOTALL)
-    for one in atom.finditer(branch):
-        text, after = one[0], branch[one.end() : one.end() + 2]
-        level += (text == "(") - (text == ")")
-        if (
-            level
-            or after[:1] in ("*", "?")
-            or after == "{0"
-            or text in ("^", "$", ".", "(", ")", "+", "{", "}")
-        ):
+    for token, after in itertools.pairwise([*branch, Token("", "", 0)]):
+        if token.depth or after.text.startswith(("*", "?", "{0")):
             continue
-        if len(text) == 1 or text[1:] in ("d", "w", "s"):
-            item = _SHORTHANDS[text[1:]][1] if len(text) > 1 else _written(ord(text))
-            found.append((text.isalnum() or len(text) > 1, item))
-        elif text.startswith("["):
-            found.append((True, _Reader(text).expression()))
-        elif not text[1].isalnum():
-            found.append((False, _written(ord(text[1]))))
+        if token.kind == "one":
+            one = _code(token.text)
+            found.append((chr(one).isalnum(), _written(one)))
+        elif token.text in (r"\d", r"\w", r"\s"):
+            found.append((True, _SHORTHANDS[token.text][1]))
+        elif token.kind == "class" and token.text[1] != "^" and not re.search(_MANY, token.text):
+            found.append((True, _class(token.text)))
     return min(found)[1] if found else None
 
 
-def _branches(pattern: str) -> list[str]:
-    """The alternatives at the top level."""
-    found, level, start = [], 0, 0
-    for index, (one, inside) in enumerate(_outline(pattern)):
-        level += (one == "(") - (one == ")") if not inside else 0
-        if one == "|" and not inside and level == 0:
-            found.append(pattern[start:index])
-            start = index + 1
-    return [*found, pattern[start:]]
-
-
-def _lookaheads(pattern: str) -> tuple[list[str], str]:
+def _lookaheads(tokens: list[Token]) -> tuple[list[str], list[Token]]:
     """Splits `^(?=A)(?!B)C` into expressions for A and not B, and `^C`."""
     found: list[str] = []
-    if not pattern.startswith(("^(?=", "^(?!")) or len(_branches(pattern)) > 1:
-        return [], pattern
-    rest = pattern[1:]
-    while rest.startswith(("(?=", "(?!")):
-        end = _closing(rest)
-        inner = rest[3:end]
-        found += [_ahead(inner)] if rest[2] == "=" else _not_ahead(inner)
-        rest = rest[end + 1 :]
-    return found, "^" + rest
+    if [token.text for token in tokens[:1]] != ["^"] or len(_branches(tokens)) > 1:
+        return [], tokens
+    while len(tokens) > 1 and tokens[1].text in ("(?=", "(?!"):
+        end = next((i for i, t in enumerate(tokens) if t.kind == "close" and t.depth == 0), None)
+        if end is None:
+            raise Untranslatable("unclosed group")
+        inner = [token._replace(depth=token.depth - 1) for token in tokens[2:end]]
+        found += [f"^(?:{_expression(inner)})"] if tokens[1].text == "(?=" else _not_ahead(inner)
+        tokens = [tokens[0], *tokens[end + 1 :]]
+    return found, tokens
 
 
-def _ahead(inner: str) -> str:
-    return f"^(?:{_Reader(inner).expression()})"
-
-
-def _not_ahead(inner: str) -> Iterator[str]:
+def _not_ahead(inner: list[Token]) -> Iterator[str]:
     """Negative look-ahead of literal texts, as in `a|b$` and `(a|b)$`, and of `.*a` with one character."""
-    contained = re.fullmatch(r"\.\*\\?(\W|[A-Za-z0-9])\\?\1?", inner)
-    if contained:
-        yield _without(contained[1], twice=inner.count(contained[1]) > 1)
+    if [token.text for token in inner[:2]] == [".", "*"] and len({token.text for token in inner[2:]}) == 1:
+        yield _without(_text(inner[2:]))
         return
-    grouped = re.fullmatch(r"\((?:\?:)?([^()]*)\)(\$?)", inner)
-    branches = [one + grouped[2] for one in grouped[1].split("|")] if grouped else _branches(inner)
-    ends = [one.endswith("$") and not one.endswith("\\$") for one in branches]
-    for whole in (False, True):
-        found = [one for one, ending in zip(branches, ends, strict=True) if ending is whole]
-        if found:
-            texts = [_text(one.removeprefix("^").removesuffix("$" if whole else ".*")) for one in found]
-            yield f"^{_outside(_trie(texts), whole=whole)}$"
+    is_last = inner[-1:] and inner[-1].text == "$"
+    last = inner[-1:] if is_last else []
+    group = inner[: -len(last)] if is_last else inner
+    if len(group) > 2 and group[0].kind == "open" and group[-1] is _closing(group):
+        inside = [token._replace(depth=token.depth - 1) for token in group[1:-1]]
+        branches = [[*branch, *last] for branch in _branches(inside)]
+    else:
+        branches = _branches(inner)
+    whole = [branch for branch in branches if branch and branch[-1].text == "$"]
+    starts = [branch for branch in branches if branch not in whole]
+    if starts:
+        yield f"^{_outside(_trie(map(_start, starts)), whole=False)}$"
+    if whole:
+        yield f"^{_outside(_trie(_start(branch[:-1]) for branch in whole), whole=True)}$"
 
 
-def _without(one: str, *, twice: bool) -> str:
-    other = f"[^{_written(ord(one))}]"
-    return f"^{other}*(?:{_written(ord(one))}{other}+)*{_written(ord(one))}?$" if twice else f"^{other}*$"
+def _closing(tokens: list[Token]) -> Token | None:
+    """The end of the group that the first token opens."""
+    return next((token for token in tokens if token.kind == "close" and token.depth == tokens[0].depth), None)
 
 
-def _text(word: str) -> str:
-    """The only text that an expression matches. Raises Untranslatable."""
-    text = re.sub(r"\\([^A-Za-z0-9])", r"\1", word)
-    if re.search(r"[.*+?^$()\[\]{}|]|\\[A-Za-z0-9]", re.sub(r"\\[^A-Za-z0-9]", "", word)) or not text:
+def _start(branch: list[Token]) -> str:
+    """The only text that a branch such as `^a` or `a.*` matches at its start. Raises Untranslatable."""
+    begin = 1 if branch and branch[0].text == "^" else 0
+    end = -2 if [token.text for token in branch[-2:]] == [".", "*"] else None
+    return _text(branch[begin:end])
+
+
+def _without(text: str) -> str:
+    """An expression for texts without a character; without two of it in a row, if the text has two."""
+    one = _written(ord(text[0]))
+    if len(text) > 2:
         raise Untranslatable("look-around is not supported")
-    return text
+    return f"^[^{one}]*(?:{one}[^{one}]+)*{one}?$" if len(text) > 1 else f"^[^{one}]*$"
+
+
+def _text(tokens: list[Token]) -> str:
+    """The only text that these tokens match. Raises Untranslatable."""
+    if not tokens or any(token.kind != "one" for token in tokens):
+        raise Untranslatable("look-around is not supported")
+    return "".join(chr(_code(token.text)) for token in tokens)
 
 
 Trie = dict[str, "Trie"]
@@ -188,35 +233,82 @@ def _outside(node: Trie, *, whole: bool) -> str:
     if not following:
         return f"{_ANYTHING}+" if ends else f"{_ANYTHING}*"
     others = "".join(_written(ord(one)) for one in following)
-    branches = [f"[^{others}]{_ANYTHING}*"]
-    for one in following:
-        below = node[one]
-        if not ("" in below and not whole):
-            branches.append(_written(ord(one)) + _outside(below, whole=whole))
-    return f"(?:{'|'.join(branches)})" + ("" if ends else "?")
+    longer = [one for one in following if whole or "" not in node[one]]
+    branches = [_written(ord(one)) + _outside(node[one], whole=whole) for one in longer]
+    return f"(?:{'|'.join([f'[^{others}]{_ANYTHING}*', *branches])})" + ("" if ends else "?")
 
 
-def _closing(pattern: str) -> int:
-    """The index of the bracket that closes the first one. Raises Untranslatable."""
-    level = 0
-    for index, (one, inside) in enumerate(_outline(pattern)):
-        level += (one == "(") - (one == ")") if not inside else 0
-        if level == 0:
-            return index
-    raise Untranslatable("unclosed group")
+def _expression(tokens: list[Token]) -> str:
+    return "".join(map(_piece, tokens))
 
 
-def _outline(pattern: str) -> Iterator[tuple[str, bool]]:
-    """Yield each character, and whether it is escaped or inside a class."""
-    escaped = inside = False
-    for one in pattern:
-        yield one, escaped or inside
-        if escaped or one == "\\":
-            escaped = not escaped
-        elif one == "[":
-            inside = True
-        elif one == "]":
-            inside = False
+def _piece(token: Token) -> str:
+    kind, text, _ = token
+    if kind == "many":
+        return f"[{_SHORTHANDS[text][0]}]" if text in _SHORTHANDS else text
+    if kind == "class":
+        return _class(text)
+    if kind in ("look", "unknown"):
+        raise Untranslatable(_reason(text))
+    if kind == "one":
+        return _written(_code(text))
+    return {"open": "(?:", "dot": _DOT}.get(kind, text)
+
+
+def _reason(text: str) -> str:
+    if text == "[":
+        return "the expression ends too early"
+    if text == "{,":
+        return "{,n} means different things to different validators"
+    if text.startswith("(?") and text[-1] in "=!":
+        return "look-around, including look-ahead and look-behind, is not supported"
+    return f"the group {text} is not supported"
+
+
+def _class(text: str) -> str:
+    """Translate a class of characters. Raises Untranslatable."""
+    is_negated = text.startswith("[^")
+    items = [_item(match, is_negated=is_negated) for match in _IN_CLASS.finditer(text[1 + is_negated : -1])]
+    if not items:
+        raise Untranslatable("[] and [^] mean different things to different validators")
+    return f"[{'^' if is_negated else ''}{''.join(items)}]"
+
+
+def _item(match: re.Match[str], *, is_negated: bool) -> str:
+    """Translate a character, a range or a shorthand in a class."""
+    many, first, last = match["many"], match["first"], match["last"]
+    if many:
+        return _SHORTHANDS[many][is_negated] if many in _SHORTHANDS else many
+    if last is None:
+        return _written(_code(first, in_class=True))
+    if re.fullmatch(_MANY, last):
+        raise Untranslatable("a range to a class of characters")
+    return f"{_written(_code(first, in_class=True))}-{_written(_code(last, in_class=True))}"
+
+
+def _code(text: str, *, in_class: bool = False) -> int:
+    """The code of the character that a token stands for. Raises Untranslatable."""
+    if len(text) == 1:
+        if text == "\\":
+            raise Untranslatable("the expression ends too early")
+        return ord(text)
+    one = text[1]
+    if one in "ux" and len(text) > 2:
+        high, *low = (int(digits, 16) for digits in re.findall(f"{_HEX}+", text[2:].replace("u", "-")))
+        return 0x10000 + ((high - 0xD800) << 10) + low[0] - 0xDC00 if low else high
+    if one in _CONTROLS:
+        return _CONTROLS[one]
+    if one == "b" and in_class:
+        return 8
+    if one == "c" and len(text) == 3:
+        return ord(text[2]) % 32
+    if one in "bB":
+        raise Untranslatable("word boundaries are not supported")
+    if one.isdecimal() or one == "k":
+        raise Untranslatable("backreferences are not supported")
+    if one.isalpha() and one.isascii():
+        raise Untranslatable(f"the escape \\{one} is not supported")
+    return ord(one)
 
 
 def _written(code: int) -> str:
@@ -224,121 +316,3 @@ def _written(code: int) -> str:
     if 0xD800 <= code <= 0xDFFF:
         raise Untranslatable("half of a surrogate pair")
     return literal(chr(code))
-
-
-class _Reader:
-    """Translates an expression from left to right."""
-
-    def __init__(self, pattern: str) -> None:
-        self._pattern, self._at = pattern, 0
-
-    def expression(self) -> str:
-        pieces = []
-        while self._at < len(self._pattern):
-            pieces.append(self._piece())
-        return "".join(pieces)
-
-    def _piece(self) -> str:
-        one = self._take()
-        if one == "\\":
-            kind, value = self._escape()
-            return f"[{_SHORTHANDS[value][0]}]" if kind == "class" else value
-        if one == "[":
-            return self._class()
-        if one == ".":
-            return _DOT
-        if one == "{":
-            found = _QUANTIFIER.match(self._pattern, self._at - 1)
-            if found:
-                self._at = found.end()
-                return found[0]
-            if self._pattern.startswith(",", self._at):
-                raise Untranslatable("{,n} means different things to different validators")
-            return r"\{"
-        if one in "}]":
-            return "\\" + one
-        if one == "(" and self._pattern.startswith("?", self._at):
-            return self._group()
-        return one if one in "^$()|*+?" else _written(ord(one))
-
-    def _group(self) -> str:
-        if self._pattern.startswith(("?=", "?!", "?<=", "?<!"), self._at):
-            raise Untranslatable("look-around, including look-ahead and look-behind, is not supported")
-        named = re.compile(r"\?P?<[A-Za-z_$][\w$]*>|\?:").match(self._pattern, self._at)
-        if named is None:
-            raise Untranslatable(f"the group ({self._pattern[self._at : self._at + 3]} is not supported")
-        self._at = named.end()
-        return "(?:"
-
-    def _take(self) -> str:
-        if self._at >= len(self._pattern):
-            raise Untranslatable("the expression ends too early")
-        self._at += 1
-        return self._pattern[self._at - 1]
-
-    def _escape(self, *, in_class: bool = False) -> tuple[str, str]:
-        """Read an escape after its backslash: ("class", letter), ("property", text) or ("one", character)."""
-        hexadecimal = _HEX.match(self._pattern, self._at)
-        if hexadecimal:
-            self._at = hexadecimal.end()
-            if hexadecimal[4]:
-                return "one", _written(ord(hexadecimal[4]) % 32)
-            digits = hexadecimal[1] or hexadecimal[2] or hexadecimal[3]
-            return "one", _written(self._code(int(digits, 16)))
-        named = _PROPERTY.match(self._pattern, self._at)
-        if named:
-            self._at = named.end()
-            return "property", "\\" + named[0]
-        one = self._take()
-        if one in _SHORTHANDS:
-            return "class", one
-        if one in _CONTROLS:
-            return "one", _written(_CONTROLS[one])
-        if one == "b" and in_class:
-            return "one", _written(8)
-        if one == "b" or one == "B":
-            raise Untranslatable("word boundaries are not supported")
-        if one.isdecimal() or one == "k":
-            raise Untranslatable("backreferences are not supported")
-        if one.isalpha() and one.isascii():
-            raise Untranslatable(f"the escape \\{one} is not supported")
-        return "one", _written(ord(one))
-
-    def _code(self, code: int) -> int:
-        """The code of a character; reads the second half of a surrogate pair."""
-        low = re.compile(r"\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE).match(self._pattern, self._at)
-        if 0xD800 <= code < 0xDC00 and low:
-            self._at = low.end()
-            return 0x10000 + ((code - 0xD800) << 10) + int(low[1], 16) - 0xDC00
-        return code
-
-    def _class(self) -> str:
-        negated = self._pattern.startswith("^", self._at)
-        self._at += negated
-        if self._pattern.startswith("]", self._at):
-            raise Untranslatable("[] and [^] mean different things to different validators")
-        items: list[str] = []
-        while (item := self._item(negated=negated)) is not None:
-            items.append(item)
-        return f"[{'^' if negated else ''}{''.join(items)}]"
-
-    def _item(self, *, negated: bool) -> str | None:
-        """Read a character, a range or a shorthand in a class; None at its end."""
-        one = self._take()
-        if one == "]":
-            return None
-        first = self._member(one)
-        if first in _SHORTHANDS and one == "\\":
-            return _SHORTHANDS[first][negated]
-        ranges = self._pattern.startswith("-", self._at) and not self._pattern.startswith("-]", self._at)
-        if not ranges or first.startswith(("\\p", "\\P")):
-            return first
-        self._at += 1
-        next_one = self._take()
-        last = self._member(next_one)
-        if next_one == "\\" and (last in _SHORTHANDS or last.startswith(("\\p", "\\P"))):
-            raise Untranslatable("a range to a class of characters")
-        return f"{first}-{last}"
-
-    def _member(self, one: str) -> str:
-        return self._escape(in_class=True)[1] if one == "\\" else _written(ord(one))

@@ -12,7 +12,7 @@ import json
 from llguidance import LLMatcher, LLParserLimits
 
 from headrace.text.structured.document import Document
-from headrace.text.structured.emission import Emission
+from headrace.text.structured.emission import ROOT, Emission
 from headrace.text.structured.faults import InvalidSchema, UnsupportedSchema, invalid, unsupported
 from headrace.text.structured.keywords import Node, subschemas
 from headrace.text.structured.limits import measure
@@ -21,7 +21,7 @@ from headrace.text.structured.patterns import readable
 from headrace.text.structured.solver import Solver
 from headrace.text.structured.unsatisfiable import PREFIX, cut, name_of, with_references
 
-__all__ = ["InvalidSchema", "UnsupportedSchema", "check_schema", "json_grammar", "measure"]
+__all__ = ["InvalidSchema", "UnsupportedSchema", "json_grammar", "measure"]
 
 MAX_NESTING = 100  # through references: llguidance recurses, and overflows its stack at 400
 LIMITS = LLParserLimits(verbose_errors=False, max_items_in_row=20_000, step_max_items=200_000)
@@ -39,11 +39,6 @@ STYLE = {
 # Parts of llguidance's errors where it cannot apply patternProperties to a listed member.
 INTERSECTIONS = ("circular references", "intersection stack")
 MAX_CUTS = 4  # how often unsatisfiable definitions are removed
-
-
-def check_schema(schema: object, param: str) -> None:
-    """Raise InvalidSchema or UnsupportedSchema, with the path of the keyword at fault as `param`."""
-    json_grammar(schema, param)
 
 
 def json_grammar(schema: object, param: str, allowed: frozenset[str] = ALL) -> str:
@@ -65,11 +60,11 @@ def _compiled(emission: Emission, param: str) -> str:
     definitions = emission.definitions
     for _ in range(MAX_CUTS):
         definitions = cut(definitions)
-        if definitions[Emission.ROOT] is False:
+        if definitions[ROOT] is False:
             raise invalid(_dead_end(emission, definitions) or param, "nothing satisfies it")
         if _nesting(definitions) > MAX_NESTING:
             raise unsupported(param, f"more than {MAX_NESTING} subschemas in each other, through $ref")
-        text = _written(Emission.ROOT, definitions)
+        text = _written(definitions)
         reason = _refusal(text)
         if not reason:
             return text
@@ -98,7 +93,7 @@ def _without_faults(
 def _dead_end(emission: Emission, definitions: dict[str, Node]) -> str | None:
     """The path of the innermost required member that no value satisfies."""
     paths = {name: path for path, name in emission.places}
-    name, seen = name_of(emission.definitions[Emission.ROOT]), [Emission.ROOT]
+    name, seen = name_of(emission.definitions[ROOT]), [ROOT]
     while name is not None and name not in seen:
         seen.append(name)
         node = emission.definitions[name]
@@ -123,12 +118,12 @@ def _nesting(definitions: dict[str, Node]) -> int:
             below.append(definitions[name])
         return max((deep(part, level + 1) for part in below), default=level)
 
-    return deep({"$ref": PREFIX + Emission.ROOT}, 0)
+    return deep({"$ref": PREFIX + ROOT}, 0)
 
 
-def _written(root: str, definitions: dict[str, Node]) -> str:
+def _written(definitions: dict[str, Node]) -> str:
     # anyOf, because llguidance accepts no $ref beside other keywords if definitions are recursive.
-    schema = {"x-guidance": STYLE, "anyOf": [{"$ref": PREFIX + root}], "$defs": definitions}
+    schema = {"x-guidance": STYLE, "anyOf": [{"$ref": PREFIX + ROOT}], "$defs": definitions}
     return json.dumps(schema, ensure_ascii=False)
 
 

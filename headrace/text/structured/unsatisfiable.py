@@ -5,9 +5,9 @@ would generate them without end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-Node = Any  # an emitted JSON schema: an object or a boolean
+from headrace.text.structured.keywords import Node, Schema, mapped
+
 PREFIX = "#/$defs/"
 
 
@@ -56,7 +56,7 @@ def _ends(node: Node, finite: set[str]) -> bool:
     return True
 
 
-def _required_items(node: dict[str, Any]) -> list[Node]:
+def _required_items(node: Schema) -> list[Node]:
     least: int = node.get("minItems", 0)
     prefix: list[Node] = node.get("prefixItems", [])
     return prefix[:least] + ([node.get("items", True)] if least > len(prefix) else [])
@@ -69,12 +69,4 @@ def with_references(node: Node, replace: Callable[[str], Node]) -> Node:
     name = name_of(node)
     if name is not None:
         return replace(name)
-    result = dict(node)
-    for keyword, value in node.items():
-        if keyword in ("properties", "patternProperties"):
-            result[keyword] = {name: with_references(part, replace) for name, part in value.items()}
-        elif keyword in ("anyOf", "prefixItems"):
-            result[keyword] = [with_references(part, replace) for part in value]
-        elif keyword in ("items", "additionalProperties"):
-            result[keyword] = with_references(value, replace)
-    return result
+    return mapped(node, lambda part: with_references(part, replace))

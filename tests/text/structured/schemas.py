@@ -455,6 +455,13 @@ def _drafts() -> Pairs:
         {"$schema": DRAFT.format(7), **_record(a=flag), "properties": {"a": flag, "b": flag}, **branches},
         None,
     )
+    for draft, later in (  # keywords of later drafts that those would not accept
+        (4, {"contains": 5, "propertyNames": "x", "const": 1}),
+        (6, {"if": 3, "then": "x", "else": []}),
+        (7, {"dependentRequired": 3, "dependentSchemas": [{}], "prefixItems": 1, "minContains": "a"}),
+        (7, {"if": {"unevaluatedItems": 3}, "then": {"dependentRequired": {"a": 1}}}),
+    ):
+        yield {"$schema": DRAFT.format(draft), "type": ["integer", "array"], **later}, None
     yield {"$schema": DRAFT.format(3), "type": "string"}, "$schema"
     yield {"$schema": "http://example.org/mine", "type": "string", "maxLength": 3}, None
     yield {"$schema": DRAFT.format(4), "$ref": 3}, "$ref"

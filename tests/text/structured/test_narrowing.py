@@ -12,7 +12,7 @@ import pytest
 from headrace.errors import BadRequest
 from headrace.text.structured.grammar import Constraint, Grammars
 from headrace.text.structured.narrowing import ALL, NARROWINGS
-from headrace.text.structured.schema import check_schema, json_grammar
+from headrace.text.structured.schema import json_grammar
 from headrace.types import Format
 from tests.text.structured.test_grammar import END, SPECIAL, TABLE, encode, takes
 
@@ -123,6 +123,25 @@ def test_each_narrowing_is_tried_here() -> None:
         ({"type": "array", "items": NUMBER, "contains": {"minimum": 5}}, [[5, 1], [7]], [[], [1, 5]]),
         ({"if": {"type": "string"}, "then": {"maxLength": 1}}, ["a", 1, None], ["ab"]),
         ({"type": "object", "propertyNames": {"pattern": "^a"}}, [{}, {"ab": 1}], [{"b": 1}]),
+        ({"type": "string", "not": {"pattern": r"[ ~\[]"}}, ["", "a"], ["~", "a b", "["]),
+        ({"type": "string", "not": {"pattern": "[0-9A-F]{2}"}}, ["", "g"], ["12", "AF"]),
+        ({"type": "string", "not": {"pattern": "a(b|c)*"}}, ["", "bc"], ["a", "abc"]),
+        ({"type": "string", "pattern": r"^(?!.*\.)a"}, ["a", "ab"], ["a.", "a.b"]),
+        ({"type": "string", "pattern": r"^(?!.*\.\.)a"}, ["a.b."], ["a..b"]),
+        ({"$defs": {"other": {"not": TEXT}}, "not": {"$ref": "#/$defs/other"}}, ["a"], [5, None]),
+        ({"oneOf": [TEXT, {**TEXT, "not": {"pattern": "^[Bb]x"}}]}, ["bx"], ["zz", ""]),
+        ({"oneOf": [NUMBER, {**NUMBER, "not": {"multipleOf": 2}}]}, [2], [3]),
+        ({"oneOf": [{"type": "array"}, {"type": "array", "not": {"uniqueItems": True}}]}, [], [[1, 1]]),
+        (
+            {
+                "oneOf": [
+                    {"required": ["a"], "allOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False},
+                    {"type": "object", "required": ["a"], "additionalProperties": True},
+                ]
+            },
+            [],
+            [{"a": 1}],
+        ),
     ],
 )
 def test_what_is_said_by_exclusion(
@@ -173,10 +192,10 @@ def test_l23_formats_and_classes_are_exact_or_annotations(
 GUARDED = """
 import json, sys
 from headrace.errors import BadRequest
-from headrace.text.structured.schema import check_schema
+from headrace.text.structured.schema import json_grammar
 schema = eval(sys.stdin.read())
 try:
-    check_schema(schema, "schema")
+    json_grammar(schema, "schema")
 except BadRequest as exc:
     sys.exit(0)
 """
@@ -204,4 +223,4 @@ def test_no_schema_hangs_or_kills_the_process(schema: str) -> None:
 
 def test_a_refusal_comes_before_work() -> None:
     with pytest.raises(BadRequest, match="larger than"):
-        check_schema({"enum": ["x" * 100] * 60_000}, "schema")
+        json_grammar({"enum": ["x" * 100] * 60_000}, "schema")

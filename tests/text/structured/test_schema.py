@@ -19,7 +19,7 @@ from headrace.models.catalog import Model
 from headrace.text.structured.formats import KNOWN_FORMATS
 from headrace.text.structured.grammar import Constraint, Grammars
 from headrace.text.structured.narrowing import NARROWINGS
-from headrace.text.structured.schema import check_schema
+from headrace.text.structured.schema import json_grammar
 from headrace.text.structured.solver import REFUSED as REFUSED_KEYWORDS
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
@@ -97,7 +97,7 @@ def test_no_invalid_text_comes_of_a_schema(case: Case, grammars: Grammars, walke
 def test_refusal_names_the_path_and_is_quick(case: Case) -> None:
     started = time.perf_counter()
     with pytest.raises(BadRequest) as caught:
-        check_schema(case.schema, PARAM)
+        json_grammar(case.schema, PARAM)
     assert time.perf_counter() - started < 10
     assert caught.value.param == ".".join([PARAM, case.refused] if case.refused else [PARAM])
     assert caught.value.message.startswith(caught.value.param)
@@ -109,7 +109,7 @@ def test_documented_examples_compile_and_what_is_refused_is_documented() -> None
     examples = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
     assert len(examples) == 2
     for example in examples:
-        check_schema(example["response_format"]["json_schema"]["schema"], PARAM)
+        json_grammar(example["response_format"]["json_schema"]["schema"], PARAM)
     assert all(f"`{name}`" in text for name in (*KNOWN_FORMATS, *REFUSED_KEYWORDS))
     assert all(f"| `{name}` | {what} |" in text for name, what in NARROWINGS.items())
 

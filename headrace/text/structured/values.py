@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
+from headrace.text.structured.alternative import SIZES, Alternative
 from headrace.text.structured.faults import unsupported
-from headrace.text.structured.keywords import Node, Schema
+from headrace.text.structured.keywords import Schema
 from headrace.text.structured.numbers import MAX_EXACT
-from headrace.text.structured.record import Record
 
-MAX_ITEMS, MAX_LENGTH = (
-    1_000,
-    1_000_000,
-)  # larger upper bounds are lowered to these, larger lower bounds refused
+# Higher upper bounds are lowered to these, higher lower bounds refused.
+MAX_SIZES = {"string": 1_000_000, "array": 1_000, "object": 1_000}
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
-
-
-def flags(excluded: list[Any]) -> list[Node]:
-    """The nodes of the booleans that are not excluded."""
-    left = [flag for flag in (False, True) if flag not in excluded]
-    return [{"type": "boolean"}] if len(left) == 2 else [{"const": flag} for flag in left]
 
 
 def one_of(values: list[Any], path: str) -> Schema:
@@ -30,17 +23,14 @@ def one_of(values: list[Any], path: str) -> Schema:
     return {"const": values[0]} if len(values) == 1 else {"enum": values}
 
 
-def sizes(record: Record, least: str, most: str, limit: int) -> Schema:
-    """The bounds named `least` and `most`, within the limit. Raises UnsupportedSchema."""
-    result: Schema = {}
-    low, high = record.bounds.get(least, 0), record.bounds.get(most)
-    if low > limit:
-        raise unsupported(f"{record.path}.{least}", f"more than {limit} is not supported")
-    if low > 0:
-        result[least] = int(low)
-    if high is not None:
-        result[most] = int(min(high, limit))
-    return result
+def sizes(one: Alternative, kind: str) -> Schema:
+    """The bounds of the size of strings or arrays. Raises UnsupportedSchema."""
+    least, most = one.size(kind)
+    limit, name = MAX_SIZES[kind], SIZES[kind]
+    if least > limit:
+        raise unsupported(f"{one.path}.min{name}", f"more than {limit} is not supported")
+    result: Schema = {f"min{name}": least} if least > 0 else {}
+    return result | ({f"max{name}": int(min(most, limit))} if most < math.inf else {})
 
 
 def check_values(value: object, path: str) -> None:

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from headrace.text.structured import patterns
+from headrace.text.structured.alternative import EXPRESSION, Alternative
 from headrace.text.structured.faults import unsupported
 from headrace.text.structured.formats import FORMATS, LIBRARY_FORMATS
 from headrace.text.structured.keywords import Schema
-from headrace.text.structured.literals import MAX_LENGTH, sizes
-from headrace.text.structured.record import Record
+from headrace.text.structured.values import sizes
 
 MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one and of all: compiling takes quadratic time
 
 
-class Texts:
+class Strings:
     """Writes the strings of one schema."""
 
     def __init__(self) -> None:
         self._num_characters = 0  # of patterns
 
-    def schema(self, record: Record, others: list[str]) -> Schema:
-        """The node of a record's strings. `others`: excluded strings. Raises UnsupportedSchema."""
-        result: Schema = {"type": "string", **sizes(record, "minLength", "maxLength", MAX_LENGTH)}
-        found = list(record.expressions)
-        for pattern, path in record.patterns:
+    def node(self, one: Alternative, excluded: list[str]) -> Schema:
+        """The node of an alternative's strings. Raises UnsupportedSchema."""
+        result: Schema = {"type": "string", **sizes(one, "string")}
+        found = one.every(EXPRESSION)
+        for pattern, path in dict(reversed(one.located("pattern"))).items():
             found += self.translated(pattern, path)
-        for name, path in record.formats:
-            if name in FORMATS:
-                found += FORMATS[name]
-            elif name in LIBRARY_FORMATS:
-                own = LIBRARY_FORMATS[name]
-                if result.setdefault("format", own) != own:
-                    raise unsupported(path, f"both {own!r} and {result['format']!r}")
-        if others:
-            found.append(other_than(others, record.path))
+        for name, path in one.located("format"):
+            found += FORMATS.get(name, ())
+            own = LIBRARY_FORMATS.get(name)
+            if own and result.setdefault("format", own) != own:
+                raise unsupported(path, f"both {own!r} and {result['format']!r}")
+        if excluded:
+            found.append(other_than(excluded, one.path))
+        found = list(dict.fromkeys(found))
         if found:
             result["pattern"] = found[0]
         if len(found) > 1:
@@ -49,23 +48,21 @@ class Texts:
             found = patterns.translated(pattern)
         except patterns.Untranslatable as exc:
             raise unsupported(path, f"{pattern[:100]!r}: {exc}") from exc
-        for one in found:
-            reason = patterns.problem(one)
-            if reason:
-                raise unsupported(path, f"{pattern[:100]!r}: {reason}")
+        for reason in filter(None, map(patterns.problem, found)):
+            raise unsupported(path, f"{pattern[:100]!r}: {reason}")
         return found
 
-    def name_pattern(self, names: Record, path: str) -> str:
+    def name_pattern(self, names: Alternative, path: str) -> str:
         """An expression for names; "": all. Raises UnsupportedSchema."""
-        schema = self.schema(names, [value for value in names.excluded if isinstance(value, str)])
-        if "format" in schema or "allOf" in schema:
+        node = self.node(names, names.excluded("string"))
+        if "format" in node or "allOf" in node:
             raise unsupported(path, "names that must satisfy several conditions")
-        bounds = schema.get("minLength", 0), schema.get("maxLength")
-        if bounds == (0, None):
-            return str(schema.get("pattern", ""))
-        if "pattern" in schema:
+        least, most = node.get("minLength", 0), node.get("maxLength")
+        if (least, most) == (0, None):
+            return str(node.get("pattern", ""))
+        if "pattern" in node:
             raise unsupported(path, "a pattern and a length")
-        return f"^(?s:.){{{bounds[0]},{'' if bounds[1] is None else min(bounds[1], 1000)}}}$"
+        return f"^(?s:.){{{least},{'' if most is None else min(most, 1000)}}}$"
 
 
 def other_than(others: list[str], path: str) -> str:
