@@ -212,6 +212,16 @@ def test_g4_a_relayed_stream_without_message_stop_ends_with_our_error(relay: Rel
     assert received.startswith(b"".join(pieces) + b"event: error\n")
 
 
+def test_g4_an_event_that_is_only_named_message_stop_ends_no_message(relay: Relays) -> None:
+    """Its type counts. Each way hears the rest of the answer."""
+    pieces = sse(start(), ("message_stop", {"type": "x"}), *HELLO, *end())
+    for way in (RELAYED["relayed"], *WAYS.values()):
+        check(hear(relay, way, "an:m", Answer(pieces=pieces)), SAID)
+    relay.provider.play(Answer(pieces=pieces), path=PATH)
+    way = RELAYED["relayed streamed"]
+    assert relay.ask(way.path, way.body("an:m"))[2] == b"".join(pieces)
+
+
 MESSAGE = {
     "id": "msg_1", "type": "message", "role": "assistant", "model": "x", "stop_reason": "tool_use",
     "stop_sequence": None, "usage": {"input_tokens": 11, "output_tokens": 7},

@@ -5,24 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from headrace.backends.answer import object_in
 from headrace.backends.anthropic.answer import error_in, kind_of
 from headrace.backends.anthropic.folding import folded, unfolded
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import counts_in, usage_of
 from headrace.dialects.values import Object, an_object
-from headrace.errors import ServerError
+from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
-STOP = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]|"type"\s*:\s*"message_stop"')
 EMPTY = ("text", "thinking")  # types of blocks that start without content
 WITH_CONTENT = ("content_block_delta", "message_delta", "message_stop")  # types of events
 
 
 class AnthropicRelayReader(RelayReader):
-    """A stream is complete with message_stop."""
+    """A stream is complete with message_stop. An event's type counts, and its name only where it has none."""
 
-    last = re.compile(rb"(?:^|[\r\n])event: ?message_stop *[\r\n]")
+    last = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]+data: ?\{\s*"type"\s*:\s*"message_stop"')
 
     def usage(self, members: Object) -> Usage | None:
         counts = counts_in(members)
@@ -38,8 +38,18 @@ class AnthropicRelayReader(RelayReader):
             return an_object(value.get("content_block")).get("type") not in EMPTY
         return kind in WITH_CONTENT
 
+    def needs_parsing(self, events: bytes) -> bool:
+        return b"message_stop" in events
+
     def follow(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
-        self.is_over = self.is_over or STOP.search(events) is not None
+        self.is_over = self.is_over or any(map(self._is_stop, sents))
+
+    def _is_stop(self, sent: ServerSentEvent) -> bool:
+        try:
+            value = object_in(self.provider, sent)
+        except ProviderError:
+            return False
+        return value is not None and kind_of(value, sent) == "message_stop"
 
     def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
         return folded(self.upstream, sents)
