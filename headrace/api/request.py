@@ -9,7 +9,6 @@ remember counts, too, and is forgotten first.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import hashlib
 import hmac
 import re
@@ -33,6 +32,7 @@ from headrace.errors import (
     Unauthorized,
     UnsupportedMedia,
 )
+from headrace.freed import trim
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside
@@ -162,14 +162,6 @@ class Budget:
     def _trim_now(self) -> None:
         self.released, self._trim = 0, None
         asyncio.get_running_loop().run_in_executor(None, trim)
-
-
-def trim() -> bool:
-    """Give freed memory back to the system. Returns whether any was; only glibc can."""
-    try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    except (AttributeError, OSError, TypeError):  # another C library
-        return False
 
 
 @dataclass(slots=True)

@@ -112,6 +112,23 @@ def with_companion(batch: Batch, block: int) -> Batch:
     )
 
 
+def one_token(block: int) -> Batch:
+    """A batch of token 0 in a block that is never read."""
+    zero, begins = np.zeros(1, np.int64), np.array([0, 1], np.int32)
+    return Batch(
+        sequences=(), sampled=(), scored=(), pooled=(), completed=(),
+        input_ids=zero,
+        position_ids=zero,
+        past_lens=np.zeros(1, np.int32),
+        subsequence_begins=begins,
+        block_indices=np.array([block], np.int32),
+        block_indices_begins=begins,
+        max_context_len=np.array(1, np.int32),
+        rows=zero,
+        hidden_rows=zero[:0],
+    )  # fmt: skip
+
+
 def _is_sampled(sequence: Sequence, reach: int) -> bool:
     """Whether a chunk up to the position `reach` gives the sequence tokens: only if it contains the last one
     that is known, because the rows before that predict known tokens.

@@ -22,6 +22,7 @@ from headrace.engine.runner import Runner
 from headrace.engine.sampler import Floats, choose
 from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import FinishReason, Logprobs, Sequence
+from headrace.freed import trim
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,11 @@ class Engine:
         """Write the prefix cache to its files, which takes seconds. The engine does nothing afterwards."""
         if self.disk is not None:
             self.disk.close()
+
+    def rest(self) -> None:
+        """Return the memory of large steps to the system. Called when there is no work."""
+        self.runner.rest()
+        trim()
 
     def check(self) -> None:
         """Assert the invariants of pool and queues (see BlockPool.check). Called by tests between steps."""

@@ -21,13 +21,14 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from headrace import __version__
 from headrace.config.memory import CacheType
-from headrace.engine.batch import Batch
+from headrace.engine.batch import Batch, one_token
 from headrace.errors import ModelError
 
 log = logging.getLogger(__name__)
 
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of a file, for the fingerprint
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
+FEW_ROWS = 64  # of logits in a step, whose memory is kept
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f32",
@@ -70,7 +71,7 @@ class OpenVINORunner:
         self.width = model.output("hidden").get_partial_shape()[-1].get_length()
         self.vocabulary = model.output("logits").get_partial_shape()[-1].get_length()
         compiled = core.compile_model(model, "CPU", _properties(options))
-        self._request = compiled.create_infer_request()
+        self._compiled, self._request, self._most_rows = compiled, compiled.create_infer_request(), 0
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
         caches = [
             port for port in compiled.inputs if port.get_any_name().startswith(("key_cache.", "value_cache."))
@@ -85,19 +86,22 @@ class OpenVINORunner:
             2, min(options.kv_cache_bytes // self.block_bytes, -(-options.max_tokens // BLOCK_SIZE))
         )
         self.spare_block = self.num_blocks
+        self._tensors: dict[str, ov.Tensor] = {}  # of keys and values, by input
         self._caches = [self._create_cache(port) for port in caches]
+        self._set(self._tensors)
         self.fingerprint = _fingerprint(folder, compiled, options)
 
     def _create_cache(self, port: ov.ConstOutput) -> NDArray[np.uint8]:
         """Create the tensor of one layer's keys or values. Returns its bytes: [blocks, bytes of a block]."""
         shape = [self.num_blocks + 1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape()]
         tensor = ov.Tensor(port.get_element_type(), ov.Shape(shape))
-        self._request.set_tensor(port.get_any_name(), tensor)
+        self._tensors[port.get_any_name()] = tensor
         cells: NDArray[np.uint8] = tensor.data.reshape(self.num_blocks + 1, -1).view(np.uint8)
         return cells
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)  # the head needs at least one row
+        self._most_rows = max(self._most_rows, len(rows))
         feed = {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
@@ -109,9 +113,7 @@ class OpenVINORunner:
             "rows": rows,
             "hidden_rows": batch.hidden_rows if len(batch.hidden_rows) else np.zeros(1, np.int64),
         }
-        for name, values in feed.items():
-            if name in self._inputs:
-                self._request.set_tensor(name, ov.Tensor(values))
+        self._set({name: ov.Tensor(values) for name, values in feed.items() if name in self._inputs})
         self._request.infer()  # releases the GIL
         logits: NDArray[np.float32] = self._request.get_tensor("logits").data
         return logits.reshape(len(rows), -1)[: len(batch.rows)]
@@ -127,6 +129,17 @@ class OpenVINORunner:
         for cache in self._caches:
             cache[block] = np.frombuffer(content[: cache.shape[1]], np.uint8)
             content = content[cache.shape[1] :]
+
+    def rest(self) -> None:
+        if self._most_rows > FEW_ROWS:
+            # A request's outputs never shrink. The runtime frees them once another request has run.
+            self._request, self._most_rows = self._compiled.create_infer_request(), 0
+            self._set(self._tensors)
+            self.forward(one_token(self.spare_block))
+
+    def _set(self, tensors: Mapping[str, ov.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            self._request.set_tensor(name, tensor)
 
     def profile(self) -> list[tuple[str, float]]:
         """(type, microseconds) of each operator of the last pass. Needs the property PERF_COUNT=YES."""

@@ -49,3 +49,9 @@ class Runner(Protocol):
         that do not have this block.
         """
         ...
+
+    def rest(self) -> None:
+        """Free the memory of a large batch's logits. Keys and values stay. Ends the life of what `forward`
+        and `hidden` returned.
+        """
+        ...

@@ -11,11 +11,12 @@ import httpx2
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from headrace.api.request import TRIM_AFTER, Budget, Charge, trim
+from headrace.api.request import TRIM_AFTER, Budget, Charge
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import BadRequest, Overloaded
+from headrace.freed import trim
 from headrace.types import ModelInfo
 from headrace.wire.limits import MAX_CONTAINERS
 from tests.api.relays import relays

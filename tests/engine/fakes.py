@@ -47,6 +47,9 @@ class FakeRunner:
     def write_block(self, block: int, content: memoryview) -> None:
         self.cells[block] = np.frombuffer(content, np.int64)
 
+    def rest(self) -> None:
+        raise NotImplementedError
+
     def _compute(self, batch: Batch, index: int) -> list[tuple[int, int]]:
         """Write one sequence's chunk: for each token its place in the batch and the token that follows."""
         first, last = batch.subsequence_begins[index : index + 2]

@@ -123,6 +123,9 @@ class Watched:
     def write_block(self, block: int, content: memoryview) -> None:
         self.runner.write_block(block, content)
 
+    def rest(self) -> None:
+        self.runner.rest()
+
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         try:
             self._inspect(batch)

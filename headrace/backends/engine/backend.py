@@ -28,6 +28,7 @@ from headrace.backends.places import Places, check_choices
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed
+from headrace.freed import trim
 from headrace.ignored import with_ignored
 from headrace.models.catalog import Model
 from headrace.offload import aside
@@ -181,6 +182,7 @@ class EngineBackend(BaseBackend):
         self._models = [
             ModelInfo(model.name, self.name, model.created, self.max_model_len, fingerprint, sampling)
         ]
+        trim()  # loading needed more than running does
         return engine
 
     def _check_alive(self) -> None:

@@ -17,6 +17,7 @@ from headrace.engine.sequence import Sequence
 log = logging.getLogger(__name__)
 
 Deliver = Callable[[list[Output]], None]
+REST_AFTER_S = 2.0  # without work, after which the engine returns memory
 Order = tuple[Literal["add", "abort"], Sequence]
 
 
@@ -82,7 +83,7 @@ class EngineThread:
                     # `stop` may have set the event before _take_orders cleared it. It set `_stopping` first,
                     # so checking that here, after the clear, misses no call.
                     if not self._stopping:
-                        self._wake.wait()
+                        self._sleep()
                     continue
                 outputs = self._engine.step()
                 if outputs:  # a step that only computes parts of prompts has none
@@ -93,6 +94,12 @@ class EngineThread:
             log.exception("the engine thread died")
             self._failed = True
             self._loop.call_soon_threadsafe(self._died, exc)
+
+    def _sleep(self) -> None:
+        """Wait for an order. After a while the engine returns memory."""
+        if not self._wake.wait(REST_AFTER_S):
+            self._engine.rest()
+            self._wake.wait()
 
     def _take_orders(self) -> None:
         # Clear before reading the queue. The other way round, an order that comes between the last read and

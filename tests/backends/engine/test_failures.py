@@ -46,6 +46,9 @@ class Trapped:
     def write_block(self, block: int, content: memoryview) -> None:
         self.runner.write_block(block, content)
 
+    def rest(self) -> None:
+        self.runner.rest()
+
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         logits = self.runner.forward(batch)
         if self.failure is not None and any(map(self.holds, batch.sequences)):
