@@ -9,18 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 
-from headrace.backends.answer import drain
+from headrace.backends.answer import drain, object_in
 from headrace.backends.answer_body import AnswerBody, is_heartbeat
 from headrace.backends.error_body import is_page
+from headrace.backends.outline import outline
 from headrace.backends.refusals import page
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
-from headrace.backends.usage_scan import UsageScan
-from headrace.dialects.values import an_object, is_value, whole
+from headrace.backends.usage_scan import KnownUsage, UsageScan
+from headrace.dialects.values import Object, an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
+from headrace.finite import dumps
+from headrace.offload import aside
 from headrace.relay_types import Relayed, RelayRequest
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event, in bytes
@@ -29,7 +33,7 @@ EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
 # a line of data that is neither an object nor a list, but a heartbeat
 NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{\[])|[\r\n])(?!\[DONE\])")
 TAIL = 256  # bytes at the end of a piece that are searched for the last event
-MAX_READ = 2**18  # bytes; a longer body that looks like JSON is not parsed to check it for an error
+MAX_READ = 2**18  # bytes; of a longer body only the small members are parsed
 
 # A provider's headers that callers get: no cookies, account names or hop-by-hop headers.
 PASSED_ON = re.compile(
@@ -45,18 +49,19 @@ async def relayed(
     has arrived, or, with `until_content`, its first event with content. Raises ServerError for an error or
     a body that is no answer.
     """
-    upstream, usage = reader.upstream, UsageScan(reader.usage)
+    upstream = reader.upstream
     async with upstream.request("POST", request.endpoint, body, request.headers) as response:
         answer_headers = _passed_on(response)
         answer_body = AnswerBody(upstream.provider, upstream.pieces(response))
         if request.is_streamed:
             stream = Stream(reader, answer_body, until_content=until_content)
             await stream.begin()
-            yield Relayed(answer_headers, stream.rest(), usage)
+            yield Relayed(answer_headers, stream.rest(), UsageScan(reader.usage))
         else:
             await answer_body.begin()
             raw = await upstream.joined(answer_body.rest())
-            yield Relayed(answer_headers, as_json(raw, reader, is_json=answer_body.is_json), usage)
+            read = partial(as_json, raw, reader, is_json=answer_body.is_json)
+            yield Relayed(answer_headers, *await aside(len(raw), read))
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
@@ -68,19 +73,31 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
     )
 
 
-def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> bytes:
-    """Return a JSON body unchanged, and a stream that came instead as a JSON body. Raises ServerError for an
-    error, and for a body that is neither.
+def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, KnownUsage]:
+    """Return a JSON body unchanged, and a stream that came instead as a JSON body, with its usage. Raises
+    ServerError for an error, and for a body that is neither.
     """
     if not is_json:
         sents = events_in(raw)
         if any(not is_heartbeat(sent.data) for sent in sents):
-            return reader.folded(sents)
-    if len(raw) > MAX_READ and raw.lstrip().startswith(b"{") and raw.rstrip().endswith(b"}"):
-        return raw
-    if error := reader.error(_whole(raw)):
+            raw = reader.folded(sents)
+    sent, members = _members(raw, reader.provider)
+    if error := reader.error_in(sent, members):
         raise error
-    return raw
+    usage = an_object(members.get("usage"))
+    return raw, KnownUsage(reader.usage(usage) if usage else None)
+
+
+def _members(raw: bytes, provider: str) -> tuple[ServerSentEvent, Object]:
+    """A JSON body as an event, and its members. Raises ProviderError if it is none, or breaks off."""
+    if len(raw) <= MAX_READ:
+        sent = _whole(raw)
+        return sent, object_in(provider, sent) or {}
+    try:
+        members = outline(raw.strip())
+    except (ValueError, RecursionError) as exc:
+        raise ProviderError(f"{provider} sent something that is no JSON object") from exc
+    return _whole(dumps(members).encode()), members
 
 
 def _whole(raw: bytes) -> ServerSentEvent:

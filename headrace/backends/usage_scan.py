@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.dialects.values import DECODER, Object
@@ -14,6 +15,19 @@ USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_USAGE = 4096  # bytes
 
 
+@dataclass(frozen=True, slots=True)
+class KnownUsage:
+    """The usage of an answer that was read whole; None: it has none."""
+
+    _usage: Usage | None
+
+    def saw(self, piece: bytes) -> None:
+        pass
+
+    def usage(self) -> Usage | None:
+        return self._usage
+
+
 class UsageScan:
     """`read` turns the members of a `usage` object into a Usage, or None if they are incomplete."""
 
@@ -22,7 +36,7 @@ class UsageScan:
         self._pieces: list[bytes] = []  # the first and the last piece with a usage
 
     def saw(self, piece: bytes) -> None:
-        """Inspect whole events, or a whole body."""
+        """Inspect whole events."""
         if b'"usage"' in piece and USAGE.search(piece):
             self._pieces[1:] = [piece]
 

@@ -132,7 +132,7 @@ async def folded(reader: RelayReader, raw: bytes) -> bytes:
     """What the caller gets who asked for JSON and whose provider sent a stream."""
     answer_body = AnswerBody(NAME, piecemeal([raw]))
     await answer_body.begin()
-    return as_json(raw, reader, is_json=answer_body.is_json)
+    return as_json(raw, reader, is_json=answer_body.is_json)[0]
 
 
 # --- what is heard of it, by each way ---------------------------------------------------------------------
