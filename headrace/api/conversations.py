@@ -122,7 +122,7 @@ async def create_items(
     body: wire.ItemsBody,
 ) -> ListObject[Item]:
     items = await _resolved(store, caller.id, wire.new_items(body))
-    return wire.created(await store.conversations.append(caller.id, id, items))
+    return wire.items(await store.conversations.append(caller.id, id, items))
 
 
 @route(
@@ -138,7 +138,7 @@ async def list_items(
 ) -> ListObject[Item]:
     head = (await store.conversations.get(caller.id, id)).head
     page = await store.items.page(caller.id, head, limit=query.limit, after=query.after, order=query.order)
-    return wire.items(page)
+    return wire.items(page.data, has_more=page.has_more)
 
 
 @route(router, "GET", CONVERSATION + "/items/{item_id}", under=V1, summary="Retrieve an item")

@@ -21,9 +21,10 @@ from headrace.gateway.lifetime import Until
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
+from headrace.wire import conversations
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
-from headrace.wire.pagination import ListObject, include, list_object
+from headrace.wire.pagination import ListObject, include
 from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import (
     CompactBody,
@@ -182,7 +183,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
     items = await _responses(http)[0].input_items(
         caller.id, id, limit=page.limit, after=page.after, order=page.order
     )
-    return list_object([item.body for item in items.data], has_more=items.has_more)
+    return conversations.items(items.data, has_more=items.has_more)
 
 
 @route(

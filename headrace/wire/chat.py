@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field
@@ -27,7 +28,7 @@ from headrace.types import (
 from headrace.wire import tools
 from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversations import check_id
-from headrace.wire.forms import narrowings, output_format
+from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
     GenerationBody,
     Head,
@@ -40,7 +41,7 @@ from headrace.wire.generation import (
     sampling,
 )
 from headrace.wire.messages import ConversationBody, to_conversation
-from headrace.wire.parameters import RequestBody, advice_in, carried
+from headrace.wire.parameters import RequestBody
 from headrace.wire.token_logprobs import LEAST_LOGPROB
 
 
@@ -178,19 +179,10 @@ def to_request(body: ChatBody) -> GenerateRequest:
     if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
     num_logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    return GenerateRequest(
-        body.model,
-        to_conversation(body),
-        sampling(body, limit, num_logprobs),
-        body.n or 1,
-        output_format(body),
-        body.priority or 0,
-        body.timeout,
-        body.user,
-        foreign=carried(body),
-        advice=advice_in(body),
-        narrowings=narrowings(body),
-        prediction=_predicted(body.prediction) if body.prediction is not None else "",
+    conversation, how = to_conversation(body), sampling(body, limit, num_logprobs)
+    request = request_of(body, conversation, how, body.n or 1, output_format(body))
+    return (
+        replace(request, prediction=_predicted(body.prediction)) if body.prediction is not None else request
     )
 
 

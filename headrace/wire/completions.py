@@ -22,7 +22,7 @@ from headrace.types import (
     TokenLogprob,
 )
 from headrace.wire.collected import Choice, Collected
-from headrace.wire.forms import narrowings, output_format
+from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
     GenerationBody,
     StreamUsage,
@@ -32,7 +32,6 @@ from headrace.wire.generation import (
     max_tokens,
     sampling,
 )
-from headrace.wire.parameters import advice_in, carried
 from headrace.wire.prompts import Prompts, texts
 from headrace.wire.token_logprobs import CompletionLogprobs, LogprobsWriter
 
@@ -90,19 +89,8 @@ def to_request(body: CompletionBody) -> GenerateRequest:
     n, num_wanted = body.n or 1, _best_of(body)
     # choices are ranked by their logprobs
     logprobs = 0 if body.logprobs is None and num_wanted > n else body.logprobs
-    return GenerateRequest(
-        body.model,
-        Texts(texts(body.prompt), body.suffix or None, bool(body.echo), bool(body.parse_special)),
-        sampling(body, limit, logprobs),
-        num_wanted,
-        output_format(body),
-        body.priority or 0,
-        body.timeout,
-        body.user,
-        foreign=carried(body),
-        advice=advice_in(body),
-        narrowings=narrowings(body),
-    )
+    prompt = Texts(texts(body.prompt), body.suffix or None, bool(body.echo), bool(body.parse_special))
+    return request_of(body, prompt, sampling(body, limit, logprobs), num_wanted, output_format(body))
 
 
 def _best_of(body: CompletionBody) -> int:

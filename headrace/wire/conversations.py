@@ -86,12 +86,8 @@ def conversations(page: Page[StoredConversation]) -> ListObject[ConversationObje
     return list_object([conversation(stored) for stored in page.data], has_more=page.has_more)
 
 
-def items(page: Page[StoredItem]) -> ListObject[Item]:
-    return list_object([item.body for item in page.data], has_more=page.has_more)
-
-
-def created(items: Sequence[StoredItem]) -> ListObject[Item]:
-    return list_object([item.body for item in items], has_more=False)
+def items(data: Sequence[StoredItem], *, has_more: bool = False) -> ListObject[Item]:
+    return list_object([item.body for item in data], has_more=has_more)
 
 
 def export(stored: StoredConversation, path: Iterable[StoredItem]) -> ConversationExport:

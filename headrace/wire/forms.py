@@ -1,4 +1,6 @@
-"""The form that a request prescribes for its answers, under each of the names that clients use for it."""
+"""The neutral request, and the form that it prescribes for its answers under each of the names that clients
+use for it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,28 @@ from pydantic_core import from_json
 
 from headrace.errors import BadRequest
 from headrace.text.structured.narrowing import ALL
-from headrace.types import Format
+from headrace.types import Conversation, Format, GenerateRequest, Sampling, Texts
 from headrace.wire.generation import GenerationBody, ResponseFormat, StructuredOutputs, TypedGrammar
+from headrace.wire.parameters import advice_in, carried
+
+
+def request_of(
+    body: GenerationBody, prompt: Conversation | Texts, sampling: Sampling, n: int, format: Format | None
+) -> GenerateRequest:
+    """The neutral request of a body, with the members that all endpoints share. Raises BadRequest."""
+    return GenerateRequest(
+        body.model,
+        prompt,
+        sampling,
+        n,
+        format,
+        body.priority or 0,
+        body.timeout,
+        body.user,
+        foreign=carried(body),
+        advice=advice_in(body),
+        narrowings=narrowings(body),
+    )
 
 
 def output_format(body: GenerationBody) -> Format | None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
 from headrace.wire.conversations import check_id
-from headrace.wire.forms import narrowings, output_format
+from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
     GenerationBody,
     JsonObject,
@@ -23,7 +23,7 @@ from headrace.wire.limits import MAX_INCLUDED, MAX_MESSAGES, MAX_TOOLS, at_most,
 from headrace.wire.messages import wishes
 from headrace.wire.metadata import Metadata
 from headrace.wire.pagination import check_include
-from headrace.wire.parameters import RequestBody, advice_in, carried
+from headrace.wire.parameters import RequestBody, advice_in
 from headrace.wire.responses.tools import AnyChoice, AnyTool, Offered, offered
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -154,18 +154,8 @@ def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
     """`items`: the whole history, with this turn's input at the end. Raises BadRequest."""
     limit = max_tokens(body) if body.max_output_tokens is None else body.max_output_tokens
     logprobs = (body.top_logprobs or 0) if includes(body, LOGPROBS) else None
-    return GenerateRequest(
-        body.model,
-        to_conversation(body, items),
-        sampling(body, limit, logprobs),
-        format=_format(body),
-        priority=body.priority or 0,
-        timeout_s=body.timeout,
-        user=body.user,
-        foreign=carried(body),
-        advice=advice_in(body),
-        narrowings=narrowings(body),
-    )
+    conversation, how = to_conversation(body, items), sampling(body, limit, logprobs)
+    return request_of(body, conversation, how, 1, _format(body))
 
 
 def to_tokenize_request(body: PromptBody, items: Sequence[Item]) -> TokenizeRequest:
