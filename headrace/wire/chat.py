@@ -179,8 +179,8 @@ def to_request(body: ChatBody) -> GenerateRequest:
     if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
     num_logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    conversation, how = to_conversation(body), sampling(body, limit, num_logprobs)
-    request = request_of(body, conversation, how, body.n or 1, output_format(body))
+    conversation, parameters = to_conversation(body), sampling(body, limit, num_logprobs)
+    request = request_of(body, conversation, parameters, body.n or 1, output_format(body))
     return (
         replace(request, prediction=_predicted(body.prediction)) if body.prediction is not None else request
     )

@@ -154,8 +154,8 @@ def to_request(body: ResponseBody, items: Sequence[Item]) -> GenerateRequest:
     """`items`: the whole history, with this turn's input at the end. Raises BadRequest."""
     limit = max_tokens(body) if body.max_output_tokens is None else body.max_output_tokens
     logprobs = (body.top_logprobs or 0) if includes(body, LOGPROBS) else None
-    conversation, how = to_conversation(body, items), sampling(body, limit, logprobs)
-    return request_of(body, conversation, how, 1, _format(body))
+    conversation, parameters = to_conversation(body, items), sampling(body, limit, logprobs)
+    return request_of(body, conversation, parameters, 1, _format(body))
 
 
 def to_tokenize_request(body: PromptBody, items: Sequence[Item]) -> TokenizeRequest:
