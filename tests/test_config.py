@@ -75,6 +75,7 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "log_level": "ERROR",
         "precision": "f32",
         "generation_config": "none",
+        "speculation": "off",
         "max_batch_tokens": "64",
     }
     environment: dict[str, Any] = {option.variables[0]: special.get(option.name, "1") for option in options()}
@@ -129,14 +130,14 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("toml", "environment", "said"), MISTAKES)
+@pytest.mark.parametrize(("toml", "environment", "texts"), MISTAKES)
 def test_mistake_stops_the_start_naming_key_value_and_what_is_valid(
-    tmp_path: Path, toml: str, environment: dict[str, Any], said: tuple[str, ...]
+    tmp_path: Path, toml: str, environment: dict[str, Any], texts: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         config(tmp_path, toml, **environment)
-    for words in said:
-        assert words in raised.value.message
+    for text in texts:
+        assert text in raised.value.message
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_secrets_are_not_shown(tmp_path: Path, environment: dict[str, Any]) -> N
     assert "KEY" in raised.value.message.upper()
 
 
-def test_reachable_address_is_served_with_keys_or_said_openness(tmp_path: Path) -> None:
+def test_reachable_address_is_served_with_keys_or_with_no_auth(tmp_path: Path) -> None:
     assert config(tmp_path, HOST="0.0.0.0", ALLOWED_API_KEYS="k").server.api_keys == ("k",)
     assert config(tmp_path, HOST="0.0.0.0", HEADRACE_NO_AUTH="true").server.no_auth
     for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
@@ -280,14 +281,14 @@ TABLE_MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("toml", "environment", "said"), TABLE_MISTAKES)
+@pytest.mark.parametrize(("toml", "environment", "texts"), TABLE_MISTAKES)
 def test_mistake_in_a_table_stops_the_start(
-    tmp_path: Path, toml: str, environment: dict[str, Any], said: tuple[str, ...]
+    tmp_path: Path, toml: str, environment: dict[str, Any], texts: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         config(tmp_path, toml, **environment)
-    for words in said:
-        assert words in raised.value.message
+    for text in texts:
+        assert text in raised.value.message
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def from_environment(**environment: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("given", "url"),
+    ("value", "url"),
     [
         ("127.0.0.1:11434", "http://127.0.0.1:11434"),
         ("gpu-box", "http://gpu-box:11434"),
@@ -324,13 +325,13 @@ def from_environment(**environment: str) -> Config:
     ],
 )
 def test_ollama_is_found_where_its_own_programs_find_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, url: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, url: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("OLLAMA_HOST", "OLLAMA_BASE_URL"):
-        found = from_environment(**{name: given})
+        found = from_environment(**{name: value})
         assert (found.providers["ollama"].kind, found.providers["ollama"].base_url) == ("ollama", url)
-    both = from_environment(OLLAMA_HOST=given, OLLAMA_BASE_URL=url)
+    both = from_environment(OLLAMA_HOST=value, OLLAMA_BASE_URL=url)
     assert list(both.providers) == ["ollama"]
 
 
@@ -354,13 +355,13 @@ def test_keys_in_the_environment_configure_their_providers(
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("-1", -1), ("0", 0), ("90.5", 90.5), ("'1h30m'", "1h30m"), ("'-1s'", "-1s")]
+    ("value", "expected"), [("-1", -1), ("0", 0), ("90.5", 90.5), ("'1h30m'", "1h30m"), ("'-1s'", "-1s")]
 )
-def test_keep_alive_is_what_ollama_reads(tmp_path: Path, given: str, kept: float | str) -> None:
-    assert config(tmp_path, f"{OLLAMA}keep_alive = {given}\n").providers["up"].keep_alive == kept
+def test_keep_alive_is_what_ollama_reads(tmp_path: Path, value: str, expected: float | str) -> None:
+    assert config(tmp_path, f"{OLLAMA}keep_alive = {value}\n").providers["up"].keep_alive == expected
 
 
-def test_file_with_providers_says_all_that_there_are(tmp_path: Path) -> None:
+def test_providers_in_the_file_replace_those_of_the_environment(tmp_path: Path) -> None:
     assert list(config(tmp_path, FAKE, ANTHROPIC_API_KEY="a").providers) == ["up"]
     assert list(config(tmp_path, "[server]\nport = 1\n", ANTHROPIC_API_KEY="a").providers) == ["anthropic"]
 

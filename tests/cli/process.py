@@ -21,12 +21,12 @@ ALIASES = {alias for option in options() for alias in option.names.aliases} | se
 
 def environment(**members: str) -> dict[str, str]:
     """This process's, less what configures Headrace, except where models are. Nothing is cached on disk."""
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name == "HEADRACE_CACHE" or (not name.startswith(PREFIX) and name not in ALIASES)
     }
-    return {**kept, "PYTHONPATH": str(ROOT), "HEADRACE_DISK_CACHE_BYTES": "0", **members}
+    return {**inherited, "PYTHONPATH": str(ROOT), "HEADRACE_DISK_CACHE_BYTES": "0", **members}
 
 
 def headrace(*arguments: str, cwd: Path, text: str = "", **members: str) -> subprocess.CompletedProcess[str]:

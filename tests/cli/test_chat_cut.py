@@ -22,7 +22,7 @@ def ending(reason: FinishReason) -> FakeBackend:
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "notice"),
     [
         ("stop", ""),
         ("length", "(cut: the answer has reached its limit of tokens)"),
@@ -30,13 +30,13 @@ def ending(reason: FinishReason) -> FakeBackend:
         ("tool_calls", "(the answer ended with 'tool_calls')"),
     ],
 )
-def test_an_answer_that_is_cut_is_told_as_cut(
-    fake_server: FakeServer, tmp_path: Path, reason: FinishReason, said: str
+def test_a_notice_follows_an_answer_that_is_cut(
+    fake_server: FakeServer, tmp_path: Path, reason: FinishReason, notice: str
 ) -> None:
     done = headrace("chat", "--port", str(fake_server(ending(reason)).port), cwd=tmp_path, text="hi\n")
     assert (done.returncode, done.stdout) == (0, "Hello\n")
-    assert said in done.stderr
-    assert ("(" in done.stderr.partition("leaves.")[2]) is bool(said)
+    assert notice in done.stderr
+    assert ("(" in done.stderr.partition("leaves.")[2]) is bool(notice)
 
 
 def chunk(text: str, reason: str | None = None) -> bytes:
@@ -95,7 +95,7 @@ def playing(pieces: Sequence[bytes], *, breaks: bool = False) -> Iterator[str]:
         pytest.param([chunk("Hel"), b"data: [1]\n\n"], False, id="another shape"),
     ],
 )
-def test_an_answer_that_breaks_off_is_told_as_cut(
+def test_a_notice_follows_an_answer_that_breaks_off(
     tmp_path: Path, pieces: Sequence[bytes], breaks: bool
 ) -> None:
     with playing(pieces, breaks=breaks) as port:
@@ -113,7 +113,7 @@ def test_a_whole_answer_with_comments_and_empty_lines_is_no_cut_one(tmp_path: Pa
     assert "cut" not in done.stderr
 
 
-def test_what_a_model_says_does_not_change_the_terminal(fake_server: FakeServer, tmp_path: Path) -> None:
+def test_an_answer_cannot_change_the_terminal(fake_server: FakeServer, tmp_path: Path) -> None:
     server = fake_server(FakeBackend(["a\x1b[2J", "b\tc\nd\r", "\u202e Grüße 🌊"]))
     done = headrace("chat", "--port", str(server.port), cwd=tmp_path, text="hi\n")
     assert done.stdout == "a\\x1b[2Jb\tc\nd\\r\\u202e Grüße 🌊\n"

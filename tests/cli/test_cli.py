@@ -124,13 +124,13 @@ def test_list_shows_models_and_their_sampling(
     assert "is ready in" in capsys.readouterr().out
     assert main(["list", "--cache", cache]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(DEFAULT_MODEL))
-    for said in ("llama", "Q4_1", "8192", "147 MB", "temperature 0.2, top_p 0.9"):
-        assert said in row
+    for text in ("llama", "Q4_1", "8192", "147 MB", "temperature 0.2, top_p 0.9"):
+        assert text in row
     assert main(["list", "--cache", cache, "--generation-config", "none"]) == 0
     assert "temperature" not in capsys.readouterr().out
 
 
-def test_removing_what_is_not_there_says_what_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_removing_a_missing_model_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["rm", "ghost", "--cache", str(tmp_path)]) == 2
     assert "no model 'ghost'" in capsys.readouterr().err
 
@@ -159,14 +159,14 @@ def test_check_config_tells_values_and_sources(
     monkeypatch.setenv("ALLOWED_API_KEYS", "very-secret,other")
     assert main(["check-config", "--log-level", "debug"]) == 0
     out = capsys.readouterr().out
-    for said in (
+    for text in (
         "max_queue = 5  # headrace.toml",
         "port = 9000  # environment PORT",
         'log_level = "DEBUG"  # flag',
         'api_keys = ["(secret)", "(secret)"]  # environment ALLOWED_API_KEYS',
         'host = "127.0.0.1"  # default',
     ):
-        assert f"\n{said}\n" in out
+        assert f"\n{text}\n" in out
     assert "very-secret" not in out
 
 
@@ -186,7 +186,7 @@ targets = ["up:m", { target = "up:n", weight = 2 }]
 def test_check_config_tells_providers_and_routes_without_secrets(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "headrace.toml").write_text(TABLES.replace("URL", "http://127.0.0.1:9"))  # nobody is there
+    (tmp_path / "headrace.toml").write_text(TABLES.replace("URL", "http://127.0.0.1:9"))  # a closed port
     assert main(["check-config"]) == 0
     out = capsys.readouterr().out
     assert "[providers.up]  # headrace.toml" in out
@@ -207,8 +207,8 @@ def test_check_config_online_tells_what_each_provider_has(
     text = TABLES.replace("URL", fake_server(*fakes).url)
     (tmp_path / "headrace.toml").write_text(text)
     assert main(["check-config", "--online"]) == 0
-    said = "up: answered, with a key; 7 models: m0, m1, m2, m3, m4, …; it does not list m, n\n"
-    assert said in capsys.readouterr().out
+    report = "up: answered, with a key; 7 models: m0, m1, m2, m3, m4, …; it does not list m, n\n"
+    assert report in capsys.readouterr().out
     down = "[providers.down]\nkind = 'ollama'\nbase_url = 'http://127.0.0.1:9'\n"
     (tmp_path / "headrace.toml").write_text(text + down)
     assert main(["check-config", "--online"]) == 1
@@ -229,7 +229,7 @@ models = ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("key", "played", "said", "code"),
+    ("key", "played", "text", "code"),
     [
         (
             'api_key = "k"',
@@ -255,17 +255,17 @@ models = ["a", "b"]
     ],
 )
 def test_check_config_online_tells_what_it_found(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, key: str, played: Answer, said: str, code: int
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, key: str, played: Answer, text: str, code: int
 ) -> None:
     with scripted() as upstream:
         upstream.always("/v1/models", played)
         (tmp_path / "headrace.toml").write_text(CHECKED.replace("URL", upstream.url).replace("KEY", key))
         assert main(["check-config", "--online"]) == code
     out = capsys.readouterr().out
-    assert f"\n# up: {said}" in out
+    assert f"\n# up: {text}" in out
 
 
-def test_check_config_online_without_providers_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_online_without_providers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--online"]) == 0
     assert "no providers are configured" in capsys.readouterr().out
 

@@ -55,21 +55,21 @@ def test_damage_is_an_exit_code(data: Path, tmp_path: Path) -> None:
     assert done.stderr.endswith(f"{len(done.stdout.splitlines())} problems\n")
 
 
-def test_prune_says_what_went(data: Path, tmp_path: Path) -> None:
+def test_prune_reports_what_it_deleted(data: Path, tmp_path: Path) -> None:
     done = headrace("db", "prune", cwd=tmp_path, HEADRACE_DATA=str(data))
     assert (done.returncode, done.stdout) == (0, "removed 0 responses, 0 completions, 0 items\n")
     assert headrace("db", "migrate", cwd=tmp_path, HEADRACE_DATA=str(data)).stdout.startswith("nothing to do")
 
 
-def test_what_cannot_be_done_is_told(data: Path, tmp_path: Path) -> None:
-    for arguments, said in (
+def test_failures_are_reported(data: Path, tmp_path: Path) -> None:
+    for arguments, message in (
         (("import", "none.jsonl"), "there is no file none.jsonl"),
         (("import", str(data / "headrace.db")), "line 1 is not JSON"),
         (("export", "no/such/folder.jsonl"), "no/such/folder.jsonl"),
     ):
         done = headrace("db", *arguments, cwd=tmp_path, HEADRACE_DATA=str(data))
         assert done.returncode == 2
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
     down = "postgresql://u:secret@127.0.0.1:1/d"
     done = headrace("db", "verify", cwd=tmp_path, DATABASE_URL=down)

@@ -32,8 +32,8 @@ def config(cache: Path, *backends: str) -> Config:
 def test_llama_cpp_serves_what_the_engine_does_not_read(other: Path, tmp_path: Path) -> None:
     ours = write_tiny(tmp_path / "ours.gguf", "llama")
     members = {"HEADRACE_CACHE": str(tmp_path / "cache"), "HEADRACE_MAX_NUM_SEQS": "2"}
-    given = (str(other), str(ours), "--model-backend", "ours=llamacpp", "--max-model-len", "300")
-    with serving(*given, cwd=tmp_path, **members) as server:
+    arguments = (str(other), str(ours), "--model-backend", "ours=llamacpp", "--max-model-len", "300")
+    with serving(*arguments, cwd=tmp_path, **members) as server:
         assert "model   other (smollm3, F32, context 512, by llama.cpp)" in server.announcement
         assert "model   ours (llama, F32, context 512, by llama.cpp)" in server.announcement
         assert (
@@ -73,7 +73,7 @@ def cache_config(default_model: Model) -> Config:
     return config(default_model.folder.parents[1], f"{default_model.name}=llamacpp")
 
 
-def test_without_the_extra_it_is_said_what_to_install(
+def test_without_the_extra_the_error_says_what_to_install(
     other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)  # as if it were not there
@@ -111,10 +111,10 @@ def test_it_is_a_provider_too(other: Path, tmp_path: Path) -> None:
     toml = f'[providers.big]\nkind = "llamacpp"\npath = "{other}"\n[models]\ndefault = ""\n'
     toml += '[providers.gone]\nkind = "llamacpp"\npath = "/gone.gguf"\n'
     file = write(tmp_path / "both.toml", toml)
-    told = headrace("check-config", "--config", str(file), "--online", cwd=tmp_path)
-    assert told.returncode == 1
-    assert "big: answered; 1 model: other" in told.stdout
-    assert "gone: failed: '/gone.gguf' does not exist" in told.stdout
+    done = headrace("check-config", "--config", str(file), "--online", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "big: answered; 1 model: other" in done.stdout
+    assert "gone: failed: '/gone.gguf' does not exist" in done.stdout
     stopped = headrace("serve", "--port", "0", "--config", str(file), cwd=tmp_path)
     assert stopped.returncode == 2
     assert "'/gone.gguf' does not exist" in stopped.stderr

