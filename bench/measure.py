@@ -12,7 +12,7 @@ from statistics import median, quantiles
 from bench.children.protocol import Timing
 from bench.client import poll_health
 from bench.systems import Child, Server
-from bench.workload import Prompts
+from bench.workload import Prompt, Prompts
 
 HEALTH_EVERY_S = 0.005
 
@@ -33,14 +33,16 @@ class Plan:
 QUICK = Plan(streams=(1, 4), prompt=32, output=8, long_prompt=128, times=1)
 
 
-async def measure(child: Child, plan: Plan, prompts: Prompts, *, polls_health: bool) -> Numbers:
-    """One round on a system that has just started."""
+async def measure(
+    child: Child, plan: Plan, prompts: Prompts, long: list[Prompt], *, polls_health: bool
+) -> Numbers:
+    """One round on a system that has just started. `long`: prompts for the times to the first token."""
     numbers: Numbers = {"ready_s": child.ready_s}
     await _warm_up(child, plan, prompts)
     for count in plan.streams:
         is_last = count == plan.streams[-1]
         numbers |= await _streams(child, plan, prompts, count, polls_health=polls_health and is_last)
-    numbers |= await _long_prompt(child, plan, prompts)
+    numbers |= await _long_prompts(child, long)
     numbers["peak_mib"] = child.peak_bytes() / 2**20
     return numbers
 
@@ -80,11 +82,17 @@ def _rates(timings: Sequence[Timing], wall_s: float, plan: Plan) -> Numbers:
     }
 
 
-async def _long_prompt(child: Child, plan: Plan, prompts: Prompts) -> Numbers:
-    """Time to first token of a prompt never seen, and of the same again."""
+async def measure_restarted(child: Child, plan: Plan, prompts: Prompts, long: list[Prompt]) -> Numbers:
+    """Time to first token of the prompts that the system had before it was started again."""
+    await _warm_up(child, plan, prompts)
+    timings = [(await child.run([prompt], 1))[0] for prompt in long]
+    return {"restarted_s": median(timing.first_s for timing in timings)}
+
+
+async def _long_prompts(child: Child, long: list[Prompt]) -> Numbers:
+    """Time to first token of prompts never seen, and of each again."""
     cold, again = [], []
-    for _ in range(plan.times):
-        prompt = prompts.make(plan.long_prompt)
+    for prompt in long:
         cold.append((await child.run([prompt], 1))[0])
         again.append((await child.run([prompt], 1))[0])
     return {

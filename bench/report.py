@@ -65,8 +65,9 @@ TARGETS = (
     Target("1 stream, decode, over the xllamacpp server", "decode_rate_1", 1.5, "xllamacpp"),
     Target("16 streams, HTTP over our engine in process", "output_rate_16", 0.93, "engine"),
     Target(
-        "repeated long prompt, first token, over cold", "again_s", 0.1, "headrace", "cold_s", is_at_most=True
+        "repeated long prompt, first token, over cold", "again_s", 0.06, "headrace", "cold_s", is_at_most=True
     ),
+    Target("after a restart, over cold", "restarted_s", 0.15, "headrace", "cold_s", is_at_most=True),
     Target("ready, warm cache", "ready_s", 6.0, is_at_most=True, unit=" s"),
     Target("health check under full load, p99", "health_p99_ms", 20.0, is_at_most=True, unit=" ms"),
 )
@@ -83,6 +84,7 @@ def table(rounds: Rounds, missing: dict[str, str], streams: tuple[int, ...]) -> 
         ("1 stream, decode tok/s", _number("decode_rate_1", "{:.0f}")),
         ("long prompt, first token ms", _number("cold_s", "{:.0f}", 1e3)),
         ("again, ms", _number("again_s", "{:.0f}", 1e3)),
+        ("after a restart, ms", _number("restarted_s", "{:.0f}", 1e3)),
         ("ready s", _number("ready_s", "{:.1f}")),
         ("peak MiB", _number("peak_mib", "{:.0f}")),
     ]

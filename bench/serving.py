@@ -13,6 +13,8 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ if not __package__:  # run as a file: python bench/serving.py
 from bench import report
 from bench.client import Refused
 from bench.machine import machine
-from bench.measure import QUICK, Numbers, Plan, measure
+from bench.measure import QUICK, Numbers, Plan, measure, measure_restarted
 from bench.systems import Child, Command, Failed, is_installed, known, prepare, start
 from bench.workload import Prompts
 from headrace.config import PathsConfig
@@ -70,9 +72,20 @@ async def compare(
 
 
 async def _once(command: Command, plan: Plan, prompts: Prompts, python: str, scratch: Path) -> Numbers:
+    long = [prompts.make(plan.long_prompt) for _ in range(plan.times)]
+    async with _started(command, python, scratch) as child:
+        numbers = await measure(child, plan, prompts, long, polls_health=command.polls_health)
+    if command.restarts:
+        async with _started(command, python, scratch) as child:
+            numbers |= await measure_restarted(child, plan, prompts, long)
+    return numbers
+
+
+@asynccontextmanager
+async def _started(command: Command, python: str, scratch: Path) -> AsyncIterator[Child]:
     child: Child = await start(command, python, scratch / f"{command.name}.log")
     try:
-        return await measure(child, plan, prompts, polls_health=command.polls_health)
+        yield child
     finally:
         await child.stop()
 

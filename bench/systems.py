@@ -44,6 +44,7 @@ class Command:
     model: str = ""  # its id in the API
     needs: str = ""  # the package that must be importable
     polls_health: bool = False
+    restarts: bool = False  # whether prompts are to be repeated after a restart, too
 
 
 class Child(ABC):
@@ -152,9 +153,16 @@ def is_installed(package: str, python: str) -> bool:
 def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
     """Every system on this model; those that read GGUF only where it was made from such a file."""
     local = "http://127.0.0.1:{port}"
-    served = ("serve", model.reference, "--cache", str(cache), "--port", "{port}", "--disk-cache-bytes", "0")
+    served = ("serve", model.reference, "--cache", str(_own_cache(cache, scratch)), "--port", "{port}")
     commands = [
-        Command("headrace", ("-m", "headrace", *served), url=local, model=model.name, polls_health=True),
+        Command(
+            "headrace",
+            ("-m", "headrace", *served),
+            url=local,
+            model=model.name,
+            polls_health=True,
+            restarts=True,
+        ),
         Command("engine", ("-m", "bench.children.engine", str(model.folder), str(model.context_length))),
         Command("genai", ("-m", "bench.children.genai", str(scratch / IR)), needs="openvino_genai"),
     ]
@@ -174,6 +182,15 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
         Command("transformers", ("-m", "bench.children.transformers_generate", gguf), needs="transformers"),
         Command("vllm", vllm, url=local, model="model", needs="vllm"),
     ]
+
+
+def _own_cache(cache: Path, scratch: Path) -> Path:
+    """A cache with these models, in which earlier runs have left no prompts."""
+    own = scratch / "cache"
+    if not own.exists():
+        own.mkdir()
+        (own / "models").symlink_to(cache / "models")
+    return own
 
 
 def prepare(commands: list[Command], model: Model, python: str, scratch: Path) -> None:
