@@ -20,7 +20,7 @@ Rewrite = Callable[[Messages], Messages]
 def rewritten(messages: Messages) -> Iterator[Messages]:
     """Yield the messages, then rewritings of them that change more and more. No list comes twice."""
     seen: list[Messages] = []
-    for opening in (_unchanged, _system_as_user, _user_first, _system_as_user_first):
+    for opening in (_unchanged, system_as_user, _user_first, _system_as_user_first):
         for turns in (_unchanged, merged, _joined_to_results, _results_as_user):
             candidate = turns(opening(messages))
             if candidate not in seen:
@@ -107,10 +107,6 @@ def _user_first(messages: Messages) -> Messages:
         if message.role not in ("system", "developer"):
             break
     return messages
-
-
-def _system_as_user(messages: Messages) -> Messages:
-    return system_as_user(messages)
 
 
 def _system_as_user_first(messages: Messages) -> Messages:

@@ -46,8 +46,12 @@ def _uri(kind: Any) -> str:
     return str(kind.META_SCHEMA.get("$id", kind.META_SCHEMA.get("id"))).rstrip("#")
 
 
-METASCHEMAS: SchemaRegistry = Registry().with_resources(
-    (_uri(kind), specification_with(_uri(kind)).create_resource(kind.META_SCHEMA)) for kind in DRAFTS
+METASCHEMAS: SchemaRegistry = (
+    Registry()
+    .with_resources(
+        (_uri(kind), specification_with(_uri(kind)).create_resource(kind.META_SCHEMA)) for kind in DRAFTS
+    )
+    .crawl()
 )
 
 
@@ -111,7 +115,7 @@ class Document:
         path, reference = f"{near.path}.{keyword}", near.words[keyword]
         if not isinstance(reference, str):
             raise invalid(path, f"{reference!r} is not a string")
-        uri, fragment = urldefrag(reference)
+        fragment = urldefrag(reference).fragment
         is_dynamic = self._dynamic.count(fragment) > 1 if keyword == "$dynamicRef" else bool(self._dynamic)
         if keyword != "$ref" and is_dynamic:
             raise unsupported(path, "there is more than one such anchor")
@@ -123,14 +127,20 @@ class Document:
             raise invalid(self.param, f"$ref {reference!r} leads nowhere") from exc
         except Unresolvable as exc:
             raise unsupported(path, f"{reference!r} leads to another document") from exc
-        if isinstance(found.contents, dict) and id(found.contents) not in self._parts:
-            place = ".".join([self.param, *unquote(fragment).replace("~1", "/").split("/")[1:]])
-            if uri.rstrip("#") not in METASCHEMAS:
-                self._check(found.contents, place)  # a place where the metaschema does not expect a schema
-            self._collect(found.contents, place, found.resolver)
-        if not isinstance(found.contents, dict | bool):
+        node: Node = found.contents
+        if not isinstance(node, dict | bool):
             raise invalid(self.param, f"$ref {reference!r} does not lead to a schema")
-        return self.part(found.contents, near)
+        if isinstance(node, dict) and id(node) not in self._parts:
+            self._add(node, reference, found.resolver)
+        return self.part(node, near)
+
+    def _add(self, node: Schema, reference: str, resolver: SchemaResolver) -> None:
+        """Index a schema that a reference found where its draft expects none, or in a metaschema."""
+        uri, fragment = urldefrag(reference)
+        path = ".".join([self.param, *unquote(fragment).replace("~1", "/").split("/")[1:]])
+        if uri not in METASCHEMAS:
+            self._check(node, path)
+        self._collect(node, path, resolver)
 
     def satisfies(self, value: object, part: Part, *, formats: bool) -> bool:
         """Whether the value is valid under the subschema. `formats`: check formats too; pass True for schemas
