@@ -62,6 +62,7 @@ CLIENTS = (
     Client("llama_index", "llama-index-llms-openai-like", "openai2"),
     Client("pydantic_ai", "pydantic-ai-slim", "openai3"),
     Client("instructor", "instructor", "instructor"),
+    Client("outlines", "outlines", "outlines"),
     Client("smolagents", "smolagents", "openai3"),
     Client("llm", "llm", "openai3"),
     Client("llm_comply", "llm-comply", "llm_comply"),
