@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -32,15 +33,16 @@ if not __package__:  # run as a file: python bench/hostile.py
 from bench.gateways.install import ROOT, NotAvailable
 from bench.gateways.peers import litellm
 from bench.gateways.upstream import MODEL, Upstream
-from bench.hostile_requests import REQUESTS, Hostile
+from bench.hostile_requests import CHAT, REQUESTS, Hostile, chat
 from bench.machine import free_port, machine
 from bench.processes import rss_bytes
 from headrace.config import PathsConfig
 from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare
 
-PERIOD_S, IDLE_S, AFTER_S, REST_S, START_S, PATIENCE_S = 0.01, 2.0, 0.3, 5.0, 120.0, 60.0
+PERIOD_S, IDLE_S, AFTER_S, REST_S, START_S = 0.01, 2.0, 0.3, 5.0, 120.0
+PATIENCE_S, LIMIT_S = 10.0, 240.0  # for a request; for all of a system, after which no more are sent
 MAX_WAIT_MS, MAX_GROWTH = 50.0, 1.10
-CACHE, CACHE_TOKENS, PROMPT = "192MiB", 9000, 500
+CACHE, CACHE_TOKENS, PROMPT, STREAMS = "192MiB", 9000, 3000, 32
 KEPT_MIB = 64  # growth that a server may keep in any case: buffers that are used again
 
 
@@ -57,7 +59,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`status`: None: the connection ended, or no answer came in time."""
+    """`status`: None: the connection ended, or no answer came within PATIENCE_S."""
 
     name: str
     status: int | None
@@ -74,7 +76,7 @@ def main() -> int:
     for name in options.systems:
         try:
             with tempfile.TemporaryDirectory() as scratch, STARTS[name](Path(scratch)) as server:
-                found[name] = _attacked(name, server, chosen)
+                found[name] = _attacked(name, server, chosen, options.limit)
         except (NotAvailable, TimeoutError) as exc:
             print(f"\n{name}: not available: {exc}")
     if options.json:
@@ -83,16 +85,20 @@ def main() -> int:
     return 0
 
 
-def _attacked(name: str, server: Server, requests: list[Hostile]) -> list[Outcome]:
+def _attacked(name: str, server: Server, requests: list[Hostile], limit_s: float) -> list[Outcome]:
     """The table of one system, printed as it grows, and the verdict."""
     asking = Asking(server)
     try:
         _warm(server)
+        time.sleep(REST_S)
         idle = asking.longest_ms(lambda: time.sleep(IDLE_S))
         before = rss_bytes(server.pid)
         print(f"\n### {name}\n\nIdle, the longest wait is {idle:.0f} ms.\n")
         print("| request | status | took | longest wait of /health |\n|---|---:|---:|---:|", flush=True)
-        outcomes = [_outcome(server, asking, request) for request in requests]
+        outcomes, until = list[Outcome](), time.monotonic() + limit_s
+        for request in requests:
+            if time.monotonic() < until:
+                outcomes.append(_outcome(server, asking, request))
         time.sleep(REST_S)
         _judge(name, outcomes, before, rss_bytes(server.pid))
         return outcomes
@@ -101,10 +107,16 @@ def _attacked(name: str, server: Server, requests: list[Hostile]) -> list[Outcom
 
 
 def _warm(server: Server) -> None:
-    """Every block of the cache is written once: it is memory that the server was given."""
+    """Do ordinary work of the largest size: long prompts that fill the cache, and a full batch. A server
+    keeps the memory for it, whoever asks.
+    """
     for first in range(0, CACHE_TOKENS, PROMPT):
         prompt = [100 + (first + number) % 40_000 for number in range(PROMPT)]
         _send(server, Hostile("", "/v1/completions", lambda: {"prompt": prompt, "max_tokens": 1}))  # noqa: B023
+    with ThreadPoolExecutor(STREAMS) as pool:
+        list(
+            pool.map(lambda _: _send(server, Hostile("", CHAT, lambda: chat(max_tokens=32))), range(STREAMS))
+        )
 
 
 def _outcome(server: Server, asking: Asking, request: Hostile) -> Outcome:
@@ -126,12 +138,14 @@ def _outcome(server: Server, asking: Asking, request: Hostile) -> Outcome:
 def _judge(name: str, outcomes: list[Outcome], before: int, after: int) -> None:
     worst = max(outcomes, key=lambda one: one.wait_ms)
     over = sum(one.wait_ms > MAX_WAIT_MS for one in outcomes)
+    unanswered = sum(one.status is None for one in outcomes)
     is_back = after <= max(before * MAX_GROWTH, before + KEPT_MIB * 2**20)
     verdict = "met" if not over and is_back else "not met"
     print(
         f"\n{name}: longest wait {worst.wait_ms:.0f} ms ({worst.name}), {over} of {len(outcomes)} over "
-        f"{MAX_WAIT_MS:.0f} ms; memory {before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after "
-        f"({after / before - 1:+.0%}): target {verdict}."
+        f"{MAX_WAIT_MS:.0f} ms, {unanswered} without an answer within {PATIENCE_S:.0f} s; memory "
+        f"{before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after ({after / before - 1:+.0%}): "
+        f"target {verdict}."
     )
 
 
@@ -278,6 +292,9 @@ def _options() -> argparse.Namespace:
         help=f"of {', '.join(STARTS)}",
     )  # fmt: skip
     parser.add_argument("--only", default="", metavar="WORD", help="requests whose names have it")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT_S, metavar="S", help="for each system (%(default)g)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
     return parser.parse_args()
 
