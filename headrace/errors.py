@@ -239,7 +239,7 @@ class ProviderError(ServerError):
     """A provider failed. `message` contains the provider's own words, without secrets."""
 
     status, type, code = 502, "server_error", "provider_error"
-    is_begun = False  # part of the answer had arrived: a retry would be paid twice
+    has_started = False  # part of the answer had arrived: a retry would be paid twice
 
 
 class ProviderRefused(ProviderError):

@@ -160,7 +160,7 @@ class Upstream:
         return ProviderError(f"the connection to {self.provider} broke")
 
     async def joined(self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY) -> bytes:
-        """Join the pieces of a body. Raises ProviderError, whose `is_begun` says whether any byte arrived,
+        """Join the pieces of a body. Raises ProviderError, whose `has_started` says whether any byte arrived,
         also for more than `limit` bytes.
         """
         body = bytearray()
@@ -170,7 +170,7 @@ class Upstream:
                 if len(body) > limit:
                     raise ProviderError(f"{self.provider} answered with more than {limit} bytes")
         except ProviderError as exc:
-            exc.is_begun = bool(body)
+            exc.has_started = bool(body)
             raise
         return bytes(body)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from headrace.dialects.values import an_object, count, mended
+from headrace.dialects.values import an_object, count, valid_value
 from headrace.finite import finite
 from headrace.types import FinishReason, Thought, Usage
 
@@ -96,7 +96,7 @@ def thinking_block(thought: Thought) -> SignedThinking | RedactedThinking:
 def tool_input(arguments: str) -> dict[str, Any]:
     """Parse the arguments of a call. JSON that is cut off counts as far as it goes; other text is empty."""
     try:
-        value = from_json(mended(arguments) or "{}", allow_partial=True)
+        value = from_json(valid_value(arguments) or "{}", allow_partial=True)
     except ValueError:
         return {}
     return finite(value) if isinstance(value, dict) else {}

@@ -50,7 +50,7 @@ def whole(raw: bytes | str) -> Any:
     """As `parsed`, for JSON that is no piece of a longer text: single halves of pairs become U+FFFD."""
     value = parsed(raw)
     text = raw if isinstance(raw, str) else raw.decode(errors="replace")
-    return mended(value) if HALF.search(text) else value
+    return valid_value(value) if HALF.search(text) else value
 
 
 def is_value(raw: str) -> bool:
@@ -73,14 +73,14 @@ def valid(text: str) -> str:
     return text
 
 
-def mended(value: Any) -> Any:
+def valid_value(value: Any) -> Any:
     """Apply `valid` to all texts and names in a value."""
     if isinstance(value, str):
         return valid(value)
     if isinstance(value, list):
-        return [mended(entry) for entry in value]
+        return [valid_value(entry) for entry in value]
     if isinstance(value, dict):
-        return {valid(name): mended(member) for name, member in value.items()}
+        return {valid(name): valid_value(member) for name, member in value.items()}
     return value
 
 
@@ -137,4 +137,4 @@ def count(value: object) -> int | None:
 
 def dumped(value: object) -> str:
     """Write a value from `parsed` as JSON, with valid text."""
-    return dumps(mended(value), ensure_ascii=False)
+    return dumps(valid_value(value), ensure_ascii=False)

@@ -202,7 +202,7 @@ async def _close(tasks: Collection[asyncio.Task[Winner[T]]]) -> None:
 
 def reasons(error: ServerError) -> set[FallbackReason]:
     """The fallback reasons that an error matches; empty if another target would fail in the same way."""
-    if isinstance(error, ProviderError) and error.is_begun:
+    if isinstance(error, ProviderError) and error.has_started:
         return set()
     if isinstance(error, ContextTooLong):
         return {"context"}

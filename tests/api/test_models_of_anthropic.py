@@ -147,7 +147,7 @@ ROOTS: list[tuple[type[Remote], str, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "given", "root"), ROOTS)
-def test_g25_an_address_is_mended(kind: type[Remote], given: str, root: str) -> None:
+def test_g25_an_address_is_corrected(kind: type[Remote], given: str, root: str) -> None:
     made = kind("p", ProviderConfig(kind="fake", base_url=given), None)  # type: ignore[arg-type, call-arg]
     assert made.upstream.base_url == root
 

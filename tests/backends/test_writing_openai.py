@@ -260,7 +260,7 @@ def test_g13_relayed_to_anthropic(written: Written, user: str, is_kept: bool) ->
     assert (told["user_id"] == user, told["x"]) == (is_kept, 1)
 
 
-# large histories are mended in a thread
+# large histories are corrected in a thread
 
 
 def test_a_large_history_is_mended_whole(written: Written) -> None:

@@ -92,7 +92,7 @@ def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
 def _as_written(param: str, blocks: Sequence[Json], writing: Writing) -> list[Block]:
     """Blocks in Anthropic's own dialect, changed only where it would refuse them. Raises BadRequest."""
     return [
-        _mended(param, block, writing) for block in blocks if not (_is_blank(block) or _is_unsigned(block))
+        _corrected(param, block, writing) for block in blocks if not (_is_blank(block) or _is_unsigned(block))
     ]
 
 
@@ -104,7 +104,7 @@ def _is_unsigned(block: Json) -> bool:
     return block["type"] == "thinking" and not block.get("signature")
 
 
-def _mended(param: str, block: Json, writing: Writing) -> Block:
+def _corrected(param: str, block: Json, writing: Writing) -> Block:
     if block["type"] == "tool_use":
         return {**block, "id": _id(block["id"]), "name": writing.tool(block["name"])}
     if block["type"] == "tool_result":

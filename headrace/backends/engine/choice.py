@@ -33,7 +33,7 @@ LOGPROB = 64  # work of writing one logprob, in headrace.offload's bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AnswerOptions:
     """How the answers to one prompt are to be read."""
 
     tokenizer: Tokenizer
@@ -58,17 +58,19 @@ class Echo:
 class Choice:
     """One answer: from the outputs of a sequence to events. `echo`: the prompt, if the answer repeats it."""
 
-    def __init__(self, sequence: Sequence, index: int, reading: Reading, echo: str | None = None) -> None:
-        self.sequence, self.index, self._reading, self._echo = sequence, index, reading, echo
-        self._detokenizer = Detokenizer(reading.tokenizer, reading.shown)
-        self._stops = StopMatcher(reading.stops)
+    def __init__(
+        self, sequence: Sequence, index: int, options: AnswerOptions, echo: str | None = None
+    ) -> None:
+        self.sequence, self.index, self._options, self._echo = sequence, index, options, echo
+        self._detokenizer = Detokenizer(options.tokenizer, options.shown)
+        self._stops = StopMatcher(options.stops)
         self._text = AnswerText(
             index,
-            reading.splitter() if reading.splitter else None,
-            reading.parser() if reading.parser else None,
+            options.splitter() if options.splitter else None,
+            options.parser() if options.parser else None,
         )
         self._logprobs = PendingLogprobs()
-        self._loops = LoopDetector(reading.loop_tokens) if reading.loop_tokens else None
+        self._loops = LoopDetector(options.loop_tokens) if options.loop_tokens else None
         self._num_unreported = 0  # tokens since the last event
         self.num_tokens = 0
         self.is_started = self.is_finished = False
@@ -93,7 +95,7 @@ class Choice:
             text += self._detokenizer.flush()
         last: tuple[TokenLogprob, ...] = ()
         if output.logprobs is not None:
-            logprob = token_logprob(self._reading.tokenizer, output.token, output.logprobs)
+            logprob = token_logprob(self._options.tokenizer, output.token, output.logprobs)
             if is_end:
                 last = (logprob,)
             else:
@@ -127,12 +129,12 @@ class Choice:
         return [started, echo if echo.work > SMALL else echo.write()]
 
     def _echo_event(self) -> TextDelta:
-        return TextDelta(self.index, self._echo or "", prompt_logprobs(self._reading.tokenizer, self.leader))
+        return TextDelta(self.index, self._echo or "", prompt_logprobs(self._options.tokenizer, self.leader))
 
     def _end(self, text: str, reason: FinishReason, last: tuple[TokenLogprob, ...] = ()) -> list[Event]:
         """The events of the last text and of the end. `last`: the logprobs of a last token without text."""
         events = self._read(text)
-        events += self._text.end(is_cut=reason == "length", is_forced=self._reading.is_forced)
+        events += self._text.end(is_cut=reason == "length", is_forced=self._options.is_forced)
         if not events and self._logprobs and (logprobs := self._take_logprobs()):
             events = [TextDelta(self.index, "", logprobs)]  # of tokens without text
         return [*self._with_logprobs(events), *self._finish(reason, last)]

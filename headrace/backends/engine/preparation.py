@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from headrace.backends.engine.choice import Choice, Reading
+from headrace.backends.engine.choice import AnswerOptions, Choice
 from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.settings import EngineSettings
@@ -38,7 +38,7 @@ class Prepared:
     prompt: Prompt
     params: SamplingParams
     constraints: list[Constraint | None]
-    reading: Reading
+    options: AnswerOptions
     prediction: list[int]  # tokens that the answers may repeat
 
 
@@ -68,8 +68,8 @@ class Preparation:
             is_constrained = constraints[0] is not None
             params = self._params(sampling, prompt, is_constrained=is_constrained)
             has_format = is_constrained and request.format is not None
-            reading = self._reading(prompt, request, stops, has_format=has_format)
-            prepared.append(Prepared(prompt, params, constraints, reading, prediction))
+            options = self._options(prompt, request, stops, has_format=has_format)
+            prepared.append(Prepared(prompt, params, constraints, options, prediction))
         return prepared
 
     def choices(self, prepared: list[Prepared], request: GenerateRequest) -> Iterator[Choice]:
@@ -85,7 +85,7 @@ class Preparation:
                     tokens, params, request.priority, index, leader, constraint,
                     salt=salt, prediction=entry.prediction,
                 )  # fmt: skip
-                yield Choice(sequence, number * request.n + index, entry.reading, prompt.echo)
+                yield Choice(sequence, number * request.n + index, entry.options, prompt.echo)
                 if leader is None:
                     # The prompt is scored once, by the first sequence that has it.
                     leader, params = sequence, replace(params, prompt_logprobs=False)
@@ -188,15 +188,15 @@ class Preparation:
             prompt_logprobs=prompt.echo is not None and sampling.logprobs is not None,
         )
 
-    def _reading(
+    def _options(
         self, prompt: Prompt, request: GenerateRequest, stops: Stops, *, has_format: bool
-    ) -> Reading:
+    ) -> AnswerOptions:
         prompts, tools, content = self._prompts, prompt.tools, request.prompt
         thinking, is_open = prompts.thinking, prompt.is_open
         is_forced = (
             bool(tools) and isinstance(content, Conversation) and content.tool_choice.mode == "required"
         )
-        return Reading(
+        return AnswerOptions(
             self._tokenizer,
             NO_STOPS if is_forced else stops,  # a forced call has no text that could be stopped
             prompts.shown(all_special=not request.sampling.skip_special_tokens, tools=bool(tools)),

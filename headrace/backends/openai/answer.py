@@ -15,7 +15,7 @@ from headrace.backends.openai.content import content_of
 from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import DONE, usage_of
-from headrace.dialects.values import Object, count, mended, word
+from headrace.dialects.values import Object, count, valid_value, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Usage
 
@@ -97,7 +97,7 @@ class Answer:
     def _events(self, sent: ServerSentEvent, chunk: Object) -> Iterator[Event]:
         if error := error_in(self._upstream, sent, chunk):
             raise error
-        self._extra |= {name: mended(chunk[name]) for name in self._extra_members if name in chunk}
+        self._extra |= {name: valid_value(chunk[name]) for name in self._extra_members if name in chunk}
         self._usage = usage_of(chunk.get("usage")) or self._usage
         choices = chunk.get("choices")
         if isinstance(choices, dict):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.backends.engine.choice import Choice, Echo, Reading
+from headrace.backends.engine.choice import AnswerOptions, Choice, Echo
 from headrace.backends.engine.stream import Stream
 from headrace.engine.engine import Output
 from headrace.engine.sequence import FinishReason, Logprobs, SamplingParams, Sequence
@@ -67,19 +67,19 @@ def finished(events: list[Event]) -> Finished:
     return end
 
 
-def calling(tokenizer: Tokenizer, **members: Any) -> Reading:
+def calling(tokenizer: Tokenizer, **members: Any) -> AnswerOptions:
     format, tools = toolcalls.FORMATS["hermes"], (Tool("look"),)
-    return Reading(tokenizer, parser=lambda: toolcalls.Parser(format, tools), **members)
+    return AnswerOptions(tokenizer, parser=lambda: toolcalls.Parser(format, tools), **members)
 
 
-def thinking(tokenizer: Tokenizer, *, is_open: bool = False) -> Reading:
-    return Reading(tokenizer, splitter=lambda: Splitter(THINKING, is_open=is_open))
+def thinking(tokenizer: Tokenizer, *, is_open: bool = False) -> AnswerOptions:
+    return AnswerOptions(tokenizer, splitter=lambda: Splitter(THINKING, is_open=is_open))
 
 
 def test_text_is_told_as_it_comes_and_counted(tokenizer: Tokenizer) -> None:
     whole = "Rivers are long. 😀 Naïve λ!"
     tokens = tokenizer.encode(whole)
-    events = told(Choice(sequence(), 3, Reading(tokenizer)), tokens)
+    events = told(Choice(sequence(), 3, AnswerOptions(tokenizer)), tokens)
     assert isinstance(events[0], Started)
     assert {event.index for event in events} == {3}
     assert (text(events), scored(events).decode()) == (whole, whole)
@@ -91,10 +91,10 @@ def test_text_is_told_as_it_comes_and_counted(tokenizer: Tokenizer) -> None:
 def test_character_is_told_when_it_is_whole(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("😀")
     assert len(tokens) > 1
-    whole = told(Choice(sequence(), 0, Reading(tokenizer)), tokens)
+    whole = told(Choice(sequence(), 0, AnswerOptions(tokenizer)), tokens)
     [delta] = [event for event in whole if isinstance(event, TextDelta)]
     assert (delta.text, delta.tokens, len(delta.logprobs)) == ("😀", len(tokens), len(tokens))
-    cut = told(Choice(sequence(), 0, Reading(tokenizer)), tokens[:-1])
+    cut = told(Choice(sequence(), 0, AnswerOptions(tokenizer)), tokens[:-1])
     assert text(cut) == "\ufffd"
     assert counted(cut) == len(tokens) - 1
     assert scored(cut) == "😀".encode()[: len(scored(cut))]
@@ -103,7 +103,9 @@ def test_character_is_told_when_it_is_whole(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("stop", ["two three", "o three f", " ", "four", "x", "four five"])
 def test_stop_string_cuts_text_and_scores_alike(tokenizer: Tokenizer, stop: str) -> None:
     whole = "one two three four"
-    events = told(Choice(sequence(), 0, Reading(tokenizer, stops=Stops((stop,)))), tokenizer.encode(whole))
+    events = told(
+        Choice(sequence(), 0, AnswerOptions(tokenizer, stops=Stops((stop,)))), tokenizer.encode(whole)
+    )
     assert text(events) == whole.split(stop)[0]
     assert finished(events).reason == ("stop" if stop in whole else "length")
     shown = scored(events).decode()
@@ -115,13 +117,13 @@ def test_stop_string_cuts_text_and_scores_alike(tokenizer: Tokenizer, stop: str)
 
 def test_stop_strings_wait_for_the_least_number_of_tokens(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a b a b a b")
-    events = told(Choice(sequence(min_tokens=4), 0, Reading(tokenizer, stops=Stops((" b",)))), tokens)
+    events = told(Choice(sequence(min_tokens=4), 0, AnswerOptions(tokenizer, stops=Stops((" b",)))), tokens)
     assert text(events) == "a b a"
     assert finished(events).usage.completion_tokens == 4
 
 
 def test_end_token_is_no_text_and_its_score_comes_last(tokenizer: Tokenizer) -> None:
-    events = told(Choice(sequence(), 0, Reading(tokenizer)), [*tokenizer.encode("Yes."), END], "stop")
+    events = told(Choice(sequence(), 0, AnswerOptions(tokenizer)), [*tokenizer.encode("Yes."), END], "stop")
     assert text(events) == scored(events).decode() == "Yes."
     end = finished(events)
     assert end.reason == "stop"
@@ -132,7 +134,7 @@ def test_end_token_is_no_text_and_its_score_comes_last(tokenizer: Tokenizer) -> 
 def test_echo_comes_first_with_the_prompts_scores(tokenizer: Tokenizer) -> None:
     asked = sequence(prompt_logprobs=True)
     asked.prompt_logprobs = [Logprobs(-1.5)]
-    choice = Choice(asked, 0, Reading(tokenizer), echo="<|im_start|>system")
+    choice = Choice(asked, 0, AnswerOptions(tokenizer), echo="<|im_start|>system")
     started, echo, *rest = told(choice, tokenizer.encode("Hi"))
     assert isinstance(started, Started)
     assert isinstance(echo, TextDelta)
@@ -143,7 +145,7 @@ def test_echo_comes_first_with_the_prompts_scores(tokenizer: Tokenizer) -> None:
 
 def test_prompt_alone_ends_without_a_token(tokenizer: Tokenizer) -> None:
     asked = sequence()
-    events = pushed(Choice(asked, 0, Reading(tokenizer), echo="a"), Output(asked, None, "length"))
+    events = pushed(Choice(asked, 0, AnswerOptions(tokenizer), echo="a"), Output(asked, None, "length"))
     assert [type(event) for event in events] == [Started, TextDelta, Finished]
     assert finished(events).usage.completion_tokens == 0
 
@@ -203,7 +205,7 @@ def test_what_the_engine_computed_beyond_a_stop_string_is_dropped(tokenizer: Tok
     async def read() -> tuple[list[Event], list[Sequence]]:
         aborted: list[Sequence] = []
         asked = sequence()
-        choices = [Choice(asked, 0, Reading(tokenizer, stops=Stops((" two",))))]
+        choices = [Choice(asked, 0, AnswerOptions(tokenizer, stops=Stops((" two",))))]
         stream = Stream(iter(choices), len(choices), lambda sequence: aborted.append(sequence))
         assert stream.begin() is asked
         for token in tokenizer.encode("one two three"):
@@ -222,7 +224,7 @@ def test_scores_of_a_long_prompt_are_written_by_whoever_reads_them(tokenizer: To
     asked.prompt_logprobs = [Logprobs(-1.0, ((5, -1.0), (6, -2.0)))] * 1999
 
     async def read() -> list[Event]:
-        stream = Stream(iter([Choice(asked, 0, Reading(tokenizer), echo="a")]), 1, lambda _: None)
+        stream = Stream(iter([Choice(asked, 0, AnswerOptions(tokenizer), echo="a")]), 1, lambda _: None)
         stream.begin()
         stream.push(Output(asked, None, "length"))
         return [event async for event in stream]
