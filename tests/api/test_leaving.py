@@ -105,3 +105,17 @@ def _leave(
     assert seen.closed_at is not None
     assert seen.closed_at - left < WITHIN_S
     eventually(lambda: not server.gateway.num_active)
+
+
+def test_a_caller_who_closes_its_half_of_the_connection_has_left(server: Served, upstream: Upstream) -> None:
+    """As behind nginx: see docs/security.md."""
+    path, body, pieces = ASKED[0]
+    upstream.play(Answer(pieces=pieces, stall=True))
+    asked, content = len(upstream.posts), json.dumps({**body, "stream": True}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        eventually(lambda: len(upstream.posts) > asked)
+        connection.shutdown(socket.SHUT_WR)
+        eventually(lambda: upstream.posts[asked].closed_at is not None)
+        eventually(lambda: not server.gateway.num_active)

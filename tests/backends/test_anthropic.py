@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import anthropic
 import pytest
@@ -120,6 +121,25 @@ def test_a_thought_without_a_signature_is_shown_and_not_kept(upstream: Upstream)
     cut = block(0, {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "Hm"})
     upstream.play(Answer(pieces=sse(start(), *cut, *end("max_tokens"))))
     assert [e for e in generate(upstream) if isinstance(e, ReasoningDelta)] == [ReasoningDelta(0, "Hm")]
+
+
+def test_thoughts_that_are_interleaved_are_passed_on_one_after_the_other(upstream: Upstream) -> None:
+    begun = {"type": "thinking", "thinking": "", "signature": ""}
+    events: list[Any] = [start()]
+    events += [named("content_block_start", index=index, content_block=begun) for index in (0, 1, 2)]
+    for piece in "12":
+        for index, letter in enumerate("ABC"):
+            delta = {"type": "thinking_delta", "thinking": letter + piece}
+            events.append(named("content_block_delta", index=index, delta=delta))
+    for index in (1, 0, 2):
+        sign = {"type": "signature_delta", "signature": f"c{index}"}
+        events.append(named("content_block_delta", index=index, delta=sign))
+        events.append(named("content_block_stop", index=index))
+    upstream.play(Answer(pieces=sse(*events, *end())))
+    thoughts = [event for event in generate(upstream) if isinstance(event, ReasoningDelta)]
+    assert "".join(event.text for event in thoughts) == "A1A2B1B2C1C2"
+    whole = [(event.thought.text, event.thought.signature) for event in thoughts if event.thought]
+    assert whole == [("A1A2", "c0"), ("B1B2", "c1"), ("C1C2", "c2")]
 
 
 def test_a_reason_once_told_holds(upstream: Upstream) -> None:

@@ -22,10 +22,11 @@ from headrace.types import Event, Started, Thought
 
 @dataclass(slots=True)
 class _Thinking:
-    """An open block of thinking."""
+    """A block of thinking that has not been passed on whole."""
 
     pieces: list[str] = field(default_factory=list)
     signature: str | None = None
+    is_closed: bool = False
 
 
 @dataclass(slots=True)
@@ -45,7 +46,10 @@ class Answer:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._sent_at = self._began_at = time.monotonic()
-        self.choice = ChoiceAssembler(upstream.provider, 0, Budget(upstream.provider))
+        self._budget = Budget(upstream.provider)
+        self.choice = ChoiceAssembler(upstream.provider, 0, self._budget)
+        # Some providers interleave two: all but the first wait, so that each is one piece.
+        self._thinking: list[_Thinking] = []
         # index → open block; None: one of an unknown kind, whose deltas are skipped
         self._blocks: dict[int | None, _Thinking | _ToolUse | None] = {}
         self.counts: dict[str, int] = {}  # token counts so far
@@ -121,9 +125,10 @@ class Answer:
             case "text":
                 found += self.choice.add_text(_text(block, "text"))
             case "thinking":
-                text = _text(block, "thinking")
-                self._blocks[index] = _Thinking([text], word(block.get("signature")) or None)
-                found += self.choice.add_reasoning(text)
+                opened = _Thinking(signature=word(block.get("signature")) or None)
+                self._blocks[index] = opened
+                self._thinking.append(opened)
+                found += self._think(opened, _text(block, "thinking"))
             case "redacted_thinking":
                 found += self.choice.add_thought(Thought(redacted=word(block.get("data"))))
             case "tool_use":
@@ -151,7 +156,7 @@ class Answer:
             case "thinking_delta":
                 text = _text(delta, "thinking")
                 if isinstance(block, _Thinking):
-                    block.pieces.append(text)
+                    return self._think(block, text)
                 return list(self.choice.add_reasoning(text))
             case "signature_delta" if isinstance(block, _Thinking):
                 block.signature = word(delta.get("signature"))
@@ -164,11 +169,30 @@ class Answer:
     def _end(self, index: int | None) -> list[Event]:
         """Close a block; return a signed thought, or the arguments of a call that came without deltas."""
         block = self._blocks.pop(index, None)
-        if isinstance(block, _Thinking) and block.signature is not None:
-            return list(self.choice.add_thought(Thought(valid("".join(block.pieces)), block.signature)))
+        if isinstance(block, _Thinking):
+            block.is_closed = True
+            return self._next_thoughts()
         if isinstance(block, _ToolUse) and not block.has_arguments:
             return list(self.choice.add_call(CallPiece(index, "", "", dumped(block.whole))))
         return []
+
+    def _think(self, block: _Thinking, text: str) -> list[Event]:
+        block.pieces.append(text)
+        if block is self._thinking[0]:
+            return list(self.choice.add_reasoning(text))
+        self._budget.spend(len(text))
+        return []
+
+    def _next_thoughts(self) -> list[Event]:
+        """Complete the first block if it is closed, and pass on what waited for that."""
+        found: list[Event] = []
+        while self._thinking and self._thinking[0].is_closed:
+            done = self._thinking.pop(0)
+            if done.signature is not None:
+                found += self.choice.add_thought(Thought(valid("".join(done.pieces)), done.signature))
+            if self._thinking:
+                found += self.choice.add_reasoning("".join(self._thinking[0].pieces))
+        return found
 
 
 def kind_of(value: Object, sent: ServerSentEvent) -> str:
