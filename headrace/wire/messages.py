@@ -201,20 +201,14 @@ def _template_kwargs(body: ConversationBody) -> dict[str, Any]:
     return variables
 
 
-# members of a message with other kinds of content, which cannot be dropped without changing the conversation
-CONTENT_REFUSED = ("audio",)
-
-
 def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
     """`call_id`: the id of the last function_call. Raises BadRequest."""
     if body.content is None and body.role in NEED_CONTENT:
-        param = f"messages.{index}.content"
-        raise BadRequest(f"{param}: a message of role {body.role!r} needs content", param=param)
-    for name in CONTENT_REFUSED:
-        if (body.model_extra or {}).get(name) is not None:
-            raise UnsupportedParameter(
-                f"{name} in a message is not supported by this server", param=f"messages.{index}.{name}"
-            )
+        raise BadRequest.at(f"messages.{index}.content", f"a message of role {body.role!r} needs content")
+    if (body.model_extra or {}).get("audio") is not None:  # without it the conversation would be another
+        raise UnsupportedParameter(
+            "audio in a message is not supported by this server", param=f"messages.{index}.audio"
+        )
     calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in body.tool_calls or ()]
     if body.function_call is not None:
         calls.append(ToolCall(call_id or "", body.function_call.name, body.function_call.arguments))

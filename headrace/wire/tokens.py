@@ -99,10 +99,6 @@ def _prompt(body: TokenizeBody) -> Conversation | str:
         ConversationBody(
             messages=body.messages,
             tools=body.tools,
-            functions=None,
-            function_call=None,
-            verbosity=None,
-            enable_thinking=None,
             chat_template_kwargs=body.chat_template_kwargs,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
