@@ -27,7 +27,7 @@ log = logging.getLogger("headrace.access")
 
 ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 CORRELATION_ID = b"x-correlation-id"
-IDS = (b"x-request-id", CORRELATION_ID)  # the first one that a caller sends is the request's
+IDS = (b"x-request-id", CORRELATION_ID)  # that a caller may send; the first is the request's
 VERSION = {b"openai-version": b"2020-10-01"}
 AT_ONCE = 4  # requests that start in one turn of the event loop
 PROBES = frozenset(("/health", "/healthz", "/ready"))
@@ -127,10 +127,9 @@ class Middleware:
             return
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        valid = [id for name in IDS if (id := headers.get(name)) is not None and ID.fullmatch(id)]
-        own = {b"x-request-id": valid[0] if valid else b"req_" + secrets.token_hex(12).encode(), **VERSION}
-        if valid and valid[-1] is headers.get(CORRELATION_ID):
-            own[CORRELATION_ID] = valid[-1]
+        ids = {name: id for name in IDS if (id := headers.get(name)) is not None and ID.fullmatch(id)}
+        id = ids.get(CORRELATION_ID) or b"req_" + secrets.token_hex(12).encode()
+        own = {b"x-request-id": id, **ids, **VERSION}
         status = 0
 
         async def send_with_ids(message: Message) -> None:
