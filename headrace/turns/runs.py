@@ -175,10 +175,11 @@ class Runs:
         self._background: asyncio.Task[None] | None = None
 
     def find(self, owner: str, id: str) -> Run | None:
-        """The owner's run with this id, if it is stored."""
+        """The owner's run with this id, if it is, or is to be, stored."""
         run = self._runs.get(id)
-        is_found = run is not None and run.recorder.is_stored and run.recorder.owner == owner
-        return run if is_found else None
+        if run is None or run.recorder.owner != owner:
+            return None
+        return run if run.recorder.is_stored and not run.recorder.is_lost else None
 
     def start(self, run: Run, open_generation: Open | None = None) -> None:
         self._runs[run.id] = run
