@@ -147,7 +147,10 @@ class DiskCache:
     def _end(self, fetch: _Fetch) -> None:
         """Publish what was read, and let the sequence wait for its next piece if there may be one."""
         self._fetch = None
-        exactness = fetch.exactness.result()
+        failure = fetch.exactness.exception()
+        if failure is not None:  # the prompt is computed instead
+            log.warning("cached blocks cannot be read", exc_info=failure)
+        exactness = [] if failure is not None else fetch.exactness.result()
         for key, block, is_exact in zip(fetch.keys[len(fetch.held) :], fetch.new, exactness, strict=False):
             self._pool.seal(block, key, is_exact=is_exact)
         self._pool.release(reversed([*fetch.held, *fetch.new]))
@@ -180,9 +183,11 @@ class DiskCache:
         self._writer.submit(self._write_queued, key, self._runner.read_block(block), is_exact)
 
     def _write_queued(self, key: bytes, content: bytes, is_exact: bool) -> None:
-        self._write(key, content, is_exact, 0)
-        with self._lock:
-            self._queued_bytes -= self._runner.block_bytes
+        try:
+            self._write(key, content, is_exact, 0)
+        finally:
+            with self._lock:
+                self._queued_bytes -= self._runner.block_bytes
 
     def _write(self, key: bytes, content: bytes, is_exact: bool, age_s: float) -> None:
         try:

@@ -52,7 +52,7 @@ class BlockFiles:
 
     def has(self, key: bytes) -> bool:
         """Whether there is a file under this key, readable or not."""
-        return self._path(key).exists()
+        return os.path.exists(self._path(key))  # false also where the folder cannot be looked into
 
     def read(self, key: bytes, *, age_s: float = 0) -> Stored | None:
         """Return the block and mark it as used `age_s` seconds ago. None if there is no good file of it."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from headrace.engine.engine import Engine
-from headrace.engine.files import BlockFiles
+from headrace.engine.files import BlockFiles, Stored
 from headrace.engine.sequence import SamplingParams, Sequence
 from tests.engine.fakes import FakeOracle, FakeRunner
 from tests.engine.random_load import Drive, Mix, mixes, shared_prefixes
@@ -179,4 +179,25 @@ def test_the_folder_keeps_its_size(tmp_path: Path) -> None:
     engine = Engine(FakeRunner(64), files=block_files(tmp_path, limit))
     last, first = sequence_of(prompt_of(5)), sequence_of(prompt_of(0))
     serve(engine, last, first)
-    assert (last.num_cached, first.num_cached) == (48, 0)
+    # Ends of prompts count as used a little earlier than their beginnings, so some of the last may be gone.
+    assert last.num_cached > 24
+    assert first.num_cached == 0
+
+
+class Unreadable(BlockFiles):
+    """Its files cannot be read, for a reason that nobody has thought of."""
+
+    def read(self, key: bytes, *, age_s: float = 0) -> Stored | None:
+        raise MemoryError
+
+
+def test_a_failure_of_the_reader_is_no_failure_of_the_request(tmp_path: Path) -> None:
+    prompt = prompt_of(9)
+    first = Engine(FakeRunner(64), files=block_files(tmp_path))
+    before = serve(first, sequence_of(prompt))
+    first.close()
+    files = Unreadable(tmp_path, 2**20, fingerprint=FakeRunner.fingerprint, block_bytes=32)
+    engine = Engine(FakeRunner(64), files=files)
+    sequence = sequence_of(prompt)
+    assert serve(engine, sequence) == before
+    assert sequence.num_cached == 0
