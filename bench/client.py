@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 from bench.children.protocol import Timing
+from bench.workload import Prompt
 
 TIMEOUT_S = 600
+POLL_S = 0.005
+BEFORE, BESIDE_TOKENS = 60, 1500  # pieces of each stream before the long prompt comes; tokens at most
 DONE = b"data: [DONE]"
 
 
@@ -23,6 +29,7 @@ class _Stream(asyncio.Protocol):
     def __init__(self, request: bytes) -> None:
         self._request, self.received = request, bytearray()
         self.first = self.last = 0.0
+        self.times: list[float] = []  # of each piece
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -37,6 +44,7 @@ class _Stream(asyncio.Protocol):
         if not self.first and b"data: " in self.received:
             self.first = now
         self.last = now
+        self.times.append(now)
         if self.received.find(DONE, begin) >= 0:
             self._transport.close()
 
@@ -45,30 +53,69 @@ class _Stream(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def complete(url: str, model: str, prompts: list[str], max_tokens: int) -> list[Timing]:
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Between the pieces of streams, in seconds: before a long prompt came, and while it was computed."""
+
+    usual: list[float]
+    beside: list[float]
+    prompt_s: float  # how long the prompt took
+
+
+async def complete(url: str, model: str, prompts: Sequence[Prompt], max_tokens: int) -> list[Timing]:
     """Continue all prompts at once over /v1/completions. Raises Refused."""
     started = time.perf_counter()
-    streams = await asyncio.gather(*(_stream(url, _body(model, prompt, max_tokens)) for prompt in prompts))
+    streams = [_Stream(_request(url, _body(model, prompt, max_tokens))) for prompt in prompts]
+    await asyncio.gather(*(_run(url, stream) for stream in streams))
     return [_timing(stream, started) for stream in streams]
 
 
-async def _stream(url: str, body: bytes) -> _Stream:
+async def gaps_beside(url: str, model: str, prompts: Sequence[Prompt], long: Prompt) -> Gaps:
+    """Send a long prompt while others stream, and measure what the streams notice."""
+    streams = [_Stream(_request(url, _body(model, prompt, BESIDE_TOKENS))) for prompt in prompts]
+    tasks = [asyncio.ensure_future(_run(url, stream)) for stream in streams]
+    while min(len(stream.times) for stream in streams) < BEFORE:  # noqa: ASYNC110  # nothing is signalled
+        await asyncio.sleep(POLL_S)
+    begin = time.perf_counter()
+    await complete(url, model, [long], 1)
+    end = time.perf_counter()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    usual = [gap for stream in streams for gap in _gaps(stream.times[5:], 0, begin)]
+    beside = [gap for stream in streams for gap in _gaps(stream.times, begin, end)]
+    return Gaps(usual, beside, end - begin)
+
+
+def _gaps(times: list[float], begin: float, end: float) -> list[float]:
+    return [b - a for a, b in pairwise(times) if begin <= b < end]
+
+
+async def _run(url: str, stream: _Stream) -> None:
+    host, port = _address(url)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(TIMEOUT_S):
+        transport, _ = await loop.create_connection(lambda: stream, host, port)
+        try:
+            await stream.done
+        finally:
+            transport.close()
+
+
+def _request(url: str, body: bytes) -> bytes:
     host, port = _address(url)
     head = (
         f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(TIMEOUT_S):
-        _, stream = await loop.create_connection(lambda: _Stream(head.encode() + body), host, port)
-        await stream.done
-    return stream
+    return head.encode() + body
 
 
-def _body(model: str, prompt: str, max_tokens: int) -> bytes:
+def _body(model: str, prompt: Prompt, max_tokens: int) -> bytes:
     members = {
-        "model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True,
-        "stream": True, "stream_options": {"include_usage": True},
+        "model": model, "prompt": prompt.text, "max_tokens": max_tokens, "temperature": 0, "stream": True,
+        "stream_options": {"include_usage": True}, "ignore_eos": not prompt.ends,
+        "parse_special": bool(prompt.ends),
     }  # fmt: skip
     return json.dumps(members).encode()
 

@@ -12,11 +12,15 @@ from statistics import median, quantiles
 from bench.children.protocol import Timing
 from bench.client import poll_health
 from bench.systems import Child, Server
+from bench.tasks import TASKS
 from bench.workload import Prompt, Prompts
 
 HEALTH_EVERY_S = 0.005
 
 Numbers = dict[str, float]  # by metric; a metric that was not taken is absent
+
+
+PARTS = ("streams", "long", "tasks", "beside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,16 @@ class Plan:
     prompt: int = 128
     output: int = 64
     long_prompt: int = 800
+    task_output: int = 300  # at most
+    beside: int = 4  # streams beside the longest prompt
+    longest_prompt: int = 6000
     times: int = 3  # the short measurements are taken this often in a round
+    parts: tuple[str, ...] = PARTS
 
 
-QUICK = Plan(streams=(1, 4), prompt=32, output=8, long_prompt=128, times=1)
+QUICK = Plan(
+    streams=(1, 4), prompt=32, output=8, long_prompt=128, task_output=16, longest_prompt=600, times=1
+)
 
 
 async def measure(
@@ -39,10 +49,15 @@ async def measure(
     """One round on a system that has just started. `long`: prompts for the times to the first token."""
     numbers: Numbers = {"ready_s": child.ready_s}
     await _warm_up(child, plan, prompts)
-    for count in plan.streams:
+    for count in plan.streams if "streams" in plan.parts else ():
         is_last = count == plan.streams[-1]
         numbers |= await _streams(child, plan, prompts, count, polls_health=polls_health and is_last)
-    numbers |= await _long_prompts(child, long)
+    if "long" in plan.parts:
+        numbers |= await _long_prompts(child, long)
+    if "tasks" in plan.parts:
+        numbers |= await _tasks(child, plan, prompts)
+    if "beside" in plan.parts and isinstance(child, Server):
+        numbers |= await _beside(child, plan, prompts)
     numbers["peak_mib"] = child.peak_bytes() / 2**20
     return numbers
 
@@ -99,6 +114,31 @@ async def _long_prompts(child: Child, long: list[Prompt]) -> Numbers:
         "cold_s": median(timing.first_s for timing in cold),
         "again_s": median(timing.first_s for timing in again),
         "long_prompt_tokens": median(timing.prompt_tokens for timing in cold),
+    }
+
+
+async def _tasks(child: Child, plan: Plan, prompts: Prompts) -> Numbers:
+    """Chats, one at a time, answered as far as the model goes: tokens a second after the first, by kind."""
+    numbers: Numbers = {}
+    for kind in TASKS:
+        timings = [(await child.run([prompt], plan.task_output))[0] for prompt in prompts.tasks(kind)]
+        tokens = sum(timing.completion_tokens - 1 for timing in timings)
+        numbers[f"{kind}_rate"] = tokens / sum(timing.last_s - timing.first_s for timing in timings)
+        numbers[f"{kind}_tokens"] = float(tokens)
+    return numbers
+
+
+async def _beside(child: Server, plan: Plan, prompts: Prompts) -> Numbers:
+    """What streams notice of a long prompt."""
+    long = prompts.make(plan.longest_prompt)
+    gaps = await child.gaps_beside([prompts.make(plan.prompt) for _ in range(plan.beside)], long)
+    usual, cuts = median(gaps.usual), quantiles(gaps.beside, n=100, method="inclusive")
+    return {
+        "usual_gap_ms": usual * 1e3,
+        "beside_median": median(gaps.beside) / usual,
+        "beside_p95": cuts[94] / usual,
+        "beside_max": max(gaps.beside) / usual,
+        "beside_prompt_s": gaps.prompt_s,
     }
 
 

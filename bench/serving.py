@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,22 @@ if not __package__:  # run as a file: python bench/serving.py
 from bench import report
 from bench.client import Refused
 from bench.machine import machine
-from bench.measure import QUICK, Numbers, Plan, measure, measure_restarted
+from bench.measure import PARTS, QUICK, Numbers, Plan, measure, measure_restarted
 from bench.systems import Child, Command, Failed, is_installed, known, prepare, start
+from bench.tasks import TASKS
 from bench.workload import Prompts
 from headrace.config import PathsConfig
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model
 from headrace.models.catalog import prepare as prepare_model
 
 PACKAGES = ("headrace", "openvino", "openvino-genai", "xllamacpp", "transformers", "torch", "vllm")
-OURS = ("headrace", "engine")
+OURS = ("headrace", "plain", "engine")
 
 
 def main() -> int:
     options = _options()
     model = prepare_model(options.model, Cache(options.cache))
-    plan = QUICK if options.quick else Plan()
+    plan = replace(QUICK if options.quick else Plan(), parts=options.parts)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         rounds, missing = asyncio.run(compare(model, plan, options, Path(scratch)))
     targets = report.targets(rounds, report.TARGETS)
@@ -75,7 +76,7 @@ async def _once(command: Command, plan: Plan, prompts: Prompts, python: str, scr
     long = [prompts.make(plan.long_prompt) for _ in range(plan.times)]
     async with _started(command, python, scratch) as child:
         numbers = await measure(child, plan, prompts, long, polls_health=command.polls_health)
-    if command.restarts:
+    if command.restarts and "long" in plan.parts:
         async with _started(command, python, scratch) as child:
             numbers |= await measure_restarted(child, plan, prompts, long)
     return numbers
@@ -111,6 +112,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", metavar="REF", default=DEFAULT_MODEL, help="model reference (%(default)s)")
     parser.add_argument("--cache", type=Path, default=PathsConfig().cache, help="where models are kept")
     parser.add_argument("--systems", type=lambda text: text.split(","), metavar="A,B", help="only these")
+    parser.add_argument(
+        "--parts", type=lambda text: tuple(text.split(",")), metavar="A,B", default=PARTS,
+        help=f"only these measurements, of {', '.join(PARTS)}",
+    )  # fmt: skip
     parser.add_argument("--peer-python", default=sys.executable, metavar="PATH", help="runs the peers")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="a small load: does it run at all")
@@ -121,13 +126,16 @@ def _options() -> argparse.Namespace:
 
 
 def _progress(index: int, command: Command, numbers: Numbers, plan: Plan) -> None:
-    rates = ", ".join(f"{count}: {numbers[f'output_rate_{count}']:.0f}" for count in plan.streams)
-    cold, again = numbers["cold_s"] * 1e3, numbers["again_s"] * 1e3
-    print(
-        f"round {index + 1} {command.name}: tok/s {rates}; decode {numbers['decode_rate_1']:.0f}; "
-        f"long prompt {cold:.0f} ms, again {again:.0f} ms; ready {numbers['ready_s']:.1f} s",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+    shown = ", ".join(f"{name} {numbers[name]:.4g}" for name in _progress_of(plan) if name in numbers)
+    print(f"round {index + 1} {command.name}: {shown}", file=sys.stderr, flush=True)
+
+
+def _progress_of(plan: Plan) -> list[str]:
+    return [
+        *(f"output_rate_{count}" for count in plan.streams), "decode_rate_1", "cold_s", "again_s",
+        *(f"{kind}_rate" for kind in TASKS), *(f"{kind}_tokens" for kind in TASKS),
+        "usual_gap_ms", "beside_median", "beside_p95", "beside_max", "beside_prompt_s", "ready_s",
+    ]  # fmt: skip
 
 
 def _json(rounds: report.Rounds, missing: dict[str, str], plan: Plan) -> dict[str, Any]:

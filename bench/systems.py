@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench.children.protocol import Timing
-from bench.client import complete, is_healthy
+from bench.client import Gaps, complete, gaps_beside, is_healthy
 from bench.machine import free_port
 from bench.processes import cpu_s, tree
 from bench.workload import Prompt
@@ -91,7 +91,10 @@ class Server(Child):
         self.url, self._model = command.url, command.model
 
     async def run(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Timing]:
-        return await complete(self.url, self._model, [prompt.text for prompt in prompts], max_tokens)
+        return await complete(self.url, self._model, prompts, max_tokens)
+
+    async def gaps_beside(self, prompts: Sequence[Prompt], long: Prompt) -> Gaps:
+        return await gaps_beside(self.url, self._model, prompts, long)
 
     async def wait_ready(self) -> None:
         while not await is_healthy(self.url):
@@ -102,7 +105,8 @@ class Server(Child):
 class InProcess(Child):
     async def run(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Timing]:
         assert self._process.stdin is not None
-        job = {"prompts": [prompt.ids for prompt in prompts], "max_tokens": max_tokens}
+        ends = prompts[0].ends
+        job = {"prompts": [prompt.ids for prompt in prompts], "max_tokens": max_tokens, "ends": ends}
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
         return [Timing(**timing) for timing in json.loads(await self._line())]
 
@@ -163,6 +167,7 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
             polls_health=True,
             restarts=True,
         ),
+        Command("plain", ("-m", "headrace", *served, "--speculation", "off"), url=local, model=model.name),
         Command("engine", ("-m", "bench.children.engine", str(model.folder), str(model.context_length))),
         Command("genai", ("-m", "bench.children.genai", str(scratch / IR)), needs="openvino_genai"),
     ]

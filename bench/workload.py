@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from bench.tasks import CHATML, END, TASKS
+
 NUM_WORDS = 3000  # the most frequent ones: a vocabulary is ordered by frequency
 
 
@@ -17,6 +19,7 @@ NUM_WORDS = 3000  # the most frequent ones: a vocabulary is ordered by frequency
 class Prompt:
     text: str
     ids: tuple[int, ...]
+    ends: tuple[int, ...] = ()  # tokens that end the answer early; none: it gets its full length
 
 
 class Prompts:
@@ -29,6 +32,16 @@ class Prompts:
         words = [token for token in vocabulary if re.fullmatch(r"[Ġ▁][a-z]{4,}", token)]
         self._words = [word[1:] for word in sorted(words, key=vocabulary.__getitem__)[:NUM_WORDS]]
         self._random = random.Random(seed)
+
+    def tasks(self, kind: str) -> list[Prompt]:
+        """The chats of one kind: see bench/tasks.py."""
+        end = self._tokenizer.token_to_id(END)
+        assert end is not None, "the tasks are written for the default model"
+        texts = [CHATML.format(task) for task in TASKS[kind]]
+        return [
+            Prompt(text, tuple(self._tokenizer.encode(text, add_special_tokens=False).ids), (end,))
+            for text in texts
+        ]
 
     def make(self, num_tokens: int) -> Prompt:
         words = [self._random.choice(self._words) for _ in range(num_tokens)]

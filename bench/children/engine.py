@@ -17,11 +17,11 @@ from headrace.engine.sequence import SamplingParams, Sequence
 
 def load() -> Run:
     engine = load_engine(Path(sys.argv[1]), max_model_len=int(sys.argv[2]))
-    return lambda prompts, max_tokens: run(engine, prompts, max_tokens)
+    return lambda prompts, max_tokens, ends: run(engine, prompts, max_tokens, ends)
 
 
-def run(engine: Engine, prompts: Prompts, max_tokens: int) -> list[Timing]:
-    params = SamplingParams(max_tokens, temperature=0)
+def run(engine: Engine, prompts: Prompts, max_tokens: int, ends: list[int]) -> list[Timing]:
+    params = SamplingParams(max_tokens, temperature=0, stop_token_ids=frozenset(ends))
     timings = {Sequence(prompt, params): Timing(len(prompt)) for prompt in prompts}
     started = time.perf_counter()
     for sequence in timings:

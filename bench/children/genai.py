@@ -29,12 +29,13 @@ def load() -> Run:
     scheduler.max_num_batched_tokens = BATCH_TOKENS
     scheduler.enable_prefix_caching = True
     pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], scheduler, "CPU", {})
-    return lambda prompts, max_tokens: run(pipeline, prompts, max_tokens)
+    return lambda prompts, max_tokens, ends: run(pipeline, prompts, max_tokens, ends)
 
 
-def run(pipeline: Any, prompts: Prompts, max_tokens: int) -> list[Timing]:
+def run(pipeline: Any, prompts: Prompts, max_tokens: int, ends: list[int]) -> list[Timing]:
     config = genai.GenerationConfig()
-    config.max_new_tokens, config.ignore_eos, config.do_sample = max_tokens, True, False
+    config.max_new_tokens, config.ignore_eos, config.do_sample = max_tokens, not ends, False
+    config.stop_token_ids = set(ends)
     timings = [Timing(len(prompt)) for prompt in prompts]
     started = time.perf_counter()
     open_ = [

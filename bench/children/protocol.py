@@ -1,8 +1,8 @@
 """How a child that runs an engine in process talks to the benchmark: JSON lines, a job in and its answer out.
 
-A job is a list of prompts (token ids), all started at once, and a number of tokens that each is continued
-with. The answer has for each prompt its counts and the seconds from the job's start to its first and
-last token.
+A job is a list of prompts (token ids), all started at once, a number of tokens that each is continued with,
+and the tokens that end it earlier. The answer has for each prompt its counts and the seconds from the job's
+start to its first and last token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Timing:
         self.last_s = now_s
 
 
-Run = Callable[[Prompts, int], list[Timing]]
+Run = Callable[[Prompts, int, list[int]], list[Timing]]
 
 
 def serve(load: Callable[[], Run]) -> None:
@@ -42,7 +42,7 @@ def serve(load: Callable[[], Run]) -> None:
     _say(answers, {"ready": True})
     for line in sys.stdin:
         job = json.loads(line)
-        timings = run(job["prompts"], job["max_tokens"])
+        timings = run(job["prompts"], job["max_tokens"], job["ends"])
         _say(answers, [asdict(timing) for timing in timings])
 
 

@@ -35,7 +35,7 @@ def read(gguf: Path) -> Any:
 
 def load() -> Run:
     model = read(Path(sys.argv[1])).eval()
-    return lambda prompts, max_tokens: run(model, prompts, max_tokens)
+    return lambda prompts, max_tokens, ends: run(model, prompts, max_tokens)
 
 
 def run(model: Any, prompts: Prompts, max_tokens: int) -> list[Timing]:

@@ -144,7 +144,7 @@ class OpenVINORunner:
             self.forward(one_token(self.spare_block))
 
     def _write(self, name: str, values: Ids) -> None:
-        """Give the request an input: in place where its shape has not changed, which is seven times as fast."""
+        """Give the request an input: in place where its shape has not changed, seven times as fast."""
         tensor = self._written.get(name)
         if tensor is not None and tensor.data.shape == values.shape:
             tensor.data[...] = values
