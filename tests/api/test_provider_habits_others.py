@@ -250,6 +250,12 @@ def test_g15_the_body_decides_its_form(relay: Relays, way: str, form: str, label
     assert headers["content-type"].startswith("text/event-stream") == found.is_streamed
 
 
+def test_g15_an_error_with_200_and_without_a_type_is_an_error(relay: Relays) -> None:
+    for way in (*RELAYED.values(), *WAYS.values()):
+        heard = hear(relay, way, answer({"error": {"message": "its words"}}), **AT_AN)
+        assert "its words" in (heard.error or "")
+
+
 OVERLOADED = ("error", {"type": "error", "error": {"type": "overloaded_error", "message": "its words"}})
 NOTHING_YET = {
     "after the head": sse(start(), OVERLOADED),
