@@ -171,8 +171,8 @@ def test_texts_are_continued(client: openai.OpenAI) -> None:
 def test_l10_a_request_may_have_more_answers_than_there_are_places(gguf: Path) -> None:
     with serving(create_app(Config(), [backend(gguf, context_length=256, max_queue=1)])) as small:
         body = {"model": "m", "prompt": [f"{number}," for number in range(12)], "max_tokens": 1}
-        told = small.post("/v1/completions", body)
-        assert [choice["index"] for choice in told.json()["choices"]] == list(range(12))
+        answer = small.post("/v1/completions", body)
+        assert [choice["index"] for choice in answer.json()["choices"]] == list(range(12))
         refused = small.post("/v1/completions", {"model": "m", "prompt": ["a"] * 1025})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
 

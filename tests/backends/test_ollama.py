@@ -247,8 +247,8 @@ def test_usage_that_is_not_told_is_not_known(
 def test_logprobs_come_with_their_texts(upstream: Upstream) -> None:
     entry = {"token": "Hel", "logprob": -0.5, "bytes": [72, 101, 108]}
     top = [{"token": "Hel", "logprob": -0.5}, {"token": "ü", "logprob": -1}]
-    told = {**line(content="Hel"), "logprobs": [{**entry, "top_logprobs": top}]}
-    upstream.play(lines(told, line(content="lo"), end()), lines(*PLAIN), path=CHAT)
+    scored = {**line(content="Hel"), "logprobs": [{**entry, "top_logprobs": top}]}
+    upstream.play(lines(scored, line(content="lo"), end()), lines(*PLAIN), path=CHAT)
     first = ask(upstream, sampling(logprobs=2))[0]
     tops = (("Hel", b"Hel", -0.5), ("ü", "ü".encode(), -1.0))
     assert first == TextDelta(0, "Hel", (TokenLogprob("Hel", b"Hel", -0.5, tops),))
@@ -366,7 +366,7 @@ def test_what_ollama_cannot_do_is_not_carried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "told"),
+    ("members", "expected"),
     [
         ({"reasoning_effort": "none"}, {"think": False}),
         ({"reasoning_effort": "max"}, {"think": "high"}),
@@ -374,12 +374,12 @@ def test_what_ollama_cannot_do_is_not_carried() -> None:
         ({"tools": (WEATHER,), "tool_choice": ToolChoice("none")}, {}),
     ],
 )
-def test_members_of_a_conversation(upstream: Upstream, members: Any, told: dict[str, Any]) -> None:
+def test_members_of_a_conversation(upstream: Upstream, members: Any, expected: dict[str, Any]) -> None:
     upstream.play(lines(*PLAIN), path=CHAT)
     ask(upstream, conversation(Message("developer", "Be brief"), **members))
     body = sent(upstream)[0]
     assert body["messages"] == [{"role": "system", "content": "Be brief"}]
-    assert {name: value for name, value in body.items() if name in ("think", "tools")} == told
+    assert {name: value for name, value in body.items() if name in ("think", "tools")} == expected
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------
@@ -486,8 +486,8 @@ def embed(upstream: Upstream, request: EmbedRequest) -> Any:
 
 
 def test_embeddings(upstream: Upstream) -> None:
-    told = answer({"embeddings": [[0.25, -1.0], [0.5, 2.0]], "prompt_eval_count": 5})
-    upstream.play(told, told, path=EMBED)
+    embedded = answer({"embeddings": [[0.25, -1.0], [0.5, 2.0]], "prompt_eval_count": 5})
+    upstream.play(embedded, embedded, path=EMBED)
     with ollama.Client(upstream.url) as client:
         theirs = client.embed("m", ["a", "b"], truncate=False, dimensions=2)
     ours = embed(upstream, EmbedRequest("m", ("a", "b"), dimensions=2))
@@ -585,7 +585,7 @@ def test_an_openai_client_shows_an_image_and_gets_thoughts(upstream: Upstream, s
     assert (said.content, getattr(said, "reasoning_content", None)) == ("Yes", "Hm…")
     thoughts = [getattr(chunk.choices[0].delta, "reasoning_content", "") for chunk in chunks if chunk.choices]
     assert "".join(thoughts) == "Hm…"
-    assert all(chunk.usage is None for chunk in chunks), "what Ollama did not count is not told as 0"
+    assert all(chunk.usage is None for chunk in chunks), "what Ollama did not count is not 0"
     body = sent(upstream)[0]
     assert body["messages"] == [{"role": "user", "content": "What is it?", "images": ["aGk="]}]
     assert body["think"] == "low"

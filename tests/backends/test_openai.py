@@ -107,8 +107,8 @@ def test_an_unknown_reason_is_a_stop(both: Both) -> None:
 def test_the_stop_string_is_told_where_the_provider_tells_it(both: Both) -> None:
     both.provider.play(Answer(pieces=sse(*TEXT, chunk(reason="stop", stop_reason="END"), "[DONE]")))
     asked = {"model": "m", "max_tokens": 9, "messages": MESSAGES, "stop_sequences": ["END"]}
-    told = both.served.post("/v1/messages", asked).json()
-    assert (told["stop_reason"], told["stop_sequence"]) == ("stop_sequence", "END")
+    answer = both.served.post("/v1/messages", asked).json()
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", "END")
 
 
 def _piece(index: int | None, arguments: str | None = None, **more: Any) -> dict[str, Any]:
@@ -256,13 +256,13 @@ def test_text_completions_are_the_same(both: Both) -> None:
                     reasons[choice.index] = choice.finish_reason
         return texts, logprobs, reasons
 
-    told: Any = {
+    scores: Any = {
         "tokens": ["x"],
         "token_logprobs": [-0.25],
         "top_logprobs": [{"x": -0.25}],
         "text_offset": [0],
     }
-    played = ((1, "x", told, None), (0, "y", None, "stop"), (1, "", None, "length"))
+    played = ((1, "x", scores, None), (0, "y", None, "stop"), (1, "", None, "length"))
     chunks = [
         {"object": "text_completion", "choices": [{"index": i, "text": text, "logprobs": logprobs,
                                                    "finish_reason": reason}]}

@@ -1,5 +1,5 @@
-"""What a client is told when an OpenAI-compatible provider fails, and what the provider sees of a client that
-leaves.
+"""What a client receives when an OpenAI-compatible provider fails, and what the provider sees of a client
+that leaves.
 """
 
 import json
@@ -61,15 +61,15 @@ STATUSES = [
 
 
 @pytest.mark.parametrize("see", [streamed, _whole])
-@pytest.mark.parametrize(("status", "told", "code"), STATUSES)
+@pytest.mark.parametrize(("status", "expected", "code"), STATUSES)
 def test_each_status_is_told_with_the_providers_words(
-    both: Both, see: Any, status: int, told: int, code: str
+    both: Both, see: Any, status: int, expected: int, code: str
 ) -> None:
     body = {"error": {"message": f"its own words ({KEY})", "type": "t", "code": None}}
     num_before = len(both.provider.posts)
     with pytest.raises(openai.APIStatusError) as caught:
         both.through(see, answer(body, status=status, headers={"Retry-After": "7"}))
-    assert (caught.value.status_code, caught.value.code) == (told, code)
+    assert (caught.value.status_code, caught.value.code) == (expected, code)
     assert "its own words" in caught.value.message
     assert KEY not in caught.value.response.text
     if status in (429, 503):

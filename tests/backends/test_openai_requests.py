@@ -263,8 +263,8 @@ def _ends(events: list[Event]) -> list[Finished]:
 
 
 def test_a_usage_that_is_not_told_is_not_known(provider: Upstream) -> None:
-    told = _ends(_ask(provider, GenerateRequest("m", HI), Answer(pieces=sse(*TEXT, *END))))
-    assert told == [Finished(0, "stop", Usage(20, 5, 16, 2))]
+    ends = _ends(_ask(provider, GenerateRequest("m", HI), Answer(pieces=sse(*TEXT, *END))))
+    assert ends == [Finished(0, "stop", Usage(20, 5, 16, 2))]
     untold_usages: list[Any] = [None, {}]
     for usage in untold_usages:
         pieces = sse(*TEXT, {**STOP, "usage": usage}, "[DONE]")
@@ -287,13 +287,13 @@ def test_several_choices_share_one_usage(provider: Upstream) -> None:
 
 
 def test_logprobs_of_text_completions(provider: Upstream) -> None:
-    told = {
+    logprobs = {
         "tokens": ["a", "é"],
         "token_logprobs": [None, -0.5],
         "top_logprobs": [None, {"é": -0.5, "e": -1}],
         "text_offset": [0, 1],
     }
-    choice = {"index": 0, "text": "aé", "logprobs": told, "finish_reason": "stop"}
+    choice = {"index": 0, "text": "aé", "logprobs": logprobs, "finish_reason": "stop"}
     events = _ask(provider, GenerateRequest("m", Texts(("",))), Answer(pieces=sse({"choices": [choice]})))
     second = TokenLogprob("é", b"\xc3\xa9", -0.5, (("é", b"\xc3\xa9", -0.5), ("e", b"e", -1.0)))
     assert events[0] == TextDelta(0, "aé", (TokenLogprob("a", b"a", None), second))

@@ -52,8 +52,8 @@ FINAL = {
 def test_what_no_retry_can_help_says_so(ours: Relays, played: Answer, status: int, way: str) -> None:
     ours.provider.play(played)
     num_before = len(ours.provider.posts)
-    told, headers, error = ask(ours, way)
-    assert (told, headers.get("x-should-retry")) == (status, "false")
+    answer_status, headers, error = ask(ours, way)
+    assert (answer_status, headers.get("x-should-retry")) == (status, "false")
     assert "retry-after" not in headers
     assert KEY not in str(error)
     assert len(ours.provider.posts) == num_before + 1
@@ -89,8 +89,8 @@ PASSING = {
 @pytest.mark.parametrize(("played", "status"), PASSING.values(), ids=PASSING)
 def test_what_may_pass_may_be_tried_again(ours: Relays, played: Answer, status: int, way: str) -> None:
     ours.provider.play(played)
-    told, headers, _ = ask(ours, way)
-    assert (told, headers.get("x-should-retry")) == (status, None)
+    answer_status, headers, _ = ask(ours, way)
+    assert (answer_status, headers.get("x-should-retry")) == (status, None)
     assert headers.get("retry-after") == {429: "3", 503: "1"}.get(status)
 
 
@@ -143,8 +143,8 @@ def test_status_code_and_words_are_the_providers(
     ours: Relays, status: int, body: dict[str, Any], code: str, way: str
 ) -> None:
     ours.provider.play(answer(body, status=status))
-    told, _, error = ask(ours, way)
-    assert (told, error["code"]) == (status, code)
+    answer_status, _, error = ask(ours, way)
+    assert (answer_status, error["code"]) == (status, code)
     assert error["message"] == "up: too big"
     assert error["param"] == body["error"].get("param")
 
@@ -290,7 +290,7 @@ def test_whatever_a_provider_says_becomes_an_error_without_secrets(
     )
     assert 400 <= error.status < 600
     assert error.status != 401
-    told = json.dumps([to_body(error), to_messages_body(error, "r"), error.headers])
-    assert KEY not in told
-    assert len(told) < 10_000
+    written = json.dumps([to_body(error), to_messages_body(error, "r"), error.headers])
+    assert KEY not in written
+    assert len(written) < 10_000
     assert all(text.isascii() for text in error.headers.values())

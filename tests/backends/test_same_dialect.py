@@ -58,10 +58,10 @@ def test_anthropics_own_members_reach_anthropic(
 ) -> None:
     if model == "up-an":
         written.play(DOWN)
-    status, told, _ = written.ask(
+    status, answer_headers, _ = written.ask(
         MESSAGES, {**BODY, "model": model, "stream": stream}, **{**headers, **BETAS}
     )
-    assert (status, names(told)) == (200, [])
+    assert (status, names(answer_headers)) == (200, [])
     sent = written.last
     for name in ("system", "messages", "tools", "thinking", "context_management", "service_tier", *MARK):
         assert sent[name] == BODY[name], name
@@ -70,9 +70,9 @@ def test_anthropics_own_members_reach_anthropic(
 
 
 def test_elsewhere_they_are_named_and_not_sent(written: Written) -> None:
-    status, told, _ = written.ask(MESSAGES, {**BODY, "model": "up:m"}, **BETAS)
+    status, headers, _ = written.ask(MESSAGES, {**BODY, "model": "up:m"}, **BETAS)
     assert status == 200
-    found = set(names(told))
+    found = set(names(headers))
     assert found >= {"system.0.cache_control", "tools.0.cache_control", "cache_control"}
     assert {
         "messages.0.content.2.cache_control",
@@ -123,10 +123,10 @@ def test_what_no_dialect_has_is_not_sent(written: Written) -> None:
             *HI,
         ],
     }
-    status, told, _ = written.ask(MESSAGES, body)
+    status, headers, _ = written.ask(MESSAGES, body)
     assert status == 200
     expected = ["mcp_servers", "messages.1.content.0", "messages.1.content.1.novelty", "tools.1"]
-    assert sorted(names(told)) == expected
+    assert sorted(names(headers)) == expected
     assert written.last["messages"][1]["content"] == [{**TEXT, **MARK}]
     assert "mcp_servers" not in written.last
 
@@ -143,24 +143,24 @@ ADVICE: dict[str, Any] = {
 )
 def test_openais_own_members_reach_its_dialect(written: Written, path: str, members: Any) -> None:
     headers = {} if "store" in members else STRICT
-    status, told, _ = written.ask(path, {"model": "own:m", **members, **ADVICE}, **headers)
-    assert (status, names(told)) == (200, [])
+    status, answer_headers, _ = written.ask(path, {"model": "own:m", **members, **ADVICE}, **headers)
+    assert (status, names(answer_headers)) == (200, [])
     assert {name: written.last[name] for name in ADVICE} == ADVICE
 
 
 def test_a_provider_that_refuses_one_is_asked_without(written: Written) -> None:
     words = {"error": {"message": "property 'prompt_cache_key' is unsupported"}}
     written.play(answer(words, status=400))
-    status, told, _ = written.ask(CHAT, {"model": "up-an", "messages": HI, **ADVICE})
-    assert (status, told["x-headrace-backend"], names(told)) == (200, "up", ["prompt_cache_key"])
+    status, headers, _ = written.ask(CHAT, {"model": "up-an", "messages": HI, **ADVICE})
+    assert (status, headers["x-headrace-backend"], names(headers)) == (200, "up", ["prompt_cache_key"])
     assert "prompt_cache_key" not in written.last
     assert written.last["service_tier"] == "flex"
 
 
 def test_elsewhere_openais_are_named(written: Written) -> None:
     for model in ("an:claude-opus-4-1", "ol:m", "ce:m"):
-        status, told, _ = written.ask(CHAT, {"model": model, "messages": HI, "store": True, **ADVICE})
-        assert (status, sorted(names(told))) == (200, sorted(ADVICE)), model
+        status, headers, _ = written.ask(CHAT, {"model": model, "messages": HI, "store": True, **ADVICE})
+        assert (status, sorted(names(headers))) == (200, sorted(ADVICE)), model
         assert not set(ADVICE) & set(written.last), model
 
 

@@ -69,8 +69,8 @@ def test_a_thought_before_a_call_stays_there(written: Written) -> None:
     blocks = [thought("S"), said("A"), thought("T"), (CALL, [])]
     written.play(Answer(pieces=anthropic_events(*blocks, stop="tool_use")), path="/v1/messages")
     first = {"model": MODEL, "messages": HI, "conversation": "new", "tools": TOOLS}
-    _, headers, told = written.ask(CHAT, first)
-    (call,) = told["choices"][0]["message"]["tool_calls"]
+    _, headers, answer = written.ask(CHAT, first)
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
     result = {"role": "tool", "tool_call_id": call["id"], "content": "7"}
     body = {"model": MODEL, "messages": [result], "tools": TOOLS}
     assert written.ask(CHAT, {**body, "conversation": headers["x-conversation-id"]})[0] == 200

@@ -189,12 +189,12 @@ def by_responses(events: Sequence[Event], seed: int) -> list[Heard]:
     texts = [*writer.first(), *(text for event in events for text in writer.event(event)), *writer.close()]
     texts.append(writer.last(writer.response))
     raw = "".join(f"event: {json.loads(text)['type']}\ndata: {text}\n\n" for text in texts)
-    told = read_stream(in_pieces((raw + "data: [DONE]\n\n").encode(), seed))
+    values = read_stream(in_pieces((raw + "data: [DONE]\n\n").encode(), seed))
     found = Heard()
-    for value in told:
+    for value in values:
         DIALECTS["responses"].event(found, value["type"], value)
     added = Heard(reason=found.reason, usage=found.usage)
-    for value in told:
+    for value in values:
         added.text += value["delta"] if value["type"] == "response.output_text.delta" else ""
         added.reasoning += value["delta"] if value["type"] == "response.reasoning_text.delta" else ""
         if value["type"] == "response.output_item.done" and "arguments" in value["item"]:
@@ -289,8 +289,8 @@ def check_relayed(
         same(first, read_again)
         assert read_again.reason == first.reason
     if body is not None and body.lstrip()[:1] == b"{":
-        told = heard_whole(dialect, json.loads(body))
-        same(first, told, is_parsed=dialect == "messages")
+        heard = heard_whole(dialect, json.loads(body))
+        same(first, heard, is_parsed=dialect == "messages")
         unfolded = reader().unfolded(json.loads(body))
         assert unfolded is not None
         read_again = by_chat(run(read([unfolded])))[1]
@@ -369,11 +369,11 @@ def test_responses(run: Run, seed: int, dialect: str) -> None:
     read: Read = {"chat": chat_events, "messages": message_events, "ollama": ollama_events}[dialect]
     events = read_both(run, read, case, dialect)
     if events is not None:
-        told = by_responses(events, seed)
-        for other in told:
-            same(told[0], other)
+        answers = by_responses(events, seed)
+        for other in answers:
+            same(answers[0], other)
         if not case.is_spoiled:
-            as_said(case, told[0])
+            as_said(case, answers[0])
 
 
 def test_sent_is_compared_by_what_it_says() -> None:

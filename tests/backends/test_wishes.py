@@ -43,8 +43,8 @@ def test_g10_not_to_think_is_what_it_does_anyway(written: Written) -> None:
 
 def test_g10_a_caller_who_asks_for_an_effort_outright_is_told(written: Written) -> None:
     num = len(written.requests)
-    status, _, told = written.ask(CHAT, {"model": "ol:m", "messages": HI, "reasoning_effort": "high"})
-    assert (status, told["error"]["param"]) == (400, "reasoning_effort")
+    status, _, answer = written.ask(CHAT, {"model": "ol:m", "messages": HI, "reasoning_effort": "high"})
+    assert (status, answer["error"]["param"]) == (400, "reasoning_effort")
     assert len(written.requests) == num
 
 
@@ -68,8 +68,8 @@ def test_g10_a_provider_that_refuses_an_effort_is_asked_without(
 ) -> None:
     written.play(answer({"error": error}, status=status))
     num = len(written.requests)
-    told, headers, _ = written.ask(MESSAGES, thinking("up:m", stream=stream))
-    assert (told, len(written.requests)) == (200, num + 2)
+    answer_status, headers, _ = written.ask(MESSAGES, thinking("up:m", stream=stream))
+    assert (answer_status, len(written.requests)) == (200, num + 2)
     assert written.requests[-2].body["reasoning_effort"] == "low"
     assert "reasoning_effort" not in written.last
     assert "thinking" in names(headers)
@@ -112,9 +112,9 @@ def test_g10_along_a_route_only_who_refuses_goes_without(written: Written) -> No
 def test_g10_an_effort_that_is_refused_to_a_chat_is_told(written: Written) -> None:
     written.play(answer({"error": REFUSALS["OpenAI"][1]}, status=400))
     body = {"model": "up:m", "messages": HI, "reasoning_effort": "high"}
-    status, _, told = written.ask(CHAT, body, **STRICT)
-    assert (status, told["error"]["code"]) == (400, "unsupported_parameter")
-    assert told["error"]["param"] == "reasoning_effort"
+    status, _, whole = written.ask(CHAT, body, **STRICT)
+    assert (status, whole["error"]["code"]) == (400, "unsupported_parameter")
+    assert whole["error"]["param"] == "reasoning_effort"
 
 
 def test_g10_strict_requests_lose_nothing(written: Written) -> None:
@@ -127,15 +127,15 @@ def test_g10_strict_requests_lose_nothing(written: Written) -> None:
 def test_g26_a_budget_is_kept_where_the_model_takes_one(written: Written, model: str, budget: int) -> None:
     # a route is translated, and so is what is strict
     headers = STRICT if model.startswith("an:") else {}
-    status, told, _ = written.ask(MESSAGES, thinking(model, budget), **headers)
-    assert (status, names(told)) == (200, [])
+    status, answer_headers, _ = written.ask(MESSAGES, thinking(model, budget), **headers)
+    assert (status, names(answer_headers)) == (200, [])
     assert written.last["thinking"] == {"type": "enabled", "budget_tokens": budget}
 
 
 def test_g26_after_a_fallback_too(written: Written) -> None:
     written.play(DOWN)
-    status, told, _ = written.ask(MESSAGES, thinking("up-an", 30_000))
-    assert (status, told["x-headrace-backend"], names(told)) == (200, "an", [])
+    status, headers, _ = written.ask(MESSAGES, thinking("up-an", 30_000))
+    assert (status, headers["x-headrace-backend"], names(headers)) == (200, "an", [])
     assert written.last["thinking"]["budget_tokens"] == 30_000
 
 
@@ -144,13 +144,13 @@ def test_g26_elsewhere_it_is_named(written: Written, model: str) -> None:
     body = thinking(model, 30_000)
     if model.startswith("an:"):  # not passed on as it is
         body["tools"] = [{"name": "a.b", "input_schema": {"type": "object"}}]
-    status, told, _ = written.ask(MESSAGES, body)
-    assert (status, "thinking.budget_tokens" in names(told)) == (200, True)
+    status, headers, _ = written.ask(MESSAGES, body)
+    assert (status, "thinking.budget_tokens" in names(headers)) == (200, True)
 
 
 def test_g26_a_budget_that_leaves_no_room_is_cut_and_named(written: Written) -> None:
-    status, told, _ = written.ask(MESSAGES, {**thinking("an-up", 30_000), "max_tokens": 2000})
-    assert (status, names(told)) == (200, ["thinking.budget_tokens"])
+    status, headers, _ = written.ask(MESSAGES, {**thinking("an-up", 30_000), "max_tokens": 2000})
+    assert (status, names(headers)) == (200, ["thinking.budget_tokens"])
     assert written.last["thinking"]["budget_tokens"] == 1999
 
 
@@ -165,8 +165,8 @@ LOW: dict[str, tuple[str, dict[str, Any]]] = {
 def test_l18_verbosity_is_passed_to_who_knows_it(
     written: Written, path: str, body: dict[str, Any], headers: dict[str, str]
 ) -> None:
-    status, told, _ = written.ask(path, {"model": "up:m", **body}, **headers)
-    assert (status, written.last["verbosity"], names(told)) == (200, "low", [])
+    status, answer_headers, _ = written.ask(path, {"model": "up:m", **body}, **headers)
+    assert (status, written.last["verbosity"], names(answer_headers)) == (200, "low", [])
 
 
 @pytest.mark.parametrize("model", ["fa:m", "an:claude-opus-5", "ol:m", "ce:m"])
@@ -174,17 +174,17 @@ def test_l18_verbosity_is_passed_to_who_knows_it(
 def test_l18_elsewhere_it_is_ignored_and_named(
     written: Written, path: str, body: dict[str, Any], model: str
 ) -> None:
-    status, told, _ = written.ask(path, {"model": model, **body}, **STRICT if model == "ce:m" else {})
+    status, headers, _ = written.ask(path, {"model": model, **body}, **STRICT if model == "ce:m" else {})
     name = "text.verbosity" if path == RESPONSES else "verbosity"
-    assert (status, names(told)) == (200, [name])
+    assert (status, names(headers)) == (200, [name])
     assert model == "fa:m" or "verbosity" not in written.last
 
 
 @pytest.mark.parametrize("path", [RESPONSES])
 def test_l18_who_refuses_it_is_asked_without(written: Written, path: str) -> None:
     written.play(answer({"error": {"message": "Unknown parameter: 'verbosity'."}}, status=400))
-    status, told, whole = written.ask(path, {"model": "up:m", **LOW["responses"][1]})
-    assert (status, names(told)) == (200, ["text.verbosity"])
+    status, headers, whole = written.ask(path, {"model": "up:m", **LOW["responses"][1]})
+    assert (status, names(headers)) == (200, ["text.verbosity"])
     assert "verbosity" not in written.last
     assert whole["text"]["verbosity"] == "low"
 
@@ -226,8 +226,8 @@ def test_g7_thoughts_of_the_history_that_are_refused_are_left_out(
 ) -> None:
     written.play(answer({"error": error}, status=400))
     # along a route, it is translated
-    status, told, _ = written.ask(path, {"model": "up-ol", **body})
-    assert (status, told["x-headrace-backend"], name in names(told)) == (200, "up", True)
+    status, headers, _ = written.ask(path, {"model": "up-ol", **body})
+    assert (status, headers["x-headrace-backend"], name in names(headers)) == (200, "up", True)
     assert "reasoning_content" in written.requests[-2].body["messages"][1]
     assert "reasoning_content" not in written.last["messages"][1]
     assert written.last["messages"][1]["content"] == "yes"

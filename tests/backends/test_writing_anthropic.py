@@ -64,9 +64,9 @@ def test_g21_an_image_that_it_does_not_read_is_refused_with_the_reason(written: 
     num = len(written.requests)
     url = {"url": f"data:{type};base64,{PNG}"}
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]
-    status, _, told = written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})
-    assert (status, told["error"]["param"]) == (400, "messages.0.content.0")
-    assert "image/webp" in told["error"]["message"]
+    status, _, answer = written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})
+    assert (status, answer["error"]["param"]) == (400, "messages.0.content.0")
+    assert "image/webp" in answer["error"]["message"]
     assert len(written.requests) == num
 
 
@@ -79,8 +79,8 @@ def test_g21_an_image_that_it_does_not_read_is_refused_with_the_reason(written: 
 )
 def test_g21_temperature_and_top_p_together(written: Written, model: str, is_kept: bool) -> None:
     body = {"model": model, "messages": HI, "max_tokens": 9, "temperature": 0.5, "top_p": 0.9}
-    status, told, _ = written.ask(MESSAGES, body)
-    assert (status, names(told)) == (200, [] if is_kept else ["top_p"])
+    status, headers, _ = written.ask(MESSAGES, body)
+    assert (status, names(headers)) == (200, [] if is_kept else ["top_p"])
     assert ("top_p" in written.last) is is_kept
     assert written.last["temperature"] == 0.5
     written.ask(MESSAGES, {**body, "temperature": 1})
@@ -92,8 +92,8 @@ def test_g21_beside_thinking_no_temperature(written: Written) -> None:
         "model": "an:claude-opus-4-1", "messages": HI, "reasoning_effort": "low", "temperature": 0.3,
         "max_tokens": 9000, "top_k": 5,
     }  # fmt: skip
-    status, told, _ = written.ask(CHAT, body)
-    assert (status, sorted(names(told))) == (200, ["temperature", "top_k"])
+    status, headers, _ = written.ask(CHAT, body)
+    assert (status, sorted(names(headers))) == (200, ["temperature", "top_k"])
     assert written.last["thinking"]["type"] == "enabled"
 
 
@@ -114,8 +114,8 @@ def test_g21_thinking_with_a_history_that_nobody_signed(written: Written, though
         "model": "an-up", "messages": looped(*thoughts), "max_tokens": 9000, "tools": TOOL,
         "thinking": {"type": "enabled", "budget_tokens": 2000},
     }  # fmt: skip
-    status, told, _ = written.ask(MESSAGES, body)
-    assert (status, "thinking" in names(told)) == (200, True)
+    status, headers, _ = written.ask(MESSAGES, body)
+    assert (status, "thinking" in names(headers)) == (200, True)
     assert "thinking" not in written.last
     assert [block["type"] for block in written.last["messages"][1]["content"]] == ["tool_use"]
 
@@ -137,18 +137,18 @@ def test_g21_a_forced_call_is_not_thought_about(written: Written) -> None:
         "model": "an:claude-opus-5", "messages": HI, "tools": TOOLS, "tool_choice": "required",
         "reasoning_effort": "low",
     }  # fmt: skip
-    status, told, _ = written.ask(CHAT, body)
-    assert (status, names(told)) == (200, ["reasoning_effort"])
+    status, headers, _ = written.ask(CHAT, body)
+    assert (status, names(headers)) == (200, ["reasoning_effort"])
     assert "thinking" not in written.last
 
 
 def test_g21_relayed_thoughts_that_nobody_signed_are_left_out(written: Written) -> None:
     text = {"type": "text", "text": "yes"}
     messages = [*HI, {"role": "assistant", "content": [UNSIGNED, SIGNED, text]}, *HI]
-    status, told, _ = written.ask(
+    status, headers, _ = written.ask(
         MESSAGES, {"model": "an:claude-opus-5", "messages": messages, "max_tokens": 9}
     )
-    assert (status, names(told)) == (200, ["messages.content.thinking"])
+    assert (status, names(headers)) == (200, ["messages.content.thinking"])
     assert written.last["messages"][1]["content"] == [SIGNED, text]
 
 
@@ -175,8 +175,8 @@ def test_g21_relayed_thinking_is_switched_off_where_its_beginning_is_missing(wri
         "model": "an:claude-opus-4-1", "messages": looped(UNSIGNED), "max_tokens": 9000, "tools": TOOL,
         "thinking": {"type": "enabled", "budget_tokens": 2000},
     }  # fmt: skip
-    status, told, _ = written.ask(MESSAGES, body)
-    assert (status, names(told)) == (200, ["messages.content.thinking", "thinking"])
+    status, headers, _ = written.ask(MESSAGES, body)
+    assert (status, names(headers)) == (200, ["messages.content.thinking", "thinking"])
     assert written.last["thinking"] == {"type": "disabled"}
     written.ask(MESSAGES, {**body, "messages": looped(SIGNED)})
     assert written.last["thinking"]["budget_tokens"] == 2000

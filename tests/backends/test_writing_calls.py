@@ -59,8 +59,8 @@ def test_g14_broken_arguments_are_wrapped_and_named(written: Written, arguments:
     messages = [*HI, calling(arguments), {"role": "tool", "content": "?", "tool_call_id": "c1"}]
     body = {"model": model, "messages": messages, "tools": TOOLS}
     headers = STRICT if model == "up:m" else {}
-    status, told, _ = written.ask(CHAT, body, **headers)
-    assert (status, names(told)) == (200, ["messages.tool_calls.function.arguments"])
+    status, answer_headers, _ = written.ask(CHAT, body, **headers)
+    assert (status, names(answer_headers)) == (200, ["messages.tool_calls.function.arguments"])
     assert sent_arguments(written.last) == {"arguments": arguments}
 
 
@@ -76,8 +76,8 @@ def test_g14_a_stored_turn_can_be_gone_on_with_elsewhere(written: Written) -> No
     output = {"type": "function_call_output", "call_id": "c1", "output": "?"}
     for model in ("an:claude-opus-5", "ol:m", "an-up"):
         body = {"model": model, "input": [output], "tools": tools, "previous_response_id": first["id"]}
-        status, told, _ = written.ask(RESPONSES, body)
-        assert (status, names(told)) == (200, ["input.arguments"])
+        status, headers, _ = written.ask(RESPONSES, body)
+        assert (status, names(headers)) == (200, ["input.arguments"])
         assert sent_arguments(written.last) == {"arguments": '{"a": '}
 
 
@@ -214,8 +214,8 @@ def test_g21_a_dot_in_a_name_is_mapped_and_mapped_back(written: Written, model: 
         "tool_choice": {"type": "tool", "name": DOTTED},
         "messages": [*HI, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}],
     }
-    status, told, whole = written.ask(MESSAGES, body)
-    assert (status, names(told)) == (200, [])
+    status, headers, whole = written.ask(MESSAGES, body)
+    assert (status, names(headers)) == (200, [])
     sent = written.last
     assert (sent["tools"][0]["name"], sent["tool_choice"]["name"]) == ("files_read", "files_read")
     assert sent["messages"][1]["content"][0]["name"] == "files_read"
@@ -245,8 +245,8 @@ def test_g21_in_every_dialect(written: Written, model: str, name: str) -> None:
         Answer(headers={"Content-Type": "application/x-ndjson"}, pieces=[json.dumps(line).encode() + b"\n"]),
         path="/api/chat",
     )
-    status, _, told = written.ask(RESPONSES, {"model": model, "input": "hi", "tools": tools})
-    assert status == 200, told
-    assert [item["name"] for item in told["output"] if item["type"] == "function_call"] == [name]
+    status, _, answer = written.ask(RESPONSES, {"model": model, "input": "hi", "tools": tools})
+    assert status == 200, answer
+    assert [item["name"] for item in answer["output"] if item["type"] == "function_call"] == [name]
     told_tool = written.last["tools"][0]
     assert told_tool.get("name", told_tool.get("function", {}).get("name")) == sent

@@ -72,8 +72,8 @@ def test_g11_a_document_and_the_output_of_a_function_call(written: Written) -> N
             "output": [{"type": "input_text", "text": "a file"}, pdf],
         },
     ]
-    status, _, told = written.ask(RESPONSES, {"model": "up:m", "input": items})
-    assert status == 200, told
+    status, _, answer = written.ask(RESPONSES, {"model": "up:m", "input": items})
+    assert status == 200, answer
     tool, user = written.last["messages"][-2:]
     assert (tool["role"], tool["content"]) == ("tool", "a file")
     assert user["content"][1]["file"]["filename"] == "a.pdf"
@@ -113,8 +113,10 @@ SPOKEN: list[Any] = [
 def test_g12_a_third_party_gets_one_system_message(
     written: Written, model: str, headers: dict[str, str]
 ) -> None:
-    status, told, _ = written.ask(CHAT, {"model": model, "messages": SPOKEN, "max_tokens": 5}, **headers)
-    assert (status, names(told)) == (200, ["messages.role"])
+    status, answer_headers, _ = written.ask(
+        CHAT, {"model": model, "messages": SPOKEN, "max_tokens": 5}, **headers
+    )
+    assert (status, names(answer_headers)) == (200, ["messages.role"])
     messages = written.last["messages"]
     assert [message["role"] for message in messages] == [
         "system", "user", "assistant", "user", "user", "user",
@@ -127,16 +129,16 @@ def test_g12_a_third_party_gets_one_system_message(
 
 @pytest.mark.parametrize("headers", [{}, STRICT], ids=["relayed", "translated"])
 def test_g12_openai_gets_them_as_they_are(written: Written, headers: dict[str, str]) -> None:
-    status, told, _ = written.ask(CHAT, {"model": "own:m", "messages": SPOKEN}, **headers)
-    assert (status, names(told)) == (200, [])
+    status, answer_headers, _ = written.ask(CHAT, {"model": "own:m", "messages": SPOKEN}, **headers)
+    assert (status, names(answer_headers)) == (200, [])
     assert [message["role"] for message in written.last["messages"]] == [m["role"] for m in SPOKEN]
 
 
 @pytest.mark.parametrize("headers", [{}, STRICT], ids=["relayed", "translated"])
 def test_g12_only_a_developer_is_no_loss(written: Written, headers: dict[str, str]) -> None:
     messages = [{"role": "developer", "content": "one"}, *HI]
-    status, told, _ = written.ask(CHAT, {"model": "up:m", "messages": messages}, **headers)
-    assert (status, names(told)) == (200, [])
+    status, answer_headers, _ = written.ask(CHAT, {"model": "up:m", "messages": messages}, **headers)
+    assert (status, names(answer_headers)) == (200, [])
     assert written.last["messages"][0] == {"role": "system", "content": "one"}
 
 
@@ -231,9 +233,9 @@ def test_g13_of_a_chat_too(written: Written, user: str, is_kept: bool, headers: 
 def test_g13_anthropic_is_told_no_names(written: Written, path: str, user: str, is_kept: bool) -> None:
     said = {"input": "hi"} if path == RESPONSES else {"messages": HI}
     assert written.ask(path, {"model": "an:claude-opus-5", "user": user, **said})[0] == 200
-    told = written.last["metadata"]["user_id"]
-    assert (told == user) is is_kept
-    assert is_kept or len(told) == 64
+    user_id = written.last["metadata"]["user_id"]
+    assert (user_id == user) is is_kept
+    assert is_kept or len(user_id) == 64
 
 
 @pytest.mark.parametrize("id", ["c" * 40, "c" * 41, "toolu_" + "x" * 60, "a.b:c"])
@@ -256,8 +258,8 @@ def test_g13_relayed_to_anthropic(written: Written, user: str, is_kept: bool) ->
         "metadata": {"user_id": user, "x": 1},
     }
     assert written.ask(MESSAGES, body)[0] == 200
-    told = written.last["metadata"]
-    assert (told["user_id"] == user, told["x"]) == (is_kept, 1)
+    metadata = written.last["metadata"]
+    assert (metadata["user_id"] == user, metadata["x"]) == (is_kept, 1)
 
 
 # large histories are corrected in a thread

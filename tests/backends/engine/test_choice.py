@@ -33,7 +33,7 @@ def sequence(**params: Any) -> Sequence:
     return Sequence([1, 9690], SamplingParams(max_tokens=500, stop_token_ids=ends, logprobs=0, **params))
 
 
-def told(choice: Choice, tokens: list[int], reason: FinishReason = "length") -> list[Event]:
+def events_of(choice: Choice, tokens: list[int], reason: FinishReason = "length") -> list[Event]:
     """The events of these tokens; the last one ends the sequence with `reason`."""
     events: list[Event] = []
     for place, token in enumerate(tokens):
@@ -76,10 +76,10 @@ def thinking(tokenizer: Tokenizer, *, is_open: bool = False) -> AnswerOptions:
     return AnswerOptions(tokenizer, splitter=lambda: Splitter(THINKING, is_open=is_open))
 
 
-def test_text_is_told_as_it_comes_and_counted(tokenizer: Tokenizer) -> None:
+def test_text_comes_as_it_is_generated_and_is_counted(tokenizer: Tokenizer) -> None:
     whole = "Rivers are long. 😀 Naïve λ!"
     tokens = tokenizer.encode(whole)
-    events = told(Choice(sequence(), 3, AnswerOptions(tokenizer)), tokens)
+    events = events_of(Choice(sequence(), 3, AnswerOptions(tokenizer)), tokens)
     assert isinstance(events[0], Started)
     assert {event.index for event in events} == {3}
     assert (text(events), scored(events).decode()) == (whole, whole)
@@ -88,13 +88,13 @@ def test_text_is_told_as_it_comes_and_counted(tokenizer: Tokenizer) -> None:
     assert counted(events) == end.usage.completion_tokens == len(tokens)
 
 
-def test_character_is_told_when_it_is_whole(tokenizer: Tokenizer) -> None:
+def test_a_character_comes_when_it_is_whole(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("😀")
     assert len(tokens) > 1
-    whole = told(Choice(sequence(), 0, AnswerOptions(tokenizer)), tokens)
+    whole = events_of(Choice(sequence(), 0, AnswerOptions(tokenizer)), tokens)
     [delta] = [event for event in whole if isinstance(event, TextDelta)]
     assert (delta.text, delta.tokens, len(delta.logprobs)) == ("😀", len(tokens), len(tokens))
-    cut = told(Choice(sequence(), 0, AnswerOptions(tokenizer)), tokens[:-1])
+    cut = events_of(Choice(sequence(), 0, AnswerOptions(tokenizer)), tokens[:-1])
     assert text(cut) == "\ufffd"
     assert counted(cut) == len(tokens) - 1
     assert scored(cut) == "😀".encode()[: len(scored(cut))]
@@ -103,7 +103,7 @@ def test_character_is_told_when_it_is_whole(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("stop", ["two three", "o three f", " ", "four", "x", "four five"])
 def test_stop_string_cuts_text_and_scores_alike(tokenizer: Tokenizer, stop: str) -> None:
     whole = "one two three four"
-    events = told(
+    events = events_of(
         Choice(sequence(), 0, AnswerOptions(tokenizer, stops=Stops((stop,)))), tokenizer.encode(whole)
     )
     assert text(events) == whole.split(stop)[0]
@@ -117,13 +117,17 @@ def test_stop_string_cuts_text_and_scores_alike(tokenizer: Tokenizer, stop: str)
 
 def test_stop_strings_wait_for_the_least_number_of_tokens(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a b a b a b")
-    events = told(Choice(sequence(min_tokens=4), 0, AnswerOptions(tokenizer, stops=Stops((" b",)))), tokens)
+    events = events_of(
+        Choice(sequence(min_tokens=4), 0, AnswerOptions(tokenizer, stops=Stops((" b",)))), tokens
+    )
     assert text(events) == "a b a"
     assert finished(events).usage.completion_tokens == 4
 
 
 def test_end_token_is_no_text_and_its_score_comes_last(tokenizer: Tokenizer) -> None:
-    events = told(Choice(sequence(), 0, AnswerOptions(tokenizer)), [*tokenizer.encode("Yes."), END], "stop")
+    events = events_of(
+        Choice(sequence(), 0, AnswerOptions(tokenizer)), [*tokenizer.encode("Yes."), END], "stop"
+    )
     assert text(events) == scored(events).decode() == "Yes."
     end = finished(events)
     assert end.reason == "stop"
@@ -135,7 +139,7 @@ def test_echo_comes_first_with_the_prompts_scores(tokenizer: Tokenizer) -> None:
     asked = sequence(prompt_logprobs=True)
     asked.prompt_logprobs = [Logprobs(-1.5)]
     choice = Choice(asked, 0, AnswerOptions(tokenizer), echo="<|im_start|>system")
-    started, echo, *rest = told(choice, tokenizer.encode("Hi"))
+    started, echo, *rest = events_of(choice, tokenizer.encode("Hi"))
     assert isinstance(started, Started)
     assert isinstance(echo, TextDelta)
     assert (echo.text, echo.tokens) == ("<|im_start|>system", 0)
@@ -150,9 +154,9 @@ def test_prompt_alone_ends_without_a_token(tokenizer: Tokenizer) -> None:
     assert finished(events).usage.completion_tokens == 0
 
 
-def test_call_is_told_apart_from_text(tokenizer: Tokenizer) -> None:
+def test_a_call_is_split_from_text(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("Let me see.\n" + CALL)
-    events = told(Choice(sequence(), 0, calling(tokenizer)), [*tokens, END], "stop")
+    events = events_of(Choice(sequence(), 0, calling(tokenizer)), [*tokens, END], "stop")
     assert text(events) == "Let me see."
     assert scored(events).decode() == "Let me see."
     pieces = [event for event in events if isinstance(event, ToolCallDelta)]
@@ -165,7 +169,7 @@ def test_call_is_told_apart_from_text(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("size", range(1, 30))
 def test_cut_call_is_nothing_or_keeps_its_beginning(tokenizer: Tokenizer, size: int) -> None:
     tokens = tokenizer.encode(CALL)[:size]
-    events = told(Choice(sequence(), 0, calling(tokenizer)), tokens)
+    events = events_of(Choice(sequence(), 0, calling(tokenizer)), tokens)
     end = finished(events)
     arguments = "".join(event.arguments for event in events if isinstance(event, ToolCallDelta))
     assert '{"at": "sky"}'.startswith(arguments)
@@ -179,13 +183,13 @@ def test_cut_call_is_nothing_or_keeps_its_beginning(tokenizer: Tokenizer, size: 
     assert end.reason == "length"
 
 
-def test_thoughts_are_told_apart_and_counted(tokenizer: Tokenizer) -> None:
+def test_thoughts_are_split_from_the_answer_and_counted(tokenizer: Tokenizer) -> None:
     for is_open, whole in (
         (False, "<think>\nHm, so.\n</think>\n\nYes <b>"),
         (True, "Hm, so.</think>Yes <b>"),
     ):
         tokens = tokenizer.encode(whole)
-        events = told(Choice(sequence(), 0, thinking(tokenizer, is_open=is_open)), tokens)
+        events = events_of(Choice(sequence(), 0, thinking(tokenizer, is_open=is_open)), tokens)
         thoughts = [event for event in events if isinstance(event, ReasoningDelta)]
         assert "".join(thought.text for thought in thoughts) == "Hm, so."
         assert (text(events), scored(events).decode()) == ("Yes <b>", "Yes <b>")
@@ -196,7 +200,7 @@ def test_thoughts_are_told_apart_and_counted(tokenizer: Tokenizer) -> None:
 
 def test_answer_that_only_begins_like_a_mark_is_text(tokenizer: Tokenizer) -> None:
     for whole in ("<thin air", " <", "\n\nYes", "<b>think</b>"):
-        events = told(Choice(sequence(), 0, thinking(tokenizer)), tokenizer.encode(whole))
+        events = events_of(Choice(sequence(), 0, thinking(tokenizer)), tokenizer.encode(whole))
         assert (text(events), scored(events).decode()) == (whole, whole)
         assert finished(events).usage.reasoning_tokens == 0
 

@@ -1,4 +1,6 @@
-"""An engine that fails under a request: it is told, the others go on. An engine that dies: all are told."""
+"""An engine that fails under a request: that request ends with an error, the others go on. An engine that
+dies: all end.
+"""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def test_a_broken_template_is_a_400_in_chat_and_nothing_else(
         for path, body in OTHERS.items():
             assert broken.post(path, {"model": "broken", **body}).status_code == 200, path
     assert broken.get("/health").status_code == 200
-    told = [record for record in caplog.get_records("setup") if "cannot chat" in record.message]
-    assert len(told) == 1
+    warnings = [record for record in caplog.get_records("setup") if "cannot chat" in record.message]
+    assert len(warnings) == 1
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Thoughts on the real model: told apart from the answer, and free of what the answer is held to."""
+"""Thoughts on the real model: split from the answer, and free of what the answer is held to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.backends.engine.renamed_tokens import marked
 from tests.conftest import serving_model
 from tests.serving import Served
 
-# Opens the thoughts itself, unless it is told not to.
+# Opens the thoughts itself, unless a variable forbids it.
 TEMPLATE = """\
 {% for message in messages %}<|im_start|>{{ message.role }}
 {{ message.content }}<|im_end|>
@@ -97,7 +97,7 @@ def folded(chunks: list[ChatCompletionChunk]) -> list[tuple[str, str, str | None
     return [found[index] for index in sorted(found)]
 
 
-def told(answer: ChatCompletion) -> list[tuple[str, str, str | None]]:
+def choices_of(answer: ChatCompletion) -> list[tuple[str, str, str | None]]:
     return [
         (reasoning(choice.message), choice.message.content or "", choice.finish_reason)
         for choice in answer.choices
@@ -106,28 +106,28 @@ def told(answer: ChatCompletion) -> list[tuple[str, str, str | None]]:
 
 def test_answer_that_begins_amid_thoughts_is_thoughts_until_their_end(thinker: Thinker) -> None:
     answer = thinker.ask()
-    [(thoughts, text, reason)] = told(answer)
+    [(thoughts, text, reason)] = choices_of(answer)
     assert (bool(thoughts), text, reason) == (True, "", "length")
     assert thought_tokens(answer) == 8
-    assert folded(thinker.chunks()) == told(answer)
+    assert folded(thinker.chunks()) == choices_of(answer)
 
 
 def test_answer_comes_after_the_thoughts(thinker: Thinker) -> None:
     """The model begins to think by itself here."""
     asked: dict[str, Any] = {"kwargs": NO_THOUGHTS, "max_tokens": 40, **thinker.briefly}
     answer = thinker.ask(**asked)
-    [(thoughts, text, _)] = told(answer)
+    [(thoughts, text, _)] = choices_of(answer)
     assert " sky" in thoughts
     assert "</think>" not in thoughts
     assert text
-    assert folded(thinker.chunks(**asked)) == told(answer)
+    assert folded(thinker.chunks(**asked)) == choices_of(answer)
     assert answer.usage is not None
     assert 1 < thought_tokens(answer) < answer.usage.completion_tokens
 
 
 def test_answer_without_thoughts_has_none(thinker: Thinker) -> None:
     answer = thinker.ask(kwargs=NO_THOUGHTS)
-    [(thoughts, text, _)] = told(answer)
+    [(thoughts, text, _)] = choices_of(answer)
     assert (thoughts, bool(text), thought_tokens(answer)) == ("", True, 0)
     message = answer.choices[0].message.model_extra or {}
     assert "reasoning_content" not in message
@@ -137,11 +137,11 @@ def test_answer_without_thoughts_has_none(thinker: Thinker) -> None:
 def test_form_holds_after_the_thoughts(thinker: Thinker, kwargs: dict[str, Any] | None) -> None:
     asked: dict[str, Any] = {"kwargs": kwargs, "max_tokens": 90, "response_format": FORM, **thinker.briefly}
     answer = thinker.ask(**asked)
-    [(thoughts, text, reason)] = told(answer)
+    [(thoughts, text, reason)] = choices_of(answer)
     assert " sky" in thoughts
     assert reason == "stop"
     jsonschema.validate(json.loads(text), SCHEMA)
-    assert folded(thinker.chunks(**asked)) == told(answer)
+    assert folded(thinker.chunks(**asked)) == choices_of(answer)
 
 
 def test_call_comes_after_the_thoughts(thinker: Thinker) -> None:
@@ -161,12 +161,12 @@ def test_effort_switches_thinking(thinker: Thinker) -> None:
     for effort in ("none", "low", "high"):
         answer = thinker.ask(reasoning_effort=effort)
         assert answer.usage is not None
-        counted[effort] = answer.usage.prompt_tokens, bool(told(answer)[0][0])
+        counted[effort] = answer.usage.prompt_tokens, bool(choices_of(answer)[0][0])
     assert counted["high"] == counted["low"]
     assert counted["high"][0] > counted["none"][0]
     assert (counted["high"][1], counted["none"][1]) == (True, False)
     kwargs = {"enable_thinking": True}
-    assert told(thinker.ask(reasoning_effort="none", kwargs=kwargs))[0][0], "what is said outright wins"
+    assert choices_of(thinker.ask(reasoning_effort="none", kwargs=kwargs))[0][0], "what is said outright wins"
 
 
 def test_effort_is_refused_where_the_template_knows_none(exact_server: Served) -> None:

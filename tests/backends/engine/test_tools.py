@@ -307,7 +307,7 @@ def test_calls_and_results_reach_the_model(side: Side) -> None:
     assert '{"häufig": 3}' in text
     assert "pong <|im_end|>" in text
     assert side.text([token for token in prompt if token != 2]).count("<|im_end|>") == 1, (
-        "what is told is text"
+        "what is shown is text"
     )
 
 
