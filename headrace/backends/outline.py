@@ -12,12 +12,14 @@ TOKEN = re.compile(
     rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL
 )  # a string, a bracket, or a string's half
 BLANKS = b" \t\r\n"
+BOM = b"\xef\xbb\xbf"
 
 
 def outline(raw: bytes) -> Object:
-    """The members of the object, in which a value of more than MAX_VALUE bytes is None. Raises ValueError if
-    `raw` is no object, or breaks off.
+    """The members of the object, in which a value of more than MAX_VALUE bytes is None, unless it is an
+    error. Raises ValueError if `raw` is no object, or breaks off.
     """
+    raw = raw.removeprefix(BOM).strip(BLANKS)
     depth, names, end = 0, list[tuple[int, int]](), 0  # names: (start, end) of each member's name
     for token in TOKEN.finditer(raw):
         mark = raw[token.start()]
@@ -35,18 +37,18 @@ def outline(raw: bytes) -> Object:
     if depth or not end or raw[:1] != b"{" or raw[end:].strip(BLANKS):
         raise ValueError("it is no whole object")
     ends = [*(start for start, _ in names), end - 1][1:]
-    return {
-        str(parsed(raw[slice(*name)])): _value(raw, name[1], value_end)
-        for name, value_end in zip(names, ends, strict=True)
-    }
+    found: Object = {}
+    for (start, name_end), value_end in zip(names, ends, strict=True):
+        name = str(parsed(raw[start:name_end]))
+        is_read = name == "error" or value_end - name_end <= MAX_VALUE
+        found[name] = _value(raw[name_end:value_end]) if is_read else None
+    return found
 
 
 def _is_name(raw: bytes, at: int) -> bool:
     return raw[at : at + 64].lstrip(BLANKS).startswith(b":")
 
 
-def _value(raw: bytes, start: int, end: int) -> Any:
+def _value(between: bytes) -> Any:
     """The value between a name and the next name, or the object's end."""
-    if end - start > MAX_VALUE:
-        return None
-    return parsed(raw[start:end].strip(BLANKS).removeprefix(b":").rstrip(BLANKS).removesuffix(b","))
+    return parsed(between.strip(BLANKS).removeprefix(b":").removesuffix(b","))

@@ -94,7 +94,7 @@ def _members(raw: bytes, provider: str) -> tuple[ServerSentEvent, Object]:
         sent = _whole(raw)
         return sent, object_in(provider, sent) or {}
     try:
-        members = outline(raw.strip())
+        members = outline(raw)
     except (ValueError, RecursionError) as exc:
         raise ProviderError(f"{provider} sent something that is no JSON object") from exc
     return _whole(dumps(members).encode()), members

@@ -59,8 +59,9 @@ def asked(relay: Relays, body: bytes) -> tuple[int, Any, bytes]:
 
 
 def test_a_large_answer_is_passed_on_as_it_is(ours: Relays) -> None:
-    raw = json.dumps(WHOLE, indent=1).encode()
-    assert asked(ours, raw)[::2] == (200, raw)
+    whole = json.dumps(WHOLE, indent=1).encode()
+    for raw in (whole, b"\xef\xbb\xbf" + whole, b" " * 300_000 + whole + b"\n"):
+        assert asked(ours, raw)[::2] == (200, raw)
 
 
 CUT = json.dumps(WHOLE).encode()
@@ -82,7 +83,8 @@ def test_half_a_large_answer_is_an_error(ours: Relays, body: bytes) -> None:
 
 def test_an_error_is_found_behind_or_before_much_else(ours: Relays) -> None:
     error = {"message": "the model is on fire", "code": 503}
-    for body in ({"padding": LARGE, "error": error}, {"error": error, "padding": LARGE}):
+    huge = {**error, "details": LARGE}
+    for body in ({"padding": LARGE, "error": error}, {"error": error, "padding": LARGE}, {"error": huge}):
         status, _, raw = asked(ours, json.dumps(body).encode())
         assert status == 503, raw
         assert "on fire" in json.loads(raw)["error"]["message"]

@@ -87,9 +87,10 @@ def test_elsewhere_they_are_named_and_not_sent(written: Written) -> None:
 def test_blocks_are_changed_only_where_anthropic_would_refuse_them(written: Written) -> None:
     """The caller's history comes from another provider, and one of its tools has a name with a dot."""
     photo = {"type": "image", "source": {**BLOCK["source"], "media_type": "image/jpg"}}  # type: ignore[dict-item]
+    unsigned = [{"type": "thinking", "thinking": "Hm"}, {"type": "redacted_thinking", "data": ""}]
     history: list[Any] = [
         {"role": "user", "content": [{**TEXT, **MARK}, {"type": "text", "text": " "}, photo]},
-        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm"}, {**USE, "name": "a.b"}]},
+        {"role": "assistant", "content": [*unsigned, {**USE, "name": "a.b"}]},
         {"role": "user", "content": [{**RESULT, "tool_use_id": "c1"}]},
     ]
     body = {**BODY, "model": "an:claude-opus-4-1", "messages": history, "tools": [{**TOOL[0], "name": "a.b"}]}

@@ -91,17 +91,18 @@ def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
 
 def _as_written(param: str, blocks: Sequence[Json], writing: Writing) -> list[Block]:
     """Blocks in Anthropic's own dialect, changed only where it would refuse them. Raises BadRequest."""
-    return [
-        _corrected(param, block, writing) for block in blocks if not (_is_blank(block) or _is_unsigned(block))
-    ]
+    kept = (block for block in blocks if not (_is_blank(block) or _is_nobodys(block)))
+    return [_corrected(param, block, writing) for block in kept]
 
 
 def _is_blank(block: Json) -> bool:
     return block["type"] == "text" and not block["text"].strip()
 
 
-def _is_unsigned(block: Json) -> bool:
-    return block["type"] == "thinking" and not block.get("signature")
+def _is_nobodys(block: Json) -> bool:
+    """Whether it is a thought without Anthropic's signature."""
+    signature = {"thinking": "signature", "redacted_thinking": "data"}.get(block["type"])
+    return signature is not None and not block.get(signature)
 
 
 def _corrected(param: str, block: Json, writing: Writing) -> Block:
