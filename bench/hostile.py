@@ -33,7 +33,7 @@ if not __package__:  # run as a file: python bench/hostile.py
 from bench.gateways.install import ROOT, NotAvailable
 from bench.gateways.peers import litellm
 from bench.gateways.upstream import MODEL, Upstream
-from bench.hostile_requests import CHAT, REQUESTS, Hostile, chat
+from bench.hostile_requests import CHAT, COMPLETIONS, REQUESTS, Hostile, chat
 from bench.machine import free_port, machine
 from bench.processes import rss_bytes
 from headrace.config import PathsConfig
@@ -41,6 +41,7 @@ from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare
 
 PERIOD_S, IDLE_S, AFTER_S, REST_S, START_S = 0.01, 2.0, 0.3, 5.0, 120.0
 PATIENCE_S, LIMIT_S = 10.0, 240.0  # for a request; for all of a system, after which no more are sent
+WARM_S = 60.0  # for a request of ordinary work
 MAX_WAIT_MS, MAX_GROWTH = 50.0, 1.10
 CACHE, CACHE_TOKENS, PROMPT, STREAMS = "192MiB", 9000, 3000, 32
 KEPT_MIB = 64  # growth that a server may keep in any case: buffers that are used again
@@ -112,11 +113,11 @@ def _warm(server: Server) -> None:
     """
     for first in range(0, CACHE_TOKENS, PROMPT):
         prompt = [100 + (first + number) % 40_000 for number in range(PROMPT)]
-        _send(server, Hostile("", "/v1/completions", lambda: {"prompt": prompt, "max_tokens": 1}))  # noqa: B023
+        long = Hostile("", COMPLETIONS, lambda: {"prompt": prompt, "max_tokens": 1})  # noqa: B023
+        _send(server, long, patience_s=WARM_S)
     with ThreadPoolExecutor(STREAMS) as pool:
-        list(
-            pool.map(lambda _: _send(server, Hostile("", CHAT, lambda: chat(max_tokens=32))), range(STREAMS))
-        )
+        short = Hostile("", CHAT, lambda: chat(max_tokens=32))
+        list(pool.map(lambda _: _send(server, short, patience_s=WARM_S), range(STREAMS)))
 
 
 def _outcome(server: Server, asking: Asking, request: Hostile) -> Outcome:
@@ -149,9 +150,11 @@ def _judge(name: str, outcomes: list[Outcome], before: int, after: int) -> None:
     )
 
 
-def _send(server: Server, request: Hostile, body: bytes | None = None) -> int | None:
+def _send(
+    server: Server, request: Hostile, body: bytes | None = None, patience_s: float = PATIENCE_S
+) -> int | None:
     """The status, after the whole answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=patience_s)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {server.key}"}
     try:
         connection.request("POST", request.path, body or request.body(server.model), headers)
@@ -182,9 +185,9 @@ class Asking:
         return float(self._here.recv())
 
     def close(self) -> None:
-        self._here.close()
         self._process.terminate()
         self._process.join()
+        self._here.close()
 
 
 def _ask(server: Server, orders: Connection) -> None:
