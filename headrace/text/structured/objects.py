@@ -17,7 +17,19 @@ from headrace.text.structured.solver import Solver
 from headrace.text.structured.strings import Strings, other_than
 from headrace.text.structured.values import MAX_SIZES, check_values
 
-EVERY_NAME = ("", ".*", "^", "^.*", ".*$", "$")  # expressions that match all names
+EVERY_NAME = (
+    "",
+    ".*",
+    "^",
+    "^.*",
+    ".*$",
+    "$",
+    "^.*$",
+    ".+",
+    "^.+",
+    ".+$",
+    "^.+$",
+)  # expressions that match all names
 
 
 class Objects:
@@ -88,8 +100,10 @@ class Objects:
         """The nodes of members by expressions of their names, and of others."""
         if self._apart and any(found_in(key, name) for key in keys for name in names):
             raise unsupported(f"{one.path}.patternProperties", "listed members match")
-        if whole := [key for key in keys if key in EVERY_NAME]:
-            return {}, self._reference(once(term for key in whole for term in one.matching(key)))
+        if any(
+            key in EVERY_NAME for key in keys
+        ):  # then what other expressions demand is demanded of all names
+            return {}, self._reference(once(term for key in keys for term in one.matching(key)))
         keyed: dict[str, State] = {}
         for key in keys:
             path = f"{one.path}.patternProperties.{key}"
