@@ -117,6 +117,7 @@ def eventually(condition: Callable[[], object], *, within_s: float = 5.0) -> Non
 
 
 def events(response: httpx2.Response) -> list[Any]:
-    """The data of an SSE answer: parsed JSON, and "[DONE]" as it is."""
-    frames = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    """The data of an SSE answer: parsed JSON, and "[DONE]" as it is. A slow answer has comments, too."""
+    frames = [frame for frame in response.text.split("\n\n") if frame and not frame.startswith(":")]
+    frames = [frame.removeprefix("data: ") for frame in frames]
     return [frame if frame == "[DONE]" else json.loads(frame) for frame in frames]

@@ -199,7 +199,8 @@ def json_body(kind: type[Body], *, is_optional: bool = False) -> Callable[[Reque
     async def read(request: Request) -> Body:
         raw = await read_json(request)
         body = await prepared(request, partial(parse, kind, b"{}" if is_optional and not raw else raw))
-        request.scope[TIMEOUT] = getattr(body, "timeout", None)
+        if "timeout" in kind.model_fields:  # elsewhere it is a member of any type, named as ignored
+            request.scope[TIMEOUT] = getattr(body, "timeout", None)
         return body
 
     return read

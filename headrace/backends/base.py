@@ -45,4 +45,7 @@ class BaseBackend:
         raise self._no_tokenizer()
 
     def _no_tokenizer(self) -> BadRequest:
-        return BadRequest(f"the tokenizer of {self.name} is not known here", param="model")
+        return BadRequest(
+            f"the tokenizer of {self.name} is not known here: its tokens cannot be counted or read",
+            param="model",
+        )

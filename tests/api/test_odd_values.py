@@ -133,6 +133,20 @@ def test_nothing_odd_in_a_body_is_a_5xx(server: Served, path: str, data: st.Data
     check(server.post(path, content=sent.encode()), sent)
 
 
+@pytest.mark.parametrize("timeout", ["5", -5, 1e-9, [], True])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/messages", "/v1/messages/count_tokens", "/v1/responses/input_tokens", "/v1/responses/compact",
+        "/v1/tokenize", "/v1/detokenize",
+    ],
+)  # fmt: skip
+def test_a_timeout_is_ignored_where_there_is_none(server: Served, path: str, timeout: object) -> None:
+    response = server.post(path, {**BODIES[path], "timeout": timeout})
+    assert response.status_code == 200, response.text
+    assert "timeout" in response.headers["x-headrace-ignored"].split(", ")
+
+
 def compaction(text: str) -> dict[str, str]:
     sealed = base64.b64encode(f'{{"headrace":1,{text}}}'.encode()).decode()
     return {"type": "compaction", "encrypted_content": sealed}
