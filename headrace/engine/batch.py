@@ -96,11 +96,17 @@ def pack(chunks: Chunks) -> Batch:
     )
 
 
-def with_companion(batch: Batch, block: int) -> Batch:
-    """The batch with one token more, as a sequence of its own in the spare block `block`; its output is not
-    requested. It makes the runtime compute a lone token with the kernel that it uses for several, which
-    rounds like it (docs/determinism.md).
+def invariant(batch: Batch, block: int) -> Batch:
+    """The batch in a shape that the runtime rounds like any other: it has special kernels for one token and
+    for one row of logits (docs/determinism.md). `block`: a spare one, for a second token.
     """
+    if len(batch.input_ids) == 1:
+        batch = _with_companion(batch, block)
+    return replace(batch, rows=batch.rows.repeat(2)) if len(batch.rows) == 1 else batch
+
+
+def _with_companion(batch: Batch, block: int) -> Batch:
+    """The batch with one token more, as a sequence of its own whose output is not requested."""
     return replace(
         batch,
         input_ids=np.append(batch.input_ids, np.int64(0)),
@@ -112,20 +118,22 @@ def with_companion(batch: Batch, block: int) -> Batch:
     )
 
 
-def one_token(block: int) -> Batch:
-    """A batch of token 0 in a block that is never read."""
-    zero, begins = np.zeros(1, np.int64), np.array([0, 1], np.int32)
+def one_token(block: int, copies: int = 1) -> Batch:
+    """A batch of token 0 in a block that is never read; or of so many sequences of it, all in the same
+    place. Logits of two at most.
+    """
+    zeros, begins = np.zeros(copies, np.int64), np.arange(copies + 1, dtype=np.int32)
     return Batch(
         sequences=(), sampled=(), scored=(), pooled=(), completed=(),
-        input_ids=zero,
-        position_ids=zero,
-        past_lens=np.zeros(1, np.int32),
+        input_ids=zeros,
+        position_ids=zeros,
+        past_lens=np.zeros(copies, np.int32),
         subsequence_begins=begins,
-        block_indices=np.array([block], np.int32),
+        block_indices=np.full(copies, block, np.int32),
         block_indices_begins=begins,
         max_context_len=np.array(1, np.int32),
-        rows=zero,
-        hidden_rows=zero[:0],
+        rows=np.arange(min(2, copies), dtype=np.int64),
+        hidden_rows=zeros[:0],
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.adjust import Mask
-from headrace.engine.batch import Batch, pack, with_companion
+from headrace.engine.batch import Batch, invariant, pack
 from headrace.engine.blocks import BlockPool
 from headrace.engine.disk import DiskCache
 from headrace.engine.files import BlockFiles
@@ -80,6 +80,7 @@ class Engine:
             max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
             salt=salt,
             speculates=speculates,
+            max_invariant_tokens=runner.max_invariant_tokens,
         )
         self.disk = DiskCache(files, self.scheduler, runner) if files is not None else None
         self._masks = MaskMaker(runner.vocabulary)
@@ -162,8 +163,8 @@ class Engine:
     def _compute(self, chunks: Chunks) -> _Step:
         """Run the forward pass and score. Changes no sequence."""
         batch = pack(chunks)
-        if _is_lone_token(chunks):
-            batch = with_companion(batch, self.runner.spare_block)
+        if any(sequence.params.invariant for sequence in chunks):
+            batch = invariant(batch, self.runner.spare_block)
         masks = self._masks.start(sequence for sequence, _ in batch.sampled)  # while the model runs
         logits = self.runner.forward(batch)
         hidden = self.runner.hidden() if batch.pooled else _NO_VECTORS
@@ -261,14 +262,6 @@ def _agreement(draft: list[int], outputs: list[Output]) -> int:
 def _fail(sequence: Sequence, exc: Exception) -> Output:
     sequence.finish_reason, sequence.error = "error", type(exc).__name__
     return Output(sequence, None, "error")
-
-
-def _is_lone_token(chunks: Chunks) -> bool:
-    """Whether the step is one token of an invariant sequence. For a single token the runtime splits the
-    attention between its threads, and rounds differently than in a batch.
-    """
-    sequence, count = next(iter(chunks.items()))
-    return len(chunks) == 1 and count == 1 and sequence.params.invariant
 
 
 def _score(rows: NDArray[np.float32], sequence: Sequence) -> list[Logprobs]:

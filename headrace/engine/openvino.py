@@ -30,6 +30,8 @@ Ids = NDArray[np.int64] | NDArray[np.int32]
 
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of a file, for the fingerprint
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
+PROBED = (128, 64, 32)  # sizes of steps, in tokens, that are compared with a step of two
+UNLIMITED = 2**31
 FEW_ROWS = 64  # of logits in a step, whose memory is kept
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -92,6 +94,7 @@ class OpenVINORunner:
         self._tensors: dict[str, ov.Tensor] = {}  # of keys and values, by input
         self._caches = [self._create_cache(port) for port in caches]
         self._set(self._tensors)
+        self.max_invariant_tokens = self._find_max_invariant_tokens()
         self.fingerprint = _fingerprint(folder, compiled, options)
 
     def _create_cache(self, port: ov.ConstOutput) -> NDArray[np.uint8]:
@@ -122,6 +125,16 @@ class OpenVINORunner:
         self._request.infer()  # releases the GIL
         logits: NDArray[np.float32] = self._request.get_tensor("logits").data
         return logits.reshape(len(rows), -1)[: len(batch.rows)]
+
+    def _find_max_invariant_tokens(self) -> int:
+        """Compare a token's logits in steps of several sizes. Where the processor has no AVX-512, the runtime
+        multiplies more than some 80 tokens with another kernel, which sums in another order.
+        """
+        logits = self.forward(one_token(self.spare_block, copies=2))[0].copy()
+        for size in PROBED:
+            if np.array_equal(self.forward(one_token(self.spare_block, copies=size))[0], logits):
+                return UNLIMITED if size == PROBED[0] else size
+        return 2
 
     def hidden(self) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self._request.get_tensor("hidden").data

@@ -23,6 +23,8 @@ class Runner(Protocol):
     block_bytes: int  # of a block: keys and values of all layers
     vocabulary: int  # logits per row
     width: int  # numbers per hidden state
+    # Steps of at most so many tokens round each of them alike; larger ones may use other kernels.
+    max_invariant_tokens: int
     fingerprint: bytes  # 16 bytes, which change with whatever may change the content of a block
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:

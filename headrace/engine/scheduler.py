@@ -10,7 +10,8 @@ blocks for all its tokens; to make room it preempts running sequences of lower p
 
 The runtime computes a chunk of one token with another kernel, which rounds its sums differently. Therefore no
 chunk of a prompt is ever one token long, and a sequence with `invariant` set reuses no cached block whose
-content depends on such a chunk (docs/determinism.md).
+content depends on such a chunk (docs/determinism.md). On some processors large steps round differently,
+too; there, steps are small while such a sequence runs or waits.
 
 A step of few tokens takes hardly longer with some more. So its decoding sequences get drafts (draft.py):
 guesses of their next tokens, computed in the same step. Blocks that only rejected guesses needed are released
@@ -51,7 +52,9 @@ class Scheduler:
         max_batch_tokens: int,
         salt: bytes = b"",
         speculates: bool = True,
+        max_invariant_tokens: int = 2**31,
     ) -> None:
+        """`max_invariant_tokens`: see Runner."""
         # Decoding sequences come first and are never cut. With a smaller budget the last of them would be
         # left out of every step.
         assert max_batch_tokens >= max_num_seqs, "every running sequence must be able to decode in one step"
@@ -61,6 +64,7 @@ class Scheduler:
         # order, are never compared.
         self._waiting: list[tuple[tuple[int, int], Sequence]] = []
         self._salt, self._speculates = salt, speculates
+        self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
         self.pace = Pace()
         self._long_left = 0  # tokens that long prompts may still have in the step
         self.num_preemptions = 0
@@ -95,6 +99,7 @@ class Scheduler:
     def schedule(self) -> Chunks:
         """Choose the next step's work and reserve its blocks. Empty only when nothing can run."""
         chunks: Chunks = {}
+        self._max_step_tokens = self._step_limit()
         # Decoding first: its clients read along, and one token each is little of the budget. _extend preempts
         # the last by rank, so the first by rank is never preempted for another: there is always one sequence
         # that advances, and preemption cannot go round in circles.
@@ -115,6 +120,7 @@ class Scheduler:
         values are written would be reused with whatever its memory held. Of a draft, the tokens that the
         sequence has accepted count; the next step writes over the others.
         """
+        num_tokens = sum(count + len(sequence.draft) for sequence, count in chunks.items())
         for sequence, count in chunks.items():
             size, before = self.pool.block_size, sequence.num_computed
             sequence.num_computed += count
@@ -123,8 +129,8 @@ class Scheduler:
                 sequence.num_computed = min(reach, len(sequence.tokens) - 1)
                 self._release_from(sequence, self.pool.blocks_for(sequence.num_computed))
             # Exactness is a property of a prefix: each token's keys and values depend on all tokens before
-            # it, so the first chunk of one token ends it, for good.
-            if count > 1 and sequence.num_exact == before:
+            # it, so the first chunk of one token, or in too large a step, ends it, for good.
+            if 1 < count <= num_tokens <= self._max_invariant_tokens and sequence.num_exact == before:
                 sequence.num_exact = sequence.num_computed
             if sequence.finish_reason == "error":
                 continue  # what it computed may be NaN
@@ -243,7 +249,7 @@ class Scheduler:
         """
         for sequence in chunks:
             sequence.draft = []
-        room = (min(MAX_ROWS, self.max_batch_tokens) - sum(chunks.values())) // max(1, len(chunks))
+        room = (min(MAX_ROWS, self._max_step_tokens) - sum(chunks.values())) // max(1, len(chunks))
         if room <= 0 or not self._speculates:
             return
         for sequence, count in chunks.items():
@@ -261,7 +267,18 @@ class Scheduler:
 
     def _budget(self, chunks: Chunks) -> int:
         """How many tokens of the step are not assigned yet."""
-        return self.max_batch_tokens - sum(chunks.values())
+        return self._max_step_tokens - sum(chunks.values())
+
+    def _step_limit(self) -> int:
+        """How many tokens the next step may have: few for the sake of an invariant sequence, but never fewer
+        than the decoding ones, and a chunk of two, need.
+        """
+        limit = min(self.max_batch_tokens, max(self._max_invariant_tokens, self.max_num_seqs + 2))
+        if limit == self.max_batch_tokens:
+            return limit
+        sequences = [*self.running, *(sequence for _, sequence in self._waiting)]
+        is_invariant = any(sequence.params.invariant for sequence in sequences)
+        return limit if is_invariant else self.max_batch_tokens
 
     def _preempt(self, victim: Sequence, chunks: Chunks) -> None:
         """Move a running sequence back to the queue, without its blocks.

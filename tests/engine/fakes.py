@@ -25,6 +25,7 @@ class FakeRunner:
     block_bytes_by_type: Mapping[str, int] = MappingProxyType({})
     vocabulary = VOCABULARY
     width = 1
+    max_invariant_tokens = 2**31
 
     def __init__(self, num_blocks: int, block_size: int = 4) -> None:
         self.num_blocks, self.spare_block, self.block_size = num_blocks, num_blocks, block_size

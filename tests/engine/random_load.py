@@ -108,6 +108,7 @@ class Watched:
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.vocabulary, self.width = runner.vocabulary, runner.width
         self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
+        self.max_invariant_tokens = runner.max_invariant_tokens
         self.seen: Counter[str] = Counter()
         self.decoding: dict[
             Sequence, int

@@ -7,12 +7,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from headrace.engine.batch import Batch
 from headrace.engine.engine import Engine
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
 from headrace.models.catalog import Model
+from tests.engine.fakes import FakeRunner
 
 ANSWER = 20  # tokens
 LENGTHS = (1, 2, 33, 64, 65, 97, 230, 321)  # about a block of 32, and long enough to be split between threads
@@ -106,3 +110,33 @@ def test_l15_preempted(runner: OpenVINORunner, alone: dict[int, list[int]]) -> N
     assert answers(engine)[:0] == []
     assert sequence.num_preemptions
     assert sequence.tokens[97:] == alone[97]
+
+
+class SmallSteps(FakeRunner):
+    """A runtime that rounds steps of more than 8 tokens differently."""
+
+    max_invariant_tokens = 8
+
+    def __init__(self) -> None:
+        super().__init__(64)
+        self.invariant_steps: list[int] = []  # the tokens of each step with an invariant sequence
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        if any(sequence.params.invariant for sequence in batch.sequences):
+            self.invariant_steps.append(len(batch.input_ids))
+        return super().forward(batch)
+
+
+def test_large_steps_that_round_differently_are_avoided() -> None:
+    runner = SmallSteps()
+    engine = Engine(runner, max_num_seqs=4, max_batch_tokens=64)
+    tokens = [1, 2, 3, 4, 5] * 6
+    beside = [Sequence(tokens[number:], SamplingParams(max_tokens=9)) for number in range(3)]
+    careful = Sequence(tokens, SamplingParams(max_tokens=9, seed=7, invariant=True))
+    answers(engine, *beside[:1])
+    answers(engine, careful, *beside[1:])
+    assert careful.num_cached == 0, "it took what a large step had computed"
+    assert max(runner.invariant_steps) <= 8
+    again = Sequence(tokens, SamplingParams(max_tokens=9, seed=7, invariant=True))
+    assert answers(engine, again) == [careful.tokens[30:]]
+    assert again.num_cached == 28, "small steps make blocks that may be reused"

@@ -36,6 +36,7 @@ class Trapped:
         self.block_bytes, self.vocabulary = runner.block_bytes, runner.vocabulary
         self.width, self.spare_block = runner.width, runner.spare_block
         self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
+        self.max_invariant_tokens = runner.max_invariant_tokens
         self.failure: BaseException | None = RuntimeError("out of memory: secret")
         self.after = 0  # tokens that are generated before it springs
 
