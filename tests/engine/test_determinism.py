@@ -132,11 +132,11 @@ def test_large_steps_that_round_differently_are_avoided() -> None:
     engine = Engine(runner, max_num_seqs=4, max_batch_tokens=64)
     tokens = [1, 2, 3, 4, 5] * 6
     beside = [Sequence(tokens[number:], SamplingParams(max_tokens=9)) for number in range(3)]
-    careful = Sequence(tokens, SamplingParams(max_tokens=9, seed=7, invariant=True))
+    careful = Sequence([*tokens], SamplingParams(max_tokens=9, seed=7, invariant=True))
     answers(engine, *beside[:1])
     answers(engine, careful, *beside[1:])
     assert careful.num_cached == 0, "it took what a large step had computed"
     assert max(runner.invariant_steps) <= 8
-    again = Sequence(tokens, SamplingParams(max_tokens=9, seed=7, invariant=True))
+    again = Sequence([*tokens], SamplingParams(max_tokens=9, seed=7, invariant=True))
     assert answers(engine, again) == [careful.tokens[30:]]
     assert again.num_cached == 28, "small steps make blocks that may be reused"
