@@ -17,19 +17,10 @@ from headrace.text.structured.solver import Solver
 from headrace.text.structured.strings import Strings, other_than
 from headrace.text.structured.values import MAX_SIZES, check_values
 
-EVERY_NAME = (
-    "",
-    ".*",
-    "^",
-    "^.*",
-    ".*$",
-    "$",
-    "^.*$",
-    ".+",
-    "^.+",
-    ".+$",
-    "^.+$",
-)  # expressions that match all names
+EVERY_NAME = ("", ".*", "^", "^.*", ".*$", "$")  # expressions that match all names
+# They match all names but the empty one and those with line ends, about which JavaScript and Python disagree:
+# what may match must satisfy the expression's schema and that of other members.
+NEARLY_EVERY_NAME = ("^.*$", ".+", "^.+", ".+$", "^.+$")
 
 
 class Objects:
@@ -100,10 +91,14 @@ class Objects:
         """The nodes of members by expressions of their names, and of others."""
         if self._apart and any(found_in(key, name) for key in keys for name in names):
             raise unsupported(f"{one.path}.patternProperties", "listed members match")
-        if any(
-            key in EVERY_NAME for key in keys
-        ):  # then what other expressions demand is demanded of all names
-            return {}, self._reference(once(term for key in keys for term in one.matching(key)))
+        terms = [term for key in keys for term in one.matching(key)]
+        nearly = [term for key in keys if key in NEARLY_EVERY_NAME for term in one.matching(key)]
+        if any(key in EVERY_NAME for key in keys) or (nearly and not rest):
+            if len(keys) > 1:
+                why = "all names satisfy the schemas of all expressions"
+                self._solver.need("member_names", f"{one.path}.patternProperties", why)
+            return {}, self._reference(once(terms))
+        rest = once((*rest, *nearly))
         keyed: dict[str, State] = {}
         for key in keys:
             path = f"{one.path}.patternProperties.{key}"

@@ -7,11 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
@@ -178,6 +180,44 @@ def test_name_in_another_spelling_does_not_escape_its_schema(grammars: Grammars)
         assert not takes(
             grammars.compile(format), json.dumps({"": "no integer"}).replace('""', f'"{name}"', 1)
         )
+
+
+WHOLE, FLAG = {"type": "integer"}, {"type": "boolean"}
+BESIDE: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no others": {"additionalProperties": False},
+    "others": {"additionalProperties": FLAG},
+    "another": {"patternProperties": {"^a": {"minimum": 3}}},
+    "listed": {"properties": {"k\n": FLAG, "": FLAG}},
+}
+NAMES = ["", "a", "k", "\u0001", "\n", "a\n", "a\nb", "\r", "a\rb", "\t", "\u2028", "k\n", "\\", "é"]
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize(
+    "expression",
+    [".*", "^", "$", "^.*", ".*$", "^.*$", ".+", "^.+", ".+$", "^.+$", "^[^x]*$", r"^[\s\S]+$"],
+)
+def test_expressions_of_names_hold_however_they_are_read(
+    grammars: Grammars, expression: str, beside: str
+) -> None:
+    def read_as(expression: str) -> Draft202012Validator:
+        others = BESIDE[beside].get("patternProperties", {})
+        return Draft202012Validator(
+            {"type": "object", **BESIDE[beside], "patternProperties": {expression: WHOLE, **others}}
+        )
+
+    python = read_as(expression)
+    javascript = read_as(expression.replace(".", "[^\\n\\r\\u2028\\u2029]").replace("$", r"\Z"))
+    format = schema(python.schema)
+    taken = []
+    for value in ({name: value} for name in NAMES for value in (1, 5, True, "x")):
+        if takes(grammars.compile(format), json.dumps(value, ensure_ascii=False)):
+            assert python.is_valid(value)
+            assert javascript.is_valid(value)
+            taken.append(value)
+    assert {"a": 5} in taken
+    assert {"a": 1} in taken or beside == "another"
 
 
 def test_number_that_would_be_read_as_its_excluded_bound_is_not_written(grammars: Grammars) -> None:
