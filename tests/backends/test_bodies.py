@@ -25,6 +25,7 @@ from tests.upstream import Answer, Endless, scripted, sse
 
 MEGABYTE = b"x" * 2**20
 LIMIT = 128  # MiB of a JSON body
+ON_THE_WAY = 40  # MiB that nobody has read: the kernel keeps 4 to be sent and 32 received, and we some
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_an_endless_body_is_an_error(relay: Relays, way: str, body: str, gzip: b
     status, _, raw = relay.ask(found.path, found.body("up:m"), **found.headers)
     assert found.heard(status, raw).error
     most = LIMIT if way == "relayed chat" else most  # without a stream, the body is read whole
-    assert played.num_taken < most + 24 or gzip  # compressed, much of it is on the way
+    assert played.num_taken < most + ON_THE_WAY or gzip  # compressed, much of it is on the way
     eventually(lambda: relay.provider.posts[-1].closed_at)
 
 
