@@ -244,7 +244,7 @@ class Engine:
         return Output(sequence, token, sequence.finish_reason, scores)
 
     def _distrust(self, sequence: Sequence) -> None:
-        """Let nobody reuse the sequence's blocks: they may be NaN."""
+        """Withdraw the sequence's blocks from the prefix cache: they may be NaN."""
         self.pool.forget(sequence.blocks)
         if self.disk is not None:
             self.disk.drop(sequence)

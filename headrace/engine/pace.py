@@ -1,5 +1,5 @@
 """The size of a long prompt's chunks while others decode: such that a step takes less than twice as long as
-usual, and whoever reads along hardly notices.
+usual, and the readers of other streams hardly notice.
 """
 
 from __future__ import annotations

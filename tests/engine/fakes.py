@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
+from headrace.engine.runner import Runner
 
 VOCABULARY = 64
 
@@ -88,3 +89,27 @@ class FakeOracle:
 
 def _cell(before: Cells, token: int) -> int:
     return crc32(before.tobytes() + token.to_bytes(8, "little"))
+
+
+class PassingRunner:
+    """A runner in front of another; subclasses inspect or change what `forward` gets or returns."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.num_blocks, self.spare_block = runner.num_blocks, runner.spare_block
+        self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
+        self.vocabulary, self.width = runner.vocabulary, runner.width
+        self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
+        self.max_invariant_tokens = runner.max_invariant_tokens
+
+    def hidden(self) -> NDArray[np.float32]:
+        return self.runner.hidden()
+
+    def read_block(self, block: int) -> bytes:
+        return self.runner.read_block(block)
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        self.runner.write_block(block, content)
+
+    def rest(self) -> None:
+        self.runner.rest()

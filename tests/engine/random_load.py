@@ -15,6 +15,7 @@ from headrace.engine.engine import Engine, Output
 from headrace.engine.files import BlockFiles
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
+from tests.engine.fakes import PassingRunner
 
 LONGEST = 40  # tokens of an answer
 NEAR_TIE = 1e-4  # two logits so close that the order of summation decides
@@ -95,37 +96,21 @@ def shared_prefixes(bases: list[Prompt], *, most: int) -> st.SearchStrategy[Prom
     return st.builds(lambda head, tail: (head + tail)[:most], heads, tails)
 
 
-class Watched:
+class Watched(PassingRunner):
     """A runner seen from outside: fewer blocks than it has, and every batch inspected.
 
     The engine survives whatever a runner raises, so what is wrong with a batch is kept in `broken`.
     """
 
     def __init__(self, runner: Runner, mix: Mix) -> None:
-        self.runner, self.mix, self.num_blocks = runner, mix, mix.num_blocks(runner.block_size)
+        super().__init__(runner)
+        self.mix, self.num_blocks = mix, mix.num_blocks(runner.block_size)
         assert self.num_blocks <= runner.num_blocks, "the mix needs a larger cache"
-        self.spare_block = runner.spare_block
-        self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
-        self.vocabulary, self.width = runner.vocabulary, runner.width
-        self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
-        self.max_invariant_tokens = runner.max_invariant_tokens
         self.seen: Counter[str] = Counter()
         self.decoding: dict[
             Sequence, int
         ] = {}  # what decoded before the step, and how often it was preempted
         self.broken: AssertionError | None = None
-
-    def hidden(self) -> NDArray[np.float32]:
-        return self.runner.hidden()
-
-    def read_block(self, block: int) -> bytes:
-        return self.runner.read_block(block)
-
-    def write_block(self, block: int, content: memoryview) -> None:
-        self.runner.write_block(block, content)
-
-    def rest(self) -> None:
-        self.runner.rest()
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         try:

@@ -21,36 +21,21 @@ from headrace.engine.sequence import Sequence
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.text.tokenizer import Tokenizer
 from tests.conftest import serving_model
+from tests.engine.fakes import PassingRunner
 from tests.serving import Served, events, eventually
 
 PATH = "/v1/completions"
 TRAP = "zebra"
 
 
-class Trapped:
+class Trapped(PassingRunner):
     """A real runner that fails in one way or another under sequences that hold the trap's tokens."""
 
     def __init__(self, runner: Runner, trap: list[int]) -> None:
-        self.runner, self.trap = runner, trap
-        self.num_blocks, self.block_size = runner.num_blocks, runner.block_size
-        self.block_bytes, self.vocabulary = runner.block_bytes, runner.vocabulary
-        self.width, self.spare_block = runner.width, runner.spare_block
-        self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
-        self.max_invariant_tokens = runner.max_invariant_tokens
+        super().__init__(runner)
+        self.trap = trap
         self.failure: BaseException | None = RuntimeError("out of memory: secret")
         self.after = 0  # tokens that are generated before it springs
-
-    def hidden(self) -> NDArray[np.float32]:
-        return self.runner.hidden()
-
-    def read_block(self, block: int) -> bytes:
-        return self.runner.read_block(block)
-
-    def write_block(self, block: int, content: memoryview) -> None:
-        self.runner.write_block(block, content)
-
-    def rest(self) -> None:
-        self.runner.rest()
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         logits = self.runner.forward(batch)
