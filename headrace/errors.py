@@ -9,6 +9,7 @@ HeadraceError
     │   ├── UnsupportedParameter
     │   ├── ContextTooLong
     │   ├── TextTooLong
+    │   ├── SteeringRefused     steering_unsupported, steering_unknown_sae, …
     │   ├── ConversationLocked
     │   └── PreviousResponseNotFound
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
@@ -36,7 +37,21 @@ HeadraceError
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
+
+SteeringCode = Literal[
+    "steering_unsupported",  # this backend cannot steer
+    "steering_unknown_sae",
+    "steering_unknown_vector",
+    "steering_unknown_profile",
+    "steering_feature_out_of_range",
+    "steering_mode_unsupported",
+    "steering_layer_mismatch",  # there is no such layer, or it is not attached
+    "steering_shape_mismatch",  # an SAE, vector or direction is of another width than the model
+    "steering_dose_exceeded",
+    "steering_statistics_missing",  # a unit needs a measurement that was not made
+    "steering_file_refused",  # a file is outside the root, or not of a format that is read
+]
 
 MAX_MESSAGE, MAX_PARAM = 2000, 300  # characters: an error must not repeat a large request
 
@@ -136,6 +151,14 @@ class TextTooLong(BadRequest):
     """A text exceeds its limit in bytes."""
 
     code = "string_above_max_length"  # OpenAI's
+
+
+class SteeringRefused(BadRequest):
+    """A model cannot be steered or probed as the request has it; it is never answered unsteered instead."""
+
+    def __init__(self, message: str, *, code: SteeringCode, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.code = code
 
 
 class ConversationLocked(BadRequest):

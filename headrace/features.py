@@ -89,6 +89,9 @@ class Feature(Enum):
     POOLING = auto()
     UNSCALED_VECTORS = auto()
     INPUT_TRUNCATION = auto()
+    # inside the model
+    STEERING = auto()
+    PROBES = auto()
     # the way of a request
     PRIORITY = auto()
     USER = auto()

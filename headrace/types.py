@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # not at run time, so that importing this module is cheap
     from numpy.typing import NDArray
 
     from headrace.features import Feature
+    from headrace.steering.types import Activations, Library, Probe, Receipt, SteeringRequest
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -175,6 +176,8 @@ class GenerateRequest:
     )  # of Anthropic's dialect, as the caller sent them
     narrowings: frozenset[str] | None = None  # allowed when a schema is compiled; None: all
     prediction: str = ""  # a text that the answer may repeat
+    steering: SteeringRequest | None = None  # edits of the hidden states; None: none
+    probes: tuple[Probe, ...] = ()  # what to read of them
 
     @property
     def num_choices(self) -> int:
@@ -274,6 +277,7 @@ class Started:
     prefill_s: float
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    receipt: Receipt | None = None  # of a steered choice: what will be applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +288,7 @@ class TextDelta:
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens that end in this text
     tokens: int = 0  # generated since the choice's last event
+    activations: tuple[Activations, ...] = ()  # of the tokens that were read since the choice's last event
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +299,7 @@ class ReasoningDelta:
     text: str
     tokens: int = 0
     thought: Thought | None = None
+    activations: tuple[Activations, ...] = ()  # as in TextDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +312,7 @@ class ToolCallDelta:
     id: str | None = None
     name: str | None = None
     tokens: int = 0
+    activations: tuple[Activations, ...] = ()  # as in TextDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +328,8 @@ class Finished:
     logprobs: tuple[TokenLogprob, ...] = ()  # of a final token without text: the end of the turn
     stop: str | None = None  # the stop string that ended it, if the backend reports it
     own: Json = field(default_factory=dict)  # further members of this provider's answer
+    activations: tuple[Activations, ...] = ()  # as in TextDelta: the last ones
+    receipt: Receipt | None = None  # of a steered choice: what was applied
 
 
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
@@ -372,6 +381,10 @@ class Backend(Protocol):
     @property
     def is_alive(self) -> bool:
         """Whether it can still answer. Cheap, for liveness probes."""
+        ...
+
+    def library(self, model: str) -> Library | None:
+        """What the model may be steered with; None: it cannot be steered here. Cheap."""
         ...
 
     def generate(self, request: GenerateRequest) -> AbstractAsyncContextManager[AsyncIterator[Event]]:

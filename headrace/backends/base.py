@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import BadRequest
 from headrace.features import NONE, Feature
+from headrace.steering.types import Library
 from headrace.types import Embeddings, EmbedRequest, ModelInfo, TokenizeRequest, TokenizerInfo
 
 
@@ -28,6 +29,9 @@ class BaseBackend:
 
     def find(self, id: str) -> ModelInfo | None:
         return next((info for info in self._models if info.id == id), None)
+
+    def library(self, model: str) -> Library | None:
+        return None
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")

@@ -1,0 +1,315 @@
+"""What steering and probing are asked for, and what comes back: frozen, and cheap to import.
+
+A *site* is the output of one decoder layer (`resid_post[layer]`; layer -1 is the embeddings). An *op* edits
+the hidden state at a site along one direction: an SAE feature's, a control vector's, or the request's own.
+`SteeringRequest` has names and units; `headrace.steering.plan` resolves it for one model to raw numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# a: the feature's activation, or the hidden state's product with the unit direction; v: the op's value
+Mode = Literal[
+    "add",  # h + v·u
+    "scale",  # a → v·a
+    "clamp",  # a → v
+    "floor",  # a → max(a, v)
+    "cap",  # a → min(a, v)
+    "ablate",  # a → 0
+]
+Unit = Literal[
+    "raw",  # of activations
+    "relative",  # of the median norm of the hidden states at the site
+    "max",  # of the feature's largest activation that was measured
+]
+Exemption = Literal["first", "special", "tool_calls", "thinking"]
+Architecture = Literal["standard", "jumprelu", "topk", "gated"]
+Normalization = Literal["none", "layer_norm", "constant_norm_rescale"]
+
+DEFAULT_EXCEPTIONS: frozenset[Exemption] = frozenset({"first"})
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """On which tokens an op acts: (prompt ∪ generation ∪ prompt_last) ∩ window, without the exceptions.
+
+    `generation` includes the prompt's last token, because its forward pass gives the first generated one.
+    """
+
+    prompt: bool = True
+    generation: bool = True
+    prompt_last: bool = False  # the prompt's last token
+    roles: frozenset[str] | None = None  # of messages, to which `prompt` is limited; None: all tokens
+    # [begin, end) in positions; negative ones count from the prompt's end, None is no bound
+    window: tuple[int | None, int | None] | None = None
+    exceptions: frozenset[Exemption] = DEFAULT_EXCEPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Raw directions, one row for each layer of the op. `data`: shape[0] × shape[1] little-endian floats."""
+
+    dtype: Literal["float16", "float32"]
+    shape: tuple[int, int]
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One edit, as a request has it. It has either `sae` and `feature`, or `vector`, or `direction`."""
+
+    mode: Mode
+    value: float = 0.0  # v; the factor of `scale`, which has no unit; meaningless with `ablate`
+    unit: Unit = "raw"
+    strength: float = 1.0  # multiplies the edit
+    sae: str | None = None
+    feature: int | None = None
+    vector: str | None = None
+    direction: Direction | None = None
+    layers: tuple[int, ...] | None = None  # each of them; None: where the SAE or vector belongs
+    only_if_active: bool = False  # no edit where a ≤ 0
+    preserve_norm: bool = False  # rescale the edited hidden state to the norm it had
+    apply: Apply | None = None  # None: the request's
+    param: str = "steering"  # the request's member, for errors: steering.ops[0]
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringRequest:
+    """All edits of one request, with names and units; profiles are already replaced by their ops."""
+
+    ops: tuple[Op, ...]
+    scale: float = 1.0  # multiplies the strength of all
+    apply: Apply = Apply()
+    sweep: tuple[float, ...] = ()  # the scale of each of the n choices, instead of `scale`
+    receipt: bool = False
+    profile: str | None = None  # the name it came from, for receipts
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request to read an SAE's activations. They are those of the hidden state that leaves the site."""
+
+    sae: str
+    features: tuple[int, ...] = ()  # always reported
+    top_k: int = 0  # ... and so many of the largest
+    prompt: bool = True  # read the prompt's tokens
+    generation: bool = True  # read the generated ones, but for the last, which is never computed
+    require_all: bool = False  # compute prompt tokens that are cached, too
+    param: str = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One probe's activations at one token."""
+
+    sae: str
+    features: Mapping[int, float]  # of the probe's `features`
+    top: tuple[tuple[int, float], ...] = ()  # (feature, activation), the largest first
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """The readings of one token, at its own position. They are known when the token was computed, one step
+    after it was chosen; so they come with the next event of the choice.
+    """
+
+    position: int  # from 0, the prompt's first token
+    token: str
+    raw: bytes  # its exact bytes
+    cached: bool = False  # taken from the prefix cache, which has no activations: `readings` is empty
+    readings: tuple[Reading, ...] = ()  # in the order of the probes; empty for the last generated token, too
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedOp:
+    """An op at one layer, in raw numbers, for receipts."""
+
+    param: str
+    mode: Mode
+    layer: int
+    value: float  # raw
+    strength: float  # with the request's scale
+    sae: str | None = None
+    feature: int | None = None
+    vector: str | None = None
+    relative_dose: float | None = (
+        None  # the length of the edit / the median norm there; None: it depends on a
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was applied to one choice. Counts and achieved values are those at its end."""
+
+    fingerprint: str  # of weights, layers, modes, raw numbers and scopes; not of names
+    ops: tuple[ResolvedOp, ...]
+    relative_dose: float | None = None  # the largest sum at one layer
+    tokens_steered: int = 0
+    achieved: tuple[
+        float | None, ...
+    ] = ()  # of each op: a after the edit, mean over the tokens; None: unread
+    profile: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SAEInfo:
+    """A sparse autoencoder that is loaded."""
+
+    id: str
+    architecture: Architecture
+    width: int  # of the hidden states that it reads
+    num_features: int
+    layer: int  # where it was trained
+    k: int | None = None  # of topk
+    normalization: Normalization = "none"
+    format: str = ""  # saelens, gemma_scope, …
+    model_name: str | None = None  # the model that it was trained on, if its files say so
+    digest: str = ""  # of its weights
+    path: Path | None = None
+    layers: tuple[int, ...] = ()  # where it is attached; none: nowhere
+    median_norm: float | None = None  # of the hidden states at `layer`; None: not measured
+    labels: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorInfo:
+    """A control vector that is loaded: a direction for each of some layers."""
+
+    id: str
+    width: int
+    layers: tuple[int, ...]
+    norms: tuple[float, ...]  # of each layer's direction
+    digest: str = ""
+    path: Path | None = None
+    model_name: str | None = None
+    is_attached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureStatistics:
+    """Of one feature, over the tokens that were probed."""
+
+    feature: int
+    count: int
+    mean: float
+    variance: float
+    max: float
+    active_share: float  # tokens with a > 0
+
+
+class SAE(Protocol):
+    """A loaded SAE's numbers, in float32, with unit decoder rows (but for topk without rescaling)."""
+
+    @property
+    def info(self) -> SAEInfo: ...
+    @property
+    def encoder(self) -> NDArray[np.float32]:
+        """[width, features]"""
+        ...
+
+    @property
+    def decoder(self) -> NDArray[np.float32]:
+        """[features, width]"""
+        ...
+
+    def encode(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The activations [tokens, features] of states[tokens, width]."""
+        ...
+
+    def decode(self, activations: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The reconstruction [tokens, width]; `states`: those that were encoded, for the normalization."""
+        ...
+
+
+class Library(Protocol):
+    """The SAEs and vectors of one served model. Methods that load or compile take seconds: call them off the
+    event loop. They raise BadRequest with a code `steering_…`, NotFound for an unknown name. Thread-safe.
+
+    Attaching makes the model's graph editable at the layers that are needed, while requests run.
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers at which requests may steer and probe now."""
+        ...
+
+    def saes(self) -> tuple[SAEInfo, ...]: ...
+
+    def sae(self, id: str) -> SAE: ...
+
+    def vectors(self) -> tuple[VectorInfo, ...]: ...
+
+    def vector(self, id: str) -> Mapping[int, NDArray[np.float32]]:
+        """Its directions, by layer: [width] each."""
+        ...
+
+    def load_sae(self, id: str, path: Path, *, layer: int | None = None) -> SAEInfo:
+        """Read an SAE from a file or folder under the configured root. `layer`: instead of the files' own."""
+        ...
+
+    def load_vector(self, id: str, path: Path) -> VectorInfo:
+        """Read a control vector (GGUF) from a file under the configured root."""
+        ...
+
+    def add_vector(self, id: str, directions: Mapping[int, NDArray[np.float32]]) -> VectorInfo:
+        """Add a vector that was trained here, and write it to `{root}/vectors/{id}.gguf`."""
+        ...
+
+    def remove(self, id: str) -> None:
+        """Forget an SAE or vector, and detach it. Running requests keep what they have."""
+        ...
+
+    def attach(self, id: str, *, layer: int | None = None) -> None:
+        """Make an SAE or vector usable by requests. `layer`: of an SAE, instead of its own."""
+        ...
+
+    def attach_layers(self, layers: Sequence[int]) -> None:
+        """Make the model editable there, for directions that requests bring along."""
+        ...
+
+    def detach(self, id: str) -> None:
+        """The opposite of attach. Requests that use it already finish as they began."""
+        ...
+
+    def statistics(self, id: str) -> tuple[FeatureStatistics, ...]:
+        """Of an SAE's features that were active in what probes read, the most active first."""
+        ...
+
+
+class Capture(Protocol):
+    """A model whose hidden states can be read: for training vectors and SAEs. `open_capture` in
+    headrace.engine.capture creates one from a model's folder, without a server.
+    """
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+
+    def tokens(self, text: str) -> list[int]: ...
+
+    def states(self, tokens: Sequence[int], layers: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """The hidden states of one text at resid_post[layer], by layer: [tokens, width] each."""
+        ...
+
+    def logits(
+        self, tokens: Sequence[int], replaced: Mapping[int, NDArray[np.float32]] | None = None
+    ) -> NDArray[np.float32]:
+        """The logits [tokens, vocabulary]. `replaced`: states[tokens, width] that take the place of the
+        model's own at these layers, for example an SAE's reconstruction.
+        """
+        ...
