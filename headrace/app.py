@@ -18,6 +18,8 @@ from headrace.api import (
     health,
     messages,
     models,
+    ollama,
+    ollama_models,
     openapi,
     pages,
     responses,
@@ -58,6 +60,8 @@ ROUTERS = tuple(
         embeddings,
         tokens,
         models,
+        ollama,
+        ollama_models,
         health,
         pages,
     )

@@ -347,6 +347,27 @@ class ModelInfo:
     sampling: dict[str, float | int] = field(default_factory=dict)  # recommended defaults
 
 
+Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Facts about a model, for people and for programs that choose one. None: unknown.
+
+    `shape`: further numbers by GGUF's names, as `block_count`; `size_bytes`: on disk; `format`: of the files.
+    """
+
+    capabilities: frozenset[Capability]
+    architecture: str | None = None
+    quantization: str | None = None
+    num_parameters: int | None = None
+    size_bytes: int | None = None
+    template: str | None = None
+    license: str | None = None
+    format: str | None = None
+    shape: Mapping[str, int | float] = field(default_factory=dict)
+
+
 class Backend(Protocol):
     """A source of answers. It is started once and closed once; `generate` may be entered concurrently."""
 
@@ -376,6 +397,10 @@ class Backend(Protocol):
 
     def find(self, id: str) -> ModelInfo | None:
         """The model with this id, or None. A remote provider may serve models that it does not list."""
+        ...
+
+    def card(self, model: str) -> ModelCard:
+        """Facts about a model that it has. Cheap."""
         ...
 
     @property

@@ -10,7 +10,7 @@ from random import Random
 from headrace.config import RouteConfig, TargetConfig
 from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
 from headrace.gateway.breaker import Breaker, State
-from headrace.types import Backend, ModelInfo
+from headrace.types import Backend, ModelCard, ModelInfo
 
 LOCAL = "headrace"  # owner of routes
 
@@ -102,6 +102,10 @@ class Router:
         routes = [self._of_route(name, route) for name, route in self._routes.items()]
         return [*(info for info in listed if info.id not in self._routes), *routes]
 
+    def local_models(self) -> list[ModelInfo]:
+        """The models that run here."""
+        return [info for backend in self._local for info in backend.models()]
+
     def model(self, id: str | None, provider: str | None = None) -> ModelInfo:
         """The model or route of this id, as `models` lists it; for None, the first one. Raises ModelNotFound,
         ProviderNotFound.
@@ -115,6 +119,13 @@ class Router:
             return self._of_route(id, self._routes[id])
         found = self._direct(id, provider)
         return found.info if provider is not None else replace(found.info, id=id)
+
+    def card(self, id: str) -> ModelCard:
+        """Facts about a model; of a route, those of its first target. Raises ModelNotFound,
+        ProviderNotFound.
+        """
+        target = self.first(id)
+        return target.backend.card(target.info.id)
 
     def plan(self, id: str, provider: str | None = None) -> Plan:
         """The targets for a request, a route's in an order drawn by weight. Raises ModelNotFound,

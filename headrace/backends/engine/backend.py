@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from headrace import __version__
 from headrace.backends.annotations import unenforced
 from headrace.backends.base import BaseBackend
+from headrace.backends.card import card_of
 from headrace.backends.engine import costs
 from headrace.backends.engine.preparation import Preparation
 from headrace.backends.engine.prompt import Prompts
@@ -38,6 +39,7 @@ from headrace.types import (
     EmbedRequest,
     Event,
     GenerateRequest,
+    ModelCard,
     ModelInfo,
     TokenizeRequest,
     TokenizerInfo,
@@ -57,6 +59,7 @@ class EngineBackend(BaseBackend):
         self._waiters: dict[Sequence, Waiter[Any]] = {}  # every sequence that the engine has, until it ends
         self._places = Places(settings.max_num_seqs, settings.max_queue, self._begin)
         self._thread: EngineThread | None = None
+        self._card = card_of(model, self.features)
 
     async def start(self) -> None:
         engine = await asyncio.to_thread(self._load)
@@ -69,6 +72,9 @@ class EngineBackend(BaseBackend):
             await asyncio.to_thread(self._thread.stop)
             if was_alive:  # else its blocks are not to be trusted
                 await asyncio.to_thread(self.engine.close)
+
+    def card(self, model: str) -> ModelCard:
+        return self._card
 
     @property
     def max_model_len(self) -> int:
