@@ -1,5 +1,5 @@
-"""The examples of README.md, docs/tools.md, docs/structured-output.md and docs/ollama.md run as they are printed,
-against the default model.
+"""The examples of README.md and of tools.md, structured-output.md and ollama.md under docs/ run as they are
+printed, against the default model.
 """
 
 from __future__ import annotations

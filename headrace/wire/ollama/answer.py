@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, NotRequired, TypeVar
+from typing import Any, Generic, Literal, NotRequired, TypeVar, cast
 
 from typing_extensions import TypedDict
 
@@ -134,10 +134,8 @@ class ChatDialect(Dialect[ChatAnswer]):
 
 class GenerateDialect(Dialect[GenerateAnswer]):
     def write(self, line: Line, piece: Piece) -> GenerateAnswer:
-        answer: GenerateAnswer = {**line, "response": piece.text}
-        if piece.thinking:
-            answer["thinking"] = piece.thinking
-        return answer
+        thinking = {"thinking": piece.thinking} if piece.thinking else {}
+        return cast("GenerateAnswer", {**line, "response": piece.text, **thinking})
 
 
 @dataclass(slots=True)
@@ -264,10 +262,8 @@ def _call(index: int, call: ToolCall) -> CallOfAnswer:
 
 
 def _token(token: TokenLogprob) -> TokenOfAnswer:
-    written: TokenOfAnswer = {**_alternative(token.token, token.raw, token.logprob)}
-    if token.top:
-        written["top_logprobs"] = [_alternative(*alternative) for alternative in token.top]
-    return written
+    top = {"top_logprobs": [_alternative(*alternative) for alternative in token.top]} if token.top else {}
+    return cast("TokenOfAnswer", {**_alternative(token.token, token.raw, token.logprob), **top})
 
 
 def _alternative(token: str, raw: bytes, logprob: float | None) -> AlternativeToken:

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.types import Embeddings, EmbedRequest
-from headrace.wire.generation import INT64, JsonObject, dump
+from headrace.wire.generation import INT64, dump
 from headrace.wire.limits import MAX_INPUTS, at_most
 from headrace.wire.ollama.answer import NANOSECONDS
 from headrace.wire.ollama.request import ModelBody
@@ -21,7 +21,6 @@ class EmbedBody(ModelBody):
     input: str | Annotated[list[str], at_most(MAX_INPUTS)]
     truncate: bool | None = None
     dimensions: int | None = Field(None, ge=1, lt=INT64)
-    options: JsonObject | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -33,7 +32,6 @@ class OllamaEmbeddingsBody(ModelBody):
     """The body of POST /api/embeddings, for one text."""
 
     prompt: str | None = ""
-    options: JsonObject | None = None
 
 
 class EmbedAnswer(TypedDict):

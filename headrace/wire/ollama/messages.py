@@ -22,14 +22,14 @@ BEGINNINGS = {"/9j/": "image/jpeg", "iVBORw0KGgo": "image/png", "R0lGOD": "image
 Images = Annotated[list[str], at_most(MAX_PARTS)]
 
 
-class CalledFunction(RequestBody):
+class FunctionOfHistory(RequestBody):
     name: str
     arguments: JsonObject | str | None = Field(None, description="An object, or JSON text.")
 
 
 class CallOfHistory(RequestBody):
     id: str | None = None
-    function: CalledFunction
+    function: FunctionOfHistory
 
 
 class OllamaMessage(RequestBody):

@@ -35,7 +35,7 @@ class Options(RequestBody):
     stop: Stop | Annotated[list[Stop], at_most(MAX_STOP_SEQUENCES)] | None = None
 
 
-NO_OPTIONS = Options()
+NO_OPTIONS = Options.model_validate({})
 
 
 def sampling(options: Options | None, *, logprobs: int | None = None, truncates: bool = False) -> Sampling:
