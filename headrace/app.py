@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -35,7 +36,9 @@ from headrace.config import Config, ServerConfig
 from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
 from headrace.gateway.gateway import Gateway
-from headrace.models.model import GGUFModel
+from headrace.models.catalog import Cache, prepare
+from headrace.models.model import Embedding, GGUFModel, Progress
+from headrace.models.references import ALIASES, DEFAULT_EMBEDDER
 from headrace.relay_types import Relaying
 from headrace.store import Store
 from headrace.turns.responses import Responses
@@ -44,6 +47,8 @@ from headrace.types import Backend
 if TYPE_CHECKING:
     from headrace.models.model import Model
 
+# answered by our embedding model, with fewer dimensions, where no provider has them
+OPENAI_EMBEDDERS = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
 
 
@@ -88,6 +93,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         remote=config.providers.keys(),
         bare=[name for name, provider in config.providers.items() if not provider.prefix],
         routes=config.routes,
+        substitutes=_substitutes(config, backends),
     )
     app.state.store = Store(config.store, config.paths.data)
     app.state.responses = Responses(app.state.gateway, app.state.store)
@@ -113,7 +119,8 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
     """Build the backends, local models first, without starting them. Raises ConfigError, ModelError."""
     formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
-    return [*(_local(model, formats, config) for model in models), *build_providers(config)]
+    local = [_local(model, formats, config) for model in models]
+    return [*local, *_later(models, config), *build_providers(config)]
 
 
 def build_providers(config: Config) -> list[Backend]:
@@ -133,7 +140,7 @@ def build_provider(name: str, config: Config) -> Backend:
             ["Hello", " world"], name=name, id=provider.models[0] if provider.models else "fake"
         )
     if provider.kind == "llamacpp":
-        from headrace.models.catalog import Cache, locate
+        from headrace.models.catalog import locate
 
         assert provider.path is not None, "the configuration was checked"
         model = locate(provider.path, Cache(config.paths.cache))
@@ -143,6 +150,8 @@ def build_provider(name: str, config: Config) -> Backend:
 
 
 def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Config) -> Backend:
+    if not isinstance(model, GGUFModel) and model.embedding is not None:
+        return _embedder(model.name, model.embedding, lambda progress: model, config, is_eager=True)
     if isinstance(model, GGUFModel):
         if model.name in tool_formats:
             raise ConfigError(
@@ -172,6 +181,43 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         share_prefix_cache=engine.share_prefix_cache,
     )
     return EngineBackend(model, settings, tool_formats.get(model.name))
+
+
+def _later(models: Sequence[Model | GGUFModel], config: Config) -> list[Backend]:
+    """The embedding model that is fetched at its first use, unless the configuration has another or none."""
+    alias = ALIASES[DEFAULT_EMBEDDER]
+    if config.models.embedding != "auto" or any(model.name == alias.name for model in models):
+        return []
+    assert alias.embedding is not None
+    fetch = partial(prepare, alias.text, Cache(config.paths.cache))
+    return [_embedder(alias.name, alias.embedding, fetch, config)]
+
+
+def _embedder(
+    name: str,
+    embedding: Embedding,
+    fetch: Callable[[Progress], Model],
+    config: Config,
+    *,
+    is_eager: bool = False,
+) -> Backend:
+    from headrace.backends.embedder import EmbedderBackend, EmbedderSettings
+
+    engine = config.engine
+    settings = EmbedderSettings(
+        max_requests=engine.max_num_seqs + engine.max_queue,
+        num_threads=engine.num_threads,
+        exact=engine.precision == "f32",
+        deterministic=engine.deterministic,
+    )
+    return EmbedderBackend(name, embedding, fetch, settings, is_eager=is_eager)
+
+
+def _substitutes(config: Config, backends: Sequence[Backend]) -> dict[str, str]:
+    """OpenAI's names of embedding models → ours, which answers for them."""
+    local = [backend for backend in backends if backend.name not in config.providers]
+    ours = [info.id for backend in local for info in backend.models() if info.kind == "embedding"]
+    return dict.fromkeys(OPENAI_EMBEDDERS, ours[0]) if ours and config.models.openai_embeddings else {}
 
 
 def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float) -> Backend:

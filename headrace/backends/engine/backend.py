@@ -241,7 +241,7 @@ def _fingerprint(model: Model, *, exact: bool) -> str:
 def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:
     """The embedding, float32[dimensions]: pooled, truncated, and of length 1 if the request normalizes."""
     assert sequence.pooled is not None
-    vector = sequence.pooled / (sequence.num_prompt if request.pooling == "mean" else 1)
+    vector = sequence.pooled / (sequence.num_prompt if sequence.pooling == "mean" else 1)
     vector = vector[: request.dimensions]
     length = np.linalg.norm(vector)
     if request.normalize and length:

@@ -103,8 +103,8 @@ class Preparation:
     def embeddings(self, inputs: list[list[int]], request: EmbedRequest) -> Iterator[Sequence]:
         """Create the sequences that embed the inputs, as each is started. Conversations come before them."""
         params = SamplingParams(max_tokens=0, invariant=self._settings.deterministic)
-        salt = self._salt(request.owner)
-        return (Sequence(tokens, params, BATCH, pooling=request.pooling, salt=salt) for tokens in inputs)
+        salt, pooling = self._salt(request.owner), request.pooling or "mean"
+        return (Sequence(tokens, params, BATCH, pooling=pooling, salt=salt) for tokens in inputs)
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         prompt, max_bytes = request.prompt, self._settings.max_tokenize_bytes
