@@ -13,8 +13,8 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from headrace.engine.sequence import Pooling
 from headrace.errors import ModelError
-from headrace.models.model import Pooling
 
 STEP = 16  # lengths are padded to multiples of this, so that the runtime meets few shapes
 MASK, TYPES = "attention_mask", "token_type_ids"
