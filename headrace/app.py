@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -179,6 +180,9 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         disk_cache=config.paths.cache / "prefixes",
         disk_cache_bytes=int(engine.disk_cache_bytes),
         share_prefix_cache=engine.share_prefix_cache,
+        steering_root=config.steering.folder(config.paths.data),
+        steering_attach=config.steering.attach,
+        max_dose=config.steering.max_dose or inf,
     )
     return EngineBackend(model, settings, tool_formats.get(model.name))
 

@@ -277,6 +277,34 @@ class PathsConfig(Section):
     )
 
 
+class SteeringConfig(Section):
+    root: Annotated[
+        str,
+        Names(variable="STEERING_ROOT"),
+        Field(
+            description="Folder of sparse autoencoders (`saes/NAME`) and control vectors "
+            "(`vectors/NAME.gguf`); files elsewhere are not read. Default: `steering` in the data folder."
+        ),
+    ] = ""
+    attach: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Names(variable="STEERING_ATTACH"),
+        Field(description="Names of those that requests can use from the start."),
+    ] = ()
+    max_dose: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long the edits of a request may be at one layer, in median lengths of the "
+            "hidden states there; 0: no limit.",
+        ),
+    ] = 0.0
+
+    def folder(self, data: Path) -> Path:
+        """The root, where the data folder is `data`."""
+        return Path(self.root) if self.root else data / "steering"
+
+
 class StoreConfig(Section):
     url: Annotated[
         str,
@@ -313,6 +341,7 @@ class Config(Section):
     models: ModelsConfig = ModelsConfig()
     paths: PathsConfig = Field(default_factory=PathsConfig)
     store: StoreConfig = StoreConfig()
+    steering: SteeringConfig = SteeringConfig()
     conversations: ConversationsConfig = ConversationsConfig()
     providers: dict[str, ProviderConfig] = {}  # noqa: RUF012  # pydantic copies it
     routes: dict[str, RouteConfig] = {}  # noqa: RUF012

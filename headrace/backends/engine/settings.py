@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from headrace.config.memory import CacheType
@@ -29,3 +30,6 @@ class EngineSettings:
     disk_cache: Path | None = None  # the folder for prefix blocks that leave the memory; None: nowhere
     disk_cache_bytes: int = 0  # what that folder may hold, of all models; 0: nothing
     share_prefix_cache: bool = False  # between owners (API keys)
+    steering_root: Path = Path()  # SAEs and control vectors are read from files below it
+    steering_attach: tuple[str, ...] = ()  # names of those that are attached from the start
+    max_dose: float = inf  # of a request's edits at one layer, in median norms of the hidden states
