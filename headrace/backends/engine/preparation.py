@@ -12,7 +12,6 @@ from headrace.backends.engine.choice import AnswerOptions, Choice
 from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.settings import EngineSettings
-from headrace.backends.engine.steering import Steered, Steerer
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
@@ -41,22 +40,15 @@ class Prepared:
     constraints: list[Constraint | None]
     options: AnswerOptions
     prediction: list[int]  # tokens that the answers may repeat
-    steered: Steered
 
 
 class Preparation:
     """Prepares the requests to one loaded model. Methods raise BadRequest, ContextTooLong, TextTooLong."""
 
     def __init__(
-        self,
-        model: Model,
-        settings: EngineSettings,
-        tokenizer: Tokenizer,
-        prompts: Prompts,
-        steerer: Steerer,
+        self, model: Model, settings: EngineSettings, tokenizer: Tokenizer, prompts: Prompts
     ) -> None:
         self._model, self._settings, self._tokenizer, self._prompts = model, settings, tokenizer, prompts
-        self._steerer = steerer
         self._rules = Rules(tokenizer, model.eos_token_ids, prompts)
         self.recommended: Mapping[str, float] = model.sampling if settings.use_generation_config else {}
 
@@ -70,7 +62,6 @@ class Preparation:
         else:
             prompts = [self._prompts.of_conversation(content, room)]
         stops, prediction, prepared = Stops(sampling.stop), self._predicted(request.prediction), []
-        resolved = self._steerer.resolve(request)
         for prompt in prompts:
             check_wanted()
             constraints = self._rules.constraints(request, prompt)
@@ -78,9 +69,7 @@ class Preparation:
             params = self._params(sampling, prompt, is_constrained=is_constrained)
             has_format = is_constrained and request.format is not None
             options = self._options(prompt, request, stops, has_format=has_format)
-            is_formed = has_format or options.is_forced
-            steered = self._steerer.steered(request, prompt, resolved, is_formed=is_formed)
-            prepared.append(Prepared(prompt, params, constraints, options, prediction, steered))
+            prepared.append(Prepared(prompt, params, constraints, options, prediction))
         return prepared
 
     def choices(self, prepared: list[Prepared], request: GenerateRequest) -> Iterator[Choice]:
@@ -91,14 +80,12 @@ class Preparation:
         for number, entry in enumerate(prepared):
             prompt, params, leader = entry.prompt, entry.params, None
             for index, constraint in enumerate(entry.constraints):
-                tokens, steered = list(prompt.tokens), entry.steered
+                tokens = list(prompt.tokens)
                 sequence = Sequence(
                     tokens, params, request.priority, index, leader, constraint,
-                    salt=salt, prediction=entry.prediction, plan=steered.plans[index],
-                    watch=steered.watch(), probers=steered.probers,
+                    salt=salt, prediction=entry.prediction,
                 )  # fmt: skip
-                receipt, place = steered.receipts[index], number * request.n + index
-                yield Choice(sequence, place, entry.options, prompt.echo, receipt)
+                yield Choice(sequence, number * request.n + index, entry.options, prompt.echo)
                 if leader is None:
                     # The prompt is scored once, by the first sequence that has it.
                     leader, params = sequence, replace(params, prompt_logprobs=False)
@@ -116,8 +103,8 @@ class Preparation:
     def embeddings(self, inputs: list[list[int]], request: EmbedRequest) -> Iterator[Sequence]:
         """Create the sequences that embed the inputs, as each is started. Conversations come before them."""
         params = SamplingParams(max_tokens=0, invariant=self._settings.deterministic)
-        salt, pooling = self._salt(request.owner), request.pooling or "mean"
-        return (Sequence(tokens, params, BATCH, pooling=pooling, salt=salt) for tokens in inputs)
+        salt = self._salt(request.owner)
+        return (Sequence(tokens, params, BATCH, pooling=request.pooling, salt=salt) for tokens in inputs)
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         prompt, max_bytes = request.prompt, self._settings.max_tokenize_bytes

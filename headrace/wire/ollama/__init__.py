@@ -1,1 +1,0 @@
-"""Ollama's dialect: request (chat, generate), messages, options, answer, embeddings, models, errors."""
