@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -18,6 +20,8 @@ from headrace.api import (
     health,
     messages,
     models,
+    ollama,
+    ollama_models,
     openapi,
     pages,
     responses,
@@ -33,7 +37,9 @@ from headrace.config import Config, ServerConfig
 from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
 from headrace.gateway.gateway import Gateway
-from headrace.models.model import GGUFModel
+from headrace.models.catalog import Cache, prepare
+from headrace.models.model import Embedding, GGUFModel, Progress
+from headrace.models.references import ALIASES, DEFAULT_EMBEDDER
 from headrace.relay_types import Relaying
 from headrace.store import Store
 from headrace.turns.responses import Responses
@@ -42,6 +48,8 @@ from headrace.types import Backend
 if TYPE_CHECKING:
     from headrace.models.model import Model
 
+# answered by our embedding model, with fewer dimensions, where no provider has them
+OPENAI_EMBEDDERS = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
 
 
@@ -58,6 +66,8 @@ ROUTERS = tuple(
         embeddings,
         tokens,
         models,
+        ollama,
+        ollama_models,
         health,
         pages,
     )
@@ -84,6 +94,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         remote=config.providers.keys(),
         bare=[name for name, provider in config.providers.items() if not provider.prefix],
         routes=config.routes,
+        substitutes=_substitutes(config, backends),
     )
     app.state.store = Store(config.store, config.paths.data)
     app.state.responses = Responses(app.state.gateway, app.state.store)
@@ -109,7 +120,8 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
     """Build the backends, local models first, without starting them. Raises ConfigError, ModelError."""
     formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
-    return [*(_local(model, formats, config) for model in models), *build_providers(config)]
+    local = [_local(model, formats, config) for model in models]
+    return [*local, *_later(models, config), *build_providers(config)]
 
 
 def build_providers(config: Config) -> list[Backend]:
@@ -129,7 +141,7 @@ def build_provider(name: str, config: Config) -> Backend:
             ["Hello", " world"], name=name, id=provider.models[0] if provider.models else "fake"
         )
     if provider.kind == "llamacpp":
-        from headrace.models.catalog import Cache, locate
+        from headrace.models.catalog import locate
 
         assert provider.path is not None, "the configuration was checked"
         model = locate(provider.path, Cache(config.paths.cache))
@@ -139,6 +151,8 @@ def build_provider(name: str, config: Config) -> Backend:
 
 
 def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Config) -> Backend:
+    if not isinstance(model, GGUFModel) and model.embedding is not None:
+        return _embedder(model.name, model.embedding, lambda progress: model, config, is_eager=True)
     if isinstance(model, GGUFModel):
         if model.name in tool_formats:
             raise ConfigError(
@@ -146,11 +160,8 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
             )
         return _llama_cpp("headrace", model, config, timeout_s=config.server.request_timeout_s or 86_400)
     from headrace.backends.engine import EngineBackend, EngineSettings
-    from headrace.engine.torch.options import TorchOptions
 
     engine = config.engine
-    if engine.device.startswith("cuda") and not model.is_checkpoint:
-        raise ConfigError(f"engine.device = {engine.device!r}: OpenVINO runs {model.name}, on the CPU")
     settings = EngineSettings(
         max_model_len=engine.max_model_len,
         kv_cache_bytes=int(engine.kv_cache_bytes),
@@ -160,7 +171,6 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         max_batch_tokens=engine.max_batch_tokens,
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
-        torch=TorchOptions(engine.device, engine.dtype, config.models.trust_remote_code),
         use_generation_config=engine.generation_config == "model",
         max_tokens_default=config.server.max_tokens_default,
         loop_tokens=engine.loop_tokens,
@@ -170,8 +180,48 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         disk_cache=config.paths.cache / "prefixes",
         disk_cache_bytes=int(engine.disk_cache_bytes),
         share_prefix_cache=engine.share_prefix_cache,
+        steering_root=config.steering.folder(config.paths.data),
+        steering_attach=config.steering.attach,
+        max_dose=config.steering.max_dose or inf,
     )
     return EngineBackend(model, settings, tool_formats.get(model.name))
+
+
+def _later(models: Sequence[Model | GGUFModel], config: Config) -> list[Backend]:
+    """The embedding model that is fetched at its first use, unless the configuration has another or none."""
+    alias = ALIASES[DEFAULT_EMBEDDER]
+    if config.models.embedding != "auto" or any(model.name == alias.name for model in models):
+        return []
+    assert alias.embedding is not None
+    fetch = partial(prepare, alias.text, Cache(config.paths.cache))
+    return [_embedder(alias.name, alias.embedding, fetch, config)]
+
+
+def _embedder(
+    name: str,
+    embedding: Embedding,
+    fetch: Callable[[Progress], Model],
+    config: Config,
+    *,
+    is_eager: bool = False,
+) -> Backend:
+    from headrace.backends.embedder import EmbedderBackend, EmbedderSettings
+
+    engine = config.engine
+    settings = EmbedderSettings(
+        max_requests=engine.max_num_seqs + engine.max_queue,
+        num_threads=engine.num_threads,
+        exact=engine.precision == "f32",
+        deterministic=engine.deterministic,
+    )
+    return EmbedderBackend(name, embedding, fetch, settings, is_eager=is_eager)
+
+
+def _substitutes(config: Config, backends: Sequence[Backend]) -> dict[str, str]:
+    """OpenAI's names of embedding models → ours, which answers for them."""
+    local = [backend for backend in backends if backend.name not in config.providers]
+    ours = [info.id for backend in local for info in backend.models() if info.kind == "embedding"]
+    return dict.fromkeys(OPENAI_EMBEDDERS, ours[0]) if ours and config.models.openai_embeddings else {}
 
 
 def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float) -> Backend:

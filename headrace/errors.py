@@ -32,6 +32,7 @@ HeadraceError
     │   ├── ProviderUnreachable  503
     │   └── ProviderTimedOut     504
     └── Overloaded          503  carries Retry-After: queue full, draining, not ready
+        ├── ModelUnavailable     a model that is fetched at its first use could not be
         └── StoreUnavailable     the database cannot be reached
 """
 
@@ -252,6 +253,10 @@ class Overloaded(ServerError):
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after_s)})
+
+
+class ModelUnavailable(Overloaded):
+    code = "model_unavailable"
 
 
 class StoreUnavailable(Overloaded):

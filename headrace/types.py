@@ -191,7 +191,7 @@ class EmbedRequest:
     model: str
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None  # keep only the first ones
-    pooling: Literal["mean", "last", "cls"] = "mean"
+    pooling: Literal["mean", "last", "cls"] | None = None  # None: the model's own
     normalize: bool = True
     truncate_prompt_tokens: int | None = None
     timeout_s: float | None = None
@@ -335,9 +335,12 @@ class Finished:
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
 
 
+ModelKind = Literal["generative", "embedding", "reranker"]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model of a backend."""
+    """A model of a backend. `kind` is known of local models only; providers' count as generative."""
 
     id: str
     owned_by: str  # the provider
@@ -345,7 +348,28 @@ class ModelInfo:
     max_model_len: int | None  # None: not known
     fingerprint: str | None  # changes when the same seed may give another output; None: not known
     sampling: dict[str, float | int] = field(default_factory=dict)  # recommended defaults
-    runner: str | None = None  # what computes it here; None: something else
+    kind: ModelKind = "generative"
+
+
+Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Facts about a model, for people and for programs that choose one. None: unknown.
+
+    `shape`: further numbers by GGUF's names, as `block_count`; `size_bytes`: on disk; `format`: of the files.
+    """
+
+    capabilities: frozenset[Capability]
+    architecture: str | None = None
+    quantization: str | None = None
+    num_parameters: int | None = None
+    size_bytes: int | None = None
+    template: str | None = None
+    license: str | None = None
+    format: str | None = None
+    shape: Mapping[str, int | float] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -377,6 +401,10 @@ class Backend(Protocol):
 
     def find(self, id: str) -> ModelInfo | None:
         """The model with this id, or None. A remote provider may serve models that it does not list."""
+        ...
+
+    def card(self, model: str) -> ModelCard:
+        """Facts about a model that it has. Cheap."""
         ...
 
     @property

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import ollama
 import pytest
 from anthropic.resources.messages import Messages
 from openai.resources.chat.completions import Completions as ChatCompletions
@@ -22,6 +23,9 @@ from headrace.wire.completions import CompletionBody
 from headrace.wire.elsewhere import ADVICE, ELSEWHERE
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.generation import StreamOptions
+from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
+from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
+from headrace.wire.ollama.tables import TABLES as OLLAMA
 from headrace.wire.parameters import Table
 from headrace.wire.tables import CHAT, COMPLETIONS, EMBEDDINGS
 
@@ -32,6 +36,10 @@ ENDPOINTS: list[Any] = [
     pytest.param(COMPLETIONS, CompletionBody, Completions.create, id="completions"),
     pytest.param(EMBEDDINGS, EmbeddingsBody, Embeddings.create, id="embeddings"),
     pytest.param(MESSAGES, MessagesBody, Messages.create, id="messages"),
+    pytest.param(OLLAMA["chat"], OllamaChatBody, ollama.Client.chat, id="/api/chat"),
+    pytest.param(OLLAMA["generate"], OllamaGenerateBody, ollama.Client.generate, id="/api/generate"),
+    pytest.param(OLLAMA["embed"], EmbedBody, ollama.Client.embed, id="/api/embed"),
+    pytest.param(OLLAMA["embeddings"], OllamaEmbeddingsBody, ollama.Client.embeddings, id="/api/embeddings"),
 ]
 
 

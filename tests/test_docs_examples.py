@@ -1,5 +1,5 @@
-"""The examples of README.md, docs/tools.md and docs/structured-output.md run as they are printed, against the
-default model.
+"""The examples of README.md and of tools.md, structured-output.md and ollama.md under docs/ run as they are
+printed, against the default model.
 """
 
 from __future__ import annotations
@@ -32,3 +32,15 @@ def test_a_required_call(server: Served) -> None:
 def test_answers_that_satisfy_a_schema(server: Served) -> None:
     names = run_python("structured-output.md", server.url)
     assert set(json.loads(names["answer"].choices[0].message.content)) <= {"red", "green", "blue"}
+
+
+def test_a_chat_with_ollamas_client(server: Served) -> None:
+    assert run_python("ollama.md", server.url)["answer"].message.content
+
+
+def test_a_prompt_with_curl_in_ollamas_dialect(server: Served) -> None:
+    ran = subprocess.run(
+        ["bash", "-c", blocks("ollama.md", "sh", server.url)], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1])["done"] is True

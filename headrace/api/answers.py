@@ -1,5 +1,5 @@
-"""The answers of the endpoints that generate text: a generation is started, then streamed as
-text/event-stream or folded into one JSON answer. A stream frees its resources however it ends.
+"""The answers of the endpoints that generate text: a generation is started, then streamed (most dialects:
+as text/event-stream) or folded into one JSON answer. A stream frees its resources however it ends.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class StreamWriter:
     report a closed connection; others (uvicorn) drop what nobody reads. Subclasses frame other dialects.
     """
 
+    media_type = "text/event-stream"
     keep_alive_frame = b": keep-alive\n\n"  # a comment, which every client skips
     final_texts: tuple[str, ...] = ("[DONE]",)
 
@@ -129,8 +130,6 @@ class LiveStream(Response):
     known yet when the headers are sent; `keep_alive_s`: the longest time without a frame.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
         self,
         texts: AsyncIterator[list[str]],
@@ -143,7 +142,7 @@ class LiveStream(Response):
     ) -> None:
         self._texts, self._close, self._ends = texts, close, ends
         self._writer, self._remark, self._keep_alive_s = writer, remark, keep_alive_s
-        super().__init__(None, headers={**HEADERS, **headers})
+        super().__init__(None, headers={**HEADERS, **headers}, media_type=writer.media_type)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,5 +1,5 @@
-"""Errors as responses, in OpenAI's shape or Anthropic's: ours, the framework's (unknown path, wrong method),
-and unexpected ones.
+"""Errors as responses, in OpenAI's shape, Anthropic's or Ollama's: ours, the framework's (unknown path, wrong
+method), and unexpected ones.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from headrace.api.openapi import responses_of
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
 from headrace.wire.anthropic import errors as anthropics
 from headrace.wire.errors import ErrorResponse, to_body
+from headrace.wire.ollama import errors as ollamas
 
 MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
+OLLAMA = re.compile(
+    r"/api/(version|tags|ps|show|generate|chat|embed|embeddings|pull|push|delete|copy|create|blobs)(/.*)?"
+)
 MODELS = re.compile(r"(/[^/]+)?/v1/models(/.*)?")  # paths of both dialects
 
 RESPONSES = responses_of(
@@ -52,6 +56,16 @@ def to_messages_response(error: ServerError) -> JSONResponse:
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
+def to_ollama_response(error: ServerError) -> JSONResponse:
+    """An error in Ollama's shape."""
+    return JSONResponse(ollamas.to_body(error), status_code=error.status, headers=error.headers)
+
+
+def is_ollama(scope: Scope) -> bool:
+    """Whether a request is in Ollama's dialect."""
+    return OLLAMA.fullmatch(scope["path"]) is not None
+
+
 def is_anthropic(scope: Scope) -> bool:
     """Whether a request is in Anthropic's dialect: by its path, or, for models, by its header."""
     path = scope["path"]
@@ -63,6 +77,8 @@ def is_anthropic(scope: Scope) -> bool:
 
 def refusal(error: ServerError, scope: Scope) -> JSONResponse:
     """An error in the shape of the request's dialect."""
+    if is_ollama(scope):
+        return to_ollama_response(error)
     if not is_anthropic(scope):
         return to_response(error)
     response = to_messages_response(error)

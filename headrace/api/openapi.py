@@ -17,6 +17,9 @@ from headrace.wire.anthropic.tables import MESSAGES
 from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
 from headrace.wire.embeddings import EmbeddingsBody
+from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
+from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
+from headrace.wire.ollama.tables import TABLES as OLLAMA
 from headrace.wire.parameters import Table
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
@@ -37,6 +40,10 @@ TABLES_OF_BODIES: dict[type[BaseModel], Table] = {
     CompactBody: HISTORY,
     MessagesBody: MESSAGES,
     CountTokensBody: MESSAGES,
+    OllamaChatBody: OLLAMA["chat"],
+    OllamaGenerateBody: OLLAMA["generate"],
+    EmbedBody: OLLAMA["embed"],
+    OllamaEmbeddingsBody: OLLAMA["embeddings"],
 }
 Responses = dict[int | str, dict[str, Any]]  # FastAPI's descriptions of responses, by status
 

@@ -11,7 +11,7 @@ import json
 import shlex
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -52,8 +52,13 @@ def assets() -> Mount:
 @router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def home(http: Request) -> Response:
-    """A page for browsers; for other clients the same links as JSON."""
-    if "text/html" not in http.headers.get("accept", ""):
+    """A page for browsers, the same links for clients that want JSON, and the text that Ollama's clients look
+    for to all others.
+    """
+    accept = http.headers.get("accept", "")
+    if "text/html" not in accept and "json" not in accept:
+        return PlainTextResponse("Ollama is running", headers={"Vary": "Accept"})
+    if "text/html" not in accept:
         links = {name: path for name, (path, _) in LINKS.items()}
         body = {"name": "headrace", "version": __version__, "links": links}
         return JSONResponse(body, headers={"Vary": "Accept"})

@@ -24,6 +24,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive
 
 from headrace.api.encodings import decoded
+from headrace.api.errors import is_ollama
 from headrace.errors import (
     ClientGone,
     Overloaded,
@@ -210,9 +211,11 @@ async def read_json(request: Request) -> bytes:
     """The body, decompressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone, Overloaded, and
     BadRequest if the compression is broken, or the body has more values than any body may have.
     """
-    media_type = request.headers.get("content-type")
-    if media_type != "application/json":
-        _check_media_type(media_type, is_from_page="origin" in request.headers)
+    media_type, is_from_page = request.headers.get("content-type"), "origin" in request.headers
+    # Ollama looks at no type, and its callers (curl -d, fetch of a text) send others. Browsers always say
+    # which page a body comes from.
+    if media_type != "application/json" and (is_from_page or not is_ollama(request.scope)):
+        _check_media_type(media_type, is_from_page=is_from_page)
     if BODY in request.scope:
         body: bytes = request.scope.pop(BODY)
         return body

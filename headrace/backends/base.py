@@ -5,7 +5,22 @@ from __future__ import annotations
 from headrace.errors import BadRequest
 from headrace.features import NONE, Feature
 from headrace.steering.types import Library
-from headrace.types import Embeddings, EmbedRequest, ModelInfo, TokenizeRequest, TokenizerInfo
+from headrace.types import (
+    Capability,
+    Embeddings,
+    EmbedRequest,
+    ModelCard,
+    ModelInfo,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+
+# feature → what a program that chooses a model calls it
+CAPABILITIES: dict[Feature, Capability] = {
+    Feature.TEMPERATURE: "completion",
+    Feature.TOOLS: "tools",
+    Feature.EMBEDDINGS: "embedding",
+}
 
 
 class BaseBackend:
@@ -32,6 +47,10 @@ class BaseBackend:
 
     def library(self, model: str) -> Library | None:
         return None
+
+    def card(self, model: str) -> ModelCard:
+        has = self.features_of(model)
+        return ModelCard(frozenset(name for feature, name in CAPABILITIES.items() if feature in has))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")

@@ -13,6 +13,7 @@ from headrace.backends.llamacpp import LlamaCppBackend
 from headrace.config.kinds import REMOTE, load_kind
 from headrace.features import Feature, Use
 from headrace.wire.anthropic.tables import MESSAGES
+from headrace.wire.ollama.tables import TABLES as OLLAMA
 from headrace.wire.parameters import Parameter, Table
 from headrace.wire.responses.tables import RESPONSES
 from headrace.wire.tables import TABLES
@@ -23,7 +24,8 @@ Written by `make docs` from the code; do not edit.
 
 Which parameters are supported, by endpoint and by kind of backend:
 
-- **honoured**: It works as in OpenAI's reference (under `/v1/messages`: Anthropic's), or as the note says.
+- **honoured**: It works as in OpenAI's reference (under `/v1/messages`: Anthropic's; under `/api`: Ollama's),
+  or as the note says.
   A value out of range is a 400 that names the member.
 - **sent**: It is sent to the provider in the provider's own dialect; the effect is the provider's. A value
   that its dialect cannot express is a 400.
@@ -54,9 +56,18 @@ Ollama, text-generation-webui and transformers. A value that switches one off (`
 messages), a higher one is lowered to 100, and `has_more` says that there is more.
 """
 
-EVERY: Mapping[str, Table] = {**TABLES, "responses": RESPONSES, "messages": MESSAGES}
+# endpoint → its table; those without a slash in front are under /v1
+EVERY: Mapping[str, Table] = {
+    **TABLES,
+    "responses": RESPONSES,
+    "messages": MESSAGES,
+    **{f"/api/{name}": table for name, table in OLLAMA.items()},
+}
 # without it a backend has no such endpoint
-NEEDED = {"completions": Feature.TEXT_COMPLETION, "embeddings": Feature.EMBEDDINGS}
+NEEDED = {
+    "completions": Feature.TEXT_COMPLETION,
+    **dict.fromkeys(("embeddings", "/api/embed", "/api/embeddings"), Feature.EMBEDDINGS),
+}
 
 
 class Carrying(Protocol):
@@ -79,7 +90,7 @@ def compatibility() -> str:
     lines = [HEAD]
     for endpoint, table in EVERY.items():
         lines += [
-            f"## /v1/{endpoint}",
+            f"## {endpoint}" if endpoint.startswith("/") else f"## /v1/{endpoint}",
             "",
             f"| parameter | {' | '.join(columns)} | note |",
             f"|---|{'---|' * len(columns)}---|",

@@ -25,6 +25,7 @@ from headrace.app import build_backends, create_app
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.models.model import GGUFModel
+from headrace.models.references import DEFAULT_EMBEDDER
 from headrace.server.connections import Checked, Connections, Limits
 from headrace.server.descriptors import connections_within, raise_limit
 from headrace.server.http import HTTPConnection
@@ -56,11 +57,20 @@ def serve(config: Config, *, host_hint: str = "") -> int:
 
 def _fetched(config: Config) -> list[Model | GGUFModel]:
     references = [reference for reference in (config.models.default, *config.models.more) if reference]
+    embedder = config.models.embedding
+    if embedder not in ("auto", "none", *references):
+        references.append(embedder)
     if not references:
         return []
     from headrace.cli.models import fetch
 
     models = [fetch(reference, config) for reference in references]
+    if embedder in references:
+        model = models[references.index(embedder)]
+        if isinstance(model, GGUFModel) or model.embedding is None:
+            raise ConfigError(
+                f"models.embedding = {embedder!r}: it generates text, and is no embedding model"
+            )
     served = [model.name for model in models]
     for entry in config.models.backends:
         if entry.rpartition("=")[0] not in served:
@@ -173,6 +183,8 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
         print(f"  remote  {name} ({provider.kind}{f' at {provider.base_url}' if provider.base_url else ''})")
     for name, route in config.routes.items():
         print(f"  route   {name} → {', '.join(target.target for target in route.targets)}")
+    if config.models.embedding == "auto" and all(model.name != DEFAULT_EMBEDDER for model in models):
+        print(f"  later   {DEFAULT_EMBEDDER} (for embeddings, loaded at its first use)")
     if models:
         print(f"  device  CPU ({platform.machine()}, {os.cpu_count()} cores)")
     key = " -H 'Authorization: Bearer KEY'" if config.server.api_keys else ""
@@ -182,13 +194,15 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
 def _announce_model(model: Model | GGUFModel, backend: Any) -> None:
     """`backend`: the one that serves the model."""
     context = backend.models()[0].max_model_len
+    if not isinstance(model, GGUFModel) and model.embedding is not None:
+        print(f"  model   {model.name} ({model.architecture}, for embeddings, up to {context} tokens)")
+        return
     if isinstance(model, GGUFModel):
         header = model.header
         kind = f"{header.architecture}, {header.quantization}, context {context}, by llama.cpp"
         print(f"  model   {model.name} ({kind})")
         return
-    how = f", by {backend.models()[0].runner}" if model.is_checkpoint else ""
-    print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {context}{how})")
+    print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {context})")
     print(f"  cache   {_cache(backend.engine.runner)}")
     if backend.engine.disk is not None:
         print(f"  disk    {backend.settings.disk_cache_bytes / 2**20:.0f} MiB for cached prompts")
@@ -203,8 +217,7 @@ def _cache(runner: Any) -> str:
         if block_bytes != runner.block_bytes
     }
     others = ", ".join(f"{name}: {count}" for name, count in tokens.items())
-    held = f"{size / 2**20:.0f} MiB for {runner.num_blocks * runner.block_size} tokens"
-    return f"{held} ({others})" if others else held
+    return f"{size / 2**20:.0f} MiB for {runner.num_blocks * runner.block_size} tokens ({others})"
 
 
 def _example(url: str, key: str, models: list[Model | GGUFModel]) -> str:

@@ -196,21 +196,6 @@ class EngineConfig(Section):
         Literal["fast", "f32"],
         Field(description="f32 computes everything in float32 and is several times slower."),
     ] = "fast"
-    device: Annotated[
-        str,
-        Field(
-            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-            description="What computes models that PyTorch runs: cpu, cuda or cuda:N. auto: the first GPU, "
-            "if there is one. OpenVINO and llama.cpp use the CPU.",
-        ),
-    ] = "auto"
-    dtype: Annotated[
-        Literal["auto", "bfloat16", "float16", "float32"],
-        Field(
-            description="Numbers of models that PyTorch runs. auto: float32 where `precision` is f32; else "
-            "bfloat16 where the processor computes with it; else float32."
-        ),
-    ] = "auto"
     deterministic: Annotated[
         bool,
         Field(
@@ -249,6 +234,22 @@ class ModelsConfig(Section):
         Names(variable="MORE_MODELS"),
         Field(description="Further model references to serve."),
     ] = ()
+    embedding: Annotated[
+        str,
+        Names(flag="--embedding-model", variable="EMBEDDING_MODEL"),
+        Field(
+            min_length=1,
+            description="The embedding model: a reference, whose model is fetched and loaded at the start; "
+            "`auto`: `minilm-l6-v2`, fetched and loaded at its first use; `none`: no such model.",
+        ),
+    ] = "auto"
+    openai_embeddings: Annotated[
+        bool,
+        Field(
+            description="Let `text-embedding-3-small`, `text-embedding-3-large` and `text-embedding-ada-002` "
+            "lead to the embedding model, if no route and no listed model has the name."
+        ),
+    ] = True
     tool_formats: Annotated[
         tuple[Annotated[str, Field(pattern=r"^.+=(hermes|llama3|mistral|mistral-args)$")], ...],
         Names(flag="--tool-format", variable="TOOL_FORMATS"),
@@ -258,21 +259,13 @@ class ModelsConfig(Section):
         ),
     ] = ()
     backends: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^.+=(engine|torch|llamacpp)$")], ...],
+        tuple[Annotated[str, Field(pattern=r"^.+=(engine|llamacpp)$")], ...],
         Names(flag="--model-backend", variable="MODEL_BACKENDS"),
         Field(
-            description="MODEL=BACKEND: engine (ours, over OpenVINO), torch (ours, over PyTorch) or "
-            "llamacpp. By default llama.cpp serves the GGUF files that our engine does not read, and PyTorch "
-            "folders of safetensors."
+            description="MODEL=BACKEND: engine (ours) or llamacpp. By default llama.cpp serves the GGUF "
+            "files that our engine does not read."
         ),
     ] = ()
-    trust_remote_code: Annotated[
-        bool,
-        Field(
-            description="Run the Python code that comes with a folder of safetensors, where its architecture "
-            "is not one of transformers'. It can do whatever you can."
-        ),
-    ] = False
 
 
 class PathsConfig(Section):
@@ -282,6 +275,34 @@ class PathsConfig(Section):
     data: Annotated[Path, Field(description="Where the database is kept.")] = Field(
         default_factory=lambda: platformdirs.user_data_path("headrace", appauthor=False)
     )
+
+
+class SteeringConfig(Section):
+    root: Annotated[
+        str,
+        Names(variable="STEERING_ROOT"),
+        Field(
+            description="Folder of sparse autoencoders (`saes/NAME`) and control vectors "
+            "(`vectors/NAME.gguf`); files elsewhere are not read. Default: `steering` in the data folder."
+        ),
+    ] = ""
+    attach: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Names(variable="STEERING_ATTACH"),
+        Field(description="Names of those that requests can use from the start."),
+    ] = ()
+    max_dose: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long the edits of a request may be at one layer, in median lengths of the "
+            "hidden states there; 0: no limit.",
+        ),
+    ] = 0.0
+
+    def folder(self, data: Path) -> Path:
+        """The root, where the data folder is `data`."""
+        return Path(self.root) if self.root else data / "steering"
 
 
 class StoreConfig(Section):
@@ -320,6 +341,7 @@ class Config(Section):
     models: ModelsConfig = ModelsConfig()
     paths: PathsConfig = Field(default_factory=PathsConfig)
     store: StoreConfig = StoreConfig()
+    steering: SteeringConfig = SteeringConfig()
     conversations: ConversationsConfig = ConversationsConfig()
     providers: dict[str, ProviderConfig] = {}  # noqa: RUF012  # pydantic copies it
     routes: dict[str, RouteConfig] = {}  # noqa: RUF012

@@ -14,11 +14,13 @@ These are the inputs of OpenVINO's paged attention; the names are its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engine.edits import LayerEdits, Span, collect, with_token
 from headrace.engine.scheduler import Chunks
 from headrace.engine.sequence import Sequence
 
@@ -46,6 +48,22 @@ class Batch:
     max_context_len: NDArray[np.int32]  # []
     rows: NDArray[np.int64]  # [R] indices into T: the tokens whose logits are computed, sampled ones first
     hidden_rows: NDArray[np.int64]  # [H] indices into T: the tokens whose last hidden states are returned
+    edits: Mapping[int, LayerEdits] = field(default_factory=dict)  # by layer: how hidden states are changed
+    read: tuple[Read, ...] = ()  # sequences whose hidden states are read
+    # [rows] by layer, indices into T: the tokens whose hidden states are read there
+    read_rows: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Hidden states of one sequence at one layer. `rows`: where they are in `read_rows[layer]`; `start`: the
+    position of the first of them.
+    """
+
+    sequence: Sequence
+    layer: int
+    rows: slice
+    start: int
 
 
 def pack(chunks: Chunks) -> Batch:
@@ -68,6 +86,7 @@ def pack(chunks: Chunks) -> Batch:
     begins = ends[:-1] - np.array(past, np.int64)
     parts = list(zip(chunks, begins.tolist(), past, reaches, strict=True))
     rows, hidden = _Rows(), _Rows()
+    reads, read_rows = _reads(parts)
     return Batch(
         sequences=tuple(chunks),
         sampled=tuple(
@@ -93,7 +112,35 @@ def pack(chunks: Chunks) -> Batch:
         max_context_len=np.array(max(reaches), np.int32),
         rows=rows.all(),
         hidden_rows=hidden.all(),
+        edits=collect((_span(*part) for part in parts if part[0].plan is not None), len(ids)),
+        read=reads,
+        read_rows=read_rows,
     )
+
+
+Part = tuple[
+    Sequence, int, int, int
+]  # a sequence, where its token 0 would be in T, its chunk's start and end
+
+
+def _span(sequence: Sequence, begin: int, start: int, end: int) -> Span:
+    """The chunk of a steered sequence, with its draft."""
+    assert sequence.plan is not None
+    tokens = [*sequence.tokens[start:end], *sequence.draft]
+    return Span(sequence.plan, begin + start, start, end, tokens, sequence.flags)
+
+
+def _reads(parts: list[Part]) -> tuple[tuple[Read, ...], dict[int, NDArray[np.int64]]]:
+    """The hidden states that the step reads; none of them twice."""
+    reads: list[Read] = []
+    rows: dict[int, _Rows] = {}
+    for sequence, begin, start, end in parts:
+        first = max(start, sequence.num_read)
+        if first < end:
+            for layer in sequence.read_layers:
+                taken = rows.setdefault(layer, _Rows()).add(begin, range(first, end))
+                reads.append(Read(sequence, layer, taken, first))
+    return tuple(reads), {layer: of_layer.all() for layer, of_layer in rows.items()}
 
 
 def invariant(batch: Batch, block: int) -> Batch:
@@ -115,6 +162,7 @@ def _with_companion(batch: Batch, block: int) -> Batch:
         subsequence_begins=np.append(batch.subsequence_begins, np.int32(len(batch.input_ids) + 1)),
         block_indices=np.append(batch.block_indices, np.int32(block)),
         block_indices_begins=np.append(batch.block_indices_begins, np.int32(len(batch.block_indices) + 1)),
+        edits=with_token(batch.edits),
     )
 
 

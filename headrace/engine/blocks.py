@@ -182,10 +182,11 @@ class BlockPool:
             assert expected == Counter({block: self._holders[block] for block in held}), "holders miscounted"
 
 
-def block_key(parent: bytes, tokens: list[int]) -> bytes:
+def block_key(parent: bytes, tokens: list[int], effect: bytes = b"") -> bytes:
     """The content key of a full block: BLAKE2b (16 bytes) over the parent's key, or the salt for a first
-    block, and its tokens.
+    block, its tokens, and the effect that steering has on them (Plan.effect), if any.
     """
     # 128 bits of a cryptographic hash: a caller must not be able to construct a prompt whose key equals that
-    # of another one's. Python's hash() could be forged.
-    return blake2b(parent + array("q", tokens).tobytes(), digest_size=16).digest()
+    # of another one's. Python's hash() could be forged. `person` keeps an effect from being read as tokens.
+    person = b"steered" if effect else b""
+    return blake2b(parent + array("q", tokens).tobytes() + effect, digest_size=16, person=person).digest()

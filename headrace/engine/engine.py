@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,21 @@ from headrace.engine.disk import DiskCache
 from headrace.engine.files import BlockFiles
 from headrace.engine.logprobs import logprobs
 from headrace.engine.masks import MaskMaker, Masks
+from headrace.engine.reading import read_states
 from headrace.engine.runner import Runner
 from headrace.engine.sampler import Floats, choose
 from headrace.engine.scheduler import Chunks, Scheduler
-from headrace.engine.sequence import FinishReason, Logprobs, Sequence
+from headrace.engine.sequence import FinishReason, Logprobs, Readings, Sequence
 from headrace.freed import trim
 
 log = logging.getLogger(__name__)
 
 DISK_WAIT_S = 0.002  # at a time, while there is nothing to compute: new sequences must not wait for the disk
 Vectors = NDArray[np.float64]
+
+
+class DetachedError(Exception):
+    """What a sequence is steered by, or what reads it, was detached before the sequence started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Output:
     token: int | None
     finish_reason: FinishReason | None
     logprobs: Logprobs | None = None
+    readings: Readings = ()  # of the tokens that were computed since the sequence's last output
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +85,12 @@ class Engine:
             max_num_seqs=max_num_seqs,
             max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
             salt=salt,
-            speculates=speculates and runner.rewinds,
+            speculates=speculates,
             max_invariant_tokens=runner.max_invariant_tokens,
         )
         self.disk = DiskCache(files, self.scheduler, runner) if files is not None else None
         self._masks = MaskMaker(runner.vocabulary)
+        self._refused: list[Output] = []  # ends of sequences that could not be added
 
     @property
     def max_tokens(self) -> int:
@@ -92,7 +99,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work or (self.disk is not None and self.disk.is_fetching)
+        is_fetching = self.disk is not None and self.disk.is_fetching
+        return self.scheduler.has_work or is_fetching or bool(self._refused)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. The caller has limited max_tokens so that the whole sequence fits in the cache:
@@ -101,6 +109,9 @@ class Engine:
         assert sequence.num_prompt + sequence.params.max_tokens <= self.max_tokens, (
             "the sequence outgrows the cache"
         )
+        if not sequence.layers <= self.runner.layers:
+            self._refused.append(_fail(sequence, DetachedError()))
+            return
         if self.disk is None or not self.disk.fetch(sequence):
             self.scheduler.add(sequence)
 
@@ -114,6 +125,9 @@ class Engine:
         """Run one forward pass and sample. Of a pass that fails, every sequence is run again alone, so that
         only those that cause the failure end with an error.
         """
+        if self._refused:
+            refused, self._refused = self._refused, []
+            return refused
         chunks = self._schedule()
         if not chunks:
             return []
@@ -143,6 +157,11 @@ class Engine:
         """Return the memory of large steps to the system. Called when there is no work."""
         self.runner.rest()
         trim()
+
+    def uses(self) -> frozenset[int]:
+        """The layers at which unfinished sequences are edited or read."""
+        sequences = [*self.scheduler.running, *self.scheduler.waiting]
+        return frozenset[int]().union(*(sequence.layers for sequence in sequences))
 
     def check(self) -> None:
         """Assert the invariants of pool and queues (see BlockPool.check). Called by tests between steps."""
@@ -189,10 +208,21 @@ class Engine:
         for sequence, rows in batch.sampled:
             outputs += self._advance(sequence, step.logits[rows], step.masks.get(sequence))
         self.scheduler.commit(chunks)
+        if batch.read:
+            outputs = self._with_readings(batch, outputs)
         for sequence in chunks:
             sequence.num_observed = max(sequence.num_observed, sequence.num_computed)
             if sequence.finish_reason is not None:
                 self.scheduler.remove(sequence)
+        return outputs
+
+    def _with_readings(self, batch: Batch, outputs: list[Output]) -> list[Output]:
+        """Read the hidden states that probes ask for; the last output of each sequence gets what was read."""
+        read_states(batch.read, self.runner.states)
+        last = {output.sequence: index for index, output in enumerate(outputs)}
+        for sequence, index in last.items():
+            outputs[index] = replace(outputs[index], readings=tuple(sequence.readings))
+            sequence.readings.clear()
         return outputs
 
     def _run_alone(self, sequence: Sequence, count: int) -> list[Output]:

@@ -8,10 +8,12 @@ as fast for it).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import openvino as ov
@@ -22,17 +24,22 @@ from openvino._offline_transformations import paged_attention_transformation
 from headrace import __version__
 from headrace.config.memory import CacheType
 from headrace.engine.batch import Batch, one_token
-from headrace.engine.fingerprint import add_file
+from headrace.engine.compiled import Compiled
+from headrace.engine.site_inputs import NO_EDITS, NO_ROWS, SiteInputs
+from headrace.engine.sites import add_sites
 from headrace.errors import ModelError
+from headrace.steering.slot import SiteNeeds
 
 log = logging.getLogger(__name__)
 
 Ids = NDArray[np.int64] | NDArray[np.int32]
+Sites = Mapping[int, SiteNeeds]
+C = TypeVar("C", bound=Compiled)
 
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of a file, for the fingerprint
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
 PROBED = (128, 64, 32)  # sizes of steps, in tokens, that are compared with a step of two
 UNLIMITED = 2**31
-FEW_ROWS = 64  # of logits in a step, whose memory is kept
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f32",
@@ -65,23 +72,15 @@ class OpenVINORunner:
     if that is not a decoder with a KV cache.
     """
 
-    name, rewinds = "openvino", True
     block_size = BLOCK_SIZE
 
     def __init__(self, folder: Path, options: RunnerOptions) -> None:
-        core = ov.Core()
-        model = read(folder)
-        _page(model, folder)
-        _select_rows(model)
-        self.width = model.output("hidden").get_partial_shape()[-1].get_length()
-        self.vocabulary = model.output("logits").get_partial_shape()[-1].get_length()
-        compiled = core.compile_model(model, "CPU", _properties(options))
-        self._compiled, self._request, self._most_rows = compiled, compiled.create_infer_request(), 0
-        self._written: dict[str, ov.Tensor] = {}  # the inputs of the last pass
-        self._inputs = {name for port in compiled.inputs for name in port.get_names()}
-        caches = [
-            port for port in compiled.inputs if port.get_any_name().startswith(("key_cache.", "value_cache."))
-        ]
+        self._folder, self._options = folder, options
+        plain = self._compile({}, Compiled)
+        self._plain = self._latest = plain
+        self._steered: SteeredGraph | None = None  # while layers are editable
+        ports = plain.compiled.inputs
+        caches = [port for port in ports if port.get_any_name().startswith(("key_cache.", "value_cache."))]
         if not caches:
             raise ModelError(f"{folder} is not a decoder with a KV cache")
         self.block_bytes = sum(_block_bytes(port) for port in caches)
@@ -94,9 +93,21 @@ class OpenVINORunner:
         self.spare_block = self.num_blocks
         self._tensors: dict[str, ov.Tensor] = {}  # of keys and values, by input
         self._caches = [self._create_cache(port) for port in caches]
-        self._set(self._tensors)
+        plain.share(self._tensors)
+        self.num_layers = len(caches) // 2
         self.max_invariant_tokens = self._find_max_invariant_tokens()
-        self.fingerprint = _fingerprint(folder, compiled, options)
+        self.fingerprint = _fingerprint(folder, plain.compiled, options)
+
+    def _compile(self, sites: Sites, kind: Callable[[ov.Model, ov.Core, Mapping[str, str]], C]) -> C:
+        """Read, page and compile the graph, with these sites."""
+        core = ov.Core()
+        model = read(self._folder)
+        _page(model, self._folder)
+        head = _select_rows(model)
+        add_sites(model, head, sites)
+        self.width = model.output("hidden").get_partial_shape()[-1].get_length()
+        self.vocabulary = model.output("logits").get_partial_shape()[-1].get_length()
+        return kind(model, core, _properties(self._options))
 
     def _create_cache(self, port: ov.ConstOutput) -> NDArray[np.uint8]:
         """Create the tensor of one layer's keys or values. Returns its bytes: [blocks, bytes of a block]."""
@@ -107,8 +118,8 @@ class OpenVINORunner:
         return cells
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
+        graph = self._graph_for(batch)
         rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)  # the head needs at least one row
-        self._most_rows = max(self._most_rows, len(rows))
         feed: dict[str, Ids] = {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
@@ -121,11 +132,38 @@ class OpenVINORunner:
             "hidden_rows": batch.hidden_rows if len(batch.hidden_rows) else np.zeros(1, np.int64),
         }
         for name, values in feed.items():
-            if name in self._inputs:
-                self._write(name, values)
-        self._request.infer()  # releases the GIL
-        logits: NDArray[np.float32] = self._request.get_tensor("logits").data
-        return logits.reshape(len(rows), -1)[: len(batch.rows)]
+            graph.write(name, values)
+        if isinstance(graph, SteeredGraph):
+            graph.steer(batch)
+        self._latest = graph
+        return graph.run(len(rows))[: len(batch.rows)]
+
+    def _graph_for(self, batch: Batch) -> Compiled:
+        """The plain graph where nothing is edited or read, so that steering costs others nothing."""
+        if not batch.edits and not batch.read_rows:
+            return self._plain
+        missing = {*batch.edits, *batch.read_rows} - self.layers
+        if self._steered is None or missing:
+            raise RuntimeError(f"the layers {missing} are not editable")
+        return self._steered
+
+    @property
+    def layers(self) -> frozenset[int]:
+        return frozenset(self._steered.sites) if self._steered is not None else frozenset()
+
+    def compile_sites(self, sites: Sites) -> SteeredGraph | None:
+        """Compile a graph that is editable at these layers, in seconds; in any thread, while others compute.
+        None without sites. Raises ModelError for a layer that the model does not have.
+        """
+        return self._compile(sites, partial(SteeredGraph, dict(sites))) if sites else None
+
+    def install_sites(self, graph: SteeredGraph | None) -> None:
+        if graph is not None:
+            graph.share(self._tensors)
+        self._steered, self._latest = graph, self._plain
+
+    def states(self, layer: int) -> NDArray[np.float32]:
+        return self._latest.output(f"states.{layer}")
 
     def _find_max_invariant_tokens(self) -> int:
         """Compare a token's logits in steps of several sizes. Where the processor has no AVX-512, the runtime
@@ -138,8 +176,7 @@ class OpenVINORunner:
         return 2
 
     def hidden(self) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._request.get_tensor("hidden").data
-        return found.reshape(-1, found.shape[-1])
+        return self._latest.output("hidden")
 
     def read_block(self, block: int) -> bytes:
         return b"".join(cache[block].data for cache in self._caches)
@@ -150,31 +187,44 @@ class OpenVINORunner:
             content = content[cache.shape[1] :]
 
     def rest(self) -> None:
-        if self._most_rows > FEW_ROWS:
-            # A request's outputs never shrink. The runtime frees them once another request has run.
-            self._request, self._most_rows = self._compiled.create_infer_request(), 0
-            self._written.clear()
-            self._set(self._tensors)
-            self.forward(one_token(self.spare_block))
-
-    def _write(self, name: str, values: Ids) -> None:
-        """Give the request an input: in place where its shape has not changed, seven times as fast."""
-        tensor = self._written.get(name)
-        if tensor is not None and tensor.data.shape == values.shape:
-            tensor.data[...] = values
-        else:
-            self._written[name] = ov.Tensor(values)
-            self._request.set_tensor(name, self._written[name])
-
-    def _set(self, tensors: Mapping[str, ov.Tensor]) -> None:
-        for name, tensor in tensors.items():
-            self._request.set_tensor(name, tensor)
+        for graph in (self._plain, self._steered):
+            if graph is not None and graph.shrink() and graph is self._plain:
+                # The runtime frees the memory of a request's outputs once another request has run.
+                self.forward(one_token(self.spare_block))
 
     def profile(self) -> list[tuple[str, float]]:
         """(type, microseconds) of each operator of the last pass. Needs the property PERF_COUNT=YES."""
         return [
-            (info.node_type, info.real_time.total_seconds() * 1e6) for info in self._request.profiling_info
+            (info.node_type, info.real_time.total_seconds() * 1e6)
+            for info in self._latest.request.profiling_info
         ]
+
+
+class SteeredGraph(Compiled):
+    """A graph with sites, compiled."""
+
+    def __init__(self, sites: Sites, model: ov.Model, core: ov.Core, properties: Mapping[str, str]) -> None:
+        super().__init__(model, core, properties)
+        self.sites = sites
+        self._width = model.output("hidden").get_partial_shape()[-1].get_length()
+        self._forget()
+
+    def steer(self, batch: Batch) -> None:
+        """Set the inputs of all sites for this batch."""
+        for layer, inputs in self._site_inputs.items():
+            rows = batch.read_rows.get(layer, NO_ROWS)
+            for name, values in inputs.changes(batch.edits.get(layer, NO_EDITS), rows):
+                self.write(name, values)
+
+    def shrink(self) -> bool:
+        is_new = super().shrink()
+        if is_new:
+            self._forget()
+        return is_new
+
+    def _forget(self) -> None:
+        """A new request has no inputs."""
+        self._site_inputs = {layer: SiteInputs(site, self._width) for layer, site in self.sites.items()}
 
 
 def read(folder: Path) -> ov.Model:
@@ -203,9 +253,9 @@ def _page(model: ov.Model, folder: Path) -> None:
         raise ModelError(f"the graph in {folder} cannot be paged: {exc}") from exc
 
 
-def _select_rows(model: ov.Model) -> None:
+def _select_rows(model: ov.Model) -> ov.Node:
     """Insert a gather by the new input `rows` before the head's matrix product, and add the output `hidden`:
-    the product's first input, gathered by the new input `hidden_rows`.
+    the product's first input, gathered by the new input `hidden_rows`. Returns the product.
     """
     head = find_head(model)
     states, first_axis = head.input_value(0), ops.constant(np.int64(0))
@@ -216,6 +266,7 @@ def _select_rows(model: ov.Model) -> None:
     model.add_parameters([rows, hidden_rows])
     model.add_results([hidden])
     model.validate_nodes_and_infer_types()
+    return head
 
 
 def find_head(model: ov.Model) -> ov.Node:
@@ -260,5 +311,18 @@ def _fingerprint(folder: Path, compiled: ov.CompiledModel, options: RunnerOption
     ]
     digest = blake2b("\0".join(parts).encode(), digest_size=16)
     for name in ("openvino_model.xml", "openvino_model.bin"):
-        add_file(digest, folder / name)
+        path = folder / name
+        digest.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+        digest.update(_sample(path))
     return digest.digest()
+
+
+def _sample(path: Path) -> bytes:
+    """Pieces of a file from all over it: reading gigabytes of weights whole would delay the start."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        pieces = []
+        for index in range(SAMPLES):
+            file.seek(length * index // SAMPLES)
+            pieces.append(file.read(SAMPLE_BYTES))
+    return b"".join(pieces)

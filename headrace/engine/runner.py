@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
+from headrace.steering.slot import SiteNeeds
+
+Sites = Any  # what a runner prepares for itself
 
 
 class Runner(Protocol):
@@ -16,7 +19,6 @@ class Runner(Protocol):
     `write_block`.
     """
 
-    name: str  # what computes, as `/v1/models` says it
     num_blocks: int
     spare_block: int  # a block outside the pool, for tokens whose keys and values are never read
     block_size: int  # tokens per block
@@ -24,7 +26,7 @@ class Runner(Protocol):
     block_bytes: int  # of a block: keys and values of all layers
     vocabulary: int  # logits per row
     width: int  # numbers per hidden state
-    rewinds: bool  # whether tokens after the last ones may be computed in place of others: drafts need it
+    num_layers: int
     # Steps of at most so many tokens round each of them alike; larger ones may use other kernels.
     max_invariant_tokens: int
     fingerprint: bytes  # 16 bytes, which change with whatever may change the content of a block
@@ -41,6 +43,27 @@ class Runner(Protocol):
     def hidden(self) -> NDArray[np.float32]:
         """Return hidden[H, width] of the last forward pass: the language-model head's input for the batch's
         `hidden_rows`. Valid until the next call of forward.
+        """
+        ...
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The layers at which batches may edit and read hidden states."""
+        ...
+
+    def compile_sites(self, sites: Mapping[int, SiteNeeds]) -> Sites:
+        """Prepare for batches that edit and read these layers. May take seconds, and be called in another
+        thread while `forward` computes. Raises ModelError for a layer that the model does not have.
+        """
+        ...
+
+    def install_sites(self, prepared: Sites) -> None:
+        """Let batches edit and read the prepared layers, and no others."""
+        ...
+
+    def states(self, layer: int) -> NDArray[np.float32]:
+        """Return states[rows, width] of the last forward pass: what left the layer, after the edits, for the
+        batch's `read_rows[layer]`. Valid until the next call of forward.
         """
         ...
 

@@ -243,10 +243,7 @@ class Scheduler:
         return 0 if count == 1 < pending else max(0, count)
 
     def _add_drafts(self, chunks: Chunks) -> None:
-        """Give the decoding sequences of a small step drafts, in equal parts of what it has room for. Those
-        that are to be invariant get none: a draft is computed with the prompts' kernel, which rounds
-        differently.
-        """
+        """Give the decoding sequences of a small step drafts, in equal parts of what it has room for."""
         for sequence in chunks:
             sequence.draft = []
         room = (min(MAX_ROWS, self._max_step_tokens) - sum(chunks.values())) // max(1, len(chunks))
@@ -254,7 +251,7 @@ class Scheduler:
             return
         for sequence, count in chunks.items():
             room_of = min(room, sequence.params.max_tokens - sequence.num_generated - 1)
-            if sequence.is_decoding and not sequence.params.invariant and room_of > 0:
+            if sequence.may_draft and room_of > 0:
                 draft = sequence.drafter.propose(sequence.tokens, sequence.num_prompt, room_of, len(chunks))
                 sequence.draft = self._with_blocks(sequence, count, draft)
 
@@ -334,7 +331,8 @@ class Scheduler:
             sequence.num_cached = sequence.num_computed
 
     def _key(self, sequence: Sequence, position: int) -> bytes:
-        """The content key of a full block: a hash of its tokens and of all tokens before it.
+        """The content key of a full block: a hash of its tokens, of what steering does to them, and of all
+        that before it.
 
         Keys are chained (each hashes its parent) because equal tokens have equal keys and values only after
         equal beginnings. The chain starts from the salts, so that owners do not find each other's prompts.
@@ -343,5 +341,6 @@ class Scheduler:
         while len(keys) <= position:
             start = len(keys) * size
             parent = keys[-1] if keys else self._salt + sequence.salt
-            keys.append(block_key(parent, sequence.tokens[start : start + size]))
+            effect = sequence.effect(start, start + size)
+            keys.append(block_key(parent, sequence.tokens[start : start + size], effect))
         return keys[position]

@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.draft import Drafter
+from headrace.engine.probing import Prober
+from headrace.steering.plan import Plan
+from headrace.steering.types import Reading
 
 FinishReason = Literal["stop", "length", "error", "aborted"]
 Pooling = Literal["mean", "last", "cls"]
+Readings = tuple[tuple[int, tuple[Reading, ...]], ...]  # (position, one for each probe)
 INTERACTIVE, BATCH = 0, 10  # priorities: the lower number runs first
 
 _arrivals = itertools.count()
@@ -39,6 +43,14 @@ class Constraint(Protocol):
 
     def forced(self) -> list[int]:
         """The next tokens, as far as no others are allowed. Neither changes the constraint nor raises."""
+        ...
+
+
+class Watch(Protocol):
+    """Follows the tokens of one answer, for scopes that depend on them."""
+
+    def flag(self, token: int) -> int:
+        """Advance by the token. Returns the flags (headrace.steering.scope) of the state after it."""
         ...
 
 
@@ -104,6 +116,9 @@ class Sequence:
     pooling: Pooling | None = None  # compute an embedding instead of a continuation
     salt: bytes = b""  # only sequences of equal salt share blocks through the prefix cache
     prediction: list[int] = field(default_factory=list)  # what the caller expects the answer to repeat
+    plan: Plan | None = None  # edits of its hidden states
+    watch: Watch | None = None  # says which generated tokens the plan's scopes except; None: none
+    probers: tuple[Prober, ...] = ()  # what is read of its hidden states
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
     num_exact: int = (
@@ -115,6 +130,9 @@ class Sequence:
     keys: list[bytes] = field(default_factory=list)  # content keys of the full blocks, computed on demand
     draft: list[int] = field(default_factory=list)  # guesses that the step under way verifies
     prompt_logprobs: list[Logprobs] = field(default_factory=list)  # of the prompt's second token and on
+    flags: list[int] = field(default_factory=list)  # of each generated token, what `watch` said
+    num_read: int = 0  # leading tokens whose hidden states were read, or are not to be read
+    readings: list[tuple[int, tuple[Reading, ...]]] = field(default_factory=list)  # since the last output
     pooled: NDArray[np.float64] | None = None  # [width] sum of the pooled hidden states
     counts: Counter[int] = field(default_factory=Counter)  # token → times generated, if penalties need it
     seen: NDArray[np.bool_] | None = None  # [vocabulary] in prompt or answer; for the repetition penalty
@@ -131,6 +149,8 @@ class Sequence:
     def __post_init__(self) -> None:
         assert self.tokens, "a sequence has at least one token"
         self.num_prompt = len(self.tokens)
+        if self.probers and not any(prober.probe.prompt for prober in self.probers):
+            self.num_read = self.num_prompt
         self.drafter = Drafter(self.prediction, self.constraint.forced if self.constraint else None)
         seed = self.params.seed
         # With `index`, the n choices of one seeded request differ.
@@ -150,11 +170,39 @@ class Sequence:
         return self.num_pending == 1 and self.num_generated > 0
 
     @property
+    def may_draft(self) -> bool:
+        """Whether guesses of its next tokens may be computed. Not of invariant sequences: a draft is computed
+        with the prompts' kernel, which rounds differently. Not where the tokens themselves decide which of
+        them are steered.
+        """
+        depends = self.plan is not None and self.plan.depends_on_answer
+        return self.is_decoding and not self.params.invariant and not depends
+
+    @property
     def observes_prompt(self) -> bool:
         """Whether every prompt token's logits or hidden state is needed. The prefix cache has neither, so
         such a sequence computes its whole prompt.
         """
-        return self.params.prompt_logprobs or self.pooling in ("mean", "cls")
+        return (
+            self.params.prompt_logprobs
+            or self.pooling in ("mean", "cls")
+            or any(prober.probe.require_all for prober in self.probers)
+        )
+
+    @property
+    def read_layers(self) -> tuple[int, ...]:
+        """The layers at which it is read, each once."""
+        return tuple(dict.fromkeys(prober.layer for prober in self.probers))
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The layers at which it is edited or read."""
+        edited = self.plan.layers if self.plan is not None else frozenset[int]()
+        return edited.union(self.read_layers)
+
+    def effect(self, start: int, end: int) -> bytes:
+        """What its plan does to the positions start … end: part of the key of a block; see Plan.effect."""
+        return b"" if self.plan is None else self.plan.effect(self.tokens[start:end], start, end, self.flags)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -166,6 +214,8 @@ class Sequence:
         raises.
         """
         self.tokens.append(token)
+        if self.watch is not None:
+            self.flags.append(self.watch.flag(token))
         if self.params.counts_tokens:
             self.counts[token] += 1
         if token in self.params.stop_token_ids:

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from headrace.config import RouteConfig
-from headrace.errors import NotFound, Overloaded, ServerError
+from headrace.errors import BadRequest, NotFound, Overloaded, ServerError
 from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
 from headrace.gateway.generation import AnswerMeter, Generation, TargetResult
@@ -62,6 +62,7 @@ class Gateway:
         remote: Collection[str] = (),
         bare: Collection[str] = (),
         routes: Mapping[str, RouteConfig] | None = None,
+        substitutes: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         meter: Meter | None = None,
     ) -> None:
@@ -76,6 +77,7 @@ class Gateway:
             remote=remote,
             bare=bare,
             routes=routes or {},
+            substitutes=substitutes or {},
             random=self._clock.random,
             now=self._clock.now,
         )
@@ -109,6 +111,7 @@ class Gateway:
             async with AsyncExitStack() as exits:
                 end = self._admit(exits, request.timeout_s)
                 plan = self.router.plan(request.model, provider)
+                _check_generates(plan)
                 async with Until(end):
                     work = Generate(request, self._wishes, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
@@ -128,6 +131,7 @@ class Gateway:
             async with AsyncExitStack() as exits:
                 end = self._admit(exits, request.timeout_s)
                 plan = self.router.plan(request.model, provider)
+                _check_tokens(plan, request)
                 async with Until(end):
                     work = Embed(request, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
@@ -269,6 +273,26 @@ class Gateway:
         self._active.discard(end)
         if not self._active:
             self._idle.set()
+
+
+def _check_generates(plan: Plan) -> None:
+    """Raises BadRequest if a target is no model that generates text."""
+    for target in plan.targets:
+        if target.info.kind != "generative":
+            raise BadRequest(
+                f"{target.info.id} is no model that generates text; it serves /v1/embeddings", param="model"
+            )
+
+
+def _check_tokens(plan: Plan, request: EmbedRequest) -> None:
+    """Raises BadRequest if token ids of one embedding model would be read as those of another."""
+    if plan.is_substitute and not all(isinstance(text, str) for text in request.inputs):
+        answering = plan.targets[0].info.id
+        raise BadRequest(
+            f"input: {request.model} is answered by {answering} here, which has other token ids: send text "
+            "(LangChain: check_embedding_ctx_length=False)",
+            param="input",
+        )
 
 
 def _left_out(uses: Uses, target: Target) -> list[str]:

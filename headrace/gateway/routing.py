@@ -10,7 +10,7 @@ from random import Random
 from headrace.config import RouteConfig, TargetConfig
 from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
 from headrace.gateway.breaker import Breaker, State
-from headrace.types import Backend, ModelInfo
+from headrace.types import Backend, ModelCard, ModelInfo
 
 LOCAL = "headrace"  # owner of routes
 
@@ -28,10 +28,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Targets in order, at least one. `route` says when another target is tried; None: never."""
+    """Targets in order, at least one. `route` says when another target is tried; None: never.
+    `is_substitute`: the target is another model than the one that was named.
+    """
 
     targets: tuple[Target, ...]
     route: RouteConfig | None = None
+    is_substitute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ class Explanation:
 
 class Router:
     """Finds targets. `remote`: the names of the backends that are remote providers; `bare`: those of them
-    whose models are listed by their own ids. `random` draws by weight; `now` is the breakers' clock, in
-    seconds.
+    whose models are listed by their own ids. `substitutes`: names that lead to a model where no route, and no
+    listed model, has them. `random` draws by weight; `now` is the breakers' clock, in seconds.
     """
 
     def __init__(
@@ -73,13 +76,14 @@ class Router:
         remote: Collection[str],
         bare: Collection[str],
         routes: Mapping[str, RouteConfig],
+        substitutes: Mapping[str, str],
         random: Random,
         now: Callable[[], float],
     ) -> None:
         self._routes, self._random, self._now = dict(routes), random, now
         self._local = [backend for backend in backends if backend.name not in remote]
         self._backends = [*self._local, *(backend for backend in backends if backend.name in remote)]
-        self._bare = frozenset(bare)
+        self._bare, self._substitutes = frozenset(bare), dict(substitutes)
         self._providers = {backend.name for backend in backends}
         self._breakers: dict[str, Breaker] = {}  # target → its breaker, shared by all routes
 
@@ -100,7 +104,13 @@ class Router:
             return [info for backend in self._of(provider) for info in backend.models()]
         listed = [info for backend in self._backends for info in self._listed(backend)]
         routes = [self._of_route(name, route) for name, route in self._routes.items()]
+        # The first one is the default of those who name none, and they want answers.
+        listed.sort(key=lambda info: info.kind != "generative")
         return [*(info for info in listed if info.id not in self._routes), *routes]
+
+    def local_models(self) -> list[ModelInfo]:
+        """The models that run here."""
+        return [info for backend in self._local for info in backend.models()]
 
     def model(self, id: str | None, provider: str | None = None) -> ModelInfo:
         """The model or route of this id, as `models` lists it; for None, the first one. Raises ModelNotFound,
@@ -116,13 +126,22 @@ class Router:
         found = self._direct(id, provider)
         return found.info if provider is not None else replace(found.info, id=id)
 
+    def card(self, id: str) -> ModelCard:
+        """Facts about a model; of a route, those of its first target. Raises ModelNotFound,
+        ProviderNotFound.
+        """
+        target = self.first(id)
+        return target.backend.card(target.info.id)
+
     def plan(self, id: str, provider: str | None = None) -> Plan:
         """The targets for a request, a route's in an order drawn by weight. Raises ModelNotFound,
         ProviderNotFound.
         """
         route = self._routes.get(id) if provider is None else None
         if route is None:
-            return Plan((self._direct(id, provider),))
+            target = self._direct(id, provider)
+            is_substitute = provider is None and self._substitutes.get(id) == target.info.id
+            return Plan((target,), is_substitute=is_substitute)
         return Plan(self._served(id, self._drawn(route.targets)), route)
 
     def first(self, id: str, provider: str | None = None) -> Target:
@@ -189,6 +208,8 @@ class Router:
                 for info in backend.models():
                     if info.id == id:
                         return Target(backend, info)
+            if id in self._substitutes:
+                return self._direct(self._substitutes[id], None)
             raise self._unknown(id)
         backends = self._of(provider)
         found = self._find(backends, id)

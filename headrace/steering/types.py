@@ -292,7 +292,7 @@ class Library(Protocol):
 
 class Capture(Protocol):
     """A model whose hidden states can be read: for training vectors and SAEs. `open_capture` in
-    headrace.engine.capture creates one from a model's folder, without a server.
+    headrace.backends.engine.capture creates one from a model's folder, without a server.
     """
 
     @property

@@ -27,7 +27,7 @@ class EmbeddingsBody(RequestBody):
     input: Inputs
     encoding_format: Encoding | None = "float"
     dimensions: int | None = Field(None, ge=1, lt=INT64)
-    pooling: Literal["mean", "last", "cls"] | None = "mean"
+    pooling: Literal["mean", "last", "cls"] | None = None
     normalize: bool | None = Field(True, description="Extension. Scale each vector to length 1.")
     truncate_prompt_tokens: int | None = Field(None, ge=-1, lt=INT64)
     user: str | None = None
@@ -57,7 +57,7 @@ def to_request(body: EmbeddingsBody) -> EmbedRequest:
         body.model,
         texts(body.input),
         body.dimensions,
-        body.pooling or "mean",
+        body.pooling,
         body.normalize is not False,
         body.truncate_prompt_tokens,
         body.timeout,

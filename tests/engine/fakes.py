@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
-from headrace.engine.runner import Runner
+from headrace.engine.runner import Runner, Sites
+from headrace.steering.slot import SiteNeeds
 
 VOCABULARY = 64
 
@@ -22,12 +23,13 @@ Cells = NDArray[np.int64]
 
 
 class FakeRunner:
-    name, rewinds = "fake", True
     fingerprint = bytes(16)
     block_bytes_by_type: Mapping[str, int] = MappingProxyType({})
     vocabulary = VOCABULARY
     width = 1
     max_invariant_tokens = 2**31
+    num_layers = 0
+    layers: frozenset[int] = frozenset()
 
     def __init__(self, num_blocks: int, block_size: int = 4) -> None:
         self.num_blocks, self.spare_block, self.block_size = num_blocks, num_blocks, block_size
@@ -42,6 +44,15 @@ class FakeRunner:
         return logits
 
     def hidden(self) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def compile_sites(self, sites: Mapping[int, SiteNeeds]) -> None:
+        raise NotImplementedError
+
+    def install_sites(self, prepared: None) -> None:
+        raise NotImplementedError
+
+    def states(self, layer: int) -> NDArray[np.float32]:
         raise NotImplementedError
 
     def read_block(self, block: int) -> bytes:
@@ -96,12 +107,25 @@ class PassingRunner:
     """A runner in front of another; subclasses inspect or change what `forward` gets or returns."""
 
     def __init__(self, runner: Runner) -> None:
-        self.runner, self.name, self.rewinds = runner, runner.name, runner.rewinds
+        self.runner = runner
         self.num_blocks, self.spare_block = runner.num_blocks, runner.spare_block
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.vocabulary, self.width = runner.vocabulary, runner.width
         self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
-        self.max_invariant_tokens = runner.max_invariant_tokens
+        self.max_invariant_tokens, self.num_layers = runner.max_invariant_tokens, runner.num_layers
+
+    @property
+    def layers(self) -> frozenset[int]:
+        return self.runner.layers
+
+    def compile_sites(self, sites: Mapping[int, SiteNeeds]) -> Sites:
+        return self.runner.compile_sites(sites)
+
+    def install_sites(self, prepared: Sites) -> None:
+        self.runner.install_sites(prepared)
+
+    def states(self, layer: int) -> NDArray[np.float32]:
+        return self.runner.states(layer)
 
     def hidden(self) -> NDArray[np.float32]:
         return self.runner.hidden()

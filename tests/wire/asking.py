@@ -14,11 +14,15 @@ from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as messages
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import to_items
+from headrace.wire.ollama import embeddings as ollama_embeddings
+from headrace.wire.ollama import request as ollama
+from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_generate
 from headrace.wire.parameters import parse, uses_of
 from headrace.wire.responses import body as responses
 from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.tables import TABLES
 from tests.wire.samples import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, USER, Sample
+from tests.wire.samples_of_ollama import OLLAMA
 from tests.wire.samples_of_responses import RESPONSES
 
 Asked = GenerateRequest | EmbedRequest
@@ -30,6 +34,10 @@ BASES: dict[str, dict[str, Any]] = {
     "embeddings": {**SMALL, "input": "hi"},
     "responses": {**SMALL, "input": "hi"},
     "messages": {**SMALL, "messages": [USER], "max_tokens": 99},
+    "/api/chat": {**SMALL, "messages": [USER]},
+    "/api/generate": {**SMALL, "prompt": "hi"},
+    "/api/embed": {**SMALL, "input": "hi"},
+    "/api/embeddings": {**SMALL, "prompt": "hi"},
 }
 SAMPLES: dict[str, dict[str, Sample]] = {
     "chat/completions": CHAT,
@@ -37,6 +45,7 @@ SAMPLES: dict[str, dict[str, Sample]] = {
     "embeddings": EMBEDDINGS,
     "responses": RESPONSES,
     "messages": MESSAGES,
+    **OLLAMA,
 }
 
 
@@ -51,6 +60,18 @@ BODIES: dict[str, tuple[type[BaseModel], Callable[[Any], Asked]]] = {
     "embeddings": (embeddings.EmbeddingsBody, embeddings.to_request),
     "responses": (responses.ResponseBody, _to_response_request),
     "messages": (messages.MessagesBody, messages.to_request),
+    "/api/chat": (ollama.OllamaChatBody, ollama.chat_request),
+    "/api/generate": (ollama.OllamaGenerateBody, ollama.generate_request),
+    "/api/embed": (ollama_embeddings.EmbedBody, ollama_embeddings.embed_request),
+    "/api/embeddings": (ollama_embeddings.OllamaEmbeddingsBody, ollama_embeddings.embeddings_request),
+}
+USES_OF: dict[str, Callable[..., Uses]] = {
+    "responses": uses_of_responses,
+    "messages": uses_of_messages,
+    "/api/chat": uses_of_chat,
+    "/api/generate": uses_of_generate,
+    "/api/embed": uses_of_embed,
+    "/api/embeddings": uses_of_embed,
 }
 
 
@@ -64,10 +85,8 @@ def request(endpoint: str, members: dict[str, Any]) -> Asked:
 
 def uses(endpoint: str, members: dict[str, Any], *, strict: bool = False) -> Uses:
     body = parsed(endpoint, members)
-    if endpoint == "responses":
-        return uses_of_responses(body, strict=strict)
-    if endpoint == "messages":
-        return uses_of_messages(body, strict=strict)
+    if endpoint in USES_OF:
+        return USES_OF[endpoint](body, strict=strict)
     return uses_of(body, TABLES[endpoint], strict=strict)
 
 

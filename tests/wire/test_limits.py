@@ -23,6 +23,9 @@ from headrace.wire.completions import CompletionBody
 from headrace.wire.conversations import ConversationBody, ItemsBody
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.metadata import MetadataBody
+from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
+from headrace.wire.ollama.models import CopyBody, CreateBody, NameBody, PullBody, ShowBody
+from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
 from headrace.wire.parameters import parse
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody
@@ -31,6 +34,8 @@ from headrace.wire.volume import Volume, checked_volume
 BODIES: tuple[type[BaseModel], ...] = (
     ChatBody, CompletionBody, EmbeddingsBody, ResponseBody, InputTokensBody, CompactBody, MessagesBody,
     CountTokensBody, ConversationBody, ItemsBody, MetadataBody, TokenizeBody, DetokenizeBody,
+    OllamaChatBody, OllamaGenerateBody, EmbedBody, OllamaEmbeddingsBody, NameBody, ShowBody, PullBody,
+    CopyBody, CreateBody,
 )  # fmt: skip
 
 
@@ -186,6 +191,9 @@ LONG = "x" * 10**6
         (TokenizeBody, {"chat_template_kwargs": {str(i): 1 for i in range(129)}}, "chat_template_kwargs"),
         (CompletionBody, {"prompt": ["x"] * 1025}, "prompt"),
         (EmbeddingsBody, {"input": ["x"] * 2049}, "input"),
+        (EmbedBody, {"input": ["x"] * 2049}, "input"),
+        (OllamaChatBody, {"options": {"stop": ["a"] * 65}}, "options.stop"),
+        (OllamaGenerateBody, {"images": ["x"] * 2001}, "images"),
     ],
 )  # fmt: skip
 def test_each_limit_is_a_400_that_names_its_member(

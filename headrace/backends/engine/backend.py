@@ -17,27 +17,33 @@ from numpy.typing import NDArray
 from headrace import __version__
 from headrace.backends.annotations import unenforced
 from headrace.backends.base import BaseBackend
+from headrace.backends.card import card_of
 from headrace.backends.engine import costs
+from headrace.backends.engine.calibration import ordinary_text
+from headrace.backends.engine.editor import EngineEditor
 from headrace.backends.engine.preparation import Preparation
 from headrace.backends.engine.prompt import Prompts
 from headrace.backends.engine.settings import EngineSettings
+from headrace.backends.engine.steering import Steerer
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
 from headrace.backends.engine_features import FEATURES
 from headrace.backends.places import Places, check_choices
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
-from headrace.errors import BadRequest, EngineFailed
+from headrace.errors import BadRequest, ConfigError, EngineFailed, ServerError
 from headrace.freed import trim
 from headrace.ignored import with_ignored
 from headrace.models.catalog import Model
 from headrace.offload import aside
+from headrace.steering.library import ModelLibrary
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
     Embeddings,
     EmbedRequest,
     Event,
     GenerateRequest,
+    ModelCard,
     ModelInfo,
     TokenizeRequest,
     TokenizerInfo,
@@ -57,11 +63,13 @@ class EngineBackend(BaseBackend):
         self._waiters: dict[Sequence, Waiter[Any]] = {}  # every sequence that the engine has, until it ends
         self._places = Places(settings.max_num_seqs, settings.max_queue, self._begin)
         self._thread: EngineThread | None = None
+        self._card = card_of(model, self.features)
 
     async def start(self) -> None:
         engine = await asyncio.to_thread(self._load)
         self.engine = engine
         self._thread = EngineThread(engine, deliver=self._deliver, died=self._on_death)
+        await asyncio.to_thread(self._attach, self.settings.steering_attach)
 
     async def aclose(self) -> None:
         if self._thread is not None:
@@ -69,6 +77,9 @@ class EngineBackend(BaseBackend):
             await asyncio.to_thread(self._thread.stop)
             if was_alive:  # else its blocks are not to be trusted
                 await asyncio.to_thread(self.engine.close)
+
+    def card(self, model: str) -> ModelCard:
+        return self._card
 
     @property
     def max_model_len(self) -> int:
@@ -175,24 +186,36 @@ class EngineBackend(BaseBackend):
             speculates=settings.speculates,
             disk_cache=settings.disk_cache,
             disk_cache_bytes=settings.disk_cache_bytes,
-            torch=settings.torch if model.is_checkpoint else None,
         )
         self._prompts = Prompts(model, tokenizer, min(longest, engine.max_tokens), self._tool_format)
-        self._preparation = Preparation(model, settings, tokenizer, self._prompts)
+        self._library = self._create_library(engine, tokenizer)
+        steerer = Steerer(self._library, self._prompts, settings.max_dose)
+        self._preparation = Preparation(model, settings, tokenizer, self._prompts, steerer)
         fingerprint, sampling = _fingerprint(model, exact=settings.exact), dict(self._preparation.recommended)
         self._models = [
-            ModelInfo(
-                model.name,
-                self.name,
-                model.created,
-                self.max_model_len,
-                fingerprint,
-                sampling,
-                engine.runner.name,
-            )
+            ModelInfo(model.name, self.name, model.created, self.max_model_len, fingerprint, sampling)
         ]
         trim()  # loading needed more than running does
         return engine
+
+    def _create_library(self, engine: Engine, tokenizer: Tokenizer) -> ModelLibrary:
+        """What the model can be steered with: nothing yet."""
+        editor = EngineEditor(engine, self._thread_of, lambda: ordinary_text(tokenizer))
+        runner = engine.runner
+        return ModelLibrary(
+            self.model.name, runner.width, runner.num_layers, self.settings.steering_root, editor
+        )
+
+    def _attach(self, names: tuple[str, ...]) -> None:
+        """Attach these SAEs and vectors. Raises ConfigError."""
+        for name in names:
+            try:
+                self._library.open(name)
+            except ServerError as exc:
+                raise ConfigError(f"steering.attach: {name}: {exc.message}") from exc
+
+    def library(self, model: str) -> ModelLibrary:
+        return self._library
 
     def _check_alive(self) -> None:
         if not self.is_alive:
@@ -244,7 +267,7 @@ def _fingerprint(model: Model, *, exact: bool) -> str:
 def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:
     """The embedding, float32[dimensions]: pooled, truncated, and of length 1 if the request normalizes."""
     assert sequence.pooled is not None
-    vector = sequence.pooled / (sequence.num_prompt if request.pooling == "mean" else 1)
+    vector = sequence.pooled / (sequence.num_prompt if sequence.pooling == "mean" else 1)
     vector = vector[: request.dimensions]
     length = np.linalg.norm(vector)
     if request.normalize and length:

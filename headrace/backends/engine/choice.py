@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from headrace.backends.engine.activations import PendingActivations
 from headrace.backends.engine.answer_text import AnswerText
 from headrace.backends.engine.logprobs import PendingLogprobs, prompt_logprobs, token_logprob
 from headrace.engine.engine import Output
 from headrace.engine.sequence import Sequence
 from headrace.offload import SMALL
+from headrace.steering.types import Receipt
 from headrace.text.detokenize import Detokenizer
 from headrace.text.loops import LoopDetector
 from headrace.text.reasoning import Splitter
@@ -56,10 +58,17 @@ class Echo:
 
 
 class Choice:
-    """One answer: from the outputs of a sequence to events. `echo`: the prompt, if the answer repeats it."""
+    """One answer: from the outputs of a sequence to events. `echo`: the prompt, if the answer repeats it;
+    `receipt`: how it is steered.
+    """
 
     def __init__(
-        self, sequence: Sequence, index: int, options: AnswerOptions, echo: str | None = None
+        self,
+        sequence: Sequence,
+        index: int,
+        options: AnswerOptions,
+        echo: str | None = None,
+        receipt: Receipt | None = None,
     ) -> None:
         self.sequence, self.index, self._options, self._echo = sequence, index, options, echo
         self._detokenizer = Detokenizer(options.tokenizer, options.shown)
@@ -70,6 +79,7 @@ class Choice:
             options.parser() if options.parser else None,
         )
         self._logprobs = PendingLogprobs()
+        self._activations, self._receipt = PendingActivations(sequence, options.tokenizer), receipt
         self._loops = LoopDetector(options.loop_tokens) if options.loop_tokens else None
         self._num_unreported = 0  # tokens since the last event
         self.num_tokens = 0
@@ -82,31 +92,36 @@ class Choice:
     def push(self, output: Output) -> list[Event | Echo]:
         """The events of one token, or of the end. Not to be called after `is_finished`."""
         events: list[Event | Echo] = [] if self.is_started else self._start()
+        self._activations.add(output.readings)
         if output.token is None:
-            return [*events, *self._finish("length")]
+            return [*events, *self._activations.attach(self._finish("length"))]
+        return [*events, *self._activations.attach(self._of_token(output, output.token))]
+
+    def _of_token(self, output: Output, token: int) -> list[Event]:
+        """The events of one token."""
         self.num_tokens += 1
         self._num_unreported += 1
-        is_end = output.token in self.sequence.params.stop_token_ids and output.finish_reason == "stop"
+        is_end = token in self.sequence.params.stop_token_ids and output.finish_reason == "stop"
         # Not in tool calls: arguments may repeat rows.
-        is_loop = self._loops is not None and self._loops.push(output.token) and not self._text.num_calls
+        is_loop = self._loops is not None and self._loops.push(token) and not self._text.num_calls
         is_last = output.finish_reason is not None or is_loop
-        text = "" if is_end else self._detokenizer.push(output.token)
+        text = "" if is_end else self._detokenizer.push(token)
         if is_last:
             text += self._detokenizer.flush()
         last: tuple[TokenLogprob, ...] = ()
         if output.logprobs is not None:
-            logprob = token_logprob(self._options.tokenizer, output.token, output.logprobs)
+            logprob = token_logprob(self._options.tokenizer, token, output.logprobs)
             if is_end:
                 last = (logprob,)
             else:
                 self._logprobs.add(logprob, len(text))
         shown = self._until_stop(text)
         if self._stops.stopped:
-            return [*events, *self._end(shown, "stop")]
+            return self._end(shown, "stop")
         if not is_last:
-            return [*events, *self._with_logprobs(self._read(shown))]
+            return self._with_logprobs(self._read(shown))
         reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
-        return [*events, *self._end(shown + self._stops.flush(), reason, last)]
+        return self._end(shown + self._stops.flush(), reason, last)
 
     def _until_stop(self, text: str) -> str:
         """The text that can be shown: up to a stop string, and without an ending that may become one. Stop
@@ -121,7 +136,7 @@ class Choice:
         sequence, leader = self.sequence, self.leader
         queue_s = sequence.started_at - sequence.queued_at
         prefill_s = sequence.first_token_at - sequence.started_at
-        started = Started(self.index, queue_s, prefill_s, leader.num_prompt, leader.num_cached)
+        started = Started(self.index, queue_s, prefill_s, leader.num_prompt, leader.num_cached, self._receipt)
         if self._echo is None:
             return [started]
         num_logprobs = len(leader.prompt_logprobs) * (1 + (leader.params.logprobs or 0))
@@ -153,7 +168,17 @@ class Choice:
         if reason == "stop" and self._text.num_calls:
             reason = "tool_calls"
         decode_s = time.perf_counter() - self.sequence.first_token_at
-        return [Finished(self.index, reason, usage, decode_s, last, self._stops.stop)]
+        finished = Finished(self.index, reason, usage, decode_s, last, self._stops.stop)
+        return [replace(finished, receipt=self._settled())]
+
+    def _settled(self) -> Receipt | None:
+        """The receipt with what is known at the end."""
+        plan, sequence = self.sequence.plan, self.sequence
+        if plan is None or self._receipt is None:
+            return self._receipt
+        end = min(sequence.num_prompt + self.num_tokens, len(sequence.tokens)) - (self.num_tokens > 0)
+        count = plan.count(sequence.tokens, end, sequence.flags)
+        return replace(self._receipt, tokens_steered=count)
 
     def _read(self, text: str) -> list[Event]:
         """The events of a piece of text."""

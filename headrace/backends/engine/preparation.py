@@ -12,6 +12,7 @@ from headrace.backends.engine.choice import AnswerOptions, Choice
 from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.settings import EngineSettings
+from headrace.backends.engine.steering import Steered, Steerer
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
@@ -40,15 +41,22 @@ class Prepared:
     constraints: list[Constraint | None]
     options: AnswerOptions
     prediction: list[int]  # tokens that the answers may repeat
+    steered: Steered
 
 
 class Preparation:
     """Prepares the requests to one loaded model. Methods raise BadRequest, ContextTooLong, TextTooLong."""
 
     def __init__(
-        self, model: Model, settings: EngineSettings, tokenizer: Tokenizer, prompts: Prompts
+        self,
+        model: Model,
+        settings: EngineSettings,
+        tokenizer: Tokenizer,
+        prompts: Prompts,
+        steerer: Steerer,
     ) -> None:
         self._model, self._settings, self._tokenizer, self._prompts = model, settings, tokenizer, prompts
+        self._steerer = steerer
         self._rules = Rules(tokenizer, model.eos_token_ids, prompts)
         self.recommended: Mapping[str, float] = model.sampling if settings.use_generation_config else {}
 
@@ -62,6 +70,7 @@ class Preparation:
         else:
             prompts = [self._prompts.of_conversation(content, room)]
         stops, prediction, prepared = Stops(sampling.stop), self._predicted(request.prediction), []
+        resolved = self._steerer.resolve(request)
         for prompt in prompts:
             check_wanted()
             constraints = self._rules.constraints(request, prompt)
@@ -69,7 +78,9 @@ class Preparation:
             params = self._params(sampling, prompt, is_constrained=is_constrained)
             has_format = is_constrained and request.format is not None
             options = self._options(prompt, request, stops, has_format=has_format)
-            prepared.append(Prepared(prompt, params, constraints, options, prediction))
+            is_formed = has_format or options.is_forced
+            steered = self._steerer.steered(request, prompt, resolved, is_formed=is_formed)
+            prepared.append(Prepared(prompt, params, constraints, options, prediction, steered))
         return prepared
 
     def choices(self, prepared: list[Prepared], request: GenerateRequest) -> Iterator[Choice]:
@@ -80,12 +91,14 @@ class Preparation:
         for number, entry in enumerate(prepared):
             prompt, params, leader = entry.prompt, entry.params, None
             for index, constraint in enumerate(entry.constraints):
-                tokens = list(prompt.tokens)
+                tokens, steered = list(prompt.tokens), entry.steered
                 sequence = Sequence(
                     tokens, params, request.priority, index, leader, constraint,
-                    salt=salt, prediction=entry.prediction,
+                    salt=salt, prediction=entry.prediction, plan=steered.plans[index],
+                    watch=steered.watch(), probers=steered.probers,
                 )  # fmt: skip
-                yield Choice(sequence, number * request.n + index, entry.options, prompt.echo)
+                receipt, place = steered.receipts[index], number * request.n + index
+                yield Choice(sequence, place, entry.options, prompt.echo, receipt)
                 if leader is None:
                     # The prompt is scored once, by the first sequence that has it.
                     leader, params = sequence, replace(params, prompt_logprobs=False)
@@ -103,8 +116,8 @@ class Preparation:
     def embeddings(self, inputs: list[list[int]], request: EmbedRequest) -> Iterator[Sequence]:
         """Create the sequences that embed the inputs, as each is started. Conversations come before them."""
         params = SamplingParams(max_tokens=0, invariant=self._settings.deterministic)
-        salt = self._salt(request.owner)
-        return (Sequence(tokens, params, BATCH, pooling=request.pooling, salt=salt) for tokens in inputs)
+        salt, pooling = self._salt(request.owner), request.pooling or "mean"
+        return (Sequence(tokens, params, BATCH, pooling=pooling, salt=salt) for tokens in inputs)
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         prompt, max_bytes = request.prompt, self._settings.max_tokenize_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace import offload
 from headrace.errors import BadRequest, ContextTooLong, UnsupportedParameter
@@ -18,6 +18,8 @@ from headrace.types import Conversation, Media, Message, Texts, Tool
 log = logging.getLogger(__name__)
 
 Ids = tuple[int, ...]
+
+MAX_ROLE_MESSAGES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,28 @@ class Prompts:
             variables={**self._effort(conversation.reasoning_effort), **conversation.template_kwargs},
         )
 
+    def roles(self, conversation: Conversation, tokens: Ids | list[int]) -> list[str]:
+        """The role of the message that each of the prompt's tokens belongs to. What the template writes after
+        the last message is the assistant's. Raises BadRequest for a conversation that is too long for this:
+        it is rendered once for each message.
+        """
+        messages = conversation.messages
+        if len(messages) > MAX_ROLE_MESSAGES:
+            raise BadRequest(
+                f"steering by role takes at most {MAX_ROLE_MESSAGES} messages", param="steering.apply.roles"
+            )
+        roles: list[str] = []
+        for count, message in enumerate(messages, 1):
+            offload.check_wanted()
+            part = replace(
+                conversation, messages=messages[:count], add_generation_prompt=False,
+                continue_final_message=False,
+            )  # fmt: skip
+            before = self.tokenizer.encode_rendered(self._rendered(part))
+            end = _num_equal(before, tokens) if count < len(messages) else min(len(before), len(tokens))
+            roles += [message.role] * (end - len(roles))
+        return (roles + ["assistant"] * (len(tokens) - len(roles)))[: len(tokens)]
+
     def shown(self, *, all_special: bool, tools: bool) -> frozenset[int]:
         """The special tokens whose text the reader of an answer needs: the marks of reasoning and of tool
         calls, or all.
@@ -240,3 +264,11 @@ def _refuse_media(messages: tuple[Message, ...]) -> None:
                 raise UnsupportedParameter(
                     "this model reads text only", param=f"messages.{index}.content.{part}"
                 )
+
+
+def _num_equal(first: list[int], second: Ids | list[int]) -> int:
+    """How many leading tokens are equal."""
+    pairs = zip(first, second, strict=False)
+    return next(
+        (place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second))
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from headrace.config.memory import CacheType
-from headrace.engine.torch.options import TorchOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,6 @@ class EngineSettings:
     max_batch_tokens: int = 512
     num_threads: int = 0
     exact: bool = False
-    torch: TorchOptions = field(default_factory=TorchOptions)  # for folders of safetensors
     use_generation_config: bool = True
     max_tokens_default: int = 0  # of an answer whose request sets no limit; 0: what fits
     loop_tokens: int = 1024  # length of a loop that ends an answer without a limit; 0: never
@@ -31,3 +30,6 @@ class EngineSettings:
     disk_cache: Path | None = None  # the folder for prefix blocks that leave the memory; None: nowhere
     disk_cache_bytes: int = 0  # what that folder may hold, of all models; 0: nothing
     share_prefix_cache: bool = False  # between owners (API keys)
+    steering_root: Path = Path()  # SAEs and control vectors are read from files below it
+    steering_attach: tuple[str, ...] = ()  # names of those that are attached from the start
+    max_dose: float = inf  # of a request's edits at one layer, in median norms of the hidden states

@@ -12,9 +12,9 @@ from collections.abc import Sequence as Many
 from typing import Generic, TypeVar
 
 from headrace.backends.engine.choice import Choice, Echo
-from headrace.engine.engine import Output
+from headrace.engine.engine import DetachedError, Output
 from headrace.engine.sequence import Sequence
-from headrace.errors import BadRequest, EngineFailed, ServerError
+from headrace.errors import BadRequest, EngineFailed, ServerError, SteeringRefused
 from headrace.offload import aside
 from headrace.text.structured.grammar import GrammarFailed
 from headrace.types import Event
@@ -143,4 +143,9 @@ def failure_of(output: Output) -> ServerError:
     error = output.sequence.error
     if error == GrammarFailed.__name__:
         return BadRequest("the prescribed form is too complex to be followed", param="response_format")
+    if error == DetachedError.__name__:
+        return SteeringRefused(
+            "what the request is steered or probed by was detached before it started",
+            code="steering_layer_mismatch", param="steering",
+        )  # fmt: skip
     return EngineFailed(f"the engine could not compute this request ({error})")

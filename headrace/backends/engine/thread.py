@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Literal
 
 from headrace.engine.engine import Engine, Output
@@ -42,6 +43,7 @@ class EngineThread:
         self._engine, self._deliver, self._died = engine, deliver, died
         self._loop = asyncio.get_running_loop()
         self._orders: deque[Order] = deque()
+        self._calls: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
         self._wake = threading.Event()  # set: there may be orders, or the thread is to stop
         self._stopping = False
         self._failed = False
@@ -64,11 +66,21 @@ class EngineThread:
         """End a sequence. Its blocks are free before the next step begins."""
         self._order("abort", sequence)
 
+    def call(self, function: Callable[[], bool]) -> Future[bool]:
+        """Run a function in the thread, between two steps; the future gets its result, or what it raises. Any
+        thread may call this. Sequences that were added before it have joined the engine when it runs.
+        """
+        future: Future[bool] = Future()
+        self._calls.append((function, future))
+        self._wake.set()
+        return future
+
     def stop(self) -> None:
         """End the thread after the step that it is computing. Blocks until then: call it off the loop."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
+        self._cancel_calls()
 
     def _order(self, kind: Literal["add", "abort"], sequence: Sequence) -> None:
         # Append before set: the thread looks at the queue after it has seen the event.
@@ -93,6 +105,7 @@ class EngineThread:
             # the queues may be inconsistent: continuing could mix up the caches of two requests.
             log.exception("the engine thread died")
             self._failed = True
+            self._cancel_calls()
             self._loop.call_soon_threadsafe(self._died, exc)
 
     def _sleep(self) -> None:
@@ -111,3 +124,16 @@ class EngineThread:
                 self._engine.add(sequence)
             else:
                 self._engine.abort(sequence)
+        self._make_calls()
+
+    def _make_calls(self) -> None:
+        while self._calls:
+            function, future = self._calls.popleft()
+            try:
+                future.set_result(function())
+            except Exception as exc:
+                future.set_exception(exc)
+
+    def _cancel_calls(self) -> None:
+        while self._calls:
+            self._calls.popleft()[1].cancel()

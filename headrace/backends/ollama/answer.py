@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
@@ -15,7 +15,16 @@ from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.values import an_object, count, dumped, number, word
 from headrace.errors import ContextTooLong, ProviderError
-from headrace.types import Conversation, Event, Finished, GenerateRequest, TokenLogprob, Usage
+from headrace.types import (
+    Capability,
+    Conversation,
+    Event,
+    Finished,
+    GenerateRequest,
+    ModelCard,
+    TokenLogprob,
+    Usage,
+)
 
 Body = dict[str, Any]
 
@@ -109,6 +118,7 @@ class Shown:
 
     length: int | None = None
     thinks: bool | None = None
+    card: ModelCard | None = None
 
 
 def shown(body: object) -> Shown:
@@ -116,9 +126,17 @@ def shown(body: object) -> Shown:
     if not isinstance(body, dict):
         return Shown()
     abilities = body.get("capabilities")  # missing in older versions
-    return Shown(
-        _length(body.get("model_info")), "thinking" in abilities if isinstance(abilities, list) else None
+    if not isinstance(abilities, list):
+        return Shown(_length(body.get("model_info")))
+    details = an_object(body.get("details"))
+    card = ModelCard(
+        frozenset(name for name in get_args(Capability) if name in abilities),
+        word(details.get("family")) or None,
+        word(details.get("quantization_level")) or None,
+        template=word(body.get("template")) or None,
+        format=word(details.get("format")) or None,
     )
+    return Shown(_length(body.get("model_info")), "thinking" in abilities, card)
 
 
 def _length(model_info: object) -> int | None:

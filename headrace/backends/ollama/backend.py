@@ -32,7 +32,16 @@ from headrace.errors import ContextTooLong, ProviderTimedOut, ProviderUnreachabl
 from headrace.features import OPEN_MODELS, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
-from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo, TextDelta, Texts
+from headrace.types import (
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    ModelCard,
+    ModelInfo,
+    TextDelta,
+    Texts,
+)
 
 BASE_URL = "http://127.0.0.1:11434"
 FEATURES = OPEN_MODELS | {Feature.PROMPT_CACHE, Feature.REPETITION_WINDOW, Feature.TYPICAL_P}
@@ -73,6 +82,10 @@ class OllamaBackend(Remote):
             created = unix_seconds(entry.get("modified_at"))
             found += [self.info(id, created=created, max_model_len=length) for id in ids]
         return found
+
+    def card(self, model: str) -> ModelCard:
+        """What Ollama itself says, once it was asked."""
+        return (self._shown.get(model) or Shown()).card or super().card(model)
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:

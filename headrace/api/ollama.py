@@ -1,0 +1,215 @@
+"""POST /api/chat, /api/generate, /api/embed and /api/embeddings: Ollama's dialect, over every backend."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from headrace.api.answers import Reply, StreamWriter, respond, target_headers, without_wishes
+from headrace.api.errors import to_ollama_response
+from headrace.api.json_response import JSONResponse, answered
+from headrace.api.openapi import response_of, responses_of
+from headrace.api.request import Caller, Principal, is_strict, prepared
+from headrace.api.routes import route
+from headrace.errors import NotFound, ServerError
+from headrace.features import Uses
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.lifetime import Until
+from headrace.offload import aside
+from headrace.types import Embeddings, EmbedRequest, GenerateRequest
+from headrace.wire.generation import dump
+from headrace.wire.ollama import answer, embeddings, errors
+from headrace.wire.ollama import request as wire
+from headrace.wire.ollama.models import LATEST
+from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_generate
+from headrace.wire.parameters import with_named
+
+log = logging.getLogger(__name__)
+
+API = ("/api",)
+NDJSON = "application/x-ndjson"
+RESPONSES = responses_of(
+    errors.OllamaErrorResponse,
+    {
+        400: "The request is at fault.",
+        401: "No key, or a wrong one.",
+        404: "No such model.",
+        413: "The body is too large.",
+        500: "The server failed.",
+        503: "No place now: try again after `Retry-After` seconds.",
+    },
+)
+BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a measure of work
+
+
+class OllamaRoute(APIRoute):
+    """A route whose errors all have Ollama's shape."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_errors(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ServerError as exc:
+                return to_ollama_response(exc)
+            except Exception:
+                log.exception("%s %s failed", request.method, request.url.path)
+                return to_ollama_response(ServerError("the server had an error"))
+
+        return handle_errors
+
+
+class LinesWriter(StreamWriter):
+    """Sends one JSON text a line, errors as `{"error": text}`."""
+
+    media_type = NDJSON
+    final_texts = ()
+
+    def framed(self, texts: list[str]) -> bytes:
+        return "".join(f"{text}\n" for text in texts).encode()
+
+    def error_text(self, error: ServerError) -> str:
+        return dump(errors.to_body(error))
+
+
+class ChatWriter(LinesWriter):
+    # clients parse each line, so there is no comment: an empty piece keeps the connection open
+    keep_alive_frame = b'{"message":{"role":"assistant","content":""},"done":false}\n'
+
+
+class GenerateWriter(LinesWriter):
+    keep_alive_frame = b'{"response":"","done":false}\n'
+
+
+router = APIRouter(tags=["ollama"], route_class=OllamaRoute)
+
+
+def known(gateway: Gateway, name: str) -> str:
+    """The id of a model that is served, by its name with or without `:latest`. Raises ModelNotFound,
+    ProviderNotFound.
+    """
+    try:
+        gateway.router.first(name)
+    except NotFound:
+        if not name.endswith(LATEST):
+            raise
+        name = name.removesuffix(LATEST)
+        gateway.router.first(name)
+    return name
+
+
+@route(
+    router,
+    "POST",
+    "/chat",
+    under=API,
+    summary="Answer a conversation, in Ollama's dialect",
+    answer=answer.ChatAnswer,
+    responses={200: response_of(answer.ChatAnswer, "By default: one line each.", NDJSON), **RESPONSES},
+)
+async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Response:
+    began = time.perf_counter()
+    uses = await prepared(http, partial(uses_of_chat, body, strict=is_strict(http)))
+    dialect = answer.ChatDialect()
+    if not body.messages:
+        return await _load(http, body, dialect, uses)
+    request = await prepared(http, partial(wire.chat_request, body))
+    return await _answer(http, caller, request, _reply(dialect, body, began, ChatWriter), uses)
+
+
+@route(
+    router,
+    "POST",
+    "/generate",
+    under=API,
+    summary="Answer a prompt, in Ollama's dialect",
+    answer=answer.GenerateAnswer,
+    responses={200: response_of(answer.GenerateAnswer, "By default: one line each.", NDJSON), **RESPONSES},
+)
+async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody) -> Response:
+    began = time.perf_counter()
+    uses = await prepared(http, partial(uses_of_generate, body, strict=is_strict(http)))
+    dialect = answer.GenerateDialect()
+    if not body.prompt and not body.images and not body.suffix:
+        return await _load(http, body, dialect, uses)
+    request = await prepared(http, partial(wire.generate_request, body))
+    return await _answer(http, caller, request, _reply(dialect, body, began, GenerateWriter), uses)
+
+
+@route(
+    router,
+    "POST",
+    "/embed",
+    under=API,
+    summary="Embed texts, in Ollama's dialect",
+    answer=embeddings.EmbedAnswer,
+    responses=RESPONSES,
+)
+async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
+    began = time.perf_counter()
+    uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
+    found, headers = await _embedded(http, caller, embeddings.embed_request(body), uses)
+    size = 0 if found is None else found.vectors.size * BYTES_PER_VALUE
+    content = await aside(size, partial(embeddings.embed_answer, body.model, found, began))
+    return Response(content, media_type="application/json", headers=headers)
+
+
+@route(
+    router,
+    "POST",
+    "/embeddings",
+    under=API,
+    summary="Embed one text, in the older form",
+    answer=embeddings.EmbeddingsAnswer,
+    responses=RESPONSES,
+)
+async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
+    uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
+    found, headers = await _embedded(http, caller, embeddings.embeddings_request(body), uses)
+    return await answered(embeddings.embeddings_answer(found), headers)
+
+
+def _reply(
+    dialect: answer.Dialect[Any], body: wire.AnswerBody, began: float, writer: type[StreamWriter]
+) -> Reply:
+    encoder = partial(answer.Lines, dialect, body, began) if body.is_streamed else None
+    whole = partial(answer.whole, dialect, body, began)
+    return Reply(encoder, whole, writer, names=wire.endpoint_name)
+
+
+async def _answer(
+    http: Request, caller: Principal, request: GenerateRequest, reply: Reply, uses: Uses
+) -> Response:
+    gateway: Gateway = http.app.state.gateway
+    request = replace(request, model=known(gateway, request.model), owner=caller.id)
+    if uses.is_strict:
+        request = without_wishes(request)
+    return await respond(http, gateway.start(request, uses=uses), reply, {})
+
+
+async def _load(http: Request, body: wire.AnswerBody, dialect: answer.Dialect[Any], uses: Uses) -> Response:
+    """Answer a body without a prompt, which asks for the model to be loaded."""
+    gateway: Gateway = http.app.state.gateway
+    headers = with_named({}, gateway.left_out(uses, known(gateway, body.model)))
+    return JSONResponse(answer.done(dialect, body.model, "load"), headers=headers)
+
+
+async def _embedded(
+    http: Request, caller: Principal, request: EmbedRequest, uses: Uses
+) -> tuple[Embeddings | None, dict[str, str]]:
+    """The embeddings, and headers about them; None if there is no text."""
+    gateway: Gateway = http.app.state.gateway
+    request = replace(request, model=known(gateway, request.model), owner=caller.id)
+    if not any(request.inputs):
+        return None, with_named({}, gateway.left_out(uses, request.model))
+    async with Until(receive=http.receive):
+        result = await gateway.embed(request, uses=uses)
+    return result.value, with_named(target_headers(result.provider, result.attempts), result.ignored)

@@ -1,0 +1,94 @@
+"""Ollama's lists of models (GET /api/tags, /api/ps, POST /api/show), and its changes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Request, Response
+
+from headrace import __version__
+from headrace.api.ollama import API, RESPONSES, OllamaRoute, known
+from headrace.api.request import Caller
+from headrace.api.routes import route
+from headrace.errors import Forbidden, NotFound, UnsupportedParameter
+from headrace.gateway.gateway import Gateway
+from headrace.types import ModelCard, ModelInfo
+from headrace.wire.ollama import models as wire
+
+# Programs refuse to talk to old versions: VS Code's Copilot wants 0.6.4, since which /api/show has
+# capabilities. This is the version whose documentation the dialect follows.
+VERSION = "0.18.3"
+router = APIRouter(tags=["ollama"], route_class=OllamaRoute)
+
+
+@router.head("/api/version", include_in_schema=False)
+@route(router, "GET", "/version", under=API, summary="The version of Ollama's API", responses=RESPONSES)
+async def version() -> wire.Version:
+    return {"version": VERSION, "headrace": __version__}
+
+
+@router.head("/api/tags", include_in_schema=False)
+@route(router, "GET", "/tags", under=API, summary="List models, in Ollama's dialect", responses=RESPONSES)
+async def list_tags(http: Request, _: Caller) -> wire.Tags:
+    return wire.tags(_cards(http.app.state.gateway))
+
+
+@route(router, "GET", "/ps", under=API, summary="List the models in memory", responses=RESPONSES)
+async def list_running(http: Request, _: Caller) -> wire.RunningModels:
+    gateway: Gateway = http.app.state.gateway
+    local = {info.id for info in gateway.router.local_models()}
+    return {"models": [wire.running(info, card) for info, card in _cards(gateway) if info.id in local]}
+
+
+@route(
+    router, "POST", "/show", under=API, summary="Describe a model, in Ollama's dialect", responses=RESPONSES
+)
+async def show(http: Request, _: Caller, body: wire.ShowBody) -> wire.Shown:
+    gateway: Gateway = http.app.state.gateway
+    id = known(gateway, body.id)
+    return wire.shown(gateway.router.model(id), gateway.router.card(id))
+
+
+@route(router, "POST", "/pull", under=API, summary="Fetch a model", answer=wire.Status, responses=RESPONSES)
+async def pull(http: Request, _: Caller, body: wire.PullBody) -> wire.Success:
+    known(http.app.state.gateway, body.id)
+    return {"status": "success"}
+
+
+@route(router, "DELETE", "/delete", under=API, summary="Delete a model", responses=RESPONSES)
+async def delete(http: Request, _: Caller, body: wire.NameBody) -> wire.Success:
+    id = known(http.app.state.gateway, body.id)
+    raise Forbidden(f"{id} cannot be deleted over the API: `headrace rm` removes local models", param="model")
+
+
+@route(router, "POST", "/copy", under=API, summary="Refused: models have one name", responses=RESPONSES)
+async def copy(http: Request, _: Caller, body: wire.CopyBody) -> wire.Success:
+    known(http.app.state.gateway, body.source)
+    raise UnsupportedParameter(
+        "destination: a second name for a model is a route in the configuration (docs/routing.md)",
+        param="destination",
+    )
+
+
+@route(router, "POST", "/create", under=API, summary="Refused: there are no Modelfiles", responses=RESPONSES)
+async def create(_: Caller, body: wire.CreateBody) -> wire.Success:
+    raise UnsupportedParameter(
+        f"{body.id[:200]} cannot be created: there are no Modelfiles here. Send `system` and `options` with "
+        "requests, and name GGUF files in the configuration (docs/models.md)",
+        param="model",
+    )
+
+
+@router.post("/api/push", include_in_schema=False)
+@router.post("/api/blobs/{digest}", include_in_schema=False)
+@router.head("/api/blobs/{digest}", include_in_schema=False)
+async def upload(_: Caller) -> Response:
+    raise NotFound("nothing is uploaded here, to registries or from files", param="path")
+
+
+def _cards(gateway: Gateway) -> Iterator[tuple[ModelInfo, ModelCard]]:
+    for info in gateway.router.models():
+        try:
+            yield info, gateway.router.card(info.id)
+        except NotFound:  # a route without a target that is served now
+            yield info, ModelCard(frozenset())

@@ -1,0 +1,63 @@
+"""Pairs what probes read with the tokens of one answer, and holds it until the answer's next event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from headrace.engine.sequence import Readings, Sequence
+from headrace.steering.types import Activations, Reading
+from headrace.text.tokenizer import Tokenizer
+from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+
+CARRIERS = (TextDelta, ReasoningDelta, ToolCallDelta, Finished)
+
+
+class PendingActivations:
+    """Of one sequence. Every token from the first that is wanted gets one entry, in order."""
+
+    def __init__(self, sequence: Sequence, tokenizer: Tokenizer) -> None:
+        self._sequence, self._tokenizer = sequence, tokenizer
+        self._probes = [prober.probe for prober in sequence.probers]
+        wants_prompt = any(probe.prompt for probe in self._probes)
+        self._next = 0 if wants_prompt else sequence.num_prompt  # the first position without an entry
+        self._waiting: list[Activations] = []
+
+    def add(self, readings: Readings) -> None:
+        """Add what was read. Positions that were passed over came from the prefix cache."""
+        for position, of_token in readings:
+            self._waiting += (self._entry(place, is_cached=True) for place in range(self._next, position))
+            self._waiting.append(self._entry(position, self._wanted(position, of_token)))
+            self._next = position + 1
+
+    def attach(self, events: list[Event]) -> list[Event]:
+        """The events of a step, the first of which that can takes what waits. The end also takes the tokens
+        that were never computed: the last ones.
+        """
+        if not self._probes:
+            return events
+        for place, event in enumerate(events):
+            if isinstance(event, CARRIERS):
+                if isinstance(events[-1], Finished):
+                    self._waiting += self._rest()
+                events[place] = replace(event, activations=tuple(self._waiting))
+                self._waiting.clear()
+                break
+        return events
+
+    def _rest(self) -> Iterator[Activations]:
+        end = len(self._sequence.tokens) if any(probe.generation for probe in self._probes) else 0
+        start, self._next = self._next, max(self._next, end)
+        return (self._entry(position) for position in range(start, end))
+
+    def _wanted(self, position: int, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        is_prompt = position < self._sequence.num_prompt
+        pairs = zip(self._probes, readings, strict=True)
+        return tuple(reading for probe, reading in pairs if (probe.prompt if is_prompt else probe.generation))
+
+    def _entry(
+        self, position: int, readings: tuple[Reading, ...] = (), *, is_cached: bool = False
+    ) -> Activations:
+        token = self._sequence.tokens[position]
+        name, raw = self._tokenizer.token_text(token), self._tokenizer.token_raw(token)
+        return Activations(position, name, raw, is_cached, readings)

@@ -1,0 +1,80 @@
+"""Makes layers of a running engine editable: compiles beside it, and exchanges the graph between steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.backends.engine.thread import EngineThread
+from headrace.engine.engine import Engine
+from headrace.engine.sequence import BATCH, SamplingParams
+from headrace.engine.sequence import Sequence as EngineSequence
+from headrace.errors import EngineFailed
+from headrace.steering.slot import SiteNeeds
+from headrace.steering.types import Probe, Reading
+
+CALIBRATION_TOKENS = 1024
+POLL_S = 0.2  # between two looks at whether the engine is alive
+
+
+class NormProber:
+    """Measures the norms of the hidden states of one text; `done` is set after the last."""
+
+    probe = Probe("", require_all=True)
+
+    def __init__(self, layer: int, num_tokens: int) -> None:
+        self.layer, self._num_tokens = layer, num_tokens
+        self.norms: list[float] = []
+        self.done = threading.Event()
+
+    def read(self, states: NDArray[np.float32]) -> list[Reading]:
+        self.norms += np.linalg.norm(states, axis=1).tolist()
+        if len(self.norms) >= self._num_tokens:
+            self.done.set()
+        return [Reading("", {})] * len(states)
+
+
+class EngineEditor:
+    """See steering.library.Editor. `calibration`: returns the tokens of an ordinary text."""
+
+    def __init__(
+        self, engine: Engine, thread: Callable[[], EngineThread], calibration: Callable[[], list[int]]
+    ) -> None:
+        self._engine, self._thread, self._calibration = engine, thread, calibration
+
+    def set_sites(self, sites: Mapping[int, SiteNeeds]) -> bool:
+        """Raises EngineFailed if the engine stops meanwhile, ModelError if the graph is not understood."""
+        runner = self._engine.runner
+        graph = runner.compile_sites(sites)
+
+        def install() -> bool:
+            if not self._engine.uses() <= set(sites):
+                return False
+            runner.install_sites(graph)
+            return True
+
+        try:
+            return self._thread().call(install).result()
+        except CancelledError as exc:
+            raise EngineFailed("the engine has stopped") from exc
+
+    def median_norms(self, layers: Sequence[int]) -> dict[int, float]:
+        """Of the calibration text but for its first token, whose norm is many times the others'. The text is
+        computed like a request of low priority.
+        """
+        tokens = self._calibration()[: min(CALIBRATION_TOKENS, self._engine.max_tokens - 1)]
+        probers, params = (
+            tuple(NormProber(layer, len(tokens)) for layer in layers),
+            SamplingParams(max_tokens=0),
+        )
+        sequence = EngineSequence(tokens, params, BATCH, salt=b"calibration", probers=probers)
+        thread = self._thread()
+        thread.add(sequence)
+        while not all(prober.done.wait(POLL_S) for prober in probers):
+            if not thread.is_alive or sequence.finish_reason == "error":
+                raise EngineFailed("the norms of the hidden states could not be measured")
+        return {prober.layer: float(np.median(prober.norms[1:])) for prober in probers}

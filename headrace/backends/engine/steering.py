@@ -1,0 +1,142 @@
+"""Prepares what a request steers and probes: for each of its answers a plan, and what reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+
+from headrace.backends.engine.prompt import Prompt, Prompts
+from headrace.backends.engine.watch import AnswerWatch
+from headrace.engine.probing import Prober, SAEProber
+from headrace.engine.sequence import Watch
+from headrace.errors import SteeringRefused
+from headrace.steering.library import AttachedSAE, ModelLibrary
+from headrace.steering.plan import Plan
+from headrace.steering.resolution import Resolved, plan_of, resolve_request
+from headrace.steering.scope import PromptFacts
+from headrace.steering.types import Probe, Receipt, SteeringRequest
+from headrace.types import Conversation, GenerateRequest
+
+UNSTEERED = "none"  # the fingerprint of a request whose steering changes nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """What one prompt's answers need. `plans`: one for each answer, None: it is not edited; `receipts`: what
+    is reported of them, None: the request has no steering.
+    """
+
+    plans: tuple[Plan | None, ...]
+    receipts: tuple[Receipt | None, ...]
+    watch: Callable[[], Watch | None]  # creates one per answer
+    probers: tuple[Prober, ...]
+
+
+class Steerer:
+    """Of one model. Methods raise SteeringRefused."""
+
+    def __init__(self, library: ModelLibrary, prompts: Prompts, max_dose: float = inf) -> None:
+        self._library, self._prompts, self._max_dose = library, prompts, max_dose
+
+    def resolve(self, request: GenerateRequest) -> Resolved | None:
+        """The request's edits; None without."""
+        return resolve_request(request.steering, self._library) if request.steering is not None else None
+
+    def steered(
+        self, request: GenerateRequest, prompt: Prompt, resolved: Resolved | None, *, is_formed: bool
+    ) -> Steered:
+        """`is_formed`: a grammar prescribes the whole answer."""
+        probers = tuple(self._prober(probe) for probe in request.probes)
+        if request.steering is None or resolved is None:
+            nothing = (None,) * request.n
+            return Steered(nothing, nothing, _no_watch, probers)
+        watch = self._watch_of(prompt, is_formed=is_formed)
+        facts = self._facts(request, prompt, watch().state)
+        scales = _scales(request.steering, request.n)
+        plans = {scale: plan_of(resolved, scale, facts, self._max_dose) for scale in set(scales)}
+        needs_watch = any(plan is not None and plan.depends_on_answer for plan in plans.values())
+        chosen = tuple(plans[scale] for scale in scales)
+        receipts = tuple(_receipt(plan, request.steering) for plan in chosen)
+        return Steered(chosen, receipts, watch if needs_watch else _no_watch, probers)
+
+    def _watch_of(self, prompt: Prompt, *, is_formed: bool) -> Callable[[], AnswerWatch]:
+        prompts = self._prompts
+        begin = prompts.tool_format.begin if prompt.tools else None
+        return lambda: AnswerWatch(
+            prompts.tokenizer.token_raw,
+            is_formed=is_formed,
+            begin=begin,
+            thinking=prompts.thinking,
+            is_open=bool(prompt.is_open),
+        )
+
+    def _facts(self, request: GenerateRequest, prompt: Prompt, state: int) -> PromptFacts:
+        assert request.steering is not None
+        steering = request.steering
+        applies = [op.apply or steering.apply for op in steering.ops]
+        roles = None
+        if any(apply.roles is not None for apply in applies):
+            if not isinstance(request.prompt, Conversation):
+                raise SteeringRefused(
+                    "only conversations have roles", code="steering_unsupported", param="steering.apply.roles"
+                )
+            if request.sampling.truncate_prompt_tokens is not None:
+                raise SteeringRefused(
+                    "the roles of a truncated prompt are not known", code="steering_unsupported",
+                    param="steering.apply.roles",
+                )  # fmt: skip
+            roles = self._prompts.roles(request.prompt, prompt.tokens)
+        return PromptFacts(prompt.tokens, roles, self._special, None, bool(state & 1), bool(state & 2))
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self._prompts.tokenizer.special.values())
+
+    def _prober(self, probe: Probe) -> SAEProber:
+        entry = self._library.shelf.saes.get(probe.sae)
+        if entry is None:
+            raise SteeringRefused(
+                f"there is no SAE {probe.sae[:80]!r}", code="steering_unknown_sae", param=f"{probe.param}.sae"
+            )
+        info = entry.sae.info
+        if not info.layers:
+            raise SteeringRefused(
+                f"{probe.sae} is not attached", code="steering_layer_mismatch", param=f"{probe.param}.sae"
+            )
+        bad = next((feature for feature in probe.features if not 0 <= feature < info.num_features), None)
+        if bad is not None:
+            raise SteeringRefused(
+                f"{probe.sae} has the features 0 to {info.num_features - 1}, not {bad}",
+                code="steering_feature_out_of_range", param=f"{probe.param}.features",
+            )  # fmt: skip
+        return SAEProber(probe, entry.sae, _probed_layer(entry), entry.statistics)
+
+
+def _receipt(plan: Plan | None, steering: SteeringRequest) -> Receipt:
+    if plan is None:
+        return Receipt(UNSTEERED, (), 0.0, profile=steering.profile)
+    return Receipt(plan.fingerprint, plan.ops, plan.relative_dose, profile=steering.profile)
+
+
+def _probed_layer(entry: AttachedSAE) -> int:
+    """The SAE's own layer if it is attached there, else the first."""
+    info = entry.sae.info
+    return info.layer if info.layer in info.layers else info.layers[0]
+
+
+def _scales(steering: SteeringRequest, n: int) -> tuple[float, ...]:
+    """The scale of each answer."""
+    if not steering.sweep:
+        return (steering.scale,) * n
+    if len(steering.sweep) != n:
+        raise SteeringRefused(
+            f"there are {len(steering.sweep)} scales for {n} answers", code="steering_unsupported",
+            param="steering.sweep",
+        )  # fmt: skip
+    return steering.sweep
+
+
+def _no_watch() -> Watch | None:
+    return None

@@ -1,0 +1,118 @@
+"""Arrays from files of untrusted origin: safetensors and npz, never pickles."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import SteeringRefused
+
+Floats = NDArray[np.float32]
+Json = Mapping[str, object]
+
+MAX_BYTES = 8 * 2**30  # of a file, and of what an archive unpacks to
+MAX_JSON_BYTES = 2**20
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+
+def refused(path: Path, problem: str) -> SteeringRefused:
+    return SteeringRefused(f"{path.name}: {problem}", code="steering_file_refused", param="path")
+
+
+class Tensors:
+    """The arrays of one file, in float32, by name."""
+
+    def __init__(self, path: Path, arrays: Mapping[str, Floats]) -> None:
+        self.path, self.arrays = path, arrays
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def get(self, *names: str) -> Floats:
+        """The first of these that there is. Raises SteeringRefused."""
+        found = next((self.arrays[name] for name in names if name in self.arrays), None)
+        if found is None:
+            raise refused(self.path, f"there is no {names[0]}; it has {', '.join(sorted(self.arrays)[:12])}")
+        return found
+
+    def vector(self, *names: str) -> Floats:
+        return self.get(*names).reshape(-1)
+
+    def matrix(self, rows: int, columns: int, *names: str, transposed: bool = False) -> Floats:
+        """A matrix of that shape, whichever way round the file has it. `transposed`: how it is expected to be
+        where its shape does not show it.
+        """
+        found = self.get(*names)
+        if found.shape == (rows, columns) and not (transposed and rows == columns):
+            return found
+        if found.shape == (columns, rows):
+            return found.T
+        raise refused(
+            self.path,
+            f"{names[0]} has the shape {list(found.shape)}; by the biases it is {rows} by {columns}",
+        )
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read a .safetensors or .npz file. Raises SteeringRefused."""
+    if not path.is_file():
+        raise refused(path, "there is no such file")
+    if path.stat().st_size > MAX_BYTES:
+        raise refused(path, f"it is larger than {MAX_BYTES >> 30} GiB")
+    arrays = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise refused(path, f"{name} has numbers that are not finite")
+    return Tensors(path, arrays)
+
+
+def read_json(path: Path) -> Json:
+    """Read a JSON object; {} if there is no file. Raises SteeringRefused."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise refused(path, "it is larger than a configuration is")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise refused(path, f"it cannot be read: {exc}") from exc
+    if not isinstance(found, dict):
+        raise refused(path, "it is no JSON object")
+    return found
+
+
+def _read_safetensors(path: Path) -> dict[str, Floats]:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]  # it has no annotations
+    except SafetensorError as exc:
+        raise refused(path, f"it is no safetensors file: {exc}") from exc
+    return {name: _array(path, name, entry) for name, entry in entries}
+
+
+def _array(path: Path, name: str, entry: Mapping[str, object]) -> Floats:
+    kind, shape, data = str(entry["dtype"]), entry["shape"], entry["data"]
+    assert isinstance(shape, list)
+    assert isinstance(data, bytes | bytearray | memoryview)
+    if kind == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if kind not in DTYPES:
+        raise refused(path, f"{name} has the type {kind}; F64, F32, F16 and BF16 are read")
+    return np.frombuffer(data, DTYPES[kind]).reshape(shape).astype(np.float32)
+
+
+def _read_npz(path: Path) -> dict[str, Floats]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                raise refused(path, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
+        with np.load(path, allow_pickle=False) as found:
+            return {name: np.asarray(found[name], np.float32) for name in found.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as exc:
+        raise refused(path, f"it is no npz file of numbers: {exc}") from exc

@@ -1,0 +1,106 @@
+"""Converts texts to the token ids that an encoder reads, with its marks around each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as Library
+
+from headrace import offload
+from headrace.errors import BadRequest, ContextTooLong, ModelError
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as in text/tokenizer.py
+
+BATCH = 16  # texts per call of the library, which does not stop when its caller leaves
+# Characters that are read for each token that fits. Tokens of English have five; white space has none, so
+# that no length of a text says how few tokens it has.
+READ = 64
+
+Ids = NDArray[np.int32]
+Input = str | tuple[int, ...]
+
+
+class EncoderTokenizer:
+    """The tokenizer in `folder/tokenizer.json`, for texts of `max_tokens` with their marks. Raises
+    ModelError.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        path = folder / "tokenizer.json"
+        try:
+            self._library = Library.from_file(str(path))
+            self._library.no_truncation()
+            self._library.no_padding()
+            marked = self._library.encode("a")
+        except Exception as exc:  # the library raises bare Exception
+            raise ModelError(f"{path} is not a tokenizer: {exc}") from exc
+        self.max_tokens = max_tokens
+        is_mark = marked.special_tokens_mask
+        first = is_mark.index(0)
+        last = len(is_mark) - is_mark[::-1].index(0)
+        self._before, self._after = marked.ids[:first], marked.ids[last:]
+        self.num_marks = len(self._before) + len(self._after)
+        self.vocabulary = self._library.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, inputs: Sequence[Input], param: str, keep: int | None = None) -> list[Ids]:
+        """The ids of each input, at most `max_tokens`. Inputs that are ids stay as they are, without marks.
+
+        `keep`: how many tokens, with the marks, are kept of a longer text, its last ones; negative: as many
+        as fit; None: a longer text raises ContextTooLong. `param`: the request's member, for errors.
+        """
+        room = None if keep is None else self.max_tokens if keep < 0 else min(keep, self.max_tokens)
+        if room is not None and room <= self.num_marks:
+            raise BadRequest(
+                f"truncate_prompt_tokens is {keep}: nothing would be left beside {self.num_marks} marks",
+                param="truncate_prompt_tokens",
+            )
+        found: list[Ids] = []
+        for start in range(0, len(inputs), BATCH):
+            offload.check_wanted()
+            some = inputs[start : start + BATCH]
+            texts = [self._read(text, room) for text in some if isinstance(text, str)]
+            encoded = iter(self._library.encode_batch_fast(texts, add_special_tokens=False))
+            for index, one in enumerate(some, start):
+                place = f"{param}.{index}"
+                if isinstance(one, str):
+                    found.append(self._marked(next(encoded).ids, place, room, least=len(one) // READ))
+                else:
+                    found.append(self._checked(one, place, room))
+        return found
+
+    def _read(self, text: str, room: int | None) -> str:
+        """The part of a text that is tokenized: its end if it is to be cut, else a little more than fits."""
+        size = (self.max_tokens + 1) * READ
+        if len(text) < size:
+            return text
+        return text[-size:] if room is not None else text[:size]
+
+    def _marked(self, ids: list[int], param: str, room: int | None, *, least: int) -> Ids:
+        """The ids with marks. `least`: as many tokens as the whole text counts for at least."""
+        count = len(ids) + self.num_marks
+        if room is None and max(count, least) > self.max_tokens:
+            raise self._too_long(max(count, least), param, is_estimate=least > self.max_tokens)
+        kept = ids if room is None else ids[max(0, count - room) :]
+        return np.array([*self._before, *kept, *self._after], np.int32)
+
+    def _checked(self, ids: tuple[int, ...], param: str, room: int | None) -> Ids:
+        bad = next((id for id in ids if not 0 <= id < self.vocabulary), None)
+        if bad is not None:
+            raise BadRequest(
+                f"{param}: {bad} is no token of this model, which has {self.vocabulary}", param=param
+            )
+        kept = ids if room is None else ids[-room:]
+        if len(kept) > self.max_tokens:
+            raise self._too_long(len(kept), param, is_estimate=False)
+        return np.array(kept, np.int32)
+
+    def _too_long(self, count: int, param: str, *, is_estimate: bool) -> ContextTooLong:
+        error = ContextTooLong.of_tokens(self.max_tokens, count, 0, param=param, is_estimate=is_estimate)
+        hint = "Split it, or send truncate_prompt_tokens: -1, which keeps the end of each text."
+        return ContextTooLong(
+            f"{error.message} {hint}", param=param, limit=error.limit, requested=error.requested
+        )

@@ -1,0 +1,1 @@
+"""Ollama's dialect: request (chat, generate), messages, options, answer, embeddings, models, errors."""

@@ -1,0 +1,174 @@
+"""The bodies of POST /api/chat and /api/generate, and their conversion to neutral requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from headrace.errors import BadRequest
+from headrace.types import Conversation, Format, GenerateRequest, Message, Texts, Tool, ToolChoice
+from headrace.wire.generation import JsonObject
+from headrace.wire.limits import MAX_MESSAGES, MAX_TOOLS, at_most
+from headrace.wire.messages import wishes
+from headrace.wire.ollama.duration import seconds
+from headrace.wire.ollama.messages import History, Images, OllamaMessage, image
+from headrace.wire.ollama.options import NO_OPTIONS, Options, sampling
+from headrace.wire.parameters import RequestBody, carried
+from headrace.wire.tools import ToolBody
+
+Think = bool | Literal["low", "medium", "high", "max"]
+
+
+def _seconds(value: float | str | None) -> float | None:
+    return None if value is None else seconds(value, "keep_alive")
+
+
+# Read as seconds; infinity: for ever. None: the server's setting.
+KeepAlive = Annotated[
+    float | str | None,
+    AfterValidator(_seconds),
+    Field(description="Seconds, or a text such as 5m; negative: for ever; 0: not at all."),
+]
+
+
+class ModelBody(RequestBody):
+    """A body that names a model, and how long it is to stay in memory."""
+
+    model: str
+    keep_alive: KeepAlive = None
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        assert not isinstance(self.keep_alive, str), "the validator has read it"
+        return self.keep_alive
+
+
+class AnswerBody(ModelBody):
+    """The members of both endpoints that generate text."""
+
+    stream: bool | None = Field(True, description="Default true.")
+    options: Options | None = None
+    format: Literal["", "json"] | JsonObject | None = Field(None, description="`json`, or a JSON schema.")
+    think: Think | None = None
+    truncate: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.stream is not False
+
+
+class OllamaChatBody(AnswerBody):
+    """The body of POST /api/chat. Without messages it only loads the model."""
+
+    messages: Annotated[list[OllamaMessage], at_most(MAX_MESSAGES)] | None = None
+    tools: Annotated[list[ToolBody], at_most(MAX_TOOLS)] | None = None
+
+
+class OllamaGenerateBody(AnswerBody):
+    """The body of POST /api/generate. Without a prompt it only loads the model."""
+
+    prompt: str | None = ""
+    suffix: str | None = None
+    system: str | None = None
+    images: Images | None = Field(None, description="In base64.")
+    raw: bool | None = False
+
+
+# member of chat completions → Ollama's member
+NAMES = {
+    "reasoning_effort": "think",
+    "messages.reasoning_content": "messages.thinking",
+    "max_tokens": "options.num_predict",
+    "truncate_prompt_tokens": "truncate",
+    "response_format": "format",
+    "repetition_penalty": "options.repeat_penalty",
+}
+
+
+def endpoint_name(name: str) -> str:
+    """This dialect's name for a member of chat completions."""
+    return NAMES.get(name, name)
+
+
+def chat_request(body: OllamaChatBody) -> GenerateRequest:
+    """The neutral request of a body with messages. Raises BadRequest."""
+    history = History()
+    messages = tuple(history.message(index, one) for index, one in enumerate(body.messages or ()))
+    return _request(body, _conversation(body, messages, _tools(body.tools or ())))
+
+
+def generate_request(body: OllamaGenerateBody) -> GenerateRequest:
+    """The neutral request of a body with a prompt. Raises BadRequest."""
+    prompt = body.prompt or ""
+    if body.raw or body.suffix:
+        return _request(body, Texts((prompt,), body.suffix or None, parse_special=bool(body.raw)))
+    seen = tuple(image(data, f"images.{at}") for at, data in enumerate(body.images or ()))
+    system = (Message("system", body.system),) if body.system else ()
+    user = Message("user", prompt, parts=(prompt, *seen) if seen else ())
+    return _request(body, _conversation(body, (*system, user)))
+
+
+def goes_on(messages: Sequence[Message] | Sequence[OllamaMessage]) -> bool:
+    """Whether the last message is the assistant's and has no calls, so that it is continued."""
+    return bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
+
+
+def _conversation(
+    body: AnswerBody, messages: tuple[Message, ...], tools: tuple[Tool, ...] = ()
+) -> Conversation:
+    is_begun = goes_on(messages)
+    return Conversation(
+        messages,
+        tools,
+        ToolChoice(),
+        reasoning_effort=effort(body.think),
+        add_generation_prompt=not is_begun,
+        continue_final_message=is_begun,
+        wishes=wishes(messages) | {"reasoning_effort"},
+    )
+
+
+def effort(think: Think | None) -> str | None:
+    """The reasoning effort: a level as it is, true as a medium one."""
+    if isinstance(think, bool):
+        return "medium" if think else "none"
+    return think
+
+
+def _tools(bodies: Sequence[ToolBody]) -> tuple[Tool, ...]:
+    tools: dict[str, Tool] = {}
+    for index, body in enumerate(bodies):
+        function = body.function
+        if function.name in tools:
+            raise BadRequest.at(
+                f"tools.{index}.function.name", f"there are two of the name {function.name!r}"
+            )
+        tools[function.name] = Tool(
+            function.name, function.description, function.parameters, bool(function.strict)
+        )
+    return tuple(tools.values())
+
+
+def _request(body: AnswerBody, prompt: Conversation | Texts) -> GenerateRequest:
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return GenerateRequest(
+        body.model,
+        prompt,
+        sampling(body.options, logprobs=logprobs, truncates=bool(body.truncate)),
+        format=output_format(body.format),
+        foreign=carried(body.options or NO_OPTIONS),
+    )
+
+
+def output_format(value: dict[str, Any] | str | None) -> Format | None:
+    if not value and value != {}:
+        return None
+    return (
+        Format("json_object", param="format") if value == "json" else Format("json_schema", value, "format")
+    )

@@ -1,0 +1,343 @@
+"""Steering and probing through the engine's backend, on the real model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headrace.backends.engine import EngineBackend, EngineSettings
+from headrace.backends.engine.capture import open_capture
+from headrace.engine.capture import HiddenStates
+from headrace.errors import SteeringRefused
+from headrace.models.catalog import Model
+from headrace.steering.formats.control_vector import write_vector
+from headrace.steering.sae import fold
+from headrace.steering.types import Activations, Apply, Op, Probe, Receipt, SteeringRequest
+from headrace.types import (
+    Conversation,
+    Event,
+    Finished,
+    GenerateRequest,
+    Message,
+    Sampling,
+    Started,
+    TextDelta,
+    Texts,
+)
+from tests.steering.sae_files import write_saelens
+from tests.steering.synthetic import info_of, random_weights
+
+LAYER, WIDTH = 15, 576
+PROMPT = "The old man sat by the window and looked at the"
+UNTIED = random_weights("topk", width=WIDTH)
+WEIGHTS = replace(UNTIED, encoder=UNTIED.decoder.T)  # so that a feature that is written is read
+
+
+@dataclass
+class Answer:
+    """What one choice got."""
+
+    text: str = ""
+    logprobs: list[float] = field(default_factory=list)
+    activations: list[Activations] = field(default_factory=list)
+    started: Started | None = None
+    finished: Finished | None = None
+
+    def push(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.started = event
+            return
+        self.activations += event.activations
+        if isinstance(event, TextDelta):
+            self.text += event.text
+            self.logprobs += [one.logprob or 0.0 for one in event.logprobs]
+        if isinstance(event, Finished):
+            self.finished = event
+
+    @property
+    def receipt(self) -> Receipt:
+        assert self.finished is not None
+        assert self.finished.receipt is not None
+        return self.finished.receipt
+
+
+async def ask(backend: EngineBackend, request: GenerateRequest) -> list[Answer]:
+    answers = [Answer() for _ in range(request.num_choices)]
+    async with backend.generate(request) as events:
+        async for event in events:
+            answers[event.index].push(event)
+    return answers
+
+
+def request(*ops: Op, probes: tuple[Probe, ...] = (), n: int = 1, **steering: object) -> GenerateRequest:
+    steers = SteeringRequest(ops, **steering) if ops else None  # type: ignore[arg-type]
+    sampling = Sampling(max_tokens=8, temperature=0, logprobs=0)
+    return GenerateRequest("m", Texts((PROMPT,)), sampling, n, steering=steers, probes=probes)
+
+
+def add(value: float, **members: object) -> Op:
+    return Op("add", value, vector="v", param="steering.ops[0]", **members)  # type: ignore[arg-type]
+
+
+Use = Callable[[EngineBackend], Awaitable[None]]
+
+
+def direction() -> NDArray[np.float32]:
+    values = np.random.default_rng(4).standard_normal(WIDTH)
+    return (values / np.linalg.norm(values)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("steering")
+    write_saelens(root / "saes" / "random", WEIGHTS, LAYER)
+    write_vector(root / "vectors" / "w.gguf", {LAYER: direction()}, model="smollm2-135m-instruct")
+    return root
+
+
+def use(model: Model, root: Path, work: Use, **settings: object) -> None:
+    """Run `work` with a backend in float32."""
+
+    async def run() -> None:
+        chosen = EngineSettings(
+            exact=True, kv_cache_bytes=2**27, use_generation_config=False, steering_root=root,
+            **settings,  # type: ignore[arg-type]
+        )  # fmt: skip
+        backend = EngineBackend(model, chosen)
+        try:
+            await backend.start()
+            await work(backend)
+        finally:
+            await backend.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def states(default_model: Model) -> HiddenStates:
+    return open_capture(default_model, exact=True)
+
+
+def test_a_request_from_library_to_receipt(default_model: Model, root: Path, states: HiddenStates) -> None:
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        with pytest.raises(SteeringRefused, match="no control vector 'v'"):
+            await ask(backend, request(add(1.0)))
+        await asyncio.to_thread(library.add_vector, "v", {LAYER: direction()})
+        with pytest.raises(SteeringRefused, match="layer 15 cannot be steered now"):
+            await ask(backend, request(add(1.0)))
+        await asyncio.to_thread(library.attach, "v")
+        assert list(library.layers) == [LAYER]
+        (plain,) = await ask(backend, request())
+        await expect_steered_as_by_hand(backend, states, plain)
+        await expect_nothing_of_strength_0(backend, plain)
+        await expect_a_sweep(backend, plain)
+        await asyncio.to_thread(library.detach, "v")
+        assert not library.layers
+        with pytest.raises(SteeringRefused, match="cannot be steered now"):
+            await ask(backend, request(add(1.0)))
+        (after,) = await ask(backend, request())
+        assert (after.text, after.logprobs) == (plain.text, plain.logprobs)
+
+    use(default_model, root, work)
+    assert (root / "vectors" / "v.gguf").is_file()
+
+
+async def expect_steered_as_by_hand(backend: EngineBackend, states: HiddenStates, plain: Answer) -> None:
+    """The first token's logprob is that of a forward pass whose hidden states were edited in NumPy."""
+    (steered,) = await ask(backend, request(add(0.3, unit="relative")))
+    receipt = steered.receipt
+    (op,) = receipt.ops
+    tokens = states.tokens(PROMPT)
+    before = states.states(tokens, [LAYER])[LAYER]
+    before[1:] += op.value * direction()
+    row = states.logits(tokens, {LAYER: before})[-1].astype(np.float64)
+    expected = row.max() - np.log(np.exp(row - row.max()).sum()) - row.max()
+    assert steered.logprobs[0] == pytest.approx(expected, abs=1e-3)
+    assert steered.logprobs != plain.logprobs
+    assert receipt.relative_dose == pytest.approx(0.3)
+    assert op.value == pytest.approx(0.3 * backend.library("m").shelf.norms[LAYER])
+    assert receipt.tokens_steered == len(tokens) - 1 + 7
+    assert steered.started is not None
+    assert steered.started.receipt is not None
+    assert steered.started.receipt.fingerprint == receipt.fingerprint
+
+
+async def expect_nothing_of_strength_0(backend: EngineBackend, plain: Answer) -> None:
+    for op, scale in ((add(0.0), 1.0), (add(1.0, strength=0.0), 1.0), (add(5.0), 0.0)):
+        (found,) = await ask(backend, request(op, scale=scale))
+        assert (found.text, found.logprobs) == (plain.text, plain.logprobs)
+        assert found.receipt.fingerprint == "none"
+
+
+async def expect_a_sweep(backend: EngineBackend, plain: Answer) -> None:
+    """One request gives what several would, each with another scale."""
+    scales = (0.0, 10.0, 20.0)
+    together = await ask(backend, request(add(1.0), n=3, sweep=scales))
+    for scale, found in zip(scales, together, strict=True):
+        (alone,) = await ask(backend, request(add(1.0), scale=scale))
+        assert found.text == alone.text
+        assert found.receipt.fingerprint == alone.receipt.fingerprint
+        np.testing.assert_allclose(found.logprobs, alone.logprobs, atol=1e-4)
+    np.testing.assert_allclose(together[0].logprobs, plain.logprobs, atol=1e-4)
+    assert len({answer.receipt.fingerprint for answer in together}) == 3
+
+
+def test_probes_read_what_the_sae_says(default_model: Model, root: Path, states: HiddenStates) -> None:
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        info = await asyncio.to_thread(library.load_sae, "random", Path("saes/random"))
+        assert (info.layer, info.width, info.architecture) == (LAYER, WIDTH, "topk")
+        await asyncio.to_thread(library.attach, "random")
+        probe = Probe("random", (3, 7), top_k=4, require_all=True)
+        (found,) = await ask(backend, request(probes=(probe,)))
+        tokens = states.tokens(PROMPT)
+        assert [entry.position for entry in found.activations] == list(range(len(tokens) + 8))
+        assert not found.activations[-1].readings  # the last token is never computed
+        whole = "".join(entry.token for entry in found.activations)
+        assert whole == PROMPT + found.text
+        read = states.states(tokens, [LAYER])[LAYER]
+        expected = fold(WEIGHTS, info_of(WEIGHTS)).encode(read)
+        for row, entry in zip(expected, found.activations, strict=False):
+            (reading,) = entry.readings
+            assert not entry.cached
+            np.testing.assert_allclose(list(reading.features.values()), row[[3, 7]], rtol=1e-3, atol=1e-2)
+            top = np.sort(row)[::-1][: len(reading.top)]
+            np.testing.assert_allclose([value for _, value in reading.top], top, rtol=1e-3, atol=1e-2)
+        statistics = library.statistics("random")
+        assert statistics[0].count == len(tokens) + 7
+        assert statistics[0].active_share > 0
+
+    use(default_model, root, work)
+
+
+def test_cached_tokens_are_stated(default_model: Model, root: Path) -> None:
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        await asyncio.to_thread(library.open, "random")
+        text = Texts((PROMPT + " sea. " + "It was grey and it did not move. " * 8,))
+        base = replace(request(probes=(Probe("random", (3,)),)), prompt=text)
+        (first,), (second,) = [await ask(backend, base) for _ in range(2)]
+        cached = [entry.cached for entry in second.activations]
+        assert not any(entry.cached for entry in first.activations)
+        assert cached == [position < 64 for position in range(len(cached))]
+        assert [e.readings for e in second.activations[64:-1]] == [
+            e.readings for e in first.activations[64:-1]
+        ]
+        whole = replace(base, probes=(Probe("random", (3,), require_all=True),))
+        (third,) = await ask(backend, whole)
+        assert not any(entry.cached for entry in third.activations)
+
+    use(default_model, root, work)
+
+
+def test_a_clamped_feature_reads_as_clamped(default_model: Model, root: Path) -> None:
+    """The probe reads what leaves the site. Decoder rows are not orthogonal, so it is close, not equal."""
+
+    async def work(backend: EngineBackend) -> None:
+        await asyncio.to_thread(backend.library("m").open, "random")
+        norm = backend.library("m").shelf.norms[LAYER]
+        op = Op("clamp", norm, sae="random", feature=3, param="steering.ops[0]")
+        (found,) = await ask(backend, request(op, probes=(Probe("random", (3,), prompt=False),)))
+        (plain,) = await ask(backend, request(probes=(Probe("random", (3,), prompt=False),)))
+        clamped = [entry.readings[0].features[3] for entry in found.activations[:-1]]
+        before = [entry.readings[0].features[3] for entry in plain.activations[:-1]]
+        assert np.mean(clamped) > np.mean(before) + norm / 8
+
+    use(default_model, root, work)
+
+
+def test_roles_choose_messages(default_model: Model, root: Path) -> None:
+    messages = (
+        Message("system", "You are brief."), Message("user", "Hello."), Message("assistant", "Hi."),
+        Message("user", "Name a colour."),
+    )  # fmt: skip
+
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        await asyncio.to_thread(library.attach_layers, [LAYER])
+        await asyncio.to_thread(library.load_vector, "w", Path("vectors/w.gguf"))
+        base = GenerateRequest("m", Conversation(messages), Sampling(max_tokens=2, temperature=0))
+        counts = {}
+        for roles in (("system",), ("user",), ("assistant",), ("system", "user", "assistant")):
+            apply = Apply(roles=frozenset(roles), generation=False, exceptions=frozenset())
+            steering = SteeringRequest((Op("add", 1.0, vector="w"),), apply=apply)
+            (found,) = await ask(backend, replace(base, steering=steering))
+            counts[roles] = found.receipt.tokens_steered
+        (one,) = await ask(backend, base)
+        assert one.finished is not None
+        singles = [count for roles, count in counts.items() if len(roles) == 1]
+        assert all(singles)
+        assert sum(singles) == counts["system", "user", "assistant"] == one.finished.usage.prompt_tokens
+
+    use(default_model, root, work)
+
+
+def test_attach_and_detach_under_load_drop_nothing(default_model: Model, root: Path) -> None:
+    """Unsteered and steered requests run while graphs come and go; each gets what it gets alone."""
+
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        await asyncio.to_thread(library.open, "w")
+        op = Op("add", 30.0, vector="w")
+        (plain,), (steered,) = await ask(backend, request()), await ask(backend, request(op))
+        assert plain.text != steered.text
+        stop = asyncio.Event()
+
+        async def load(base: GenerateRequest, expected: Answer) -> int:
+            count = 0
+            while not stop.is_set() or not count:
+                (found,) = await ask(backend, base)
+                assert found.text == expected.text
+                count += 1
+            return count
+
+        loads = [load(request(), plain) for _ in range(4)] + [load(request(op), steered) for _ in range(4)]
+        tasks = [asyncio.create_task(one) for one in loads]
+        await asyncio.to_thread(library.open, "random")
+        await asyncio.to_thread(library.attach_layers, [3])
+        await asyncio.to_thread(library.detach, "random")
+        stop.set()
+        counts: Sequence[int] = await asyncio.gather(*tasks)
+        assert all(counts)
+
+    use(default_model, root, work)
+
+
+def test_what_cannot_be_applied_is_refused(default_model: Model, root: Path) -> None:
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        await asyncio.to_thread(library.open, "random")
+        cases = [
+            (Op("clamp", 1, sae="no", feature=3), "steering_unknown_sae"),
+            (Op("clamp", 1, sae="random", feature=96), "steering_feature_out_of_range"),
+            (Op("clamp", 1, sae="random", feature=3, layers=(4,)), "steering_layer_mismatch"),
+            (Op("scale", 2, "relative", sae="random", feature=3), "steering_mode_unsupported"),
+            (Op("clamp", 1, "max", sae="random", feature=3), "steering_statistics_missing"),
+            (Op("add", 2.5, "relative", sae="random", feature=3), "steering_dose_exceeded"),
+        ]
+        for op, code in cases:
+            with pytest.raises(SteeringRefused) as caught:
+                await ask(backend, request(replace(op, param="steering.ops[0]")))
+            assert caught.value.code == code
+            assert (caught.value.param or "").startswith("steering.ops[0]")
+        for probe, code in (
+            (Probe("no"), "steering_unknown_sae"), (Probe("random", (96,)), "steering_feature_out_of_range"),
+        ):  # fmt: skip
+            with pytest.raises(SteeringRefused) as caught:
+                await ask(backend, request(probes=(probe,)))
+            assert caught.value.code == code
+        outside = root.parent / "outside.gguf"
+        outside.write_bytes((root / "vectors" / "w.gguf").read_bytes())
+        (root / "link.gguf").symlink_to(outside)
+        for path in (outside, Path("../outside.gguf"), Path("link.gguf")):
+            with pytest.raises(SteeringRefused, match="not below"):
+                library.load_vector("x", path)
+
+    use(default_model, root, work, max_dose=2.0)

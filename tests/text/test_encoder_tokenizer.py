@@ -1,0 +1,91 @@
+"""Texts as an encoder reads them: with marks, bounded, cut only where that is requested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from headrace.errors import BadRequest, ContextTooLong, ModelError
+from headrace.text.encoder_tokenizer import READ, EncoderTokenizer
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "wheel", "turn", "##s", "."]
+CLS, SEP = 2, 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT tokenizer of a few words; as published, it pads and truncates to 4 tokens."""
+    library = Tokenizer(models.WordPiece({word: id for id, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    library.normalizer = normalizers.BertNormalizer(lowercase=True)
+    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    library.add_special_tokens(WORDS[:4])
+    library.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair=None, special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    library.enable_truncation(4)
+    library.enable_padding(length=4)
+    path = tmp_path_factory.mktemp("tokenizer")
+    library.save(str(path / "tokenizer.json"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> EncoderTokenizer:
+    return EncoderTokenizer(folder, 8)
+
+
+def encoded(tokenizer: EncoderTokenizer, text: str | tuple[int, ...], keep: int | None = None) -> list[int]:
+    ids: list[int] = tokenizer.encode([text], "input", keep)[0].tolist()
+    return ids
+
+
+def test_marks_are_around_each_text(tokenizer: EncoderTokenizer) -> None:
+    found = tokenizer.encode(["The wheel turns.", "The"] * 20, "input")
+    assert [ids.tolist() for ids in found] == [[CLS, 4, 5, 6, 7, 8, SEP], [CLS, 4, SEP]] * 20
+    assert (tokenizer.vocabulary, tokenizer.num_marks) == (len(WORDS), 2)
+
+
+def test_a_longer_text_is_refused_with_its_length(tokenizer: EncoderTokenizer) -> None:
+    assert len(encoded(tokenizer, "the wheel the wheel the wheel")) == 8
+    with pytest.raises(ContextTooLong, match=r"requested 9 tokens.*truncate_prompt_tokens") as raised:
+        tokenizer.encode(["the", "the wheel the wheel the wheel the"], "input")
+    assert (raised.value.param, raised.value.limit, raised.value.requested) == ("input.1", 8, 9)
+
+
+def test_a_cut_text_keeps_its_end_and_its_marks(tokenizer: EncoderTokenizer) -> None:
+    text = "the wheel the wheel turns . wheel"
+    assert encoded(tokenizer, text, -1) == [CLS, 4, 5, 6, 7, 8, 5, SEP]
+    assert encoded(tokenizer, text, 4) == [CLS, 8, 5, SEP]
+    assert encoded(tokenizer, text, 1000) == encoded(tokenizer, text, -1)
+    assert encoded(tokenizer, "the", 4) == [CLS, 4, SEP]
+    for keep in (0, 1, 2):
+        with pytest.raises(BadRequest, match="nothing would be left"):
+            encoded(tokenizer, text, keep)
+
+
+def test_ids_are_taken_as_they_are(tokenizer: EncoderTokenizer) -> None:
+    assert encoded(tokenizer, (4, 5)) == [4, 5]
+    assert encoded(tokenizer, (4, 5, 6, 7), 3) == [5, 6, 7]
+    with pytest.raises(BadRequest, match=r"input\.0: 9 is no token"):
+        encoded(tokenizer, (4, 9))
+    with pytest.raises(ContextTooLong):
+        encoded(tokenizer, (4,) * 9)
+
+
+@pytest.mark.parametrize("character", [" ", "x", "the ", "\u4f60"])
+def test_only_so_much_of_a_text_is_read(tokenizer: EncoderTokenizer, character: str) -> None:
+    text = character * 9 * READ
+    with pytest.raises(ContextTooLong, match="about"):
+        encoded(tokenizer, text)
+    kept = encoded(tokenizer, text + " wheel", -1)
+    assert (kept[0], kept[-2:]) == (CLS, [5, SEP])
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not a tokenizer"):
+        EncoderTokenizer(tmp_path, 8)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="is not a tokenizer"):
+        EncoderTokenizer(tmp_path, 8)
