@@ -10,11 +10,13 @@ INSTALL = awk '/^\# $(1)$$/ { exit } { print }' constraints.txt > $(VENV)/pinned
   $(PIP) install --quiet --require-hashes --no-deps --requirement $(VENV)/pinned.txt && \
   $(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
 ARGS ?=
+# What `make test-torch` runs: tests of the PyTorch runner, and tests of requests, with the default model run by it.
+TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py
 
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check fix test-clients node sizes bench docs lock clean
+.PHONY: help serve test check fix test-torch test-gpu test-clients node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +37,12 @@ check: $(VENV)/.tested ## lint, types and import contracts
 fix: $(VENV)/.tested ## format, and mend what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the default one: ARGS="-k gemma" for some
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --torch --numprocesses 2 --dist loadfile $(or $(ARGS),$(TORCH_TESTS))
+
+test-gpu: $(VENV)/.torched ## the PyTorch runner on a GPU, where there is one
+	$(BIN)/python -m tests.gpu
 
 test-clients: $(VENV)/.tested ## real clients against a real server (needs node and npm): ARGS="langchain llm" for some
 	$(BIN)/python tests/clients/run.py $(ARGS)
@@ -76,10 +84,15 @@ $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.tested: $(VENV)/.pip pyproject.toml
 	@echo "installing Headrace and its test tools from pinned versions"
-	@$(call INSTALL,bench)
+	@$(call INSTALL,torch)
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.torched: $(VENV)/.pip pyproject.toml
+	@echo "installing Headrace, its test tools and PyTorch from pinned versions"
+	@$(call INSTALL,bench)
+	@touch $@ $(VENV)/.tested $(VENV)/.installed
 
 $(VENV)/.benched: $(VENV)/.pip pyproject.toml
 	@echo "installing Headrace and the peers it is measured against"
 	@$(call INSTALL,end)
-	@touch $@ $(VENV)/.tested $(VENV)/.installed
+	@touch $@ $(VENV)/.torched $(VENV)/.tested $(VENV)/.installed

@@ -19,14 +19,17 @@ LABELS = {
     "genai": "OpenVINO GenAI in process, same weights",
     "genai-gguf": "OpenVINO GenAI in process, its own u4 weights",
     "xllamacpp": "xllamacpp server, HTTP",
-    "transformers": "transformers generate in process, bf16",
+    "torch": "Headrace on PyTorch, HTTP, bf16",
+    "torch-engine": "Headrace on PyTorch, engine in process, bf16",
+    "transformers": "transformers generate in process, static batch, bf16",
+    "batching": "transformers continuous batching in process, bf16",
     "vllm": "vLLM server, HTTP, bf16",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`metric` of Headrace alone or over that of another system in the same round."""
+    """`metric` of the system `of`, alone or over that of another one in the same round."""
 
     text: str
     metric: str
@@ -35,6 +38,7 @@ class Target:
     over_metric: str = ""  # if not the same
     is_at_most: bool = False
     unit: str = "x"
+    of: str = "headrace"
 
     def value(self, rounds: Rounds) -> float | None:
         """The median over rounds; None when a side was not measured."""
@@ -43,7 +47,7 @@ class Target:
 
     def _in(self, numbers: dict[str, Numbers]) -> float | None:
         """In one round."""
-        mine = numbers.get("headrace", {}).get(self.metric)
+        mine = numbers.get(self.of, {}).get(self.metric)
         if not self.over or mine is None:
             return mine
         other = numbers.get(self.over, {}).get(self.over_metric or self.metric)
@@ -78,6 +82,11 @@ TARGETS = (
         "repeated long prompt, first token, over cold", "again_s", 0.06, "headrace", "cold_s", is_at_most=True
     ),
     Target("after a restart, over cold", "restarted_s", 0.15, "headrace", "cold_s", is_at_most=True),
+    Target(
+        "PyTorch, 16 streams, over generate's static batch", "output_rate_16", 2.5, "transformers", of="torch"
+    ),
+    Target("PyTorch, 16 streams, over continuous batching", "output_rate_16", 1.0, "batching", of="torch"),
+    Target("PyTorch, 1 stream, over generate", "decode_rate_1", 0.9, "transformers", of="torch"),
     Target("ready, warm cache", "ready_s", 6.0, is_at_most=True, unit=" s"),
     Target("health check under full load, p99", "health_p99_ms", 20.0, is_at_most=True, unit=" ms"),
 )

@@ -34,7 +34,7 @@ from headrace.models.catalog import DEFAULT_MODEL, Cache, Model
 from headrace.models.catalog import prepare as prepare_model
 
 PACKAGES = ("headrace", "openvino", "openvino-genai", "xllamacpp", "transformers", "torch", "vllm")
-OURS = ("headrace", "plain", "engine")
+OURS = ("headrace", "plain", "engine", "torch", "torch-engine")
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from bench.machine import free_port
 from bench.processes import cpu_s, tree
 from bench.workload import Prompt
 from headrace.models.catalog import Model
+from tests.models.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 START_S, STOP_S = 300, 20
@@ -173,10 +174,10 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
     ]
     if model.gguf is None:
         return commands
-    gguf = str(model.gguf)
+    gguf, hf = str(model.gguf), str(scratch / HF)
     llamacpp = ("-m", "bench.children.xllamacpp_server", gguf, "{port}")
     vllm = (
-        "-m", "vllm.entrypoints.openai.api_server", "--model", str(scratch / HF), "--dtype", "bfloat16",
+        "-m", "vllm.entrypoints.openai.api_server", "--model", hf, "--dtype", "bfloat16",
         "--max-model-len", "2048", "--max-num-seqs", "32", "--served-model-name", "model",
         "--host", "127.0.0.1", "--port", "{port}",
     )  # fmt: skip
@@ -184,7 +185,20 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
         *commands,
         Command("genai-gguf", ("-m", "bench.children.genai", str(scratch / GGUF)), needs="openvino_genai"),
         Command("xllamacpp", llamacpp, url=local, needs="xllamacpp"),
-        Command("transformers", ("-m", "bench.children.transformers_generate", gguf), needs="transformers"),
+        Command(
+            "torch",
+            ("-m", "headrace", "serve", hf, *served[2:], "--model-backend", f"{HF}=torch"),
+            url=local,
+            model=HF,
+            needs="torch",
+        ),
+        Command(
+            "torch-engine",
+            ("-m", "bench.children.engine", hf, str(model.context_length), "torch"),
+            needs="torch",
+        ),
+        Command("transformers", ("-m", "bench.children.transformers_generate", hf), needs="transformers"),
+        Command("batching", ("-m", "bench.children.transformers_batching", hf), needs="transformers"),
         Command("vllm", vllm, url=local, model="model", needs="vllm"),
     ]
 
@@ -206,9 +220,8 @@ def prepare(commands: list[Command], model: Model, python: str, scratch: Path) -
         (scratch / IR).mkdir()
         for file in (*model.folder.iterdir(), *(scratch / GGUF).glob("openvino_*tokenizer.*")):
             (scratch / IR / file.name).symlink_to(file.absolute())
-    if model.gguf is not None and "vllm" in names:
-        _make(scratch / HF, python, "bench.children.transformers_generate", "--save", str(model.gguf))
-        (scratch / HF / "tokenizer.json").symlink_to((model.folder / "tokenizer.json").absolute())
+    if model.gguf is not None and names & {"torch", "torch-engine", "transformers", "batching", "vllm"}:
+        write_checkpoint(model, scratch / HF)
         special = {"tokenizer_class": "PreTrainedTokenizerFast"}
         (scratch / HF / "tokenizer_config.json").write_text(json.dumps(special), encoding="utf-8")
 

@@ -160,8 +160,11 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
             )
         return _llama_cpp("headrace", model, config, timeout_s=config.server.request_timeout_s or 86_400)
     from headrace.backends.engine import EngineBackend, EngineSettings
+    from headrace.engine.torch.options import TorchOptions
 
     engine = config.engine
+    if engine.device.startswith("cuda") and not model.is_checkpoint:
+        raise ConfigError(f"engine.device = {engine.device!r}: OpenVINO runs {model.name}, on the CPU")
     settings = EngineSettings(
         max_model_len=engine.max_model_len,
         kv_cache_bytes=int(engine.kv_cache_bytes),
@@ -171,6 +174,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         max_batch_tokens=engine.max_batch_tokens,
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
+        torch=TorchOptions(engine.device, engine.dtype, config.models.trust_remote_code),
         use_generation_config=engine.generation_config == "model",
         max_tokens_default=config.server.max_tokens_default,
         loop_tokens=engine.loop_tokens,

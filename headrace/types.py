@@ -349,6 +349,7 @@ class ModelInfo:
     fingerprint: str | None  # changes when the same seed may give another output; None: not known
     sampling: dict[str, float | int] = field(default_factory=dict)  # recommended defaults
     kind: ModelKind = "generative"
+    runner: str | None = None  # what computes it here; None: something else
 
 
 Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking"]

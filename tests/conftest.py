@@ -17,8 +17,22 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from headrace.types import Backend
+from tests.models.checkpoints import write_checkpoint
 from tests.postgres import PostgreSQL, postgresql
 from tests.serving import Served, serving
+
+NEEDS_TORCH = "import torch"  # in a test's source
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "the tests that need PyTorch; in all others it runs the default model"
+    parser.addoption("--torch", action="store_true", help=text)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tests that need PyTorch are collected with --torch only."""
+    needs_torch = collection_path.is_file() and NEEDS_TORCH in collection_path.read_text(encoding="utf-8")
+    return True if needs_torch and not config.getoption("--torch") else None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,8 +70,20 @@ def cache() -> Cache:
 
 
 @pytest.fixture(scope="session")
-def default_model(cache: Cache) -> Model:
+def default_model(cache: Cache, request: pytest.FixtureRequest) -> Model:
+    """With --torch, its weights as a folder of safetensors."""
+    if request.config.getoption("--torch"):
+        checkpoint: Model = request.getfixturevalue("default_checkpoint")
+        return checkpoint
     return prepare(DEFAULT_MODEL, cache)
+
+
+@pytest.fixture(scope="session")
+def default_checkpoint(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The default model, dequantized once to a folder of safetensors."""
+    folder = tmp_path_factory.mktemp("checkpoint") / DEFAULT_MODEL
+    write_checkpoint(prepare(DEFAULT_MODEL, cache), folder)
+    return prepare(str(folder), cache)
 
 
 def serving_model(model: Model, **engine: object) -> AbstractContextManager[Served]:

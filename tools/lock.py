@@ -5,8 +5,10 @@ so that the file holds on every platform and Python that Headrace supports.
     python tools/lock.py --newest    pin the newest versions that fit
 
 Run it with the oldest Python that is supported: newer ones can use what it can. The sections of the file
-build on each other: `make serve` installs the first, `make test` the first two, `make bench` all. A package
-that is needed only on some platforms has a marker.
+build on each other: `make serve` installs the first, `make test` the first two, `make test-torch` the first
+three, `make bench` all. A package that comes from a local folder as a build of its own (torch's +cpu) is
+pinned by its public version, with that build for its platform. A package that is needed only on some
+platforms has a marker.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -30,7 +33,12 @@ from pip._internal.models.link import Link
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "constraints.txt"
-SECTIONS = {"serve": ("",), "test": ("test", "hub"), "bench": ("bench",)}  # extras of pyproject.toml
+SECTIONS = {
+    "serve": ("",),
+    "test": ("test", "hub"),
+    "torch": ("torch",),
+    "bench": ("bench",),
+}  # extras of pyproject.toml
 BUILDS = ("setuptools",)  # what builds Headrace itself, without an environment of its own
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = (
@@ -47,6 +55,7 @@ class Package:
     name: str  # as it is spelt where it is published
     version: str
     requires: tuple[Requirement, ...]
+    local: Link | None = None  # the file of a build that no index has, with its hash
 
 
 def main() -> int:
@@ -89,13 +98,19 @@ def _reported(asked: Sequence[str], known: Sequence[str]) -> dict[str, Package]:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
         command += ["--dry-run", "--ignore-installed", "--report", "-", "--constraint", str(pinned), *asked]
         report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    found = [entry["metadata"] for entry in report["install"]]
-    return {
-        canonicalize_name(data["name"]): Package(
-            data["name"], data["version"], tuple(map(Requirement, data.get("requires_dist", ())))
-        )
-        for data in found
-    }
+    found = [_package(entry) for entry in report["install"]]
+    return {canonicalize_name(package.name): package for package in found}
+
+
+def _package(entry: dict[str, Any]) -> Package:
+    """A build from a local folder (torch's 2.13.0+cpu) is pinned by its public version, so that other
+    machines may take another build.
+    """
+    data = entry["metadata"]
+    version, local, _ = data["version"].partition("+")
+    origin = entry["download_info"]
+    file = Link(f"{origin['url']}#sha256={origin['archive_info']['hashes']['sha256']}") if local else None
+    return Package(data["name"], version, tuple(map(Requirement, data.get("requires_dist", ()))), file)
 
 
 def _needed(packages: dict[str, Package], cell: Cell, extras: Iterable[str] | None = None) -> set[str]:
@@ -172,7 +187,12 @@ class Hashes:
     def of(self, package: Package) -> list[str]:
         """Of all files of this version, on all platforms. Exits when no index has one with a hash."""
         name = canonicalize_name(package.name)
-        found = {link.hash for link in self._links(name) if link.hash and _is_of(link, package)}
+        links = [link for link in self._links(name) if _is_of(link, package)]
+        if package.local:
+            # pip prefers a file whose hash the index tells: leave no other one for the same platform.
+            platform = _platform(package.local)
+            links = [package.local, *(link for link in links if _platform(link) != platform)]
+        found = {link.hash for link in links if link.hash}
         if not found:
             sys.exit(f"no index tells the hashes of {package.name} {package.version}")
         return sorted(found)
@@ -183,6 +203,11 @@ class Hashes:
             page = self._collector.fetch_response(link)
             if page is not None:
                 yield from (found for found in parse_links(page) if found.hash_name == "sha256")
+
+
+def _platform(link: Link) -> str:
+    """The last part of a wheel's name, as manylinux_2_28_x86_64.whl."""
+    return link.filename.rpartition("-")[2]
 
 
 def _is_of(link: Link, package: Package) -> bool:

@@ -1,7 +1,4 @@
-"""transformers' `generate` in process, bfloat16, a static batch. Argument: GGUF (dequantized as it is read).
-
-With `--save GGUF FOLDER` it writes the dequantized model to FOLDER instead, for engines that read no GGUF.
-"""
+"""transformers' `generate` in process, bfloat16, a static batch. Argument: a folder of safetensors."""
 
 from __future__ import annotations
 
@@ -29,12 +26,8 @@ class Clock(StoppingCriteria):  # type: ignore[misc]  # the library is untyped h
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
 
-def read(gguf: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-
-
 def load() -> Run:
-    model = read(Path(sys.argv[1])).eval()
+    model = AutoModelForCausalLM.from_pretrained(Path(sys.argv[1]), dtype=torch.bfloat16).eval()
     return lambda prompts, max_tokens, ends: run(model, prompts, max_tokens)
 
 
@@ -54,7 +47,4 @@ def run(model: Any, prompts: Prompts, max_tokens: int) -> list[Timing]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--save":
-        read(Path(sys.argv[2])).save_pretrained(sys.argv[3])
-    else:
-        serve(load)
+    serve(load)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 
 from headrace.cli.progress import ProgressBar
 from headrace.config import Config, install_command
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model, locate, prepare
+from headrace.models.model import Runtime
 from headrace.models.references import parse
 
 log = logging.getLogger(__name__)
 
+RUNTIMES: dict[str, Runtime] = {"engine": "openvino", "torch": "torch"}  # by name in models.backends
+TORCH_PACKAGES = ("torch", "transformers")
 COLUMNS = ("NAME", "ARCHITECTURE", "QUANTIZATION", "CONTEXT", "SIZE", "SAMPLING")
 
 
@@ -51,7 +55,7 @@ def fetch(reference: str, config: Config) -> Model | GGUFModel:
     cache, bar = Cache(config.paths.cache), ProgressBar()
     try:
         if chosen != "llamacpp":
-            return prepare(reference, cache, bar)
+            return _with_runtime(prepare(reference, cache, bar, runtime=RUNTIMES.get(chosen or "")))
     except UnsupportedModel as exc:
         if chosen == "engine":
             raise
@@ -61,6 +65,15 @@ def fetch(reference: str, config: Config) -> Model | GGUFModel:
         bar.close()
     _check_installed(f"{reference} is for llama.cpp, which is not installed")
     return locate(reference, cache, bar)
+
+
+def _with_runtime(model: Model) -> Model:
+    """Return the model if what runs it is installed. Raises ModelError."""
+    if model.is_checkpoint and not all(map(find_spec, TORCH_PACKAGES)):
+        raise ModelError(
+            f"{model.reference} is a folder of safetensors, which needs PyTorch: {install_command('torch')}"
+        )
+    return model
 
 
 def _check_installed(problem: str) -> None:

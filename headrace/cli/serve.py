@@ -202,7 +202,8 @@ def _announce_model(model: Model | GGUFModel, backend: Any) -> None:
         kind = f"{header.architecture}, {header.quantization}, context {context}, by llama.cpp"
         print(f"  model   {model.name} ({kind})")
         return
-    print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {context})")
+    how = f", by {backend.models()[0].runner}" if model.is_checkpoint else ""
+    print(f"  model   {model.name} ({model.architecture}, {model.quantization}, context {context}{how})")
     print(f"  cache   {_cache(backend.engine.runner)}")
     if backend.engine.disk is not None:
         print(f"  disk    {backend.settings.disk_cache_bytes / 2**20:.0f} MiB for cached prompts")
@@ -217,7 +218,8 @@ def _cache(runner: Any) -> str:
         if block_bytes != runner.block_bytes
     }
     others = ", ".join(f"{name}: {count}" for name, count in tokens.items())
-    return f"{size / 2**20:.0f} MiB for {runner.num_blocks * runner.block_size} tokens ({others})"
+    held = f"{size / 2**20:.0f} MiB for {runner.num_blocks * runner.block_size} tokens"
+    return f"{held} ({others})" if others else held
 
 
 def _example(url: str, key: str, models: list[Model | GGUFModel]) -> str:

@@ -196,6 +196,21 @@ class EngineConfig(Section):
         Literal["fast", "f32"],
         Field(description="f32 computes everything in float32 and is several times slower."),
     ] = "fast"
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            description="What computes models that PyTorch runs: cpu, cuda or cuda:N. auto: the first GPU, "
+            "if there is one. OpenVINO and llama.cpp use the CPU.",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Field(
+            description="Numbers of models that PyTorch runs. auto: float32 where `precision` is f32; else "
+            "bfloat16 where the processor computes with it; else float32."
+        ),
+    ] = "auto"
     deterministic: Annotated[
         bool,
         Field(
@@ -259,13 +274,21 @@ class ModelsConfig(Section):
         ),
     ] = ()
     backends: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^.+=(engine|llamacpp)$")], ...],
+        tuple[Annotated[str, Field(pattern=r"^.+=(engine|torch|llamacpp)$")], ...],
         Names(flag="--model-backend", variable="MODEL_BACKENDS"),
         Field(
-            description="MODEL=BACKEND: engine (ours) or llamacpp. By default llama.cpp serves the GGUF "
-            "files that our engine does not read."
+            description="MODEL=BACKEND: engine (ours, over OpenVINO), torch (ours, over PyTorch) or "
+            "llamacpp. By default llama.cpp serves the GGUF files that our engine does not read, and PyTorch "
+            "folders of safetensors."
         ),
     ] = ()
+    trust_remote_code: Annotated[
+        bool,
+        Field(
+            description="Run the Python code that comes with a folder of safetensors, where its architecture "
+            "is not one of transformers'. It can do whatever you can."
+        ),
+    ] = False
 
 
 class PathsConfig(Section):

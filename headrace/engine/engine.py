@@ -85,7 +85,7 @@ class Engine:
             max_num_seqs=max_num_seqs,
             max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
             salt=salt,
-            speculates=speculates,
+            speculates=speculates and runner.rewinds,
             max_invariant_tokens=runner.max_invariant_tokens,
         )
         self.disk = DiskCache(files, self.scheduler, runner) if files is not None else None

@@ -1,20 +1,18 @@
-"""Builds an engine from a model folder, and decides how much memory its KV cache gets."""
+"""Builds an engine from a model folder."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-import psutil
-
 from headrace.config.memory import CacheType, check_cache
 from headrace.engine.engine import Engine
 from headrace.engine.files import BlockFiles
-from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.memory import budget
+from headrace.engine.runner import Runner
+from headrace.engine.torch.options import TorchOptions, check_numbers
 
 log = logging.getLogger(__name__)
-
-FREE_MEMORY_SHARE = 0.25  # of the free memory, for the KV cache, where the configuration has no size
 
 
 def load_engine(
@@ -30,23 +28,39 @@ def load_engine(
     speculates: bool = True,
     disk_cache: Path | None = None,
     disk_cache_bytes: int = 0,
+    torch: TorchOptions | None = None,
 ) -> Engine:
-    """Compile the graph in `folder` (seconds) and reserve its cache. Raises ModelError, ConfigError.
+    """Compile the graph in `folder` (seconds), or load its safetensors if there are options for `torch`, and
+    reserve the cache. Raises ModelError, ConfigError.
 
     Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs`
     sequences of `max_model_len` tokens can fill. `disk_cache`: the folder for blocks that leave it.
     """
-    budget = kv_cache_bytes or int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
-    runner = OpenVINORunner(
-        folder,
-        RunnerOptions(
-            kv_cache_bytes=budget,
+    runner: Runner
+    if torch is not None:
+        from headrace.engine.torch.load import load_runner
+
+        check_numbers(kv_cache_dtype)
+        runner = load_runner(
+            folder,
+            torch,
+            kv_cache_bytes=kv_cache_bytes,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            num_threads=num_threads,
+            exact=exact,
+        )
+    else:
+        from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+
+        options = RunnerOptions(
+            kv_cache_bytes=budget(kv_cache_bytes),
             kv_cache_dtype=kv_cache_dtype,
             max_tokens=max_num_seqs * max_model_len,
             exact=exact,
             num_threads=num_threads,
-        ),
-    )
+        )
+        runner = OpenVINORunner(folder, options)
     per_token = runner.block_bytes / runner.block_size
     check_cache(kv_cache_bytes, bytes_per_token=per_token, max_model_len=max_model_len)
     log.info(
@@ -64,7 +78,7 @@ def load_engine(
     )
 
 
-def _block_files(folder: Path, max_bytes: int, runner: OpenVINORunner) -> BlockFiles | None:
+def _block_files(folder: Path, max_bytes: int, runner: Runner) -> BlockFiles | None:
     """The files of the prefix cache; None, with a warning, where the folder cannot be used."""
     try:
         return BlockFiles(folder, max_bytes, fingerprint=runner.fingerprint, block_bytes=runner.block_bytes)

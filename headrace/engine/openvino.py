@@ -25,6 +25,7 @@ from headrace import __version__
 from headrace.config.memory import CacheType
 from headrace.engine.batch import Batch, one_token
 from headrace.engine.compiled import Compiled
+from headrace.engine.fingerprint import add_file
 from headrace.engine.site_inputs import NO_EDITS, NO_ROWS, SiteInputs
 from headrace.engine.sites import add_sites
 from headrace.errors import ModelError
@@ -36,7 +37,6 @@ Ids = NDArray[np.int64] | NDArray[np.int32]
 Sites = Mapping[int, SiteNeeds]
 C = TypeVar("C", bound=Compiled)
 
-SAMPLES, SAMPLE_BYTES = 256, 4096  # of a file, for the fingerprint
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
 PROBED = (128, 64, 32)  # sizes of steps, in tokens, that are compared with a step of two
 UNLIMITED = 2**31
@@ -72,6 +72,7 @@ class OpenVINORunner:
     if that is not a decoder with a KV cache.
     """
 
+    name, rewinds = "openvino", True
     block_size = BLOCK_SIZE
 
     def __init__(self, folder: Path, options: RunnerOptions) -> None:
@@ -311,18 +312,5 @@ def _fingerprint(folder: Path, compiled: ov.CompiledModel, options: RunnerOption
     ]
     digest = blake2b("\0".join(parts).encode(), digest_size=16)
     for name in ("openvino_model.xml", "openvino_model.bin"):
-        path = folder / name
-        digest.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-        digest.update(_sample(path))
+        add_file(digest, folder / name)
     return digest.digest()
-
-
-def _sample(path: Path) -> bytes:
-    """Pieces of a file from all over it: reading gigabytes of weights whole would delay the start."""
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        pieces = []
-        for index in range(SAMPLES):
-            file.seek(length * index // SAMPLES)
-            pieces.append(file.read(SAMPLE_BYTES))
-    return b"".join(pieces)

@@ -19,6 +19,7 @@ class Runner(Protocol):
     `write_block`.
     """
 
+    name: str  # what computes, as `/v1/models` says it
     num_blocks: int
     spare_block: int  # a block outside the pool, for tokens whose keys and values are never read
     block_size: int  # tokens per block
@@ -27,6 +28,7 @@ class Runner(Protocol):
     vocabulary: int  # logits per row
     width: int  # numbers per hidden state
     num_layers: int
+    rewinds: bool  # whether tokens after the last ones may be computed in place of others: drafts need it
     # Steps of at most so many tokens round each of them alike; larger ones may use other kernels.
     max_invariant_tokens: int
     fingerprint: bytes  # 16 bytes, which change with whatever may change the content of a block

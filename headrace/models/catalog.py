@@ -2,6 +2,8 @@
 network is needed.
 
 parse → load from the cache → else, under the model's lock: fetch → verify → convert → publish
+
+Folders are used where they are: IR folders, and folders of safetensors.
 """
 
 from __future__ import annotations
@@ -13,9 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import HeadraceError, ModelError, UnsupportedModel
-from headrace.models import encoders, hub, ir, references, wheel
+from headrace.models import checkpoint, encoders, hub, ir, references, wheel
 from headrace.models.cache import Cache
-from headrace.models.model import GGUFModel, Model, Progress, Stamp, no_progress, size_of, write_manifest
+from headrace.models.model import (
+    GGUFModel,
+    Model,
+    Progress,
+    Runtime,
+    Stamp,
+    no_progress,
+    size_of,
+    write_manifest,
+)
 from headrace.models.references import (
     DEFAULT_MODEL,
     FileSource,
@@ -31,12 +42,23 @@ log = logging.getLogger(__name__)
 __all__ = ["DEFAULT_MODEL", "Cache", "GGUFModel", "Model", "Progress", "locate", "prepare"]
 
 
-def prepare(reference: str, cache: Cache, progress: Progress | None = None) -> Model:
-    """Return the model; fetch, verify and convert it first unless it is in the cache. Raises ModelError."""
-    report = progress or no_progress
-    target = references.parse(reference)
+def prepare(
+    reference: str, cache: Cache, progress: Progress | None = None, *, runtime: Runtime | None = None
+) -> Model:
+    """Return the model; fetch, verify and convert it first unless it is in the cache. `runtime`: what is to
+    run it; None: what suits it. Raises ModelError.
+    """
+    model = _prepare(references.parse(reference), cache, progress or no_progress)
+    if runtime == "torch" and not model.is_checkpoint:
+        raise ModelError(f"{reference} is not for PyTorch, which reads folders of safetensors")
+    if runtime == "openvino" and model.is_checkpoint:
+        raise ModelError(f"{reference} is a folder of safetensors of {model.architecture}, for PyTorch")
+    return model
+
+
+def _prepare(target: Reference, cache: Cache, report: Progress) -> Model:
     if isinstance(target.source, FolderSource):
-        return ir.describe(target.source.path, name=target.name, reference=target.text)
+        return _describe(target.source.path, target)
     stamp = _stamp(target)
     ready = cache.load(target.key, stamp)
     if ready:
@@ -44,6 +66,11 @@ def prepare(reference: str, cache: Cache, progress: Progress | None = None) -> M
     with cache.lock(target.key, report):
         # Another process may have built it while this one waited for the lock.
         return cache.load(target.key, stamp) or _build(target, cache, stamp, report)
+
+
+def _describe(folder: Path, target: Reference) -> Model:
+    describe = checkpoint.describe if checkpoint.is_checkpoint(folder) else ir.describe
+    return describe(folder, name=target.name, reference=target.text)
 
 
 def locate(reference: str, cache: Cache, progress: Progress | None = None) -> GGUFModel:
@@ -60,7 +87,7 @@ def locate(reference: str, cache: Cache, progress: Progress | None = None) -> GG
         with cache.lock(target.key, report), cache.stage(target.key) as staging:
             path = _obtain(target, cache, staging, report)
     if path.is_dir():
-        raise ModelError(f"{target.text} is an IR folder; llama.cpp reads GGUF files")
+        raise ModelError(f"{target.text} is a folder; llama.cpp reads GGUF files")
     return GGUFModel(target.name, path, gguf.header(path))
 
 
@@ -68,6 +95,7 @@ def _stamp(target: Reference) -> Stamp | None:
     """The stamp of a local file, which changes when the file is edited; None for fetched sources."""
     if not isinstance(target.source, FileSource):
         return None
+    checkpoint.refuse_pickle(target.source.path)
     status = target.source.path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
@@ -75,11 +103,13 @@ def _stamp(target: Reference) -> Stamp | None:
 def _build(target: Reference, cache: Cache, stamp: Stamp | None, progress: Progress) -> Model:
     with cache.stage(target.key) as staging:
         source = _obtain(target, cache, staging, progress)
+        if target.embedding is None and source.is_dir() and checkpoint.is_checkpoint(source):
+            return _describe(source, target)  # in the hub's own cache
         built = source if source.is_dir() else staging / "model"
         if target.embedding is not None:
             described = encoders.describe(source, target, target.embedding)
         elif source.is_dir():
-            described = ir.describe(source, name=target.name, reference=target.text)
+            described = _describe(source, target)
         else:
             described = _convert(source, built, target, progress)
         model = replace(described, folder=cache.folder(target.key), size_bytes=size_of(built))

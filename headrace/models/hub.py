@@ -7,7 +7,8 @@ from pathlib import Path
 
 from headrace.config import install_command
 from headrace.errors import ModelError
-from headrace.models.model import GRAPH, Progress
+from headrace.models import checkpoint
+from headrace.models.model import CONFIG, GRAPH, Progress
 from headrace.models.references import HubSource
 
 # The files that the engine loads; an IR repository may have other formats too.
@@ -15,7 +16,9 @@ IR_FILES = ["openvino_model.*", "*.json", "*.jinja"]
 
 
 def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
-    """Fetch a GGUF file, or a folder with an IR model, into `staging`. Raises ModelError."""
+    """Fetch a GGUF file, or a folder with an IR model, into `staging`; or a folder of safetensors into the
+    hub's own cache, unless it is there. Raises ModelError.
+    """
     progress("downloading", 0, 0)
     try:
         return _download(source, staging)
@@ -32,11 +35,36 @@ def _download(source: HubSource, staging: Path) -> Path:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # else requests describe this machine
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
+    if source.file is None and (folder := _cached(source)) is not None:
+        return folder
     # The list comes first: where the hub is unreachable it fails at once, a download after half a minute.
     files = [file.rfilename for file in HfApi().model_info(source.repo).siblings or []]
     if source.file is None and GRAPH in files:
         return Path(snapshot_download(source.repo, local_dir=staging / "ir", allow_patterns=IR_FILES))
+    if source.file is None and _is_checkpoint(files):
+        wanted, others = checkpoint.FILES, checkpoint.OTHERS
+        return Path(snapshot_download(source.repo, allow_patterns=wanted, ignore_patterns=others))
     return Path(hf_hub_download(source.repo, _choose(source, files), local_dir=staging / "hub"))
+
+
+def _cached(source: HubSource) -> Path | None:
+    """The folder of a complete checkpoint in the hub's own cache, where other programs may have put it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.repo, CONFIG)
+    folder = Path(found).parent if isinstance(found, str) else None
+    if folder is None or not checkpoint.is_checkpoint(folder):
+        return None
+    try:
+        checkpoint.weight_files(folder)
+    except ModelError:
+        return None  # an interrupted download: the hub has the rest
+    return folder
+
+
+def _is_checkpoint(files: list[str]) -> bool:
+    has_gguf = any(file.endswith(".gguf") for file in files)
+    return CONFIG in files and not has_gguf and any(file.endswith(".safetensors") for file in files)
 
 
 def _choose(source: HubSource, files: list[str]) -> str:
@@ -45,7 +73,7 @@ def _choose(source: HubSource, files: list[str]) -> str:
         return source.file
     if source.file is None and len(ggufs) == 1:
         return ggufs[0]
-    held = ", ".join(ggufs) or f"neither a GGUF file nor {GRAPH}"
+    held = ", ".join(ggufs) or f"neither a GGUF file nor {GRAPH} nor safetensors"
     problem = f"has no {source.file!r}" if source.file else "needs to be told which file, as hf:ORG/REPO:FILE"
     raise ModelError(f"hf:{source.repo} {problem}; it holds {held}")
 

@@ -18,6 +18,7 @@ ONNX = "model.onnx"
 TEMPLATE, GENERATION, MANIFEST = "chat_template.jinja", "generation_config.json", "headrace.json"
 FORMAT = 3  # raise it when the converter's output or the manifest changes: older folders are converted again
 
+Runtime = Literal["openvino", "torch"]  # what computes the forward pass of our engine
 Progress = Callable[[str, int, int], None]  # (label, amount done, total; total 0: unknown)
 Pooling = Literal["mean", "last", "cls"]
 Stamp = dict[str, int]  # of a source file, to notice edits: {"size": …, "mtime_ns": …}
@@ -54,6 +55,11 @@ class Model:
     created: int  # seconds since the epoch
     gguf: Path | None  # the file it was made from
     embedding: Embedding | None = None  # set: it embeds texts, and generates none
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether `folder` has safetensors, for the torch runner, rather than a graph for OpenVINO."""
+        return not (self.folder / GRAPH).is_file()
 
 
 @dataclass(frozen=True, slots=True)

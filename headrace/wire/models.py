@@ -1,5 +1,5 @@
 """The JSON of /v1/models: OpenAI's four members and, as extensions, the context length, recommended sampling,
-and where a request would go.
+what computes it, and where a request would go.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class ModelObject(TypedDict):
     permission: list[Any]
     max_model_len: Annotated[int | None, Field(description="Tokens of prompt and answer; null: unknown.")]
     sampling_defaults: Mapping[str, float | int]
+    runner: Annotated[str | None, Field(description="What computes it in this server; null: elsewhere.")]
 
 
 class ModelList(TypedDict):
@@ -64,6 +65,7 @@ def model(info: ModelInfo) -> ModelObject:
         "permission": [],
         "max_model_len": info.max_model_len,
         "sampling_defaults": info.sampling,
+        "runner": info.runner,
     }
 
 

@@ -21,7 +21,9 @@ from tests.conftest import FakeServer
 from tests.upstream import Answer, answer, scripted
 
 HEAVY = ("openvino", "numpy", "gguf", "tokenizers", "fastapi", "uvicorn", "jinja2", "sqlalchemy")
-ENGINE = ("openvino", "numpy", "gguf", "tokenizers", "jinja2", "llguidance", "sqlalchemy")
+ENGINE = (
+    "openvino", "numpy", "gguf", "tokenizers", "jinja2", "llguidance", "sqlalchemy", "torch", "transformers",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ Cells = NDArray[np.int64]
 
 
 class FakeRunner:
+    name, rewinds = "fake", True
     fingerprint = bytes(16)
     block_bytes_by_type: Mapping[str, int] = MappingProxyType({})
     vocabulary = VOCABULARY
@@ -107,7 +108,7 @@ class PassingRunner:
     """A runner in front of another; subclasses inspect or change what `forward` gets or returns."""
 
     def __init__(self, runner: Runner) -> None:
-        self.runner = runner
+        self.runner, self.name, self.rewinds = runner, runner.name, runner.rewinds
         self.num_blocks, self.spare_block = runner.num_blocks, runner.spare_block
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.vocabulary, self.width = runner.vocabulary, runner.width

@@ -186,6 +186,7 @@ class EngineBackend(BaseBackend):
             speculates=settings.speculates,
             disk_cache=settings.disk_cache,
             disk_cache_bytes=settings.disk_cache_bytes,
+            torch=settings.torch if model.is_checkpoint else None,
         )
         self._prompts = Prompts(model, tokenizer, min(longest, engine.max_tokens), self._tool_format)
         self._library = self._create_library(engine, tokenizer)
@@ -193,7 +194,15 @@ class EngineBackend(BaseBackend):
         self._preparation = Preparation(model, settings, tokenizer, self._prompts, steerer)
         fingerprint, sampling = _fingerprint(model, exact=settings.exact), dict(self._preparation.recommended)
         self._models = [
-            ModelInfo(model.name, self.name, model.created, self.max_model_len, fingerprint, sampling)
+            ModelInfo(
+                model.name,
+                self.name,
+                model.created,
+                self.max_model_len,
+                fingerprint,
+                sampling,
+                runner=engine.runner.name,
+            )
         ]
         trim()  # loading needed more than running does
         return engine

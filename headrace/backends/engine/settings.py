@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
 from headrace.config.memory import CacheType
+from headrace.engine.torch.options import TorchOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class EngineSettings:
     max_batch_tokens: int = 512
     num_threads: int = 0
     exact: bool = False
+    torch: TorchOptions = field(default_factory=TorchOptions)  # for folders of safetensors
     use_generation_config: bool = True
     max_tokens_default: int = 0  # of an answer whose request sets no limit; 0: what fits
     loop_tokens: int = 1024  # length of a loop that ends an answer without a limit; 0: never

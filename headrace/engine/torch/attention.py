@@ -1,0 +1,126 @@
+"""The attention function and the mask function that transformers' models call under the name NAME.
+
+The models pass what is particular to a layer: its window, its scale, a soft cap, sinks. An argument that this
+module does not know makes the model unfit for paging, because ignoring it might change its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from headrace.engine.torch.call import Call, NotPageable, Rule, current
+
+NAME = "headrace"
+# Arguments that change nothing here: the first for training, the others for other kinds of attention.
+UNUSED = frozenset(
+    {
+        "dropout", "is_causal", "output_attentions", "output_hidden_states", "position_ids", "use_cache",
+        "cache", "past_key_values", "cache_position", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
+        "max_length_k", "layer_idx", "logits_to_keep", "deterministic", "return_dict",
+    }
+)  # fmt: skip
+PLAIN = Rule(None)
+
+
+def register() -> None:
+    """Make NAME known to transformers. Again is harmless."""
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, _mask)
+
+
+def _mask(*, mask_function: Any = None, **_: object) -> Rule:
+    """What takes the place of a mask of all positions: the rule that would make it."""
+    return Rule(mask_function)
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: object,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    _check(query, key, others)
+    call = Call(
+        query=query,
+        key=key,
+        value=value,
+        rule=attention_mask if isinstance(attention_mask, Rule) else PLAIN,
+        window=sliding_window,
+        scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+        softcap=softcap,
+        sinks=s_aux if sinks is None else sinks,
+    )
+    return current.get().attend(call), None
+
+
+def _check(query: torch.Tensor, key: torch.Tensor, others: Mapping[str, object]) -> None:
+    """Raises NotPageable for arguments that are not known, and for queries of other tokens than the keys."""
+    for name, value in others.items():
+        if name not in UNUSED and value is not None and value is not False:
+            raise NotPageable(f"its attention takes {name!r}")
+    if query.shape[0] != 1 or query.shape[2] != key.shape[2]:
+        raise NotPageable("its attention is not over the tokens of the pass")
+
+
+def attended(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, call: Call
+) -> torch.Tensor:
+    """Attention of B sequences over L positions each: query[B, heads, Q, width], key[B, key heads, L, width],
+    value[B, key heads, L, width of values], mask[1 or B, 1, Q, L] added to the scores; None: nothing is
+    masked. Returns [B, Q, heads, width of values].
+
+    The heads that share a key head become further queries of it: then keys need not be repeated.
+    """
+    count, heads, length, width = query.shape
+    shared = heads // key.shape[1]
+    folded = query.reshape(count, key.shape[1], shared * length, width)
+    if mask is not None and shared > 1 and length > 1:
+        mask = mask.repeat(1, 1, shared, 1)
+    if call.softcap is None and call.sinks is None:
+        found = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=call.scale)
+    else:
+        found = _by_hand(folded, key, value, mask, call)
+    return found.reshape(count, heads, length, value.shape[-1]).transpose(1, 2)
+
+
+def attended_from_start(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call
+) -> torch.Tensor:
+    """`attended` for the first tokens of one sequence, each of which sees those before it and itself."""
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1:
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    found = scaled_dot_product_attention(query, key, value, is_causal=True, scale=call.scale)
+    return found.transpose(1, 2)
+
+
+def _by_hand(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, call: Call
+) -> torch.Tensor:
+    """Attention with a soft cap or with sinks, which torch's own operator does not have."""
+    scores = (query @ key.transpose(2, 3)).float() * call.scale
+    if call.softcap is not None:
+        scores = torch.tanh(scores / call.softcap) * call.softcap
+    if mask is not None:
+        scores = scores + mask.float()
+    if call.sinks is None:
+        weights = scores.softmax(-1)
+    else:
+        sinks = call.sinks.reshape(1, key.shape[1], -1, 1).float()
+        sinks = sinks.repeat_interleave(query.shape[2] // sinks.shape[2], 2)
+        sinks = sinks.expand(query.shape[0], -1, -1, -1)
+        weights = torch.cat((scores, sinks), -1).softmax(-1)[..., :-1]
+    return weights.to(value.dtype) @ value

@@ -1,0 +1,131 @@
+"""The keys and values of all layers, in blocks, as torch tensors.
+
+Their shapes come from the keys and values of a first pass, not from the model's configuration, which
+describes them in a different way for each architecture. The layers of a model are told apart by their order
+in the pass. A layer that passes the very tensors of an earlier one shares its cache (Gemma 3n).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from headrace.engine.torch.attention import attended_from_start
+from headrace.engine.torch.call import Call, NotPageable
+from headrace.engine.torch.group import BLOCK_SIZE
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Where a layer's keys and values are kept."""
+
+    place: int  # index into the cache's tensors
+    writes: bool  # False: an earlier layer of the pass has written them
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a model keeps for each token."""
+
+    layers: tuple[Layer, ...]  # in the order of the pass
+    shapes: tuple[tuple[Shape, Shape], ...]  # of a token's keys and of its values: (heads, width)
+
+    @property
+    def numbers(self) -> int:
+        """Numbers per token, of all layers."""
+        return sum(heads * width for pair in self.shapes for heads, width in pair)
+
+
+class Probe:
+    """Answers a first pass over one sequence from its start, and records what the layers keep."""
+
+    def __init__(self) -> None:
+        self._layers: list[Layer] = []
+        # The tensors are held so that no later one can be at the same address.
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def attend(self, call: Call) -> torch.Tensor:
+        found = next((i for i, kept in enumerate(self._kept) if _is_same(kept, call)), None)
+        if found is None:
+            self._kept.append((call.key, call.value))
+        place = len(self._kept) - 1 if found is None else found
+        self._layers.append(Layer(place, writes=found is None))
+        return attended_from_start(call.query, call.key, call.value, call)
+
+    def layout(self) -> Layout:
+        """Raises NotPageable if there was no attention that called this."""
+        if not self._layers:
+            raise NotPageable("none of its layers calls the attention function")
+        shapes = tuple((_per_token(key), _per_token(value)) for key, value in self._kept)
+        return Layout(tuple(self._layers), shapes)
+
+
+class PagedCache:
+    """`num_blocks` blocks of each place of the layout, and one block more, for tokens that nobody reads."""
+
+    def __init__(self, layout: Layout, num_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.layout, self.num_blocks, self.dtype = layout, num_blocks, dtype
+        # Zeros, because what is masked still takes part in sums: it must be finite. The memory is provided by
+        # the operating system when a block is first written.
+        self._tensors = [
+            torch.zeros((num_blocks + 1, BLOCK_SIZE, *shape), dtype=dtype, device=device)
+            for pair in layout.shapes
+            for shape in pair
+        ]
+
+    def write(self, layer: Layer, slots: torch.Tensor, call: Call) -> None:
+        """Store the call's keys and values at slots[T]: block · BLOCK_SIZE + offset."""
+        for tensor, new in zip(self._pair(layer), (call.key, call.value), strict=True):
+            cells = tensor.view(-1, *tensor.shape[2:])
+            cells.index_copy_(0, slots, new[0].transpose(0, 1).to(tensor.dtype))
+
+    def read(
+        self, layer: Layer, blocks: torch.Tensor, count: int, length: int, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values of `count` sequences, whose tables are the rows of blocks[count · n]: two
+        tensors [count, heads, length, width].
+        """
+        key, value = (
+            tensor.index_select(0, blocks).view(count, -1, *tensor.shape[2:])[:, :length].transpose(1, 2)
+            for tensor in self._pair(layer)
+        )
+        return key.to(dtype), value.to(dtype)
+
+    def mend(self, blocks: torch.Tensor) -> None:
+        """Make the content of blocks finite: masked numbers that are not would spoil whatever reads them."""
+        for tensor in self._tensors:
+            tensor[blocks] = torch.nan_to_num(tensor[blocks], nan=0.0, posinf=0.0, neginf=0.0)
+
+    def block_bytes(self) -> list[int]:
+        """Of each tensor, bytes per block."""
+        return [tensor[0].numel() * tensor.element_size() for tensor in self._tensors]
+
+    def read_block(self, block: int) -> bytes:
+        return b"".join(
+            tensor[block].contiguous().view(torch.uint8).cpu().numpy().tobytes() for tensor in self._tensors
+        )
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        ends = [0]
+        for size in self.block_bytes():
+            ends.append(ends[-1] + size)
+        for tensor, (begin, end) in zip(self._tensors, pairwise(ends), strict=True):
+            part = torch.frombuffer(bytearray(content[begin:end]), dtype=tensor.dtype)
+            tensor[block] = part.view(tensor.shape[1:]).to(tensor.device)
+
+    def _pair(self, layer: Layer) -> list[torch.Tensor]:
+        return self._tensors[2 * layer.place : 2 * layer.place + 2]
+
+
+def _is_same(kept: tuple[torch.Tensor, torch.Tensor], call: Call) -> bool:
+    pairs = zip(kept, (call.key, call.value), strict=True)
+    return all(old.data_ptr() == new.data_ptr() and old.shape == new.shape for old, new in pairs)
+
+
+def _per_token(tensor: torch.Tensor) -> Shape:
+    """(heads, width) of [1, heads, T, width]."""
+    return (int(tensor.shape[1]), int(tensor.shape[3]))

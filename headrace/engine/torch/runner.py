@@ -1,0 +1,110 @@
+"""The runner for decoders whose whole state is keys and values: many sequences in one pass, paged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headrace.engine.batch import Batch, one_token
+from headrace.engine.runner import Sites
+from headrace.engine.torch.cache import Layout, PagedCache, Probe
+from headrace.engine.torch.decoder import Decoder
+from headrace.engine.torch.group import BLOCK_SIZE
+from headrace.engine.torch.step import Step
+from headrace.errors import ModelError
+from headrace.steering.slot import SiteNeeds
+
+PROBED = (128, 64, 32, 16, 8)  # sizes of steps, in tokens, that are compared with a step of two
+UNLIMITED = 2**31
+PROBE_TOKENS = 4
+
+
+class TorchRunner:
+    """A decoder with a paged KV cache (see Runner)."""
+
+    name, rewinds = "torch", True
+    block_size = BLOCK_SIZE
+
+    def __init__(self, decoder: Decoder, *, kv_cache_bytes: int, max_tokens: int, fingerprint: bytes) -> None:
+        """Raises NotPageable. `max_tokens`: an upper bound of the cache, in tokens."""
+        self.decoder, self._device, self.fingerprint = decoder, decoder.device, fingerprint
+        decoder.use_paged_attention()
+        layout, logits = _probed(decoder)
+        self.vocabulary, self.width = logits.shape[-1], decoder.states.shape[-1]
+        self.num_layers = decoder.num_layers
+        self.block_bytes = layout.numbers * BLOCK_SIZE * decoder.dtype.itemsize
+        self.block_bytes_by_type: Mapping[str, int] = {}  # the cache has the model's numbers, and no others
+        fitting = min(kv_cache_bytes // self.block_bytes, -(-max_tokens // BLOCK_SIZE))
+        self.num_blocks = self.spare_block = max(2, fitting)
+        self._cache = PagedCache(layout, self.num_blocks, decoder.dtype, self._device)
+        self._hidden_rows = torch.zeros(0, dtype=torch.int64, device=self._device)
+        self.max_invariant_tokens = self._find_max_invariant_tokens()
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)
+        step = Step(batch, self._cache, self._device)
+        logits = self.decoder.packed(
+            self._to_device(batch.input_ids), self._to_device(batch.position_ids), self._to_device(rows), step
+        )
+        self._hidden_rows = self._to_device(batch.hidden_rows)
+        self._mend(batch)
+        return _numpy(logits)[: len(batch.rows)]
+
+    def hidden(self) -> NDArray[np.float32]:
+        return _numpy(self.decoder.states[self._hidden_rows])
+
+    layers: frozenset[int] = frozenset()  # hidden states are neither edited nor read
+
+    def compile_sites(self, sites: Mapping[int, SiteNeeds]) -> Sites:
+        raise ModelError("a model that PyTorch runs is not steered")
+
+    def install_sites(self, prepared: Sites) -> None:
+        raise AssertionError("none were prepared")
+
+    def states(self, layer: int) -> NDArray[np.float32]:
+        raise AssertionError(f"layer {layer} is not among those that can be read")
+
+    def read_block(self, block: int) -> bytes:
+        return self._cache.read_block(block)
+
+    def write_block(self, block: int, content: memoryview) -> None:
+        self._cache.write_block(block, content)
+
+    def rest(self) -> None:
+        self.decoder.states = self.decoder.states[:0].clone()
+
+    def _to_device(self, array: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _mend(self, batch: Batch) -> None:
+        """Where a token's state is not finite, its keys and values may not be either. Their sequence fails,
+        but its blocks are used again, and what a mask hides must be finite.
+        """
+        if not torch.isfinite(self.decoder.states.sum()):
+            self._cache.mend(torch.from_numpy(batch.block_indices.astype(np.int64)).to(self._device))
+
+    def _find_max_invariant_tokens(self) -> int:
+        """Compare a token's logits in steps of several sizes: torch's kernels for large matrices sum in
+        another order than those for small ones.
+        """
+        logits = self.forward(one_token(self.spare_block, copies=2))[0].copy()
+        for size in PROBED:
+            if np.array_equal(self.forward(one_token(self.spare_block, copies=size))[0], logits):
+                return UNLIMITED if size == PROBED[0] else size
+        return 2
+
+
+def _probed(decoder: Decoder) -> tuple[Layout, torch.Tensor]:
+    """What the model keeps for each token, and logits[1, vocabulary], from a first pass over a few tokens."""
+    ids = torch.arange(PROBE_TOKENS, device=decoder.device)
+    probe = Probe()
+    logits = decoder.packed(ids, ids, ids[:1], probe)
+    return probe.layout(), logits
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array

@@ -1,0 +1,54 @@
+"""One forward pass over a packed batch: answers the attention of one layer after another."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from headrace.engine.batch import Batch
+from headrace.engine.torch.attention import attended, attended_from_start
+from headrace.engine.torch.cache import Layer, PagedCache
+from headrace.engine.torch.call import Call, NotPageable
+from headrace.engine.torch.group import Group, grouped, parts
+
+
+class Step:
+    """Writes the keys and values of T tokens, and attends to those of all tokens before them."""
+
+    def __init__(self, batch: Batch, cache: PagedCache, device: torch.device) -> None:
+        self._cache, self._num_done = cache, 0
+        self._num_tokens = len(batch.input_ids)
+        chunks = parts(batch)
+        self._slots = torch.from_numpy(np.concatenate([part.slots() for part in chunks])).to(device)
+        self._groups = [Group(group, self._num_tokens, cache.num_blocks, device) for group in grouped(chunks)]
+
+    def attend(self, call: Call) -> torch.Tensor:
+        layer = self._take(call)
+        if layer.writes:
+            self._cache.write(layer, self._slots, call)
+        if len(self._groups) == 1 and self._groups[0].is_whole:
+            found = self._of_group(self._groups[0], layer, call)
+            return found.reshape(1, self._num_tokens, *found.shape[2:])
+        heads, width = call.query.shape[1], call.value.shape[3]
+        out = call.query.new_empty((self._num_tokens + 1, heads, width))  # the last one for padding
+        for group in self._groups:
+            found = self._of_group(group, layer, call)
+            out.index_copy_(0, group.indices, found.reshape(-1, heads, width))
+        return out[None, : self._num_tokens]
+
+    def _take(self, call: Call) -> Layer:
+        """The layer that calls. Raises NotPageable if the pass is not like the first one."""
+        layers = self._cache.layout.layers
+        if self._num_done == len(layers) or call.query.shape[2] != self._num_tokens:
+            raise NotPageable("its layers are not called alike in each pass")
+        self._num_done += 1
+        return layers[self._num_done - 1]
+
+    def _of_group(self, group: Group, layer: Layer, call: Call) -> torch.Tensor:
+        """The attention of the group's sequences: [B, Q, heads, width of values]."""
+        query = group.own(call.query)
+        is_plain = call.softcap is None and call.sinks is None and self._cache.dtype == call.key.dtype
+        if group.is_start and is_plain and group.is_triangle(call):
+            return attended_from_start(query, group.own(call.key), group.own(call.value), call)
+        key, value = self._cache.read(layer, group.blocks, group.count, group.length, query.dtype)
+        return attended(query, key, value, group.mask(call), call)

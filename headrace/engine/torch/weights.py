@@ -1,0 +1,78 @@
+"""Reads a folder of safetensors into a model of transformers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from headrace.engine.torch.options import TorchOptions
+from headrace.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+
+def device_of(options: TorchOptions) -> torch.device:
+    """Raises ModelError if there is no such device."""
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ModelError(f"engine.device = {options.device!r}: PyTorch sees {found} GPUs on this machine")
+    return device
+
+
+def dtype_of(options: TorchOptions, device: torch.device, *, exact: bool) -> torch.dtype:
+    """The type of weights, keys and values. Raises ModelError if two options contradict each other."""
+    if exact and options.dtype not in ("auto", "float32"):
+        raise ModelError(f"engine.precision = 'f32' and engine.dtype = {options.dtype!r} exclude each other")
+    if exact:
+        return torch.float32
+    if options.dtype != "auto":
+        found: torch.dtype = getattr(torch, options.dtype)
+        return found
+    return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+
+
+def read_model(folder: Path, dtype: torch.dtype, device: torch.device, *, trusts_code: bool) -> Any:
+    """Load the model in `folder`: the files are mapped, and each tensor goes where it belongs, so that the
+    peak is hardly more than the weights. Shows a progress bar in a terminal. Raises ModelError.
+    """
+    transformers.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.logging.disable_progress_bar()
+    arguments = {"trust_remote_code": trusts_code, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(folder, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, **arguments
+        )
+        return model.to(device)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as exc:
+        log.debug("%s cannot be read", folder, exc_info=True)
+        raise ModelError(f"{folder} cannot be read: {_reason(exc)}") from exc
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    abilities = torch.cpu.get_capabilities()
+    return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _reason(exc: Exception) -> str:
+    """The first lines of a library's error, as one; a missing trust is told by our option's name."""
+    text = " ".join(str(exc).split())
+    if "trust_remote_code" in text:
+        return (
+            "transformers does not know its architecture, and its folder has code for it; "
+            "--trust-remote-code runs that code, which can do whatever you can"
+        )
+    return text[:300] or type(exc).__name__

@@ -1,0 +1,107 @@
+"""Folders of safetensors weights, as Hugging Face publishes models: config.json, tokenizer.json and
+*.safetensors, in one file or in several with an index.
+
+Pickled weights (*.bin, *.pt, *.pth) are refused: reading them can run any code that is in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from headrace.errors import ModelError
+from headrace.models import published
+from headrace.models.model import CONFIG, GRAPH, TOKENIZER, WEIGHTS, Model
+
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.
+FILES, OTHERS = ["*.safetensors", "*.json", "*.jinja", "*.py"], ["*/*", "consolidated*"]
+PICKLED = (
+    "holds pickled weights ({file}), and reading a pickle can run any code in it: get the model's "
+    "safetensors, or convert it where you trust it, with transformers' `save_pretrained`"
+)
+TWO_FACED, UNLIMITED = ("longrope", "su"), 2**31
+TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder has weights of this kind, pickled ones included, and is no IR folder."""
+    if any((folder / name).is_file() for name in (GRAPH, WEIGHTS)):
+        return False
+    return (folder / CONFIG).is_file() and bool(_weights(folder))
+
+
+def describe(folder: Path, *, name: str, reference: str) -> Model:
+    """Describe the model in a folder. Raises ModelError, which names a missing file and how to get it."""
+    files = weight_files(folder)
+    if not (folder / TOKENIZER).is_file():
+        raise ModelError(
+            f"{folder} has no {TOKENIZER}: copy it from the original model, or let transformers write it: "
+            "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
+        )
+    model = published.describe(
+        folder, name=name, reference=reference, quantization=_type(folder), created=files[0].stat().st_mtime
+    )
+    return replace(model, context_length=min(model.context_length, _unstretched(folder)))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the model. Raises ModelError if there are none, or a part is missing."""
+    index = published.read(folder / INDEX).get("weight_map")
+    if isinstance(index, dict):
+        files = [folder / name for name in sorted(set(map(str, index.values())))]
+        missing = next((file.name for file in files if file.parent != folder or not file.is_file()), None)
+        if missing is not None:
+            raise ModelError(f"{folder} is not complete: {missing}, which {INDEX} names, is missing")
+        return files
+    files = [file for file in _weights(folder) if file.suffix == ".safetensors"]
+    if not files:
+        pickled = next((file.name for file in _weights(folder)), None)
+        raise ModelError(f"{folder} " + (PICKLED.format(file=pickled) if pickled else "has no *.safetensors"))
+    whole = folder / "model.safetensors"
+    return [whole] if whole in files else files
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raises ModelError with the reason if a file's name says that it is pickled weights, and it is no GGUF
+    file.
+    """
+    if path.suffix in PICKLES and not is_gguf(path):
+        raise ModelError(f"{path.parent} " + PICKLED.format(file=path.name))
+    if path.suffix == ".safetensors":
+        raise ModelError(f"{path} is one file of a model: give the folder, which has its {CONFIG}, too")
+
+
+def is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files of weights in a folder, pickled ones last."""
+    names = (".safetensors", *PICKLES)
+    found = [file for file in folder.iterdir() if file.suffix in names and file.is_file()]
+    return sorted(found, key=lambda file: (names.index(file.suffix), file.name))
+
+
+def _unstretched(folder: Path) -> int:
+    """Beyond how many tokens the model would rotate all its keys anew, those in the cache too (LongRoPE, Ding
+    et al. 2024, has one set of factors for short sequences and one for long ones).
+    """
+    config = published.read(folder / CONFIG)
+    stretched = config.get("rope_parameters", config.get("rope_scaling"))
+    if not isinstance(stretched, dict) or stretched.get("rope_type", stretched.get("type")) not in TWO_FACED:
+        return UNLIMITED
+    name = "original_max_position_embeddings"
+    original = stretched.get(name, config.get(name))
+    return original if isinstance(original, int) else UNLIMITED
+
+
+def _type(folder: Path) -> str | None:
+    """How the weights are stored, as far as the configuration says it."""
+    config = published.read(folder / CONFIG)
+    quantized = config.get("quantization_config")
+    if isinstance(quantized, dict):
+        return str(quantized.get("quant_method", "quantized"))
+    return TYPES.get(str(config.get("dtype", config.get("torch_dtype"))))

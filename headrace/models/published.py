@@ -1,0 +1,112 @@
+"""Describes a model from the configuration files that its publisher put beside the weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from headrace.errors import ModelError
+from headrace.models.model import CONFIG, GENERATION, TOKENIZER, Model, read_template, size_of
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+SPECIAL = "tokenizer_config.json"
+# What the configurations of different architectures call the longest sequence.
+LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "n_ctx",
+)
+
+Json = dict[str, object]
+
+
+def describe(folder: Path, *, name: str, reference: str, quantization: str | None, created: float) -> Model:
+    """Describe the model in a folder with the files CONFIG and TOKENIZER. Raises ModelError."""
+    config, generation = read(folder / CONFIG), read(folder / GENERATION)
+    special = read(folder / SPECIAL)
+    bos = _ids(generation.get("bos_token_id", _value(config, "bos_token_id")))
+    ends = _ids(generation.get("eos_token_id", _value(config, "eos_token_id")))
+    return Model(
+        name=name,
+        folder=folder,
+        reference=reference,
+        architecture=str(config.get("model_type", "unknown")),
+        quantization=quantization,
+        context_length=_number(folder, config, *LENGTHS),
+        vocabulary=_number(folder, config, "vocab_size"),
+        bos_token_id=bos[0] if bos else None,
+        eos_token_ids=tuple(dict.fromkeys((*ends, *_named_end(folder, special)))),
+        add_bos=_adds_bos(folder, special),
+        chat_template=read_template(folder) or _template(special.get("chat_template")),
+        sampling=_sampling(generation),
+        size_bytes=size_of(folder),
+        created=int(created),
+        gguf=None,
+    )
+
+
+def read(path: Path) -> Json:
+    """The object in a JSON file; {} if there is no such file. Raises ModelError."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ModelError(f"{path} cannot be read: {exc}") from exc
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return found
+
+
+def _value(config: Json, key: str) -> object:
+    """A member of the configuration, or of its `text_config`, where models of several modalities have it."""
+    text = config.get("text_config")
+    return config.get(key, text.get(key) if isinstance(text, dict) else None)
+
+
+def _number(folder: Path, config: Json, *keys: str) -> int:
+    """The first of these members that is there. Raises ModelError if there is none."""
+    found = next((value for key in keys if isinstance(value := _value(config, key), int)), None)
+    if found is None:
+        raise ModelError(f"{folder / CONFIG} does not say {keys[0]}")
+    return found
+
+
+def _ids(found: object) -> tuple[int, ...]:
+    many = found if isinstance(found, list) else [found]
+    return tuple(value for value in many if isinstance(value, int))
+
+
+def _named_end(folder: Path, special: Json) -> tuple[int, ...]:
+    """The id of the tokenizer's own end token. A fine-tuned chat model may name its end of turn only here."""
+    named = special.get("eos_token")
+    text = named.get("content") if isinstance(named, dict) else named
+    added = read(folder / TOKENIZER).get("added_tokens")
+    tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    return _ids([token.get("id") for token in tokens if text and token.get("content") == text])
+
+
+def _sampling(generation: Json) -> dict[str, float | int]:
+    found = {key: generation.get(key) for key in SAMPLING}
+    return {key: value for key, value in found.items() if isinstance(value, int | float)}
+
+
+def _template(found: object) -> str | None:
+    """A template, or the one called default among several."""
+    if isinstance(found, list):
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
+
+
+def _adds_bos(folder: Path, special: Json) -> bool:
+    """Whether prompts begin with BOS: by tokenizer_config.json, else by the tokenizer's post-processor."""
+    add_bos = special.get("add_bos_token")
+    if isinstance(add_bos, bool):
+        return add_bos
+    step = read(folder / TOKENIZER).get("post_processor")
+    steps = step.get("processors", [step]) if isinstance(step, dict) else []
+    return any("SpecialToken" in step["single"][0] for step in steps if step.get("single"))

@@ -1,0 +1,153 @@
+"""Folders of safetensors are described where they are; what they lack is named; pickles are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.errors import ModelError
+from headrace.models.catalog import Cache, locate, prepare
+from headrace.models.checkpoint import INDEX, weight_files
+from tests.models.checkpoints import write_safetensors
+from tests.models.tiny import CHATML, write_tiny
+
+WEIGHTS = {"a.weight": np.ones((2, 3), np.float32)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """As others publish it."""
+    made = prepare(str(write_tiny(tmp_path / "tiny.gguf")), Cache(tmp_path / "made")).folder
+    folder = tmp_path / "Tiny-Gemma"
+    folder.mkdir()
+    shutil.copy(made / "tokenizer.json", folder)
+    write(folder / "config.json", {"model_type": "gemma", "vocab_size": 263, "max_position_embeddings": 512})
+    write(folder / "config.json", {"bos_token_id": 1, "eos_token_id": 0, "dtype": "bfloat16"})
+    write_safetensors(folder / "model.safetensors", WEIGHTS)
+    return folder
+
+
+def write(path: Path, members: dict[str, object]) -> None:
+    old = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(old | members))
+
+
+def test_it_is_described_in_place(folder: Path, tmp_path: Path) -> None:
+    write(folder / "generation_config.json", {"temperature": 0.6, "top_k": 20, "do_sample": True})
+    write(folder / "tokenizer_config.json", {"chat_template": CHATML, "add_bos_token": True})
+    cache = Cache(tmp_path / "cache")
+    model = prepare(str(folder), cache)
+    assert model.is_checkpoint
+    assert (model.name, model.folder, model.gguf) == ("tiny-gemma", folder, None)
+    assert (model.architecture, model.quantization, model.context_length) == ("gemma", "BF16", 512)
+    assert (model.bos_token_id, model.eos_token_ids, model.add_bos) == (1, (0,), True)
+    assert model.chat_template == CHATML
+    assert model.sampling == {"temperature": 0.6, "top_k": 20}
+    assert not cache.root.exists()
+
+
+def test_a_template_of_its_own_file(folder: Path, tmp_path: Path) -> None:
+    write(folder / "tokenizer_config.json", {"chat_template": "old"})
+    (folder / "chat_template.jinja").write_text(CHATML)
+    assert prepare(str(folder), Cache(tmp_path)).chat_template == CHATML
+
+
+@pytest.mark.parametrize("named", ["<|im_end|>", {"content": "<|im_end|>"}])
+def test_the_tokenizers_end_is_an_end_too(named: object, folder: Path, tmp_path: Path) -> None:
+    write(folder / "tokenizer_config.json", {"eos_token": named})
+    write(folder / "generation_config.json", {"eos_token_id": [0, 7]})
+    assert prepare(str(folder), Cache(tmp_path)).eos_token_ids == (0, 7, 2)
+
+
+@pytest.mark.parametrize("name", ["n_positions", "max_seq_len", "seq_length"])
+def test_other_names_of_the_context(name: str, folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "x", "vocab_size": 263, name: 77}))
+    assert prepare(str(folder), Cache(tmp_path)).context_length == 77
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 100},
+        {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 100}},
+    ],
+)
+def test_a_context_beyond_which_all_keys_would_be_rotated_anew(
+    members: dict[str, object], folder: Path, tmp_path: Path
+) -> None:
+    write(folder / "config.json", members)
+    assert prepare(str(folder), Cache(tmp_path)).context_length == 100
+
+
+def test_a_nested_configuration(folder: Path, tmp_path: Path) -> None:
+    text = {"vocab_size": 263, "max_position_embeddings": 64, "eos_token_id": 5}
+    (folder / "config.json").write_text(json.dumps({"model_type": "x", "text_config": text}))
+    model = prepare(str(folder), Cache(tmp_path))
+    assert (model.vocabulary, model.context_length, model.eos_token_ids) == (263, 64, (5,))
+
+
+def test_weights_in_several_files(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "model.safetensors", folder / "model-1.safetensors")
+    write_safetensors(folder / "model-2.safetensors", WEIGHTS)
+    write(folder / INDEX, {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
+    assert [file.name for file in weight_files(folder)] == ["model-1.safetensors", "model-2.safetensors"]
+    (folder / "model-2.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"not complete: model-2\.safetensors, which .* is missing"):
+        prepare(str(folder), Cache(tmp_path))
+
+
+def test_an_index_names_no_file_elsewhere(folder: Path, tmp_path: Path) -> None:
+    write_safetensors(folder.parent / "other.safetensors", WEIGHTS)
+    write(folder / INDEX, {"weight_map": {"a": "../other.safetensors"}})
+    with pytest.raises(ModelError, match="not complete"):
+        prepare(str(folder), Cache(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_pickled_weights_are_refused_with_the_reason(name: str, folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "model.safetensors", folder / name)
+    with pytest.raises(
+        ModelError, match=rf"{name}\), and reading a pickle can run any code .*save_pretrained"
+    ):
+        prepare(str(folder), Cache(tmp_path))
+    with pytest.raises(ModelError, match="reading a pickle can run any code"):
+        prepare(str(folder / name), Cache(tmp_path))
+
+
+def test_pickles_beside_safetensors_do_not_matter(folder: Path, tmp_path: Path) -> None:
+    (folder / "training_args.bin").write_bytes(b"x")
+    assert prepare(str(folder), Cache(tmp_path)).is_checkpoint
+
+
+def test_one_file_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="give the folder"):
+        prepare(str(folder / "model.safetensors"), Cache(tmp_path))
+
+
+def test_a_missing_tokenizer_is_named_with_its_remedy(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"no tokenizer\.json: copy it .*AutoTokenizer"):
+        prepare(str(folder), Cache(tmp_path))
+
+
+def test_it_is_for_pytorch_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="a folder of safetensors of gemma, for PyTorch"):
+        prepare(str(folder), Cache(tmp_path), runtime="openvino")
+    with pytest.raises(ModelError, match=r"llama\.cpp reads GGUF files"):
+        locate(str(folder), Cache(tmp_path))
+
+
+def test_a_gguf_file_is_not_for_pytorch(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf")
+    with pytest.raises(ModelError, match="not for PyTorch, which reads folders of safetensors"):
+        prepare(str(path), Cache(tmp_path / "cache"), runtime="torch")
+
+
+def test_a_gguf_file_called_bin(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf")
+    path.rename(tmp_path / "tiny.bin")
+    assert prepare(str(tmp_path / "tiny.bin"), Cache(tmp_path / "cache")).architecture == "llama"
