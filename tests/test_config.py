@@ -71,6 +71,7 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "cors_origins": "https://a.example",
         "no_auth": "1",
         "max_batch_tokens": "64",
+        "device": "cuda:1",
     }
     for option in options():
         if get_origin(option.info.annotation) is Literal:
