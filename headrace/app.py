@@ -18,7 +18,9 @@ from headrace.api import (
     embeddings,
     errors,
     health,
+    keys,
     messages,
+    metrics,
     models,
     ollama,
     ollama_models,
@@ -27,16 +29,25 @@ from headrace.api import (
     responses,
     stored_completions,
     tokens,
+    usage,
     websocket,
 )
+from headrace.api.authentication import Keys, StoredKeys
 from headrace.api.middleware import Middleware
 from headrace.api.relay import Relay
-from headrace.api.request import Budget, Keys
+from headrace.api.request import Budget
 from headrace.api.sites import Hosts, Sites
-from headrace.config import Config, ServerConfig
+from headrace.config import Config, ServerConfig, install_command
 from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
 from headrace.gateway.gateway import Gateway
+from headrace.gateway.lifetime import LoggingMeter, Meters
+from headrace.gateway.limits import Charging, Prices
+from headrace.limits.memory import MemoryLimiter
+from headrace.measured import Measured
+from headrace.metering.metrics import Metrics
+from headrace.metering.state import State
+from headrace.metering.usage import UsageMeter
 from headrace.models.catalog import Cache, prepare
 from headrace.models.model import Embedding, GGUFModel, Progress
 from headrace.models.references import ALIASES, DEFAULT_EMBEDDER
@@ -46,6 +57,7 @@ from headrace.turns.responses import Responses
 from headrace.types import Backend
 
 if TYPE_CHECKING:
+    from headrace.limits.redis import RedisLimiter
     from headrace.models.model import Model
 
 # answered by our embedding model, with fewer dimensions, where no provider has them
@@ -68,7 +80,10 @@ ROUTERS = tuple(
         models,
         ollama,
         ollama_models,
+        keys,
+        usage,
         health,
+        metrics,
         pages,
     )
 )
@@ -87,16 +102,25 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else looked up for each request
     )
     app.state.config = config
-    app.state.keys = Keys(config.server.api_keys)
+    store = app.state.store = Store(config.store, config.paths.data)
+    prices = Prices(config.prices)
+    app.state.usage = UsageMeter(store, prices) if config.server.needs_key else None
+    app.state.limiter = _limiter(config, app.state.usage)
+    app.state.metrics = Metrics({backend.name for backend in backends if isinstance(backend, Measured)})
+    meters = (LoggingMeter(), app.state.metrics, app.state.usage)
     app.state.gateway = Gateway(
         backends,
+        meter=Meters([meter for meter in meters if meter is not None]),
+        charging=None if app.state.limiter is None else Charging(app.state.limiter, prices),
         request_timeout_s=config.server.request_timeout_s,
         remote=config.providers.keys(),
         bare=[name for name, provider in config.providers.items() if not provider.prefix],
         routes=config.routes,
         substitutes=_substitutes(config, backends),
     )
-    app.state.store = Store(config.store, config.paths.data)
+    app.state.metrics.registry.register(State(app.state.gateway, store))
+    app.state.stored_keys = StoredKeys(store)
+    app.state.keys = Keys(config.server, app.state.stored_keys if config.server.takes_stored_keys else None)
     app.state.responses = Responses(app.state.gateway, app.state.store)
     for router in ROUTERS:
         app.include_router(router)
@@ -112,9 +136,25 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
     """Add the middleware, the innermost first."""
     if any(isinstance(backend, Relaying) for backend in app.state.gateway.backends):
         app.add_middleware(Relay)
-    hosts = Hosts(server.host, server.allowed_hosts, bool(server.api_keys))
+    hosts = Hosts(server.host, server.allowed_hosts, server.needs_key)
     sites = Sites(hosts, server.cors_origins)
-    app.add_middleware(Middleware, sites=sites, budget=app.state.budget, has_security=server.security_headers)
+    app.add_middleware(
+        Middleware, sites=sites, budget=app.state.budget, has_security=server.security_headers,
+        has_facts=server.log_format == "json", has_limits=server.takes_stored_keys,
+    )  # fmt: skip
+
+
+def _limiter(config: Config, usage: UsageMeter | None) -> MemoryLimiter | RedisLimiter | None:
+    """Applies the limits of stored keys; None if no key is taken that may have any. Raises ConfigError."""
+    if not config.server.takes_stored_keys or usage is None:
+        return None
+    if not config.limits.redis_url:
+        return MemoryLimiter(usage.spent)
+    try:
+        from headrace.limits.redis import RedisLimiter
+    except ImportError as exc:
+        raise ConfigError(f"limits.redis_url needs a package: {install_command('redis')}") from exc
+    return RedisLimiter(config.limits.redis_url, usage.spent, when_down=config.limits.when_down)
 
 
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
@@ -187,6 +227,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         steering_root=config.steering.folder(config.paths.data),
         steering_attach=config.steering.attach,
         max_dose=config.steering.max_dose or inf,
+        stall_s=engine.stall_seconds,
     )
     return EngineBackend(model, settings, tool_formats.get(model.name))
 
@@ -252,7 +293,8 @@ def _llama_cpp(name: str, model: GGUFModel, config: Config, *, timeout_s: float)
         max_tokens_default=config.server.max_tokens_default,
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
         # llama.cpp cannot tell callers apart: with several keys it keeps no prompt for the next request.
-        reuses_prompts=engine.share_prefix_cache or len(config.server.api_keys) <= 1,
+        reuses_prompts=engine.share_prefix_cache
+        or (len(config.server.api_keys) <= 1 and not config.server.takes_stored_keys),
     )
 
 
@@ -261,6 +303,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as exits:
         exits.push_async_callback(app.state.store.aclose)
         await app.state.store.start()
+        for part in (app.state.usage, app.state.limiter):
+            if part is not None:
+                exits.push_async_callback(part.aclose)
+                await part.start()
         for backend in app.state.gateway.backends:
             exits.push_async_callback(backend.aclose)
             await backend.start()

@@ -13,13 +13,14 @@ HeadraceError
     │   ├── ConversationLocked
     │   └── PreviousResponseNotFound
     ├── Unauthorized        401  invalid_api_key, with WWW-Authenticate
-    ├── Forbidden           403  the host name or the web page is not allowed
+    ├── Forbidden           403  the host name, the web page or the key is not allowed to do this
     ├── NotFound            404
     │   ├── ModelNotFound
     │   ├── EndpointNotFound    the provider has no such endpoint
     │   ├── ProviderNotFound
-    │   └── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound
+    │   └── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound, KeyNotFound
     ├── MethodNotAllowed    405
+    ├── RateLimited         429  a limit of the caller's key; carries Retry-After and x-ratelimit-…
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
     ├── ClientGone          499  the client has disconnected
@@ -178,7 +179,7 @@ class Unauthorized(ServerError):
 
 
 class Forbidden(ServerError):
-    """The request's Host or Origin is not allowed, whatever its key."""
+    """The request's Host or Origin is not allowed, or its key may not do this."""
 
     status, type, code = 403, "invalid_request_error", "forbidden"
 
@@ -217,6 +218,10 @@ class CompletionNotFound(NotFound):
     code = "completion_not_found"
 
 
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+
 class MethodNotAllowed(ServerError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
 
@@ -231,6 +236,14 @@ class UnsupportedMedia(ServerError):
 
 class ClientGone(ServerError):
     status, type, code = 499, "client_closed_request", "client_gone"
+
+
+class RateLimited(ServerError):
+    """A limit of the caller's key is reached. `code`: rate_limit_exceeded; for a budget, which no waiting
+    renews, insufficient_quota.
+    """
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
 
 class EngineFailed(ServerError):

@@ -98,6 +98,7 @@ class Feature(Enum):
     PROMPT_CACHE = auto()
     PREDICTION = auto()
     ADVICE = auto()  # for a provider's bookkeeping, speed or price
+    SERVICE_TIER = auto()
     ANTHROPIC_ADVICE = auto()  # the same, of Anthropic's API alone
     SERVER_TOOLS = auto()  # settings of tools that Anthropic itself runs
 
@@ -110,7 +111,7 @@ class Feature(Enum):
 IGNORED = frozenset(
     {
         Feature.ADVICE, Feature.ANTHROPIC_ADVICE, Feature.LOOP_DETECTION, Feature.PREDICTION,
-        Feature.SERVER_TOOLS, Feature.USER, Feature.VERBOSITY,
+        Feature.SERVER_TOOLS, Feature.SERVICE_TIER, Feature.USER, Feature.VERBOSITY,
     }
 )  # fmt: skip
 DROPPED = frozenset(

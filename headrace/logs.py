@@ -1,18 +1,25 @@
-"""Logging: one line per event on standard error, with the id of its request. Prompts and answers are never
-logged. No record can imitate another: control characters are escaped, and tracebacks are indented.
+"""Logging: one line per event on standard error, with the id of its request, as text or as JSON. Prompts and
+answers are never logged. No record can imitate another: control characters are escaped, and tracebacks are
+indented, or part of the JSON.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from contextvars import ContextVar
+from typing import Literal
 
 LONGEST = 4_000  # characters of one message: longer ones could fill the disk
 FORMAT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
 
 # The id of the current request, in every line that its task logs; "-" outside of requests.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
+
+# What is known of the current request, for the line that ends it in a JSON log; None: the log is text.
+FACTS: ContextVar[dict[str, object] | None] = ContextVar("facts", default=None)
+Format = Literal["text", "json"]
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
@@ -54,9 +61,29 @@ class _Formatter(logging.Formatter):
         return f"{self._written},{record.msecs:03.0f}"
 
 
-def configure(level: str) -> None:
+class _JSONFormatter(logging.Formatter):
+    """Formats each record as one JSON object. `record.facts`, if there is one, adds its members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        whole, ms = time.gmtime(record.created), int(record.msecs)
+        entry: dict[str, object] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', whole)}.{ms:03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "request_id": getattr(record, "request_id", "-"),
+            "message": one_line(record.getMessage()),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            entry["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(entry, ensure_ascii=True)
+
+
+def configure(level: str, format: Format = "text") -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(FORMAT))
+    handler.setFormatter(_JSONFormatter() if format == "json" else _Formatter(FORMAT))
     handler.addFilter(_add_request_id)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Not in FORMAT, and a third of the cost of a line.

@@ -26,6 +26,7 @@ class RelayRequest:
     is_streamed: bool
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
+    owner: str | None = None  # the principal's id
 
 
 class UsageReader(Protocol):

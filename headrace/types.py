@@ -97,9 +97,8 @@ class Conversation:
     continue_final_message: bool = False  # continue the last message instead of answering it
     template_kwargs: Json = field(default_factory=dict)  # variables of the model's chat template
     verbosity: str | None = None  # the length of answers: low, medium, high
-    thinking_budget: int | None = (
-        None  # tokens, if the caller sent a number; reasoning_effort approximates it
-    )
+    # tokens, if the caller sent a number; reasoning_effort approximates it
+    thinking_budget: int | None = None
     # Members that may be left out for a target that refuses them: reasoning_effort, verbosity,
     # messages.reasoning_content.
     wishes: frozenset[str] = frozenset()
@@ -168,12 +167,12 @@ class GenerateRequest:
     timeout_s: float | None = None  # the caller's; the server's limit may be shorter
     user: str | None = None  # the caller's identifier of its end user, for providers
     owner: str | None = None  # the principal's id, which separates cached prompts
+    flow: str = ""  # the caller, between whom the engine's time is shared: see Principal
     foreign: Json = field(default_factory=dict)  # sampling members of other servers, unchanged
     advice: Json = field(default_factory=dict)  # members of OpenAI's dialect about caching, price and speed
     anthropics: Json = field(default_factory=dict)  # further members of Anthropic's dialect, unchanged
-    headers: Mapping[str, str] = field(
-        default_factory=dict
-    )  # of Anthropic's dialect, as the caller sent them
+    # of Anthropic's dialect, as the caller sent them
+    headers: Mapping[str, str] = field(default_factory=dict)
     narrowings: frozenset[str] | None = None  # allowed when a schema is compiled; None: all
     prediction: str = ""  # a text that the answer may repeat
     steering: SteeringRequest | None = None  # edits of the hidden states; None: none
@@ -197,6 +196,7 @@ class EmbedRequest:
     timeout_s: float | None = None
     user: str | None = None  # as in GenerateRequest
     owner: str | None = None  # as in GenerateRequest
+    flow: str = ""  # as in GenerateRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from headrace import logs
 from headrace.api.errors import refusal, to_response
 from headrace.api.request import CHARGE, TRIM_AFTER, Budget, Charge
 from headrace.api.sites import Sites
+from headrace.callers import RATES
 from headrace.errors import ServerError
 
 log = logging.getLogger("headrace.access")
@@ -45,6 +46,12 @@ EXPOSED_HEADERS = (
     "openai-processing-ms",
     "retry-after",
     "server-timing",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
 )
 SECURITY = {
     b"x-content-type-options": b"nosniff",
@@ -70,6 +77,11 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_private_network=is_named,
         expose_headers=EXPOSED_HEADERS,
     )
+
+
+def _rates() -> dict[bytes, bytes]:
+    """Headers about the limits of the caller's key, if it has any."""
+    return {name.encode(): value.encode() for name, value in (RATES.get() or {}).items()}
 
 
 class Turns:
@@ -109,11 +121,22 @@ class Turns:
 
 class Middleware:
     """ASGI middleware around the whole app. `sites`: where requests may come from; `budget`: of memory;
-    `has_security`: whether security headers are sent. A WebSocket is only checked for its host and site.
+    `has_security`: whether security headers are sent; `has_facts`: whether the log's lines have members;
+    `has_limits`: whether keys may have limits. A WebSocket is only checked for its host and site.
     """
 
-    def __init__(self, app: ASGIApp, *, sites: Sites, budget: Budget, has_security: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        sites: Sites,
+        budget: Budget,
+        has_security: bool = True,
+        has_facts: bool = False,
+        has_limits: bool = False,
+    ) -> None:
         self._sites, self._budget, self._turns = sites, budget, Turns()
+        self._has_facts, self._has_limits = has_facts, has_limits
         self._security = SECURITY if has_security else {}
         self._handlers, self._app = app, with_cors(self._guarded, sites.origins)
         self._last_resort = with_cors(to_response(ServerError("the server had an error")), sites.origins)
@@ -139,11 +162,17 @@ class Middleware:
                 took_ms = round((time.perf_counter() - started) * 1000)
                 # the response's own headers win: a provider's processing time is more exact
                 defaults = {b"openai-processing-ms": b"%d" % took_ms, **self._security}
+                if self._has_limits:
+                    defaults |= _rates()
                 headers = {**defaults, **dict(message["headers"]), **own}
                 message = {**message, "headers": list(headers.items())}
             await send(message)
 
         logs.REQUEST_ID.set(own[b"x-request-id"].decode())  # for this request's task only
+        if self._has_facts:
+            logs.FACTS.set({})
+        if self._has_limits:
+            RATES.set({})
         try:
             await self._app(scope, receive, send_with_ids)
         except Exception:
@@ -151,7 +180,14 @@ class Middleware:
             if not status:
                 await self._last_resort(scope, receive, send_with_ids)
         took_ms = (time.perf_counter() - started) * 1000
-        log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, took_ms)
+        extra = self._extra(scope, status, took_ms) if self._has_facts else None
+        log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, took_ms, extra=extra)
+
+    @staticmethod
+    def _extra(scope: Scope, status: int, took_ms: float) -> dict[str, object]:
+        """The members of the log's line: what the gateway knows of the request, and its path and status."""
+        place = {"method": scope["method"], "path": scope["path"], "status": status}
+        return {"facts": {**place, "duration_ms": round(took_ms, 1), **(logs.FACTS.get() or {})}}
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._sites.refusal(scope)

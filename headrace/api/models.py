@@ -15,6 +15,7 @@ from headrace.api.json_response import JSONResponse
 from headrace.api.request import Caller, destination
 from headrace.api.routes import route
 from headrace.errors import Forbidden
+from headrace.gateway.gateway import check_model, full_name
 from headrace.gateway.routing import Candidate
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
@@ -29,9 +30,9 @@ router = APIRouter(tags=["models"])
     summary="List models",
     responses=RESPONSES,
 )
-async def list_models(http: Request, _: Caller) -> wire.ModelList | Response:
+async def list_models(http: Request, caller: Caller) -> wire.ModelList | Response:
     gateway, provider = destination(http)
-    infos = gateway.router.models(provider)
+    infos = [info for info in gateway.router.models(provider) if caller.may_use(full_name(info.id, provider))]
     if is_anthropic(http.scope):
         return _response(anthropics.page(infos, http.query_params.multi_items()))
     return wire.model_list(infos)
@@ -45,8 +46,9 @@ async def list_models(http: Request, _: Caller) -> wire.ModelList | Response:
     summary="List the targets of a model's requests, without sending one",
     responses=RESPONSES,
 )
-async def explain_route(http: Request, _: Caller, model_id: str) -> wire.RouteObject:
+async def explain_route(http: Request, caller: Caller, model_id: str) -> wire.RouteObject:
     gateway, provider = destination(http)
+    check_model(caller, model_id, provider)
     explained = gateway.router.explain(model_id, provider)
     return {
         "object": "route",
@@ -77,8 +79,9 @@ def _candidate(candidate: Candidate) -> wire.CandidateObject:
     summary="Retrieve a model",
     responses=RESPONSES,
 )
-async def retrieve_model(http: Request, _: Caller, model_id: str) -> wire.ModelObject | Response:
+async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.ModelObject | Response:
     gateway, provider = destination(http)
+    check_model(caller, model_id, provider)
     info = gateway.router.model(model_id, provider)
     return _response(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
 

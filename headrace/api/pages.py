@@ -134,7 +134,7 @@ def _url(http: Request) -> str:
 def _example(http: Request) -> str:
     """A curl command to paste. On a server with keys it names no model, because the page needs no key."""
     gateway: Gateway = http.app.state.gateway
-    has_keys = bool(http.app.state.config.server.api_keys)
+    has_keys = http.app.state.config.server.needs_key
     models = [] if has_keys else gateway.router.models()
     model = models[0].id if models else "MODEL"
     body = {"model": model, "messages": [{"role": "user", "content": "What color is the sky?"}]}

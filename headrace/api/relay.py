@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import logs
 from headrace.api.answers import HEADERS, KEEP_ALIVE_S, StreamWriter, keep_alive, target_headers
+from headrace.api.authentication import authenticate
 from headrace.api.errors import to_messages_response, to_response
 from headrace.api.messages import MessagesWriter
-from headrace.api.request import BODY, authenticate, headers_of, is_strict, prepared, read_json
+from headrace.api.request import BODY, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Tally
@@ -91,9 +92,9 @@ class Relay:
             return
         writer = endpoint.writer(send)
         try:
-            await authenticate(http)
+            caller = await authenticate(http)
             raw = await read_json(http)
-            request = await prepared(http, partial(_request, endpoint, http, raw))
+            request = await prepared(http, partial(_request, endpoint, http, raw, caller.id))
             plan = gateway.relayable(request, provider) if request is not None else None
             if request is None or plan is None:
                 scope[BODY] = raw
@@ -131,7 +132,7 @@ def _endpoint(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
     return RELAY_ENDPOINTS.get(f"/{endpoint}"), provider[1:] or None
 
 
-def _request(endpoint: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest | None:
+def _request(endpoint: RelayEndpoint, http: Request, raw: bytes, owner: str) -> RelayRequest | None:
     """The request to pass on; None if a handler has to process the body, or report its errors."""
     try:
         body = Verbatim(raw)
@@ -147,7 +148,7 @@ def _request(endpoint: RelayEndpoint, http: Request, raw: bytes) -> RelayRequest
         return None
     headers = headers_of(http, endpoint.headers)
     return RelayRequest(
-        endpoint.dialect, endpoint.endpoint, body, model, bool(is_streamed), headers, timeout_s
+        endpoint.dialect, endpoint.endpoint, body, model, bool(is_streamed), headers, timeout_s, owner
     )
 
 

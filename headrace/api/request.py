@@ -9,8 +9,6 @@ remember counts, too, and is forgotten first.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -20,17 +18,17 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel
-from starlette.requests import HTTPConnection
 from starlette.types import Receive
 
+from headrace.api.authentication import authenticate
 from headrace.api.encodings import decoded
 from headrace.api.errors import is_ollama
+from headrace.callers import Principal
 from headrace.errors import (
     ClientGone,
     Overloaded,
     PayloadTooLarge,
     ServerError,
-    Unauthorized,
     UnsupportedMedia,
 )
 from headrace.freed import trim
@@ -55,57 +53,10 @@ TRIM_AFTER = 32 * 2**20  # released bytes after which free memory goes back to t
 TRIM_DELAY_S = 1.0  # after the last of them: not between the requests of a burst
 # keys of a request's scope:
 CHARGE = "headrace.charge"  # the memory that its body takes
-CALLER = "headrace.caller"  # the principal, once the API key is checked
 SIZE = "headrace.body_size"  # the body's size, once it is read
 READ_AT = "headrace.read_at"  # when the body was read, on the event loop's clock
 TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
 BODY = "headrace.body"  # the body itself, if the relay has read it before the handler
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """The owner of a request. `id` is a digest of the API key, safe for logs and database rows. On a server
-    without keys, all callers share one principal.
-    """
-
-    id: str
-
-
-ANONYMOUS = Principal("anonymous")
-
-
-class Keys:
-    """The API keys that the server accepts; an empty tuple means that no key is needed."""
-
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        self._keys = tuple(
-            (key.encode(), Principal(hashlib.sha256(key.encode()).hexdigest()[:16])) for key in keys
-        )
-
-    def authenticate(self, authorization: str | None) -> Principal:
-        """The owner of the key in an `Authorization: Bearer …` header. Raises Unauthorized."""
-        if not self._keys:
-            return ANONYMOUS
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthorized("no API key was given: send it as 'Authorization: Bearer KEY'")
-        token_bytes = token.strip().encode("latin-1", "replace")  # starlette decodes headers as latin-1
-        # comparing with every key makes the time independent of which key matches
-        matches = [principal for key, principal in self._keys if hmac.compare_digest(key, token_bytes)]
-        if not matches:
-            raise Unauthorized("the API key is not valid")
-        return matches[0]
-
-
-async def authenticate(request: HTTPConnection) -> Principal:
-    """The owner of the API key in `Authorization` or `x-api-key`. Raises Unauthorized."""
-    if CALLER not in request.scope:
-        keys: Keys = request.app.state.keys
-        key = request.headers.get("x-api-key")
-        header = request.headers.get("authorization") if key is None else f"Bearer {key}"
-        request.scope[CALLER] = keys.authenticate(header)
-    principal: Principal = request.scope[CALLER]
-    return principal
 
 
 async def _store(http: Request) -> Store:

@@ -18,8 +18,10 @@ from pydantic_core import from_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headrace import logs
+from headrace.api.authentication import authenticate
 from headrace.api.errors import to_response
-from headrace.api.request import FACTOR, Budget, Charge, Principal, authenticate
+from headrace.api.request import FACTOR, Budget, Charge
+from headrace.callers import Principal
 from headrace.errors import BadRequest, Overloaded, PayloadTooLarge, ServerError, UnsupportedParameter
 from headrace.finite import size_up_to
 from headrace.gateway.lifetime import End, Until, interrupt_after

@@ -25,7 +25,8 @@ MAX_TOKENS = 32_768
 FEATURES = OpenAIBackend.features - {
     Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.PREDICTION,
     Feature.FREQUENCY_PENALTY, Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING,
-    Feature.PRESENCE_PENALTY, Feature.REPETITION_WINDOW, Feature.TYPICAL_P, Feature.VERBOSITY,
+    Feature.PRESENCE_PENALTY, Feature.REPETITION_WINDOW, Feature.SERVICE_TIER, Feature.TYPICAL_P,
+    Feature.VERBOSITY,
 }  # fmt: skip
 # models, by how their ids begin, that take `parallel_tool_calls: false`; the others answer it with 400
 PARALLEL = ("gpt-oss", "zai-glm", "qwen-3")
@@ -38,7 +39,7 @@ class CerebrasBackend(OpenAIBackend):
     """OpenAI's dialect, less what the models refuse."""
 
     features = FEATURES
-    unsent = frozenset({Feature.ADVICE, Feature.PREDICTION})
+    unsent = frozenset({Feature.ADVICE, Feature.PREDICTION, Feature.SERVICE_TIER})
     url = "https://api.cerebras.ai/v1"
     extra_members = ("time_info",)
     knows_verbosity = False

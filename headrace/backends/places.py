@@ -1,5 +1,8 @@
 """Limits how many requests, and how many sequences of each (one per answer), a local model runs at once.
 
+Where all places are taken by a few callers ("flows"), another still gets one: up to an equal share each, and
+twice as many places in all.
+
 A request holds one place from its arrival to its end. Its other sequences wait outside the engine; they start
 while few places are taken, one per request in turn. So a request of a thousand prompts uses the whole engine
 while it is alone, and one place while others need theirs.
@@ -7,7 +10,7 @@ while it is alone, and one place while others need theirs.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +32,7 @@ def check_choices(request: GenerateRequest) -> None:
 class Holder(Protocol):
     """A request with sequences to run."""
 
+    flow: str  # whose it is
     num_running: int  # started and not ended sequences; written by Places only
 
     @property
@@ -48,7 +52,8 @@ class Places(Generic[H]):
 
     # Invariants:
     # - num_taken == the sum of max(1, num_running) over all requests between `take` and `leave` that have
-    #   not ended, and num_taken <= seats + queue.
+    #   not ended, and so is `_held` for each flow. num_taken <= seats + queue, beyond which only flows with
+    #   less than an equal share get places, up to twice as many.
     # - A request with has_more has at least one sequence running, so it always advances. It waits in `_turns`
     #   to start further ones.
     # - Beyond their first place requests never take the last place: a new request is refused for too many
@@ -60,14 +65,28 @@ class Places(Generic[H]):
         # are seats, so that a seat that becomes free is filled in the next step, but never the last place.
         self._shared = max(1, min(seats + min(1 + seats // 4, queue // 4), self._total - 1))
         self._turns: deque[H] = deque()  # holders that have more sequences, the next one first
+        self._held: Counter[str] = Counter()  # flow → its places, if it has any
         self.num_taken = 0
 
-    def take(self) -> None:
+    def take(self, flow: str = "") -> None:
         """Take a place for a request that arrives. Raises Overloaded."""
-        if self.num_taken >= self._total:
+        if self.num_taken >= self._total and not self._has_share_left(flow):
             waiting = self.num_taken - self._seats
             raise Overloaded(f"all {self._total} places are taken", retry_after_s=min(30, 1 + waiting // 8))
-        self.num_taken += 1
+        self._add(flow, 1)
+
+    def _has_share_left(self, flow: str) -> bool:
+        """Whether the flow has less than its share, among others. Without this, one caller could fill the
+        queue and keep everybody out.
+        """
+        held, others = self._held[flow], len(self._held) - (flow in self._held)
+        return bool(others) and held < self._total // (others + 1) and self.num_taken < 2 * self._total
+
+    def _add(self, flow: str, count: int) -> None:
+        self.num_taken += count
+        self._held[flow] += count
+        if not self._held[flow]:
+            del self._held[flow]
 
     def enter(self, holder: H) -> None:
         """Start the first sequence of a request in the place that it took, and others while there is room."""
@@ -84,17 +103,17 @@ class Places(Generic[H]):
         if holder.has_more and not holder.num_running:
             self._start(holder)
         else:
-            self.release()
+            self.release(holder.flow)
 
     def leave(self, holder: H) -> None:
         """Release all places of a request that is over, finished or not."""
         if holder in self._turns:
             self._turns.remove(holder)
         count, holder.num_running = holder.num_running, 0
-        self.release(count)
+        self.release(holder.flow, count)
 
-    def release(self, count: int = 1) -> None:
-        self.num_taken -= count
+    def release(self, flow: str = "", count: int = 1) -> None:
+        self._add(flow, -count)
         self._share()
 
     def _share(self) -> None:
@@ -102,7 +121,7 @@ class Places(Generic[H]):
         while self._turns and self.num_taken < self._shared:
             holder = self._turns.popleft()
             if holder.has_more:
-                self.num_taken += 1
+                self._add(holder.flow, 1)
                 self._start(holder)
                 self._turns.append(holder)
 

@@ -83,9 +83,42 @@ def _parser() -> argparse.ArgumentParser:
     text = "print the effective configuration and where it comes from"
     check = _add(commands, "check-config", _check_config, text)
     check.add_argument("--online", action="store_true", help="also fetch each provider's list of models")
+    _add_keys(commands)
+    usage = _add(commands, "usage", _usage, "show the requests, tokens and costs of each key, model and day")
+    usage.add_argument("--days", type=int, default=30, help="how many days back; default: 30")
+    usage.add_argument("--key", metavar="ID", help="of one key; default: all")
+    usage.add_argument("--json", action="store_true", help="as JSON")
+    top = _add(commands, "top", _top, "show what a running server does, live")
+    top.add_argument("--url", help="of the server; default: where the configuration says it listens")
+    top.add_argument("--key", help="an administrator's key; default: the configuration's first")
+    top.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
+    top.add_argument("--once", action="store_true", help="show it once, and leave")
     _add_db(commands)
     _add(commands, "version", _version, "print the version")
     return parser
+
+
+def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "create, list, rotate and revoke API keys"
+    keys = commands.add_parser(
+        "keys",
+        help=text,
+        description=text[0].upper() + text[1:] + ". A server takes them when it is started with "
+        "--require-auth or --admin-key; it may run meanwhile.",
+        allow_abbrev=False,
+    )
+    steps = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    create = _add(steps, "create", _keys, "create a key, and print it: it is not shown again")
+    from headrace.cli.keys import add_options
+
+    add_options(create)
+    _add(steps, "list", _keys, "list the keys, without their secrets")
+    rotate = _add(steps, "rotate", _keys, "give a key a new secret, and print it; the old one stops working")
+    revoke = _add(steps, "revoke", _keys, "end the use of a key, for good")
+    for step in (rotate, revoke):
+        step.add_argument("id", metavar="ID", help="as `headrace keys list` shows it")
+    for name, step in steps.choices.items():
+        step.set_defaults(step=name)
 
 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -209,6 +242,30 @@ def _db(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
         return db.import_(loaded.config, arguments.source)
     run = {"verify": db.verify, "migrate": db.migrate, "prune": db.prune}[step]
     return run(loaded.config)
+
+
+def _keys(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli import keys
+
+    if arguments.step == "create":
+        return keys.create(loaded.config, arguments)
+    if arguments.step == "list":
+        return keys.list_keys(loaded.config)
+    run = {"rotate": keys.rotate, "revoke": keys.revoke}[arguments.step]
+    return run(loaded.config, arguments.id)
+
+
+def _usage(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.usage import usage
+
+    return usage(loaded.config, days=arguments.days, key=arguments.key, as_json=arguments.json)
+
+
+def _top(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.top import top
+
+    every_s = max(0.2, arguments.every)
+    return top(loaded.config, url=arguments.url, key=arguments.key, every_s=every_s, is_once=arguments.once)
 
 
 def _version(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

@@ -38,7 +38,7 @@ class ChatError(HeadraceError):
 def chat(config: Config, *, model: str | None, system: str | None, config_file: Path | None) -> int:
     """Chat until the input ends. Returns the exit code. Raises ChatError."""
     with _server(config, model, config_file) as (url, is_own):
-        key = config.server.api_keys[0] if config.server.api_keys else ""
+        key = next(iter((*config.server.api_keys, *config.server.admin_keys)), "")
         served = [entry["id"] for entry in _get(url + "/v1/models", key)["data"]]
         if not served:
             raise ChatError(f"the server at {url} has no model")
@@ -129,7 +129,7 @@ def _headers(key: str) -> dict[str, str]:
     return {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
+def opener(url: str) -> urllib.request.OpenerDirector:
     """An opener that uses the system's proxy, but not for this machine."""
     host = urllib.parse.urlsplit(url).hostname or ""
     direct = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
@@ -138,7 +138,7 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 
 def _open(request: urllib.request.Request) -> Any:
     try:
-        return _opener(request.full_url).open(request)
+        return opener(request.full_url).open(request)
     except urllib.error.HTTPError as exc:
         try:
             message = json.load(exc)["error"]["message"]
@@ -182,7 +182,7 @@ def _engine_flags(config: Config) -> Iterator[str]:
 
 def _is_headrace(url: str) -> bool:
     try:
-        with _opener(url).open(url + "/ready", timeout=CONNECT_S) as response:
+        with opener(url).open(url + "/ready", timeout=CONNECT_S) as response:
             return "status" in json.load(response)
     except (OSError, ValueError):
         return False

@@ -44,7 +44,8 @@ def _sections(loaded: Loaded) -> Iterator[str]:
 
 
 def _tables(loaded: Loaded) -> Iterator[str]:
-    tables = (("providers", loaded.config.providers), ("routes", loaded.config.routes))
+    config = loaded.config
+    tables = (("providers", config.providers), ("routes", config.routes), ("prices", config.prices))
     for kind, entries in tables:
         for name, entry in entries.items():
             yield f"\n[{kind}.{toml.key(name)}]  # {_source(loaded, f'{kind}.{name}')}"

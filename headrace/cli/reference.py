@@ -12,7 +12,7 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from headrace.cli import POSITIONAL
-from headrace.config import DEFAULT_FILE, Option, ProviderConfig, RouteConfig, options
+from headrace.config import DEFAULT_FILE, Option, PriceConfig, ProviderConfig, RouteConfig, options
 
 HEAD = f"""# Configuration
 
@@ -37,7 +37,7 @@ message that names it.
 """
 
 
-PROVIDERS, ROUTES = "[providers.NAME]", "[routes.NAME]"
+PROVIDERS, ROUTES, PRICES = "[providers.NAME]", "[routes.NAME]", '[prices."MODEL"]'
 ABOUT_PROVIDERS = """\
 Remote providers, one table each, in the file only. NAME has lower-case letters, digits and dashes; requests
 address the provider as `NAME:MODEL` and under `/NAME/v1/…`. If the file has no providers, environment
@@ -46,6 +46,11 @@ variables configure them: `ANTHROPIC_API_KEY` (with `ANTHROPIC_BASE_URL`), `CERE
 provider's list of models.
 """
 ABOUT_ROUTES = """Aliases for several targets, tried in order: [routing.md](routing.md). In the file only.
+"""
+
+ABOUT_PRICES = """\
+What models cost, for budgets and for `headrace usage`: [operations.md](operations.md#usage). MODEL is the id
+of a local model, or `PROVIDER:MODEL`. In the file only.
 """
 
 
@@ -63,6 +68,7 @@ def reference() -> str:
     for title, text, kind in (
         (PROVIDERS, ABOUT_PROVIDERS, ProviderConfig),
         (ROUTES, ABOUT_ROUTES, RouteConfig),
+        (PRICES, ABOUT_PRICES, PriceConfig),
     ):
         lines += [f"## {title}", "", text, "| key | default | meaning |", "|---|---|---|"]
         lines += [*(_member(name, info) for name, info in kind.model_fields.items()), ""]

@@ -44,7 +44,7 @@ def serve(config: Config, *, host_hint: str = "") -> int:
     """Serve until SIGINT or SIGTERM, then return the exit code. `host_hint`: the end of the error for a host
     that cannot be listened on. Raises ConfigError, ModelError.
     """
-    logs.configure(config.server.log_level)
+    logs.configure(config.server.log_level, config.server.log_format)
     sys.setswitchinterval(0.001)  # how long the engine's thread may hold the GIL
     listener = _listen(config.server.host, config.server.port, host_hint)
     with contextlib.closing(listener):
@@ -187,7 +187,7 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
         print(f"  later   {DEFAULT_EMBEDDER} (for embeddings, loaded at its first use)")
     if models:
         print(f"  device  CPU ({platform.machine()}, {os.cpu_count()} cores)")
-    key = " -H 'Authorization: Bearer KEY'" if config.server.api_keys else ""
+    key = " -H 'Authorization: Bearer KEY'" if config.server.needs_key else ""
     print(f"  try     {_example(url, key, models)}\n", flush=True)
 
 

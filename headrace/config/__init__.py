@@ -8,12 +8,13 @@ key, the value and what would be valid. The environment is read nowhere else.
 from headrace.config.extras import install_command
 from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
 from headrace.config.options import PREFIX, Option, options
-from headrace.config.providers import FallbackReason, ProviderConfig, RouteConfig, TargetConfig
+from headrace.config.providers import FallbackReason, PriceConfig, ProviderConfig, RouteConfig, TargetConfig
 from headrace.config.section import Names
 from headrace.config.sections import (
     Config,
     ConversationsConfig,
     EngineConfig,
+    LimitsConfig,
     ModelsConfig,
     PathsConfig,
     ServerConfig,
@@ -29,11 +30,13 @@ __all__ = [
     "ConversationsConfig",
     "EngineConfig",
     "FallbackReason",
+    "LimitsConfig",
     "Loaded",
     "ModelsConfig",
     "Names",
     "Option",
     "PathsConfig",
+    "PriceConfig",
     "ProviderConfig",
     "RouteConfig",
     "ServerConfig",

@@ -18,7 +18,7 @@ from headrace.config.sections import Config
 from headrace.errors import ConfigError
 
 DEFAULT_FILE = "headrace.toml"
-TABLES = ("providers", "routes")  # sections with names of the user's own
+TABLES = ("providers", "routes", "prices")  # sections with names of the user's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,9 @@ def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: P
             tree.setdefault(option.section, {})[option.name] = option.validate(value, source)
     sources = {key: source for key, (_, source) in values.items()}
     providers, routes, table_sources = _tables(written, path, environment)
-    config = Config.model_validate({**tree, "providers": providers, "routes": routes})
+    prices = tables.prices(written.get("prices", {}), tables.Source(str(path), path.parent, environment))
+    table_sources |= dict.fromkeys((f"prices.{name}" for name in prices), str(path))
+    config = Config.model_validate({**tree, "providers": providers, "routes": routes, "prices": prices})
     loaded = Loaded(config, {**sources, **table_sources})
     _check(loaded)
     return loaded
@@ -92,9 +94,10 @@ def is_loopback(host: str) -> bool:
 
 def _check(loaded: Loaded) -> None:
     server = loaded.config.server
-    if server.api_keys and server.no_auth:
-        raise ConfigError("server.no_auth contradicts server.api_keys: use one of them")
-    if not server.api_keys and not server.no_auth and not is_loopback(server.host):
+    if server.needs_key and server.no_auth:
+        name = next(name for name in ("api_keys", "admin_keys", "require_auth") if getattr(server, name))
+        raise ConfigError(f"server.no_auth contradicts server.{name}: use one of them")
+    if not server.needs_key and not server.no_auth and not is_loopback(server.host):
         raise ConfigError(
             f"server.host = {server.host!r} can be reached by others and no API key is set: "
             f"add --api-key KEY, or --no-auth to serve everybody{loaded.host_hint}"

@@ -1,4 +1,4 @@
-"""Remote providers and routes: [providers.NAME], [routes.NAME]."""
+"""Remote providers, routes and prices: [providers.NAME], [routes.NAME], [prices."MODEL"]."""
 
 from __future__ import annotations
 
@@ -148,3 +148,16 @@ class RouteConfig(Section):
         if twice is not None:
             raise ValueError(f"{twice!r} is named twice")
         return targets
+
+
+Price = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class PriceConfig(Section):
+    """What a model costs: [prices."MODEL"] in the file."""
+
+    prompt: Annotated[Price, Field(description="Of a million tokens of prompts, in any currency.")]
+    completion: Annotated[Price, Field(description="Of a million tokens of answers.")]
+    cached_prompt: Annotated[
+        Price | None, Field(description="Of a million cached tokens of prompts. Default: as `prompt`.")
+    ] = None

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from headrace.config.memory import CacheType
-from headrace.config.providers import ProviderConfig, RouteConfig
+from headrace.config.providers import PriceConfig, ProviderConfig, RouteConfig
 from headrace.config.section import Names, Section
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -53,6 +53,22 @@ class ServerConfig(Section):
             "(in the environment: comma-separated or a JSON list)."
         ),
     ] = ()
+    admin_keys: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Names(flag="--admin-key", is_secret=True),
+        Field(
+            description="Keys of administrators, who may also use the admin API (`/v1/admin/…`). Without "
+            "any, callers on this machine may, while nobody needs a key: [operations.md](operations.md)."
+        ),
+    ] = ()
+    require_auth: Annotated[
+        bool,
+        Names(aliases=("REQUIRE_AUTH",)),
+        Field(
+            description="Require a key of every caller, and accept those that `headrace keys create` has "
+            "made, as `admin_keys` does: [operations.md](operations.md)."
+        ),
+    ] = False
     no_auth: Annotated[bool, Field(description="Serve without keys on an address that others can reach.")] = (
         False
     )
@@ -61,6 +77,14 @@ class ServerConfig(Section):
         Names(aliases=("LOG_LEVEL",), ignores_case=True),
         Field(description="Least severity to log."),
     ] = "INFO"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Names(aliases=("LOG_FORMAT",)),
+        Field(
+            description="How log records are written: `json`, one object a line, for programs: "
+            "[operations.md](operations.md#logs)."
+        ),
+    ] = "text"
     drain_seconds: Annotated[
         float, Field(ge=0, description="On SIGTERM, how long running requests may take to finish.")
     ] = 30.0
@@ -144,6 +168,16 @@ class ServerConfig(Section):
         ),
     ] = ByteSize(512 * 2**20)
 
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers need a key."""
+        return bool(self.api_keys or self.takes_stored_keys)
+
+    @property
+    def takes_stored_keys(self) -> bool:
+        """Whether the keys in the store (`headrace keys`) are accepted."""
+        return bool(self.admin_keys or self.require_auth)
+
 
 class EngineConfig(Section):
     max_model_len: Annotated[
@@ -225,6 +259,14 @@ class EngineConfig(Section):
             "what they repeat: [models.md](models.md#speculation)."
         ),
     ] = "auto"
+    stall_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long the engine may have work without finishing a step, before `/health` "
+            "fails; 0: for ever.",
+        ),
+    ] = 300.0
     generation_config: Annotated[
         Literal["model", "none"], Field(description="Whether a model's recommended sampling is the default.")
     ] = "model"
@@ -358,6 +400,26 @@ class ConversationsConfig(Section):
     ] = 20
 
 
+class LimitsConfig(Section):
+    redis_url: Annotated[
+        str,
+        Names(flag="--redis-url", variable="REDIS_URL", is_secret=True),
+        Field(
+            repr=False,
+            description="Redis or Valkey for the limits of API keys, as `redis://:PASSWORD@HOST:6379/0`, "
+            "where several servers share them. Default: each server counts by itself.",
+        ),
+    ] = ""
+    when_down: Annotated[
+        Literal["closed", "open"],
+        Names(flag="--limits-when-down", variable="LIMITS_WHEN_DOWN"),
+        Field(
+            description="While Redis cannot be reached, `closed` refuses the requests of keys that have "
+            "limits with 503, and with `open` each server applies the limits by itself."
+        ),
+    ] = "closed"
+
+
 class Config(Section):
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()
@@ -366,5 +428,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     steering: SteeringConfig = SteeringConfig()
     conversations: ConversationsConfig = ConversationsConfig()
+    limits: LimitsConfig = LimitsConfig()
     providers: dict[str, ProviderConfig] = {}  # noqa: RUF012  # pydantic copies it
     routes: dict[str, RouteConfig] = {}  # noqa: RUF012
+    prices: dict[str, PriceConfig] = {}  # noqa: RUF012

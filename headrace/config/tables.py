@@ -1,5 +1,5 @@
-"""Reads the tables with names of the user's choice, [providers.NAME] and [routes.NAME], and the providers
-that environment variables configure.
+"""Reads the tables with names of the user's choice, [providers.NAME], [routes.NAME] and [prices.MODEL], and
+the providers that environment variables configure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from headrace.config.options import near, shown
-from headrace.config.providers import ProviderConfig, RouteConfig
+from headrace.config.providers import PriceConfig, ProviderConfig, RouteConfig
 from headrace.config.section import Names, Section
 from headrace.errors import ConfigError
 
@@ -74,6 +74,11 @@ def routes(
                     f"there is no provider {provider!r}{known}"
                 )
     return found
+
+
+def prices(tables: Mapping[str, object], source: Source) -> dict[str, PriceConfig]:
+    """Read [prices."MODEL"]. Raises ConfigError."""
+    return {name: _table(f"prices.{name}", PriceConfig, members, source) for name, members in tables.items()}
 
 
 def _table(key: str, kind: type[Table], members: object, source: Source) -> Table:

@@ -210,6 +210,10 @@ class Engine:
         self.scheduler.commit(chunks)
         if batch.read:
             outputs = self._with_readings(batch, outputs)
+        counters = self.scheduler.counters
+        counters.num_steps += 1
+        counters.num_computed += sum(chunks.values())
+        counters.num_generated += sum(output.token is not None for output in outputs)
         for sequence in chunks:
             sequence.num_observed = max(sequence.num_observed, sequence.num_computed)
             if sequence.finish_reason is not None:
@@ -257,7 +261,11 @@ class Engine:
         except Exception as exc:  # of the constraint, for example at a limit of its parser
             outputs.append(_fail(sequence, exc))
         if sequence.draft:
-            sequence.drafter.settle(len(sequence.draft), _agreement(sequence.draft, outputs))
+            accepted, counters = _agreement(sequence.draft, outputs), self.scheduler.counters
+            sequence.drafter.settle(len(sequence.draft), accepted)
+            counters.num_drafts += 1
+            counters.num_drafted += len(sequence.draft)
+            counters.num_accepted += accepted
         return outputs
 
     def _next(self, sequence: Sequence, row: Floats, mask: Mask | Exception | None) -> Output:

@@ -1,12 +1,13 @@
 """The scheduler: decides which sequences run in the next step, and how many tokens of each are computed.
 
 It knows tokens and blocks, not tensors. The token budget of a step is spent in this order: sequences that
-decode (one token each), prompts that are partly computed, waiting sequences; each group by (priority,
-arrival). A prompt longer than the budget is computed in chunks over several steps; in small ones (pace.py)
-while others decode. When blocks run out, the running sequence that is last by (priority, arrival) is
-preempted: it releases its blocks and is computed again later. That is often cheap, because its full blocks
-stay in the prefix cache until their space is needed. A waiting sequence is admitted once there is a seat, and
-blocks for all its tokens; to make room it preempts running sequences of lower priority, and no others.
+decode (one token each), prompts that are partly computed, waiting sequences; each group by rank: (priority,
+turn, arrival), where turns share the engine between callers (fair.py). A prompt longer than the budget is
+computed in chunks over several steps; in small ones (pace.py) while others decode. When blocks run out, the
+running sequence that is last by rank is preempted: it releases its blocks and is computed again later. That
+is often cheap, because its full blocks stay in the prefix cache until their space is needed. A waiting
+sequence is admitted once there is a seat, and blocks for all its tokens; to make room it preempts running
+sequences of lower priority, or, for the first of its flow, one of a flow that has several, and no others.
 
 The runtime computes a chunk of one token with another kernel, which rounds its sums differently. Therefore no
 chunk of a prompt is ever one token long, and a sequence with `invariant` set reuses no cached block whose
@@ -23,9 +24,11 @@ from __future__ import annotations
 import heapq
 
 from headrace.engine.blocks import BlockPool, block_key
+from headrace.engine.counters import Counters
 from headrace.engine.draft import MAX_ROWS
+from headrace.engine.fair import FairTurns, greedy, newcomers
 from headrace.engine.pace import Pace
-from headrace.engine.sequence import Sequence
+from headrace.engine.sequence import Rank, Sequence
 
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
 
@@ -62,12 +65,13 @@ class Scheduler:
         self.running: list[Sequence] = []  # in order of admission; schedule() sorts a copy
         # A heap of (rank, sequence). Arrivals are unique, so ranks never tie and sequences, which have no
         # order, are never compared.
-        self._waiting: list[tuple[tuple[int, int], Sequence]] = []
+        self._waiting: list[tuple[Rank, Sequence]] = []
+        self._turns = FairTurns()
         self._salt, self._speculates = salt, speculates
         self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
         self.pace = Pace()
         self._long_left = 0  # tokens that long prompts may still have in the step
-        self.num_preemptions = 0
+        self.counters = Counters()
 
     @property
     def waiting(self) -> list[Sequence]:
@@ -83,6 +87,11 @@ class Scheduler:
         return bool(self.running or self._waiting)
 
     def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self._turns.assign(sequence)
+        self._wait(sequence)
+
+    def _wait(self, sequence: Sequence) -> None:
         heapq.heappush(self._waiting, (sequence.rank, sequence))
 
     def remove(self, sequence: Sequence) -> None:
@@ -141,23 +150,49 @@ class Scheduler:
 
     def _admit(self, chunks: Chunks) -> None:
         """Start waiting sequences, in order of rank, while there are tokens, seats and blocks for them."""
-        deferred: list[tuple[tuple[int, int], Sequence]] = []
+        deferred: list[tuple[Rank, Sequence]] = []
         while self._waiting and self._budget(chunks) > 0:
-            sequence = self._waiting[0][1]
+            # Taken out first: whoever is preempted for it may be put before it.
+            entry = heapq.heappop(self._waiting)
+            sequence = entry[1]
             # The n choices of one request share a prompt. Once the leader has computed it, the others find
             # its blocks in the prefix cache; admitted now, each would compute the prompt again.
             if sequence.leader is not None and self._is_prefilling(sequence.leader):
-                deferred.append(heapq.heappop(self._waiting))
+                deferred.append(entry)
                 continue
             # Stop at the first that does not fit, rather than try smaller ones behind it: otherwise a stream
             # of short prompts would keep a long one waiting forever.
             if not self._make_room(sequence, chunks):
+                heapq.heappush(self._waiting, entry)
                 break
-            heapq.heappop(self._waiting)
-            self.running.append(sequence)
-            self._extend(sequence, chunks)
+            self._start(sequence, chunks)
         for entry in deferred:
             heapq.heappush(self._waiting, entry)
+        self._admit_newcomers(chunks)
+
+    def _admit_newcomers(self, chunks: Chunks) -> None:
+        """While all seats are taken, make room for flows of which no sequence runs: the first in the queue
+        may be one that has just given up its seat.
+        """
+        if len(self.running) < self.max_num_seqs or not self._waiting:
+            return
+        for sequence in newcomers((sequence for _, sequence in self._waiting), self.running):
+            if self._budget(chunks) <= 0:
+                return
+            is_deferred = sequence.leader is not None and self._is_prefilling(sequence.leader)
+            if not is_deferred and self._make_room(sequence, chunks):
+                self._waiting.remove((sequence.rank, sequence))
+                heapq.heapify(self._waiting)
+                self._start(sequence, chunks)
+
+    def _start(self, sequence: Sequence, chunks: Chunks) -> None:
+        """Run a sequence that has a seat, and blocks for all its tokens."""
+        self.running.append(sequence)
+        self._turns.served(sequence)
+        if not sequence.num_preemptions:
+            self.counters.num_queried += sequence.num_prompt
+            self.counters.num_hit += sequence.num_cached
+        self._extend(sequence, chunks)
 
     def _is_prefilling(self, leader: Sequence) -> bool:
         # A leader that failed or was aborted has a finish reason, so that its followers do not wait forever.
@@ -180,14 +215,18 @@ class Scheduler:
         return True
 
     def _preempt_below(self, sequence: Sequence, chunks: Chunks) -> bool:
-        """Preempt the last running sequence of lower priority; False if there is none.
+        """Preempt the last running sequence of lower priority, or of a flow that has more than its share;
+        False if there is none.
 
-        Equal priority is not enough: nothing would be gained, and what the running one has computed would be
-        lost.
+        Equal priority alone is not enough: nothing would be gained, and what the running one has computed
+        would be lost.
         """
         worst = max(self.running, key=lambda running: running.rank, default=sequence)
         if worst.priority <= sequence.priority:
-            return False
+            several = greedy(self.running, sequence)
+            if several is None:
+                return False
+            worst = several
         self._preempt(worst, chunks)
         return True
 
@@ -288,8 +327,8 @@ class Scheduler:
         self.running.remove(victim)
         self._release(victim)
         victim.num_preemptions += 1
-        self.num_preemptions += 1
-        self.add(victim)
+        self.counters.num_preemptions += 1
+        self._wait(victim)
 
     def _release(self, sequence: Sequence) -> None:
         self._release_from(sequence, 0)

@@ -22,6 +22,7 @@ FinishReason = Literal["stop", "length", "error", "aborted"]
 Pooling = Literal["mean", "last", "cls"]
 Readings = tuple[tuple[int, tuple[Reading, ...]], ...]  # (position, one for each probe)
 INTERACTIVE, BATCH = 0, 10  # priorities: the lower number runs first
+Rank = tuple[int, int, int]
 
 _arrivals = itertools.count()
 
@@ -114,6 +115,8 @@ class Sequence:
     leader: Sequence | None = None  # shares its prompt: wait until the leader has computed it
     constraint: Constraint | None = None
     pooling: Pooling | None = None  # compute an embedding instead of a continuation
+    flow: str = ""  # who waits for it: the engine's time is shared between flows (see fair.py)
+    turn: int = 0  # its place among the flows; set by the scheduler
     salt: bytes = b""  # only sequences of equal salt share blocks through the prefix cache
     prediction: list[int] = field(default_factory=list)  # what the caller expects the answer to repeat
     plan: Plan | None = None  # edits of its hidden states
@@ -205,9 +208,9 @@ class Sequence:
         return b"" if self.plan is None else self.plan.effect(self.tokens[start:end], start, end, self.flags)
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """Order of service: priority, then arrival."""
-        return (self.priority, self.arrival)
+    def rank(self) -> Rank:
+        """Order of service: priority, then the flows' turns, then arrival."""
+        return (self.priority, self.turn, self.arrival)
 
     def accept(self, token: int) -> FinishReason | None:
         """Append a sampled token. Returns the finish reason if it is the last one. Raises what the constraint

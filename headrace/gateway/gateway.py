@@ -12,8 +12,9 @@ from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
+from headrace.callers import CALLER, Principal
 from headrace.config import RouteConfig
-from headrace.errors import BadRequest, NotFound, Overloaded, ServerError
+from headrace.errors import BadRequest, Forbidden, NotFound, Overloaded, ServerError
 from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
 from headrace.gateway.generation import AnswerMeter, Generation, TargetResult
@@ -27,7 +28,8 @@ from headrace.gateway.lifetime import (
     interrupt,
     interrupt_after,
 )
-from headrace.gateway.routing import Plan, Router, Target
+from headrace.gateway.limits import Charge, Charging, answer_limit
+from headrace.gateway.routing import LOCAL, Plan, Router, Target
 from headrace.gateway.work import Embed, Generate, PassOn, Wishes, Work
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.types import (
@@ -51,6 +53,7 @@ class Gateway:
 
     `request_timeout_s`: the time limit of every request; 0: none. `remote`: the names of the backends that
     are remote providers; `bare`: those whose models are listed without `PROVIDER:` in front of their ids.
+    `charging`: reserves what callers with limits may use; None: nobody has limits.
     `clock` and `meter` are replaced by tests.
     """
 
@@ -65,10 +68,11 @@ class Gateway:
         substitutes: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         meter: Meter | None = None,
+        charging: Charging | None = None,
     ) -> None:
         self.backends = tuple(backends)
         self._relaying = {b.name: b for b in backends if isinstance(b, Relaying)}
-        self._meter = meter or LoggingMeter()
+        self._meter, self._charging = meter or LoggingMeter(), charging
         self.request_timeout_s = request_timeout_s
         self._clock = clock or Clock()
         self._wishes = Wishes(self._clock.now)
@@ -106,48 +110,62 @@ class Gateway:
         """Admit, plan, check, open. Raises ServerError; after it returns, the events can only end or fail.
         With `provider`, only that provider's models are considered.
         """
-        tally = Tally("generate", request.model)
+        tally, caller = Tally("generate", request.model, request.owner), CALLER.get()
+        charge: Charge | None = None
         try:
             async with AsyncExitStack() as exits:
                 end = self._admit(exits, request.timeout_s)
-                plan = self.router.plan(request.model, provider)
+                plan = self._plan(caller, request.model, provider)
                 _check_generates(plan)
+                request = replace(request, flow=caller.flow, priority=_priority(caller, request.priority))
                 async with Until(end):
+                    if self._charging is not None and caller.limits.exist:
+                        charge, request = await self._charging.generate(caller, request, plan.targets[0])
                     work = Generate(request, self._wishes, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                tally.provider, tally.attempts = result.provider, result.attempts
-                meter = AnswerMeter(tally, self._meter, request.n)
+                _answered_by(tally, result)
+                meter = AnswerMeter(tally, self._meter, request.n, charge)
                 return Generation(result, request, end, exits.pop_all(), meter)
         except BaseException as exc:
             tally.end(exc)
             self._meter.record(tally)
+            if charge is not None:
+                await charge.settle(tally)
             raise
 
     async def embed(
         self, request: EmbedRequest, provider: str | None = None, *, uses: Uses = NO_USES
     ) -> TargetResult[Embeddings]:
         """Embed texts. Cancelling the call frees its resources. Raises ServerError."""
-        with self._metered(Tally("embed", request.model)) as tally:
+        with self._metered(Tally("embed", request.model, request.owner)) as tally:
             async with AsyncExitStack() as exits:
+                caller = CALLER.get()
                 end = self._admit(exits, request.timeout_s)
-                plan = self.router.plan(request.model, provider)
+                plan = self._plan(caller, request.model, provider)
                 _check_tokens(plan, request)
+                request = replace(request, flow=caller.flow)
                 async with Until(end):
+                    if self._charging is not None and caller.limits.exist:
+                        charge = await self._charging.embed(caller, request, plan.targets[0])
+                        exits.push_async_callback(charge.settle, tally)
                     work = Embed(request, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-            tally.provider, tally.attempts = result.provider, result.attempts
-            tally.began = perf_counter()
-            tally.usage = Usage(result.value.prompt_tokens, 0)
-            return result
+                _answered_by(tally, result)
+                tally.began = perf_counter()
+                tally.usage = Usage(result.value.prompt_tokens, 0)
+                return result
 
     def relayable(self, request: RelayRequest, provider: str | None = None) -> Plan | None:
         """The targets that a request may be passed on to as its caller wrote it. Returns None if one of them
         needs a translation, or the model is unknown.
         """
+        caller = CALLER.get()
         try:
-            plan = self.router.plan(request.model, provider)
+            plan = self._plan(caller, request.model, provider)
         except NotFound:
             return None
+        if caller.limits.count_tokens and answer_limit(request) is None:
+            return None  # the answer has to be limited to what the key has left
         return plan if all(self._relays(target, request) for target in plan.targets) else None
 
     @asynccontextmanager
@@ -157,13 +175,18 @@ class Gateway:
         """Pass a request on, and yield the provider's answer when it has begun. The body of the `async with`
         is ended early by `ends`, the request's time limit, or the caller's hang-up. Raises ServerError.
         """
-        with self._metered(Tally(request.endpoint, request.model, is_streamed=request.is_streamed)) as tally:
+        tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)
+        with self._metered(tally):
             async with AsyncExitStack() as exits:
                 end = self._admit(exits, request.timeout_s)
+                caller = CALLER.get()
                 async with Until(end, *ends, receive=receive):
+                    if self._charging is not None and caller.limits.exist:
+                        charge = await self._charging.relay(caller, request, plan.targets[0])
+                        exits.push_async_callback(charge.settle, tally)
                     work = PassOn(request, self._relaying)
                     result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
-                    tally.provider, tally.attempts = result.provider, result.attempts
+                    _answered_by(tally, result)
                     yield tally, result.value
 
     def _relays(self, target: Target, request: RelayRequest) -> bool:
@@ -215,7 +238,13 @@ class Gateway:
         """
         with ExitStack() as exits:
             async with Until(self._admit(exits)):
+                check_model(CALLER.get(), model, provider)
                 yield self.router.first(model, provider)
+
+    def _plan(self, caller: Principal, model: str, provider: str | None) -> Plan:
+        """Raises ModelNotFound, ProviderNotFound, Forbidden."""
+        check_model(caller, model, provider)
+        return self.router.plan(model, provider)
 
     async def _reach(
         self, plan: Plan, work: Work[T], timeout_s: float | None, exits: AsyncExitStack, uses: Uses
@@ -293,6 +322,29 @@ def _check_tokens(plan: Plan, request: EmbedRequest) -> None:
             "(LangChain: check_embedding_ctx_length=False)",
             param="input",
         )
+
+
+def check_model(caller: Principal, model: str, provider: str | None) -> None:
+    """Check that the caller's key may use a model, by the name that the caller uses. Raises Forbidden."""
+    if not caller.models or caller.may_use(full_name(model, provider)):
+        return
+    error = Forbidden(f"this API key may not use the model {model[:200]!r}", param="model")
+    error.code = "model_not_allowed"
+    raise error
+
+
+def full_name(model: str, provider: str | None) -> str:
+    """A model's name, with the provider that the path names, as PROVIDER:MODEL."""
+    return model if provider in (None, LOCAL) else f"{provider}:{model}"
+
+
+def _priority(caller: Principal, priority: int) -> int:
+    """A caller's priority only makes its request wait for others, unless its key may hurry."""
+    return priority if caller.may_hurry else max(0, priority)
+
+
+def _answered_by(tally: Tally, result: TargetResult[T]) -> None:
+    tally.provider, tally.served, tally.attempts = result.provider, result.info.id, result.attempts
 
 
 def _left_out(uses: Uses, target: Target) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.lifetime import End, Meter, Tally
-from headrace.types import Event, Finished, GenerateRequest, ModelInfo, Usage, total
+from headrace.types import Event, Finished, GenerateRequest, ModelInfo, Started, Usage, total
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,12 @@ class Opened:
     noted: tuple[str, ...] = ()
 
 
+class Charge(Protocol):
+    """What the request has reserved of its key's limits."""
+
+    async def settle(self, tally: Tally) -> None: ...
+
+
 class Observer(Protocol):
     """Receives the events of one generation, then its outcome, once."""
 
@@ -62,24 +68,45 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class AnswerMeter:
-    """Observes a generation and reports it to the meter. `n`: the number of choices of each prompt."""
+    """Observes a generation, and reports it to the meter and to its charge. `n`: the number of choices of
+    each prompt.
+    """
 
     tally: Tally
     meter: Meter
     n: int
+    charge: Charge | None = None
     _usages: dict[int, Usage] = field(default_factory=dict, init=False)  # choice → its usage
+    _starts: dict[int, Started] = field(default_factory=dict, init=False)  # of choices that have not finished
+    _tokens: dict[int, int] = field(default_factory=dict, init=False)  # ... and how many they have
 
     def saw(self, event: Event) -> None:
-        self.tally.began = self.tally.began or time.perf_counter()
+        tally = self.tally
+        tally.began = tally.began or time.perf_counter()
         if isinstance(event, Finished):
             self._usages[event.index] = event.usage
+            self._starts.pop(event.index, None)
+            tally.reasons.append(event.reason)
+            tally.decode_s.append(event.decode_s)
+        elif isinstance(event, Started):
+            self._starts[event.index] = event
+            tally.started = tally.started or event
+        elif event.tokens:
+            self._tokens[event.index] = self._tokens.get(event.index, 0) + event.tokens
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
+        # Of an answer that was cut short, the tokens count that were generated.
+        for index, started in self._starts.items():
+            if index in self._tokens:
+                prompt, cached = started.prompt_tokens, started.cached_tokens
+                self._usages[index] = Usage(prompt, self._tokens[index], cached)
         if self._usages:
             usage = total(self._usages, self.n)
             self.tally.usage = usage if usage.is_known else None
         self.tally.end(error)
         self.meter.record(self.tally)
+        if self.charge is not None:
+            await self.charge.settle(self.tally)
 
 
 class Generation(AsyncIterator[Event]):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from headrace import logs
 from headrace.errors import ClientGone, ServerError, TimedOut
-from headrace.types import Usage
+from headrace.types import FinishReason, Started, Usage
 
 log = logging.getLogger(__name__)
 
@@ -101,20 +102,27 @@ async def _hang_up(receive: Receive) -> ServerError:
 class Tally:
     """One request's cost and result.
 
-    `work`: the endpoint of a request that is passed on, else "generate" or "embed". `is_streamed`: None where
-    the gateway does not know it. `status` and `code`: of the error that ended the request, else 200 and None.
-    `took_s`: from the request's arrival to its end.
+    `work`: the endpoint of a request that is passed on, else "generate" or "embed". `owner`: the principal's
+    id; `model`: as requested; `served`: the id of the model that answered. `is_streamed`: None where the
+    gateway does not know it. `status` and `code`: of the error that ended the request, else 200 and None.
+    `took_s`: from the request's arrival to its end. `started`: of its first choice, `reasons` and `decode_s`:
+    of its finished choices, where the backend reports them.
     """
 
     work: str
     model: str
+    owner: str | None = None
     is_streamed: bool | None = None
+    served: str | None = None
     provider: str | None = None
     attempts: int = 0
     status: int = 200
     code: str | None = None
     took_s: float = 0.0
     usage: Usage | None = None  # None: the provider reported none
+    started: Started | None = None
+    reasons: list[FinishReason] = field(default_factory=list)
+    decode_s: list[float] = field(default_factory=list)
     arrived: float = field(default_factory=time.perf_counter, init=False)  # on the clock `perf_counter`
     began: float | None = None  # when the answer began, on the same clock; None: there was none
 
@@ -142,10 +150,24 @@ class Meter(Protocol):
     def record(self, tally: Tally) -> None: ...
 
 
-class LoggingMeter:
-    """Logs every tally at debug level."""
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """Several meters as one."""
+
+    meters: Sequence[Meter]
 
     def record(self, tally: Tally) -> None:
+        for meter in self.meters:
+            meter.record(tally)
+
+
+class LoggingMeter:
+    """Logs every tally at debug level, and adds it to the facts of its request."""
+
+    def record(self, tally: Tally) -> None:
+        facts = logs.FACTS.get()
+        if facts is not None:
+            facts.update(_facts(tally))
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "work=%s model=%s provider=%s attempts=%d stream=%s status=%d code=%s usage=%s "
@@ -153,3 +175,23 @@ class LoggingMeter:
                 tally.work, tally.model, tally.provider, tally.attempts, tally.is_streamed, tally.status,
                 tally.code, tally.usage, tally.first_byte_s, tally.took_s,
             )  # fmt: skip
+
+
+def _facts(tally: Tally) -> dict[str, object]:
+    """What the access log says of a request beside its path and status: no content."""
+    facts: dict[str, object] = {
+        "key": tally.owner,
+        "model": tally.model,
+        "backend": tally.provider,
+        "attempts": tally.attempts,
+        "code": tally.code,
+        "first_byte_ms": None if tally.first_byte_s is None else round(tally.first_byte_s * 1000, 1),
+    }
+    if tally.started is not None:
+        facts["queue_ms"] = round(tally.started.queue_s * 1000, 1)
+        facts["prefill_ms"] = round(tally.started.prefill_s * 1000, 1)
+    if tally.usage is not None:
+        facts["prompt_tokens"] = tally.usage.prompt_tokens
+        facts["completion_tokens"] = tally.usage.completion_tokens
+        facts["cached_tokens"] = tally.usage.cached_tokens
+    return {name: value for name, value in facts.items() if value is not None}

@@ -87,6 +87,11 @@ class Router:
         self._providers = {backend.name for backend in backends}
         self._breakers: dict[str, Breaker] = {}  # target → its breaker, shared by all routes
 
+    @property
+    def breakers(self) -> Mapping[str, Breaker]:
+        """The breakers of the targets of routes, as far as they have been used."""
+        return self._breakers
+
     def check(self) -> None:
         """Check that every local target is a loaded model. Raises ConfigError."""
         served = ", ".join(info.id for backend in self._local for info in backend.models()) or "none"

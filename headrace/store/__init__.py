@@ -10,7 +10,9 @@ from headrace.store.records import (
     StoredCompletion,
     StoredConversation,
     StoredItem,
+    StoredKey,
     StoredResponse,
+    UsageRow,
 )
 from headrace.store.store import Store
 
@@ -23,5 +25,7 @@ __all__ = [
     "StoredCompletion",
     "StoredConversation",
     "StoredItem",
+    "StoredKey",
     "StoredResponse",
+    "UsageRow",
 ]

@@ -32,10 +32,16 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Health:
-    """`answered_at`: the last answer (monotonic). `write_error`: of the last write; None if it succeeded."""
+    """`answered_at`: the last answer (monotonic). `write_error`: of the last write; None if it succeeded.
+    The others count transactions, and the seconds that they took, their waits included.
+    """
 
     answered_at: float = -HEALTHY_S
     write_error: BaseException | None = None
+    num_read: int = 0
+    num_written: int = 0
+    num_failed: int = 0
+    seconds: float = 0.0
 
 
 class Database:
@@ -90,6 +96,22 @@ class Database:
         """Whether the last write failed."""
         return self._health.write_error is not None
 
+    @property
+    def is_available(self) -> bool:
+        """Whether the database answered last, and took the last write."""
+        return self._health.answered_at > -HEALTHY_S and not self.cannot_write
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """The transactions so far, by kind, and their seconds."""
+        health = self._health
+        return {
+            "read": health.num_read,
+            "write": health.num_written,
+            "failed": health.num_failed,
+            "seconds": health.seconds,
+        }
+
     async def check(self) -> None:
         """Run a trivial query, unless the database has answered just now. Raises StoreUnavailable."""
         if time.monotonic() - self._health.answered_at > HEALTHY_S:
@@ -132,20 +154,26 @@ class Database:
         return step
 
     async def _translated(self, work: Work[T], mode: Mode, attempts: int = ATTEMPTS) -> T:
+        health, began = self._health, time.monotonic()
         try:
             result = await self._attempts(work, mode, attempts)
         except HeadraceError:
             raise
         except Exception as exc:
+            health.num_failed += 1
             if self._health.answered_at > -HEALTHY_S and _is_of_database(exc):
                 log.warning("the database fails: %s", exc)  # with paths, unlike the public message
             if mode != "read":
                 self._health.write_error = exc
             self._health.answered_at = -HEALTHY_S
             raise self._translate(exc) from exc
-        self._health.answered_at = time.monotonic()
-        if mode != "read":
-            self._health.write_error = None
+        health.answered_at = time.monotonic()
+        health.seconds += health.answered_at - began
+        if mode == "read":
+            health.num_read += 1
+        else:
+            health.num_written += 1
+            health.write_error = None
         return result
 
     async def _attempts(self, work: Work[T], mode: Mode, attempts: int) -> T:

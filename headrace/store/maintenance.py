@@ -1,4 +1,4 @@
-"""Commands for operators: verify, prune, export and import, whether servers are running or not."""
+"""Commands for operators: verify, prune, export, import and keys, whether servers are running or not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from sqlalchemy import Connection
 from headrace.config import StoreConfig
 from headrace.store.address import to_url
 from headrace.store.database import Database
+from headrace.store.keys import Keys
 from headrace.store.retention import prune
 from headrace.store.transfer import Counts, batches, insert_batch, lines, num_rows
+from headrace.store.usage import UsageCounts
 from headrace.store.verify import Progress, problems
 
 NO_TIMEOUT_S = 0.0
@@ -34,6 +36,8 @@ class Maintenance:
     def __init__(self, config: StoreConfig, data: Path) -> None:
         self._config = config
         self._database = Database(to_url(config.url, data), statement_timeout_s=NO_TIMEOUT_S)
+        self.keys = Keys(self._database)
+        self.usage = UsageCounts(self._database, process="")  # to read from
 
     async def __aenter__(self) -> Maintenance:
         try:

@@ -105,6 +105,37 @@ MIGRATIONS = (
                 since BIGINT NOT NULL)""",
         ),
     ),
+    Migration(
+        2,
+        "keys, usage",
+        (
+            """CREATE TABLE keys (
+                id TEXT NOT NULL PRIMARY KEY,
+                digest {bytes} NOT NULL UNIQUE,
+                hint TEXT NOT NULL,
+                name TEXT NOT NULL,
+                owner TEXT NOT NULL,
+                added BIGINT NOT NULL,
+                expires_at BIGINT,
+                revoked_at BIGINT,
+                settings TEXT NOT NULL)""",
+            """CREATE TABLE usage (
+                key TEXT NOT NULL,
+                provider TEXT NOT NULL,
+                model TEXT NOT NULL,
+                day INTEGER NOT NULL,
+                requests BIGINT NOT NULL,
+                prompt_tokens BIGINT NOT NULL,
+                completion_tokens BIGINT NOT NULL,
+                cached_tokens BIGINT NOT NULL,
+                cost BIGINT NOT NULL,
+                PRIMARY KEY (key, provider, model, day))""",
+            "CREATE INDEX usage_day ON usage (day)",
+            """CREATE TABLE usage_batches (
+                process TEXT NOT NULL PRIMARY KEY,
+                number BIGINT NOT NULL)""",
+        ),
+    ),
 )
 
 

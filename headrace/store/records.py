@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from headrace.callers import UNLIMITED, Limits
+
 Json = Mapping[str, Any]
 Order = Literal["asc", "desc"]  # by creation: oldest first, newest first
 T = TypeVar("T")
@@ -79,6 +81,45 @@ class StoredCompletion:
     body: Json
     metadata: Mapping[str, str] = field(default_factory=dict)
     head: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """An API key, without its secret. `hint`: the secret's beginning and end, as people recognize it;
+    `expires_at`, `revoked_at`: seconds since 1970; None: never. `models` and `may_hurry`: see Principal.
+    """
+
+    id: str
+    name: str
+    owner: str
+    hint: str
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    models: tuple[str, ...] = ()
+    limits: Limits = UNLIMITED
+    may_hurry: bool = False
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it may be used at this time, in seconds since 1970."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What one key has used of one model on one day. `day`: days since 1970-01-01, UTC; `cost`: in billionths
+    of the currency of the configured prices.
+    """
+
+    key: str
+    provider: str
+    model: str
+    day: int
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

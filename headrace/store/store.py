@@ -22,8 +22,10 @@ if TYPE_CHECKING:  # SQLAlchemy is loaded by `start`, in a thread
     from headrace.store.database import Database
     from headrace.store.housekeeping import Housekeeping
     from headrace.store.items import Items
+    from headrace.store.keys import Keys
     from headrace.store.processes import Processes
     from headrace.store.responses import Responses
+    from headrace.store.usage import UsageCounts
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class Store:
     conversations: Conversations
     responses: Responses
     completions: Completions
+    keys: Keys
+    usage: UsageCounts
     _database: Database
     _processes: Processes
     _housekeeping: Housekeeping
@@ -57,8 +61,10 @@ class Store:
         from headrace.store.database import Database
         from headrace.store.housekeeping import Housekeeping
         from headrace.store.items import Items
+        from headrace.store.keys import Keys
         from headrace.store.processes import Processes
         from headrace.store.responses import Responses
+        from headrace.store.usage import UsageCounts
 
         self._processes = Processes()
         self._database = Database(to_url(self._config.url, self._data), enter=self._processes.enter)
@@ -66,6 +72,8 @@ class Store:
         self.conversations = Conversations(self._database, self._processes)
         self.responses = Responses(self._database, self._processes)
         self.completions = Completions(self._database)
+        self.keys = Keys(self._database)
+        self.usage = UsageCounts(self._database, self._processes.id)
         try:
             await self._database.open()
         except StoreUnavailable as exc:
@@ -80,6 +88,16 @@ class Store:
         if hasattr(self, "_housekeeping"):
             await self._housekeeping.aclose()
             await self._database.aclose()
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the database answered last, and took the last write."""
+        return hasattr(self, "_database") and self._database.is_available
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """The transactions so far, by kind, and their seconds."""
+        return self._database.counts
 
     async def check(self) -> None:
         """Check cheaply that the database answers. Raises StoreUnavailable."""

@@ -153,6 +153,45 @@ processes = Table(
     Column("beat", BigInteger, nullable=False),
 )
 
+# API keys. `digest`: the SHA-256 of the secret, which is stored nowhere. `settings`: models, limits and
+# rights, as JSON.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Hash, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("owner", Name, nullable=False),
+    Column("added", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("settings", Text, nullable=False),
+)
+
+# What each key has used of each model on each day (see usage.py).
+usage = Table(
+    "usage",
+    metadata,
+    Column("key", Name, primary_key=True),
+    Column("provider", Name, primary_key=True),
+    Column("model", Name, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+)
+
+# The number of the last batch that each process has added to `usage`.
+usage_batches = Table(
+    "usage_batches",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
 # Heads that no row names any more, and since when (see garbage.py).
 loose = Table(
     "loose",

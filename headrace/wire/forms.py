@@ -16,6 +16,8 @@ from headrace.types import Conversation, Format, GenerateRequest, Sampling, Text
 from headrace.wire.generation import GenerationBody, ResponseFormat, StructuredOutputs, TypedGrammar
 from headrace.wire.parameters import advice_in, carried
 
+FLEX = 10  # the engine's priority of a batch
+
 
 def request_of(
     body: GenerationBody, prompt: Conversation | Texts, sampling: Sampling, n: int, format: Format | None
@@ -27,13 +29,19 @@ def request_of(
         sampling,
         n,
         format,
-        body.priority or 0,
+        _priority(body),
         body.timeout,
         body.user,
         foreign=carried(body),
         advice=advice_in(body),
         narrowings=narrowings(body),
     )
+
+
+def _priority(body: GenerationBody) -> int:
+    """The lower number runs first. OpenAI's `service_tier: "flex"` means work that can wait."""
+    priority = body.priority or 0
+    return max(priority, FLEX) if getattr(body, "service_tier", None) == "flex" else priority
 
 
 def output_format(body: GenerationBody) -> Format | None:

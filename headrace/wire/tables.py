@@ -79,7 +79,8 @@ _OWN: Table = {
     "detect_loops": needs(F.LOOP_DETECTION,
         f"{EXTENSION} Ends an answer that repeats itself with `length`. Default: answers without a limit.",
         equals(False)),
-    "priority": needs(F.PRIORITY, f"{EXTENSION} Lower values run first.", equals(0)),
+    "priority": needs(F.PRIORITY,
+        f"{EXTENSION} Lower values run first; below 0 only with a key that may hurry.", equals(0)),
     "timeout": ours(f"{EXTENSION} Seconds the answer may take; the server's own limit holds too."),
     "guided_json": needs(F.JSON_SCHEMA, f"{EXTENSION} A JSON schema."),
     "guided_regex": needs(F.REGEX, f"{EXTENSION} A regular expression."),
@@ -193,7 +194,9 @@ CHAT: Table = {
     "prompt_cache_options": advice(CACHING),
     "prompt_cache_retention": advice(CACHING),
     "safety_identifier": advice(BOOKKEEPING),
-    "service_tier": advice("There is only one."),
+    "service_tier": needs(F.SERVICE_TIER,
+        "`flex`: the engine runs it after requests without; the other values mean the same as none.",
+        equals("auto", "default")),
 }  # fmt: skip
 COMPLETIONS: Table = {
     **GENERATION,

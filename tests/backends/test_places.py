@@ -13,8 +13,8 @@ from headrace.errors import Overloaded
 class Asked:
     """A request of so many sequences."""
 
-    def __init__(self, count: int) -> None:
-        self.coming, self.num_running = count, 0
+    def __init__(self, count: int, flow: str = "") -> None:
+        self.coming, self.num_running, self.flow = count, 0, flow
 
     @property
     def has_more(self) -> bool:
@@ -32,9 +32,9 @@ class Table:
         asked.coming -= 1
         self.begun.append(asked)
 
-    def enter(self, count: int) -> Asked:
-        self.places.take()
-        asked = Asked(count)
+    def enter(self, count: int, flow: str = "") -> Asked:
+        self.places.take(flow)
+        asked = Asked(count, flow)
         self.places.enter(asked)
         return asked
 
@@ -113,3 +113,47 @@ def test_whatever_happens_every_place_comes_back() -> None:
         for asked in here:
             table.places.leave(asked)
         assert table.places.num_taken == 0
+
+
+def fill(table: Table, flow: str) -> int:
+    """How many requests of a flow get places."""
+    count = 0
+    try:
+        while True:
+            table.enter(1, flow)
+            count += 1
+    except Overloaded:
+        return count
+
+
+def test_alone_a_flow_has_all_places_and_no_more() -> None:
+    assert fill(Table(4, 20), "one") == 24
+
+
+def test_where_one_flow_has_all_places_others_get_an_equal_share() -> None:
+    table = Table(4, 20)
+    assert fill(table, "flood") == 24
+    assert fill(table, "second") == 12
+    assert fill(table, "third") == 8
+    assert fill(table, "flood") == 0
+    assert table.places.num_taken == 44
+
+
+def test_many_flows_get_twice_the_places_and_no_more() -> None:
+    table = Table(4, 20)
+    assert sum(fill(table, str(number)) for number in range(500)) <= 48
+    assert table.places.num_taken <= 48
+
+
+def test_a_share_is_free_again_when_its_requests_end() -> None:
+    table = Table(2, 2)
+    flood = [table.enter(1, "flood") for _ in range(4)]
+    other = [table.enter(1, "other") for _ in range(2)]
+    with pytest.raises(Overloaded):
+        table.enter(1, "other")
+    table.places.leave(other.pop())
+    other.append(table.enter(1, "other"))
+    for asked in (*flood, *other):
+        table.places.leave(asked)
+    assert table.places.num_taken == 0
+    assert fill(table, "flood") == 4

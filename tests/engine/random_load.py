@@ -182,7 +182,7 @@ class Drive:
                 break
             self._step()
         self._expect_all_done()
-        self.seen["preemptions"] = self.engine.scheduler.num_preemptions
+        self.seen["preemptions"] = self.engine.scheduler.counters.num_preemptions
         self.seen["prefix hits"] = sum(life.sequence.num_cached > 0 for life in self.lives)
         self.seen["sequences"] = len(self.lives)
         self.engine.close()

@@ -41,7 +41,7 @@ class AnthropicBackend(Remote):
     """`key`: None sends no key. `config.headers` override the caller's and our own headers."""
 
     features = FEATURES
-    unsent = frozenset({Feature.ADVICE, Feature.PREDICTION, Feature.SERVER_TOOLS})
+    unsent = frozenset({Feature.ADVICE, Feature.PREDICTION, Feature.SERVER_TOOLS, Feature.SERVICE_TIER})
     by_us = frozenset({Feature.CONTINUED_MESSAGE})
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:

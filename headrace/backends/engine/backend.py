@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, ConfigError, EngineFailed, ServerError
 from headrace.freed import trim
 from headrace.ignored import with_ignored
+from headrace.measured import EngineStats
 from headrace.models.catalog import Model
 from headrace.offload import aside
 from headrace.steering.library import ModelLibrary
@@ -73,7 +75,7 @@ class EngineBackend(BaseBackend):
 
     async def aclose(self) -> None:
         if self._thread is not None:
-            was_alive = self.is_alive
+            was_alive = self._thread.is_alive
             await asyncio.to_thread(self._thread.stop)
             if was_alive:  # else its blocks are not to be trusted
                 await asyncio.to_thread(self.engine.close)
@@ -88,7 +90,24 @@ class EngineBackend(BaseBackend):
 
     @property
     def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive
+        thread, limit_s = self._thread, self.settings.stall_s
+        if thread is None or not thread.is_alive:
+            return False
+        return not limit_s or thread.stalled_s < limit_s
+
+    def stats(self) -> EngineStats | None:
+        """The state of the engine; None before it has started."""
+        if self._thread is None:
+            return None
+        scheduler, pool = self.engine.scheduler, self.engine.pool
+        return EngineStats(
+            self.model.name,
+            len(scheduler.running),
+            scheduler.num_waiting,
+            pool.num_held / pool.num_blocks,
+            self._thread.stalled_s,
+            asdict(scheduler.counters),
+        )
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
@@ -97,10 +116,10 @@ class EngineBackend(BaseBackend):
         """
         self._check_alive()
         check_choices(request)
-        async with self._placed() as enter:
+        async with self._placed(request.flow) as enter:
             prepared = await aside(costs.of_request(request), partial(self._preparation.prompts, request))
             choices = self._preparation.choices(prepared, request)
-            stream = Stream(choices, request.num_choices, self._thread_of().abort)
+            stream = Stream(choices, request.num_choices, self._thread_of().abort, request.flow)
             enter(stream)
             yield with_ignored(stream, unenforced(request))
 
@@ -110,20 +129,20 @@ class EngineBackend(BaseBackend):
         """
         self._check_alive()
         self._check_dimensions(request)
-        async with self._placed() as enter:
+        async with self._placed(request.flow) as enter:
             inputs = await aside(costs.of_texts(*request.inputs), partial(self._preparation.inputs, request))
-            pooling = Pooling(self._preparation.embeddings(inputs, request), len(inputs))
+            pooling = Pooling(self._preparation.embeddings(inputs, request), len(inputs), request.flow)
             enter(pooling)
             await pooling.done
             vectors = np.stack([_vector(sequence, request) for sequence in pooling.sequences])
             return Embeddings(vectors, sum(map(len, inputs)))
 
     @asynccontextmanager
-    async def _placed(self) -> AsyncIterator[Callable[[Waiter[Any]], None]]:
+    async def _placed(self, flow: str) -> AsyncIterator[Callable[[Waiter[Any]], None]]:
         """Take a place for the block. The block calls `enter` with its waiter, once, to start its sequences;
         afterwards all its places and sequences are released.
         """
-        self._places.take()
+        self._places.take(flow)
         entered: list[Waiter[Any]] = []
 
         def enter(waiter: Waiter[Any]) -> None:
@@ -139,7 +158,7 @@ class EngineBackend(BaseBackend):
             if entered:
                 self._close(entered[0])
             else:
-                self._places.release()
+                self._places.release(flow)
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         """The token ids of a text or of a rendered conversation. Raises BadRequest, TextTooLong."""
@@ -227,7 +246,7 @@ class EngineBackend(BaseBackend):
         return self._library
 
     def _check_alive(self) -> None:
-        if not self.is_alive:
+        if self._thread is None or not self._thread.is_alive:
             raise EngineFailed("the engine has stopped; the server must be restarted")
 
     def _check_dimensions(self, request: EmbedRequest) -> None:

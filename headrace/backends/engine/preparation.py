@@ -95,7 +95,7 @@ class Preparation:
                 sequence = Sequence(
                     tokens, params, request.priority, index, leader, constraint,
                     salt=salt, prediction=entry.prediction, plan=steered.plans[index],
-                    watch=steered.watch(), probers=steered.probers,
+                    watch=steered.watch(), probers=steered.probers, flow=request.flow,
                 )  # fmt: skip
                 receipt, place = steered.receipts[index], number * request.n + index
                 yield Choice(sequence, place, entry.options, prompt.echo, receipt)
@@ -117,7 +117,10 @@ class Preparation:
         """Create the sequences that embed the inputs, as each is started. Conversations come before them."""
         params = SamplingParams(max_tokens=0, invariant=self._settings.deterministic)
         salt, pooling = self._salt(request.owner), request.pooling or "mean"
-        return (Sequence(tokens, params, BATCH, pooling=pooling, salt=salt) for tokens in inputs)
+        return (
+            Sequence(tokens, params, BATCH, pooling=pooling, flow=request.flow, salt=salt)
+            for tokens in inputs
+        )
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         prompt, max_bytes = request.prompt, self._settings.max_tokenize_bytes

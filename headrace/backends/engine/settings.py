@@ -35,3 +35,4 @@ class EngineSettings:
     steering_root: Path = Path()  # SAEs and control vectors are read from files below it
     steering_attach: tuple[str, ...] = ()  # names of those that are attached from the start
     max_dose: float = inf  # of a request's edits at one layer, in median norms of the hidden states
+    stall_s: float = 0.0  # without a finished step, while there is work: then it is not alive; 0: never

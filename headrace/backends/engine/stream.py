@@ -27,8 +27,8 @@ class Waiter(ABC, Generic[T]):
     each sequence when it starts, with what belongs to it.
     """
 
-    def __init__(self, pending: Iterator[tuple[Sequence, T]], count: int) -> None:
-        self._pending, self._num_pending = pending, count
+    def __init__(self, pending: Iterator[tuple[Sequence, T]], count: int, flow: str = "") -> None:
+        self._pending, self._num_pending, self.flow = pending, count, flow
         self._running: dict[Sequence, T] = {}
         self.num_running = 0
 
@@ -62,8 +62,10 @@ class Waiter(ABC, Generic[T]):
 class Stream(Waiter[Choice]):
     """The events of one request: an async iterator for one reader. `abort` ends a sequence in the engine."""
 
-    def __init__(self, choices: Iterator[Choice], count: int, abort: Callable[[Sequence], None]) -> None:
-        super().__init__(((choice.sequence, choice) for choice in choices), count)
+    def __init__(
+        self, choices: Iterator[Choice], count: int, abort: Callable[[Sequence], None], flow: str = ""
+    ) -> None:
+        super().__init__(((choice.sequence, choice) for choice in choices), count, flow)
         self._abort = abort
         self._events: deque[Event | Echo] = deque()
         self._error: ServerError | None = None
@@ -112,8 +114,8 @@ class Stream(Waiter[Choice]):
 class Pooling(Waiter[None]):
     """The embeddings of one request; `done` completes when all are computed."""
 
-    def __init__(self, sequences: Iterator[Sequence], count: int) -> None:
-        super().__init__(((sequence, None) for sequence in sequences), count)
+    def __init__(self, sequences: Iterator[Sequence], count: int, flow: str = "") -> None:
+        super().__init__(((sequence, None) for sequence in sequences), count, flow)
         self.sequences: list[Sequence] = []  # those that have started, in the order of the inputs
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -47,6 +48,7 @@ class EngineThread:
         self._wake = threading.Event()  # set: there may be orders, or the thread is to stop
         self._stopping = False
         self._failed = False
+        self._progress_at: float | None = None  # the last step, or the arrival of work; None: no work
         # A daemon: a forward pass cannot be interrupted, and must not keep a process alive that exits
         # without `stop`.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -57,6 +59,12 @@ class EngineThread:
         # `_failed` is set before the thread ends. Without it a request could enter between the exception and
         # the thread's end, and would wait for outputs that never come.
         return self._thread.is_alive() and not self._failed
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since a step has ended, while there is work; 0 while there is none."""
+        progress_at = self._progress_at
+        return 0.0 if progress_at is None else time.monotonic() - progress_at
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. It joins the engine before the next step."""
@@ -92,12 +100,15 @@ class EngineThread:
             while not self._stopping:
                 self._take_orders()
                 if not self._engine.has_work:
+                    self._progress_at = None
                     # `stop` may have set the event before _take_orders cleared it. It set `_stopping` first,
                     # so checking that here, after the clear, misses no call.
                     if not self._stopping:
                         self._sleep()
                     continue
+                self._progress_at = self._progress_at or time.monotonic()
                 outputs = self._engine.step()
+                self._progress_at = time.monotonic()
                 if outputs:  # a step that only computes parts of prompts has none
                     self._loop.call_soon_threadsafe(self._deliver, outputs)
         except BaseException as exc:

@@ -30,6 +30,7 @@ from headrace.errors import (
     TextTooLong,
 )
 from headrace.ignored import with_ignored
+from headrace.measured import EngineStats
 from headrace.offload import aside, while_wanted
 from headrace.types import (
     Conversation,
@@ -125,6 +126,13 @@ class LlamaCppBackend(BaseBackend):
             error.code = "chat_template_error"
             raise error
 
+    def stats(self) -> EngineStats | None:
+        """The requests that run and wait; None before it has started."""
+        if self._running is None:
+            return None
+        num_taken, num_slots = self._places.num_taken, self._settings.num_slots
+        return EngineStats(self._model, min(num_taken, num_slots), max(0, num_taken - num_slots))
+
     async def aclose(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
@@ -161,7 +169,8 @@ class LlamaCppBackend(BaseBackend):
         self, choices: Sequence[GenerateRequest], open: Open
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Run the choices in places. Raises Overloaded."""
-        self._places.take()
+        flow = choices[0].flow
+        self._places.take(flow)
         if len(choices) > 1:
             async with together(choices, open, self._places) as events:
                 yield events
@@ -170,7 +179,7 @@ class LlamaCppBackend(BaseBackend):
             async with open(choices[0]) as events:
                 yield events
         finally:
-            self._places.release()
+            self._places.release(flow)
 
     @asynccontextmanager
     async def _open_choice(

@@ -40,6 +40,7 @@ class Together:
         self, requests: Sequence[GenerateRequest], open: Open, ended: Callable[[Together], None]
     ) -> None:
         self._requests, self._open, self._ended = requests, open, ended
+        self.flow = requests[0].flow
         self._queue: Queue = asyncio.Queue(MAX_HELD)
         self._tasks: list[asyncio.Task[None]] = []  # one for each choice that has started
         self._is_over = False

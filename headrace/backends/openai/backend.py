@@ -27,8 +27,8 @@ from headrace.types import Conversation, Embeddings, EmbedRequest, Event, Genera
 
 FEATURES = OPENAI_AND_VLLM | {
     Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.IMAGE_DETAIL, Feature.OTHER_SAMPLING,
-    Feature.PREDICTION, Feature.REPETITION_WINDOW, Feature.SCHEMA_DESCRIPTION, Feature.TYPICAL_P,
-    Feature.USER, Feature.VERBOSITY,
+    Feature.PREDICTION, Feature.REPETITION_WINDOW, Feature.SCHEMA_DESCRIPTION, Feature.SERVICE_TIER,
+    Feature.TYPICAL_P, Feature.USER, Feature.VERBOSITY,
 }  # fmt: skip
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses")  # ends of a base_url
 

@@ -1,0 +1,143 @@
+"""Who sends a request: the keys of the configuration, and those of the store (`headrace keys`)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from starlette.requests import HTTPConnection
+
+from headrace.callers import ANONYMOUS, CALLER, Principal
+from headrace.config import ServerConfig
+from headrace.errors import StoreUnavailable, Unauthorized
+from headrace.store import Store, StoredKey
+
+AUTHENTICATED = "headrace.caller"  # key of a request's scope: the principal, once it is known
+FRESH_S = 5.0  # how long a key that was read is believed: others may have revoked it meanwhile
+STALE_S = 600.0  # ... and while the database is down
+MAX_KNOWN = 10_000  # keys that are remembered
+NETWORK = 64  # bits of an IPv6 address that are one caller's: the rest is his to choose
+
+
+class Keys:
+    """The keys that are accepted; without any, none is needed. `stored`: those of the store; None: those do
+    not count.
+    """
+
+    def __init__(self, server: ServerConfig, stored: StoredKeys | None = None) -> None:
+        self._needs_key, self._stored = server.needs_key, stored
+        keys = {**dict.fromkeys(server.api_keys, False), **dict.fromkeys(server.admin_keys, True)}
+        self._keys = tuple((key.encode(), _configured(key, is_admin)) for key, is_admin in keys.items())
+
+    async def authenticate(self, authorization: str | None, address: str | None) -> Principal:
+        """The owner of the key in an `Authorization: Bearer …` header, sent from an address. Raises
+        Unauthorized, StoreUnavailable.
+        """
+        if not self._needs_key:
+            return Principal(ANONYMOUS.id, flow=_flow(address))
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized("no API key was given: send it as 'Authorization: Bearer KEY'")
+        token_bytes = token.encode("latin-1", "replace")  # starlette decodes headers as latin-1
+        # comparing with every key makes the time independent of which key matches
+        matches = [principal for key, principal in self._keys if hmac.compare_digest(key, token_bytes)]
+        if matches:
+            return matches[0]
+        if self._stored is None:
+            raise Unauthorized("the API key is not valid")
+        return await self._stored.owner(token)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A key as it was read. `at`: when, monotonic."""
+
+    key: StoredKey
+    principal: Principal
+    at: float
+
+
+class StoredKeys:
+    """The keys of the store, the last ones of which are remembered for some seconds. While the database is
+    down, a key that is known goes on working. `now`: seconds, monotonic.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._now = store, now
+        self._known: OrderedDict[str, _Known] = OrderedDict()  # digest → key
+
+    async def owner(self, secret: str) -> Principal:
+        """The owner of the key. Raises Unauthorized, StoreUnavailable."""
+        from headrace.store.keys import SECRET, digest_of  # SQLAlchemy is loaded when the store starts
+
+        if not SECRET.fullmatch(secret):
+            raise Unauthorized("the API key is not valid")
+        digest = digest_of(secret)
+        known = self._known.get(digest)
+        if known is None or self._now() - known.at > FRESH_S:
+            known = await self._read(secret, digest, known)
+        if known.key.revoked_at is not None:
+            raise Unauthorized("the API key has been revoked")
+        if not known.key.is_valid(time.time()):
+            raise Unauthorized("the API key has expired")
+        return known.principal
+
+    def forget(self) -> None:
+        """Read every key again before it is used: one has been changed."""
+        self._known.clear()
+
+    async def _read(self, secret: str, digest: str, known: _Known | None) -> _Known:
+        try:
+            key = await self._store.keys.find(secret)
+        except StoreUnavailable:
+            if known is None or self._now() - known.at > STALE_S:
+                raise
+            return known
+        if key is None:
+            self._known.pop(digest, None)
+            raise Unauthorized("the API key is not valid")
+        principal = Principal(
+            key.id, flow=key.id, models=key.models, limits=key.limits, may_hurry=key.may_hurry
+        )
+        found = self._known[digest] = _Known(key, principal, self._now())
+        self._known.move_to_end(digest)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return found
+
+
+async def authenticate(request: HTTPConnection) -> Principal:
+    """The owner of the API key in `Authorization` or `x-api-key`, who is the current caller from now on.
+    Raises Unauthorized, StoreUnavailable.
+    """
+    if AUTHENTICATED not in request.scope:
+        keys: Keys = request.app.state.keys
+        key = request.headers.get("x-api-key")
+        header = request.headers.get("authorization") if key is None else f"Bearer {key}"
+        address = request.client.host if request.client is not None else None
+        caller = request.scope[AUTHENTICATED] = await keys.authenticate(header, address)
+        CALLER.set(caller)
+    principal: Principal = request.scope[AUTHENTICATED]
+    return principal
+
+
+def _configured(key: str, is_admin: bool) -> Principal:
+    id = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Principal(id, is_admin, flow=id, may_hurry=is_admin)
+
+
+def _flow(address: str | None) -> str:
+    """The name of the callers at an address."""
+    if address is None or ":" not in address:
+        return address or ""
+    try:
+        network = ip_network((ip_address(address.partition("%")[0]), NETWORK), strict=False)
+    except ValueError:
+        return address
+    return str(network)

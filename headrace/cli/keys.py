@@ -1,0 +1,153 @@
+"""`headrace keys`: API keys in the store, with or without a server that runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from headrace.callers import Limits
+from headrace.cli.table import print_table
+from headrace.config import Config
+from headrace.errors import ServerError
+from headrace.store import StoredKey
+
+if TYPE_CHECKING:
+    from headrace.store.keys import Keys
+
+FAILED = 1
+PAGE = 100
+UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+LIMITS = {  # flag → what it limits
+    "requests-per-minute": "requests in any 60 seconds",
+    "tokens-per-minute": "tokens of prompts and answers in any 60 seconds",
+    "concurrent-requests": "requests at once",
+    "total-tokens": "tokens in the key's whole life",
+}
+
+T = TypeVar("T")
+
+
+def add_options(create: argparse.ArgumentParser) -> None:
+    """The options of `keys create`."""
+    create.add_argument("--name", required=True, help="what it is for, as `laptop` or `nightly evaluation`")
+    create.add_argument("--owner", default="", help="whose it is")
+    create.add_argument(
+        "--allow-model", action="append", default=[], metavar="MODEL",
+        help="a model that it may use, NAME* for all that begin so; repeatable. Default: all",
+    )  # fmt: skip
+    create.add_argument("--expires-in", type=_duration, metavar="TIME", help="as 12h, 30d or 8w")
+    for name, text in LIMITS.items():
+        create.add_argument(f"--{name}", type=_count, metavar="N", help=f"limit: {text}")
+    create.add_argument("--total-cost", type=float, metavar="COST", help="limit: of its whole life")
+    create.add_argument(
+        "--may-hurry", action="store_true", help="its requests' `priority` may put them before others'"
+    )
+
+
+def create(config: Config, arguments: argparse.Namespace) -> int:
+    limits = Limits(
+        **{name.replace("-", "_"): getattr(arguments, name.replace("-", "_")) for name in LIMITS},
+        total_cost=arguments.total_cost,
+    )
+    expires_at = None if arguments.expires_in is None else int(time.time()) + arguments.expires_in
+    key = StoredKey(
+        "", arguments.name, arguments.owner, "", 0, expires_at, None,
+        tuple(arguments.allow_model), limits, arguments.may_hurry,
+    )  # fmt: skip
+    made, secret = _run(config, lambda keys: keys.create(key))
+    _show_secret(config, made, secret)
+    return 0
+
+
+def rotate(config: Config, id: str) -> int:
+    return _reported(lambda: _show_secret(config, *_run(config, lambda keys: keys.rotate(id))))
+
+
+def revoke(config: Config, id: str) -> int:
+    def work() -> None:
+        key = _run(config, lambda keys: keys.revoke(id))
+        print(f"revoked {key.id} ({key.name}); running servers refuse it within seconds")
+
+    return _reported(work)
+
+
+def list_keys(config: Config) -> int:
+    rows: list[tuple[str, ...]] = [("ID", "KEY", "NAME", "OWNER", "STATE", "MODELS", "LIMITS")]
+    rows += [_row(key) for key in _run(config, all_keys)]
+    print_table(rows)
+    return 0
+
+
+async def all_keys(keys: Keys) -> list[StoredKey]:
+    """Every key, the newest first."""
+    found: list[StoredKey] = []
+    has_more = True
+    while has_more:
+        page = await keys.page(limit=PAGE, after=found[-1].id if found else None)
+        found += page.data
+        has_more = page.has_more
+    return found
+
+
+def _row(key: StoredKey) -> tuple[str, ...]:
+    state = "valid"
+    if key.revoked_at is not None:
+        state = "revoked"
+    elif not key.is_valid(time.time()):
+        state = "expired"
+    elif key.expires_at is not None:
+        state = f"until {time.strftime('%Y-%m-%d', time.gmtime(key.expires_at))}"
+    limits = [
+        f"{getattr(key.limits, name):g} {name.replace('_', ' ')}"
+        for name in (*(name.replace("-", "_") for name in LIMITS), "total_cost")
+        if getattr(key.limits, name) is not None
+    ]
+    return (
+        key.id, key.hint, key.name, key.owner or "-", state, ", ".join(key.models) or "all",
+        ", ".join(limits) or "none",
+    )  # fmt: skip
+
+
+def _show_secret(config: Config, key: StoredKey, secret: str) -> None:
+    print(secret)
+    print(f"{key.id} ({key.name}). The key above is shown once: keep it now.", file=sys.stderr)
+    if not config.server.takes_stored_keys:
+        print("A server takes it when it is started with --require-auth or --admin-key.", file=sys.stderr)
+
+
+def _reported(work: Callable[[], None]) -> int:
+    try:
+        work()
+    except ServerError as exc:
+        print(f"headrace: {exc.message}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _run(config: Config, work: Callable[[Keys], Awaitable[T]]) -> T:
+    from headrace.store.maintenance import Maintenance  # loads SQLAlchemy, which `--help` does not need
+
+    async def run() -> T:
+        async with Maintenance(config.store, config.paths.data) as database:
+            return await work(database.keys)
+
+    return asyncio.run(run())
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,14}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
+    return int(text)
+
+
+def _duration(text: str) -> int:
+    """Seconds."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([hdw])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 12h, 30d or 8w")
+    return int(found[1]) * UNITS[found[2]]

@@ -1,0 +1,234 @@
+"""`headrace top`: a live view of a running server, from its /metrics."""
+
+from __future__ import annotations
+
+import math
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from headrace.cli.chat import HERE, opener
+from headrace.config import Config, install_command
+from headrace.errors import ConfigError, HeadraceError
+from headrace.logs import one_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WAIT_S = 5.0
+Labels = tuple[tuple[str, str], ...]
+ENGINE_HEAD = (
+    "model", "running", "waiting", "KV cache", "prompt tok/s", "answer tok/s", "cached", "drafts",
+    "first token p50", "p95", "queue p95",
+)  # fmt: skip
+TARGET_HEAD = ("provider", "model", "requests/s", "errors/s", "first byte p50", "p95", "tok/s")
+KEY_HEAD = ("key", "requests/s", "refused/s", "tok/s")
+
+
+class Unreachable(HeadraceError):
+    """The server does not answer, or not with metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The samples of one answer of /metrics: name → labels → value. `at`: seconds, monotonic."""
+
+    at: float
+    samples: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
+
+    def of(self, name: str, **labels: str) -> dict[Labels, float]:
+        wanted = set(labels.items())
+        return {has: value for has, value in self.samples.get(name, {}).items() if wanted <= set(has)}
+
+    def total(self, name: str, **labels: str) -> float:
+        return sum(self.of(name, **labels).values())
+
+    def values(self, name: str, label: str) -> list[str]:
+        """The values of a label, in the order of the samples."""
+        found = (dict(has).get(label, "") for has in self.samples.get(name, {}))
+        return list(dict.fromkeys(found))
+
+
+def read(text: str, at: float) -> Snapshot:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    samples: dict[str, dict[Labels, float]] = defaultdict(dict)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
+    return Snapshot(at, samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Two snapshots of a server, one after the other."""
+
+    before: Snapshot
+    after: Snapshot
+
+    def rate(self, name: str, **labels: str) -> float:
+        """The growth of a counter a second."""
+        seconds = self.after.at - self.before.at
+        grown = self.after.total(name, **labels) - self.before.total(name, **labels)
+        return max(0.0, grown) / seconds if seconds > 0 else 0.0
+
+    def share(self, part: str, whole: str, **labels: str) -> float | None:
+        """One counter's growth as a share of another's; None if that has not grown."""
+        grown = self.rate(whole, **labels)
+        return self.rate(part, **labels) / grown if grown else None
+
+    def quantile(self, name: str, share: float, **labels: str) -> float | None:
+        """The upper bound of the bucket in which this share of a histogram's new samples ends; None if there
+        are none.
+        """
+        counts: dict[float, float] = defaultdict(float)
+        for snapshot, sign in ((self.after, 1), (self.before, -1)):
+            for has, value in snapshot.of(f"{name}_bucket", **labels).items():
+                counts[float(dict(has)["le"])] += sign * value
+        total = counts.get(math.inf, 0.0)
+        if total <= 0:
+            return None
+        return next((bound for bound in sorted(counts) if counts[bound] >= share * total), math.inf)
+
+
+def engines(change: Change) -> Iterator[tuple[str, ...]]:
+    after = change.after
+    for model in after.values("vllm:num_requests_running", "model_name"):
+        usage = after.of("vllm:kv_cache_usage_perc", model_name=model)
+        first, queue = "vllm:time_to_first_token_seconds", "vllm:request_queue_time_seconds"
+        drafts = ("vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_draft_tokens_total")
+        hits = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")
+        yield (
+            model,
+            f"{after.total('vllm:num_requests_running', model_name=model):.0f}",
+            f"{after.total('vllm:num_requests_waiting', model_name=model):.0f}",
+            _percent(next(iter(usage.values()), None)),
+            f"{change.rate('vllm:prompt_tokens_total', model_name=model):.0f}",
+            f"{change.rate('vllm:generation_tokens_total', model_name=model):.0f}",
+            _percent(change.share(*hits, model_name=model)),
+            _percent(change.share(*drafts, model_name=model)),
+            _seconds(change.quantile(first, 0.5, model_name=model)),
+            _seconds(change.quantile(first, 0.95, model_name=model)),
+            _seconds(change.quantile(queue, 0.95, model_name=model)),
+        )
+
+
+def targets(change: Change) -> Iterator[tuple[str, ...]]:
+    pairs = {
+        (dict(has)["provider"], dict(has)["model"]) for has in change.after.of("headrace_requests_total")
+    }
+    for provider, model in sorted(pairs):
+        labels = {"provider": provider, "model": model}
+        first = "headrace_time_to_first_byte_seconds"
+        every = change.rate("headrace_requests_total", **labels)
+        yield (
+            provider or "(none)",
+            model or "(none)",
+            f"{every:.1f}",
+            f"{every - change.rate('headrace_requests_total', status='200', **labels):.1f}",
+            _seconds(change.quantile(first, 0.5, **labels)),
+            _seconds(change.quantile(first, 0.95, **labels)),
+            f"{change.rate('headrace_tokens_total', kind='completion', **labels):.0f}",
+        )
+
+
+def keys(change: Change, most: int = 10) -> list[tuple[str, ...]]:
+    """The keys with the most requests."""
+    rates = {
+        key: change.rate("headrace_key_requests_total", key=key)
+        for key in change.after.values("headrace_key_requests_total", "key")
+    }
+    busiest = sorted(rates, key=lambda key: -rates[key])[:most]
+    return [
+        (
+            key,
+            f"{rates[key]:.1f}",
+            f"{change.rate('headrace_key_requests_total', key=key, status='429'):.1f}",
+            f"{change.rate('headrace_key_tokens_total', key=key):.0f}",
+        )
+        for key in busiest
+    ]
+
+
+def top(config: Config, *, url: str | None, key: str | None, every_s: float, is_once: bool) -> int:
+    """Show the view until Ctrl-C. Raises ConfigError, Unreachable."""
+    try:
+        from rich.live import Live
+    except ImportError as exc:
+        raise ConfigError(f"`headrace top` needs a package: {install_command('top')}") from exc
+    server = config.server
+    host = HERE.get(server.host, server.host)
+    address = url or f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+    secret = key or next(iter((*server.admin_keys, *server.api_keys)), "")
+    before = fetch(address, secret)
+    with Live(_view(address, Change(before, before)), screen=not is_once, auto_refresh=False) as live:
+        while True:
+            time.sleep(every_s)
+            after = fetch(address, secret)
+            live.update(_view(address, Change(before, after)), refresh=True)
+            if is_once:
+                return 0
+            before = after
+
+
+def fetch(url: str, key: str) -> Snapshot:
+    """Raises Unreachable."""
+    request = urllib.request.Request(f"{url.rstrip('/')}/metrics")
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with opener(url).open(request, timeout=WAIT_S) as response:
+            return read(response.read().decode(), time.monotonic())
+    except urllib.error.HTTPError as exc:
+        hint = ": pass --key with an administrator's key" if exc.code in (401, 403) else ""
+        raise Unreachable(f"{url}/metrics answers {exc.code}{hint}") from exc
+    except (OSError, ValueError) as exc:
+        raise Unreachable(f"{url}/metrics cannot be read: {exc}") from exc
+
+
+def _view(url: str, change: Change) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    after = change.after
+    store = "up" if after.total("headrace_store_up") else "DOWN"
+    memory = after.total("process_resident_memory_bytes") / 2**20
+    line = (
+        f"Headrace at {url}   {after.total('headrace_requests_active'):.0f} active requests   "
+        f"database {store}   {memory:.0f} MiB   {time.strftime('%H:%M:%S')}"
+    )
+    tables = [
+        _table(ENGINE_HEAD, list(engines(change)), 1),
+        _table(TARGET_HEAD, list(targets(change)), 2),
+        _table(KEY_HEAD, keys(change), 1),
+    ]
+    return Group(Text(line, style="bold"), *tables)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], num_left: int) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, header_style="dim", expand=False)
+    for place, name in enumerate(head):
+        table.add_column(name, justify="left" if place < num_left else "right")
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share * 100:.0f} %"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if math.isinf(seconds):
+        return "very long"
+    return f"≤ {seconds * 1000:.0f} ms" if seconds < 1 else f"≤ {seconds:g} s"

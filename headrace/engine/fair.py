@@ -1,0 +1,74 @@
+"""Turns between flows (callers), so that the many requests of one do not delay the few of another.
+
+Start-time fair queueing (Goyal, Vin and Cheng, 1996): a sequence gets the time at which its turn starts, on a
+clock that counts tokens. A flow's turns follow each other, each as long as its sequence's tokens; a flow that
+has been away starts at the clock's time. Waiting sequences are served in the order of these times, and the
+clock is the time of the last one that was served. So a flow with a hundred waiting sequences has turns far in
+the future, and a newcomer's turn comes next. Within a flow the order is that of arrival.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from headrace.engine.sequence import BATCH, Sequence
+
+ANSWER = 256  # tokens that an answer is expected to have, at most: most are shorter than their limit
+MANY = 1000  # flows, after which those that have been away are forgotten
+
+
+class Turns:
+    """The clock of one class of priorities, and where the last turn of each flow ends."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._ends: dict[str, int] = {}
+
+    def assign(self, sequence: Sequence) -> None:
+        """Set the start of a new sequence's turn."""
+        if len(self._ends) >= MANY:
+            self._ends = {flow: end for flow, end in self._ends.items() if end > self._now}
+        sequence.turn = max(self._now, self._ends.get(sequence.flow, 0))
+        cost = sequence.num_prompt + min(sequence.params.max_tokens, ANSWER)
+        self._ends[sequence.flow] = sequence.turn + cost
+
+    def served(self, sequence: Sequence) -> None:
+        """Move the clock to the turn of a sequence that has begun to be served."""
+        self._now = max(self._now, sequence.turn)
+
+
+class FairTurns:
+    """Turns of interactive and of batch sequences: a flow's batch does not delay its interactive ones."""
+
+    def __init__(self) -> None:
+        self._interactive, self._batch = Turns(), Turns()
+
+    def assign(self, sequence: Sequence) -> None:
+        self._of(sequence).assign(sequence)
+
+    def served(self, sequence: Sequence) -> None:
+        self._of(sequence).served(sequence)
+
+    def _of(self, sequence: Sequence) -> Turns:
+        return self._batch if sequence.priority >= BATCH else self._interactive
+
+
+def greedy(running: Collection[Sequence], sequence: Sequence) -> Sequence | None:
+    """The last running sequence, of this one's priority, of flows that run several; None if a sequence of its
+    own flow runs. So every flow soon has one that runs, and nobody is preempted for a second one.
+    """
+    counts = Counter(other.flow for other in running)
+    if sequence.flow in counts:
+        return None
+    several = (s for s in running if counts[s.flow] > 1 and s.priority == sequence.priority)
+    return max(several, key=lambda other: other.rank, default=None)
+
+
+def newcomers(waiting: Iterable[Sequence], running: Iterable[Sequence]) -> list[Sequence]:
+    """The first waiting sequence of each flow of which none runs, in their order."""
+    flows = {sequence.flow for sequence in running}
+    first: dict[str, Sequence] = {}
+    for sequence in sorted((s for s in waiting if s.flow not in flows), key=lambda other: other.rank):
+        first.setdefault(sequence.flow, sequence)
+    return list(first.values())

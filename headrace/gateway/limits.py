@@ -1,0 +1,180 @@
+"""What requests may use, and what they have used: reserved before they start, and settled at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from headrace.callers import RATES, Principal
+from headrace.config import PriceConfig
+from headrace.errors import BadRequest
+from headrace.gateway.lifetime import Tally
+from headrace.gateway.routing import Target
+from headrace.limits.demand import Demand, Limiter, Reservation
+from headrace.relay_types import RelayRequest
+from headrace.types import Conversation, EmbedRequest, GenerateRequest, Texts, TokenizeRequest, Usage
+
+ANSWER = 4096  # tokens that an answer may have whose caller has set no limit
+SHORT = 64  # ... and that must be left for each answer
+BYTES = 3  # of a token, where the tokenizer is not known: a little more tokens than most texts have
+MEDIA = 1000  # tokens of an image, where the tokenizer is not known
+MILLION = 10**6
+BILLION = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What models cost, by their ids, or by PROVIDER:MODEL. Costs are in billionths."""
+
+    prices: Mapping[str, PriceConfig] = field(default_factory=dict)
+
+    def of(self, provider: str, model: str) -> PriceConfig | None:
+        return self.prices.get(f"{provider}:{model}") or self.prices.get(model) if self.prices else None
+
+    def cost(self, provider: str, model: str, usage: Usage) -> int:
+        price = self.of(provider, model)
+        if price is None:
+            return 0
+        cached = price.prompt if price.cached_prompt is None else price.cached_prompt
+        new = usage.prompt_tokens - usage.cached_tokens
+        whole = new * price.prompt + usage.cached_tokens * cached + usage.completion_tokens * price.completion
+        return round(whole * BILLION / MILLION)
+
+
+class Charge:
+    """What a request has reserved. It is settled once, with the tally of the request."""
+
+    def __init__(self, reservation: Reservation, reserved: Demand, prices: Prices) -> None:
+        self.answer = reservation.answer
+        self._reservation, self._reserved, self._prices = reservation, reserved, prices
+
+    async def settle(self, tally: Tally) -> None:
+        """A request whose answer has begun, and whose usage is not known, costs what it has reserved; one
+        that was not answered costs nothing.
+        """
+        if tally.usage is not None:
+            tokens = tally.usage.prompt_tokens + tally.usage.completion_tokens
+            cost = self._prices.cost(tally.provider or "", tally.served or "", tally.usage)
+        elif tally.began is not None:
+            tokens, cost = self._reserved.prompt + self.answer, self._reserved.cost(self.answer)
+        else:
+            tokens = cost = 0
+        await self._reservation.settle(tokens, cost)
+
+
+@dataclass(frozen=True, slots=True)
+class Charging:
+    """Reserves what requests may use, for callers whose keys have limits."""
+
+    limiter: Limiter
+    prices: Prices
+
+    async def generate(
+        self, caller: Principal, request: GenerateRequest, target: Target
+    ) -> tuple[Charge, GenerateRequest]:
+        """Reserve, and limit the answers to what was granted. Raises RateLimited, Overloaded."""
+        if not caller.limits.count_tokens:
+            return await self._reserve(caller, Demand()), request
+        prompt, number = await _count(request.prompt, target), request.num_choices
+        least, most = _answer_tokens(caller, request, prompt, target.info.max_model_len)
+        demand = self._demand(target, prompt, least * number, most * number)
+        charge = await self._reserve(caller, demand)
+        if request.sampling.max_tokens is None:
+            limited = replace(request.sampling, max_tokens=charge.answer // number)
+            request = replace(request, sampling=limited)
+        return charge, request
+
+    async def embed(self, caller: Principal, request: EmbedRequest, target: Target) -> Charge:
+        """Raises RateLimited, Overloaded."""
+        demand = Demand()
+        if caller.limits.count_tokens:
+            texts = Texts(request.inputs)
+            demand = self._demand(target, await _count(texts, target), 0, 0)
+        return await self._reserve(caller, demand)
+
+    async def relay(self, caller: Principal, request: RelayRequest, target: Target) -> Charge:
+        """Raises RateLimited, Overloaded."""
+        demand = Demand()
+        if caller.limits.count_tokens:
+            answer = answer_limit(request) or 0
+            demand = self._demand(target, request.body.size // BYTES, answer, answer)
+        return await self._reserve(caller, demand)
+
+    def _demand(self, target: Target, prompt: int, least: int, most: int) -> Demand:
+        price = self.prices.of(target.backend.name, target.info.id)
+        if price is None:
+            return Demand(prompt, least, most)
+        each = BILLION // MILLION
+        return Demand(prompt, least, most, round(price.prompt * each), round(price.completion * each))
+
+    async def _reserve(self, caller: Principal, demand: Demand) -> Charge:
+        reservation = await self.limiter.reserve(caller, demand)
+        headers = RATES.get()
+        if headers is not None:
+            headers.update(reservation.headers)
+        return Charge(reservation, demand, self.prices)
+
+
+def answer_limit(request: RelayRequest) -> int | None:
+    """The tokens that the answers of a request may have, as its body says; None: it does not say."""
+    member = request.body.members.get
+    if request.endpoint in ("/embeddings", "/messages/count_tokens"):
+        return 0
+    limits = [limit for name in ("max_completion_tokens", "max_tokens") if type(limit := member(name)) is int]
+    number = member("n") or 1
+    return max(limits) * number if limits and type(number) is int and number > 0 else None
+
+
+def _answer_tokens(
+    caller: Principal, request: GenerateRequest, prompt: int, longest: int | None
+) -> tuple[int, int]:
+    """The fewest and the most tokens of each answer. `prompt`: tokens; `longest`: tokens of the context."""
+    is_single = request.num_choices == request.n
+    room = ANSWER if longest is None else max(0, longest - (prompt if is_single else 0))
+    if request.sampling.max_tokens is not None:
+        most = request.sampling.max_tokens if longest is None else min(room, request.sampling.max_tokens)
+        return most, most
+    most = min(room, ANSWER)
+    least, limit = min(most, SHORT), caller.limits.tokens_per_minute
+    if limit is not None:  # a small limit is no reason to refuse everything
+        least = min(least, max(1, (limit - prompt) // request.num_choices))
+    return least, most
+
+
+async def _count(prompt: Conversation | Texts, target: Target) -> int:
+    """The tokens of a prompt; about, where the tokenizer is not known."""
+    parts: list[Conversation | str] = []
+    total = 0
+    if isinstance(prompt, Conversation):
+        parts.append(prompt)
+    else:
+        for text in prompt.prompts:
+            if isinstance(text, str):
+                parts.append(text)
+            else:
+                total += len(text)
+    for part in parts:
+        try:
+            request = TokenizeRequest(target.info.id, part)
+            total += len(await target.backend.tokenize(request))
+        except BadRequest:  # no tokenizer; what is wrong with the prompt, the target itself says
+            total += _estimate(part)
+    return total
+
+
+def _estimate(part: Conversation | str) -> int:
+    if isinstance(part, str):
+        return len(part.encode(errors="replace")) // BYTES + 1
+    total = 0
+    for message in part.messages:
+        total += len(message.text.encode(errors="replace")) // BYTES + 8
+        total += MEDIA * sum(not isinstance(piece, str) for piece in message.parts)
+        total += sum(len(call.arguments) // BYTES + 8 for call in message.tool_calls)
+    for tool in part.tools:
+        total += _size(tool.parameters) // BYTES + len(tool.description or "") // BYTES + 8
+    return total
+
+
+def _size(value: Any) -> int:
+    return len(str(value)) if value is not None else 0

@@ -1,0 +1,147 @@
+"""Limits within one process. Checking and reserving is one step of the event loop, so no other request comes
+between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from headrace.callers import Limits, Principal
+from headrace.limits.demand import BILLION, Demand, Reason, State, refusal
+from headrace.limits.window import Window
+
+MAX_IDLE = 1000  # keys that are remembered although nothing of theirs counts
+
+# the tokens that a key has used so far, and their cost in billionths
+Spent = Callable[[str], Awaitable[tuple[int, int]]]
+
+
+@dataclass(slots=True)
+class Account:
+    """What one key uses. `tokens`, `cost`: of its budgets, reserved ones included; None: not loaded."""
+
+    requests: Window = field(default_factory=Window)
+    tokens_used: Window = field(default_factory=Window)
+    num_running: int = 0
+    tokens: int | None = None
+    cost: int | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.num_running and not self.requests.total and not self.tokens_used.total
+
+    def state(self, limits: Limits, now: float, retry_s: float = 0.0) -> State:
+        return State(
+            (limits.requests_per_minute or 0) - self.requests.total,
+            (limits.tokens_per_minute or 0) - self.tokens_used.total,
+            self.requests.reset_s(now),
+            self.tokens_used.reset_s(now),
+            retry_s,
+        )
+
+
+class MemoryLimiter:
+    """`spent`: reads the budgets' use so far, when a key is first seen. `now`: seconds, monotonic."""
+
+    def __init__(self, spent: Spent, now: Callable[[], float] = time.monotonic) -> None:
+        self._spent, self._now = spent, now
+        self._accounts: dict[str, Account] = {}
+
+    async def start(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+    async def reserve(self, caller: Principal, demand: Demand) -> MemoryReservation:
+        """Raises RateLimited, StoreUnavailable."""
+        limits = caller.limits
+        account = self._account(caller.id)
+        if (limits.total_tokens is not None or limits.total_cost is not None) and account.tokens is None:
+            tokens, cost = await self._spent(caller.id)
+            account = self._account(caller.id)
+            if account.tokens is None or account.cost is None:  # else another request has loaded it meanwhile
+                account.tokens, account.cost = tokens, cost
+        now = self._now()
+        account.requests.forget(now)
+        account.tokens_used.forget(now)
+        reason, retry_s, answer = judge(limits, demand, account, now)
+        if reason is not None:
+            raise refusal(reason, limits, demand, account.state(limits, now, retry_s))
+        return MemoryReservation(account, demand, answer, limits, now)
+
+    def _account(self, id: str) -> Account:
+        account = self._accounts.get(id)
+        if account is None:
+            if len(self._accounts) >= MAX_IDLE:
+                self._drop_idle()
+            account = self._accounts[id] = Account()
+        return account
+
+    def _drop_idle(self) -> None:
+        now = self._now()
+        for account in self._accounts.values():
+            account.requests.forget(now)
+            account.tokens_used.forget(now)
+        self._accounts = {id: account for id, account in self._accounts.items() if not account.is_idle}
+
+
+def judge(limits: Limits, demand: Demand, account: Account, now: float) -> tuple[Reason | None, float, int]:
+    """The limit that the request meets, or None; the seconds after which that may change; and the tokens that
+    its answers get.
+    """
+    if limits.concurrent_requests is not None and account.num_running >= limits.concurrent_requests:
+        return "concurrent", 1.0, 0
+    if limits.requests_per_minute is not None and account.requests.total >= limits.requests_per_minute:
+        excess = account.requests.total - limits.requests_per_minute + 1
+        return "requests", account.requests.free_s(now, excess), 0
+    answer, needed = demand.most, demand.prompt + demand.least
+    if limits.tokens_per_minute is not None:
+        if needed > limits.tokens_per_minute:
+            return "size", 0.0, 0
+        left = limits.tokens_per_minute - account.tokens_used.total
+        if needed > left:
+            return "tokens", account.tokens_used.free_s(now, needed - left), 0
+        answer = min(answer, left - demand.prompt)
+    if limits.total_tokens is not None:
+        left = limits.total_tokens - (account.tokens or 0)
+        if needed > left:
+            return "total_tokens", 0.0, 0
+        answer = min(answer, left - demand.prompt)
+    if limits.total_cost is not None:
+        left = int(limits.total_cost * BILLION) - (account.cost or 0)
+        if left <= 0 or demand.cost(demand.least) > left:
+            return "total_cost", 0.0, 0
+        if demand.answer_price:
+            answer = min(answer, (left - demand.cost(0)) // demand.answer_price)
+    return None, 0.0, answer
+
+
+class MemoryReservation:
+    """A grant. Creating it reserves."""
+
+    def __init__(self, account: Account, demand: Demand, answer: int, limits: Limits, now: float) -> None:
+        self.answer = answer
+        self._account: Account | None = account
+        self._tokens, self._cost = demand.prompt + answer, demand.cost(answer)
+        account.num_running += 1
+        account.requests.add(now, 1)
+        self._second = account.tokens_used.add(now, self._tokens)
+        self._spend(account, self._tokens, self._cost)
+        self.headers: Mapping[str, str] = account.state(limits, now).headers(limits)
+
+    async def settle(self, tokens: int, cost: int) -> None:
+        account, self._account = self._account, None
+        if account is None:
+            return
+        account.num_running -= 1
+        account.tokens_used.change(self._second, tokens - self._tokens)
+        self._spend(account, tokens - self._tokens, cost - self._cost)
+
+    @staticmethod
+    def _spend(account: Account, tokens: int, cost: int) -> None:
+        if account.tokens is not None and account.cost is not None:
+            account.tokens += tokens
+            account.cost += cost

@@ -1,0 +1,31 @@
+"""What a backend on this machine reports of its work, for metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """`model`: the id of the model. `num_running`, `num_waiting`: sequences; `kv_usage`: the share of the KV
+    cache that they hold, 0 to 1; None: not known. `stalled_s`: seconds since the last step, while there is
+    work. `counts`: since the start, by the names of `engine.counters.Counters`.
+    """
+
+    model: str
+    num_running: int
+    num_waiting: int
+    kv_usage: float | None = None
+    stalled_s: float = 0.0
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A backend that computes on this machine."""
+
+    def stats(self) -> EngineStats | None:
+        """Its state now; None before it has started. Cheap."""
+        ...

@@ -1,0 +1,1 @@
+"""What the server counts: metrics, usage, traces."""

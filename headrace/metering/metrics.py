@@ -1,0 +1,197 @@
+"""Metrics of requests, for Prometheus. They are recorded once for each request, when it has ended.
+
+Where the meaning is the same, our engine's metrics have the names that vLLM gives them, so that existing
+dashboards work: docs/operations.md lists all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from headrace.gateway.lifetime import Tally
+from headrace.types import Usage
+
+MAX_SERIES = 500  # pairs of provider and model, and keys: callers choose some models' names
+OTHER = "(other)"
+SECONDS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0,
+)  # fmt: skip
+TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072)
+# names of vLLM's reasons: those of OpenAI, and
+ABORTED, FAILED = "abort", "error"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """The series of one model of this machine, under vLLM's names."""
+
+    first_token: Histogram
+    token: Histogram
+    whole: Histogram
+    queue: Histogram
+    prefill: Histogram
+    decode: Histogram
+    prompt: Histogram
+    answer: Histogram
+
+    def record(self, tally: Tally) -> None:
+        self.whole.observe(tally.took_s)
+        if tally.started is not None:
+            self.queue.observe(tally.started.queue_s)
+            self.prefill.observe(tally.started.prefill_s)
+        if tally.first_byte_s is not None:
+            self.first_token.observe(tally.first_byte_s)
+        for decode_s in tally.decode_s:
+            self.decode.observe(decode_s)
+        if tally.usage is not None:
+            self.prompt.observe(tally.usage.prompt_tokens)
+            self.answer.observe(tally.usage.completion_tokens)
+            gaps = tally.usage.completion_tokens - len(tally.decode_s)
+            if gaps > 0 and tally.decode_s:
+                self.token.observe(sum(tally.decode_s) / gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The series of one model of one provider. `engine`: None for remote ones."""
+
+    first_byte: Histogram
+    whole: Histogram
+    tokens: dict[str, Counter]
+    engine: _Engine | None
+
+
+@dataclass
+class Metrics:
+    """A meter. `local`: the names of the backends that compute on this machine."""
+
+    local: Collection[str] = ()
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    _series: dict[tuple[str, str], _Series] = field(default_factory=dict)
+    _keys: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each
+        ProcessCollector(registry=self.registry)
+        target = ("provider", "model")
+        self._requests = self._counter("headrace_requests", "Requests that have ended.", (*target, "status"))
+        self._retried = self._counter("headrace_attempts", "Targets that requests were sent to.", target)
+        self._whole = self._histogram("headrace_request_duration_seconds", "Arrival to end.", target)
+        self._first = self._histogram("headrace_time_to_first_byte_seconds", "Arrival to answer.", target)
+        self._tokens = self._counter("headrace_tokens", "Tokens, as reported.", (*target, "kind"))
+        self._key_requests = self._counter("headrace_key_requests", "Requests of a key.", ("key", "status"))
+        self._key_tokens = self._counter("headrace_key_tokens", "Tokens of a key.", ("key", "kind"))
+        self._define_engine()
+
+    def _define_engine(self) -> None:
+        self._success = self._counter(
+            "vllm:request_success", "Requests that have ended.", ("model_name", "finished_reason")
+        )
+        names = {
+            "first_token": ("vllm:time_to_first_token_seconds", "Arrival to first token.", SECONDS),
+            "token": ("vllm:request_time_per_output_token_seconds", "Mean of a request.", TOKEN_SECONDS),
+            "whole": ("vllm:e2e_request_latency_seconds", "Arrival to end.", SECONDS),
+            "queue": ("vllm:request_queue_time_seconds", "Arrival to first step.", SECONDS),
+            "prefill": ("vllm:request_prefill_time_seconds", "First step to first token.", SECONDS),
+            "decode": ("vllm:request_decode_time_seconds", "First token to last.", SECONDS),
+            "prompt": ("vllm:request_prompt_tokens", "Tokens of a request's prompts.", TOKENS),
+            "answer": ("vllm:request_generation_tokens", "Tokens of a request's answers.", TOKENS),
+        }
+        self._engine = {
+            short: self._histogram(name, text, ("model_name",), buckets)
+            for short, (name, text, buckets) in names.items()
+        }
+
+    def record(self, tally: Tally) -> None:
+        """Add the request to the series of its target, or to that of requests that reached none."""
+        provider, model = self._target(tally)
+        series = self._series.get((provider, model)) or self._add(provider, model)
+        self._requests.labels(provider, model, tally.status).inc()
+        self._retried.labels(provider, model).inc(tally.attempts)
+        series.whole.observe(tally.took_s)
+        if tally.first_byte_s is not None:
+            series.first_byte.observe(tally.first_byte_s)
+        counts = _counts(tally.usage)
+        for kind, count in counts.items():
+            series.tokens[kind].inc(count)
+        if series.engine is not None:
+            series.engine.record(tally)
+            reasons: Sequence[str] = tally.reasons or [_reason(tally)]
+            for reason in reasons:
+                self._success.labels(model, reason).inc()
+        if tally.owner is not None:
+            self._record_key(tally.owner, tally.status, counts)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format. Takes milliseconds: call it in a thread."""
+        return generate_latest(self.registry)
+
+    def _record_key(self, owner: str, status: int, counts: dict[str, int]) -> None:
+        if owner not in self._keys:
+            owner = owner if len(self._keys) < MAX_SERIES else OTHER
+            self._keys.add(owner)
+        self._key_requests.labels(owner, status).inc()
+        for kind, count in counts.items():
+            self._key_tokens.labels(owner, kind).inc(count)
+
+    def _target(self, tally: Tally) -> tuple[str, str]:
+        """Provider and model; empty for a request that reached no target."""
+        if tally.provider is None or tally.served is None:
+            return "", ""
+        target = (tally.provider, tally.served)
+        known = target in self._series or len(self._series) < MAX_SERIES
+        return target if known else (tally.provider, OTHER)
+
+    def _add(self, provider: str, model: str) -> _Series:
+        engine = None
+        if provider in self.local:
+            engine = _Engine(**{name: metric.labels(model) for name, metric in self._engine.items()})
+        kinds = ("prompt", "completion", "cached", "reasoning")
+        series = _Series(
+            self._first.labels(provider, model),
+            self._whole.labels(provider, model),
+            {kind: self._tokens.labels(provider, model, kind) for kind in kinds},
+            engine,
+        )
+        self._series[provider, model] = series
+        return series
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS
+    ) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+
+def _counts(usage: Usage | None) -> dict[str, int]:
+    """Tokens by kind; those that are 0 are left out."""
+    if usage is None:
+        return {}
+    counts = {
+        "prompt": usage.prompt_tokens,
+        "completion": usage.completion_tokens,
+        "cached": usage.cached_tokens,
+        "reasoning": usage.reasoning_tokens,
+    }
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def _reason(tally: Tally) -> str:
+    """Why a request ended that has no finished choice."""
+    if tally.status == 200:
+        return "stop"  # embeddings
+    return ABORTED if tally.status == 499 else FAILED

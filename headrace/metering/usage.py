@@ -1,0 +1,107 @@
+"""Usage of each key, model and day: counted in memory, and added to the store every few seconds, so that no
+request waits for it. A process that is killed loses what it has counted since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from headrace.errors import StoreUnavailable
+from headrace.gateway.lifetime import Tally
+from headrace.gateway.limits import Prices
+from headrace.store import Store, UsageRow
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 2.0
+DAY_S = 86_400
+MAX_ROWS = 10_000  # in memory, while the database is down; further requests are counted under no model
+Key = tuple[str, str, str, int]
+
+
+class UsageMeter:
+    """A meter. `now`: seconds since 1970."""
+
+    def __init__(self, store: Store, prices: Prices, now: Callable[[], float] = time.time) -> None:
+        self._store, self._prices, self._now = store, prices, now
+        self._rows: dict[Key, UsageRow] = {}  # not yet in a batch
+        self._batch: tuple[int, list[UsageRow]] = (0, [])  # its number, and what is being stored
+        self._task: asyncio.Task[None] | None = None
+        self._is_failing = False
+
+    def record(self, tally: Tally) -> None:
+        """Count a request that has reached a target."""
+        if tally.provider is None or tally.served is None or tally.owner is None:
+            return
+        day = int(self._now() // DAY_S)
+        key = (tally.owner, tally.provider, tally.served, day)
+        if key not in self._rows and len(self._rows) >= MAX_ROWS:
+            key = (tally.owner, "", "", day)
+        self._rows[key] = self._plus(self._rows.get(key) or UsageRow(*key), tally)
+
+    def _plus(self, row: UsageRow, tally: Tally) -> UsageRow:
+        usage = tally.usage
+        if usage is None:
+            return replace(row, requests=row.requests + 1)
+        return replace(
+            row,
+            requests=row.requests + 1,
+            prompt_tokens=row.prompt_tokens + usage.prompt_tokens,
+            completion_tokens=row.completion_tokens + usage.completion_tokens,
+            cached_tokens=row.cached_tokens + usage.cached_tokens,
+            cost=row.cost + self._prices.cost(tally.provider or "", tally.served or "", usage),
+        )
+
+    async def spent(self, key: str) -> tuple[int, int]:
+        """The tokens that a key has used in its whole life, and their cost in billionths: those in the store
+        and those in memory. Raises StoreUnavailable.
+        """
+        await self.flush()
+        return await self._store.usage.spent(key)
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._flush_often())
+
+    async def aclose(self) -> None:
+        """Store what is left. Call it before the store is closed."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self.flush()
+        except StoreUnavailable as exc:
+            log.warning("usage: what was counted last is lost: %s", exc.message)
+
+    async def flush(self) -> None:
+        """Store what is counted. A batch that failed is tried again as it is, because it may have been
+        stored. Raises StoreUnavailable.
+        """
+        number, rows = self._batch
+        if not rows:
+            if not self._rows:
+                return
+            number, rows = number + 1, list(self._rows.values())
+            self._batch, self._rows = (number, rows), {}
+        await self._store.usage.add(number, rows)
+        if self._batch == (number, rows):
+            self._batch = (number, [])
+        if self._rows:
+            await self.flush()
+
+    async def _flush_often(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                await self.flush()
+            except StoreUnavailable as exc:
+                if not self._is_failing:
+                    log.warning("usage is kept in memory: %s", exc.message)
+                self._is_failing = True
+            except Exception:
+                log.exception("usage could not be stored")
+            else:
+                self._is_failing = False

@@ -1,0 +1,161 @@
+"""API keys, which administrators create, list, change, rotate and revoke. A key's secret is shown once, when
+it is made; the database has its SHA-256. The secret is 256 random bits, so that a fast hash without a salt
+is enough: there is no dictionary of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from dataclasses import asdict, replace
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from headrace.callers import Limits
+from headrace.errors import BadRequest, KeyNotFound
+from headrace.store.database import Database
+from headrace.store.records import Order, Page, StoredKey
+from headrace.store.tables import following, keys
+
+SECRET = re.compile(r"sk-hr-[A-Za-z0-9_-]{43}")  # what a secret looks like; others are never looked up
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Keys:
+    """Methods that name a key raise KeyNotFound (404)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, key: StoredKey) -> tuple[StoredKey, str]:
+        """Store a key with these settings; its id, hint and time of creation are new. Returns it with its
+        secret.
+        """
+        secret = _new_secret()
+        added = time.time_ns() // 1000
+        made = replace(
+            key, id=f"key_{secrets.token_hex(12)}", hint=_hint(secret), created_at=added // 1_000_000
+        )
+
+        def work(c: Connection) -> None:
+            # a repeated transaction finds the row of its first run
+            if c.execute(select(keys.c.id).where(keys.c.id == made.id)).first() is None:
+                values = {**_values(made), "id": made.id, "hint": made.hint, "added": added}
+                c.execute(insert(keys).values(**values, digest=digest_of(secret)))
+
+        await self._database.write(work)
+        return made, secret
+
+    async def get(self, id: str) -> StoredKey:
+        return await self._database.read(lambda c: _to_record(_row(c, id)))
+
+    async def find(self, secret: str) -> StoredKey | None:
+        """The key with this secret, valid or not."""
+        statement = select(keys).where(keys.c.digest == digest_of(secret))
+
+        def work(c: Connection) -> StoredKey | None:
+            row = c.execute(statement).first()
+            return None if row is None else _to_record(row)
+
+        return await self._database.read(work)
+
+    async def page(self, *, limit: int, after: str | None = None, order: Order = "desc") -> Page[StoredKey]:
+        """Keys by their time of creation, revoked ones included. Raises BadRequest (param `after`) if there
+        is no such key.
+        """
+
+        def work(c: Connection) -> Page[StoredKey]:
+            cursor = None
+            if after is not None:
+                cursor = c.execute(select(keys).where(keys.c.id == after)).first()
+                if cursor is None:
+                    raise BadRequest(f"No key with id '{after}' found.", param="after")
+            rows = c.execute(following(select(keys), keys, cursor, order).limit(limit + 1)).all()
+            return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+        return await self._database.read(work)
+
+    async def update(self, key: StoredKey) -> StoredKey:
+        """Replace the settings of the key with this id: name, owner, expiry, models, limits, rights."""
+
+        def work(c: Connection) -> StoredKey:
+            _row(c, key.id)
+            c.execute(update(keys).where(keys.c.id == key.id).values(**_values(key)))
+            return _to_record(_row(c, key.id))
+
+        return await self._database.write(work)
+
+    async def rotate(self, id: str) -> tuple[StoredKey, str]:
+        """Give the key a new secret; the old one stops working. Returns the key with its secret. Raises
+        BadRequest for a revoked key.
+        """
+        secret = _new_secret()
+
+        def work(c: Connection) -> StoredKey:
+            if _row(c, id).revoked_at is not None:
+                raise BadRequest("A revoked key cannot be rotated: create another.", param="key_id")
+            values = {"digest": digest_of(secret), "hint": _hint(secret)}
+            c.execute(update(keys).where(keys.c.id == id).values(**values))
+            return _to_record(_row(c, id))
+
+        return await self._database.write(work), secret
+
+    async def revoke(self, id: str) -> StoredKey:
+        """End the use of a key, for good; what it owns stays. Idempotent."""
+        now = int(time.time())
+
+        def work(c: Connection) -> StoredKey:
+            if _row(c, id).revoked_at is None:
+                c.execute(update(keys).where(keys.c.id == id).values(revoked_at=now))
+            return _to_record(_row(c, id))
+
+        return await self._database.write(work)
+
+
+def _new_secret() -> str:
+    return f"sk-hr-{secrets.token_urlsafe(32)}"
+
+
+def _hint(secret: str) -> str:
+    return f"{secret[:9]}…{secret[-4:]}"
+
+
+def _row(c: Connection, id: str) -> Row[tuple[object, ...]]:
+    row = c.execute(select(keys).where(keys.c.id == id)).first()
+    if row is None:
+        raise KeyNotFound(f"No key with id '{id[:100]}' found.", param="key_id")
+    return row
+
+
+def _values(key: StoredKey) -> dict[str, object]:
+    """The columns of a key's settings."""
+    settings = {"models": key.models, "limits": asdict(key.limits), "may_hurry": key.may_hurry}
+    return {
+        "name": key.name,
+        "owner": key.owner,
+        "expires_at": key.expires_at,
+        "settings": json.dumps(settings),
+    }
+
+
+def _to_record(row: Row[tuple[object, ...]]) -> StoredKey:
+    settings = json.loads(row.settings)
+    return StoredKey(
+        row.id,
+        row.name,
+        row.owner,
+        row.hint,
+        row.added // 1_000_000,
+        row.expires_at,
+        row.revoked_at,
+        tuple(settings["models"]),
+        Limits(**settings["limits"]),
+        settings["may_hurry"],
+    )

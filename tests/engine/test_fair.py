@@ -1,0 +1,135 @@
+"""Callers take turns: the many requests of one do not delay the few of another."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.engine.blocks import BlockPool
+from headrace.engine.scheduler import Scheduler
+from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
+from tests.engine.test_scheduler import finish, step
+
+SIZE = 4  # tokens a block
+
+
+def scheduler_of(seats: int, num_blocks: int = 1000) -> Scheduler:
+    return Scheduler(BlockPool(num_blocks, SIZE), max_num_seqs=seats, max_batch_tokens=1024)
+
+
+def add(
+    scheduler: Scheduler, flow: str, count: int = 1, priority: int = INTERACTIVE, length: int = 5
+) -> list[Sequence]:
+    """So many waiting sequences of a flow."""
+    added = []
+    for _ in range(count):
+        tokens = list(range(length))
+        sequence = Sequence(tokens, SamplingParams(max_tokens=50), priority, flow=flow)
+        scheduler.add(sequence)
+        added.append(sequence)
+    return added
+
+
+def served(scheduler: Scheduler) -> list[Sequence]:
+    """All sequences in the order in which their first tokens come, when each has two."""
+    order: list[Sequence] = []
+    while scheduler.has_work:
+        for sequence in step(scheduler):
+            if sequence.num_generated == 1 and sequence not in order:
+                order.append(sequence)
+            elif sequence.num_generated >= 2:
+                finish(scheduler, sequence)
+    return order
+
+
+def test_within_a_flow_the_order_is_that_of_arrival() -> None:
+    scheduler = scheduler_of(seats=2)
+    added = [add(scheduler, "one", length=3 + 7 * (number % 3))[0] for number in range(20)]
+    assert served(scheduler) == added
+
+
+def test_the_one_request_of_another_comes_before_the_queue_of_a_flood() -> None:
+    scheduler = scheduler_of(seats=4)
+    flood = add(scheduler, "flood", 100)
+    for _ in range(3):
+        step(scheduler)
+    (other,) = add(scheduler, "other")
+    order = served(scheduler)
+    assert order.index(other) == 0  # of those that had no token yet
+    assert set(order) == {other, *flood[4:]}
+
+
+def test_two_floods_take_turns() -> None:
+    scheduler = scheduler_of(seats=2)
+    first, second = add(scheduler, "first", 30), add(scheduler, "second", 30)
+    order = served(scheduler)
+    for count in range(4, 60):
+        ahead = order[:count]
+        assert abs(sum(s in first for s in ahead) - sum(s in second for s in ahead)) <= 3
+
+
+def test_longer_requests_have_fewer_turns() -> None:
+    scheduler = scheduler_of(seats=1)
+    long, short = add(scheduler, "long", 10, length=400), add(scheduler, "short", 60)
+    order = served(scheduler)
+    assert sum(sequence in short for sequence in order[: order.index(long[4])]) > 25
+
+
+def test_a_newcomer_gets_a_seat_at_once_and_nobody_gives_one_up_for_his_second() -> None:
+    scheduler = scheduler_of(seats=3)
+    flood = add(scheduler, "flood", 10)
+    step(scheduler)
+    assert scheduler.running == flood[:3]
+    first, second = add(scheduler, "other", 2)
+    step(scheduler)
+    assert (first in scheduler.running, second in scheduler.running) == (True, False)
+    assert flood[2].num_preemptions == 1
+    (third,) = add(scheduler, "third")
+    step(scheduler)
+    assert scheduler.running == [flood[0], first, third]
+    (fourth,) = add(scheduler, "fourth")  # each has one seat: it waits
+    step(scheduler)
+    assert fourth not in scheduler.running
+    assert len(served(scheduler)) >= 9
+
+
+def test_an_interactive_newcomer_takes_the_seat_of_a_batch_first() -> None:
+    scheduler = scheduler_of(seats=3)
+    (interactive,), batch = add(scheduler, "one"), add(scheduler, "two", 5, BATCH)
+    step(scheduler)
+    (newcomer,) = add(scheduler, "three")
+    step(scheduler)
+    assert set(scheduler.running) == {interactive, batch[0], newcomer}
+
+
+def test_a_batch_takes_no_seat_of_an_interactive_one() -> None:
+    scheduler = scheduler_of(seats=2)
+    flood = add(scheduler, "flood", 5)
+    step(scheduler)
+    add(scheduler, "other", 1, BATCH)
+    step(scheduler)
+    assert scheduler.running == flood[:2]
+
+
+def test_a_flows_batch_does_not_delay_its_interactive_requests() -> None:
+    scheduler = scheduler_of(seats=1)
+    (running,) = add(scheduler, "other")
+    step(scheduler)
+    add(scheduler, "one", 50, BATCH, length=300)
+    (mine,), (theirs,) = add(scheduler, "one"), add(scheduler, "third")
+    finish(scheduler, running)
+    assert served(scheduler)[:2] in ([mine, theirs], [theirs, mine])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 30)), min_size=1, max_size=40))
+def test_every_flow_has_a_seat_while_there_are_enough(work: list[tuple[str, int]]) -> None:
+    scheduler = scheduler_of(seats=4)
+    for flow, length in work:
+        add(scheduler, flow, length=length)
+        step(scheduler)
+        waiting = {sequence.flow for sequence in scheduler.waiting}
+        assert waiting <= {sequence.flow for sequence in scheduler.running}
+    assert len(set(served(scheduler))) <= len(work)
+    assert not scheduler.has_work
+    scheduler.pool.check([])
