@@ -77,9 +77,10 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         if get_origin(option.info.annotation) is Literal:
             special[option.name] = get_args(option.info.annotation)[-1]
     environment: dict[str, Any] = {option.variables[0]: special.get(option.name, "1") for option in options()}
-    del environment["HEADRACE_API_KEYS"]  # it contradicts no_auth
+    for name in ("API_KEYS", "ADMIN_KEYS", "REQUIRE_AUTH"):  # they contradict no_auth
+        del environment[f"HEADRACE_{name}"]
     found = loaded(tmp_path, **environment)
-    assert len(found.sources) == len(options()) - 1
+    assert len(found.sources) == len(options()) - 3
     assert (found.config.paths.cache, found.config.server.strict) == (Path("/c"), True)
     assert found.config.models.more == ("a", "b")
 
@@ -115,7 +116,7 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("", {"HEADRACE_PRECISION": "f16"}, ("engine.precision = 'f16'", "'fast' or 'f32'")),
     ("[server]\nprot = 1\n", {}, ("headrace.toml", "server.prot", "did you mean server.port")),
     ("[sever]\nport = 1\n", {}, ("unknown section [sever]", "server")),
-    ("[qqq]\n", {}, ("unknown section [qqq]", "known: conversations, engine, models, paths, providers")),
+    ("[qqq]\n", {}, ("unknown section [qqq]", "known: conversations, engine, limits, models, paths, prices, providers")),
     ("server = 1\n", {}, ("server is not a section", "[server]")),
     ("port = 1\n", {}, ("unknown section [port]",)),
     ("[engine]\nmax_model_len = '8k'\n", {}, ("engine.max_model_len = '8k'", "headrace.toml")),
@@ -159,6 +160,8 @@ def test_secrets_are_not_shown(tmp_path: Path, environment: dict[str, Any]) -> N
 
 def test_reachable_address_is_served_with_keys_or_with_no_auth(tmp_path: Path) -> None:
     assert config(tmp_path, HOST="0.0.0.0", ALLOWED_API_KEYS="k").server.api_keys == ("k",)
+    assert config(tmp_path, HOST="0.0.0.0", HEADRACE_ADMIN_KEYS="k").server.needs_key
+    assert config(tmp_path, HOST="0.0.0.0", REQUIRE_AUTH="true").server.takes_stored_keys
     assert config(tmp_path, HOST="0.0.0.0", HEADRACE_NO_AUTH="true").server.no_auth
     for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
         assert config(tmp_path, HOST=host).server.host == host
