@@ -116,7 +116,11 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("", {"HEADRACE_PRECISION": "f16"}, ("engine.precision = 'f16'", "'fast' or 'f32'")),
     ("[server]\nprot = 1\n", {}, ("headrace.toml", "server.prot", "did you mean server.port")),
     ("[sever]\nport = 1\n", {}, ("unknown section [sever]", "server")),
-    ("[qqq]\n", {}, ("unknown section [qqq]", "known: conversations, engine, limits, models, paths, prices, providers")),
+    (
+        "[qqq]\n",
+        {},
+        ("unknown section [qqq]", "known: conversations, engine, limits, models, paths, prices, providers"),
+    ),
     ("server = 1\n", {}, ("server is not a section", "[server]")),
     ("port = 1\n", {}, ("unknown section [port]",)),
     ("[engine]\nmax_model_len = '8k'\n", {}, ("engine.max_model_len = '8k'", "headrace.toml")),
