@@ -16,8 +16,9 @@ from headrace.api.answers import Reply, StreamWriter, respond, target_headers, w
 from headrace.api.errors import to_ollama_response
 from headrace.api.json_response import JSONResponse, answered
 from headrace.api.openapi import response_of, responses_of
-from headrace.api.request import Caller, Principal, is_strict, prepared
+from headrace.api.request import Caller, is_strict, prepared
 from headrace.api.routes import route
+from headrace.callers import Principal
 from headrace.errors import NotFound, ServerError
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
