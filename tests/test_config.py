@@ -68,7 +68,6 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "tool_formats": "a=hermes",
         "backends": "a=llamacpp",
         "host": "localhost",
-        "device": "cpu",
         "cors_origins": "https://a.example",
         "no_auth": "1",
         "max_batch_tokens": "64",
