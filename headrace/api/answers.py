@@ -19,13 +19,13 @@ from starlette.types import Receive, Scope, Send
 
 from headrace.api.json_response import json_answer
 from headrace.api.request import in_time
+from headrace.collected import Collected, collect
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import ATTEMPTS
 from headrace.gateway.generation import Generation
 from headrace.gateway.lifetime import End, Until
 from headrace.types import Conversation, Event, GenerateRequest, Json, ModelInfo, Started
 from headrace.wire import errors
-from headrace.wire.collected import Collected, collect
 from headrace.wire.generation import dump
 from headrace.wire.parameters import with_named
 

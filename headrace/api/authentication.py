@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network
 
 from starlette.requests import HTTPConnection
 
+from headrace.api.headers import header_of
 from headrace.callers import ANONYMOUS, CALLER, Principal
 from headrace.config import ServerConfig
 from headrace.errors import StoreUnavailable, Unauthorized
@@ -118,8 +119,8 @@ async def authenticate(request: HTTPConnection) -> Principal:
     """
     if AUTHENTICATED not in request.scope:
         keys: Keys = request.app.state.keys
-        key = request.headers.get("x-api-key")
-        header = request.headers.get("authorization") if key is None else f"Bearer {key}"
+        key = header_of(request, b"x-api-key")
+        header = header_of(request, b"authorization") if key is None else f"Bearer {key}"
         address = request.client.host if request.client is not None else None
         caller = request.scope[AUTHENTICATED] = await keys.authenticate(header, address)
         CALLER.set(caller)

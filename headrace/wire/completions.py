@@ -8,6 +8,7 @@ from typing import Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from headrace.collected import Choice, Collected
 from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
 from headrace.types import (
@@ -21,7 +22,6 @@ from headrace.types import (
     Texts,
     TokenLogprob,
 )
-from headrace.wire.collected import Choice, Collected
 from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
     GenerationBody,
@@ -106,10 +106,10 @@ def _best_of(body: CompletionBody) -> int:
 
 
 def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> Json:
-    kept = _best(body.n or 1, collected)
+    best = _best(body.n or 1, collected)
     choices = [
         _choice(index, choice.text, _logprobs(choice) if body.logprobs is not None else None, choice.reason)
-        for index, choice in enumerate(kept)
+        for index, choice in enumerate(best)
     ]
     answer: Completion = {
         **head("cmpl", "text_completion", info),
@@ -125,10 +125,10 @@ def _best(n: int, collected: Collected) -> list[Choice]:
     choices = [choice for _, choice in sorted(collected.choices.items())]
     if collected.n == n:
         return choices
-    kept: list[Choice] = []
+    best: list[Choice] = []
     for start in range(0, len(choices), collected.n):
-        kept += sorted(choices[start : start + collected.n], key=_mean_logprob, reverse=True)[:n]
-    return kept
+        best += sorted(choices[start : start + collected.n], key=_mean_logprob, reverse=True)[:n]
+    return best
 
 
 def _mean_logprob(choice: Choice) -> float:

@@ -23,6 +23,7 @@ def request_of(
     body: GenerationBody, prompt: Conversation | Texts, sampling: Sampling, n: int, format: Format | None
 ) -> GenerateRequest:
     """The neutral request of a body, with the members that all endpoints share. Raises BadRequest."""
+    has_no_schemas = body.schema_narrowing is None and body.structured_outputs is None
     return GenerateRequest(
         body.model,
         prompt,
@@ -32,9 +33,9 @@ def request_of(
         _priority(body),
         body.timeout,
         body.user,
-        foreign=carried(body),
+        foreign=carried(body) if body.model_extra else {},
         advice=advice_in(body),
-        narrowings=narrowings(body),
+        narrowings=None if has_no_schemas else narrowings(body),
     )
 
 
