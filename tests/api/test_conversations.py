@@ -64,6 +64,36 @@ def test_conversation_needs_no_body(server: Served) -> None:
     assert (made.status_code, made.json()["metadata"]) == (200, {}), made.text
 
 
+UNKNOWN_ITEM = {
+    "role": "user",
+    "content": [{"type": "input_text", "text": "hi", "mood": "good"}],
+    "urgency": 5,
+}
+OF_ITEM = "items.0.content.0.mood, items.0.urgency, "
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "wanted"),
+    [
+        ("", {"items": [UNKNOWN_ITEM]}, OF_ITEM + "extra"),
+        ("", {"items": [user("hi")], "metadata": {"a": "b"}}, "extra"),
+        ("/{id}", {"metadata": {"a": "b"}}, "extra"),
+        ("/{id}/items", {"items": [UNKNOWN_ITEM]}, OF_ITEM + "extra"),
+    ],
+)
+def test_unknown_members_are_named_and_a_strict_request_with_them_refused(
+    server: Served, path: str, members: dict[str, Any], wanted: str
+) -> None:
+    target = CONVERSATIONS + path.format(id=server.post(CONVERSATIONS, {}).json()["id"])
+    answered = server.post(target, {**members, "extra": {}})
+    assert answered.status_code == 200, answered.text
+    assert answered.headers["x-headrace-ignored"] == wanted
+    strict = server.post(target, {**members, "extra": {}}, headers={"X-Headrace-Strict": "true"})
+    assert (strict.status_code, strict.json()["error"]["param"]) == (400, wanted.partition(", ")[0])
+    if wanted == "extra":
+        assert "x-headrace-ignored" not in server.post(target, members).headers
+
+
 def test_items_are_added_listed_fetched_and_taken_out(client: openai.OpenAI) -> None:
     id = client.conversations.create().id
     assert list(client.conversations.items.list(id)) == []

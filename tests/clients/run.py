@@ -144,9 +144,11 @@ def _drive(client: Client, command: list[str], url: str) -> Result:
 
 
 def _environment(url: str, name: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
     homes = {"HF_HOME": str(FOLDER / "hf"), "LLM_USER_PATH": str(FOLDER / "llm_home")}
-    return kept | SILENT | homes | {"HEADRACE_URL": url, "HEADRACE_MODEL": MODEL, "HEADRACE_CLIENT": name}
+    return (
+        inherited | SILENT | homes | {"HEADRACE_URL": url, "HEADRACE_MODEL": MODEL, "HEADRACE_CLIENT": name}
+    )
 
 
 def _report(results: Sequence[Result]) -> None:

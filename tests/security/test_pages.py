@@ -80,13 +80,13 @@ def test_the_same_page_gets_in_where_it_is_named(tmp_path: Path, browser: Browse
 def test_documentation_needs_no_other_host(
     gate: Serving, tmp_path: Path, path: str, look: Callable[[str, Any, Path], set[str]]
 ) -> None:
-    asked = look(gate.url + path, gate.http, tmp_path)
-    names = {urlsplit(url).path for url in asked}
+    urls = look(gate.url + path, gate.http, tmp_path)
+    names = {urlsplit(url).path for url in urls}
     script = "swagger-ui-bundle.js" if path == "/docs" else "redoc.standalone.js"
     assert f"/docs/assets/{script}" in names
     if look is not LOOKS[0]:
         assert "/openapi.json" in names, "the page has read what it shows"
-    assert {urlsplit(url).netloc for url in asked} == {urlsplit(gate.url).netloc}
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(gate.url).netloc}
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -113,9 +113,9 @@ def test_the_root_says_to_ollamas_clients_what_they_look_for(gate: Serving, acce
 
 def test_the_root_tells_programs_what_is_here(gate: Serving) -> None:
     answer = gate.http.get("/", headers={"Accept": "application/json"})
-    told = answer.json()
-    assert (told["name"], bool(told["version"])) == ("headrace", True)
-    assert {gate.http.get(path).status_code for path in told["links"].values()} == {200}
+    body = answer.json()
+    assert (body["name"], bool(body["version"])) == ("headrace", True)
+    assert {gate.http.get(path).status_code for path in body["links"].values()} == {200}
     assert answer.headers["vary"] == "Accept"
 
 

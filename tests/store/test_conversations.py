@@ -129,12 +129,14 @@ def test_saving_a_turn_moves_the_head_and_releases_the_lock(opened: Opened) -> N
             assert texts(await store.responses.output(OWNER, saved)) == ["c"]
             assert (await store.conversations.get(OWNER, made.id)).head == saved.output_head
             again = await store.conversations.lock(OWNER, made.id)
-            kept = await store.responses.save(
+            stored = await store.responses.save(
                 OWNER, response("resp_2"), base=again.conversation.head, input=[], output=[message("d")],
                 lock=again, is_appended=False,
             )  # fmt: skip
             assert (
-                (await store.conversations.get(OWNER, made.id)).head == saved.output_head != kept.output_head
+                (await store.conversations.get(OWNER, made.id)).head
+                == saved.output_head
+                != stored.output_head
             )
             await store.conversations.release(await store.conversations.lock(OWNER, made.id))
 
