@@ -14,10 +14,9 @@ from fastapi.routing import APIRoute
 from headrace import logs
 from headrace.api.answers import Reply, StreamWriter, respond, without_wishes
 from headrace.api.errors import to_messages_response
-from headrace.api.headers import headers_of
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
-from headrace.api.request import Caller, destination, is_strict, prepared
+from headrace.api.request import Caller, destination, headers_of, is_strict, prepared
 from headrace.api.routes import route
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.types import Conversation

@@ -19,9 +19,8 @@ from headrace import logs
 from headrace.api.answers import HEADERS, KEEP_ALIVE_S, StreamWriter, keep_alive, target_headers
 from headrace.api.authentication import authenticate
 from headrace.api.errors import to_messages_response, to_response
-from headrace.api.headers import header_of, headers_of
 from headrace.api.messages import MessagesWriter
-from headrace.api.request import BODY, is_strict, prepared, read_json
+from headrace.api.request import BODY, header_of, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Tally

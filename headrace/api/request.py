@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,6 @@ from starlette.types import Receive
 from headrace.api.authentication import authenticate
 from headrace.api.encodings import decoded
 from headrace.api.errors import is_ollama
-from headrace.api.headers import header_of
 from headrace.callers import Principal
 from headrace.errors import (
     ClientGone,
@@ -60,6 +59,19 @@ READ_AT = "headrace.read_at"  # when the body was read, on the event loop's cloc
 TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
 ALL_OURS: Table = {}  # for bodies whose declared members are all handled here
 BODY = "headrace.body"  # the body itself, if the relay has read it before the handler
+
+
+def header_of(http: Request, name: bytes) -> str | None:
+    """The first header of this name, in lower case. Starlette's own headers take four calls for it."""
+    for own, value in http.scope["headers"]:
+        if own == name:
+            return str(value, "latin-1")
+    return None
+
+
+def headers_of(http: Request, names: Iterable[str]) -> dict[str, str]:
+    """The request headers with these names. Several lines of one header are one list (RFC 9110, 5.3)."""
+    return {name: ", ".join(dict.fromkeys(lines)) for name in names if (lines := http.headers.getlist(name))}
 
 
 async def _store(http: Request) -> Store:

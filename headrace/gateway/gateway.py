@@ -119,7 +119,9 @@ class Gateway:
                 end = exits.enter_context(Admission(self.active, request.timeout_s))
                 plan = self._plan(caller, request.model, provider)
                 _check_generates(plan)
-                request = replace(request, flow=caller.flow, priority=_priority(caller, request.priority))
+                # a priority only makes a request wait for others, unless the key may hurry
+                priority = request.priority if caller.may_hurry else max(0, request.priority)
+                request = replace(request, flow=caller.flow, priority=priority)
                 async with Until(end):
                     if self._charging is not None and caller.limits.exist:
                         charge, request = await self._charging.generate(caller, request, plan.targets[0])
@@ -233,7 +235,8 @@ class Gateway:
 
     def _plan(self, caller: Principal, model: str, provider: str | None) -> Plan:
         """Raises ModelNotFound, ProviderNotFound, Forbidden."""
-        check_model(caller, model, provider)
+        if caller.models:
+            check_model(caller, model, provider)
         return self.router.plan(model, provider)
 
     async def _reach(
@@ -284,7 +287,7 @@ def _check_tokens(plan: Plan, request: EmbedRequest) -> None:
 
 def check_model(caller: Principal, model: str, provider: str | None) -> None:
     """Check that the caller's key may use a model, by the name that the caller uses. Raises Forbidden."""
-    if not caller.models or caller.may_use(full_name(model, provider)):
+    if caller.may_use(full_name(model, provider)):
         return
     error = Forbidden(f"this API key may not use the model {model[:200]!r}", param="model")
     error.code = "model_not_allowed"
@@ -296,18 +299,16 @@ def full_name(model: str, provider: str | None) -> str:
     return model if provider in (None, LOCAL) else f"{provider}:{model}"
 
 
-def _priority(caller: Principal, priority: int) -> int:
-    """A caller's priority only makes its request wait for others, unless its key may hurry."""
-    return priority if caller.may_hurry else max(0, priority)
-
-
 def _answered_by(tally: Tally, result: TargetResult[T]) -> None:
     tally.provider, tally.served, tally.attempts = result.provider, result.info.id, result.attempts
 
 
 def _left_out(uses: Uses, target: Target) -> list[str]:
     """The members that have no effect at a target. Raises BadRequest for those that must not be lost."""
-    return uses.left_out(target.backend.features_of(target.info.id), target.backend.unsent)
+    carried = target.backend.features_of(target.info.id)
+    if all(use.feature in carried for use in uses.members):  # nearly all requests
+        return []
+    return uses.left_out(carried, target.backend.unsent)
 
 
 async def _check_and_run(work: Work[T], uses: Uses, target: Target, exits: AsyncExitStack) -> T:

@@ -184,17 +184,14 @@ class Tally:
     decode_s: list[float] = field(default_factory=list)
     arrived: float = field(default_factory=time.perf_counter, init=False)  # on the clock `perf_counter`
     began: float | None = None  # when the answer began, on the same clock; None: there was none
-
-    @property
-    def first_byte_s(self) -> float | None:
-        """The time to the first byte."""
-        return None if self.began is None else self.began - self.arrived
+    first_byte_s: float | None = field(default=None, init=False)  # from arrival; None: there was no answer
 
     def end(self, error: BaseException | None = None) -> None:
         """Record the duration, and the error that ended the request, if any. A cancellation counts as a
         caller who left.
         """
         self.took_s = time.perf_counter() - self.arrived
+        self.first_byte_s = None if self.began is None else self.began - self.arrived
         if isinstance(error, asyncio.CancelledError):
             error = ClientGone("")
         if isinstance(error, ServerError):

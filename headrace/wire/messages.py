@@ -220,13 +220,16 @@ def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
         path = f"messages.{index}.content"
         parts = [_part(f"{path}.{number}", part) for number, part in enumerate(text)]
         text, mixed = media.joined(parts), media.mixed(parts)
+    has_reasoning = any(
+        member is not None for member in (body.reasoning_content, body.reasoning, body.thinking_blocks)
+    )
     return Message(
         role,
         text,
         body.name,
         tuple(calls),
         call_id if body.role == "function" else body.tool_call_id,
-        reasoning(body),
+        reasoning(body) if has_reasoning else None,
         mixed,
         tuple(thought(block) for block in body.thinking_blocks or ()),
     )
