@@ -116,6 +116,22 @@ async def export_conversation(
 @route(
     router,
     "POST",
+    CONVERSATION + "/fork",
+    under=V1,
+    summary="Create a conversation that begins like this one, up to an item",
+)
+async def fork_conversation(
+    caller: Caller,
+    store: Stored,
+    id: ConversationId,
+    body: wire.ForkBody,
+) -> wire.ConversationObject:
+    return wire.conversation(await store.conversations.fork(caller.id, id, body.item_id, body.metadata or {}))
+
+
+@route(
+    router,
+    "POST",
     CONVERSATION + "/items",
     under=V1,
     summary="Add up to 20 items to a conversation",

@@ -175,6 +175,22 @@ def test_export_is_one_document_with_all_items(server: Served) -> None:
     assert [item["content"][0]["text"] for item in export["items"]] == list(map(str, range(60)))
 
 
+def test_fork_begins_with_the_same_items_and_goes_its_own_way(server: Served) -> None:
+    made = server.post(CONVERSATIONS, {"items": [user("a"), user("b"), user("c")]}).json()["id"]
+    items = server.get(f"{CONVERSATIONS}/{made}/items?order=asc").json()["data"]
+    body = {"item_id": items[1]["id"], "metadata": {"branch": "second"}}
+    fork = server.post(f"{CONVERSATIONS}/{made}/fork", body)
+    assert (fork.status_code, fork.json()["metadata"]) == (200, {"branch": "second"})
+    assert server.get(f"{CONVERSATIONS}/{fork.json()['id']}/items?order=asc").json()["data"] == items[:2]
+    assert server.get(f"{CONVERSATIONS}/{made}/items?order=asc").json()["data"] == items
+    empty = server.post(f"{CONVERSATIONS}/{made}/fork", {"item_id": None}).json()["id"]
+    assert server.get(f"{CONVERSATIONS}/{empty}/items").json()["data"] == []
+    missing = server.post(f"{CONVERSATIONS}/{made}/fork", {"item_id": "msg_0"})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "item_not_found")
+    nothing = server.post(f"{CONVERSATIONS}/{made}/fork", {})
+    assert (nothing.status_code, nothing.json()["error"]["param"]) == (400, "item_id")
+
+
 def test_item_may_be_a_reference_to_one_that_is_stored(server: Served) -> None:
     first = server.post(CONVERSATIONS, {"items": [user("hi")]}).json()["id"]
     item = server.get(f"{CONVERSATIONS}/{first}/items").json()["data"][0]

@@ -34,6 +34,7 @@ STATEFUL: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/conversations/{conv}", METADATA),
     ("DELETE", "/v1/conversations/{conv}", None),
     ("GET", "/v1/conversations/{conv}/export", None),
+    ("POST", "/v1/conversations/{conv}/fork", {"item_id": None}),
     ("POST", "/v1/conversations/{conv}/items", ITEMS),
     ("GET", "/v1/conversations/{conv}/items", None),
     ("GET", "/v1/conversations/{conv}/items/{item}", None),
