@@ -26,6 +26,7 @@ LINKS = {  # name → path and description
     "openapi": ("/openapi.json", "the same, for programs"),
     "models": ("/v1/models", "the models that are served"),
     "health": ("/health", "whether this server lives"),
+    "metrics": ("/metrics", "what it does, for Prometheus"),
 }
 OPEN = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});'
 HEAD = """<!doctype html>
@@ -48,8 +49,8 @@ def assets() -> list[Mount]:
 @router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def home(http: Request) -> Response:
-    """The chat for browsers, what is here as JSON for clients that want that (and for browsers where `server.page`
-    is off), and the text that Ollama's clients look for to all others.
+    """The chat for browsers (unless `server.page` is off), what is here for clients that want JSON, and the
+    text that Ollama's clients look for to all others.
     """
     accept = http.headers.get("accept", "")
     if "text/html" not in accept and "json" not in accept:

@@ -25,7 +25,7 @@ export async function request(method, path, body, options = {}) {
   const response = await fetch(address(path), sent);
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
-  if (response.status === 401) dispatchEvent(new CustomEvent("headrace-key", { detail: answer.error?.message }));
+  if (response.status === 401 && !options.isOptional) dispatchEvent(new CustomEvent("headrace-key", { detail: answer.error?.message }));
   throw new ServerError(response.status, answer.error);
 }
 
