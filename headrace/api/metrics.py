@@ -14,7 +14,12 @@ from headrace.metering.metrics import CONTENT_TYPE, Metrics
 router = APIRouter(tags=["health"])
 
 
-@router.get("/metrics", summary="Metrics in Prometheus's text format", response_class=Response)
+TEXT = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The metrics"}}
+
+
+@router.get(
+    "/metrics", summary="Metrics in Prometheus's text format", response_class=Response, responses={**TEXT}
+)
 async def metrics(http: Request) -> Response:
     """With administrators' keys, one of them is needed; else any key, if callers need one at all."""
     await (administrator(http) if http.app.state.config.server.admin_keys else authenticate(http))
