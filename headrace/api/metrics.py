@@ -9,16 +9,19 @@ from starlette.responses import Response
 
 from headrace.api.admin import administrator
 from headrace.api.authentication import authenticate
+from headrace.api.openapi import Responses
 from headrace.metering.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter(tags=["health"])
 
 
-TEXT = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The metrics"}}
+TEXT: Responses = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The metrics"}
+}
 
 
 @router.get(
-    "/metrics", summary="Metrics in Prometheus's text format", response_class=Response, responses={**TEXT}
+    "/metrics", summary="Metrics in Prometheus's text format", response_class=Response, responses=TEXT
 )
 async def metrics(http: Request) -> Response:
     """With administrators' keys, one of them is needed; else any key, if callers need one at all."""
