@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from headrace import __version__
 from headrace.api import (
+    activations,
     chat,
     completions,
     conversations,
@@ -27,9 +28,12 @@ from headrace.api import (
     openapi,
     pages,
     responses,
+    saes,
+    steering,
     stored_completions,
     tokens,
     usage,
+    vectors,
     websocket,
 )
 from headrace.api.authentication import Keys, StoredKeys
@@ -54,6 +58,7 @@ from headrace.models.references import ALIASES, DEFAULT_EMBEDDER
 from headrace.relay_types import Relaying
 from headrace.store import Store
 from headrace.turns.responses import Responses
+from headrace.turns.steering import Steering
 from headrace.types import Backend
 
 if TYPE_CHECKING:
@@ -82,6 +87,10 @@ ROUTERS = tuple(
         ollama_models,
         keys,
         usage,
+        saes,
+        vectors,
+        steering,
+        activations,
         health,
         metrics,
         pages,
@@ -122,9 +131,10 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     app.state.stored_keys = StoredKeys(store)
     app.state.keys = Keys(config.server, app.state.stored_keys if config.server.takes_stored_keys else None)
     app.state.responses = Responses(app.state.gateway, app.state.store)
+    app.state.steering = Steering(app.state.gateway, app.state.store)
     for router in ROUTERS:
         app.include_router(router)
-    app.router.routes.extend(pages.assets())
+    app.router.routes.append(pages.assets())
     errors.install(app)
     app.state.budget = Budget(int(config.server.max_inflight_bytes))
     _add_middleware(app, config.server)
@@ -311,5 +321,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             exits.push_async_callback(backend.aclose)
             await backend.start()
         app.state.gateway.router.check()
+        exits.push_async_callback(app.state.steering.aclose)
+        await app.state.steering.start()
         exits.push_async_callback(app.state.responses.aclose)
         yield

@@ -18,7 +18,8 @@ HeadraceError
     │   ├── ModelNotFound
     │   ├── EndpointNotFound    the provider has no such endpoint
     │   ├── ProviderNotFound
-    │   └── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound, KeyNotFound
+    │   ├── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound, KeyNotFound
+    │   └── ProfileNotFound     a steering profile
     ├── MethodNotAllowed    405
     ├── RateLimited         429  a limit of the caller's key; carries Retry-After and x-ratelimit-…
     ├── PayloadTooLarge     413
@@ -220,6 +221,10 @@ class CompletionNotFound(NotFound):
 
 class KeyNotFound(NotFound):
     code = "key_not_found"
+
+
+class ProfileNotFound(NotFound):
+    code = "profile_not_found"
 
 
 class MethodNotAllowed(ServerError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
-from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.errors import BadRequest, SteeringRefused, UnsupportedParameter
 
 # What happens to a member whose feature a backend lacks:
 # - refused: the output would differ, so the request is a 400.
@@ -179,7 +179,7 @@ class Uses:
         for use in lost:
             loss = use.loss_at(unsent)
             if loss == "refused" or (self.is_strict and loss == "dropped"):
-                raise unsupported(use.path, use.note)
+                raise unsupported(use.path, use.note, use.feature)
         unknown = [use.path[:200] for use in lost if use.loss == "unknown"]
         if self.is_strict and unknown:
             raise BadRequest(f"unrecognized request member: {unknown[0]}", param=unknown[0])
@@ -189,6 +189,10 @@ class Uses:
 NO_USES = Uses()
 
 
-def unsupported(path: str, note: str = "") -> UnsupportedParameter:
+def unsupported(path: str, note: str = "", feature: Feature | None = None) -> BadRequest:
+    """The error of a member that a backend cannot honour."""
+    if feature in (Feature.STEERING, Feature.PROBES):
+        problem = f"{path}: this model cannot be steered or probed here; models that Headrace runs itself can"
+        return SteeringRefused(problem, code="steering_unsupported", param=path)
     hint = f": {note}" if note else ""
     return UnsupportedParameter(f"{path} is not supported here{hint}", param=path)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 PIECE = 64 * 1024  # about how many bytes of JSON one call of the encoder writes in `dumped_pieces`
@@ -34,30 +33,22 @@ def dumps(
     value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] | None = SEPARATORS
 ) -> str:
     """Write NaN and infinities as the values that `loads` reads them as."""
-    encode = _encoder(ensure_ascii, separators).encode
     try:
-        return encode(value)
+        return json.dumps(value, ensure_ascii=ensure_ascii, separators=separators, allow_nan=False)
     except ValueError:
-        return encode(loads(json.dumps(value)))
-
-
-@cache
-def _encoder(ensure_ascii: bool, separators: tuple[str, str] | None) -> json.JSONEncoder:
-    """json.dumps makes a new one for each call."""
-    return json.JSONEncoder(ensure_ascii=ensure_ascii, separators=separators, allow_nan=False)
+        finite_value = loads(json.dumps(value))
+        return json.dumps(finite_value, ensure_ascii=ensure_ascii, separators=separators)
 
 
 def dumped_pieces(
     value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] = SEPARATORS
-) -> Iterable[str]:
-    """The text of `dumps` in pieces of about PIECE bytes.
+) -> Iterator[str]:
+    """Yield the text of `dumps` in pieces of about PIECE bytes.
 
     The encoder holds the GIL for as long as one call takes; between two pieces other threads can run. The
     names of objects have to be strings.
     """
-    if isinstance(value, str) and len(value) <= PIECE:
-        return (dumps(value, ensure_ascii=ensure_ascii, separators=separators),)
-    return _Pieces(ensure_ascii, separators).of(value)
+    yield from _Pieces(ensure_ascii, separators).of(value)
 
 
 def size_up_to(value: object, limit: int) -> int:

@@ -67,8 +67,8 @@ class Served:
     ) -> httpx2.Response:
         """Raw `content`, or `body` as JSON."""
         sent = json.dumps(body).encode() if content is None else content
-        all_headers = {"Content-Type": "application/json", **(headers or {})}
-        return self.http.post(path, content=sent, headers=all_headers)
+        given = {"Content-Type": "application/json", **(headers or {})}
+        return self.http.post(path, content=sent, headers=given)
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
         return self.http.get(path, headers=headers)

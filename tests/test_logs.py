@@ -30,8 +30,8 @@ NASTY = [
 
 
 def formatted(message: str, *arguments: object, exc: BaseException | None = None) -> str:
-    exc_info = (type(exc), exc, exc.__traceback__) if exc is not None else None
-    record = logging.LogRecord("headrace.x", logging.INFO, "", 0, message, arguments, exc_info)
+    given = (type(exc), exc, exc.__traceback__) if exc is not None else None
+    record = logging.LogRecord("headrace.x", logging.INFO, "", 0, message, arguments, given)
     record.request_id = "-"
     return logs._Formatter(logs.FORMAT).format(record)
 

@@ -19,13 +19,14 @@ from starlette.types import Receive, Scope, Send
 
 from headrace.api.json_response import json_answer
 from headrace.api.request import in_time
-from headrace.collected import Collected, collect
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import ATTEMPTS
 from headrace.gateway.generation import Generation
 from headrace.gateway.lifetime import End, Until
 from headrace.types import Conversation, Event, GenerateRequest, Json, ModelInfo, Started
 from headrace.wire import errors
+from headrace.wire.activations import fingerprint_header
+from headrace.wire.collected import Collected, collect
 from headrace.wire.generation import dump
 from headrace.wire.parameters import with_named
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LOGPROB = 100  # bytes of one, as JSON
 OPENING_S = 1.0  # after that a stream starts without its first event, so that its caller sees a response
+STEERED_OPENING_S = 10.0  # the same of a steered one, whose headers have the fingerprint
 KEEP_ALIVE_S = 15.0  # proxies close connections that are silent for long
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -215,16 +217,22 @@ async def respond(
             if reply.encoder is None:
                 collected = await collect(generation, generation.n)
                 headers |= timing(collected.started, collected.decode_s)
+                headers |= fingerprint_header(collected.started)
                 whole = partial(reply.whole, generation.info, collected)
                 return await json_answer(_size(collected), whole, headers)
-            first = await generation.first(OPENING_S)
+            first = await generation.first(opening_s(generation))
         if isinstance(first, Started):
-            headers |= timing(first)
+            headers |= {**timing(first), **fingerprint_header(first)}
         texts = encoded(generation, reply.encoder(generation.info))
         close, end = generation.aclose, generation.interrupted
         stream = LiveStream(texts, headers, close, end, writer=reply.writer, remark=reply.remark)
         exits.pop_all()  # the stream closes the generation
         return stream
+
+
+def opening_s(generation: Generation) -> float:
+    """How long a stream waits for its first event, which has what is sent in its headers."""
+    return STEERED_OPENING_S if generation.is_steered else OPENING_S
 
 
 def _size(collected: Collected) -> int:
@@ -234,6 +242,11 @@ def _size(collected: Collected) -> int:
         len(choice.text)
         + len(choice.reasoning)
         + sum(LOGPROB * (1 + len(token.top)) for token in choice.logprobs)
+        + sum(
+            LOGPROB * (1 + len(reading.top) + len(reading.features))
+            for entry in choice.activations
+            for reading in entry.readings
+        )
         for choice in choices
     )
 

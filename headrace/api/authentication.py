@@ -39,9 +39,7 @@ class Keys:
         Unauthorized, StoreUnavailable.
         """
         if not self._needs_key:
-            return Principal(
-                ANONYMOUS.id, flow=_flow(address) if address and ":" in address else address or ""
-            )
+            return Principal(ANONYMOUS.id, flow=_flow(address))
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
@@ -120,14 +118,8 @@ async def authenticate(request: HTTPConnection) -> Principal:
     """
     if AUTHENTICATED not in request.scope:
         keys: Keys = request.app.state.keys
-        key: bytes | None = None
-        header: str | None = None
-        for name, value in request.scope["headers"]:  # starlette's own headers take eight calls for these two
-            if name == b"x-api-key" and key is None:
-                key = value
-            elif name == b"authorization" and header is None:
-                header = value.decode("latin-1")
-        header = header if key is None else f"Bearer {key.decode('latin-1')}"
+        key = request.headers.get("x-api-key")
+        header = request.headers.get("authorization") if key is None else f"Bearer {key}"
         address = request.client.host if request.client is not None else None
         caller = request.scope[AUTHENTICATED] = await keys.authenticate(header, address)
         CALLER.set(caller)
@@ -140,8 +132,10 @@ def _configured(key: str, is_admin: bool) -> Principal:
     return Principal(id, is_admin, flow=id, may_hurry=is_admin)
 
 
-def _flow(address: str) -> str:
-    """The name of the callers at an IPv6 address."""
+def _flow(address: str | None) -> str:
+    """The name of the callers at an address."""
+    if address is None or ":" not in address:
+        return address or ""
     try:
         network = ip_network((ip_address(address.partition("%")[0]), NETWORK), strict=False)
     except ValueError:

@@ -15,6 +15,7 @@ from headrace.api.errors import RESPONSES
 from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller, destination, is_strict, prepared
 from headrace.api.routes import route
+from headrace.api.steered import steered
 from headrace.errors import BadRequest, ServerError
 from headrace.gateway.generation import Generation
 from headrace.turns.chat import ChatTurn
@@ -49,15 +50,15 @@ async def create_chat_completion(
         Header(alias=wire.HEADER, description="The conversation to continue, or `new`."),
     ] = None,
 ) -> Response:
-    more = (FUNCTIONS_USE,) if body.functions else ()
+    body = await steered(http, caller, body, has_choices=True)
+    more = (*body.steered.uses, *((FUNCTIONS_USE,) if body.functions else ()))
     uses = await prepared(http, partial(uses_of, body, CHAT, strict=is_strict(http), more=more))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     if uses.is_strict:
         request = without_wishes(request)
     gateway, provider = destination(http)
     headers = {} if body.store or body.metadata is None else with_named({}, ["metadata"])
-    is_named = header is not None or body.conversation is not None or body.conversation_id is not None
-    conversation = wire.conversation_of(body, header) if is_named else None
+    conversation = wire.conversation_of(body, header)
     try:
         if conversation is not None or body.store:
             turn = ChatTurn(

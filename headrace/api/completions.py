@@ -13,6 +13,7 @@ from headrace.api.errors import RESPONSES
 from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller, destination, is_strict, prepared
 from headrace.api.routes import route
+from headrace.api.steered import steered
 from headrace.wire import completions as wire
 from headrace.wire.parameters import uses_of
 from headrace.wire.tables import COMPLETIONS
@@ -35,7 +36,9 @@ STREAMED = response_of(
     responses={200: STREAMED, **RESPONSES},
 )
 async def create_completion(http: Request, caller: Caller, body: wire.CompletionBody) -> Response:
-    uses = await prepared(http, partial(uses_of, body, COMPLETIONS, strict=is_strict(http)))
+    body = await steered(http, caller, body, has_choices=True)
+    more = body.steered.uses
+    uses = await prepared(http, partial(uses_of, body, COMPLETIONS, strict=is_strict(http), more=more))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)
     encoder = partial(wire.Chunks, body) if body.stream else None

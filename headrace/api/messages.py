@@ -18,6 +18,7 @@ from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
 from headrace.api.request import Caller, destination, headers_of, is_strict, prepared
 from headrace.api.routes import route
+from headrace.api.steered import steered
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.types import Conversation
 from headrace.wire.anthropic import answer, errors
@@ -78,11 +79,15 @@ router = APIRouter(tags=["messages"], route_class=MessagesRoute)
     responses={200: STREAMED, **RESPONSES},
 )
 async def create_message(http: Request, caller: Caller, body: wire.MessagesBody) -> Response:
+    body = await steered(http, caller, body)
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     headers = headers_of(http, wire.HEADERS)
     request = replace(await prepared(http, partial(wire.to_request, body, headers)), owner=caller.id)
     reply = Reply(
-        answer.Frames if body.stream else None, answer.message, MessagesWriter, names=wire.endpoint_name
+        partial(answer.Frames, body=body) if body.stream else None,
+        partial(answer.message, body=body),
+        MessagesWriter,
+        names=wire.endpoint_name,
     )
     gateway, provider = destination(http)
     if uses.is_strict:

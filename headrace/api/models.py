@@ -17,6 +17,7 @@ from headrace.api.routes import route
 from headrace.errors import Forbidden
 from headrace.gateway.gateway import check_model, full_name
 from headrace.gateway.routing import Candidate
+from headrace.turns.steering import Steering
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
 
@@ -33,6 +34,11 @@ router = APIRouter(tags=["models"])
 async def list_models(http: Request, caller: Caller) -> wire.ModelList | Response:
     gateway, provider = destination(http)
     infos = [info for info in gateway.router.models(provider) if caller.may_use(full_name(info.id, provider))]
+    infos += [
+        info
+        for info in _steering(http).models(provider)
+        if caller.may_use(full_name(info.id.rpartition("@")[0], provider))
+    ]
     if is_anthropic(http.scope):
         return _response(anthropics.page(infos, http.query_params.multi_items()))
     return wire.model_list(infos)
@@ -81,8 +87,9 @@ def _candidate(candidate: Candidate) -> wire.CandidateObject:
 )
 async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.ModelObject | Response:
     gateway, provider = destination(http)
-    check_model(caller, model_id, provider)
-    info = gateway.router.model(model_id, provider)
+    persona = _steering(http).model(model_id, provider)
+    check_model(caller, model_id if persona is None else model_id.rpartition("@")[0], provider)
+    info = persona or gateway.router.model(model_id, provider)
     return _response(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
 
 
@@ -102,6 +109,11 @@ async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
         f"The model '{model_id[:200]}' cannot be deleted over the API: `headrace rm` removes local models.",
         param="model",
     )
+
+
+def _steering(http: Request) -> Steering:
+    steering: Steering = http.app.state.steering
+    return steering
 
 
 def _response(body: Mapping[str, Any]) -> Response:

@@ -20,7 +20,7 @@ from headrace.api.answers import HEADERS, KEEP_ALIVE_S, StreamWriter, keep_alive
 from headrace.api.authentication import authenticate
 from headrace.api.errors import to_messages_response, to_response
 from headrace.api.messages import MessagesWriter
-from headrace.api.request import BODY, header_of, headers_of, is_strict, prepared, read_json
+from headrace.api.request import BODY, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Tally
@@ -110,14 +110,20 @@ class Relay:
                 await response(scope, receive, send)
 
 
-def needs_store(members: Mapping[str, object], http: Request) -> bool:
+def needs_store(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
     """Whether the answer is to be stored here, or continues a stored conversation: a handler does that."""
     return (
         members.get("store") is True
         or members.get("conversation") is not None
         or members.get("conversation_id") is not None
-        or header_of(http, b"x-conversation-id") is not None
+        or "x-conversation-id" in headers
     )
+
+
+def is_steered(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
+    """Whether a request is about steering, which no provider has: a handler refuses it."""
+    wishes = (members.get("steering"), members.get("profile"), members.get("probe"))
+    return any(value not in (None, False) for value in wishes) or "x-steering-profile" in headers
 
 
 def _endpoint(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
@@ -144,9 +150,9 @@ def _request(endpoint: RelayEndpoint, http: Request, raw: bytes, owner: str) -> 
         return None
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 < timeout_s < MAX_TIMEOUT_S):
         return None
-    if needs_store(body.members, http):
+    if needs_store(body.members, http.headers) or is_steered(body.members, http.headers):
         return None
-    headers = headers_of(http, endpoint.headers) if endpoint.headers else {}
+    headers = headers_of(http, endpoint.headers)
     return RelayRequest(
         endpoint.dialect, endpoint.endpoint, body, model, bool(is_streamed), headers, timeout_s, owner
     )
@@ -175,8 +181,13 @@ class RelayedRequest:
         decides the status, later it is sent as an event.
         """
         beat = self._beat()
+        relay = self._gateway.relay(self._request, self._plan, *beat, receive=receive)
         try:
-            await self._gateway.relay(self._request, self._plan, self._send, *beat, receive=receive)
+            async with relay as (tally, relayed):
+                try:
+                    await self._send(relayed, tally)
+                finally:
+                    tally.usage = relayed.usage.usage()
         except ClientGone:
             if not self._writer.is_started:
                 raise
@@ -202,30 +213,28 @@ class RelayedRequest:
         await self._start([], self._plan.targets[0].backend.name, 1)
 
     async def _send(self, relayed: Relayed, tally: Tally) -> None:
-        """Send the headers, and the whole body or a stream's events; then set the tally's usage."""
+        """Send the headers, and the whole body or a stream's events."""
         headers, answer = relayed.headers, relayed.answer
         if isinstance(answer, bytes):
             headers = (*headers, (b"content-length", b"%d" % len(answer)))
-        if relayed.ignored:
-            ignored = with_named({}, relayed.ignored)[IGNORED]
-            headers = (*headers, (IGNORED.lower().encode(), ignored.encode()))
+        if ignored := with_named({}, relayed.ignored):
+            headers = (*headers, (IGNORED.lower().encode(), ignored[IGNORED].encode()))
         await self._start(headers, tally.provider or "", tally.attempts)
         tally.began = perf_counter()
-        try:
-            if isinstance(answer, bytes):
-                await self._writer.close(answer)
-                return
-            async for events in answer:
-                await self._writer.send_frames(events)
-            await self._writer.close()
-        finally:
-            tally.usage = relayed.usage()
+        if isinstance(answer, bytes):
+            relayed.usage.saw(answer)
+            await self._writer.close(answer)
+            return
+        async for events in answer:
+            relayed.usage.saw(events)
+            await self._writer.send_frames(events)
+        await self._writer.close()
 
     async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
         if self._writer.is_started:
             return
-        target = target_headers(provider, attempts)
-        own = [(name.lower().encode(), value.encode()) for name, value in target.items()]
+        target = target_headers(provider, attempts).items()
+        own = [*((name.lower().encode(), value.encode()) for name, value in target), *self._headers]
         # the content type is ours: providers' own labels are often wrong
         content_type, stream = (STREAM, STREAM_HEADERS) if self._request.is_streamed else (JSON, [])
-        await self._writer.start(200, [*content_type, *headers, *stream, *own, *self._headers])
+        await self._writer.start(200, [*content_type, *headers, *stream, *own])

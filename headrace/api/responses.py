@@ -8,13 +8,14 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.answers import OPENING_S, LiveStream, StreamWriter, target_headers, timing
+from headrace.api.answers import OPENING_S, LiveStream, StreamWriter, opening_s, target_headers, timing
 from headrace.api.errors import RESPONSES
 from headrace.api.json_response import JSONResponse, answered, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import CHARGE, Caller, destination, in_time, is_strict, prepared
 from headrace.api.routes import V1, route
+from headrace.api.steered import steered
 from headrace.errors import BadRequest, ServerError
 from headrace.features import Uses
 from headrace.gateway.lifetime import Until
@@ -22,6 +23,7 @@ from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
 from headrace.wire import conversations
+from headrace.wire.activations import fingerprint_header
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.pagination import ListObject, include
@@ -82,6 +84,7 @@ _event_stream = partial(LiveStream, writer=NamedEventWriter)
     responses={200: STREAMED},
 )
 async def create_response(http: Request, caller: Caller, body: ResponseBody) -> Response:
+    body = await steered(http, caller, body)
     uses = await _uses(http, body)
     headers = _left_out(http, uses, body) if body.background else {}
     responses, provider = _responses(http)
@@ -109,7 +112,7 @@ async def create_response(http: Request, caller: Caller, body: ResponseBody) -> 
 async def _streamed(http: Request, run: Run) -> Response:
     """Respond when the first event has come, the run has failed, or OPENING_S has passed."""
     async with Until(receive=http.receive):
-        await run.wait_for_first(OPENING_S)
+        await run.wait_for_first(opening_s(run.generation) if run.generation else OPENING_S)
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
     run.recorder.is_announced = True
@@ -132,7 +135,7 @@ def _headers(run: Run) -> dict[str, str]:
     target = target_headers(run.generation.provider, run.generation.attempts)
     noted = map(endpoint_name, run.generation.noted)
     ignored = list(dict.fromkeys([*noted, *run.generation.ignored]))
-    return with_named({**target, **timing(started, decode_s)}, ignored)
+    return with_named({**target, **timing(started, decode_s), **fingerprint_header(started)}, ignored)
 
 
 @route(

@@ -28,11 +28,13 @@ from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
+from headrace.turns.steering import Steering
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.parameters import parse
 from headrace.wire.responses.body import ResponseBody
 from headrace.wire.responses.tables import uses_of_responses
+from headrace.wire.steering import HEADER
 from headrace.wire.volume import checked_volume
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class Connection:
     def __init__(self, socket: WebSocket, caller: Principal) -> None:
         self._socket, self._caller = socket, caller
         self._responses: Responses = socket.app.state.responses
+        self._steering: Steering = socket.app.state.steering
+        self._profile = socket.headers.get(HEADER) or None
         self._config = socket.app.state.config.server
         self._memory: dict[str, Sequence[Item]] = {}
         self._turn: asyncio.Task[None] | None = None
@@ -156,6 +160,7 @@ class Connection:
         timer = interrupt_after(end, self._config.request_timeout_s, body.timeout or 0)
         try:
             async with Until(end):
+                body = await self._steering.steered(self._caller.id, body, header=self._profile)
                 uses = await aside(self._size, partial(uses_of_responses, body, strict=self._config.strict))
                 return await self._responses.create(self._caller.id, body, memory=self._memory, uses=uses)
         finally:

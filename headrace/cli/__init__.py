@@ -9,7 +9,7 @@ import gc
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
     top.add_argument("--once", action="store_true", help="show it once, and leave")
     _add_db(commands)
+    _add_steer(commands)
     _add(commands, "version", _version, "print the version")
     return parser
 
@@ -146,9 +147,37 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         step.set_defaults(step=name)
 
 
+def _add_steer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from headrace.cli import steer_options as options
+
+    text = options.DESCRIPTION
+    steer = commands.add_parser(
+        "steer",
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=options.EPILOG,
+        allow_abbrev=False,
+    )
+    steps = steer.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = _add(steps, name, _steer, text, options.KEYS)
+        command.set_defaults(step=name)
+        return command
+
+    options.add_train_vector(add)
+    options.add_train_sae(add)
+    options.add_features(add)
+
+
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Command, text: str
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Command,
+    text: str,
+    keys: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:
+    """Add a command with the options that it honours: those of `keys`, or all."""
     # Without abbreviations: `serve --model X` would otherwise mean --model-backend.
     command = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
@@ -158,7 +187,7 @@ def _add(
         "--config", metavar="FILE", type=Path, help=f"default: {config.DEFAULT_FILE}, if there is one"
     )
     for option in config.options():
-        if option.key in POSITIONAL:
+        if option.key in POSITIONAL or (keys is not None and option.key not in keys):
             continue
         text = f"{option.info.description} [{option.key}]"
         if option.is_switch and option.info.default:
@@ -197,8 +226,6 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
 
 def _serve(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     gc.set_threshold(100_000)  # imports create no garbage; looking for it takes 0.1 s
-    # NumPy's products are small here. Their threads would wait for the engine's, which are busy on all cores.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from headrace.cli.serve import serve
 
     return serve(loaded.config, host_hint=loaded.host_hint)
@@ -268,6 +295,13 @@ def _top(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 
     every_s = max(0.2, arguments.every)
     return top(loaded.config, url=arguments.url, key=arguments.key, every_s=every_s, is_once=arguments.once)
+
+
+def _steer(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli import steer
+
+    steps = {"train-vector": steer.train_vector, "train-sae": steer.train_sae, "features": steer.features}
+    return steps[arguments.step](arguments, loaded.config)
 
 
 def _version(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

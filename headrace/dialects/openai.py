@@ -70,8 +70,6 @@ def usage_of(body: object) -> Usage | None:
         _first_object(usage, _PROMPT_DETAILS),
         _first_object(usage, _COMPLETION_DETAILS),
     )
-    if not (of_prompt or of_completion):
-        return Usage(prompt, completion or 0)
     return Usage(
         prompt,
         completion or 0,
@@ -120,14 +118,8 @@ def responses_usage_body(usage: Usage) -> ResponseUsage | None:
 
 
 def _first_count(body: Object, names: tuple[str, ...]) -> int | None:
-    for name in names:
-        if (number := count(body.get(name))) is not None:
-            return number
-    return None
+    return next((number for name in names if (number := count(body.get(name))) is not None), None)
 
 
 def _first_object(body: Object, names: tuple[str, ...]) -> Object:
-    for name in names:
-        if found := an_object(body.get(name)):
-            return found
-    return {}
+    return next((found for name in names if (found := an_object(body.get(name)))), {})

@@ -128,6 +128,7 @@ class Generation(AsyncIterator[Event]):
         self.attempts, self.ignored = result.attempts, result.ignored
         self.noted = result.value.noted
         self.n, self._num_choices = request.n, request.num_choices
+        self.is_steered = request.steering is not None
         self.interrupted = interrupted
         self._events, self._read_ahead = result.value.events, list(result.value.first)
         self._exits = exits

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +25,7 @@ from headrace.steering.formats.tensors import read_json
 from headrace.steering.sae import LoadedSAE, fold
 from headrace.steering.slot import SiteNeeds
 from headrace.steering.statistics import RunningStatistics
-from headrace.steering.types import FeatureStatistics, SAEInfo, VectorInfo
+from headrace.steering.types import Capture, FeatureStatistics, SAEInfo, VectorInfo
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,17 @@ class Shelf:
 class ModelLibrary:
     """See types.Library."""
 
-    def __init__(self, model: str, width: int, num_layers: int, root: Path, editor: Editor) -> None:
+    def __init__(
+        self,
+        model: str,
+        width: int,
+        num_layers: int,
+        root: Path,
+        editor: Editor,
+        open_capture: Callable[[], Capture] | None = None,
+    ) -> None:
+        """`open_capture`: opens the model's hidden states for training; None: they cannot be read."""
+        self._open_capture = open_capture
         self.model, self.width, self.num_layers = model, width, num_layers
         self._root, self._editor = root, editor
         self._lock = threading.Lock()  # of changes
@@ -101,6 +111,11 @@ class ModelLibrary:
 
     def statistics(self, id: str) -> tuple[FeatureStatistics, ...]:
         return self._found_sae(id).statistics.features()
+
+    def capture(self) -> Capture:
+        if self._open_capture is None:
+            raise BadRequest(f"the hidden states of {self.model} cannot be read here", param="model")
+        return self._open_capture()
 
     def load_sae(self, id: str, path: Path, *, layer: int | None = None) -> SAEInfo:
         path = self._checked(id, path)

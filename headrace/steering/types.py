@@ -285,6 +285,10 @@ class Library(Protocol):
         """The opposite of attach. Requests that use it already finish as they began."""
         ...
 
+    def capture(self) -> Capture:
+        """The model's hidden states outside of the engine, to train a vector."""
+        ...
+
     def statistics(self, id: str) -> tuple[FeatureStatistics, ...]:
         """Of an SAE's features that were active in what probes read, the most active first."""
         ...

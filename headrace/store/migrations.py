@@ -136,6 +136,30 @@ MIGRATIONS = (
                 number BIGINT NOT NULL)""",
         ),
     ),
+    Migration(
+        3,
+        "steering",
+        (
+            """CREATE TABLE steering_profiles (
+                name TEXT NOT NULL PRIMARY KEY,
+                model TEXT,
+                description TEXT NOT NULL,
+                body TEXT NOT NULL,
+                created_at BIGINT NOT NULL,
+                changed_at BIGINT NOT NULL)""",
+            """CREATE TABLE steering_defaults (
+                owner TEXT NOT NULL PRIMARY KEY,
+                profile TEXT NOT NULL REFERENCES steering_profiles (name) ON DELETE CASCADE)""",
+            """CREATE TABLE steering_attachments (
+                id TEXT NOT NULL,
+                model TEXT NOT NULL,
+                kind TEXT NOT NULL,
+                path TEXT NOT NULL,
+                layer INTEGER,
+                is_attached BOOLEAN NOT NULL,
+                PRIMARY KEY (id, model))""",
+        ),
+    ),
 )
 
 

@@ -123,6 +123,30 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredProfile:
+    """A steering profile, which all owners share. `model`: the model that it is for; None: any."""
+
+    name: str
+    body: Json
+    model: str | None = None
+    description: str = ""
+    created_at: int = 0  # seconds since 1970
+    changed_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttachment:
+    """A file that requests may steer with, loaded again when the server starts."""
+
+    id: str
+    model: str
+    kind: Literal["sae", "vector"]
+    path: str  # below the configured root
+    layer: int | None = None  # of an SAE, if not its own
+    is_attached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     data: Sequence[T]
     has_more: bool

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # SQLAlchemy is loaded by `start`, in a thread
     from headrace.store.keys import Keys
     from headrace.store.processes import Processes
     from headrace.store.responses import Responses
+    from headrace.store.steering import Steering
     from headrace.store.usage import UsageCounts
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Store:
     completions: Completions
     keys: Keys
     usage: UsageCounts
+    steering: Steering
     _database: Database
     _processes: Processes
     _housekeeping: Housekeeping
@@ -64,6 +66,7 @@ class Store:
         from headrace.store.keys import Keys
         from headrace.store.processes import Processes
         from headrace.store.responses import Responses
+        from headrace.store.steering import Steering
         from headrace.store.usage import UsageCounts
 
         self._processes = Processes()
@@ -74,6 +77,7 @@ class Store:
         self.completions = Completions(self._database)
         self.keys = Keys(self._database)
         self.usage = UsageCounts(self._database, self._processes.id)
+        self.steering = Steering(self._database)
         try:
             await self._database.open()
         except StoreUnavailable as exc:

@@ -200,6 +200,36 @@ loose = Table(
     Column("since", BigInteger, nullable=False),
 )
 
+profiles = Table(
+    "steering_profiles",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("model", Name),
+    Column("description", Name, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+# The profile of requests that name none. `owner`: whose; '' of everyone else.
+defaults = Table(
+    "steering_defaults",
+    metadata,
+    Column("owner", Name, primary_key=True),
+    Column("profile", Name, nullable=False),
+)
+
+attachments = Table(
+    "steering_attachments",
+    metadata,
+    Column("id", Name, primary_key=True),
+    Column("model", Name, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("path", Name, nullable=False),
+    Column("layer", Integer),
+    Column("is_attached", Boolean, nullable=False),
+)
+
 
 def following(
     statement: Select[tuple[object, ...]], table: Table, cursor: Row[tuple[object, ...]] | None, order: Order

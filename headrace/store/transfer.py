@@ -16,7 +16,17 @@ from headrace.store.hashing import AddressedItem, address
 from headrace.store.items import insert_new, position_of
 from headrace.store.migrations import MIGRATIONS
 from headrace.store.processes import RUNNING
-from headrace.store.tables import completions, conversations, events, items, responses, storable
+from headrace.store.tables import (
+    attachments,
+    completions,
+    conversations,
+    defaults,
+    events,
+    items,
+    profiles,
+    responses,
+    storable,
+)
 from headrace.store.verify import ROWS, STREAMED
 
 FORMAT = "headrace"
@@ -29,6 +39,9 @@ TABLES: Mapping[str, Table] = {
     "responses": responses,
     "events": events,
     "completions": completions,
+    "steering_profiles": profiles,
+    "steering_defaults": defaults,
+    "steering_attachments": attachments,
 }
 TRANSIENT = ("holder", "token", "process", "is_deleted", "is_wanted")  # columns for running processes
 

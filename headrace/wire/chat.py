@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, NotRequired, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.collected import Choice, Collected
 from headrace.dialects.anthropic import RedactedThinking, SignedThinking, thinking_block
 from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
@@ -27,6 +26,8 @@ from headrace.types import (
     ToolCallDelta,
 )
 from headrace.wire import tools
+from headrace.wire.activations import NOTHING, SteeringAnswer, inside
+from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversations import check_id
 from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
@@ -98,7 +99,7 @@ class AssistantMessage(ReasoningMembers, tools.CallMembers):
     annotations: list[Any]
 
 
-class ChatChoice(TypedDict):
+class ChatChoice(SteeringAnswer):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
@@ -123,7 +124,7 @@ class Delta(ReasoningMembers, tools.CallDeltaMembers, total=False):
     refusal: str | None
 
 
-class ChunkChoice(TypedDict):
+class ChunkChoice(SteeringAnswer):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None
@@ -208,7 +209,8 @@ def completion(body: ChatBody, info: ModelInfo, collected: Collected, begin: Hea
             "index": index,
             "message": _message(choice, legacy=legacy),
             "logprobs": _logprobs_body(choice.logprobs) if body.logprobs else None,
-            "finish_reason": tools.legacy_reason(choice.reason) if legacy else choice.reason,
+            "finish_reason": tools.finish_reason(choice.reason, legacy=legacy),
+            **inside(body, choice.activations, choice.receipt),
         }
         for index, choice in sorted(collected.choices.items())
     ]
@@ -271,7 +273,7 @@ class Chunks:
         self._head: Head = {**begin, "object": "chat.completion.chunk"}
         options = body.stream_options
         self._usage = StreamUsage(options, body.n or 1) if options is not None else None
-        self._n = body.n or 1
+        self._body, self._n = body, body.n or 1
         self._has_logprobs, self._legacy = bool(body.logprobs), bool(body.functions)
 
     def first(self) -> list[str]:
@@ -286,13 +288,15 @@ class Chunks:
         if isinstance(event, Started):
             return []
         if isinstance(event, Finished):
-            reason = tools.legacy_reason(event.reason) if self._legacy else event.reason
-            return [self._chunk(event.index, {}, reason=reason, own=event.own)]
+            reason = tools.finish_reason(event.reason, legacy=self._legacy)
+            more = inside(self._body, event.activations, event.receipt)
+            return [self._chunk(event.index, {}, reason=reason, own=event.own, more=more)]
+        more = inside(self._body, event.activations) if event.activations else NOTHING
         if isinstance(event, TextDelta):
             logprobs = _logprobs_body(event.logprobs) if self._has_logprobs else None
-            return [self._chunk(event.index, {"content": event.text}, logprobs)]
+            return [self._chunk(event.index, {"content": event.text}, logprobs, more=more)]
         delta = self._delta(event)
-        return [self._chunk(event.index, delta)] if delta else []
+        return [self._chunk(event.index, delta, more=more)] if delta or more else []
 
     def last(self) -> list[str]:
         return self._usage.last(self._head) if self._usage is not None else []
@@ -310,12 +314,20 @@ class Chunks:
         logprobs: ChatLogprobs | None = None,
         reason: tools.ChatFinishReason | None = None,
         own: Json | None = None,
+        more: SteeringAnswer | None = None,
     ) -> str:
         usage: UsageMember = self._usage.member() if self._usage is not None else {}
+        choice: ChunkChoice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": reason,
+            **(more or NOTHING),
+        }
         chunk: ChatCompletionChunk = {
             **self._head,
             "object": "chat.completion.chunk",
-            "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}],
+            "choices": [choice],
             **usage,
         }
         return dump({**chunk, **own} if own else chunk)

@@ -8,7 +8,6 @@ from typing import Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.collected import Choice, Collected
 from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
 from headrace.types import (
@@ -22,6 +21,8 @@ from headrace.types import (
     Texts,
     TokenLogprob,
 )
+from headrace.wire.activations import NOTHING, SteeringAnswer, inside
+from headrace.wire.collected import Choice, Collected
 from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
     GenerationBody,
@@ -59,7 +60,7 @@ class CompletionBody(GenerationBody):
     suffix: str | None = Field(None, description="Generate the text between the prompt and this.")
 
 
-class CompletionChoice(TypedDict):
+class CompletionChoice(SteeringAnswer):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
@@ -106,10 +107,15 @@ def _best_of(body: CompletionBody) -> int:
 
 
 def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> Json:
-    best = _best(body.n or 1, collected)
-    choices = [
-        _choice(index, choice.text, _logprobs(choice) if body.logprobs is not None else None, choice.reason)
-        for index, choice in enumerate(best)
+    kept = _best(body.n or 1, collected)
+    choices: list[CompletionChoice] = [
+        {
+            **_choice(
+                index, choice.text, _logprobs(choice) if body.logprobs is not None else None, choice.reason
+            ),
+            **inside(body, choice.activations, choice.receipt),
+        }
+        for index, choice in enumerate(kept)
     ]
     answer: Completion = {
         **head("cmpl", "text_completion", info),
@@ -125,10 +131,10 @@ def _best(n: int, collected: Collected) -> list[Choice]:
     choices = [choice for _, choice in sorted(collected.choices.items())]
     if collected.n == n:
         return choices
-    best: list[Choice] = []
+    kept: list[Choice] = []
     for start in range(0, len(choices), collected.n):
-        best += sorted(choices[start : start + collected.n], key=_mean_logprob, reverse=True)[:n]
-    return best
+        kept += sorted(choices[start : start + collected.n], key=_mean_logprob, reverse=True)[:n]
+    return kept
 
 
 def _mean_logprob(choice: Choice) -> float:
@@ -149,7 +155,7 @@ class Chunks:
 
     def __init__(self, body: CompletionBody, info: ModelInfo) -> None:
         self._head = head("cmpl", "text_completion", info)
-        options = body.stream_options
+        self._body, options = body, body.stream_options
         self._usage = StreamUsage(options, body.n or 1) if options is not None else None
         self._has_logprobs = body.logprobs is not None
         self._writers: dict[int, LogprobsWriter] = {}
@@ -161,9 +167,11 @@ class Chunks:
         if self._usage is not None:
             self._usage.push(event)
         if isinstance(event, TextDelta):
-            return [self._chunk(event.index, event.text, event.logprobs, None)]
+            more = inside(self._body, event.activations) if event.activations else NOTHING
+            return [self._chunk(event.index, event.text, event.logprobs, None, more=more)]
         if isinstance(event, Finished):
-            return [self._chunk(event.index, "", event.logprobs, event.reason, event.own)]
+            more = inside(self._body, event.activations, event.receipt)
+            return [self._chunk(event.index, "", event.logprobs, event.reason, event.own, more)]
         return []
 
     def last(self) -> list[str]:
@@ -176,6 +184,7 @@ class Chunks:
         tokens: Sequence[TokenLogprob],
         reason: FinishReason | None,
         own: Json | None = None,
+        more: SteeringAnswer | None = None,
     ) -> str:
         logprobs = None
         if self._has_logprobs:
@@ -185,7 +194,7 @@ class Chunks:
         chunk: Completion = {
             **self._head,
             "object": "text_completion",
-            "choices": [_choice(index, text, logprobs, reason)],
+            "choices": [{**_choice(index, text, logprobs, reason), **(more or NOTHING)}],
             **usage,
         }
         return dump({**chunk, **own} if own else chunk)

@@ -29,6 +29,7 @@ from headrace.wire import limits
 from headrace.wire.elsewhere import ALIASES
 from headrace.wire.limits import SHOWN, Pairs, at_most
 from headrace.wire.parameters import RequestBody
+from headrace.wire.steering import SteeringMembers
 
 INT64 = 2**63
 MAX_TOKEN_DIGITS = 20  # leading zeros included
@@ -133,7 +134,7 @@ class TypedGrammar(RequestBody):
     value: Annotated[dict[str, Any] | bool | str | None, Writable] = None
 
 
-class GenerationBody(RequestBody):
+class GenerationBody(SteeringMembers):
     """The members of both endpoints. Null means that a member is not set."""
 
     model: str

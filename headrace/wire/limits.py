@@ -34,6 +34,13 @@ MAX_INCLUDED = 100
 MAX_TOKENS = MAX_VALUES  # token ids in one list
 MAX_PROMPTS = 1_024
 MAX_INPUTS = 2_048  # OpenAI's, of embeddings
+MAX_OPS = 64  # edits of one request, and of one profile
+MAX_LAYERS = 256  # of one edit
+MAX_DIRECTION = 2**20  # characters of base64 of one direction
+MAX_SWEEP = 128  # OpenAI's limit of n
+MAX_PROBES = 8
+MAX_PROBED = 256  # features that one probe names
+MAX_TOP_FEATURES = 64  # top_k of one probe
 
 SHOWN = 100  # characters of a caller's value that an error repeats
 

@@ -61,6 +61,11 @@ def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
     return found
 
 
+def limit_of(query: Query) -> int:
+    """The member `limit` of a query. Raises BadRequest."""
+    return _limit(dict(query).get("limit"), False)
+
+
 def include(query: Query) -> tuple[str, ...]:
     """The values of the query parameter `include`. Raises BadRequest for unknown ones."""
     wanted = tuple(value for name, value in query if INDEX.sub("", name) == "include")

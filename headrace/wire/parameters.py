@@ -27,6 +27,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 ABSENT_MEMBER = ("missing", "value_error")  # types of complaints about members that the body may lack
 MAX_COMPLAINTS = 50  # a list has one at most, but a union has some for each alternative
+BRACKETED = ("steering", "probe")  # members whose paths in errors are written like a[0].b
 PLAIN = (int, str)  # values that have no members
 CODES = {"missing": "missing_required_parameter", "json_invalid": "invalid_json", "json_type": "invalid_json"}
 MAX_NAMED, MAX_NAME = 20, 200  # members in the header, at most, and characters of each
@@ -206,11 +207,19 @@ def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
     located = [(_path(complaint, body), complaint) for complaint in complaints]
     # the alternative of a union that matched deepest is taken for the intended one
     path, deepest = max(located, key=lambda pair: len(pair[0]))
-    param = ".".join(step[:SHOWN] for step in path) or "body"
+    param = _written(path) or "body"
     same = [complaint["msg"] for where, complaint in located if where == path]
     error = BadRequest(f"{param}: {'; or '.join(dict.fromkeys(same))}", param=param)
     error.code = CODES.get(deepest["type"], BadRequest.code)
     return error
+
+
+def _written(path: list[str]) -> str:
+    """A path as errors name it: with dots, in steering and probes with brackets around indices."""
+    steps = [step[:SHOWN] for step in path]
+    if not steps or steps[0] not in BRACKETED:
+        return ".".join(steps)
+    return "".join(f"[{step}]" if step.isdecimal() else f".{step}" for step in steps)[1:]
 
 
 def _path(complaint: ErrorDetails, body: Any) -> list[str]:

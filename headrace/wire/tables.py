@@ -105,6 +105,13 @@ _OWN: Table = {
     "length_penalty": refused("It belongs to beam search.", equals(1)),
     "use_beam_search": refused("", equals(False)),
 }  # fmt: skip
+STEERING: Table = {
+    "steering": needs(F.STEERING,
+        f"{EXTENSION} Edits of the model's hidden states: docs/steering.md. Elsewhere 400 "
+        "`steering_unsupported`.", equals(False)),
+    "profile": needs(F.STEERING, f"{EXTENSION} The name of a steering profile."),
+    "probe": needs(F.PROBES, f"{EXTENSION} Features of the hidden states, to be returned with the tokens."),
+}  # fmt: skip
 IDLE: Mapping[str, Neutral] = {
     "repeat_penalty": equals(1), "min_new_tokens": equals(0), "ban_eos_token": equals(False),
     "stop_sequences": EMPTY, "stop_strings": EMPTY, "regex": EMPTY, "ebnf": EMPTY, "grammar": EMPTY,
@@ -119,7 +126,7 @@ ANOTHER_NAME = {
     for name, aliases in ALIASES.items()
     for alias in aliases
 }
-GENERATION: Table = {**FOREIGN, **ANOTHER_NAME, **_OWN}
+GENERATION: Table = {**FOREIGN, **ANOTHER_NAME, **_OWN, **STEERING}
 
 
 def _has_blocks(message: BaseModel) -> bool:

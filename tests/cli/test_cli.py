@@ -71,6 +71,10 @@ def test_gateway_alone_loads_no_engine_library(tmp_path: Path) -> None:
         ["db"],
         ["db", "export"],
         ["version"],
+        ["steer"],
+        ["steer", "train-vector"],
+        ["steer", "train-sae"],
+        ["steer", "features"],
     ],
 )
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ It runs in the environments of the clients, so it needs nothing but Python.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import os
@@ -47,8 +46,7 @@ def run() -> None:
     """
     for code in examples(NAME, "python", URL):
         turn("the example of the documentation")(functools.partial(_run_alone, code))
-    runner = asyncio.Runner()  # one loop: clients keep connections that belong to theirs
-    with contextlib.closing(runner):  # entered, it would start a loop even for clients without one
+    with asyncio.Runner() as runner:  # one loop: clients keep connections that belong to theirs
         failed = sum(not _passes(name, function, runner) for name, function in _turns)
     sys.exit(1 if failed else 0)
 

@@ -39,6 +39,7 @@ from headrace.measured import EngineStats
 from headrace.models.catalog import Model
 from headrace.offload import aside
 from headrace.steering.library import ModelLibrary
+from headrace.steering.types import Capture
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
     Embeddings,
@@ -231,7 +232,12 @@ class EngineBackend(BaseBackend):
         editor = EngineEditor(engine, self._thread_of, lambda: ordinary_text(tokenizer))
         runner = engine.runner
         return ModelLibrary(
-            self.model.name, runner.width, runner.num_layers, self.settings.steering_root, editor
+            self.model.name,
+            runner.width,
+            runner.num_layers,
+            self.settings.steering_root,
+            editor,
+            partial(_capture_of, self.model),
         )
 
     def _attach(self, names: tuple[str, ...]) -> None:
@@ -284,6 +290,12 @@ class EngineBackend(BaseBackend):
     def _thread_of(self) -> EngineThread:
         assert self._thread is not None, "start() comes first"
         return self._thread
+
+
+def _capture_of(model: Model) -> Capture:
+    from headrace.backends.engine.capture import open_capture
+
+    return open_capture(model)
 
 
 def _fingerprint(model: Model, *, exact: bool) -> str:

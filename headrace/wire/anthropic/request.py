@@ -43,7 +43,8 @@ from headrace.wire.media import joined, mixed
 from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
 from headrace.wire.parameters import RequestBody, carried
-from headrace.wire.tools import ToolName, check_known, check_new
+from headrace.wire.steering import SteeringMembers
+from headrace.wire.tools import ToolName
 from headrace.wire.unions import ByType
 
 HEADERS = ("anthropic-version", "anthropic-beta")  # those that belong to the dialect
@@ -114,7 +115,7 @@ class CountTokensBody(RequestBody):
     cache_control: JsonObject | None = Field(None, description=CACHED)
 
 
-class MessagesBody(CountTokensBody):
+class MessagesBody(CountTokensBody, SteeringMembers):
     """The body of POST /v1/messages."""
 
     max_tokens: int = Field(ge=1)
@@ -158,7 +159,7 @@ def to_request(body: MessagesBody, headers: Mapping[str, str] | None = None) -> 
         top_k=body.top_k,
         stop=tuple(body.stop_sequences or ()),
     )
-    return GenerateRequest(
+    request = GenerateRequest(
         body.model,
         to_conversation(body),
         sampling,
@@ -168,6 +169,7 @@ def to_request(body: MessagesBody, headers: Mapping[str, str] | None = None) -> 
         anthropics={**_own(body, OWN), **_display(body.thinking)},
         headers=headers or {},
     )
+    return body.steered.applied(request)
 
 
 def _own(body: RequestBody, names: Sequence[str]) -> dict[str, Any]:
@@ -288,7 +290,8 @@ def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:
     for index, body in enumerate(bodies):
         if isinstance(body, ServerTool):
             continue
-        check_new(body.name, tools, f"tools.{index}")
+        if body.name in tools:
+            raise BadRequest.at(f"tools.{index}.name", f"there are two of the name {body.name!r}")
         own = _own(body, OWN_OF_TOOLS)
         tools[body.name] = Tool(body.name, body.description, body.input_schema, bool(body.strict), own)
     return tuple(tools.values())
@@ -301,8 +304,9 @@ def _choice(requested: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> 
         raise BadRequest.at("tool_choice", f"{requested.type} needs tools")
     if requested.type == "any":
         return ToolChoice("required")
-    names = {tool.name for tool in tools}
-    return ToolChoice("required", (check_known(requested.name or "", names, "tool_choice.name"),))
+    if requested.name is None or requested.name not in {tool.name for tool in tools}:
+        raise BadRequest.at("tool_choice.name", f"there is no tool of the name {str(requested.name)[:256]!r}")
+    return ToolChoice("required", (requested.name,))
 
 
 def _effort(body: CountTokensBody) -> str | None:

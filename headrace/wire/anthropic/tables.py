@@ -13,6 +13,7 @@ from headrace.wire.anthropic.request import (
     AnyTool,
     CountTokensBody,
     CustomTool,
+    MessagesBody,
     ServerTool,
     ToolChoiceOfMessages,
     goes_on,
@@ -29,7 +30,7 @@ from headrace.wire.parameters import (
     sent,
     uses_of,
 )
-from headrace.wire.tables import BOOKKEEPING, FOREIGN, STRICT
+from headrace.wire.tables import BOOKKEEPING, FOREIGN, STEERING, STRICT
 
 
 def _is_disabled(thinking: BaseModel) -> bool:
@@ -78,6 +79,7 @@ NOT_HERE: Mapping[str, Neutral] = {
 }  # fmt: skip
 MESSAGES: Table = {
     **FOREIGN,
+    **STEERING,
     **{name: refused("Not in this dialect.", is_off) for name, is_off in NOT_HERE.items()},
     "model": ours("An id from `/v1/models`; an unknown one is 404."),
     "stream": ours(),
@@ -135,6 +137,8 @@ def uses_of_messages(body: CountTokensBody, *, strict: bool = False) -> Uses:
 
 
 def _more(body: CountTokensBody) -> Iterator[Use]:
+    if isinstance(body, MessagesBody):
+        yield from body.steered.uses
     if goes_on(body):
         yield Use("messages", F.CONTINUED_MESSAGE, F.CONTINUED_MESSAGE.loss)
     yield from (Use(path, None, "dropped") for path in _dropped(body))

@@ -10,7 +10,6 @@ from typing import Any, Generic, Literal, NotRequired, TypeVar, cast
 
 from typing_extensions import TypedDict
 
-from headrace.collected import Choice, Collected
 from headrace.dialects.anthropic import tool_input
 from headrace.text.nesting import Nesting
 from headrace.types import (
@@ -27,6 +26,7 @@ from headrace.types import (
     ToolCallDelta,
     Usage,
 )
+from headrace.wire.collected import Choice, Collected
 from headrace.wire.generation import dump
 from headrace.wire.ollama.request import AnswerBody
 from headrace.wire.token_logprobs import LEAST_LOGPROB

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.dialects.openai import ResponseUsage
+from headrace.wire.activations import SteeringAnswer
 from headrace.wire.chat import TokenLogprobBody
 from headrace.wire.items.build import Item, ReasoningMembers, ReasoningPart
 from headrace.wire.items.input_models import Status
@@ -113,7 +114,7 @@ class UserMember(TypedDict, total=False):
     user: str
 
 
-class ResponseObject(SamplingOfResponse, ConversationMember, UserMember):
+class ResponseObject(SamplingOfResponse, ConversationMember, UserMember, SteeringAnswer):
     """One turn. `conversation` and `user` are there only with a value."""
 
     id: str

@@ -156,6 +156,8 @@ def _table_of(body: HistoryBody) -> Table:
 
 
 def _more(body: HistoryBody) -> Iterator[Use]:
+    if isinstance(body, ResponseBody):
+        yield from body.steered.uses
     if isinstance(body, ResponseBody) and includes(body, LOGPROBS):
         yield Use("include", F.LOGPROBS, F.LOGPROBS.loss)
     yield from (Use(path, None, "ignored") for path in _skipped(body))

@@ -1,0 +1,91 @@
+"""/v1/activations: what the features of an SAE do on texts."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from fastapi import APIRouter, Request
+
+from headrace.api.errors import RESPONSES
+from headrace.api.libraries import existing, library_of
+from headrace.api.request import Caller, in_time, prepared
+from headrace.api.routes import V1, route
+from headrace.steering.types import Activations, Library, Probe
+from headrace.types import Started
+from headrace.wire import activations_of_text as wire
+from headrace.wire.activations import feature_activations
+from headrace.wire.limits import MAX_TOP_FEATURES
+from headrace.wire.steering_objects import WholeList, whole_list
+
+router = APIRouter(tags=["steering"], responses=RESPONSES)
+
+
+@route(router, "POST", "/activations", under=V1, summary="Read an SAE's activations on each token of a text")
+async def read_activations(
+    http: Request, caller: Caller, body: wire.ActivationsBody
+) -> wire.ActivationsObject:
+    library = _library(http, body.model, body.sae)
+    probe = Probe(body.sae, tuple(body.features or ()), body.top_k, generation=False, require_all=True)
+    content = await _read(http, library, body, probe, caller.id)
+    labels = {body.sae: library.sae(body.sae).info.labels}
+    return {
+        "object": "activations",
+        "model": library.model,
+        "sae": body.sae,
+        "feature_activations": feature_activations(content, labels),
+    }
+
+
+@route(router, "POST", "/activations/top", under=V1, summary="List the most active features of a text")
+async def top_activations(
+    http: Request, caller: Caller, body: wire.TopBody
+) -> WholeList[wire.TopFeatureObject]:
+    library = _library(http, body.model, body.sae)
+    content = await _read(http, library, body, _all_of(body.sae), caller.id)
+    return whole_list(wire.top(content, library.sae(body.sae).info.labels, body.limit))
+
+
+@route(
+    router, "POST", "/activations/compare", under=V1,
+    summary="List the features that differ most between two texts",
+)  # fmt: skip
+async def compare_activations(
+    http: Request, caller: Caller, body: wire.CompareBody
+) -> WholeList[wire.ComparedFeature]:
+    library = _library(http, body.model, body.sae)
+    first = await _read(http, library, body.a, _all_of(body.sae), caller.id)
+    second = await _read(http, library, body.b, _all_of(body.sae), caller.id)
+    return whole_list(wire.compared(first, second, library.sae(body.sae).info.labels, body.limit))
+
+
+def _all_of(sae: str) -> Probe:
+    """A probe of as many active features as one may return."""
+    return Probe(sae, (), MAX_TOP_FEATURES, generation=False, require_all=True)
+
+
+def _library(http: Request, model: str | None, sae: str) -> Library:
+    """The library that has this SAE. Raises NotFound, SteeringRefused."""
+    library = library_of(http, model)
+    existing([info.id for info in library.saes()], sae, "SAE")
+    return library
+
+
+async def _read(
+    http: Request, library: Library, body: wire.TextBody, probe: Probe, owner: str
+) -> list[Activations]:
+    """The readings of each token of a text. Raises ServerError."""
+    request = await prepared(http, partial(wire.to_request, body, library.model, probe, owner))
+    async with in_time(http):
+        generation = await http.app.state.gateway.start(request)
+        content: list[Activations] = []
+        num_prompt = 0
+        try:
+            async for event in generation:
+                if isinstance(event, Started):
+                    num_prompt = event.prompt_tokens
+                else:
+                    content += event.activations
+        finally:
+            await asyncio.shield(generation.aclose())
+    return [entry for entry in content if entry.position < num_prompt]

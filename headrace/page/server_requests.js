@@ -1,2 +1,0 @@
-// The requests that run now, with a button that stops one.
-export const Requests = () => null;

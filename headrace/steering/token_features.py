@@ -1,0 +1,69 @@
+"""Which features of a sparse autoencoder write a token, and which read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import ConfigError
+from headrace.steering.formats.detect import read_sae
+from headrace.steering.formats.tensors import read_json
+from headrace.steering.sae import LoadedSAE, fold
+from headrace.steering.save_sae import FEATURES
+from headrace.steering.site import Lens, Report, embeddings, no_report
+from headrace.steering.types import Capture, SAEInfo
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A feature with its score. Writing: how many standard deviations the token's logit is above the mean of
+    the vocabulary. Reading: the cosine of the encoder's direction and the token's embedding.
+    """
+
+    feature: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFeatures:
+    token: int
+    writers: tuple[Score, ...]
+    readers: tuple[Score, ...]
+
+
+def load_sae(path: Path) -> LoadedSAE:
+    """An SAE of any format that is read, without a server. Raises SteeringRefused."""
+    found = read_sae(path)
+    known = read_json((path if path.is_dir() else path.parent) / FEATURES).get("labels")
+    labels = {index: str(label) for index, label in enumerate(known)} if isinstance(known, list) else {}
+    layer = -1 if found.layer is None else found.layer
+    info = SAEInfo(path.name, found.weights.architecture, 0, 0, layer, format=found.format, labels=labels)
+    return fold(found.weights, info)
+
+
+def token_features(
+    capture: Capture, encoder: Floats, decoder: Floats, text: str, count: int, report: Report = no_report
+) -> TokenFeatures:
+    """The features that score highest for the first token of a text. encoder[width, features],
+    decoder[features, width]. Raises ConfigError for an empty text.
+    """
+    tokens = capture.tokens(text)
+    if not tokens:
+        raise ConfigError("the text has no token")
+    token = tokens[0]
+    scores = Lens.read(capture, decoder, tokens=[token], report=report).scores[:, 0]
+    embedding = embeddings(capture, [token])[0]
+    lengths = np.linalg.norm(encoder, axis=0) * np.linalg.norm(embedding)
+    cosines = (embedding @ encoder) / np.maximum(lengths, 1e-9)
+    return TokenFeatures(token, _best(scores, count), _best(cosines, count))
+
+
+def _best(scores: Floats, count: int) -> tuple[Score, ...]:
+    order: Sequence[int] = np.argsort(-scores)[:count].tolist()
+    return tuple(Score(feature, float(scores[feature])) for feature in order)

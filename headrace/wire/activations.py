@@ -1,0 +1,155 @@
+"""Writes what was read and applied inside the model: `feature_activations`, aligned with tokens like
+logprobs, and receipts of steering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from headrace.steering.types import Activations, Reading, Receipt, ResolvedOp
+from headrace.types import Event, Finished, Started
+from headrace.wire.steering import FINGERPRINT, Labels, SteeringMembers
+
+
+class TopFeature(TypedDict):
+    sae: str
+    feature: int
+    label: NotRequired[str]
+    activation: float
+
+
+class TokenActivations(TypedDict):
+    token: str
+    bytes: list[int]
+    position: Annotated[int, Field(description="From 0, the prompt's first token.")]
+    cached: Annotated[
+        bool, Field(description="Taken from the prefix cache, which has no activations: there are none.")
+    ]
+    top: list[TopFeature]
+    features: Annotated[
+        dict[str, float], Field(description="Those that the probe names; with several probes as SAE/FEATURE.")
+    ]
+
+
+class FeatureActivations(TypedDict):
+    content: list[TokenActivations]
+
+
+class AppliedOp(TypedDict):
+    param: str
+    mode: str
+    layer: int
+    value: Annotated[float, Field(description="In raw units.")]
+    strength: float
+    sae: NotRequired[str]
+    feature: NotRequired[int]
+    vector: NotRequired[str]
+    relative_dose: Annotated[float | None, Field(description="Null: it depends on the activation.")]
+    achieved: Annotated[
+        float | None, Field(description="The activation after the edit, mean over the tokens; null: unread.")
+    ]
+
+
+class SteeringReceipt(TypedDict):
+    """What was applied to one answer."""
+
+    fingerprint: Annotated[str, Field(description="Of what was applied, not of names.")]
+    profile: str | None
+    ops: list[AppliedOp]
+    relative_dose: Annotated[float | None, Field(description="The largest sum at one layer.")]
+    tokens_steered: int
+
+
+class SteeringAnswer(TypedDict, total=False):
+    """Members of a choice that are there only where the request wants them."""
+
+    feature_activations: FeatureActivations
+    steering: SteeringReceipt
+
+
+NOTHING: SteeringAnswer = {}
+
+
+def inside(
+    body: SteeringMembers | None, activations: Sequence[Activations], receipt: Receipt | None = None
+) -> SteeringAnswer:
+    """The members of a choice, or of a chunk, as far as the body wants them."""
+    if body is None:
+        return NOTHING
+    steered = body.steered
+    found: SteeringAnswer = {}
+    if steered.probes:
+        found["feature_activations"] = feature_activations(activations, steered.labels)
+    if receipt is not None and steered.has_receipt:
+        found["steering"] = receipt_body(receipt)
+    return found
+
+
+def feature_activations(activations: Sequence[Activations], labels: Labels) -> FeatureActivations:
+    return {"content": [_token(entry, labels) for entry in activations]}
+
+
+def receipt_body(receipt: Receipt) -> SteeringReceipt:
+    achieved = receipt.achieved or (None,) * len(receipt.ops)
+    return {
+        "fingerprint": receipt.fingerprint,
+        "profile": receipt.profile,
+        "ops": [_op(op, value) for op, value in zip(receipt.ops, achieved, strict=True)],
+        "relative_dose": receipt.relative_dose,
+        "tokens_steered": receipt.tokens_steered,
+    }
+
+
+def fingerprint_header(event: Event | None) -> dict[str, str]:
+    """The header with the fingerprint of the first choice that started, if it is steered."""
+    if not isinstance(event, Started | Finished) or event.receipt is None:
+        return {}
+    return {FINGERPRINT: event.receipt.fingerprint}
+
+
+def _op(op: ResolvedOp, achieved: float | None) -> AppliedOp:
+    body: AppliedOp = {
+        "param": op.param,
+        "mode": op.mode,
+        "layer": op.layer,
+        "value": op.value,
+        "strength": op.strength,
+        "relative_dose": op.relative_dose,
+        "achieved": achieved,
+    }
+    if op.sae is not None:
+        body["sae"] = op.sae
+    if op.feature is not None:
+        body["feature"] = op.feature
+    if op.vector is not None:
+        body["vector"] = op.vector
+    return body
+
+
+def _token(entry: Activations, labels: Labels) -> TokenActivations:
+    is_single = len(entry.readings) == 1
+    return {
+        "token": entry.token,
+        "bytes": list(entry.raw),
+        "position": entry.position,
+        "cached": entry.cached,
+        "top": [feature for reading in entry.readings for feature in _top(reading, labels)],
+        "features": {
+            str(feature) if is_single else f"{reading.sae}/{feature}": value
+            for reading in entry.readings
+            for feature, value in reading.features.items()
+        },
+    }
+
+
+def _top(reading: Reading, labels: Labels) -> Iterator[TopFeature]:
+    known = labels.get(reading.sae, {})
+    for feature, activation in reading.top:
+        found: TopFeature = {"sae": reading.sae, "feature": feature, "activation": activation}
+        if feature in known:
+            found["label"] = known[feature]
+        yield found

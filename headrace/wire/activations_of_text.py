@@ -1,0 +1,169 @@
+"""The JSON of /v1/activations: what the features of an SAE do on a text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from headrace.errors import BadRequest
+from headrace.steering.types import Activations, Probe
+from headrace.types import Conversation, GenerateRequest, Message, Sampling, Texts
+from headrace.wire.activations import FeatureActivations
+from headrace.wire.limits import MAX_MESSAGES, MAX_PROBED, MAX_TOP_FEATURES, at_most
+from headrace.wire.steering import FeatureIndex, Name, Nested
+
+USUAL = 20  # features in an answer
+
+
+class PlainMessage(Nested):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class TextBody(Nested):
+    """A text, or a conversation that the model's template renders."""
+
+    input: str | None = None
+    messages: Annotated[list[PlainMessage], at_most(MAX_MESSAGES, least=1)] | None = None
+
+
+class ActivationsBody(TextBody):
+    """The body of POST /v1/activations."""
+
+    model: str | None = None
+    sae: Name
+    features: Annotated[list[FeatureIndex], at_most(MAX_PROBED)] | None = None
+    top_k: int = Field(8, ge=0, le=MAX_TOP_FEATURES)
+
+
+class TopBody(TextBody):
+    """The body of POST /v1/activations/top."""
+
+    model: str | None = None
+    sae: Name
+    limit: int = Field(USUAL, ge=1, le=100)
+
+
+class CompareBody(Nested):
+    """The body of POST /v1/activations/compare."""
+
+    model: str | None = None
+    sae: Name
+    a: TextBody
+    b: TextBody
+    limit: int = Field(USUAL, ge=1, le=100)
+
+
+class ActivationsObject(TypedDict):
+    object: Literal["activations"]
+    model: str
+    sae: str
+    feature_activations: FeatureActivations
+
+
+class TopFeatureObject(TypedDict):
+    feature: int
+    label: str | None
+    max: float
+    mean: Annotated[float, Field(description="Over all tokens but the first.")]
+    count: Annotated[int, Field(description="Tokens on which it is active.")]
+    token: Annotated[str, Field(description="The one with the largest activation.")]
+    position: int
+
+
+class ComparedFeature(TypedDict):
+    feature: int
+    label: str | None
+    difference: Annotated[float, Field(description="Mean on a, minus mean on b.")]
+    mean_a: float
+    mean_b: float
+
+
+def to_request(body: TextBody, model: str, probe: Probe, owner: str) -> GenerateRequest:
+    """A request that computes the prompt, and generates one token. Raises BadRequest."""
+    if (body.input is None) == (body.messages is None):
+        raise BadRequest("give input, or messages", param="input")
+    prompt: Conversation | Texts
+    if body.messages is None:
+        prompt = Texts((body.input or "",))
+    else:
+        prompt = Conversation(tuple(Message(message.role, message.content) for message in body.messages))
+    return GenerateRequest(model, prompt, Sampling(max_tokens=1), owner=owner, probes=(probe,))
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one feature did on a text."""
+
+    total: float = 0.0
+    count: int = 0
+    max: float = 0.0
+    token: str = ""
+    position: int = 0
+
+
+def tallies(content: Iterable[Activations]) -> tuple[dict[int, Tally], int]:
+    """What each feature did, and on how many tokens. The first one is left out: its hidden state is unlike
+    all others.
+    """
+    found: dict[int, Tally] = defaultdict(Tally)
+    number = 0
+    for entry in content:
+        if entry.position == 0:
+            continue
+        number += 1
+        for feature, activation in (pair for reading in entry.readings for pair in reading.top):
+            tally = found[feature]
+            tally.total += activation
+            tally.count += 1
+            if activation > tally.max:
+                tally.max, tally.token, tally.position = activation, entry.token, entry.position
+    return found, max(number, 1)
+
+
+def top(content: Sequence[Activations], labels: Mapping[int, str], limit: int) -> list[TopFeatureObject]:
+    """The features with the largest activations on a text."""
+    found, number = tallies(content)
+    order = sorted(found.items(), key=lambda pair: -pair[1].max)[:limit]
+    return [
+        {
+            "feature": feature,
+            "label": labels.get(feature),
+            "max": tally.max,
+            "mean": tally.total / number,
+            "count": tally.count,
+            "token": tally.token,
+            "position": tally.position,
+        }
+        for feature, tally in order
+    ]
+
+
+def compared(
+    a: Sequence[Activations], b: Sequence[Activations], labels: Mapping[int, str], limit: int
+) -> list[ComparedFeature]:
+    """The features whose mean differs most between two texts."""
+    (of_a, number_a), (of_b, number_b) = tallies(a), tallies(b)
+    means = {
+        feature: (
+            of_a[feature].total / number_a if feature in of_a else 0.0,
+            of_b[feature].total / number_b if feature in of_b else 0.0,
+        )
+        for feature in {*of_a, *of_b}
+    }
+    order = sorted(means.items(), key=lambda pair: (-abs(pair[1][0] - pair[1][1]), pair[0]))[:limit]
+    return [
+        {
+            "feature": feature,
+            "label": labels.get(feature),
+            "difference": mean_a - mean_b,
+            "mean_a": mean_a,
+            "mean_b": mean_b,
+        }
+        for feature, (mean_a, mean_b) in order
+    ]

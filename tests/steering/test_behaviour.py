@@ -1,0 +1,163 @@
+"""What steering does to the default model, over the API, with a vector and an SAE that we trained."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from headrace.steering.train_vector import random_like
+from headrace.steering.types import Library
+from tests.serving import Served
+from tests.steering.serving import DATA, LAYER, SAE, VECTOR
+
+MODEL = "smollm2-135m-instruct"
+QUESTION = "Tell me about a walk in the park."
+DOSES = (0.0, 0.1, 0.2, 0.3)  # times the median norm
+PROMPTS = ("I looked at the page and", "When they came home, it was", "It is well known that")
+FEATURES: list[dict[str, Any]] = json.loads((DATA / "features_tested.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def client(steered: Served) -> Iterator[openai.OpenAI]:
+    with steered.client() as client:
+        yield client
+
+
+def log_probability(
+    client: openai.OpenAI, target: str, steering: object, prompts: tuple[str, ...] = PROMPTS
+) -> float:
+    """The mean log-probability of the target token after the prompts."""
+    scored = client.completions.create(
+        model=MODEL, prompt=[prompt + target for prompt in prompts], max_tokens=0, echo=True, logprobs=0,
+        extra_body={"steering": steering},
+    )  # fmt: skip
+    found = []
+    for choice in scored.choices:
+        assert choice.logprobs is not None
+        assert choice.logprobs.token_logprobs is not None
+        assert (choice.logprobs.tokens or [""])[-1] == target
+        found.append(choice.logprobs.token_logprobs[-1])
+    return sum(found) / len(found)
+
+
+def feature(index: int, **members: Any) -> dict[str, Any]:
+    return {"ops": [{"sae": SAE, "feature": index, **members}]}
+
+
+def added(index: int, dose: float) -> dict[str, Any]:
+    return feature(index, mode="add", value=dose, unit="relative")
+
+
+def library_of(served: Served) -> Library:
+    library = served.backend.library(MODEL)
+    assert library is not None
+    return library
+
+
+def test_the_probability_of_what_features_write_rises_with_the_dose(client: openai.OpenAI) -> None:
+    rising = 0
+    for tested in FEATURES:
+        values = [log_probability(client, tested["token"], added(tested["feature"], dose)) for dose in DOSES]
+        rising += all(after > before for before, after in itertools.pairwise(values))
+    assert rising >= 4, "of 5 features"
+
+
+def test_a_feature_does_more_than_a_random_direction_of_equal_length(
+    steered: Served, client: openai.OpenAI
+) -> None:
+    norm = library_of(steered).saes()[0].median_norm
+    assert norm is not None
+    beaten = 0
+    for tested in FEATURES:
+        index, target = tested["feature"], tested["token"]
+        unit = library_of(steered).sae(SAE).decoder[index]
+        direction = random_like((unit / np.linalg.norm(unit)).astype(np.float32), index)
+        inline = {"dtype": "float32", "shape": [1, len(direction)],
+                  "data": base64.b64encode(direction.astype("<f4").tobytes()).decode()}  # fmt: skip
+        random = {
+            "ops": [{"direction": inline, "layers": [LAYER], "mode": "add", "value": 0.3, "unit": "relative"}]
+        }
+        gained = log_probability(client, target, added(index, 0.3))
+        beaten += gained >= log_probability(client, target, random) + 1
+    assert beaten >= 4, "of 5 features"
+
+
+def test_ablation_lowers_the_probability_where_the_feature_is_active(client: openai.OpenAI) -> None:
+    lowered = 0
+    for tested in FEATURES:
+        before, target = tested["context"], tested["next"]
+        plain = log_probability(client, target, False, (before,))
+        lowered += (
+            log_probability(client, target, feature(tested["feature"], mode="ablate"), (before,)) < plain
+        )
+    assert lowered >= 4, "of 5 features"
+
+
+def test_the_margin_of_happy_over_sad_words_rises_with_the_vector(client: openai.OpenAI) -> None:
+    start = ("When I think of today, I feel",)
+    margins = []
+    for dose in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        steering = {"ops": [{"vector": VECTOR, "mode": "add", "value": dose}]}
+        happy, sad = (log_probability(client, word, steering, start) for word in (" great", " terrible"))
+        margins.append(happy - sad)
+    assert margins == sorted(margins)
+    assert margins[-1] > margins[2] > margins[0]
+
+
+def chat(client: openai.OpenAI, steering: object, question: str = QUESTION) -> Any:
+    return client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": question}],
+        max_tokens=8, temperature=0, logprobs=True, top_logprobs=20,
+        extra_body={"steering": steering},
+    )  # fmt: skip
+
+
+def logprobs_of(answer: Any) -> list[Any]:
+    return [entry.model_dump() for entry in answer.choices[0].logprobs.content]
+
+
+@pytest.mark.parametrize(
+    "steering",
+    [
+        False,
+        {"ops": []},
+        {"ops": [{"vector": VECTOR, "value": 0}]},
+        {"ops": [{"vector": VECTOR, "value": 1, "strength": 0}]},
+        {"ops": [{"sae": SAE, "feature": 3, "mode": "clamp", "value": 2}], "scale": 0},
+        {"ops": [{"sae": SAE, "feature": 3, "mode": "scale", "value": 1}]},
+    ],
+)
+def test_steering_of_strength_0_changes_no_bit(client: openai.OpenAI, steering: object) -> None:
+    plain = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": QUESTION}],
+        max_tokens=8, temperature=0, logprobs=True, top_logprobs=20,
+    )  # fmt: skip
+    assert logprobs_of(chat(client, steering)) == logprobs_of(plain)
+
+
+def test_the_logprobs_of_a_chat_show_the_same_shift(client: openai.OpenAI) -> None:
+    """Of tokens that are among the most probable 20 for the first place of the answer: what the vector makes
+    more probable after a text, it makes more probable in a chat.
+    """
+
+    def first(value: float) -> dict[str, float]:
+        answer = chat(client, {"ops": [{"vector": VECTOR, "value": value}]}, "How do you feel today?")
+        top = answer.choices[0].logprobs.content[0].top_logprobs
+        return {entry.token: entry.logprob for entry in top}
+
+    below, plain, above = first(-1.0), first(0.0), first(1.0)
+    shared = below.keys() & plain.keys() & above.keys()
+    assert len(shared) >= 3
+    for token in shared:  # the distribution moves, and in opposite directions for most tokens
+        assert below[token] != plain[token] != above[token]
+    moves = [(above[token] - plain[token]) * (below[token] - plain[token]) < 0 for token in shared]
+    assert sum(moves) >= len(moves) / 2
