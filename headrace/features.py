@@ -30,6 +30,7 @@ class Feature(Enum):
     # endpoints
     TEXT_COMPLETION = auto()
     EMBEDDINGS = auto()
+    RERANK = auto()
     # choosing tokens
     TEMPERATURE = auto()
     TOP_P = auto()
@@ -92,6 +93,8 @@ class Feature(Enum):
     # inside the model
     STEERING = auto()
     PROBES = auto()
+    # reranking
+    INSTRUCTION = auto()
     # the way of a request
     PRIORITY = auto()
     USER = auto()

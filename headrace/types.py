@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # not at run time, so that importing this module is cheap
     from numpy.typing import NDArray
 
     from headrace.features import Feature
+    from headrace.rerank_types import Ranking, RerankRequest
     from headrace.steering.types import Activations, Library, Probe, Receipt, SteeringRequest
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -423,6 +424,10 @@ class Backend(Protocol):
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Raises ServerError; BadRequest if this backend cannot embed."""
+        ...
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        """Raises ServerError; BadRequest if this backend cannot rerank."""
         ...
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import BadRequest
 from headrace.features import NONE, Feature
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.types import Library
 from headrace.types import (
     Capability,
@@ -54,6 +55,9 @@ class BaseBackend:
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         raise BadRequest(f"{self.name} has no embeddings", param="model")
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        raise BadRequest(f"{self.name} has no reranking", param="model")
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         raise self._no_tokenizer()

@@ -25,8 +25,8 @@ MAX_TOKENS = 32_768
 FEATURES = OpenAIBackend.features - {
     Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.PREDICTION,
     Feature.FREQUENCY_PENALTY, Feature.INPUT_TRUNCATION, Feature.LOGIT_BIAS, Feature.OTHER_SAMPLING,
-    Feature.PRESENCE_PENALTY, Feature.REPETITION_WINDOW, Feature.SERVICE_TIER, Feature.TYPICAL_P,
-    Feature.VERBOSITY,
+    Feature.PRESENCE_PENALTY, Feature.REPETITION_WINDOW, Feature.RERANK, Feature.SERVICE_TIER,
+    Feature.TYPICAL_P, Feature.VERBOSITY,
 }  # fmt: skip
 # models, by how their ids begin, that take `parallel_tool_calls: false`; the others answer it with 400
 PARALLEL = ("gpt-oss", "zai-glm", "qwen-3")
@@ -87,6 +87,7 @@ class CerebrasBackend(OpenAIBackend):
         return {**super().changes(request, model), limit: DEFAULT_TOKENS if value is None else MAX_TOKENS}
 
     embed = BaseBackend.embed
+    rerank = BaseBackend.rerank
 
 
 def _limit_of(request: RelayRequest) -> str | None:

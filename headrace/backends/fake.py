@@ -12,6 +12,7 @@ import numpy as np
 from headrace.backends.base import BaseBackend
 from headrace.backends.engine_features import FEATURES
 from headrace.features import NONE, Feature
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import (
     Conversation,
     Embeddings,
@@ -56,6 +57,7 @@ class FakeBackend(BaseBackend):
         self.num_active = 0
         self.requests: list[GenerateRequest] = []
         self.embedded: list[EmbedRequest] = []
+        self.ranked: list[RerankRequest] = []
         self.is_alive = True
 
     @property
@@ -98,6 +100,12 @@ class FakeBackend(BaseBackend):
         for row, text in enumerate(request.inputs):
             vectors[row, len(text) % vectors.shape[1]] = 1
         return Embeddings(vectors, sum(map(len, request.inputs)))
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        """Score each document by its length."""
+        self.ranked.append(request)
+        scores = tuple(float(len(text)) for text in request.documents)
+        return Ranking(scores, "provider", len(request.query) + sum(map(len, request.documents)))
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         prompt = request.prompt

@@ -66,6 +66,7 @@ EVERY: Mapping[str, Table] = {
 # without it a backend has no such endpoint
 NEEDED = {
     "completions": Feature.TEXT_COMPLETION,
+    "rerank": Feature.RERANK,
     **dict.fromkeys(("embeddings", "/api/embed", "/api/embeddings"), Feature.EMBEDDINGS),
 }
 

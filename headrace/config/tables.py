@@ -20,7 +20,21 @@ from headrace.errors import ConfigError
 
 LOCAL = "headrace"  # the provider of local models
 RESERVED = frozenset(
-    (LOCAL, "api", "docs", "health", "metrics", "ping", "ready", "redoc", "tokenize", "detokenize", "v1")
+    (
+        LOCAL,
+        "api",
+        "docs",
+        "health",
+        "metrics",
+        "ping",
+        "ready",
+        "redoc",
+        "rerank",
+        "tokenize",
+        "detokenize",
+        "v1",
+        "v2",
+    )
 )
 OLLAMA_PORT = 11434
 OLLAMA_NAMES = ("OLLAMA_HOST", "OLLAMA_BASE_URL")

@@ -272,6 +272,8 @@ class Engine:
         """Sample one token and append it to the sequence."""
         if isinstance(mask, Exception):
             raise mask
+        if sequence.params.watched and not sequence.num_generated:
+            sequence.watched_logits = tuple(row[list(sequence.params.watched)].tolist())
         token = choose(row, sequence, mask)
         if token is None:
             self._distrust(sequence)

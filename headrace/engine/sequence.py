@@ -76,6 +76,7 @@ class SamplingParams:
     logprobs: int | None = None  # how many alternatives to report beside each token; None: no logprobs
     prompt_logprobs: bool = False  # report logprobs of the prompt's tokens too
     invariant: bool = False  # its tokens must not depend on the batch or the cache
+    watched: tuple[int, ...] = ()  # tokens whose logits at the first generated position are kept
 
     # Derived arrays that every step uses, computed once.
     biased: NDArray[np.int64] = field(
@@ -137,6 +138,7 @@ class Sequence:
     num_read: int = 0  # leading tokens whose hidden states were read, or are not to be read
     readings: list[tuple[int, tuple[Reading, ...]]] = field(default_factory=list)  # since the last output
     pooled: NDArray[np.float64] | None = None  # [width] sum of the pooled hidden states
+    watched_logits: tuple[float, ...] = ()  # of params.watched, before bias and penalties
     counts: Counter[int] = field(default_factory=Counter)  # token → times generated, if penalties need it
     seen: NDArray[np.bool_] | None = None  # [vocabulary] in prompt or answer; for the repetition penalty
     queued_at: float = field(default_factory=time.perf_counter)  # these three in seconds of perf_counter

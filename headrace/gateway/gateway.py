@@ -30,8 +30,9 @@ from headrace.gateway.lifetime import (
 )
 from headrace.gateway.limits import Charge, Charging, answer_limit
 from headrace.gateway.routing import LOCAL, Plan, Router, Target
-from headrace.gateway.work import Embed, Generate, PassOn, Wishes, Work
+from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
 from headrace.relay_types import Relayed, Relaying, RelayRequest
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import (
     Backend,
     Embeddings,
@@ -153,6 +154,28 @@ class Gateway:
                 _answered_by(tally, result)
                 tally.began = perf_counter()
                 tally.usage = Usage(result.value.prompt_tokens, 0)
+                return result
+
+    async def rerank(
+        self, request: RerankRequest, provider: str | None = None, *, uses: Uses = NO_USES
+    ) -> TargetResult[Ranking]:
+        """Score documents. Cancelling the call frees its resources. Raises ServerError."""
+        with self._metered(Tally("rerank", request.model, request.owner)) as tally:
+            async with AsyncExitStack() as exits:
+                caller = CALLER.get()
+                end = self._admit(exits, request.timeout_s)
+                plan = self._plan(caller, request.model, provider)
+                request = replace(request, flow=caller.flow)
+                async with Until(end):
+                    if self._charging is not None and caller.limits.exist:
+                        charge = await self._charging.rerank(caller, request, plan.targets[0])
+                        exits.push_async_callback(charge.settle, tally)
+                    work = Rerank(request, self._clock.now, self._clock.now())
+                    result = await self._reach(plan, work, request.timeout_s, exits, uses)
+                _answered_by(tally, result)
+                tally.began = perf_counter()
+                tokens = result.value.prompt_tokens
+                tally.usage = None if tokens is None else Usage(tokens, 0)
                 return result
 
     def relayable(self, request: RelayRequest, provider: str | None = None) -> Plan | None:

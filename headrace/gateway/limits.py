@@ -13,6 +13,7 @@ from headrace.gateway.lifetime import Tally
 from headrace.gateway.routing import Target
 from headrace.limits.demand import Demand, Limiter, Reservation
 from headrace.relay_types import RelayRequest
+from headrace.rerank_types import RerankRequest
 from headrace.types import Conversation, EmbedRequest, GenerateRequest, Texts, TokenizeRequest, Usage
 
 ANSWER = 4096  # tokens that an answer may have whose caller has set no limit
@@ -91,6 +92,14 @@ class Charging:
         if caller.limits.count_tokens:
             texts = Texts(request.inputs)
             demand = self._demand(target, await _count(texts, target), 0, 0)
+        return await self._reserve(caller, demand)
+
+    async def rerank(self, caller: Principal, request: RerankRequest, target: Target) -> Charge:
+        """The query counts once for each document. Raises RateLimited, Overloaded."""
+        demand = Demand()
+        if caller.limits.count_tokens:
+            query = await _count(Texts((request.query,)), target) * len(request.documents)
+            demand = self._demand(target, query + await _count(Texts(request.documents), target), 0, 0)
         return await self._reserve(caller, demand)
 
     async def relay(self, caller: Principal, request: RelayRequest, target: Target) -> Charge:

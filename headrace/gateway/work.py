@@ -1,4 +1,5 @@
-"""The kinds of work that a target can do: generate an answer, embed texts, or answer a relayed request.
+"""The kinds of work that a target can do: generate an answer, embed texts, score documents, or answer a
+relayed request.
 
 Optional members of a request ("wishes") may be left out: when a target refuses one by name, the request is
 sent again without it, and the caller gets its name in X-Headrace-Ignored.
@@ -16,6 +17,7 @@ from headrace.gateway.generation import Opened
 from headrace.gateway.routing import Target
 from headrace.ignored import WithIgnored
 from headrace.relay_types import Relayed, Relaying, RelayRequest
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
 MEMORY_S = 300.0  # for how long a member that a target refused is not sent to it
@@ -124,6 +126,18 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class Rerank:
+    """Scoring of documents. `now` and `arrived` are those of `Generate`."""
+
+    request: RerankRequest
+    now: Callable[[], float]
+    arrived: float
+
+    async def run(self, target: Target, _: AsyncExitStack, *, has_fallback: bool) -> Ranking:
+        return await target.backend.rerank(_for_target(self.request, target, self.now() - self.arrived))
+
+
+@dataclass(frozen=True, slots=True)
 class PassOn:
     """A request that is sent as its caller wrote it. `backends`: those that can do so, by name."""
 
@@ -136,7 +150,7 @@ class PassOn:
         return await exits.enter_async_context(relayed)
 
 
-Request = TypeVar("Request", GenerateRequest, EmbedRequest)
+Request = TypeVar("Request", GenerateRequest, EmbedRequest, RerankRequest)
 
 
 def _for_target(request: Request, target: Target, passed_s: float) -> Request:

@@ -41,6 +41,7 @@ MAX_SWEEP = 128  # OpenAI's limit of n
 MAX_PROBES = 8
 MAX_PROBED = 256  # features that one probe names
 MAX_TOP_FEATURES = 64  # top_k of one probe
+MAX_DOCUMENTS = 1_024  # of rerank
 
 SHOWN = 100  # characters of a caller's value that an error repeats
 

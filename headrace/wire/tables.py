@@ -252,5 +252,22 @@ EMBEDDINGS: Table = {
     "add_special_tokens": refused("", equals(True)),
     "input_type": refused("Put the model's prefix into the text.", NOTHING),
 }  # fmt: skip
+RERANK: Table = {
+    "model": ours("An id from `/v1/models`; an unknown one is 404. How it scores: docs/embeddings.md."),
+    "query": sent("A text, not empty."),
+    "documents": sent("Texts, or objects with `text`; at most 1,024, none empty."),
+    "documents.text": sent("The document's text."),
+    "top_n": ours("How many results there are at most, the best first. Default: all."),
+    "return_documents": ours("Whether the results have the documents' texts. Default true."),
+    "instruction": needs(F.INSTRUCTION,
+        f"{EXTENSION} What makes a document relevant, in a sentence. An embedding model reads none."),
+    "user": EMBEDDINGS["user"],
+    "truncate_prompt_tokens": needs(F.INPUT_TRUNCATION,
+        f"{EXTENSION} Keeps this many tokens of each document, the last ones; -1: what fits."),
+    "timeout": GENERATION["timeout"],
+    "max_tokens_per_doc": refused("Use `truncate_prompt_tokens`.", NOTHING),
+    "max_chunks_per_doc": refused("Divide the documents.", NOTHING),
+    "rank_fields": refused("Put the fields into `text`.", NOTHING),
+}  # fmt: skip
 TOKENS: Table = {}  # of /tokenize and /detokenize, which are ours alone
-TABLES = {"chat/completions": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
+TABLES = {"chat/completions": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS, "rerank": RERANK}

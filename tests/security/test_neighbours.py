@@ -111,6 +111,7 @@ def test_llama_cpp_keeps_no_prompt_for_another_key(
             "server": {"api_keys": keys},
             "engine": {"max_num_seqs": 1, "max_model_len": 1024, **engine},
             "providers": {"l": provider},
+            "models": {"embedding": "none"},
         }
     )
     backends = build_backends(config, [])

@@ -15,17 +15,19 @@ from headrace import __version__
 from headrace.backends.base import BaseBackend
 from headrace.backends.embedder.batcher import MAX_ROWS, Batcher, Encoder
 from headrace.backends.embedder.loading import Loading
+from headrace.backends.ranking import by_embeddings
 from headrace.errors import BadRequest, Overloaded
 from headrace.features import Feature
 from headrace.models.model import ONNX, Embedding, Model, Progress
 from headrace.offload import aside
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.text.encoder_tokenizer import EncoderTokenizer
 from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 FEATURES = frozenset(
     {
         Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.INPUT_TRUNCATION, Feature.POOLING,
-        Feature.UNSCALED_VECTORS,
+        Feature.RERANK, Feature.UNSCALED_VECTORS,
     }
 )  # fmt: skip
 CHARACTER = 16  # work of tokenizing one, or of one token id, in headrace.offload's bytes
@@ -107,6 +109,10 @@ class EmbedderBackend(BaseBackend):
             vectors = await self._batcher_of(loaded).run(texts, pooling)
             fitted = _fitted(vectors, request.dimensions, is_scaled=request.normalize)
             return Embeddings(fitted, sum(map(len, texts)))
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        """Score documents by the cosine of their vectors and the query's. Raises what `embed` raises."""
+        return await by_embeddings(self.embed, request)
 
     @contextmanager
     def _place(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from headrace.backends.card import card_of
 from headrace.backends.engine import costs
 from headrace.backends.engine.calibration import ordinary_text
 from headrace.backends.engine.editor import EngineEditor
+from headrace.backends.engine.judge import probability
 from headrace.backends.engine.preparation import Preparation
 from headrace.backends.engine.prompt import Prompts
 from headrace.backends.engine.settings import EngineSettings
@@ -30,6 +31,7 @@ from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
 from headrace.backends.engine_features import FEATURES
 from headrace.backends.places import Places, check_choices
+from headrace.backends.ranking import by_embeddings
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, ConfigError, EngineFailed, ServerError
@@ -38,6 +40,7 @@ from headrace.ignored import with_ignored
 from headrace.measured import EngineStats
 from headrace.models.catalog import Model
 from headrace.offload import aside
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.library import ModelLibrary
 from headrace.steering.types import Capture
 from headrace.text.tokenizer import Tokenizer
@@ -137,6 +140,23 @@ class EngineBackend(BaseBackend):
             await pooling.done
             vectors = np.stack([_vector(sequence, request) for sequence in pooling.sequences])
             return Embeddings(vectors, sum(map(len, inputs)))
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        """Score the documents as a judge, all in one step where they fit; by embeddings if the model has no
+        chat template. Raises BadRequest, ContextTooLong, Overloaded, EngineFailed.
+        """
+        self._check_alive()
+        async with self._placed(request.flow) as enter:
+            work = costs.of_ranking(request)
+            questions = await aside(work, partial(self._preparation.questions, request))
+            if questions is not None:
+                sequences = self._preparation.judgements(questions, request)
+                judging = Pooling(sequences, len(questions), request.flow)
+                enter(judging)
+                await judging.done
+                scores = tuple(probability(sequence.watched_logits) for sequence in judging.sequences)
+                return Ranking(scores, "judge", sum(map(len, questions)))
+        return await by_embeddings(self.embed, request)
 
     @asynccontextmanager
     async def _placed(self, flow: str) -> AsyncIterator[Callable[[Waiter[Any]], None]]:

@@ -5,6 +5,7 @@ a few milliseconds is moved to a thread.
 from __future__ import annotations
 
 from headrace.offload import SMALL
+from headrace.rerank_types import RerankRequest
 from headrace.types import Conversation, GenerateRequest, Texts
 
 CHARACTER, TOKEN, MESSAGE = 16, 16, 2048  # of each character, token id and message
@@ -28,6 +29,13 @@ def of_conversation(conversation: Conversation) -> int:
     texts = sum(len(message.text) + len(message.reasoning or "") for message in messages)
     calls = sum(len(call.arguments) for message in messages for call in message.tool_calls)
     return (texts + calls) * CHARACTER + len(messages) * MESSAGE
+
+
+def of_ranking(request: RerankRequest) -> int:
+    """Of the questions to a judge: each repeats the query and the instruction."""
+    repeated = len(request.query) + len(request.instruction or "")
+    documents = request.documents
+    return (sum(map(len, documents)) + len(documents) * repeated) * CHARACTER + len(documents) * MESSAGE
 
 
 def of_texts(*texts: str | tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from headrace.backends.engine.choice import AnswerOptions, Choice
+from headrace.backends.engine.judge import judge_of
 from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.settings import EngineSettings
@@ -17,19 +18,13 @@ from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
 from headrace.offload import check_wanted
+from headrace.rerank_types import RerankRequest
 from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter
 from headrace.text.stops import NO_STOPS, Stops
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls import Parser
-from headrace.types import (
-    Conversation,
-    EmbedRequest,
-    GenerateRequest,
-    Sampling,
-    Texts,
-    TokenizeRequest,
-)
+from headrace.types import Conversation, EmbedRequest, GenerateRequest, Sampling, Texts, TokenizeRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +53,7 @@ class Preparation:
         self._model, self._settings, self._tokenizer, self._prompts = model, settings, tokenizer, prompts
         self._steerer = steerer
         self._rules = Rules(tokenizer, model.eos_token_ids, prompts)
+        self._judge = judge_of(prompts)
         self.recommended: Mapping[str, float] = model.sampling if settings.use_generation_config else {}
 
     def prompts(self, request: GenerateRequest) -> list[Prepared]:
@@ -121,6 +117,16 @@ class Preparation:
             Sequence(tokens, params, BATCH, pooling=pooling, flow=request.flow, salt=salt)
             for tokens in inputs
         )
+
+    def questions(self, request: RerankRequest) -> list[list[int]] | None:
+        """The token ids of the question about each document; None: the model cannot judge."""
+        return None if self._judge is None else self._judge.questions(request)
+
+    def judgements(self, questions: list[list[int]], request: RerankRequest) -> Iterator[Sequence]:
+        """Create the sequences that answer the questions, as each is started."""
+        assert self._judge is not None
+        salt, invariant = self._salt(request.owner), self._settings.deterministic
+        return self._judge.sequences(questions, invariant=invariant, salt=salt, flow=request.flow)
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         prompt, max_bytes = request.prompt, self._settings.max_tokenize_bytes

@@ -112,7 +112,7 @@ class Stream(Waiter[Choice]):
 
 
 class Pooling(Waiter[None]):
-    """The embeddings of one request; `done` completes when all are computed."""
+    """The embeddings or judgements of one request: one output a sequence. `done` completes with the last."""
 
     def __init__(self, sequences: Iterator[Sequence], count: int, flow: str = "") -> None:
         super().__init__(((sequence, None) for sequence in sequences), count, flow)

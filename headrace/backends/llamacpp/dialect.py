@@ -17,7 +17,7 @@ from headrace.types import Conversation, GenerateRequest, Sampling, TextDelta
 UNSUPPORTED = {
     Feature.ADVICE, Feature.DIMENSIONS, Feature.ECHO, Feature.EMBEDDINGS, Feature.INPUT_TRUNCATION,
     Feature.MIN_TOKENS, Feature.OTHER_SAMPLING, Feature.PREDICTION, Feature.PROMPT_TRUNCATION,
-    Feature.SCHEMA_DESCRIPTION, Feature.SERVICE_TIER,
+    Feature.RERANK, Feature.SCHEMA_DESCRIPTION, Feature.SERVICE_TIER,
     Feature.SPECIAL_TOKENS_SHOWN, Feature.STOP_TOKEN_IDS, Feature.SUFFIX, Feature.VERBOSITY,
 }  # fmt: skip
 FEATURES = (OpenAIBackend.features - UNSUPPORTED) | {

@@ -11,10 +11,11 @@ from typing import Any
 from headrace.backends.answer import answered
 from headrace.backends.http import Upstream, root
 from headrace.backends.openai.answer import Answer
-from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body
+from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body, rerank_body
 from headrace.backends.openai.corrections import corrections, is_own
 from headrace.backends.openai.relay_reader import OpenAIRelayReader
 from headrace.backends.passthrough import relayed
+from headrace.backends.ranking import ranking
 from headrace.backends.remote import Remote, listed
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
@@ -23,14 +24,22 @@ from headrace.features import OPENAI_AND_VLLM, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
 from headrace.relay_types import Relayed, RelayRequest
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 FEATURES = OPENAI_AND_VLLM | {
     Feature.ADVANCED_SAMPLING, Feature.ADVICE, Feature.IMAGE_DETAIL, Feature.OTHER_SAMPLING,
-    Feature.PREDICTION, Feature.REPETITION_WINDOW, Feature.SCHEMA_DESCRIPTION, Feature.SERVICE_TIER,
+    Feature.PREDICTION, Feature.REPETITION_WINDOW, Feature.RERANK, Feature.SCHEMA_DESCRIPTION,
+    Feature.SERVICE_TIER,
     Feature.TYPICAL_P, Feature.USER, Feature.VERBOSITY,
 }  # fmt: skip
-ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses")  # ends of a base_url
+ENDPOINTS = (
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/rerank",
+    "/responses",
+)  # ends of a base_url
 
 
 class OpenAIBackend(Remote):
@@ -88,6 +97,11 @@ class OpenAIBackend(Remote):
         body = await self.upstream.json("POST", "/embeddings", embed_body(request))
         read = partial(embeddings, self.name, partial(_rows, body), len(request.inputs))
         return await aside(size_up_to(body, SMALL), read)
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        """Jina's and Cohere's endpoint, which vLLM, SGLang, llama.cpp's server and others have, too."""
+        body = await self.upstream.json("POST", "/rerank", rerank_body(request))
+        return await aside(size_up_to(body, SMALL), partial(ranking, self.name, body, len(request.documents)))
 
     async def list_models(self) -> list[ModelInfo]:
         found = await self.upstream.json("GET", "/models")

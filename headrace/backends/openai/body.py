@@ -10,6 +10,7 @@ from headrace.backends.openai.corrections import MAX_USER, messages_of
 from headrace.backends.writing import Writing, opaque, without_none
 from headrace.errors import UnsupportedParameter
 from headrace.offload import while_wanted
+from headrace.rerank_types import RerankRequest
 from headrace.text.structured.keywords import Node, subschemas
 from headrace.types import (
     Conversation,
@@ -76,6 +77,22 @@ def embed_body(request: EmbedRequest) -> Body:
         "user": None if request.user is None else _user(request.user),
     }
     return {"model": request.model, "input": inputs, "encoding_format": "float", **without_none(optional)}
+
+
+def rerank_body(request: RerankRequest) -> Body:
+    """All documents are scored: which of them the caller gets is decided here."""
+    optional = {
+        "truncate_prompt_tokens": request.truncate_prompt_tokens,
+        "user": None if request.user is None else _user(request.user),
+    }
+    documents = list(request.documents)
+    return {
+        "model": request.model,
+        "query": request.query,
+        "documents": documents,
+        "top_n": len(documents),
+        **without_none(optional),
+    }
 
 
 def _common(request: GenerateRequest, limit: str) -> Body:

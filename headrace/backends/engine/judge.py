@@ -1,0 +1,109 @@
+"""Scores documents with a model that generates text: the probability that it answers "yes" when it is asked
+whether a document meets a query.
+
+The question is worded as Qwen3-Reranker's authors do (Zhang et al. 2025, "Qwen3 Embedding"), which other
+models understand, too. The query precedes the document, so that the documents of a request share its tokens
+in the prefix cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from headrace.backends.engine.prompt import Prompts, Room
+from headrace.engine.sequence import BATCH, SamplingParams, Sequence
+from headrace.errors import BadRequest, ContextTooLong
+from headrace.offload import check_wanted
+from headrace.rerank_types import RerankRequest
+from headrace.types import Conversation, Message
+
+SYSTEM = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+    'Note that the answer can only be "yes" or "no".'
+)
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+MAX_REPEATED = 4 * 2**20  # characters of query and instruction, times the documents
+MARGIN = 4  # tokens that a cut document may grow by beside its new neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The questions of one model, and the tokens that answer them."""
+
+    prompts: Prompts
+    yes: int
+    no: int
+
+    def questions(self, request: RerankRequest) -> list[list[int]]:
+        """The token ids of the question about each document. Raises ContextTooLong, BadRequest."""
+        repeated = len(request.query) + len(request.instruction or "")
+        if repeated * len(request.documents) > MAX_REPEATED:
+            raise BadRequest(
+                f"query: its {repeated} characters are read once for each of {len(request.documents)} "
+                f"documents, which would be more than {MAX_REPEATED}",
+                param="query",
+            )
+        keep = self._kept(request)
+        questions = []
+        for index, document in enumerate(request.documents):
+            check_wanted()
+            text = document if keep is None else self._cut(document, keep)
+            try:
+                questions.append(self._question(request, text))
+            except ContextTooLong as exc:
+                exc.param = f"documents.{index}"
+                raise
+        return questions
+
+    def sequences(
+        self, questions: list[list[int]], *, invariant: bool, salt: bytes, flow: str
+    ) -> Iterator[Sequence]:
+        """Create the sequences whose first token answers the questions, as each is started. Conversations
+        come before them.
+        """
+        params = SamplingParams(max_tokens=1, temperature=0, watched=(self.no, self.yes), invariant=invariant)
+        return (Sequence(list(tokens), params, BATCH, salt=salt, flow=flow) for tokens in questions)
+
+    def _question(self, request: RerankRequest, document: str) -> list[int]:
+        instruction = request.instruction or INSTRUCTION
+        text = f"<Instruct>: {instruction}\n<Query>: {request.query}\n<Document>: {document}"
+        conversation = Conversation(
+            (Message("system", SYSTEM), Message("user", text)), reasoning_effort="none"
+        )
+        return self.prompts.of_conversation(conversation, Room(self.prompts.max_model_len - 1, 1)).tokens
+
+    def _kept(self, request: RerankRequest) -> int | None:
+        """How many tokens of each document are kept; None: all."""
+        keep = request.truncate_prompt_tokens
+        if keep == 0:
+            raise BadRequest(
+                "truncate_prompt_tokens is 0: nothing would be left", param="truncate_prompt_tokens"
+            )
+        if keep is None or keep > 0:
+            return keep
+        try:
+            around = len(self._question(replace(request, documents=()), ""))
+        except ContextTooLong as exc:
+            exc.param = "query"
+            raise
+        return max(1, self.prompts.max_model_len - 1 - around - MARGIN)
+
+    def _cut(self, document: str, keep: int) -> str:
+        tokenizer = self.prompts.tokenizer
+        return tokenizer.decode(tokenizer.encode_end(document, keep))
+
+
+def judge_of(prompts: Prompts) -> Judge | None:
+    """The judge that a model can be; None: it has no chat template, or no tokens for the answers."""
+    if prompts.template.refusal is not None:
+        return None
+    yes, no = (prompts.tokenizer.encode(word) for word in ("yes", "no"))
+    return Judge(prompts, yes[0], no[0]) if yes[0] != no[0] else None
+
+
+def probability(logits: tuple[float, ...]) -> float:
+    """That of the second of two answers, by their logits."""
+    no, yes = logits
+    return 1 / (1 + math.exp(min(no - yes, 700)))  # exp(710) overflows

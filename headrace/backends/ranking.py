@@ -1,0 +1,60 @@
+"""Scores of documents: by the vectors of an embedding model, or as a provider has sent them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from headrace.dialects.values import count, number, objects
+from headrace.errors import BadRequest, ProviderError
+from headrace.rerank_types import Ranking, RerankRequest
+from headrace.types import Embeddings, EmbedRequest
+
+QUERY = "input.0"  # of the request for embeddings; the documents follow
+
+
+async def by_embeddings(
+    embed: Callable[[EmbedRequest], Awaitable[Embeddings]], request: RerankRequest
+) -> Ranking:
+    """The cosine of the query's vector and each document's. Raises what `embed` raises."""
+    texts = (request.query, *request.documents)
+    keep = request.truncate_prompt_tokens
+    try:
+        embeddings = await embed(
+            EmbedRequest(
+                request.model, texts, truncate_prompt_tokens=keep, timeout_s=request.timeout_s,
+                owner=request.owner, flow=request.flow,
+            )
+        )  # fmt: skip
+    except BadRequest as exc:
+        exc.param = _member(exc.param)
+        raise
+    query, *documents = embeddings.vectors  # of length 1
+    scores = tuple(float(query @ document) for document in documents)
+    return Ranking(scores, "embeddings", embeddings.prompt_tokens)
+
+
+def _member(param: str | None) -> str | None:
+    """The member of a rerank request that a member of the request for embeddings comes from."""
+    if param is None or not param.startswith("input."):
+        return param
+    return "query" if param == QUERY else f"documents.{int(param.removeprefix('input.')) - 1}"
+
+
+def ranking(provider: str, body: object, num_documents: int) -> Ranking:
+    """Read a provider's answer, with a result for each document. Raises ProviderError."""
+    members: Mapping[str, object] = body if isinstance(body, dict) else {}
+    scores: dict[int, float] = {}
+    for result in objects(members.get("results")):
+        index, score = count(result.get("index")), number(result.get("relevance_score"))
+        if index is not None and score is not None:
+            scores[index] = score
+    if set(scores) != set(range(num_documents)):
+        raise ProviderError(f"{provider} answered with something that is no score for each document")
+    return Ranking(tuple(scores[index] for index in range(num_documents)), "provider", _tokens(members))
+
+
+def _tokens(members: Mapping[str, object]) -> int | None:
+    usage = members.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    return count(usage.get("prompt_tokens")) or count(usage.get("total_tokens"))
