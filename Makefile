@@ -16,7 +16,7 @@ TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check fix test-torch test-gpu test-clients node sizes bench docs lock clean
+.PHONY: help serve test check fix test-torch test-gpu test-clients test-page node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,8 +44,11 @@ test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the 
 test-gpu: $(VENV)/.torched ## the PyTorch runner on a GPU, where there is one
 	$(BIN)/python -m tests.gpu
 
-test-clients: $(VENV)/.tested ## real clients against a real server (needs node and npm): ARGS="langchain llm" for some
+test-clients: $(VENV)/.tested ## real clients against a real server (needs node, npm, chromium): ARGS="langchain llm" for some
 	$(BIN)/python tests/clients/run.py $(ARGS)
+
+test-page: $(VENV)/.tested ## of these, the page in a real chromium
+	$(BIN)/python tests/clients/run.py page page_keys
 
 node: $(VENV)/.tested ## of these, the openai client for Node
 	$(BIN)/python tests/clients/run.py node

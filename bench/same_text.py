@@ -68,13 +68,13 @@ async def collect(model: Model, count: int) -> dict[str, Texts]:
     requests = [request_of(seed) for seed in range(count)]
     found = {}
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        async with _server(model, Path(one)) as url:
+        async with serving(model, Path(one)) as url:
             found["computed alone"] = await _texts(url, requests, at_once=1)
             found["cached, alone"] = await _texts(url, requests, at_once=1)
             found["cached, beside 15 others"] = await _texts(url, requests, at_once=CROWD)
-        async with _server(model, Path(one)) as url:
+        async with serving(model, Path(one)) as url:
             found["after a restart"] = await _texts(url, requests, at_once=1)
-        async with _server(model, Path(other)) as url:
+        async with serving(model, Path(other)) as url:
             found["computed beside 15 others"] = await _texts(url, requests, at_once=CROWD)
     return found
 
@@ -103,7 +103,7 @@ def request_of(seed: int) -> Request:
 
 
 @asynccontextmanager
-async def _server(model: Model, scratch: Path) -> AsyncIterator[str]:
+async def serving(model: Model, scratch: Path) -> AsyncIterator[str]:
     """The URL of a server that keeps its prompts in `scratch`; when the block ends it is shut down."""
     command = next(one for one in known(model, PathsConfig().cache, scratch) if one.name == "headrace")
     child = await start(command, sys.executable, scratch / "log")

@@ -7,11 +7,14 @@ The SAE is random, of the size of one that `headrace steer train-sae` makes; its
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `headrace serve`
 
 import numpy as np
 

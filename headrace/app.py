@@ -136,7 +136,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     app.state.steering = Steering(app.state.gateway, app.state.store)
     for router in ROUTERS:
         app.include_router(router)
-    app.router.routes.append(pages.assets())
+    app.router.routes.extend(pages.assets())
     errors.install(app)
     app.state.budget = Budget(int(config.server.max_inflight_bytes))
     _add_middleware(app, config.server)

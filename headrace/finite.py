@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 PIECE = 64 * 1024  # about how many bytes of JSON one call of the encoder writes in `dumped_pieces`
@@ -33,22 +34,30 @@ def dumps(
     value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] | None = SEPARATORS
 ) -> str:
     """Write NaN and infinities as the values that `loads` reads them as."""
+    encode = _encoder(ensure_ascii, separators).encode
     try:
-        return json.dumps(value, ensure_ascii=ensure_ascii, separators=separators, allow_nan=False)
+        return encode(value)
     except ValueError:
-        finite_value = loads(json.dumps(value))
-        return json.dumps(finite_value, ensure_ascii=ensure_ascii, separators=separators)
+        return encode(loads(json.dumps(value)))
+
+
+@cache
+def _encoder(ensure_ascii: bool, separators: tuple[str, str] | None) -> json.JSONEncoder:
+    """json.dumps makes a new one for each call."""
+    return json.JSONEncoder(ensure_ascii=ensure_ascii, separators=separators, allow_nan=False)
 
 
 def dumped_pieces(
     value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] = SEPARATORS
-) -> Iterator[str]:
-    """Yield the text of `dumps` in pieces of about PIECE bytes.
+) -> Iterable[str]:
+    """The text of `dumps` in pieces of about PIECE bytes.
 
     The encoder holds the GIL for as long as one call takes; between two pieces other threads can run. The
     names of objects have to be strings.
     """
-    yield from _Pieces(ensure_ascii, separators).of(value)
+    if isinstance(value, str) and len(value) <= PIECE:
+        return (dumps(value, ensure_ascii=ensure_ascii, separators=separators),)
+    return _Pieces(ensure_ascii, separators).of(value)
 
 
 def size_up_to(value: object, limit: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -29,29 +29,17 @@ class RelayRequest:
     owner: str | None = None  # the principal's id
 
 
-class UsageReader(Protocol):
-    """Reads the usage from the bytes of an answer."""
-
-    def saw(self, piece: bytes) -> None:
-        """Read a piece of the answer: whole events, or a whole body."""
-        ...
-
-    def usage(self) -> Usage | None:
-        """The usage read so far; None: the answer did not report any."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Relayed:
     """A provider's answer in its own bytes: the whole body, or a stream of pieces that are whole events, the
-    first of which has arrived. `headers`: those that are passed on. `usage`: reads the usage from the
-    pieces that the caller feeds to it. `ignored`: paths, without indices, of request members that were
-    left out or changed.
+    first of which has arrived. `headers`: those that are passed on. `usage` returns the usage in the part of
+    the answer that has been read; None: there is none yet. `ignored`: paths, without indices, of request
+    members that were left out or changed.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
     answer: bytes | AsyncIterator[bytes]
-    usage: UsageReader
+    usage: Callable[[], Usage | None]
     ignored: tuple[str, ...] = ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -21,6 +22,11 @@ from tests.models.checkpoints import write_checkpoint
 from tests.postgres import PostgreSQL, postgresql
 from tests.serving import Served, serving
 
+# No test stores anything in the user's own data folder. This is set before test modules are imported: a
+# Config that they make takes its folders then.
+_DATA = tempfile.TemporaryDirectory(prefix="headrace-tests-")
+os.environ["XDG_DATA_HOME"] = _DATA.name
+
 NEEDS_TORCH = "import torch"  # in a test's source
 
 
@@ -33,12 +39,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """The tests that need PyTorch are collected with --torch only."""
     needs_torch = collection_path.is_file() and NEEDS_TORCH in collection_path.read_text(encoding="utf-8")
     return True if needs_torch and not config.getoption("--torch") else None
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _session_data(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever the tests keep, it is never in the user's own data folder."""
-    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ A scripted backend answers, so that the way to and from a backend is what counts
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ import headrace
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
-from tests.serving import Served, serving
+from tests.serving import Served, eventually, serving
 
 ROOT = str(Path(headrace.__file__).parent)
 QUESTION = {"role": "user", "content": "What color is the sky?"}
@@ -42,6 +43,7 @@ class Entered:
 
 def streamed_chat(served: Served) -> Entered:
     """What a streamed chat enters in the thread of the event loop."""
+    num_tasks = len(asyncio.all_tasks(served.loop))
     assert served.post("/v1/chat/completions", CHAT).status_code == 200  # whatever is made at first use
     entered = Entered()
     set_ = threading.Event()
@@ -53,15 +55,22 @@ def streamed_chat(served: Served) -> Entered:
     served.loop.call_soon_threadsafe(start)
     set_.wait()
     answer = served.post("/v1/chat/completions", CHAT)
+    # what runs after the last byte counts, too
+    eventually(lambda: len(asyncio.all_tasks(served.loop)) <= num_tasks and not served.gateway.num_active)
     served.loop.call_soon_threadsafe(sys.setprofile, None)
     assert answer.status_code == 200, answer.text
     assert answer.text.endswith("data: [DONE]\n\n"), answer.text
     return entered
 
 
-def main() -> None:
+def entered() -> set[tuple[str, str]]:
+    """The file and the name of each function that a streamed chat enters."""
     with serving(create_app(Config(), [FakeBackend(["Hello", " world"])])) as served:
-        functions = streamed_chat(served).functions()
+        return streamed_chat(served).functions()
+
+
+def main() -> None:
+    functions = entered()
     if "--list" in sys.argv:
         print("\n".join(f"{file}: {name}" for file, name in sorted(functions)))
     print(

@@ -46,7 +46,7 @@ class Way:
     def body(self, model: str, *, with_tools: bool = True, **members: Any) -> bytes:
         dialect = DIALECTS[self.path.rpartition("/v1/")[2]]
         tools = {"tools": dialect.tools} if with_tools else {}
-        return json.dumps({"model": model, **dialect.asked, **tools, **self.members, **members}).encode()
+        return json.dumps({"model": model, **dialect.request, **tools, **self.members, **members}).encode()
 
     def heard(self, status: int, raw: bytes) -> Heard:
         dialect = DIALECTS[self.path.rpartition("/v1/")[2]]
@@ -81,7 +81,7 @@ def _text(value: Any) -> str:
 
 
 class Chat:
-    asked = {"messages": HI}  # noqa: RUF012
+    request = {"messages": HI}  # noqa: RUF012
     tools = [{"type": "function", "function": {"name": n, "parameters": SCHEMA}} for n in TOOLS]  # noqa: RUF012
 
     def event(self, heard: Heard, name: str, data: Any) -> None:
@@ -118,7 +118,7 @@ class Chat:
 
 
 class Completions:
-    asked = {"prompt": "hi"}  # noqa: RUF012
+    request = {"prompt": "hi"}  # noqa: RUF012
     tools: list[Any] = []  # noqa: RUF012
 
     def event(self, heard: Heard, name: str, data: Any) -> None:
@@ -138,7 +138,7 @@ class Completions:
 
 
 class Messages:
-    asked = {"messages": HI, "max_tokens": 50}  # noqa: RUF012
+    request = {"messages": HI, "max_tokens": 50}  # noqa: RUF012
     tools = [{"name": name, "input_schema": SCHEMA} for name in TOOLS]  # noqa: RUF012
     reasons = {  # noqa: RUF012
         "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls",
@@ -213,7 +213,7 @@ class Messages:
 
 
 class Responses:
-    asked = {"input": "hi"}  # noqa: RUF012
+    request = {"input": "hi"}  # noqa: RUF012
     tools = [{"type": "function", "name": name, "parameters": SCHEMA} for name in TOOLS]  # noqa: RUF012
 
     def event(self, heard: Heard, name: str, data: Any) -> None:

@@ -67,8 +67,8 @@ class Served:
     ) -> httpx2.Response:
         """Raw `content`, or `body` as JSON."""
         sent = json.dumps(body).encode() if content is None else content
-        given = {"Content-Type": "application/json", **(headers or {})}
-        return self.http.post(path, content=sent, headers=given)
+        all_headers = {"Content-Type": "application/json", **(headers or {})}
+        return self.http.post(path, content=sent, headers=all_headers)
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
         return self.http.get(path, headers=headers)

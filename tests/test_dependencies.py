@@ -30,10 +30,10 @@ PINNED = {
 UNDOCUMENTED = {"aiohttp.client_proto", "aiohttp.connector", "jinja2.nodes", "jinja2.parser", "gguf.quants"}
 
 
-@pytest.mark.parametrize("asked", [*DECLARED, *OPTIONAL], ids=str)
-def test_what_is_asked_for_is_pinned_with_hashes(asked: Requirement) -> None:
-    version, num_hashes = PINNED[canonicalize_name(asked.name)]
-    assert version in asked.specifier
+@pytest.mark.parametrize("requirement", [*DECLARED, *OPTIONAL], ids=str)
+def test_what_is_asked_for_is_pinned_with_hashes(requirement: Requirement) -> None:
+    version, num_hashes = PINNED[canonicalize_name(requirement.name)]
+    assert version in requirement.specifier
     assert num_hashes > 0
 
 
@@ -47,7 +47,7 @@ def test_the_sections_stand_in_the_order_in_which_they_build_on_each_other() -> 
     text = (ROOT / "constraints.txt").read_text()
     assert re.findall(r"^# (\w+)$", text, re.M) == ["serve", "test", "torch", "bench"]
     served = {canonicalize_name(name) for name, *_ in ENTRY.findall(text.partition("\n# test\n")[0])}
-    assert {canonicalize_name(asked.name) for asked in DECLARED} <= served
+    assert {canonicalize_name(requirement.name) for requirement in DECLARED} <= served
     assert "setuptools" in served  # `make` builds without an environment of its own
     assert not {"pytest", "mypy", "xllamacpp", "openvino-genai"} & served
 
@@ -76,9 +76,9 @@ def private_parts() -> Iterator[str]:
 def test_packages_whose_private_parts_are_used_are_bounded() -> None:
     distributions = metadata.packages_distributions()
     bounded = {
-        canonicalize_name(asked.name)
-        for asked in DECLARED
-        if any(part.operator in ("<", "<=", "==", "~=") for part in asked.specifier)
+        canonicalize_name(requirement.name)
+        for requirement in DECLARED
+        if any(part.operator in ("<", "<=", "==", "~=") for part in requirement.specifier)
     }
     used = {canonicalize_name(name) for top in private_parts() for name in distributions.get(top, [])}
     assert {"openvino", "aiohttp", "jinja2", "gguf"} <= used

@@ -84,9 +84,9 @@ def test_it_answers_whole_and_streamed(server: Served, upstream: Upstream) -> No
     messages = [{"role": "user", "content": "hi"}]
     with server.client() as client:
         assert [model.id for model in client.models.list()] == ["p:m"]
-        given = {"model": "p:m", "messages": messages, "max_tokens": 9, "stop": ["x"], "temperature": 0.5}
-        whole = client.chat.completions.create(**given)  # type: ignore[call-overload]
-        chunks = list(client.chat.completions.create(**given, stream=True))  # type: ignore[call-overload]
+        members = {"model": "p:m", "messages": messages, "max_tokens": 9, "stop": ["x"], "temperature": 0.5}
+        whole = client.chat.completions.create(**members)  # type: ignore[call-overload]
+        chunks = list(client.chat.completions.create(**members, stream=True))  # type: ignore[call-overload]
     assert whole.choices[0].message.content == "Grüße"
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (7, 2)
     assert [chunk.choices[0].delta.content for chunk in chunks][-3:-1] == ["Grü", "ße"]
@@ -101,14 +101,14 @@ def test_it_answers_whole_and_streamed(server: Served, upstream: Upstream) -> No
     }
 
 
-def test_its_failures_are_told(server: Served, upstream: Upstream) -> None:
+def test_its_failures_are_reported(server: Served, upstream: Upstream) -> None:
     upstream.play(
         said(LINES[0], {"failed": "no more heat"}), said(LINES[0]), said([1]), answer({}, status=429)
     )
     ask = {"model": "p:m", "messages": [{"role": "user", "content": "hi"}]}
-    told = [server.post("/v1/chat/completions", ask).json()["error"] for _ in range(4)]
-    assert [error["code"] for error in told] == [*["provider_error"] * 3, "rate_limit_exceeded"]
-    assert "no more heat" in told[0]["message"]
+    errors = [server.post("/v1/chat/completions", ask).json()["error"] for _ in range(4)]
+    assert [error["code"] for error in errors] == [*["provider_error"] * 3, "rate_limit_exceeded"]
+    assert "no more heat" in errors[0]["message"]
     refused = server.post("/v1/chat/completions", {**ask, "top_p": 0.5}).json()["error"]
     assert (refused["code"], refused["param"]) == ("unsupported_parameter", "top_p")
     assert len(upstream.posts) == 4
@@ -132,8 +132,8 @@ def test_its_failures_are_told(server: Served, upstream: Upstream) -> None:
 def test_it_refuses_what_it_has_no_words_for(
     server: Served, upstream: Upstream, name: str, value: object
 ) -> None:
-    asked = {"model": "p:m", "messages": [{"role": "user", "content": "hi"}], name: value}
-    refused = server.post("/v1/chat/completions", asked).json()["error"]
+    request = {"model": "p:m", "messages": [{"role": "user", "content": "hi"}], name: value}
+    refused = server.post("/v1/chat/completions", request).json()["error"]
     assert (refused["code"], refused["param"]) == ("unsupported_parameter", name)
     assert not upstream.posts
 
@@ -154,13 +154,13 @@ def test_what_it_does_not_carry_is_named_or_refused_in_every_dialect(
     upstream.play(said(*LINES), said(*LINES))
     hi = [{"role": "user", "content": "hi"}]
     chat = {"model": "p:m", "messages": [{**hi[0], "name": "ann"}], "user": "me", "novelty": 1}
-    told = server.post("/v1/chat/completions", chat)
-    assert told.headers["x-headrace-ignored"] == "user, messages.0.name, novelty"
+    answer = server.post("/v1/chat/completions", chat)
+    assert answer.headers["x-headrace-ignored"] == "user, messages.0.name, novelty"
     messages = {"model": "p:m", "messages": hi, "max_tokens": 9}
     thinking = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
-    told = server.post("/v1/messages", {**messages, **thinking})
-    assert told.status_code == 200
-    assert told.headers["x-headrace-ignored"] == "thinking, thinking.budget_tokens"
+    answer = server.post("/v1/messages", {**messages, **thinking})
+    assert answer.status_code == 200
+    assert answer.headers["x-headrace-ignored"] == "thinking, thinking.budget_tokens"
     assert len(upstream.posts) == 2
     response = {"model": "p:m", "input": "hi"}
     refused = [

@@ -30,8 +30,8 @@ NASTY = [
 
 
 def formatted(message: str, *arguments: object, exc: BaseException | None = None) -> str:
-    given = (type(exc), exc, exc.__traceback__) if exc is not None else None
-    record = logging.LogRecord("headrace.x", logging.INFO, "", 0, message, arguments, given)
+    exc_info = (type(exc), exc, exc.__traceback__) if exc is not None else None
+    record = logging.LogRecord("headrace.x", logging.INFO, "", 0, message, arguments, exc_info)
     record.request_id = "-"
     return logs._Formatter(logs.FORMAT).format(record)
 

@@ -30,11 +30,11 @@ def test_it_has_its_callers_context_and_raises_what_the_work_raises() -> None:
 
 
 def test_work_whose_caller_left_before_it_began_never_begins() -> None:
-    hold, begun = threading.Event(), []
+    hold, results = threading.Event(), []
 
     async def ask() -> None:
         running = [asyncio.ensure_future(aside(SMALL + 1, hold.wait)) for _ in range(NUM_THREADS)]
-        waiting = asyncio.ensure_future(aside(SMALL + 1, lambda: begun.append(1)))
+        waiting = asyncio.ensure_future(aside(SMALL + 1, lambda: results.append(1)))
         await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -43,4 +43,4 @@ def test_work_whose_caller_left_before_it_began_never_begins() -> None:
         await aside(SMALL + 1, lambda: None)
 
     asyncio.run(ask())
-    assert not begun
+    assert not results

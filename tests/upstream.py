@@ -273,8 +273,8 @@ def _run(runner: asyncio.Runner, main: Coroutine[Any, Any, None]) -> None:
 
 def answer(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """A JSON answer in one piece."""
-    given = {"Content-Type": "application/json", **(headers or {})}
-    return Answer(status, given, [json.dumps(value).encode()])
+    all_headers = {"Content-Type": "application/json", **(headers or {})}
+    return Answer(status, all_headers, [json.dumps(value).encode()])
 
 
 def sse(*events: object, end: bytes = b"\n") -> list[bytes]:

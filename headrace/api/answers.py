@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from headrace.api.json_response import json_answer
 from headrace.api.request import in_time
+from headrace.collected import Collected, collect
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import ATTEMPTS
 from headrace.gateway.generation import Generation
@@ -26,7 +27,6 @@ from headrace.gateway.lifetime import End, Until
 from headrace.types import Conversation, Event, GenerateRequest, Json, ModelInfo, Started
 from headrace.wire import errors
 from headrace.wire.activations import fingerprint_header
-from headrace.wire.collected import Collected, collect
 from headrace.wire.generation import dump
 from headrace.wire.parameters import with_named
 

@@ -58,7 +58,8 @@ async def create_chat_completion(
         request = without_wishes(request)
     gateway, provider = destination(http)
     headers = {} if body.store or body.metadata is None else with_named({}, ["metadata"])
-    conversation = wire.conversation_of(body, header)
+    is_named = header is not None or body.conversation is not None or body.conversation_id is not None
+    conversation = wire.conversation_of(body, header) if is_named else None
     try:
         if conversation is not None or body.store:
             turn = ChatTurn(

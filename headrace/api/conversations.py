@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import Included, NewestFirst, described
-from headrace.api.request import Caller, Stored
+from headrace.api.request import Caller, Stored, name_ignored
 from headrace.api.routes import V1, route
 from headrace.store import Store
 from headrace.wire import conversations as wire
@@ -36,10 +36,13 @@ ConversationId = Annotated[str, Depends(_conversation_id)]
     is_body_optional=True,
 )
 async def create_conversation(
+    http: Request,
+    response: Response,
     caller: Caller,
     store: Stored,
     body: wire.ConversationBody,
 ) -> wire.ConversationObject:
+    await name_ignored(http, response, body)
     items = await _resolved(store, caller.id, wire.new_items(body))
     return wire.conversation(await store.conversations.create(caller.id, items, body.metadata or {}))
 
@@ -72,11 +75,14 @@ async def retrieve_conversation(caller: Caller, store: Stored, id: ConversationI
     summary="Change the metadata",
 )
 async def update_conversation(
+    http: Request,
+    response: Response,
     caller: Caller,
     store: Stored,
     id: ConversationId,
     body: MetadataBody,
 ) -> wire.ConversationObject:
+    await name_ignored(http, response, body)
     return wire.conversation(await store.conversations.update(caller.id, id, body.metadata or {}))
 
 
@@ -110,17 +116,36 @@ async def export_conversation(
 @route(
     router,
     "POST",
+    CONVERSATION + "/fork",
+    under=V1,
+    summary="Create a conversation that begins like this one, up to an item",
+)
+async def fork_conversation(
+    caller: Caller,
+    store: Stored,
+    id: ConversationId,
+    body: wire.ForkBody,
+) -> wire.ConversationObject:
+    return wire.conversation(await store.conversations.fork(caller.id, id, body.item_id, body.metadata or {}))
+
+
+@route(
+    router,
+    "POST",
     CONVERSATION + "/items",
     under=V1,
     summary="Add up to 20 items to a conversation",
 )
 async def create_items(
+    http: Request,
+    response: Response,
     caller: Caller,
     store: Stored,
     id: ConversationId,
     _: Included,
     body: wire.ItemsBody,
 ) -> ListObject[Item]:
+    await name_ignored(http, response, body)
     items = await _resolved(store, caller.id, wire.new_items(body))
     return wire.items(await store.conversations.append(caller.id, id, items))
 

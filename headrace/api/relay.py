@@ -20,7 +20,7 @@ from headrace.api.answers import HEADERS, KEEP_ALIVE_S, StreamWriter, keep_alive
 from headrace.api.authentication import authenticate
 from headrace.api.errors import to_messages_response, to_response
 from headrace.api.messages import MessagesWriter
-from headrace.api.request import BODY, headers_of, is_strict, prepared, read_json
+from headrace.api.request import BODY, header_of, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Tally
@@ -110,13 +110,13 @@ class Relay:
                 await response(scope, receive, send)
 
 
-def needs_store(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
+def needs_store(members: Mapping[str, object], http: Request) -> bool:
     """Whether the answer is to be stored here, or continues a stored conversation: a handler does that."""
     return (
         members.get("store") is True
         or members.get("conversation") is not None
         or members.get("conversation_id") is not None
-        or "x-conversation-id" in headers
+        or header_of(http, b"x-conversation-id") is not None
     )
 
 
@@ -150,9 +150,9 @@ def _request(endpoint: RelayEndpoint, http: Request, raw: bytes, owner: str) -> 
         return None
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 < timeout_s < MAX_TIMEOUT_S):
         return None
-    if needs_store(body.members, http.headers) or is_steered(body.members, http.headers):
+    if needs_store(body.members, http) or is_steered(body.members, http.headers):
         return None
-    headers = headers_of(http, endpoint.headers)
+    headers = headers_of(http, endpoint.headers) if endpoint.headers else {}
     return RelayRequest(
         endpoint.dialect, endpoint.endpoint, body, model, bool(is_streamed), headers, timeout_s, owner
     )
@@ -181,13 +181,8 @@ class RelayedRequest:
         decides the status, later it is sent as an event.
         """
         beat = self._beat()
-        relay = self._gateway.relay(self._request, self._plan, *beat, receive=receive)
         try:
-            async with relay as (tally, relayed):
-                try:
-                    await self._send(relayed, tally)
-                finally:
-                    tally.usage = relayed.usage.usage()
+            await self._gateway.relay(self._request, self._plan, self._send, *beat, receive=receive)
         except ClientGone:
             if not self._writer.is_started:
                 raise
@@ -213,28 +208,30 @@ class RelayedRequest:
         await self._start([], self._plan.targets[0].backend.name, 1)
 
     async def _send(self, relayed: Relayed, tally: Tally) -> None:
-        """Send the headers, and the whole body or a stream's events."""
+        """Send the headers, and the whole body or a stream's events; then set the tally's usage."""
         headers, answer = relayed.headers, relayed.answer
         if isinstance(answer, bytes):
             headers = (*headers, (b"content-length", b"%d" % len(answer)))
-        if ignored := with_named({}, relayed.ignored):
-            headers = (*headers, (IGNORED.lower().encode(), ignored[IGNORED].encode()))
+        if relayed.ignored:
+            ignored = with_named({}, relayed.ignored)[IGNORED]
+            headers = (*headers, (IGNORED.lower().encode(), ignored.encode()))
         await self._start(headers, tally.provider or "", tally.attempts)
         tally.began = perf_counter()
-        if isinstance(answer, bytes):
-            relayed.usage.saw(answer)
-            await self._writer.close(answer)
-            return
-        async for events in answer:
-            relayed.usage.saw(events)
-            await self._writer.send_frames(events)
-        await self._writer.close()
+        try:
+            if isinstance(answer, bytes):
+                await self._writer.close(answer)
+                return
+            async for events in answer:
+                await self._writer.send_frames(events)
+            await self._writer.close()
+        finally:
+            tally.usage = relayed.usage()
 
     async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
         if self._writer.is_started:
             return
-        target = target_headers(provider, attempts).items()
-        own = [*((name.lower().encode(), value.encode()) for name, value in target), *self._headers]
+        target = target_headers(provider, attempts)
+        own = [(name.lower().encode(), value.encode()) for name, value in target.items()]
         # the content type is ours: providers' own labels are often wrong
         content_type, stream = (STREAM, STREAM_HEADERS) if self._request.is_streamed else (JSON, [])
-        await self._writer.start(200, [*content_type, *headers, *stream, *own])
+        await self._writer.start(200, [*content_type, *headers, *stream, *own, *self._headers])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 from starlette.types import Receive
 
@@ -31,13 +31,14 @@ from headrace.errors import (
     ServerError,
     UnsupportedMedia,
 )
+from headrace.features import NONE
 from headrace.freed import trim
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside
 from headrace.store import Store
 from headrace.wire.limits import shown
-from headrace.wire.parameters import parse
+from headrace.wire.parameters import RequestBody, Table, parse, uses_of, with_named
 from headrace.wire.volume import checked_volume
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -56,7 +57,21 @@ CHARGE = "headrace.charge"  # the memory that its body takes
 SIZE = "headrace.body_size"  # the body's size, once it is read
 READ_AT = "headrace.read_at"  # when the body was read, on the event loop's clock
 TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
+ALL_OURS: Table = {}  # for bodies whose declared members are all handled here
 BODY = "headrace.body"  # the body itself, if the relay has read it before the handler
+
+
+def header_of(http: Request, name: bytes) -> str | None:
+    """The first header of this name, in lower case. Starlette's own headers take four calls for it."""
+    for own, value in http.scope["headers"]:
+        if own == name:
+            return str(value, "latin-1")
+    return None
+
+
+def headers_of(http: Request, names: Iterable[str]) -> dict[str, str]:
+    """The request headers with these names. Several lines of one header are one list (RFC 9110, 5.3)."""
+    return {name: ", ".join(dict.fromkeys(lines)) for name in names if (lines := http.headers.getlist(name))}
 
 
 async def _store(http: Request) -> Store:
@@ -73,17 +88,20 @@ def destination(http: Request) -> tuple[Gateway, str | None]:
     return http.app.state.gateway, http.path_params.get("provider")
 
 
-def headers_of(http: Request, names: Iterable[str]) -> dict[str, str]:
-    """The request headers with these names. Several lines of one header are one list (RFC 9110, 5.3)."""
-    return {name: ", ".join(dict.fromkeys(lines)) for name in names if (lines := http.headers.getlist(name))}
-
-
 def is_strict(http: Request) -> bool:
     """Whether unknown members are refused: by the header X-Headrace-Strict, else by the configuration."""
-    header = http.headers.get("x-headrace-strict")
+    header = header_of(http, b"x-headrace-strict")
     if header is None:
         return bool(http.app.state.config.server.strict)
     return header.strip().lower() in ("true", "1")
+
+
+async def name_ignored(http: Request, response: Response, body: RequestBody, table: Table = ALL_OURS) -> None:
+    """Name the members without effect of a body that no backend gets in X-Headrace-Ignored. Raises BadRequest
+    for unknown ones if the request is strict.
+    """
+    uses = await prepared(http, partial(uses_of, body, table, strict=is_strict(http)))
+    response.headers.update(with_named(response.headers, uses.left_out(NONE)))
 
 
 @dataclass(slots=True)
@@ -162,11 +180,13 @@ async def read_json(request: Request) -> bytes:
     """The body, decompressed. Raises UnsupportedMedia, PayloadTooLarge, ClientGone, Overloaded, and
     BadRequest if the compression is broken, or the body has more values than any body may have.
     """
-    media_type, is_from_page = request.headers.get("content-type"), "origin" in request.headers
-    # Ollama looks at no type, and its callers (curl -d, fetch of a text) send others. Browsers always say
-    # which page a body comes from.
-    if media_type != "application/json" and (is_from_page or not is_ollama(request.scope)):
-        _check_media_type(media_type, is_from_page=is_from_page)
+    media_type = header_of(request, b"content-type")
+    if media_type != "application/json":
+        # Ollama looks at no type, and its callers (curl -d, fetch of a text) send others. Browsers always say
+        # which page a body comes from.
+        is_from_page = header_of(request, b"origin") is not None
+        if is_from_page or not is_ollama(request.scope):
+            _check_media_type(media_type, is_from_page=is_from_page)
     if BODY in request.scope:
         body: bytes = request.scope.pop(BODY)
         return body
@@ -174,9 +194,8 @@ async def read_json(request: Request) -> bytes:
     limit = request.app.state.config.server.max_body_bytes
     raw = await _read(request.receive, limit, charge)
     request.scope[READ_AT] = asyncio.get_running_loop().time()
-    encodings = ",".join(request.headers.getlist("content-encoding"))
-    if encodings:
-        num_packed = len(raw)
+    if header_of(request, b"content-encoding") is not None:
+        encodings, num_packed = ",".join(request.headers.getlist("content-encoding")), len(raw)
         async with in_time(request):
             raw = await decoded(raw, encodings, limit)
         charge.take(FACTOR * max(0, len(raw) - num_packed))
@@ -206,7 +225,8 @@ async def in_time(request: Request) -> AsyncIterator[None]:
     end: End = loop.create_future()
     server_s, now = request.app.state.config.server.request_timeout_s, loop.time()
     passed_s = now - request.scope.get(READ_AT, now)
-    timer = interrupt_after(end, server_s, request.scope.get(TIMEOUT) or 0, passed_s=passed_s)
+    caller_s = request.scope.get(TIMEOUT) or 0
+    timer = interrupt_after(end, server_s, caller_s, passed_s=passed_s) if server_s or caller_s else None
     if end.done():
         raise end.result()
     try:

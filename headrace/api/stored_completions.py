@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import OldestFirst, described, query_of
-from headrace.api.request import Caller, Stored
+from headrace.api.request import Caller, Stored, name_ignored
 from headrace.api.routes import V1, route
 from headrace.wire import stored_completions as wire
 from headrace.wire.items import Item
@@ -75,11 +75,14 @@ async def retrieve_completion(caller: Caller, store: Stored, completion_id: str)
     summary="Change the metadata",
 )
 async def update_completion(
+    http: Request,
+    response: Response,
     caller: Caller,
     store: Stored,
     completion_id: str,
     body: MetadataBody,
 ) -> wire.StoredChatCompletion:
+    await name_ignored(http, response, body)
     return wire.completion(await store.completions.update(caller.id, completion_id, body.metadata or {}))
 
 

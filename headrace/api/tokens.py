@@ -7,13 +7,11 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from headrace.api.errors import RESPONSES
-from headrace.api.request import Caller, destination, is_strict, prepared
+from headrace.api.request import Caller, destination, name_ignored, prepared
 from headrace.api.routes import ROOT_TOO, route
-from headrace.features import NONE
 from headrace.gateway.lifetime import Until
 from headrace.offload import aside
 from headrace.wire import tokens as wire
-from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import TOKENS
 
 router = APIRouter(tags=["tokens"], responses=RESPONSES)
@@ -31,11 +29,11 @@ TOKEN = 32  # bytes of work, in the measure of headrace.offload, for writing one
 )
 async def tokenize(
     http: Request,
+    response: Response,
     _: Caller,
     body: wire.TokenizeBody,
 ) -> Response:
-    uses = await prepared(http, partial(uses_of, body, TOKENS, strict=is_strict(http)))
-    headers = with_named({}, uses.left_out(NONE))
+    await name_ignored(http, response, body, TOKENS)
     gateway, provider = destination(http)
     info = gateway.router.model(body.model, provider)
     request = await prepared(http, partial(wire.to_request, body, info))
@@ -45,7 +43,7 @@ async def tokenize(
         if body.return_token_strs:
             strings = await gateway.token_texts(info.id, tokens, provider)
         content = await aside(len(tokens) * TOKEN, partial(wire.written, tokens, info, strings))
-    return Response(content, media_type="application/json", headers=headers)
+    return Response(content, media_type="application/json", headers=response.headers)
 
 
 @route(
@@ -61,8 +59,7 @@ async def detokenize(
     _: Caller,
     body: wire.DetokenizeBody,
 ) -> wire.Text:
-    uses = await prepared(http, partial(uses_of, body, TOKENS, strict=is_strict(http)))
-    response.headers.update(with_named({}, uses.left_out(NONE)))
+    await name_ignored(http, response, body, TOKENS)
     gateway, provider = destination(http)
     model = gateway.router.model(body.model, provider).id
     async with Until(receive=http.receive):

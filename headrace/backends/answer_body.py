@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from headrace.backends.http import Upstream
@@ -15,47 +15,47 @@ BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte o
 class AnswerBody:
     """A body whose first bytes are inspected before it is read.
 
-    `is_json`, valid after `begin`: it is one JSON value and not a stream of events.
+    Valid after `begin`: `beginning`, the bytes that were read; `pieces`, the rest; `is_json`, whether the
+    body is one JSON value and not a stream of events.
     """
 
-    def __init__(self, provider: str, pieces: AsyncIterator[bytes]) -> None:
-        self._provider, self._pieces = provider, pieces
-        self._held = b""
+    def __init__(self, provider: str, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._provider, self.pieces = provider, pieces
+        self.beginning = b""
         self.is_json = False
 
     async def begin(self) -> None:
         """Wait for the first byte that is not blank. Raises ProviderError, for an HTML page, too."""
-        async for piece in self._pieces:
-            self._held += piece
-            if beginning := self._held.lstrip(BLANK):
+        async for piece in self.pieces:
+            self.beginning += piece
+            if beginning := self.beginning.lstrip(BLANK):
                 if beginning[:1] == b"<":
                     raise page(self._provider)
                 self.is_json = beginning[:1] in (b"{", b"[")
                 return
-            self._held = self._held[-4:]  # there may be a lot of white space
+            self.beginning = self.beginning[-4:]  # there may be a lot of white space
 
-    async def rest(self) -> AsyncGenerator[bytes, None]:
+    async def whole(self) -> AsyncGenerator[bytes, None]:
         """Yield the whole body, from its first byte."""
-        if self._held:
-            yield self._held
-        async for piece in self._pieces:
+        if self.beginning:
+            yield self.beginning
+        async for piece in self.pieces:
             yield piece
 
 
 async def events_of(
-    upstream: Upstream, pieces: AsyncIterator[bytes]
+    upstream: Upstream, pieces: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[ServerSentEvent, None]:
     """Yield the events of a stream, or a JSON body that came instead as one event. Raises ProviderError."""
     answer_body = AnswerBody(upstream.provider, pieces)
     await answer_body.begin()
-    async with aclosing(answer_body.rest()) as rest:
-        if answer_body.is_json:
-            whole = await upstream.joined(rest)
-            yield ServerSentEvent("", whole.decode(errors="replace"), is_whole=True)
-            return
-        async with aclosing(events(rest)) as found:
-            async for sent in found:
-                yield sent
+    if answer_body.is_json:
+        raw = await upstream.joined(pieces, beginning=answer_body.beginning)
+        yield ServerSentEvent("", raw.decode(errors="replace"), is_whole=True)
+        return
+    async with aclosing(answer_body.whole()) as whole, aclosing(events(whole)) as found:
+        async for sent in found:
+            yield sent
 
 
 def is_heartbeat(data: str) -> bool:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -117,15 +117,16 @@ class Upstream:
         error status. Leaving the context closes the connection unless the answer was read to its end.
         """
         all_headers = headers if body is None else {"Content-Type": "application/json", **(headers or {})}
-        with self._mapping_failures():
+        try:
             try:
                 response = await self._send(self._session, method, path, body, all_headers)
             except StaleConnection:  # the request was not answered: send it once more, on a new connection
                 response = await self._send(self._fresh, method, path, body, all_headers)
+        except FAILURES as exc:
+            raise self._failure(exc) from exc
         async with response:
             if response.status >= 300:
-                with self._mapping_failures():
-                    raise await self._refusal(response, path)
+                raise await self._refusal(response, path)
             yield response
 
     async def _send(
@@ -141,15 +142,8 @@ class Upstream:
         url = self.base_url + path
         return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
 
-    @contextmanager
-    def _mapping_failures(self) -> Iterator[None]:
-        """Turn aiohttp's errors and OSError into ProviderError."""
-        try:
-            yield
-        except FAILURES as exc:
-            raise self._failure(exc) from exc
-
     def _failure(self, failure: Exception) -> ProviderError:
+        """The error for one of aiohttp's, or an OSError."""
         if isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             in_time = " in time" if isinstance(failure, TimeoutError) else ""
             return ProviderUnreachable(
@@ -159,11 +153,13 @@ class Upstream:
             return ProviderTimedOut(f"{self.provider} did not answer in time")
         return ProviderError(f"the connection to {self.provider} broke")
 
-    async def joined(self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY) -> bytes:
-        """Join the pieces of a body. Raises ProviderError, whose `has_started` says whether any byte arrived,
-        also for more than `limit` bytes.
+    async def joined(
+        self, pieces: AsyncIterator[bytes], limit: int = MAX_BODY, *, beginning: bytes = b""
+    ) -> bytes:
+        """Join the pieces of a body after its `beginning`. Raises ProviderError, whose `has_started` says
+        whether any byte arrived, also for more than `limit` bytes.
         """
-        body = bytearray()
+        body = bytearray(beginning)
         try:
             async for piece in pieces:
                 body += piece
@@ -176,17 +172,21 @@ class Upstream:
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """Yield an answer's bytes as they arrive, decompressed. Raises ProviderError."""
-        read = response.content.readany
-        decoder = Decoder(self.provider, response.headers.get("Content-Encoding", ""))
+        read, encoding = response.content.readany, response.headers.get("Content-Encoding")
+        decoder = Decoder(self.provider, encoding) if encoding else None
         try:
             while piece := await read():
+                if decoder is None:
+                    yield piece
+                    continue
                 for decoded in decoder.feed(piece):
                     yield decoded
-            if not decoder.is_whole:
+            if decoder is not None and not decoder.is_whole:
                 raise OSError("the compressed body has no end")
         except FAILURES as exc:
             with suppress(OSError):
-                for decoded in decoder.feed(_unread(response)):
+                unread = _unread(response)
+                for decoded in (unread,) if decoder is None else decoder.feed(unread):
                     yield decoded
             raise self._failure(exc) from exc
 

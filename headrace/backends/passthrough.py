@@ -7,7 +7,7 @@ it takes to detect errors and answers that break off.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -20,12 +20,13 @@ from headrace.backends.outline import outline
 from headrace.backends.refusals import page
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
-from headrace.backends.usage_scan import KnownUsage, UsageScan
+from headrace.backends.usage_scan import UsageScan
 from headrace.dialects.values import Object, an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.finite import dumps
 from headrace.offload import aside
 from headrace.relay_types import Relayed, RelayRequest
+from headrace.types import Usage
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event, in bytes
 LONGEST_END = 3
@@ -43,25 +44,34 @@ PASSED_ON = re.compile(
 
 @asynccontextmanager
 async def relayed(
-    reader: RelayReader, request: RelayRequest, body: bytes, *, until_content: bool
+    reader: RelayReader,
+    request: RelayRequest,
+    correct: Callable[[], tuple[bytes, tuple[str, ...]]],
+    *,
+    path: str,
+    headers: Mapping[str, str],
+    until_content: bool,
 ) -> AsyncIterator[Relayed]:
-    """Send a request with the corrected body and yield its answer. A stream is yielded once its first event
-    has arrived, or, with `until_content`, its first event with content. Raises ServerError for an error or
-    a body that is no answer.
+    """Send a request to `path` and yield its answer. `correct` returns the body as the provider accepts it,
+    and the paths of members that were left out or changed. A stream is yielded once its first event has
+    arrived, or, with `until_content`, its first event with content. Raises ServerError for an error or a body
+    that is no answer.
     """
     upstream = reader.upstream
-    async with upstream.request("POST", request.endpoint, body, request.headers) as response:
+    body, ignored = await aside(request.body.size, correct)
+    async with upstream.request("POST", path, body, headers) as response:
         answer_headers = _passed_on(response)
         answer_body = AnswerBody(upstream.provider, upstream.pieces(response))
         if request.is_streamed:
             stream = Stream(reader, answer_body, until_content=until_content)
             await stream.begin()
-            yield Relayed(answer_headers, stream.rest(), UsageScan(reader.usage))
+            yield Relayed(answer_headers, stream.rest(), stream.scan.usage, ignored)
         else:
             await answer_body.begin()
-            raw = await upstream.joined(answer_body.rest())
+            raw = await upstream.joined(answer_body.pieces, beginning=answer_body.beginning)
             read = partial(as_json, raw, reader, is_json=answer_body.is_json)
-            yield Relayed(answer_headers, *await aside(len(raw), read))
+            raw, usage = await aside(len(raw), read)
+            yield Relayed(answer_headers, raw, lambda: usage, ignored)
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
@@ -73,7 +83,7 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
     )
 
 
-def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, KnownUsage]:
+def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, Usage | None]:
     """Return a JSON body unchanged, and a stream that came instead as a JSON body, with its usage. Raises
     ServerError for an error, and for a body that is neither.
     """
@@ -85,7 +95,7 @@ def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, K
     if error := reader.error_in(sent, members):
         raise error
     usage = an_object(members.get("usage"))
-    return raw, KnownUsage(reader.usage(usage) if usage else None)
+    return raw, reader.usage(usage) if usage else None
 
 
 def _members(raw: bytes, provider: str) -> tuple[ServerSentEvent, Object]:
@@ -105,11 +115,12 @@ def _whole(raw: bytes) -> ServerSentEvent:
 
 
 class Stream:
-    """Relays a text/event-stream in pieces that are whole events."""
+    """Relays a text/event-stream in pieces that are whole events. `scan` reads their usage."""
 
     def __init__(self, reader: RelayReader, answer_body: AnswerBody, *, until_content: bool) -> None:
+        self.scan = UsageScan(reader.usage)
         self._reader, self._until_content = reader, until_content
-        self._answer_body, self._pieces = answer_body, answer_body.rest()
+        self._answer_body = answer_body
         self._whole = self._cut()
         self._first: list[bytes] = []
         self._half = b""  # bytes after the last whole event, set at the end of the stream
@@ -126,7 +137,7 @@ class Stream:
         async for events in self._whole:
             self._first.append(events)
             size += len(events)
-            if size > MAX_LINE or any(self._begins(sent) for sent in events_in(events)):
+            if size > MAX_LINE or any(self._begins(event) for event in EVENT.findall(events)):
                 return
         if not self._first or self._until_content or not self._is_an_event(self._half):
             raise self._not_a_stream(b"".join(self._first) + self._half)
@@ -134,29 +145,39 @@ class Stream:
     async def rest(self) -> AsyncIterator[bytes]:
         """Yield the whole stream, from its first event. Raises ServerError if it breaks off."""
         for events in self._first:
-            for event in self._checked(events):
-                yield event
+            for passed in self._checked(events):
+                yield passed
+        is_notable = self._reader.notable.search
         async for events in self._whole:
-            for event in self._checked(events):
-                yield event
+            if not (is_notable(events) or NO_JSON.search(events)):  # nearly all: they cost no more than this
+                if b'"usage"' in events:
+                    self.scan.saw(events)
+                yield events
+                continue
+            for passed in self._checked(events):
+                yield passed
         if self._half and self._is_an_event(self._half):
-            for event in self._checked(self._half):
-                yield event if self._reader.is_over else event + b"\n\n"
+            for passed in self._checked(self._half):
+                yield passed if self._reader.is_over else passed + b"\n\n"
         if not self._reader.is_over:
             raise ProviderError(f"{self._reader.provider} ended its answer in the middle")
 
-    def _begins(self, sent: ServerSentEvent) -> bool:
-        if error := self._reader.error(sent):
-            raise error
-        if self._reader.is_end(sent) and not self._until_content:
-            raise ProviderError(f"{self._reader.provider} ended its answer before it began")
-        if self._reader.is_end(sent) or is_heartbeat(sent.data):
-            return False
-        return not self._until_content or self._reader.has_content(sent)
+    def _begins(self, event: bytes) -> bool:
+        """Whether the answer has begun with this event. Raises ServerError."""
+        for sent in events_in(event):
+            if error := self._reader.error(sent):
+                raise error
+            is_end = self._reader.is_end(sent)
+            if is_end and not self._until_content:
+                raise ProviderError(f"{self._reader.provider} ended its answer before it began")
+            if not is_end and not is_heartbeat(sent.data):
+                return not self._until_content or self._reader.has_content(sent)
+        return False
 
     async def _unfolded(self) -> bytes:
         """Read a JSON body that came instead of a stream, and convert it."""
-        raw = await self._reader.upstream.joined(self._pieces)
+        body = self._answer_body
+        raw = await self._reader.upstream.joined(body.pieces, beginning=body.beginning)
         if error := self._reader.error(_whole(raw)):
             raise error
         frames = self._reader.unfolded(an_object(whole(raw)))
@@ -178,31 +199,29 @@ class Stream:
         """Yield the events that the caller gets, in as few pieces as they came. Raises ServerError for an
         error that must be rewritten.
         """
-        if self._is_plain(events):
-            self._reader.follow(events, ())
-            yield events
-            return
         passed: list[bytes] = []
         error: ServerError | None = None
+        is_notable = self._reader.notable.search
         for event in EVENT.findall(events):
-            sents = () if self._is_plain(event) else events_in(event)
+            if not (is_notable(event) or NO_JSON.search(event)):
+                passed.append(event)
+                continue
+            sents = events_in(event)
             try:
                 error = next(filter(None, map(self._error_to_rewrite, sents)), None)
                 if error is None and not (sents and all(map(_is_skipped, sents))):
-                    self._reader.follow(event, sents)
+                    self._reader.follow(sents)
                     passed.append(event)
             except ProviderError as exc:
                 error = exc
             if error is not None:
                 break
         if passed:
-            yield b"".join(passed)
+            joined = b"".join(passed)
+            self.scan.saw(joined)
+            yield joined
         if error is not None:
             raise error
-
-    def _is_plain(self, events: bytes) -> bool:
-        """Whether they are relayed without being parsed."""
-        return not (b"error" in events or self._reader.needs_parsing(events) or NO_JSON.search(events))
 
     def _error_to_rewrite(self, sent: ServerSentEvent) -> ServerError | None:
         """An event's error, unless it can be relayed as it is."""
@@ -223,7 +242,9 @@ class Stream:
     async def _cut(self) -> AsyncGenerator[bytes, None]:
         """Yield pieces that end where an event ends; bytes after the last event are left in `_half`."""
         held = bytearray()
-        async for piece in self._pieces:
+        pieces = self._answer_body.pieces
+        piece: bytes | None = self._answer_body.beginning
+        while piece is not None:
             if held or not piece.endswith(ENDS):
                 start = max(0, len(held) - LONGEST_END)
                 held += piece
@@ -235,7 +256,8 @@ class Stream:
             if piece:
                 yield piece
                 if self._reader.last.search(piece, max(0, len(piece) - TAIL)):
-                    await drain(self._pieces)
+                    await drain(pieces)
+            piece = await anext(pieces, None)
         self._half = bytes(held)
 
 

@@ -16,10 +16,12 @@ from headrace.types import Usage
 
 class RelayReader(ABC):
     """Reads the answer to one relayed request, in its dialect. `last` matches the last event of a stream;
-    `is_over`: the stream is complete.
+    `notable` matches all events that may be errors or that `follow` has to read, and few others; `is_over`:
+    the stream is complete.
     """
 
     last: re.Pattern[bytes]
+    notable: re.Pattern[bytes]
     is_over = False
 
     def __init__(self, upstream: Upstream) -> None:
@@ -45,15 +47,9 @@ class RelayReader(ABC):
         """Whether the event ends a stream, so that no answer can begin with it."""
         return False
 
-    def needs_parsing(self, events: bytes) -> bool:
-        """Whether `follow` needs these events parsed."""
-        return False
-
     @abstractmethod
-    def follow(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
-        """Set `is_over` when these events end the answer. `sents` are the same, parsed, or empty where
-        `needs_parsing` is false. Raises ProviderError if they end it with a failure.
-        """
+    def follow(self, sents: Sequence[ServerSentEvent]) -> None:
+        """Set `is_over` when these events end the answer. Raises ProviderError if it ends with a failure."""
 
     @abstractmethod
     def error_in(self, sent: ServerSentEvent, value: Object) -> ServerError | None: ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from headrace.dialects.values import DECODER, Object
@@ -13,19 +12,6 @@ from headrace.types import Usage
 # This cannot match inside a JSON string, where a backslash precedes every quote.
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_USAGE = 4096  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class KnownUsage:
-    """The usage of an answer that was read whole; None: it has none."""
-
-    _usage: Usage | None
-
-    def saw(self, piece: bytes) -> None:
-        pass
-
-    def usage(self) -> Usage | None:
-        return self._usage
 
 
 class UsageScan:

@@ -226,6 +226,8 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
 
 def _serve(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     gc.set_threshold(100_000)  # imports create no garbage; looking for it takes 0.1 s
+    # NumPy's products are small here. Their threads would wait for the engine's, which are busy on all cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from headrace.cli.serve import serve
 
     return serve(loaded.config, host_hint=loaded.host_hint)

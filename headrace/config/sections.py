@@ -132,6 +132,10 @@ class ServerConfig(Section):
             description="Send headers that keep browsers from guessing a response's type and from framing it."
         ),
     ] = True
+    page: Annotated[
+        bool,
+        Field(description="Serve the chat page to browsers at `/`. Without it, `/` lists the paths as JSON."),
+    ] = True
     max_connections: Annotated[
         int,
         Field(

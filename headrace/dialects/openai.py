@@ -70,6 +70,8 @@ def usage_of(body: object) -> Usage | None:
         _first_object(usage, _PROMPT_DETAILS),
         _first_object(usage, _COMPLETION_DETAILS),
     )
+    if not (of_prompt or of_completion):
+        return Usage(prompt, completion or 0)
     return Usage(
         prompt,
         completion or 0,
@@ -118,8 +120,14 @@ def responses_usage_body(usage: Usage) -> ResponseUsage | None:
 
 
 def _first_count(body: Object, names: tuple[str, ...]) -> int | None:
-    return next((number for name in names if (number := count(body.get(name))) is not None), None)
+    for name in names:
+        if (number := count(body.get(name))) is not None:
+            return number
+    return None
 
 
 def _first_object(body: Object, names: tuple[str, ...]) -> Object:
-    return next((found for name in names if (found := an_object(body.get(name)))), {})
+    for name in names:
+        if found := an_object(body.get(name)):
+            return found
+    return {}

@@ -129,6 +129,8 @@ def number(value: object) -> float | None:
 
 def count(value: object) -> int | None:
     """Return an integer >= 0, written as 5, 5.0 or "5"; None for any other value."""
+    if value is None or type(value) is int:  # nearly all
+        return value if value is None or value >= 0 else None
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
         value = int(value)
     found = number(value)

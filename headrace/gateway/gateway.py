@@ -4,9 +4,8 @@ first byte.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -14,19 +13,20 @@ from typing import TypeVar
 
 from headrace.callers import CALLER, Principal
 from headrace.config import RouteConfig
-from headrace.errors import BadRequest, Forbidden, NotFound, Overloaded, ServerError
+from headrace.errors import BadRequest, Forbidden, NotFound, ServerError
 from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
 from headrace.gateway.generation import AnswerMeter, Generation, TargetResult
 from headrace.gateway.lifetime import (
+    Active,
+    Admission,
     End,
     LoggingMeter,
     Meter,
+    Metered,
     Receive,
     Tally,
     Until,
-    interrupt,
-    interrupt_after,
 )
 from headrace.gateway.limits import Charge, Charging, answer_limit
 from headrace.gateway.routing import LOCAL, Plan, Router, Target
@@ -43,10 +43,10 @@ from headrace.types import (
     Usage,
 )
 
-INTERRUPT_S = 2.0  # how long interrupted requests have to send their callers the error
 ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many targets got the request
 
 T = TypeVar("T")
+SendRelayed = Callable[[Relayed, Tally], Awaitable[None]]
 
 
 class Gateway:
@@ -74,7 +74,6 @@ class Gateway:
         self.backends = tuple(backends)
         self._relaying = {b.name: b for b in backends if isinstance(b, Relaying)}
         self._meter, self._charging = meter or LoggingMeter(), charging
-        self.request_timeout_s = request_timeout_s
         self._clock = clock or Clock()
         self._wishes = Wishes(self._clock.now)
         self.router = Router(
@@ -86,14 +85,17 @@ class Gateway:
             random=self._clock.random,
             now=self._clock.now,
         )
-        self.is_draining = False
-        self._active: set[End] = set()  # one for each admitted request that is not yet closed
-        self._idle = asyncio.Event()
+        self.active = Active(request_timeout_s)
 
     @property
     def num_active(self) -> int:
         """The number of requests that are admitted and not yet closed."""
-        return len(self._active)
+        return len(self.active.ends)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new requests are refused, because the server shuts down."""
+        return self.active.is_draining
 
     @property
     def is_alive(self) -> bool:
@@ -115,10 +117,12 @@ class Gateway:
         charge: Charge | None = None
         try:
             async with AsyncExitStack() as exits:
-                end = self._admit(exits, request.timeout_s)
+                end = exits.enter_context(Admission(self.active, request.timeout_s))
                 plan = self._plan(caller, request.model, provider)
                 _check_generates(plan)
-                request = replace(request, flow=caller.flow, priority=_priority(caller, request.priority))
+                # a priority only makes a request wait for others, unless the key may hurry
+                priority = request.priority if caller.may_hurry else max(0, request.priority)
+                request = replace(request, flow=caller.flow, priority=priority)
                 async with Until(end):
                     if self._charging is not None and caller.limits.exist:
                         charge, request = await self._charging.generate(caller, request, plan.targets[0])
@@ -138,10 +142,10 @@ class Gateway:
         self, request: EmbedRequest, provider: str | None = None, *, uses: Uses = NO_USES
     ) -> TargetResult[Embeddings]:
         """Embed texts. Cancelling the call frees its resources. Raises ServerError."""
-        with self._metered(Tally("embed", request.model, request.owner)) as tally:
+        with Metered(self._meter, Tally("embed", request.model, request.owner)) as tally:
             async with AsyncExitStack() as exits:
                 caller = CALLER.get()
-                end = self._admit(exits, request.timeout_s)
+                end = exits.enter_context(Admission(self.active, request.timeout_s))
                 plan = self._plan(caller, request.model, provider)
                 _check_tokens(plan, request)
                 request = replace(request, flow=caller.flow)
@@ -189,84 +193,73 @@ class Gateway:
             return None
         if caller.limits.count_tokens and answer_limit(request) is None:
             return None  # the answer has to be limited to what the key has left
-        return plan if all(self._relays(target, request) for target in plan.targets) else None
+        for target in plan.targets:
+            backend = self._relaying.get(target.backend.name)
+            if backend is None or not backend.relays(request, target.info.id):
+                return None
+        return plan
 
-    @asynccontextmanager
     async def relay(
-        self, request: RelayRequest, plan: Plan, *ends: End, receive: Receive
-    ) -> AsyncIterator[tuple[Tally, Relayed]]:
-        """Pass a request on, and yield the provider's answer when it has begun. The body of the `async with`
-        is ended early by `ends`, the request's time limit, or the caller's hang-up. Raises ServerError.
+        self, request: RelayRequest, plan: Plan, send: SendRelayed, *ends: End, receive: Receive
+    ) -> None:
+        """Pass a request on. `send` sends the provider's answer once it has begun, and completes the tally.
+        Both are ended early by `ends`, the request's time limit, or the caller's hang-up. Raises ServerError.
         """
         tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)
-        with self._metered(tally):
-            async with AsyncExitStack() as exits:
-                end = self._admit(exits, request.timeout_s)
-                caller = CALLER.get()
-                async with Until(end, *ends, receive=receive):
-                    if self._charging is not None and caller.limits.exist:
-                        charge = await self._charging.relay(caller, request, plan.targets[0])
-                        exits.push_async_callback(charge.settle, tally)
-                    work = PassOn(request, self._relaying)
-                    result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
-                    _answered_by(tally, result)
-                    yield tally, result.value
-
-    def _relays(self, target: Target, request: RelayRequest) -> bool:
-        backend = self._relaying.get(target.backend.name)
-        return backend is not None and backend.relays(request, target.info.id)
+        caller, work = CALLER.get(), PassOn(request, self._relaying)
+        with Metered(self._meter, tally), Admission(self.active, request.timeout_s) as end:
+            if plan.route is None and (self._charging is None or not caller.limits.exist):
+                # nearly all requests: without the cost of a stack of exits
+                target = plan.targets[0]
+                async with Until(end, *ends, receive=receive), work.at(target) as relayed:
+                    tally.provider, tally.served, tally.attempts = target.backend.name, target.info.id, 1
+                    await send(relayed, tally)
+                return
+            async with AsyncExitStack() as exits, Until(end, *ends, receive=receive):
+                if self._charging is not None and caller.limits.exist:
+                    charge = await self._charging.relay(caller, request, plan.targets[0])
+                    exits.push_async_callback(charge.settle, tally)
+                result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
+                _answered_by(tally, result)
+                await send(result.value, tally)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
         """The token ids of a prompt, for a route those of its first target. Raises ServerError, as do the
         three methods below.
         """
-        async with self._admitted(request.model, provider) as target:
+        async with self._at_first(request.model, provider) as target:
             return await target.backend.tokenize(replace(request, model=target.info.id))
 
     async def detokenize(self, model: str, tokens: list[int], provider: str | None = None) -> str:
-        async with self._admitted(model, provider) as target:
+        async with self._at_first(model, provider) as target:
             return await target.backend.detokenize(target.info.id, tokens)
 
     async def token_texts(self, model: str, tokens: list[int], provider: str | None = None) -> list[str]:
-        async with self._admitted(model, provider) as target:
+        async with self._at_first(model, provider) as target:
             return await target.backend.token_texts(target.info.id, tokens)
 
     async def tokenizer_info(self, model: str, provider: str | None = None) -> TokenizerInfo:
-        async with self._admitted(model, provider) as target:
+        async with self._at_first(model, provider) as target:
             return await target.backend.tokenizer_info(target.info.id)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, wait `timeout_s` for those that run, then interrupt the rest."""
-        self.is_draining = True
-        if await self._wait_idle(timeout_s):
-            return
-        for end in tuple(self._active):
-            interrupt(end, Overloaded("the server is shutting down"))
-        await self._wait_idle(INTERRUPT_S)
-
-    async def _wait_idle(self, timeout_s: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self.num_active:
-                    self._idle.clear()
-                    await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        await self.active.drain(timeout_s)
 
     @asynccontextmanager
-    async def _admitted(self, model: str, provider: str | None) -> AsyncIterator[Target]:
+    async def _at_first(self, model: str, provider: str | None) -> AsyncIterator[Target]:
         """Admit a request for the first target of a model. Raises Overloaded, ModelNotFound,
         ProviderNotFound, and the error that ends the body early.
         """
-        with ExitStack() as exits:
-            async with Until(self._admit(exits)):
+        with Admission(self.active) as end:
+            async with Until(end):
                 check_model(CALLER.get(), model, provider)
                 yield self.router.first(model, provider)
 
     def _plan(self, caller: Principal, model: str, provider: str | None) -> Plan:
         """Raises ModelNotFound, ProviderNotFound, Forbidden."""
-        check_model(caller, model, provider)
+        if caller.models:
+            check_model(caller, model, provider)
         return self.router.plan(model, provider)
 
     async def _reach(
@@ -280,7 +273,7 @@ class Gateway:
             ignored = _left_out(uses, target)
             value = await work.run(target, exits, has_fallback=False)
             return TargetResult(value, target.info, target.backend.name, 1, ignored)
-        limits = [limit for limit in (self.request_timeout_s, timeout_s) if limit]
+        limits = [limit for limit in (self.active.timeout_s, timeout_s) if limit]
         deadline = self._clock.now() + min(limits) if limits else None
         run = partial(_check_and_run, work, uses)
         attempts = Attempts(plan, plan.route, run, clock=self._clock, deadline=deadline)
@@ -293,38 +286,6 @@ class Gateway:
         target = winner.target
         ignored = _left_out(uses, target)
         return TargetResult(winner.value, target.info, target.backend.name, attempts.count, ignored)
-
-    @contextmanager
-    def _metered(self, tally: Tally) -> Iterator[Tally]:
-        """Report a request to the meter when the body ends, with the error that it raises, if any."""
-        error: BaseException | None = None
-        try:
-            yield tally
-        except BaseException as exc:
-            error = exc
-            raise
-        finally:
-            tally.end(error)
-            self._meter.record(tally)
-
-    def _admit(self, exits: AsyncExitStack | ExitStack, timeout_s: float | None = None) -> End:
-        """Count a request as active until `exits` close. The returned future is done when the request's
-        own timeout or the server's, whichever is shorter, has passed. Raises Overloaded.
-        """
-        if self.is_draining:
-            raise Overloaded("the server is shutting down", retry_after_s=5)
-        end: End = asyncio.get_running_loop().create_future()
-        self._active.add(end)
-        exits.callback(self._leave, end)
-        timer = interrupt_after(end, self.request_timeout_s, timeout_s or 0)
-        if timer is not None:
-            exits.callback(timer.cancel)
-        return end
-
-    def _leave(self, end: End) -> None:
-        self._active.discard(end)
-        if not self._active:
-            self._idle.set()
 
 
 def _check_generates(plan: Plan) -> None:
@@ -349,7 +310,7 @@ def _check_tokens(plan: Plan, request: EmbedRequest) -> None:
 
 def check_model(caller: Principal, model: str, provider: str | None) -> None:
     """Check that the caller's key may use a model, by the name that the caller uses. Raises Forbidden."""
-    if not caller.models or caller.may_use(full_name(model, provider)):
+    if caller.may_use(full_name(model, provider)):
         return
     error = Forbidden(f"this API key may not use the model {model[:200]!r}", param="model")
     error.code = "model_not_allowed"
@@ -361,18 +322,16 @@ def full_name(model: str, provider: str | None) -> str:
     return model if provider in (None, LOCAL) else f"{provider}:{model}"
 
 
-def _priority(caller: Principal, priority: int) -> int:
-    """A caller's priority only makes its request wait for others, unless its key may hurry."""
-    return priority if caller.may_hurry else max(0, priority)
-
-
 def _answered_by(tally: Tally, result: TargetResult[T]) -> None:
     tally.provider, tally.served, tally.attempts = result.provider, result.info.id, result.attempts
 
 
 def _left_out(uses: Uses, target: Target) -> list[str]:
     """The members that have no effect at a target. Raises BadRequest for those that must not be lost."""
-    return uses.left_out(target.backend.features_of(target.info.id), target.backend.unsent)
+    carried = target.backend.features_of(target.info.id)
+    if all(use.feature in carried for use in uses.members):  # nearly all requests
+        return []
+    return uses.left_out(carried, target.backend.unsent)
 
 
 async def _check_and_run(work: Work[T], uses: Uses, target: Target, exits: AsyncExitStack) -> T:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headrace import logs
-from headrace.errors import ClientGone, ServerError, TimedOut
+from headrace.errors import ClientGone, Overloaded, ServerError, TimedOut
 from headrace.types import FinishReason, Started, Usage
 
 log = logging.getLogger(__name__)
+
+INTERRUPT_S = 2.0  # how long interrupted requests have to send their callers the error
 
 End = asyncio.Future[ServerError]  # an early end of a request: done when it has come
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]  # ASGI's
@@ -44,6 +46,63 @@ def interrupt_after(
 
 def _time_out(end: End, limit_s: float, param: str | None) -> None:
     interrupt(end, TimedOut(f"the request took longer than {limit_s:g} s", param=param))
+
+
+class Active:
+    """The requests that are admitted and not yet closed. `timeout_s`: the time limit of each; 0: none."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.is_draining = False
+        self.ends: set[End] = set()  # one for each request
+        self.idle = asyncio.Event()  # set when the last one is closed
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests, wait `timeout_s` for those that run, then interrupt the rest."""
+        self.is_draining = True
+        if await self._wait_idle(timeout_s):
+            return
+        for end in tuple(self.ends):
+            interrupt(end, Overloaded("the server is shutting down"))
+        await self._wait_idle(INTERRUPT_S)
+
+    async def _wait_idle(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.ends:
+                    self.idle.clear()
+                    await self.idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+@dataclass(slots=True)
+class Admission:
+    """Counts a request as active while the body of a `with` runs. Entering returns the future that is done
+    when the server's time limit or the request's own, whichever is shorter, has passed. Raises Overloaded.
+    """
+
+    _active: Active
+    _timeout_s: float | None = None
+    _end: End = field(init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+
+    def __enter__(self) -> End:
+        if self._active.is_draining:
+            raise Overloaded("the server is shutting down", retry_after_s=5)
+        self._end = asyncio.get_running_loop().create_future()
+        self._active.ends.add(self._end)
+        if self._active.timeout_s or self._timeout_s:
+            self._timer = interrupt_after(self._end, self._active.timeout_s, self._timeout_s or 0)
+        return self._end
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._active.ends.discard(self._end)
+        if not self._active.ends:
+            self._active.idle.set()
 
 
 class Until:
@@ -125,17 +184,14 @@ class Tally:
     decode_s: list[float] = field(default_factory=list)
     arrived: float = field(default_factory=time.perf_counter, init=False)  # on the clock `perf_counter`
     began: float | None = None  # when the answer began, on the same clock; None: there was none
-
-    @property
-    def first_byte_s(self) -> float | None:
-        """The time to the first byte."""
-        return None if self.began is None else self.began - self.arrived
+    first_byte_s: float | None = field(default=None, init=False)  # from arrival; None: there was no answer
 
     def end(self, error: BaseException | None = None) -> None:
         """Record the duration, and the error that ended the request, if any. A cancellation counts as a
         caller who left.
         """
         self.took_s = time.perf_counter() - self.arrived
+        self.first_byte_s = None if self.began is None else self.began - self.arrived
         if isinstance(error, asyncio.CancelledError):
             error = ClientGone("")
         if isinstance(error, ServerError):
@@ -148,6 +204,20 @@ class Meter(Protocol):
     """Receives the tally of every request, once, when the request is over."""
 
     def record(self, tally: Tally) -> None: ...
+
+
+class Metered:
+    """Reports a request to the meter when the body of a `with` ends, with its error if it raises one."""
+
+    def __init__(self, meter: Meter, tally: Tally) -> None:
+        self._meter, self._tally = meter, tally
+
+    def __enter__(self) -> Tally:
+        return self._tally
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
+        self._tally.end(exc)
+        self._meter.record(self._tally)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ sent again without it, and the caller gets its name in X-Headrace-Ignored.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -101,7 +101,9 @@ class Generate:
 
     async def run(self, target: Target, exits: AsyncExitStack, *, has_fallback: bool) -> Opened:
         passed_s = self.now() - self.arrived if has_fallback else 0.0
-        request = _for_target(self.request, target, passed_s)
+        request = self.request
+        if passed_s or request.model != target.info.id:
+            request = _for_target(request, target, passed_s)
         events, left_out = await self.wishes.open(target, request, exits)
         first: list[Event] = []
         if has_fallback:
@@ -145,9 +147,11 @@ class PassOn:
     backends: Mapping[str, Relaying]
 
     async def run(self, target: Target, exits: AsyncExitStack, *, has_fallback: bool) -> Relayed:
+        return await exits.enter_async_context(self.at(target, until_content=has_fallback))
+
+    def at(self, target: Target, *, until_content: bool = False) -> AbstractAsyncContextManager[Relayed]:
         backend = self.backends[target.backend.name]
-        relayed = backend.relay(self.request, target.info.id, until_content=has_fallback)
-        return await exits.enter_async_context(relayed)
+        return backend.relay(self.request, target.info.id, until_content=until_content)
 
 
 Request = TypeVar("Request", GenerateRequest, EmbedRequest, RerankRequest)

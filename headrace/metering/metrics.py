@@ -30,6 +30,7 @@ TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.
 TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072)
 # names of vLLM's reasons: those of OpenAI, and
 ABORTED, FAILED = "abort", "error"
+KINDS = ("prompt", "completion", "cached", "reasoning")  # of tokens
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -65,12 +66,27 @@ class _Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """The series of one model of one provider. `engine`: None for remote ones."""
+    """The series of one model of one provider. `requests`: by status; `engine`: None for remote ones. Finding
+    a series by its labels takes a dozen calls: those that were used are kept.
+    """
 
+    provider: str
+    model: str
     first_byte: Histogram
     whole: Histogram
+    retried: Counter
     tokens: dict[str, Counter]
     engine: _Engine | None
+    requests: dict[int, Counter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """The series of one key."""
+
+    owner: str
+    tokens: dict[str, Counter] = field(default_factory=dict)
+    requests: dict[int, Counter] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,7 +96,7 @@ class Metrics:
     local: Collection[str] = ()
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     _series: dict[tuple[str, str], _Series] = field(default_factory=dict)
-    _keys: set[str] = field(default_factory=set)
+    _keys: dict[str, _Key] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each
@@ -116,53 +132,72 @@ class Metrics:
 
     def record(self, tally: Tally) -> None:
         """Add the request to the series of its target, or to that of requests that reached none."""
-        provider, model = self._target(tally)
-        series = self._series.get((provider, model)) or self._add(provider, model)
-        self._requests.labels(provider, model, tally.status).inc()
-        self._retried.labels(provider, model).inc(tally.attempts)
+        series = self._series.get((tally.provider or "", tally.served or "")) or self._series_of(tally)
+        key = None if tally.owner is None else self._keys.get(tally.owner) or self._key_of(tally.owner)
+        if tally.status not in series.requests:
+            labels = (series.provider, series.model, tally.status)
+            series.requests[tally.status] = self._requests.labels(*labels)
+        series.requests[tally.status].inc()
+        series.retried.inc(tally.attempts)
         series.whole.observe(tally.took_s)
         if tally.first_byte_s is not None:
             series.first_byte.observe(tally.first_byte_s)
-        counts = _counts(tally.usage)
-        for kind, count in counts.items():
-            series.tokens[kind].inc(count)
+        if key is not None:
+            if tally.status not in key.requests:
+                key.requests[tally.status] = self._key_requests.labels(key.owner, tally.status)
+            key.requests[tally.status].inc()
+        if tally.usage is not None:
+            self._count_tokens(tally.usage, series, key)
         if series.engine is not None:
             series.engine.record(tally)
             reasons: Sequence[str] = tally.reasons or [_reason(tally)]
             for reason in reasons:
-                self._success.labels(model, reason).inc()
-        if tally.owner is not None:
-            self._record_key(tally.owner, tally.status, counts)
+                self._success.labels(series.model, reason).inc()
+
+    def _count_tokens(self, usage: Usage, series: _Series, key: _Key | None) -> None:
+        counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+        for kind, count in zip(KINDS, counts, strict=True):
+            if not count:
+                continue
+            series.tokens[kind].inc(count)
+            if key is not None:
+                if kind not in key.tokens:
+                    key.tokens[kind] = self._key_tokens.labels(key.owner, kind)
+                key.tokens[kind].inc(count)
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format. Takes milliseconds: call it in a thread."""
         return generate_latest(self.registry)
 
-    def _record_key(self, owner: str, status: int, counts: dict[str, int]) -> None:
+    def _key_of(self, owner: str) -> _Key:
+        """The series of a key that has none yet; beyond MAX_SERIES, keys share one."""
+        owner = owner if len(self._keys) < MAX_SERIES else OTHER
         if owner not in self._keys:
-            owner = owner if len(self._keys) < MAX_SERIES else OTHER
-            self._keys.add(owner)
-        self._key_requests.labels(owner, status).inc()
-        for kind, count in counts.items():
-            self._key_tokens.labels(owner, kind).inc(count)
+            self._keys[owner] = _Key(owner)
+        return self._keys[owner]
 
-    def _target(self, tally: Tally) -> tuple[str, str]:
-        """Provider and model; empty for a request that reached no target."""
-        if tally.provider is None or tally.served is None:
-            return "", ""
-        target = (tally.provider, tally.served)
-        known = target in self._series or len(self._series) < MAX_SERIES
-        return target if known else (tally.provider, OTHER)
+    def _series_of(self, tally: Tally) -> _Series:
+        """The series of a target that has none yet, or of requests that reached no target. Beyond MAX_SERIES,
+        the models of a provider share one.
+        """
+        provider, model = tally.provider, tally.served
+        if provider is None or model is None:
+            provider = model = ""
+        elif len(self._series) >= MAX_SERIES:
+            model = OTHER
+        return self._series.get((provider, model)) or self._add(provider, model)
 
     def _add(self, provider: str, model: str) -> _Series:
         engine = None
         if provider in self.local:
             engine = _Engine(**{name: metric.labels(model) for name, metric in self._engine.items()})
-        kinds = ("prompt", "completion", "cached", "reasoning")
         series = _Series(
+            provider,
+            model,
             self._first.labels(provider, model),
             self._whole.labels(provider, model),
-            {kind: self._tokens.labels(provider, model, kind) for kind in kinds},
+            self._retried.labels(provider, model),
+            {kind: self._tokens.labels(provider, model, kind) for kind in KINDS},
             engine,
         )
         self._series[provider, model] = series
@@ -175,19 +210,6 @@ class Metrics:
         self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS
     ) -> Histogram:
         return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
-
-
-def _counts(usage: Usage | None) -> dict[str, int]:
-    """Tokens by kind; those that are 0 are left out."""
-    if usage is None:
-        return {}
-    counts = {
-        "prompt": usage.prompt_tokens,
-        "completion": usage.completion_tokens,
-        "cached": usage.cached_tokens,
-        "reasoning": usage.reasoning_tokens,
-    }
-    return {kind: count for kind, count in counts.items() if count}
 
 
 def _reason(tally: Tally) -> str:

@@ -38,7 +38,7 @@ class _Flow(FlowControl):
         self._connection = connection
 
     def resume_reading(self) -> None:
-        if self._connection.may_read:
+        if self.read_paused and self._connection.may_read:
             super().resume_reading()
 
 
@@ -194,13 +194,14 @@ class HTTPConnection(HttpToolsProtocol):
         if self._head_bytes > self._limits.head or self._num_headers > self._limits.headers:
             raise Refused(self._too_large())
         if self._in_head:  # trailers, after the body, are dropped
-            super().on_header(name, value)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
         self._deadline = self.loop.time() + self._limits.receive_s
         version, method = self.parser.get_http_version(), self.parser.get_method()
         self.url = heads.checked(version, method, self.url, self.headers)
+        self.expect_100_continue = b"expect" in dict(self.headers)
         self._connections.is_busy(self)
         super().on_headers_complete()
         if len(self.pipeline) > self._limits.pipelined:

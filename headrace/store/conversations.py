@@ -100,6 +100,28 @@ class Conversations:
 
         return await self._database.write(work)
 
+    async def fork(
+        self, owner: str, id: str, item: str | None, metadata: Mapping[str, str]
+    ) -> StoredConversation:
+        """Create a conversation that shares the items of another up to `item` (None: it shares none), which
+        costs one row. Raises ItemNotFound.
+        """
+        name = f"conv_{secrets.token_hex(24)}"
+        added = time.time_ns() // 1000
+
+        def work(c: Connection) -> StoredConversation:
+            # The row is locked, so that its items cannot be collected as garbage before they are shared.
+            head = _row(c, owner, id, is_for_update=True).head
+            shared = None if item is None else find_on_path(c, owner, head, item)
+            if item is not None and shared is None:
+                raise _no_item(item)
+            values = {"id": name, "owner": owner, "metadata": to_json(dict(metadata)), "added": added}
+            last = {"head": shared.hash if shared is not None else None, "used_at": added // 10**6}
+            c.execute(insert_new(conversations, c.dialect.name), {**values, **last})
+            return _to_record(_row(c, owner, name))
+
+        return await self._database.write(work)
+
     async def get(self, owner: str, id: str) -> StoredConversation:
         return await self._database.read(lambda c: _to_record(_row(c, owner, id)))
 

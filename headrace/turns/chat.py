@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
+from headrace.collected import Choice, Collected, Reasoned, Spoken
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation, Outcome
@@ -22,7 +23,6 @@ from headrace.types import Conversation, Event, GenerateRequest, Json, Message, 
 from headrace.wire import chat as wire
 from headrace.wire import stored_completions
 from headrace.wire.chat import NEW
-from headrace.wire.collected import Choice, Collected, Reasoned, Spoken
 from headrace.wire.generation import Head, head
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
 

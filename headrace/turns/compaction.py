@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.collected import Collected, collect
 from headrace.errors import ServerError
 from headrace.gateway.generation import Generation
 from headrace.gateway.lifetime import Until
 from headrace.types import Conversation, GenerateRequest, Message, Sampling
-from headrace.wire.collected import Collected, collect
 from headrace.wire.items import Item, to_messages
 
 PROMPT = (

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from headrace.collected import Choice, Collected
 from headrace.dialects.anthropic import RedactedThinking, SignedThinking, thinking_block
 from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
@@ -27,7 +28,6 @@ from headrace.types import (
 )
 from headrace.wire import tools
 from headrace.wire.activations import NOTHING, SteeringAnswer, inside
-from headrace.wire.collected import Choice, Collected
 from headrace.wire.conversations import check_id
 from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
@@ -209,7 +209,7 @@ def completion(body: ChatBody, info: ModelInfo, collected: Collected, begin: Hea
             "index": index,
             "message": _message(choice, legacy=legacy),
             "logprobs": _logprobs_body(choice.logprobs) if body.logprobs else None,
-            "finish_reason": tools.finish_reason(choice.reason, legacy=legacy),
+            "finish_reason": tools.legacy_reason(choice.reason) if legacy else choice.reason,
             **inside(body, choice.activations, choice.receipt),
         }
         for index, choice in sorted(collected.choices.items())
@@ -288,7 +288,7 @@ class Chunks:
         if isinstance(event, Started):
             return []
         if isinstance(event, Finished):
-            reason = tools.finish_reason(event.reason, legacy=self._legacy)
+            reason = tools.legacy_reason(event.reason) if self._legacy else event.reason
             more = inside(self._body, event.activations, event.receipt)
             return [self._chunk(event.index, {}, reason=reason, own=event.own, more=more)]
         more = inside(self._body, event.activations) if event.activations else NOTHING

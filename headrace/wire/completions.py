@@ -8,6 +8,7 @@ from typing import Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from headrace.collected import Choice, Collected
 from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
 from headrace.types import (
@@ -22,7 +23,6 @@ from headrace.types import (
     TokenLogprob,
 )
 from headrace.wire.activations import NOTHING, SteeringAnswer, inside
-from headrace.wire.collected import Choice, Collected
 from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
     GenerationBody,
@@ -107,7 +107,7 @@ def _best_of(body: CompletionBody) -> int:
 
 
 def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> Json:
-    kept = _best(body.n or 1, collected)
+    best = _best(body.n or 1, collected)
     choices: list[CompletionChoice] = [
         {
             **_choice(
@@ -115,7 +115,7 @@ def completion(body: CompletionBody, info: ModelInfo, collected: Collected) -> J
             ),
             **inside(body, choice.activations, choice.receipt),
         }
-        for index, choice in enumerate(kept)
+        for index, choice in enumerate(best)
     ]
     answer: Completion = {
         **head("cmpl", "text_completion", info),
@@ -131,10 +131,10 @@ def _best(n: int, collected: Collected) -> list[Choice]:
     choices = [choice for _, choice in sorted(collected.choices.items())]
     if collected.n == n:
         return choices
-    kept: list[Choice] = []
+    best: list[Choice] = []
     for start in range(0, len(choices), collected.n):
-        kept += sorted(choices[start : start + collected.n], key=_mean_logprob, reverse=True)[:n]
-    return kept
+        best += sorted(choices[start : start + collected.n], key=_mean_logprob, reverse=True)[:n]
+    return best
 
 
 def _mean_logprob(choice: Choice) -> float:

@@ -18,6 +18,7 @@ from headrace.wire.pagination import ListObject, list_object
 from headrace.wire.parameters import RequestBody
 
 MAX_ITEMS = 20  # in one request
+MAX_ID = 200  # characters of an item's id
 ID = re.compile(r"conv_[A-Za-z0-9_-]{1,100}")
 
 Items = Annotated[list[ItemBody], at_most(MAX_ITEMS)]
@@ -27,6 +28,15 @@ class ConversationBody(RequestBody):
     """The body of POST /v1/conversations."""
 
     items: Items | None = None
+    metadata: Metadata | None = None
+
+
+class ForkBody(RequestBody):
+    """The body of POST /v1/conversations/{id}/fork."""
+
+    item_id: Annotated[
+        str | None, Field(max_length=MAX_ID, description="The last item to share; null shares none.")
+    ]
     metadata: Metadata | None = None
 
 

@@ -23,26 +23,24 @@ def request_of(
     body: GenerationBody, prompt: Conversation | Texts, sampling: Sampling, n: int, format: Format | None
 ) -> GenerateRequest:
     """The neutral request of a body, with the members that all endpoints share. Raises BadRequest."""
+    priority = body.priority or 0  # the lower number runs first
+    if getattr(body, "service_tier", None) == "flex":  # OpenAI's word for work that can wait
+        priority = max(priority, FLEX)
+    has_no_schemas = body.schema_narrowing is None and body.structured_outputs is None
     request = GenerateRequest(
         body.model,
         prompt,
         sampling,
         n,
         format,
-        _priority(body),
+        priority,
         body.timeout,
         body.user,
-        foreign=carried(body),
+        foreign=carried(body) if body.model_extra else {},
         advice=advice_in(body),
-        narrowings=narrowings(body),
+        narrowings=None if has_no_schemas else narrowings(body),
     )
     return body.steered.applied(request)
-
-
-def _priority(body: GenerationBody) -> int:
-    """The lower number runs first. OpenAI's `service_tier: "flex"` means work that can wait."""
-    priority = body.priority or 0
-    return max(priority, FLEX) if getattr(body, "service_tier", None) == "flex" else priority
 
 
 def output_format(body: GenerationBody) -> Format | None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.offload import check_wanted
-from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
+from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall, ToolChoice
 from headrace.wire import media
 from headrace.wire.generation import Variables
 from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
@@ -156,7 +156,9 @@ def to_conversation(body: ConversationBody) -> Conversation:
             "continue_final_message and add_generation_prompt exclude each other",
             param="continue_final_message",
         )
-    tools, choice = to_tools(body)
+    has_tools = (body.tools or body.functions or body.tool_choice or body.function_call) is not None
+    has_variables = body.enable_thinking is not None or body.chat_template_kwargs is not None
+    tools, choice = to_tools(body) if has_tools else ((), ToolChoice())
     messages: list[Message] = []
     call_id: str | None = None  # of the last function_call, which has no id of its own
     for index, message in enumerate(body.messages):
@@ -173,7 +175,7 @@ def to_conversation(body: ConversationBody) -> Conversation:
         body.reasoning_effort,
         not goes_on and body.add_generation_prompt is not False,
         goes_on,
-        _template_kwargs(body),
+        _template_kwargs(body) if has_variables else {},
         body.verbosity,
         wishes=wishes(messages, verbosity=body.verbosity, **advice_in(body)),
     )
@@ -218,13 +220,16 @@ def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
         path = f"messages.{index}.content"
         parts = [_part(f"{path}.{number}", part) for number, part in enumerate(text)]
         text, mixed = media.joined(parts), media.mixed(parts)
+    has_reasoning = any(
+        member is not None for member in (body.reasoning_content, body.reasoning, body.thinking_blocks)
+    )
     return Message(
         role,
         text,
         body.name,
         tuple(calls),
         call_id if body.role == "function" else body.tool_call_id,
-        reasoning(body),
+        reasoning(body) if has_reasoning else None,
         mixed,
         tuple(thought(block) for block in body.thinking_blocks or ()),
     )

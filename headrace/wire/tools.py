@@ -5,16 +5,16 @@ names.
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Container, Set
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
+from headrace.collected import Choice
 from headrace.errors import BadRequest
 from headrace.features import Feature, Use
 from headrace.types import FinishReason, Tool, ToolCallDelta, ToolChoice
-from headrace.wire.collected import Choice
 from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_TOOLS, at_most
 from headrace.wire.parameters import RequestBody
@@ -136,16 +136,28 @@ def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
     )
     names: set[str] = set()
     for index, tool in enumerate(tools):
-        if tool.name in names:
-            at = f"functions.{index}" if body.functions else f"tools.{index}.function"
-            raise BadRequest.at(f"{at}.name", f"there are two of the name {tool.name!r}")
+        at = f"functions.{index}" if body.functions else f"tools.{index}.function"
+        check_new(tool.name, names, at)
         names.add(tool.name)
     return tools, _choice(body, names)
 
 
+def check_new(name: str, names: Container[str], param: str) -> None:
+    """Raises BadRequest if an earlier tool has the name. `param`: the path of the tool."""
+    if name in names:
+        raise BadRequest.at(f"{param}.name", f"there are two of the name {name!r}")
+
+
+def check_known(name: str, names: Container[str], param: str) -> str:
+    """Return the name that a choice has at `param`. Raises BadRequest if no tool has it."""
+    if name not in names:
+        raise BadRequest.at(param, f"there is no tool of the name {name[:256]!r}")
+    return name
+
+
 def _choice(body: ToolsBody, names: Set[str]) -> ToolChoice:
     if isinstance(body.function_call, FunctionName):
-        return ToolChoice("required", (_known(body.function_call.name, names, "function_call"),))
+        return ToolChoice("required", (check_known(body.function_call.name, names, "function_call"),))
     if body.functions:
         return ToolChoice(body.function_call or "auto")
     choice = body.tool_choice
@@ -171,17 +183,12 @@ def _name(choice: ChoiceBody | NamedTool, names: Set[str]) -> str:
     name = choice.name if choice.function is None else choice.function.name
     if name is None:
         raise BadRequest.at("tool_choice", "type function needs function.name")
-    return _known(name, names, "tool_choice")
+    return check_known(name, names, "tool_choice")
 
 
-def _known(name: str, names: Set[str], param: str) -> str:
-    if name not in names:
-        raise BadRequest.at(param, f"there is no tool of the name {name[:256]!r}")
-    return name
-
-
-def finish_reason(reason: FinishReason, *, legacy: bool) -> ChatFinishReason:
-    return "function_call" if legacy and reason == "tool_calls" else reason
+def legacy_reason(reason: FinishReason) -> ChatFinishReason:
+    """The finish reason of a choice in the older form."""
+    return "function_call" if reason == "tool_calls" else reason
 
 
 def calls(choice: Choice, *, legacy: bool) -> CallMembers:

@@ -47,8 +47,8 @@ def check_order(events: list[tuple[str, Any]]) -> list[Any]:
     assert names[0] == "message_start"
     assert names[-2:] == ["message_delta", "message_stop"]
     assert names.count("message_start") == names.count("message_delta") == names.count("message_stop") == 1
-    begun = events[0][1]["message"]
-    assert (begun["content"], begun["stop_reason"], begun["role"]) == ([], None, "assistant")
+    head = events[0][1]["message"]
+    assert (head["content"], head["stop_reason"], head["role"]) == ([], None, "assistant")
     blocks: list[Any] = []
     is_open = False
     for name, event in events[1:-2]:

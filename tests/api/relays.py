@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from headrace.app import build_providers, create_app
 from headrace.config import Config
-from tests.serving import Served, serving
+from tests.serving import Served, eventually, serving
 from tests.upstream import Answer, Upstream, answer, scripted, sse
 
 KEY = "sk-very-secret-0123456789"
@@ -46,6 +48,21 @@ class Relays:
         length = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         connection.sendall((head + length).encode() + content)
         return connection
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Relays]:
+    """One server for a module, which may define another."""
+    with relays() as found:
+        yield found
+
+
+@pytest.fixture
+def relay(shared: Relays) -> Iterator[Relays]:
+    """The module's server, whose provider has nothing to play, and which must be idle after the test."""
+    shared.provider.forget()
+    yield shared
+    eventually(lambda: not shared.served.gateway.num_active)
 
 
 @contextmanager

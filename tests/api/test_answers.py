@@ -42,7 +42,7 @@ def test_stream_tells_what_is_known_when_it_begins(fake_server: FakeServer) -> N
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_times_that_are_not_known_are_not_told(fake_server: FakeServer, stream: bool) -> None:
+def test_times_that_are_not_known_are_not_reported(fake_server: FakeServer, stream: bool) -> None:
     response = fake_server().post(PATH, {**HI, "stream": stream})
     assert "server-timing" not in response.headers
 

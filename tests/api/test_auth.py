@@ -51,7 +51,7 @@ def test_right_key_works(fake_server: FakeServer) -> None:
 
 def test_a_key_in_x_api_key_is_as_good(fake_server: FakeServer) -> None:
     server = fake_server(config=KEYED)
-    asked = {
+    bodies = {
         CHAT: HI,
         "/v1/completions": {"model": "fake", "prompt": "x"},
         "/v1/embeddings": {"model": "fake", "input": "x"},
@@ -59,7 +59,7 @@ def test_a_key_in_x_api_key_is_as_good(fake_server: FakeServer) -> None:
     }
     for key, status in (("first-key", 200), ("wrong", 401), ("", 401)):
         headers = {"x-api-key": key}
-        statuses = {server.post(path, body, headers=headers).status_code for path, body in asked.items()}
+        statuses = {server.post(path, body, headers=headers).status_code for path, body in bodies.items()}
         assert statuses | {server.get("/v1/models", headers).status_code} == {status}
 
 

@@ -145,13 +145,13 @@ def test_streamed_choices_are_the_same_as_whole_ones(server: Served) -> None:
         "max_tokens": 12,
         "stream_options": {"include_usage": True},
     }
-    asked = body("Tell me a story.", **members)
-    *chunks, usage, _ = events(server.post(CHAT, {**asked, "stream": True}))
+    request = body("Tell me a story.", **members)
+    *chunks, usage, _ = events(server.post(CHAT, {**request, "stream": True}))
     texts = ["", "", ""]
     for choice in (chunk["choices"][0] for chunk in chunks):
         texts[choice["index"]] += choice["delta"].get("content", "")
-    del asked["stream_options"]
-    whole = server.post(CHAT, asked).json()
+    del request["stream_options"]
+    whole = server.post(CHAT, request).json()
     assert texts == [choice["message"]["content"] for choice in whole["choices"]]
     assert usage["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"] == 36
     roles = [chunk["choices"][0]["index"] for chunk in chunks if "role" in chunk["choices"][0]["delta"]]
@@ -188,17 +188,17 @@ def test_stop_strings_never_leak(exact_server: Served, count: int, stream: bool)
     members: dict[str, Any] = {"seed": 3, "temperature": 1.3, "max_tokens": 40, "n": 2}
     full = texts_of(exact_server, body("Tell me a story.", **members), stream=False)
     stops = [full[at % 2][40 + at * 13 :][:7] for at in range(count)]  # over token borders, mostly
-    asked = body("Tell me a story.", **members, stop=stops[0] if count == 1 else stops)
-    for text, whole in zip(texts_of(exact_server, asked, stream), full, strict=True):
+    request = body("Tell me a story.", **members, stop=stops[0] if count == 1 else stops)
+    for text, whole in zip(texts_of(exact_server, request, stream), full, strict=True):
         ends = [whole.find(stop) for stop in stops if stop in whole]
         assert text == (whole[: min(ends)] if ends else whole)
 
 
-def texts_of(server: Served, asked: dict[str, Any], stream: bool) -> list[str]:
-    response = server.post(CHAT, {**asked, "stream": stream})
+def texts_of(server: Served, request: dict[str, Any], stream: bool) -> list[str]:
+    response = server.post(CHAT, {**request, "stream": stream})
     if not stream:
         return [choice["message"]["content"] for choice in response.json()["choices"]]
-    texts = [""] * asked["n"]
+    texts = [""] * request["n"]
     for choice in (chunk["choices"][0] for chunk in events(response)[:-1]):
         texts[choice["index"]] += choice["delta"].get("content", "")
     return texts
@@ -218,12 +218,14 @@ def engine_of(server: Served) -> Any:
 
 
 def test_characters_of_several_tokens_come_whole(server: Served) -> None:
-    asked = body("Answer in emoji and Chinese: 漢字 😀🧑‍🚀", seed=11, temperature=2, top_p=1, max_tokens=100)
-    whole = server.post(CHAT, asked).json()["choices"][0]["message"]["content"]
-    raw = server.post(CHAT, {**asked, "stream": True}).content
+    request = body(
+        "Answer in emoji and Chinese: 漢字 😀🧑‍🚀", seed=11, temperature=2, top_p=1, max_tokens=100
+    )
+    whole = server.post(CHAT, request).json()["choices"][0]["message"]["content"]
+    raw = server.post(CHAT, {**request, "stream": True}).content
     pieces = [chunk.decode() for chunk in raw.split(b"\n\n")]  # each is valid by itself
     assert len(pieces) > 50
-    streamed = texts_of(server, {**asked, "n": 1}, stream=True)[0]
+    streamed = texts_of(server, {**request, "n": 1}, stream=True)[0]
     assert streamed == whole
     assert any(ord(character) > 0x7F for character in whole)
 

@@ -44,8 +44,8 @@ def ask(server: Served, id: str, *messages: dict[str, Any], path: str = CHAT, **
     response = server.post(path, body(*messages, **members), headers={"X-Conversation-ID": id})
     assert response.status_code == 200, response.text
     assert "x-headrace-persisted" not in response.headers
-    told: str = response.headers["x-conversation-id"]
-    return told
+    conversation_id: str = response.headers["x-conversation-id"]
+    return conversation_id
 
 
 def new(server: Served, *items: dict[str, Any]) -> str:
@@ -197,10 +197,10 @@ def test_calls_are_kept_with_their_results_and_thoughts(server: Served, backend:
     backend.script = ["Done."]
     results = [{"role": "tool", "tool_call_id": f"call_{n}", "content": f"result {n}"} for n in (1, 2)]
     ask(server, id, *results, tools=[TOOL])
-    asked = backend.conversations[-1].messages
-    assert [message.role for message in asked] == ["user", "assistant", "tool", "tool"]
-    assert asked[1].reasoning == "I should call."
-    assert [call.id for call in asked[1].tool_calls] == [message.tool_call_id for message in asked[2:]]
+    messages = backend.conversations[-1].messages
+    assert [message.role for message in messages] == ["user", "assistant", "tool", "tool"]
+    assert messages[1].reasoning == "I should call."
+    assert [call.id for call in messages[1].tool_calls] == [message.tool_call_id for message in messages[2:]]
     assert texts(server, id)[4:] == ["function_call_output", "function_call_output", "assistant: Done."]
 
 
@@ -239,12 +239,12 @@ def test_own_messages_are_never_cut(small_server: Served) -> None:
 def test_real_model_reads_the_conversation(exact_server: Served) -> None:
     """As many tokens as when all of it is sent at once."""
     said = [SYSTEM, user("I am Ada."), assistant("Hello, Ada."), user("Who am I?")]
-    asked = {"model": exact_server.backend.models()[0].id, "max_tokens": 8, "temperature": 0}
-    whole = exact_server.post(CHAT, {**asked, "messages": said}).json()
+    members = {"model": exact_server.backend.models()[0].id, "max_tokens": 8, "temperature": 0}
+    whole = exact_server.post(CHAT, {**members, "messages": said}).json()
     id = new(exact_server, *said[:3])
-    kept = exact_server.post(CHAT, {**asked, "messages": said[3:], "conversation": id}).json()
-    assert kept["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"]
-    assert kept["choices"] == whole["choices"]
+    stored = exact_server.post(CHAT, {**members, "messages": said[3:], "conversation": id}).json()
+    assert stored["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"]
+    assert stored["choices"] == whole["choices"]
     answer = items_of(exact_server, id)[-1]
     assert answer["content"][0]["text"] == whole["choices"][0]["message"]["content"]
     assert (
@@ -258,8 +258,8 @@ def test_caller_that_leaves_frees_the_slot_and_the_partial_answer_is_kept(
 ) -> None:
     id = ask(server, "new", user("one"))
     backend.script, backend.delay_s = ["tick "] * 1000, 0.02
-    asked = body(user("two"), conversation=id, stream=True)
-    with server.http.stream("POST", CHAT, json=asked) as response:
+    request = body(user("two"), conversation=id, stream=True)
+    with server.http.stream("POST", CHAT, json=request) as response:
         lines = response.iter_lines()  # held: httpx2 hangs up when its iterator is dropped
         assert any("tick" in line for line in lines)
         locked = server.post(CHAT, body(user("three"), conversation=id))
@@ -279,8 +279,8 @@ def test_calls_of_a_partial_answer_are_not_kept(server: Served, backend: FakeBac
     id = new(server)
     backend.script = ["Let me see.", CALLS[1], *["tick"] * 1000]
     backend.delay_s = 0.02
-    asked = body(user("one"), conversation=id, stream=True, tools=[TOOL])
-    with server.http.stream("POST", CHAT, json=asked) as response:
+    request = body(user("one"), conversation=id, stream=True, tools=[TOOL])
+    with server.http.stream("POST", CHAT, json=request) as response:
         lines = response.iter_lines()  # held: httpx2 hangs up when its iterator is dropped
         assert any("tick" in line for line in lines)
     eventually(lambda: items_of(server, id))
@@ -303,12 +303,12 @@ def test_nothing_is_kept_of_a_turn_that_fails(server: Served, backend: FakeBacke
 def test_nothing_is_kept_of_an_answer_that_nobody_saw_begin(server: Served, backend: FakeBackend) -> None:
     id = ask(server, "new", user("one"))
     backend.script, backend.delay_s = ["tick "] * 1000, 0.02
-    asked = body(user("two"), conversation=id)
+    request = body(user("two"), conversation=id)
     with pytest.raises(httpx2.ReadTimeout):
-        server.http.post(CHAT, json=asked, timeout=httpx2.Timeout(5, read=0.3))
+        server.http.post(CHAT, json=request, timeout=httpx2.Timeout(5, read=0.3))
     eventually(lambda: not server.gateway.num_active, within_s=2)
     backend.script = [ReasoningDelta(0, "hm")] * 1000
-    with server.http.stream("POST", CHAT, json={**asked, "stream": True}) as response:
+    with server.http.stream("POST", CHAT, json={**request, "stream": True}) as response:
         lines = response.iter_lines()  # held: httpx2 hangs up when its iterator is dropped
         assert any("hm" in line for line in lines)
     eventually(lambda: not server.gateway.num_active, within_s=2)
@@ -321,9 +321,9 @@ def test_caller_that_leaves_before_the_answer_begins_lets_the_conversation_go(
     server: Served, backend: FakeBackend
 ) -> None:
     id, backend.opening_s = new(server), 60.0
-    asked = body(user("one"), conversation=id, stream=True)
+    request = body(user("one"), conversation=id, stream=True)
     with pytest.raises(httpx2.ReadTimeout):
-        server.http.post(CHAT, json=asked, timeout=httpx2.Timeout(5, read=0.3))
+        server.http.post(CHAT, json=request, timeout=httpx2.Timeout(5, read=0.3))
     eventually(lambda: not server.gateway.num_active, within_s=2)
     backend.opening_s = 0.0
     eventually(lambda: server.post(CHAT, body(user("two"), conversation=id)).status_code == 200)
@@ -348,8 +348,8 @@ def test_answer_is_delivered_though_the_database_has_gone(fake_server: FakeServe
     with postgresql() as database, ThreadPoolExecutor() as threads:
         backend = Waiting()
         server = fake_server(backend, config=Config.model_validate({"store": {"url": database.create()}}))
-        asked = body(user("one"), conversation=new(server), store=True)
-        answering = threads.submit(server.post, CHAT, asked)
+        request = body(user("one"), conversation=new(server), store=True)
+        answering = threads.submit(server.post, CHAT, request)
         eventually(lambda: backend.num_active)
         database.stop()
         backend.may.set()

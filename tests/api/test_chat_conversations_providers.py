@@ -21,8 +21,8 @@ def test_tool_turn(kind: str, stream: bool, resends: bool) -> None:
     with world(make) as (upstream, server):
         upstream.play(calls(), says(), path=path)
         question = {"role": "user", "content": QUESTION}
-        asked: dict[str, Any] = {"model": "m", "tools": [WEATHER], "stream": stream}
-        first = server.post(CHAT, {**asked, "messages": [question], "conversation": "new"})
+        members: dict[str, Any] = {"model": "m", "tools": [WEATHER], "stream": stream}
+        first = server.post(CHAT, {**members, "messages": [question], "conversation": "new"})
         assert first.status_code == 200, first.text
         id = first.headers["x-conversation-id"]
         items = server.get(f"/v1/conversations/{id}/items?order=asc").json()["data"]
@@ -33,10 +33,10 @@ def test_tool_turn(kind: str, stream: bool, resends: bool) -> None:
         history = [question, {"role": "assistant", "content": None, "tool_calls": [made]}]
         result = {"role": "tool", "tool_call_id": call["call_id"], "content": "20 °C"}
         messages = [*(history if resends else []), result]
-        second = server.post(CHAT, {**asked, "messages": messages, "conversation": id})
+        second = server.post(CHAT, {**members, "messages": messages, "conversation": id})
         assert second.status_code == 200
         assert said(upstream.posts[-1].body) == expected
-        kept = server.get(f"/v1/conversations/{id}/items?order=asc").json()["data"]
-        assert [item["type"] for item in kept[len(items) :]] == ["function_call_output", "message"]
-        assert kept[: len(items)] == items
-        assert kept[-1]["content"][0]["text"].startswith("Grüße")
+        stored = server.get(f"/v1/conversations/{id}/items?order=asc").json()["data"]
+        assert [item["type"] for item in stored[len(items) :]] == ["function_call_output", "message"]
+        assert stored[: len(items)] == items
+        assert stored[-1]["content"][0]["text"].startswith("Grüße")

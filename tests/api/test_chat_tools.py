@@ -90,7 +90,7 @@ def client(fake_server: FakeServer) -> Iterator[Any]:
         made.close()
 
 
-def asked_of(server: Served) -> Any:
+def last_request(server: Served) -> Any:
     return server.backend.requests[-1]  # type: ignore[attr-defined]  # a FakeBackend
 
 
@@ -150,8 +150,8 @@ def test_stream_helper_puts_calls_together(client: Any, sizes: Sequence[int]) ->
     with client(*calling(*sizes)).chat.completions.stream(
         model="fake", messages=ASKED, tools=[tool, TIME], stream_options={"include_usage": True}
     ) as stream:
-        told = [event.name for event in stream if event.type == "tool_calls.function.arguments.done"]
-    assert told == ["weather", "time"]
+        names = [event.name for event in stream if event.type == "tool_calls.function.arguments.done"]
+    assert names == ["weather", "time"]
     answer = stream.get_final_completion()
     weather, time = answer.choices[0].message.tool_calls
     assert weather.function.parsed_arguments == Weather(city="Bern ☀ ☀")
@@ -174,7 +174,7 @@ def test_functions_are_answered_in_their_own_form(fake_server: FakeServer, strea
     assert "".join(call.arguments for call in calls) == BERN
     assert not any(message.tool_calls for message in made)
     assert choices[-1].finish_reason == "function_call"
-    prompt = asked_of(server).prompt
+    prompt = last_request(server).prompt
     assert (prompt.tool_choice.names, prompt.parallel_tool_calls) == (("weather",), False)
 
 
@@ -189,7 +189,7 @@ def test_answer_with_calls_can_be_sent_back_strictly(fake_server: FakeServer) ->
         client.chat.completions.create(
             messages=[*ASKED, said, *results], **asking, extra_headers={"X-Headrace-Strict": "true"}
         )
-    _, assistant, first, second = asked_of(server).prompt.messages
+    _, assistant, first, second = last_request(server).prompt.messages
     assert [call.id for call in assistant.tool_calls] == [first.tool_call_id, second.tool_call_id]
     assert (assistant.reasoning, assistant.tool_calls[0].arguments) == ("They want weather.", BERN)
 
@@ -211,7 +211,7 @@ def test_parse_asks_for_its_schema(fake_server: FakeServer) -> None:
     server = fake_server(FakeBackend(['{"city": "Bern"}']))
     with server.client() as client:
         client.chat.completions.parse(model="fake", messages=ASKED, response_format=Weather)
-    format = asked_of(server).format
+    format = last_request(server).format
     assert isinstance(format, Format)
     assert format.value["required"] == ["city"]
     assert (format.kind, format.param) == ("json_schema", "response_format.json_schema.schema")

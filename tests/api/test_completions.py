@@ -41,8 +41,8 @@ def test_stream_gives_the_same_text(client: openai.OpenAI) -> None:
 
 
 def test_usage_chunk_comes_last(server: Served) -> None:
-    asked = body(stream=True, stream_options={"include_usage": True}, n=2, seed=1)
-    *chunks, usage, done = events(server.post(PATH, asked))
+    request = body(stream=True, stream_options={"include_usage": True}, n=2, seed=1)
+    *chunks, usage, done = events(server.post(PATH, request))
     assert done == "[DONE]"
     assert all(chunk["usage"] is None for chunk in chunks)
     assert {chunk["choices"][0]["index"] for chunk in chunks} == {0, 1}

@@ -64,6 +64,36 @@ def test_conversation_needs_no_body(server: Served) -> None:
     assert (made.status_code, made.json()["metadata"]) == (200, {}), made.text
 
 
+UNKNOWN_ITEM = {
+    "role": "user",
+    "content": [{"type": "input_text", "text": "hi", "mood": "good"}],
+    "urgency": 5,
+}
+OF_ITEM = "items.0.content.0.mood, items.0.urgency, "
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "wanted"),
+    [
+        ("", {"items": [UNKNOWN_ITEM]}, OF_ITEM + "extra"),
+        ("", {"items": [user("hi")], "metadata": {"a": "b"}}, "extra"),
+        ("/{id}", {"metadata": {"a": "b"}}, "extra"),
+        ("/{id}/items", {"items": [UNKNOWN_ITEM]}, OF_ITEM + "extra"),
+    ],
+)
+def test_unknown_members_are_named_and_a_strict_request_with_them_refused(
+    server: Served, path: str, members: dict[str, Any], wanted: str
+) -> None:
+    target = CONVERSATIONS + path.format(id=server.post(CONVERSATIONS, {}).json()["id"])
+    answered = server.post(target, {**members, "extra": {}})
+    assert answered.status_code == 200, answered.text
+    assert answered.headers["x-headrace-ignored"] == wanted
+    strict = server.post(target, {**members, "extra": {}}, headers={"X-Headrace-Strict": "true"})
+    assert (strict.status_code, strict.json()["error"]["param"]) == (400, wanted.partition(", ")[0])
+    if wanted == "extra":
+        assert "x-headrace-ignored" not in server.post(target, members).headers
+
+
 def test_items_are_added_listed_fetched_and_taken_out(client: openai.OpenAI) -> None:
     id = client.conversations.create().id
     assert list(client.conversations.items.list(id)) == []
@@ -143,6 +173,22 @@ def test_export_is_one_document_with_all_items(server: Served) -> None:
     export = response.json()
     assert (export["object"], export["conversation"]) == ("conversation.export", made)
     assert [item["content"][0]["text"] for item in export["items"]] == list(map(str, range(60)))
+
+
+def test_fork_begins_with_the_same_items_and_goes_its_own_way(server: Served) -> None:
+    made = server.post(CONVERSATIONS, {"items": [user("a"), user("b"), user("c")]}).json()["id"]
+    items = server.get(f"{CONVERSATIONS}/{made}/items?order=asc").json()["data"]
+    body = {"item_id": items[1]["id"], "metadata": {"branch": "second"}}
+    fork = server.post(f"{CONVERSATIONS}/{made}/fork", body)
+    assert (fork.status_code, fork.json()["metadata"]) == (200, {"branch": "second"})
+    assert server.get(f"{CONVERSATIONS}/{fork.json()['id']}/items?order=asc").json()["data"] == items[:2]
+    assert server.get(f"{CONVERSATIONS}/{made}/items?order=asc").json()["data"] == items
+    empty = server.post(f"{CONVERSATIONS}/{made}/fork", {"item_id": None}).json()["id"]
+    assert server.get(f"{CONVERSATIONS}/{empty}/items").json()["data"] == []
+    missing = server.post(f"{CONVERSATIONS}/{made}/fork", {"item_id": "msg_0"})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "item_not_found")
+    nothing = server.post(f"{CONVERSATIONS}/{made}/fork", {})
+    assert (nothing.status_code, nothing.json()["error"]["param"]) == (400, "item_id")
 
 
 def test_item_may_be_a_reference_to_one_that_is_stored(server: Served) -> None:

@@ -87,7 +87,7 @@ def test_a_page_can_read_what_is_passed_on() -> None:
             assert (got, headers["access-control-allow-origin"]) == (status, PAGE)
 
 
-def test_security_headers_are_told_unless_they_are_off(fake_server: FakeServer) -> None:
+def test_security_headers_are_sent_unless_they_are_off(fake_server: FakeServer) -> None:
     for response in (
         fake_server().get("/health"), fake_server().get("/docs"), fake_server().post(CHAT, {}),
         fake_server().post(CHAT, {**BODY, "stream": True}),

@@ -114,10 +114,10 @@ def test_every_step_asks_whether_it_is_still_wanted(step: str) -> None:
     ended: list[type[BaseException] | None] = []
 
     async def leave_in_the_middle() -> None:
-        begun, left, over = threading.Event(), threading.Event(), threading.Event()
+        started, left, over = threading.Event(), threading.Event(), threading.Event()
 
         def work() -> None:
-            begun.set()
+            started.set()
             left.wait()
             try:
                 STEPS[step]()
@@ -128,7 +128,7 @@ def test_every_step_asks_whether_it_is_still_wanted(step: str) -> None:
                 over.set()
 
         task = asyncio.ensure_future(aside(SMALL + 1, work))
-        await asyncio.to_thread(begun.wait)
+        await asyncio.to_thread(started.wait)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         left.set()

@@ -214,7 +214,7 @@ def test_nothing_goes_on_listening_for_a_caller_after_the_work() -> None:
     asyncio.run(run())
 
 
-def test_an_interruption_is_told_rather_than_that_the_caller_left_at_once() -> None:
+def test_an_interruption_is_reported_rather_than_that_the_caller_left_at_once() -> None:
     async def run() -> None:
         interrupted: asyncio.Future[ServerError] = asyncio.get_running_loop().create_future()
         interrupted.set_result(Overloaded("enough"))

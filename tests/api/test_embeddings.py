@@ -41,12 +41,12 @@ def last(server: Served) -> EmbedRequest:
     return server.backend.embedded[-1]
 
 
-@pytest.mark.parametrize(("given", "inputs"), FORMS)
+@pytest.mark.parametrize(("value", "inputs"), FORMS)
 @pytest.mark.parametrize("encoding", ["float", "base64", None])  # the client itself asks for base64 when None
-def test_vectors_come_back_in_order(server: Served, given: Any, inputs: Any, encoding: Any) -> None:
+def test_vectors_come_back_in_order(server: Served, value: Any, inputs: Any, encoding: Any) -> None:
     with server.client() as client:
         format = openai.omit if encoding is None else encoding
-        answer = client.embeddings.create(model="fake", input=given, encoding_format=format)
+        answer = client.embeddings.create(model="fake", input=value, encoding_format=format)
     assert last(server).inputs == inputs
     assert (answer.object, answer.model) == ("list", "fake")
     assert [(row.object, row.index) for row in answer.data] == [
@@ -67,9 +67,9 @@ def _floats(embedding: Any) -> Any:
 def test_members_reach_the_backend(server: Served) -> None:
     members = {"dimensions": 3, "pooling": "last", "normalize": False, "truncate_prompt_tokens": -1}
     answer = server.post(PATH, {"model": "fake", "input": "x", **members, "timeout": 5}).json()
-    asked = last(server)
-    assert asked.timeout_s == pytest.approx(5, abs=1)  # what is left of it
-    assert replace(asked, timeout_s=None) == EmbedRequest(
+    request = last(server)
+    assert request.timeout_s == pytest.approx(5, abs=1)  # what is left of it
+    assert replace(request, timeout_s=None) == EmbedRequest(
         "fake", ("x",), 3, "last", False, -1, owner="anonymous"
     )
     assert len(answer["data"][0]["embedding"]) == 3

@@ -108,9 +108,9 @@ def test_g20_a_bomb_is_413(
 def test_g20_what_is_not_understood_is_415_with_what_is(
     ours: Relays, encoding: str, path: str, headers: dict[str, str]
 ) -> None:
-    status, told, raw = ours.ask(path, b"{}", **{"Content-Encoding": encoding}, **headers)
+    status, response_headers, raw = ours.ask(path, b"{}", **{"Content-Encoding": encoding}, **headers)
     assert status == 415
-    assert told["accept-encoding"] == "gzip, deflate, zstd"
+    assert response_headers["accept-encoding"] == "gzip, deflate, zstd"
     message = json.loads(raw)["error"]["message"]
     assert "gzip, deflate, zstd" in message
     assert len(message) < 300

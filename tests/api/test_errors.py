@@ -89,11 +89,11 @@ def test_every_response_has_a_request_id(fake_server: FakeServer) -> None:
 @pytest.mark.parametrize("header", ["X-Request-ID", "X-Correlation-ID"])
 def test_sane_ids_are_taken_over(fake_server: FakeServer, header: str) -> None:
     server = fake_server()
-    for given in ("abc-123", "00-4bf92f35-00f0/67:1@x=+", "x" * 128):
-        response = server.get("/nowhere", {header: given})
-        assert response.headers["x-request-id"] == given
-    for given in ("", "a b", "x" * 129, "a\tb", '<script>"', "caf\xe9"):
-        response = server.get("/nowhere", {header: given.encode("latin-1")})  # type: ignore[dict-item]
+    for id in ("abc-123", "00-4bf92f35-00f0/67:1@x=+", "x" * 128):
+        response = server.get("/nowhere", {header: id})
+        assert response.headers["x-request-id"] == id
+    for id in ("", "a b", "x" * 129, "a\tb", '<script>"', "caf\xe9"):
+        response = server.get("/nowhere", {header: id.encode("latin-1")})  # type: ignore[dict-item]
         assert response.headers["x-request-id"].startswith("req_")
 
 

@@ -152,15 +152,15 @@ def test_breakers_open_and_close(faults: Faults) -> None:
     ends = asyncio.run(_ask_all(faults, range(60), stays=True))
     assert {end for _, end in ends} == {"answered"}
     assert faults.breakers() == {"a": "open", "b": "closed"}
-    asked = len(first.fates)
+    num_before = len(first.fates)
     asyncio.run(_ask_all(faults, range(60), stays=True))
-    assert len(first.fates) == asked
+    assert len(first.fates) == num_before
     first.is_down, first.is_well = False, True
     faults.time.ahead_s += COOL_DOWN_S
     assert faults.breakers()["a"] == "half-open"
     asyncio.run(_ask_all(faults, range(40), stays=True))
     assert faults.breakers() == {"a": "closed", "b": "closed"}
-    assert len(first.fates) > asked + 5
+    assert len(first.fates) > num_before + 5
 
 
 async def _ask_all(faults: Faults, numbers: range, *, stays: bool = False) -> Counter[tuple[str, str]]:
@@ -198,22 +198,22 @@ async def _ask(session: aiohttp.ClientSession, number: int, way: str) -> str:
         return "failed" if "error" in found else "answered"
     datas = [event.partition("data: ")[2] for event in raw.split("\n\n") if "data: " in event]
     assert datas.count("[DONE]") <= 1
-    told = datas[:-1] if datas[-1] == "[DONE]" else datas
-    errors = [index for index, data in enumerate(told) if "error" in json.loads(data)]
+    sent = datas[:-1] if datas[-1] == "[DONE]" else datas
+    errors = [index for index, data in enumerate(sent) if "error" in json.loads(data)]
     if not errors:
         assert datas[-1] == "[DONE]"
         return "answered"
-    assert errors == [len(told) - 1]  # one, and nothing after it but the end
+    assert errors == [len(sent) - 1]  # one, and nothing after it but the end
     return "failed later"
 
 
 def _check_never_again(faults: Faults) -> None:
     """Who was asked for which request, in order of arrival: after an answer that had begun, nobody."""
-    asked: dict[str, list[str]] = defaultdict(list)
+    fates_of: dict[str, list[str]] = defaultdict(list)
     for fickle in faults.fickle:
         for id, fate in fickle.fates:
-            asked[id].append(fate)
-    assert len(asked) > NUM * 0.9
-    assert any(len(fates) > 2 for fates in asked.values())
-    for id, fates in asked.items():
+            fates_of[id].append(fate)
+    assert len(fates_of) > NUM * 0.9
+    assert any(len(fates) > 2 for fates in fates_of.values())
+    for id, fates in fates_of.items():
         assert sum(fate.startswith("+") for fate in fates) <= 1, (id, fates)

@@ -107,9 +107,9 @@ def test_it_is_free_when_the_request_fails(failing: dict[str, Any]) -> None:
 def turn(connection: ClientConnection, **members: Any) -> Any:
     frame = {"type": "response.create", "model": "fake", "input": "x" * 100_000, "store": False, **members}
     connection.send(json.dumps(frame))
-    while (told := json.loads(connection.recv(10)))["type"] not in ("response.completed", "error"):
+    while (event := json.loads(connection.recv(10)))["type"] not in ("response.completed", "error"):
         pass
-    return told
+    return event
 
 
 def test_what_a_websocket_remembers_counts_until_it_ends() -> None:
@@ -134,8 +134,8 @@ def test_a_websocket_forgets_what_others_need_the_memory_for() -> None:
             eventually(lambda: 400_000 < used(server) < 500_000)
             assert server.post(CHAT, chat(450_000)).status_code == 200  # with the memory of the WebSocket
             eventually(lambda: used(server) == 0)
-            told = turn(connection, previous_response_id=id)
-            assert told["error"]["code"] == "previous_response_not_found"
+            event = turn(connection, previous_response_id=id)
+            assert event["error"]["code"] == "previous_response_not_found"
             assert turn(connection)["type"] == "response.completed"
 
 

@@ -84,7 +84,7 @@ def fake(fake_server: FakeServer) -> Fake:
     return start
 
 
-def asked_of(server: Served) -> Any:
+def last_request(server: Served) -> Any:
     return server.backend.requests[-1]  # type: ignore[attr-defined]  # a FakeBackend
 
 
@@ -104,7 +104,7 @@ def test_an_answer_is_a_message(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "stop_reason"),
     [
         ("stop", "end_turn"),
         ("length", "max_tokens"),
@@ -112,14 +112,14 @@ def test_an_answer_is_a_message(fake: Fake) -> None:
         ("content_filter", "refusal"),
     ],
 )
-def test_reasons_are_anthropics(fake: Fake, reason: FinishReason, told: str) -> None:
+def test_reasons_are_anthropics(fake: Fake, reason: FinishReason, stop_reason: str) -> None:
     with reading(fake("x", ended(reason))) as client:
-        assert client.messages.create(**SMALL).stop_reason == told
+        assert client.messages.create(**SMALL).stop_reason == stop_reason
         with client.messages.stream(**SMALL) as stream:
-            assert stream.get_final_message().stop_reason == told
+            assert stream.get_final_message().stop_reason == stop_reason
 
 
-def test_the_stop_sequence_that_was_met_is_told(fake: Fake) -> None:
+def test_the_stop_sequence_that_was_met_is_reported(fake: Fake) -> None:
     with reading(fake("x", Finished(0, "stop", Usage(1, 1), stop="END"))) as client:
         with client.messages.stream(**SMALL, stop_sequences=["END", "FIN"]) as stream:
             streamed = stream.get_final_message()
@@ -208,7 +208,7 @@ def test_the_whole_request_reaches_the_backend(fake: Fake) -> None:
             output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
             extra_body={"temperature": 0, "top_p": 0.5, "top_k": 3},
         )
-    request = asked_of(server)
+    request = last_request(server)
     sampling = request.sampling
     assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (7, 0, 0.5, 3)
     assert sampling.stop == ("END", "FIN")
@@ -241,7 +241,7 @@ def test_an_answer_can_be_sent_back_with_results(fake: Fake, kind: str, ignored:
         history = [*ASKED, answer.to_param(), turn]
         again = client.messages.with_raw_response.create(**{**SMALL, "messages": history}, tools=TOOLS)
     assert again.headers.get("x-headrace-ignored") == ignored
-    said, *rest = asked_of(server).prompt.messages[1:]
+    said, *rest = last_request(server).prompt.messages[1:]
     assert (said.text, said.reasoning, said.thoughts) == ("I'll look.", SIGNED.text, (SIGNED, REDACTED))
     assert [json.loads(call.arguments) for call in said.tool_calls] == [{"city": "Bern ☀ ☀"}, {}]
     assert [(one.role, one.text, one.tool_call_id) for one in rest] == [
@@ -279,7 +279,7 @@ def test_what_is_not_carried_is_named(fake: Fake) -> None:
     assert response.status_code == 200, response.text
     named = response.headers["x-headrace-ignored"].split(", ")
     assert sorted(named) == ["messages.1.content.0", "metadata", "novelty", "output_config.effort", "tools.0"]
-    assert [tool.name for tool in asked_of(server).prompt.tools] == ["weather", "time"]
+    assert [tool.name for tool in last_request(server).prompt.tools] == ["weather", "time"]
     assert server.post(MESSAGES, body, headers={"X-Headrace-Strict": "true"}).status_code == 400
 
 
@@ -302,9 +302,9 @@ def test_who_answers_decides_what_is_ignored(fake: Fake, kind: str, ignored: lis
         "tools": [{**TOOLS[0], **mark}, {**TOOLS[1], "strict": True}],
     }
     server = fake("x", features=kinds()[kind].features)
-    told = server.post(MESSAGES, body).headers["x-headrace-ignored"]
-    assert sorted(told.split(", ")) == sorted(ignored)
-    assert asked_of(server).user == "me"
+    header = server.post(MESSAGES, body).headers["x-headrace-ignored"]
+    assert sorted(header.split(", ")) == sorted(ignored)
+    assert last_request(server).user == "me"
     strict = server.post(MESSAGES, body, headers={"X-Headrace-Strict": "true"})
     assert strict.status_code == (200 if kind == "engine" else 400)
 
@@ -349,13 +349,13 @@ def chained(upstream: Served) -> Iterator[Served]:
 
 def test_through_a_chain_the_answer_is_the_same(fake: Fake) -> None:
     upstream = fake(*CALLING)
-    asked: Any = {**SMALL, "tools": TOOLS, "stop_sequences": ["END"]}
+    members: Any = {**SMALL, "tools": TOOLS, "stop_sequences": ["END"]}
     with reading(upstream) as client:
-        direct = client.messages.create(**asked)
+        direct = client.messages.create(**members)
     with chained(upstream) as server, reading(server) as client:
-        asked["model"] = "up:fake"
-        whole = client.messages.create(**asked)
-        with client.messages.stream(**asked) as stream:
+        members["model"] = "up:fake"
+        whole = client.messages.create(**members)
+        with client.messages.stream(**members) as stream:
             streamed = stream.get_final_message()
     first, *others = upstream.backend.requests  # type: ignore[attr-defined]  # a FakeBackend
     assert [other.prompt for other in others] == [first.prompt] * 2
@@ -385,5 +385,5 @@ def test_media_reach_the_backend(fake: Fake) -> None:
     content: Any = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
     with reading(server) as client:
         client.messages.create(**{**SMALL, "messages": [{"role": "user", "content": content}]})
-    (message,) = asked_of(server).prompt.messages
+    (message,) = last_request(server).prompt.messages
     assert message.parts == (Media("image", data=PNG, media_type="image/png"), "What is it?")

@@ -27,8 +27,10 @@ def test_the_engine_answers_whole_and_streamed_alike(exact_server: Served) -> No
     usage = whole.usage
     assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
     with exact_server.client() as other:
-        asked: Any = body["messages"]
-        chat = other.chat.completions.create(model=body["model"], max_tokens=8, messages=asked, temperature=0)
+        messages: Any = body["messages"]
+        chat = other.chat.completions.create(
+            model=body["model"], max_tokens=8, messages=messages, temperature=0
+        )
     assert chat.choices[0].message.content == whole.content[0].text
 
 
@@ -101,8 +103,8 @@ def test_the_engine_reads_text_only_and_does_not_think(exact_server: Served) -> 
         assert "text only" in refused.json()["error"]["message"]
     part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
     chat = {"model": model, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]}
-    told = exact_server.post("/v1/chat/completions", chat).json()["error"]
-    assert (told["param"], told["code"]) == ("messages.0.content.1", "unsupported_parameter")
+    error = exact_server.post("/v1/chat/completions", chat).json()["error"]
+    assert (error["param"], error["code"]) == ("messages.0.content.1", "unsupported_parameter")
     thinking = {"type": "enabled", "budget_tokens": 1024}
     answered = exact_server.post(MESSAGES, {**body, "messages": ASKED, "thinking": thinking})
     assert answered.headers["x-headrace-ignored"] == "thinking, thinking.budget_tokens"

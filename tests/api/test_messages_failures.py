@@ -66,9 +66,9 @@ def test_refusals_are_errors_of_the_client(
 ) -> None:
     with reading(fake("x", refusal=error)) as client, pytest.raises(kind) as raised:
         client.messages.create(**SMALL, stream=stream)
-    told = raised.value
-    assert (told.status_code, told.type, told.api_message) == (status, type, error.message)
-    assert told.request_id == told.body["request_id"] == told.response.headers["x-request-id"]
+    failure = raised.value
+    assert (failure.status_code, failure.type, failure.api_message) == (status, type, error.message)
+    assert failure.request_id == failure.body["request_id"] == failure.response.headers["x-request-id"]
 
 
 def test_an_error_in_a_stream_is_an_event(fake: Fake) -> None:
@@ -81,7 +81,7 @@ def test_an_error_in_a_stream_is_an_event(fake: Fake) -> None:
             pass
 
 
-def test_a_bug_is_told_without_its_trace(fake: Fake) -> None:
+def test_a_bug_is_reported_without_its_trace(fake: Fake) -> None:
     response = fake("x", refusal=RuntimeError("secret")).post(MESSAGES, SMALL)
     assert (response.status_code, response.json()["error"]["type"]) == (500, "api_error")
     server = fake("x", error=RuntimeError("secret"))
@@ -119,13 +119,13 @@ def test_keys_are_taken_from_either_header(fake: Fake, header: str) -> None:
         ("GET", f"/fake{MESSAGES}/batches/1", 404, "not_found_error"),
     ],
 )
-def test_what_is_not_there_is_told_in_anthropics_shape(
+def test_what_is_not_there_is_reported_in_anthropics_shape(
     fake: Fake, method: str, path: str, status: int, type: str
 ) -> None:
     response = fake("x").http.request(method, path)
-    told = response.json()
-    assert (response.status_code, told["type"], told["error"]["type"]) == (status, "error", type)
-    assert response.headers["request-id"] == told["request_id"] == response.headers["x-request-id"]
+    error_body = response.json()
+    assert (response.status_code, error_body["type"], error_body["error"]["type"]) == (status, "error", type)
+    assert response.headers["request-id"] == error_body["request_id"] == response.headers["x-request-id"]
     assert ("allow" in response.headers) is (status == 405)
 
 
@@ -151,9 +151,9 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 def test_faults_of_the_body_are_named(fake: Fake, path: str, members: dict[str, Any]) -> None:
     response = fake("x").post(MESSAGES, {**SMALL, **members})
     assert response.status_code == 400
-    told = response.json()
-    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
-    assert told["error"]["message"].startswith(f"{path}: "), told
+    error_body = response.json()
+    assert (error_body["type"], error_body["error"]["type"]) == ("error", "invalid_request_error")
+    assert error_body["error"]["message"].startswith(f"{path}: "), error_body
 
 
 def test_what_is_no_json_and_no_model(fake: Fake) -> None:

@@ -80,7 +80,7 @@ def test_what_no_page_is_is_a_400_in_its_shape(served: Served, query: str) -> No
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_without_a_key_it_is_told_in_its_shape(served: Served) -> None:
+def test_without_a_key_it_is_reported_in_its_shape(served: Served) -> None:
     response = served.get("/v1/models", VERSION)
     assert (response.status_code, response.json()["error"]["type"]) == (401, "authentication_error")
     assert response.headers["request-id"]
@@ -146,9 +146,9 @@ ROOTS: list[tuple[type[Remote], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "given", "root"), ROOTS)
-def test_g25_an_address_is_corrected(kind: type[Remote], given: str, root: str) -> None:
-    made = kind("p", ProviderConfig(kind="fake", base_url=given), None)  # type: ignore[arg-type, call-arg]
+@pytest.mark.parametrize(("kind", "base_url", "root"), ROOTS)
+def test_g25_an_address_is_corrected(kind: type[Remote], base_url: str, root: str) -> None:
+    made = kind("p", ProviderConfig(kind="fake", base_url=base_url), None)  # type: ignore[arg-type, call-arg]
     assert made.upstream.base_url == root
 
 

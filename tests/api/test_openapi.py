@@ -17,6 +17,7 @@ ROUTES = {
     "/v1/conversations": "post get",
     "/v1/conversations/{conversation_id}": "get post delete",
     "/v1/conversations/{conversation_id}/export": "get",
+    "/v1/conversations/{conversation_id}/fork": "post",
     "/v1/conversations/{conversation_id}/items": "post get",
     "/v1/conversations/{conversation_id}/items/{item_id}": "get delete",
     "/v1/saes": "get post",

@@ -23,7 +23,7 @@ LONG, FAR_TOO_LONG = "word " * 256, "word " * 50_000
 HI: Any = [{"role": "user", "content": "hi"}]
 
 
-def asked(path: str, text: str, stream: bool) -> dict[str, Any]:
+def body_of(path: str, text: str, stream: bool) -> dict[str, Any]:
     said: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {"messages": [{"role": "user", "content": text}]},
         "/v1/completions": {"prompt": text},
@@ -37,7 +37,7 @@ def asked(path: str, text: str, stream: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("text", [LONG, FAR_TOO_LONG], ids=["a little", "far"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
 def test_l16_in_openais_words(small_server: Served, path: str, text: str, stream: bool) -> None:
-    response = small_server.post(path, asked(path, text, stream))
+    response = small_server.post(path, body_of(path, text, stream))
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
     found = WORDS.search(error["message"])
@@ -49,7 +49,7 @@ def test_l16_in_openais_words(small_server: Served, path: str, text: str, stream
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("text", [LONG, FAR_TOO_LONG], ids=["a little", "far"])
 def test_l16_in_anthropics_words(small_server: Served, text: str, stream: bool) -> None:
-    response = small_server.post("/v1/messages", asked("/v1/messages", text, stream))
+    response = small_server.post("/v1/messages", body_of("/v1/messages", text, stream))
     error = response.json()["error"]
     assert (response.status_code, error["type"]) == (400, "invalid_request_error")
     found = re.fullmatch(r"prompt is too long: (\d+) tokens > 256 maximum", error["message"])

@@ -204,8 +204,15 @@ def test_g4_half_a_message_is_never_a_success(relay: Relays, name: str, way: str
     assert "in the middle" in (heard.error or "")
 
 
-def test_g4_a_relayed_stream_without_message_stop_ends_with_our_error(relay: Relays) -> None:
+@pytest.mark.parametrize("way", [*RELAYED, *WAYS])
+def test_g4_a_message_with_a_stop_reason_is_complete_without_message_stop(relay: Relays, way: str) -> None:
+    """Anthropic's own clients return it without an error."""
     pieces = sse(start(), *TEXT, *end())[:-1]
+    check(hear(relay, {**RELAYED, **WAYS}[way], Answer(pieces=pieces), **AT_AN), HELLO)
+
+
+def test_g4_a_relayed_stream_without_either_ends_with_our_error(relay: Relays) -> None:
+    pieces = sse(start(), *TEXT, named("message_delta", delta={"stop_reason": None}, usage={}))
     relay.provider.play(Answer(pieces=pieces), path=PATH)
     way = RELAYED["relayed streamed"]
     _, _, received = relay.ask(way.path, way.body("an:m"))

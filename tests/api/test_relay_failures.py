@@ -64,7 +64,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 @pytest.mark.parametrize("body", [ASK, STREAMED], ids=["whole", "streamed"])
-def test_an_error_before_the_first_byte_is_told_as_where_it_is_translated(
+def test_an_error_before_the_first_byte_is_reported_as_where_it_is_translated(
     relay: Relays, body: dict[str, Any], name: str
 ) -> None:
     if name == "an error in a stream" and body is ASK:

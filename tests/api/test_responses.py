@@ -48,9 +48,9 @@ def test_answer_is_kept(client: openai.OpenAI) -> None:
     assert (made.status, made.output_text) == ("completed", "Hello world")
     assert made.usage is not None
     assert made.usage.input_tokens == 1
-    kept = client.responses.retrieve(made.id)
-    assert kept.to_dict() == made.to_dict()
-    assert (kept.metadata, kept.instructions, kept.temperature) == ({"a": "b"}, "be brief", 0.5)
+    stored = client.responses.retrieve(made.id)
+    assert stored.to_dict() == made.to_dict()
+    assert (stored.metadata, stored.instructions, stored.temperature) == ({"a": "b"}, "be brief", 0.5)
 
 
 def test_turn_goes_on_from_another(client: openai.OpenAI, backend: FakeBackend) -> None:
@@ -90,9 +90,9 @@ def test_conversation_grows_by_what_completes(fake_server: FakeServer, config: C
         backend.error = None
         client.responses.create(model="fake", input="four", conversation=id)
         assert [text for _, text in said(backend)] == ["be kind", "one", "Hello", "two", "half", "four"]
-        kept = list(client.conversations.items.list(id, order="asc"))
-        assert len(kept) == 7
-        assert kept[2].id == made.output[0].id
+        stored = list(client.conversations.items.list(id, order="asc"))
+        assert len(stored) == 7
+        assert stored[2].id == made.output[0].id
 
 
 def test_call_cut_short_can_be_answered_if_it_is_whole(fake_server: FakeServer) -> None:
@@ -137,21 +137,21 @@ def test_conversation_is_used_by_one_at_a_time(fake_server: FakeServer, config: 
 def test_tool_turn(fake_server: FakeServer, config: Config) -> None:
     backend = Turns([ReasoningDelta(0, "hm", 1), *call()], ["It is warm."])
     with strict(fake_server(backend, config=config)) as client:
-        asked = client.responses.create(model="fake", input="How is Paris?", tools=[WEATHER])
-        thought, wanted = asked.output
+        first = client.responses.create(model="fake", input="How is Paris?", tools=[WEATHER])
+        thought, wanted = first.output
         assert thought.type == "reasoning"
         assert wanted.type == "function_call"
         assert (wanted.name, wanted.arguments) == ("weather", '{"city":"Paris"}')
-        told = client.responses.create(
+        second = client.responses.create(
             model="fake",
-            previous_response_id=asked.id,
+            previous_response_id=first.id,
             input=[{"type": "function_call_output", "call_id": wanted.call_id, "output": "20 °C"}],
         )
-        assert told.output_text == "It is warm."
+        assert second.output_text == "It is warm."
         user, assistant, tool = backend.conversations[-1].messages
         assert (user.text, assistant.reasoning, tool.text) == ("How is Paris?", "hm", "20 °C")
         assert assistant.tool_calls[0].id == tool.tool_call_id == wanted.call_id
-        items = [item.type for item in client.responses.input_items.list(told.id, order="asc")]
+        items = [item.type for item in client.responses.input_items.list(second.id, order="asc")]
         assert items == ["message", "reasoning", "function_call", "function_call_output"]
 
 
@@ -244,10 +244,10 @@ def test_l20_compaction_is_what_the_user_said_and_a_summary(fake_server: FakeSer
         assert [text for _, text in said(backend)][:3] == ["hi", "Hello", "And?"]
         first, second, item = compacted.output
         for message, text in ((first, "hi"), (second, "And?")):
-            told: dict[str, Any] = message.to_dict(warnings=False)
-            assert (told["type"], told["role"]) == ("message", "user")
-            assert [part["text"] for part in told["content"]] == [text]
-            assert told["id"].startswith("msg_")
+            listed: dict[str, Any] = message.to_dict(warnings=False)
+            assert (listed["type"], listed["role"]) == ("message", "user")
+            assert [part["text"] for part in listed["content"]] == [text]
+            assert listed["id"].startswith("msg_")
         assert item.type == "compaction"
         again: list[Any] = [one.to_dict(warnings=False) for one in compacted.output]
         client.responses.create(model="fake", input=again)

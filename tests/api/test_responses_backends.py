@@ -137,15 +137,20 @@ def test_tool_turn(kind: str, stream: bool) -> None:
     with world(make) as (upstream, server), strict(server) as client:
         upstream.play(calls(), says(), path=path)
         first = {"model": "m", "input": QUESTION, "tools": [WEATHER]}
-        asked = streamed(server, first)[-1]["response"] if stream else _made(client, first)
-        call = asked["output"][-1]
+        first_response = streamed(server, first)[-1]["response"] if stream else _made(client, first)
+        call = first_response["output"][-1]
         assert (call["type"], call["name"]) == ("function_call", "weather")
         result = {"type": "function_call_output", "call_id": call["call_id"], "output": "20 °C"}
-        second = {"model": "m", "input": [result], "tools": [WEATHER], "previous_response_id": asked["id"]}
-        told = streamed(server, second, 1)[-1]["response"] if stream else _made(client, second)
-        assert told["output"][-1]["content"][0]["text"].startswith("Grüße")
-        assert told["usage"]["output_tokens"]
-        assert told["status"] == "completed"
+        second = {
+            "model": "m",
+            "input": [result],
+            "tools": [WEATHER],
+            "previous_response_id": first_response["id"],
+        }
+        second_response = streamed(server, second, 1)[-1]["response"] if stream else _made(client, second)
+        assert second_response["output"][-1]["content"][0]["text"].startswith("Grüße")
+        assert second_response["usage"]["output_tokens"]
+        assert second_response["status"] == "completed"
         assert said(upstream.posts[-1].body) == expected
 
 

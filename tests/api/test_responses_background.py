@@ -104,10 +104,10 @@ def test_failure_has_its_reason(fake_server: FakeServer) -> None:
     *_, failed = streamed(server, HI)
     assert failed["response"]["error"] == {"code": "invalid_prompt", "message": "too long"}
     with strict(server) as client:
-        kept = client.responses.retrieve(failed["response"]["id"])
-        assert kept.status == "failed"
-        assert kept.error is not None
-        assert kept.error.message == "too long"
+        stored = client.responses.retrieve(failed["response"]["id"])
+        assert stored.status == "failed"
+        assert stored.error is not None
+        assert stored.error.message == "too long"
 
 
 def test_deleting_ends_it(fake_server: FakeServer) -> None:

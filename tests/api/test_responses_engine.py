@@ -16,28 +16,28 @@ MODEL = "smollm2-135m-instruct"
 
 def test_tool_turn(server: Served) -> None:
     with strict(server) as client:
-        asked = client.responses.create(
+        first = client.responses.create(
             model=MODEL,
             input="How is the weather in Paris?",
             tools=[WEATHER],
             tool_choice="required",
             max_output_tokens=100,
         )
-        call = asked.output[-1]
+        call = first.output[-1]
         assert call.type == "function_call"
         assert "city" in json.loads(call.arguments) or call.arguments == "{}"
         result = {"type": "function_call_output", "call_id": call.call_id, "output": "20 °C"}
         body = {
             "input": [result],
-            "previous_response_id": asked.id,
+            "previous_response_id": first.id,
             "tools": [WEATHER],
             "tool_choice": "none",
         }
         events = streamed(server, {"model": MODEL, "max_output_tokens": 8, **body})
-        told = events[-1]["response"]
-        assert told["status"] in ("completed", "incomplete")
-        assert asked.usage is not None
-        assert told["usage"]["input_tokens"] > asked.usage.input_tokens
+        second = events[-1]["response"]
+        assert second["status"] in ("completed", "incomplete")
+        assert first.usage is not None
+        assert second["usage"]["input_tokens"] > first.usage.input_tokens
 
 
 def test_answer_has_the_form_that_was_asked_for(server: Served) -> None:

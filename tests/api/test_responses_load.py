@@ -47,7 +47,7 @@ def test_nothing_is_left_behind(fake_server: FakeServer) -> None:
     assert not backend.num_active
     backend.script = ["done"]
     for conversation in conversations:
-        eventually(lambda id=conversation: asked(server, {"conversation": id}).status_code != 400)  # type: ignore[misc]  # bound now
+        eventually(lambda id=conversation: respond(server, {"conversation": id}).status_code != 400)  # type: ignore[misc]  # bound now
     verifying = server.app.state.store.verify()
     assert not asyncio.run_coroutine_threadsafe(verifying, server.loop).result(10)
 
@@ -81,5 +81,5 @@ def follow(server: Served, body: dict[str, Any], dice: random.Random) -> None:
         assert response.status_code in (400, 500), seen
 
 
-def asked(server: Served, body: dict[str, Any]) -> httpx2.Response:
+def respond(server: Served, body: dict[str, Any]) -> httpx2.Response:
     return server.post(PATH, {"model": "fake", "input": "hi", **body})

@@ -51,7 +51,7 @@ def test_clients_own_helper_reads_it(fake_server: FakeServer) -> None:
             assert stream.get_final_response().output_text == "It is warm."
 
 
-def test_end_is_told_when_it_is_kept(fake_server: FakeServer) -> None:
+def test_end_is_reported_when_it_is_kept(fake_server: FakeServer) -> None:
     server = fake_server()
     with strict(server) as client:
         conversation = client.conversations.create().id
@@ -102,9 +102,9 @@ def test_failure_amid_a_stream_is_kept(fake_server: FakeServer) -> None:
     assert (error["type"], failed["type"]) == ("error", "response.failed")
     assert failed["response"]["error"] == {"code": "server_error", "message": "the server had an error"}
     with strict(server) as client:
-        kept = client.responses.retrieve(failed["response"]["id"])
-        assert kept.status == "failed"
-        assert kept.output_text == "half"
+        stored = client.responses.retrieve(failed["response"]["id"])
+        assert stored.status == "failed"
+        assert stored.output_text == "half"
 
 
 def test_stream_is_read_again(fake_server: FakeServer) -> None:

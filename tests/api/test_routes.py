@@ -52,7 +52,7 @@ def backend(name: str, refusal: ServerError | None = None, **members: object) ->
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_caller_is_answered_by_the_next_and_told_so(fake_server: FakeServer, stream: bool) -> None:
+def test_caller_is_answered_by_the_next_and_can_see_it(fake_server: FakeServer, stream: bool) -> None:
     first, second = backend("a", DOWN), backend("b")
     server = fake_server(first, second, config=config())
     response = server.post(CHAT, body(stream))
@@ -81,12 +81,12 @@ def test_failure_in_mid_answer_is_not_hidden(fake_server: FakeServer, stream: bo
 def test_who_answers_decides_what_is_ignored(fake_server: FakeServer, stream: bool) -> None:
     first, second = backend("a", DOWN, **AS_OPENAI), backend("b", **AS_OLLAMA)
     server = fake_server(first, second, config=config())
-    asked = body(stream, user="me", priority=3, metadata={"a": "b"})
-    response = server.post(CHAT, asked)
+    request = body(stream, user="me", priority=3, metadata={"a": "b"})
+    response = server.post(CHAT, request)
     assert response.headers["x-headrace-backend"] == "b"
     assert response.headers["x-headrace-ignored"] == "metadata, priority, user"
     first.refusal = None
-    assert server.post(CHAT, asked).headers["x-headrace-ignored"] == "metadata, priority"
+    assert server.post(CHAT, request).headers["x-headrace-ignored"] == "metadata, priority"
 
 
 def test_strict_refusal_ends_a_route_before_anybody_is_asked(fake_server: FakeServer) -> None:
@@ -121,7 +121,7 @@ def test_route_is_listed_and_explained_without_being_taken(fake_server: FakeServ
         assert "fast" in [model.id for model in client.models.list()]
     for _ in range(5):
         assert server.post(CHAT, body()).status_code == 200
-    asked = len(first.requests)
+    num_before = len(first.requests)
     explained = server.get("/v1/models/fast/route").json()
     wait_s = explained["candidates"][0].pop("retry_after_s")
     assert 5 < wait_s <= 10
@@ -144,7 +144,7 @@ def test_route_is_listed_and_explained_without_being_taken(fake_server: FakeServ
         "retries": 0,
         "hedge_after_ms": 0,
     }
-    assert len(first.requests) == asked
+    assert len(first.requests) == num_before
     direct = server.get("/b/v1/models/m/route").json()
     assert (direct["route"], direct["candidates"][0]["breaker"]) == (None, None)
 
@@ -192,14 +192,14 @@ def test_many_under_random_faults_end_once_each_and_leave_nothing(fake_server: F
     ends: Counter[str] = Counter()
 
     async def one(client: openai.AsyncOpenAI, stream: bool) -> None:
-        asked = {"model": "fast", "messages": [{"role": "user", "content": "hi"}]}
+        members = {"model": "fast", "messages": [{"role": "user", "content": "hi"}]}
         try:
             if stream:
-                chunks = [c async for c in await client.chat.completions.create(**asked, stream=True)]  # type: ignore[call-overload]
+                chunks = [c async for c in await client.chat.completions.create(**members, stream=True)]  # type: ignore[call-overload]
                 reasons = [c.choices[0].finish_reason for c in chunks if c.choices[0].finish_reason]
                 assert reasons == ["stop"]
             else:
-                answer = await client.chat.completions.create(**asked)  # type: ignore[call-overload]
+                answer = await client.chat.completions.create(**members)  # type: ignore[call-overload]
                 assert answer.choices[0].finish_reason == "stop"
             ends["answered"] += 1
         except openai.APITimeoutError:

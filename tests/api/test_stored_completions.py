@@ -64,18 +64,28 @@ def test_what_only_its_provider_writes_is_stored_too(fake_server: FakeServer) ->
 
 
 def test_stored_completion_lives_as_the_official_client_expects(client: openai.OpenAI) -> None:
-    given = complete(client, metadata={"run": "1"})
-    found = client.chat.completions.retrieve(given.id)
+    made = complete(client, metadata={"run": "1"})
+    found = client.chat.completions.retrieve(made.id)
     assert found.metadata == {"run": "1"}
-    assert found.model_dump(exclude={"metadata"}) == given.model_dump(exclude={"metadata"})
-    changed = client.chat.completions.update(given.id, metadata={"run": "2"})
+    assert found.model_dump(exclude={"metadata"}) == made.model_dump(exclude={"metadata"})
+    changed = client.chat.completions.update(made.id, metadata={"run": "2"})
     assert changed.metadata == {"run": "2"}
-    assert client.chat.completions.retrieve(given.id) == changed
-    gone = client.chat.completions.delete(given.id)
-    assert (gone.id, gone.object, gone.deleted) == (given.id, "chat.completion.deleted", True)
+    assert client.chat.completions.retrieve(made.id) == changed
+    gone = client.chat.completions.delete(made.id)
+    assert (gone.id, gone.object, gone.deleted) == (made.id, "chat.completion.deleted", True)
     with pytest.raises(openai.NotFoundError) as caught:
-        client.chat.completions.retrieve(given.id)
+        client.chat.completions.retrieve(made.id)
     assert caught.value.code == "completion_not_found"
+
+
+def test_unknown_members_of_a_change_are_named(fake_server: FakeServer) -> None:
+    server = fake_server()
+    path = f"{CHAT}/{server.post(CHAT, HI).json()['id']}"
+    answered = server.post(path, {"metadata": {"a": "b"}, "mood": "good"})
+    assert (answered.status_code, answered.headers["x-headrace-ignored"]) == (200, "mood")
+    strict = server.post(path, {"metadata": {}, "mood": "good"}, headers={"X-Headrace-Strict": "true"})
+    assert (strict.status_code, strict.json()["error"]["param"]) == (400, "mood")
+    assert server.get(path).json()["metadata"] == {"a": "b"}
 
 
 def test_list_is_filtered_and_goes_page_by_page(client: openai.OpenAI) -> None:
@@ -146,17 +156,17 @@ def fold(chunks: list[Any]) -> dict[str, Any]:
 
 def test_stored_stream_is_what_was_streamed(fake_server: FakeServer) -> None:
     server = fake_server(FakeBackend(RICH))
-    asked = {**HI, "tools": [TOOL], "logprobs": True}
-    *chunks, done = events(server.post(CHAT, {**asked, "stream": True}))
+    request = {**HI, "tools": [TOOL], "logprobs": True}
+    *chunks, done = events(server.post(CHAT, {**request, "stream": True}))
     assert done == "[DONE]"
     [found] = server.get(CHAT).json()["data"]
     for member in ("id", "created", "model", "system_fingerprint"):
         assert {chunk[member] for chunk in chunks} == {found[member]}
-    told, [choice] = fold(chunks), found["choices"]
-    assert {name: choice["message"][name] for name in told["message"]} == told["message"]
-    assert (choice["logprobs"]["content"], choice["finish_reason"]) == (told["logprobs"], "tool_calls")
+    streamed, [choice] = fold(chunks), found["choices"]
+    assert {name: choice["message"][name] for name in streamed["message"]} == streamed["message"]
+    assert (choice["logprobs"]["content"], choice["finish_reason"]) == (streamed["logprobs"], "tool_calls")
     assert found["usage"]["total_tokens"] == 16
-    whole = server.post(CHAT, asked).json()
+    whole = server.post(CHAT, request).json()
     assert server.get(f"{CHAT}/{whole['id']}").json() == {**whole, "metadata": {}}
     assert whole["choices"] == found["choices"]
 

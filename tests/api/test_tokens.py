@@ -25,10 +25,10 @@ class Recorder(FakeBackend):
 
     def __init__(self) -> None:
         super().__init__([])
-        self.asked: list[TokenizeRequest] = []
+        self.tokenized: list[TokenizeRequest] = []
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        self.asked.append(request)
+        self.tokenized.append(request)
         return await super().tokenize(request)
 
 
@@ -40,7 +40,7 @@ def server() -> Iterator[Served]:
 
 def last(server: Served) -> TokenizeRequest:
     assert isinstance(server.backend, Recorder)
-    return server.backend.asked[-1]
+    return server.backend.tokenized[-1]
 
 
 @pytest.mark.parametrize("root", ROOTS)
@@ -63,13 +63,13 @@ def test_tokens_are_shown_as_text_when_asked(server: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "specials"),
+    ("members", "specials"),
     [({}, True), ({"add_special_tokens": False}, False), ({"add_special_tokens": True}, True)],
 )
 def test_special_tokens_are_added_to_a_text_unless_said(
-    server: Served, given: dict[str, Any], specials: bool
+    server: Served, members: dict[str, Any], specials: bool
 ) -> None:
-    server.post("/tokenize", {"prompt": "x", **given})
+    server.post("/tokenize", {"prompt": "x", **members})
     assert last(server) == TokenizeRequest("fake", "x", specials)
 
 
@@ -77,12 +77,12 @@ def test_conversation_is_tokenized_as_chat_would(server: Served) -> None:
     tool = {"type": "function", "function": {"name": "f"}}
     members = {"tools": [tool], "add_generation_prompt": False, "chat_template_kwargs": {"a": 1}}
     assert server.post("/tokenize", {"messages": [USER], **members}).json()["count"] == 2
-    asked = last(server)
-    assert not isinstance(asked.prompt, str)
-    assert [message.text for message in asked.prompt.messages] == ["hi"]
-    assert [tool.name for tool in asked.prompt.tools] == ["f"]
-    assert (asked.prompt.add_generation_prompt, asked.prompt.template_kwargs) == (False, {"a": 1})
-    assert not asked.add_special_tokens  # the template writes them
+    request = last(server)
+    assert not isinstance(request.prompt, str)
+    assert [message.text for message in request.prompt.messages] == ["hi"]
+    assert [tool.name for tool in request.prompt.tools] == ["f"]
+    assert (request.prompt.add_generation_prompt, request.prompt.template_kwargs) == (False, {"a": 1})
+    assert not request.add_special_tokens  # the template writes them
 
 
 WRONG: list[tuple[str, str, dict[str, Any]]] = [

@@ -49,9 +49,9 @@ def test_turns_go_on_from_each_other(fake_server: FakeServer) -> None:
     with connected(fake_server(backend)) as socket:
         wanted = ask(socket, store=False, tools=[WEATHER])[-1]["response"]
         answer = [{"type": "function_call_output", "call_id": "call_1", "output": "20"}]
-        told = ask(socket, store=False, input=answer, previous_response_id=wanted["id"])[-1]["response"]
+        second = ask(socket, store=False, input=answer, previous_response_id=wanted["id"])[-1]["response"]
         assert said(backend) == [("user", "hi"), ("assistant", ""), ("tool", "20")]
-        last = ask(socket, input="more", previous_response_id=told["id"])[-1]["response"]
+        last = ask(socket, input="more", previous_response_id=second["id"])[-1]["response"]
         assert last["store"] is True
         assert said(backend)[-2:] == [("assistant", "warm"), ("user", "more")]
 

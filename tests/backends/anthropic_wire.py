@@ -13,6 +13,7 @@ import anthropic
 from headrace.backends.anthropic import AnthropicBackend
 from headrace.backends.anthropic.answer import Answer
 from headrace.backends.http import Upstream as HttpUpstream
+from headrace.collected import Collected
 from headrace.config import ProviderConfig
 from headrace.types import (
     Conversation,
@@ -24,7 +25,6 @@ from headrace.types import (
     TextDelta,
     ToolCallDelta,
 )
-from headrace.wire.collected import Collected
 from tests.upstream import Upstream
 
 MODEL = "claude-sonnet-5-5"

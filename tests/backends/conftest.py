@@ -1,4 +1,4 @@
-"""Providers for the tests of this folder: one that shows what is written to it, one that is relayed to."""
+"""Providers for the tests of this folder: one that shows what is written to it, those that are relayed to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.relays import Relays, relays
+from tests.api.relays import relay, shared
 from tests.backends.writing import Written, writing
+
+__all__ = ["relay", "shared", "writing_server", "written"]
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +23,3 @@ def written(writing_server: Written) -> Written:
     writing_server.provider.forget()
     writing_server.served.gateway._wishes._refused.clear()
     return writing_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Relays]:
-    with relays() as made:
-        yield made
-
-
-@pytest.fixture
-def ours(running: Relays) -> Relays:
-    running.provider.forget()
-    return running

@@ -124,9 +124,9 @@ def test_a_thought_without_a_signature_is_shown_and_not_kept(upstream: Upstream)
 
 
 def test_thoughts_that_are_interleaved_are_passed_on_one_after_the_other(upstream: Upstream) -> None:
-    begun = {"type": "thinking", "thinking": "", "signature": ""}
+    empty = {"type": "thinking", "thinking": "", "signature": ""}
     events: list[Any] = [start()]
-    events += [named("content_block_start", index=index, content_block=begun) for index in (0, 1, 2)]
+    events += [named("content_block_start", index=index, content_block=empty) for index in (0, 1, 2)]
     for piece in "12":
         for index, letter in enumerate("ABC"):
             delta = {"type": "thinking_delta", "thinking": letter + piece}
@@ -142,7 +142,7 @@ def test_thoughts_that_are_interleaved_are_passed_on_one_after_the_other(upstrea
     assert whole == [("A1A2", "c0"), ("B1B2", "c1"), ("C1C2", "c2")]
 
 
-def test_a_reason_once_told_holds(upstream: Upstream) -> None:
+def test_a_reason_once_reported_holds(upstream: Upstream) -> None:
     more = named("message_delta", delta={"stop_reason": None}, usage={"output_tokens": 9})
     delta, stop = end("max_tokens")
     upstream.play(Answer(pieces=sse(start(), *text(0, "x"), delta, more, stop)))
@@ -176,7 +176,7 @@ ERRORS: list[tuple[int, str, type[ServerError], int]] = [
 
 
 @pytest.mark.parametrize(("status", "type", "error", "outcome"), ERRORS)
-def test_an_error_is_told_once_with_its_words(
+def test_an_error_is_reported_once_with_its_words(
     upstream: Upstream, status: int, type: str, error: type[ServerError], outcome: int
 ) -> None:
     refusal = answer(failed(type), status=status, headers={"Retry-After": "7"})
@@ -214,7 +214,7 @@ def test_an_unknown_error_inside_the_stream_is_the_providers(upstream: Upstream)
     assert raised.value.status == 502
 
 
-def test_a_prompt_that_is_too_long_is_told_as_one(upstream: Upstream) -> None:
+def test_a_prompt_that_is_too_long_is_reported_as_one(upstream: Upstream) -> None:
     message = "prompt is too long: 208310 tokens > 200000 maximum"
     upstream.play(answer(failed("invalid_request_error", message), status=400))
     with pytest.raises(ContextTooLong, match="208310 tokens") as raised:

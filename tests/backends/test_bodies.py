@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,11 +13,11 @@ from headrace.backends import bodies
 from headrace.backends.bodies import Budget, Decoder
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.sse import MAX_LINE
+from headrace.collected import Collected
 from headrace.config import ProviderConfig
 from headrace.errors import ProviderError
 from headrace.types import TextDelta
-from headrace.wire.collected import Collected
-from tests.api.relays import Relays, relays
+from tests.api.relays import Relays
 from tests.heard import RELAYED, TRANSLATED
 from tests.serving import eventually
 from tests.upstream import Answer, Endless, scripted, sse
@@ -26,19 +25,6 @@ from tests.upstream import Answer, Endless, scripted, sse
 MEGABYTE = b"x" * 2**20
 LIMIT = 128  # MiB of a JSON body
 ON_THE_WAY = 40  # MiB that nobody has read: the kernel keeps 4 to be sent and 32 received, and we some
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Relays]:
-    with relays() as found:
-        yield found
-
-
-@pytest.fixture
-def relay(shared: Relays) -> Iterator[Relays]:
-    shared.provider.forget()
-    yield shared
-    eventually(lambda: not shared.served.gateway.num_active)
 
 
 def chunk(text: str) -> bytes:

@@ -1,21 +1,14 @@
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from headrace.backends.http import LARGE_BODY, Upstream
 from headrace.errors import ProviderError
-from tests.api.relays import HI, STREAM, WHOLE, Relays, relays
+from tests.api.relays import HI, STREAM, WHOLE, Relays
 from tests.upstream import Answer, answer, scripted, sse
 
 WAYS = {"relayed": "/up/v1/chat/completions", "mapped": "/up/v1/responses"}
-
-
-@pytest.fixture(scope="module")
-def relay() -> Iterator[Relays]:
-    with relays() as found:
-        yield found
 
 
 def _ask(relay: Relays, way: str, *, streamed: bool = False) -> int:

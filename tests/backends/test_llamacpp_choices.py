@@ -71,7 +71,7 @@ class Gate:
     def of(self, caller: int) -> int:
         return sum(priority == caller for priority, _ in self.running)
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """Let the oldest go, and wait until others have had their turn."""
         self.running[0][1].set()
         await settled()
@@ -106,10 +106,10 @@ def test_l10_one_caller_never_takes_every_place() -> None:
         await settled()
         assert [gate.of(caller) for caller in (1, 2, 3)] == [1, 1, 1]
         for _ in range(places_of):
-            await gate.let_go()
+            await gate.release()
         assert gate.of(0) < alone
         while gate.running:
-            await gate.let_go()
+            await gate.release()
         assert sorted(await large) == list(range(50))
         assert [sorted(await other) for other in others] == [[0, 1]] * 3
         assert places.num_taken == 0

@@ -265,7 +265,7 @@ def test_the_assistants_message_is_continued_on_request(served: Served) -> None:
     assert served.post(CHAT, {**body, "messages": MESSAGES}).status_code == 200  # its process lives
 
 
-def begun(served: Served, body: dict[str, Any]) -> socket.socket:
+def start_request(served: Served, body: dict[str, Any]) -> socket.socket:
     """A request of which nothing has been read."""
     content = json.dumps(body).encode()
     head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -278,7 +278,7 @@ def test_more_than_there_is_room_for_is_overload(served: Served) -> None:
     long = {"model": "m", "prompt": "a", "max_tokens": 400, "ignore_eos": True, "stream": True}
     with ExitStack() as exits:
         for number in range(1, 5):
-            exits.enter_context(begun(served, long))
+            exits.enter_context(start_request(served, long))
             eventually(partial(_has_active, served, number))
         full = served.post(CHAT, {"model": "m", "messages": MESSAGES})
     assert (full.status_code, full.json()["error"]["code"]) == (503, "server_is_overloaded")

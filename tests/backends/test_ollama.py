@@ -107,22 +107,22 @@ LONG = (line(content="Once"), end(done_reason="length"))
 
 def backend(upstream: Upstream, **config: Any) -> OllamaBackend:
     key = config.pop("key", None)
-    given = ProviderConfig(kind="ollama", base_url=upstream.url, **config)
-    return OllamaBackend("ollama", given, key)
+    provider_config = ProviderConfig(kind="ollama", base_url=upstream.url, **config)
+    return OllamaBackend("ollama", provider_config, key)
 
 
 def ask(upstream: Upstream, *requests: GenerateRequest, **config: Any) -> list[Event]:
     """All events of these requests, one after the other."""
 
     async def run() -> list[Event]:
-        asked, events = backend(upstream, **config), list[Event]()
-        await asked.upstream.start()
+        ollama, events = backend(upstream, **config), list[Event]()
+        await ollama.upstream.start()
         try:
             for request in requests or (REQUEST,):
-                async with asked.generate(request) as found:
+                async with ollama.generate(request) as found:
                     events += [event async for event in found]
         finally:
-            await asked.aclose()
+            await ollama.aclose()
         return events
 
     return asyncio.run(run())
@@ -194,11 +194,11 @@ def test_our_body_is_the_sdks(upstream: Upstream) -> None:
         Message("assistant", "", reasoning="Hm", tool_calls=(ToolCall("c1", "weather", '{"city": "Rom"}'),)),
         Message("tool", "sun", tool_call_id="c1"),
     )
-    asked = conversation(*messages, tools=(WEATHER,), reasoning_effort="high")
+    base = conversation(*messages, tools=(WEATHER,), reasoning_effort="high")
     wanted = Sampling(max_tokens=9, temperature=0.5, stop=("x",), seed=3)
     ask(
         upstream,
-        replace(asked, sampling=wanted, format=Format("json_schema", schema)),
+        replace(base, sampling=wanted, format=Format("json_schema", schema)),
         keep_alive="9m",
     )
     theirs, ours = sent(upstream)
@@ -236,7 +236,7 @@ def test_without_parallel_calls_there_is_one(upstream: Upstream) -> None:
         (("prompt_eval_count", "eval_count"), Usage(0, 0, is_known=False)),
     ],
 )
-def test_usage_that_is_not_told_is_not_known(
+def test_usage_that_is_not_reported_is_not_known(
     upstream: Upstream, missing: tuple[str, ...], usage: Usage
 ) -> None:
     last = {name: value for name, value in end().items() if name not in missing}
@@ -282,8 +282,8 @@ def test_num_ctx_holds_what_is_needed(
     upstream: Upstream, prompt_bytes: int, max_tokens: int | None, num_ctx: int
 ) -> None:
     upstream.play(lines(*PLAIN), path=CHAT)
-    asked = conversation(Message("user", "x" * prompt_bytes))
-    ask(upstream, replace(asked, sampling=Sampling(max_tokens=max_tokens)))
+    request = conversation(Message("user", "x" * prompt_bytes))
+    ask(upstream, replace(request, sampling=Sampling(max_tokens=max_tokens)))
     assert sent(upstream)[0]["options"] == {"num_ctx": num_ctx, "num_predict": max_tokens or -1}
 
 
@@ -475,12 +475,12 @@ def test_a_gap_is_filled(upstream: Upstream) -> None:
 
 def embed(upstream: Upstream, request: EmbedRequest) -> Any:
     async def run() -> Any:
-        asked = backend(upstream)
-        await asked.upstream.start()
+        ollama = backend(upstream)
+        await ollama.upstream.start()
         try:
-            return await asked.embed(request)
+            return await ollama.embed(request)
         finally:
-            await asked.aclose()
+            await ollama.aclose()
 
     return asyncio.run(run())
 
@@ -519,13 +519,13 @@ def test_models_are_listed_with_what_they_take(upstream: Upstream) -> None:
     )
 
     async def run(**config: Any) -> list[tuple[str, int, int | None]]:
-        asked = backend(upstream, **config)
-        await asked.start()
+        ollama = backend(upstream, **config)
+        await ollama.start()
         try:
-            await asked.refresh()
-            return [(info.id, info.created, info.max_model_len) for info in asked.models()]
+            await ollama.refresh()
+            return [(info.id, info.created, info.max_model_len) for info in ollama.models()]
         finally:
-            await asked.aclose()
+            await ollama.aclose()
 
     upstream.always(SHOW, answer({}))
     assert asyncio.run(run(models=("old",))) == [("old", 0, None)]

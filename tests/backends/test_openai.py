@@ -104,10 +104,10 @@ def test_an_unknown_reason_is_a_stop(both: Both) -> None:
     assert seen.choices[0]["reason"] == "stop"
 
 
-def test_the_stop_string_is_told_where_the_provider_tells_it(both: Both) -> None:
+def test_the_stop_string_is_reported_where_the_provider_tells_it(both: Both) -> None:
     both.provider.play(Answer(pieces=sse(*TEXT, chunk(reason="stop", stop_reason="END"), "[DONE]")))
-    asked = {"model": "m", "max_tokens": 9, "messages": MESSAGES, "stop_sequences": ["END"]}
-    answer = both.served.post("/v1/messages", asked).json()
+    body = {"model": "m", "max_tokens": 9, "messages": MESSAGES, "stop_sequences": ["END"]}
+    answer = both.served.post("/v1/messages", body).json()
     assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", "END")
 
 
@@ -191,7 +191,7 @@ ODD_CALLS = {
 
 
 @pytest.mark.parametrize("name", ODD_CALLS)
-def test_calls_that_are_told_oddly_are_understood(both: Both, name: str) -> None:
+def test_calls_in_odd_shapes_are_understood(both: Both, name: str) -> None:
     pieces = sse(*_calling(*ODD_CALLS[name]), CALLED, "[DONE]")
     assert _calls_of(both, pieces) == {0: A, 1: B}
 
@@ -284,7 +284,7 @@ def test_a_request_arrives_as_it_was_sent(both: Both) -> None:
     ]
     schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     json_schema = {"name": "answer", "schema": schema, "strict": True}
-    given: Any = {
+    members: Any = {
         "messages": [
             {"role": "developer", "content": "be brief"},
             {"role": "user", "content": parts, "name": "u"},
@@ -300,7 +300,7 @@ def test_a_request_arrives_as_it_was_sent(both: Both) -> None:
     }  # fmt: skip
     ends = [head(choices=[{"index": index, "delta": {}, "finish_reason": "stop"}]) for index in (0, 1)]
     both.same(
-        lambda client: len(list(client.chat.completions.create(**given))) > 0, Answer(pieces=sse(*ends))
+        lambda client: len(list(client.chat.completions.create(**members))) > 0, Answer(pieces=sse(*ends))
     )
     direct, through = both.provider.posts[-2:]
     assert through.body == direct.body

@@ -62,7 +62,7 @@ STATUSES = [
 
 @pytest.mark.parametrize("see", [streamed, _whole])
 @pytest.mark.parametrize(("status", "expected", "code"), STATUSES)
-def test_each_status_is_told_with_the_providers_words(
+def test_each_status_is_reported_with_the_providers_words(
     both: Both, see: Any, status: int, expected: int, code: str
 ) -> None:
     body = {"error": {"message": f"its own words ({KEY})", "type": "t", "code": None}}

@@ -104,7 +104,7 @@ def test_sampling_is_sent_as_given(provider: Upstream) -> None:
         stop_token_ids=(1, 2), ignore_eos=True, min_tokens=3, skip_special_tokens=False,
         truncate_prompt_tokens=-1,
     )  # fmt: skip
-    given = {
+    expected = {
         "max_tokens": 5, "temperature": 0.0, "top_p": 0.5, "top_k": 0, "min_p": 0.1,
         "repetition_penalty": 1.1, "frequency_penalty": 0.2, "presence_penalty": -0.3,
         "logit_bias": {"7": -100.0}, "seed": 0,
@@ -112,8 +112,8 @@ def test_sampling_is_sent_as_given(provider: Upstream) -> None:
         "skip_special_tokens": False, "truncate_prompt_tokens": -1,
     }  # fmt: skip
     sent = _sent(provider, GenerateRequest("m", HI, sampling))
-    assert {name: value for name, value in sent.items() if name != "messages"} == given
-    assert _sent(provider, GenerateRequest("m", Texts(("x",)), sampling)) == {**given, "prompt": "x"}
+    assert {name: value for name, value in sent.items() if name != "messages"} == expected
+    assert _sent(provider, GenerateRequest("m", Texts(("x",)), sampling)) == {**expected, "prompt": "x"}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def _ends(events: list[Event]) -> list[Finished]:
     return [event for event in events if isinstance(event, Finished)]
 
 
-def test_a_usage_that_is_not_told_is_not_known(provider: Upstream) -> None:
+def test_a_usage_that_is_not_reported_is_not_known(provider: Upstream) -> None:
     ends = _ends(_ask(provider, GenerateRequest("m", HI), Answer(pieces=sse(*TEXT, *END))))
     assert ends == [Finished(0, "stop", Usage(20, 5, 16, 2))]
     untold_usages: list[Any] = [None, {}]

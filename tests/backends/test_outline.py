@@ -52,16 +52,16 @@ def test_large_members_are_left_out() -> None:
     assert found == {"a": None, "b": {"a": [1]}}
 
 
-def asked(relay: Relays, body: bytes) -> tuple[int, Any, bytes]:
+def answer_to(relay: Relays, body: bytes) -> tuple[int, Any, bytes]:
     relay.provider.play(Answer(headers={"Content-Type": "application/json"}, pieces=[body]))
     status, headers, raw = relay.ask(CHAT, json.dumps({"model": "up:m", "messages": HI}).encode())
     return status, headers, raw
 
 
-def test_a_large_answer_is_passed_on_as_it_is(ours: Relays) -> None:
+def test_a_large_answer_is_passed_on_as_it_is(relay: Relays) -> None:
     whole = json.dumps(WHOLE, indent=1).encode()
     for raw in (whole, b"\xef\xbb\xbf" + whole, b" " * 300_000 + whole + b"\n"):
-        assert asked(ours, raw)[::2] == (200, raw)
+        assert answer_to(relay, raw)[::2] == (200, raw)
 
 
 CUT = json.dumps(WHOLE).encode()
@@ -76,16 +76,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
-def test_half_a_large_answer_is_an_error(ours: Relays, body: bytes) -> None:
-    status, _, raw = asked(ours, body)
+def test_half_a_large_answer_is_an_error(relay: Relays, body: bytes) -> None:
+    status, _, raw = answer_to(relay, body)
     assert (status, json.loads(raw)["error"]["code"]) == (502, "provider_error")
 
 
-def test_an_error_is_found_behind_or_before_much_else(ours: Relays) -> None:
+def test_an_error_is_found_behind_or_before_much_else(relay: Relays) -> None:
     error = {"message": "the model is on fire", "code": 503}
     huge = {**error, "details": LARGE}
     for body in ({"padding": LARGE, "error": error}, {"error": error, "padding": LARGE}, {"error": huge}):
-        status, _, raw = asked(ours, json.dumps(body).encode())
+        status, _, raw = answer_to(relay, json.dumps(body).encode())
         assert status == 503, raw
         assert "on fire" in json.loads(raw)["error"]["message"]
 
@@ -99,4 +99,4 @@ def test_the_usage_is_the_answers_own() -> None:
     for body in (nested, {**nested, "padding": LARGE}):
         raw = json.dumps(body).encode()
         passed, usage = as_json(raw, reader, is_json=True)
-        assert (passed, usage.usage()) == (raw, Usage(20, 5))
+        assert (passed, usage) == (raw, Usage(20, 5))

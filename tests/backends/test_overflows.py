@@ -86,37 +86,37 @@ OURS = {
 
 
 @pytest.mark.parametrize("way", ["translated", "anthropic", "translated stream", "anthropic stream"])
-def test_l16_headrace_before_headrace_falls_back_on_context(ours: Relays, way: str) -> None:
-    ours.provider.play(answer(OURS, status=400))
+def test_l16_headrace_before_headrace_falls_back_on_context(relay: Relays, way: str) -> None:
+    relay.provider.play(answer(OURS, status=400))
     path = MESSAGES if "anthropic" in way else CHAT
     body = {"model": "long", "messages": HI, "max_tokens": 9, "stream": "stream" in way}
-    status, headers, _ = ours.ask(path, json.dumps(body).encode())
+    status, headers, _ = relay.ask(path, json.dumps(body).encode())
     assert (status, headers["x-headrace-backend"], headers["x-headrace-attempts"]) == (200, "fa", "2")
 
 
-def test_l16_a_relayed_request_falls_back_on_context_too(ours: Relays) -> None:
-    ours.provider.play(answer(OURS, status=400), STREAM)
+def test_l16_a_relayed_request_falls_back_on_context_too(relay: Relays) -> None:
+    relay.provider.play(answer(OURS, status=400), STREAM)
     body = json.dumps({"model": "longer", "messages": HI, "stream": True}).encode()
-    status, headers, raw = ours.ask(CHAT, body)
+    status, headers, raw = relay.ask(CHAT, body)
     assert (status, headers["x-headrace-backend"], headers["x-headrace-attempts"]) == (200, "ce", "2")
     assert raw.endswith(b"data: [DONE]\n\n")
 
 
-def test_l16_an_overflow_of_anthropic_upstreams_is_told_in_both_dialects(ours: Relays) -> None:
+def test_l16_an_overflow_of_anthropic_upstreams_is_reported_in_both_dialects(relay: Relays) -> None:
     error = {"type": "invalid_request_error", "message": "prompt is too long: 300 tokens > 256 maximum"}
-    ours.provider.play(*[answer({"type": "error", "error": error}, status=400)] * 2)
-    _, _, chat = ask(ours, "translated", model="an:m")
+    relay.provider.play(*[answer({"type": "error", "error": error}, status=400)] * 2)
+    _, _, chat = ask(relay, "translated", model="an:m")
     assert chat["code"] == "context_length_exceeded"
     assert chat["message"].startswith(
         "This model's maximum context length is 256 tokens. However, you requested 300 tokens."
     )
-    _, _, relayed = ask(ours, "anthropic", model="an:m")
+    _, _, relayed = ask(relay, "anthropic", model="an:m")
     assert relayed["message"] == "prompt is too long: 300 tokens > 256 maximum"
 
 
-def test_l16_in_a_stream_that_has_begun_the_words_are_kept(ours: Relays) -> None:
-    ours.provider.play(Answer(pieces=sse(CHUNK, OURS)))
+def test_l16_in_a_stream_that_has_begun_the_words_are_kept(relay: Relays) -> None:
+    relay.provider.play(Answer(pieces=sse(CHUNK, OURS)))
     body = json.dumps({"model": "up:m", "messages": HI, "stream": True}).encode()
-    _, _, raw = ours.ask(CHAT, body, **STRICT)
+    _, _, raw = relay.ask(CHAT, body, **STRICT)
     assert b"maximum context length is 256 tokens" in raw
     assert b"context_length_exceeded" in raw

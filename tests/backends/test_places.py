@@ -10,7 +10,7 @@ from headrace.backends.places import Places
 from headrace.errors import Overloaded
 
 
-class Asked:
+class Request:
     """A request of so many sequences."""
 
     def __init__(self, count: int, flow: str = "") -> None:
@@ -25,31 +25,31 @@ class Table:
     """Places, and what has begun in them."""
 
     def __init__(self, seats: int, queue: int) -> None:
-        self.begun: list[Asked] = []
-        self.places: Places[Asked] = Places(seats, queue, self.begin)
+        self.started: list[Request] = []
+        self.places: Places[Request] = Places(seats, queue, self.begin)
 
-    def begin(self, asked: Asked) -> None:
-        asked.coming -= 1
-        self.begun.append(asked)
+    def begin(self, request: Request) -> None:
+        request.coming -= 1
+        self.started.append(request)
 
-    def enter(self, count: int, flow: str = "") -> Asked:
+    def enter(self, count: int, flow: str = "") -> Request:
         self.places.take(flow)
-        asked = Asked(count, flow)
-        self.places.enter(asked)
-        return asked
+        request = Request(count, flow)
+        self.places.enter(request)
+        return request
 
-    def end(self, asked: Asked) -> None:
-        self.places.ended(asked)
-        if not asked.num_running and not asked.has_more:
-            self.places.leave(asked)
+    def end(self, request: Request) -> None:
+        self.places.ended(request)
+        if not request.num_running and not request.has_more:
+            self.places.leave(request)
 
 
 def test_alone_a_request_has_every_seat_and_one_more_waits_for_each_that_becomes_free() -> None:
     table = Table(8, 100)
-    asked = table.enter(50)
-    assert asked.num_running == table.places.num_taken == 11
-    table.end(asked)
-    assert asked.num_running == 11
+    request = table.enter(50)
+    assert request.num_running == table.places.num_taken == 11
+    table.end(request)
+    assert request.num_running == 11
 
 
 @pytest.mark.parametrize(("seats", "queue"), [(8, 100), (2, 2), (4, 0), (2, 0)])
@@ -80,11 +80,11 @@ def test_large_requests_take_turns() -> None:
     first = table.enter(100)
     second = table.enter(100)
     for ended in range(30):  # first come, first served
-        table.end(table.begun[ended])
+        table.end(table.started[ended])
     assert abs(first.num_running - second.num_running) <= 1
 
 
-def test_a_full_table_is_told_with_when_to_come_again() -> None:
+def test_a_full_table_is_refused_with_when_to_come_again() -> None:
     table = Table(2, 10)
     for _ in range(12):
         table.enter(1)
@@ -95,10 +95,10 @@ def test_a_full_table_is_told_with_when_to_come_again() -> None:
 
 def test_whatever_happens_every_place_comes_back() -> None:
     for seed in range(50):
-        chance, table, here = random.Random(seed), Table(3, 7), list[Asked]()
+        chance, table, here = random.Random(seed), Table(3, 7), list[Request]()
         for _ in range(300):
             act = chance.random()
-            running = [asked for asked in here if asked.num_running]
+            running = [request for request in here if request.num_running]
             if act < 0.3:
                 try:
                     here.append(table.enter(chance.choice([1, 1, 2, 30])))
@@ -108,10 +108,10 @@ def test_whatever_happens_every_place_comes_back() -> None:
                 table.places.leave(here.pop(chance.randrange(len(here))))
             elif running:
                 table.end(chance.choice(running))
-            here = [asked for asked in here if asked.num_running]
-            assert table.places.num_taken == sum(asked.num_running for asked in here) <= 10
-        for asked in here:
-            table.places.leave(asked)
+            here = [request for request in here if request.num_running]
+            assert table.places.num_taken == sum(request.num_running for request in here) <= 10
+        for request in here:
+            table.places.leave(request)
         assert table.places.num_taken == 0
 
 

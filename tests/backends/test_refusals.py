@@ -49,14 +49,14 @@ FINAL = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("played", "status"), FINAL.values(), ids=FINAL)
-def test_what_no_retry_can_help_says_so(ours: Relays, played: Answer, status: int, way: str) -> None:
-    ours.provider.play(played)
-    num_before = len(ours.provider.posts)
-    answer_status, headers, error = ask(ours, way)
+def test_what_no_retry_can_help_says_so(relay: Relays, played: Answer, status: int, way: str) -> None:
+    relay.provider.play(played)
+    num_before = len(relay.provider.posts)
+    answer_status, headers, error = ask(relay, way)
     assert (answer_status, headers.get("x-should-retry")) == (status, "false")
     assert "retry-after" not in headers
     assert KEY not in str(error)
-    assert len(ours.provider.posts) == num_before + 1
+    assert len(relay.provider.posts) == num_before + 1
 
 
 INSTEAD = {
@@ -70,9 +70,9 @@ INSTEAD = {
 @pytest.mark.parametrize("model", ["up:m", "an:m", "ce:m"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("played", INSTEAD.values(), ids=INSTEAD)
-def test_g16_a_page_instead_of_an_answer_says_so(ours: Relays, played: Answer, way: str, model: str) -> None:
-    ours.provider.play(played)
-    status, headers, error = ask(ours, way, model)
+def test_g16_a_page_instead_of_an_answer_says_so(relay: Relays, played: Answer, way: str, model: str) -> None:
+    relay.provider.play(played)
+    status, headers, error = ask(relay, way, model)
     assert (status, headers.get("x-should-retry")) == (502, "false")
     assert "base_url" in error["message"]
 
@@ -87,36 +87,36 @@ PASSING = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("played", "status"), PASSING.values(), ids=PASSING)
-def test_what_may_pass_may_be_tried_again(ours: Relays, played: Answer, status: int, way: str) -> None:
-    ours.provider.play(played)
-    answer_status, headers, _ = ask(ours, way)
+def test_what_may_pass_may_be_tried_again(relay: Relays, played: Answer, status: int, way: str) -> None:
+    relay.provider.play(played)
+    answer_status, headers, _ = ask(relay, way)
     assert (answer_status, headers.get("x-should-retry")) == (status, None)
     assert headers.get("retry-after") == {429: "3", 503: "1"}.get(status)
 
 
-def test_a_providers_own_word_on_retries_is_passed_on(ours: Relays) -> None:
-    ours.provider.play(answer(said(None), status=500, headers={"x-should-retry": "false"}))
-    assert ask(ours, "translated")[1]["x-should-retry"] == "false"
+def test_a_providers_own_word_on_retries_is_passed_on(relay: Relays) -> None:
+    relay.provider.play(answer(said(None), status=500, headers={"x-should-retry": "false"}))
+    assert ask(relay, "translated")[1]["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("way", ["translated", "translated stream", "relayed stream", "anthropic"])
 @pytest.mark.parametrize("code", ["insufficient_quota", "invalid_api_key"])
-def test_g16_an_error_at_the_beginning_of_a_stream_says_so_too(ours: Relays, code: str, way: str) -> None:
-    ours.provider.play(Answer(pieces=sse(said(code))))
-    status, headers, error = ask(ours, way)
+def test_g16_an_error_at_the_beginning_of_a_stream_says_so_too(relay: Relays, code: str, way: str) -> None:
+    relay.provider.play(Answer(pieces=sse(said(code))))
+    status, headers, error = ask(relay, way)
     assert headers.get("x-should-retry") == "false"
     assert (status, "its own words" in error["message"]) == (429 if "quota" in code else 502, True)
 
 
 @pytest.mark.parametrize("way", ["relayed", "translated", "anthropic"])
-def test_g16_a_route_asks_the_next_and_tells_the_last(ours: Relays, way: str) -> None:
+def test_g16_a_route_asks_the_next_and_tells_the_last(relay: Relays, way: str) -> None:
     quota = answer(said("insufficient_quota"), status=429)
-    ours.provider.play(quota, quota)
-    status, headers, _ = ask(ours, way, model="fast")
+    relay.provider.play(quota, quota)
+    status, headers, _ = ask(relay, way, model="fast")
     assert (status, headers["x-should-retry"], headers["x-headrace-attempts"]) == (429, "false", "2")
-    ours.provider.play(quota, STREAM)
+    relay.provider.play(quota, STREAM)
     body = json.dumps({"model": "fast", "messages": HI, "stream": True}).encode()
-    assert ours.ask(CHAT, body)[0] == 200
+    assert relay.ask(CHAT, body)[0] == 200
 
 
 KEPT = {
@@ -140,25 +140,25 @@ KEPT = {
 @pytest.mark.parametrize("way", ["relayed", "translated", "translated stream", "relayed stream"])
 @pytest.mark.parametrize(("status", "body", "code"), KEPT.values(), ids=KEPT)
 def test_status_code_and_words_are_the_providers(
-    ours: Relays, status: int, body: dict[str, Any], code: str, way: str
+    relay: Relays, status: int, body: dict[str, Any], code: str, way: str
 ) -> None:
-    ours.provider.play(answer(body, status=status))
-    answer_status, _, error = ask(ours, way)
+    relay.provider.play(answer(body, status=status))
+    answer_status, _, error = ask(relay, way)
     assert (answer_status, error["code"]) == (status, code)
     assert error["message"] == "up: too big"
     assert error["param"] == body["error"].get("param")
 
 
-def test_g28_a_413_is_request_too_large_in_anthropics_shape(ours: Relays) -> None:
-    ours.provider.play(answer(said(None), status=413))
-    status, _, error = ask(ours, "anthropic")
+def test_g28_a_413_is_request_too_large_in_anthropics_shape(relay: Relays) -> None:
+    relay.provider.play(answer(said(None), status=413))
+    status, _, error = ask(relay, "anthropic")
     assert (status, error["type"]) == (413, "request_too_large")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_key_of_ours_is_no_invalid_key_of_the_callers(ours: Relays, way: str) -> None:
-    ours.provider.play(answer(said("invalid_api_key", f"bad key {KEY}"), status=401))
-    _, _, error = ask(ours, way)
+def test_a_key_of_ours_is_no_invalid_key_of_the_callers(relay: Relays, way: str) -> None:
+    relay.provider.play(answer(said("invalid_api_key", f"bad key {KEY}"), status=401))
+    _, _, error = ask(relay, way)
     assert error.get("code") in ("provider_authentication_error", None)
     assert "(secret)" in error["message"]
 
@@ -182,11 +182,11 @@ MISSING = {
 @pytest.mark.parametrize("headers", [{}, STRICT], ids=["relayed", "translated"])
 @pytest.mark.parametrize("played", MISSING.values(), ids=MISSING)
 def test_an_endpoint_that_is_missing_is_no_missing_model(
-    ours: Relays, played: Answer, headers: dict[str, str]
+    relay: Relays, played: Answer, headers: dict[str, str]
 ) -> None:
-    ours.provider.play(played)
+    relay.provider.play(played)
     body = json.dumps({"model": "up:m", "input": "x"}).encode()
-    status, _, raw = ours.ask("/v1/embeddings", body, **headers)
+    status, _, raw = relay.ask("/v1/embeddings", body, **headers)
     error = json.loads(raw)["error"]
     assert (status, error["code"]) == (404, "endpoint_not_found")
     assert "up has no endpoint /embeddings" in error["message"]
@@ -201,9 +201,9 @@ def test_an_endpoint_that_is_missing_is_no_missing_model(
         {"error": {"message": "The API deployment for this resource does not exist."}},
     ],
 )
-def test_a_missing_model_is_one(ours: Relays, body: dict[str, Any]) -> None:
-    ours.provider.play(answer(body, status=404))
-    status, _, error = ask(ours, "translated")
+def test_a_missing_model_is_one(relay: Relays, body: dict[str, Any]) -> None:
+    relay.provider.play(answer(body, status=404))
+    status, _, error = ask(relay, "translated")
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
 
 
@@ -215,15 +215,15 @@ def test_a_missing_model_is_one(ours: Relays, body: dict[str, Any]) -> None:
         (Refusal("p", 404, "model: claude-9", type="not_found_error"), ModelNotFound),
     ],
 )
-def test_404s_are_told_apart(refusal: Refusal, kind: type[ServerError]) -> None:
+def test_404s_are_distinguished(refusal: Refusal, kind: type[ServerError]) -> None:
     assert type(to_error(refusal)) is kind
 
 
 @pytest.mark.parametrize("played", [FINAL["G16 401"][0], FINAL["G16 insufficient_quota"][0]])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["up:m", "an:m"])
-def test_g16_the_official_clients_ask_once(ours: Relays, played: Answer, model: str, stream: bool) -> None:
-    url = ours.served.url
+def test_g16_the_official_clients_ask_once(relay: Relays, played: Answer, model: str, stream: bool) -> None:
+    url = relay.served.url
     for ask_once in (
         lambda: openai.OpenAI(base_url=f"{url}/v1", api_key=CALLERS, max_retries=2).chat.completions.create(
             model=model, messages=HI, stream=stream
@@ -235,12 +235,12 @@ def test_g16_the_official_clients_ask_once(ours: Relays, played: Answer, model: 
             model=model, messages=HI, stream=stream, max_tokens=9
         ),
     ):
-        ours.provider.forget()
-        ours.provider.play(*[played] * 3)
-        num_before = len(ours.provider.posts)
+        relay.provider.forget()
+        relay.provider.play(*[played] * 3)
+        num_before = len(relay.provider.posts)
         with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)):
             ask_once()
-        assert len(ours.provider.posts) == num_before + 1
+        assert len(relay.provider.posts) == num_before + 1
 
 
 MEMBERS = ("error", "errors", "detail", "message", "code", "type", "param", "status", "loc", "msg")

@@ -105,8 +105,8 @@ def test_blocks_are_changed_only_where_anthropic_would_refuse_them(written: Writ
 
 
 def test_the_last_message_is_trimmed_with_its_mark(written: Written) -> None:
-    begun = {"role": "assistant", "content": [{"type": "text", "text": "So ", **MARK}]}
-    body = {"model": "an:claude-opus-4-1", "max_tokens": 9, "messages": [*HI, begun]}
+    partial = {"role": "assistant", "content": [{"type": "text", "text": "So ", **MARK}]}
+    body = {"model": "an:claude-opus-4-1", "max_tokens": 9, "messages": [*HI, partial]}
     assert written.ask(MESSAGES, body, **STRICT)[0] == 200
     assert written.last["messages"][-1]["content"] == [{"type": "text", "text": "So", **MARK}]
 

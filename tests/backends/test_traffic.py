@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from headrace.backends.openai.relay_reader import OpenAIRelayReader
 from headrace.backends.passthrough import Stream, as_json
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent, lines
+from headrace.collected import Collected
 from headrace.dialects.anthropic import tool_input
 from headrace.errors import ServerError
 from headrace.types import (
@@ -44,7 +45,6 @@ from headrace.types import (
 from headrace.wire import chat as wire_chat
 from headrace.wire import completions as wire_completions
 from headrace.wire.anthropic import answer as wire_messages
-from headrace.wire.collected import Collected
 from headrace.wire.parameters import parse
 from headrace.wire.responses.object import begin
 from headrace.wire.responses.stream import ResponseEvents
@@ -85,7 +85,7 @@ def run() -> Iterator[Run]:
         yield found.get_loop().run_until_complete
 
 
-async def piecemeal(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def piecemeal(pieces: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
     for piece in pieces:
         yield piece
 

@@ -11,17 +11,17 @@ from tests.upstream import answer
 
 
 def thinking(model: str, budget: int = 2000, **more: Any) -> dict[str, Any]:
-    asked = {"type": "enabled", "budget_tokens": budget}
-    return {"model": model, "messages": HI, "max_tokens": 64_000, "thinking": asked, **more}
+    member = {"type": "enabled", "budget_tokens": budget}
+    return {"model": model, "messages": HI, "max_tokens": 64_000, "thinking": member, **more}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("asked", ["enabled", "adaptive"])
+@pytest.mark.parametrize("expected", ["enabled", "adaptive"])
 def test_g10_a_model_of_ollamas_that_does_not_think_is_not_asked_to(
-    written: Written, asked: str, stream: bool
+    written: Written, expected: str, stream: bool
 ) -> None:
     body = thinking("ol:m", stream=stream)
-    if asked == "adaptive":
+    if expected == "adaptive":
         body["thinking"] = {"type": "adaptive"}
     status, headers, _ = written.ask(MESSAGES, body)
     assert status == 200
@@ -41,7 +41,7 @@ def test_g10_not_to_think_is_what_it_does_anyway(written: Written) -> None:
     assert (status, "think" in written.last, names(headers)) == (200, False, [])
 
 
-def test_g10_a_caller_who_asks_for_an_effort_outright_is_told(written: Written) -> None:
+def test_g10_a_caller_who_asks_for_an_effort_outright_gets_an_error(written: Written) -> None:
     num = len(written.requests)
     status, _, answer = written.ask(CHAT, {"model": "ol:m", "messages": HI, "reasoning_effort": "high"})
     assert (status, answer["error"]["param"]) == (400, "reasoning_effort")
@@ -109,7 +109,7 @@ def test_g10_along_a_route_only_who_refuses_goes_without(written: Written) -> No
     assert "thinking" not in names(headers)
 
 
-def test_g10_an_effort_that_is_refused_to_a_chat_is_told(written: Written) -> None:
+def test_g10_an_effort_that_is_refused_to_a_chat_is_reported(written: Written) -> None:
     written.play(answer({"error": REFUSALS["OpenAI"][1]}, status=400))
     body = {"model": "up:m", "messages": HI, "reasoning_effort": "high"}
     status, _, whole = written.ask(CHAT, body, **STRICT)

@@ -128,7 +128,7 @@ NUMBERS = ['{"a": 1e999}', '{"a": NaN}', '{"a": [-Infinity]}']
 @pytest.mark.parametrize("arguments", NUMBERS)
 @pytest.mark.parametrize("model", ["up:m", "ol:m"])
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES, CHAT])
-def test_g22_what_callers_are_told_is_json(written: Written, path: str, model: str, arguments: str) -> None:
+def test_g22_what_callers_get_is_json(written: Written, path: str, model: str, arguments: str) -> None:
     delta = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     chunks = [
         {"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]},
@@ -248,5 +248,5 @@ def test_g21_in_every_dialect(written: Written, model: str, name: str) -> None:
     status, _, answer = written.ask(RESPONSES, {"model": model, "input": "hi", "tools": tools})
     assert status == 200, answer
     assert [item["name"] for item in answer["output"] if item["type"] == "function_call"] == [name]
-    told_tool = written.last["tools"][0]
-    assert told_tool.get("name", told_tool.get("function", {}).get("name")) == sent
+    sent_tool = written.last["tools"][0]
+    assert sent_tool.get("name", sent_tool.get("function", {}).get("name")) == sent

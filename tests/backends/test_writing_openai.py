@@ -211,15 +211,15 @@ def test_g13_a_long_user_is_hashed_to_fit(written: Written, model: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, STRICT], ids=["relayed", "translated"])
-@pytest.mark.parametrize(("user", "is_kept"), [("u" * 64, True), ("u" * 65, False), ("ü" * 64, True)])
-def test_g13_of_a_chat_too(written: Written, user: str, is_kept: bool, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(("user", "is_unchanged"), [("u" * 64, True), ("u" * 65, False), ("ü" * 64, True)])
+def test_g13_of_a_chat_too(written: Written, user: str, is_unchanged: bool, headers: dict[str, str]) -> None:
     assert written.ask(CHAT, {"model": "up:m", "messages": HI, "user": user}, **headers)[0] == 200
-    assert (written.last["user"] == user) is is_kept
+    assert (written.last["user"] == user) is is_unchanged
     assert len(written.last["user"]) <= 64
 
 
 @pytest.mark.parametrize(
-    ("user", "is_kept"),
+    ("user", "is_unchanged"),
     [
         ("ann@example.com", False),
         ("+41 44 668 18 00", False),
@@ -230,12 +230,12 @@ def test_g13_of_a_chat_too(written: Written, user: str, is_kept: bool, headers: 
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_g13_anthropic_is_told_no_names(written: Written, path: str, user: str, is_kept: bool) -> None:
+def test_g13_anthropic_gets_no_names(written: Written, path: str, user: str, is_unchanged: bool) -> None:
     said = {"input": "hi"} if path == RESPONSES else {"messages": HI}
     assert written.ask(path, {"model": "an:claude-opus-5", "user": user, **said})[0] == 200
     user_id = written.last["metadata"]["user_id"]
-    assert (user_id == user) is is_kept
-    assert is_kept or len(user_id) == 64
+    assert (user_id == user) is is_unchanged
+    assert is_unchanged or len(user_id) == 64
 
 
 @pytest.mark.parametrize("id", ["c" * 40, "c" * 41, "toolu_" + "x" * 60, "a.b:c"])
@@ -249,8 +249,8 @@ def test_g13_ids_of_calls_fit_and_their_results_find_them(written: Written, id: 
     assert len(sent) <= 40
 
 
-@pytest.mark.parametrize(("user", "is_kept"), [("ann@example.com", False), ("user_1", True)])
-def test_g13_relayed_to_anthropic(written: Written, user: str, is_kept: bool) -> None:
+@pytest.mark.parametrize(("user", "is_unchanged"), [("ann@example.com", False), ("user_1", True)])
+def test_g13_relayed_to_anthropic(written: Written, user: str, is_unchanged: bool) -> None:
     body = {
         "model": "an:claude-opus-5",
         "messages": HI,
@@ -259,7 +259,7 @@ def test_g13_relayed_to_anthropic(written: Written, user: str, is_kept: bool) ->
     }
     assert written.ask(MESSAGES, body)[0] == 200
     metadata = written.last["metadata"]
-    assert (metadata["user_id"] == user, metadata["x"]) == (is_kept, 1)
+    assert (metadata["user_id"] == user, metadata["x"]) == (is_unchanged, 1)
 
 
 # large histories are corrected in a thread

@@ -90,12 +90,12 @@ def _call(dice: Random, number: int) -> list[Piece]:
 
 def _interleaved(dice: Random, runs: list[list[Piece]]) -> list[Piece]:
     """Each run in its own order; calls begin in theirs."""
-    waiting, found, num_begun = [list(run) for run in runs if run], list[Piece](), 0
+    waiting, found, num_calls = [list(run) for run in runs if run], list[Piece](), 0
     while waiting:
-        able = [run for run in waiting if run[0][0] != "call" or run[0][1] == num_begun]
+        able = [run for run in waiting if run[0][0] != "call" or run[0][1] == num_calls]
         run = dice.choice(able)
         piece = run.pop(0)
-        num_begun += piece[0] == "call"
+        num_calls += piece[0] == "call"
         found.append(piece)
         waiting = [run for run in waiting if run]
     return found
@@ -166,7 +166,7 @@ def messages(dice: Random, answer: Content) -> list[Event]:
         key = ("call" if kind in ("call", "args") else kind, number)
         if (kind != "args" and key not in places) or (kind in ("text", "think") and is_open != key):
             places[key] = len(found)  # any number that is new
-            found.append(_begun(places[key], kind, name, answer.ids[number] if kind == "call" else ""))
+            found.append(_block_start(places[key], kind, name, answer.ids[number] if kind == "call" else ""))
         if kind != "call":
             found.append({"type": "content_block_delta", "index": places[key], "delta": _of(kind, text)})
         is_open = key
@@ -184,7 +184,7 @@ def messages(dice: Random, answer: Content) -> list[Event]:
     return [(value["type"], value) for value in found]
 
 
-def _begun(index: int, kind: str, name: str, id: str) -> Any:
+def _block_start(index: int, kind: str, name: str, id: str) -> Any:
     blocks = {
         "text": {"type": "text", "text": ""},
         "think": {"type": "thinking", "thinking": "", "signature": ""},

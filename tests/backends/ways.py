@@ -11,10 +11,10 @@ STRICT = {"X-Headrace-Strict": "true"}  # no relay: such a request is translated
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 
 
-def ask(ours: Relays, way: str, model: str = "up:m") -> tuple[int, Any, dict[str, Any]]:
+def ask(relay: Relays, way: str, model: str = "up:m") -> tuple[int, Any, dict[str, Any]]:
     """Status, headers and error of one request: `way` is how it reaches the provider."""
     path = MESSAGES if "anthropic" in way else CHAT
     body = {"model": model, "messages": HI, "max_tokens": 9, "stream": "stream" in way}
     headers = STRICT if way.startswith("translated") else {}
-    status, response_headers, raw = ours.ask(path, json.dumps(body).encode(), **headers)
+    status, response_headers, raw = relay.ask(path, json.dumps(body).encode(), **headers)
     return status, response_headers, json.loads(raw)["error"]

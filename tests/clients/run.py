@@ -68,6 +68,8 @@ CLIENTS = (
     Client("llm_comply", "llm-comply", "llm_comply"),
     Client("lm_eval", "lm-eval", "lm_eval", runs_in="ours", options=("--precision", "f32"), timeout_s=300),
     Client("bfcl", "bfcl-eval", "bfcl", runs_in="ours", timeout_s=600),
+    Client("page", "playwright", "page"),
+    Client("page_keys", "playwright", "page", options=("--api-key", "the-key-of-the-page")),
 )
 
 
@@ -144,9 +146,11 @@ def _drive(client: Client, command: list[str], url: str) -> Result:
 
 
 def _environment(url: str, name: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
     homes = {"HF_HOME": str(FOLDER / "hf"), "LLM_USER_PATH": str(FOLDER / "llm_home")}
-    return kept | SILENT | homes | {"HEADRACE_URL": url, "HEADRACE_MODEL": MODEL, "HEADRACE_CLIENT": name}
+    return (
+        inherited | SILENT | homes | {"HEADRACE_URL": url, "HEADRACE_MODEL": MODEL, "HEADRACE_CLIENT": name}
+    )
 
 
 def _report(results: Sequence[Result]) -> None:

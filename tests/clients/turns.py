@@ -6,6 +6,7 @@ It runs in the environments of the clients, so it needs nothing but Python.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import os
@@ -46,7 +47,8 @@ def run() -> None:
     """
     for code in examples(NAME, "python", URL):
         turn("the example of the documentation")(functools.partial(_run_alone, code))
-    with asyncio.Runner() as runner:  # one loop: clients keep connections that belong to theirs
+    runner = asyncio.Runner()  # one loop: clients keep connections that belong to theirs
+    with contextlib.closing(runner):  # entered, it would start a loop even for clients without one
         failed = sum(not _passes(name, function, runner) for name, function in _turns)
     sys.exit(1 if failed else 0)
 

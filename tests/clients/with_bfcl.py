@@ -52,31 +52,33 @@ def functions(category: str, count: int) -> list[Function]:
     found: dict[str, Function] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        for given in entry["function"]:
-            function = _function(given, entry["question"][0][-1]["content"])
+        for tool in entry["function"]:
+            function = _function(tool, entry["question"][0][-1]["content"])
             found.setdefault(function.name, function)
     return list(found.values())[:count]
 
 
-def _function(given: dict[str, Any], question: str) -> Function:
-    name = given["name"].replace(".", "_")[-64:]
-    return Function(question, name, given["description"], schema_of(given["parameters"]))
+def _function(tool: dict[str, Any], question: str) -> Function:
+    name = tool["name"].replace(".", "_")[-64:]
+    return Function(question, name, tool["description"], schema_of(tool["parameters"]))
 
 
-def schema_of(given: dict[str, Any]) -> dict[str, Any]:
+def schema_of(described: dict[str, Any]) -> dict[str, Any]:
     """JSON Schema out of the data's own notation. Arguments that are not named are not allowed."""
-    kind = TYPES[given.get("type", "any").lower()]
-    kept = {key: given[key] for key in ("description", "enum", "required", "maximum") if key in given}
-    schema = kept | {"type": kind} | {key: most for name, (key, most) in LIMITS.items() if name in kind}
+    kind = TYPES[described.get("type", "any").lower()]
+    copied = {
+        key: described[key] for key in ("description", "enum", "required", "maximum") if key in described
+    }
+    schema = copied | {"type": kind} | {key: most for name, (key, most) in LIMITS.items() if name in kind}
     if kind == "array":
-        schema["items"] = schema_of(given.get("items", {}))
+        schema["items"] = schema_of(described.get("items", {}))
         if "enum" in schema:  # of what is in the array
             schema["items"]["enum"] = schema.pop("enum")
-    if "properties" in given:
-        schema["properties"] = {key: schema_of(value) for key, value in given["properties"].items()}
+    if "properties" in described:
+        schema["properties"] = {key: schema_of(value) for key, value in described["properties"].items()}
     if kind == "object":
         schema["additionalProperties"] = (
-            False if "properties" in given else {"type": "string", "maxLength": 50}
+            False if "properties" in described else {"type": "string", "maxLength": 50}
         )
     return schema
 

@@ -59,12 +59,12 @@ def structured() -> None:
 @turn("a tool call and its result")
 def tool_turn() -> None:
     with_tools = chat.bind_tools([get_weather], tool_choice="get_weather")
-    asked = HumanMessage("What is the weather in Paris?")
-    answer = with_tools.invoke([asked])
+    question = HumanMessage("What is the weather in Paris?")
+    answer = with_tools.invoke([question])
     (call,) = answer.tool_calls
     result = get_weather.invoke(call)
     assert isinstance(result, ToolMessage)
-    after = chat.bind_tools([get_weather], tool_choice="none").invoke([asked, answer, result])
+    after = chat.bind_tools([get_weather], tool_choice="none").invoke([question, answer, result])
     assert after.content
     assert not after.tool_calls
 
@@ -82,12 +82,12 @@ def tool_stream() -> None:
 
 @turn("responses: two turns, resent and by previous_response_id")
 def response_turns() -> None:
-    asked, more = HumanMessage(QUESTION), HumanMessage("And of grass?")
-    first = responses.invoke([asked])
+    question, more = HumanMessage(QUESTION), HumanMessage("And of grass?")
+    first = responses.invoke([question])
     assert first.text
     assert first.response_metadata["id"].startswith("resp_")
-    resent = responses.invoke([asked, first, more])
-    assert chained.invoke([asked, first, more]).text == resent.text
+    resent = responses.invoke([question, first, more])
+    assert chained.invoke([question, first, more]).text == resent.text
     assert resent.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
 
 
@@ -105,11 +105,11 @@ def response_structured() -> None:
 
 @turn("responses: a tool call and its result, resent and by previous_response_id")
 def response_tools() -> None:
-    asked = HumanMessage("What is the weather in Paris?")
+    question = HumanMessage("What is the weather in Paris?")
     longer = responses.model_copy(update={"max_tokens": 100})
-    answer = longer.bind_tools([get_weather], tool_choice="get_weather").invoke([asked])
+    answer = longer.bind_tools([get_weather], tool_choice="get_weather").invoke([question])
     (call,) = answer.tool_calls
-    history = [asked, answer, get_weather.invoke(call)]
+    history = [question, answer, get_weather.invoke(call)]
     for model in (responses, chained):
         after = model.bind_tools([get_weather], tool_choice="none").invoke(history)
         assert after.text

@@ -67,13 +67,13 @@ def structured_by_schema() -> None:
 @turn("a tool call and its result")
 def tool_turn() -> None:
     weather = FunctionTool.from_defaults(get_weather)
-    asked = ChatMessage(role="user", content="What is the weather in Paris?")
-    answer = chat.chat_with_tools([weather], chat_history=[asked], tool_required=True)
+    question = ChatMessage(role="user", content="What is the weather in Paris?")
+    answer = chat.chat_with_tools([weather], chat_history=[question], tool_required=True)
     (call,) = chat.get_tool_calls_from_response(answer)
     assert call.tool_name == "get_weather"
     result = weather(**call.tool_kwargs)
     reply = ChatMessage(role="tool", content=result.content, additional_kwargs={"tool_call_id": call.tool_id})
-    assert chat.chat([asked, answer.message, reply]).message.content
+    assert chat.chat([question, answer.message, reply]).message.content
 
 
 @turn("embeddings")

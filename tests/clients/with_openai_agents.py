@@ -47,8 +47,8 @@ async def two_turns() -> None:
     assert first.final_output
     second = await Runner.run(talker, "And of grass?", previous_response_id=first.last_response_id)
     assert second.final_output
-    asked = [item async for item in client.responses.input_items.list(second.last_response_id)]
-    assert len(asked) == 3
+    inputs = [item async for item in client.responses.input_items.list(second.last_response_id)]
+    assert len(inputs) == 3
 
 
 @turn("a tool turn")

@@ -80,10 +80,10 @@ async def tool_turn() -> None:
 
 
 async def _call_a_tool(model: Model) -> None:
-    asked = ModelRequest(parts=[UserPromptPart("What is the weather in Paris?")])
+    question = ModelRequest(parts=[UserPromptPart("What is the weather in Paris?")])
     tools = ModelRequestParameters(function_tools=[WEATHER], allow_text_output=True)
     forced = GREEDY | ModelSettings(tool_choice=["get_weather"])
-    answer = await model_request(model, [asked], model_settings=forced, model_request_parameters=tools)
+    answer = await model_request(model, [question], model_settings=forced, model_request_parameters=tools)
     calls = [part for part in answer.parts if isinstance(part, ToolCallPart)]  # it may ask for several cities
     assert calls
     assert all(call.args_as_dict()["city"] in ("Paris", "London") for call in calls)
@@ -92,7 +92,7 @@ async def _call_a_tool(model: Model) -> None:
     )
     free = GREEDY | ModelSettings(tool_choice="none")
     after = await model_request(
-        model, [asked, answer, result], model_settings=free, model_request_parameters=tools
+        model, [question, answer, result], model_settings=free, model_request_parameters=tools
     )
     assert after.text
 
@@ -104,9 +104,9 @@ async def response_turns() -> None:
     history = first.all_messages()
     resent = await agent.run("And of grass?", message_history=history)
     chained = BRIEF | OpenAIResponsesModelSettings(openai_previous_response_id="auto")
-    kept = await agent.run("And of grass?", message_history=history, model_settings=chained)
-    assert kept.output == resent.output
-    assert kept.usage.input_tokens == resent.usage.input_tokens > first.usage.input_tokens
+    continued = await agent.run("And of grass?", message_history=history, model_settings=chained)
+    assert continued.output == resent.output
+    assert continued.usage.input_tokens == resent.usage.input_tokens > first.usage.input_tokens
 
 
 @turn("responses: run, streamed")

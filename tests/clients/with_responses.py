@@ -62,9 +62,9 @@ def two_turns() -> None:
     assert second.previous_response_id == first.id
     assert second.instructions is None
     assert second.usage.input_tokens > first.usage.input_tokens
-    asked = list(responses.input_items.list(second.id, order="asc"))
-    assert [item.role for item in asked] == ["user", "assistant", "user"]
-    assert asked[1].id == first.output[0].id
+    inputs = list(responses.input_items.list(second.id, order="asc"))
+    assert [item.role for item in inputs] == ["user", "assistant", "user"]
+    assert inputs[1].id == first.output[0].id
 
 
 @turn("stream, and the stream helper")
@@ -86,28 +86,28 @@ def _text(events: list[ResponseStreamEvent]) -> str:
 
 @turn("parse, whole and streamed")
 def parse() -> None:
-    asked = {"input": QUESTION, "text_format": Color, "model": MODEL, "max_output_tokens": 100}
-    assert isinstance(responses.parse(**asked).output_parsed, Color)
-    with responses.stream(**asked) as events:
+    members = {"input": QUESTION, "text_format": Color, "model": MODEL, "max_output_tokens": 100}
+    assert isinstance(responses.parse(**members).output_parsed, Color)
+    with responses.stream(**members) as events:
         assert isinstance(events.get_final_response().output_parsed, Color)
 
 
 @turn("a forced tool call and its output")
 def tool_turn() -> None:
-    asked = responses.create(input="What is the weather in Paris?", **FORCED)
-    (call,) = [item for item in asked.output if item.type == "function_call"]
+    calling = responses.create(input="What is the weather in Paris?", **FORCED)
+    (call,) = [item for item in calling.output if item.type == "function_call"]
     assert json.loads(call.arguments)["city"] in ("Paris", "London")
-    output = _output(asked)
-    kept = responses.create(
-        input=[output], previous_response_id=asked.id, tools=[WEATHER], tool_choice="none", **GREEDY
+    output = _output(calling)
+    answer = responses.create(
+        input=[output], previous_response_id=calling.id, tools=[WEATHER], tool_choice="none", **GREEDY
     )
-    assert kept.output_text
+    assert answer.output_text
     question = {"role": "user", "content": "What is the weather in Paris?"}
     resent = responses.create(
-        input=[question, *(item.model_dump(exclude_none=True) for item in asked.output), output],
+        input=[question, *(item.model_dump(exclude_none=True) for item in calling.output), output],
         store=False, tools=[WEATHER], tool_choice="none", **GREEDY,
     )  # fmt: skip
-    assert resent.output_text == kept.output_text
+    assert resent.output_text == answer.output_text
 
 
 def _output(response: Response) -> dict[str, str]:
@@ -131,9 +131,9 @@ def tool_stream() -> None:
 
 @turn("log probabilities, and tools that need a service are named")
 def included() -> None:
-    asked = {"input": QUESTION, "tools": [{"type": "web_search"}], **GREEDY}
+    members = {"input": QUESTION, "tools": [{"type": "web_search"}], **GREEDY}
     raw = responses.with_raw_response.create(
-        include=["message.output_text.logprobs"], top_logprobs=2, **asked
+        include=["message.output_text.logprobs"], top_logprobs=2, **members
     )
     assert "web_search" in raw.headers["x-headrace-ignored"]
     (part,) = raw.parse().output[0].content
@@ -232,8 +232,8 @@ def socket() -> None:
         assert _text(_answered(connection, input=[_output(called)], previous_response_id=called.id))
 
 
-def _answered(connection: openai.resources.responses.responses.ResponsesConnection, **asked) -> list:
-    connection.response.create(**GREEDY | asked)
+def _answered(connection: openai.resources.responses.responses.ResponsesConnection, **members) -> list:
+    connection.response.create(**GREEDY | members)
     events = []
     for event in connection:
         events.append(event)

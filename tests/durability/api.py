@@ -57,9 +57,9 @@ class Api:
                 raise Unanswered from exc
         return chunks
 
-    async def _ask(self, method: str, path: str, **given: Any) -> httpx2.Response:
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
         try:
-            response = await self._client.request(method, path, **given)
+            response = await self._client.request(method, path, **options)
         except httpx2.TransportError as exc:
             raise Unanswered from exc
         self._check(response)

@@ -36,16 +36,16 @@ class Ledger:
         """Each attempt is there once and whole, or, if it was never acknowledged, not at all. From now on
         that is how it stays.
         """
-        kept, at = [], 0
+        complete, at = [], 0
         for attempt in self.attempts:
             end = at + len(attempt.said)
             if tuple(path[at:end]) == attempt.said:
                 attempt.is_acknowledged, at = True, end
-                kept.append(attempt)
+                complete.append(attempt)
             else:
                 assert not attempt.is_acknowledged, f"lost: {attempt.said} is not at {at} of {path}"
         assert at == len(path), f"twice, torn or out of order from {at} on: {path}"
-        self.attempts = kept
+        self.attempts = complete
 
     def _begin(self, *said: Said) -> Attempt:
         attempt = Attempt(said)

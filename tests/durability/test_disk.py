@@ -116,6 +116,6 @@ def test_a_folder_that_may_not_be_written(folder: Path) -> None:
             assert served.http.post("/v1/chat/completions", json=CHAT).status_code == 200
         turn = served.http.post("/v1/chat/completions", json={**CHAT, "conversation": id})
         assert turn.status_code == 200, turn.text  # by itself, once it may
-        kept = served.http.get(f"/v1/conversations/{id}/items").json()["data"]
-        assert [item["role"] for item in kept] == ["assistant", "user", "user"]
+        items = served.http.get(f"/v1/conversations/{id}/items").json()["data"]
+        assert [item["role"] for item in items] == ["assistant", "user", "user"]
         assert "Traceback" not in served.log.read_text()

@@ -34,6 +34,7 @@ STATEFUL: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/conversations/{conv}", METADATA),
     ("DELETE", "/v1/conversations/{conv}", None),
     ("GET", "/v1/conversations/{conv}/export", None),
+    ("POST", "/v1/conversations/{conv}/fork", {"item_id": None}),
     ("POST", "/v1/conversations/{conv}/items", ITEMS),
     ("GET", "/v1/conversations/{conv}/items", None),
     ("GET", "/v1/conversations/{conv}/items/{item}", None),
@@ -88,7 +89,7 @@ def over(database: PostgreSQL) -> Config:
     return Config.model_validate({"store": {"url": database.create()}})
 
 
-def asked(server: Served, method: str, path: str, body: object) -> httpx2.Response:
+def send(server: Served, method: str, path: str, body: object) -> httpx2.Response:
     return server.http.request(method, path, json=body)
 
 
@@ -116,32 +117,32 @@ def test_what_needs_it_is_refused_and_all_else_goes_on(fake_server: FakeServer, 
     ids = made(server)
     database.stop()
     try:
-        num_asked = len(backend.requests)
+        num_before = len(backend.requests)
         for method, path, body in STATEFUL:
-            given = json.loads(filled(json.dumps(body), ids))
-            check_refusal(asked(server, method, filled(path, ids), given))
-        assert len(backend.requests) == num_asked, "refused before anything is generated"
+            request_body = json.loads(filled(json.dumps(body), ids))
+            check_refusal(send(server, method, filled(path, ids), request_body))
+        assert len(backend.requests) == num_before, "refused before anything is generated"
         for method, path, body in STATELESS:
-            response = asked(server, method, path, body)
+            response = send(server, method, path, body)
             assert response.status_code == 200, f"{path}: {response.text}"
     finally:
         database.start()
-    eventually(lambda: asked(server, "GET", "/v1/conversations", None).status_code == 200)
+    eventually(lambda: send(server, "GET", "/v1/conversations", None).status_code == 200)
     for method, path, body in STATEFUL:
         if method == "DELETE" or "cancel" in path or "stream=true" in path:
             continue
-        response = asked(server, method, filled(path, ids), json.loads(filled(json.dumps(body), ids)))
+        response = send(server, method, filled(path, ids), json.loads(filled(json.dumps(body), ids)))
         assert response.status_code == 200, f"{method} {path}: {response.text}"
 
 
 def test_every_endpoint_of_what_is_kept_is_in_the_table(fake_server: FakeServer) -> None:
-    kept = ("/v1/conversations", "/v1/responses", "/v1/chat/completions")
+    stored = ("/v1/conversations", "/v1/responses", "/v1/chat/completions")
     paths = fake_server().get("/openapi.json").json()["paths"]
     known = {(method, path.partition("?")[0].count("/"), path.split("/")[-1]) for method, path, _ in STATEFUL}
     for path, methods in paths.items():
         last = path.split("/")[-1]
         for method in methods:
-            if path.startswith(kept):
+            if path.startswith(stored):
                 ends = {end for m, count, end in known if (m, count) == (method.upper(), path.count("/"))}
                 assert last in ends or (last[0] == "{" and any(end[0] == "{" for end in ends)), (method, path)
 
@@ -175,12 +176,12 @@ class Waiting(FakeBackend):
 
     def __init__(self) -> None:
         super().__init__(["Hello", " world"])
-        self.has_begun, self.may_end = threading.Event(), threading.Event()
+        self.has_started, self.may_end = threading.Event(), threading.Event()
 
     async def _events(self, num_choices: int) -> AsyncIterator[Event]:
         async for event in super()._events(num_choices):
             yield event
-            self.has_begun.set()
+            self.has_started.set()
             await asyncio.to_thread(self.may_end.wait, 30)
 
 
@@ -200,10 +201,10 @@ def test_an_answer_that_is_there_is_delivered_and_flagged(
     backend = Waiting()
     server = fake_server(backend, config=over(database))
     conversation = server.post("/v1/conversations", ITEMS).json()["id"]
-    given = json.loads(filled(json.dumps(body), {"conv": conversation}))
+    request_body = json.loads(filled(json.dumps(body), {"conv": conversation}))
     with ThreadPoolExecutor(1) as threads:
-        asking = threads.submit(server.post, path, given)
-        assert backend.has_begun.wait(30)
+        asking = threads.submit(server.post, path, request_body)
+        assert backend.has_started.wait(30)
         database.stop()
         try:
             backend.may_end.set()
@@ -212,8 +213,8 @@ def test_an_answer_that_is_there_is_delivered_and_flagged(
             backend.may_end.set()
             database.start()
     eventually(lambda: server.get(f"/v1/conversations/{conversation}").status_code == 200)
-    kept = server.get(f"/v1/conversations/{conversation}/items").json()["data"]
-    assert len(kept) == 1, "nothing of that turn"
+    items = server.get(f"/v1/conversations/{conversation}/items").json()["data"]
+    assert len(items) == 1, "nothing of that turn"
     response = server.post("/v1/chat/completions", {**CHAT, "conversation": conversation})
     assert response.status_code == 200, "it is not locked"
 

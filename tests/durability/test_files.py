@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def check_all_refused(served: Serving, id: str) -> None:
     """All that needs the store; what does not goes on."""
-    asked = [
+    requests = [
         ("POST", "/v1/conversations", ITEM),
         ("POST", f"/v1/conversations/{id}/items", ITEM),
         ("GET", f"/v1/conversations/{id}", None),
@@ -37,7 +37,7 @@ def check_all_refused(served: Serving, id: str) -> None:
         ("POST", "/v1/responses", {"model": CHAT["model"], "input": "hi"}),
         ("POST", "/v1/chat/completions", {**CHAT, "conversation": id}),
     ]
-    for method, path, body in asked:
+    for method, path, body in requests:
         response = served.http.request(method, path, json=body)
         check_refusal(response)
         assert "headrace.db" not in response.text

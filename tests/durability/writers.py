@@ -40,7 +40,7 @@ class Writer(ABC):
         while True:
             await self.write()
 
-    def _check_kept(self, response: Json) -> None:
+    def _check_stored(self, response: Json) -> None:
         """Raises Unanswered: it is answered and says itself that it is not stored."""
         assert response["status"] == "completed", response["error"]
         assert [said(item) for item in response["output"]] == [("assistant", ANSWER)]
@@ -97,18 +97,18 @@ class Conversing(Writer):
 
     def _chat(self) -> tuple[Attempt, Awaitable[object]]:
         text = self._text()
-        asking = self._api.post("/chat/completions", self._asked(text), {"X-Conversation-ID": self._id})
+        asking = self._api.post("/chat/completions", self._chat_body(text), {"X-Conversation-ID": self._id})
         return self._ledger.turn(text), asking
 
     def _chat_streamed(self) -> tuple[Attempt, Awaitable[object]]:
         text = self._text()
-        body = {**self._asked(text), "stream": True}
+        body = {**self._chat_body(text), "stream": True}
         asking = self._api.stream("POST", "/chat/completions", body, {"X-Conversation-ID": self._id})
         return self._ledger.turn(text), self._to_end(asking)
 
     def _respond(self) -> tuple[Attempt, Awaitable[object]]:
         text = self._text()
-        return self._ledger.turn(text), self._kept(self._api.post("/responses", self._turn(text)))
+        return self._ledger.turn(text), self._stored(self._api.post("/responses", self._turn(text)))
 
     def _respond_streamed(self) -> tuple[Attempt, Awaitable[object]]:
         text = self._text()
@@ -119,20 +119,20 @@ class Conversing(Writer):
     def _ledger(self) -> Ledger:
         return self._ledgers[self._id]
 
-    def _asked(self, text: str) -> Json:
+    def _chat_body(self, text: str) -> Json:
         return {"model": MODEL, "messages": [{"role": "user", "content": text}]}
 
     def _turn(self, text: str) -> Json:
         return {"model": MODEL, "input": text, "conversation": self._id}
 
-    async def _kept(self, asking: Awaitable[Json]) -> None:
-        self._check_kept(await asking)
+    async def _stored(self, asking: Awaitable[Json]) -> None:
+        self._check_stored(await asking)
 
     async def _responded(self, asking: Awaitable[list[bytes]]) -> None:
         events = read_stream(await asking, whole=False)
         if not events or events[-1]["type"] not in ENDS:
             raise Unanswered
-        self._check_kept(events[-1]["response"])
+        self._check_stored(events[-1]["response"])
 
     async def _to_end(self, asking: Awaitable[list[bytes]]) -> None:
         chunks = b"".join(await asking)
@@ -157,8 +157,8 @@ class Chaining(Writer):
             assert (found["status"], found["error"]) == ("completed", None)
         if self._last is not None:
             answered = await self._api.get(f"/responses/{self._last}")
-            asked = await listed(self._api, f"/responses/{self._last}/input_items")
-            self._ledger.check([said(item) for item in [*asked, *answered["output"]]])
+            inputs = await listed(self._api, f"/responses/{self._last}/input_items")
+            self._ledger.check([said(item) for item in [*inputs, *answered["output"]]])
         self._unchecked.clear()
 
     async def write(self) -> None:
@@ -167,7 +167,7 @@ class Chaining(Writer):
         text = self._text()
         body = {"model": MODEL, "input": text, "previous_response_id": self._last}
         response = await self._api.post("/responses", body)
-        self._check_kept(response)
+        self._check_stored(response)
         self._ledger.turn(text).is_acknowledged = True
         self._last = response["id"]
         self._unchecked.append(response["id"])
@@ -186,8 +186,8 @@ class Completing(Writer):
         for id in self._unchecked:
             found = await self._api.get(f"/chat/completions/{id}")
             assert found["choices"][0]["message"]["content"] == ANSWER
-            asked = (await self._api.get(f"/chat/completions/{id}/messages"))["data"]
-            assert [message["content"] for message in asked] == [self._texts[id]]
+            inputs = (await self._api.get(f"/chat/completions/{id}/messages"))["data"]
+            assert [message["content"] for message in inputs] == [self._texts[id]]
         self._unchecked.clear()
 
     async def check_all(self) -> None:
@@ -237,8 +237,8 @@ class InBackground(Writer):
                 await self.check()
 
     async def _check(self, id: str, response: Json) -> None:
-        asked = await listed(self._api, f"/responses/{id}/input_items")
-        assert said(asked[-1]) == ("user", self._texts[id])
+        inputs = await listed(self._api, f"/responses/{id}/input_items")
+        assert said(inputs[-1]) == ("user", self._texts[id])
         answer = [said(item) for item in response["output"]]
         if response["status"] == "failed":
             assert response["error"]["message"]

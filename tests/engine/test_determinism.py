@@ -32,8 +32,15 @@ def prompt(length: int) -> list[int]:
 
 
 def sequence_of(tokens: list[int], priority: int = INTERACTIVE, **params: object) -> Sequence:
-    given = {"max_tokens": ANSWER, "temperature": 1.0, "top_p": 0.95, "seed": 7, "invariant": True, **params}
-    return Sequence(list(tokens), SamplingParams(**given), priority)  # type: ignore[arg-type]
+    all_params = {
+        "max_tokens": ANSWER,
+        "temperature": 1.0,
+        "top_p": 0.95,
+        "seed": 7,
+        "invariant": True,
+        **params,
+    }
+    return Sequence(list(tokens), SamplingParams(**all_params), priority)  # type: ignore[arg-type]
 
 
 def others(count: int) -> Iterator[Sequence]:

@@ -34,8 +34,8 @@ def serve(engine: Engine, *sequences: Sequence) -> list[list[int]]:
 
 
 def sequence_of(prompt: list[int], *, leader: Sequence | None = None, **params: object) -> Sequence:
-    given = {"max_tokens": 6, "temperature": 0, **params}
-    return Sequence(list(prompt), SamplingParams(**given), leader=leader)  # type: ignore[arg-type]
+    all_params = {"max_tokens": 6, "temperature": 0, **params}
+    return Sequence(list(prompt), SamplingParams(**all_params), leader=leader)  # type: ignore[arg-type]
 
 
 def prompt_of(seed: int, length: int = 50) -> list[int]:

@@ -107,9 +107,9 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
         store.write(key, content(key), is_exact=True, age_s=1000 - number)
     assert store.read(KEYS[0], age_s=500) is not None  # used after it was written
     write(store, *KEYS[20:44])
-    kept = [number for number, key in enumerate(KEYS) if store.has(key)]
-    assert 28 <= len(kept) <= 32
-    assert kept == [0, *range(44 - len(kept) + 1, 44)]
+    present = [number for number, key in enumerate(KEYS) if store.has(key)]
+    assert 28 <= len(present) <= 32
+    assert present == [0, *range(44 - len(present) + 1, 44)]
 
 
 def test_a_deleted_folder_comes_back(tmp_path: Path) -> None:

@@ -35,17 +35,17 @@ def distribution(row: Floats, params: SamplingParams) -> dict[int, float]:
     """The definition, slowly: the probability of each token that may be drawn."""
     scaled = [float(value) / params.temperature for value in row]
     weight = {token: math.exp(value - max(scaled)) for token, value in enumerate(scaled)}
-    kept = sorted(weight, key=lambda token: (-weight[token], token))[: params.top_k or None]
-    whole = sum(weight[token] for token in kept)
-    heavier = [sum(weight[other] for other in kept[:i]) for i in range(len(kept))]
-    kept = [
+    candidates = sorted(weight, key=lambda token: (-weight[token], token))[: params.top_k or None]
+    whole = sum(weight[token] for token in candidates)
+    heavier = [sum(weight[other] for other in candidates[:i]) for i in range(len(candidates))]
+    candidates = [
         token
-        for token, above in zip(kept, heavier, strict=True)
+        for token, above in zip(candidates, heavier, strict=True)
         if above < params.top_p * whole or above == 0
     ]
-    kept = [token for token in kept if weight[token] >= params.min_p]
-    left = sum(weight[token] for token in kept)
-    return {token: weight[token] / left for token in kept}
+    candidates = [token for token in candidates if weight[token] >= params.min_p]
+    left = sum(weight[token] for token in candidates)
+    return {token: weight[token] / left for token in candidates}
 
 
 def is_clear_cut(row: Floats, params: SamplingParams) -> bool:

@@ -81,7 +81,7 @@ def test_failure_before_the_first_event_leads_to_the_next_target(
 
 
 @pytest.mark.parametrize("error", STAYS, ids=lambda error: type(error).__name__)
-def test_fault_of_the_request_is_told_at_once(error: ServerError) -> None:
+def test_fault_of_the_request_is_reported_at_once(error: ServerError) -> None:
     async def run() -> None:
         first, second = backend("a", error), backend("b")
         served = gateway(first, second, fast=route("a:m", "b:m", retries=3))
@@ -130,7 +130,7 @@ def test_failure_after_the_first_event_is_the_callers() -> None:
     asyncio.run(run())
 
 
-def test_last_error_is_told_when_all_fail() -> None:
+def test_last_error_is_reported_when_all_fail() -> None:
     async def run() -> None:
         served = gateway(
             backend("a", DOWN), backend("b", ProviderLimited("slower")), fast=route("a:m", "b:m")
@@ -353,7 +353,7 @@ def test_deadline_holds_along_the_route() -> None:
     asyncio.run(run())
 
 
-def test_target_is_told_how_much_time_is_left() -> None:
+def test_target_gets_the_time_that_is_left() -> None:
     async def run() -> None:
         first, second = backend("a", limited("2")), backend("b", DOWN)
         served = gateway(first, second, fast=route("a:m", retries=1), other=route("b:m"))

@@ -47,7 +47,7 @@ async def read(generation: Generation, count: int | None = None) -> None:
             return
 
 
-def test_end_is_kept_before_the_reader_is_told_of_it() -> None:
+def test_end_is_kept_before_the_reader_sees_it() -> None:
     async def run() -> None:
         recorder = Recorder(backend := FakeBackend(["Hello", " world"]))
         generation = await observed(backend, recorder)
@@ -82,7 +82,7 @@ def test_reader_that_leaves_after_the_last_event_has_had_all_of_it() -> None:
     asyncio.run(run())
 
 
-def test_failure_and_interruption_are_told_as_failures() -> None:
+def test_failure_and_interruption_are_reported_as_failures() -> None:
     async def run() -> None:
         recorder = Recorder(backend := FakeBackend(["Hello"], error=EngineFailed("broken")))
         generation = await observed(backend, recorder)

@@ -102,7 +102,7 @@ async def interrupt(gateway: Gateway) -> None:
 
 
 async def drained(gateway: Gateway) -> None:
-    gateway.is_draining = True
+    gateway.active.is_draining = True
     await gateway.start(REQUEST)
 
 

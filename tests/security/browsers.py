@@ -100,11 +100,11 @@ class Tab:
                 return message["result"]
             self._note(message.get("method"), message.get("params", {}))
 
-    def _note(self, method: str | None, told: Any) -> None:
+    def _note(self, method: str | None, event: Any) -> None:
         if method == "Network.requestWillBeSent":
-            self._requested[told["requestId"]] = told["request"]["url"]
-        elif method == "Network.loadingFailed" and told.get("blockedReason") == "csp":
-            self._requested.pop(told["requestId"], None)  # it was never sent
+            self._requested[event["requestId"]] = event["request"]["url"]
+        elif method == "Network.loadingFailed" and event.get("blockedReason") == "csp":
+            self._requested.pop(event["requestId"], None)  # it was never sent
 
     @property
     def requested(self) -> set[str]:

@@ -120,8 +120,8 @@ def ask(
     """One request. Default of `host`: what a client would send; "": none."""
     named = f"127.0.0.1:{port_of(server)}" if host is None else host
     length = {"Content-Length": str(len(body))} if body else {}
-    given = {**({"Host": named} if named else {}), **length, **(headers or {})}
-    return exchange(server, head(method, target, given) + body)
+    all_headers = {**({"Host": named} if named else {}), **length, **(headers or {})}
+    return exchange(server, head(method, target, all_headers) + body)
 
 
 def is_closed(source: socket.socket, *, within_s: float) -> bool:

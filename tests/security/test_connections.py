@@ -85,7 +85,7 @@ def test_1100_idle_connections_at_1024_descriptors_keep_nobody_out(tmp_path: Pat
     assert "Traceback" not in log
 
 
-def test_when_all_are_busy_the_next_is_told_so(tmp_path: Path) -> None:
+def test_when_all_are_busy_the_next_is_refused(tmp_path: Path) -> None:
     with gateway(tmp_path, "--max-connections", "20", config=QUICK.replace("= 1\n", "= 30\n")) as gate:
         with many(gate, 20, post(1000, b"{")) as busy:
             assert len(busy) == 20

@@ -52,7 +52,7 @@ def message(text: str) -> tuple[str, dict[str, object]]:
     return "/v1/messages", {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
 
 
-def kept_chat(text: str) -> tuple[str, dict[str, object]]:
+def stored_chat(text: str) -> tuple[str, dict[str, object]]:
     path, body = chat(text)
     return path, {**body, "store": True}
 
@@ -61,9 +61,9 @@ def embedding(text: str) -> tuple[str, dict[str, object]]:
     return "/v1/embeddings", {"input": text, "pooling": "last"}
 
 
-def cached(server: Served, asked: tuple[str, dict[str, object]], key: str) -> int:
+def cached(server: Served, request: tuple[str, dict[str, object]], key: str) -> int:
     """The prompt's tokens that the answer says were in the cache."""
-    path, body = asked
+    path, body = request
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     answer = server.post(path, {"model": DEFAULT_MODEL, **body}, headers=headers)
     assert answer.status_code == 200, answer.text
@@ -72,13 +72,13 @@ def cached(server: Served, asked: tuple[str, dict[str, object]], key: str) -> in
     return int(details.get("cached_tokens", usage.get("cache_read_input_tokens", 0)))
 
 
-@pytest.mark.parametrize("asked", [chat, completion, response, message, kept_chat])
-def test_a_prompt_that_another_key_sent_is_not_in_the_cache(keyed: Served, asked: Any) -> None:
-    text = f"{asked.__name__}: {LONG}"
-    assert cached(keyed, asked(text), ONE) < 64
-    assert cached(keyed, asked(text), TWO) < 64
-    assert cached(keyed, asked(text), ONE) > 200
-    assert cached(keyed, asked(text), TWO) > 200
+@pytest.mark.parametrize("make", [chat, completion, response, message, stored_chat])
+def test_a_prompt_that_another_key_sent_is_not_in_the_cache(keyed: Served, make: Any) -> None:
+    text = f"{make.__name__}: {LONG}"
+    assert cached(keyed, make(text), ONE) < 64
+    assert cached(keyed, make(text), TWO) < 64
+    assert cached(keyed, make(text), ONE) > 200
+    assert cached(keyed, make(text), TWO) > 200
 
 
 def test_what_another_key_embedded_is_not_in_the_cache(keyed: Served) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+import headrace
 from tests.cli.process import Serving
 from tests.conftest import FakeServer
 from tests.security.browsers import BROWSERS, LOOKS, Browser
@@ -18,6 +21,7 @@ from tests.security.raw import CHAT, QUESTION, WEBSOCKET, gateway
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 HTML = {"Accept": BROWSER}
 PAGES = ["/", "/docs", "/redoc"]
+FOLDER = Path(headrace.__file__).parent / "page"
 
 
 def conversations(gate: Serving) -> list[Any]:
@@ -80,13 +84,13 @@ def test_the_same_page_gets_in_where_it_is_named(tmp_path: Path, browser: Browse
 def test_documentation_needs_no_other_host(
     gate: Serving, tmp_path: Path, path: str, look: Callable[[str, Any, Path], set[str]]
 ) -> None:
-    asked = look(gate.url + path, gate.http, tmp_path)
-    names = {urlsplit(url).path for url in asked}
+    urls = look(gate.url + path, gate.http, tmp_path)
+    names = {urlsplit(url).path for url in urls}
     script = "swagger-ui-bundle.js" if path == "/docs" else "redoc.standalone.js"
     assert f"/docs/assets/{script}" in names
     if look is not LOOKS[0]:
         assert "/openapi.json" in names, "the page has read what it shows"
-    assert {urlsplit(url).netloc for url in asked} == {urlsplit(gate.url).netloc}
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(gate.url).netloc}
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -113,41 +117,52 @@ def test_the_root_says_to_ollamas_clients_what_they_look_for(gate: Serving, acce
 
 def test_the_root_tells_programs_what_is_here(gate: Serving) -> None:
     answer = gate.http.get("/", headers={"Accept": "application/json"})
-    told = answer.json()
-    assert (told["name"], bool(told["version"])) == ("headrace", True)
-    assert {gate.http.get(path).status_code for path in told["links"].values()} == {200}
+    body = answer.json()
+    assert (body["name"], bool(body["version"])) == ("headrace", True)
+    assert {gate.http.get(path).status_code for path in body["links"].values()} == {200}
     assert answer.headers["vary"] == "Accept"
 
 
-def test_the_root_tells_people_a_command_that_works(gate: Serving, tmp_path: Path) -> None:
-    import html
-    import shlex
+def test_where_the_page_is_off_people_are_told_the_same(fake_server: FakeServer) -> None:
+    from headrace.config import Config
 
-    page = gate.http.get("/", headers=HTML).text
-    command = html.unescape(re.findall(r"<pre>(.*)</pre>", page, re.DOTALL)[0])
-    words = shlex.split(command.replace("\\\n", " "))
-    url, body = words[2], words[words.index("-d") + 1]
-    answer = gate.http.post(url, content=body, headers=dict([words[4].split(": ", 1)]))
-    assert answer.status_code == 200
-    assert answer.text.endswith("data: [DONE]\n\n")
-    for link in re.findall(r'<a href="([^"]+)"', page):
-        assert gate.http.get("/" + link).status_code == 200
+    server = fake_server(config=Config.model_validate({"server": {"page": False}}))
+    assert server.get("/", HTML).json()["name"] == "headrace"
 
 
 def test_the_root_tells_strangers_no_models(fake_server: FakeServer) -> None:
     from headrace.config import Config
 
     with_keys = fake_server(config=Config.model_validate({"server": {"api_keys": ["k"]}}))
-    page = with_keys.get("/", HTML).text
-    assert "Authorization: Bearer KEY" in page
-    assert "fake" not in page
+    assert "fake" not in with_keys.get("/", HTML).text
     assert with_keys.get("/v1/models").status_code == 401
 
 
-@pytest.mark.parametrize("host", ["localhost", "[::1]:1", "a.localhost"])
-def test_the_root_is_of_the_host_that_was_asked(gate: Serving, host: str) -> None:
-    assert f"curl -N http://{host}/v1/" in gate.http.get("/", headers={**HTML, "Host": host}).text
-    assert "<script" not in gate.http.get("/", headers=HTML).text
+def test_all_files_of_the_page_are_served_with_their_types(gate: Serving) -> None:
+    """A browser runs no script that is sent with another type."""
+    page = gate.http.get("/", headers=HTML).text
+    named = set(re.findall(r'(?:src|href)="(page/[^"]+)"', page)) | set(
+        re.findall(r'"\./(page/[^"]+)"', page)
+    )
+    modules = {f"page/{file.name}" for file in FOLDER.glob("*.js")}
+    assert {"page/app.js", "page/vendor/preact.mjs"} <= named
+    for path in named | modules:
+        answer = gate.http.get("/" + path)
+        kind = {"js": "javascript", "mjs": "javascript", "css": "text/css", "svg": "image/svg+xml"}
+        assert answer.status_code == 200, path
+        assert kind[path.rsplit(".", 1)[1]] in answer.headers["content-type"], path
+
+
+def test_the_libraries_of_the_page_are_those_of_the_table() -> None:
+    table = json.loads((FOLDER / "vendor" / "packages.json").read_text())
+    files = {file["name"]: file["sha256"] for package in table for file in package["files"]}
+    there = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (FOLDER / "vendor").iterdir()
+    }
+    assert there.keys() - files.keys() == {"packages.json", "LICENSES.txt"}
+    assert {name: there[name] for name in files} == files
+    licences = (FOLDER / "vendor" / "LICENSES.txt").read_text()
+    assert all(f"{package['name']} {package['version']}" in licences for package in table)
 
 
 @pytest.mark.parametrize(

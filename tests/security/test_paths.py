@@ -71,7 +71,7 @@ def test_an_unreachable_socket(fake_server: FakeServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exc", "told"),
+    ("exc", "public"),
     [
         (PermissionError(13, "Permission denied", "/srv/data/headrace.db"), "Permission denied"),
         (RuntimeError("cannot open '/srv/data/x.db', sorry"), "cannot open '(path)', sorry"),
@@ -80,5 +80,5 @@ def test_an_unreachable_socket(fake_server: FakeServer, tmp_path: Path) -> None:
         (RuntimeError("1/2 of it"), "1/2 of it"),
     ],
 )  # fmt: skip
-def test_words_of_a_database(exc: Exception, told: str) -> None:
-    assert _public_message(exc) == told
+def test_words_of_a_database(exc: Exception, public: str) -> None:
+    assert _public_message(exc) == public

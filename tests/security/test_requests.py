@@ -198,11 +198,11 @@ def test_who_would_rather_speak_another_protocol_is_served_in_this(
         request = head("POST", CHAT, {**CHUNKED, **wanted}) + body
     else:
         request = post(len(QUESTION), QUESTION, **wanted)
-    asked = request + head("GET", "/health", {**HOST, **wanted}) + request + HEALTH
-    size = -(-len(asked) // pieces)
+    raw = request + head("GET", "/health", {**HOST, **wanted}) + request + HEALTH
+    size = -(-len(raw) // pieces)
     with connect(gate) as source, source.makefile("rb") as file:
-        for begin in range(0, len(asked), size):
-            source.sendall(asked[begin : begin + size])
+        for begin in range(0, len(raw), size):
+            source.sendall(raw[begin : begin + size])
         statuses: list[int] = []
         while len(statuses) < 4:
             line = file.readline()
@@ -253,9 +253,9 @@ def test_refused_websockets_are_no_errors_of_ours(gate: Serving) -> None:
 
 @pytest.mark.parametrize("number", [2, 10, 17])
 def test_pipelined_requests_are_answered_in_turn(gate: Serving, number: int) -> None:
-    asked = [post(len(QUESTION), QUESTION, **{"X-Request-ID": f"r{i}"}) for i in range(number)]
+    requests = [post(len(QUESTION), QUESTION, **{"X-Request-ID": f"r{i}"}) for i in range(number)]
     with connect(gate) as source, source.makefile("rb") as file:
-        source.sendall(b"".join(asked))
+        source.sendall(b"".join(requests))
         ids: list[str] = []
         while len(ids) < number:
             line = file.readline().lower()

@@ -258,12 +258,12 @@ def test_what_only_reads_is_served_but_not_shared(gate: Serving) -> None:
     answer = ask(gate, "GET", "/v1/models", {"Origin": EVIL, **CROSS})
     assert answer.status == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
-    asked = {
+    headers = {
         "Origin": EVIL,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type",
     }
-    preflight = ask(gate, "OPTIONS", CHAT, asked)
+    preflight = ask(gate, "OPTIONS", CHAT, headers)
     assert preflight.status == 405
     assert not [name for name in preflight.headers if name.startswith("access-control")]
 

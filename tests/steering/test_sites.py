@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.batch import pack
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.steering.operation import edit
 from headrace.steering.plan import Plan, Term
@@ -53,9 +54,7 @@ def runner(tiny: Files) -> OpenVINORunner:
     return runner
 
 
-def run(
-    runner: OpenVINORunner, layer: int, plan: Plan | None, tokens: list[int] = TOKENS
-) -> tuple[Floats, Floats]:
+def run(runner: Runner, layer: int, plan: Plan | None, tokens: list[int] = TOKENS) -> tuple[Floats, Floats]:
     """(hidden states that leave the layer, last logits) of a prompt in one step."""
     sequence = Sequence(list(tokens), SamplingParams(1), plan=plan, probers=(Raw(layer),))
     sequence.blocks = list(range(-(-len(tokens) // runner.block_size)))
@@ -79,7 +78,7 @@ def unit(seed: int, width: int = 64) -> Floats:
 
 
 def expect(
-    runner: OpenVINORunner, layer: int, slots: list[Slot], strengths: list[float], preserve_norm: bool = False
+    runner: Runner, layer: int, slots: list[Slot], strengths: list[float], preserve_norm: bool = False
 ) -> None:
     before, _ = run(runner, layer, None)
     after, _ = run(runner, layer, everywhere(slots, layer, strengths, preserve_norm))

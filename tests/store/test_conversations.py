@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from headrace.config import StoreConfig
 from headrace.errors import BadRequest, ConversationLocked, ConversationNotFound, ItemNotFound
 from headrace.store import Chain
+from headrace.store.retention import prune
 from tests.store.conftest import Opened
 from tests.store.values import OTHER, OWNER, message, response, texts
 
@@ -50,6 +52,7 @@ def test_for_another_owner_it_does_not_exist(opened: Opened) -> None:
                 store.conversations.update(OTHER, made.id, {}),
                 store.conversations.delete(OTHER, made.id),
                 store.conversations.append(OTHER, made.id, []),
+                store.conversations.fork(OTHER, made.id, item.id, {}),
                 store.conversations.item(OTHER, made.id, item.id),
                 store.conversations.delete_item(OTHER, made.id, item.id),
                 store.conversations.lock(OTHER, made.id),
@@ -83,6 +86,28 @@ def test_items_are_added_read_and_deleted(opened: Opened) -> None:
             for item in left[::-1]:
                 less = await store.conversations.delete_item(OWNER, made.id, item.id)
             assert less.head is None
+            assert await store.verify() == []
+
+    asyncio.run(run())
+
+
+def test_a_fork_shares_the_items_up_to_one_and_outlives_the_other(opened: Opened) -> None:
+    async def run() -> None:
+        async with opened() as store:
+            made = await store.conversations.create(OWNER, [message("a"), message("b"), message("c")], {})
+            items = await store.items.path(OWNER, made.head)
+            fork = await store.conversations.fork(OWNER, made.id, items[1].id, {"is": "a fork"})
+            assert fork.metadata == {"is": "a fork"}
+            assert await store.items.path(OWNER, fork.head) == items[:2], "the same rows"
+            await store.conversations.append(OWNER, fork.id, [message("d")])
+            empty = await store.conversations.fork(OWNER, made.id, None, {})
+            assert empty.head is None
+            with pytest.raises(ItemNotFound):
+                await store.conversations.fork(OWNER, fork.id, items[2].id, {})
+            await store.conversations.delete(OWNER, made.id)
+            assert (await prune(store._database, StoreConfig(), keep_s=-1))["items"] == 1
+            head = (await store.conversations.get(OWNER, fork.id)).head
+            assert texts(await store.items.path(OWNER, head)) == ["a", "b", "d"]
             assert await store.verify() == []
 
     asyncio.run(run())
@@ -129,12 +154,14 @@ def test_saving_a_turn_moves_the_head_and_releases_the_lock(opened: Opened) -> N
             assert texts(await store.responses.output(OWNER, saved)) == ["c"]
             assert (await store.conversations.get(OWNER, made.id)).head == saved.output_head
             again = await store.conversations.lock(OWNER, made.id)
-            kept = await store.responses.save(
+            stored = await store.responses.save(
                 OWNER, response("resp_2"), base=again.conversation.head, input=[], output=[message("d")],
                 lock=again, is_appended=False,
             )  # fmt: skip
             assert (
-                (await store.conversations.get(OWNER, made.id)).head == saved.output_head != kept.output_head
+                (await store.conversations.get(OWNER, made.id)).head
+                == saved.output_head
+                != stored.output_head
             )
             await store.conversations.release(await store.conversations.lock(OWNER, made.id))
 

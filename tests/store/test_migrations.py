@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ def test_the_error_for_a_bad_address_has_no_password(url: str, said: str, tmp_pa
 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.store.address.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)  # what the import system takes for "there is none"
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[postgres\]'"):
         to_url("postgresql://u:p@h/d", Path())
 

@@ -40,19 +40,19 @@ def test_saved_read_and_continued(opened: Opened) -> None:
 
 
 def test_replacing_a_running_response_stores_its_input_once(opened: Opened) -> None:
-    asked = [message("q")]
+    question = [message("q")]
 
     async def run() -> None:
         async with opened() as store:
             queued = response(status="queued")
-            begun = await store.responses.save(OWNER, queued, base=None, input=asked, output=[])
-            assert begun.input_head == begun.output_head
-            assert await store.responses.output(OWNER, begun) == []
+            saved = await store.responses.save(OWNER, queued, base=None, input=question, output=[])
+            assert saved.input_head == saved.output_head
+            assert await store.responses.output(OWNER, saved) == []
             done = await store.responses.save(
-                OWNER, response(is_it="done"), base=None, input=asked, output=[message("a")]
+                OWNER, response(is_it="done"), base=None, input=question, output=[message("a")]
             )
-            assert await store.responses.get(OWNER, begun.id) == done
-            assert done.input_head == begun.input_head
+            assert await store.responses.get(OWNER, saved.id) == done
+            assert done.input_head == saved.input_head
             assert texts(await store.responses.output(OWNER, done)) == ["a"]
             assert await store.verify() == []
 
@@ -109,8 +109,8 @@ def test_another_process_requests_to_cancel(opened: Opened) -> None:
                     OWNER, response(name, "in_progress"), base=None, input=[], output=[]
                 )
             assert await runner.responses.cancel_requested(["resp_1", "resp_2"]) == set()
-            asked = await other.responses.cancel(OWNER, "resp_1")
-            assert asked.status == "in_progress"
+            current = await other.responses.cancel(OWNER, "resp_1")
+            assert current.status == "in_progress"
             assert await runner.responses.cancel_requested(["resp_1", "resp_2"]) == {"resp_1"}
             await runner.responses.save(
                 OWNER, response("resp_1", "cancelled"), base=None, input=[], output=[]

@@ -53,8 +53,8 @@ def test_each_kind_has_its_own_retention(opened: Opened) -> None:
         async with opened() as store:
             for n, age in enumerate((1, 9, 11)):
                 made = response(f"resp_{n}")
-                kept = type(made)(made.id, now - age * day, made.status, made.body)
-                await store.responses.save(OWNER, kept, base=None, input=[message(f"r{n}")], output=[])
+                aged = type(made)(made.id, now - age * day, made.status, made.body)
+                await store.responses.save(OWNER, aged, base=None, input=[message(f"r{n}")], output=[])
                 completion = StoredCompletion(f"chatcmpl-{n}", now - age * day, "m", {})
                 await store.completions.save(OWNER, completion, [message(f"c{n}")])
                 await store.conversations.create(OWNER, [message(f"v{n}")], {}, id=f"conv_{n}")

@@ -49,9 +49,9 @@ def test_damage_is_found(opened: Opened) -> None:
             for statement, expected in DAMAGE.items():
                 with pytest.raises(_Found) as found:
                     await store._database.write(_damaging(statement))
-                told = found.value.args
-                assert any(expected in problem for problem in told), (statement, told)
-                assert not any("third" in problem for problem in told), "content is never told"
+                complaints = found.value.args
+                assert any(expected in problem for problem in complaints), (statement, complaints)
+                assert not any("third" in problem for problem in complaints), "content is never told"
             assert await store.verify() == []
 
     asyncio.run(run())

@@ -100,7 +100,7 @@ def test_model_that_does_not_think_is_not_held_up() -> None:
     assert splitter.flush() == []
 
 
-def test_effort_is_told_in_the_templates_own_variable() -> None:
+def test_effort_is_written_in_the_templates_own_variable() -> None:
     def variables(effort: str | None, *supported: str) -> object:
         return template_variables(supported.__contains__, effort)
 

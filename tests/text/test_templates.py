@@ -75,7 +75,7 @@ def test_template_that_fails_is_the_callers_error(source: str) -> None:
         render(source)
 
 
-def test_reason_that_a_template_gives_is_told() -> None:
+def test_reason_that_a_template_gives_is_reported() -> None:
     with pytest.raises(TemplateError, match="roles must alternate"):
         render("{{ raise_exception('roles must alternate') }}")
 
@@ -165,7 +165,7 @@ def test_template_knows_tools_when_it_reads_them(source: str, knows_tools: bool,
     assert (template.knows_tools, template.tool_format.name) == (knows_tools, format)
 
 
-def test_format_may_be_told() -> None:
+def test_format_may_be_named() -> None:
     template = ChatTemplate("{{ tools | length }}", tool_format=FORMATS["llama3"])
     assert template.tool_format.name == "llama3"
     assert template.render((USER,), tools=(WEATHER,)) == "1"
@@ -179,8 +179,8 @@ def test_template_that_takes_no_tools_gets_them_in_the_system_message(
 ) -> None:
     template = ChatTemplate(default_model.chat_template)
     rendered = template.render(messages, tools=(WEATHER,))
-    told = FORMATS["hermes"].instructions((WEATHER,))
-    system = f"Be brief.\n\n{told}" if len(messages) == 2 else told
+    instructions = FORMATS["hermes"].instructions((WEATHER,))
+    system = f"Be brief.\n\n{instructions}" if len(messages) == 2 else instructions
     assert rendered.startswith(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n")
 
 
@@ -191,8 +191,8 @@ def test_tool_results_are_a_users_text_for_a_template_that_knows_no_tools(defaul
         Message("tool", "rain", tool_call_id="call_2"),
     )
     rendered = ChatTemplate(default_model.chat_template).render((USER, said, *results, USER))
-    told = "<tool_response>\nsunny\n</tool_response>\n<tool_response>\nrain\n</tool_response>"
-    assert f"<|im_start|>user\n{told}<|im_end|>\n<|im_start|>user\nhi<|im_end|>" in rendered
+    expected = "<tool_response>\nsunny\n</tool_response>\n<tool_response>\nrain\n</tool_response>"
+    assert f"<|im_start|>user\n{expected}<|im_end|>\n<|im_start|>user\nhi<|im_end|>" in rendered
 
 
 def test_reasoning_reaches_the_template() -> None:
@@ -205,14 +205,14 @@ def test_prompt_may_end_without_the_assistants_turn() -> None:
     assert ChatTemplate(QWEN).render((USER,), add_generation_prompt=False) == "[user] hi\n"
 
 
-@pytest.mark.parametrize("begun", ["", "The weather ", "hi", "<|im_end|>"])
-def test_last_message_is_gone_on_with(begun: str, default_model: Model) -> None:
-    messages = (USER, Message("assistant", begun))
+@pytest.mark.parametrize("beginning", ["", "The weather ", "hi", "<|im_end|>"])
+def test_last_message_is_gone_on_with(beginning: str, default_model: Model) -> None:
+    messages = (USER, Message("assistant", beginning))
     assert ChatTemplate(QWEN).render(messages, continue_final_message=True) == (
-        f"[user] hi\n[assistant] {begun}"
+        f"[user] hi\n[assistant] {beginning}"
     )
     rendered = ChatTemplate(default_model.chat_template).render(messages, continue_final_message=True)
-    assert rendered.endswith(f"<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n{begun}")
+    assert rendered.endswith(f"<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n{beginning}")
 
 
 @pytest.mark.parametrize("messages", [(), (Message("assistant", "", tool_calls=(CALL,)),)])
@@ -232,8 +232,8 @@ def test_variables_of_the_caller_reach_the_template() -> None:
     assert template.render((USER,), variables={"enable_thinking": False}).endswith("[assistant] think")
     assert template.supports("enable_thinking")
     assert not template.supports("reasoning_effort")
-    told = ChatTemplate("{{ style }}").render((USER,), variables={"style": "s"}, escape="<{}>".format)
-    assert told == "<s>"
+    prompt = ChatTemplate("{{ style }}").render((USER,), variables={"style": "s"}, escape="<{}>".format)
+    assert prompt == "<s>"
 
 
 @pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token"])

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.collected import Choice, Collected
 from headrace.turns.dedupe import new_messages
 from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
-from headrace.wire.collected import Choice, Collected
 from headrace.wire.items import Item, of_chat, of_choice, to_messages
 from headrace.wire.messages import ChatMessage
 
@@ -85,16 +85,16 @@ def test_a_history_sent_again_is_stored_once(turns: list[tuple[Choice, int]], ha
     system: list[dict[str, object]] = [{"role": "system", "content": "be brief"}] * has_system
     history: list[dict[str, object]] = []  # as the client has it, in the end as the store should
     stored: list[Item] = []
-    asked: list[dict[str, object]] = []
+    messages: list[dict[str, object]] = []
     for turn, (choice, num_again) in enumerate(turns):
         question: dict[str, object] = {"role": "user", "content": f"question {turn}"}
-        asked = asked or [question]
-        sent = [*system, *history[len(history) - min(num_again, len(history)) :], *asked]
+        messages = messages or [question]
+        sent = [*system, *history[len(history) - min(num_again, len(history)) :], *messages]
         items = items_of(sent)
         new = new_messages(stored, items)
         stored += [*(item for index in new for item in items[index]), *of_choice(choice)]
-        history += [*asked, as_sent_back(choice)]
-        asked = [
+        history += [*messages, as_sent_back(choice)]
+        messages = [
             {"role": "tool", "tool_call_id": call.id, "content": f"result {turn}"} for call in choice.calls
         ]
     assert said(stored) == said(flat(items_of([*system, *history])))

@@ -78,5 +78,5 @@ def test_background_response_waits_for_the_database() -> None:
         id = server.post(PATH, {**HI, "background": True}).json()["id"]
         eventually(lambda: server.get(f"{PATH}/{id}").json()["completed_at"], within_s=10)
         eventually(lambda: not app.state.store.responses.failures)
-        kept = server.get(f"{PATH}/{id}").json()
-        assert (kept["status"], kept["store"]) == ("completed", True)
+        stored = server.get(f"{PATH}/{id}").json()
+        assert (stored["status"], stored["store"]) == ("completed", True)

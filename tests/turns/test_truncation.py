@@ -126,8 +126,8 @@ def test_with_a_tokenizer_the_fewest_turns_are_dropped() -> None:
     input = to_items("now", "input")
     assert fitted(Small(1000, has_tokens=True), CarriedItems(ITEMS, input), input)[0] == "0" * 40
     small = Small(100, has_tokens=True)
-    kept = fitted(small, CarriedItems(ITEMS, input), input, max_tokens=10)
-    assert kept == [*(f"{n}" * length for n in (4, 5, 6, 7) for length in (40, 38)), "now"]
+    remaining = fitted(small, CarriedItems(ITEMS, input), input, max_tokens=10)
+    assert remaining == [*(f"{n}" * length for n in (4, 5, 6, 7) for length in (40, 38)), "now"]
     assert len(small.requests) == 1
 
 

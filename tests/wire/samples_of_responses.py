@@ -22,13 +22,13 @@ INCLUDED = {"include": ["message.output_text.logprobs"]}
 OF_TEXT = {"annotations": [{"type": "url_citation"}], "logprobs": [{"token": "a", "logprob": -1}]}
 
 
-def given(before: list[Any], after: list[Any]) -> Sample:
+def sample(before: list[Any], after: list[Any]) -> Sample:
     """Items between what a user says, without and with what is added."""
     return {"input": [USER, *before, USER]}, {"input": [USER, *after, USER]}
 
 
 def item(before: dict[str, Any], **more: Any) -> Sample:
-    return given([before], [{**before, **more}])
+    return sample([before], [{**before, **more}])
 
 
 def part(before: dict[str, Any], *, role: str = "user", **more: Any) -> Sample:
@@ -36,7 +36,7 @@ def part(before: dict[str, Any], *, role: str = "user", **more: Any) -> Sample:
 
 
 def result(before: dict[str, Any], **more: Any) -> Sample:
-    return given(
+    return sample(
         [CALL, {**OUTPUT, "output": [before]}],
         [CALL, {**OUTPUT, "output": [{**before, **more}]}],
     )
@@ -64,14 +64,14 @@ RESPONSES: dict[str, Sample] = {
     ),
     "input.name": item(USER, name="ann"),
     "input.phase": item(SAID, phase="commentary"),
-    "input.namespace": given(
+    "input.namespace": sample(
         [CALL, {**OUTPUT, "output": "7"}], [{**CALL, "namespace": "n"}, {**OUTPUT, "output": "7"}]
     ),
-    "input.content": given([SAID], [{**REASONING, "content": THOUGHT}, SAID]),
-    "input.summary": given(
+    "input.content": sample([SAID], [{**REASONING, "content": THOUGHT}, SAID]),
+    "input.summary": sample(
         [SAID], [{**REASONING, "summary": [{"type": "summary_text", "text": "hm"}]}, SAID]
     ),
-    "input.encrypted_content": given(
+    "input.encrypted_content": sample(
         [{**REASONING, "content": THOUGHT}, SAID],
         [{**REASONING, "content": THOUGHT, "encrypted_content": seal_thoughts([Thought("hm", "s")])}, SAID],
     ),

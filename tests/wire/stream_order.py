@@ -82,7 +82,7 @@ class _Part:
         if self.type == "output_text":
             assert part == {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         self.text, self.logprobs = "", list[Any]()
-        self.is_told = self.is_done = False
+        self.has_whole_text = self.is_done = False
 
     def whole(self) -> dict[str, Any]:
         whole: dict[str, Any] = {"type": self.type, PARTS[self.type]: self.text}
@@ -96,7 +96,7 @@ class _Item:
         self.index, self.item, self.type = index, item, item["type"]
         self.parts: list[_Part] = []
         self.text = ""  # of a call
-        self.is_told = False  # whether the whole text of a call was told
+        self.has_whole_text = False  # whether the whole text of a call was told
         self.done: dict[str, Any] | None = None
         assert item["id"]
         assert item["status"] == "in_progress"
@@ -219,12 +219,12 @@ class _Checker:
             return
         part = item.part(event)
         if name == "content_part.done":
-            assert part.is_told
+            assert part.has_whole_text
             assert event["part"] == part.whole()
             part.is_done = True
             return
         assert what == part.type, f"{name} in a part of type {part.type}"
-        assert not part.is_told
+        assert not part.has_whole_text
         if step == "delta":
             part.text += event["delta"]
             part.logprobs += event["logprobs"] if what == "output_text" else []
@@ -232,11 +232,11 @@ class _Checker:
             assert step == "done"
             assert event[PARTS[what]] == part.text
             assert what != "output_text" or event["logprobs"] == part.logprobs
-            part.is_told = True
+            part.has_whole_text = True
 
     def _call(self, item: _Item, name: str, event: Event) -> None:
         what, member = CALLS[item.type]
-        assert not item.is_told
+        assert not item.has_whole_text
         if name == f"{what}.delta":
             assert event["delta"], "an empty delta"
             item.text += event["delta"]
@@ -244,12 +244,12 @@ class _Checker:
             assert name == f"{what}.done"
             assert event[member] == item.text
             assert what != "function_call_arguments" or event["name"] == item.item["name"]
-            item.is_told = True
+            item.has_whole_text = True
 
     def _done(self, item: _Item, done: dict[str, Any]) -> None:
         assert done["status"] in ("completed", "incomplete")
         if item.type in CALLS:
-            assert item.is_told
+            assert item.has_whole_text
         else:
             assert all(part.is_done for part in item.parts)
             assert item.parts or item.type == "reasoning"
@@ -262,9 +262,9 @@ class _Checker:
         assert (response["error"] is not None) == (status == "failed")
         assert (response["incomplete_details"] is not None) == (status == "incomplete")
         assert len(output) == len(self.items)
-        for item, told in zip(self.items, output, strict=True):
-            item.check(told)
-            assert told == item.done or (item.done is None and told["status"] == "incomplete")
+        for item, final in zip(self.items, output, strict=True):
+            item.check(final)
+            assert final == item.done or (item.done is None and final["status"] == "incomplete")
         if type == "response.failed":
             assert status in ("failed", "cancelled")
             assert (self.failure is not None) == (status == "failed")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.collected import Collected
 from headrace.errors import BadRequest, ContextTooLong, Overloaded, PayloadTooLarge, UnsupportedMedia
 from headrace.types import (
     Conversation,
@@ -31,7 +32,6 @@ from headrace.types import (
 from headrace.wire.anthropic import answer, errors
 from headrace.wire.anthropic import request as wire
 from headrace.wire.anthropic.tables import uses_of_messages
-from headrace.wire.collected import Collected
 from headrace.wire.parameters import parse
 from tests.wire.documented import check_documented
 
@@ -51,7 +51,7 @@ def body_of(*messages: dict[str, Any], **members: Any) -> wire.MessagesBody:
     return parse(wire.MessagesBody, json.dumps(body).encode())
 
 
-def asked(*messages: dict[str, Any], **members: Any) -> Conversation:
+def conversation_of(*messages: dict[str, Any], **members: Any) -> Conversation:
     return wire.to_conversation(body_of(*messages, **members))
 
 
@@ -72,11 +72,11 @@ def result(content: object, **members: Any) -> dict[str, Any]:
 
 
 def test_system_comes_first_as_text_or_blocks() -> None:
-    assert asked(system="S").messages[0] == Message("system", "S")
-    assert asked(system=[text("S"), text("T")]).messages[0] == Message("system", "S\n\nT")
+    assert conversation_of(system="S").messages[0] == Message("system", "S")
+    assert conversation_of(system=[text("S"), text("T")]).messages[0] == Message("system", "S\n\nT")
     nothings: list[Any] = [None, "", []]
     for nothing in nothings:
-        assert asked(system=nothing).messages == (Message("user", "hi"),)
+        assert conversation_of(system=nothing).messages == (Message("user", "hi"),)
 
 
 BLOCKS: list[tuple[dict[str, Any], tuple[str | Media, ...]]] = [
@@ -102,7 +102,7 @@ BLOCKS: list[tuple[dict[str, Any], tuple[str | Media, ...]]] = [
 
 @pytest.mark.parametrize(("block", "parts"), BLOCKS)
 def test_blocks_become_text_and_media(block: dict[str, Any], parts: tuple[str | Media, ...]) -> None:
-    (message,) = asked(user(text("see"), block)).messages
+    (message,) = conversation_of(user(text("see"), block)).messages
     assert message.text == "\n".join(["see", *(part for part in parts if isinstance(part, str))])
     has_media = any(isinstance(part, Media) for part in parts)
     assert message.parts == (("see", *parts) if has_media else ())
@@ -135,13 +135,13 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("param", "message"), REFUSED)
 def test_blocks_that_cannot_be_are_named(param: str, message: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as refused:
-        asked(message)
+        conversation_of(message)
     assert refused.value.param == param
     assert refused.value.message.startswith(param)
 
 
 def test_results_come_before_what_the_user_says_with_them() -> None:
-    messages = asked(
+    messages = conversation_of(
         user(text("So?"), result("x"), result([text("y"), IMAGE], is_error=True), IMAGE)
     ).messages
     assert tuple(replace(message, blocks=()) for message in messages) == (
@@ -149,7 +149,7 @@ def test_results_come_before_what_the_user_says_with_them() -> None:
         Message("tool", "Error:\ny", tool_call_id="a", parts=("Error:", "y", SEEN)),
         Message("user", "So?", parts=("So?", SEEN)),
     )
-    assert asked(user(result(None))).messages == (Message("tool", "", tool_call_id="a"),)
+    assert conversation_of(user(result(None))).messages == (Message("tool", "", tool_call_id="a"),)
 
 
 def test_a_thought_without_a_signature_is_only_text() -> None:
@@ -159,16 +159,16 @@ def test_a_thought_without_a_signature_is_only_text() -> None:
         {"type": "redacted_thinking", "data": "d"},
         text("x"),
     ]
-    (message,) = asked({"role": "assistant", "content": blocks}).messages
+    (message,) = conversation_of({"role": "assistant", "content": blocks}).messages
     assert (message.reasoning, message.text) == ("ab", "x")
     assert message.thoughts == (Thought("b", "s"), Thought(redacted="d"))
 
 
 def test_an_answer_that_has_begun_is_gone_on_with() -> None:
-    begun = asked(user(text("a")), {"role": "assistant", "content": "b"})
-    assert (begun.continue_final_message, begun.add_generation_prompt) == (True, False)
+    continued = conversation_of(user(text("a")), {"role": "assistant", "content": "b"})
+    assert (continued.continue_final_message, continued.add_generation_prompt) == (True, False)
     called = {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]}
-    for other in (asked(user(text("a"))), asked(user(text("a")), called)):
+    for other in (conversation_of(user(text("a"))), conversation_of(user(text("a")), called)):
         assert (other.continue_final_message, other.add_generation_prompt) == (False, True)
 
 
@@ -183,12 +183,12 @@ CHOICES: list[tuple[dict[str, Any] | None, ToolChoice]] = [
 
 @pytest.mark.parametrize(("choice", "expected"), CHOICES)
 def test_choices_of_tools(choice: dict[str, Any] | None, expected: ToolChoice) -> None:
-    conversation = asked(tools=TOOLS, tool_choice=choice)
+    conversation = conversation_of(tools=TOOLS, tool_choice=choice)
     assert conversation.tool_choice == expected
     assert [tool.name for tool in conversation.tools] == ["f", "g"]
     assert conversation.parallel_tool_calls
     if choice is not None:
-        one = asked(tools=TOOLS, tool_choice={**choice, "disable_parallel_tool_use": True})
+        one = conversation_of(tools=TOOLS, tool_choice={**choice, "disable_parallel_tool_use": True})
         assert not one.parallel_tool_calls
 
 
@@ -207,7 +207,7 @@ EFFORTS: list[tuple[Any, str | None, str | None]] = [
 @pytest.mark.parametrize(("thinking", "effort", "expected"), EFFORTS)
 def test_a_budget_is_an_effort(thinking: Any, effort: str | None, expected: str | None) -> None:
     members = {"thinking": thinking, "output_config": {"effort": effort}}
-    assert asked(**members).reasoning_effort == expected
+    assert conversation_of(**members).reasoning_effort == expected
     is_dropped = effort is not None and expected != effort
     paths = [use.path for use in uses_of_messages(body_of(**members)).members]
     assert ("output_config.effort" in paths) is is_dropped
@@ -313,7 +313,8 @@ def test_a_stream_folds_to_the_whole_answer(events: list[Event]) -> None:
     for member in ("text", "thinking", "signature", "data"):
         assert said(streamed["content"], member) == said(whole["content"], member)
     calls = [
-        [block for block in told["content"] if block["type"] == "tool_use"] for told in (streamed, whole)
+        [block for block in message["content"] if block["type"] == "tool_use"]
+        for message in (streamed, whole)
     ]
     assert calls[0] == calls[1]
 
@@ -340,6 +341,6 @@ def test_errors_have_types_by_status(error: Any, type: str) -> None:
         (ContextTooLong.of_tokens(8, 9, 1, param="messages"), "prompt is too long: 10 tokens > 8 maximum"),
     ],
 )
-def test_l16_an_overflow_is_told_in_anthropics_words(error: ContextTooLong, message: str) -> None:
+def test_l16_an_overflow_is_reported_in_anthropics_words(error: ContextTooLong, message: str) -> None:
     body = errors.to_body(error, "req_1")
     assert body["error"] == {"type": "invalid_request_error", "message": message}

@@ -106,10 +106,10 @@ def test_what_is_said_elsewhere_is_not_lost() -> None:
 
 
 def test_what_no_single_member_asks_for() -> None:
-    begun = found("messages", {"messages": [USER, SAID]})
-    assert begun["messages"].feature is Feature.CONTINUED_MESSAGE
-    told = found("responses", {"include": ["message.output_text.logprobs"]})
-    assert told["include"].feature is Feature.LOGPROBS
+    of_messages = found("messages", {"messages": [USER, SAID]})
+    assert of_messages["messages"].feature is Feature.CONTINUED_MESSAGE
+    of_responses = found("responses", {"include": ["message.output_text.logprobs"]})
+    assert of_responses["include"].feature is Feature.LOGPROBS
 
 
 LOST = Uses(

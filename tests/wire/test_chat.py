@@ -28,13 +28,13 @@ TOOLS = [
 FUNCTIONS = [{"name": "f", "parameters": SCHEMA}, {"name": "g"}]
 
 
-def asked(*history: dict[str, Any], **members: Any) -> GenerateRequest:
+def request_of(*history: dict[str, Any], **members: Any) -> GenerateRequest:
     body: dict[str, Any] = {"model": "m", "messages": [USER, *history], **members}
     return chat.to_request(parse(chat.ChatBody, json.dumps(body).encode()))
 
 
 def conversation(*history: dict[str, Any], **members: Any) -> Any:
-    return asked(*history, **members).prompt
+    return request_of(*history, **members).prompt
 
 
 def test_tools_are_read() -> None:
@@ -180,7 +180,7 @@ def test_template_gets_its_variables() -> None:
 )
 def test_a_thousand_faults_are_not_a_thousand_complaints(members: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as raised:
-        asked(**members)
+        request_of(**members)
     assert isinstance(raised.value.__cause__, ValidationError)
     assert raised.value.__cause__.error_count() < 10
 
@@ -195,14 +195,14 @@ def test_a_thousand_faults_are_not_a_thousand_complaints(members: dict[str, Any]
     ],
 )
 def test_logprobs_are_counted(members: dict[str, Any], count: int | None) -> None:
-    assert asked(**members).sampling.logprobs == count
+    assert request_of(**members).sampling.logprobs == count
 
 
 def test_members_about_the_whole_request_reach_it() -> None:
-    request = asked(priority=-3, timeout=1.5, response_format={"type": "json_object"}, n=2)
+    request = request_of(priority=-3, timeout=1.5, response_format={"type": "json_object"}, n=2)
     assert (request.priority, request.timeout_s, request.n) == (-3, 1.5, 2)
     assert request.format == Format("json_object")
-    plain = asked(priority=None, timeout=None, response_format={"type": "text"})
+    plain = request_of(priority=None, timeout=None, response_format={"type": "text"})
     assert (plain.priority, plain.timeout_s, plain.format) == (0, None, None)
 
 
@@ -221,7 +221,7 @@ def test_members_about_the_whole_request_reach_it() -> None:
     ],
 )
 def test_format_is_read_and_goes_with_tools(members: dict[str, Any], format: Format) -> None:
-    request = asked(tools=TOOLS, **members)
+    request = request_of(tools=TOOLS, **members)
     assert request.format == format
 
 

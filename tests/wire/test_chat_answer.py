@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.collected import Collected
 from headrace.types import (
     Event,
     Finished,
@@ -23,7 +24,6 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire import chat
-from headrace.wire.collected import Collected
 from headrace.wire.parameters import parse
 from tests.wire.documented import check_documented
 
@@ -147,7 +147,7 @@ END = TokenLogprob("<end>", b"<end>", -1.0)
 
 def test_logprobs_are_written_in_openais_shape() -> None:
     events: list[Event] = [TextDelta(0, "Hi", (SURE, NEVER)), Finished(0, "stop", Usage(3, 3), 0.0, (END,))]
-    asked = {"logprobs": True, "top_logprobs": 2}
+    members = {"logprobs": True, "top_logprobs": 2}
     expected = {
         "content": [
             {
@@ -163,11 +163,11 @@ def test_logprobs_are_written_in_openais_shape() -> None:
         ],
         "refusal": None,
     }
-    assert whole(events, **asked)["choices"][0]["logprobs"] == expected
-    first, text, end = (chunk["choices"][0]["logprobs"] for chunk in streamed(events, **asked))
+    assert whole(events, **members)["choices"][0]["logprobs"] == expected
+    first, text, end = (chunk["choices"][0]["logprobs"] for chunk in streamed(events, **members))
     assert (first, text, end) == (None, expected, None)
     check_all_documented(
-        streamed(events, **asked), json.loads(json.dumps(whole(events, **asked), allow_nan=False))
+        streamed(events, **members), json.loads(json.dumps(whole(events, **members), allow_nan=False))
     )
 
 
@@ -204,11 +204,11 @@ def test_continuous_usage_tells_what_was_counted_so_far(in_the_end: bool) -> Non
     options = {"include_usage": in_the_end, "continuous_usage_stats": True}
     chunks = streamed(COUNTED, stream_options=options)
     assert chunks[0]["usage"] is None  # the prompt is not counted yet
-    told = [
+    usages = [
         (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"])
         for usage in (chunk["usage"] for chunk in chunks[1:])
     ]
-    assert told == [(7, 2, 9), (7, 3, 10), (7, 6, 13), (7, 8, 15)] + [(7, 8, 15)] * in_the_end
+    assert usages == [(7, 2, 9), (7, 3, 10), (7, 6, 13), (7, 8, 15)] + [(7, 8, 15)] * in_the_end
     assert [bool(chunk["choices"]) for chunk in chunks] == [True] * 5 + [False] * in_the_end
     thought = [chunk["usage"]["completion_tokens_details"]["reasoning_tokens"] for chunk in chunks[1:5]]
     assert thought == [2] * 4
@@ -216,6 +216,6 @@ def test_continuous_usage_tells_what_was_counted_so_far(in_the_end: bool) -> Non
 
 
 def test_usage_is_null_or_absent_before_the_end() -> None:
-    asked = streamed(COUNTED, stream_options={"include_usage": True})
-    assert [chunk["usage"] for chunk in asked[:-1]] == [None] * 5
+    chunks = streamed(COUNTED, stream_options={"include_usage": True})
+    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * 5
     assert all("usage" not in chunk for chunk in streamed(COUNTED))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from headrace.collected import Collected
 from headrace.errors import BadRequest
 from headrace.types import (
     Event,
@@ -21,7 +22,6 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire import chat
-from headrace.wire.collected import Collected
 from headrace.wire.parameters import parse
 from tests.wire.documented import check_documented
 
@@ -38,10 +38,10 @@ def body_of(*messages: dict[str, Any], **members: Any) -> chat.ChatBody:
     return parse(chat.ChatBody, json.dumps({"model": "m", "messages": messages, **members}).encode())
 
 
-def asked(*messages: dict[str, Any]) -> tuple[Message, ...]:
+def messages_of(*messages: dict[str, Any]) -> tuple[Message, ...]:
     prompt: Any = chat.to_request(body_of(*messages)).prompt
-    messages_asked: tuple[Message, ...] = prompt.messages
-    return messages_asked
+    found: tuple[Message, ...] = prompt.messages
+    return found
 
 
 def user(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_parts_keep_their_order_and_text_is_joined() -> None:
         text("and"),
         image("https://a.b/c.jpg"),
     )
-    (message,) = asked(user(*parts))
+    (message,) = messages_of(user(*parts))
     assert message.text == "see \nand"
     assert message.parts == (
         "see ",
@@ -74,7 +74,7 @@ def test_parts_keep_their_order_and_text_is_joined() -> None:
 
 
 def test_text_alone_makes_no_parts() -> None:
-    assert asked(user(text("a"), text("b"))) == (Message("user", "a\nb"),)
+    assert messages_of(user(text("a"), text("b"))) == (Message("user", "a\nb"),)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_text_alone_makes_no_parts() -> None:
 )
 def test_files_are_documents_or_images(media_type: str, kind: Any) -> None:
     file = {"file_data": f"data:{media_type};base64,{PNG}", "filename": "a.bin"}
-    (message,) = asked(user({"type": "file", "file": file}))
+    (message,) = messages_of(user({"type": "file", "file": file}))
     expected = media_type or "application/octet-stream"
     assert message.parts == (Media(kind, data=PNG, media_type=expected, name="a.bin"),)
 
@@ -105,22 +105,22 @@ def test_files_are_documents_or_images(media_type: str, kind: Any) -> None:
 )
 def test_what_is_no_image_and_no_file_is_refused_by_its_path(part: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as refused:
-        asked({"role": "system", "content": "s"}, user(text("a"), part))
+        messages_of({"role": "system", "content": "s"}, user(text("a"), part))
     assert refused.value.param == "messages.1.content.1"
 
 
 def test_a_type_error_inside_a_part_names_the_member() -> None:
     with pytest.raises(BadRequest) as refused:
-        asked(user(image(5)))
+        messages_of(user(image(5)))
     assert refused.value.param == "messages.0.content.0.image_url.url"
 
 
 def test_thinking_blocks_of_the_history_become_thoughts() -> None:
     said = {"role": "assistant", "content": "yes", "thinking_blocks": WRITTEN}
-    (message,) = asked(said)
+    (message,) = messages_of(said)
     assert message.thoughts == (SIGNED, REDACTED)
     assert message.reasoning == "It rains."
-    (message,) = asked({**said, "reasoning_content": "In short: rain."})
+    (message,) = messages_of({**said, "reasoning_content": "In short: rain."})
     assert message.reasoning == "In short: rain."
 
 
@@ -151,12 +151,12 @@ def streamed(events: list[Event], **options: Any) -> list[Any]:
     return found
 
 
-def test_thoughts_are_told_whole_and_can_be_sent_back() -> None:
+def test_thoughts_are_whole_and_can_be_sent_back() -> None:
     choice = whole(THOUGHT)["choices"][0]
     assert choice["finish_reason"] == "content_filter"
     message = choice["message"]
     assert (message["reasoning_content"], message["thinking_blocks"]) == ("It rains.", WRITTEN)
-    assert asked(message)[0].thoughts == (SIGNED, REDACTED)
+    assert messages_of(message)[0].thoughts == (SIGNED, REDACTED)
 
 
 def test_a_stream_tells_a_thought_when_it_is_complete() -> None:
@@ -168,7 +168,7 @@ def test_a_stream_tells_a_thought_when_it_is_complete() -> None:
     ]
 
 
-def test_tokens_written_to_a_cache_are_told_if_there_are_any() -> None:
+def test_tokens_written_to_a_cache_are_reported_if_there_are_any() -> None:
     details = whole(THOUGHT)["usage"]["prompt_tokens_details"]
     assert details == {"cached_tokens": 3, "cache_write_tokens": 4}
     plain = whole([Finished(0, "stop", Usage(9, 2, 3))])["usage"]["prompt_tokens_details"]

@@ -12,9 +12,9 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
+from headrace.collected import Collected
 from headrace.config import Config
 from headrace.types import Event, Finished, ModelInfo, Started, TextDelta, Texts, TokenLogprob, Usage
-from headrace.wire.collected import Collected
 from headrace.wire.completions import CompletionBody, completion
 from tests.conftest import FakeServer
 from tests.serving import Served, events, serving
@@ -49,7 +49,7 @@ def ask(server: Served, **members: Any) -> Any:
     return events(response) if members.get("stream") else response.json()
 
 
-def asked(server: Served) -> Any:
+def last_request(server: Served) -> Any:
     assert isinstance(server.backend, FakeBackend)
     return server.backend.requests[-1]
 
@@ -69,8 +69,8 @@ def test_prompt_in_each_of_its_forms(fake_server: FakeServer, prompt: Any, texts
     server = fake_server()
     with server.client() as client:
         answer = client.completions.create(model="fake", prompt=prompt, n=2)
-    assert asked(server).prompt == Texts(texts)
-    assert asked(server).num_choices == 2 * len(texts)
+    assert last_request(server).prompt == Texts(texts)
+    assert last_request(server).num_choices == 2 * len(texts)
     assert [choice.index for choice in answer.choices] == list(range(2 * len(texts)))
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == len(texts)  # each is counted once: the script's have one token
@@ -81,20 +81,20 @@ def test_members_reach_the_backend(fake_server: FakeServer) -> None:
     server = fake_server()
     members = {"suffix": "end", "echo": True, "max_tokens": 0, "logprobs": 20, "n": 2, "best_of": 3}
     ask(server, **members, priority=-3, timeout=30, guided_regex="a+", logit_bias={"7": -1})
-    request = asked(server)
+    request = last_request(server)
     assert request.prompt == Texts(("hi",), "end", True)
     assert (request.sampling.max_tokens, request.sampling.logprobs, request.n) == (0, 20, 3)
     assert (request.priority, request.timeout_s, request.format.kind) == (-3, 30, "regex")
     assert request.sampling.logit_bias == ((7, -1),)
     ask(server, suffix="", best_of=1, echo=False)
-    request = asked(server)
+    request = last_request(server)
     assert (request.prompt, request.n, request.sampling.logprobs) == (Texts(("hi",)), 1, None)
 
 
 def test_best_of_asks_for_logprobs_and_shows_none(fake_server: FakeServer) -> None:
     server = fake_server()
     answer = ask(server, best_of=4, n=2)
-    assert (asked(server).n, asked(server).sampling.logprobs) == (4, 0)
+    assert (last_request(server).n, last_request(server).sampling.logprobs) == (4, 0)
     assert [choice["logprobs"] for choice in answer["choices"]] == [None, None]
     assert answer["usage"]["completion_tokens"] == 4 * 2
 
@@ -173,9 +173,9 @@ def test_stream_tells_logprobs_with_running_offsets(fake_server: FakeServer) -> 
         stream = client.completions.create(model="fake", prompt="Say", echo=True, logprobs=1, stream=True)
         choices = [chunk.choices[0] for chunk in stream]
     assert "".join(choice.text for choice in choices) == "Say hi!"
-    told = [choice.logprobs for choice in choices if choice.logprobs is not None]
-    assert [offset for logprobs in told for offset in logprobs.text_offset or ()] == OFFSETS
-    assert [token for logprobs in told for token in logprobs.tokens or ()][-1] == "<end>"
+    all_logprobs = [choice.logprobs for choice in choices if choice.logprobs is not None]
+    assert [offset for logprobs in all_logprobs for offset in logprobs.text_offset or ()] == OFFSETS
+    assert [token for logprobs in all_logprobs for token in logprobs.tokens or ()][-1] == "<end>"
 
 
 def test_stream_of_several_choices_keeps_their_offsets_apart(fake_server: FakeServer) -> None:
@@ -187,8 +187,8 @@ def test_stream_of_several_choices_keeps_their_offsets_apart(fake_server: FakeSe
 
 def test_impossible_token_is_written_as_a_number(fake_server: FakeServer) -> None:
     script: list[Event] = [TextDelta(0, "a", (logprob("a", float("-inf")),), 1)]
-    told = ask(fake_server(FakeBackend(script)), logprobs=0)["choices"][0]["logprobs"]
-    assert (told["token_logprobs"], told["top_logprobs"]) == ([-9999.0], [{"a": -9999.0}])
+    logprobs = ask(fake_server(FakeBackend(script)), logprobs=0)["choices"][0]["logprobs"]
+    assert (logprobs["token_logprobs"], logprobs["top_logprobs"]) == ([-9999.0], [{"a": -9999.0}])
 
 
 def test_usage_so_far_is_in_every_chunk(fake_server: FakeServer) -> None:
@@ -220,7 +220,7 @@ def test_best_of_keeps_the_most_probable_of_each_prompt_in_order() -> None:
         for event in choice(index, *of_choice):
             collected.push(event)
     answer = completion(body, INFO, collected)
-    assert [(kept["index"], kept["text"]) for kept in answer["choices"]] == [
+    assert [(best["index"], best["text"]) for best in answer["choices"]] == [
         (0, "Say 1"),
         (1, "Say 2"),
         (2, "Say 5"),

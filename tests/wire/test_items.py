@@ -11,10 +11,10 @@ from openai._models import validate_type
 from openai.types.conversations import ConversationItem
 from openai.types.responses import ResponseItem
 
+from headrace.collected import Choice, Reasoned, Spoken
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
 from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire import chat
-from headrace.wire.collected import Choice, Reasoned, Spoken
 from headrace.wire.items import (
     Item,
     ItemBody,
@@ -77,9 +77,9 @@ def test_a_message_is_normalised(sent: object) -> None:
 
 def test_ids_and_statuses_of_callers_are_kept() -> None:
     sent = {**text("assistant", "a"), "id": "mine", "status": "incomplete", "phase": "commentary"}
-    kept = item_of(sent)
-    assert (kept["id"], kept["status"], kept["phase"]) == ("mine", "incomplete", "commentary")
-    assert kept["content"] == [{"type": "output_text", "text": "a", "annotations": [], "logprobs": []}]
+    listed = item_of(sent)
+    assert (listed["id"], listed["status"], listed["phase"]) == ("mine", "incomplete", "commentary")
+    assert listed["content"] == [{"type": "output_text", "text": "a", "annotations": [], "logprobs": []}]
 
 
 def test_annotations_of_an_assistant_are_kept() -> None:
@@ -132,8 +132,8 @@ LISTED = [
 @pytest.mark.parametrize("kind", [ResponseItem, ConversationItem])
 @pytest.mark.parametrize("item", LISTED)
 def test_the_official_client_reads_what_was_sent_in_lists(item: dict[str, Any], kind: Any) -> None:
-    kept = {"id": "x_1", **item_of(item)}
-    assert validate_type(type_=kind, value=kept).to_dict() == kept
+    listed = {"id": "x_1", **item_of(item)}
+    assert validate_type(type_=kind, value=listed).to_dict() == listed
 
 
 def test_items_of_hosted_tools_are_not_shown() -> None:
@@ -335,8 +335,8 @@ def test_an_answer_as_items() -> None:
     reasoning, message, call = of_choice(choice, "incomplete")
     assert [item["id"].partition("_")[0] for item in (reasoning, message, call)] == ["rs", "msg", "fc"]
     assert [item["status"] for item in (reasoning, message, call)] == ["completed", "completed", "incomplete"]
-    (told,) = to_messages([reasoning, message, call])
-    assert told == Message(
+    (merged,) = to_messages([reasoning, message, call])
+    assert merged == Message(
         "assistant", "Seven.", tool_calls=(ToolCall("c", "look", "{}"),), reasoning="hm", thoughts=(SIGNED,)
     )
 

@@ -96,7 +96,7 @@ def test_what_is_counted_is_what_is_there_wherever_the_slices_end(
 
 @pytest.mark.parametrize("backslashes", range(9))
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_backslashes_before_a_quote_are_told_apart(backslashes: int, size: int) -> None:
+def test_backslashes_before_a_quote_are_distinguished(backslashes: int, size: int) -> None:
     inside = "\\" * backslashes + '"[[[,{'
     raw = json.dumps([inside, [1, 2]]).encode()
     volume = Volume()

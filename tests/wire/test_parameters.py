@@ -168,9 +168,9 @@ def test_text_parts_are_joined_by_a_newline(fake_server: FakeServer, content: ob
     messages = [{"role": role, "content": content} for role in roles]
     messages.append({"role": "tool", "content": content, "tool_call_id": "a"})
     assert server.post(CHAT, {"model": "fake", "messages": messages}).status_code == 200
-    asked = server.backend.conversations[0]  # type: ignore[attr-defined]  # a FakeBackend
-    assert [message.role for message in asked.messages] == [*roles, "tool"]
-    assert {message.text for message in asked.messages} == {"two\nparts"}
+    conversation = server.backend.conversations[0]  # type: ignore[attr-defined]  # a FakeBackend
+    assert [message.role for message in conversation.messages] == [*roles, "tool"]
+    assert {message.text for message in conversation.messages} == {"two\nparts"}
 
 
 def test_members_reach_the_backend(fake_server: FakeServer) -> None:

@@ -32,7 +32,7 @@ def test_token_that_is_no_text_moves_nothing() -> None:
     assert writer.write("!", tokens(b"!"))["text_offset"] == [7]
 
 
-def test_of_tokens_that_look_alike_the_more_probable_is_told() -> None:
+def test_of_tokens_that_look_alike_the_more_probable_is_reported() -> None:
     top = (("\ufffd", b"\xf0", -0.5), ("\ufffd", b"\xe2", -3.0))
     token = TokenLogprob("\ufffd", b"\xe2", -3.0, top)
     assert LogprobsWriter().write("", [token])["top_logprobs"] == [{"\ufffd": -0.5}]

@@ -5,8 +5,7 @@ long answer is complete, and an abandoned answer stops when its connection close
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -65,17 +64,13 @@ class AnthropicBackend(Remote):
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "anthropic" and can_be_relayed(request.body.members)
 
-    @asynccontextmanager
-    async def relay(
+    def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
-    ) -> AsyncIterator[Relayed]:
-        headers = self._unconfigured(request.headers)
-        abilities = self._abilities_of(model)
-        body, ignored = await aside(request.body.size, partial(corrected, request.body, model, abilities))
-        request = replace(request, endpoint=f"/v1{request.endpoint}", headers=headers)
+    ) -> AbstractAsyncContextManager[Relayed]:
+        path, headers = f"/v1{request.endpoint}", self._unconfigured(request.headers)
+        correct = partial(corrected, request.body, model, self._abilities_of(model))
         reader = AnthropicRelayReader(self.upstream)
-        async with relayed(reader, request, body, until_content=until_content) as answer:
-            yield replace(answer, ignored=ignored)
+        return relayed(reader, request, correct, path=path, headers=headers, until_content=until_content)
 
     def _unconfigured(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The caller's headers that the configuration does not set."""

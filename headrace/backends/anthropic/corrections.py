@@ -1,5 +1,5 @@
-"""Prepares requests in Anthropic's dialect for relaying: members that Anthropic is known to refuse are
-changed in place, and everything else stays byte for byte.
+"""Corrections of what Anthropic is known to refuse. Requests that are relayed are changed in place, and
+everything else stays byte for byte; translated ones (messages.py) are corrected while they are written.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from operator import is_not
 from typing import Any
 
-from headrace.backends.anthropic.request import user_id
 from headrace.backends.anthropic.thinking import Abilities
+from headrace.backends.writing import opaque
 from headrace.dialects.anthropic import IMAGE_TYPES, image_type
 from headrace.dialects.values import Object, an_object, objects
 from headrace.finite import dumped_pieces
@@ -18,7 +18,10 @@ from headrace.offload import while_wanted
 from headrace.verbatim import Verbatim
 
 NAME = re.compile("[a-zA-Z0-9_-]{1,128}")
+MAX_USER = 256  # characters of a user's id
+PERSONAL = re.compile(r"@|^\+?[\d\s().-]{7,}$")  # an e-mail address or a telephone number
 UNSIGNED = "messages.content.thinking"
+SIGNATURES = {"thinking": "signature", "redacted_thinking": "data"}  # type of a thought → its signed member
 Json = Mapping[str, Any]
 
 
@@ -35,7 +38,7 @@ def corrected(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, 
     messages = members.get("messages")
     if isinstance(messages, list):
         new = [_message(message, ignored) for message in while_wanted(messages)]
-        new[-1:] = map(_trimmed, new[-1:])
+        new[-1:] = map(trimmed, new[-1:])
         if any(map(is_not, new, messages)):
             changes["messages"] = messages = new
     thinks = an_object(members.get("thinking")).get("type") == "enabled"
@@ -69,7 +72,9 @@ def _is_cut_off(messages: list[Object]) -> bool:
 def _message(message: Any, ignored: list[str]) -> Any:
     """Return the same object, unless something in it has to change."""
     content = an_object(message).get("content")
-    signed = [block for block in content if not _is_unsigned(block)] if isinstance(content, list) else []
+    signed = (
+        [block for block in content if not is_unsigned_thought(block)] if isinstance(content, list) else []
+    )
     if not signed or not isinstance(content, list):
         return message
     if len(signed) < len(content) and UNSIGNED not in ignored:
@@ -79,25 +84,39 @@ def _message(message: Any, ignored: list[str]) -> Any:
     return message if is_same else {**message, "content": new}
 
 
-def _is_unsigned(block: Any) -> bool:
+def is_unsigned_thought(block: Any) -> bool:
     """Whether a block is a thought without Anthropic's signature, from another model."""
-    return an_object(block).get("type") == "thinking" and not block.get("signature")
+    signature = SIGNATURES.get(str(an_object(block).get("type")))
+    return signature is not None and not block.get(signature)
 
 
 def _block(block: Any) -> Any:
-    """Replace media types of images by the names that Anthropic uses."""
-    inner, source = an_object(block).get("content"), an_object(an_object(block).get("source"))
+    """Return the same block, unless it contains an image whose type has another name."""
+    inner = an_object(block).get("content")
     if isinstance(inner, list):
         new = [_block(one) for one in inner]
         if any(map(is_not, new, inner)):
             return {**block, "content": new}
+    return with_image_type(block)
+
+
+def with_image_type(block: Any) -> Any:
+    """Return the same block, or an image with the name that Anthropic uses for its media type."""
+    source = an_object(an_object(block).get("source"))
     type = source.get("media_type")
     if not isinstance(type, str) or block.get("type") != "image" or type in IMAGE_TYPES:
         return block
     return {**block, "source": {**source, "media_type": image_type(type)}}
 
 
-def _trimmed(message: Any) -> Any:
+def user_id(user: str) -> str:
+    """Replace a user's name by a hash if Anthropic would refuse it: an e-mail address, a telephone number, a
+    long name.
+    """
+    return user if len(user) <= MAX_USER and not PERSONAL.search(user) else opaque(user)
+
+
+def trimmed(message: Any) -> Any:
     """Remove white space at the end of an assistant message, which Anthropic refuses in the last one."""
     content = an_object(message).get("content")
     if not content or message.get("role") != "assistant":

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from headrace.backends.anthropic.corrections import is_unsigned_thought, trimmed, with_image_type
 from headrace.backends.writing import Writing
 from headrace.dialects.anthropic import IMAGE_TYPES, image_type, thinking_block
 from headrace.errors import BadRequest, UnsupportedParameter
@@ -64,15 +65,8 @@ def to_turns(messages: Sequence[Message], writing: Writing) -> list[dict[str, An
     for turn in turns:
         if turn["role"] == "user":
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
-    _trim(turns)
+    turns[-1:] = map(trimmed, turns[-1:])
     return turns
-
-
-def _trim(turns: list[dict[str, Any]]) -> None:
-    """Remove white space at the end of a last assistant message, which the API refuses."""
-    blocks = turns[-1]["content"] if turns and turns[-1]["role"] == "assistant" else []
-    if blocks and blocks[-1]["type"] == "text":
-        blocks[-1]["text"] = blocks[-1]["text"].rstrip()
 
 
 def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
@@ -91,18 +85,12 @@ def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
 
 def _as_written(param: str, blocks: Sequence[Json], writing: Writing) -> list[Block]:
     """Blocks in Anthropic's own dialect, changed only where it would refuse them. Raises BadRequest."""
-    kept = (block for block in blocks if not (_is_blank(block) or _is_nobodys(block)))
+    kept = (block for block in blocks if not (_is_blank(block) or is_unsigned_thought(block)))
     return [_corrected(param, block, writing) for block in kept]
 
 
 def _is_blank(block: Json) -> bool:
     return block["type"] == "text" and not block["text"].strip()
-
-
-def _is_nobodys(block: Json) -> bool:
-    """Whether it is a thought without Anthropic's signature."""
-    signature = {"thinking": "signature", "redacted_thinking": "data"}.get(block["type"])
-    return signature is not None and not block.get(signature)
 
 
 def _corrected(param: str, block: Json, writing: Writing) -> Block:
@@ -113,12 +101,8 @@ def _corrected(param: str, block: Json, writing: Writing) -> Block:
         inner = {"content": _as_written(param, content, writing)} if isinstance(content, list) else {}
         return {**block, "tool_use_id": id, **inner}
     if block["type"] == "image" and "media_type" in block["source"]:
-        source = block["source"]
-        return {
-            **block,
-            "source": {**source, "media_type": _known_type(param, "image", source["media_type"])},
-        }
-    return dict(block)
+        _known_type(param, "image", block["source"]["media_type"])
+    return dict(with_image_type(block))
 
 
 def _text(text: str) -> list[Block]:

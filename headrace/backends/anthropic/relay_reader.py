@@ -11,7 +11,7 @@ from headrace.backends.anthropic.folding import folded, unfolded
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import counts_in, usage_of
-from headrace.dialects.values import Object, an_object
+from headrace.dialects.values import Object, an_object, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
@@ -20,8 +20,11 @@ WITH_CONTENT = ("content_block_delta", "message_delta", "message_stop")  # types
 
 
 class AnthropicRelayReader(RelayReader):
-    """A stream is complete with message_stop. An event's type counts, and its name only where it has none."""
+    """A stream is complete with message_stop or, as for Anthropic's own clients, once a message_delta has a
+    stop reason. An event's type counts, and its name only where it has none.
+    """
 
+    notable = re.compile(rb'error|message_stop|"stop_reason"\s*:\s*"')
     last = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]+data: ?\{\s*"type"\s*:\s*"message_stop"')
 
     def usage(self, members: Object) -> Usage | None:
@@ -38,18 +41,18 @@ class AnthropicRelayReader(RelayReader):
             return an_object(value.get("content_block")).get("type") not in EMPTY
         return kind in WITH_CONTENT
 
-    def needs_parsing(self, events: bytes) -> bool:
-        return b"message_stop" in events
+    def follow(self, sents: Sequence[ServerSentEvent]) -> None:
+        self.is_over = self.is_over or any(map(self._completes, sents))
 
-    def follow(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
-        self.is_over = self.is_over or any(map(self._is_stop, sents))
-
-    def _is_stop(self, sent: ServerSentEvent) -> bool:
+    def _completes(self, sent: ServerSentEvent) -> bool:
         try:
             value = object_in(self.provider, sent)
         except ProviderError:
             return False
-        return value is not None and kind_of(value, sent) == "message_stop"
+        if value is None:
+            return False
+        kind, reason = kind_of(value, sent), word(an_object(value.get("delta")).get("stop_reason"))
+        return kind == "message_stop" or (kind == "message_delta" and bool(reason))
 
     def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
         return folded(self.upstream, sents)

@@ -4,12 +4,12 @@ not sent: newer models refuse them whatever their value.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from headrace.backends.anthropic.corrections import user_id
 from headrace.backends.anthropic.messages import is_unsigned, to_roles, to_system, to_turns
 from headrace.backends.anthropic.thinking import PARAM, Abilities, thinking
-from headrace.backends.writing import Writing, opaque, without_none
+from headrace.backends.writing import Writing, without_none
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.finite import dumps, loads
 from headrace.text.structured.keywords import everywhere
@@ -19,8 +19,6 @@ from headrace.types import Conversation, Format, GenerateRequest, Sampling, Tool
 # else this, which all models since Claude 4 accept.
 MAX_TOKENS = 32_000
 MAX_NAME = 128  # characters of a tool's name
-MAX_USER = 256  # characters of a user's id
-PERSONAL = re.compile(r"@|^\+?[\d\s().-]{7,}$")  # an e-mail address or a telephone number
 LEAST_TOP_P = 0.95  # while thinking is enabled
 
 
@@ -69,13 +67,6 @@ def _refuse(sampling: Sampling, prompt: Conversation) -> None:
         )
     if sampling.temperature is not None and sampling.temperature > 1:
         raise BadRequest("temperature: Anthropic takes 0 to 1", param="temperature")
-
-
-def user_id(user: str) -> str:
-    """Replace a user's name by a hash if Anthropic would refuse it: an e-mail address, a telephone number, a
-    long name.
-    """
-    return user if len(user) <= MAX_USER and not PERSONAL.search(user) else opaque(user)
 
 
 def _thoughts(

@@ -13,7 +13,7 @@ from headrace.backends.engine.thread import EngineThread
 from headrace.engine.engine import Engine
 from headrace.engine.sequence import BATCH, SamplingParams
 from headrace.engine.sequence import Sequence as EngineSequence
-from headrace.errors import EngineFailed
+from headrace.errors import EngineFailed, ModelError, SteeringRefused
 from headrace.steering.slot import SiteNeeds
 from headrace.steering.types import Probe, Reading
 
@@ -47,9 +47,12 @@ class EngineEditor:
         self._engine, self._thread, self._calibration = engine, thread, calibration
 
     def set_sites(self, sites: Mapping[int, SiteNeeds]) -> bool:
-        """Raises EngineFailed if the engine stops meanwhile, ModelError if the graph is not understood."""
+        """Raises EngineFailed if the engine stops, SteeringRefused if the model cannot be edited."""
         runner = self._engine.runner
-        graph = runner.compile_sites(sites)
+        try:
+            graph = runner.compile_sites(sites)
+        except ModelError as exc:
+            raise SteeringRefused(exc.message, code="steering_unsupported", param="model") from exc
 
         def install() -> bool:
             if not self._engine.uses() <= set(sites):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -74,14 +74,14 @@ class OpenAIBackend(Remote):
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "openai"
 
-    @asynccontextmanager
-    async def relay(
+    def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
-    ) -> AsyncIterator[Relayed]:
-        body, ignored = await aside(request.body.size, partial(self._corrected, request, model))
-        reader = OpenAIRelayReader(self.upstream, request.endpoint, request.body.members)
-        async with relayed(reader, request, body, until_content=until_content) as answer:
-            yield replace(answer, ignored=ignored)
+    ) -> AbstractAsyncContextManager[Relayed]:
+        path, correct = request.endpoint, partial(self._corrected, request, model)
+        reader = OpenAIRelayReader(self.upstream, path, request.body.members)
+        return relayed(
+            reader, request, correct, path=path, headers=request.headers, until_content=until_content
+        )
 
     def _corrected(self, request: RelayRequest, model: str) -> tuple[bytes, tuple[str, ...]]:
         corrected, ignored = corrections(request.body.members, has_all_roles=self._has_all_roles)

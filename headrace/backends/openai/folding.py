@@ -5,73 +5,30 @@ stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from io import StringIO
 from typing import Any
 
 from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import Answer
 from headrace.backends.sse import ServerSentEvent
+from headrace.collected import Choice, Collected
 from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, objects, word
-from headrace.types import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 
 OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
 # lists in logprobs
 BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
-@dataclass(slots=True)
-class _Choice:
-    text: StringIO = field(default_factory=StringIO)
-    reasoning: StringIO = field(default_factory=StringIO)
-    calls: list[tuple[str, str, StringIO]] = field(default_factory=list)  # id, name, arguments
-    logprobs: Object | None = None
-    reason: str = "stop"
-
-    def push(self, event: Event) -> None:
-        if isinstance(event, TextDelta):
-            self.text.write(event.text)
-        elif isinstance(event, ReasoningDelta):
-            self.reasoning.write(event.text)
-        elif isinstance(event, ToolCallDelta):
-            if event.name is not None:
-                self.calls.append((event.id or "", event.name, StringIO()))
-            self.calls[event.call][2].write(event.arguments)
-        elif isinstance(event, Finished):
-            self.reason = event.reason
-
-    def add_logprobs(self, logprobs: Object) -> None:
-        for name in BY_TOKEN:
-            if isinstance(logprobs.get(name), list):
-                self.logprobs = self.logprobs or {}
-                self.logprobs.setdefault(name, []).extend(logprobs[name])
-
-    def body(self, index: int, *, is_chat: bool) -> Object:
-        text = self.text.getvalue()
-        common = {"index": index, "logprobs": self.logprobs, "finish_reason": self.reason}
-        if not is_chat:
-            return {**common, "text": text}
-        calls = [
-            {"id": id, "type": "function", "function": {"name": name, "arguments": arguments.getvalue()}}
-            for id, name, arguments in self.calls
-        ]
-        message: Object = {"role": "assistant", "content": text if text or not calls else None}
-        message |= {"refusal": None, **({"tool_calls": calls} if calls else {})}
-        if thought := self.reasoning.getvalue():
-            message |= {"reasoning_content": thought, "reasoning": thought}
-        return {**common, "message": message}
-
-
 def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices: int, is_chat: bool) -> bytes:
     """Convert a stream into a JSON body. Raises ServerError if it contains an error or breaks off."""
-    answer, choices = Answer(upstream, num_choices), [_Choice() for _ in range(num_choices)]
+    answer, collected = Answer(upstream, num_choices), Collected()
+    logprobs: list[Object] = [{} for _ in range(num_choices)]
     head: Object = {}
     usage: Object | None = None
     for sent in sents:
         for event in answer.read(sent):
-            choices[event.index].push(event)
+            collected.push(event)
         if answer.is_over:
             break
         chunk = answer.chunk
@@ -79,12 +36,36 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
         usage = _usage(chunk.get("usage")) or usage
         for body in objects(chunk.get("choices")):
             index = count(body.get("index")) or 0
-            choices[index if index < num_choices else 0].add_logprobs(an_object(body.get("logprobs")))
+            _extend(logprobs[index if index < num_choices else 0], an_object(body.get("logprobs")))
     for event in answer.end():
-        choices[event.index].push(event)
+        collected.push(event)
     kind = "chat.completion" if is_chat else "text_completion"
-    bodies = [choice.body(index, is_chat=is_chat) for index, choice in enumerate(choices)]
+    choices = collected.choices
+    bodies = [
+        _choice(index, choices[index], logprobs[index], is_chat=is_chat) for index in range(num_choices)
+    ]
     return dumped({**head, "object": kind, "choices": bodies, "usage": usage}).encode()
+
+
+def _extend(logprobs: Object, more: Object) -> None:
+    for name in BY_TOKEN:
+        if isinstance(more.get(name), list):
+            logprobs.setdefault(name, []).extend(more[name])
+
+
+def _choice(index: int, choice: Choice, logprobs: Object, *, is_chat: bool) -> Object:
+    common = {"index": index, "logprobs": logprobs or None, "finish_reason": choice.reason}
+    if not is_chat:
+        return {**common, "text": choice.text}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in choice.calls
+    ]
+    message: Object = {"role": "assistant", "content": choice.text if choice.text or not calls else None}
+    message |= {"refusal": None, **({"tool_calls": calls} if calls else {})}
+    if choice.reasoning:
+        message |= {"reasoning_content": choice.reasoning, "reasoning": choice.reasoning}
+    return {**common, "message": message}
 
 
 def unfolded(whole: Object, *, has_usage: bool) -> bytes:

@@ -19,8 +19,6 @@ from headrace.dialects.values import Object, an_object, count, objects, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
-FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
-DONE_LINE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 MAX_CHOICES = 4096  # bounds our bookkeeping; the provider decides about larger values of `n`
 
 
@@ -28,6 +26,7 @@ class OpenAIRelayReader(RelayReader):
     """A stream is complete with [DONE], or with a finish reason for each choice. `members`: the request's."""
 
     last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
+    notable = re.compile(rb'error|"finish_reason"\s*:\s*"|(?:^|[\r\n])data: ?\[DONE\]')
 
     def __init__(self, upstream: Upstream, endpoint: str, members: Mapping[str, Any]) -> None:
         super().__init__(upstream)
@@ -52,11 +51,8 @@ class OpenAIRelayReader(RelayReader):
         bodies = objects(value.get("choices"))
         return any(body.get("finish_reason") or content_of(self.provider, body) for body in bodies)
 
-    def needs_parsing(self, events: bytes) -> bool:
-        return FINISH.search(events) is not None
-
-    def follow(self, events: bytes, sents: Sequence[ServerSentEvent]) -> None:
-        self.is_over = self.is_over or DONE_LINE.search(events) is not None
+    def follow(self, sents: Sequence[ServerSentEvent]) -> None:
+        self.is_over = self.is_over or any(map(self.is_end, sents))
         for body in (body for sent in sents for body in self._choices(sent)):
             reason = word(body.get("finish_reason"))
             if is_broken(reason) and not self.is_over:

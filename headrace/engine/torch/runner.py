@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch, one_token
-from headrace.engine.runner import Sites
 from headrace.engine.torch.cache import Layout, PagedCache, Probe
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.group import BLOCK_SIZE
+from headrace.engine.torch.sites import Sites
 from headrace.engine.torch.step import Step
-from headrace.errors import ModelError
 from headrace.steering.slot import SiteNeeds
 
 PROBED = (128, 64, 32, 16, 8)  # sizes of steps, in tokens, that are compared with a step of two
@@ -39,6 +38,7 @@ class TorchRunner:
         self.block_bytes_by_type: Mapping[str, int] = {}  # the cache has the model's numbers, and no others
         fitting = min(kv_cache_bytes // self.block_bytes, -(-max_tokens // BLOCK_SIZE))
         self.num_blocks = self.spare_block = max(2, fitting)
+        self._sites = Sites(decoder.model, self.num_layers, self._device)
         self._cache = PagedCache(layout, self.num_blocks, decoder.dtype, self._device)
         self._hidden_rows = torch.zeros(0, dtype=torch.int64, device=self._device)
         self.max_invariant_tokens = self._find_max_invariant_tokens()
@@ -46,9 +46,9 @@ class TorchRunner:
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)
         step = Step(batch, self._cache, self._device)
-        logits = self.decoder.packed(
-            self._to_device(batch.input_ids), self._to_device(batch.position_ids), self._to_device(rows), step
-        )
+        ids, positions = self._to_device(batch.input_ids), self._to_device(batch.position_ids)
+        with self._sites.during(batch):
+            logits = self.decoder.packed(ids, positions, self._to_device(rows), step)
         self._hidden_rows = self._to_device(batch.hidden_rows)
         self._mend(batch)
         return _numpy(logits)[: len(batch.rows)]
@@ -56,16 +56,19 @@ class TorchRunner:
     def hidden(self) -> NDArray[np.float32]:
         return _numpy(self.decoder.states[self._hidden_rows])
 
-    layers: frozenset[int] = frozenset()  # hidden states are neither edited nor read
+    @property
+    def layers(self) -> frozenset[int]:
+        return self._sites.layers
 
-    def compile_sites(self, sites: Mapping[int, SiteNeeds]) -> Sites:
-        raise ModelError("a model that PyTorch runs is not steered")
+    def compile_sites(self, sites: Mapping[int, SiteNeeds]) -> Mapping[int, SiteNeeds]:
+        self._sites.check(sites)
+        return sites
 
-    def install_sites(self, prepared: Sites) -> None:
-        raise AssertionError("none were prepared")
+    def install_sites(self, prepared: Mapping[int, SiteNeeds]) -> None:
+        self._sites.install(prepared)
 
     def states(self, layer: int) -> NDArray[np.float32]:
-        raise AssertionError(f"layer {layer} is not among those that can be read")
+        return self._sites.states(layer)
 
     def read_block(self, block: int) -> bytes:
         return self._cache.read_block(block)

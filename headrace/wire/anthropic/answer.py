@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from headrace.collected import Choice, Collected
 from headrace.dialects import anthropic as dialect
 from headrace.errors import ProviderError
 from headrace.steering.types import Activations
-from headrace.text.nesting import Nesting
 from headrace.types import (
     Event,
     Finished,
@@ -27,7 +26,7 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire.activations import NOTHING, SteeringAnswer, inside
-from headrace.wire.collected import Choice, Collected
+from headrace.wire.call_order import CallOrder, Content
 from headrace.wire.generation import dump
 from headrace.wire.steering import SteeringMembers
 
@@ -114,19 +113,8 @@ def frame(type: str, **members: Any) -> str:
     return f"event: {type}\ndata: {dump({'type': type, **members})}\n\n"
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Events of a block that waits for the end of the open block. `call`: the call's index; None: no call."""
-
-    kind: Kind
-    call: int | None = None
-    events: list[Event] = field(default_factory=list)
-
-
 class Frames:
-    """Writes one stream. Blocks follow one another, each with its start, deltas and stop. While a call is
-    open whose arguments are incomplete, events of other blocks wait.
-    """
+    """Writes one stream. Blocks follow one another, each with its start, deltas and stop."""
 
     def __init__(self, info: ModelInfo, body: SteeringMembers | None = None) -> None:
         self._body = body
@@ -135,8 +123,7 @@ class Frames:
         self._index = -1  # of the last block that was opened
         self._open: Kind | None = None
         self._call: int | None = None  # the index of the open call
-        self._nesting = Nesting()  # of the open call's arguments
-        self._waiting: list[_Waiting] = []
+        self._order = CallOrder()
         self._thoughts: list[str] = []  # reasoning since the last complete thought
 
     def first(self) -> list[str]:
@@ -167,59 +154,24 @@ class Frames:
         if not isinstance(event, Started):
             self._activations += event.activations
         if isinstance(event, Finished):
-            yield from self._flush()
+            for rest in self._order.rest():
+                yield from self._written(rest)
+            yield from self._close()
             delta, usage = _ended(event.reason, event.stop), _usage(event.usage)
             more = inside(self._body, self._activations, event.receipt)
             yield frame("message_delta", delta=delta, usage=usage, **more)
         elif not isinstance(event, Started):
-            if self._has_to_wait(event):
-                self._wait(event)
-            else:
-                yield from self._written(event)
-                yield from self._release()
+            for ordered in self._order.push(event):
+                yield from self._written(ordered)
 
-    def _has_to_wait(self, event: Event) -> bool:
-        """Whether an event has to wait for an incomplete call, or behind other waiting events."""
-        if isinstance(event, ToolCallDelta) and self._open == "tool_use" and event.call == self._call:
-            return False
-        return bool(self._waiting) or (self._open == "tool_use" and not self._nesting.is_closed)
-
-    def _wait(self, event: Event) -> None:
-        call = event.call if isinstance(event, ToolCallDelta) else None
-        kind: Kind = (
-            "tool_use" if call is not None else "text" if isinstance(event, TextDelta) else "thinking"
-        )
-        last = self._waiting[-1] if self._waiting else None
-        found = last if last is not None and (last.kind, last.call) == (kind, call) else None
-        if call is not None:
-            found = next((block for block in self._waiting if block.call == call), None)
-        if found is None:
-            found = _Waiting(kind, call)
-            self._waiting.append(found)
-        found.events.append(event)
-
-    def _release(self) -> Iterator[str]:
-        """Write waiting blocks until one of them is an incomplete call."""
-        while self._waiting and not (self._open == "tool_use" and not self._nesting.is_closed):
-            for event in self._waiting.pop(0).events:
-                yield from self._written(event)
-
-    def _flush(self) -> Iterator[str]:
-        """Write all waiting blocks at the end of the generation."""
-        waiting, self._waiting = self._waiting, []
-        for block in waiting:
-            for event in block.events:
-                yield from self._written(event)
-        yield from self._close()
-
-    def _written(self, event: Event) -> Iterator[str]:
+    def _written(self, event: Content) -> Iterator[str]:
         if isinstance(event, TextDelta):
             if event.text:
                 yield from self._in({"type": "text", "text": "", "citations": None})
                 yield self._delta("text_delta", text=event.text)
         elif isinstance(event, ReasoningDelta):
             yield from self._thinking(event)
-        elif isinstance(event, ToolCallDelta):
+        else:
             yield from self._calling(event)
 
     def _thinking(self, event: ReasoningDelta) -> Iterator[str]:
@@ -248,11 +200,10 @@ class Frames:
         if event.name is not None:
             yield from self._close()
             yield self._begin("tool_use", _tool_use(event.id or "", event.name, {}))
-            self._call, self._nesting = event.call, Nesting()
+            self._call = event.call
         if event.arguments:
             if self._open != "tool_use" or self._call != event.call:
                 raise ProviderError("a call went on after it had ended")
-            self._nesting.push(event.arguments)
             yield self._delta("input_json_delta", partial_json=event.arguments)
 
     def _in(self, empty: AnsweredText | dialect.SignedThinking) -> Iterator[str]:

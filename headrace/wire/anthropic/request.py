@@ -44,7 +44,7 @@ from headrace.wire.messages import thought, wishes
 from headrace.wire.order import Piece, in_order
 from headrace.wire.parameters import RequestBody, carried
 from headrace.wire.steering import SteeringMembers
-from headrace.wire.tools import ToolName
+from headrace.wire.tools import ToolName, check_known, check_new
 from headrace.wire.unions import ByType
 
 HEADERS = ("anthropic-version", "anthropic-beta")  # those that belong to the dialect
@@ -290,8 +290,7 @@ def _tools(bodies: Sequence[CustomTool | ServerTool]) -> tuple[Tool, ...]:
     for index, body in enumerate(bodies):
         if isinstance(body, ServerTool):
             continue
-        if body.name in tools:
-            raise BadRequest.at(f"tools.{index}.name", f"there are two of the name {body.name!r}")
+        check_new(body.name, tools, f"tools.{index}")
         own = _own(body, OWN_OF_TOOLS)
         tools[body.name] = Tool(body.name, body.description, body.input_schema, bool(body.strict), own)
     return tuple(tools.values())
@@ -304,9 +303,8 @@ def _choice(requested: ToolChoiceOfMessages | None, tools: tuple[Tool, ...]) -> 
         raise BadRequest.at("tool_choice", f"{requested.type} needs tools")
     if requested.type == "any":
         return ToolChoice("required")
-    if requested.name is None or requested.name not in {tool.name for tool in tools}:
-        raise BadRequest.at("tool_choice.name", f"there is no tool of the name {str(requested.name)[:256]!r}")
-    return ToolChoice("required", (requested.name,))
+    names = {tool.name for tool in tools}
+    return ToolChoice("required", (check_known(requested.name or "", names, "tool_choice.name"),))
 
 
 def _effort(body: CountTokensBody) -> str | None:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
+from headrace.collected import Choice, Reasoned, Spoken
 from headrace.offload import check_wanted
 from headrace.types import Thought, ToolCall
-from headrace.wire.collected import Choice, Reasoned, Spoken
 from headrace.wire.items.encrypted_content import seal_summary, seal_thoughts
 from headrace.wire.items.ids import PREFIXES, Type, new_id
 from headrace.wire.items.input_models import Status

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, NotRequired, TypeVar, cast
 
 from typing_extensions import TypedDict
 
+from headrace.collected import Choice, Collected
 from headrace.dialects.anthropic import tool_input
 from headrace.text.nesting import Nesting
 from headrace.types import (
@@ -26,7 +27,6 @@ from headrace.types import (
     ToolCallDelta,
     Usage,
 )
-from headrace.wire.collected import Choice, Collected
 from headrace.wire.generation import dump
 from headrace.wire.ollama.request import AnswerBody
 from headrace.wire.token_logprobs import LEAST_LOGPROB

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+from headrace.collected import Collected
 from headrace.dialects.openai import ResponseUsage, responses_usage_body
 from headrace.store import StoredItem, StoredResponse
 from headrace.types import ModelInfo
 from headrace.wire.activations import NOTHING
-from headrace.wire.collected import Collected
 from headrace.wire.items import Item, compaction, new_id
 from headrace.wire.responses import schemas
 from headrace.wire.responses.body import ResponseBody, TextFormat, tools_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from typing import Unpack
@@ -12,6 +11,7 @@ from headrace.errors import ServerError
 from headrace.steering.types import Activations
 from headrace.types import Event, Finished, FinishReason, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from headrace.wire.activations import inside
+from headrace.wire.call_order import CallOrder, Content
 from headrace.wire.chat import token_logprobs
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
@@ -50,8 +50,7 @@ class ResponseEvents:
     """Writes one stream: call `first`, then `event` for each event, then `close`, `fail` or `cancel`, then
     `last`. `response` is the current response object, `output` its items after the end.
 
-    Each item is done before the next one is added, because clients rely on it. Providers may interleave
-    calls: events of other items wait until the arguments of the open call are complete.
+    Each item is done before the next one is added, because clients rely on it.
     """
 
     def __init__(self, response: schemas.ResponseObject, body: ResponseBody) -> None:
@@ -66,8 +65,7 @@ class ResponseEvents:
         self._open: Message | Reasoning | None = None
         self._calls: dict[int, Call] = {}
         self._calling: int | None = None  # index of the open call
-        self._arguments: list[str] = []  # of the open call, so far
-        self._waiting: list[Event] = []  # until the open call is complete
+        self._order = CallOrder()
         self._thinking: list[str] = []  # reasoning since the last complete thought
         self._finished: Finished | None = None
 
@@ -89,7 +87,7 @@ class ResponseEvents:
         """Finish all items after a complete generation, and set the status and the usage."""
         assert self._finished is not None, "each accepted request finishes, or raises"
         reason = INCOMPLETE.get(self._finished.reason)
-        texts = self._texts(self._rest())
+        texts = [text for event in self._order.rest() for text in self._texts(self._written(event))]
         texts += self._texts(self._close(reason is None))
         self._end(
             "completed" if reason is None else "incomplete",
@@ -115,48 +113,17 @@ class ResponseEvents:
     def _event(self, event: Event) -> Iterator[NamedEvent]:
         if isinstance(event, Finished):
             self._finished = event
-        elif isinstance(event, ToolCallDelta) and event.call in self._calls and event.call != self._calling:
-            return  # late arguments of a call that is done
-        elif self._is_of_open_call(event):
-            yield from self._now(event)
-            if self._waiting and self._is_call_whole():
-                yield from self._released()
-        elif self._calling is None or (not self._waiting and self._is_call_whole()):
-            yield from self._now(event)
-        elif _has_content(event):
-            self._waiting.append(event)
+        elif not isinstance(event, Started):
+            for ordered in self._order.push(event):
+                yield from self._written(ordered)
 
-    def _is_of_open_call(self, event: Event) -> bool:
-        return isinstance(event, ToolCallDelta) and event.call == self._calling
-
-    def _is_call_whole(self) -> bool:
-        try:
-            json.loads("".join(self._arguments))
-        except (ValueError, RecursionError):
-            return False
-        return True
-
-    def _released(self) -> Iterator[NamedEvent]:
-        """Finish the open call, and write the events that waited for it."""
-        waiting, self._waiting = self._waiting, []
-        yield from self._call_done()
-        for event in waiting:
-            yield from self._event(event)
-
-    def _rest(self) -> Iterator[NamedEvent]:
-        """Write all waiting events; the generation is over."""
-        while self._waiting:
-            yield from self._released()
-
-    def _now(self, event: Event) -> Iterator[NamedEvent]:
+    def _written(self, event: Content) -> Iterator[NamedEvent]:
         if isinstance(event, TextDelta):
             yield from self._say(event)
         elif isinstance(event, ReasoningDelta):
             yield from self._think(event)
-        elif isinstance(event, ToolCallDelta):
-            yield from self._call(event)
         else:
-            assert isinstance(event, Started)
+            yield from self._call(event)
 
     def _say(self, event: TextDelta) -> Iterator[NamedEvent]:
         logprobs = token_logprobs(event.logprobs) if self._has_logprobs else []
@@ -193,8 +160,9 @@ class ResponseEvents:
             call = kind(len(self._items), event.id, event.name)
             yield from self._begin(call)
             self._calls[event.call] = call
-            self._calling, self._arguments = event.call, []
-        self._arguments.append(event.arguments)
+            self._calling = event.call
+        elif event.call != self._calling:
+            return  # late arguments of a call that is done
         yield from self._calls[event.call].write(event.arguments)
 
     def _call_done(self) -> Iterator[NamedEvent]:
@@ -237,14 +205,6 @@ class ResponseEvents:
             texts.append(_text(type, members, self._number))
             self._number += 1
         return texts
-
-
-def _has_content(event: Event) -> bool:
-    if isinstance(event, TextDelta):
-        return bool(event.text or event.logprobs)
-    if isinstance(event, ReasoningDelta):
-        return bool(event.text or event.thought)
-    return isinstance(event, ToolCallDelta)
 
 
 def _text(type: str, members: schemas.EventMembers, sequence_number: int) -> str:

@@ -15,7 +15,7 @@ from headrace.types import Tool, ToolChoice
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
 from headrace.wire.limits import MAX_TOOLS, at_most
 from headrace.wire.parameters import RequestBody
-from headrace.wire.tools import FunctionBody, Mode, ToolName
+from headrace.wire.tools import FunctionBody, Mode, ToolName, check_new
 from headrace.wire.unions import ByType
 
 
@@ -87,24 +87,23 @@ class Offered:
 
 def offered(bodies: Sequence[AnyTool] | None, requested: AnyChoice | None) -> Offered:
     """Raises BadRequest when they contradict each other."""
-    kept: dict[str, FunctionTool | TextTool] = {}
+    by_name: dict[str, FunctionTool | TextTool] = {}
     places: list[int] = []
     skipped: list[str] = []
     for index, body in enumerate(bodies or ()):
         if isinstance(body, dict):
             skipped.append(f"tools.{index}:{body['type']}")
             continue
-        if body.name in kept:
-            raise BadRequest.at(f"tools.{index}.name", f"there are two of the name {body.name!r}")
-        kept[body.name] = body
+        check_new(body.name, by_name, f"tools.{index}")
+        by_name[body.name] = body
         places.append(index)
-    choice, written_choice = _choice(requested, kept, skipped)
+    choice, written_choice = _choice(requested, by_name, skipped)
     return Offered(
-        tuple(_tool(body) for body in kept.values()),
+        tuple(_tool(body) for body in by_name.values()),
         choice,
         tuple(places),
         tuple(skipped),
-        tuple(_written(body) for body in kept.values()),
+        tuple(_written(body) for body in by_name.values()),
         written_choice,
     )
 
@@ -136,13 +135,13 @@ def _written(body: FunctionTool | TextTool) -> dict[str, Any]:
 
 
 def _choice(
-    requested: AnyChoice | None, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
+    requested: AnyChoice | None, by_name: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> tuple[ToolChoice, str | dict[str, Any]]:
     """The choice for the model, and the response's member tool_choice."""
     if isinstance(requested, ChosenTool):
-        return _chosen(requested, kept, skipped)
+        return _chosen(requested, by_name, skipped)
     mode = requested or "auto"
-    if mode == "required" and not kept:
+    if mode == "required" and not by_name:
         if not skipped:
             raise BadRequest.at("tool_choice", "required needs tools")
         skipped.append("tool_choice")
@@ -151,15 +150,15 @@ def _choice(
 
 
 def _chosen(
-    requested: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
+    requested: ChosenTool, by_name: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> tuple[ToolChoice, str | dict[str, Any]]:
     if requested.type in OURS:
-        name = _known(requested, kept, "tool_choice")
+        name = _known(requested, by_name, "tool_choice")
         return ToolChoice("required", (name,)), {"type": requested.type, "name": name}
     if requested.type != "allowed_tools":
         skipped.append(f"tool_choice:{requested.type}")
         return ToolChoice("auto"), "auto"
-    allowed = list(_allowed(requested, kept, skipped))
+    allowed = list(_allowed(requested, by_name, skipped))
     if not allowed:
         return ToolChoice("none"), "none"
     mode = requested.mode or "auto"
@@ -169,7 +168,7 @@ def _chosen(
 
 
 def _allowed(
-    requested: ChosenTool, kept: dict[str, FunctionTool | TextTool], skipped: list[str]
+    requested: ChosenTool, by_name: dict[str, FunctionTool | TextTool], skipped: list[str]
 ) -> Iterator[tuple[str, str]]:
     for name in ("mode", "tools"):
         if getattr(requested, name) is None:
@@ -178,14 +177,14 @@ def _allowed(
     for index, tool in enumerate(requested.tools or ()):
         param = f"tool_choice.tools.{index}"
         if tool.type in OURS:
-            yield tool.type, _known(tool, kept, param)
+            yield tool.type, _known(tool, by_name, param)
         else:
             skipped.append(f"{param}:{tool.type}")
 
 
-def _known(requested: ToolReference, kept: dict[str, FunctionTool | TextTool], param: str) -> str:
+def _known(requested: ToolReference, by_name: dict[str, FunctionTool | TextTool], param: str) -> str:
     name = requested.name
-    if name is None or name not in kept or kept[name].type != requested.type:
+    if name is None or name not in by_name or by_name[name].type != requested.type:
         problem = "no name is given"
         if name is not None:
             problem = f"there is no {requested.type} tool of the name {name[:256]!r}"

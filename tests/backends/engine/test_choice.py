@@ -136,9 +136,9 @@ def test_end_token_is_no_text_and_its_score_comes_last(tokenizer: Tokenizer) -> 
 
 
 def test_echo_comes_first_with_the_prompts_scores(tokenizer: Tokenizer) -> None:
-    asked = sequence(prompt_logprobs=True)
-    asked.prompt_logprobs = [Logprobs(-1.5)]
-    choice = Choice(asked, 0, AnswerOptions(tokenizer), echo="<|im_start|>system")
+    seq = sequence(prompt_logprobs=True)
+    seq.prompt_logprobs = [Logprobs(-1.5)]
+    choice = Choice(seq, 0, AnswerOptions(tokenizer), echo="<|im_start|>system")
     started, echo, *rest = events_of(choice, tokenizer.encode("Hi"))
     assert isinstance(started, Started)
     assert isinstance(echo, TextDelta)
@@ -148,8 +148,8 @@ def test_echo_comes_first_with_the_prompts_scores(tokenizer: Tokenizer) -> None:
 
 
 def test_prompt_alone_ends_without_a_token(tokenizer: Tokenizer) -> None:
-    asked = sequence()
-    events = pushed(Choice(asked, 0, AnswerOptions(tokenizer), echo="a"), Output(asked, None, "length"))
+    seq = sequence()
+    events = pushed(Choice(seq, 0, AnswerOptions(tokenizer), echo="a"), Output(seq, None, "length"))
     assert [type(event) for event in events] == [Started, TextDelta, Finished]
     assert finished(events).usage.completion_tokens == 0
 
@@ -208,12 +208,12 @@ def test_answer_that_only_begins_like_a_mark_is_text(tokenizer: Tokenizer) -> No
 def test_what_the_engine_computed_beyond_a_stop_string_is_dropped(tokenizer: Tokenizer) -> None:
     async def read() -> tuple[list[Event], list[Sequence]]:
         aborted: list[Sequence] = []
-        asked = sequence()
-        choices = [Choice(asked, 0, AnswerOptions(tokenizer, stops=Stops((" two",))))]
+        seq = sequence()
+        choices = [Choice(seq, 0, AnswerOptions(tokenizer, stops=Stops((" two",))))]
         stream = Stream(iter(choices), len(choices), lambda sequence: aborted.append(sequence))
-        assert stream.begin() is asked
+        assert stream.begin() is seq
         for token in tokenizer.encode("one two three"):
-            stream.push(Output(asked, token, None, Logprobs(0.0)))
+            stream.push(Output(seq, token, None, Logprobs(0.0)))
         return [event async for event in stream], aborted
 
     events, aborted = asyncio.run(read())
@@ -224,13 +224,13 @@ def test_what_the_engine_computed_beyond_a_stop_string_is_dropped(tokenizer: Tok
 
 def test_scores_of_a_long_prompt_are_written_by_whoever_reads_them(tokenizer: Tokenizer) -> None:
     """Off the event loop: there may be a hundred thousand of them."""
-    asked = Sequence([5] * 2000, SamplingParams(max_tokens=0, logprobs=2, prompt_logprobs=True))
-    asked.prompt_logprobs = [Logprobs(-1.0, ((5, -1.0), (6, -2.0)))] * 1999
+    seq = Sequence([5] * 2000, SamplingParams(max_tokens=0, logprobs=2, prompt_logprobs=True))
+    seq.prompt_logprobs = [Logprobs(-1.0, ((5, -1.0), (6, -2.0)))] * 1999
 
     async def read() -> list[Event]:
-        stream = Stream(iter([Choice(asked, 0, AnswerOptions(tokenizer), echo="a")]), 1, lambda _: None)
+        stream = Stream(iter([Choice(seq, 0, AnswerOptions(tokenizer), echo="a")]), 1, lambda _: None)
         stream.begin()
-        stream.push(Output(asked, None, "length"))
+        stream.push(Output(seq, None, "length"))
         return [event async for event in stream]
 
     started, echo, end = asyncio.run(read())

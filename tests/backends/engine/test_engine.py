@@ -72,9 +72,9 @@ def test_context_is_the_smaller_of_the_models_and_the_configured(picky: Served) 
 
 def test_recommended_sampling_can_be_switched_off(exact_server: Served) -> None:
     assert exact_server.get(f"/v1/models/{DEFAULT_MODEL}").json()["sampling_defaults"] == {}
-    asked = {"model": DEFAULT_MODEL, "prompt": "Once", "seed": 4}
+    request = {"model": DEFAULT_MODEL, "prompt": "Once", "seed": 4}
     texts = [
-        exact_server.post(COMPLETIONS, {**asked, **members}).json()["choices"][0]["text"]
+        exact_server.post(COMPLETIONS, {**request, **members}).json()["choices"][0]["text"]
         for members in ({}, {"temperature": 1, "top_p": 1}, {"temperature": 0.2, "top_p": 0.9})
     ]
     assert texts[0] == texts[1] != texts[2]

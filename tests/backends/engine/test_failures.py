@@ -82,7 +82,7 @@ def body(subject: str = "dog", **members: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("after", [0, 5])
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory: secret"), MemoryError(), None])
-def test_failing_request_is_told_and_the_others_complete(
+def test_failing_request_is_reported_and_the_others_complete(
     failing: Served, failure: Exception | None, after: int
 ) -> None:
     trap_of(failing).failure, trap_of(failing).after = failure, after
@@ -120,7 +120,7 @@ def test_failing_stream_ends_with_an_error(failing: Served, n: int) -> None:
     eventually(lambda: not engine_of(failing).pool.num_held)
 
 
-def test_death_of_the_engine_is_told_to_everybody_at_once(default_model: Model) -> None:
+def test_death_of_the_engine_is_reported_to_everybody_at_once(default_model: Model) -> None:
     with serving_model(default_model, max_num_seqs=4) as server:
         set_trap(server, default_model)
         trap_of(server).failure, trap_of(server).after = SystemExit("killed"), 60
@@ -134,7 +134,7 @@ def test_death_of_the_engine_is_told_to_everybody_at_once(default_model: Model) 
             eventually(lambda: engine_of(server).scheduler.running)
             waiting += [pool.submit(wait, number) for number in range(1, 8)]
             eventually(lambda: engine_of(server).scheduler.num_waiting == 4)
-        check_told([each.result() for each in waiting])
+        check_errors([each.result() for each in waiting])
         assert server.get("/health").status_code == server.get("/ready").status_code == 503
         late = server.post(PATH, body())
         assert (late.status_code, late.json()["error"]["code"]) == (500, "engine_failed")
@@ -142,7 +142,7 @@ def test_death_of_the_engine_is_told_to_everybody_at_once(default_model: Model) 
         eventually(lambda: not server.gateway.num_active)
 
 
-def check_told(responses: list[Any]) -> None:
+def check_errors(responses: list[Any]) -> None:
     for number, response in enumerate(responses):
         if number % 2 or response.status_code != 200:  # a stream that had not begun tells it by its status
             assert (response.status_code, response.json()["error"]["code"]) == (500, "engine_failed")

@@ -99,10 +99,10 @@ def test_only_the_end_of_a_huge_text_is_kept(server: Served, default_model: Mode
     tokenizer = Tokenizer(default_model.folder)
     expected = tokenizer.decode(tokenizer.encode(text[-10_000:])[-count:])
     body = {"model": DEFAULT_MODEL, "prompt": text, "echo": True, "max_tokens": 0}
-    kept = server.post("/v1/completions", {**body, "truncate_prompt_tokens": count})
-    assert kept.status_code == 200, kept.text[:300]
-    assert kept.json()["choices"][0]["text"] == expected
-    assert kept.json()["usage"]["prompt_tokens"] == count
+    answer = server.post("/v1/completions", {**body, "truncate_prompt_tokens": count})
+    assert answer.status_code == 200, answer.text[:300]
+    assert answer.json()["choices"][0]["text"] == expected
+    assert answer.json()["usage"]["prompt_tokens"] == count
     chat = {"model": DEFAULT_MODEL, "messages": SAID, "max_tokens": 1, "truncate_prompt_tokens": count}
     said = server.post("/v1/chat/completions", chat)
     assert said.json()["usage"]["prompt_tokens"] == count

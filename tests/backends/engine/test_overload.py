@@ -87,10 +87,10 @@ def test_one_request_of_more_choices_than_places_gets_them_all(
     small_server: Served, members: dict[str, Any], count: int, stream: bool
 ) -> None:
     """They queue; order, usage and ends are as if there had been room for all."""
-    asked = body(max_tokens=3, ignore_eos=True, stream=stream, **members)
+    request = body(max_tokens=3, ignore_eos=True, stream=stream, **members)
     if stream:
-        asked["stream_options"] = {"include_usage": True}
-    response = small_server.post(PATH, asked)
+        request["stream_options"] = {"include_usage": True}
+    response = small_server.post(PATH, request)
     assert response.status_code == 200, response.text
     if stream:
         *chunks, last, _ = events(response)
@@ -117,10 +117,10 @@ def test_one_request_of_more_choices_than_places_gets_them_all(
 
 def test_l10_a_thousand_prompts_leave_room_for_everybody_else(small_server: Served) -> None:
     """One caller's prompts queue beside others': those who come meanwhile are served, and soon."""
-    asked = json.dumps(body(prompt=["tale"] * 1024, max_tokens=8, ignore_eos=True)).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
+    raw = json.dumps(body(prompt=["tale"] * 1024, max_tokens=8, ignore_eos=True)).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(raw)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", small_server.port)) as connection:
-        connection.sendall(head + asked)
+        connection.sendall(head + raw)
         scheduler = engine_of(small_server).scheduler
         eventually(lambda: len(scheduler.running) == 2)
         for _ in range(5):
@@ -136,8 +136,8 @@ def test_l10_a_thousand_prompts_leave_room_for_everybody_else(small_server: Serv
 
 def test_l10_two_large_requests_share_the_seats(small_server: Served) -> None:
     def ask(prompts: int) -> float:
-        asked = body(prompt=["tale"] * prompts, max_tokens=8, ignore_eos=True)
-        assert small_server.post(PATH, asked).status_code == 200
+        request = body(prompt=["tale"] * prompts, max_tokens=8, ignore_eos=True)
+        assert small_server.post(PATH, request).status_code == 200
         return time.monotonic()
 
     with ThreadPoolExecutor(2) as pool:
@@ -187,7 +187,7 @@ def test_client_that_leaves_during_prefill_frees_its_blocks(server: Served, stre
     assert sequence.num_computed < sequence.num_prompt
 
 
-def test_overload_is_told_to_the_client(small_server: Served) -> None:
+def test_overload_is_reported_to_the_client(small_server: Served) -> None:
     with (
         busy(small_server, 4),
         small_server.client() as client,

@@ -63,8 +63,8 @@ def test_parts_and_streams_count_too(exact_server: Served) -> None:
     text = text_of(answer(exact_server))
     parts = [{"type": "text", "text": text[:50]}, {"type": "text", "text": text[50:]}]
     options = {"stream": True, "stream_options": {"include_usage": True}}
-    asked = {**CHAT, **options, "prediction": {"type": "content", "content": parts}}
-    chunks = events(exact_server.post(PATH, asked))[:-1]
+    request = {**CHAT, **options, "prediction": {"type": "content", "content": parts}}
+    chunks = events(exact_server.post(PATH, request))[:-1]
     assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"]) == text
     assert counts(chunks[-1])[0] > 30
 

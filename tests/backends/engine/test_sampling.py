@@ -46,14 +46,14 @@ def text(client: openai.OpenAI, **members: Any) -> str:
 
 
 def test_a_seeded_request_answers_the_same_alone_and_among_31_others(exact: openai.OpenAI) -> None:
-    asked = {"prompt": "Once upon a time", "temperature": 1.0, "top_p": 0.95, "seed": 7, "max_tokens": 24}
+    members = {"prompt": "Once upon a time", "temperature": 1.0, "top_p": 0.95, "seed": 7, "max_tokens": 24}
     others = [
         {"temperature": 0.3 * (i % 5), "seed": i, "top_p": 0.8, "max_tokens": 10 + i} for i in range(31)
     ]
-    alone = text(exact, **asked)
+    alone = text(exact, **members)
     with ThreadPoolExecutor(32) as pool:
         company = [pool.submit(text, exact, **other) for other in others[:15]]
-        among = pool.submit(text, exact, **asked)
+        among = pool.submit(text, exact, **members)
         company += [pool.submit(text, exact, **other) for other in others[15:]]
         assert among.result() == alone
         assert all(future.result() for future in company)
@@ -105,10 +105,10 @@ def test_special_tokens_can_be_shown(exact: openai.OpenAI, tokenizer: Tokenizer)
 
 def test_truncated_prompts_keep_their_end(exact: openai.OpenAI, tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode(PROMPT)
-    kept = complete(exact, extra={"truncate_prompt_tokens": 3})
-    assert kept.usage is not None
-    assert kept.usage.prompt_tokens == 3
-    assert kept.choices[0].text == text(exact, prompt=tokens[-3:])
+    truncated = complete(exact, extra={"truncate_prompt_tokens": 3})
+    assert truncated.usage is not None
+    assert truncated.usage.prompt_tokens == 3
+    assert truncated.choices[0].text == text(exact, prompt=tokens[-3:])
 
 
 def test_a_prompt_is_cut_to_what_fits_beside_the_answer(small_server: Served, tokenizer: Tokenizer) -> None:
@@ -163,7 +163,7 @@ def _mean(choice: Any) -> float:
 
 
 def test_logprobs_of_chat_are_the_answers_tokens(exact: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {
+    members: dict[str, Any] = {
         "model": DEFAULT_MODEL,
         "messages": [{"role": "user", "content": "Name a colour and an emoji."}],
         "max_tokens": 20,
@@ -171,7 +171,7 @@ def test_logprobs_of_chat_are_the_answers_tokens(exact: openai.OpenAI) -> None:
         "logprobs": True,
         "top_logprobs": 4,
     }
-    answer = exact.chat.completions.create(**asked).choices[0]
+    answer = exact.chat.completions.create(**members).choices[0]
     assert answer.logprobs is not None
     assert answer.logprobs.content is not None
     entries = answer.logprobs.content
@@ -182,7 +182,7 @@ def test_logprobs_of_chat_are_the_answers_tokens(exact: openai.OpenAI) -> None:
         assert tops == sorted(tops, reverse=True)
         assert entry.logprob == tops[0], "greedy takes the most probable"
         assert sum(map(math.exp, tops)) <= 1 + 1e-6
-    streamed = exact.chat.completions.create(**asked, stream=True)
+    streamed = exact.chat.completions.create(**members, stream=True)
     found = [
         entry.token
         for chunk in streamed

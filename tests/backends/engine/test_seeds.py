@@ -30,12 +30,12 @@ def body(members: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"model": DEFAULT_MODEL, "temperature": 1, "seed": 7, "max_tokens": 24, **members, **more}
 
 
-def texts(server: Served, path: str, asked: dict[str, Any]) -> list[str]:
-    response = server.post(path, asked)
+def texts(server: Served, path: str, request: dict[str, Any]) -> list[str]:
+    response = server.post(path, request)
     assert response.status_code == 200, response.text
-    if not asked.get("stream"):
+    if not request.get("stream"):
         return [one.get("text", one.get("message", {}).get("content")) for one in response.json()["choices"]]
-    found = [""] * asked.get("n", 1)
+    found = [""] * request.get("n", 1)
     for chunk in events(response)[:-1]:
         for one in chunk["choices"]:
             found[one["index"]] += one.get("text", one.get("delta", {}).get("content")) or ""
@@ -69,8 +69,8 @@ def test_l15_same_seed_same_text(
 def test_deterministic_servers_need_no_seed(default_model: Model) -> None:
     """Greedy answers are then the same too."""
     with serving_model(default_model, deterministic=True) as server:
-        asked = body({"prompt": FACTS * 3}, seed=None, temperature=0)
-        first = texts(server, "/v1/completions", asked)
+        request = body({"prompt": FACTS * 3}, seed=None, temperature=0)
+        first = texts(server, "/v1/completions", request)
         with ThreadPoolExecutor(8) as pool:
-            again = list(pool.map(lambda _: texts(server, "/v1/completions", asked), range(8)))
+            again = list(pool.map(lambda _: texts(server, "/v1/completions", request), range(8)))
     assert again == [first] * 8

@@ -320,7 +320,7 @@ def test_what_cannot_be_applied_is_refused(default_model: Model, root: Path) -> 
             (Op("clamp", 1, sae="random", feature=3, layers=(4,)), "steering_layer_mismatch"),
             (Op("scale", 2, "relative", sae="random", feature=3), "steering_mode_unsupported"),
             (Op("clamp", 1, "max", sae="random", feature=3), "steering_statistics_missing"),
-            (Op("add", 2.5, "relative", sae="random", feature=3), "steering_dose_exceeded"),
+            (Op("add", 9, "relative", sae="random", feature=3), "steering_dose_exceeded"),
         ]
         for op, code in cases:
             with pytest.raises(SteeringRefused) as caught:

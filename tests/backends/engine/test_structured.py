@@ -25,8 +25,8 @@ def client(server: Served) -> Iterator[openai.OpenAI]:
 
 
 def chat(client: openai.OpenAI, **members: Any) -> Any:
-    given = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 200, **members}
-    return client.chat.completions.create(**given)
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 200, **members}
+    return client.chat.completions.create(**request)
 
 
 def tool(parameters: Any, name: str = "now") -> Any:
@@ -90,12 +90,12 @@ def named_choice(name: str) -> Any:
 
 def test_l5_one_tool_may_be_called_several_times_where_calls_are_required(client: openai.OpenAI) -> None:
     schema = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}
-    asked: dict[str, Any] = {"tools": [tool(schema)], "n": 12, "temperature": 1.5, "seed": 3}
-    several = chat(client, tool_choice="required", **asked).choices
+    members: dict[str, Any] = {"tools": [tool(schema)], "n": 12, "temperature": 1.5, "seed": 3}
+    several = chat(client, tool_choice="required", **members).choices
     assert max(len(choice.message.tool_calls) for choice in several) > 1
-    single = chat(client, tool_choice="required", parallel_tool_calls=False, **asked).choices
+    single = chat(client, tool_choice="required", parallel_tool_calls=False, **members).choices
     assert {len(choice.message.tool_calls) for choice in single} == {1}
-    once = chat(client, tool_choice=named_choice("now"), **asked).choices
+    once = chat(client, tool_choice=named_choice("now"), **members).choices
     assert {len(choice.message.tool_calls) for choice in once} == {1}
 
 
@@ -112,8 +112,8 @@ def test_l5_one_tool_may_be_called_several_times_where_calls_are_required(client
 )
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_l6_a_schema_is_honoured_wherever_it_plainly_stands(server: Served, path: str, form: Any) -> None:
-    asked = {"messages": MESSAGES} if path == CHAT else {"prompt": "In JSON: "}
-    answer = server.post(path, {"model": DEFAULT_MODEL, "response_format": form, "max_tokens": 40, **asked})
+    prompt = {"messages": MESSAGES} if path == CHAT else {"prompt": "In JSON: "}
+    answer = server.post(path, {"model": DEFAULT_MODEL, "response_format": form, "max_tokens": 40, **prompt})
     assert answer.status_code == 200
     assert "x-headrace-ignored" not in answer.headers
     choice = answer.json()["choices"][0]
@@ -137,8 +137,8 @@ def test_l6_a_schema_is_honoured_wherever_it_plainly_stands(server: Served, path
     ],
 )
 def test_l6_no_schema_is_no_free_answer(server: Served, form: Any, param: str) -> None:
-    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "response_format": form}
-    refused = server.post(CHAT, asked)
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "response_format": form}
+    refused = server.post(CHAT, request)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
@@ -156,12 +156,12 @@ STRUCTURED: list[tuple[Any, str]] = [
 def test_structured_outputs_are_honoured_as_guided_ones_are(
     server: Served, member: Any, expected: str
 ) -> None:
-    given = {"model": DEFAULT_MODEL, "structured_outputs": member}
-    chatted = server.post(CHAT, {**given, "messages": MESSAGES, "max_tokens": 40}).json()
+    members = {"model": DEFAULT_MODEL, "structured_outputs": member}
+    chatted = server.post(CHAT, {**members, "messages": MESSAGES, "max_tokens": 40}).json()
     assert re.fullmatch(expected, chatted["choices"][0]["message"]["content"])
-    completed = server.post(COMPLETIONS, {**given, "prompt": "It is", "max_tokens": 40}).json()
+    completed = server.post(COMPLETIONS, {**members, "prompt": "It is", "max_tokens": 40}).json()
     assert re.fullmatch(expected, completed["choices"][0]["text"])
-    responded = server.post(RESPONSES, {**given, "input": "Is it?", "max_output_tokens": 40}).json()
+    responded = server.post(RESPONSES, {**members, "input": "Is it?", "max_output_tokens": 40}).json()
     assert re.fullmatch(expected, responded["output"][0]["content"][0]["text"])
 
 
@@ -180,8 +180,8 @@ def test_structured_outputs_are_honoured_as_guided_ones_are(
 def test_structured_outputs_that_cannot_be_kept_to_are_refused(
     server: Served, member: Any, param: str
 ) -> None:
-    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "structured_outputs": member}
-    refused = server.post(CHAT, asked)
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "structured_outputs": member}
+    refused = server.post(CHAT, request)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
@@ -190,11 +190,11 @@ def test_narrowing_is_switched_by_request(server: Served) -> None:
         "type": "json_schema",
         "json_schema": {"name": "x", "schema": {"oneOf": [{"minimum": 1}, SCHEMA]}},
     }
-    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "response_format": form, "max_tokens": 30}
-    assert server.post(CHAT, asked).status_code == 200
-    refused = server.post(CHAT, {**asked, "schema_narrowing": ["closed_objects"]}).json()["error"]
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "response_format": form, "max_tokens": 30}
+    assert server.post(CHAT, request).status_code == 200
+    refused = server.post(CHAT, {**request, "schema_narrowing": ["closed_objects"]}).json()["error"]
     assert "'one_of'" in refused["message"]
-    unknown = server.post(CHAT, {**asked, "schema_narrowing": ["open"]}).json()["error"]
+    unknown = server.post(CHAT, {**request, "schema_narrowing": ["open"]}).json()["error"]
     assert unknown["param"] == "schema_narrowing"
 
 
@@ -206,10 +206,10 @@ def test_l23_formats_that_are_annotations_are_named_as_not_enforced(server: Serv
     }
     schema = {"type": "object", "properties": texts, "required": ["a", "b"]}
     response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    asked = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 40}
-    answer = server.post(CHAT, {**asked, "response_format": response_format})
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 40}
+    answer = server.post(CHAT, {**request, "response_format": response_format})
     assert answer.status_code == 200
     path = "response_format.json_schema.schema.properties.a.format"
     assert answer.headers["x-headrace-ignored"].split(", ") == [path]
-    called = server.post(CHAT, {**asked, "tools": [tool(schema)], "tool_choice": "required"})
+    called = server.post(CHAT, {**request, "tools": [tool(schema)], "tool_choice": "required"})
     assert called.headers["x-headrace-ignored"] == "tools.0.function.parameters.properties.a.format"

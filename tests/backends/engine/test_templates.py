@@ -88,7 +88,7 @@ def tokens_of(served: Served, path: str, body: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("role", ["user", "system", "assistant", "tool"])
 def test_l13_parts_of_a_text_are_lines(tiny: Served, role: str) -> None:
-    def asked(content: object) -> list[int]:
+    def tokens_of(content: object) -> list[int]:
         calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
         before = [USER, {"role": "assistant", "content": "", "tool_calls": calls}] if role == "tool" else []
         extra = {"tool_call_id": "c"} if role == "tool" else {}
@@ -96,9 +96,9 @@ def test_l13_parts_of_a_text_are_lines(tiny: Served, role: str) -> None:
         tokens: list[int] = tiny.post("/v1/tokenize", {"model": "tiny", "messages": said}).json()["tokens"]
         return tokens
 
-    assert asked(parts("What is 2", "3 plus 1?")) == asked("What is 2\n3 plus 1?")
-    assert asked(parts("one")) == asked("one")
-    assert asked(parts("", "two", "")) == asked("\ntwo\n")
+    assert tokens_of(parts("What is 2", "3 plus 1?")) == tokens_of("What is 2\n3 plus 1?")
+    assert tokens_of(parts("one")) == tokens_of("one")
+    assert tokens_of(parts("", "two", "")) == tokens_of("\ntwo\n")
 
 
 def test_l13_in_responses_and_messages_too(tiny: Served) -> None:
@@ -127,17 +127,17 @@ RENDERED = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 def test_l17_special_tokens_of_a_prompt_may_be_special(tiny: Served, keep: int | None) -> None:
     members = {"max_tokens": 1, "temperature": 0, "truncate_prompt_tokens": keep, "echo": True}
 
-    def asked(**more: Any) -> tuple[int, str]:
+    def complete(**more: Any) -> tuple[int, str]:
         answer = tiny.post("/v1/completions", {"model": "tiny", "prompt": RENDERED, **members, **more})
         assert answer.status_code == 200, answer.text
         return answer.json()["usage"]["prompt_tokens"], answer.json()["choices"][0]["text"]
 
     tokens = tiny.post("/v1/tokenize", {"model": "tiny", "messages": [USER]}).json()["tokens"]
-    special, text = asked(parse_special=True)
+    special, text = complete(parse_special=True)
     assert special == len(tokens) if keep is None else min(keep, len(tokens))
-    assert asked(prompt=tokens)[1] == text
-    plain, _ = asked()
-    assert asked(parse_special=False)[0] == plain
+    assert complete(prompt=tokens)[1] == text
+    plain, _ = complete()
+    assert complete(parse_special=False)[0] == plain
     assert plain == keep if keep == 3 else plain > special
 
 

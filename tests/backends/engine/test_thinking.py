@@ -46,8 +46,8 @@ class Thinker:
 
     def body(self, *, kwargs: dict[str, Any] | None = None, **members: Any) -> dict[str, Any]:
         extra = {"extra_body": {"chat_template_kwargs": kwargs}} if kwargs else {}
-        asked = {"model": "thinker", "messages": QUESTION, "temperature": 0, "max_tokens": 8}
-        return {**asked, **extra, **members}
+        defaults = {"model": "thinker", "messages": QUESTION, "temperature": 0, "max_tokens": 8}
+        return {**defaults, **extra, **members}
 
     def ask(self, **members: Any) -> ChatCompletion:
         answer = self.client.chat.completions.create(**self.body(**members))
@@ -114,13 +114,13 @@ def test_answer_that_begins_amid_thoughts_is_thoughts_until_their_end(thinker: T
 
 def test_answer_comes_after_the_thoughts(thinker: Thinker) -> None:
     """The model begins to think by itself here."""
-    asked: dict[str, Any] = {"kwargs": NO_THOUGHTS, "max_tokens": 40, **thinker.briefly}
-    answer = thinker.ask(**asked)
+    options: dict[str, Any] = {"kwargs": NO_THOUGHTS, "max_tokens": 40, **thinker.briefly}
+    answer = thinker.ask(**options)
     [(thoughts, text, _)] = choices_of(answer)
     assert " sky" in thoughts
     assert "</think>" not in thoughts
     assert text
-    assert folded(thinker.chunks(**asked)) == choices_of(answer)
+    assert folded(thinker.chunks(**options)) == choices_of(answer)
     assert answer.usage is not None
     assert 1 < thought_tokens(answer) < answer.usage.completion_tokens
 
@@ -135,18 +135,18 @@ def test_answer_without_thoughts_has_none(thinker: Thinker) -> None:
 
 @pytest.mark.parametrize("kwargs", [None, NO_THOUGHTS], ids=["open", "closed"])
 def test_form_holds_after_the_thoughts(thinker: Thinker, kwargs: dict[str, Any] | None) -> None:
-    asked: dict[str, Any] = {"kwargs": kwargs, "max_tokens": 90, "response_format": FORM, **thinker.briefly}
-    answer = thinker.ask(**asked)
+    options: dict[str, Any] = {"kwargs": kwargs, "max_tokens": 90, "response_format": FORM, **thinker.briefly}
+    answer = thinker.ask(**options)
     [(thoughts, text, reason)] = choices_of(answer)
     assert " sky" in thoughts
     assert reason == "stop"
     jsonschema.validate(json.loads(text), SCHEMA)
-    assert folded(thinker.chunks(**asked)) == choices_of(answer)
+    assert folded(thinker.chunks(**options)) == choices_of(answer)
 
 
 def test_call_comes_after_the_thoughts(thinker: Thinker) -> None:
-    asked: dict[str, Any] = {"tools": [TOOL], "max_tokens": 90, **thinker.briefly}
-    [choice] = thinker.ask(tool_choice="required", parallel_tool_calls=False, **asked).choices
+    options: dict[str, Any] = {"tools": [TOOL], "max_tokens": 90, **thinker.briefly}
+    [choice] = thinker.ask(tool_choice="required", parallel_tool_calls=False, **options).choices
     assert " sky" in reasoning(choice.message)
     assert choice.finish_reason == "tool_calls"
     assert choice.message.content is None
@@ -181,8 +181,8 @@ def test_effort_is_refused_where_the_template_knows_none(exact_server: Served) -
 def test_logprobs_are_of_the_answers_tokens_only(thinker: Thinker) -> None:
     """The marks and the thoughts have none; what is held back is not lost."""
     for members in ({"response_format": FORM, "max_tokens": 90}, {"max_tokens": 40}):
-        asked: dict[str, Any] = {"logprobs": True, **thinker.briefly, **members}
-        [choice] = thinker.ask(**asked).choices
+        options: dict[str, Any] = {"logprobs": True, **thinker.briefly, **members}
+        [choice] = thinker.ask(**options).choices
         assert choice.logprobs is not None
         entries = choice.logprobs.content or []
         if choice.finish_reason == "stop" and entries[-1].token == "<|im_end|>":

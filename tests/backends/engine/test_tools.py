@@ -119,8 +119,8 @@ class Side:
         return answer
 
     def body(self, **members: Any) -> dict[str, Any]:
-        asked = {"messages": QUESTION, "tools": TOOLS, "temperature": 0, "max_tokens": 90}
-        return {"model": self.model, **asked, **members}
+        defaults = {"messages": QUESTION, "tools": TOOLS, "temperature": 0, "max_tokens": 90}
+        return {"model": self.model, **defaults, **members}
 
     def tokens(self, **members: Any) -> list[int]:
         """The prompt."""
@@ -192,9 +192,9 @@ def test_named_function_is_called_once_with_valid_arguments(side: Side) -> None:
 
 def test_required_calls_what_there_is(side: Side) -> None:
     """Hot, so that a free model would say anything."""
-    asked: dict[str, Any] = {"tool_choice": "required", "temperature": 1.5, "n": 2, "max_tokens": 70}
+    options: dict[str, Any] = {"tool_choice": "required", "temperature": 1.5, "n": 2, "max_tokens": 70}
     for parallel in (False, True):
-        answer = side.ask(parallel_tool_calls=parallel, seed=2, **asked)
+        answer = side.ask(parallel_tool_calls=parallel, seed=2, **options)
         ids = [call.id for choice in answer.choices for call in choice.message.tool_calls or ()]
         assert len(set(ids)) == len(ids)
         for choice in answer.choices:
@@ -279,7 +279,7 @@ def test_none_neither_tells_of_tools_nor_calls(side: Side) -> None:
     assert len(side.tokens(tools=TOOLS)) > len(side.tokens()) + 100
 
 
-def test_allowed_tools_restrict_what_is_called_not_what_is_told(side: Side) -> None:
+def test_allowed_tools_restrict_what_is_called_not_what_is_listed(side: Side) -> None:
     allowed = {"mode": "required", "tools": [named("ping"), named("translate")]}
     answer = side.ask(
         tool_choice={"type": "allowed_tools", "allowed_tools": allowed}, parallel_tool_calls=False

@@ -267,7 +267,7 @@ def test_l12_a_forced_call_that_is_cut_leaves_no_markup(format: ToolFormat) -> N
 
 @EVERY
 def test_l12_a_call_that_is_cut_leaves_no_trigger(format: ToolFormat) -> None:
-    begun = f"Hm. {format.begin}"
-    for length in range(6, len(begun) + 1):
-        assert ended(format, begun[:length], is_forced=False) == [Text("Hm.")]
+    beginning = f"Hm. {format.begin}"
+    for length in range(6, len(beginning) + 1):
+        assert ended(format, beginning[:length], is_forced=False) == [Text("Hm.")]
     assert ended(format, "Hm. a <", is_forced=False) == [Text("Hm. a <")]

@@ -89,8 +89,8 @@ def answered(*events: Event, reason: Any = "stop", **members: Any) -> Written:
 
 
 def called(call: int, name: str, *pieces: str) -> list[Event]:
-    begun = ToolCallDelta(0, call, id=f"call_{call}", name=name)
-    return [begun, *(ToolCallDelta(0, call, piece) for piece in pieces)]
+    start = ToolCallDelta(0, call, id=f"call_{call}", name=name)
+    return [start, *(ToolCallDelta(0, call, piece) for piece in pieces)]
 
 
 def patched(text: str) -> str:

@@ -56,14 +56,14 @@ def ignored(body: HistoryBody, *, strict: bool = False) -> dict[str, str]:
     return with_named({}, uses_of_responses(body, strict=strict).left_out(FEATURES))
 
 
-def asked(**members: Any) -> GenerateRequest:
+def request_of(**members: Any) -> GenerateRequest:
     body = body_of(**members)
     ignored(body)
     return to_request(body, to_items(body.input, "input"))
 
 
 def prompt_of(**members: Any) -> Conversation:
-    prompt = asked(**members).prompt
+    prompt = request_of(**members).prompt
     assert isinstance(prompt, Conversation)
     return prompt
 
@@ -74,14 +74,14 @@ def named(**members: Any) -> list[str]:
 
 
 def test_a_small_body() -> None:
-    request = asked()
+    request = request_of()
     assert request.prompt == Conversation((Message("user", "hi"),))
     assert (request.sampling.max_tokens, request.sampling.logprobs, request.format) == (None, None, None)
     assert named() == []
 
 
 def test_what_is_asked_for() -> None:
-    request = asked(
+    request = request_of(
         instructions="Be brief.", max_output_tokens=9, temperature=0.5, top_p=0.9, seed=3, top_k=5,
         stop=["x"], timeout=2, priority=1, reasoning={"effort": "low"}, parallel_tool_calls=False,
         include=["message.output_text.logprobs"], top_logprobs=2, tools=[FUNCTION],
@@ -99,11 +99,11 @@ def test_what_is_asked_for() -> None:
 
 
 def test_a_schema_is_flat() -> None:
-    assert asked(text={"format": SCHEMA}).format == Format(
+    assert request_of(text={"format": SCHEMA}).format == Format(
         "json_schema", SCHEMA["schema"], "text.format.schema", "x"
     )
-    assert asked(text={"format": {"type": "text"}}).format is None
-    assert asked(guided_regex="a+").format == Format("regex", "a+", "guided_regex")
+    assert request_of(text={"format": {"type": "text"}}).format is None
+    assert request_of(guided_regex="a+").format == Format("regex", "a+", "guided_regex")
 
 
 def test_tools_of_all_kinds() -> None:
@@ -116,7 +116,7 @@ def test_tools_of_all_kinds() -> None:
     assert named(tools=[SEARCH, FUNCTION, NAMESPACE]) == ["tools.0:web_search", "tools.2:namespace"]
 
 
-def test_a_grammar_is_told_and_not_forced() -> None:
+def test_a_grammar_is_described_and_not_forced() -> None:
     grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}
     tool = {**CUSTOM, "format": grammar}
     (patch,) = prompt_of(tools=[tool]).tools
@@ -151,12 +151,12 @@ CHOICES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "choice", "told"), CHOICES)
-def test_which_tool_is_to_be_called(given: Any, choice: ToolChoice, told: Any) -> None:
-    members = {"tools": [FUNCTION, CUSTOM, SEARCH], "tool_choice": given}
+@pytest.mark.parametrize(("requested", "choice", "written"), CHOICES)
+def test_which_tool_is_to_be_called(requested: Any, choice: ToolChoice, written: Any) -> None:
+    members = {"tools": [FUNCTION, CUSTOM, SEARCH], "tool_choice": requested}
     assert prompt_of(**members).tool_choice == choice
     response = begin(body_of(**members), ModelInfo("m", "us", 0, 9, None), id="resp_1", created_at=5)
-    assert response["tool_choice"] == (told or given)
+    assert response["tool_choice"] == (written or requested)
     assert [tool["name"] for tool in response["tools"]] == ["look", "patch"]
 
 
@@ -297,7 +297,7 @@ REFUSED: list[Any] = [
 @pytest.mark.parametrize(("members", "param"), REFUSED)
 def test_what_cannot_be_is_refused_by_name(members: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        asked(**members)
+        request_of(**members)
     assert refused.value.param == param
 
 
@@ -339,13 +339,17 @@ def test_the_response_tells_what_was_asked() -> None:
         truncation="auto", reasoning={"effort": "low"}, top_logprobs=2,
     )  # fmt: skip
     info = ModelInfo("m", "us", 0, 9, None, sampling={"temperature": 0.6, "top_p": 0.8})
-    told = begin(body, info, id="resp_1", created_at=5)
-    assert (told["instructions"], told["max_output_tokens"], told["metadata"]) == ("Be brief.", 9, {"a": "b"})
-    assert (told["temperature"], told["top_p"], told["top_logprobs"]) == (0, 0.8, 2)
-    assert (told["conversation"], told["user"], told["store"]) == ({"id": "conv_1"}, "me", False)
-    assert told["text"]["format"] == {**SCHEMA, "description": None, "strict": False}
-    assert told["tools"] == [{**FUNCTION, "description": None, "strict": True}]
-    assert (told["truncation"], told["reasoning"]) == ("auto", {"effort": "low", "summary": None})
+    response = begin(body, info, id="resp_1", created_at=5)
+    assert (response["instructions"], response["max_output_tokens"], response["metadata"]) == (
+        "Be brief.",
+        9,
+        {"a": "b"},
+    )
+    assert (response["temperature"], response["top_p"], response["top_logprobs"]) == (0, 0.8, 2)
+    assert (response["conversation"], response["user"], response["store"]) == ({"id": "conv_1"}, "me", False)
+    assert response["text"]["format"] == {**SCHEMA, "description": None, "strict": False}
+    assert response["tools"] == [{**FUNCTION, "description": None, "strict": True}]
+    assert (response["truncation"], response["reasoning"]) == ("auto", {"effort": "low", "summary": None})
     assert "user" not in begin(body_of(), info, id="resp_1", created_at=5)
 
 
@@ -375,7 +379,7 @@ def test_the_neighbours_of_a_response() -> None:
         ("seed", "seed"),
     ],
 )
-def test_errors_of_backends_are_told_in_the_words_of_this_endpoint(theirs: str, own: str) -> None:
+def test_errors_of_backends_are_reported_in_the_words_of_this_endpoint(theirs: str, own: str) -> None:
     body = body_of(tools=[CUSTOM, SEARCH, FUNCTION])
     error = in_endpoint_names(body, UnsupportedParameter(f"{theirs}: no messages here", param=theirs))
     assert (error.param, error.message) == (own, f"{own}: no messages here")

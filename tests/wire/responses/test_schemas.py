@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
+from headrace.collected import Collected
 from headrace.types import Finished, TextDelta
-from headrace.wire.collected import Collected
 from headrace.wire.items import to_messages
 from headrace.wire.responses.object import compacted
 from headrace.wire.responses.schemas import CompactedResponse, ResponseEvent, ResponseObject

@@ -78,10 +78,10 @@ def test_any_answer_is_a_stream_in_order_that_adds_up_to_the_response(answer: An
     items, texts = [item["type"] for item in written.response["output"]], texts_of(written.response)
     if answer.end == "close":
         assert items == kinds(answer)
-        assert texts == texts_told(answer.events)
+        assert texts == shown_texts(answer.events)
     else:  # what waited for a call to be whole is not told of an answer that broke off
         assert items == kinds(answer)[: len(items)]
-        assert "".join(texts_told(answer.events)).startswith("".join(texts))
+        assert "".join(shown_texts(answer.events)).startswith("".join(texts))
 
 
 def kinds(answer: Answer) -> list[str]:
@@ -113,17 +113,17 @@ def texts_of(response: dict[str, Any]) -> list[str]:
     ]
 
 
-def texts_told(events: tuple[Event, ...]) -> list[str]:
-    told, is_open = list[str](), False
+def shown_texts(events: tuple[Event, ...]) -> list[str]:
+    texts, is_open = list[str](), False
     for event in events:
         if isinstance(event, TextDelta) and event.text:
-            told = [*told[:-1], told[-1] + event.text] if is_open else [*told, event.text]
+            texts = [*texts[:-1], texts[-1] + event.text] if is_open else [*texts, event.text]
             is_open = True
         elif isinstance(event, ReasoningDelta | ToolCallDelta):
             is_nothing = isinstance(event, ReasoningDelta) and not (event.text or event.thought)
             goes_on = isinstance(event, ToolCallDelta) and event.name is None
             is_open = is_open and (is_nothing or goes_on)
-    return told
+    return texts
 
 
 @EXAMPLES
@@ -182,13 +182,13 @@ def test_an_empty_answer_is_an_empty_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
+    ("reason", "expected"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
 )
-def test_what_is_cut_short_is_incomplete_in_its_last_item(reason: str, told: str) -> None:
+def test_what_is_cut_short_is_incomplete_in_its_last_item(reason: str, expected: str) -> None:
     written = answered(ReasoningDelta(0, "hm"), TextDelta(0, "Hel"), reason=reason)
     check_stream(written.events)
     assert written.events[-1]["type"] == "response.incomplete"
-    assert written.response["incomplete_details"] == {"reason": told}
+    assert written.response["incomplete_details"] == {"reason": expected}
     assert [item["status"] for item in written.response["output"]] == ["completed", "incomplete"]
 
 
@@ -201,10 +201,10 @@ def test_logprobs_come_where_they_are_included() -> None:
     said = TextDelta(0, "a", (logprob("a"),))
     assert answered(said).events[4]["logprobs"] == []
     written = answered(said, include=[LOGPROBS])
-    (told,) = written.events[4]["logprobs"]
-    assert (told["token"], told["bytes"], told["logprob"]) == ("a", [97], -0.5)
-    assert told["top_logprobs"][1]["logprob"] == -9999.0
-    assert written.response["output"][0]["content"][0]["logprobs"] == [told]
+    (token,) = written.events[4]["logprobs"]
+    assert (token["token"], token["bytes"], token["logprob"]) == ("a", [97], -0.5)
+    assert token["top_logprobs"][1]["logprob"] == -9999.0
+    assert written.response["output"][0]["content"][0]["logprobs"] == [token]
 
 
 def test_a_custom_tool_is_called_with_the_text_in_the_arguments() -> None:
@@ -239,8 +239,8 @@ def test_signed_thoughts_come_back_unchanged() -> None:
     )  # fmt: skip
     (reasoning, message) = answered(*thinking, TextDelta(0, "Yes.")).response["output"]
     assert reasoning["content"] == [{"type": "reasoning_text", "text": "It rains."}]
-    (told,) = to_messages([reasoning, message])
-    assert (told.text, told.reasoning, told.thoughts) == ("Yes.", "It rains.", (signed, redacted))
+    (merged,) = to_messages([reasoning, message])
+    assert (merged.text, merged.reasoning, merged.thoughts) == ("Yes.", "It rains.", (signed, redacted))
 
 
 def test_a_thought_whose_text_was_not_shown_is_shown_when_it_is_complete() -> None:
@@ -261,13 +261,13 @@ def test_each_of_several_thoughts_is_shown_once() -> None:
     assert written.response["output"][0]["content"][0]["text"] == "One.Two.Three."
 
 
-def test_sealed_reasoning_is_told_where_it_is_included() -> None:
+def test_sealed_reasoning_is_shown_where_it_is_included() -> None:
     plain = answered(ReasoningDelta(0, "hm"), TextDelta(0, "a")).response["output"][0]
     sealed = answered(ReasoningDelta(0, "hm"), TextDelta(0, "a"), include=[SEALED]).response["output"][0]
     assert "encrypted_content" not in plain
     assert "hm" in base64.b64decode(sealed["encrypted_content"]).decode()
-    (told,) = to_messages([{**sealed, "content": []}])
-    assert (told.reasoning, told.thoughts) == ("hm", ())
+    (merged,) = to_messages([{**sealed, "content": []}])
+    assert (merged.reasoning, merged.thoughts) == ("hm", ())
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_sealed_reasoning_is_told_where_it_is_included() -> None:
         (ProviderLimited("later"), "rate_limit_exceeded"),
     ],
 )
-def test_a_failure_is_told_twice_and_half_a_call_is_never_done(error: ServerError, code: str) -> None:
+def test_a_failure_is_reported_twice_and_half_a_call_is_never_done(error: ServerError, code: str) -> None:
     written = write(Answer({}, tuple(called(0, "look", '{"a": "rm')), "cancel"))
     assert "output_item.done" not in types(written.events)
     encoder = ResponseEvents(written.events[0]["response"], body_of())
@@ -311,7 +311,7 @@ def test_names_are_cut_out_of_texts() -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "fail", "cancel"])
-def test_the_end_of_a_stream_can_be_told_again(end: str) -> None:
+def test_the_end_of_a_stream_can_be_sent_again(end: str) -> None:
     written = write(Answer({}, answered_events(), end))
     assert last_event(written.response, len(written.texts) - 1) == written.texts[-1]
 
@@ -341,10 +341,10 @@ SIDE_BY_SIDE = {
 @pytest.mark.parametrize("is_spoken", [False, True])
 def test_l19_each_item_is_done_before_the_next_is_added(case: str, is_spoken: bool) -> None:
     events: list[Event] = [TextDelta(0, "Hm.")] if is_spoken else []
-    begun: set[int] = set()
+    started: set[int] = set()
     for call, arguments in SIDE_BY_SIDE[case]:
-        new = call not in begun
-        begun.add(call)
+        new = call not in started
+        started.add(call)
         events.append(
             ToolCallDelta(0, call, arguments, id=f"call_{call}", name="look")
             if new
@@ -352,9 +352,9 @@ def test_l19_each_item_is_done_before_the_next_is_added(case: str, is_spoken: bo
         )
     events += [TextDelta(0, "Done.")] if is_spoken else []
     written = write(Answer({}, (*events, Finished(0, "tool_calls", USAGE))))
-    told = opened_and_done(read_stream(in_pieces(written.raw, 0)))
-    count = len(begun) + 2 * is_spoken
-    assert told == [(step, index) for index in range(count) for step in ("added", "done")]
-    given = {call: "".join(text for one, text in SIDE_BY_SIDE[case] if one == call) for call in begun}
+    order = opened_and_done(read_stream(in_pieces(written.raw, 0)))
+    count = len(started) + 2 * is_spoken
+    assert order == [(step, index) for index in range(count) for step in ("added", "done")]
+    whole = {call: "".join(text for one, text in SIDE_BY_SIDE[case] if one == call) for call in started}
     output = [item for item in written.response["output"] if item["type"] == "function_call"]
-    assert [item["arguments"] for item in output] == [given[call] for call in sorted(given)]
+    assert [item["arguments"] for item in output] == [whole[call] for call in sorted(whole)]

@@ -1,0 +1,95 @@
+"""How many answers to plain questions run on without end, and how many of them the detection of loops ends.
+
+    python -m bench.loops [--questions 100] [--limit 4096]
+
+Each question is answered greedily, first without the detection: an answer that reaches the limit has run on.
+Those questions are sent again with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file: python bench/loops.py
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.machine import machine
+from bench.same_text import serving
+from headrace.config import PathsConfig
+from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare
+
+AT_ONCE, TIMEOUT_S = 16, 3600
+FORMS = (
+    "What is {}?",
+    "How does {} work?",
+    "Write three sentences about {}.",
+    "Why is {} important?",
+    "List five facts about {}.",
+)
+SUBJECTS = (
+    "rain", "a bicycle", "the moon", "bread", "a volcano", "money", "the heart", "a library", "glass",
+    "sleep", "a bridge", "salt", "music", "the sun", "a battery", "tea", "a compass", "snow", "paper",
+    "the ocean",
+)  # fmt: skip
+Answer = tuple[str, int]  # finish reason, and number of tokens
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--questions", type=int, default=100, metavar="N", help="at most %(default)s")
+    parser.add_argument("--limit", type=int, default=4096, metavar="TOKENS", help="%(default)s")
+    options = parser.parse_args()
+    print(machine(("headrace", "openvino")), flush=True)
+    pairs = islice(product(SUBJECTS, FORMS), options.questions)
+    questions = [form.format(subject) for subject, form in pairs]
+    asyncio.run(measure(questions, options.limit))
+    return 0
+
+
+async def measure(questions: list[str], limit: int) -> None:
+    model = prepare(DEFAULT_MODEL, Cache(PathsConfig().cache))
+    with tempfile.TemporaryDirectory() as scratch:
+        async with serving(model, Path(scratch)) as url:
+            plain = await _answers(url, questions, limit, detects=False)
+            running_on = [
+                question for question, (reason, _) in zip(questions, plain, strict=True) if reason == "length"
+            ]
+            print(f"{len(questions)} questions, {len(running_on)} answers run on to {limit} tokens")
+            detected = await _answers(url, running_on, limit, detects=True)
+    ended = sorted(number for _, number in detected if number < limit)
+    print(f"the detection ends {len(ended)} of them; their lengths are {ended}")
+    for question, (_, number) in zip(running_on, detected, strict=True):
+        print(f"{number:6} {question}")
+
+
+async def _answers(url: str, questions: list[str], limit: int, *, detects: bool) -> list[Answer]:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asking = [loop.run_in_executor(pool, _answer, url, text, limit, detects) for text in questions]
+        return await asyncio.gather(*asking)
+
+
+def _answer(url: str, question: str, limit: int, detects: bool) -> Answer:
+    body: dict[str, Any] = {
+        "model": DEFAULT_MODEL, "messages": [{"role": "user", "content": question}],
+        "temperature": 0, "max_tokens": limit, "detect_loops": detects,
+    }  # fmt: skip
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        answer = json.load(response)
+    return answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

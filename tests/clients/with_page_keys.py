@@ -1,0 +1,43 @@
+"""The page at / of a server with keys, in a real chromium."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from browser import chromium, shoot, watched
+from playwright.sync_api import expect
+from turns import URL, run, turn
+
+STACK = ExitStack()
+BROWSER = STACK.enter_context(chromium())
+
+
+@turn("nothing without a key, an error for a wrong one, and the right one lasts as long as the tab")
+def keys() -> None:
+    context = BROWSER.new_context()
+    page = context.new_page()
+    faults = watched(page, expected=("401 (Unauthorized)",))  # the browser's own line for each refusal
+    page.goto(URL)
+    expect(page.get_by_text("This server answers only with a key.")).to_be_visible()
+    shoot(page, "key-light")
+    page.get_by_label("Key").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("key")
+    page.get_by_label("Key").fill("the-key-of-the-page")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("What do you want to know?")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("What do you want to know?")).to_be_visible()
+    assert context.cookies() == []
+    assert page.evaluate("Object.values(localStorage).join('')").find("the-key") == -1
+    page.locator("textarea").fill("Say hi.")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-role=assistant]").first).not_to_have_text("", timeout=60_000)
+    other = context.new_page()
+    other.goto(URL)
+    expect(other.get_by_text("This server answers only with a key.")).to_be_visible()
+    assert faults == [], faults
+
+
+with STACK:
+    run()
