@@ -255,6 +255,15 @@ class EngineFailed(ServerError):
     status, type, code = 500, "server_error", "engine_failed"
 
 
+class Stopped(ServerError):
+    """An administrator has ended the request. `x-should-retry: false`: it is not wanted."""
+
+    status, type, code = 503, "server_error", "request_stopped"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
 class TimedOut(ServerError):
     """The time limit has passed. `x-should-retry: false`: a retry would take as long again."""
 

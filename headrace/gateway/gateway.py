@@ -90,7 +90,7 @@ class Gateway:
     @property
     def num_active(self) -> int:
         """The number of requests that are admitted and not yet closed."""
-        return len(self.active.ends)
+        return len(self.active.requests)
 
     @property
     def is_draining(self) -> bool:
@@ -117,7 +117,7 @@ class Gateway:
         charge: Charge | None = None
         try:
             async with AsyncExitStack() as exits:
-                end = exits.enter_context(Admission(self.active, request.timeout_s))
+                end = exits.enter_context(Admission(self.active, request.timeout_s, tally))
                 plan = self._plan(caller, request.model, provider)
                 _check_generates(plan)
                 # a priority only makes a request wait for others, unless the key may hurry
@@ -145,7 +145,7 @@ class Gateway:
         with Metered(self._meter, Tally("embed", request.model, request.owner)) as tally:
             async with AsyncExitStack() as exits:
                 caller = CALLER.get()
-                end = exits.enter_context(Admission(self.active, request.timeout_s))
+                end = exits.enter_context(Admission(self.active, request.timeout_s, tally))
                 plan = self._plan(caller, request.model, provider)
                 _check_tokens(plan, request)
                 request = replace(request, flow=caller.flow)
@@ -164,10 +164,10 @@ class Gateway:
         self, request: RerankRequest, provider: str | None = None, *, uses: Uses = NO_USES
     ) -> TargetResult[Ranking]:
         """Score documents. Cancelling the call frees its resources. Raises ServerError."""
-        with self._metered(Tally("rerank", request.model, request.owner)) as tally:
+        with Metered(self._meter, Tally("rerank", request.model, request.owner)) as tally:
             async with AsyncExitStack() as exits:
                 caller = CALLER.get()
-                end = self._admit(exits, request.timeout_s)
+                end = exits.enter_context(Admission(self.active, request.timeout_s, tally))
                 plan = self._plan(caller, request.model, provider)
                 request = replace(request, flow=caller.flow)
                 async with Until(end):
@@ -207,7 +207,7 @@ class Gateway:
         """
         tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)
         caller, work = CALLER.get(), PassOn(request, self._relaying)
-        with Metered(self._meter, tally), Admission(self.active, request.timeout_s) as end:
+        with Metered(self._meter, tally), Admission(self.active, request.timeout_s, tally) as end:
             if plan.route is None and (self._charging is None or not caller.limits.exist):
                 # nearly all requests: without the cost of a stack of exits
                 target = plan.targets[0]

@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from headrace import logs
-from headrace.errors import ClientGone, Overloaded, ServerError, TimedOut
+from headrace.errors import ClientGone, Overloaded, ServerError, Stopped, TimedOut
 from headrace.types import FinishReason, Started, Usage
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,20 @@ def _time_out(end: End, limit_s: float, param: str | None) -> None:
     interrupt(end, TimedOut(f"the request took longer than {limit_s:g} s", param=param))
 
 
+class Running(NamedTuple):
+    """An admitted request. `tally`: None for those that generate and embed nothing."""
+
+    id: str
+    tally: Tally | None
+
+
 class Active:
     """The requests that are admitted and not yet closed. `timeout_s`: the time limit of each; 0: none."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self.is_draining = False
-        self.ends: set[End] = set()  # one for each request
+        self.requests: dict[End, Running] = {}
         self.idle = asyncio.Event()  # set when the last one is closed
 
     async def drain(self, timeout_s: float) -> None:
@@ -62,14 +69,21 @@ class Active:
         self.is_draining = True
         if await self._wait_idle(timeout_s):
             return
-        for end in tuple(self.ends):
+        for end in tuple(self.requests):
             interrupt(end, Overloaded("the server is shutting down"))
         await self._wait_idle(INTERRUPT_S)
+
+    def stop(self, id: str) -> bool:
+        """End the requests with this id; whether there was one."""
+        found = [end for end, running in self.requests.items() if running.id == id]
+        for end in found:
+            interrupt(end, Stopped("an administrator stopped this request"))
+        return bool(found)
 
     async def _wait_idle(self, timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
-                while self.ends:
+                while self.requests:
                     self.idle.clear()
                     await self.idle.wait()
         except TimeoutError:
@@ -85,6 +99,7 @@ class Admission:
 
     _active: Active
     _timeout_s: float | None = None
+    _tally: Tally | None = None
     _end: End = field(init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
@@ -92,7 +107,7 @@ class Admission:
         if self._active.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
         self._end = asyncio.get_running_loop().create_future()
-        self._active.ends.add(self._end)
+        self._active.requests[self._end] = Running(logs.REQUEST_ID.get(), self._tally)
         if self._active.timeout_s or self._timeout_s:
             self._timer = interrupt_after(self._end, self._active.timeout_s, self._timeout_s or 0)
         return self._end
@@ -100,8 +115,8 @@ class Admission:
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._active.ends.discard(self._end)
-        if not self._active.ends:
+        self._active.requests.pop(self._end, None)
+        if not self._active.requests:
             self._active.idle.set()
 
 

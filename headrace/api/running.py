@@ -1,0 +1,69 @@
+"""/v1/admin/requests: list the requests that run, without their content, and stop one."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from headrace.api.admin import Admin
+from headrace.api.errors import RESPONSES
+from headrace.api.routes import V1, route
+from headrace.errors import NotFound
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.lifetime import Running
+from headrace.wire.pagination import ListObject, list_object
+
+router = APIRouter(tags=["admin"], responses=RESPONSES)
+
+
+class RunningRequest(TypedDict):
+    id: Annotated[str, Field(description="The header X-Request-ID of its response, also in the log.")]
+    object: Literal["request"]
+    work: Annotated[str, Field(description="generate, embed, or the endpoint of a relayed request.")]
+    model: str
+    provider: str | None
+    api_key_id: str | None
+    status: Annotated[Literal["waiting", "answering"], Field(description="Whether its answer has begun.")]
+    seconds: Annotated[float, Field(description="Since it arrived.")]
+
+
+class StoppedRequest(TypedDict):
+    id: str
+    object: Literal["request.stopped"]
+    stopped: Literal[True]
+
+
+@route(router, "GET", "/admin/requests", under=V1, summary="List the requests that run, oldest first")
+async def list_requests(http: Request, _: Admin) -> ListObject[RunningRequest]:
+    gateway: Gateway = http.app.state.gateway
+    running = gateway.active.requests.values()
+    return list_object([entry for one in running if (entry := _entry(one)) is not None], has_more=False)
+
+
+@route(router, "DELETE", "/admin/requests/{request_id}", under=V1, summary="Stop a request")
+async def stop_request(http: Request, _: Admin, request_id: str) -> StoppedRequest:
+    """Its caller gets the error `request_stopped`, 503."""
+    gateway: Gateway = http.app.state.gateway
+    if not gateway.active.stop(request_id):
+        raise NotFound(f"No request with id '{request_id[:100]}' runs.", param="request_id")
+    return {"id": request_id, "object": "request.stopped", "stopped": True}
+
+
+def _entry(running: Running) -> RunningRequest | None:
+    tally = running.tally
+    if tally is None:
+        return None
+    return {
+        "id": running.id,
+        "object": "request",
+        "work": tally.work,
+        "model": tally.served or tally.model,
+        "provider": tally.provider,
+        "api_key_id": tally.owner,
+        "status": "waiting" if tally.began is None else "answering",
+        "seconds": round(perf_counter() - tally.arrived, 3),
+    }
