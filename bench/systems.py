@@ -158,17 +158,21 @@ def is_installed(package: str, python: str) -> bool:
 def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
     """Every system on this model; those that read GGUF only where it was made from such a file."""
     local = "http://127.0.0.1:{port}"
-    served = ("serve", model.reference, "--cache", str(_own_cache(cache, scratch)), "--port", "{port}")
+
+    def serve(name: str, model: str, *arguments: str) -> tuple[str, ...]:
+        own = str(_own_cache(cache, scratch / f"cache-{name}"))
+        return ("-m", "headrace", "serve", model, "--cache", own, "--port", "{port}", *arguments)
+
     commands = [
         Command(
             "headrace",
-            ("-m", "headrace", *served),
+            serve("headrace", model.reference),
             url=local,
             model=model.name,
             polls_health=True,
             restarts=True,
         ),
-        Command("plain", ("-m", "headrace", *served, "--speculation", "off"), url=local, model=model.name),
+        Command("plain", serve("plain", model.reference, "--speculation", "off"), local, model.name),
         Command("engine", ("-m", "bench.children.engine", str(model.folder), str(model.context_length))),
         Command("genai", ("-m", "bench.children.genai", str(scratch / IR)), needs="openvino_genai"),
     ]
@@ -187,7 +191,7 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
         Command("xllamacpp", llamacpp, url=local, needs="xllamacpp"),
         Command(
             "torch",
-            ("-m", "headrace", "serve", hf, *served[2:], "--model-backend", f"{HF}=torch"),
+            serve("torch", hf, "--model-backend", f"{HF}=torch"),
             url=local,
             model=HF,
             needs="torch",
@@ -203,9 +207,8 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
     ]
 
 
-def _own_cache(cache: Path, scratch: Path) -> Path:
-    """A cache with these models, in which earlier runs have left no prompts."""
-    own = scratch / "cache"
+def _own_cache(cache: Path, own: Path) -> Path:
+    """A cache with these models, in which neither earlier runs nor other systems have left prompts."""
     if not own.exists():
         own.mkdir()
         (own / "models").symlink_to(cache / "models")

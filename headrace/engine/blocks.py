@@ -2,13 +2,14 @@
 cache).
 
 A block is free (its content is worthless), held (by one or more sequences), or idle (held by no sequence, but
-its content stays findable by key until the space is needed; the least recently used goes first). The tensors
-are the runner's: a block is a number here, an index into them.
+its content stays findable until the space is needed; the least recently used goes first). A full block is
+found by its key and then shared; any block is found by its first tokens and then copied. The tensors are the
+runner's: a block is a number here, an index into them.
 
-          allocate                  release, without a key
-    free ─────────→ held ─────────────────────────────────→ free
-    idle ─────────→ held (evicts: the key is dropped)
-    idle ── find ─→ held ── release, with a key (see seal) ─→ idle
+          allocate                  release, unfindable
+    free ─────────→ held ──────────────────────────────────────→ free
+    idle ─────────→ held (evicts: it is found no more)
+    idle ── find ─→ held ── release, findable (see seal, keep) ─→ idle
 
 `check` re-derives all of it; the tests call it after every step.
 """
@@ -19,6 +20,8 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
+
+from headrace.engine.beginnings import Beginning, Beginnings
 
 
 class OutOfBlocks(Exception):
@@ -39,8 +42,10 @@ class BlockPool:
     #   none is lost until the restart.
     # - `_holders[b]` is the number of live sequences whose block table contains b.
     # - `_key_of` and `_block_of` are inverses of each other: a key leads to one block, a block has one key.
-    #   Held and idle blocks may have a key; free ones never do, idle ones always.
+    #   Held and idle blocks may have a key; free ones never do.
     # - A block with a key is full, and is not written again while it has it. So sequences may share it.
+    # - A block with a beginning may be written, by its one holder, after those tokens.
+    # - Idle blocks have a key or a beginning, free ones neither.
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
@@ -51,6 +56,7 @@ class BlockPool:
         self._holders = [0] * num_blocks
         self._key_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
+        self._beginnings = Beginnings()
         self.on_evict: OnEvict | None = None
         self._inexact: set[int] = set()  # blocks with a key whose content depends on rounding: see `seal`
 
@@ -70,7 +76,7 @@ class BlockPool:
             block = self._free.pop()
         elif self._idle:
             block, _ = self._idle.popitem(last=False)
-            if self.on_evict is not None:
+            if self.on_evict is not None and block in self._key_of:
                 self.on_evict(block, self._key_of[block], self.is_exact(block))
             self._forget(block)  # before it is written: its key must not lead to the new content
         else:
@@ -85,10 +91,28 @@ class BlockPool:
         if not self.has(key, exactly=exactly):
             return None
         block = self._block_of[key]
+        self._hold(block)
+        return block
+
+    def find_beginning(
+        self, parent: bytes, tokens: list[int], *, exactly: bool = False
+    ) -> tuple[int, int] | None:
+        """Return the block after `parent` with the most of the first of `tokens`, held once more, to be
+        copied and released; and how many it has. None if there is none. `exactly`: only exact tokens count.
+        """
+        best = self._beginnings.best(parent, tokens, exactly=exactly)
+        if best is not None:
+            self._hold(best[0])
+        return best
+
+    def num_exact(self, block: int) -> int:
+        """How many of a block's first tokens are known to be exact."""
+        return self._beginnings.of(block).num_exact if block in self._beginnings else 0
+
+    def _hold(self, block: int) -> None:
         # Whether it was idle or already held by others, it is not to be evicted from now on.
         self._idle.pop(block, None)
         self._holders[block] += 1
-        return block
 
     def has(self, key: bytes, *, exactly: bool = False) -> bool:
         """Whether `find` would return a block."""
@@ -100,7 +124,7 @@ class BlockPool:
         ones, the most recently used first.
         """
         in_use = (block for block in self._key_of if block not in self._idle)
-        for block in (*in_use, *reversed(self._idle)):
+        for block in (*in_use, *(block for block in reversed(self._idle) if block in self._key_of)):
             yield block, self._key_of[block], self.is_exact(block)
 
     def is_exact(self, block: int) -> bool:
@@ -121,28 +145,48 @@ class BlockPool:
             if not is_exact or other not in self._inexact:
                 return
             # Replace the inexact copy. Sequences that hold it continue with it; it becomes free when the
-            # last of them releases it, or now if it is idle, because an idle block must have a key.
-            self._forget(other)
-            if other in self._idle:
-                del self._idle[other]
-                self._free.append(other)
+            # last of them releases it, or now if it is idle, because an idle block must be findable.
+            self._discard(other)
         self._block_of[key], self._key_of[block] = block, key
         if not is_exact:
             self._inexact.add(block)
 
-    def forget(self, blocks: Iterable[int]) -> None:
-        """Drop the keys of blocks whose content cannot be trusted (NaN). Their holders keep them, but no
-        sequence finds them from now on.
+    def keep(self, block: int, parent: bytes, tokens: list[int], *, num_exact: int) -> None:
+        """Make a held block findable by its first tokens, which are written; more may follow in it later.
+        Nothing happens if another block serves as well; one that this makes useless is not kept.
         """
+        assert self._holders[block] > 0
+        beginning = Beginning(parent, array("q", tokens), num_exact)
+        for other in self._beginnings.after(parent):
+            if other != block and self._beginnings.of(other).covers(beginning):
+                self._beginnings.remove(block)
+                return
+            if other != block and other not in self._key_of and beginning.covers(self._beginnings.of(other)):
+                self._discard(other)
+        self._beginnings.add(block, beginning)
+
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Make blocks unfindable whose content cannot be trusted (NaN). Their holders keep them."""
         for block in blocks:
-            # Held, as the caller's sequence holds them: an idle block without a key would break the
+            # Held, as the caller's sequence holds them: an idle block that is not findable would break the
             # invariant above.
-            if block in self._key_of:
-                self._forget(block)
+            self._forget(block)
 
     def _forget(self, block: int) -> None:
-        del self._block_of[self._key_of.pop(block)]
-        self._inexact.discard(block)
+        self._beginnings.remove(block)
+        if block in self._key_of:
+            del self._block_of[self._key_of.pop(block)]
+            self._inexact.discard(block)
+
+    def _discard(self, block: int) -> None:
+        """Make a block unfindable, and free unless somebody holds it."""
+        self._forget(block)
+        if block in self._idle:
+            del self._idle[block]
+            self._free.append(block)
+
+    def _is_findable(self, block: int) -> bool:
+        return block in self._key_of or block in self._beginnings
 
     def release(self, blocks: Iterable[int]) -> None:
         """Drop one hold on each block. Pass a sequence's blocks last first, so that its tail is evicted
@@ -152,8 +196,8 @@ class BlockPool:
             assert self._holders[block] > 0, f"block {block} released twice"
             self._holders[block] -= 1
             if self._holders[block] == 0:
-                # Appended, so most recently used. Without a key the content cannot be found: worthless.
-                if block in self._key_of:
+                # Appended, so most recently used. What cannot be found is worthless.
+                if self._is_findable(block):
                     self._idle[block] = None
                 else:
                     self._free.append(block)
@@ -174,9 +218,10 @@ class BlockPool:
         assert {key: block for block, key in self._key_of.items()} == self._block_of, (
             "keys and blocks disagree"
         )
-        assert set(self._idle) <= set(self._key_of), "an idle block has no key"
+        self._beginnings.check()
+        assert all(map(self._is_findable, self._idle)), "an idle block cannot be found"
+        assert not any(map(self._is_findable, self._free)), "a free block can be found"
         assert self._inexact <= set(self._key_of), "a block without a key is inexact"
-        assert set(self._free).isdisjoint(self._key_of), "a free block has a key"
         if tables is not None:
             expected = Counter(block for table in tables for block in table)
             assert expected == Counter({block: self._holders[block] for block in held}), "holders miscounted"

@@ -3,24 +3,25 @@ the sequences whose prompts begin with them.
 
            evicted                     first missing block of a prompt
     pool ──────────→ writer's queue ─→ files ─→ reader ─→ pool
+                           └──────────────────────↑
 
 Everything here is called on the engine's thread, and nothing waits for the disk there: one thread writes, and
 what it cannot keep up with is dropped; another reads, a piece of a prompt at a time, straight into blocks
-that are held for it meanwhile. A sequence joins the scheduler after its last piece, and finds the blocks in
-the pool like any others.
+that are held for it meanwhile. Blocks that wait to be written are found, too. A sequence joins the scheduler
+after its last piece, and finds the blocks in the pool like any others.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from headrace.engine.blocks import BlockPool
-from headrace.engine.files import BlockFiles
+from headrace.engine.files import BlockFiles, Stored
+from headrace.engine.prefix import PrefixCache
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Sequence
@@ -47,14 +48,17 @@ class _Fetch:
 class DiskCache:
     """Connects a block pool with its files."""
 
-    def __init__(self, files: BlockFiles, scheduler: Scheduler, runner: Runner) -> None:
-        self._files, self._scheduler, self._runner = files, scheduler, runner
+    def __init__(
+        self, files: BlockFiles, scheduler: Scheduler, prefixes: PrefixCache, runner: Runner
+    ) -> None:
+        self._files, self._scheduler, self._prefixes, self._runner = files, scheduler, prefixes, runner
         self._pool: BlockPool = scheduler.pool
         self._pool.on_evict = self._spill
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="disk-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="disk-reader")
-        self._lock = threading.Lock()  # of `_queued_bytes`
-        self._queued_bytes = 0
+        # Blocks that wait to be written, by key. The engine's thread adds, the writer removes, the reader
+        # looks up: single operations of a dictionary, which are atomic.
+        self._queued: dict[bytes, Stored] = {}
         self._waiting: deque[tuple[Sequence, int]] = deque()  # with how many blocks each had the last time
         self._fetch: _Fetch | None = None
         self._ready: list[Sequence] = []
@@ -74,9 +78,9 @@ class DiskCache:
         """Start to read the sequence's blocks; `fetched` returns it afterwards. False if there are none."""
         if sequence.leader is not None:
             return False  # it will find its leader's blocks in the pool
-        keys, exactly = self._scheduler.reusable(sequence), sequence.params.invariant
+        keys, exactly = self._prefixes.shareable(sequence), sequence.params.invariant
         missing = next((key for key in keys if not self._pool.has(key, exactly=exactly)), None)
-        if missing is None or not self._files.has(missing):
+        if missing is None or not self._has(missing):
             return False
         self._waiting.append((sequence, -1))
         self._begin()
@@ -98,6 +102,7 @@ class DiskCache:
     def drop(self, sequence: Sequence) -> None:
         """Delete the files of a sequence's blocks, whose content is not to be trusted."""
         for key in sequence.keys:
+            self._queued.pop(key, None)
             self._writer.submit(self._files.remove, key)
 
     def flush(self) -> None:
@@ -111,7 +116,7 @@ class DiskCache:
         for age, (block, key, is_exact) in enumerate(self._pool.sealed()):
             if age >= room or time.monotonic() > deadline:
                 break
-            content = self._runner.read_block(block)
+            content = memoryview(self._runner.read_block(block))
             self._writer.submit(self._write, key, content, is_exact, _age(age)).result()
         self._writer.submit(self._trim)
         self._writer.shutdown()
@@ -127,7 +132,7 @@ class DiskCache:
         """Start to read the next piece of this sequence's prompt. `before`: how many blocks of it were found
         in the pool the last time; if there are no more now, the pool is too full for the prompt.
         """
-        keys, exactly = self._scheduler.reusable(sequence), sequence.params.invariant
+        keys, exactly = self._prefixes.shareable(sequence), sequence.params.invariant
         held: list[int] = []
         for key in keys:
             block = self._pool.find(key, exactly=exactly)
@@ -135,7 +140,7 @@ class DiskCache:
                 break
             held.append(block)
         count = min(PIECE, len(keys) - len(held), self._pool.num_available - len(self._scheduler.running))
-        if count <= 0 or len(held) <= before or not self._files.has(keys[len(held)]):
+        if count <= 0 or len(held) <= before or not self._has(keys[len(held)]):
             self._pool.release(reversed(held))
             return False
         new = [self._pool.allocate() for _ in range(count)]
@@ -151,8 +156,9 @@ class DiskCache:
         if failure is not None:  # the prompt is computed instead
             log.warning("cached blocks cannot be read", exc_info=failure)
         exactness = [] if failure is not None else fetch.exactness.result()
-        for key, block, is_exact in zip(fetch.keys[len(fetch.held) :], fetch.new, exactness, strict=False):
-            self._pool.seal(block, key, is_exact=is_exact)
+        blocks = enumerate(zip(fetch.new, exactness, strict=False), len(fetch.held))
+        for position, (block, is_exact) in blocks:
+            self._prefixes.publish_block(fetch.sequence, position, block, is_exact=is_exact)
         self._pool.release(reversed([*fetch.held, *fetch.new]))
         self.num_read += len(exactness)
         if len(exactness) == len(fetch.new):
@@ -166,30 +172,36 @@ class DiskCache:
         """
         exactness = []
         for position, block in enumerate(blocks, start):
-            stored = self._files.read(keys[position], age_s=_age(position))
+            key = keys[position]
+            stored = self._queued.get(key) or self._files.read(key, age_s=_age(position))
             if stored is None or (exactly and not stored.is_exact):
                 break
             self._runner.write_block(block, stored.content)
             exactness.append(stored.is_exact)
         return exactness
 
+    def _has(self, key: bytes) -> bool:
+        return key in self._queued or self._files.has(key)
+
     def _spill(self, block: int, key: bytes, is_exact: bool) -> None:
         """Copy an evicted block, which is overwritten next, and queue it for the writer."""
-        with self._lock:
-            if self._queued_bytes >= MAX_QUEUED_BYTES:
-                self.num_dropped += 1
-                return
-            self._queued_bytes += self._runner.block_bytes
-        self._writer.submit(self._write_queued, key, self._runner.read_block(block), is_exact)
+        if len(self._queued) * self._runner.block_bytes >= MAX_QUEUED_BYTES:
+            self.num_dropped += 1
+            return
+        waiting = self._queued.get(key)
+        if waiting is not None and waiting.is_exact >= is_exact:
+            return
+        stored = Stored(memoryview(self._runner.read_block(block)), is_exact)
+        self._queued[key] = stored
+        self._writer.submit(self._write_queued, key, stored)
 
-    def _write_queued(self, key: bytes, content: bytes, is_exact: bool) -> None:
-        try:
-            self._write(key, content, is_exact, 0)
-        finally:
-            with self._lock:
-                self._queued_bytes -= self._runner.block_bytes
+    def _write_queued(self, key: bytes, stored: Stored) -> None:
+        if self._queued.get(key) is stored:  # else it was dropped, or a better one has taken its place
+            self._write(key, stored.content, stored.is_exact, 0)
+            if self._queued.get(key) is stored:
+                self._queued.pop(key, None)
 
-    def _write(self, key: bytes, content: bytes, is_exact: bool, age_s: float) -> None:
+    def _write(self, key: bytes, content: memoryview, is_exact: bool, age_s: float) -> None:
         try:
             self._files.write(key, content, is_exact=is_exact, age_s=age_s)
             self.num_written += 1

@@ -18,6 +18,7 @@ from headrace.engine.disk import DiskCache
 from headrace.engine.files import BlockFiles
 from headrace.engine.logprobs import logprobs
 from headrace.engine.masks import MaskMaker, Masks
+from headrace.engine.prefix import PrefixCache
 from headrace.engine.reading import read_states
 from headrace.engine.runner import Runner
 from headrace.engine.sampler import Floats, choose
@@ -80,15 +81,16 @@ class Engine:
         """`files`: where blocks that leave the pool are kept; None: nowhere."""
         self.runner = runner
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
+        prefixes = PrefixCache(self.pool, salt, runner.copy_block if runner.rewinds else None)
         self.scheduler = Scheduler(
             self.pool,
+            prefixes,
             max_num_seqs=max_num_seqs,
             max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
-            salt=salt,
             speculates=speculates and runner.rewinds,
             max_invariant_tokens=runner.max_invariant_tokens,
         )
-        self.disk = DiskCache(files, self.scheduler, runner) if files is not None else None
+        self.disk = DiskCache(files, self.scheduler, prefixes, runner) if files is not None else None
         self._masks = MaskMaker(runner.vocabulary)
         self._refused: list[Output] = []  # ends of sequences that could not be added
 

@@ -29,7 +29,7 @@ SLACK = 1 / 16  # of max_bytes: how much is written between two times that the f
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A block that was read."""
+    """A block outside the pool."""
 
     content: memoryview
     is_exact: bool  # see BlockPool.seal
@@ -67,7 +67,7 @@ class BlockFiles:
             _mark_used(path, age_s)
         return stored
 
-    def write(self, key: bytes, content: bytes, *, is_exact: bool, age_s: float = 0) -> None:
+    def write(self, key: bytes, content: bytes | memoryview, *, is_exact: bool, age_s: float = 0) -> None:
         """Store a full block, unless it is stored already, as exact as this. Raises OSError."""
         path = self._path(key)
         stored = self.read(key, age_s=age_s)

@@ -187,6 +187,10 @@ class OpenVINORunner:
             cache[block] = np.frombuffer(content[: cache.shape[1]], np.uint8)
             content = content[cache.shape[1] :]
 
+    def copy_block(self, source: int, target: int) -> None:
+        for cache in self._caches:
+            cache[target] = cache[source]
+
     def rest(self) -> None:
         for graph in (self._plain, self._steered):
             if graph is not None and graph.shrink() and graph is self._plain:

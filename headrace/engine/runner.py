@@ -28,7 +28,9 @@ class Runner(Protocol):
     vocabulary: int  # logits per row
     width: int  # numbers per hidden state
     num_layers: int
-    rewinds: bool  # whether tokens after the last ones may be computed in place of others: drafts need it
+    # Whether tokens after the last ones may be computed in place of others (drafts need it), and blocks that
+    # are not full may be copied.
+    rewinds: bool
     # Steps of at most so many tokens round each of them alike; larger ones may use other kernels.
     max_invariant_tokens: int
     fingerprint: bytes  # 16 bytes, which change with whatever may change the content of a block
@@ -77,6 +79,10 @@ class Runner(Protocol):
         """Set a block's keys and values. May be called in another thread while `forward` computes sequences
         that do not have this block.
         """
+        ...
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy a block's keys and values. Not to be called while `forward` runs."""
         ...
 
     def rest(self) -> None:

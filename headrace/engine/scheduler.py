@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import heapq
 
-from headrace.engine.blocks import BlockPool, block_key
+from headrace.engine.blocks import BlockPool
 from headrace.engine.counters import Counters
 from headrace.engine.draft import MAX_ROWS
 from headrace.engine.fair import FairTurns, greedy, newcomers
 from headrace.engine.pace import Pace
+from headrace.engine.prefix import PrefixCache
 from headrace.engine.sequence import Rank, Sequence
 
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
@@ -50,10 +51,10 @@ class Scheduler:
     def __init__(
         self,
         pool: BlockPool,
+        prefixes: PrefixCache,
         *,
         max_num_seqs: int,
         max_batch_tokens: int,
-        salt: bytes = b"",
         speculates: bool = True,
         max_invariant_tokens: int = 2**31,
     ) -> None:
@@ -61,16 +62,17 @@ class Scheduler:
         # Decoding sequences come first and are never cut. With a smaller budget the last of them would be
         # left out of every step.
         assert max_batch_tokens >= max_num_seqs, "every running sequence must be able to decode in one step"
-        self.pool, self.max_num_seqs, self.max_batch_tokens = pool, max_num_seqs, max_batch_tokens
+        self.pool, self._prefixes = pool, prefixes
+        self.max_num_seqs, self.max_batch_tokens = max_num_seqs, max_batch_tokens
         self.running: list[Sequence] = []  # in order of admission; schedule() sorts a copy
         # A heap of (rank, sequence). Arrivals are unique, so ranks never tie and sequences, which have no
         # order, are never compared.
         self._waiting: list[tuple[Rank, Sequence]] = []
         self._turns = FairTurns()
-        self._salt, self._speculates = salt, speculates
+        self._speculates = speculates
         self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
         self.pace = Pace()
-        self._long_left = 0  # tokens that long prompts may still have in the step
+        self._most_long = 0  # tokens that long prompts may have in the step
         self.counters = Counters()
 
     @property
@@ -100,6 +102,8 @@ class Scheduler:
         """
         if sequence in self.running:
             self.running.remove(sequence)
+            if sequence.finish_reason != "error":  # what it computed may be NaN
+                self._prefixes.publish_end(sequence)
             self._release(sequence)
         else:
             self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
@@ -114,7 +118,7 @@ class Scheduler:
         # that advances, and preemption cannot go round in circles.
         ordered = sorted(self.running, key=lambda sequence: sequence.rank)
         is_shared = any(sequence.is_decoding for sequence in ordered)
-        self._long_left = self.pace.allowance if is_shared else self.max_batch_tokens
+        self._most_long = self.pace.allowance if is_shared else self.max_batch_tokens
         for sequence in [s for s in ordered if s.is_decoding] + [s for s in ordered if not s.is_decoding]:
             if sequence in self.running:  # an earlier sequence of this loop may have preempted it
                 self._extend(sequence, chunks)
@@ -131,7 +135,7 @@ class Scheduler:
         """
         num_tokens = sum(count + len(sequence.draft) for sequence, count in chunks.items())
         for sequence, count in chunks.items():
-            size, before = self.pool.block_size, sequence.num_computed
+            before = sequence.num_computed
             sequence.num_computed += count
             if sequence.draft:
                 reach = sequence.num_computed + len(sequence.draft)
@@ -141,12 +145,8 @@ class Scheduler:
             # it, so the first chunk of one token, or in too large a step, ends it, for good.
             if 1 < count <= num_tokens <= self._max_invariant_tokens and sequence.num_exact == before:
                 sequence.num_exact = sequence.num_computed
-            if sequence.finish_reason == "error":
-                continue  # what it computed may be NaN
-            # Only full blocks are published. The last, partly filled one is still being written.
-            for position in range(before // size, sequence.num_computed // size):
-                is_exact = (position + 1) * size <= sequence.num_exact
-                self.pool.seal(sequence.blocks[position], self._key(sequence, position), is_exact=is_exact)
+            if sequence.finish_reason != "error":  # what it computed may be NaN
+                self._prefixes.publish(sequence, before)
 
     def _admit(self, chunks: Chunks) -> None:
         """Start waiting sequences, in order of rank, while there are tokens, seats and blocks for them."""
@@ -189,7 +189,11 @@ class Scheduler:
         """Run a sequence that has a seat, and blocks for all its tokens."""
         self.running.append(sequence)
         self._turns.served(sequence)
+        self._prefixes.attach_beginning(sequence)
+        # Usage reports what the cache had when the request came, not the sequence's own blocks that it finds
+        # again after a preemption.
         if not sequence.num_preemptions:
+            sequence.num_cached = sequence.num_computed
             self.counters.num_queried += sequence.num_prompt
             self.counters.num_hit += sequence.num_cached
         self._extend(sequence, chunks)
@@ -207,7 +211,7 @@ class Scheduler:
                 return False
         # The prefix is attached before blocks are counted: attaching takes idle blocks out of
         # `num_available`, and an idle block that the sequence itself needs must not be evicted for it.
-        self._attach_cached_prefix(sequence)
+        self._prefixes.attach(sequence)
         while self._missing(sequence) > self.pool.num_available:
             if not self._preempt_below(sequence, chunks):
                 self._release(sequence)
@@ -243,15 +247,16 @@ class Scheduler:
         """Give a running sequence its chunk and the blocks for it. For blocks it preempts the last running
         sequence, again and again; when that is the sequence itself, it gets no chunk and waits again.
         """
-        is_long = self._is_long(sequence)
-        budget = min(self._budget(chunks), self._long_left) if is_long else self._budget(chunks)
+        budget = self._budget(chunks)
+        if self._is_long(sequence):
+            long = sum(count for other, count in chunks.items() if self._is_long(other))
+            budget = min(budget, self._most_long - long)
         count = self._chunk(sequence, budget)
         if count == 0 and chunks:
             return
         # The step would be empty: a budget of one or two tokens, which admits no chunk by the rule of
         # `_chunk`. Progress matters more than exactness then.
         count = count or min(sequence.num_pending, budget)
-        self._long_left -= count if is_long else 0
         needed = self.pool.blocks_for(sequence.num_computed + count) - len(sequence.blocks)
         while needed > self.pool.num_available:
             victim = max(self.running, key=lambda running: running.rank)
@@ -338,48 +343,3 @@ class Scheduler:
         """Release the sequence's blocks from its `first` on, the last one first: see BlockPool.release."""
         self.pool.release(reversed(sequence.blocks[first:]))
         del sequence.blocks[first:]
-
-    def reusable(self, sequence: Sequence) -> list[bytes]:
-        """The keys of the leading blocks that the sequence may take from the prefix cache.
-
-        Two tokens at least are left to compute: the last one's logits are needed to sample, and a chunk of
-        one token is inexact. Prompt tokens whose logits or hidden states are requested are computed too,
-        because the cache has only their keys and values. An invariant sequence reuses exact blocks of the
-        prompt only: blocks of its answer were, or will be, computed one token at a time.
-        """
-        known = sequence.num_prompt if sequence.params.invariant else len(sequence.tokens)
-        reusable = sequence.num_observed if sequence.observes_prompt else known
-        count = min(reusable, max(0, known - 2)) // self.pool.block_size
-        return [self._key(sequence, position) for position in range(count)]
-
-    def _attach_cached_prefix(self, sequence: Sequence) -> None:
-        """Add to `sequence.blocks` the leading blocks whose content is already cached."""
-        size, is_invariant = self.pool.block_size, sequence.params.invariant
-        for position, key in enumerate(self.reusable(sequence)):
-            block = self.pool.find(key, exactly=is_invariant)
-            if block is None:
-                # Later blocks may be cached, but the attention needs all tokens before them.
-                break
-            if self.pool.is_exact(block) and sequence.num_exact == position * size:
-                sequence.num_exact += size
-            sequence.blocks.append(block)
-        sequence.num_computed = len(sequence.blocks) * size
-        # Usage reports what the cache had when the request came, not the sequence's own blocks that it
-        # finds again after a preemption.
-        if sequence.num_preemptions == 0:
-            sequence.num_cached = sequence.num_computed
-
-    def _key(self, sequence: Sequence, position: int) -> bytes:
-        """The content key of a full block: a hash of its tokens, of what steering does to them, and of all
-        that before it.
-
-        Keys are chained (each hashes its parent) because equal tokens have equal keys and values only after
-        equal beginnings. The chain starts from the salts, so that owners do not find each other's prompts.
-        """
-        keys, size = sequence.keys, self.pool.block_size
-        while len(keys) <= position:
-            start = len(keys) * size
-            parent = keys[-1] if keys else self._salt + sequence.salt
-            effect = sequence.effect(start, start + size)
-            keys.append(block_key(parent, sequence.tokens[start : start + size], effect))
-        return keys[position]

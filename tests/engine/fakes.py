@@ -62,6 +62,9 @@ class FakeRunner:
     def write_block(self, block: int, content: memoryview) -> None:
         self.cells[block] = np.frombuffer(content, np.int64)
 
+    def copy_block(self, source: int, target: int) -> None:
+        self.cells[target] = self.cells[source]
+
     def rest(self) -> None:
         raise NotImplementedError
 
@@ -136,6 +139,9 @@ class PassingRunner:
 
     def write_block(self, block: int, content: memoryview) -> None:
         self.runner.write_block(block, content)
+
+    def copy_block(self, source: int, target: int) -> None:
+        self.runner.copy_block(source, target)
 
     def rest(self) -> None:
         self.runner.rest()

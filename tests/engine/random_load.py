@@ -130,7 +130,8 @@ class Watched(PassingRunner):
     def _inspect(self, batch: Batch) -> None:
         counts = np.diff(batch.subsequence_begins).tolist()[: len(batch.sequences)]  # without a companion
         assert len(batch.sequences) <= self.mix.max_num_seqs
-        assert 0 < sum(counts) <= max(self.mix.max_batch_tokens, self.mix.max_num_seqs + 2)
+        most = max(self.mix.max_batch_tokens, self.mix.max_num_seqs + 2)
+        assert 0 < sum(counts) <= most, counts
         assert all(count > 0 for count in counts)
         decodes = [self.decoding.get(sequence) == sequence.num_preemptions for sequence in batch.sequences]
         assert decodes == sorted(decodes, reverse=True), "decodes come first"

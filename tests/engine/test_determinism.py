@@ -74,7 +74,7 @@ def test_l15_alone_again_and_again(runner: OpenVINORunner, alone: dict[int, list
         assert answers(engine, sequence_of(prompt(length))) == [alone[length]]
         again = sequence_of(prompt(length))
         assert answers(engine, again) == [alone[length]], length
-        assert (again.num_cached > 0) == (length > 33)
+        assert again.num_cached == max(0, length - 2)
 
 
 @pytest.mark.parametrize("count", [1, 15])

@@ -71,7 +71,7 @@ def test_a_prompt_is_cached_after_a_restart(tmp_path: Path) -> None:
     assert serve(second, again) == before
     assert again.num_cached == 48  # in blocks of 4, and two tokens at least are computed
     serve(second, longer)
-    assert longer.num_cached == 48
+    assert longer.num_cached == 50, "the end of the first prompt is copied"
 
 
 def test_evicted_blocks_come_back(tmp_path: Path) -> None:
@@ -79,7 +79,6 @@ def test_evicted_blocks_come_back(tmp_path: Path) -> None:
     prompts = [prompt_of(seed) for seed in range(5)]
     before = [serve(engine, sequence_of(prompt)) for prompt in prompts]
     for prompt, answer in zip(prompts, before, strict=True):
-        engine.disk.flush()  # type: ignore[union-attr]  # what still waits to be written is not found
         again = sequence_of(prompt)
         assert serve(engine, again) == answer
         assert again.num_cached == 48

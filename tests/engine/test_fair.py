@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.engine.blocks import BlockPool
+from headrace.engine.prefix import PrefixCache
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
 from tests.engine.test_scheduler import finish, step
@@ -14,7 +15,8 @@ SIZE = 4  # tokens a block
 
 
 def scheduler_of(seats: int, num_blocks: int = 1000) -> Scheduler:
-    return Scheduler(BlockPool(num_blocks, SIZE), max_num_seqs=seats, max_batch_tokens=1024)
+    pool = BlockPool(num_blocks, SIZE)
+    return Scheduler(pool, PrefixCache(pool, b"", None), max_num_seqs=seats, max_batch_tokens=1024)
 
 
 def add(

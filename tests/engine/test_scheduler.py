@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.engine.blocks import BlockPool
+from headrace.engine.pace import START
+from headrace.engine.prefix import PrefixCache
 from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
 
@@ -14,7 +16,9 @@ SIZE = 4  # tokens a block
 
 
 def scheduler_of(num_blocks: int = 100, *, seats: int = 8, budget: int = 64) -> Scheduler:
-    return Scheduler(BlockPool(num_blocks, SIZE), max_num_seqs=seats, max_batch_tokens=budget)
+    pool = BlockPool(num_blocks, SIZE)
+    prefixes = PrefixCache(pool, b"", lambda source, target: None)
+    return Scheduler(pool, prefixes, max_num_seqs=seats, max_batch_tokens=budget)
 
 
 def add(
@@ -105,6 +109,16 @@ def test_an_interactive_sequence_takes_the_blocks_of_a_batch_sequence() -> None:
     assert batch.num_preemptions == 1
 
 
+def test_a_long_prompt_that_preempts_another_in_the_same_step_gets_its_tokens() -> None:
+    scheduler = scheduler_of(seats=2, budget=64)
+    writer = add(scheduler, 3, BATCH)
+    step(scheduler)
+    batch = add(scheduler, 100, BATCH, first=100)
+    assert step(scheduler) == {writer: 1, batch: START}
+    urgent = add(scheduler, 100, first=300)
+    assert step(scheduler) == {writer: 1, urgent: START}
+
+
 def test_nobody_takes_a_place_of_the_same_priority() -> None:
     scheduler = scheduler_of(num_blocks=4, seats=2)
     first = add(scheduler, 11, BATCH)
@@ -129,8 +143,8 @@ def test_a_prompt_seen_before_is_not_computed_again() -> None:
     first = add(scheduler, 10)
     step(scheduler)
     again, longer, other = add(scheduler, 10), add(scheduler, 20), add(scheduler, 10, first=1)
-    assert step(scheduler) == {first: 1, again: 2, longer: 12, other: 10}
-    assert [s.num_cached for s in (first, again, longer, other)] == [0, 8, 8, 0]
+    assert step(scheduler) == {first: 1, again: 2, longer: 10, other: 10}
+    assert [s.num_cached for s in (first, again, longer, other)] == [0, 8, 10, 0]
 
 
 def test_a_prompt_is_found_only_by_those_with_the_same_salt() -> None:
@@ -142,12 +156,14 @@ def test_a_prompt_is_found_only_by_those_with_the_same_salt() -> None:
     assert [s.num_cached for s in (first, same, other, bare)] == [0, 8, 0, 0]
 
 
-def test_a_prompt_that_is_cached_whole_leaves_one_block_to_compute() -> None:
+@pytest.mark.parametrize("length", range(2, 13))
+def test_of_a_prompt_that_is_cached_whole_two_tokens_are_computed(length: int) -> None:
     scheduler = scheduler_of()
-    add(scheduler, 8)
+    add(scheduler, length)
     step(scheduler)
-    again = add(scheduler, 8)
-    assert step(scheduler)[again] == 4
+    again = add(scheduler, length)
+    assert step(scheduler)[again] == 2
+    assert again.num_cached == again.num_exact - 2 == length - 2
 
 
 def test_siblings_wait_for_the_leaders_prompt_and_share_its_blocks() -> None:
@@ -155,7 +171,7 @@ def test_siblings_wait_for_the_leaders_prompt_and_share_its_blocks() -> None:
     leader = add(scheduler, 12)
     siblings = [add(scheduler, 12, leader=leader) for _ in range(2)]
     assert [list(step(scheduler)), list(step(scheduler))] == [[leader], [leader]]
-    assert step(scheduler) == {leader: 1, siblings[0]: 4, siblings[1]: 2}  # never one token alone
+    assert step(scheduler) == {leader: 1, siblings[0]: 2, siblings[1]: 2}
     assert leader.blocks[:2] == siblings[0].blocks[:2] == siblings[1].blocks[:2]
 
 
@@ -238,7 +254,7 @@ def test_l15_what_was_generated_is_no_prefix_for_an_invariant_sequence() -> None
     for sequence in (usual, invariant):
         scheduler.add(sequence)
         step(scheduler)
-    assert (usual.num_cached, invariant.num_cached) == (16, 8)
+    assert (usual.num_cached, invariant.num_cached) == (16, 9)
     assert usual.num_exact == 8, "what was computed after generated tokens depends on them"
     again = Sequence(list(tokens), SamplingParams(max_tokens=9, invariant=True))
     scheduler.add(again)

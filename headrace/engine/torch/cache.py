@@ -117,6 +117,10 @@ class PagedCache:
             part = torch.frombuffer(bytearray(content[begin:end]), dtype=tensor.dtype)
             tensor[block] = part.view(tensor.shape[1:]).to(tensor.device)
 
+    def copy_block(self, source: int, target: int) -> None:
+        for tensor in self._tensors:
+            tensor[target] = tensor[source]
+
     def _pair(self, layer: Layer) -> list[torch.Tensor]:
         return self._tensors[2 * layer.place : 2 * layer.place + 2]
 

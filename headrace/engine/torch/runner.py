@@ -76,6 +76,9 @@ class TorchRunner:
     def write_block(self, block: int, content: memoryview) -> None:
         self._cache.write_block(block, content)
 
+    def copy_block(self, source: int, target: int) -> None:
+        self._cache.copy_block(source, target)
+
     def rest(self) -> None:
         self.decoder.states = self.decoder.states[:0].clone()
 

@@ -100,6 +100,9 @@ class SequentialRunner:
     def write_block(self, block: int, content: memoryview) -> None:
         raise NotImplementedError("no block is ever found by its content")
 
+    def copy_block(self, source: int, target: int) -> None:
+        raise NotImplementedError("no block is ever found by its content")
+
     def rest(self) -> None:
         self._states.clear()  # without work there is no sequence
 

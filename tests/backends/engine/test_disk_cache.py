@@ -52,9 +52,8 @@ def test_the_same_key_finds_its_prompt_after_a_restart(
     folder, text = filled
     with started(default_model, folder) as server:
         first, again = answer(server), answer(server)
-    assert first == again
-    assert first[0] == text
-    assert first[1] >= 192
+    assert first[0] == again[0] == text
+    assert again[1] >= first[1] >= 192
 
 
 def test_another_key_does_not_find_it(default_model: Model, filled: tuple[Path, str]) -> None:
