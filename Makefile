@@ -16,7 +16,7 @@ TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check fix test-torch test-gpu test-clients test-page node sizes bench docs lock clean
+.PHONY: help serve test check fix test-torch test-saelens test-gpu test-clients test-page node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,6 +40,14 @@ fix: $(VENV)/.tested ## format, and mend what the linter can
 
 test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the default one: ARGS="-k gemma" for some
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --torch --numprocesses 2 --dist loadfile $(or $(ARGS),$(TORCH_TESTS))
+
+test-saelens: $(VENV)/.tested ## our readings of SAEs beside SAELens's own, in an environment of its own (2 GB)
+	test -e $(VENV)/saelens/.installed || { $(PYTHON) -m venv $(VENV)/saelens && \
+		$(VENV)/saelens/bin/pip install --quiet sae-lens==6.54.12 torch==2.13.0 && \
+		touch $(VENV)/saelens/.installed; }
+	rm -rf $(VENV)/saelens/cases
+	$(BIN)/python -m tests.steering.saelens_check dump $(VENV)/saelens/cases
+	$(VENV)/saelens/bin/python tests/steering/saelens_check.py check $(VENV)/saelens/cases
 
 test-gpu: $(VENV)/.torched ## the PyTorch runner on a GPU, where there is one
 	$(BIN)/python -m tests.gpu

@@ -84,9 +84,9 @@ def check(folder: Path) -> int:
             activations = sae.encode(states)
             decoded = sae.decode(activations)
             error = states - decoded
-            activations[:, CLAMPED] = VALUE
-            edited = sae.decode(activations) + error
-            activations = sae.encode(states)
+            changed = sae.encode(states)  # again: decoding forgets the normalization
+            changed[:, CLAMPED] = VALUE
+            edited = sae.decode(changed) + error
         found = {"activations": activations, "decoded": decoded, "edited": edited}
         errors = {name: _error(ours[name], value.numpy()) for name, value in found.items()}
         is_good = all(error < TOLERANCE for error in errors.values())
