@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from headrace.engine.batch import Batch, pack
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.probing import SAEProber
 from headrace.engine.reading import read_states
+from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare
 from headrace.steering.plan import Plan, Term
@@ -43,32 +44,40 @@ def main() -> int:
     folder = prepare(DEFAULT_MODEL, Cache(PathsConfig().cache)).folder
     plain = OpenVINORunner(folder, RunnerOptions(kv_cache_bytes=2**28))
     steered = OpenVINORunner(folder, RunnerOptions(kv_cache_bytes=2**28))
-    standard, topk = _sae(steered.width, "standard"), _sae(steered.width, "topk")
+    standard, topk = random_sae(steered.width, "standard"), random_sae(steered.width, "topk")
     rank = topk.rank()
     assert rank is not None
     steered.install_sites(steered.compile_sites({LAYER: SiteNeeds(LAYER, False, (rank,))}))
     for size in (1, 16):
-        cases: dict[str, Callable[[], float]] = {
-            "nothing attached": _step(plain, size),
-            "attached, idle": _step(steered, size),
-            "one row adds 1 direction": _step(steered, size, _plan(standard, 1, "add"), rows=1),
-            "all rows clamp 8 features": _step(steered, size, _plan(standard, 8, "clamp")),
-            "all rows clamp 8 features of a topk SAE": _step(steered, size, _plan(topk, 8, "clamp")),
-            f"all rows probed, top 8 of {FEATURES}": _step(steered, size, probed=topk),
-        }
-        times: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(ROUNDS):
-            for name, step in cases.items():
-                times[name] += [step() for _ in range(STEPS)][2:]
-        base = float(np.median(times["nothing attached"]))
-        print(f"\n{size} sequence{'s' if size > 1 else ''}, one token each")
-        for name, took in times.items():
-            median = float(np.median(took))
-            print(f"  {name:<42} {median * 1e3:7.2f} ms  {median / base:6.3f}")
+        table(
+            f"{size} sequences, one token each",
+            {
+                "nothing attached": step_of(plain, size),
+                "attached, idle": step_of(steered, size),
+                "one row adds 1 direction": step_of(steered, size, standard, 1, "add", rows=1),
+                "all rows clamp 8 features": step_of(steered, size, standard, 8, "clamp"),
+                f"all rows clamp 8 features, topk {K}": step_of(steered, size, topk, 8, "clamp"),
+                f"all rows probed, top 8 of {FEATURES}": step_of(steered, size, probed=topk),
+            },
+        )
     return 0
 
 
-def _sae(width: int, architecture: str) -> LoadedSAE:
+def table(title: str, cases: Mapping[str, Callable[[], float]]) -> None:
+    """Run the steps in turn, and print the median of each with its ratio to the first."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(ROUNDS):
+        for name, step in cases.items():
+            times[name] += [step() for _ in range(STEPS)][2:]
+    medians = {name: float(np.median(took)) for name, took in times.items()}
+    base = next(iter(medians.values()))
+    print(f"\n{title}")
+    for name, median in medians.items():
+        least = min(times[name]) / min(next(iter(times.values())))
+        print(f"  {name:<40} {median * 1e3:7.2f} ms   {median / base:6.3f}   (fastest steps {least:6.3f})")
+
+
+def random_sae(width: int, architecture: str) -> LoadedSAE:
     rng = np.random.default_rng(0)
     decoder = rng.standard_normal((FEATURES, width)).astype(np.float32)
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
@@ -87,15 +96,20 @@ def _plan(sae: LoadedSAE, count: int, mode: str) -> Plan:
     return Plan(tuple(Term(LAYER, slot, 1.0, 0) for slot in (adds if mode == "add" else clamps)), (scope,))
 
 
-def _step(
-    runner: OpenVINORunner,
+def step_of(
+    runner: Runner,
     size: int,
-    plan: Plan | None = None,
+    sae: LoadedSAE | None = None,
+    count: int = 0,
+    mode: str = "add",
     *,
     rows: int | None = None,
     probed: LoadedSAE | None = None,
 ) -> Callable[[], float]:
-    """A function that computes one step and returns its seconds. `rows`: so many are steered; None: all."""
+    """A function that computes one step and returns its seconds. So many features of the SAE are edited, in
+    so many rows; None: in all.
+    """
+    plan = None if sae is None else _plan(sae, count, mode)
     probers = () if probed is None else (SAEProber(Probe("sae", top_k=8), probed, LAYER),)
     sequences = []
     for index in range(size):

@@ -23,6 +23,9 @@ def read_states(reads: Iterable[Read], states: Callable[[int], NDArray[np.float3
         start = its_reads[0].start
         count = sequence.num_computed - start
         rows_of = {read.layer: states(read.layer)[read.rows][:count] for read in its_reads}
+        if sequence.achieved is not None:
+            tokens = sequence.tokens[start : start + count]
+            sequence.achieved.add(rows_of.__getitem__, tokens, start, sequence.flags)
         columns = [prober.read(rows_of[prober.layer]) for prober in sequence.probers]
         sequence.readings += enumerate(zip(*columns, strict=True), start)
         sequence.num_read = start + count

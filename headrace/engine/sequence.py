@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engine.achieved import Achieved
 from headrace.engine.draft import Drafter
 from headrace.engine.probing import Prober
 from headrace.steering.plan import Plan
@@ -123,6 +124,7 @@ class Sequence:
     plan: Plan | None = None  # edits of its hidden states
     watch: Watch | None = None  # says which generated tokens the plan's scopes except; None: none
     probers: tuple[Prober, ...] = ()  # what is read of its hidden states
+    achieved: Achieved | None = None  # measures what its plan achieves
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
     num_exact: int = (
@@ -154,7 +156,8 @@ class Sequence:
     def __post_init__(self) -> None:
         assert self.tokens, "a sequence has at least one token"
         self.num_prompt = len(self.tokens)
-        if self.probers and not any(prober.probe.prompt for prober in self.probers):
+        reads_prompt = self.achieved is not None or any(prober.probe.prompt for prober in self.probers)
+        if self.probers and not reads_prompt:
             self.num_read = self.num_prompt
         self.drafter = Drafter(self.prediction, self.constraint.forced if self.constraint else None)
         seed = self.params.seed
@@ -197,7 +200,8 @@ class Sequence:
     @property
     def read_layers(self) -> tuple[int, ...]:
         """The layers at which it is read, each once."""
-        return tuple(dict.fromkeys(prober.layer for prober in self.probers))
+        measured = self.achieved.layers if self.achieved is not None else ()
+        return tuple(dict.fromkeys((*(prober.layer for prober in self.probers), *measured)))
 
     @property
     def layers(self) -> frozenset[int]:

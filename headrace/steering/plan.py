@@ -23,7 +23,8 @@ class Term:
     strength: float
     scope: int
     preserve_norm: bool = False
-    key: bytes = b""  # 16 bytes: a hash of the above, but for the scope
+    op: int = -1  # which of the plan's ops it is
+    key: bytes = b""  # 16 bytes: a hash of what it does, without the scope
 
     def __post_init__(self) -> None:
         numbers = pack("<qd?", self.layer, self.strength, self.preserve_norm)

@@ -65,12 +65,17 @@ def plan_of(resolved: Resolved, scale: float, facts: PromptFacts, max_dose: floa
     dose = _dose(edits, max_dose)
     applies = list(dict.fromkeys(edit.apply for edit in edits))
     scopes = [resolve(apply, facts) for apply in applies]
-    kept = [edit for edit in edits if _weight(edit) and not scopes[applies.index(edit.apply)].is_empty]
+    places = [applies.index(edit.apply) for edit in edits]
+    kept = [
+        (index, edit)
+        for index, edit in enumerate(edits)
+        if _weight(edit) and not scopes[places[index]].is_empty
+    ]
     if not kept:
         return None
     terms = tuple(
-        Term(edit.op.layer, edit.slot, _weight(edit), applies.index(edit.apply), edit.preserve_norm)
-        for edit in kept
+        Term(edit.op.layer, edit.slot, _weight(edit), places[index], edit.preserve_norm, index)
+        for index, edit in kept
     )
     return Plan(terms, tuple(scopes), tuple(edit.op for edit in edits), dose)
 

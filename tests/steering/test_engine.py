@@ -16,6 +16,7 @@ from headrace.engine.batch import Batch
 from headrace.engine.capture import HiddenStates
 from headrace.engine.engine import Engine
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.steering.plan import Plan, Term
 from headrace.steering.sae import fold
@@ -129,9 +130,7 @@ def test_styles_differ(tiny: Files) -> None:
 class Recorder(PassingRunner):
     """Keeps the rows of logits of each step, by sequence."""
 
-    def __init__(
-        self, runner: OpenVINORunner, change: Callable[[Batch], Batch] = lambda batch: batch
-    ) -> None:
+    def __init__(self, runner: Runner, change: Callable[[Batch], Batch] = lambda batch: batch) -> None:
         super().__init__(runner)
         self.rows: dict[int, list[NDArray[np.float32]]] = {}
         self._change = change
@@ -143,7 +142,7 @@ class Recorder(PassingRunner):
         return logits
 
 
-def rows_of(runner: OpenVINORunner, plans: list[Plan | None]) -> dict[int, NDArray[np.float32]]:
+def rows_of(runner: Runner, plans: list[Plan | None]) -> dict[int, NDArray[np.float32]]:
     """The logits of 8 tokens of each, whose prompts differ, in one batch, without the prefix cache."""
     recorder = Recorder(runner)
     engine = Engine(recorder, max_num_seqs=16, max_batch_tokens=2048, speculates=False)

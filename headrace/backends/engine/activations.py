@@ -26,6 +26,8 @@ class PendingActivations:
     def add(self, readings: Readings) -> None:
         """Add what was read. Positions that were passed over came from the prefix cache."""
         for position, of_token in readings:
+            if position < self._next:
+                continue  # of the prompt, which is read for another purpose
             self._waiting += (self._entry(place, is_cached=True) for place in range(self._next, position))
             self._waiting.append(self._entry(position, self._wanted(position, of_token)))
             self._next = position + 1

@@ -178,7 +178,8 @@ class Choice:
             return self._receipt
         end = min(sequence.num_prompt + self.num_tokens, len(sequence.tokens)) - (self.num_tokens > 0)
         count = plan.count(sequence.tokens, end, sequence.flags)
-        return replace(self._receipt, tokens_steered=count)
+        means = sequence.achieved.means() if sequence.achieved is not None else ()
+        return replace(self._receipt, tokens_steered=count, achieved=means)
 
     def _read(self, text: str) -> list[Event]:
         """The events of a piece of text."""

@@ -92,6 +92,7 @@ class Preparation:
                     tokens, params, request.priority, index, leader, constraint,
                     salt=salt, prediction=entry.prediction, plan=steered.plans[index],
                     watch=steered.watch(), probers=steered.probers, flow=request.flow,
+                    achieved=steered.achieved(steered.plans[index]),
                 )  # fmt: skip
                 receipt, place = steered.receipts[index], number * request.n + index
                 yield Choice(sequence, place, entry.options, prompt.echo, receipt)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
+import numpy as np
+
 from headrace.backends.engine.prompt import Prompt, Prompts
 from headrace.backends.engine.watch import AnswerWatch
+from headrace.engine.achieved import Achieved, Measure
 from headrace.engine.probing import Prober, SAEProber
 from headrace.engine.sequence import Watch
 from headrace.errors import SteeringRefused
@@ -30,6 +33,7 @@ class Steered:
 
     plans: tuple[Plan | None, ...]
     receipts: tuple[Receipt | None, ...]
+    achieved: Callable[[Plan | None], Achieved | None]  # creates one per answer
     watch: Callable[[], Watch | None]  # creates one per answer
     probers: tuple[Prober, ...]
 
@@ -51,7 +55,7 @@ class Steerer:
         probers = tuple(self._prober(probe) for probe in request.probes)
         if request.steering is None or resolved is None:
             nothing = (None,) * request.n
-            return Steered(nothing, nothing, _no_watch, probers)
+            return Steered(nothing, nothing, _not_measured, _no_watch, probers)
         watch = self._watch_of(prompt, is_formed=is_formed)
         facts = self._facts(request, prompt, watch().state)
         scales = _scales(request.steering, request.n)
@@ -59,7 +63,23 @@ class Steerer:
         needs_watch = any(plan is not None and plan.depends_on_answer for plan in plans.values())
         chosen = tuple(plans[scale] for scale in scales)
         receipts = tuple(_receipt(plan, request.steering) for plan in chosen)
-        return Steered(chosen, receipts, watch if needs_watch else _no_watch, probers)
+        achieved = self._achieved if request.steering.receipt else _not_measured
+        return Steered(chosen, receipts, achieved, watch if needs_watch else _no_watch, probers)
+
+    def _achieved(self, plan: Plan | None) -> Achieved | None:
+        """What measures a plan's ops. An SAE that was removed meanwhile is not read."""
+        if plan is None:
+            return None
+        measures = []
+        for term in plan.terms:
+            op = plan.ops[term.op]
+            if op.sae is None:
+                direction = term.slot.write.astype(np.float64)
+                unit = (direction / np.linalg.norm(direction)).astype(np.float32)
+                measures.append(Measure(term.op, term.layer, term.scope, unit))
+            elif (entry := self._library.shelf.saes.get(op.sae)) is not None and op.feature is not None:
+                measures.append(Measure(term.op, term.layer, term.scope, entry.sae, op.feature))
+        return Achieved(plan, measures)
 
     def _watch_of(self, prompt: Prompt, *, is_formed: bool) -> Callable[[], AnswerWatch]:
         prompts = self._prompts
@@ -136,6 +156,10 @@ def _scales(steering: SteeringRequest, n: int) -> tuple[float, ...]:
             param="steering.sweep",
         )  # fmt: skip
     return steering.sweep
+
+
+def _not_measured(plan: Plan | None) -> Achieved | None:
+    return None
 
 
 def _no_watch() -> Watch | None:

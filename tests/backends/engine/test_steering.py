@@ -244,9 +244,12 @@ def test_a_clamped_feature_reads_as_clamped(default_model: Model, root: Path) ->
         await asyncio.to_thread(backend.library("m").open, "random")
         norm = backend.library("m").shelf.norms[LAYER]
         op = Op("clamp", norm, sae="random", feature=3, param="steering.ops[0]")
-        (found,) = await ask(backend, request(op, probes=(Probe("random", (3,), prompt=False),)))
+        probes = (Probe("random", (3,), require_all=True),)
+        (found,) = await ask(backend, request(op, probes=probes, receipt=True))
         (plain,) = await ask(backend, request(probes=(Probe("random", (3,), prompt=False),)))
-        clamped = [entry.readings[0].features[3] for entry in found.activations[:-1]]
+        clamped = [entry.readings[0].features[3] for entry in found.activations[1:-1]]
+        assert found.receipt.achieved[0] == pytest.approx(np.mean(clamped), rel=1e-4)
+        assert found.receipt.tokens_steered == len(clamped)
         before = [entry.readings[0].features[3] for entry in plain.activations[:-1]]
         assert np.mean(clamped) > np.mean(before) + norm / 8
 
