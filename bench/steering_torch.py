@@ -2,7 +2,8 @@
 
     python -m bench.steering_torch
 
-The model has the shape of SmolLM2-135M and random weights, which cost what others do. Needs the extra `torch`.
+The model has the shape of SmolLM2-135M and random weights, which cost what others do. The extra `torch` is
+needed.
 """
 
 from __future__ import annotations

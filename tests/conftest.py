@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The tests that need PyTorch are collected with --torch only."""
-    needs_torch = collection_path.is_file() and NEEDS_TORCH in collection_path.read_text(encoding="utf-8")
+    is_source = collection_path.suffix == ".py" and collection_path.is_file()
+    needs_torch = is_source and NEEDS_TORCH in collection_path.read_text(encoding="utf-8")
     return True if needs_torch and not config.getoption("--torch") else None
 
 
