@@ -18,7 +18,7 @@ export class ServerError extends Error {
 
 /** The response of a request. Throws ServerError unless it succeeded; a missing key is announced to the page. */
 export async function request(method, path, body, options = {}) {
-  const headers = { ...options.headers };
+  const headers = { Accept: "application/json, text/event-stream, text/plain", ...options.headers };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (getKey()) headers.Authorization = `Bearer ${getKey()}`;
   const sent = { method, headers, signal: options.signal, body: body && JSON.stringify(body) };

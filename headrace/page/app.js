@@ -36,7 +36,7 @@ function App() {
   const fail = error => setProblem(error.message);
   const refresh = () => listChats().then(setChats).catch(fail);
   async function load() {
-    const { data } = await getJson("v1/models");
+    const data = (await getJson("v1/models")).data.filter(one => (one.kind ?? "generative") === "generative");
     setModels(data);
     const last = localStorage.getItem("model");
     setModel(data.some(one => one.id === last) ? last : data[0]?.id ?? "");

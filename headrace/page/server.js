@@ -1,10 +1,10 @@
 // The server as its owner sees it: models, requests, and what the engine does.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { html } from "./html.js";
-import { getJson } from "./api.js";
+import { address, getJson } from "./api.js";
 import { readMetrics, SERIES, valueOf } from "./metrics.js";
 import { ModelTable } from "./server_models.js";
-import { Requests } from "./server_requests.js";
+import { Requests, readRequests } from "./server_requests.js";
 
 const EVERY_MS = 2000;
 const POINTS = 90;
@@ -12,7 +12,9 @@ const POINTS = 90;
 export function Server() {
   const [health, setHealth] = useState(null);
   const [history, setHistory] = useState([]); // [{at, metrics}]
+  const [requests, setRequests] = useState(null); // null: not for this caller
   const [problem, setProblem] = useState("");
+  const isAdmin = useRef(true);
   useEffect(() => {
     let isOpen = true;
     const look = async () => {
@@ -22,10 +24,16 @@ export function Server() {
         if (!isOpen) return;
         setHealth(health);
         setProblem("");
+        if (isAdmin.current) setRequests(await readRequests().catch(refused));
         if (metrics) setHistory(known => [...known.slice(1 - POINTS), { at: Date.now() / 1000, metrics }]);
       } catch (error) {
         if (isOpen) setProblem(error.message);
       }
+    };
+    const refused = error => {
+      if (error.status !== 403) throw error;
+      isAdmin.current = false;
+      return null;
     };
     look();
     const timer = setInterval(look, EVERY_MS);
@@ -34,8 +42,9 @@ export function Server() {
   return html`<div class="server">
     ${problem && html`<p class="error" role="alert">${problem}</p>`}
     <section><h2>State</h2>${health ? html`<${Facts} facts=${health} />` : html`<p role="status">Loading…</p>`}</section>
+    <section><h2>For clients</h2><p>The base URL is <code>${address("v1")}</code>. <a href="docs">Try the API</a> or <a href="redoc">read about it</a>.</p></section>
     <${ModelTable} />
-    <${Requests} />
+    ${requests && html`<${Requests} requests=${requests} />`}
     ${history.length > 0 && html`<section><h2>What happens</h2><div class="charts">
       ${SERIES.map(series => html`<${Chart} series=${series} history=${history} />`)}</div></section>`}
   </div>`;
@@ -53,7 +62,7 @@ function Chart({ series, history }) {
     valueOf(series, history[index - 1]?.metrics, point.metrics, point.at - (history[index - 1]?.at ?? point.at)));
   const now = values.at(-1);
   useEffect(() => {
-    const color = getComputedStyle(box.current).getPropertyValue("--accent");
+    const { color } = getComputedStyle(box.current); // a canvas knows no variables
     const options = {
       width: box.current.clientWidth || 240, height: 60, cursor: { show: false }, legend: { show: false },
       axes: [{ show: false }, { show: false }], scales: { y: { range: (_, low, high) => [0, Math.max(high, 1)] } },

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.types import ModelInfo
+from headrace.types import ModelInfo, ModelKind
 
 
 class ModelObject(TypedDict):
@@ -23,6 +23,7 @@ class ModelObject(TypedDict):
     permission: list[Any]
     max_model_len: Annotated[int | None, Field(description="Tokens of prompt and answer; null: unknown.")]
     sampling_defaults: Mapping[str, float | int]
+    kind: Annotated[ModelKind, Field(description="What it does; models of providers count as generative.")]
     runner: Annotated[str | None, Field(description="What computes it in this server; null: elsewhere.")]
 
 
@@ -65,6 +66,7 @@ def model(info: ModelInfo) -> ModelObject:
         "permission": [],
         "max_model_len": info.max_model_len,
         "sampling_defaults": info.sampling,
+        "kind": info.kind,
         "runner": info.runner,
     }
 

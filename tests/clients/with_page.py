@@ -235,6 +235,20 @@ def tools() -> None:
         wait_until_done(page)
 
 
+@turn("the server's view: a running request is listed, and stopped")
+def server_view() -> None:
+    with opened(BROWSER) as page:
+        other = page.context.new_page()
+        other.goto(URL + "/#/server")
+        expect(other.get_by_text("Nothing runs.")).to_be_visible()
+        expect(other.get_by_text("Tokens a second")).to_be_visible()
+        ask(page, LONG)
+        expect(answers(page).first).not_to_have_text("", timeout=DONE_MS)
+        other.get_by_role("button", name="Stop").click(timeout=DONE_MS)
+        expect(page.get_by_role("alert")).to_contain_text("stopped", timeout=DONE_MS)
+        expect(other.get_by_text("Nothing runs.")).to_be_visible(timeout=DONE_MS)
+
+
 @turn("the server's view, all looks, no serious fault of accessibility")
 def looks() -> None:
     for look in LOOKS:
