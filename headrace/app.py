@@ -9,8 +9,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from pydantic import ByteSize
 
-from headrace import __version__
+from headrace import __version__, local
 from headrace.api import (
     activations,
     chat,
@@ -27,6 +28,7 @@ from headrace.api import (
     ollama_models,
     openapi,
     pages,
+    pool,
     rerank,
     responses,
     running,
@@ -50,13 +52,15 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import LoggingMeter, Meters
 from headrace.gateway.limits import Charging, Prices
 from headrace.limits.memory import MemoryLimiter
-from headrace.measured import Measured
+from headrace.measured import Composed, Measured
 from headrace.metering.metrics import Metrics
 from headrace.metering.state import State
 from headrace.metering.usage import UsageMeter
 from headrace.models.catalog import Cache, prepare
-from headrace.models.model import Embedding, GGUFModel, Progress
+from headrace.models.model import Embedding, GGUFModel, Model, Progress
 from headrace.models.references import ALIASES, DEFAULT_EMBEDDER
+from headrace.pool import Known, Pool
+from headrace.pool.pulls import Pulls
 from headrace.relay_types import Relaying
 from headrace.store import Store
 from headrace.turns.responses import Responses
@@ -65,7 +69,6 @@ from headrace.types import Backend
 
 if TYPE_CHECKING:
     from headrace.limits.redis import RedisLimiter
-    from headrace.models.model import Model
 
 # answered by our embedding model, with fewer dimensions, where no provider has them
 OPENAI_EMBEDDERS = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
@@ -86,6 +89,7 @@ ROUTERS = tuple(
         embeddings,
         rerank,
         tokens,
+        pool,  # before the routes of one model, whose ids may contain slashes
         models,
         ollama,
         ollama_models,
@@ -119,7 +123,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     prices = Prices(config.prices)
     app.state.usage = UsageMeter(store, prices) if config.server.needs_key else None
     app.state.limiter = _limiter(config, app.state.usage)
-    app.state.metrics = Metrics({backend.name for backend in backends if isinstance(backend, Measured)})
+    app.state.metrics = Metrics({one.name for one in backends if isinstance(one, Measured | Composed)})
     meters = (LoggingMeter(), app.state.metrics, app.state.usage)
     app.state.gateway = Gateway(
         backends,
@@ -134,6 +138,8 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     app.state.metrics.registry.register(State(app.state.gateway, store))
     app.state.stored_keys = StoredKeys(store)
     app.state.keys = Keys(config.server, app.state.stored_keys if config.server.takes_stored_keys else None)
+    app.state.pool = next((backend for backend in backends if isinstance(backend, Pool)), None)
+    app.state.pulls = None if app.state.pool is None else _pulls(app.state.pool, config)
     app.state.responses = Responses(app.state.gateway, app.state.store)
     app.state.steering = Steering(app.state.gateway, app.state.store)
     for router in ROUTERS:
@@ -176,6 +182,69 @@ def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[
     formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
     local = [_local(model, formats, config) for model in models]
     return [*local, *_later(models, config), *build_providers(config)]
+
+
+def build_served(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
+    """Build the backends of a server that loads and unloads models while it runs. Those in the cache that
+    generate text are served, too. Raises ConfigError, ModelError.
+    """
+    generating = [model for model in models if local.generates(model)]
+    pool = [build_pool(config, generating)] if generating else []
+    embedders = [_local(model, {}, config) for model in models if not local.generates(model)]
+    return [*pool, *embedders, *_later(models, config), *build_providers(config)]
+
+
+def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
+    """Build the pool of local models. `models`: those that are served from the start; models in the cache are
+    added. Raises ConfigError.
+    """
+    named = [model.name for model in models]
+    cached = Cache(config.paths.cache).models() if config.models.cached else []
+    more = [model for model in cached if model.name not in named and local.generates(model)]
+    size = local.sizes(config, len(models))
+    known = [
+        (local.reference_of(model), _known(model, config, size.kv_cache_bytes)) for model in (*models, *more)
+    ]
+    pairs = (entry.rpartition("=") for entry in config.models.idle_seconds)
+    idle_s = {name: float(text) or inf for name, _, text in pairs}
+    found = Pool(
+        known,
+        budget_bytes=size.budget_bytes,
+        preload=() if config.models.preload == ("none",) else config.models.preload or named,
+        pinned=frozenset(config.models.pin),
+        idle_s=idle_s,
+        default_idle_s=idle_s.get("", inf),
+    )
+    _check_names(config, found)
+    return found
+
+
+def _check_names(config: Config, pool: Pool) -> None:
+    """Raises ConfigError for options of models that are not here."""
+    models, here = config.models, ", ".join(pool.entries) or "none"
+    idle = [entry.rpartition("=")[0] for entry in models.idle_seconds]
+    preload = () if models.preload == ("none",) else models.preload
+    for option, names in (("preload", preload), ("pin", models.pin), ("idle_seconds", filter(None, idle))):
+        for name in names:
+            if name not in pool.entries:
+                raise ConfigError(f"models.{option}: there is no model {name!r} here; there are {here}")
+
+
+def _known(model: Model | GGUFModel, config: Config, kv_cache_bytes: int) -> Known:
+    def build(model: Model | GGUFModel, kv_cache_bytes: int) -> Backend:
+        formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
+        engine = config.engine.model_copy(update={"kv_cache_bytes": ByteSize(kv_cache_bytes)})
+        return _local(model, formats, config.model_copy(update={"engine": engine}))
+
+    return local.known(model, config, kv_cache_bytes, build)
+
+
+def _pulls(pool: Pool, config: Config) -> Pulls:
+    def fetch(reference: str, progress: Progress) -> Known:
+        size = local.sizes(config, len(pool.entries))
+        return _known(local.fetched(reference, config, progress), config, size.kv_cache_bytes)
+
+    return Pulls(pool, Cache(config.paths.cache), fetch, config.models.pull_allow)
 
 
 def build_providers(config: Config) -> list[Backend]:
@@ -328,4 +397,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         exits.push_async_callback(app.state.steering.aclose)
         await app.state.steering.start()
         exits.push_async_callback(app.state.responses.aclose)
+        if app.state.pulls is not None:
+            exits.callback(app.state.pulls.close)
         yield

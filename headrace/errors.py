@@ -21,6 +21,8 @@ HeadraceError
     │   ├── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound, KeyNotFound
     │   └── ProfileNotFound     a steering profile
     ├── MethodNotAllowed    405
+    ├── ModelLocked         409  somebody holds the model where it is
+    │   └── ModelLeased          for some time; carries Retry-After
     ├── RateLimited         429  a limit of the caller's key; carries Retry-After and x-ratelimit-…
     ├── PayloadTooLarge     413
     ├── UnsupportedMedia    415
@@ -34,8 +36,8 @@ HeadraceError
     │   ├── ProviderUnreachable  503
     │   └── ProviderTimedOut     504
     └── Overloaded          503  carries Retry-After: queue full, draining, not ready
-        ├── ModelUnavailable     a model that is fetched at its first use could not be
-        └── StoreUnavailable     the database cannot be reached
+        ├── StoreUnavailable     the database cannot be reached
+        └── ModelUnavailable     it cannot be fetched or loaded now
 """
 
 from __future__ import annotations
@@ -231,6 +233,18 @@ class MethodNotAllowed(ServerError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
 
 
+class ModelLocked(ServerError):
+    """The model is neither unloaded nor deleted until its holder releases it."""
+
+    status, type, code = 409, "invalid_request_error", "model_locked"
+
+
+class ModelLeased(ModelLocked):
+    """The same, for some time."""
+
+    code = "model_leased"
+
+
 class PayloadTooLarge(ServerError):
     status, type, code = 413, "invalid_request_error", "payload_too_large"
 
@@ -282,12 +296,12 @@ class Overloaded(ServerError):
         super().__init__(message, headers={"Retry-After": str(retry_after_s)})
 
 
-class ModelUnavailable(Overloaded):
-    code = "model_unavailable"
-
-
 class StoreUnavailable(Overloaded):
     code = "store_unavailable"
+
+
+class ModelUnavailable(Overloaded):
+    code = "model_unavailable"
 
 
 class ProviderError(ServerError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -28,4 +28,13 @@ class Measured(Protocol):
 
     def stats(self) -> EngineStats | None:
         """Its state now; None before it has started. Cheap."""
+        ...
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """A backend that consists of others, each with a model of its own."""
+
+    def parts(self) -> Sequence[object]:
+        """Those that are loaded now. Safe to call in any thread."""
         ...

@@ -24,6 +24,7 @@ from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import ATTEMPTS
 from headrace.gateway.generation import Generation
 from headrace.gateway.lifetime import End, Until
+from headrace.pool import Pool
 from headrace.types import Conversation, Event, GenerateRequest, Json, ModelInfo, Started
 from headrace.wire import errors
 from headrace.wire.activations import fingerprint_header
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 LOGPROB = 100  # bytes of one, as JSON
 OPENING_S = 1.0  # after that a stream starts without its first event, so that its caller sees a response
 STEERED_OPENING_S = 10.0  # the same of a steered one, whose headers have the fingerprint
+LOADING_S = 2.0  # between two reports to a stream whose model is being loaded
 KEEP_ALIVE_S = 15.0  # proxies close connections that are silent for long
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -58,8 +60,8 @@ class StreamWriter:
     keep_alive_frame = b": keep-alive\n\n"  # a comment, which every client skips
     final_texts: tuple[str, ...] = ("[DONE]",)
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, note: Callable[[], str] = str) -> None:
+        self._send, self._note = send, note
         self._sent_at = time.monotonic()
         self._is_sending = False
         self.is_started = False
@@ -68,6 +70,11 @@ class StreamWriter:
     def silent_s(self) -> float:
         """Seconds since the last frame was sent; 0 while one is being sent."""
         return 0.0 if self._is_sending else time.monotonic() - self._sent_at
+
+    def silence(self) -> bytes:
+        """The frame that is sent after a silence: what is awaited, as a comment, if there is a note of it."""
+        note = self._note()
+        return f": {note}\n\n".encode() if note else self.keep_alive_frame
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.is_started = True
@@ -120,7 +127,7 @@ async def keep_alive(
             await asyncio.sleep(keep_alive_s - silent_s)
             silent_s = writer.silent_s if writer.is_started else 0.0
             if silent_s >= keep_alive_s:
-                await writer.send_frames(writer.keep_alive_frame)
+                await writer.send_frames(writer.silence())
                 silent_s = 0.0
     except ClientGone as exc:
         return exc
@@ -129,7 +136,8 @@ async def keep_alive(
 class LiveStream(Response):
     """A response that streams `texts`, each batch when it comes. `close` frees what they come from, once;
     `ends`: futures whose error ends the stream; `remark` returns a comment for its end, about what is not
-    known yet when the headers are sent; `keep_alive_s`: the longest time without a frame.
+    known yet when the headers are sent; `keep_alive_s`: the longest time without a frame. With `note`, which
+    returns what is awaited, the stream begins with that.
     """
 
     def __init__(
@@ -141,17 +149,21 @@ class LiveStream(Response):
         writer: type[StreamWriter] = StreamWriter,
         remark: Callable[[], str] = str,
         keep_alive_s: float = KEEP_ALIVE_S,
+        note: Callable[[], str] = str,
     ) -> None:
+        self._note = note
         self._texts, self._close, self._ends = texts, close, ends
         self._writer, self._remark, self._keep_alive_s = writer, remark, keep_alive_s
         super().__init__(None, headers={**HEADERS, **headers}, media_type=writer.media_type)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = self._writer(send)
+        writer = self._writer(send, self._note)
         try:
             await writer.start(self.status_code, self.raw_headers)
             try:
+                if self._note():
+                    await writer.send_frames(writer.silence())
                 beat = asyncio.ensure_future(keep_alive(writer, self._keep_alive_s))
                 async with Until(*self._ends, beat, receive=receive):
                     async for texts in self._texts:
@@ -206,7 +218,9 @@ async def respond(
     error before a stream's first event, so that it gets its own status.
     """
     async with in_time(http):
-        generation = await starting
+        generation = await _started(http, starting, reply, headers)
+    if isinstance(generation, LiveStream):
+        return generation
     async with AsyncExitStack() as exits:
         exits.push_async_callback(generation.aclose)
         noted = map(reply.names, generation.noted)
@@ -233,6 +247,63 @@ async def respond(
 def opening_s(generation: Generation) -> float:
     """How long a stream waits for its first event, which has what is sent in its headers."""
     return STEERED_OPENING_S if generation.is_steered else OPENING_S
+
+
+async def _started(
+    http: Request, starting: Awaitable[Generation], reply: Reply, headers: Mapping[str, str]
+) -> Generation | LiveStream:
+    """The generation; or, if it is to be streamed and its model has to be loaded first, a stream that begins
+    at once, with comments until the generation has started. Its errors are then in the stream.
+    """
+    pool: Pool | None = http.app.state.pool
+    if pool is None or reply.encoder is None:
+        return await starting
+    task = asyncio.ensure_future(starting)
+    try:
+        entry = None
+        while not task.done() and entry is None:
+            await asyncio.wait([task], timeout=OPENING_S)
+            entry = pool.waited_for(task)
+    except asyncio.CancelledError:
+        await _abandoned(task)
+        raise
+    if task.done() or entry is None:
+        return task.result()
+    end: End = asyncio.get_running_loop().create_future()
+    return LiveStream(
+        _late(task, reply.encoder, end),
+        headers,
+        partial(_abandoned, task),
+        end,
+        writer=reply.writer,
+        remark=reply.remark,
+        keep_alive_s=LOADING_S,
+        note=lambda: "" if task.done() else f"{entry.id} is {entry.state}",
+    )
+
+
+async def _late(
+    task: asyncio.Task[Generation], encoder: Callable[[ModelInfo], Encoder], end: End
+) -> AsyncIterator[list[str]]:
+    """The texts of a generation that has not started yet. `end` is done when the generation has to end."""
+    generation = await task
+
+    def pass_on(interrupted: End) -> None:
+        if not interrupted.cancelled() and not end.done():
+            end.set_result(interrupted.result())
+
+    generation.interrupted.add_done_callback(pass_on)
+    async for texts in encoded(generation, encoder(generation.info)):
+        yield texts
+
+
+async def _abandoned(task: asyncio.Task[Generation]) -> None:
+    """End a start, and close its generation if it has one."""
+    if not task.done():
+        task.cancel()
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(result, Generation):
+        await result.aclose()
 
 
 def _size(collected: Collected) -> int:

@@ -5,21 +5,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from headrace import logs
+from headrace.api.admin import administrator
 from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.json_response import JSONResponse
+from headrace.api.pool import delete, status
 from headrace.api.request import Caller, destination
 from headrace.api.routes import route
 from headrace.errors import Forbidden
 from headrace.gateway.gateway import check_model, full_name
 from headrace.gateway.routing import Candidate
+from headrace.pool import Pool
 from headrace.turns.steering import Steering
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
+from headrace.wire.pool import DeletedModel
 
 router = APIRouter(tags=["models"])
 
@@ -31,7 +35,13 @@ router = APIRouter(tags=["models"])
     summary="List models",
     responses=RESPONSES,
 )
-async def list_models(http: Request, caller: Caller) -> wire.ModelList | Response:
+async def list_models(
+    http: Request,
+    caller: Caller,
+    detail: Annotated[
+        bool, Query(description="With the state of each model that runs here, those not pulled included.")
+    ] = False,
+) -> wire.ModelList | Response:
     gateway, provider = destination(http)
     infos = [info for info in gateway.router.models(provider) if caller.may_use(full_name(info.id, provider))]
     infos += [
@@ -41,7 +51,10 @@ async def list_models(http: Request, caller: Caller) -> wire.ModelList | Respons
     ]
     if is_anthropic(http.scope):
         return _response(anthropics.page(infos, http.query_params.multi_items()))
-    return wire.model_list(infos)
+    pool: Pool | None = http.app.state.pool
+    if not detail or pool is None or provider not in (None, pool.name):
+        return wire.model_list(infos)
+    return wire.detailed(infos, [status(entry, pool.now()) for entry in pool.entries.values()])
 
 
 # registered before the next route, whose id may contain slashes
@@ -97,14 +110,18 @@ async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.M
     router,
     "DELETE",
     "/models/{model_id:path}",
-    summary="Refused: `headrace rm` removes local models",
-    answer=wire.ModelObject,
+    summary="Delete a model's files, where models are loaded and unloaded while the server runs",
+    answer=DeletedModel,
     responses=RESPONSES,
 )
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
-    """Refuse the deletion. Raises Forbidden, or ModelNotFound."""
+    """Raises ModelNotFound; Forbidden for models that are not in the cache, and for callers who may not."""
     gateway, provider = destination(http)
     gateway.router.model(model_id, provider)
+    pool: Pool | None = http.app.state.pool
+    if pool is not None and pool.find(model_id) is not None and provider in (None, pool.name):
+        await administrator(http)
+        return await delete(http.app.state.pulls, model_id)
     raise Forbidden(
         f"The model '{model_id[:200]}' cannot be deleted over the API: `headrace rm` removes local models.",
         param="model",

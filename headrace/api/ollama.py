@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from headrace.api.admin import administrator
 from headrace.api.answers import Reply, StreamWriter, respond, target_headers, without_wishes
 from headrace.api.errors import to_ollama_response
 from headrace.api.json_response import JSONResponse, answered
@@ -24,6 +25,7 @@ from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Until
 from headrace.offload import aside
+from headrace.pool import Pool
 from headrace.types import Embeddings, EmbedRequest, GenerateRequest
 from headrace.wire.generation import dump
 from headrace.wire.ollama import answer, embeddings, errors
@@ -74,6 +76,9 @@ class LinesWriter(StreamWriter):
     media_type = NDJSON
     final_texts = ()
 
+    def silence(self) -> bytes:
+        return self.keep_alive_frame
+
     def framed(self, texts: list[str]) -> bytes:
         return "".join(f"{text}\n" for text in texts).encode()
 
@@ -123,6 +128,7 @@ async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Resp
     if not body.messages:
         return await _load(http, body, dialect, uses)
     request = await prepared(http, partial(wire.chat_request, body))
+    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
     return await _answer(http, caller, request, _reply(dialect, body, began, ChatWriter), uses)
 
 
@@ -142,6 +148,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
     if not body.prompt and not body.images and not body.suffix:
         return await _load(http, body, dialect, uses)
     request = await prepared(http, partial(wire.generate_request, body))
+    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
     return await _answer(http, caller, request, _reply(dialect, body, began, GenerateWriter), uses)
 
 
@@ -157,6 +164,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
 async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
     began = time.perf_counter()
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
+    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
     found, headers = await _embedded(http, caller, embeddings.embed_request(body), uses)
     size = 0 if found is None else found.vectors.size * BYTES_PER_VALUE
     content = await aside(size, partial(embeddings.embed_answer, body.model, found, began))
@@ -174,6 +182,7 @@ async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Re
 )
 async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
+    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
     found, headers = await _embedded(http, caller, embeddings.embeddings_request(body), uses)
     return await answered(embeddings.embeddings_answer(found), headers)
 
@@ -197,10 +206,30 @@ async def _answer(
 
 
 async def _load(http: Request, body: wire.AnswerBody, dialect: answer.Dialect[Any], uses: Uses) -> Response:
-    """Answer a body without a prompt, which asks for the model to be loaded."""
+    """Answer a body without a prompt, which asks for the model to be loaded, or with `keep_alive: 0` to be
+    unloaded. Any caller may ask for the first: a prompt would load it, too.
+    """
     gateway: Gateway = http.app.state.gateway
-    headers = with_named({}, gateway.left_out(uses, known(gateway, body.model)))
-    return JSONResponse(answer.done(dialect, body.model, "load"), headers=headers)
+    pool: Pool | None = http.app.state.pool
+    id = known(gateway, body.model)
+    headers = with_named({}, gateway.left_out(uses, id))
+    reason: answer.DoneReason = "unload" if body.keep_alive_s == 0 else "load"
+    if pool is not None and pool.find(id) is not None:
+        async with Until(receive=http.receive):
+            if reason == "unload":
+                await administrator(http)
+                await pool.unload(id)
+            else:
+                await pool.load(id)
+                pool.keep(id, body.keep_alive_s)
+    return JSONResponse(answer.done(dialect, body.model, reason), headers=headers)
+
+
+def _kept(http: Request, id: str, keep_alive_s: float | None) -> None:
+    """Set how long a model that runs here stays loaded after this request."""
+    pool: Pool | None = http.app.state.pool
+    if pool is not None:
+        pool.keep(id, keep_alive_s)
 
 
 async def _embedded(

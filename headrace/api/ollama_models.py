@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import AsyncIterator, Iterator
 
 from fastapi import APIRouter, Request, Response
 
 from headrace import __version__
-from headrace.api.ollama import API, RESPONSES, OllamaRoute, known
+from headrace.api.admin import Admin
+from headrace.api.answers import LiveStream
+from headrace.api.json_response import JSONResponse
+from headrace.api.ollama import API, RESPONSES, LinesWriter, OllamaRoute, known
+from headrace.api.pool import OwnPool, OwnPulls
 from headrace.api.request import Caller
 from headrace.api.routes import route
-from headrace.errors import Forbidden, NotFound, UnsupportedParameter
+from headrace.errors import ModelUnavailable, NotFound, UnsupportedParameter
 from headrace.gateway.gateway import Gateway
+from headrace.gateway.lifetime import Until
+from headrace.pool import Entry, Pool
 from headrace.types import ModelCard, ModelInfo
+from headrace.wire.generation import dump
 from headrace.wire.ollama import models as wire
 
 # Programs refuse to talk to old versions: VS Code's Copilot wants 0.6.4, since which /api/show has
@@ -36,8 +44,23 @@ async def list_tags(http: Request, _: Caller) -> wire.Tags:
 @route(router, "GET", "/ps", under=API, summary="List the models in memory", responses=RESPONSES)
 async def list_running(http: Request, _: Caller) -> wire.RunningModels:
     gateway: Gateway = http.app.state.gateway
+    pool: Pool | None = http.app.state.pool
+    if pool is not None:
+        return {"models": [_running(pool, entry) for entry in pool.entries.values() if entry.is_resident]}
     local = {info.id for info in gateway.router.local_models()}
     return {"models": [wire.running(info, card) for info, card in _cards(gateway) if info.id in local]}
+
+
+def _running(pool: Pool, entry: Entry) -> wire.Running:
+    info = pool.find(entry.id)
+    assert info is not None
+    left_s = entry.expires_at - pool.now()
+    return wire.running(
+        info,
+        pool.card(entry.id),
+        memory_bytes=entry.memory_bytes,
+        expires_in_s=None if math.isinf(left_s) else max(0.0, left_s),
+    )
 
 
 @route(
@@ -50,15 +73,48 @@ async def show(http: Request, _: Caller, body: wire.ShowBody) -> wire.Shown:
 
 
 @route(router, "POST", "/pull", under=API, summary="Fetch a model", answer=wire.Status, responses=RESPONSES)
-async def pull(http: Request, _: Caller, body: wire.PullBody) -> wire.Success:
-    known(http.app.state.gateway, body.id)
-    return {"status": "success"}
+async def pull(http: Request, _: Admin, pulls: OwnPulls, pool: OwnPool, body: wire.PullBody) -> Response:
+    entry = pulls.start(body.id)
+    if body.stream is not False:
+        return LiveStream(_progress(pool, entry), {}, writer=PullWriter)
+    async with Until(receive=http.receive):
+        await pulls.finished(entry)
+    if entry.state == "failed":
+        raise _not_pulled(entry)
+    return JSONResponse({"status": "success"})
+
+
+class PullWriter(LinesWriter):
+    keep_alive_frame = b'{"status":"waiting"}\n'
+
+
+async def _progress(pool: Pool, entry: Entry) -> AsyncIterator[list[str]]:
+    """One line for each report, the last of which says that the model is here. Raises ModelUnavailable."""
+    last: wire.Status = {"status": "pulling manifest"}
+    yield [dump(last)]
+    while entry.pulling is not None:
+        progress = entry.progress
+        now: wire.Status = {"status": progress.label or "pulling"}
+        if progress.total:
+            # a digest tells Ollama's clients that the amounts are of one file, for one progress bar
+            now |= {"digest": progress.label, "total": progress.total, "completed": progress.done}
+        if now != last:
+            last = now
+            yield [dump(now)]
+        await pool.changes.next(1.0)
+    if entry.state == "failed":
+        raise _not_pulled(entry)
+    yield [dump({"status": "success"})]
+
+
+def _not_pulled(entry: Entry) -> ModelUnavailable:
+    return ModelUnavailable(f"{entry.id} cannot be pulled: {entry.error}")
 
 
 @route(router, "DELETE", "/delete", under=API, summary="Delete a model", responses=RESPONSES)
-async def delete(http: Request, _: Caller, body: wire.NameBody) -> wire.Success:
-    id = known(http.app.state.gateway, body.id)
-    raise Forbidden(f"{id} cannot be deleted over the API: `headrace rm` removes local models", param="model")
+async def delete(http: Request, _: Admin, pulls: OwnPulls, body: wire.NameBody) -> wire.Success:
+    await pulls.delete(known(http.app.state.gateway, body.id))
+    return {"status": "success"}
 
 
 @route(router, "POST", "/copy", under=API, summary="Refused: models have one name", responses=RESPONSES)

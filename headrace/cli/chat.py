@@ -1,170 +1,142 @@
-"""`headrace chat`: a conversation in the terminal, with a running server or with one that it starts."""
+"""`headrace chat` and `headrace run`: a conversation in the terminal, with a running server or with one that
+they start. A question that comes through a pipe, or as an argument, is answered, and that is all.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import subprocess
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from headrace.config import Config, is_loopback, options
-from headrace.errors import HeadraceError
-from headrace.logs import one_line
+from headrace.cli.connection import Connection, NoAnswer, address, is_headrace, key_of
+from headrace.cli.progress import ProgressBar
+from headrace.config import Config, options
 
-HELP = "Type a message. /clear forgets the conversation, /exit (or Ctrl-D) leaves."
-CONNECT_S = 3
-CUT: dict[str | None, str] = {  # finish_reason → the notice below an incomplete answer
-    "length": "(cut: the answer has reached its limit of tokens)",
-    "content_filter": "(cut: a filter has ended the answer)",
-    "interrupted": "(interrupted)",
-    None: "(cut: the connection broke before the answer was complete)",
-}
+if TYPE_CHECKING:
+    from headrace.cli.session import Session
+
+WATCHED = ("downloading", "loading")
 
 
-HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address → an address to connect to
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line asks of a chat. `conversation`: the name of one that the server keeps."""
+
+    model: str | None = None
+    system: str | None = None
+    conversation: str | None = None
+    is_verbose: bool = False
+    is_plain: bool = False
+    question: str = ""
 
 
-class ChatError(HeadraceError):
-    """The server cannot be reached, or answered with an error."""
-
-
-def chat(config: Config, *, model: str | None, system: str | None, config_file: Path | None) -> int:
-    """Chat until the input ends. Returns the exit code. Raises ChatError."""
-    with _server(config, model, config_file) as (url, is_own):
-        key = next(iter((*config.server.api_keys, *config.server.admin_keys)), "")
-        served = [entry["id"] for entry in _get(url + "/v1/models", key)["data"]]
+def chat(config: Config, wishes: Wishes, *, config_file: Path | None) -> int:
+    """Chat until the input ends. Returns the exit code. Raises NoAnswer."""
+    with _server(config, wishes.model, config_file) as (connection, is_own):
+        served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
         if not served:
-            raise ChatError(f"the server at {url} has no model")
-        if model is not None and model not in served and not is_own:
-            raise ChatError(f"the server at {url} has no model {model!r}; it has {', '.join(served)}")
-        name: str = model if model in served and model is not None else served[0]
-        print(f"{name} at {url}. {HELP}", file=sys.stderr)
-        _converse(url, key, name, [{"role": "system", "content": system}] if system else [])
+            raise NoAnswer(f"the server at {connection.url} has no model")
+        if wishes.model is not None and wishes.model not in served and not is_own:
+            has = ", ".join(served)
+            raise NoAnswer(f"the server at {connection.url} has no model {wishes.model!r}; it has {has}")
+        return _talk(connection, _chosen(wishes.model, served), wishes, config)
+
+
+def run(config: Config, wishes: Wishes, *, config_file: Path | None) -> int:
+    """The same with a model that is fetched first if it is not here. Raises NoAnswer, ModelError."""
+    assert wishes.model is not None
+    with _server(config, wishes.model, config_file) as (connection, is_own):
+        served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
+        name = _chosen(wishes.model, served)
+        if wishes.model not in served and not is_own:
+            name = _pulled(connection, wishes.model)
+        return _talk(connection, name, wishes, config)
+
+
+def _chosen(model: str | None, served: list[str]) -> str:
+    return model if model is not None and model in served else served[0]
+
+
+def _pulled(connection: Connection, reference: str) -> str:
+    """Let a running server fetch a model, with a progress bar. Returns its id. Raises NoAnswer."""
+    from headrace.cli.session import chunks
+
+    status = connection.post("/v1/models/pull", {"model": reference})
+    bar = ProgressBar()
+    try:
+        with connection.open("GET", f"/v1/models/{status['id']}/events") as response:
+            for status in chunks(response):
+                if progress := status["progress"]:
+                    bar(progress["label"], progress["done"], progress["total"])
+                if status["state"] not in WATCHED:
+                    break
+    finally:
+        bar.close()
+    if status["state"] == "failed":
+        raise NoAnswer(f"{status['id']} cannot be fetched: {status['error']}")
+    return str(status["id"])
+
+
+def _talk(connection: Connection, model: str, wishes: Wishes, config: Config) -> int:
+    from headrace.cli.session import Session
+    from headrace.cli.writer import writer
+
+    session = Session(
+        connection,
+        model,
+        writer(is_plain=wishes.is_plain),
+        system=wishes.system,
+        conversation=wishes.conversation,
+        is_verbose=wishes.is_verbose,
+        folder=config.paths.data,
+    )
+    question = wishes.question or ("" if sys.stdin.isatty() else sys.stdin.read())
+    if question or not sys.stdin.isatty():
+        if not question.strip():
+            return 0
+        return 0 if session.ask(question.strip()) else 1
+    return _converse(session, config)
+
+
+def _converse(session: Session, config: Config) -> int:
+    """Read messages and commands in the terminal until there are no more."""
+    from headrace.cli.commands import run_command
+    from headrace.cli.reader import Reader
+
+    print(f"{session.model} at {session.url}. /help lists the commands; Ctrl-D leaves.", file=sys.stderr)
+    session.open_conversation()
+    reader = Reader(config.paths.data / "chat_history")
+    while (text := reader.read()) is not None:
+        if text.startswith("/") and "\n" not in text:
+            if not run_command(session, text):
+                break
+        elif text:
+            session.ask(text)
     return 0
 
 
-def _converse(url: str, key: str, model: str, opening: list[dict[str, str]]) -> None:
-    messages = list(opening)
-    while (text := _read()) is not None and text != "/exit":
-        if text == "/clear":
-            messages = list(opening)
-        elif text:
-            messages.append({"role": "user", "content": text})
-            try:
-                answer = _answer(url, key, model, messages)
-            except ChatError as exc:
-                print(f"error: {exc.message}", file=sys.stderr)
-                messages.pop()
-                continue
-            messages.append({"role": "assistant", "content": answer})
-
-
-def _read() -> str | None:
-    try:
-        return input("> " if sys.stdin.isatty() else "").strip()
-    except (EOFError, KeyboardInterrupt):
-        return None
-
-
-def _answer(url: str, key: str, model: str, messages: list[dict[str, str]]) -> str:
-    """Stream one answer to the terminal and return it. Ctrl-C ends it; a notice follows if it is cut."""
-    parts: list[str] = []
-    reason: str | None = None
-    try:
-        with _post(url, key, {"model": model, "messages": messages, "stream": True}) as response:
-            for chunk in _chunks(response):
-                if "error" in chunk:
-                    raise ChatError(chunk["error"]["message"])
-                for choice in chunk.get("choices", ()):
-                    parts.append(choice["delta"].get("content") or "")
-                    reason = choice.get("finish_reason") or reason
-                    print(_shown(parts[-1]), end="", flush=True)
-    except KeyboardInterrupt:
-        reason = "interrupted"
-    except ChatError:
-        print()
-        raise
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
-        reason = None
-    print()
-    if reason != "stop":
-        print(CUT.get(reason, f"(the answer ended with {reason!r})"), file=sys.stderr)
-    return "".join(parts)
-
-
-def _chunks(response: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    for line in response:
-        name, _, data = line.decode().strip().partition(":")
-        if name == "data" and data.strip() != "[DONE]":
-            chunk = json.loads(data)
-            if not isinstance(chunk, dict):
-                raise ValueError("an event of another shape")
-            yield chunk
-
-
-def _shown(text: str) -> str:
-    """Escape control characters other than line ends and tabs: they could change the terminal."""
-    return "".join(sign if sign in "\n\t" else one_line(sign) for sign in text)
-
-
-def _post(url: str, key: str, body: dict[str, Any]) -> Any:
-    return _open(
-        urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), _headers(key))
-    )
-
-
-def _get(url: str, key: str) -> Any:
-    with _open(urllib.request.Request(url, headers=_headers(key))) as response:
-        return json.load(response)
-
-
-def _headers(key: str) -> dict[str, str]:
-    return {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-
-
-def opener(url: str) -> urllib.request.OpenerDirector:
-    """An opener that uses the system's proxy, but not for this machine."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    direct = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
-    return urllib.request.build_opener(*direct)
-
-
-def _open(request: urllib.request.Request) -> Any:
-    try:
-        return opener(request.full_url).open(request)
-    except urllib.error.HTTPError as exc:
-        try:
-            message = json.load(exc)["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            message = str(exc)
-        raise ChatError(message) from exc
-    except urllib.error.URLError as exc:
-        raise ChatError(f"the server at {request.full_url} cannot be reached: {exc.reason}") from exc
-
-
 @contextlib.contextmanager
-def _server(config: Config, model: str | None, config_file: Path | None) -> Iterator[tuple[str, bool]]:
-    """Find or start a server. Yields its URL, and whether it was started here and ends with the chat."""
-    host = HERE.get(config.server.host, config.server.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
-    if _is_headrace(url):
-        yield url, False
+def _server(config: Config, model: str | None, config_file: Path | None) -> Iterator[tuple[Connection, bool]]:
+    """Find or start a server. Yields a connection, and whether the server was started here and ends with the
+    chat.
+    """
+    url = address(config)
+    if is_headrace(url):
+        yield Connection(url, key_of(config)), False
         return
     print("no server answers; starting one", file=sys.stderr)
     command = [sys.executable, "-m", "headrace", "serve", "--host", "127.0.0.1", "--port", "0"]
     command += ["--log-level", "WARNING", *_engine_flags(config)]
     command += ["--config", str(config_file)] if config_file else []
     command += [model or config.models.default, *config.models.more]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # in a session of its own: Ctrl-C ends an answer, and not the server
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            yield _announced_url(process), True
+            yield Connection(_announced_url(process), key_of(config)), True
         finally:
             process.terminate()
 
@@ -180,17 +152,9 @@ def _engine_flags(config: Config) -> Iterator[str]:
                 yield option.flag if value else option.flag.replace("--", "--no-", 1)
 
 
-def _is_headrace(url: str) -> bool:
-    try:
-        with opener(url).open(url + "/ready", timeout=CONNECT_S) as response:
-            return "status" in json.load(response)
-    except (OSError, ValueError):
-        return False
-
-
 def _announced_url(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip().startswith("url "):
             return line.split()[1].removesuffix("/v1")
-    raise ChatError("the server did not start; its output is above")
+    raise NoAnswer("the server did not start; its output is above")

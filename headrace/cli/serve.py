@@ -21,11 +21,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from headrace import __version__, logs
-from headrace.app import build_backends, create_app
+from headrace.app import build_served, create_app
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.models.model import GGUFModel
 from headrace.models.references import DEFAULT_EMBEDDER
+from headrace.pool import Entry
 from headrace.server.connections import Checked, Connections, Limits
 from headrace.server.descriptors import connections_within, raise_limit
 from headrace.server.http import HTTPConnection
@@ -49,7 +50,7 @@ def serve(config: Config, *, host_hint: str = "") -> int:
     listener = _listen(config.server.host, config.server.port, host_hint)
     with contextlib.closing(listener):
         models = _fetched(config)
-        app = create_app(config, build_backends(config, models))
+        app = create_app(config, build_served(config, models))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(app, config, models, listener))
     return 0
@@ -177,8 +178,12 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
-    for model, backend in zip(models, app.state.gateway.backends, strict=False):
-        _announce_model(model, backend)
+    for entry in app.state.pool.entries.values() if app.state.pool is not None else ():
+        _announce_model(entry)
+    for model in models:
+        if not isinstance(model, GGUFModel) and model.embedding is not None:
+            most = model.embedding.max_tokens
+            print(f"  model   {model.name} ({model.architecture}, for embeddings, up to {most} tokens)")
     for name, provider in config.providers.items():
         print(f"  remote  {name} ({provider.kind}{f' at {provider.base_url}' if provider.base_url else ''})")
     for name, route in config.routes.items():
@@ -191,11 +196,12 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
     print(f"  try     {_example(url, key, models)}\n", flush=True)
 
 
-def _announce_model(model: Model | GGUFModel, backend: Any) -> None:
-    """`backend`: the one that serves the model."""
-    context = backend.models()[0].max_model_len
-    if not isinstance(model, GGUFModel) and model.embedding is not None:
-        print(f"  model   {model.name} ({model.architecture}, for embeddings, up to {context} tokens)")
+def _announce_model(entry: Entry) -> None:
+    assert entry.known is not None
+    model, backend = entry.known.model, cast("Any", entry.backend)
+    context = entry.known.info.max_model_len if backend is None else backend.models()[0].max_model_len
+    if backend is None:
+        print(f"  model   {entry.id} (context {context}; a request loads it)")
         return
     if isinstance(model, GGUFModel):
         header = model.header

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headrace.cli.chat import HERE, opener
+from headrace.cli.connection import HERE, opener
 from headrace.config import Config, install_command
 from headrace.errors import ConfigError, HeadraceError
 from headrace.logs import one_line

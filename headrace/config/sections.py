@@ -184,13 +184,25 @@ class ServerConfig(Section):
 
 
 class EngineConfig(Section):
+    memory_budget: Annotated[
+        ByteSize,
+        Field(
+            ge=0,
+            description="Memory for all models that run here, as 8GiB; 0: 70 % of the machine's memory, or "
+            "of the container's. Models beyond it wait until others are unloaded.",
+        ),
+    ] = ByteSize(0)
     max_model_len: Annotated[
         int,
         Field(ge=0, description="Longest prompt and answer together, in tokens; 0: what the model takes."),
     ] = 0
     kv_cache_bytes: Annotated[
         ByteSize,
-        Field(ge=0, description="Memory for the KV cache, as 2GiB; 0: a quarter of the free memory."),
+        Field(
+            ge=0,
+            description="Memory for the KV cache of each model, as 2GiB; 0: together a quarter of the free "
+            "memory, and of `memory_budget`, for those that are served from the start.",
+        ),
     ] = ByteSize(0)
     kv_cache_dtype: Annotated[
         CacheType,
@@ -311,6 +323,38 @@ class ModelsConfig(Section):
             "lead to the embedding model, if no route and no listed model has the name."
         ),
     ] = True
+    cached: Annotated[
+        bool,
+        Field(
+            description="Serve the models in the cache, too: a request that names one loads it. Not if "
+            "`models.default` is ''."
+        ),
+    ] = True
+    preload: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(
+            description="Models that are loaded at the start; `none`: none. Default: those that are named to "
+            "be served, as far as `engine.memory_budget` has room."
+        ),
+    ] = ()
+    pin: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(description="Models that stay loaded: they are never unloaded to make room."),
+    ] = ()
+    idle_seconds: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(.+=)?\d+(\.\d+)?$")], ...],
+        Field(
+            description="MODEL=SECONDS, or SECONDS for all others: a model without requests for so long is "
+            "unloaded. Default: none is."
+        ),
+    ] = ()
+    pull_allow: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(
+            description="What may be pulled over HTTP beside the built-in aliases: patterns of references, "
+            "as `hf:Qwen/*`. Never a path."
+        ),
+    ] = ()
     tool_formats: Annotated[
         tuple[Annotated[str, Field(pattern=r"^.+=(hermes|llama3|mistral|mistral-args)$")], ...],
         Names(flag="--tool-format", variable="TOOL_FORMATS"),

@@ -9,7 +9,7 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from headrace.gateway.gateway import Gateway
-from headrace.measured import EngineStats, Measured
+from headrace.measured import Composed, EngineStats, Measured
 
 BREAKER_STATES = ("closed", "half-open", "open")
 
@@ -70,7 +70,12 @@ class State:
         )
 
     def _engines(self) -> Iterator[Metric]:
-        measured = (backend for backend in self.gateway.backends if isinstance(backend, Measured))
+        parts = [
+            part
+            for backend in self.gateway.backends
+            for part in (backend.parts() if isinstance(backend, Composed) else (backend,))
+        ]
+        measured = (part for part in parts if isinstance(part, Measured))
         stats = [found for backend in measured if (found := backend.stats()) is not None]
         for name, (attribute, text) in GAUGES.items():
             gauge = GaugeMetricFamily(name, text, labels=["model_name"])

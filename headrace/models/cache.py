@@ -1,5 +1,5 @@
-"""The cache of models on disk: `models/<key>/` ready to load, `downloads/<key>/` as fetched, `staging/`
-incomplete.
+"""The cache of models on disk: `models/<key>/` ready to load, `downloads/<key>/` as fetched, `partial/<key>/`
+downloads that are to be continued, `staging/` otherwise incomplete.
 
 Everything in `models/` and `downloads/` is complete: it is built in `staging/` under the model's lock and
 moved at the end. When a process is killed, the operating system opens its lock, and the next process empties
@@ -28,6 +28,7 @@ class Cache:
         self.root = root.absolute()
         self._models, self._downloads = self.root / "models", self.root / "downloads"
         self._staging, self._locks = self.root / "staging", self.root / "locks"
+        self._partial = self.root / "partial"
 
     def models(self) -> list[Model]:
         """The models that are ready to load, sorted by name."""
@@ -52,6 +53,7 @@ class Cache:
             with self.lock(key), self.stage(key) as staging:
                 _move_away(self._models / key, staging)
                 _move_away(self._downloads / key, staging)
+                self.forget_partial(key)
 
     def load(self, key: str, stamp: Stamp | None = None) -> Model | None:
         """The model under `key` if it is ready and its source is still the one that `stamp` describes."""
@@ -63,6 +65,15 @@ class Cache:
 
     def downloads(self, key: str) -> Path:
         return self._downloads / key
+
+    def partial(self, key: str) -> Path:
+        """The folder of downloads that are not complete. The holder of the model's lock works in it."""
+        folder = self._partial / key
+        self._make(folder)
+        return folder
+
+    def forget_partial(self, key: str) -> None:
+        shutil.rmtree(self._partial / key, ignore_errors=True)
 
     def publish(self, built: Path, key: str) -> None:
         """Move a finished folder from staging into place. It replaces an older one."""

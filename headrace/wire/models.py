@@ -5,12 +5,13 @@ what computes it, and where a request would go.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.types import ModelInfo, ModelKind
+from headrace.wire.pool import ModelStatus
 
 
 class ModelObject(TypedDict):
@@ -25,6 +26,7 @@ class ModelObject(TypedDict):
     sampling_defaults: Mapping[str, float | int]
     kind: Annotated[ModelKind, Field(description="What it does; models of providers count as generative.")]
     runner: Annotated[str | None, Field(description="What computes it in this server; null: elsewhere.")]
+    status: NotRequired[Annotated[ModelStatus, Field(description="With `?detail=true`.")]]
 
 
 class ModelList(TypedDict):
@@ -73,3 +75,15 @@ def model(info: ModelInfo) -> ModelObject:
 
 def model_list(infos: list[ModelInfo]) -> ModelList:
     return {"object": "list", "data": [model(info) for info in infos]}
+
+
+def detailed(infos: list[ModelInfo], statuses: list[ModelStatus]) -> ModelList:
+    """The models with the states of those that run here, then those that are not on this machine yet."""
+    by_id = {status["id"]: status for status in statuses}
+    listed = [_with(model(info), by_id.pop(info.id, None)) for info in infos]
+    absent = [_with(model(ModelInfo(id, "headrace", 0, None, None)), status) for id, status in by_id.items()]
+    return {"object": "list", "data": [*listed, *absent]}
+
+
+def _with(entry: ModelObject, status: ModelStatus | None) -> ModelObject:
+    return entry if status is None else {**entry, "status": status}

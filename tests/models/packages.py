@@ -13,11 +13,16 @@ import pytest
 
 
 class PackageIndex:
-    """`downloads` counts the wheels sent. While `gate` is closed a wheel stops at half of its bytes."""
+    """`downloads` counts the wheels sent, `ranges` has those of which a part was asked for. While `gate` is
+    closed a wheel stops at half of its bytes. `has_metadata`: whether it offers metadata beside the wheels.
+    """
 
     def __init__(self) -> None:
         self.wheels: dict[str, bytes] = {}
+        self.metadata: dict[str, bytes] = {}
+        self.has_metadata = True
         self.downloads = 0
+        self.ranges: list[str] = []
         self.gate, self.halfway = threading.Event(), threading.Event()
         self.gate.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -37,11 +42,15 @@ class PackageIndex:
             for member, file in files.items():
                 wheel.write(file, member)
             # A dependency that does not exist: it must not be asked for.
-            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
-                                               "Requires-Dist: no-such-package-anywhere\n")  # fmt: skip
+            metadata = (
+                f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+                "Requires-Dist: no-such-package-anywhere\n"
+            )
+            wheel.writestr(f"{info}/METADATA", metadata)
             wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{info}/RECORD", "")
         self.wheels[path.name] = path.read_bytes()
+        self.metadata[f"{path.name}.metadata"] = metadata.encode()
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Make it the user's pip configuration."""
@@ -62,7 +71,9 @@ class PackageIndex:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 name = self.path.rstrip("/").rpartition("/")[2]
-                if self.path.startswith("/wheels/"):
+                if name in index.metadata:
+                    index._send(self, "text/plain", index.metadata[name])
+                elif self.path.startswith("/wheels/"):
                     index._send_wheel(self, index.wheels[name])
                 else:
                     index._send(self, "text/html", index._page(name).encode())
@@ -75,7 +86,13 @@ class PackageIndex:
     def _page(self, package: str) -> str:
         mine = [name for name in self.wheels if name.startswith(package.replace("-", "_") + "-")]
         digest = {name: hashlib.sha256(self.wheels[name]).hexdigest() for name in mine}
-        return "".join(f'<a href="/wheels/{name}#sha256={digest[name]}">{name}</a>' for name in mine)
+        beside = {name: hashlib.sha256(self.metadata[f"{name}.metadata"]).hexdigest() for name in mine}
+        says = {
+            name: f' data-core-metadata="sha256={beside[name]}"' if self.has_metadata else "" for name in mine
+        }
+        return "".join(
+            f'<a href="/wheels/{name}#sha256={digest[name]}"{says[name]}>{name}</a>' for name in mine
+        )
 
     def _send(self, request: BaseHTTPRequestHandler, kind: str, body: bytes) -> None:
         request.send_response(200)
@@ -86,8 +103,12 @@ class PackageIndex:
 
     def _send_wheel(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
         self.downloads += 1
+        wanted = request.headers.get("Range")
+        if wanted is not None:
+            self.ranges.append(wanted)
+            body = body[int(wanted.removeprefix("bytes=").rstrip("-")) :]
         half = len(body) // 2
-        request.send_response(200)
+        request.send_response(200 if wanted is None else 206)
         request.send_header("Content-Type", "application/octet-stream")
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()

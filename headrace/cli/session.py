@@ -1,0 +1,168 @@
+"""One conversation: its messages, its parameters, and the answers to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.cli.connection import Connection, NoAnswer
+from headrace.cli.writer import Writer
+
+CUT: dict[str | None, str] = {  # finish_reason → the notice below an incomplete answer
+    "length": "(cut: the answer has reached its limit of tokens)",
+    "content_filter": "(cut: a filter has ended the answer)",
+    "interrupted": "(interrupted)",
+    None: "(cut: the connection broke before the answer was complete)",
+}
+BROKEN = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What has come of an answer. `reason`: why it ended; None: it broke off."""
+
+    text: str = ""
+    reason: str | None = None
+    first_s: float | None = None  # to the first piece
+    took_s: float = 0.0
+    usage: dict[str, Any] | None = None
+
+    def figures(self) -> str:
+        """Tokens, tokens a second and the time to the first one, as far as they are known."""
+        count = (self.usage or {}).get("completion_tokens")
+        parts = [] if count is None else [f"{count} tokens"]
+        if self.first_s is not None:
+            rest_s = self.took_s - self.first_s
+            if count and count > 1 and rest_s > 0:
+                parts.append(f"{(count - 1) / rest_s:.1f} tokens/s")
+            parts.append(f"first after {self.first_s:.2f} s")
+        return ", ".join(parts)
+
+
+class Session:
+    """`conversation`: the name of a conversation that the server keeps, found or made by
+    `open_conversation`; `folder`: where conversations are saved as files.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        model: str,
+        writer: Writer,
+        *,
+        system: str | None = None,
+        conversation: str | None = None,
+        is_verbose: bool = False,
+        folder: Path,
+    ) -> None:
+        self._connection, self._writer = connection, writer
+        self.model, self.system, self.is_verbose = model, system, is_verbose
+        self.conversation = conversation
+        self._conversation_id: str | None = None
+        self.saved = folder / "chats"
+        self.messages: list[dict[str, str]] = []
+        self.parameters: dict[str, float | int] = {}
+
+    @property
+    def url(self) -> str:
+        return self._connection.url
+
+    def models(self) -> list[str]:
+        """Raises NoAnswer."""
+        return [entry["id"] for entry in self._connection.get("/v1/models")["data"]]
+
+    def clear(self) -> None:
+        """Forget the conversation. One that the server keeps stays there, and another takes its name."""
+        self.messages.clear()
+        if self._conversation_id is not None:
+            old = f"/v1/conversations/{self._conversation_id}"
+            self._connection.post(old, {"metadata": {}})
+            self._conversation_id = self._created()
+
+    def open_conversation(self) -> None:
+        """Find the conversation of this name on the server, or make it. Raises NoAnswer."""
+        if self.conversation is None or self._conversation_id is not None:
+            return
+        listed = self._connection.get("/v1/conversations?limit=100")["data"]
+        ids = [one["id"] for one in listed if (one.get("metadata") or {}).get("name") == self.conversation]
+        self._conversation_id = ids[0] if ids else self._created()
+        if ids:
+            print(f"{self.conversation} goes on.", file=sys.stderr)
+
+    def ask(self, text: str) -> bool:
+        """Answer a message. Returns whether there was an answer; an error is printed."""
+        self.messages.append({"role": "user", "content": text})
+        answer = Answer()
+        try:
+            self.open_conversation()
+            self._stream(answer)
+        except NoAnswer as exc:
+            self._writer.end()
+            print(f"error: {exc.message}", file=sys.stderr)
+            self.messages.pop()
+            return False
+        self._writer.end()
+        if answer.reason != "stop":
+            print(CUT.get(answer.reason, f"(the answer ended with {answer.reason!r})"), file=sys.stderr)
+        if self.is_verbose and (figures := answer.figures()):
+            print(f"({figures})", file=sys.stderr)
+        self.messages.append({"role": "assistant", "content": answer.text})
+        return True
+
+    def _created(self) -> str:
+        body = {"metadata": {"name": self.conversation}}
+        return str(self._connection.post("/v1/conversations", body)["id"])
+
+    def _stream(self, answer: Answer) -> None:
+        """Write an answer as it comes. Ctrl-C ends it. Raises NoAnswer."""
+        began = time.perf_counter()
+        try:
+            with self._connection.open("POST", "/v1/chat/completions", self._body()) as response:
+                for chunk in chunks(response):
+                    self._read(chunk, answer, began)
+        except KeyboardInterrupt:
+            answer.reason = "interrupted"
+        except NoAnswer:
+            raise
+        except BROKEN:
+            answer.reason = None
+        answer.took_s = time.perf_counter() - began
+
+    def _read(self, chunk: dict[str, Any], answer: Answer, began: float) -> None:
+        if "error" in chunk:
+            raise NoAnswer(chunk["error"]["message"])
+        answer.usage = chunk.get("usage") or answer.usage
+        for choice in chunk.get("choices", ()):
+            piece = choice["delta"].get("content") or ""
+            if piece and answer.first_s is None:
+                answer.first_s = time.perf_counter() - began
+            answer.text += piece
+            answer.reason = choice.get("finish_reason") or answer.reason
+            self._writer.write(piece)
+
+    def _body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self.model, "stream": True, **self.parameters}
+        if self.is_verbose:
+            body["stream_options"] = {"include_usage": True}
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        if self._conversation_id is None:
+            return {**body, "messages": [*system, *self.messages]}
+        # the server has the messages before the last one
+        return {**body, "conversation": self._conversation_id, "messages": [*system, self.messages[-1]]}
+
+
+def chunks(response: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The data of an event stream. Raises ValueError."""
+    for line in response:
+        name, _, data = line.decode().strip().partition(":")
+        if name == "data" and data.strip() != "[DONE]":
+            chunk = json.loads(data)
+            if not isinstance(chunk, dict):
+                raise ValueError("an event of another shape")
+            yield chunk

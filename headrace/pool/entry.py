@@ -1,0 +1,97 @@
+"""One model that the pool knows: its state, who uses it, and what may become of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headrace.features import Feature
+from headrace.models.model import GGUFModel, Model
+from headrace.pool.hold import Hold
+from headrace.types import Backend, ModelCard, ModelInfo
+
+# absent: not on this machine; ready: its files are here; draining: it takes no new request and is unloaded
+# when those that run have ended
+State = Literal["absent", "downloading", "ready", "loading", "loaded", "draining", "failed"]
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failed load; each further failure doubles it
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a model that is on this machine before it is loaded. `memory_bytes`: an estimate of
+    what it needs in memory.
+    """
+
+    model: Model | GGUFModel
+    info: ModelInfo
+    card: ModelCard
+    features: Set[Feature]
+    memory_bytes: int
+    build: Callable[[], Backend]  # a backend that is not started
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a download or a conversion is. `total` 0: unknown."""
+
+    label: str = ""
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """`used_at`, `retry_at` and `expires_at` are on the pool's clock, in seconds."""
+
+    id: str
+    reference: str
+    known: Known | None = None  # None: it is absent
+    state: State = "absent"
+    backend: Backend | None = None  # while it is loading, loaded or draining
+    is_pinned: bool = False
+    idle_s: float = math.inf  # how long it stays loaded without a request, by the configuration
+    keep_s: float | None = None  # the same, by the last request that said so
+    num_users: int = 0  # requests that run
+    num_waiting: int = 0  # requests that wait for it to be loaded
+    used_at: float = 0.0
+    error: str | None = None
+    num_failures: int = 0
+    retry_at: float = 0.0
+    load_s: float | None = None  # how long the last load took
+    progress: Progress = field(default_factory=Progress)
+    hold: Hold | None = None
+    loading: asyncio.Task[None] | None = None
+    pulling: asyncio.Task[None] | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes, or would take, by the estimate."""
+        return 0 if self.known is None else self.known.memory_bytes
+
+    @property
+    def is_resident(self) -> bool:
+        return self.backend is not None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.state == "loaded" and not self.num_users and not self.num_waiting
+
+    @property
+    def expires_at(self) -> float:
+        """When it is unloaded if no request comes; infinity: never."""
+        if self.is_pinned:
+            return math.inf
+        return self.used_at + (self.idle_s if self.keep_s is None else self.keep_s)
+
+    def failed(self, reason: str, now: float) -> None:
+        """Record a failed load. Requests are refused until the pause is over."""
+        self.state, self.error, self.backend = "failed", reason, None
+        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self.num_failures)
+        self.num_failures, self.retry_at = self.num_failures + 1, now + pause_s
+
+    def succeeded(self, load_s: float, now: float) -> None:
+        self.state, self.error, self.num_failures = "loaded", None, 0
+        self.load_s, self.used_at = load_s, now

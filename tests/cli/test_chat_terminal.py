@@ -1,0 +1,202 @@
+"""`headrace chat` in a terminal: what is typed, what is shown, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.backends.fake import FakeBackend
+from headrace.types import Finished, TextDelta, Usage
+from tests.cli.terminal import CTRL_C, CTRL_D, ENTER, UP, Terminal, terminal
+from tests.conftest import FakeServer
+from tests.serving import eventually
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend(["Hello", " world"])
+
+
+@contextmanager
+def chatting(server: Any, folder: Path, *arguments: str) -> Iterator[Terminal]:
+    with terminal("chat", "--port", str(server.port), *arguments, cwd=folder) as found:
+        found.until(">")
+        yield found
+
+
+def asked(backend: FakeBackend) -> list[str]:
+    """The last message of each request."""
+    return [conversation.messages[-1].text for conversation in backend.conversations]
+
+
+def test_a_chat_from_greeting_to_bye(fake_server: FakeServer, backend: FakeBackend, tmp_path: Path) -> None:
+    with chatting(fake_server(backend), tmp_path) as chat:
+        assert "/help lists the commands" in chat.text
+        chat.enter("hi")
+        chat.until("Hello world")
+        chat.until(">", 3)
+        chat.enter("/bye")
+        assert chat.end() == 0
+    assert asked(backend) == ["hi"]
+
+
+def test_history_is_kept_for_the_next_time(
+    fake_server: FakeServer, backend: FakeBackend, tmp_path: Path
+) -> None:
+    server = fake_server(backend)
+    with chatting(server, tmp_path) as chat:
+        chat.enter("the first question")
+        chat.until("Hello world")
+        chat.type(CTRL_D)
+        assert chat.end() == 0
+    (history,) = (tmp_path / "data").rglob("chat_history")
+    assert history.stat().st_mode & 0o077 == 0, "only its user may read it"
+    with chatting(server, tmp_path) as chat:
+        chat.type(UP)
+        chat.until("the first question")
+        chat.type(", again" + ENTER)
+        chat.until("Hello world")
+    assert asked(backend) == ["the first question", "the first question, again"]
+
+
+def test_a_line_can_be_edited(fake_server: FakeServer, backend: FakeBackend, tmp_path: Path) -> None:
+    with chatting(fake_server(backend), tmp_path) as chat:
+        chat.type("helo\x1b[Dl" + ENTER)
+        chat.until("Hello world")
+    assert asked(backend) == ["hello"]
+
+
+def test_a_paste_of_several_lines_is_one_message(
+    fake_server: FakeServer, backend: FakeBackend, tmp_path: Path
+) -> None:
+    with chatting(fake_server(backend), tmp_path) as chat:
+        chat.paste("def f():\n    return 1\n\nWhat is this?")
+        chat.enter("")
+        chat.until("Hello world")
+    assert asked(backend) == ["def f():\n    return 1\n\nWhat is this?"]
+
+
+def test_quotation_marks_hold_several_lines(
+    fake_server: FakeServer, backend: FakeBackend, tmp_path: Path
+) -> None:
+    with chatting(fake_server(backend), tmp_path) as chat:
+        chat.enter('"""one')
+        chat.until("...")
+        chat.enter("two")
+        chat.until("...", 2)
+        chat.enter('three"""')
+        chat.until("Hello world")
+    assert asked(backend) == ["one\ntwo\nthree"]
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(fake_server: FakeServer, tmp_path: Path) -> None:
+    slow = FakeBackend(["word "] * 1000, delay_s=0.05)
+    with chatting(fake_server(slow), tmp_path) as chat:
+        chat.enter("count")
+        chat.until("word word")
+        chat.type(CTRL_C)
+        chat.until("(interrupted)")
+        eventually(lambda: not slow.num_active)
+        slow.script = ["Still here"]
+        chat.enter("and now?")
+        chat.until("Still here")
+        chat.type(CTRL_C)
+        chat.until("(Ctrl-D or /bye leaves)")
+        chat.type(CTRL_D)
+        assert chat.end() == 0
+    assert [len(conversation.messages) for conversation in slow.conversations] == [1, 3]
+
+
+def test_the_commands(fake_server: FakeServer, backend: FakeBackend, tmp_path: Path) -> None:
+    with chatting(fake_server(backend), tmp_path) as chat:
+        chat.enter("/help")
+        for name in ("/model", "/system", "/set", "/save", "/load", "/clear", "/bye"):
+            chat.until(name)
+        chat.enter("/system Be brief.")
+        chat.until("system: Be brief.")
+        chat.enter("/set temperature 0.5")
+        chat.until("verbose off, temperature 0.5")
+        chat.enter("/set warmth 3")
+        chat.until("error: /set takes")
+        chat.enter("hi")
+        chat.until("Hello world")
+        chat.enter("/save mine")
+        chat.until("2 messages are in")
+        chat.enter("/clear")
+        chat.until("is forgotten")
+        chat.enter("/load")
+        chat.until("mine")
+        chat.enter("/load mine")
+        chat.until("goes on after 2 messages")
+        chat.enter("/model")
+        chat.until("* fake")
+        chat.enter("/nonsense")
+        chat.until("there is no command /nonsense")
+        chat.enter("again")
+        chat.until("Hello world", 2)
+    first, second = backend.requests
+    assert (first.sampling.temperature, len(backend.conversations[0].messages)) == (0.5, 2)
+    assert [message.text for message in backend.conversations[1].messages] == [
+        "Be brief.", "hi", "Hello world", "again",
+    ]  # fmt: skip
+    assert second.sampling.temperature == 0.5
+
+
+def test_markdown_is_formatted_as_it_comes(fake_server: FakeServer, tmp_path: Path) -> None:
+    pieces = ["# Tit", "le\n\nSome **bo", "ld** text.\n\n```python\nx = 1\n\ny", " = 2\n```\n\n- one\n- two"]
+    backend = FakeBackend([TextDelta(0, piece) for piece in pieces])
+    server = fake_server(backend)
+    with chatting(server, tmp_path) as chat:
+        chat.enter("hi")
+        chat.until("two")
+        chat.until(">", 3)
+        shown = chat.text
+        assert "Some bold text." in shown
+        assert " • one" in shown
+        assert "y = 2" in shown
+        assert "**" not in shown
+        assert "```" not in shown
+        assert shown.count("Title") == 1, "each block is printed once"
+    with chatting(server, tmp_path, "--plain") as chat:
+        chat.enter("hi")
+        chat.until("Some **bold** text.")
+
+
+def test_figures_are_shown_where_they_are_wanted(fake_server: FakeServer, tmp_path: Path) -> None:
+    backend = FakeBackend(["a", "b", Finished(0, "stop", Usage(3, 42))], delay_s=0.02)
+    with chatting(fake_server(backend), tmp_path, "--verbose") as chat:
+        chat.enter("hi")
+        chat.until("(42 tokens, ")
+        chat.until(" tokens/s, first after ")
+
+
+def test_a_conversation_that_the_server_keeps(
+    fake_server: FakeServer, backend: FakeBackend, tmp_path: Path
+) -> None:
+    server = fake_server(backend)
+    for question in ("one", "two"):
+        with chatting(server, tmp_path, "--conversation", "trip") as chat:
+            chat.enter(question)
+            chat.until("Hello world")
+            if question == "two":
+                assert "trip goes on." in chat.text
+    assert [message.text for message in backend.conversations[1].messages] == ["one", "Hello world", "two"]
+    (kept,) = server.get("/v1/conversations").json()["data"]
+    assert kept["metadata"] == {"name": "trip"}
+
+
+def test_an_error_does_not_end_the_chat(fake_server: FakeServer, tmp_path: Path) -> None:
+    from headrace.errors import Overloaded
+
+    backend = FakeBackend(["Hello"], refusal=Overloaded("no place"))
+    with chatting(fake_server(backend), tmp_path) as chat:
+        chat.enter("hi")
+        chat.until("error: no place")
+        backend.refusal = None
+        chat.enter("hi again")
+        chat.until("Hello")
+    assert [len(conversation.messages) for conversation in backend.conversations] == [1, 1]
