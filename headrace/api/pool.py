@@ -83,7 +83,7 @@ def _hold(hold: Hold, now: float) -> wire.HoldObject:
 
 @route(router, "POST", "/models/pull", under=V1, summary="Fetch a model", responses=RESPONSES)
 async def pull(
-    http: Request, _: Admin, pulls: OwnPulls, pool: OwnPool, body: wire.PullBody
+    http: Request, _: Admin, pulls: OwnPulls, pool: OwnPool, body: wire.PullModelBody
 ) -> wire.ModelStatus:
     entry = pulls.start(body.model)
     if body.wait:

@@ -219,7 +219,7 @@ def _add(
     for option in config.options():
         if option.key in POSITIONAL or (keys is not None and option.key not in keys):
             continue
-        text = f"{option.info.description} [{option.key}]"
+        text = f"{option.info.description} [{option.key}]".replace("%", "%%")
         if option.is_switch and option.info.default:
             command.add_argument(
                 option.flag, dest=option.key, action=argparse.BooleanOptionalAction, help=text

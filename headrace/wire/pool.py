@@ -20,7 +20,7 @@ class ModelBody(RequestBody):
     model: str = Field(max_length=300)
 
 
-class PullBody(ModelBody):
+class PullModelBody(ModelBody):
     """The body of POST /v1/models/pull: an alias, or a reference that `models.pull_allow` allows."""
 
     wait: bool | None = Field(False, description="Answer when the model is here, not at once.")

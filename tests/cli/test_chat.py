@@ -12,28 +12,44 @@ from tests.cli.process import headrace
 from tests.conftest import FakeServer
 
 
-def test_conversation_goes_on_until_the_input_ends(fake_server: FakeServer, tmp_path: Path) -> None:
+def test_a_piped_question_is_answered_and_that_is_all(fake_server: FakeServer, tmp_path: Path) -> None:
     backend = FakeBackend(["Hello", " wörld"])
     port = str(fake_server(backend).port)
-    text = "hi\n\nand?\n/clear\nafresh\n/exit\nnever\n"
-    done = headrace("chat", "--port", port, "--system", "Be brief.", cwd=tmp_path, text=text)
-    assert (done.returncode, done.stdout) == (0, "Hello wörld\n" * 3)
-    assert f"fake at http://127.0.0.1:{port}" in done.stderr
-    opening, hello = Message("system", "Be brief."), Message("assistant", "Hello wörld")
+    done = headrace("chat", "--port", port, "--system", "Be brief.", cwd=tmp_path, text="hi\n\n/and?\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello wörld\n", "")
+    opening = Message("system", "Be brief.")
     assert [conversation.messages for conversation in backend.conversations] == [
-        (opening, Message("user", "hi")),
-        (opening, Message("user", "hi"), hello, Message("user", "and?")),
-        (opening, Message("user", "afresh")),
+        (opening, Message("user", "hi\n\n/and?"))
     ]
+    nothing = headrace("chat", "--port", port, cwd=tmp_path, text=" \n")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
 
 
-def test_error_is_shown_and_the_conversation_goes_on(fake_server: FakeServer, tmp_path: Path) -> None:
+def test_a_conversation_by_name_goes_on(fake_server: FakeServer, tmp_path: Path) -> None:
+    backend = FakeBackend(["Hello"])
+    port = str(fake_server(backend).port)
+    for question in ("one", "two"):
+        done = headrace("chat", "--port", port, "--conversation", "trip", cwd=tmp_path, text=question)
+        assert done.returncode == 0
+    assert [message.text for message in backend.conversations[1].messages] == ["one", "Hello", "two"]
+
+
+def test_an_error_is_shown_and_is_the_exit_code(fake_server: FakeServer, tmp_path: Path) -> None:
     backend = FakeBackend(["Hel"], error=EngineFailed("out of memory"))
     port = str(fake_server(backend).port)
-    done = headrace("chat", "--port", port, cwd=tmp_path, text="one\ntwo\n")
-    assert done.returncode == 0
-    assert done.stderr.count("error: out of memory") == 2
-    assert [len(conversation.messages) for conversation in backend.conversations] == [1, 1]
+    done = headrace("chat", "--port", port, cwd=tmp_path, text="one\n")
+    assert (done.returncode, done.stdout) == (1, "Hel\n")
+    assert done.stderr.count("error: out of memory") == 1
+
+
+def test_run_answers_a_prompt_with_the_model_of_a_running_server(
+    fake_server: FakeServer, tmp_path: Path
+) -> None:
+    backend = FakeBackend(["Hello"])
+    port = str(fake_server(backend).port)
+    done = headrace("run", "--port", port, "fake", "What", "is this?", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "Hello\n")
+    assert backend.conversations[0].messages == (Message("user", "What is this?"),)
 
 
 def test_key_is_sent_and_a_wrong_one_is_an_error(fake_server: FakeServer, tmp_path: Path) -> None:
@@ -56,10 +72,11 @@ def test_without_a_server_it_starts_one_and_ends_it(default_model: Model, tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     arguments = ("--port", port, "--max-model-len", "128", "--model", DEFAULT_MODEL)
-    done = headrace("chat", *arguments, cwd=tmp_path, text="What color is the sky?\n" + "word " * 200 + "\n")
+    done = headrace("chat", *arguments, cwd=tmp_path, text="What color is the sky?\n")
     assert done.returncode == 0
     assert "The" in done.stdout
-    assert DEFAULT_MODEL in done.stderr
+    done = headrace("run", *arguments[:4], DEFAULT_MODEL, cwd=tmp_path, text="word " * 200)
+    assert done.returncode == 1
     assert "maximum context length is 128 tokens" in done.stderr, "the flag has reached the server"
 
 

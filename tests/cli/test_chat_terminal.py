@@ -38,7 +38,7 @@ def test_a_chat_from_greeting_to_bye(fake_server: FakeServer, backend: FakeBacke
         assert "/help lists the commands" in chat.text
         chat.enter("hi")
         chat.until("Hello world")
-        chat.until(">", 3)
+        chat.until(">", 2)
         chat.enter("/bye")
         assert chat.end() == 0
     assert asked(backend) == ["hi"]
@@ -51,6 +51,7 @@ def test_history_is_kept_for_the_next_time(
     with chatting(server, tmp_path) as chat:
         chat.enter("the first question")
         chat.until("Hello world")
+        chat.until(">", 2)
         chat.type(CTRL_D)
         assert chat.end() == 0
     (history,) = (tmp_path / "data").rglob("chat_history")
@@ -153,7 +154,7 @@ def test_markdown_is_formatted_as_it_comes(fake_server: FakeServer, tmp_path: Pa
     with chatting(server, tmp_path) as chat:
         chat.enter("hi")
         chat.until("two")
-        chat.until(">", 3)
+        chat.until(">", 2)
         shown = chat.text
         assert "Some bold text." in shown
         assert " • one" in shown
