@@ -143,7 +143,7 @@ class Residents:
         now = self._now()
         for entry in self._entries():
             is_held = entry.hold is not None and not entry.hold.is_over(now)
-            if entry.is_resident and not entry.is_pinned and not is_held:
+            if entry.is_resident and not entry.is_pinned and not is_held and not _is_steered(entry):
                 yield entry
 
     async def _free(self, entry: Entry) -> None:
@@ -152,6 +152,12 @@ class Residents:
             await _closed(entry.id, backend)
             del backend
             await _collect()
+
+
+def _is_steered(entry: Entry) -> bool:
+    """Whether a loaded model has files for steering, which it would lose with its memory."""
+    library = None if entry.backend is None or entry.state != "loaded" else entry.backend.library(entry.id)
+    return library is not None and bool(library.saes() or library.vectors())
 
 
 class _NotWanted(Exception):
