@@ -25,6 +25,8 @@ from headrace.types import (
     GenerateRequest,
     ModelCard,
     ModelInfo,
+    Ranking,
+    RerankRequest,
     TokenizeRequest,
     TokenizerInfo,
 )
@@ -174,6 +176,10 @@ class Pool:
     async def embed(self, request: EmbedRequest) -> Embeddings:
         async with self.use(request.model) as backend:
             return await backend.embed(request)
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        async with self.use(request.model) as backend:
+            return await backend.rerank(request)
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         async with self.use(request.model) as backend:
