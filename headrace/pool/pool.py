@@ -16,6 +16,7 @@ from headrace.pool.changes import Changes
 from headrace.pool.entry import Entry, Known
 from headrace.pool.hold import Hold
 from headrace.pool.residents import Residents
+from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.types import Library
 from headrace.types import (
     Backend,
@@ -25,8 +26,6 @@ from headrace.types import (
     GenerateRequest,
     ModelCard,
     ModelInfo,
-    Ranking,
-    RerankRequest,
     TokenizeRequest,
     TokenizerInfo,
 )
