@@ -15,7 +15,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -54,9 +54,10 @@ class RedisLimiter:
         self._local = MemoryLimiter(spent) if when_down == "open" else None
         self._process = secrets.token_hex(12)
         self._unsettled: deque[RedisReservation] = deque()  # that ended while Redis was down
-        self._settling: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._is_down = False
         self._beat: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()  # rather than a cancellation, which redis-py may swallow
 
     async def start(self) -> None:
         """Register this process, and keep its leases alive."""
@@ -65,10 +66,10 @@ class RedisLimiter:
 
     async def aclose(self) -> None:
         """Settle what is left, and deregister this process."""
+        self._closing.set()
         if self._beat is not None:
-            self._beat.cancel()
-            await asyncio.gather(self._beat, return_exceptions=True)
-        await asyncio.gather(*self._settling, return_exceptions=True)
+            await self._beat
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(RedisError, OSError):
             await self._settle_rest()
             await self._redis.delete(PROCESSES + self._process)
@@ -76,16 +77,33 @@ class RedisLimiter:
 
     async def reserve(self, caller: Principal, demand: Demand) -> Reservation:
         """Raises RateLimited, StoreUnavailable; Overloaded while Redis is down and the limits are closed."""
+        # In a task of its own, which is never cancelled: redis-py may swallow a cancellation, and then the
+        # caller would go on; and a grant whose reply nobody reads would stay reserved.
+        granting = asyncio.ensure_future(self._grant(caller, demand))
+        self._tasks.add(granting)
+        granting.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(granting)
+        except asyncio.CancelledError:
+            granting.add_done_callback(self._undo)
+            raise
+
+    def _undo(self, granting: asyncio.Task[Reservation]) -> None:
+        """Give back what was granted to a caller who has left meanwhile."""
+        if granting.exception() is None:
+            undoing = asyncio.ensure_future(granting.result().settle(0, 0))
+            self._tasks.add(undoing)
+            undoing.add_done_callback(self._tasks.discard)
+
+    async def _grant(self, caller: Principal, demand: Demand) -> Reservation:
         lease = secrets.token_hex(12)
         try:
             reply = await self._call_reserve(caller, demand, lease, (-1, -1))
             if reply[0] == "seed":
                 reply = await self._call_reserve(caller, demand, lease, await self._spent(caller.id))
-        except asyncio.CancelledError:
-            self._give_back(caller, lease)
-            raise
         except (RedisError, OSError) as exc:
-            self._give_back(caller, lease)
+            # it may have been granted without our knowing it
+            self._unsettled.append(RedisReservation(self, caller, lease, 0, State()))
             self._note(exc)
             if self._local is None:
                 raise Overloaded("the limits of API keys cannot be checked now") from exc
@@ -96,15 +114,11 @@ class RedisLimiter:
             raise refusal(cast("Reason", reply[0]), caller.limits, demand, state)
         return RedisReservation(self, caller, lease, int(reply[1]), state)
 
-    def _give_back(self, caller: Principal, lease: str) -> None:
-        """Settle a lease that may have been granted without our knowing it, as soon as possible."""
-        self._unsettled.append(RedisReservation(self, caller, lease, 0, State()))
-
     async def settle(self, reservation: RedisReservation) -> None:
         """Settle now, or once Redis is back; also if the caller is cancelled."""
         settling = asyncio.ensure_future(self._settle_or_keep(reservation))
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
+        self._tasks.add(settling)
+        settling.add_done_callback(self._tasks.discard)
         await asyncio.shield(settling)
 
     async def _settle_or_keep(self, reservation: RedisReservation) -> None:
@@ -136,12 +150,18 @@ class RedisLimiter:
 
     async def _settle_rest(self) -> None:
         while self._unsettled:
-            await self._call_settle(self._unsettled[0])
-            self._unsettled.popleft()
+            reservation = self._unsettled.popleft()
+            try:
+                await self._call_settle(reservation)
+            except BaseException:
+                self._unsettled.appendleft(reservation)
+                raise
 
     async def _keep_alive(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease_s / 3)
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_s / 3):
+                    await self._closing.wait()
             await self._renew()
 
     async def _renew(self) -> None:

@@ -1,0 +1,217 @@
+"""Limits that processes share in a real Valkey: as in memory, never more, and nothing stays reserved."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.callers import Limits, Principal
+from headrace.errors import Overloaded, RateLimited
+from headrace.limits.demand import Demand
+from headrace.limits.memory import MemoryLimiter
+from headrace.limits.redis import RedisLimiter
+from tests.valkey import Valkey, valkey
+
+ROOT = Path(__file__).parents[2]
+PROCESSES, CLIENTS, LIMIT = 3, 67, 100
+LEASE_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with valkey(tmp_path_factory.mktemp("valkey")) as found:
+        yield found
+
+
+async def nothing(_: str) -> tuple[int, int]:
+    return 0, 0
+
+
+def run(url: str, work: Callable[[RedisLimiter], Awaitable[None]], **options: object) -> None:
+    async def inner() -> None:
+        given: dict[str, object] = {"when_down": "closed", "lease_s": 30.0, "spent": nothing, **options}
+        limiter = RedisLimiter(url, **given)  # type: ignore[arg-type]
+        await limiter.start()
+        try:
+            await work(limiter)
+        finally:
+            await limiter.aclose()
+
+    asyncio.run(inner())
+
+
+def test_it_decides_as_the_limits_in_memory_do(server: Valkey) -> None:
+    async def work(limiter: RedisLimiter) -> None:
+        for seed in range(12):
+            chance = random.Random(seed)
+            limits = Limits(
+                chance.choice([None, 20]),
+                chance.choice([None, 100]),
+                chance.choice([None, 5]),
+                chance.choice([None, 150]),
+                chance.choice([None, 0.0005]),
+            )
+            who, memory = Principal(f"key_{seed}", limits=limits), MemoryLimiter(nothing)
+            running = []
+            for _ in range(60):
+                if running and chance.random() < 0.4:
+                    mine, theirs, most = running.pop(chance.randrange(len(running)))
+                    used = chance.randint(0, most)
+                    await mine.settle(used, used * 1000)
+                    await theirs.settle(used, used * 1000)
+                    continue
+                least = chance.randint(0, 8)
+                demand = Demand(chance.randint(0, 9), least, least + chance.choice([0, 0, 30]), 1000, 3000)
+                outcomes = []
+                for one in (limiter, memory):
+                    try:
+                        outcomes.append(await one.reserve(who, demand))
+                    except RateLimited as exc:
+                        outcomes.append(
+                            (exc.message, exc.code, exc.headers.get("x-ratelimit-remaining-tokens"))
+                        )
+                mine, theirs = outcomes
+                if isinstance(mine, tuple):
+                    assert mine == theirs
+                    continue
+                assert mine.answer == theirs.answer
+                for name in ("remaining-tokens", "remaining-requests", "limit-tokens"):
+                    header = f"x-ratelimit-{name}"
+                    assert mine.headers.get(header) == theirs.headers.get(header)
+                running.append((mine, theirs, demand.prompt + mine.answer))
+
+    run(server.url, work)
+
+
+def test_budgets_begin_with_what_was_used_before(server: Valkey) -> None:
+    async def spent(_: str) -> tuple[int, int]:
+        return 90, 0
+
+    async def work(limiter: RedisLimiter) -> None:
+        who = Principal("key_budget", limits=Limits(total_tokens=100))
+        granted = await limiter.reserve(who, Demand(5, 1, 400))
+        assert granted.answer == 5
+        with pytest.raises(RateLimited) as raised:
+            await limiter.reserve(who, Demand(1))
+        assert raised.value.code == "insufficient_quota"
+        await granted.settle(6, 0)
+        await granted.settle(0, 0)
+        assert (await limiter.reserve(who, Demand(4))).answer == 0
+
+    run(server.url, work, spent=spent)
+
+
+def test_a_reservation_whose_reply_is_lost_counts_once(server: Valkey) -> None:
+    async def work(limiter: RedisLimiter) -> None:
+        who = Principal("key_lost", limits=Limits(tokens_per_minute=100))
+        demand = Demand(10, 10, 10)
+        first = await limiter._call_reserve(who, demand, "lease", (-1, -1))
+        again = await limiter._call_reserve(who, demand, "lease", (-1, -1))
+        assert again[:4] == first[:4]
+        assert (await limiter.reserve(who, demand)).headers["x-ratelimit-remaining-tokens"] == "60"
+
+    run(server.url, work)
+
+
+def test_a_caller_who_leaves_while_it_reserves_leaves_nothing_behind(server: Valkey) -> None:
+    async def work(limiter: RedisLimiter) -> None:
+        who = Principal("key_left", limits=Limits(concurrent_requests=1))
+        for _ in range(20):
+            asking = asyncio.ensure_future(limiter.reserve(who, Demand()))
+            await asyncio.sleep(0.0005)
+            asking.cancel()
+            outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
+            if not isinstance(outcome, BaseException):
+                await outcome.settle(0, 0)
+        await limiter._renew()
+        await limiter.reserve(who, Demand())
+
+    run(server.url, work)
+
+
+@pytest.mark.parametrize("when_down", ["closed", "open"])
+def test_while_it_is_down_limits_are_closed_or_open_and_it_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, when_down: str
+) -> None:
+    who = Principal("key_a", limits=Limits(concurrent_requests=1))
+    with valkey(tmp_path) as server:
+
+        async def work(limiter: RedisLimiter) -> None:
+            first = await limiter.reserve(who, Demand())
+            server.stop()
+            if when_down == "closed":
+                with pytest.raises(Overloaded) as raised:
+                    await limiter.reserve(who, Demand())
+                assert "Retry-After" in raised.value.headers
+            else:
+                local = await limiter.reserve(who, Demand())
+                with pytest.raises(RateLimited):  # by itself
+                    await limiter.reserve(who, Demand())
+                await local.settle(0, 0)
+            await first.settle(0, 0)
+            server.start()
+            await limiter._renew()
+            await limiter.reserve(who, Demand())
+            with pytest.raises(RateLimited):
+                await limiter.reserve(who, Demand())
+
+        run(server.url, work, when_down=when_down)
+    texts = [record.message for record in caplog.records]
+    assert sum("Redis cannot be used" in text for text in texts) == 1
+    assert sum("Redis is back" in text for text in texts) == 1
+
+
+def processes(url: str, limit: int, lease_s: float) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.limits.clients", url, str(CLIENTS), str(limit), str(lease_s)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
+        for _ in range(PROCESSES)
+    ]
+    for process in found:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    return found
+
+
+def test_clients_of_three_processes_never_get_more_than_the_limit(tmp_path: Path) -> None:
+    """201 clients of one key with 100 tokens a minute; one process is killed meanwhile."""
+    with valkey(tmp_path) as server:
+        started = processes(server.url, LIMIT, LEASE_S)
+
+        async def nothing_stays(limiter: RedisLimiter) -> None:
+            """What the killed process had reserved is free again: the limit is what was used, and no more."""
+            who = Principal("key_shared", limits=Limits(tokens_per_minute=LIMIT))
+            await asyncio.sleep(LEASE_S + 0.5)
+            try:
+                granted = await limiter.reserve(who, Demand(0, 0, 1000))
+            except RateLimited:
+                granted = None
+            left = 0 if granted is None else granted.answer
+            assert left + sum(used for _, used in uses) == LIMIT
+
+        outputs = []
+        for place, process in enumerate(started):
+            if place == 0:
+                try:
+                    process.wait(2)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            outputs.append(process.communicate("")[0])
+        uses = [
+            (float(at), int(used))
+            for text in outputs
+            for at, used in (line.split() for line in text.splitlines())
+        ]
+        assert len(uses) > 10
+        assert sum(used for _, used in uses) <= LIMIT  # all of it within a minute
+        run(server.url, nothing_stays, lease_s=LEASE_S)
