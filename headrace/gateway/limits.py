@@ -20,6 +20,7 @@ ANSWER = 4096  # tokens that an answer may have whose caller has set no limit
 SHORT = 64  # ... and that must be left for each answer
 BYTES = 3  # of a token, where the tokenizer is not known: a little more tokens than most texts have
 MEDIA = 1000  # tokens of an image, where the tokenizer is not known
+FAILED = (500, 502, 503)  # statuses; not 504, because a caller may set the timeout
 MILLION = 10**6
 BILLION = 10**9
 
@@ -51,10 +52,12 @@ class Charge:
         self._reservation, self._reserved, self._prices = reservation, reserved, prices
 
     async def settle(self, tally: Tally) -> None:
-        """A request whose answer has begun, and whose usage is not known, costs what it has reserved; one
-        that was not answered costs nothing.
+        """A request that failed here or at a provider costs nothing, nor does one that was not answered. One
+        whose answer has begun, and whose usage is not known, costs what it has reserved.
         """
-        if tally.usage is not None:
+        if tally.status in FAILED:
+            tokens = cost = 0
+        elif tally.usage is not None:
             tokens = tally.usage.prompt_tokens + tally.usage.completion_tokens
             cost = self._prices.cost(tally.provider or "", tally.served or "", tally.usage)
         elif tally.began is not None:
@@ -147,7 +150,7 @@ def _answer_tokens(
     most = min(room, ANSWER)
     least, limit = min(most, SHORT), caller.limits.tokens_per_minute
     if limit is not None:  # a small limit is no reason to refuse everything
-        least = min(least, max(1, (limit - prompt) // request.num_choices))
+        least = min(least, max(1, (limit - prompt) // (4 * request.num_choices)))
     return least, most
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -184,34 +185,69 @@ def processes(url: str, limit: int, lease_s: float) -> list[subprocess.Popen[str
 
 
 def test_clients_of_three_processes_never_get_more_than_the_limit(tmp_path: Path) -> None:
-    """201 clients of one key with 100 tokens a minute; one process is killed meanwhile."""
+    """201 clients of one key with 100 tokens a minute, which ask for more all the time."""
     with valkey(tmp_path) as server:
         started = processes(server.url, LIMIT, LEASE_S)
-
-        async def nothing_stays(limiter: RedisLimiter) -> None:
-            """What the killed process had reserved is free again: the limit is what was used, and no more."""
-            who = Principal("key_shared", limits=Limits(tokens_per_minute=LIMIT))
-            await asyncio.sleep(LEASE_S + 0.5)
-            try:
-                granted = await limiter.reserve(who, Demand(0, 0, 1000))
-            except RateLimited:
-                granted = None
-            left = 0 if granted is None else granted.answer
-            assert left + sum(used for _, used in uses) == LIMIT
-
-        outputs = []
-        for place, process in enumerate(started):
-            if place == 0:
-                try:
-                    process.wait(2)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            outputs.append(process.communicate("")[0])
-        uses = [
-            (float(at), int(used))
-            for text in outputs
-            for at, used in (line.split() for line in text.splitlines())
-        ]
+        time.sleep(1)  # they compete meanwhile
+        outputs = [process.communicate("")[0] for process in started]
+        lines = [line.split() for text in outputs for line in text.splitlines()]
+        uses = [(float(at), int(used)) for at, used in lines]
         assert len(uses) > 10
         assert sum(used for _, used in uses) <= LIMIT  # all of it within a minute
+
+        async def nothing_stays(limiter: RedisLimiter) -> None:
+            who = Principal("key_shared", limits=Limits(tokens_per_minute=LIMIT))
+            granted = await limiter.reserve(who, Demand(0, 0, 1000))
+            assert granted.answer == LIMIT - sum(used for _, used in uses)
+
         run(server.url, nothing_stays, lease_s=LEASE_S)
+
+
+HOLDER = """
+import asyncio, sys
+from headrace.callers import Limits, Principal
+from headrace.limits.demand import Demand
+from headrace.limits.redis import RedisLimiter
+
+async def spent(_):
+    return 0, 0
+
+async def main():
+    limiter = RedisLimiter(sys.argv[1], spent, when_down="closed", lease_s=float(sys.argv[2]))
+    await limiter.start()
+    limits = Limits(None, 100, 1, 100)
+    await limiter.reserve(Principal("key_held", limits=limits), Demand(50, 50, 50))
+    print("held", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_killed_process_had_reserved_is_free_after_its_lease(tmp_path: Path) -> None:
+    who = Principal("key_held", limits=Limits(None, 100, 1, 100))
+    with valkey(tmp_path) as server:
+        command = [sys.executable, "-c", HOLDER, server.url, str(LEASE_S)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+        async def work(limiter: RedisLimiter) -> None:
+            # the next line blocks until the process is there, which nothing else here minds
+            with subprocess.Popen(  # noqa: ASYNC220
+                command, stdout=subprocess.PIPE, text=True, env=environment
+            ) as holder:
+                assert holder.stdout is not None
+                assert holder.stdout.readline() == "held\n"
+                await asyncio.sleep(2 * LEASE_S)  # while it lives, its lease is renewed
+                with pytest.raises(RateLimited):
+                    await limiter.reserve(who, Demand(1))
+                holder.kill()
+            while True:  # until the lease is over
+                try:
+                    granted = await limiter.reserve(who, Demand(1, 0, 1000))
+                except RateLimited:
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+            assert granted.answer == 99
+
+        run(server.url, work, lease_s=LEASE_S)
