@@ -15,7 +15,7 @@ import pytest
 
 from headrace.callers import Limits, Principal
 from headrace.errors import Overloaded, RateLimited
-from headrace.limits.demand import Demand
+from headrace.limits.demand import Demand, Limiter, Reservation
 from headrace.limits.memory import MemoryLimiter
 from headrace.limits.redis import RedisLimiter
 from tests.valkey import Valkey, valkey
@@ -48,19 +48,32 @@ def run(url: str, work: Callable[[RedisLimiter], Awaitable[None]], **options: ob
     asyncio.run(inner())
 
 
+Outcome = Reservation | tuple[str, str | None, str | None]  # granted; or refused: message, code, what is left
+
+
+async def outcome(limiter: Limiter, who: Principal, demand: Demand) -> Outcome:
+    try:
+        return await limiter.reserve(who, demand)
+    except RateLimited as exc:
+        return exc.message, exc.code, exc.headers.get("x-ratelimit-remaining-tokens")
+
+
+def limits_of(chance: random.Random) -> Limits:
+    return Limits(
+        chance.choice([None, 20]),
+        chance.choice([None, 100]),
+        chance.choice([None, 5]),
+        chance.choice([None, 150]),
+        chance.choice([None, 0.0005]),
+    )
+
+
 def test_it_decides_as_the_limits_in_memory_do(server: Valkey) -> None:
     async def work(limiter: RedisLimiter) -> None:
         for seed in range(12):
             chance = random.Random(seed)
-            limits = Limits(
-                chance.choice([None, 20]),
-                chance.choice([None, 100]),
-                chance.choice([None, 5]),
-                chance.choice([None, 150]),
-                chance.choice([None, 0.0005]),
-            )
-            who, memory = Principal(f"key_{seed}", limits=limits), MemoryLimiter(nothing)
-            running = []
+            who, memory = Principal(f"key_{seed}", limits=limits_of(chance)), MemoryLimiter(nothing)
+            running: list[tuple[Reservation, Reservation, int]] = []
             for _ in range(60):
                 if running and chance.random() < 0.4:
                     mine, theirs, most = running.pop(chance.randrange(len(running)))
@@ -70,23 +83,15 @@ def test_it_decides_as_the_limits_in_memory_do(server: Valkey) -> None:
                     continue
                 least = chance.randint(0, 8)
                 demand = Demand(chance.randint(0, 9), least, least + chance.choice([0, 0, 30]), 1000, 3000)
-                outcomes = []
-                for one in (limiter, memory):
-                    try:
-                        outcomes.append(await one.reserve(who, demand))
-                    except RateLimited as exc:
-                        outcomes.append(
-                            (exc.message, exc.code, exc.headers.get("x-ratelimit-remaining-tokens"))
-                        )
-                mine, theirs = outcomes
-                if isinstance(mine, tuple):
-                    assert mine == theirs
+                first, second = await outcome(limiter, who, demand), await outcome(memory, who, demand)
+                if isinstance(first, tuple) or isinstance(second, tuple):
+                    assert first == second
                     continue
-                assert mine.answer == theirs.answer
+                assert first.answer == second.answer
                 for name in ("remaining-tokens", "remaining-requests", "limit-tokens"):
                     header = f"x-ratelimit-{name}"
-                    assert mine.headers.get(header) == theirs.headers.get(header)
-                running.append((mine, theirs, demand.prompt + mine.answer))
+                    assert first.headers.get(header) == second.headers.get(header)
+                running.append((first, second, demand.prompt + first.answer))
 
     run(server.url, work)
 
@@ -206,7 +211,7 @@ def test_clients_of_three_processes_never_get_more_than_the_limit(tmp_path: Path
 HOLDER = """
 import asyncio, sys
 from headrace.callers import Limits, Principal
-from headrace.limits.demand import Demand
+from headrace.limits.demand import Demand, Limiter, Reservation
 from headrace.limits.redis import RedisLimiter
 
 async def spent(_):
