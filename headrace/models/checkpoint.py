@@ -22,6 +22,7 @@ PICKLED = (
     "safetensors, or convert it where you trust it, with transformers' `save_pretrained`"
 )
 TWO_FACED, UNLIMITED = ("longrope", "su"), 2**31
+USUAL_LENGTH = 8192  # the context of models that have no limit, as Mamba, or state none
 TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
@@ -41,7 +42,12 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
             "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
         )
     model = published.describe(
-        folder, name=name, reference=reference, quantization=_type(folder), created=files[0].stat().st_mtime
+        folder,
+        name=name,
+        reference=reference,
+        quantization=_type(folder),
+        created=files[0].stat().st_mtime,
+        usual_length=USUAL_LENGTH,
     )
     return replace(model, context_length=min(model.context_length, _unstretched(folder)))
 

@@ -23,8 +23,18 @@ LENGTHS = (
 Json = dict[str, object]
 
 
-def describe(folder: Path, *, name: str, reference: str, quantization: str | None, created: float) -> Model:
-    """Describe the model in a folder with the files CONFIG and TOKENIZER. Raises ModelError."""
+def describe(
+    folder: Path,
+    *,
+    name: str,
+    reference: str,
+    quantization: str | None,
+    created: float,
+    usual_length: int | None = None,
+) -> Model:
+    """Describe the model in a folder with the files CONFIG and TOKENIZER. `usual_length`: the context of a
+    model that states none. Raises ModelError.
+    """
     config, generation = read(folder / CONFIG), read(folder / GENERATION)
     special = read(folder / SPECIAL)
     bos = _ids(generation.get("bos_token_id", _value(config, "bos_token_id")))
@@ -35,7 +45,7 @@ def describe(folder: Path, *, name: str, reference: str, quantization: str | Non
         reference=reference,
         architecture=str(config.get("model_type", "unknown")),
         quantization=quantization,
-        context_length=_number(folder, config, *LENGTHS),
+        context_length=_number(folder, config, *LENGTHS, default=usual_length),
         vocabulary=_number(folder, config, "vocab_size"),
         bos_token_id=bos[0] if bos else None,
         eos_token_ids=tuple(dict.fromkeys((*ends, *_named_end(folder, special)))),
@@ -67,9 +77,9 @@ def _value(config: Json, key: str) -> object:
     return config.get(key, text.get(key) if isinstance(text, dict) else None)
 
 
-def _number(folder: Path, config: Json, *keys: str) -> int:
-    """The first of these members that is there. Raises ModelError if there is none."""
-    found = next((value for key in keys if isinstance(value := _value(config, key), int)), None)
+def _number(folder: Path, config: Json, *keys: str, default: int | None = None) -> int:
+    """The first of these members that is there. Raises ModelError if there is none, and no default."""
+    found = next((value for key in keys if isinstance(value := _value(config, key), int)), default)
     if found is None:
         raise ModelError(f"{folder / CONFIG} does not say {keys[0]}")
     return found

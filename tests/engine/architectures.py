@@ -37,6 +37,15 @@ OTHERS: dict[str, dict[str, object]] = {
     "falcon": OWN_HEADS,
     "persimmon": OWN_HEADS,
     "phi": {"head_dim": None},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": 300,
+        "hidden_size_per_layer_input": 8,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "activation_sparsity_pattern": [0.0] * 4,
+    },
+    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "attn_layer_indices": [1]},
+    "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_d_ssm": 128},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
 }
@@ -47,7 +56,7 @@ PAGED = (
     "cohere2", "gpt_oss", "deepseek_v2", "deepseek_v3", "glm", "glm4", "glm4_moe", "smollm3", "nemotron",
     "exaone4", "ernie4_5", "ernie4_5_moe", "hunyuan_v1_dense", "helium", "seed_oss", "arcee", "apertus",
     "codegen", "persimmon", "jetmoe", "phimoe", "gpt_bigcode", "biogpt",
-    "vaultgemma", "diffllama", "flex_olmo",
+    "vaultgemma", "gemma3n_text", "diffllama", "flex_olmo",
 )  # fmt: skip
 SEQUENTIAL = (
     "bloom", "falcon", "mpt", "mamba", "mamba2", "jamba", "bamba", "qwen3_next", "minimax", "lfm2",

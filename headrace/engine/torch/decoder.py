@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from headrace.engine.torch.attention import NAME
 from headrace.engine.torch.call import Answering, NotPageable, current
@@ -67,13 +68,28 @@ class Decoder:
             return output.logits[0], output.cache
 
     def use_paged_attention(self) -> None:
-        """Let `packed` be called. Raises NotPageable if the model has no place for another attention."""
+        """Let `packed` be called. Raises NotPageable if the model has no place for another attention, or
+        keeps more than keys and values.
+        """
+        self._check_cache()
         try:
             self.model.set_attn_implementation(NAME)
         except (ValueError, AttributeError) as exc:
             raise NotPageable(str(exc).partition("\n")[0]) from exc
         if self.model.config._attn_implementation != NAME:
             raise NotPageable("its attention cannot be replaced")
+
+    def _check_cache(self) -> None:
+        """Raises NotPageable if the model's own cache has layers with a recurrent state. In short numbers,
+        the little that such a state may change in a short prompt would pass for rounding.
+        """
+        try:
+            _, cache = self.continued(torch.arange(4, device=self.device), None, None)
+            has_state = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
+        except AttributeError:  # it has no cache of transformers' kind
+            has_state = self.dtype != torch.float32
+        if has_state:
+            raise NotPageable("it keeps more than keys and values")
 
     @contextmanager
     def own_attention(self) -> Iterator[None]:

@@ -28,13 +28,13 @@ def write_folder(model: Any, folder: Path, shard: str = "5GB") -> Path:
 
 def generated(model: Any, prompt: list[int], max_tokens: int) -> list[int]:
     """What the model's own `generate` writes, greedily, without end tokens."""
+    model.generation_config.eos_token_id = None
     with torch.inference_mode():
         found = model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
             do_sample=False,
             max_new_tokens=max_tokens,
-            eos_token_id=VOCABULARY - 1,
             pad_token_id=0,
         )
     tokens: list[int] = found[0, len(prompt) :].tolist()

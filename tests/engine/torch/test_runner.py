@@ -27,7 +27,7 @@ PROMPT = [5 + 7 * i % 283 for i in range(70)]
 
 @pytest.fixture(scope="module")
 def runner() -> TorchRunner:
-    found = choose(random_model("llama"), kv_cache_bytes=2**22, max_model_len=256, max_num_seqs=4)
+    found = choose(random_model("llama"), kv_cache_bytes=2**22, max_model_len=2048, max_num_seqs=4)
     assert isinstance(found, TorchRunner)
     return found
 
