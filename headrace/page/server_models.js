@@ -1,15 +1,52 @@
-// The models of the server, and what an owner does with them.
+// The models of the server: what state each is in, and what an administrator does with them.
 import { useEffect, useState } from "preact/hooks";
 import { html } from "./html.js";
-import { getJson } from "./api.js";
+import { getJson, postJson } from "./api.js";
+
+const EVERY_MS = 1500;
+const MIB = 2 ** 20;
 
 export function ModelTable() {
   const [models, setModels] = useState([]);
+  const [busy, setBusy] = useState({}); // id → what is being done to it
   const [problem, setProblem] = useState("");
-  useEffect(() => { getJson("v1/models").then(list => setModels(list.data), error => setProblem(error.message)); }, []);
+  const look = () => getJson("v1/models?detail=true").then(list => setModels(list.data), error => setProblem(error.message));
+  useEffect(() => {
+    look();
+    const timer = setInterval(() => document.hidden || look(), EVERY_MS);
+    return () => clearInterval(timer);
+  }, []);
+  const change = async (verb, id) => {
+    setBusy(known => ({ ...known, [id]: verb }));
+    setProblem("");
+    await postJson(`v1/models/${verb}`, { model: id }).catch(error => setProblem(error.message));
+    setBusy(({ [id]: _, ...rest }) => rest);
+    await look();
+  };
   return html`<section><h2>Models</h2>
     ${problem && html`<p class="error" role="alert">${problem}</p>`}
-    <div class="scrolls" tabindex="0" role="region" aria-label="Models"><table><thead><tr><th scope="col">Model</th><th scope="col">Served by</th><th scope="col">Context</th></tr></thead>
-      <tbody>${models.map(model => html`<tr key=${model.id}><th scope="row">${model.id}</th><td>${model.owned_by}</td>
-        <td>${model.max_model_len ?? "–"}</td></tr>`)}</tbody></table></div></section>`;
+    <div class="scrolls" tabindex="0" role="region" aria-label="Models"><table>
+      <thead><tr><th scope="col">Model</th><th scope="col">Served by</th><th scope="col">Context</th><th scope="col">State</th>
+        <th scope="col">Memory</th><th scope="col">Requests</th><td></td></tr></thead>
+      <tbody>${models.map(model => html`<${Row} key=${model.id} model=${model} doing=${busy[model.id]} onChange=${change} />`)}</tbody></table></div></section>`;
+}
+
+const VERBS = { absent: "pull", ready: "load", failed: "load", loaded: "unload" };
+const TITLES = { pull: "Pull", load: "Load", unload: "Unload" };
+
+function Row({ model, doing, onChange }) {
+  const { status } = model;
+  const verb = VERBS[status?.state];
+  return html`<tr><th scope="row">${model.id}</th><td>${model.owned_by}</td><td>${model.max_model_len ?? "–"}</td>
+    <td>${status ? html`<${State} status=${status} />` : "served elsewhere"}</td>
+    <td>${status?.memory_bytes ? `${Math.round(status.memory_bytes / MIB)} MiB` : "–"}</td>
+    <td>${status ? `${status.running}${status.waiting ? `, ${status.waiting} wait` : ""}` : "–"}</td>
+    <td>${verb && html`<button type="button" class="quiet" disabled=${doing} onClick=${() => onChange(verb, model.id)}>${TITLES[verb]}</button>`}</td></tr>`;
+}
+
+function State({ status }) {
+  const { progress } = status;
+  if (progress?.total)
+    return html`${progress.label} <progress max=${progress.total} value=${progress.done} aria-label=${`${status.id}: ${progress.label}`} />`;
+  return html`<span title=${status.error}>${status.state}${status.pinned ? ", pinned" : ""}${status.hold ? `, held by ${status.hold.holder}` : ""}</span>`;
 }

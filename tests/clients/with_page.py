@@ -249,6 +249,18 @@ def server_view() -> None:
         expect(other.get_by_text("Nothing runs.")).to_be_visible(timeout=DONE_MS)
 
 
+@turn("the server's view: a model is unloaded, and loaded again")
+def models() -> None:
+    with opened(BROWSER, "/#/server") as page:
+        row = page.get_by_role("row", name="smollm2-135m-instruct").first
+        expect(row).to_contain_text("loaded")
+        row.get_by_role("button", name="Unload").click()
+        expect(row.get_by_role("button", name="Load", exact=True)).to_be_enabled(timeout=DONE_MS)
+        expect(row).to_contain_text("ready")
+        row.get_by_role("button", name="Load", exact=True).click()
+        expect(row.get_by_role("button", name="Unload")).to_be_enabled(timeout=DONE_MS)
+
+
 @turn("the server's view, all looks, no serious fault of accessibility")
 def looks() -> None:
     for look in LOOKS:
