@@ -24,6 +24,7 @@ from headrace import __version__, logs
 from headrace.app import build_served, create_app
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
+from headrace.freed import share_arenas
 from headrace.models.model import GGUFModel
 from headrace.models.references import DEFAULT_EMBEDDER
 from headrace.pool import Entry
@@ -46,6 +47,7 @@ def serve(config: Config, *, host_hint: str = "") -> int:
     that cannot be listened on. Raises ConfigError, ModelError.
     """
     logs.configure(config.server.log_level, config.server.log_format)
+    share_arenas()
     sys.setswitchinterval(0.001)  # how long the engine's thread may hold the GIL
     listener = _listen(config.server.host, config.server.port, host_hint)
     with contextlib.closing(listener):

@@ -193,9 +193,12 @@ class OpenVINORunner:
 
     def rest(self) -> None:
         for graph in (self._plain, self._steered):
-            if graph is not None and graph.shrink() and graph is self._plain:
+            if graph is None:
+                continue
+            if graph.shrink() and graph is self._plain:
                 # The runtime frees the memory of a request's outputs once another request has run.
                 self.forward(one_token(self.spare_block))
+            graph.compiled.release_memory()  # of intermediate results, as large as the largest step needed
 
     def profile(self) -> list[tuple[str, float]]:
         """(type, microseconds) of each operator of the last pass. Needs the property PERF_COUNT=YES."""
