@@ -38,7 +38,7 @@ function Row({ model, doing, onChange }) {
   const { status } = model;
   const verb = VERBS[status?.state];
   return html`<tr><th scope="row">${model.id}</th><td>${model.owned_by}</td><td>${model.max_model_len ?? "–"}</td>
-    <td>${status ? html`<${State} status=${status} />` : "served elsewhere"}</td>
+    <td>${status ? html`<${State} status=${status} />` : "–"}</td>
     <td>${status?.memory_bytes ? `${Math.round(status.memory_bytes / MIB)} MiB` : "–"}</td>
     <td>${status ? `${status.running}${status.waiting ? `, ${status.waiting} wait` : ""}` : "–"}</td>
     <td>${verb && html`<button type="button" class="quiet" disabled=${doing} onClick=${() => onChange(verb, model.id)}>${TITLES[verb]}</button>`}</td></tr>`;
