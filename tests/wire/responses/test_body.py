@@ -173,7 +173,6 @@ IGNORED: list[Any] = [
     ({"user": "me"}, "user"),
     ({"prompt_cache_key": "k"}, "prompt_cache_key"),
     ({"safety_identifier": "s"}, "safety_identifier"),
-    ({"service_tier": "priority"}, "service_tier"),
     ({"max_tool_calls": 3}, "max_tool_calls"),
     ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
     ({"client_metadata": {}}, "client_metadata"),
