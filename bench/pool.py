@@ -130,9 +130,8 @@ def main() -> int:
 
 def report(ends: Ends, most: int, log: str, seconds: float) -> int:
     """Print what happened. Returns 1 if anything is as it may not be."""
-    loads, unloads = (
-        len(re.findall(words, log)) for words in (r"is loaded, after", r"is unloaded to make room")
-    )
+    loads, unloads = log.count("is loaded, after"), log.count("is unloaded to make room")
+    most_mib, budget_mib = most / MIB, BUDGET_BYTES / MIB
     print(f"{seconds:.0f} s, {CALLERS} callers, {len(NAMES)} models, memory for two")
     for model in NAMES:
         statuses = {status: count for (name, status), count in sorted(ends.counts.items()) if name == model}

@@ -35,7 +35,9 @@ def test_answers_that_satisfy_a_schema(server: Served) -> None:
 
 
 def test_a_chat_with_ollamas_client(server: Served) -> None:
-    assert run_python("ollama.md", server.url)["answer"].message.content
+    names = run_python("ollama.md", server.url)
+    names["client"].close()
+    assert names["answer"].message.content
 
 
 def test_a_prompt_with_curl_in_ollamas_dialect(server: Served) -> None:

@@ -8,7 +8,7 @@ from headrace.cli.progress import ProgressBar
 from headrace.config import Config
 from headrace.local import fetched
 from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model
-from headrace.models.references import ALIASES, HubSource, PyPISource
+from headrace.models.references import ALIASES, HubSource, PyPISource, WheelsSource
 
 AVAILABLE = ("NAME", "DOWNLOAD", "LICENCE", "HERE", "SOURCE")
 COLUMNS = ("NAME", "ARCHITECTURE", "QUANTIZATION", "CONTEXT", "SIZE", "SAMPLING")
@@ -45,8 +45,13 @@ def _available(name: str, here: Collection[str]) -> tuple[str, ...]:
     alias = ALIASES[name]
     size = "?" if alias.download_bytes is None else f"{alias.download_bytes / 1e6:.0f} MB"
     source = alias.source
-    assert isinstance(source, PyPISource | HubSource), "an alias is no path"
-    where = f"pypi:{source.package}" if isinstance(source, PyPISource) else f"hf:{source.repo}"
+    where = "?"
+    if isinstance(source, PyPISource):
+        where = f"pypi:{source.package}"
+    elif isinstance(source, HubSource):
+        where = f"hf:{source.repo}"
+    elif isinstance(source, WheelsSource):
+        where = ", ".join(f"pypi:{part.package}" for _, part in source.files)
     mark = "" if alias.is_tested else " *"
     return (name + mark, size, alias.license or "?", "yes" if name in here else "-", where)
 

@@ -131,6 +131,8 @@ ALIASES = {
             )
         ),
         embedding=Embedding(width=384, max_tokens=256, pooling="mean"),
+        license="Apache-2.0",
+        is_tested=True,
     ),
     **dict(
         (

@@ -201,10 +201,11 @@ def test_a_model_is_shown_with_what_it_can_do(client: ollama.Client, server: Ser
 
 
 def test_models_are_listed_by_the_names_of_v1(client: ollama.Client, server: Served) -> None:
-    (model,) = client.list().models
-    (running,) = client.ps().models
-    served = server.get("/v1/models").json()["data"][0]["id"]
-    assert model.model == running.model == served == DEFAULT_MODEL
+    served = [entry["id"] for entry in server.get("/v1/models").json()["data"]]
+    listed = client.list().models
+    assert [one.model for one in listed] == served
+    (model,) = (one for one in listed if one.model == DEFAULT_MODEL)
+    (running,) = (one for one in client.ps().models if one.model == DEFAULT_MODEL)
     assert model.digest == running.digest
     assert len(model.digest or "") == 64
     assert (model.size or 0) > 50_000_000
@@ -434,7 +435,7 @@ def test_copilot(server: Served) -> None:
     """VS Code asks for version, models and capabilities here, and for answers under /v1."""
     version = server.get("/api/version").json()["version"]
     assert tuple(map(int, version.split("."))) >= (0, 6, 4)
-    (model,) = server.get("/api/tags").json()["models"]
+    model = server.get("/api/tags").json()["models"][0]
     body = json.dumps({"model": model["model"]}).encode()
     shown = server.post("/api/show", content=body, headers={"Content-Type": "text/plain"}).json()
     assert {"completion", "tools"} <= set(shown["capabilities"])
@@ -447,9 +448,9 @@ def test_copilot(server: Served) -> None:
 def test_open_webui(server: Served) -> None:
     """Its Ollama connection: /api/version, /api/tags, /api/ps, and bodies with many members."""
     assert server.get("/api/version").json()["version"]
-    (model,) = server.get("/api/tags").json()["models"]
+    model = server.get("/api/tags").json()["models"][0]
     assert {"name", "model", "digest", "details", "modified_at", "size"} <= model.keys()
-    (running,) = server.get("/api/ps").json()["models"]
+    running = server.get("/api/ps").json()["models"][0]
     assert running["expires_at"].endswith("Z")
     body = {
         "model": model["model"], "messages": QUESTION, "options": GREEDY, "stream": True, "keep_alive": "5m",
