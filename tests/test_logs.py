@@ -120,3 +120,33 @@ def test_unknown_options_are_named_without_their_values(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--api-kye, --api-keey" in done.stderr
     assert "hush" not in done.stderr
+
+
+def test_json_records_are_one_object_a_line_with_facts_and_no_content(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text('[providers.far]\nkind = "fake"\nprefix = false\n')
+    with serving("--log-format", "json", cwd=tmp_path, HEADRACE_MODEL="") as server:
+        secret = "a prompt that nobody must read\n{}"
+        assert server.post({"model": "fake", "prompt": secret}).status_code == 200
+        assert server.post({"model": "none", "prompt": secret}).status_code == 404
+        log = server.log
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    answered, refused = (line for line in lines if line.get("path") == "/v1/completions")
+    assert answered["message"].startswith("POST /v1/completions 200")
+    expected = {"level": "INFO", "logger": "headrace.access", "method": "POST", "status": 200,
+                "key": "anonymous", "model": "fake", "backend": "far", "attempts": 1}  # fmt: skip
+    assert expected.items() <= answered.items()
+    assert re.fullmatch(r"req_[0-9a-f]{24}", answered["request_id"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answered["time"])
+    assert (refused["status"], refused["code"]) == (404, "model_not_found")
+    assert "nobody must read" not in log.read_text()
+
+
+def test_a_traceback_is_a_member_of_its_json_record() -> None:
+    formatter = logs._JSONFormatter()
+    try:
+        raise ValueError(f"a\n{FORGED}")
+    except ValueError as exc:
+        record = logging.LogRecord("n", logging.ERROR, "f", 1, "%s", ("x\ny",), (ValueError, exc, None))
+    (line,) = formatter.format(record).splitlines()
+    assert json.loads(line)["message"] == "x\\ny"
+    assert "ValueError" in json.loads(line)["exception"]

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 WAIT_S = 5.0
 Labels = tuple[tuple[str, str], ...]
 ENGINE_HEAD = (
-    "model", "running", "waiting", "KV cache", "prompt tok/s", "answer tok/s", "cached", "drafts",
-    "first token p50", "p95", "queue p95",
+    "model", "run", "wait", "KV", "prompt/s", "answer/s", "cached", "drafts",
+    "first token", "p95", "queue p95",
 )  # fmt: skip
-TARGET_HEAD = ("provider", "model", "requests/s", "errors/s", "first byte p50", "p95", "tok/s")
-KEY_HEAD = ("key", "requests/s", "refused/s", "tok/s")
+TARGET_HEAD = ("provider", "model", "requests/s", "errors/s", "first byte", "p95", "tokens/s")
+KEY_HEAD = ("key", "requests/s", "refused/s", "tokens/s")
 
 
 class Unreachable(HeadraceError):
@@ -214,7 +214,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], num_left: int) ->
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE, header_style="dim", expand=False)
+    table = Table(box=box.SIMPLE, header_style="dim", pad_edge=False, padding=(0, 1))
     for place, name in enumerate(head):
         table.add_column(name, justify="left" if place < num_left else "right")
     for row in rows:

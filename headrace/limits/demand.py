@@ -107,5 +107,5 @@ def _written(seconds: float) -> str:
     """A duration as OpenAI writes it: 250ms, 12.5s, 1m0s."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{math.ceil(rest * 10) / 10:g}s"
+    minutes, tenths = divmod(math.ceil(seconds * 10), 600)
+    return f"{minutes}m{tenths / 10:g}s" if minutes else f"{tenths / 10:g}s"
