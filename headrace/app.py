@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -45,7 +46,7 @@ from headrace.api.middleware import Middleware
 from headrace.api.relay import Relay
 from headrace.api.request import Budget
 from headrace.api.sites import Hosts, Sites
-from headrace.config import Config, ServerConfig, install_command
+from headrace.config import Config, install_command
 from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
 from headrace.gateway.gateway import Gateway
@@ -69,6 +70,7 @@ from headrace.types import Backend
 
 if TYPE_CHECKING:
     from headrace.limits.redis import RedisLimiter
+    from headrace.metering.traces import Traces
 
 # answered by our embedding model, with fewer dimensions, where no provider has them
 OPENAI_EMBEDDERS = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
@@ -124,7 +126,8 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     app.state.usage = UsageMeter(store, prices) if config.server.needs_key else None
     app.state.limiter = _limiter(config, app.state.usage)
     app.state.metrics = Metrics({one.name for one in backends if isinstance(one, Measured | Composed)})
-    meters = (LoggingMeter(), app.state.metrics, app.state.usage)
+    app.state.traces = _traces(config)
+    meters = (LoggingMeter(), app.state.metrics, app.state.usage, app.state.traces)
     app.state.gateway = Gateway(
         backends,
         meter=Meters([meter for meter in meters if meter is not None]),
@@ -147,13 +150,14 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     app.router.routes.extend(pages.assets())
     errors.install(app)
     app.state.budget = Budget(int(config.server.max_inflight_bytes))
-    _add_middleware(app, config.server)
+    _add_middleware(app, config)
     app.openapi = lambda: openapi.document(app, ROUTERS)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
-def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
+def _add_middleware(app: FastAPI, config: Config) -> None:
     """Add the middleware, the innermost first."""
+    server = config.server
     if any(isinstance(backend, Relaying) for backend in app.state.gateway.backends):
         app.add_middleware(Relay)
     hosts = Hosts(server.host, server.allowed_hosts, server.needs_key)
@@ -161,7 +165,19 @@ def _add_middleware(app: FastAPI, server: ServerConfig) -> None:
     app.add_middleware(
         Middleware, sites=sites, budget=app.state.budget, has_security=server.security_headers,
         has_facts=server.log_format == "json", has_limits=server.takes_stored_keys,
+        has_traces=bool(config.telemetry.otlp_endpoint),
     )  # fmt: skip
+
+
+def _traces(config: Config) -> Traces | None:
+    """Sends traces, if it is configured where to. Raises ConfigError."""
+    if not config.telemetry.otlp_endpoint:
+        return None
+    try:
+        from headrace.metering.traces import Traces
+    except ImportError as exc:
+        raise ConfigError(f"telemetry.otlp_endpoint needs a package: {install_command('otel')}") from exc
+    return Traces(config.telemetry.otlp_endpoint)
 
 
 def _limiter(config: Config, usage: UsageMeter | None) -> MemoryLimiter | RedisLimiter | None:
@@ -386,6 +402,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as exits:
         exits.push_async_callback(app.state.store.aclose)
         await app.state.store.start()
+        if app.state.traces is not None:
+            exits.push_async_callback(asyncio.to_thread, app.state.traces.close)
         for part in (app.state.usage, app.state.limiter):
             if part is not None:
                 exits.push_async_callback(part.aclose)

@@ -19,6 +19,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 
 # What is known of the current request, for the line that ends it in a JSON log; None: the log is text.
 FACTS: ContextVar[dict[str, object] | None] = ContextVar("facts", default=None)
+# The W3C trace context that the caller of the current request has sent, where traces are kept.
+TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 Format = Literal["text", "json"]
 
 

@@ -122,7 +122,8 @@ class Turns:
 class Middleware:
     """ASGI middleware around the whole app. `sites`: where requests may come from; `budget`: of memory;
     `has_security`: whether security headers are sent; `has_facts`: whether the log's lines have members;
-    `has_limits`: whether keys may have limits. A WebSocket is only checked for its host and site.
+    `has_limits`: whether keys may have limits; `has_traces`: whether callers' trace contexts are kept. A
+    WebSocket is only checked for its host and site.
     """
 
     def __init__(
@@ -134,9 +135,10 @@ class Middleware:
         has_security: bool = True,
         has_facts: bool = False,
         has_limits: bool = False,
+        has_traces: bool = False,
     ) -> None:
         self._sites, self._budget, self._turns = sites, budget, Turns()
-        self._has_facts, self._has_limits = has_facts, has_limits
+        self._has_facts, self._has_limits, self._has_traces = has_facts, has_limits, has_traces
         self._security = SECURITY if has_security else {}
         self._handlers, self._app = app, with_cors(self._guarded, sites.origins)
         self._last_resort = with_cors(to_response(ServerError("the server had an error")), sites.origins)
@@ -173,6 +175,8 @@ class Middleware:
             logs.FACTS.set({})
         if self._has_limits:
             RATES.set({})
+        if self._has_traces and (parent := headers.get(b"traceparent")) is not None:
+            logs.TRACEPARENT.set(parent.decode("latin-1"))
         try:
             await self._app(scope, receive, send_with_ids)
         except Exception:

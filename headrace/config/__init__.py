@@ -7,6 +7,7 @@ key, the value and what would be valid. The environment is read nowhere else.
 
 from headrace.config.extras import install_command
 from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
+from headrace.config.operations import LimitsConfig, TelemetryConfig
 from headrace.config.options import PREFIX, Option, options
 from headrace.config.providers import FallbackReason, PriceConfig, ProviderConfig, RouteConfig, TargetConfig
 from headrace.config.section import Names
@@ -14,7 +15,6 @@ from headrace.config.sections import (
     Config,
     ConversationsConfig,
     EngineConfig,
-    LimitsConfig,
     ModelsConfig,
     PathsConfig,
     ServerConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "ServerConfig",
     "StoreConfig",
     "TargetConfig",
+    "TelemetryConfig",
     "install_command",
     "is_loopback",
     "load",

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from headrace.config.memory import CacheType
+from headrace.config.operations import LimitsConfig, TelemetryConfig
 from headrace.config.providers import PriceConfig, ProviderConfig, RouteConfig
 from headrace.config.section import Names, Section
 
@@ -448,26 +449,6 @@ class ConversationsConfig(Section):
     ] = 20
 
 
-class LimitsConfig(Section):
-    redis_url: Annotated[
-        str,
-        Names(flag="--redis-url", variable="REDIS_URL", is_secret=True),
-        Field(
-            repr=False,
-            description="Redis or Valkey for the limits of API keys, as `redis://:PASSWORD@HOST:6379/0`, "
-            "where several servers share them. Default: each server counts by itself.",
-        ),
-    ] = ""
-    when_down: Annotated[
-        Literal["closed", "open"],
-        Names(flag="--limits-when-down", variable="LIMITS_WHEN_DOWN"),
-        Field(
-            description="While Redis cannot be reached, `closed` refuses the requests of keys that have "
-            "limits with 503, and with `open` each server applies the limits by itself."
-        ),
-    ] = "closed"
-
-
 class Config(Section):
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()
@@ -477,6 +458,7 @@ class Config(Section):
     steering: SteeringConfig = SteeringConfig()
     conversations: ConversationsConfig = ConversationsConfig()
     limits: LimitsConfig = LimitsConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     providers: dict[str, ProviderConfig] = {}  # noqa: RUF012  # pydantic copies it
     routes: dict[str, RouteConfig] = {}  # noqa: RUF012
     prices: dict[str, PriceConfig] = {}  # noqa: RUF012
