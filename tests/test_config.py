@@ -69,6 +69,7 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "backends": "a=llamacpp",
         "host": "localhost",
         "cors_origins": "https://a.example",
+        "otlp_endpoint": "http://127.0.0.1:4318",
         "no_auth": "1",
         "max_batch_tokens": "64",
         "device": "cuda:1",
