@@ -37,7 +37,10 @@ def list_available(config: Config) -> int:
     here = {model.name for model in Cache(config.paths.cache).models()}
     rows = [AVAILABLE, *(_available(name, here) for name in ALIASES)]
     print_table(rows)
-    print("\n* not tested: the machines that Headrace is developed on cannot reach the Hugging Face hub.")
+    print(
+        "\n* not tested: the machines that Headrace is developed on cannot reach the Hugging Face hub."
+        "\nOur engine runs Qwen3 and Llama 3.2; the others need llama.cpp (docs/models.md)."
+    )
     return 0
 
 

@@ -71,7 +71,6 @@ class Figures(TypedDict, total=False):
 
     done_reason: DoneReason
     total_duration: int
-    load_duration: int
     prompt_eval_count: int
     prompt_eval_duration: int
     eval_count: int
@@ -154,7 +153,7 @@ class _Calling:
 
 class Lines:
     """Writes one stream. A call is written when it is complete. `began`: when the request came, on the clock
-    `perf_counter`; `load_s`: how long the model was being loaded for it.
+    `perf_counter`.
     """
 
     def __init__(self, dialect: Dialect[Any], body: AnswerBody, began: float, info: ModelInfo) -> None:
@@ -239,7 +238,7 @@ def figures(
     if usage.is_known:
         ended |= {"prompt_eval_count": usage.prompt_tokens, "eval_count": usage.completion_tokens}
     if started is not None:
-        ended |= {"load_duration": 0, "prompt_eval_duration": _ns(started.prefill_s)}
+        ended["prompt_eval_duration"] = _ns(started.prefill_s)
     if decode_s:
         ended["eval_duration"] = _ns(decode_s)
     return ended

@@ -38,7 +38,6 @@ class EmbedAnswer(TypedDict):
     model: str
     embeddings: list[list[float]]
     total_duration: int
-    load_duration: int
     prompt_eval_count: int
 
 
@@ -68,7 +67,6 @@ def embed_answer(model: str, embeddings: Embeddings | None, began: float) -> byt
     rest = dump(
         {
             "total_duration": int((time.perf_counter() - began) * NANOSECONDS),
-            "load_duration": 0,
             "prompt_eval_count": 0 if embeddings is None else embeddings.prompt_tokens,
         }
     )
