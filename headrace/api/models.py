@@ -54,7 +54,8 @@ async def list_models(
     pool: Pool | None = http.app.state.pool
     if not detail or pool is None or provider not in (None, pool.name):
         return wire.model_list(infos)
-    return wire.detailed(infos, [status(entry, pool.now()) for entry in pool.entries.values()])
+    usable = [entry for entry in pool.entries.values() if caller.may_use(entry.id)]
+    return wire.detailed(infos, [status(entry, pool.now()) for entry in usable])
 
 
 # registered before the next route, whose id may contain slashes

@@ -22,7 +22,7 @@ from headrace.api.routes import route
 from headrace.callers import Principal
 from headrace.errors import NotFound, ServerError
 from headrace.features import Uses
-from headrace.gateway.gateway import Gateway
+from headrace.gateway.gateway import Gateway, check_model
 from headrace.gateway.lifetime import Until
 from headrace.offload import aside
 from headrace.pool import Pool
@@ -126,7 +126,7 @@ async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Resp
     uses = await prepared(http, partial(uses_of_chat, body, strict=is_strict(http)))
     dialect = answer.ChatDialect()
     if not body.messages:
-        return await _load(http, body, dialect, uses)
+        return await _load(http, caller, body, dialect, uses)
     request = await prepared(http, partial(wire.chat_request, body))
     _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
     return await _answer(http, caller, request, _reply(dialect, body, began, ChatWriter), uses)
@@ -146,7 +146,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
     uses = await prepared(http, partial(uses_of_generate, body, strict=is_strict(http)))
     dialect = answer.GenerateDialect()
     if not body.prompt and not body.images and not body.suffix:
-        return await _load(http, body, dialect, uses)
+        return await _load(http, caller, body, dialect, uses)
     request = await prepared(http, partial(wire.generate_request, body))
     _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
     return await _answer(http, caller, request, _reply(dialect, body, began, GenerateWriter), uses)
@@ -205,13 +205,16 @@ async def _answer(
     return await respond(http, gateway.start(request, uses=uses), reply, {})
 
 
-async def _load(http: Request, body: wire.AnswerBody, dialect: answer.Dialect[Any], uses: Uses) -> Response:
+async def _load(
+    http: Request, caller: Principal, body: wire.AnswerBody, dialect: answer.Dialect[Any], uses: Uses
+) -> Response:
     """Answer a body without a prompt, which asks for the model to be loaded, or with `keep_alive: 0` to be
     unloaded. Any caller may ask for the first: a prompt would load it, too.
     """
     gateway: Gateway = http.app.state.gateway
     pool: Pool | None = http.app.state.pool
     id = known(gateway, body.model)
+    check_model(caller, id, None)
     headers = with_named({}, gateway.left_out(uses, id))
     reason: answer.DoneReason = "unload" if body.keep_alive_s == 0 else "load"
     if pool is not None and pool.find(id) is not None:

@@ -15,8 +15,9 @@ from headrace.api.ollama import API, RESPONSES, LinesWriter, OllamaRoute, known
 from headrace.api.pool import OwnPool, OwnPulls
 from headrace.api.request import Caller
 from headrace.api.routes import route
+from headrace.callers import Principal
 from headrace.errors import ModelUnavailable, NotFound, UnsupportedParameter
-from headrace.gateway.gateway import Gateway
+from headrace.gateway.gateway import Gateway, check_model
 from headrace.gateway.lifetime import Until
 from headrace.pool import Entry, Pool
 from headrace.types import ModelCard, ModelInfo
@@ -37,18 +38,20 @@ async def version() -> wire.Version:
 
 @router.head("/api/tags", include_in_schema=False)
 @route(router, "GET", "/tags", under=API, summary="List models, in Ollama's dialect", responses=RESPONSES)
-async def list_tags(http: Request, _: Caller) -> wire.Tags:
-    return wire.tags(_cards(http.app.state.gateway))
+async def list_tags(http: Request, caller: Caller) -> wire.Tags:
+    return wire.tags(_cards(http.app.state.gateway, caller))
 
 
 @route(router, "GET", "/ps", under=API, summary="List the models in memory", responses=RESPONSES)
-async def list_running(http: Request, _: Caller) -> wire.RunningModels:
+async def list_running(http: Request, caller: Caller) -> wire.RunningModels:
     gateway: Gateway = http.app.state.gateway
     pool: Pool | None = http.app.state.pool
     if pool is not None:
-        return {"models": [_running(pool, entry) for entry in pool.entries.values() if entry.is_resident]}
+        resident = [one for one in pool.entries.values() if one.is_resident and caller.may_use(one.id)]
+        return {"models": [_running(pool, entry) for entry in resident]}
     local = {info.id for info in gateway.router.local_models()}
-    return {"models": [wire.running(info, card) for info, card in _cards(gateway) if info.id in local]}
+    cards = _cards(gateway, caller)
+    return {"models": [wire.running(info, card) for info, card in cards if info.id in local]}
 
 
 def _running(pool: Pool, entry: Entry) -> wire.Running:
@@ -66,9 +69,10 @@ def _running(pool: Pool, entry: Entry) -> wire.Running:
 @route(
     router, "POST", "/show", under=API, summary="Describe a model, in Ollama's dialect", responses=RESPONSES
 )
-async def show(http: Request, _: Caller, body: wire.ShowBody) -> wire.Shown:
+async def show(http: Request, caller: Caller, body: wire.ShowBody) -> wire.Shown:
     gateway: Gateway = http.app.state.gateway
     id = known(gateway, body.id)
+    check_model(caller, id, None)
     return wire.shown(gateway.router.model(id), gateway.router.card(id))
 
 
@@ -142,8 +146,11 @@ async def upload(_: Caller) -> Response:
     raise NotFound("nothing is uploaded here, to registries or from files", param="path")
 
 
-def _cards(gateway: Gateway) -> Iterator[tuple[ModelInfo, ModelCard]]:
+def _cards(gateway: Gateway, caller: Principal) -> Iterator[tuple[ModelInfo, ModelCard]]:
+    """The models that the caller may use."""
     for info in gateway.router.models():
+        if not caller.may_use(info.id):
+            continue
         try:
             yield info, gateway.router.card(info.id)
         except NotFound:  # a route without a target that is served now

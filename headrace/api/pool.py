@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -20,10 +21,11 @@ from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller
 from headrace.api.routes import V1, route
 from headrace.errors import Forbidden, ModelNotFound, ModelUnavailable
+from headrace.gateway.gateway import check_model
 from headrace.gateway.lifetime import Until
 from headrace.pool import Entry, Pool
 from headrace.pool.hold import Hold
-from headrace.pool.pulls import Pulls
+from headrace.pool.pulls import SCHEMES, Pulls
 from headrace.wire import pool as wire
 from headrace.wire.generation import dump
 
@@ -59,7 +61,7 @@ def status(entry: Entry, now: float) -> wire.ModelStatus:
     return {
         "id": entry.id,
         "object": "model.status",
-        "reference": entry.reference,
+        "reference": _public(entry.reference),
         "state": entry.state,
         "memory_bytes": None if entry.known is None else entry.memory_bytes,
         "running": entry.num_users,
@@ -74,6 +76,12 @@ def status(entry: Entry, now: float) -> wire.ModelStatus:
         "error": entry.error,
         "retry_after_s": round(max(0.0, entry.retry_at - now), 1) if entry.state == "failed" else None,
     }
+
+
+def _public(reference: str) -> str:
+    """A reference without the folders of this machine."""
+    is_remote = reference.startswith(SCHEMES) or "/" not in reference
+    return reference if is_remote else Path(reference).name
 
 
 def _hold(hold: Hold, now: float) -> wire.HoldObject:
@@ -140,7 +148,8 @@ async def release(_: Admin, pool: OwnPool, body: wire.ReleaseBody) -> wire.Model
         **RESPONSES,
     },
 )
-async def events(http: Request, _: Caller, pool: OwnPool, model_id: str) -> Response:
+async def events(http: Request, caller: Caller, pool: OwnPool, model_id: str) -> Response:
+    check_model(caller, model_id, None)
     if model_id not in pool.entries:
         raise ModelNotFound(f"the model {model_id[:200]!r} is not known here", param="model")
     return LiveStream(_followed(http, pool, model_id), {})

@@ -329,3 +329,22 @@ def test_the_deadline_of_a_request_counts_while_its_model_is_loaded() -> None:
         late = served.post("/v1/chat/completions", chat("a", timeout=1.6, stream=True))
         assert '"code":"request_timeout"' in late.text
         eventually(lambda: not served.gateway.num_active)
+
+
+def test_a_key_sees_and_loads_only_the_models_that_it_may_use(
+    folder: Path, models: list[tuple[str, Model]]
+) -> None:
+    config = config_of(folder, models, server={"admin_keys": ["admin"]}, models={"preload": ["none"]})
+    admin = {"Authorization": "Bearer admin"}
+    with serving(create_app(config, [build_pool(config, [model for _, model in models])])) as served:
+        made = served.post("/v1/admin/keys", {"name": "k", "models": ["one"]}, headers=admin).json()
+        user = {"Authorization": f"Bearer {made['value']}"}
+        listed = served.get("/v1/models?detail=true", user).json()["data"]
+        assert [entry["id"] for entry in listed] == ["one"]
+        assert listed[0]["status"]["reference"] == "one.gguf", "without its folder"
+        assert [one["model"] for one in served.get("/api/tags", user).json()["models"]] == ["one"]
+        assert served.post("/api/show", {"model": "two"}, headers=user).status_code == 403
+        assert served.post("/api/generate", {"model": "two"}, headers=user).status_code == 403
+        assert served.get("/v1/models/two/events", user).status_code == 403
+        assert served.post("/api/generate", {"model": "one"}, headers=user).status_code == 200
+        assert [one["model"] for one in served.get("/api/ps", user).json()["models"]] == ["one"]
