@@ -1,0 +1,65 @@
+"""Limits of keys for requests that are passed on to a provider in their own dialect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.relays import HI, STREAM, USAGE, WHOLE, Relays, relays
+from tests.upstream import answer
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Relays]:
+    with relays(admin_keys=["boss"]) as found:
+        yield found
+
+
+def key(found: Relays, **limits: int) -> dict[str, str]:
+    boss = {"Authorization": "Bearer boss"}
+    made = found.served.post("/v1/admin/keys", {"name": "n", "limits": limits}, headers=boss)
+    return {"Authorization": f"Bearer {made.json()['value']}"}
+
+
+def asked(**members: object) -> bytes:
+    return json.dumps({"model": "up:m", "messages": HI, **members}).encode()
+
+
+def test_the_providers_own_count_settles_what_was_reserved(limited: Relays) -> None:
+    headers = key(limited, tokens_per_minute=100)
+    for left in ("75", "50"):
+        limited.provider.play(answer(WHOLE))
+        status, _, _ = limited.ask(CHAT, asked(max_tokens=20), **headers)
+        assert status == 200
+        probe = limited.served.post(CHAT, content=asked(max_tokens=10**6), headers=headers)
+        assert probe.status_code == 429
+        assert probe.headers["x-ratelimit-remaining-tokens"] == left
+    assert json.loads(limited.provider.posts[-1].raw)["max_tokens"] == 20
+    status, found, _ = limited.ask(CHAT, asked(max_tokens=60), **headers)
+    assert (status, found["x-ratelimit-remaining-tokens"]) == (429, "50")
+    assert USAGE["total_tokens"] == 25
+
+
+def test_an_answer_without_a_limit_is_limited_to_what_is_left(limited: Relays) -> None:
+    headers = key(limited, tokens_per_minute=1000)
+    limited.provider.play(STREAM)
+    status, found, _ = limited.ask(CHAT, asked(stream=True), **headers)
+    assert (status, found["x-ratelimit-limit-tokens"]) == (200, "1000")
+    sent = json.loads(limited.provider.posts[-1].raw)
+    assert 900 < (sent.get("max_tokens") or sent["max_completion_tokens"]) < 1000
+
+
+def test_a_stream_whose_provider_reports_no_usage_costs_what_it_reserved(limited: Relays) -> None:
+    headers = key(limited, tokens_per_minute=100, concurrent_requests=1)
+    limited.provider.play(STREAM)
+    status, found, _ = limited.ask(CHAT, asked(stream=True, max_tokens=30), **headers)
+    assert status == 200
+    first = int(found["x-ratelimit-remaining-tokens"])
+    assert 20 < first <= 70
+    limited.provider.play(STREAM)
+    _, found, _ = limited.ask(CHAT, asked(stream=True, max_tokens=1), **headers)
+    assert int(found["x-ratelimit-remaining-tokens"]) < first
