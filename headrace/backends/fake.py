@@ -42,7 +42,7 @@ class FakeBackend(BaseBackend):
         *,
         id: str = "fake",
         name: str = "fake",
-        features: frozenset[Feature] = FEATURES,
+        features: frozenset[Feature] = FEATURES - {Feature.STEERING, Feature.PROBES},
         unsent: frozenset[Feature] = NONE,
         delay_s: float = 0.0,
         opening_s: float = 0.0,

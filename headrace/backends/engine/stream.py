@@ -128,7 +128,8 @@ class Stream(Waiter[Choice]):
 def joined(first: TextDelta, second: TextDelta) -> TextDelta:
     """Two pieces of one choice's text as one."""
     logprobs = first.logprobs + second.logprobs
-    return TextDelta(first.index, first.text + second.text, logprobs, first.tokens + second.tokens)
+    text, tokens = first.text + second.text, first.tokens + second.tokens
+    return TextDelta(first.index, text, logprobs, tokens, first.activations + second.activations)
 
 
 class Pooling(Waiter[None]):
