@@ -183,7 +183,7 @@ PROBE = {"sae": SAE, "features": [7], "top_k": 3}
 
 
 def test_activations_are_aligned_with_tokens(served: Served) -> None:
-    fresh = {"messages": [{"role": "user", "content": "Which feature is the largest one?"}]}
+    fresh: dict[str, Any] = {"messages": [{"role": "user", "content": "Which feature is the largest one?"}]}
     response = ask(served, probe={**PROBE, "require": "all"}, logprobs=True, **fresh)
     found = probed(response)
     usage = response.json()["usage"]
@@ -201,7 +201,7 @@ def test_activations_are_aligned_with_tokens(served: Served) -> None:
 
 
 def test_cached_tokens_are_stated(served: Served) -> None:
-    long = {"messages": [{"role": "user", "content": "Count these words: " + "word " * 60}]}
+    long: dict[str, Any] = {"messages": [{"role": "user", "content": "Count these words: " + "word " * 60}]}
     first, second = (probed(ask(served, probe=PROBE, **long)) for _ in range(2))
     cached = [entry for entry in second if entry["cached"]]
     # the template's own beginning may have been cached before
@@ -235,7 +235,11 @@ def test_a_stream_ends_with_the_receipt(served: Served) -> None:
 
 
 def test_other_endpoints_steer_and_probe_too(served: Served) -> None:
-    asked = {"steering": {"profile": "up", "receipt": True}, "probe": PROBE, "model": MODEL}
+    asked: dict[str, Any] = {
+        "steering": {"profile": "up", "receipt": True},
+        "probe": PROBE,
+        "model": MODEL,
+    }
     chat = ask(served, **asked)
     expected = chat.json()["choices"][0]["steering"]["fingerprint"]
     message = served.post("/v1/messages", {**asked, "max_tokens": 6, "messages": CHAT["messages"]})
