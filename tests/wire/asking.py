@@ -20,6 +20,14 @@ from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_gen
 from headrace.wire.parameters import parse, uses_of
 from headrace.wire.responses import body as responses
 from headrace.wire.responses.tables import uses_of_responses
+from headrace.wire.steering import (
+    ProfileBody,
+    Steered,
+    SteeringBody,
+    SteeringMembers,
+    to_probes,
+    to_steering,
+)
 from headrace.wire.tables import TABLES
 from tests.wire.samples import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, USER, Sample
 from tests.wire.samples_of_ollama import OLLAMA
@@ -76,7 +84,16 @@ USES_OF: dict[str, Callable[..., Uses]] = {
 
 
 def parsed(endpoint: str, members: dict[str, Any]) -> Any:
-    return parse(BODIES[endpoint][0], json.dumps({**BASES[endpoint], **members}).encode())
+    body = parse(BODIES[endpoint][0], json.dumps({**BASES[endpoint], **members}).encode())
+    return _steered(body) if isinstance(body, SteeringMembers) else body
+
+
+def _steered(body: SteeringMembers) -> SteeringMembers:
+    """With its steering resolved, as a server does that has every profile."""
+    own = body.steering if isinstance(body.steering, SteeringBody) else None
+    profile = None if body.profile is None else ProfileBody()
+    steering = None if own is profile is None else to_steering(own, profile, body.profile)
+    return body.with_steered(Steered(steering, to_probes(body.probe)))
 
 
 def request(endpoint: str, members: dict[str, Any]) -> Asked:

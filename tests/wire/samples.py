@@ -64,6 +64,7 @@ GENERATION: dict[str, Sample] = {
     **FOREIGN,
     **ALIASED,
     **plainly(
+        steering={"ops": [{"vector": "calm", "value": 1}]}, profile="calm", probe={"sae": "s", "top_k": 1},
         model="other", stream=True, temperature=0.5, top_p=0.5, n=2, stop=["END"], seed=3,
         frequency_penalty=0.5, presence_penalty=0.5, logit_bias={"5": 1}, user="me", top_k=5, min_p=0.1,
         repetition_penalty=1.5, ignore_eos=True, min_tokens=3, stop_token_ids=[3], skip_special_tokens=False,
