@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from headrace.engine.sequence import Readings, Sequence
@@ -24,13 +24,25 @@ class PendingActivations:
         self._waiting: list[Activations] = []
 
     def add(self, readings: Readings) -> None:
-        """Add what was read. Positions that were passed over came from the prefix cache."""
+        """Add what was read."""
+        self._waiting += self.taken(readings)()
+
+    def taken(self, readings: Readings) -> Callable[[], list[Activations]]:
+        """The entries of what was read, which may be built in another thread. Positions that were passed over
+        came from the prefix cache; those before are of the prompt, which is read for another purpose.
+        """
+        first = self._next
+        wanted = tuple(reading for reading in readings if reading[0] >= first)
+        self._next = wanted[-1][0] + 1 if wanted else first
+        return lambda: self._entries(wanted, first)
+
+    def _entries(self, readings: Readings, first: int) -> list[Activations]:
+        entries: list[Activations] = []
         for position, of_token in readings:
-            if position < self._next:
-                continue  # of the prompt, which is read for another purpose
-            self._waiting += (self._entry(place, is_cached=True) for place in range(self._next, position))
-            self._waiting.append(self._entry(position, self._wanted(position, of_token)))
-            self._next = position + 1
+            entries += (self._entry(place, is_cached=True) for place in range(first, position))
+            entries.append(self._entry(position, self._wanted(position, of_token)))
+            first = position + 1
+        return entries
 
     def attach(self, events: list[Event]) -> list[Event]:
         """The events of a step, the first of which that can takes what waits. The end also takes the tokens

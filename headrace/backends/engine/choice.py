@@ -10,7 +10,7 @@ from headrace.backends.engine.activations import PendingActivations
 from headrace.backends.engine.answer_text import AnswerText
 from headrace.backends.engine.logprobs import PendingLogprobs, prompt_logprobs, token_logprob
 from headrace.engine.engine import Output
-from headrace.engine.sequence import Sequence
+from headrace.engine.sequence import Readings, Sequence
 from headrace.offload import SMALL
 from headrace.steering.types import Receipt
 from headrace.text.detokenize import Detokenizer
@@ -31,6 +31,8 @@ from headrace.types import (
     Usage,
 )
 
+MANY_READINGS = 64  # tokens of one step whose activations are not written on the event loop
+READING = 64  # work of writing one token's activations, in headrace.offload's bytes
 LOGPROB = 64  # work of writing one logprob, in headrace.offload's bytes
 
 
@@ -49,7 +51,7 @@ class AnswerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """An event that repeats the prompt with its logprobs, and is too large to be built on the event loop.
+    """An event that has logprobs or activations of a whole prompt, and is too large for the event loop.
     `work`: the cost of `write`, in headrace.offload's bytes.
     """
 
@@ -92,10 +94,19 @@ class Choice:
     def push(self, output: Output) -> list[Event | Echo]:
         """The events of one token, or of the end. Not to be called after `is_finished`."""
         events: list[Event | Echo] = [] if self.is_started else self._start()
-        self._activations.add(output.readings)
+        if len(output.readings) > MANY_READINGS:
+            events.append(self._read_aside(output.readings))
+        else:
+            self._activations.add(output.readings)
         if output.token is None:
             return [*events, *self._activations.attach(self._finish("length"))]
         return [*events, *self._activations.attach(self._of_token(output, output.token))]
+
+    def _read_aside(self, readings: Readings) -> Echo:
+        """The event of a long prompt's activations."""
+        entries = self._activations.taken(readings)
+        work = max(SMALL + 1, readings[-1][0] * READING)
+        return Echo(work, lambda: TextDelta(self.index, "", activations=tuple(entries())))
 
     def _of_token(self, output: Output, token: int) -> list[Event]:
         """The events of one token."""

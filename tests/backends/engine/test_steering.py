@@ -237,6 +237,19 @@ def test_cached_tokens_are_stated(default_model: Model, root: Path) -> None:
     use(default_model, root, work)
 
 
+def test_a_long_prompts_activations_are_all_there(default_model: Model, root: Path) -> None:
+    async def work(backend: EngineBackend) -> None:
+        await asyncio.to_thread(backend.library("m").open, "random")
+        text = Texts(("It was grey and it did not move. " * 60,))
+        (found,) = await ask(backend, replace(request(probes=(Probe("random", (3,)),)), prompt=text))
+        assert found.finished is not None
+        assert [entry.position for entry in found.activations] == list(range(len(found.activations)))
+        assert len(found.activations) == found.finished.usage.prompt_tokens + 8
+        assert all(entry.readings for entry in found.activations[:-1])
+
+    use(default_model, root, work)
+
+
 def test_a_clamped_feature_reads_as_clamped(default_model: Model, root: Path) -> None:
     """The probe reads what leaves the site. Decoder rows are not orthogonal, so it is close, not equal."""
 
@@ -309,6 +322,38 @@ def test_attach_and_detach_under_load_drop_nothing(default_model: Model, root: P
         stop.set()
         counts: Sequence[int] = await asyncio.gather(*tasks)
         assert all(counts)
+
+    use(default_model, root, work)
+
+
+CROWD = 64
+
+
+def test_a_crowd_with_a_profile_each(default_model: Model, root: Path) -> None:
+    """64 clients steer in 64 ways while graphs come and go: each receipt's edits give the same answer to a
+    client that is alone.
+    """
+
+    def of(client: int) -> GenerateRequest:
+        scopes = (Apply(), Apply(prompt=False), Apply(window=(2, 9)), Apply(exceptions=frozenset()))
+        ops = [Op("add", 8.0 + client, vector="w"), Op("clamp", 5.0 * client, sae="random", feature=client)]
+        steering = SteeringRequest(tuple(ops[: 1 + client % 2]), apply=scopes[client % 4], receipt=True)
+        return replace(request(), sampling=Sampling(max_tokens=4, temperature=0), steering=steering)
+
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        for name in ("w", "random"):
+            await asyncio.to_thread(library.open, name)
+        tasks = [asyncio.create_task(ask(backend, of(client))) for client in range(CROWD)]
+        for layer in (3, 20):
+            await asyncio.to_thread(library.attach_layers, [layer])
+        together = [(await task)[0] for task in tasks]
+        assert len({answer.receipt.fingerprint for answer in together}) == CROWD
+        for client in range(0, CROWD, 4):
+            (alone,) = await ask(backend, of(client))
+            assert alone.text == together[client].text
+            assert alone.receipt.fingerprint == together[client].receipt.fingerprint
+            assert alone.receipt.tokens_steered == together[client].receipt.tokens_steered
 
     use(default_model, root, work)
 
