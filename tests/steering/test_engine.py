@@ -199,10 +199,10 @@ def test_blocks_that_steering_does_not_touch_are_shared(tiny: Files) -> None:
         return sequence.num_cached
 
     assert cached(0) == 0
-    assert cached(0) == 96
-    assert cached(3) == 96  # only what is generated is steered: after the prompt's full blocks
+    assert cached(0) == 98  # three blocks, and the beginning of the last
+    assert cached(3) == 98  # only what is generated is steered, from the prompt's last token on
     assert cached(1) == 0  # all is steered
     assert cached(1) == 96
     assert cached(2) == 0
     assert cached(5) == 0  # steered from position 20 on
-    assert cached(0) == 96
+    assert cached(0) == 98
