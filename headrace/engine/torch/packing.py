@@ -30,7 +30,7 @@ def pack_matrices(model: nn.Module) -> int:
 
 
 def _is_packable(weight: torch.Tensor) -> bool:
-    return weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+    return bool(weight.dtype == torch.bfloat16 and weight.device.type == "cpu")
 
 
 def _multiplied(packed: torch.Tensor, bias: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
