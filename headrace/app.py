@@ -125,7 +125,8 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     prices = Prices(config.prices)
     app.state.usage = UsageMeter(store, prices) if config.server.needs_key else None
     app.state.limiter = _limiter(config, app.state.usage)
-    app.state.metrics = Metrics({one.name for one in backends if isinstance(one, Measured | Composed)})
+    local = {one.name for one in backends if isinstance(one, Measured | Composed)}
+    app.state.metrics = Metrics(local, config.routes.keys())
     app.state.traces = _traces(config)
     meters = (LoggingMeter(), app.state.metrics, app.state.usage, app.state.traces)
     app.state.gateway = Gateway(

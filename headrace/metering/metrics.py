@@ -91,9 +91,10 @@ class _Key:
 
 @dataclass
 class Metrics:
-    """A meter. `local`: the names of the backends that compute on this machine."""
+    """A meter. `local`: the names of the backends that compute on this machine; `routes`: of the routes."""
 
     local: Collection[str] = ()
+    routes: Collection[str] = ()
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     _series: dict[tuple[str, str], _Series] = field(default_factory=dict)
     _keys: dict[str, _Key] = field(default_factory=dict)
@@ -109,6 +110,8 @@ class Metrics:
         self._tokens = self._counter("headrace_tokens", "Tokens, as reported.", (*target, "kind"))
         self._key_requests = self._counter("headrace_key_requests", "Requests of a key.", ("key", "status"))
         self._key_tokens = self._counter("headrace_key_tokens", "Tokens of a key.", ("key", "kind"))
+        route = ("route", "provider", "status")
+        self._of_route = self._counter("headrace_route_requests", "Requests to a route.", route)
         self._define_engine()
 
     def _define_engine(self) -> None:
@@ -148,6 +151,8 @@ class Metrics:
             key.requests[tally.status].inc()
         if tally.usage is not None:
             self._count_tokens(tally.usage, series, key)
+        if tally.model in self.routes:
+            self._of_route.labels(tally.model, series.provider, tally.status).inc()
         if series.engine is not None:
             series.engine.record(tally)
             reasons: Sequence[str] = tally.reasons or [_reason(tally)]

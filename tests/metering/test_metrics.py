@@ -65,6 +65,22 @@ def test_names_that_callers_choose_make_a_bounded_number_of_series() -> None:
     assert found.get("headrace_key_requests_total", key=OTHER) == 50
 
 
+def test_requests_to_a_route_are_counted_by_who_answered(fake_server: FakeServer) -> None:
+    full = FakeBackend([], refusal=Overloaded("full"), name="far")
+    config = Config.model_validate(
+        {"routes": {"either": {"targets": ["far:fake", "near:fake"]}},
+         "providers": {name: {"kind": "fake"} for name in ("far", "near")}}
+    )  # fmt: skip
+    server = fake_server(full, FakeBackend(["x"], name="near"), config=config)
+    for model in ("either", "either", "near:fake"):
+        assert server.post(CHAT, hi(model)).status_code == 200
+    found = scrape(server)
+    assert found.get("headrace_route_requests_total", route="either", provider="near", status="200") == 2
+    assert found.get("headrace_route_requests_total") == 2
+    assert found.get("headrace_attempts_total", provider="near") == 5
+    assert found.get("headrace_breaker_state", target="far:fake", state="closed") == 1
+
+
 def test_who_may_read_the_metrics(fake_server: FakeServer) -> None:
     def status(server: Served, key: str) -> int:
         return server.get("/metrics", {"Authorization": f"Bearer {key}"}).status_code
