@@ -111,11 +111,15 @@ class Engine:
         assert sequence.num_prompt + sequence.params.max_tokens <= self.max_tokens, (
             "the sequence outgrows the cache"
         )
-        if not sequence.layers <= self.runner.layers:
-            self._refused.append(_fail(sequence, DetachedError()))
-            return
         if self.disk is None or not self.disk.fetch(sequence):
+            self._admit(sequence)
+
+    def _admit(self, sequence: Sequence) -> None:
+        """Let the scheduler have it, unless what steers or reads it was detached meanwhile."""
+        if sequence.layers <= self.runner.layers:
             self.scheduler.add(sequence)
+        else:
+            self._refused.append(_fail(sequence, DetachedError()))
 
     def abort(self, sequence: Sequence) -> None:
         """Free the sequence's seat and blocks now. A finished sequence is ignored."""
@@ -175,7 +179,7 @@ class Engine:
         if self.disk is None:
             return self.scheduler.schedule()
         for sequence in self.disk.fetched():
-            self.scheduler.add(sequence)
+            self._admit(sequence)
         chunks = self.scheduler.schedule()
         if not chunks:
             self.disk.wait(DISK_WAIT_S)

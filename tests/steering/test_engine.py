@@ -104,7 +104,7 @@ def test_random_steered_mixes_give_the_oracles_tokens(tiny: Files) -> None:
     seen: Counter[str] = Counter()
 
     @settings(
-        max_examples=60, deadline=None, derandomize=True, database=None,
+        max_examples=40, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(mix=mixes(prompts(1, 256, LENGTHS), most_spare=6, longest=24, num_styles=len(STYLES)))
@@ -206,3 +206,18 @@ def test_blocks_that_steering_does_not_touch_are_shared(tiny: Files) -> None:
     assert cached(2) == 0
     assert cached(5) == 0  # steered from position 20 on
     assert cached(0) == 98
+
+
+def test_a_sequence_whose_layer_was_detached_ends_with_an_error(tiny: Files) -> None:
+    runner = steerable(tiny, 64)
+    engine, plan = Engine(runner), plan_of(1, list(range(40)))
+    runner.install_sites(runner.compile_sites({}))
+    steered = Sequence(list(range(40)), SamplingParams(4, temperature=0), plan=plan)
+    plain = Sequence(list(range(40)), SamplingParams(4, temperature=0))
+    for sequence in (steered, plain):
+        engine.add(sequence)
+    ends: dict[Sequence, str | None] = {}
+    while engine.has_work:
+        ends |= {output.sequence: output.finish_reason for output in engine.step()}
+    assert (ends[steered], steered.error) == ("error", "DetachedError")
+    assert (ends[plain], plain.num_generated) == ("length", 4)

@@ -352,7 +352,7 @@ def test_a_crowd_with_a_profile_each(default_model: Model, root: Path) -> None:
             await asyncio.to_thread(library.attach_layers, [layer])
         together = [(await task)[0] for task in tasks]
         assert len({answer.receipt.fingerprint for answer in together}) == CROWD
-        for client in range(0, CROWD, 4):
+        for client in range(0, CROWD, 8):
             (alone,) = await ask(backend, of(client))
             assert alone.text == together[client].text
             assert alone.receipt.fingerprint == together[client].receipt.fingerprint
