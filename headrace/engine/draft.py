@@ -1,134 +1,157 @@
 """Drafts: guesses of a sequence's next tokens, which one forward pass verifies together.
 
 Where a grammar allows one text only, its tokens are the draft. Otherwise, a sequence repeats itself, its
-prompt, and a text that the caller expects (OpenAI's `prediction`). So where the last tokens have occurred
-before, what followed them is a good guess of what follows now. How good, each sequence measures for
-itself; the longer the repeated ending, the better.
+prompt, a text that the caller expects (OpenAI's `prediction`), and what was answered to others. So where the
+last tokens have occurred before, what followed them is a good guess of what follows now. How good, is
+measured: by where they occurred, and by how many of them are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import log
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-MAX_ROWS = 16  # tokens of a step with drafts: one stream's step takes 1.4 times as long as with one token
-SHORTEST, LONGEST = 2, 6  # tokens of a repeated ending: what is looked up, and what is long enough
-CANDIDATES = 8  # earlier places that are compared
-MOST_NEW = 2048  # tokens that are indexed in one step, so that a long prompt holds nobody up
-# One more token makes a step about 3 % longer, for each of its sequences; and a step gives some three tokens
-# where drafts are any good. So a token pays that is accepted once in ten times, with one sequence.
-PAYS = 0.1
-# The share of drafted tokens that is accepted, by length of the repeated ending, until it is measured.
-PRIOR = {2: 0.35, 3: 0.5, 4: 0.6, 5: 0.7, 6: 0.8}
-WEIGHT = 4.0  # of that, in tokens
-FADING = 0.9  # what a measurement still counts after the next one
-REST = 32  # drafts that are left out because they do not pay, before one token is tried again
+from headrace.engine.repeats import LONGEST, Memory, Repeats
+
+LEAST = 0.02  # a token that is less probable is not guessed
+# The share of guesses that is right, by length of the repeated ending, until it is measured.
+PRIOR = {1: 0.2, 2: 0.35, 3: 0.5, 4: 0.6, 5: 0.7, 6: 0.8}
+WEIGHT = 4.0  # of what others have measured, in guesses
+FADING, SLOWLY = 0.95, 0.995  # what a measurement of a sequence, and of all, still counts after the next one
 
 
 class Rate:
-    """How many of the drafted tokens are accepted, measured with more weight on the latest."""
+    """The share of guesses that is right, measured with more weight on the latest. `wider`: the rate of all
+    sequences.
+    """
 
-    def __init__(self, share: float) -> None:
-        self._tried, self._accepted, self._num_left_out = WEIGHT, WEIGHT * share, 0
+    def __init__(self, share: float, fading: float, wider: Rate | None = None) -> None:
+        self._tried, self._right = WEIGHT, WEIGHT * share
+        self._fading, self._wider = fading, wider
 
-    def worth(self, pays: float) -> int:
-        """How many tokens to draft: the k-th is accepted with probability share^k, which must be `pays`."""
-        share = self._accepted / self._tried
-        if share >= pays:
-            return int(log(pays) / log(min(share, 0.99)))
-        self._num_left_out = (self._num_left_out + 1) % REST
-        return int(self._num_left_out == 0)
+    @property
+    def share(self) -> float:
+        return self._right / self._tried
 
-    def record(self, drafted: int, accepted: int) -> None:
-        # What follows a token that was rejected was not tried.
-        self._tried = FADING * self._tried + min(accepted + 1, drafted)
-        self._accepted = FADING * self._accepted + accepted
+    def record(self, *, is_right: bool) -> None:
+        self._tried = self._fading * self._tried + 1
+        self._right = self._fading * self._right + is_right
+        if self._wider is not None:
+            self._wider.record(is_right=is_right)
+
+
+Rates = dict[int, Rate]  # by length of the repeated ending
+
+
+class Experience:
+    """What all sequences have in common: earlier answers, and how often guesses were right."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.of_own, self.of_others = (
+            {length: Rate(share, SLOWLY) for length, share in PRIOR.items()} for _ in range(2)
+        )
+
+
+def _narrower(rates: Rates) -> Rates:
+    return {length: Rate(rate.share, FADING, rate) for length, rate in rates.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    token: int
+    rate: Rate | None  # None: the grammar forces it
+    is_predicted: bool  # whether the prediction goes on so
 
 
 class Drafter:
     """Guesses for one sequence. `forced`: returns the tokens that its grammar forces, if it has one.
 
-    It indexes, for each pair of tokens, the places after it. The text is: the prompt, the prediction, the
-    prompt's last two tokens again, and the answer. So the prediction follows the prompt, and the answer
-    follows it too.
+    Its own text is: the prompt, the prediction, the prompt's last two tokens again, and the answer. So the
+    prediction follows the prompt, and the answer follows it too.
     """
 
     def __init__(self, prediction: list[int], forced: Callable[[], list[int]] | None) -> None:
         self._prediction, self._forced = prediction, forced
         self._predicted = range(0)  # places of the prediction in the text
-        self._text: list[int] = []
+        self._own = Repeats()
         self._num_read = 0  # tokens of the sequence that are in the text
-        self._latest: dict[tuple[int, int], int] = {}  # pair → the latest place after it
-        self._earlier = [0, 0]  # for each place, the place before it that follows the same pair; 0: none
-        self._rates = {length: Rate(share) for length, share in PRIOR.items()}
-        self._rate: Rate | None = None  # of the last proposal; None: it was forced
-        self._is_predicted = False  # whether the last proposal is from the prediction
+        self._of_own: Rates = {}
+        self._of_others: Rates = {}
+        self.guesses: list[Guess] = []
+        self.chances: list[float] = []  # that the guesses up to this one are right
+        self.usual: dict[int, float] = {}  # for the scheduler's choice of lengths (speculation.py)
         self.num_accepted = self.num_rejected = 0  # tokens of the prediction that were proposed
 
-    def propose(self, tokens: list[int], num_prompt: int, limit: int, num_sequences: int) -> list[int]:
+    def guess(
+        self, tokens: list[int], num_prompt: int, limit: int, experience: Experience, owner: bytes = b""
+    ) -> list[int]:
         """Guess at most `limit` of the tokens that follow `tokens`, the first `num_prompt` of which are the
-        prompt; none where no guess would pay, in a step of so many sequences.
+        prompt. `owner`: whose earlier answers may help.
         """
+        self.guesses, self.chances = [], []
         forced = self._forced() if self._forced is not None else []
         if forced:
-            self._rate, self._is_predicted = None, False
-            return forced[:limit]
-        if not self._read(tokens, num_prompt):
-            return []
-        place, length = self._best()
-        if not place:
-            return []
-        self._rate, self._is_predicted = self._rates[length], place in self._predicted
-        count, period = min(limit, self._rate.worth(PAYS * num_sequences)), len(self._text) - place
-        return [self._text[place + i % period] for i in range(count)]  # what repeats itself goes on doing so
+            self.guesses = [Guess(token, None, is_predicted=False) for token in forced[:limit]]
+            self.chances = [1.0] * len(self.guesses)
+        elif self._read(tokens, num_prompt):
+            if not self._of_own:
+                self._of_own, self._of_others = map(_narrower, (experience.of_own, experience.of_others))
+            self._guess(tokens[-LONGEST:], limit, experience.memory.texts(owner))
+        return [guess.token for guess in self.guesses]
 
-    def settle(self, drafted: int, accepted: int) -> None:
-        """Record how many tokens of the last proposal were accepted."""
-        if self._rate is not None:
-            self._rate.record(drafted, accepted)
-        if self._is_predicted:
-            self.num_accepted += accepted
-            self.num_rejected += drafted - accepted
+    def settle(self, drafted: int, sampled: Sequence[int | None]) -> None:
+        """Record which guesses were right. The first `drafted` were verified; the tokens that were sampled
+        tell about the one after them, too.
+        """
+        is_right = True
+        for place, (guess, token) in enumerate(zip(self.guesses, sampled, strict=False)):
+            is_right = guess.token == token
+            if guess.rate is not None:
+                guess.rate.record(is_right=is_right)
+            self.num_accepted += guess.is_predicted and is_right and place < drafted
+            if not is_right:  # what follows was not tried
+                rejected = self.guesses[place:drafted]
+                self.num_rejected += sum(guess.is_predicted for guess in rejected)
+                break
+        self.guesses, self.chances = [], []
+
+    def _guess(self, ending: list[int], limit: int, others: Sequence[Repeats]) -> None:
+        """Guess token by token, each after those before it, while they are probable enough together."""
+        chance = 1.0
+        while len(self.guesses) < limit:
+            guess = self._best(ending, others)
+            if guess is None or guess.rate is None:
+                break
+            chance *= guess.rate.share
+            if chance < LEAST:
+                break
+            self.guesses.append(guess)
+            self.chances.append(chance)
+            ending = [*ending[1 - LONGEST :], guess.token]
+
+    def _best(self, ending: list[int], others: Sequence[Repeats]) -> Guess | None:
+        """The most probable next token, as far as anything is known."""
+        place, longest = self._own.find(ending)
+        best = None
+        if longest:
+            best = Guess(self._own.tokens[place], self._of_own[longest], place in self._predicted)
+        for text in others:
+            if longest == LONGEST or not text.tokens:
+                break
+            place, length = text.find(ending)
+            if length > longest and (token := text.tokens[place]) >= 0:
+                longest, best = length, Guess(token, self._of_others[length], is_predicted=False)
+        return best
 
     def _read(self, tokens: list[int], num_prompt: int) -> bool:
-        """Index the text but for its last token, which nothing follows yet. False if that takes more steps,
-        or there is no pair.
-        """
-        text = self._text
+        """Add what is new to the text. False while its index is incomplete."""
+        text = self._own.tokens
         if not text:
             self._predicted = range(num_prompt, num_prompt + len(self._prediction))
             text += tokens[:num_prompt] + self._prediction
-            self._num_read = num_prompt - (SHORTEST if self._prediction else 0)
+            self._num_read = num_prompt - (2 if self._prediction else 0)
         text += tokens[max(0, self._num_read) :]
         self._num_read = len(tokens)
-        begin = len(self._earlier)
-        end = min(len(text), begin + MOST_NEW)
-        for place in range(begin, end):
-            pair = (text[place - 2], text[place - 1])
-            self._earlier.append(self._latest.get(pair, 0))
-            self._latest[pair] = place
-        return end == len(text) >= SHORTEST
-
-    def _best(self) -> tuple[int, int]:
-        """The place after the longest repeated ending, the latest among equals, and the ending's length.
-        (0, 0): the last pair is new.
-        """
-        text = self._text
-        place, best = self._latest.get((text[-2], text[-1]), 0), (0, 0)
-        for _ in range(CANDIDATES):
-            if not place:
-                break
-            length = self._repeated(place)
-            if length > best[1]:
-                best = (place, length)
-            if length == LONGEST:
-                break
-            place = self._earlier[place]
-        return best
-
-    def _repeated(self, place: int) -> int:
-        """How many of the tokens before `place` are also the last ones of the text, LONGEST at most."""
-        text, length = self._text, SHORTEST
-        while length < min(LONGEST, place) and text[place - 1 - length] == text[-1 - length]:
-            length += 1
-        return length
+        self._own.index()
+        return self._own.is_indexed

@@ -149,9 +149,10 @@ class Engine:
             return [output for one in chunks.items() for output in self._run_alone(*one)]
         num_decoding = sum(sequence.is_decoding for sequence in chunks)
         outputs = self._commit(chunks, step)
-        self.scheduler.pace.record(
-            num_decoding, sum(chunks.values()) - num_decoding, time.perf_counter() - now
-        )
+        num_drafted = sum(len(sequence.draft) for sequence in chunks)
+        num_others = sum(chunks.values()) - num_decoding
+        took_s = time.perf_counter() - now
+        self.scheduler.pace.record(num_decoding, num_others, took_s, num_drafted=num_drafted)
         return outputs
 
     def close(self) -> None:
@@ -266,12 +267,12 @@ class Engine:
                     break
         except Exception as exc:  # of the constraint, for example at a limit of its parser
             outputs.append(_fail(sequence, exc))
+        drafter, counters = sequence.drafter, self.scheduler.counters
         if sequence.draft:
-            accepted, counters = _agreement(sequence.draft, outputs), self.scheduler.counters
-            sequence.drafter.settle(len(sequence.draft), accepted)
             counters.num_drafts += 1
-            counters.num_drafted += len(sequence.draft)
-            counters.num_accepted += accepted
+            counters.num_drafted += min(len(drafter.guesses), len(sequence.draft))  # without what fills it up
+            counters.num_accepted += sum(output.token is not None for output in outputs[1:])
+        drafter.settle(len(sequence.draft), [output.token for output in outputs])
         return outputs
 
     def _next(self, sequence: Sequence, row: Floats, mask: Mask | Exception | None) -> Output:
@@ -298,11 +299,6 @@ class Engine:
     def _end(self, sequence: Sequence) -> Output:
         sequence.first_token_at, sequence.finish_reason = time.perf_counter(), "length"
         return Output(sequence, None, "length")
-
-
-def _agreement(draft: list[int], outputs: list[Output]) -> int:
-    """How many of the draft's tokens were sampled."""
-    return sum(output.token == guess for output, guess in zip(outputs, draft, strict=False))
 
 
 def _fail(sequence: Sequence, exc: Exception) -> Output:

@@ -25,11 +25,11 @@ import heapq
 
 from headrace.engine.blocks import BlockPool
 from headrace.engine.counters import Counters
-from headrace.engine.draft import MAX_ROWS
 from headrace.engine.fair import FairTurns, greedy, newcomers
 from headrace.engine.pace import Pace
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.sequence import Rank, Sequence
+from headrace.engine.speculation import Speculation
 
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
 
@@ -69,7 +69,7 @@ class Scheduler:
         # order, are never compared.
         self._waiting: list[tuple[Rank, Sequence]] = []
         self._turns = FairTurns()
-        self._speculates = speculates
+        self._speculation = Speculation() if speculates else None
         self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
         self.pace = Pace()
         self._most_long = 0  # tokens that long prompts may have in the step
@@ -104,6 +104,9 @@ class Scheduler:
             self.running.remove(sequence)
             if sequence.finish_reason != "error":  # what it computed may be NaN
                 self._prefixes.publish_end(sequence)
+            if self._speculation is not None and sequence.num_generated:
+                answer = sequence.tokens[sequence.num_prompt :]
+                self._speculation.experience.memory.add(sequence.salt, answer)
             self._release(sequence)
         else:
             self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
@@ -287,17 +290,12 @@ class Scheduler:
         return 0 if count == 1 < pending else max(0, count)
 
     def _add_drafts(self, chunks: Chunks) -> None:
-        """Give the decoding sequences of a small step drafts, in equal parts of what it has room for."""
+        """Give the decoding sequences of a small step drafts."""
         for sequence in chunks:
             sequence.draft = []
-        room = (min(MAX_ROWS, self._max_step_tokens) - sum(chunks.values())) // max(1, len(chunks))
-        if room <= 0 or not self._speculates:
-            return
-        for sequence, count in chunks.items():
-            room_of = min(room, sequence.params.max_tokens - sequence.num_generated - 1)
-            if sequence.may_draft and room_of > 0:
-                draft = sequence.drafter.propose(sequence.tokens, sequence.num_prompt, room_of, len(chunks))
-                sequence.draft = self._with_blocks(sequence, count, draft)
+        if self._speculation is not None:
+            for sequence, draft in self._speculation.propose(chunks, self._max_step_tokens).items():
+                sequence.draft = self._with_blocks(sequence, chunks[sequence], draft)
 
     def _with_blocks(self, sequence: Sequence, count: int, draft: list[int]) -> list[int]:
         """Reserve the blocks of a draft, which nobody is preempted for: return the part that has blocks."""

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
-from headrace.engine.draft import MAX_ROWS, REST, Drafter
+from headrace.engine.draft import Drafter, Experience
 from headrace.engine.engine import Engine, Output
+from headrace.engine.repeats import MOST_OF_ALL, MOST_OF_OWNER, Memory
 from headrace.engine.sequence import SamplingParams, Sequence
+from headrace.engine.speculation import MAX_ROWS
 from tests.engine.fakes import VOCABULARY, FakeRunner
 from tests.engine.random_load import predicted
 
@@ -22,13 +24,14 @@ PROMPT = [1, 2, 3, 4, 5, 6, 7, 8, 9]
 def proposal(
     tokens: list[int], num_prompt: int, prediction: tuple[int, ...] = (), limit: int = 15
 ) -> list[int]:
-    return Drafter(list(prediction), None).propose(tokens, num_prompt, limit, 1)
+    return Drafter(list(prediction), None).guess(tokens, num_prompt, limit, Experience())
 
 
-def test_what_followed_the_last_two_tokens_is_proposed() -> None:
+def test_what_followed_the_last_tokens_is_guessed() -> None:
     assert proposal([*PROMPT, 50, 2, 3], 9)[:2] == [4, 5]
-    assert proposal([*PROMPT, 50, 2], 9) == [], "one token alone is no evidence"
+    assert proposal([*PROMPT, 50, 2], 9)[:1] == [3]
     assert proposal([*PROMPT, 50, 2, 3], 9, limit=1) == [4]
+    assert proposal([*PROMPT, 50], 9) == []
     assert proposal([7], 1) == []
 
 
@@ -37,7 +40,7 @@ def test_the_longest_repeated_ending_decides_and_among_equals_the_latest() -> No
     assert proposal([9, 2, 3, 40, 9, 2, 3, 50, 9, 2, 3], 8)[0] == 50
 
 
-def test_a_longer_ending_earns_a_longer_draft() -> None:
+def test_a_longer_ending_earns_more_guesses() -> None:
     assert len(proposal([*PROMPT, 50, 2, 3], 9)) < len(proposal([*PROMPT, 1, 2, 3, 4], 9))
 
 
@@ -47,29 +50,61 @@ def test_an_answer_begins_as_its_prediction_does_and_finds_it_again() -> None:
     assert proposal([*PROMPT, 60, 61, 30, 31], 9, prediction)[:2] == [32, 33]
 
 
-def test_drafts_that_fail_become_shorter_then_rare_and_recover() -> None:
+def test_guesses_that_are_wrong_become_fewer_and_recover_without_being_drafted() -> None:
+    drafter, experience, tokens = Drafter([], None), Experience(), [1, 2, 3, 1, 2]
+
+    def chances(after: list[int]) -> list[float]:
+        drafter.guess(tokens, 5, 15, experience)
+        found = drafter.chances
+        drafter.settle(0, after)
+        return found
+
+    first = chances([9])
+    for _ in range(100):
+        chances([9])
+    assert len(chances([9])) == 0 < len(first)
     drafter = Drafter([], None)
-    tokens = [1, 2, 3, 1, 2]
-    lengths = []
-    for _ in range(2 * REST):
-        draft = drafter.propose(tokens, 5, 15, 1)
-        lengths.append(len(draft))
-        if draft:
-            drafter.settle(len(draft), 0)
-    assert lengths[0] > 1
-    assert lengths[10:].count(1) <= 2
-    assert lengths[-REST:].count(0) == REST - 1
-    tokens = [1, 2, 3] * 20
-    for _ in range(4 * REST):
-        if draft := drafter.propose([*tokens, 1, 2], 5, 15, 1):
-            drafter.settle(len(draft), len(draft))
-    assert len(drafter.propose([*tokens, 1, 2], 5, 15, 1)) > 5
+    assert 0 < len(chances([9])) < len(first), "others have learned from it"
+    other = [1, 2, 4]
+    drafter, tokens = Drafter([], None), [*other, 5, *other]
+    for _ in range(200):
+        chances([5, *other])
+    assert len(chances([5, *other])) > 4
+
+
+def test_what_was_answered_to_others_is_guessed_unless_the_owner_is_another() -> None:
+    experience, answer = Experience(), list(range(30, 50))
+    experience.memory.add(b"one", answer)
+    tokens = [*PROMPT, 34, 35, 36]
+    assert Drafter([], None).guess(tokens, 9, 3, experience, b"one") == [37, 38, 39]
+    assert Drafter([], None).guess(tokens, 9, 3, experience, b"two") == []
+    assert Drafter([], None).guess([*PROMPT, 48, 49], 9, 3, experience, b"one") == [], "its end"
+
+
+def test_own_text_comes_before_that_of_others() -> None:
+    experience = Experience()
+    experience.memory.add(b"", [1, 2, 60, 61])
+    experience.memory.add(b"", [7, 8, 9, 70])
+    assert Drafter([], None).guess([1, 2, 50, 1, 2], 5, 1, experience) == [50]
+    assert Drafter([], None).guess([8, 9, 50, 7, 8, 9], 6, 1, experience) == [70], "a longer ending"
+
+
+def test_memory_is_bounded() -> None:
+    memory = Memory()
+    for owner in range(30):
+        for _ in range(3):
+            memory.add(bytes([owner]), [owner] * 10_000)
+    kept = [sum(len(text.tokens) for text in memory.texts(bytes([owner]))) for owner in range(30)]
+    assert sum(kept) <= MOST_OF_ALL
+    assert max(kept) <= MOST_OF_OWNER + 2
+    assert kept[0] == 0 < kept[-1]
 
 
 def test_what_a_grammar_forces_comes_first() -> None:
     drafter = Drafter([20, 21], lambda: [5, 6, 7])
-    assert drafter.propose(PROMPT, 9, 2, 1) == [5, 6]
-    drafter.settle(2, 2)
+    assert drafter.guess(PROMPT, 9, 2, Experience()) == [5, 6]
+    assert drafter.chances == [1, 1]
+    drafter.settle(2, [5, 6, 7])
     assert (drafter.num_accepted, drafter.num_rejected) == (0, 0), "that was not the prediction"
 
 

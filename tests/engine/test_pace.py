@@ -13,7 +13,7 @@ def learned(usual_s: float, token_s: float, steps: int = 100) -> Pace:
     pace = Pace()
     for _ in range(20):
         pace.record(3, 0, usual_s)
-    for _ in range(steps):
+    for _ in range(2 * steps):  # every other one may be the first of its size
         pace.record(3, pace.allowance, usual_s + token_s * pace.allowance)
     return pace
 
@@ -22,7 +22,7 @@ def learned(usual_s: float, token_s: float, steps: int = 100) -> Pace:
 def test_a_step_with_a_chunk_takes_less_than_twice_as_long(token_ms: float) -> None:
     pace = learned(0.010, token_ms / 1000)
     assert 10 + token_ms * pace.allowance < 2 * 10
-    assert pace.allowance > 0.6 * 10 / token_ms, "and not much less"
+    assert pace.allowance > 0.4 * 10 / token_ms, "and not much less"
 
 
 def test_chunks_have_a_least_and_a_largest_size() -> None:
@@ -33,8 +33,18 @@ def test_chunks_have_a_least_and_a_largest_size() -> None:
 def test_one_odd_measurement_does_not_stop_a_prompt() -> None:
     pace = learned(0.010, 0.0001)
     before = pace.allowance
-    pace.record(3, before, 60.0)
+    for _ in range(2):
+        pace.record(3, before, 60.0)
     assert pace.allowance >= before // 2
+
+
+def test_the_first_step_of_a_size_says_nothing() -> None:
+    pace = learned(0.010, 0.0001)
+    before = pace.allowance
+    for _ in range(20):
+        pace.record(3, 0, 0.010)
+        pace.record(3, before, 0.030)
+    assert pace.allowance == before
 
 
 def test_nothing_is_learned_from_steps_that_say_nothing() -> None:

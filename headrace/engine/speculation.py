@@ -1,0 +1,99 @@
+"""How long the drafts of a step are.
+
+The runtime prepares itself anew for a step that has another number of tokens than the last one: that takes
+half as long as a step of one token. So all drafts of a step have the same length, one of a few, which seldom
+changes; where guesses are missing, anything takes their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+from headrace.engine.draft import Experience
+from headrace.engine.sequence import Sequence
+
+MAX_ROWS = 16  # tokens of a step with drafts
+LENGTHS = (0, 3, 7, 15)
+# How long a step takes, by its tokens; and for each token that is in the cache, because its keys and values
+# are rearranged for a draft. One token after few others: 1 (two cores with AVX-512).
+COSTS = ((1, 1.0), (2, 1.04), (4, 1.1), (8, 1.22), (16, 1.55))
+CONTEXT_COST = 9e-5
+CHANGE_COST = 0.5  # of another number of tokens
+RELUCTANCE = 0.04  # to change, as a cost: so much better must another length be usually
+FADING = 0.9  # what a sequence's expectations count after the next ones
+
+Expected = Callable[[Sequence, int], float]  # tokens that a draft of this length gives, with the one after it
+
+
+class Speculation:
+    """Gives the sequences of a step their drafts."""
+
+    def __init__(self) -> None:
+        self.experience = Experience()
+        self._length = 0
+
+    def propose(self, chunks: Mapping[Sequence, int], most_rows: int) -> dict[Sequence, list[int]]:
+        """The drafts of those that may have one: none if they would not pay, or the step is large or has
+        parts of prompts.
+        """
+        drafting = [sequence for sequence in chunks if sequence.may_draft]
+        room = (min(MAX_ROWS, most_rows) - len(chunks)) // max(1, len(drafting))
+        if not drafting or room < LENGTHS[1] or sum(chunks.values()) > len(chunks):
+            return {}
+        for sequence in drafting:
+            self._guess(sequence, room)
+        num_others = len(chunks) - len(drafting)
+        self._length = self._best(drafting, num_others, [length for length in LENGTHS if length <= room])
+        return {sequence: _draft(sequence, self._length) for sequence in drafting}
+
+    def _guess(self, sequence: Sequence, room: int) -> None:
+        drafter, limit = sequence.drafter, min(room, _num_left(sequence))
+        drafter.guess(sequence.tokens, sequence.num_prompt, limit, self.experience, sequence.salt)
+        for length in LENGTHS:
+            now = _expected_now(sequence, length)
+            drafter.usual[length] = FADING * drafter.usual.get(length, now) + (1 - FADING) * now
+
+    def _best(self, drafting: list[Sequence], num_others: int, lengths: list[int]) -> int:
+        """The length that usually gives the most tokens for its time; or another, if this once it pays for
+        changing twice.
+        """
+        context = sum(sequence.num_computed for sequence in drafting)
+
+        def speed(length: int, expected: Expected, cost: float) -> float:
+            rows = num_others + len(drafting) * (1 + length)
+            cost += _cost(rows) + (CONTEXT_COST * context if length else 0)
+            return (num_others + sum(expected(sequence, length) for sequence in drafting)) / cost
+
+        def usually(length: int) -> float:
+            return speed(length, _expected_usually, 0 if length == self._length else RELUCTANCE)
+
+        usual = max(lengths, key=usually)
+        return max(lengths, key=lambda n: speed(n, _expected_now, 0 if n == usual else 2 * CHANGE_COST))
+
+
+def _expected_now(sequence: Sequence, length: int) -> float:
+    return 1 + sum(sequence.drafter.chances[:length])
+
+
+def _expected_usually(sequence: Sequence, length: int) -> float:
+    return sequence.drafter.usual[length]
+
+
+def _draft(sequence: Sequence, length: int) -> list[int]:
+    """The guesses, filled up to this length, or as far as the answer may go."""
+    tokens = [guess.token for guess in sequence.drafter.guesses[:length]]
+    filling = min(length, _num_left(sequence)) - len(tokens)
+    return tokens + sequence.tokens[-1:] * filling
+
+
+def _num_left(sequence: Sequence) -> int:
+    """How many tokens may follow the next one."""
+    return sequence.params.max_tokens - sequence.num_generated - 1
+
+
+def _cost(rows: int) -> float:
+    for (fewer, less), (more, most) in pairwise(COSTS):
+        if rows <= more:
+            return less + (most - less) * (rows - fewer) / (more - fewer)
+    return COSTS[-1][1]
