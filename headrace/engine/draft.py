@@ -61,7 +61,7 @@ def _narrower(rates: Rates) -> Rates:
 class Guess:
     token: int
     rate: Rate | None  # None: the grammar forces it
-    is_predicted: bool  # whether the prediction goes on so
+    place: int = 0  # in the sequence's own text; 0: not from there
 
 
 class Drafter:
@@ -74,6 +74,7 @@ class Drafter:
     def __init__(self, prediction: list[int], forced: Callable[[], list[int]] | None) -> None:
         self._prediction, self._forced = prediction, forced
         self._predicted = range(0)  # places of the prediction in the text
+        self._place = 0  # where the text goes on that the answer has followed last; 0: none
         self._own = Repeats()
         self._num_read = 0  # tokens of the sequence that are in the text
         self._of_own: Rates = {}
@@ -92,7 +93,7 @@ class Drafter:
         self.guesses, self.chances = [], []
         forced = self._forced() if self._forced is not None else []
         if forced:
-            self.guesses = [Guess(token, None, is_predicted=False) for token in forced[:limit]]
+            self.guesses = [Guess(token, None) for token in forced[:limit]]
             self.chances = [1.0] * len(self.guesses)
         elif self._read(tokens, num_prompt):
             if not self._of_own:
@@ -104,23 +105,26 @@ class Drafter:
         """Record which guesses were right. The first `drafted` were verified; the tokens that were sampled
         tell about the one after them, too.
         """
-        is_right = True
+        first = self.guesses[0].place if self.guesses else 0
+        if first or self._place:  # also where a token was replaced by another
+            self._place = (first or self._place) + len(sampled)
         for place, (guess, token) in enumerate(zip(self.guesses, sampled, strict=False)):
             is_right = guess.token == token
             if guess.rate is not None:
                 guess.rate.record(is_right=is_right)
-            self.num_accepted += guess.is_predicted and is_right and place < drafted
-            if not is_right:  # what follows was not tried
+            if is_right:
+                self.num_accepted += place < drafted and guess.place in self._predicted
+            else:  # what follows was not tried
                 rejected = self.guesses[place:drafted]
-                self.num_rejected += sum(guess.is_predicted for guess in rejected)
+                self.num_rejected += sum(guess.place in self._predicted for guess in rejected)
                 break
         self.guesses, self.chances = [], []
 
     def _guess(self, ending: list[int], limit: int, others: Sequence[Repeats]) -> None:
         """Guess token by token, each after those before it, while they are probable enough together."""
-        chance = 1.0
+        chance, following = 1.0, self._place
         while len(self.guesses) < limit:
-            guess = self._best(ending, others)
+            guess = self._best(ending, following, others)
             if guess is None or guess.rate is None:
                 break
             chance *= guess.rate.share
@@ -129,19 +133,23 @@ class Drafter:
             self.guesses.append(guess)
             self.chances.append(chance)
             ending = [*ending[1 - LONGEST :], guess.token]
+            following = guess.place + 1 if guess.place else 0
 
-    def _best(self, ending: list[int], others: Sequence[Repeats]) -> Guess | None:
-        """The most probable next token, as far as anything is known."""
-        place, longest = self._own.find(ending)
-        best = None
-        if longest:
-            best = Guess(self._own.tokens[place], self._of_own[longest], place in self._predicted)
+    def _best(self, ending: list[int], following: int, others: Sequence[Repeats]) -> Guess | None:
+        """The token after the longest repeated ending. Among equals, text that the answer follows already
+        comes first, and the sequence's own before that of others.
+        """
+        own = self._own
+        place, longest = own.find(ending)
+        if 0 < following < len(own.tokens) and (length := own.repeated(following, ending)) >= longest:
+            place, longest = following, length
+        best = Guess(own.tokens[place], self._of_own[longest], place) if longest else None
         for text in others:
             if longest == LONGEST or not text.tokens:
                 break
             place, length = text.find(ending)
             if length > longest and (token := text.tokens[place]) >= 0:
-                longest, best = length, Guess(token, self._of_others[length], is_predicted=False)
+                longest, best = length, Guess(token, self._of_others[length])
         return best
 
     def _read(self, tokens: list[int], num_prompt: int) -> bool:
@@ -151,6 +159,7 @@ class Drafter:
             self._predicted = range(num_prompt, num_prompt + len(self._prediction))
             text += tokens[:num_prompt] + self._prediction
             self._num_read = num_prompt - (2 if self._prediction else 0)
+            self._place = len(tokens) if self._prediction else 0
         text += tokens[max(0, self._num_read) :]
         self._num_read = len(tokens)
         self._own.index()

@@ -49,7 +49,7 @@ class Repeats:
         for _ in range(CANDIDATES):
             if not place or best[1] == LONGEST:
                 break
-            length = self._repeated(place, ending)
+            length = self.repeated(place, ending)
             if length > best[1]:
                 best = (place, length)
             place = self._earlier[place]
@@ -58,9 +58,9 @@ class Repeats:
         place = self._after_one.get(last, 0)
         return (place, 1) if place else (0, 0)
 
-    def _repeated(self, place: int, ending: Sequence[int]) -> int:
-        """How many of the tokens before `place` are also the last ones of `ending`: two at least."""
-        tokens, length, most = self.tokens, 2, min(LONGEST, place, len(ending))
+    def repeated(self, place: int, ending: Sequence[int]) -> int:
+        """How many of the tokens before `place` are also the last ones of `ending`, LONGEST at most."""
+        tokens, length, most = self.tokens, 0, min(LONGEST, place, len(ending))
         while length < most and tokens[place - 1 - length] == ending[-1 - length]:
             length += 1
         return length
