@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from headrace.features import Uses
+from headrace.rerank_types import RerankRequest
 from headrace.types import EmbedRequest, GenerateRequest
-from headrace.wire import chat, completions, embeddings
+from headrace.wire import chat, completions, embeddings, rerank
 from headrace.wire.anthropic import request as messages
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import to_items
@@ -29,17 +30,18 @@ from headrace.wire.steering import (
     to_steering,
 )
 from headrace.wire.tables import TABLES
-from tests.wire.samples import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, USER, Sample
+from tests.wire.samples import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RERANK, USER, Sample
 from tests.wire.samples_of_ollama import OLLAMA
 from tests.wire.samples_of_responses import RESPONSES
 
-Asked = GenerateRequest | EmbedRequest
+Asked = GenerateRequest | EmbedRequest | RerankRequest
 
 SMALL: dict[str, Any] = {"model": "gpt-oss-120b"}
 BASES: dict[str, dict[str, Any]] = {
     "chat/completions": {**SMALL, "messages": [USER]},
     "completions": {**SMALL, "prompt": "hi"},
     "embeddings": {**SMALL, "input": "hi"},
+    "rerank": {**SMALL, "query": "hi", "documents": ["hi"]},
     "responses": {**SMALL, "input": "hi"},
     "messages": {**SMALL, "messages": [USER], "max_tokens": 99},
     "/api/chat": {**SMALL, "messages": [USER]},
@@ -51,6 +53,7 @@ SAMPLES: dict[str, dict[str, Sample]] = {
     "chat/completions": CHAT,
     "completions": COMPLETIONS,
     "embeddings": EMBEDDINGS,
+    "rerank": RERANK,
     "responses": RESPONSES,
     "messages": MESSAGES,
     **OLLAMA,
@@ -66,6 +69,7 @@ BODIES: dict[str, tuple[type[BaseModel], Callable[[Any], Asked]]] = {
     "chat/completions": (chat.ChatBody, chat.to_request),
     "completions": (completions.CompletionBody, completions.to_request),
     "embeddings": (embeddings.EmbeddingsBody, embeddings.to_request),
+    "rerank": (rerank.RerankBody, rerank.to_request),
     "responses": (responses.ResponseBody, _to_response_request),
     "messages": (messages.MessagesBody, messages.to_request),
     "/api/chat": (ollama.OllamaChatBody, ollama.chat_request),

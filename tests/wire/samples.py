@@ -143,6 +143,14 @@ EMBEDDINGS: dict[str, Sample] = plainly(
     model="other", input="ho", encoding_format="base64", dimensions=4, user="me", pooling="cls",
     normalize=False, truncate_prompt_tokens=-1, timeout=9, add_special_tokens=False, input_type="query",
 )  # fmt: skip
+RERANK: dict[str, Sample] = {
+    **plainly(
+        model="other", query="ho", documents=["ho"], top_n=1, return_documents=False, instruction="Is it?",
+        user="me", truncate_prompt_tokens=-1, timeout=9, max_tokens_per_doc=9, max_chunks_per_doc=9,
+        rank_fields=["title"],
+    ),
+    "documents.text": ({}, {"documents": [{"text": "ho"}]}),
+}  # fmt: skip
 
 TOOL: dict[str, Any] = {"name": "f", "input_schema": SCHEMA}
 USE = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
