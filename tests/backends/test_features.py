@@ -17,10 +17,12 @@ from headrace.backends.llamacpp.dialect import LlamaCppDialect
 from headrace.backends.ollama.request import bodies_of, check, embed_body
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import embed_body as openai_embed_body
+from headrace.backends.openai.body import rerank_body
 from headrace.cli.compatibility import EVERY, NEEDED, kinds
 from headrace.config import ProviderConfig
 from headrace.errors import UnsupportedParameter
 from headrace.features import Feature, Use, Uses
+from headrace.rerank_types import RerankRequest
 from headrace.types import EmbedRequest, GenerateRequest
 from tests.wire.asking import SAMPLES, Asked, request
 
@@ -43,9 +45,13 @@ GENERATING: dict[str, Callable[[GenerateRequest], object]] = {
 }
 EMBEDDING: dict[str, Callable[[EmbedRequest], object]] = {"openai": openai_embed_body, "ollama": embed_body}
 
+RERANKING: dict[str, Callable[[RerankRequest], object]] = {"openai": rerank_body}
+
 
 def written(kind: str, request: Asked) -> object:
-    return GENERATING[kind](request) if isinstance(request, GenerateRequest) else EMBEDDING[kind](request)
+    if isinstance(request, GenerateRequest):
+        return GENERATING[kind](request)
+    return EMBEDDING[kind](request) if isinstance(request, EmbedRequest) else RERANKING[kind](request)
 
 
 def samples(kind: str, feature: Feature) -> Iterator[tuple[str, str]]:

@@ -80,11 +80,11 @@ def test_prompt_in_each_of_its_forms(fake_server: FakeServer, prompt: Any, texts
 def test_members_reach_the_backend(fake_server: FakeServer) -> None:
     server = fake_server()
     members = {"suffix": "end", "echo": True, "max_tokens": 0, "logprobs": 20, "n": 2, "best_of": 3}
-    ask(server, **members, priority=-3, timeout=30, guided_regex="a+", logit_bias={"7": -1})
+    ask(server, **members, priority=3, timeout=30, guided_regex="a+", logit_bias={"7": -1})
     request = last_request(server)
     assert request.prompt == Texts(("hi",), "end", True)
     assert (request.sampling.max_tokens, request.sampling.logprobs, request.n) == (0, 20, 3)
-    assert (request.priority, request.timeout_s, request.format.kind) == (-3, 30, "regex")
+    assert (request.priority, request.timeout_s, request.format.kind) == (3, 30, "regex")
     assert request.sampling.logit_bias == ((7, -1),)
     ask(server, suffix="", best_of=1, echo=False)
     request = last_request(server)
