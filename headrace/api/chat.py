@@ -13,9 +13,8 @@ from starlette.responses import Response
 from headrace.api.answers import Reply, respond, without_wishes
 from headrace.api.errors import RESPONSES
 from headrace.api.openapi import EVENT_STREAM, response_of
-from headrace.api.request import Caller, destination, is_strict, prepared
+from headrace.api.request import Caller, destination, is_strict, prepared, steered
 from headrace.api.routes import route
-from headrace.api.steered import steered
 from headrace.errors import BadRequest, ServerError
 from headrace.gateway.generation import Generation
 from headrace.turns.chat import ChatTurn
@@ -51,7 +50,9 @@ async def create_chat_completion(
     ] = None,
 ) -> Response:
     body = await steered(http, caller, body, has_choices=True)
-    more = (*body.steered.uses, *((FUNCTIONS_USE,) if body.functions else ()))
+    more = (FUNCTIONS_USE,) if body.functions else ()
+    if body._steered is not None:
+        more = (*body.steered.uses, *more)
     uses = await prepared(http, partial(uses_of, body, CHAT, strict=is_strict(http), more=more))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     if uses.is_strict:

@@ -11,9 +11,8 @@ from starlette.responses import Response
 from headrace.api.answers import Reply, respond
 from headrace.api.errors import RESPONSES
 from headrace.api.openapi import EVENT_STREAM, response_of
-from headrace.api.request import Caller, destination, is_strict, prepared
+from headrace.api.request import Caller, destination, is_strict, prepared, steered
 from headrace.api.routes import route
-from headrace.api.steered import steered
 from headrace.wire import completions as wire
 from headrace.wire.parameters import uses_of
 from headrace.wire.tables import COMPLETIONS

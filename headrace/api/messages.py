@@ -16,9 +16,8 @@ from headrace.api.answers import Reply, StreamWriter, respond, without_wishes
 from headrace.api.errors import to_messages_response
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
-from headrace.api.request import Caller, destination, headers_of, is_strict, prepared
+from headrace.api.request import Caller, destination, headers_of, is_strict, prepared, steered
 from headrace.api.routes import route
-from headrace.api.steered import steered
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.types import Conversation
 from headrace.wire.anthropic import answer, errors

@@ -120,10 +120,11 @@ def needs_store(members: Mapping[str, object], http: Request) -> bool:
     )
 
 
-def is_steered(members: Mapping[str, object], headers: Mapping[str, str]) -> bool:
+def is_steered(members: Mapping[str, object], http: Request) -> bool:
     """Whether a request is about steering, which no provider has: a handler refuses it."""
-    wishes = (members.get("steering"), members.get("profile"), members.get("probe"))
-    return any(value not in (None, False) for value in wishes) or "x-steering-profile" in headers
+    wishes = [members[name] for name in ("steering", "profile", "probe") if name in members]
+    is_wished = any(value not in (None, False) for value in wishes)
+    return is_wished or header_of(http, b"x-steering-profile") is not None
 
 
 def _endpoint(scope: Scope) -> tuple[RelayEndpoint | None, str | None]:
@@ -150,7 +151,7 @@ def _request(endpoint: RelayEndpoint, http: Request, raw: bytes, owner: str) -> 
         return None
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 < timeout_s < MAX_TIMEOUT_S):
         return None
-    if needs_store(body.members, http) or is_steered(body.members, http.headers):
+    if needs_store(body.members, http) or is_steered(body.members, http):
         return None
     headers = headers_of(http, endpoint.headers) if endpoint.headers else {}
     return RelayRequest(

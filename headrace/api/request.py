@@ -37,12 +37,16 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside
 from headrace.store import Store
+from headrace.turns.steering import Steering
 from headrace.wire.limits import shown
 from headrace.wire.parameters import RequestBody, Table, parse, uses_of, with_named
+from headrace.wire.steering import HEADER, SteeringMembers
 from headrace.wire.volume import checked_volume
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
+Steerable = TypeVar("Steerable", bound=SteeringMembers)
+STEERING = HEADER.lower().encode()
 
 # A refused body of up to this many times the limit is read to its end: some clients read no response before
 # they have sent their whole request.
@@ -94,6 +98,22 @@ def is_strict(http: Request) -> bool:
     if header is None:
         return bool(http.app.state.config.server.strict)
     return header.strip().lower() in ("true", "1")
+
+
+async def steered(
+    http: Request, caller: Principal, body: Steerable, *, has_choices: bool = False
+) -> Steerable:
+    """The body with its steering resolved: its own members, the header, the model's suffix, and defaults.
+    `has_choices`: it may have n answers. Raises BadRequest, StoreUnavailable.
+    """
+    steering: Steering = http.app.state.steering
+    header = header_of(http, STEERING) or None
+    is_named = any(member is not None for member in (body.steering, body.profile, body.probe, header))
+    if not (is_named or steering.profiles.has_defaults or "@" in getattr(body, "model", "")):
+        return body  # nearly all requests
+    return await steering.steered(
+        caller.id, body, http.path_params.get("provider"), header, has_choices=has_choices
+    )
 
 
 async def name_ignored(http: Request, response: Response, body: RequestBody, table: Table = ALL_OURS) -> None:

@@ -13,9 +13,8 @@ from headrace.api.errors import RESPONSES
 from headrace.api.json_response import JSONResponse, answered, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.openapi import EVENT_STREAM, response_of
-from headrace.api.request import CHARGE, Caller, destination, in_time, is_strict, prepared
+from headrace.api.request import CHARGE, Caller, destination, in_time, is_strict, prepared, steered
 from headrace.api.routes import V1, route
-from headrace.api.steered import steered
 from headrace.errors import BadRequest, ServerError
 from headrace.features import Uses
 from headrace.gateway.lifetime import Until

@@ -119,7 +119,8 @@ class Gateway:
             async with AsyncExitStack() as exits:
                 end = exits.enter_context(Admission(self.active, request.timeout_s, tally))
                 plan = self._plan(caller, request.model, provider)
-                _check_generates(plan)
+                if any(target.info.kind != "generative" for target in plan.targets):
+                    raise _generates_nothing(plan)
                 # a priority only makes a request wait for others, unless the key may hurry
                 priority = request.priority if caller.may_hurry else max(0, request.priority)
                 request = replace(request, flow=caller.flow, priority=priority)
@@ -128,7 +129,11 @@ class Gateway:
                         charge, request = await self._charging.generate(caller, request, plan.targets[0])
                     work = Generate(request, self._wishes, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                _answered_by(tally, result)
+                tally.provider, tally.served, tally.attempts = (
+                    result.provider,
+                    result.info.id,
+                    result.attempts,
+                )
                 meter = AnswerMeter(tally, self._meter, request.n, charge)
                 return Generation(result, request, end, exits.pop_all(), meter)
         except BaseException as exc:
@@ -155,7 +160,11 @@ class Gateway:
                         exits.push_async_callback(charge.settle, tally)
                     work = Embed(request, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                _answered_by(tally, result)
+                tally.provider, tally.served, tally.attempts = (
+                    result.provider,
+                    result.info.id,
+                    result.attempts,
+                )
                 tally.began = perf_counter()
                 tally.usage = Usage(result.value.prompt_tokens, 0)
                 return result
@@ -176,7 +185,11 @@ class Gateway:
                         exits.push_async_callback(charge.settle, tally)
                     work = Rerank(request, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                _answered_by(tally, result)
+                tally.provider, tally.served, tally.attempts = (
+                    result.provider,
+                    result.info.id,
+                    result.attempts,
+                )
                 tally.began = perf_counter()
                 tokens = result.value.prompt_tokens
                 tally.usage = None if tokens is None else Usage(tokens, 0)
@@ -220,7 +233,11 @@ class Gateway:
                     charge = await self._charging.relay(caller, request, plan.targets[0])
                     exits.push_async_callback(charge.settle, tally)
                 result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
-                _answered_by(tally, result)
+                tally.provider, tally.served, tally.attempts = (
+                    result.provider,
+                    result.info.id,
+                    result.attempts,
+                )
                 await send(result.value, tally)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
@@ -288,13 +305,10 @@ class Gateway:
         return TargetResult(winner.value, target.info, target.backend.name, attempts.count, ignored)
 
 
-def _check_generates(plan: Plan) -> None:
-    """Raises BadRequest if a target is no model that generates text."""
-    for target in plan.targets:
-        if target.info.kind != "generative":
-            raise BadRequest(
-                f"{target.info.id} is no model that generates text; it serves /v1/embeddings", param="model"
-            )
+def _generates_nothing(plan: Plan) -> BadRequest:
+    """The error for a plan with a target that is no model that generates text."""
+    id = next(target.info.id for target in plan.targets if target.info.kind != "generative")
+    return BadRequest(f"{id} is no model that generates text; it serves /v1/embeddings", param="model")
 
 
 def _check_tokens(plan: Plan, request: EmbedRequest) -> None:

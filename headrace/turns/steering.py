@@ -61,6 +61,7 @@ class Profiles:
         self._store = store
         self._profiles: Mapping[str, Profile] = {}
         self._defaults: Mapping[str, str] = {}
+        self.has_defaults = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -82,7 +83,7 @@ class Profiles:
             name: known[name] if name in known and known[name].stored == stored else _parsed(stored)
             for name, stored in found.profiles.items()
         }
-        self._defaults = found.defaults
+        self._defaults, self.has_defaults = found.defaults, bool(found.defaults)
 
     @property
     def all(self) -> Mapping[str, Profile]:

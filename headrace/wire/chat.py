@@ -289,7 +289,8 @@ class Chunks:
             return []
         if isinstance(event, Finished):
             reason = tools.legacy_reason(event.reason) if self._legacy else event.reason
-            more = inside(self._body, event.activations, event.receipt)
+            has_more = event.activations or event.receipt is not None
+            more = inside(self._body, event.activations, event.receipt) if has_more else NOTHING
             return [self._chunk(event.index, {}, reason=reason, own=event.own, more=more)]
         more = inside(self._body, event.activations) if event.activations else NOTHING
         if isinstance(event, TextDelta):

@@ -40,7 +40,7 @@ def request_of(
         advice=advice_in(body),
         narrowings=None if has_no_schemas else narrowings(body),
     )
-    return body.steered.applied(request)
+    return request if body._steered is None else body._steered.applied(request)
 
 
 def output_format(body: GenerationBody) -> Format | None:

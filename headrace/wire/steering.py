@@ -159,12 +159,12 @@ class SteeringMembers(RequestBody):
     probe: ProbeBody | Annotated[list[ProbeBody], at_most(MAX_PROBES)] | None = Field(
         None, description="Extension. Which features' activations to return."
     )
-    _steered: Steered = PrivateAttr(default_factory=lambda: UNSTEERED)
+    _steered: Steered | None = PrivateAttr(default=None)  # None: unsteered, as nearly all are
 
     @property
     def steered(self) -> Steered:
         """What the members amount to, with names resolved: set once by `with_steered`."""
-        return self._steered
+        return self._steered or UNSTEERED
 
     def with_steered(self, steered: Steered, **changes: object) -> Self:
         """A copy with this, and with other values of some members."""
