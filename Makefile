@@ -11,7 +11,7 @@ INSTALL = awk '/^\# $(1)$$/ { exit } { print }' constraints.txt > $(VENV)/pinned
   $(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
 ARGS ?=
 # What `make test-torch` runs: tests of the PyTorch runner, and tests of requests, with the default model run by it.
-TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py
+TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/test_checkpoint_decoder.py
 
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE

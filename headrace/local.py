@@ -19,8 +19,9 @@ from headrace.config import Config, install_command
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.features import Feature
 from headrace.models.catalog import Cache, locate, prepare
+from headrace.models.checkpoint import is_checkpoint
 from headrace.models.model import CONFIG, GRAPH, WEIGHTS, GGUFModel, Model, Progress, Runtime
-from headrace.models.references import parse
+from headrace.models.references import FolderSource, parse
 from headrace.pool import Known
 from headrace.pool import memory as machine
 from headrace.types import Backend, ModelInfo
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 RUNTIMES: dict[str, Runtime] = {"engine": "openvino", "torch": "torch"}  # by name in models.backends
 TORCH_PACKAGES = ("torch", "transformers")
+NVIDIA = Path("/proc/driver/nvidia")  # there is one where the kernel drives such a GPU
 
 Build = Callable[[Model | GGUFModel, int], Backend]
 
@@ -52,7 +54,8 @@ def fetched(reference: str, config: Config, progress: Progress) -> Model | GGUFM
     try:
         if chosen != "llamacpp":
             runtime = RUNTIMES.get(chosen or "")
-            return _with_runtime(prepare(reference, cache, progress, runtime=runtime))
+            converted = None if runtime else _converted(reference, cache, progress)
+            return converted or _with_runtime(prepare(reference, cache, progress, runtime=runtime))
     except UnsupportedModel as exc:
         if chosen == "engine":
             raise
@@ -60,6 +63,20 @@ def fetched(reference: str, config: Config, progress: Progress) -> Model | GGUFM
         log.info("%s: llama.cpp serves it", exc.message)
     _check_installed(f"{reference} is for llama.cpp, which is not installed")
     return locate(reference, cache, progress)
+
+
+def _converted(reference: str, cache: Cache, progress: Progress) -> Model | None:
+    """A folder of safetensors as a graph for OpenVINO, which is faster on a CPU. None: it is no such folder,
+    our graph does not compute it, or there is a GPU. Raises ModelError.
+    """
+    source = parse(reference).source
+    if not isinstance(source, FolderSource) or not is_checkpoint(source.path) or NVIDIA.exists():
+        return None
+    try:
+        return prepare(reference, cache, progress, runtime="openvino")
+    except UnsupportedModel as exc:
+        log.info("%s: PyTorch runs it", exc.message)
+        return None
 
 
 def _with_runtime(model: Model) -> Model:

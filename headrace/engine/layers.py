@@ -47,8 +47,8 @@ def _summand(node: ov.Node) -> ov.Output:
     """Of a sum's inputs, the hidden states that the other one was added to."""
     inputs = node.input_values()
     sums = [value for value in inputs if _is_sum(value.get_node())]
-    if not sums:  # the first layer: the embeddings
-        sums = [value for value in inputs if not _is_product(value.get_node())]
+    if not sums:  # the first layer: the embeddings, from which the addition is computed
+        sums = [value for value, other in zip(inputs, reversed(inputs), strict=True) if _leads(value, other)]
     if len(sums) != 1:
         raise ModelError(f"the inputs of {node.get_friendly_name()} are not a hidden state and an addition")
     return sums[0]
@@ -61,11 +61,18 @@ def _is_sum(node: ov.Node) -> bool:
     )
 
 
-def _is_product(node: ov.Node) -> bool:
-    """Whether it is a matrix product, perhaps with a bias."""
-    if node.get_type_name() == "Add":
-        return any(_is_product(value.get_node()) for value in node.input_values())
-    return bool(node.get_type_name() == "MatMul")
+def _leads(value: ov.Output, other: ov.Output) -> bool:
+    """Whether `other` is computed from `value`."""
+    wanted = value.get_node().get_friendly_name()
+    waiting, seen = deque([other.get_node()]), set()
+    while waiting:
+        name = (node := waiting.popleft()).get_friendly_name()
+        if name == wanted:
+            return True
+        if name not in seen:
+            seen.add(name)
+            waiting.extend(one.get_node() for one in node.input_values())
+    return False
 
 
 def _is_constant(node: ov.Node) -> bool:

@@ -40,6 +40,8 @@ C = TypeVar("C", bound=Compiled)
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
 PROBED = (128, 64, 32)  # sizes of steps, in tokens, that are compared with a step of two
 UNLIMITED = 2**31
+PAGED, KEYS, WINDOW = "PagedAttentionExtension", 3, 10  # the operation, and two of its inputs
+WINDOWS = ("headrace", "windows")  # as headrace/models/graph.py writes it
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f32",
@@ -255,10 +257,24 @@ def _properties(options: RunnerOptions) -> dict[str, str]:
 
 
 def _page(model: ov.Model, folder: Path) -> None:
+    windows = _windows(model)
     try:
         paged_attention_transformation(model)
     except RuntimeError as exc:
         raise ModelError(f"the graph in {folder} cannot be paged: {exc}") from exc
+    for node in model.get_ops() if windows else ():
+        if node.get_type_name() == PAGED:
+            layer = int(node.input_value(KEYS).get_any_name().rpartition(".")[2])
+            node.input(WINDOW).replace_source_output(ops.constant(np.int32(windows[layer])).output(0))
+
+
+def _windows(model: ov.Model) -> list[int]:
+    """How many tokens each layer attends to, 0: all, from the property that our converter writes; empty: all
+    layers attend to all.
+    """
+    if not model.has_rt_info(list(WINDOWS)):
+        return []
+    return [int(size) for size in model.get_rt_info(list(WINDOWS)).astype(str).split(",")]
 
 
 def _select_rows(model: ov.Model) -> ov.Node:

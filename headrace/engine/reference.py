@@ -18,7 +18,9 @@ Floats = NDArray[np.float32]
 
 
 class ReferenceModel:
-    """A GGUF file of architecture llama (rotates interleaved pairs), qwen2 or qwen3 (rotate halves)."""
+    """A GGUF file of architecture llama, smollm3 or granite (they rotate interleaved pairs), qwen2, qwen3 or
+    phi3 (they rotate halves).
+    """
 
     def __init__(self, path: Path) -> None:
         reader = GGUFReader(path)
@@ -41,19 +43,26 @@ class ReferenceModel:
         self.head_dim = fields.get("attention.key_length", fields["embedding_length"] // self.num_heads)
         self.eps = fields.get("attention.layer_norm_rms_epsilon", 1e-5)
         self.rope_base = fields.get("rope.freq_base", 10000.0)
+        self.rotary_dim = fields.get("rope.dimension_count", self.head_dim)
+        self.window = fields.get("attention.sliding_window", 0)
+        self.scale = fields.get("attention.scale", 0) or self.head_dim**-0.5
+        self.embedding_scale = fields.get("embedding_scale", 0) or 1
+        self.residual_scale = fields.get("residual_scale", 0) or 1
+        self.logit_divisor = fields.get("logit_scale", 0) or 1
 
     def logits(self, tokens: list[int]) -> Floats:
         """Compute the whole sequence: logits[tokens, vocabulary]."""
         head = self.weights.get("output.weight", self.weights["token_embd.weight"])
-        return self.states(tokens) @ head.T
+        return self.states(tokens) @ head.T / np.float32(self.logit_divisor)
 
     def states(self, tokens: list[int]) -> Floats:
         """Compute the last hidden states, the head's input: states[tokens, width]."""
-        x = self.weights["token_embd.weight"][tokens]
+        x = self.weights["token_embd.weight"][tokens] * np.float32(self.embedding_scale)
+        scale = np.float32(self.residual_scale)
         for layer in range(self.num_layers):
             block = f"blk.{layer}."
-            x = x + self._attention(block, self._norm(x, block + "attn_norm"))
-            x = x + self._feed_forward(block, self._norm(x, block + "ffn_norm"))
+            x = x + scale * self._attention(layer, block, self._norm(x, block + "attn_norm"))
+            x = x + scale * self._feed_forward(block, self._norm(x, block + "ffn_norm"))
         return self._norm(x, "output_norm")
 
     def _linear(self, x: Floats, name: str) -> Floats:
@@ -65,39 +74,52 @@ class ReferenceModel:
         return x / scale * self.weights[name + ".weight"]
 
     def _feed_forward(self, block: str, x: Floats) -> Floats:
-        gate = self._linear(x, block + "ffn_gate")
+        up = self._linear(x, block + "ffn_up")
+        if block + "ffn_gate.weight" in self.weights:
+            gate = self._linear(x, block + "ffn_gate")
+        else:  # phi3 has both in one matrix
+            gate, up = np.split(up, 2, axis=-1)
         swish = gate / (1 + np.exp(-gate))
-        return self._linear(swish * self._linear(x, block + "ffn_up"), block + "ffn_down")
+        return self._linear(swish * up, block + "ffn_down")
 
-    def _attention(self, block: str, x: Floats) -> Floats:
+    def _attention(self, layer: int, block: str, x: Floats) -> Floats:
         count = len(x)
-        q = self._heads(x, block + "attn_q", self.num_heads, rotate=True)
-        k = self._heads(x, block + "attn_k", self.num_kv_heads, rotate=True)
-        v = self._heads(x, block + "attn_v", self.num_kv_heads, rotate=False)
+        rotate = self.architecture != "smollm3" or (layer + 1) % 4 != 0
+        if block + "attn_qkv.weight" in self.weights:
+            sizes = np.cumsum([self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim])
+            flat = np.split(self._linear(x, block + "attn_qkv"), sizes, axis=-1)
+        else:
+            flat = [self._linear(x, block + name) for name in ("attn_q", "attn_k", "attn_v")]
+        q = self._heads(flat[0], block + "attn_q", self.num_heads, rotate=rotate)
+        k = self._heads(flat[1], block + "attn_k", self.num_kv_heads, rotate=rotate)
+        v = self._heads(flat[2], block + "attn_v", self.num_kv_heads, rotate=False)
         serves = self.num_heads // self.num_kv_heads
-        future = np.triu(np.full((count, count), -np.inf, np.float32), 1)
+        distance = np.arange(count)[:, None] - np.arange(count)
+        is_hidden = (distance < 0) | ((distance >= self.window) if self.window else False)
+        masked = np.where(is_hidden, np.float32(-np.inf), np.float32(0))
         attended = np.empty((count, self.num_heads, self.head_dim), np.float32)
         for head in range(self.num_heads):
-            scores = q[:, head] @ k[:, head // serves].T / np.float32(np.sqrt(self.head_dim)) + future
+            scores = q[:, head] @ k[:, head // serves].T * np.float32(self.scale) + masked
             scores = np.exp(scores - scores.max(-1, keepdims=True))
             attended[:, head] = (scores / scores.sum(-1, keepdims=True)) @ v[:, head // serves]
         return self._linear(attended.reshape(count, -1), block + "attn_output")
 
-    def _heads(self, x: Floats, name: str, count: int, *, rotate: bool) -> Floats:
-        """Project x[tokens, width] to [tokens, heads, head_dim], normalise each head if the model has a
-        weight for that, and rotate by position if `rotate`.
+    def _heads(self, flat: Floats, name: str, count: int, *, rotate: bool) -> Floats:
+        """Split the projected flat[tokens, width] into [tokens, heads, head_dim], normalise each head if the
+        model has a weight for that, and rotate by position if `rotate`.
         """
-        split = self._linear(x, name).reshape(len(x), count, self.head_dim)
+        split = flat.reshape(len(flat), count, self.head_dim)
         if name + "_norm.weight" in self.weights:
             split = self._norm(split, name + "_norm")
         return self._rotate(split) if rotate else split
 
     def _rotate(self, x: Floats) -> Floats:
-        """Rotate each pair of coordinates i by position × base^(-2i/dim) (RoFormer). Llama pairs neighbours,
-        the others pair the first half with the second.
+        """Rotate each pair of coordinates i by position × base^(-2i/dim) (RoFormer). Llama and its kin pair
+        neighbours, the others the first half with the second. What lies beyond rotary_dim stays as it is.
         """
-        half = self.head_dim // 2
-        frequencies = self.rope_base ** (-np.arange(half) * 2.0 / self.head_dim)
+        half, rest = self.rotary_dim // 2, x[..., self.rotary_dim :]
+        x = x[..., : self.rotary_dim]
+        frequencies = self.rope_base ** (-np.arange(half) * 2.0 / self.rotary_dim)
         if "rope_freqs.weight" in self.weights:
             frequencies = frequencies / self.weights["rope_freqs.weight"]
         angles = (np.arange(len(x))[:, None] * frequencies[None, :])[:, None, :]
@@ -105,9 +127,9 @@ class ReferenceModel:
         out = np.empty_like(x)
         first, second = (
             (np.s_[..., 0::2], np.s_[..., 1::2])
-            if self.architecture == "llama"
+            if self.architecture in ("llama", "smollm3", "granite")
             else (np.s_[..., :half], np.s_[..., half:])
         )
         out[first] = x[first] * cos - x[second] * sin
         out[second] = x[first] * sin + x[second] * cos
-        return out
+        return np.concatenate([out, rest], axis=-1)

@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from headrace.errors import HeadraceError, ModelError, UnsupportedModel
 from headrace.models import checkpoint, encoders, hub, ir, references, wheel
 from headrace.models.cache import Cache
 from headrace.models.model import (
+    CONFIG,
     GGUFModel,
     Model,
     Progress,
@@ -39,6 +42,8 @@ from headrace.models.references import (
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 __all__ = ["DEFAULT_MODEL", "Cache", "GGUFModel", "Model", "Progress", "locate", "prepare"]
 
 
@@ -48,7 +53,12 @@ def prepare(
     """Return the model; fetch, verify and convert it first unless it is in the cache. `runtime`: what is to
     run it; None: what suits it. Raises ModelError.
     """
-    model = _prepare(references.parse(reference), cache, progress or no_progress)
+    target, report = references.parse(reference), progress or no_progress
+    if runtime == "openvino" and isinstance(target.source, FolderSource):
+        folder = target.source.path
+        if checkpoint.is_checkpoint(folder):
+            return _prepare_checkpoint(folder, target, cache, report)
+    model = _prepare(target, cache, report)
     if runtime == "torch" and not model.is_checkpoint:
         raise ModelError(f"{reference} is not for PyTorch, which reads folders of safetensors")
     if runtime == "openvino" and model.is_checkpoint:
@@ -66,6 +76,39 @@ def _prepare(target: Reference, cache: Cache, report: Progress) -> Model:
     with cache.lock(target.key, report):
         # Another process may have built it while this one waited for the lock.
         return cache.load(target.key, stamp) or _build(target, cache, stamp, report)
+
+
+def _prepare_checkpoint(folder: Path, target: Reference, cache: Cache, report: Progress) -> Model:
+    """The graph that our converter makes of a folder of safetensors, in the cache. Raises ModelError."""
+    files = checkpoint.weight_files(folder)
+    states = [file.stat() for file in (*files, folder / CONFIG)]
+    stamp = {
+        "size": sum(state.st_size for state in states),
+        "mtime_ns": max(state.st_mtime_ns for state in states),
+    }
+    ready = cache.load(target.key, stamp)
+    if ready:
+        return ready
+    with cache.lock(target.key, report), cache.stage(target.key) as staging:
+        if (ready := cache.load(target.key, stamp)) is not None:
+            return ready
+        built = staging / "model"
+        built.mkdir()
+        _converted(folder, lambda: _convert_checkpoint(folder, files, built, report))
+        described = ir.describe(built, name=target.name, reference=target.text)
+        quantization = checkpoint.describe(folder, name=target.name, reference=target.text).quantization
+        model = replace(
+            described, folder=cache.folder(target.key), size_bytes=size_of(built), quantization=quantization
+        )
+        write_manifest(model, built, stamp)
+        cache.publish(built, target.key)
+    return model
+
+
+def _convert_checkpoint(folder: Path, files: list[Path], built: Path, progress: Progress) -> None:
+    from headrace.models import convert  # it loads the engine's libraries
+
+    convert.convert_checkpoint(folder, files, built, progress)
 
 
 def _describe(folder: Path, target: Reference) -> Model:
@@ -123,8 +166,13 @@ def _convert(path: Path, folder: Path, target: Reference, progress: Progress) ->
     from headrace.models import convert
 
     folder.mkdir()
+    return _converted(path, lambda: convert.convert(path, folder, target, progress))
+
+
+def _converted(path: Path, convert: Callable[[], T]) -> T:
+    """What `convert` makes of the model at `path`. Raises ModelError."""
     try:
-        return convert.convert(path, folder, target, progress)
+        return convert()
     except (HeadraceError, OSError):
         raise
     except Exception as exc:  # of a library, on a file that our checks did not foresee

@@ -6,17 +6,21 @@ It imports the engine's libraries, so it is itself imported only to convert.
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import openvino as ov
 
-from headrace.models import graph, pretokenizers, tokenizer
+from headrace.models import graph, pretokenizers, published, tokenizer
+from headrace.models.checkpoint_decoder import CheckpointDecoder
 from headrace.models.gguf import GGUFFile
 from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, Model, Progress
 from headrace.models.references import Reference
 
 STEPS = 3
+COPIED = (CONFIG, GENERATION, TOKENIZER, TEMPLATE, "tokenizer_config.json")
 
 
 def convert(path: Path, folder: Path, reference: Reference, progress: Progress) -> Model:
@@ -33,6 +37,22 @@ def convert(path: Path, folder: Path, reference: Reference, progress: Progress) 
     _write_configs(gguf, model)
     progress("converting", STEPS, STEPS)
     return model
+
+
+def convert_checkpoint(source: Path, files: Sequence[Path], folder: Path, progress: Progress) -> None:
+    """Write the graph of the folder `source`, whose safetensors are `files`, into the empty `folder`, beside
+    copies of its other files. Raises ModelError.
+    """
+    progress("converting", 0, STEPS)
+    decoder = CheckpointDecoder(source, files, published.read(source / CONFIG))
+    built = graph.build(decoder)
+    progress("converting", 1, STEPS)
+    ov.save_model(built, folder / GRAPH, compress_to_fp16=False)
+    progress("converting", 2, STEPS)
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copy(source / name, folder / name)
+    progress("converting", STEPS, STEPS)
 
 
 def _describe(gguf: GGUFFile, folder: Path, reference: Reference) -> Model:

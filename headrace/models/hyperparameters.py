@@ -5,13 +5,16 @@ every key that changes the results, and every tensor; otherwise the file is refu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from headrace.errors import UnsupportedModel
-from headrace.models.metadata import Metadata
+from headrace.models.decoder import Hyperparameters
+from headrace.models.metadata import MOST_LAYERS, Metadata
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3", "granite", "phi3")
+INTERLEAVED = frozenset({"llama", "smollm3", "granite"})  # ggml stores their q and k rows as pairs
+ROTATION_PAUSE = 4  # every so many layers smollm3 does not rotate
 MOST = 2**31 - 1
 
 # Keys under the architecture's name: those that are read here, and those that never change the results.
@@ -22,6 +25,11 @@ READ = frozenset(
         "attention.layer_norm_rms_epsilon", "rope.dimension_count", "rope.freq_base",
     }
 )  # fmt: skip
+# ... and those that only one architecture has.
+OWN: Mapping[str, frozenset[str]] = {
+    "granite": frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"}),
+    "phi3": frozenset({"attention.sliding_window"}),
+}
 IDLE = frozenset(
     {
         "pooling_type", "tensor_data_layout", "rope.scaling.finetuned",
@@ -71,23 +79,6 @@ OTHER_KINDS = (
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Hyperparameters:
-    """The numbers that define a decoder."""
-
-    architecture: str
-    num_layers: int
-    hidden: int
-    feed_forward: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context_length: int
-    rms_eps: float
-    rope_base: float
-
-
 def read(metadata: Metadata, tensors: Mapping[str, Shape]) -> Hyperparameters:
     """Read and check the hyperparameters. `tensors`: name → shape, [out, in] or [size]. Raises
     UnsupportedModel if the graph would not compute what the file means.
@@ -101,17 +92,17 @@ def read(metadata: Metadata, tensors: Mapping[str, Shape]) -> Hyperparameters:
     _check_keys(metadata, architecture)
     found = _numbers(metadata, architecture, tensors)
     _check_numbers(metadata, found)
-    _check_tensors(metadata, found, tensors)
+    check_tensors(found, tensors, metadata.unsupported)
     return found
 
 
 def _check_keys(metadata: Metadata, architecture: str) -> None:
     if metadata.text("general.type", "model") != "model":
         raise metadata.unsupported(f"is of type {metadata.text('general.type')[:100]!r}, not a model")
-    prefix = architecture + "."
+    prefix, known = architecture + ".", READ | IDLE | OWN.get(architecture, frozenset())
     for key in metadata:
         name = key.removeprefix(prefix)
-        if key.startswith(prefix) and name not in READ | IDLE and not _is_neutral(metadata, key, name):
+        if key.startswith(prefix) and name not in known and not _is_neutral(metadata, key, name):
             raise metadata.unsupported(f"uses {key[:200]}")
         if key.startswith(OTHER_KINDS):
             raise metadata.unsupported(f"has {key[:200]!r} in its metadata")
@@ -133,9 +124,10 @@ def _numbers(metadata: Metadata, architecture: str, tensors: Mapping[str, Shape]
     heads, hidden = number("attention.head_count"), number("embedding_length")
     head_dim = number("attention.key_length", hidden // heads if heads > 0 else 0)
     rope_dim, value_dim = number("rope.dimension_count", head_dim), number("attention.value_length", head_dim)
-    if (rope_dim, value_dim) != (head_dim, head_dim):
+    is_whole = rope_dim == head_dim or (architecture == "phi3" and 0 < rope_dim <= head_dim)
+    if not is_whole or value_dim != head_dim:
         raise metadata.unsupported(f"rotates {rope_dim} of {head_dim} dimensions, of values with {value_dim}")
-    return Hyperparameters(
+    found = Hyperparameters(
         architecture=architecture,
         num_layers=number("block_count"),
         hidden=hidden,
@@ -147,7 +139,31 @@ def _numbers(metadata: Metadata, architecture: str, tensors: Mapping[str, Shape]
         context_length=number("context_length"),
         rms_eps=metadata.number(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5),
         rope_base=metadata.number(f"{architecture}.rope.freq_base", 10000.0),
+        rotary_dim=rope_dim,
+        interleaved=architecture in INTERLEAVED,
     )
+    return _with_own(metadata, found)
+
+
+def _with_own(metadata: Metadata, shape: Hyperparameters) -> Hyperparameters:
+    """What only some architectures have."""
+
+    def number(key: str, default: float) -> float:
+        return metadata.number(f"{shape.architecture}.{key}", default) or default
+
+    layers = range(min(shape.num_layers, MOST_LAYERS))
+    if shape.architecture == "smollm3":
+        return replace(shape, unrotated=frozenset(layers[ROTATION_PAUSE - 1 :: ROTATION_PAUSE]))
+    if shape.architecture == "granite":
+        return replace(
+            shape,
+            attention_scale=number("attention.scale", 0.0),
+            embedding_scale=number("embedding_scale", 1.0),
+            residual_scale=number("residual_scale", 1.0),
+            logit_scale=1 / number("logit_scale", 1.0),
+        )
+    window = metadata.integer(f"{shape.architecture}.attention.sliding_window", 0)
+    return replace(shape, windows=(window,) * len(layers)) if window > 0 else shape
 
 
 def _check_numbers(metadata: Metadata, shape: Hyperparameters) -> None:
@@ -159,8 +175,12 @@ def _check_numbers(metadata: Metadata, shape: Hyperparameters) -> None:
         raise metadata.unsupported(f"has a size in its metadata that none can have, among {sizes}")
     if shape.num_heads % shape.num_kv_heads:
         raise metadata.unsupported(f"shares {shape.num_kv_heads} kv heads among {shape.num_heads} heads")
-    if shape.head_dim % 2:
-        raise metadata.unsupported(f"has heads of the odd size {shape.head_dim}")
+    if shape.head_dim % 2 or shape.rotary_dim % 2:
+        odd = shape.head_dim if shape.head_dim % 2 else shape.rotary_dim
+        raise metadata.unsupported(f"has heads, or rotated parts of them, of the odd size {odd}")
+    scales = (shape.attention_scale, shape.embedding_scale, shape.residual_scale, shape.logit_scale)
+    if not all(map(math.isfinite, scales)):
+        raise metadata.unsupported(f"has a scale that is infinite, among {scales}")
     if not (0 <= shape.rms_eps < 1 and 0 < shape.rope_base < math.inf):
         raise metadata.unsupported(
             f"has an epsilon of {shape.rms_eps} and a rotation base of {shape.rope_base}"
@@ -173,19 +193,22 @@ def _check_numbers(metadata: Metadata, shape: Hyperparameters) -> None:
         )
 
 
-def _check_tensors(metadata: Metadata, shape: Hyperparameters, tensors: Mapping[str, Shape]) -> None:
+def check_tensors(
+    shape: Hyperparameters, tensors: Mapping[str, Shape], unsupported: Callable[[str], UnsupportedModel]
+) -> None:
+    """Check that the graph uses each tensor, and has all that it needs. Raises what `unsupported` makes."""
     if shape.num_layers > len(tensors):  # before so many names are made
-        raise metadata.unsupported(f"has {len(tensors)} tensors for {shape.num_layers} layers")
+        raise unsupported(f"has {len(tensors)} tensors for {shape.num_layers} layers")
     needed, allowed = _needed(shape), _allowed(shape)
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise metadata.unsupported(f"has no tensor {missing[0]!r}")
+        raise unsupported(f"has no tensor {missing[0]!r}")
     for name, found in tensors.items():
         wanted = needed.get(name) or allowed.get(name)
         if wanted is None:
-            raise metadata.unsupported(f"has a tensor {name[:200]!r}")
+            raise unsupported(f"has a tensor {name[:200]!r}")
         if found != wanted:
-            raise metadata.unsupported(f"has {name!r} of shape {list(found)[:8]}, not {list(wanted)}")
+            raise unsupported(f"has {name!r} of shape {list(found)[:8]}, not {list(wanted)}")
 
 
 def _needed(shape: Hyperparameters) -> dict[str, Shape]:
@@ -205,9 +228,16 @@ def _needed(shape: Hyperparameters) -> dict[str, Shape]:
         "ffn_up.weight": (shape.feed_forward, hidden),
         "ffn_down.weight": (hidden, shape.feed_forward),
     }
+    if shape.architecture == "phi3":
+        for name in ("attn_q", "attn_k", "attn_v", "ffn_gate"):
+            del layer[name + ".weight"]
+        layer["attn_qkv.weight"] = (query + 2 * kv, hidden)
+        layer["ffn_up.weight"] = (2 * shape.feed_forward, hidden)
     if shape.architecture == "qwen2":
         layer |= {"attn_q.bias": (query,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
-    if shape.architecture == "qwen3":
+    if shape.architecture == "gemma3":
+        layer |= {"post_attention_norm.weight": (hidden,), "post_ffw_norm.weight": (hidden,)}
+    if shape.architecture in ("qwen3", "gemma3"):
         layer |= {"attn_q_norm.weight": (shape.head_dim,), "attn_k_norm.weight": (shape.head_dim,)}
     return needed | _for_all_layers(shape, layer)
 

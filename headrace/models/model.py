@@ -59,7 +59,7 @@ class Model:
     @property
     def is_checkpoint(self) -> bool:
         """Whether `folder` has safetensors, for the torch runner, rather than a graph for OpenVINO."""
-        return not (self.folder / GRAPH).is_file()
+        return self.embedding is None and not (self.folder / GRAPH).is_file()
 
 
 @dataclass(frozen=True, slots=True)

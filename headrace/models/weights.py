@@ -1,4 +1,4 @@
-"""Turns GGUF tensors into graph constants: unchanged where the format allows, else int8 with a scale per 32.
+"""Turns tensors into graph constants: unchanged where the format allows, else int8 with a scale per 32.
 
 The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed
 in memory and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from headrace.models.gguf import GGUFFile
+from headrace.models.decoder import Decoder
 
 GROUP = 32  # weights per scale
 
@@ -22,11 +22,11 @@ Part = tuple[str, int]  # (tensor, number of heads to deinterleave; 0: none)
 Int8 = tuple[NDArray[np.int8], NDArray[np.float16]]
 
 
-def constant(gguf: GGUFFile, *parts: Part) -> ov.Output:
+def constant(source: Decoder, *parts: Part) -> ov.Output:
     """Stack matrices vertically as a graph output f32[out, in]. All must have the same storage."""
-    stored = [_stored(gguf, name, heads) for name, heads in parts]
+    stored = [_stored(source, name, heads) for name, heads in parts]
     arrays = [np.concatenate(pieces) for pieces in zip(*stored, strict=True)]
-    kind = storage(gguf, parts[0][0])
+    kind = storage(source, parts[0][0])
     if kind == "int8":
         return compressed(arrays[0], arrays[1])
     if kind == "f32":
@@ -34,24 +34,24 @@ def constant(gguf: GGUFFile, *parts: Part) -> ov.Output:
     return _widen(ops.constant(_bfloat16(arrays[0]) if kind == "bf16" else arrays[0].astype(np.float16)))
 
 
-def storage(gguf: GGUFFile, name: str) -> Literal["int8", "f32", "f16", "bf16"]:
+def storage(source: Decoder, name: str) -> Literal["int8", "f32", "f16", "bf16"]:
     """The storage of a tensor: its own format if the graph has it, else int8 with scales."""
-    kind = gguf.tensor_type(name)
+    kind = source.tensor_type(name)
     if kind == Type.F32:
         return "f32"
     if kind == Type.BF16:
         return "bf16"
-    return "f16" if kind == Type.F16 or gguf.num_columns(name) % GROUP else "int8"
+    return "f16" if kind == Type.F16 or source.num_columns(name) % GROUP else "int8"
 
 
-def _stored(gguf: GGUFFile, name: str, heads: int) -> list[NDArray]:  # type: ignore[type-arg]  # of several dtypes
+def _stored(source: Decoder, name: str, heads: int) -> list[NDArray]:  # type: ignore[type-arg]  # of several dtypes
     """[int8 values, scales], or [float32 values]."""
-    if gguf.tensor_type(name) == Type.Q8_0:
-        pieces: tuple[NDArray, ...] = int8_from_q8_0(gguf.raw(name))  # type: ignore[type-arg]
-    elif storage(gguf, name) == "int8":
-        pieces = int8(gguf.weight(name))
+    if source.tensor_type(name) == Type.Q8_0:
+        pieces: tuple[NDArray, ...] = int8_from_q8_0(source.raw(name))  # type: ignore[type-arg]
+    elif storage(source, name) == "int8":
+        pieces = int8(source.weight(name))
     else:
-        pieces = (gguf.weight(name),)
+        pieces = (source.weight(name),)
     return [deinterleave(piece, heads) for piece in pieces]
 
 

@@ -288,7 +288,7 @@ def test_more_than_there_is_room_for_is_overload(served: Served) -> None:
 
 def test_all_slots_full_of_long_answers_fail_none(tmp_path: Path) -> None:
     """In a pool of memory that all share they would."""
-    path = write_tiny(tmp_path / "tiny.gguf", "smollm3")
+    path = write_tiny(tmp_path / "tiny.gguf", "exaone")
     backend = LlamaCppBackend("headrace", path, context_length=256, num_slots=3, num_threads=1)
     with serving(create_app(Config(), [backend])) as served, served.client() as client:
         long = {"ignore_eos": True}

@@ -22,7 +22,7 @@ ASKED = {"model": "other", "prompt": "a", "max_tokens": 3, "temperature": 0}
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
     """Of an architecture that our engine does not read."""
-    return write_tiny(tmp_path / "other.gguf", "smollm3")
+    return write_tiny(tmp_path / "other.gguf", "exaone")
 
 
 def config(cache: Path, *backends: str) -> Config:
@@ -34,10 +34,11 @@ def test_llama_cpp_serves_what_the_engine_does_not_read(other: Path, tmp_path: P
     members = {"HEADRACE_CACHE": str(tmp_path / "cache"), "HEADRACE_MAX_NUM_SEQS": "2"}
     arguments = (str(other), str(ours), "--model-backend", "ours=llamacpp", "--max-model-len", "300")
     with serving(*arguments, cwd=tmp_path, **members) as server:
-        assert "model   other (smollm3, F32, context 512, by llama.cpp)" in server.announcement
+        assert "model   other (exaone, F32, context 512, by llama.cpp)" in server.announcement
         assert "model   ours (llama, F32, context 512, by llama.cpp)" in server.announcement
         assert (
-            "'smollm3'; the engine reads llama, qwen2, qwen3: llama.cpp serves it" in server.log.read_text()
+            "'exaone'; the engine reads llama, qwen2, qwen3, "
+            "smollm3, granite, phi3: llama.cpp serves it" in server.log.read_text()
         )
         answer = server.post(dict(ASKED))
         assert answer.json()["usage"]["completion_tokens"] == 3
@@ -51,7 +52,7 @@ def test_llama_cpp_serves_what_the_engine_does_not_read(other: Path, tmp_path: P
 
 def test_choice_can_be_made_for_a_model(other: Path, default_model: Model, tmp_path: Path) -> None:
     assert isinstance(fetch(str(other), config(tmp_path)), GGUFModel)
-    with pytest.raises(UnsupportedModel, match="smollm3"):
+    with pytest.raises(UnsupportedModel, match="exaone"):
         fetch(str(other), config(tmp_path, "other=engine"))
     ours = str(write_tiny(tmp_path / "ours.gguf", "llama"))
     assert isinstance(fetch(ours, config(tmp_path)), Model)
@@ -77,7 +78,7 @@ def test_without_the_extra_the_error_says_what_to_install(
     other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)  # as if it were not there
-    with pytest.raises(ModelError, match=r"'smollm3'.*pip install -e .*\[llamacpp\]"):
+    with pytest.raises(ModelError, match=r"'exaone'.*pip install -e .*\[llamacpp\]"):
         fetch(str(other), config(tmp_path))
     with pytest.raises(ModelError, match=r"pip install -e .*\[llamacpp\]"):
         fetch(str(other), config(tmp_path, "other=llamacpp"))

@@ -135,7 +135,7 @@ def test_a_missing_tokenizer_is_named_with_its_remedy(folder: Path, tmp_path: Pa
 
 
 def test_it_is_for_pytorch_and_nothing_else(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="a folder of safetensors of gemma, for PyTorch"):
+    with pytest.raises(ModelError, match="is of architecture 'gemma'"):
         prepare(str(folder), Cache(tmp_path), runtime="openvino")
     with pytest.raises(ModelError, match=r"llama\.cpp reads GGUF files"):
         locate(str(folder), Cache(tmp_path))

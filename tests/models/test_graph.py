@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 
+from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.plain import PlainModel
 from headrace.engine.reference import ReferenceModel
 from headrace.models.catalog import Cache, prepare
+from tests.models.test_fidelity import paged_logits
 from tests.models.tiny import Architecture, TinyShape, write_tiny
 
 TOKENS = [1, 70, 71, 9, 250, 33, 33, 7, 120, 2, 65, 66]
@@ -25,10 +27,29 @@ def error(path: Path, cache: Path) -> float:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3"])
 def test_the_graph_equals_the_reference(architecture: Architecture, tied: bool, tmp_path: Path) -> None:
-    path = write_tiny(tmp_path / "tiny.gguf", architecture, tied=tied)
+    shape = TinyShape(num_layers=5) if architecture == "smollm3" else None
+    path = write_tiny(tmp_path / "tiny.gguf", architecture, tied=tied, shape=shape)
     assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize(("rotary_dim", "window"), [(24, 0), (0, 5), (24, 1)])
+def test_a_part_is_rotated_and_a_window_seen(rotary_dim: int, window: int, tmp_path: Path) -> None:
+    shape = TinyShape(rotary_dim=rotary_dim, window=window)
+    path = write_tiny(tmp_path / "tiny.gguf", "phi3", shape=shape)
+    assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["llama", "smollm3", "granite", "phi3"])
+def test_the_paged_graph_equals_the_plain_one(architecture: Architecture, tmp_path: Path) -> None:
+    shape = TinyShape(num_layers=5, window=37 if architecture == "phi3" else 0)
+    path = write_tiny(tmp_path / "tiny.gguf", architecture, shape=shape)
+    folder = prepare(str(path), Cache(tmp_path)).folder
+    runner = OpenVINORunner(folder, RunnerOptions(16 << 20, exact=True))
+    tokens = [1 + (7 * index) % 250 for index in range(150)]
+    expected, found = PlainModel(folder).logits(tokens), paged_logits(runner, tokens)
+    assert np.abs(found - expected).max() < 1e-3
 
 
 @pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0])

@@ -81,7 +81,7 @@ def test_the_error_for_a_malformed_reference_names_the_form(text: str) -> None:
 
 
 def test_a_near_miss_is_suggested() -> None:
-    with pytest.raises(ModelError, match=r"did you mean smollm2-135m-instruct\?"):
+    with pytest.raises(ModelError, match="did you mean smollm2-135m-instruct"):
         parse("SmolLM2-135M")
 
 

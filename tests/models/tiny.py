@@ -12,7 +12,8 @@ from gguf.quants import quantize
 from numpy.typing import NDArray
 from tokenizers.pre_tokenizers import ByteLevel
 
-Architecture = Literal["llama", "qwen2", "qwen3", "smollm3"]  # the last: not for our engine
+# the last one: not for our engine
+Architecture = Literal["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "exaone"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}"
@@ -60,6 +61,8 @@ class TinyShape:
     num_kv_heads: int = 2
     head_dim: int = 32  # qwen3 sets it apart from hidden / heads
     context_length: int = 512
+    rotary_dim: int = 0  # 0: head_dim
+    window: int = 0
 
 
 def write_tiny(
@@ -77,6 +80,8 @@ def write_tiny(
     words, size = vocabulary or TinyVocabulary(), shape or TinyShape()
     writer = GGUFWriter(path, architecture)
     _write_shape(writer, size, len(words.tokens))
+    if architecture == "granite":
+        _write_scales(writer)
     words.write(writer)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
@@ -99,10 +104,20 @@ def _write_shape(writer: GGUFWriter, shape: TinyShape, vocabulary: int) -> None:
     writer.add_head_count_kv(shape.num_kv_heads)
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
-    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_dimension_count(shape.rotary_dim or shape.head_dim)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(vocabulary)
+    if shape.window:
+        writer.add_sliding_window(shape.window)
+
+
+def _write_scales(writer: GGUFWriter) -> None:
+    """Those of granite, each far from 1."""
+    writer.add_attention_scale(0.3)
+    writer.add_embedding_scale(2.5)
+    writer.add_residual_scale(0.4)
+    writer.add_logit_scale(3.0)
 
 
 def _write_tensor(
@@ -146,6 +161,11 @@ def _weights(
             block + "ffn_up.weight": matrix(shape.feed_forward, shape.hidden),
             block + "ffn_down.weight": matrix(shape.hidden, shape.feed_forward),
         }
+        if architecture == "phi3":
+            parts = [weights.pop(f"{block}attn_{part}.weight") for part in "qkv"]
+            weights[block + "attn_qkv.weight"] = np.concatenate(parts)
+            both = [weights.pop(f"{block}ffn_{part}.weight") for part in ("gate", "up")]
+            weights[block + "ffn_up.weight"] = np.concatenate(both)
         if architecture == "qwen2":
             sizes = {"attn_q": query, "attn_k": kv, "attn_v": kv}
             weights |= {f"{block}{part}.bias": norm(size) - 1 for part, size in sizes.items()}

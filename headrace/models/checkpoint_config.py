@@ -1,0 +1,215 @@
+"""Reads the hyperparameters of a decoder from a config.json in transformers' words, of its version 4 or 5.
+
+Every member that changes the results must be read, or have a value that changes nothing; otherwise the model
+is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import UnsupportedModel
+from headrace.models.decoder import Hyperparameters
+
+Json = Mapping[str, object]
+Unsupported = Callable[[str], UnsupportedModel]
+
+# model_type → ggml's name of the architecture
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "smollm3": "smollm3",
+    "granite": "granite",
+    "phi3": "phi3",
+    "gemma3_text": "gemma3",
+}
+READ = frozenset(
+    {
+        "model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "rms_norm_eps",
+        "rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq", "sliding_window",
+        "use_sliding_window", "layer_types", "no_rope_layers", "partial_rotary_factor",
+        "query_pre_attn_scalar", "embedding_multiplier", "attention_multiplier", "residual_multiplier",
+        "logits_scaling", "tie_word_embeddings",
+        "attention_bias", "mlp_bias",  # the tensors say it
+    }
+)  # fmt: skip
+IDLE = frozenset(
+    {
+        "architectures", "attention_dropout", "attn_implementation", "auto_map", "bos_token_id",
+        "cache_implementation", "dtype", "embd_pdrop", "eos_token_id", "head_bias", "hidden_dropout",
+        "initializer_range", "max_window_layers", "no_rope_layer_interval",
+        "original_max_position_embeddings", "pad_token_id",
+        "pretraining_tp", "resid_pdrop", "sliding_window_pattern", "_sliding_window_pattern", "torch_dtype",
+        "transformers_version", "use_cache", "_name_or_path", "_attn_implementation_autoset",
+    }
+)  # fmt: skip
+# Other members, with the values that change nothing.
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "hidden_act": ("silu",),
+    "hidden_activation": ("gelu_pytorch_tanh",),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "use_bidirectional_attention": (False, None),
+    "rope_interleaved": (False,),
+    "use_mrope": (False,),
+    "use_qk_norm": (False,),
+}
+PATTERN = 6  # of gemma3: every so many layers attend to everything
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`rope_factors`: by which the frequencies are divided, [dim / 2]; None: by nothing."""
+
+    hyperparameters: Hyperparameters
+    rope_factors: NDArray[np.float32] | None
+
+
+def read(config: Json, unsupported: Unsupported) -> Read:
+    """Raises UnsupportedModel."""
+    return _Reading(config, unsupported).read()
+
+
+class _Reading:
+    def __init__(self, config: Json, unsupported: Unsupported) -> None:
+        self._config, self._unsupported = config, unsupported
+        self._type = str(config.get("model_type"))
+
+    def read(self) -> Read:
+        if self._type not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise self._unsupported(f"is of architecture {self._type[:100]!r}, not {known}")
+        self._check()
+        hidden, heads, layers = (
+            self._integer(name) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")
+        )
+        head_dim = self._integer("head_dim", hidden // heads)
+        rope = self._rope()
+        is_gemma = self._type == "gemma3_text"
+        shape = Hyperparameters(
+            architecture=ARCHITECTURES[self._type],
+            num_layers=layers,
+            hidden=hidden,
+            feed_forward=self._integer("intermediate_size"),
+            num_heads=heads,
+            num_kv_heads=self._integer("num_key_value_heads", heads),
+            head_dim=head_dim,
+            vocabulary=self._integer("vocab_size"),
+            context_length=self._integer("max_position_embeddings"),
+            rms_eps=self._number("rms_norm_eps", 1e-6),
+            rope_base=_positive(rope.get("rope_theta"), 10000.0),
+            rotary_dim=int(head_dim * self._number("partial_rotary_factor", 1.0)),
+            local_rope_base=self._local_base() if is_gemma else 0.0,
+            rope_factor=_positive(rope.get("factor"), 1.0) if _kind(rope) == "linear" else 1.0,
+            windows=self._windows(layers),
+            unrotated=self._unrotated(layers),
+            attention_scale=self._attention_scale(),
+            embedding_scale=hidden**0.5 if is_gemma else self._number("embedding_multiplier", 1.0),
+            residual_scale=self._number("residual_multiplier", 1.0),
+            logit_scale=1 / self._number("logits_scaling", 1.0),
+            activation="gelu" if is_gemma else "silu",
+        )
+        factors = _llama3_factors(rope, shape) if _kind(rope) == "llama3" else None
+        return Read(shape, factors)
+
+    def _check(self) -> None:
+        for name, value in self._config.items():
+            is_known = name in READ or name in IDLE or value is None or value in NEUTRAL.get(name, ())
+            if not is_known:
+                raise self._unsupported(f"has {name[:100]!r} in its configuration")
+
+    def _rope(self) -> Json:
+        """What config.json says of the rotation of layers without a window, in the words of version 5."""
+        found = self._config.get("rope_parameters", self._config.get("rope_scaling"))
+        written = found if isinstance(found, dict) else {}
+        whole = written.get("full_attention", written)
+        rope = {"rope_theta": self._config.get("rope_theta"), **(whole if isinstance(whole, dict) else {})}
+        if _kind(rope) not in ("default", "linear", "llama3"):
+            raise self._unsupported(f"stretches positions by {str(_kind(rope))[:100]!r}")
+        return rope
+
+    def _local_base(self) -> float:
+        found = self._config.get("rope_parameters")
+        local = found.get("sliding_attention") if isinstance(found, dict) else None
+        base = local.get("rope_theta") if isinstance(local, dict) else None
+        return _positive(base, self._number("rope_local_base_freq", 10000.0))
+
+    def _windows(self, layers: int) -> tuple[int, ...]:
+        window = self._config.get("sliding_window")
+        if not isinstance(window, int) or window <= 0 or self._config.get("use_sliding_window") is False:
+            return ()
+        if self._type in ("qwen2", "qwen3", "smollm3") and not self._config.get("use_sliding_window"):
+            return ()
+        kinds = self._config.get("layer_types")
+        if isinstance(kinds, list) and len(kinds) == layers:
+            return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
+        if self._type == "gemma3_text":
+            return tuple(window if (layer + 1) % PATTERN else 0 for layer in range(layers))
+        if self._type in ("mistral", "phi3"):
+            return (window,) * layers
+        raise self._unsupported("has a 'sliding_window' but not the layers that have it")
+
+    def _unrotated(self, layers: int) -> frozenset[int]:
+        rotates = self._config.get("no_rope_layers")  # 1: it does
+        if self._type != "smollm3" or not isinstance(rotates, list):
+            return frozenset()
+        if len(rotates) != layers:
+            raise self._unsupported(f"has {len(rotates)} 'no_rope_layers' and {layers} layers")
+        return frozenset(layer for layer, rotated in enumerate(rotates) if not rotated)
+
+    def _attention_scale(self) -> float:
+        if self._type == "granite":
+            return self._number("attention_multiplier", 1.0)
+        if self._type == "gemma3_text":
+            return 1 / math.sqrt(self._number("query_pre_attn_scalar", 256.0))
+        return 0.0
+
+    def _integer(self, name: str, default: int | None = None) -> int:
+        found = self._config.get(name)
+        value = default if found is None else found
+        if type(value) is not int or not 0 < value < 2**31:
+            raise self._unsupported(f"has no usable {name!r} in its configuration")
+        return value
+
+    def _number(self, name: str, default: float) -> float:
+        found = self._config.get(name)
+        if found is None:
+            return default
+        value = _positive(found, 0.0)
+        if not value:
+            raise self._unsupported(f"has no usable {name!r} in its configuration")
+        return value
+
+
+def _kind(rope: Json) -> object:
+    return rope.get("rope_type", rope.get("type")) or "default"
+
+
+def _positive(found: object, default: float) -> float:
+    """A finite number above 0, or the default."""
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return default
+    return float(found) if 0 < found < math.inf else default
+
+
+def _llama3_factors(rope: Json, shape: Hyperparameters) -> NDArray[np.float32]:
+    """By what Llama 3.1 divides each frequency: the slow ones by `factor`, the fast ones by 1, and those
+    between by something between (Llama 3's reference code, apply_scaling).
+    """
+    factor, low, high = (
+        _positive(rope.get(name), default)
+        for name, default in (("factor", 1.0), ("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
+    )
+    original = _positive(rope.get("original_max_position_embeddings"), float(shape.context_length))
+    frequencies = shape.rope_base ** (-np.arange(0, shape.head_dim, 2, dtype=np.float64) / shape.head_dim)
+    turns = original * frequencies / (2 * np.pi)
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)

@@ -1,0 +1,69 @@
+"""Our graph of a folder of safetensors computes what transformers computes: random tiny models of each
+architecture that it has, in float32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.engine.plain import PlainModel
+from headrace.models import convert
+from headrace.models.model import no_progress
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TOKENS = [1 + (7 * index) % 250 for index in range(40)]
+BASE: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+}  # fmt: skip
+GRANITE = {
+    "embedding_multiplier": 2.5, "attention_multiplier": 0.3, "residual_multiplier": 0.4,
+    "logits_scaling": 3.0,
+}  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama with biases, tied": (
+        "llama",
+        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    ),
+    "llama 3.1": ("llama", {"rope_parameters": LLAMA3}),
+    "mistral": ("mistral", {"sliding_window": 7}),
+    "mistral without a window": ("mistral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {"head_dim": 32}),
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 3}),
+    "granite": ("granite", GRANITE),
+    "phi3": ("phi3", {"sliding_window": 7}),
+    "gemma3": ("gemma3_text", {"head_dim": 16, "sliding_window": 7, "query_pre_attn_scalar": 24}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_graph_equals_transformers(name: str, tmp_path: Path) -> None:
+    kind, members = CASES[name]
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **{**BASE, **members})
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith(("norm.weight", "bias")):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        expected = model(torch.tensor([TOKENS])).logits[0].numpy()
+    model.save_pretrained(tmp_path)
+    built = tmp_path / "graph"
+    built.mkdir()
+    convert.convert_checkpoint(tmp_path, sorted(tmp_path.glob("*.safetensors")), built, no_progress)
+    found = PlainModel(built).logits(TOKENS)
+    assert np.abs(expected).max() > 1, "the logits must be worth comparing"
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

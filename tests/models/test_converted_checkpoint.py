@@ -1,0 +1,139 @@
+"""A folder of safetensors becomes a graph in the cache, as a GGUF file does, if our graph computes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.config import Config
+from headrace.engine.plain import PlainModel
+from headrace.errors import ModelError, UnsupportedModel
+from headrace.local import fetched
+from headrace.models import safetensors
+from headrace.models.catalog import Cache, Model, prepare
+from headrace.models.model import no_progress
+from tests.models.checkpoints import write_checkpoint
+from tests.models.tiny import TinyShape, write_tiny
+
+TOKENS = [1, 70, 71, 9, 250, 33, 33, 7, 120, 2, 65, 66]
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Model:
+    path = write_tiny(tmp_path / "tiny.gguf", "llama", shape=TinyShape(head_dim=16))
+    return prepare(str(path), Cache(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(gguf: Model, tmp_path: Path) -> Path:
+    write_checkpoint(gguf, tmp_path / "folder")
+    return tmp_path / "folder"
+
+
+def change(folder: Path, **members: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | members))
+
+
+def test_it_is_the_model_of_the_gguf_file(gguf: Model, folder: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    model = prepare(str(folder), cache, runtime="openvino")
+    assert (model.architecture, model.quantization, model.is_checkpoint) == ("llama", "F32", False)
+    assert (model.vocabulary, model.context_length) == (gguf.vocabulary, gguf.context_length)
+    found, expected = (PlainModel(one.folder).logits(TOKENS) for one in (model, gguf))
+    assert np.abs(found - expected).max() < 1e-4
+    assert prepare(str(folder), cache, runtime="openvino") == model
+    assert prepare(str(folder), cache, runtime="torch").is_checkpoint
+
+
+def test_an_edit_is_noticed(folder: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    first = prepare(str(folder), cache, runtime="openvino")
+    change(folder, max_position_embeddings=99)
+    os.utime(folder / "config.json", ns=(1, 1 + (folder / "config.json").stat().st_mtime_ns))
+    assert prepare(str(folder), cache, runtime="openvino").context_length == 99 != first.context_length
+
+
+def test_on_a_cpu_it_is_preferred(folder: Path, tmp_path: Path) -> None:
+    config = Config.model_validate({"paths": {"cache": str(tmp_path / "cache")}})
+    model = fetched(str(folder), config, no_progress)
+    assert isinstance(model, Model)
+    assert not model.is_checkpoint
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"model_type": "olmo2"},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"hidden_act": "relu"},
+        {"novelty": 1},
+        {"num_hidden_layers": 3},
+        {"vocab_size": 7},
+        {"sliding_window": 4, "use_sliding_window": True},
+        {"rms_norm_eps": "small"},
+    ],
+)
+def test_what_the_graph_does_not_compute_is_refused(
+    members: dict[str, object], folder: Path, tmp_path: Path
+) -> None:
+    change(folder, **members)
+    with pytest.raises(UnsupportedModel):
+        prepare(str(folder), Cache(tmp_path / "cache"), runtime="openvino")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        (2**40).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (9).to_bytes(8, "little") + b'{"a": {}}',
+    ],
+)
+def test_damaged_files_are_a_sentence(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        safetensors.tensors(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]},
+        {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 8]},
+        {"dtype": 5, "shape": [2], "data_offsets": [0, 8]},
+    ],
+)
+def test_a_tensor_outside_of_its_file_is_refused(entry: dict[str, object], tmp_path: Path) -> None:
+    header = json.dumps({"a": entry}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        safetensors.tensors(path)
+
+
+def test_numbers_are_exact(tmp_path: Path) -> None:
+    values = np.array([1.5, -2.25, 0.0, 3.0], np.float32)
+    pieces = {
+        "F32": values.tobytes(),
+        "F16": values.astype("<f2").tobytes(),
+        "BF16": (values.view(np.uint32) >> 16).astype("<u2").tobytes(),
+    }
+    header, offset = {}, 0
+    for kind, raw in pieces.items():
+        header[kind] = {"dtype": kind, "shape": [2, 2], "data_offsets": [offset, offset + len(raw)]}
+        offset += len(raw)
+    text = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(pieces.values()))
+    for tensor in safetensors.tensors(path).values():
+        assert tensor.values().tolist() == values.reshape(2, 2).tolist()
