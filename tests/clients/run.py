@@ -67,6 +67,7 @@ CLIENTS = (
     Client("llm", "llm", "openai3"),
     Client("llm_comply", "llm-comply", "llm_comply"),
     Client("lm_eval", "lm-eval", "lm_eval", runs_in="ours", options=("--precision", "f32"), timeout_s=300),
+    Client("notebook", "nbclient", "notebook", timeout_s=300),
     Client("bfcl", "bfcl-eval", "bfcl", runs_in="ours", timeout_s=600),
     Client("page", "playwright", "page"),
     Client("page_keys", "playwright", "page", options=("--api-key", "the-key-of-the-page")),
