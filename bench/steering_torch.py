@@ -76,7 +76,7 @@ def _runner(model: Any) -> TorchRunner:
 def _transformers(model: Any, size: int, *, hooked: bool = False) -> Callable[[], float]:
     """A step of `size` sequences with PAST tokens each in the cache."""
     with torch.inference_mode():
-        cache = model(input_ids=torch.full((size, PAST), 5), use_cache=True).past_key_values
+        cache = model(input_ids=torch.full((size, PAST), 5), use_cache=True).cache
     token, direction = torch.full((size, 1), 5), torch.from_numpy(np.ones(576, np.float32))
 
     def step() -> float:
@@ -85,9 +85,9 @@ def _transformers(model: Any, size: int, *, hooked: bool = False) -> Callable[[]
             hook.remove()
         begin = time.perf_counter()
         with torch.inference_mode():
-            model(input_ids=token, past_key_values=cache, use_cache=True)
+            model(input_ids=token, cache=cache, use_cache=True)
         took = time.perf_counter() - begin
-        cache.crop(PAST)
+        cache.crop(-1)
         hook.remove()
         return took
 
