@@ -54,7 +54,7 @@ def come_and_go(served: Served, stop: threading.Event) -> int:
 
 @pytest.mark.parametrize("engine", [{"max_num_seqs": 16, "max_queue": 256}])
 def test_every_answer_is_that_of_its_own_profile(
-    default_model: Model, tmp_path: Path, engine: dict[str, int]
+    default_model: Model, tmp_path: Path, engine: dict[str, Any]
 ) -> None:
     with steerable(default_model, copied(tmp_path / "root"), **engine) as served:
         load(served)

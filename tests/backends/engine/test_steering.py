@@ -107,6 +107,7 @@ def use(model: Model, root: Path, work: Use, **settings: object) -> None:
     async def run() -> None:
         chosen = EngineSettings(
             exact=True, kv_cache_bytes=2**27, use_generation_config=False, steering_root=root,
+            speculates=False,  # a repeated answer would be guessed, and verified in steps of another size
             **settings,  # type: ignore[arg-type]
         )  # fmt: skip
         backend = EngineBackend(model, chosen)
