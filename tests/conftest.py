@@ -27,7 +27,7 @@ from tests.serving import Served, serving
 _DATA = tempfile.TemporaryDirectory(prefix="headrace-tests-")
 os.environ["XDG_DATA_HOME"] = _DATA.name
 
-NEEDS_TORCH = "import torch"  # in a test's source
+NEEDS_TORCH = ("import torch", 'importorskip("torch")', "headrace.engine.torch.runner")  # in a test's source
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The tests that need PyTorch are collected with --torch only."""
     is_source = collection_path.suffix == ".py" and collection_path.is_file()
-    needs_torch = is_source and NEEDS_TORCH in collection_path.read_text(encoding="utf-8")
+    source = collection_path.read_text(encoding="utf-8") if is_source else ""
+    needs_torch = any(words in source for words in NEEDS_TORCH)
     return True if needs_torch and not config.getoption("--torch") else None
 
 

@@ -223,7 +223,7 @@ def test_a_stream_has_the_same_activations(served: Served) -> None:
         for entry in choice.get("feature_activations", {"content": []})["content"]
     ]
     assert streamed == whole
-    assert sum("feature_activations" in chunk["choices"][0] for chunk in chunks[:-1]) > 2
+    assert sum("feature_activations" in chunk["choices"][0] for chunk in chunks[:-1]) >= 2
 
 
 def test_a_stream_ends_with_the_receipt(served: Served) -> None:

@@ -143,7 +143,7 @@ def test_a_configured_pull_is_fetched_by_run_with_a_bar(tmp_path: Path) -> None:
             code, said, error = command(found, "run", "pypi:tiny-model", "hello", "--plain", cwd=tmp_path)
             assert code == 0, error
             assert said.strip()
-            assert "downloading" in error
+            assert "converting [" in error, "a bar, as long as there is work to show"
             listed = json.loads(found.http.get("/v1/models?detail=true").text)["data"]
             states = {entry["id"]: entry["status"]["state"] for entry in listed if "status" in entry}
             assert states == {"first": "loaded", "tiny-model": "loaded"}

@@ -115,7 +115,7 @@ def chat(client: openai.OpenAI, steering: object, question: str = QUESTION) -> A
     return client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": question}],
-        max_tokens=8, temperature=0, logprobs=True, top_logprobs=20,
+        max_tokens=8, temperature=0, seed=7, logprobs=True, top_logprobs=20,
         extra_body={"steering": steering},
     )  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_steering_of_strength_0_changes_no_bit(client: openai.OpenAI, steering: 
     plain = client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": QUESTION}],
-        max_tokens=8, temperature=0, logprobs=True, top_logprobs=20,
+        max_tokens=8, temperature=0, seed=7, logprobs=True, top_logprobs=20,
     )  # fmt: skip
     assert logprobs_of(chat(client, steering)) == logprobs_of(plain)
 

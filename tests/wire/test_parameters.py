@@ -37,7 +37,6 @@ CHAT_NEUTRAL: dict[str, Any] = {
 COMPLETION_NEUTRAL: dict[str, Any] = {**NEUTRAL, "suffix": "", "best_of": 1}
 HARMLESS: dict[str, Any] = {
     "user": "me",
-    "service_tier": "auto",
     "prompt_cache_key": "k",
     "safety_identifier": "s",
 }
