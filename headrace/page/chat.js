@@ -33,7 +33,7 @@ export function Chat({ chat, model, contextLength, isDrawerOpen, onDrawer, onCre
   async function open() {
     if (!chat) return;
     const loaded = await Promise.all(chat.branches.map(loadBranch));
-    const latest = newest({ branches: loaded });
+    const latest = newest({ branches: loaded.reverse() }); // they are listed newest first
     setBranches(loaded);
     setShown(latest.id);
     setSettings({ ...DEFAULTS, ...unpackSettings(latest.metadata) });
@@ -55,7 +55,7 @@ export function Chat({ chat, model, contextLength, isDrawerOpen, onDrawer, onCre
     try {
       for await (const _ of steps) {
         if (running.id && metadata.running !== running.id) {
-          metadata = { ...metadata, running: running.id };
+          metadata = { ...metadata, running: running.id, used: String(Date.now()) };
           saveMetadata(on, metadata).catch(() => {}); // only needed after a reload
         }
         if (!alive.current) return;

@@ -32,8 +32,10 @@ export function pathOf(root, branch) {
   return path;
 }
 
-/** The newest branch that passes a node. */
-export const newest = node => node.branches.reduce((a, b) => (b.created_at >= a.created_at ? b : a));
+/** The branch that was used last, of those that pass a node. */
+export const newest = node => node.branches.reduce((a, b) => (usedAt(b) >= usedAt(a) ? b : a));
+
+const usedAt = branch => Number(branch.metadata.used ?? branch.created_at * 1000); // milliseconds
 
 /** The last question at or above a node, or null. */
 export function questionOf(node) {

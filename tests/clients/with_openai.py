@@ -217,7 +217,8 @@ def sampling() -> None:
 @turn("completions: token ids, log probabilities, echo")
 def completions() -> None:
     prompt = "The capital of France is"
-    whole = client.completions.create(prompt=prompt, logprobs=2, echo=True, **GREEDY)
+    same = {**GREEDY, "seed": 7}  # the same bits, whatever runs beside it
+    whole = client.completions.create(prompt=prompt, logprobs=2, echo=True, **same)
     choice = whole.choices[0]
     found = choice.logprobs
     assert choice.text.startswith(prompt)
@@ -226,16 +227,16 @@ def completions() -> None:
     assert len(found.tokens) == whole.usage.total_tokens
     assert len(found.tokens) == len(found.token_logprobs) == len(found.top_logprobs) == len(found.text_offset)
     assert found.text_offset[0] == 0
-    answer = client.completions.create(prompt=[prompt, prompt], **GREEDY)
+    answer = client.completions.create(prompt=[prompt, prompt], **same)
     assert [choice.index for choice in answer.choices] == [0, 1]
     assert answer.choices[0].text == choice.text.removeprefix(prompt)
     ids = client.post("/tokenize", body={"model": MODEL, "prompt": prompt}, cast_to=object)["tokens"]
-    by_ids = client.completions.create(prompt=ids, **GREEDY)
+    by_ids = client.completions.create(prompt=ids, **same)
     assert by_ids.choices[0].text == answer.choices[0].text
     assert by_ids.usage.prompt_tokens == len(ids)
     scored = client.completions.create(model=MODEL, prompt=ids, max_tokens=0, echo=True, logprobs=1)
     assert len(scored.choices[0].logprobs.tokens) == len(ids)
-    pieces = client.completions.create(prompt=prompt, stream=True, **GREEDY)
+    pieces = client.completions.create(prompt=prompt, stream=True, **same)
     assert "".join(piece.choices[0].text for piece in pieces) == answer.choices[0].text
 
 

@@ -53,6 +53,13 @@ def limit(page: Page, tokens: int) -> None:
     page.get_by_role("button", name="Close the settings").click()
 
 
+def be_slow(page: Page) -> None:
+    """At a high temperature a text does not repeat itself, so its next tokens cannot be guessed."""
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Temperature").fill("1.5")
+    page.get_by_role("button", name="Close the settings").click()
+
+
 @turn("a first chat: page, question, answer, its speed")
 def first_chat() -> None:
     started = time.perf_counter()
@@ -95,6 +102,7 @@ def branches() -> None:
 @turn("a reload in the middle of an answer, which goes on; stop keeps what was written")
 def reload() -> None:
     with opened(BROWSER) as page:
+        be_slow(page)
         ask(page, LONG)
         wait_for_length(page, 40)
         before = answers(page).first.inner_text()
@@ -111,6 +119,7 @@ def reload() -> None:
 @turn("stop keeps what was written, and the chat goes on")
 def stop() -> None:
     with opened(BROWSER) as page:
+        be_slow(page)
         ask(page, LONG)
         expect(answers(page).first).not_to_have_text("", timeout=DONE_MS)
         page.keyboard.press("Escape")
@@ -242,6 +251,7 @@ def server_view() -> None:
         other.goto(URL + "/#/server")
         expect(other.get_by_text("Nothing runs.")).to_be_visible()
         expect(other.get_by_text("Tokens a second")).to_be_visible()
+        be_slow(page)
         ask(page, LONG)
         expect(answers(page).first).not_to_have_text("", timeout=DONE_MS)
         other.get_by_role("button", name="Stop").click(timeout=DONE_MS)
