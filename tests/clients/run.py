@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from environments import FOLDER, HERE, ROOT, node_of, python_of, unpacked, versi
 from server import serving
 
 MODEL = "smollm2-135m-instruct"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PASSED, FAILED = re.compile(r"\s*ok "), re.compile(r"\s*(FAILED|not ok) ")
 SILENT = {  # nobody phones home, and nothing is looked for on a hub
     "ANONYMIZED_TELEMETRY": "false",
@@ -87,7 +89,7 @@ def main(names: Sequence[str]) -> int:
     if unknown:
         known = ", ".join(client.name for client in CLIENTS)
         raise SystemExit(f"no such client: {', '.join(sorted(unknown))}; there are {known}")
-    wanted = [client for client in CLIENTS if not names or client.name in names]
+    wanted = [client for client in CLIENTS if (client.name in names if names else _has_browser(client))]
     FOLDER.mkdir(exist_ok=True)
     _install(wanted)
     commands = [_command(client) for client in wanted]
@@ -101,6 +103,14 @@ def main(names: Sequence[str]) -> int:
             ]
     _report(results)
     return 1 if any(result.failed for result in results) else 0
+
+
+def _has_browser(client: Client) -> bool:
+    """Whether the client finds the browser that it drives, if it drives one."""
+    if client.environment != "page" or any(map(shutil.which, BROWSERS)):
+        return True
+    print(f"== {client.name}: NOT RUN, because there is no chromium: apt-get install chromium", flush=True)
+    return False
 
 
 def _install(clients: Sequence[Client]) -> None:
