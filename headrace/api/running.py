@@ -27,7 +27,9 @@ class RunningRequest(TypedDict):
     model: str
     provider: str | None
     api_key_id: str | None
-    status: Annotated[Literal["waiting", "answering"], Field(description="Whether its answer has begun.")]
+    status: Annotated[
+        Literal["waiting", "answering"], Field(description="Whether it has sent something of its answer.")
+    ]
     seconds: Annotated[float, Field(description="Since it arrived.")]
 
 

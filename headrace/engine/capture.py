@@ -53,9 +53,9 @@ class HiddenStates:
 
     def states(self, tokens: Sequence[int], layers: Iterable[int]) -> dict[int, Floats]:
         """The hidden states that leave these layers, by layer: [tokens, width] each."""
-        asked = frozenset(layers)
-        request = self._ask((asked, frozenset(), False), tokens, {})
-        return {layer: self._output(request, f"states.{layer}") for layer in asked}
+        probed = frozenset(layers)
+        request = self._ask((probed, frozenset(), False), tokens, {})
+        return {layer: self._output(request, f"states.{layer}") for layer in probed}
 
     def logits(self, tokens: Sequence[int], replaced: Mapping[int, Floats] | None = None) -> Floats:
         """The logits [tokens, vocabulary]. `replaced`: states[tokens, width] that leave these layers instead
@@ -92,10 +92,10 @@ class HiddenStates:
         return found.reshape(-1, found.shape[-1]).copy()
 
     def _compile(self, question: Question) -> ov.InferRequest:
-        asked, replaced, has_logits = question
+        probed, replaced, has_logits = question
         model = read(self._folder)
         layers = find_layers(model, find_head(model))
-        for layer in asked:
+        for layer in probed:
             result = ops.result(ops.convert(layers[layer + 1], "f32"))
             result.input_value(0).set_names({f"states.{layer}"})
             model.add_results([result])

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from headrace.callers import CALLER, Principal
 from headrace.config import RouteConfig
@@ -160,13 +160,7 @@ class Gateway:
                         exits.push_async_callback(charge.settle, tally)
                     work = Embed(request, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                tally.provider, tally.served, tally.attempts = (
-                    result.provider,
-                    result.info.id,
-                    result.attempts,
-                )
-                tally.began = perf_counter()
-                tally.usage = Usage(result.value.prompt_tokens, 0)
+                _complete(tally, result, result.value.prompt_tokens)
                 return result
 
     async def rerank(
@@ -185,14 +179,7 @@ class Gateway:
                         exits.push_async_callback(charge.settle, tally)
                     work = Rerank(request, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                tally.provider, tally.served, tally.attempts = (
-                    result.provider,
-                    result.info.id,
-                    result.attempts,
-                )
-                tally.began = perf_counter()
-                tokens = result.value.prompt_tokens
-                tally.usage = None if tokens is None else Usage(tokens, 0)
+                _complete(tally, result, result.value.prompt_tokens)
                 return result
 
     def relayable(self, request: RelayRequest, provider: str | None = None) -> Plan | None:
@@ -351,3 +338,10 @@ def _left_out(uses: Uses, target: Target) -> list[str]:
 async def _check_and_run(work: Work[T], uses: Uses, target: Target, exits: AsyncExitStack) -> T:
     _left_out(uses, target)
     return await work.run(target, exits, has_fallback=True)
+
+
+def _complete(tally: Tally, result: TargetResult[Any], prompt_tokens: int | None) -> None:
+    """Record who answered with a whole result, and what it cost; None: the provider reported no usage."""
+    tally.provider, tally.served, tally.attempts = result.provider, result.info.id, result.attempts
+    tally.began = perf_counter()
+    tally.usage = None if prompt_tokens is None else Usage(prompt_tokens, 0)

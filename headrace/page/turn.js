@@ -1,5 +1,5 @@
 // One turn: a question becomes a response that runs in the server's background. So an answer survives a reload,
-// a sleeping phone and a closed tab: whoever opens the chat reads its events again.
+// a sleeping phone and a closed tab: a page that opens the chat reads its events again.
 
 import { events, getJson, request, ServerError } from "./api.js";
 
@@ -25,7 +25,7 @@ function parse(name, text) {
   }
 }
 
-/** A turn that has not begun: what is shown while its events come. */
+/** A new turn, whose members are filled in while its events come. */
 export const newTurn = (body, began = performance.now()) => ({
   body, began, id: null, firstAt: null, items: [], usage: null, status: "queued", error: null,
 });
