@@ -14,6 +14,7 @@ import pytest
 from headrace import logs
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from tests.cli.process import headrace, serving
+from tests.serving import eventually
 
 FORGED = "2026-11-29 08:00:00,000 ERROR   [-] headrace.store: forged"
 BEGIN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ +\[")
@@ -129,6 +130,7 @@ def test_json_records_are_one_object_a_line_with_facts_and_no_content(tmp_path: 
         assert server.post({"model": "fake", "prompt": secret}).status_code == 200
         assert server.post({"model": "none", "prompt": secret}).status_code == 404
         log = server.log
+        eventually(lambda: '"status": 404' in log.read_text())  # it is written after the answer's last byte
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     answered, refused = (line for line in lines if line.get("path") == "/v1/completions")
     assert answered["message"].startswith("POST /v1/completions 200")
