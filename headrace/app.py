@@ -30,6 +30,7 @@ from headrace.api import (
     openapi,
     pages,
     pool,
+    replicas,
     rerank,
     responses,
     running,
@@ -85,6 +86,7 @@ ROUTERS = tuple(
         completions,
         responses,
         running,
+        replicas,
         websocket,
         messages,
         conversations,
@@ -286,7 +288,12 @@ def build_provider(name: str, config: Config) -> Backend:
         assert provider.path is not None, "the configuration was checked"
         model = locate(provider.path, Cache(config.paths.cache))
         return _llama_cpp(name, model, config, timeout_s=provider.timeout_s)
-    backend: Backend = load_kind(provider.kind)(name, provider, provider.api_key)
+    make = load_kind(provider.kind)
+    if provider.replicas:
+        from headrace.backends.replicas import replicated
+
+        return replicated(name, provider, make)
+    backend: Backend = make(name, provider, provider.api_key)
     return backend
 
 

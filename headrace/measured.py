@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +37,40 @@ class Composed(Protocol):
 
     def parts(self) -> Sequence[object]:
         """Those that are loaded now. Safe to call in any thread."""
+        ...
+
+
+ReplicaState = Literal["ready", "starting", "unreachable", "failing", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """One of a provider's replicas. `state`: failing: its breaker is open; draining: an administrator keeps
+    new requests from it. `num_active`: requests of ours now; `num_requests`, `num_failures`: since the start.
+    `num_waiting` and `kv_usage`: as its own metrics say; None: not known. `trouble`: why it is not reachable.
+    """
+
+    name: str
+    state: ReplicaState
+    num_active: int
+    num_requests: int
+    num_failures: int
+    num_waiting: int | None = None
+    kv_usage: float | None = None
+    trouble: str = ""
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """A backend that consists of several servers with the same models."""
+
+    @property
+    def name(self) -> str: ...
+
+    def replicas(self) -> Sequence[ReplicaStats]:
+        """Their states now. Safe to call in any thread."""
+        ...
+
+    def drain(self, name: str, *, is_drained: bool) -> bool:
+        """Send a replica no new requests, or send them again. Returns False if there is no such replica."""
         ...

@@ -238,6 +238,26 @@ TABLE_MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("[providers.headrace]\nkind = 'fake'\n", {}, ("[providers.headrace]", "taken")),
     ("[providers.v1]\nkind = 'fake'\n", {}, ("[providers.v1]", "taken")),
     ("[providers.up]\n", {}, ("providers.up.kind", "not given", "headrace.toml")),
+    (
+        "[providers.up]\nkind = 'ollama'\nreplicas = ['http://a']\n",
+        {},
+        ("providers.up.replicas", "'ollama' does not have it"),
+    ),
+    (
+        "[providers.up]\nkind = 'openai'\nreplicas = ['http://a/v1', 'http://a/v1/']\n",
+        {},
+        ("providers.up.replicas", "http://a/v1 is named twice"),
+    ),
+    (
+        "[providers.up]\nkind = 'openai'\nbase_url = 'http://a'\nreplicas = ['http://b']\n",
+        {},
+        ("providers.up.base_url", "contradicts providers.up.replicas"),
+    ),
+    (
+        "[providers.up]\nkind = 'openai'\nreplicas = ['a:8000']\n",
+        {},
+        ("providers.up.replicas", "whole address"),
+    ),
     ("[providers.up]\nkind = 'opnai'\n", {}, ("providers.up.kind = 'opnai'", "'openai'", "'ollama'")),
     (FAKE + "bas_url = 'x'\n", {}, ("providers.up.bas_url", "did you mean base_url")),
     (FAKE + "base_url = 'host:1'\n", {}, ("providers.up.base_url = 'host:1'", "http://HOST:PORT/v1")),

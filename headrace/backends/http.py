@@ -49,6 +49,10 @@ class Upstream:
         self._session: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None  # opens a new connection for every request
 
+    def sibling(self, base_url: str, timeout_s: float) -> Upstream:
+        """Another address of the same provider."""
+        return Upstream(self.provider, base_url, headers=self._headers, timeout_s=timeout_s)
+
     async def start(self) -> None:
         headers = {"Accept-Encoding": ACCEPTED, **self._headers}
         self._session, self._fresh = (

@@ -187,7 +187,8 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
             most = model.embedding.max_tokens
             print(f"  model   {model.name} ({model.architecture}, for embeddings, up to {most} tokens)")
     for name, provider in config.providers.items():
-        print(f"  remote  {name} ({provider.kind}{f' at {provider.base_url}' if provider.base_url else ''})")
+        at = ", ".join(provider.replicas) or provider.base_url
+        print(f"  remote  {name} ({provider.kind}{f' at {at}' if at else ''})")
     for name, route in config.routes.items():
         print(f"  route   {name} → {', '.join(target.target for target in route.targets)}")
     if config.models.embedding == "auto" and all(model.name != DEFAULT_EMBEDDER for model in models):

@@ -26,6 +26,7 @@ ENGINE_HEAD = (
     "first token", "p95", "queue p95",
 )  # fmt: skip
 TARGET_HEAD = ("provider", "model", "requests/s", "errors/s", "first byte", "p95", "tokens/s")
+REPLICA_HEAD = ("provider", "replica", "state", "run", "wait", "KV", "requests/s", "failures/s")
 KEY_HEAD = ("key", "requests/s", "refused/s", "tokens/s")
 
 
@@ -136,6 +137,25 @@ def targets(change: Change) -> Iterator[tuple[str, ...]]:
         )
 
 
+def replicas(change: Change) -> Iterator[tuple[str, ...]]:
+    after = change.after
+    for has, value in after.samples.get("headrace_replica_state", {}).items():
+        if value:
+            every = dict(has)
+            labels = {"provider": every["provider"], "replica": every["replica"]}
+            waiting = after.of("headrace_replica_waiting", **labels)
+            usage = after.of("headrace_replica_kv_usage", **labels)
+            yield (
+                *labels.values(),
+                every["state"],
+                f"{after.total('headrace_replica_requests_active', **labels):.0f}",
+                "-" if not waiting else f"{sum(waiting.values()):.0f}",
+                _percent(next(iter(usage.values()), None)),
+                f"{change.rate('headrace_replica_requests_total', **labels):.1f}",
+                f"{change.rate('headrace_replica_failures_total', **labels):.1f}",
+            )
+
+
 def keys(change: Change, most: int = 10) -> list[tuple[str, ...]]:
     """The keys with the most requests."""
     rates = {
@@ -206,6 +226,8 @@ def _view(url: str, change: Change) -> RenderableType:
         _table(TARGET_HEAD, list(targets(change)), 2),
         _table(KEY_HEAD, keys(change), 1),
     ]
+    if rows := list(replicas(change)):
+        tables.insert(2, _table(REPLICA_HEAD, rows, 3))
     return Group(Text(line, style="bold"), *tables)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
@@ -12,6 +13,11 @@ from headrace.config.kinds import LOCAL, REMOTE, check_kind
 from headrace.config.section import Names, Section
 
 FallbackReason = Literal["connection", "408", "429", "5xx", "overloaded", "context"]
+
+
+def twice_in(names: Sequence[str]) -> str | None:
+    """A name that is there more than once."""
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 def _check_url(url: str) -> str:
@@ -52,6 +58,13 @@ class ProviderConfig(Section):
         Annotated[str, AfterValidator(_check_url)] | None,
         Field(description="Its address, as `http://HOST:PORT/v1`. Default: the provider's own."),
     ] = None
+    replicas: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_url)], ...],
+        Field(
+            description="Only of `openai`, instead of `base_url`: the addresses of several servers with the "
+            "same models. Requests that begin alike go to the same one: [replicas.md](replicas.md)."
+        ),
+    ] = ()
     path: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         Field(
@@ -100,6 +113,14 @@ class ProviderConfig(Section):
         ),
     ] = None
 
+    @field_validator("replicas")
+    @classmethod
+    def _different(cls, replicas: tuple[str, ...]) -> tuple[str, ...]:
+        twice = twice_in([url.rstrip("/") for url in replicas])
+        if twice is not None:
+            raise ValueError(f"{twice} is named twice")
+        return replicas
+
 
 class TargetConfig(Section):
     """One target of a route. Targets with weights that stand side by side are drawn in random order."""
@@ -143,8 +164,7 @@ class RouteConfig(Section):
     @field_validator("targets")
     @classmethod
     def _once(cls, targets: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
-        names = [target.target for target in targets]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = twice_in([target.target for target in targets])
         if twice is not None:
             raise ValueError(f"{twice!r} is named twice")
         return targets

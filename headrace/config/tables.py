@@ -127,10 +127,15 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
     if provider.kind != "ollama":
         foreign.add("keep_alive")
     if provider.kind != "openai":
-        foreign.add("roles")
+        foreign |= {"roles", "replicas"}
     for name in sorted(foreign & provider.model_fields_set):
         value = shown(getattr(provider, name), is_secret=_is_secret(ProviderConfig, name))
         raise ConfigError(f"{key}.{name} = {value} ({source.name}): kind {provider.kind!r} does not have it")
+    if provider.replicas and provider.base_url is not None:
+        raise ConfigError(
+            f"{key}.base_url = {shown(provider.base_url)} ({source.name}): it contradicts {key}.replicas; "
+            "name all addresses there"
+        )
 
 
 def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:

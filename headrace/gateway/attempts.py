@@ -16,20 +16,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, TypeVar
 
-from headrace.config import FallbackReason, RouteConfig
-from headrace.errors import (
-    BadRequest,
-    ContextTooLong,
-    Overloaded,
-    ProviderError,
-    ProviderKeyRefused,
-    ProviderLimited,
-    ProviderTimedOut,
-    ProviderUnreachable,
-    ServerError,
-    TimedOut,
-)
-from headrace.gateway.breaker import Permit
+from headrace.breaker import Permit
+from headrace.config import RouteConfig
+from headrace.errors import BadRequest, ContextTooLong, ProviderUnreachable, ServerError
+from headrace.failures import reasons
 from headrace.gateway.routing import Plan, Target
 
 log = logging.getLogger(__name__)
@@ -198,23 +188,6 @@ async def _close(tasks: Collection[asyncio.Task[Winner[T]]]) -> None:
                 await ended.exits.aclose()
             except Exception:
                 log.exception("a target that lost could not be closed")
-
-
-def reasons(error: ServerError) -> set[FallbackReason]:
-    """The fallback reasons that an error matches; empty if another target would fail in the same way."""
-    if isinstance(error, ProviderError) and error.has_started:
-        return set()
-    if isinstance(error, ContextTooLong):
-        return {"context"}
-    if isinstance(error, Overloaded):
-        return {"overloaded"}
-    if isinstance(error, ProviderLimited):
-        return {"429"}
-    if isinstance(error, TimedOut | ProviderKeyRefused) or error.status < 500:
-        return set()
-    if isinstance(error, ProviderUnreachable):
-        return {"connection", "5xx"}
-    return {"408", "5xx"} if isinstance(error, ProviderTimedOut) else {"5xx"}
 
 
 def retry_after_s(error: ServerError) -> float:

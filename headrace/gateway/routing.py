@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
 
+from headrace.breaker import Breaker, State
 from headrace.config import RouteConfig, TargetConfig
 from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
-from headrace.gateway.breaker import Breaker, State
 from headrace.types import Backend, ModelCard, ModelInfo
 
 LOCAL = "headrace"  # owner of routes

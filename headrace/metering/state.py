@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from headrace.gateway.gateway import Gateway
-from headrace.measured import Composed, EngineStats, Measured
+from headrace.measured import Composed, EngineStats, Measured, ReplicaState, Replicated
 
 BREAKER_STATES = ("closed", "half-open", "open")
 
@@ -31,6 +31,14 @@ GAUGES = {
     "vllm:num_requests_waiting": ("num_waiting", "Sequences that wait for a seat."),
     "vllm:kv_cache_usage_perc": ("kv_usage", "Share of the KV cache in use, 0 to 1."),
     "headrace_engine_stalled_seconds": ("stalled_s", "Time since the last step, while there is work."),
+}
+# of each replica
+REPLICAS = {
+    "headrace_replica_requests_active": (GaugeMetricFamily, "num_active", "Our requests that it works on."),
+    "headrace_replica_requests": (CounterMetricFamily, "num_requests", "Requests that it was sent."),
+    "headrace_replica_failures": (CounterMetricFamily, "num_failures", "Requests that went to another one."),
+    "headrace_replica_waiting": (GaugeMetricFamily, "num_waiting", "Requests that wait there."),
+    "headrace_replica_kv_usage": (GaugeMetricFamily, "kv_usage", "Share of its KV cache in use, 0 to 1."),
 }
 
 
@@ -59,6 +67,7 @@ class State:
         yield _gauge("headrace_draining", "1 while the server shuts down.", self.gateway.is_draining)
         yield from self._engines()
         yield self._breakers()
+        yield from self._replicas()
         yield _gauge("headrace_store_up", "1 if the database answered last.", self.store.is_available)
         counts = self.store.counts
         family = CounterMetricFamily("headrace_store_transactions", "Transactions.", labels=["kind"])
@@ -84,6 +93,28 @@ class State:
                     gauge.add_metric([engine.model], value)
             yield gauge
         yield from (_counter(name, *facts, stats) for name, facts in COUNTERS.items())
+
+    def _replicas(self) -> Iterator[Metric]:
+        found = [
+            (backend.name, replica)
+            for backend in self.gateway.backends
+            if isinstance(backend, Replicated)
+            for replica in backend.replicas()
+        ]
+        text = "1 for the state in which a replica is."
+        states = GaugeMetricFamily("headrace_replica_state", text, labels=["provider", "replica", "state"])
+        for provider, replica in found:
+            for state in get_args(ReplicaState):
+                states.add_metric([provider, replica.name, state], replica.state == state)
+        if not found:
+            return
+        yield states
+        for name, (kind, attribute, text) in REPLICAS.items():
+            family = kind(name, text, labels=["provider", "replica"])
+            for provider, replica in found:
+                if (value := getattr(replica, attribute)) is not None:
+                    family.add_metric([provider, replica.name], value)
+            yield family
 
     def _breakers(self) -> Metric:
         text = "1 for the state in which the breaker of a route's target is."

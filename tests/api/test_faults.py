@@ -17,9 +17,9 @@ import aiohttp
 import pytest
 
 from headrace.app import build_providers, create_app
+from headrace.breaker import COOL_DOWN_S
 from headrace.config import Config
 from headrace.gateway.attempts import Clock
-from headrace.gateway.breaker import COOL_DOWN_S
 from headrace.gateway.gateway import Gateway
 from tests.backends.two_ways import COUNTED, STOP, TEXT
 from tests.serving import Served, eventually, serving

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from headrace.backends.fake import FakeBackend
+from headrace.breaker import COOL_DOWN_S, MAX_FAILURES
 from headrace.errors import (
     BadRequest,
     ContextTooLong,
@@ -28,7 +29,6 @@ from headrace.errors import (
 )
 from headrace.features import Feature, Use, Uses
 from headrace.gateway.attempts import retry_after_s
-from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES
 from headrace.types import Embeddings, EmbedRequest, Finished, TextDelta
 from tests.gateway.gateways import Fickle, ManualClock, answer, ask, gateway, is_idle, route
 

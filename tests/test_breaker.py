@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from headrace.gateway.breaker import COOL_DOWN_S, MAX_FAILURES, Breaker, Permit
+from headrace.breaker import COOL_DOWN_S, MAX_FAILURES, Breaker, Permit
 from tests.gateway.gateways import ManualClock
 
 

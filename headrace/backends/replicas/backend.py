@@ -1,0 +1,206 @@
+"""Replicas: several servers with the same models, as one backend."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+from headrace import logs
+from headrace.backends.base import BaseBackend
+from headrace.backends.replicas import affinity
+from headrace.backends.replicas.choice import ordered
+from headrace.backends.replicas.replica import Replica
+from headrace.backends.replicas.watch import Watch
+from headrace.errors import ProviderError, ProviderUnreachable, ServerError
+from headrace.failures import reasons
+from headrace.features import Feature
+from headrace.ignored import WithIgnored
+from headrace.measured import ReplicaStats
+from headrace.relay_types import Relayed, RelayRequest
+from headrace.rerank_types import Ranking, RerankRequest
+from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelCard, ModelInfo, Started
+
+log = logging.getLogger(__name__)
+
+# a replica with one of these failures is left for the next one
+LEAVES = frozenset({"connection", "408", "429", "5xx", "overloaded"})
+MAX_BROKEN = (
+    2  # replicas that may fail with one request, beside those that did not begin it: it may be its fault
+)
+
+T = TypeVar("T")
+Open = Callable[[Replica, AsyncExitStack], Awaitable[T]]
+
+
+class Replicas(BaseBackend):
+    """Sends each request to the replica that its affinity prefers, and to the next one if that fails before
+    its first byte. After a first byte no other replica gets the request, so that none is answered twice.
+    """
+
+    is_alive = True  # replicas that are down do not make this server unhealthy
+
+    def __init__(self, name: str, replicas: Sequence[Replica]) -> None:
+        super().__init__(name)
+        self.members = tuple(replicas)
+        self._watches = {replica: Watch(replica) for replica in replicas}
+        first = replicas[0].backend
+        self.features, self.by_us, self.unsent = first.features, first.by_us, first.unsent
+
+    async def start(self) -> None:
+        for replica, watch in self._watches.items():
+            await replica.backend.start()
+            await watch.start()
+
+    async def aclose(self) -> None:
+        for replica, watch in self._watches.items():
+            await watch.aclose()
+            await replica.backend.aclose()
+
+    def replicas(self) -> Sequence[ReplicaStats]:
+        return [replica.stats() for replica in self.members]
+
+    def drain(self, name: str, *, is_drained: bool) -> bool:
+        """Send a replica no new requests, or send them again. Returns False if there is no such replica."""
+        found = [replica for replica in self.members if replica.name == name]
+        for replica in found:
+            replica.is_drained = is_drained
+            log.info("%s: %s gets %s requests", self.name, name, "no new" if is_drained else "new")
+        return bool(found)
+
+    def features_of(self, model: str) -> frozenset[Feature]:
+        return self._any.features_of(model)
+
+    def models(self) -> list[ModelInfo]:
+        """Those of the first replica that has a list."""
+        lists = (replica.backend.models() for replica in self.members)
+        return next((found for found in lists if found), [])
+
+    def find(self, id: str) -> ModelInfo | None:
+        found = next((info for info in self.models() if info.id == id), None)
+        return found or self._any.find(id)
+
+    def card(self, model: str) -> ModelCard:
+        return self._any.card(model)
+
+    @property
+    def _any(self) -> BaseBackend:
+        return next((one.backend for one in self.members if one.is_reachable), self.members[0].backend)
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        async with AsyncExitStack() as exits:
+            yield await self._opened(affinity.of_generation(request), partial(_begun, request), exits)
+
+    def relays(self, request: RelayRequest, model: str) -> bool:
+        return self.members[0].backend.relays(request, model)
+
+    @asynccontextmanager
+    async def relay(
+        self, request: RelayRequest, model: str, *, until_content: bool = False
+    ) -> AsyncIterator[Relayed]:
+        async def open(replica: Replica, exits: AsyncExitStack) -> Relayed:
+            answer = replica.backend.relay(request, model, until_content=True)
+            return await exits.enter_async_context(answer)
+
+        async with AsyncExitStack() as exits:
+            yield await self._opened(affinity.of_relayed(request, model), open, exits)
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        async def open(replica: Replica, exits: AsyncExitStack) -> Embeddings:
+            return await replica.backend.embed(request)
+
+        async with AsyncExitStack() as exits:
+            return await self._opened(affinity.of_texts(request), open, exits)
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        async def open(replica: Replica, exits: AsyncExitStack) -> Ranking:
+            return await replica.backend.rerank(request)
+
+        async with AsyncExitStack() as exits:
+            return await self._opened(f"{request.model}\0{request.query}", open, exits)
+
+    async def _opened(self, key: str, open: Open[T], exits: AsyncExitStack) -> T:
+        """The answer of the first replica that begins one. `exits` takes what has to be closed after it.
+        Raises the last one's error if all fail.
+        """
+        error: ServerError | None = None
+        num_broken = 0
+        for replica in ordered(self.members, key):
+            permit = replica.breaker.take() if replica.is_available else None
+            if permit is None:
+                continue
+            try:
+                async with AsyncExitStack() as attempt:
+                    attempt.enter_context(replica.busy())
+                    value = await open(replica, attempt)
+                    permit.succeeded()
+                    exits.push_async_exit(attempt.pop_all())
+            except ServerError as exc:
+                why, is_broken = reasons(exc), _is_broken(exc)
+                permit.failed() if is_broken else permit.abandoned()
+                num_broken += is_broken
+                if not why & LEAVES or num_broken >= MAX_BROKEN:
+                    raise
+                self._failed(replica, exc)
+                error = exc
+            except BaseException:
+                permit.abandoned()
+                raise
+            else:
+                _note(replica)
+                return value
+        raise error or self._unavailable()
+
+    def _failed(self, replica: Replica, error: ServerError) -> None:
+        replica.num_failures += 1
+        self._watches[replica].hurry()
+        log.warning(
+            "%s: %s did not answer, the next replica is tried: %s", self.name, replica.name, error.message
+        )
+
+    def _unavailable(self) -> ProviderError:
+        """The error when no replica gets requests."""
+        waits = [one.breaker.retry_after_s for one in self.members if one.is_reachable and not one.is_drained]
+        retry_s = max(1, math.ceil(min(waits, default=1)))
+        return ProviderUnreachable(
+            f"none of the {len(self.members)} replicas of {self.name} takes requests now",
+            headers={"Retry-After": str(retry_s)},
+        )
+
+
+async def _begun(request: GenerateRequest, replica: Replica, exits: AsyncExitStack) -> AsyncIterator[Event]:
+    """A replica's events, once the first one with content has arrived."""
+    events = await exits.enter_async_context(replica.backend.generate(request))
+    first: list[Event] = []
+    async for event in events:
+        first.append(event)
+        if not isinstance(event, Started):
+            break
+    ignored = events.ignored if isinstance(events, WithIgnored) else ()
+    whole = _chained(first, events)
+    exits.push_async_callback(whole.aclose)
+    return WithIgnored(whole, ignored) if ignored else whole
+
+
+async def _chained(first: Sequence[Event], rest: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
+    for event in first:
+        yield event
+    async for event in rest:
+        yield event
+
+
+def _is_broken(error: ServerError) -> bool:
+    """Whether the replica failed while it worked on the request: it was there, and not busy."""
+    why = reasons(error)
+    return "408" in why or ("5xx" in why and "connection" not in why)
+
+
+def _note(replica: Replica) -> None:
+    """Name the replica that answers in the log line of the request."""
+    facts = logs.FACTS.get()
+    if facts is not None:
+        facts["replica"] = replica.name

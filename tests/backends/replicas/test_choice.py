@@ -1,0 +1,125 @@
+"""The choice between replicas, and what it is based on."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from headrace.backends.openai import OpenAIBackend
+from headrace.backends.replicas import Replica
+from headrace.backends.replicas.affinity import of_generation, of_relayed
+from headrace.backends.replicas.choice import BOUND, ordered
+from headrace.backends.replicas.replica import Load
+from headrace.backends.replicas.watch import load_in
+from headrace.breaker import Breaker
+from headrace.config import ProviderConfig
+from headrace.finite import dumps
+from headrace.relay_types import RelayRequest
+from headrace.types import Conversation, GenerateRequest, Message, Texts
+from headrace.verbatim import Verbatim
+
+
+def replicas(number: int) -> list[Replica]:
+    config = ProviderConfig(kind="openai", base_url="http://127.0.0.1:1/v1")
+    backend = OpenAIBackend("pool", config, None)
+    return [Replica(f"http://{index}/v1", backend, Breaker(lambda: 0.0)) for index in range(number)]
+
+
+def first(members: Sequence[Replica], affinity: str) -> Replica:
+    return ordered(members, affinity)[0]
+
+
+def test_a_replica_that_leaves_moves_only_its_own_requests() -> None:
+    members = replicas(4)
+    before = {str(number): first(members, str(number)) for number in range(400)}
+    shares = Counter(replica.name for replica in before.values())
+    assert all(60 < share < 140 for share in shares.values()), shares
+    after = {key: first(members[1:], key) for key in before}
+    moved = {key for key in before if before[key] is not after[key]}
+    assert moved == {key for key in before if before[key] is members[0]}
+
+
+def test_no_replica_gets_more_than_its_bound() -> None:
+    members = replicas(3)
+    for number in range(1, 61):
+        first(members, "all the same").num_active += 1
+        bound = math.ceil(BOUND * number / 3)
+        assert max(one.num_active for one in members) <= bound
+
+
+def test_requests_of_others_count() -> None:
+    members = replicas(2)
+    preferred = first(members, "a")
+    preferred.reports(Load(9, 3))
+    assert first(members, "a") is not preferred
+    preferred.reports(None)
+    assert first(members, "a") is preferred
+
+
+def test_the_fullest_come_last_but_not_never() -> None:
+    members = replicas(3)
+    for one in members:
+        one.reports(Load(0, 0, 0.99))
+    assert len(ordered(members, "a")) == 3
+    members[1].reports(Load(0, 0, 0.5))
+    assert first(members, "a") is members[1]
+
+
+CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
+
+
+def relayed(endpoint: str = "/chat/completions", **members: object) -> str:
+    body = Verbatim(dumps({"model": "m", **members}).encode())
+    return of_relayed(RelayRequest("openai", endpoint, body, "m", is_streamed=False), "m")
+
+
+def test_a_chat_has_the_same_affinity_relayed_and_translated() -> None:
+    messages = (Message("system", "Be kind."), Message("user", "hi"))
+    request = GenerateRequest("m", Conversation(messages))
+    assert of_generation(request) == relayed(messages=CHAT)
+    in_parts = [CHAT[0], {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    assert relayed(messages=in_parts) == relayed(messages=CHAT)
+    keyed = GenerateRequest("m", Conversation(messages), advice={"prompt_cache_key": "k"})
+    assert of_generation(keyed) == relayed(messages=CHAT, prompt_cache_key="k")
+
+
+def test_later_turns_keep_it_and_steering_changes_it() -> None:
+    later = [*CHAT, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "more"}]
+    assert relayed(messages=later) == relayed(messages=CHAT)
+    assert relayed(messages=CHAT[1:]) != relayed(messages=CHAT)
+    assert relayed(messages=CHAT, steering={"ops": []}) != relayed(messages=CHAT)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"messages": None}, {"messages": "hi"}, {"messages": [1, None, {"role": 5, "content": {"a": 1}}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}, 7]}]},
+        {}, {"prompt_cache_key": [1]},
+    ],
+)  # fmt: skip
+def test_odd_bodies_have_some_affinity(members: dict[str, object]) -> None:
+    assert isinstance(relayed(**members), str)
+
+
+@pytest.mark.parametrize("prompt", ["text", ["text", "other"], [1, 2, 3], [[1, 2]], [], None, {"a": 1}])
+def test_prompts_of_completions_have_one(prompt: object) -> None:
+    assert isinstance(relayed("/completions", prompt=prompt), str)
+    assert of_generation(GenerateRequest("m", Texts(("text",)))) == relayed("/completions", prompt="text")
+
+
+def test_loads_are_read_tolerantly() -> None:
+    text = b"""# HELP vllm:num_requests_running x
+vllm:num_requests_running{engine="0",model_name="a}b"} 2.0
+vllm:num_requests_running{engine="1",model_name="a"} 1.0
+vllm:num_requests_waiting{engine="0",model_name="a"} 4.0
+vllm:kv_cache_usage_perc{engine="0"} 0.25
+vllm:kv_cache_usage_perc{engine="1"} 0.5
+vllm:num_requests_waiting_by_reason{reason="x"} 9.0
+"""
+    assert load_in(text) == Load(7, 4, 0.5)
+    assert load_in(b"sglang:num_running_reqs 3\nsglang:num_queue_reqs 1\n") == Load(4, 1, None)
+    assert load_in(b"up 1\nvllm:num_requests_running e-+\n") is None
