@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ def test_later_turns_keep_it_and_steering_changes_it() -> None:
         {}, {"prompt_cache_key": [1]},
     ],
 )  # fmt: skip
-def test_odd_bodies_have_some_affinity(members: dict[str, object]) -> None:
+def test_odd_bodies_have_some_affinity(members: dict[str, Any]) -> None:
     assert isinstance(relayed(**members), str)
 
 
