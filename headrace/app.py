@@ -65,6 +65,7 @@ from headrace.pool import Known, Pool
 from headrace.pool.pulls import Pulls
 from headrace.relay_types import Relaying
 from headrace.store import Store
+from headrace.turns.presets import Presets
 from headrace.turns.responses import Responses
 from headrace.turns.steering import Steering
 from headrace.types import Backend
@@ -148,6 +149,7 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     app.state.pulls = None if app.state.pool is None else _pulls(app.state.pool, config)
     app.state.responses = Responses(app.state.gateway, app.state.store)
     app.state.steering = Steering(app.state.gateway, app.state.store)
+    app.state.presets = Presets(app.state.gateway, app.state.store)
     for router in ROUTERS:
         app.include_router(router)
     app.router.routes.extend(pages.assets())
@@ -422,6 +424,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.gateway.router.check()
         exits.push_async_callback(app.state.steering.aclose)
         await app.state.steering.start()
+        exits.push_async_callback(app.state.presets.aclose)
+        await app.state.presets.start()
         exits.push_async_callback(app.state.responses.aclose)
         if app.state.pulls is not None:
             exits.callback(app.state.pulls.close)

@@ -20,6 +20,7 @@ from headrace.errors import Forbidden
 from headrace.gateway.gateway import check_model, full_name
 from headrace.gateway.routing import Candidate
 from headrace.pool import Pool
+from headrace.turns.presets import Presets
 from headrace.turns.steering import Steering
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
@@ -119,6 +120,12 @@ async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
     """Raises ModelNotFound; Forbidden for models that are not in the cache, and for callers who may not."""
     gateway, provider = destination(http)
     gateway.router.model(model_id, provider)
+    presets: Presets = http.app.state.presets
+    if provider is None and model_id in presets.all:
+        await administrator(http)
+        await presets.delete(model_id)
+        deleted: DeletedModel = {"id": model_id, "object": "model", "deleted": True}
+        return JSONResponse(deleted)
     pool: Pool | None = http.app.state.pool
     if pool is not None and pool.find(model_id) is not None and provider in (None, pool.name):
         await administrator(http)

@@ -128,7 +128,7 @@ async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Resp
     if not body.messages:
         return await _load(http, caller, body, dialect, uses)
     request = await prepared(http, partial(wire.chat_request, body))
-    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
+    _kept(http, body)
     return await _answer(http, caller, request, _reply(dialect, body, began, ChatWriter), uses)
 
 
@@ -148,7 +148,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
     if not body.prompt and not body.images and not body.suffix:
         return await _load(http, caller, body, dialect, uses)
     request = await prepared(http, partial(wire.generate_request, body))
-    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
+    _kept(http, body)
     return await _answer(http, caller, request, _reply(dialect, body, began, GenerateWriter), uses)
 
 
@@ -164,7 +164,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
 async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
     began = time.perf_counter()
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
-    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
+    _kept(http, body)
     found, headers = await _embedded(http, caller, embeddings.embed_request(body), uses)
     size = 0 if found is None else found.vectors.size * BYTES_PER_VALUE
     content = await aside(size, partial(embeddings.embed_answer, body.model, found, began))
@@ -182,7 +182,7 @@ async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Re
 )
 async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
-    _kept(http, known(http.app.state.gateway, body.model), body.keep_alive_s)
+    _kept(http, body)
     found, headers = await _embedded(http, caller, embeddings.embeddings_request(body), uses)
     return await answered(embeddings.embeddings_answer(found), headers)
 
@@ -216,6 +216,7 @@ async def _load(
     id = known(gateway, body.model)
     check_model(caller, id, None)
     headers = with_named({}, gateway.left_out(uses, id))
+    id = gateway.router.first(id).info.id  # of a created model: what it is made of
     reason: answer.DoneReason = "unload" if body.keep_alive_s == 0 else "load"
     if pool is not None and pool.find(id) is not None:
         async with Until(receive=http.receive):
@@ -228,11 +229,15 @@ async def _load(
     return JSONResponse(answer.done(dialect, body.model, reason), headers=headers)
 
 
-def _kept(http: Request, id: str, keep_alive_s: float | None) -> None:
-    """Set how long a model that runs here stays loaded after this request."""
+def _kept(http: Request, body: wire.ModelBody) -> None:
+    """Set how long a model that runs here stays loaded after this request. Raises ModelNotFound,
+    ProviderNotFound.
+    """
+    gateway: Gateway = http.app.state.gateway
     pool: Pool | None = http.app.state.pool
+    id = known(gateway, body.model)
     if pool is not None:
-        pool.keep(id, keep_alive_s)
+        pool.keep(gateway.router.first(id).info.id, body.keep_alive_s)
 
 
 async def _embedded(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,17 +13,22 @@ from headrace.api.admin import Admin
 from headrace.api.answers import LiveStream
 from headrace.api.json_response import JSONResponse
 from headrace.api.ollama import API, RESPONSES, LinesWriter, OllamaRoute, known
-from headrace.api.pool import OwnPool, OwnPulls
-from headrace.api.request import Caller
+from headrace.api.pool import OwnPool, OwnPulls, the_pulls
+from headrace.api.request import Caller, is_strict, prepared
 from headrace.api.routes import route
 from headrace.callers import Principal
-from headrace.errors import ModelUnavailable, NotFound, UnsupportedParameter
+from headrace.errors import ModelUnavailable, NotFound
+from headrace.features import unsupported
 from headrace.gateway.gateway import Gateway, check_model
 from headrace.gateway.lifetime import Until
 from headrace.pool import Entry, Pool
+from headrace.turns.presets import Presets
 from headrace.types import ModelCard, ModelInfo
 from headrace.wire.generation import dump
 from headrace.wire.ollama import models as wire
+from headrace.wire.ollama.created import CopyBody, CreateBody, checked_name, shown_created
+from headrace.wire.ollama.tables import uses_of_create
+from headrace.wire.parameters import with_named
 
 # Programs refuse to talk to old versions: VS Code's Copilot wants 0.6.4, since which /api/show has
 # capabilities. This is the version whose documentation the dialect follows.
@@ -73,7 +79,9 @@ async def show(http: Request, caller: Caller, body: wire.ShowBody) -> wire.Shown
     gateway: Gateway = http.app.state.gateway
     id = known(gateway, body.id)
     check_model(caller, id, None)
-    return wire.shown(gateway.router.model(id), gateway.router.card(id))
+    shown = wire.shown(gateway.router.model(id), gateway.router.card(id))
+    made = _presets(http).all.get(id)
+    return shown if made is None else shown_created(shown, made.body)
 
 
 @route(router, "POST", "/pull", under=API, summary="Fetch a model", answer=wire.Status, responses=RESPONSES)
@@ -116,27 +124,54 @@ def _not_pulled(entry: Entry) -> ModelUnavailable:
 
 
 @route(router, "DELETE", "/delete", under=API, summary="Delete a model", responses=RESPONSES)
-async def delete(http: Request, _: Admin, pulls: OwnPulls, body: wire.NameBody) -> wire.Success:
-    await pulls.delete(known(http.app.state.gateway, body.id))
+async def delete(http: Request, _: Admin, body: wire.NameBody) -> wire.Success:
+    """A created model goes, and not what it is made of."""
+    presets, name = _presets(http), body.id.removesuffix(wire.LATEST)
+    if name in presets.all:
+        await presets.delete(name)
+    else:
+        await (await the_pulls(http)).delete(known(http.app.state.gateway, body.id))
     return {"status": "success"}
 
 
-@route(router, "POST", "/copy", under=API, summary="Refused: models have one name", responses=RESPONSES)
-async def copy(http: Request, _: Caller, body: wire.CopyBody) -> wire.Success:
-    known(http.app.state.gateway, body.source)
-    raise UnsupportedParameter(
-        "destination: a second name for a model is a route in the configuration (docs/routing.md)",
-        param="destination",
-    )
+@route(router, "POST", "/copy", under=API, summary="Give a model a second name", responses=RESPONSES)
+async def copy(http: Request, _: Admin, body: CopyBody) -> wire.Success:
+    source = known(http.app.state.gateway, body.source)
+    name = checked_name(body.destination, "destination")
+    presets = _presets(http)
+    await presets.create(presets.checked(CreateBody.model_validate({"model": name, "from": source})))
+    return {"status": "success"}
 
 
-@route(router, "POST", "/create", under=API, summary="Refused: there are no Modelfiles", responses=RESPONSES)
-async def create(_: Caller, body: wire.CreateBody) -> wire.Success:
-    raise UnsupportedParameter(
-        f"{body.id[:200]} cannot be created: there are no Modelfiles here. Send `system` and `options` with "
-        "requests, and name GGUF files in the configuration (docs/models.md)",
-        param="model",
-    )
+@route(
+    router,
+    "POST",
+    "/create",
+    under=API,
+    summary="Make a model of another, with a system message and parameters",
+    answer=wire.Status,
+    responses=RESPONSES,
+)
+async def create(http: Request, _: Admin, body: CreateBody) -> Response:
+    gateway: Gateway = http.app.state.gateway
+    uses = await prepared(http, partial(uses_of_create, body, strict=is_strict(http)))
+    refused = [use for use in uses.members if use.feature is None and use.loss == "refused"]
+    if refused:  # files and the like explain why there is no `from`
+        raise unsupported(refused[0].path, refused[0].note)
+    body = body.model_copy(update={"from_": known(gateway, body.base)})
+    headers = with_named({}, gateway.left_out(uses, body.base))
+    presets = _presets(http)
+    await presets.create(await prepared(http, partial(presets.checked, body)))
+    if body.stream is False:
+        return JSONResponse({"status": "success"}, headers=headers)
+    steps = ("reading model metadata", "writing manifest", "success")
+    lines = "".join(f"{dump({'status': step})}\n" for step in steps)
+    return Response(lines, media_type=LinesWriter.media_type, headers=headers)
+
+
+def _presets(http: Request) -> Presets:
+    presets: Presets = http.app.state.presets
+    return presets
 
 
 @router.post("/api/push", include_in_schema=False)

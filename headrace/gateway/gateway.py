@@ -35,6 +35,7 @@ from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import (
     Backend,
+    Conversation,
     Embeddings,
     EmbedRequest,
     GenerateRequest,
@@ -124,6 +125,8 @@ class Gateway:
                 # a priority only makes a request wait for others, unless the key may hurry
                 priority = request.priority if caller.may_hurry else max(0, request.priority)
                 request = replace(request, flow=caller.flow, priority=priority)
+                if plan.preset is not None:
+                    request = plan.preset.applied(request)
                 async with Until(end):
                     if self._charging is not None and caller.limits.exist:
                         charge, request = await self._charging.generate(caller, request, plan.targets[0])
@@ -191,6 +194,8 @@ class Gateway:
             plan = self._plan(caller, request.model, provider)
         except NotFound:
             return None
+        if plan.preset is not None:
+            return None  # it adds to the request
         if caller.limits.count_tokens and answer_limit(request) is None:
             return None  # the answer has to be limited to what the key has left
         for target in plan.targets:
@@ -232,6 +237,9 @@ class Gateway:
         three methods below.
         """
         async with self._at_first(request.model, provider) as target:
+            preset = self.router.presets.get(request.model) if provider is None else None
+            if preset is not None and isinstance(request.prompt, Conversation):
+                request = replace(request, prompt=preset.opened(request.prompt))
             return await target.backend.tokenize(replace(request, model=target.info.id))
 
     async def detokenize(self, model: str, tokens: list[int], provider: str | None = None) -> str:

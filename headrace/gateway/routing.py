@@ -10,9 +10,12 @@ from random import Random
 from headrace.breaker import Breaker, State
 from headrace.config import RouteConfig, TargetConfig
 from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
+from headrace.gateway.presets import Preset
 from headrace.types import Backend, ModelCard, ModelInfo
 
 LOCAL = "headrace"  # owner of routes
+# members of ModelInfo.sampling
+RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,14 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Targets in order, at least one. `route` says when another target is tried; None: never.
-    `is_substitute`: the target is another model than the one that was named.
+    `is_substitute`: the target is another model than the one that was named. `preset`: what the name adds to
+    requests.
     """
 
     targets: tuple[Target, ...]
     route: RouteConfig | None = None
     is_substitute: bool = False
+    preset: Preset | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Router:
         self._bare, self._substitutes = frozenset(bare), dict(substitutes)
         self._providers = {backend.name for backend in backends}
         self._breakers: dict[str, Breaker] = {}  # target → its breaker, shared by all routes
+        self.presets: Mapping[str, Preset] = {}  # by their names; their owner replaces it
 
     @property
     def breakers(self) -> Mapping[str, Breaker]:
@@ -111,7 +117,8 @@ class Router:
         routes = [self._of_route(name, route) for name, route in self._routes.items()]
         # The first one is the default of those who name none, and they want answers.
         listed.sort(key=lambda info: info.kind != "generative")
-        return [*(info for info in listed if info.id not in self._routes), *routes]
+        own = [*(info for info in listed if info.id not in self._routes), *routes]
+        return [*own, *self._of_presets(own)] if self.presets else own
 
     def local_models(self) -> list[ModelInfo]:
         """The models that run here."""
@@ -126,6 +133,8 @@ class Router:
             if first is None:
                 raise ModelNotFound("no model is served, or none is listed: name one", param="model")
             return first
+        if provider is None and (preset := self.presets.get(id)) is not None:
+            return _named(preset, self.model(preset.base))
         if provider is None and id in self._routes:
             return self._of_route(id, self._routes[id])
         found = self._direct(id, provider)
@@ -144,6 +153,8 @@ class Router:
         """
         route = self._routes.get(id) if provider is None else None
         if route is None:
+            if provider is None and (preset := self.presets.get(id)) is not None:
+                return replace(self.plan(preset.base), preset=preset)
             target = self._direct(id, provider)
             is_substitute = provider is None and self._substitutes.get(id) == target.info.id
             return Plan((target,), is_substitute=is_substitute)
@@ -153,11 +164,15 @@ class Router:
         """The first served target, whose tokenizer stands for a route. Raises ModelNotFound,
         ProviderNotFound.
         """
+        if provider is None and (preset := self.presets.get(id)) is not None:
+            return self.first(preset.base)
         route = self._routes.get(id) if provider is None else None
         return self._direct(id, provider) if route is None else self._served(id, route.targets)[0]
 
     def explain(self, id: str, provider: str | None = None) -> Explanation:
         """All targets with the state of their breakers. Raises ModelNotFound, ProviderNotFound."""
+        if provider is None and (preset := self.presets.get(id)) is not None:
+            return replace(self.explain(preset.base), model=id)
         route = self._routes.get(id) if provider is None else None
         if route is None:
             target = self._direct(id, provider)
@@ -165,6 +180,18 @@ class Router:
             return Explanation(id, None, (only,))
         candidates = tuple(self._candidate(target) for target in route.targets)
         return Explanation(id, id, candidates, route.fallback_on, route.retries, route.hedge_after_ms)
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a name leads to a model, a route or a provider without any preset."""
+        if name in self._routes or name in self._substitutes or self._split(name)[0] is not None:
+            return True
+        return any(backend.find(name) is not None for backend in self._backends)
+
+    def _of_presets(self, infos: Sequence[ModelInfo]) -> list[ModelInfo]:
+        """The presets of models that are served now."""
+        known = {info.id: info for info in infos}
+        found = ((preset, known.get(preset.base)) for preset in self.presets.values())
+        return [_named(preset, info) for preset, info in found if info is not None]
 
     def _served(self, id: str, targets: Sequence[TargetConfig]) -> tuple[Target, ...]:
         found = (self._target(target.target) for target in targets)
@@ -268,3 +295,9 @@ class Router:
             if info is not None:
                 return backend, info
         return None
+
+
+def _named(preset: Preset, base: ModelInfo) -> ModelInfo:
+    recommended = {name: v for name in RECOMMENDED if isinstance(v := preset.sampling.get(name), int | float)}
+    sampling = {**base.sampling, **recommended}
+    return replace(base, id=preset.name, created=preset.created, sampling=sampling)

@@ -160,6 +160,16 @@ MIGRATIONS = (
                 PRIMARY KEY (id, model))""",
         ),
     ),
+    Migration(
+        4,
+        "presets",
+        (
+            """CREATE TABLE presets (
+                name TEXT NOT NULL PRIMARY KEY,
+                body TEXT NOT NULL,
+                created_at BIGINT NOT NULL)""",
+        ),
+    ),
 )
 
 

@@ -147,6 +147,17 @@ class StoredAttachment:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPreset:
+    """A model of another name that is made of one that is served, which all owners share. `body`: as the body
+    of POST /api/create describes it, with the name of the served model.
+    """
+
+    name: str
+    body: Json
+    created_at: int = 0  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     data: Sequence[T]
     has_more: bool

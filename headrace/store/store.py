@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # SQLAlchemy is loaded by `start`, in a thread
     from headrace.store.housekeeping import Housekeeping
     from headrace.store.items import Items
     from headrace.store.keys import Keys
+    from headrace.store.presets import Presets
     from headrace.store.processes import Processes
     from headrace.store.responses import Responses
     from headrace.store.steering import Steering
@@ -43,6 +44,7 @@ class Store:
     keys: Keys
     usage: UsageCounts
     steering: Steering
+    presets: Presets
     _database: Database
     _processes: Processes
     _housekeeping: Housekeeping
@@ -64,6 +66,7 @@ class Store:
         from headrace.store.housekeeping import Housekeeping
         from headrace.store.items import Items
         from headrace.store.keys import Keys
+        from headrace.store.presets import Presets
         from headrace.store.processes import Processes
         from headrace.store.responses import Responses
         from headrace.store.steering import Steering
@@ -78,6 +81,7 @@ class Store:
         self.keys = Keys(self._database)
         self.usage = UsageCounts(self._database, self._processes.id)
         self.steering = Steering(self._database)
+        self.presets = Presets(self._database)
         try:
             await self._database.open()
         except StoreUnavailable as exc:

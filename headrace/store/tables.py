@@ -230,6 +230,14 @@ attachments = Table(
     Column("is_attached", Boolean, nullable=False),
 )
 
+presets = Table(
+    "presets",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 
 def following(
     statement: Select[tuple[object, ...]], table: Table, cursor: Row[tuple[object, ...]] | None, order: Order

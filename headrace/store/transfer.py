@@ -23,6 +23,7 @@ from headrace.store.tables import (
     defaults,
     events,
     items,
+    presets,
     profiles,
     responses,
     storable,
@@ -42,6 +43,7 @@ TABLES: Mapping[str, Table] = {
     "steering_profiles": profiles,
     "steering_defaults": defaults,
     "steering_attachments": attachments,
+    "presets": presets,
 }
 TRANSIENT = ("holder", "token", "process", "is_deleted", "is_wanted")  # columns for running processes
 

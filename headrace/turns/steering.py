@@ -7,7 +7,6 @@ X-Steering-Profile, the default of the caller's key, everyone's default.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from headrace.errors import BadRequest, HeadraceError, NotFound, SteeringRefused
 from headrace.gateway.gateway import Gateway
 from headrace.steering.types import Library, SteeringRequest
 from headrace.store import Store, StoredAttachment, StoredProfile
+from headrace.turns.refreshed import Refreshed
 from headrace.types import ModelInfo
 from headrace.wire.steering import (
     HEADER,
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 Body = TypeVar("Body", bound=SteeringMembers)
 
 EVERYONE = ""  # the owner of the default of those who have none of their own
-REFRESH_S = 5.0  # how soon another process's changes are seen here
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class _Choice:
     is_default: bool = False
 
 
-class Profiles:
+class Profiles(Refreshed):
     """The profiles, as they were read last. Changes by this process are seen at once."""
 
     def __init__(self, store: Store) -> None:
@@ -62,18 +61,6 @@ class Profiles:
         self._profiles: Mapping[str, Profile] = {}
         self._defaults: Mapping[str, str] = {}
         self.has_defaults = False
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Read the profiles, and go on doing so. A database that cannot be reached is no error."""
-        with contextlib.suppress(StoreUnavailable):
-            await self.refresh()
-        self._task = asyncio.create_task(self._go_on())
-
-    async def aclose(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
         """Read the profiles. Raises StoreUnavailable."""
@@ -109,12 +96,6 @@ class Profiles:
                 param=param,
             )
         return self._profiles[name]
-
-    async def _go_on(self) -> None:
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            with contextlib.suppress(StoreUnavailable):
-                await self.refresh()
 
 
 def _parsed(stored: StoredProfile) -> Profile:

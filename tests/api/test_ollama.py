@@ -280,8 +280,6 @@ def test_a_long_prompt_is_cut_where_its_caller_says_so(small_server: Served) -> 
         ("/api/generate", {"prompt": "x", "top_logprobs": 2}, 400, "top_logprobs"),
         ("/api/show", {"model": None}, 400, "model: Field required"),
         ("/api/show", {"model": "other"}, 404, "not found"),
-        ("/api/create", {"from": DEFAULT_MODEL}, 400, "no Modelfiles"),
-        ("/api/copy", {"source": DEFAULT_MODEL, "destination": "mine"}, 400, "docs/routing.md"),
         ("/api/push", {}, 404, "nothing is uploaded"),
     ],
 )

@@ -23,8 +23,9 @@ from headrace.wire.completions import CompletionBody
 from headrace.wire.conversations import ConversationBody, ItemsBody
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.metadata import MetadataBody
+from headrace.wire.ollama.created import CopyBody, CreateBody
 from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
-from headrace.wire.ollama.models import CopyBody, CreateBody, NameBody, PullBody, ShowBody
+from headrace.wire.ollama.models import NameBody, PullBody, ShowBody
 from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
 from headrace.wire.parameters import parse
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody

@@ -12,7 +12,6 @@ from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 from headrace.types import ModelCard, ModelInfo
-from headrace.wire.generation import JsonObject
 from headrace.wire.parameters import RequestBody
 
 LATEST = ":latest"  # the tag that Ollama adds to names; ours have none
@@ -44,19 +43,6 @@ class PullBody(NameBody):
 
     stream: bool | None = True
     insecure: bool | None = Field(None, description="Ignored: registries are those of the configuration.")
-
-
-class CopyBody(RequestBody):
-    source: str
-    destination: str
-
-
-class CreateBody(NameBody):
-    """The body of POST /api/create: refused, so its members are not read."""
-
-    from_: str | None = Field(None, alias="from")
-    stream: bool | None = True
-    parameters: JsonObject | None = None
 
 
 class Details(TypedDict):
@@ -109,6 +95,8 @@ class Shown(TypedDict):
     capabilities: list[str]
     modified_at: str
     license: NotRequired[str]
+    system: Annotated[NotRequired[str], Field(description="Of a created model.")]
+    messages: NotRequired[list[dict[str, Any]]]
 
 
 class Version(TypedDict):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from headrace.features import Feature as F
 from headrace.features import Use, Uses
 from headrace.wire.elsewhere import ELSEWHERE, EMPTY, equals, without_master
+from headrace.wire.ollama.created import CreateBody
 from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
 from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody, goes_on
 from headrace.wire.parameters import Table, ignored, needs, ours, refused, sent, uses_of
@@ -96,6 +97,23 @@ EMBEDDINGS: Table = {
     **{name: row for name, row in EMBED.items() if name not in ("input", "truncate", "dimensions")},
     "prompt": sent("The text."),
 }
+CREATE: Table = {
+    **{f"parameters{name.removeprefix('options')}": row for name, row in _OPTIONS.items()},
+    "parameters": sent("By the names of `options`, for requests that do not set them."),
+    "model": ours("The new name. One that a model has is refused; a created model of this name is replaced."),
+    "name": ours("The older name of `model`."),
+    "from": ours("A model that is served, or was created: that one's members count where this has none."),
+    "system": sent("The system message of conversations that begin with no other."),
+    "messages": sent("The first messages of each conversation."),
+    "license": ours("`/api/show` shows it."),
+    "stream": ours("Default true."),
+    "template": refused("The model's own is used.", EMPTY),
+    "files": refused("Files are served by path: docs/models.md.", EMPTY),
+    "adapters": refused("Adapters are not loaded.", EMPTY),
+    "quantize": refused("Models are converted when they are pulled.", EMPTY),
+    "modelfile": refused("Send `from`, `system`, `parameters` and `messages`.", EMPTY),
+    "path": refused("Files are served by path: docs/models.md.", EMPTY),
+}
 TABLES = {"chat": CHAT, "generate": GENERATE, "embed": EMBED, "embeddings": EMBEDDINGS}
 
 
@@ -111,6 +129,10 @@ def uses_of_generate(body: OllamaGenerateBody, *, strict: bool = False) -> Uses:
 
 def uses_of_embed(body: EmbedBody | OllamaEmbeddingsBody, *, strict: bool = False) -> Uses:
     return uses_of(body, EMBED if isinstance(body, EmbedBody) else EMBEDDINGS, strict=strict)
+
+
+def uses_of_create(body: CreateBody, *, strict: bool = False) -> Uses:
+    return uses_of(body, CREATE, strict=strict)
 
 
 def _lost_beside_raw(body: OllamaGenerateBody) -> Iterator[Use]:
