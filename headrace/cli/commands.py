@@ -24,6 +24,7 @@ HELP = {
     "/clear": "forget the conversation",
     "/bye": "leave (so does Ctrl-D)",
     '"""': "begins and ends a message of several lines; pasted lines are one message",
+    "./PATH.png": "in a message: the image goes with it, where the model sees",
     "Ctrl-C": "ends an answer",
 }
 

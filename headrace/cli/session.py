@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.cli import images
 from headrace.cli.connection import Connection, NoAnswer
 from headrace.cli.writer import Writer
 
@@ -66,7 +67,7 @@ class Session:
         self.conversation = conversation
         self._conversation_id: str | None = None
         self.saved = folder / "chats"
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []  # as chat completions have them
         self.parameters: dict[str, float | int] = {}
 
     @property
@@ -97,9 +98,10 @@ class Session:
 
     def ask(self, text: str) -> bool:
         """Answer a message. Returns whether there was an answer; an error is printed."""
-        self.messages.append({"role": "user", "content": text})
         answer = Answer()
+        self.messages.append({"role": "user", "content": text})
         try:
+            self.messages[-1]["content"] = images.content(text)
             self.open_conversation()
             self._stream(answer)
         except NoAnswer as exc:

@@ -56,9 +56,6 @@ class Presets(Refreshed):
         origin = self._all.get(body.base)
         if origin is not None:
             body = body.over(origin.body)
-        card = self._router.card(body.base)
-        if body.has_images and "vision" not in card.capabilities:
-            raise BadRequest.at("messages", f"{body.base} reads text only")
         return body.model_copy(update={"model": name, "name": None})
 
     async def create(self, body: CreateBody) -> None:

@@ -159,7 +159,7 @@ def test_one_that_is_made_of_a_created_one_inherits(client: ollama.Client, backe
         ({"model": None}, 400, "model: Field required"),
         ({"parameters": {"temperature": 9}}, 400, "parameters.temperature"),
         ({"parameters": {"mirostat": 1}}, 400, "mirostat"),
-        ({"messages": [{"role": "user", "content": "x", "images": ["/9j/"]}]}, 400, "reads text only"),
+        ({"messages": [{"role": "user", "content": "x", "images": ["x"]}]}, 400, "messages.0.images.0"),
         ({"messages": [{"role": "nobody", "content": "x"}]}, 400, "messages.0.role"),
         ({"system": "x" * 1_000_001}, 400, "characters"),
     ],
@@ -182,6 +182,30 @@ def test_changes_are_an_administrators(fake_server: FakeServer, backend: FakeBac
         assert served.post(path, sent, headers={"Authorization": "Bearer admin"}).status_code == 200
     user = {"Authorization": "Bearer user"}
     assert served.post("/api/chat", {"model": "mine", "messages": QUESTION}, headers=user).status_code == 200
+
+
+def test_open_webuis_connection(server: Served, backend: FakeBackend) -> None:
+    """As its routers/ollama.py (0.12) sends them: each as JSON, what makes models as a stream."""
+    created = server.post("/api/create", {"model": "mine:latest", "from": "fake", "stream": True})
+    assert [json.loads(line) for line in created.text.splitlines()][-1] == {"status": "success"}
+    assert server.post("/api/copy", {"source": "mine", "destination": "ours"}).status_code == 200
+    shown = server.post("/api/show", {"name": "ours", "model": "ours"}).json()
+    assert {"template", "parameters", "capabilities", "model_info"} <= shown.keys()
+    unloaded = server.post("/api/generate", {"model": "ours", "keep_alive": 0, "prompt": ""})
+    assert unloaded.json()["done_reason"] == "unload"
+    asked = {"model": "mine", "messages": QUESTION, "stream": True, "options": {}}
+    assert json.loads(server.post("/api/chat", asked).text.splitlines()[-1])["done"] is True
+    for path in ("/v1/chat/completions", "/v1/messages", "/v1/responses"):
+        body = {"model": "mine", "messages": QUESTION, "input": "Hi", "max_tokens": 3}
+        assert server.post(path, body).status_code == 200
+    old = server.post("/api/embeddings", {"model": "mine", "prompt": "Hi"})
+    assert len(old.json()["embedding"]) == len(
+        server.post("/api/embed", {"model": "ours", "input": ["Hi"]}).json()["embeddings"][0]
+    )
+    for name in ("mine", "ours"):
+        gone = server.http.request("DELETE", "/api/delete", json={"name": name, "model": name})
+        assert gone.status_code == 200
+    assert [model["model"] for model in server.get("/api/tags").json()["models"]] == ["fake"]
 
 
 def test_they_outlive_the_server(backend: FakeBackend, tmp_path: Path) -> None:

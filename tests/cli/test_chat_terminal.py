@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from headrace.backends.fake import FakeBackend
-from headrace.types import Finished, TextDelta, Usage
+from headrace.errors import BadRequest
+from headrace.types import Finished, Media, TextDelta, Usage
 from tests.cli.terminal import CTRL_C, CTRL_D, ENTER, UP, Terminal, terminal
 from tests.conftest import FakeServer
 from tests.serving import eventually
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
 
 @pytest.fixture
@@ -188,6 +191,38 @@ def test_a_conversation_that_the_server_keeps(
     assert [message.text for message in backend.conversations[1].messages] == ["one", "Hello world", "two"]
     (kept,) = server.get("/v1/conversations").json()["data"]
     assert kept["metadata"] == {"name": "trip"}
+
+
+def test_an_image_is_sent_by_its_path_where_the_model_sees(fake_server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "a cat.png").write_bytes(PNG)
+    (tmp_path / "no.png").write_text("text")
+    backend = FakeBackend(["A cat"])
+    with chatting(fake_server(backend), tmp_path) as chat:
+        chat.enter("What is in './a cat.png'?")
+        chat.until("A cat")
+        chat.enter("And in ./no.png, or ./absent.png?")
+        chat.until("is no image")
+        chat.enter("And ./absent.png?")
+        chat.until("A cat", 2)
+    first, second = (conversation.messages for conversation in backend.conversations)
+    (text, image) = first[0].parts
+    assert (text, isinstance(image, Media) and image.kind) == ("What is in './a cat.png'?", "image")
+    assert (len(second), second[-1].parts) == (3, ())
+
+
+def test_an_image_is_refused_with_a_word_where_the_model_does_not_see(
+    fake_server: FakeServer, backend: FakeBackend, tmp_path: Path
+) -> None:
+    backend.refusal = BadRequest("this model reads text only")
+    (tmp_path / "cat.png").write_bytes(PNG)
+    with chatting(fake_server(backend), tmp_path) as chat:
+        chat.enter("What is in ./cat.png?")
+        chat.until("error: this model reads text only")
+        backend.refusal = None
+        chat.enter("hi")
+        chat.until("Hello world")
+    assert asked(backend) == ["What is in ./cat.png?", "hi"]
+    assert len(backend.conversations[-1].messages) == 1, "the refused message is forgotten"
 
 
 def test_an_error_does_not_end_the_chat(fake_server: FakeServer, tmp_path: Path) -> None:

@@ -51,10 +51,6 @@ class CreateBody(NameBody):
     def license_text(self) -> str | None:
         return "\n\n".join(self.license) if isinstance(self.license, list) else self.license
 
-    @property
-    def has_images(self) -> bool:
-        return any(message.images for message in self.messages or ())
-
     def opening(self) -> tuple[Message, ...]:
         """The messages that each conversation begins with. Raises BadRequest."""
         history = History()
