@@ -210,9 +210,18 @@ def build_served(config: Config, models: Sequence[Model | GGUFModel]) -> list[Ba
     generate text are served, too. Raises ConfigError, ModelError.
     """
     generating = [model for model in models if local.generates(model)]
-    pool = [build_pool(config, generating)] if generating else []
+    pool = [_generating(config, generating)] if generating else []
     embedders = [_local(model, {}, config) for model in models if not local.generates(model)]
     return [*pool, *embedders, *_later(models, config), *build_providers(config)]
+
+
+def _generating(config: Config, models: Sequence[Model | GGUFModel]) -> Backend:
+    """The backend of these models: in this process, or in some of their own."""
+    if not config.engine.processes:
+        return build_pool(config, models)
+    from headrace.processes import engine_processes
+
+    return engine_processes(config, models)
 
 
 def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
@@ -291,6 +300,10 @@ def build_provider(name: str, config: Config) -> Backend:
         model = locate(provider.path, Cache(config.paths.cache))
         return _llama_cpp(name, model, config, timeout_s=provider.timeout_s)
     make = load_kind(provider.kind)
+    if provider.python is not None:
+        from headrace.backends.replicas import started
+
+        return started(name, provider, make)
     if provider.replicas:
         from headrace.backends.replicas import replicated
 

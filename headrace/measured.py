@@ -48,6 +48,7 @@ class ReplicaStats:
     """One of a provider's replicas. `state`: failing: its breaker is open; draining: an administrator keeps
     new requests from it. `num_active`: requests of ours now; `num_requests`, `num_failures`: since the start.
     `num_waiting` and `kv_usage`: as its own metrics say; None: not known. `trouble`: why it is not reachable.
+    `was_ready`: False for a process of ours that has never been.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ReplicaStats:
     num_waiting: int | None = None
     kv_usage: float | None = None
     trouble: str = ""
+    was_ready: bool = True
 
 
 @runtime_checkable

@@ -56,6 +56,21 @@ class Keys:
         return await self._stored.owner(token)
 
 
+class ParentKeys(Keys):
+    """The keys of an engine process, which only its parent knows: the secret, and for whom the parent asks,
+    as SECRET.OWNER.FLOW.HURRY. Keys of the parent's own begin alike, without the rest.
+    """
+
+    async def authenticate(self, authorization: str | None, address: str | None) -> Principal:
+        scheme, _, token = (authorization or "").partition(" ")
+        secret, *caller = token.strip().split(".")
+        principal = await super().authenticate(f"{scheme} {secret}", address)
+        if len(caller) != 3:
+            return principal
+        owner, flow, hurry = caller
+        return Principal(owner, flow=flow, may_hurry=hurry == "1")
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A key as it was read. `at`: when, monotonic."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from fastapi import APIRouter, Request, Response
 from typing_extensions import TypedDict
@@ -10,16 +10,19 @@ from typing_extensions import TypedDict
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import responses_of
 from headrace.api.routes import ROOT, route
+from headrace.gateway.gateway import Gateway
+from headrace.measured import Replicated
 
 router = APIRouter(tags=["health"])
 
 
 class Health(TypedDict):
-    status: Literal["ok", "failed", "draining"]
+    status: Literal["ok", "failed", "draining", "starting"]
+    starting: NotRequired[list[str]]  # providers whose processes have never been ready
 
 
 FAILED = responses_of(Health, {503: "An engine has died: restart the server."})
-NOT_READY = responses_of(Health, {503: "An engine has died, or the server is shutting down."})
+NOT_READY = responses_of(Health, {503: "An engine has died, or the server is starting or shutting down."})
 
 
 @router.head("/health", include_in_schema=False)
@@ -38,7 +41,12 @@ async def health(http: Request) -> Response:
     summary="Readiness: whether the server takes new requests",
 )  # fmt: skip
 async def ready(http: Request) -> Response:
-    return _response({"status": "draining"}) if http.app.state.gateway.is_draining else await health(http)
+    gateway: Gateway = http.app.state.gateway
+    if gateway.is_draining:
+        return _response({"status": "draining"})
+    replicated = [backend for backend in gateway.backends if isinstance(backend, Replicated)]
+    starting = [one.name for one in replicated if not any(stats.was_ready for stats in one.replicas())]
+    return _response({"status": "starting", "starting": starting}) if starting else await health(http)
 
 
 def _response(health: Health) -> Response:

@@ -52,6 +52,7 @@ class Remote(BaseBackend, ABC):
         self.upstream, self.allowed = upstream, allowed
         self._models = [self.info(id) for id in allowed]
         self._refreshing: asyncio.Task[None] | None = None
+        self._is_due = asyncio.Event()
 
     async def start(self) -> None:
         await self.upstream.start()
@@ -80,8 +81,13 @@ class Remote(BaseBackend, ABC):
         listed = {info.id: info for info in found}
         self._models = [listed.get(id) or self.info(id) for id in self.allowed] if self.allowed else found
 
+    def refresh_now(self) -> None:
+        """Fetch the list again soon."""
+        self._is_due.set()
+
     async def _refresh(self) -> None:
         while True:
+            self._is_due.clear()
             pause_s = RETRY_S
             try:
                 await self.refresh()
@@ -90,4 +96,6 @@ class Remote(BaseBackend, ABC):
                 log.info("no list of models: %s", exc.message)
             except Exception:
                 log.exception("the list of %s's models could not be read", self.name)
-            await asyncio.sleep(pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_due.wait()

@@ -260,7 +260,10 @@ def _serve(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from headrace.cli.serve import serve
 
-    return serve(loaded.config, host_hint=loaded.host_hint)
+    def reload() -> config.Config:
+        return config.load(flags=_flags(arguments), environment=os.environ, file=arguments.config).config
+
+    return serve(loaded.config, host_hint=loaded.host_hint, reload=reload)
 
 
 def _pull(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

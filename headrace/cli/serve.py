@@ -13,15 +13,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
-from headrace import __version__, logs
-from headrace.app import build_served, create_app
+from headrace import __version__, local, logs
+from headrace.api.authentication import ParentKeys
+from headrace.app import build_backends, build_served, create_app
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.freed import share_arenas
@@ -39,23 +40,63 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GARBAGE = 10_000  # new objects between two collections
+LOOK_S = 0.05  # between two looks whether all connections are closed
 CLOSE_S = 5  # how long connections may take to close after the last answer
 
 
-def serve(config: Config, *, host_hint: str = "") -> int:
+def serve(config: Config, *, host_hint: str = "", reload: Callable[[], Config] | None = None) -> int:
     """Serve until SIGINT or SIGTERM, then return the exit code. `host_hint`: the end of the error for a host
-    that cannot be listened on. Raises ConfigError, ModelError.
+    that cannot be listened on; `reload`: reads the configuration again, for new workers. Raises ConfigError,
+    ModelError.
     """
     logs.configure(config.server.log_level, config.server.log_format)
-    share_arenas()
-    sys.setswitchinterval(0.001)  # how long the engine's thread may hold the GIL
     listener = _listen(config.server.host, config.server.port, host_hint)
     with contextlib.closing(listener):
+        if config.server.workers > 1:
+            from headrace.cli.workers import serve_workers
+
+            serve_workers(config, listener, reload or (lambda: config))
+            return 0
+        _tune()
         models = _fetched(config)
         app = create_app(config, build_served(config, models))
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(app, config, models, listener))
+        _run_until_ended(app, config, listener, lambda: _announce(app, config, models, listener))
     return 0
+
+
+def serve_as_child(
+    config: Config,
+    name: str,
+    *,
+    listener: socket.socket | None,
+    is_engine: bool,
+    ready: Callable[[str], object],
+) -> None:
+    """Serve as an engine process, or as a worker on a socket that others accept from, too. `ready` is called
+    with the address. Raises ConfigError, ModelError.
+    """
+    logs.configure(config.server.log_level, config.server.log_format, process=name)
+    _tune()
+    listener = listener or _listen(config.server.host, config.server.port, "")
+    with contextlib.closing(listener):
+        models = _fetched(config)
+        app = create_app(config, (build_backends if is_engine else build_served)(config, models))
+        if is_engine:
+            app.state.keys = ParentKeys(config.server)
+        host, port = listener.getsockname()[:2]
+        _run_until_ended(app, config, listener, lambda: ready(f"http://{host}:{port}/v1"))
+
+
+def _tune() -> None:
+    share_arenas()
+    sys.setswitchinterval(0.001)  # how long the engine's thread may hold the GIL
+
+
+def _run_until_ended(
+    app: FastAPI, config: Config, listener: socket.socket, announce: Callable[[], object]
+) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(app, config, listener, announce))
 
 
 def _fetched(config: Config) -> list[Model | GGUFModel]:
@@ -81,13 +122,11 @@ def _fetched(config: Config) -> list[Model | GGUFModel]:
     return models
 
 
-async def _run(
-    app: FastAPI, config: Config, models: list[Model | GGUFModel], listener: socket.socket
-) -> None:
+async def _run(app: FastAPI, config: Config, listener: socket.socket, announce: Callable[[], object]) -> None:
     started = time.perf_counter()
     async with app.router.lifespan_context(app):
         log.info("models loaded in %.1f s", time.perf_counter() - started)
-        server = _Server(app, config, lambda: _announce(app, config, models, listener))
+        server = _Server(app, config, announce, is_worker=config.server.workers > 1)
         await server.serve(sockets=[listener])
 
 
@@ -96,7 +135,7 @@ class _Server(uvicorn.Server):
     ends those too.
     """
 
-    def __init__(self, app: FastAPI, config: Config, announce: Any) -> None:
+    def __init__(self, app: FastAPI, config: Config, announce: Any, *, is_worker: bool) -> None:
         connections = Connections(_limits(config.server))
         super().__init__(
             uvicorn.Config(
@@ -115,6 +154,7 @@ class _Server(uvicorn.Server):
             announce,
         )
         self._draining: asyncio.Task[None] | None = None
+        self._is_worker = is_worker
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         ours = cast("set[Checked]", self.server_state.connections)
@@ -134,7 +174,28 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
+        if self._is_worker:
+            loop.add_signal_handler(signal.SIGHUP, self._retire)
         yield
+
+    def _retire(self) -> None:
+        """Accept no more connections, answer requests on those that are open, and end when they are closed:
+        another process accepts from the same socket.
+        """
+        if self._draining is None:
+            log.info("SIGHUP: finishing what is connected, for at most %g s", self._drain_s)
+            for server in self.servers:
+                server.close()
+            self._connections.retire(cast("set[Checked]", self.server_state.connections))
+            self._draining = asyncio.ensure_future(self._close())
+
+    async def _close(self) -> None:
+        """Wait until all connections are closed, at most as long as a drain takes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_s):
+                while self.server_state.connections:  # noqa: ASYNC110  # uvicorn has no event for it
+                    await asyncio.sleep(LOOK_S)
+        await self._drain(0)
 
     def _on_signal(self, number: int) -> None:
         if self._draining is None:
@@ -183,6 +244,8 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
     for entry in app.state.pool.entries.values() if app.state.pool is not None else ():
         _announce_model(entry)
     for model in models:
+        if config.engine.processes and local.generates(model):
+            print(f"  model   {model.name} ({config.engine.processes} processes)")
         if not isinstance(model, GGUFModel) and model.embedding is not None:
             most = model.embedding.max_tokens
             print(f"  model   {model.name} ({model.architecture}, for embeddings, up to {most} tokens)")

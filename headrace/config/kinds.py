@@ -11,6 +11,8 @@ from headrace.errors import ConfigError
 # kind → module:class, called with (name, ProviderConfig, key)
 REMOTE = {
     "openai": "headrace.backends.openai:OpenAIBackend",
+    "vllm": "headrace.backends.vllm:VLLMBackend",
+    "sglang": "headrace.backends.vllm:SGLangBackend",
     "cerebras": "headrace.backends.cerebras:CerebrasBackend",
     "anthropic": "headrace.backends.anthropic:AnthropicBackend",
     "ollama": "headrace.backends.ollama:OllamaBackend",

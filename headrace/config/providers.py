@@ -61,8 +61,23 @@ class ProviderConfig(Section):
     replicas: Annotated[
         tuple[Annotated[str, AfterValidator(_check_url)], ...],
         Field(
-            description="Only of `openai`, instead of `base_url`: the addresses of several servers with the "
-            "same models. Requests that begin alike go to the same one: [replicas.md](replicas.md)."
+            description="Only of `openai`, `vllm` and `sglang`, instead of `base_url`: the addresses of "
+            "several servers with the same models. Requests that begin alike go to the same one: "
+            "[replicas.md](replicas.md)."
+        ),
+    ] = ()
+    python: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(
+            description="Only of `vllm` and `sglang`: the Python of the environment that has it. Headrace "
+            "then starts the server itself: [replicas.md](replicas.md#vllm-and-sglang)."
+        ),
+    ] = None
+    args: Annotated[
+        tuple[str, ...],
+        Field(
+            description='Only beside `python`: the server\'s arguments, as `["--model", '
+            '"Qwen/Qwen3-8B", "--tensor-parallel-size", "4"]`.'
         ),
     ] = ()
     path: Annotated[

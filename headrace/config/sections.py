@@ -46,6 +46,15 @@ class ServerConfig(Section):
         Names(aliases=("PORT",)),
         Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one."),
     ] = 8000
+    workers: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=256,
+            description="Gateway processes behind the port. They share the database and Redis, and serve "
+            "providers, no models of their own: [replicas.md](replicas.md#several-gateway-processes).",
+        ),
+    ] = 1
     api_keys: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         Names(aliases=("ALLOWED_API_KEYS",), flag="--api-key", is_secret=True),
@@ -185,6 +194,15 @@ class ServerConfig(Section):
 
 
 class EngineConfig(Section):
+    processes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="Processes that each load the models that are named to be served, and share the "
+            "requests; 0: this process computes: [replicas.md](replicas.md#engine-processes).",
+        ),
+    ] = 0
     memory_budget: Annotated[
         ByteSize,
         Field(

@@ -36,6 +36,7 @@ RESERVED = frozenset(
         "v2",
     )
 )
+STARTED = ("vllm", "sglang")  # kinds of servers that we can start
 OLLAMA_PORT = 11434
 OLLAMA_NAMES = ("OLLAMA_HOST", "OLLAMA_BASE_URL")
 VARIABLES = (
@@ -127,10 +128,25 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
     if provider.kind != "ollama":
         foreign.add("keep_alive")
     if provider.kind != "openai":
-        foreign |= {"roles", "replicas"}
+        foreign.add("roles")
+    if provider.kind not in STARTED:
+        foreign |= {"python", "args"}
+    if provider.kind not in ("openai", *STARTED):
+        foreign.add("replicas")
     for name in sorted(foreign & provider.model_fields_set):
         value = shown(getattr(provider, name), is_secret=_is_secret(ProviderConfig, name))
         raise ConfigError(f"{key}.{name} = {value} ({source.name}): kind {provider.kind!r} does not have it")
+    if provider.python is not None:
+        provider_path = source.folder / Path(provider.python).expanduser()
+        if not provider_path.is_file():
+            raise ConfigError(f"{key}.python = {provider.python!r} ({source.name}): there is no such file")
+        for name in ("base_url", "replicas"):
+            if getattr(provider, name):
+                raise ConfigError(
+                    f"{key}.{name} ({source.name}): it contradicts {key}.python; keep one of them"
+                )
+    elif provider.args:
+        raise ConfigError(f"{key}.args ({source.name}): they need {key}.python")
     if provider.replicas and provider.base_url is not None:
         raise ConfigError(
             f"{key}.base_url = {shown(provider.base_url)} ({source.name}): it contradicts {key}.replicas; "

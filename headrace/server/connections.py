@@ -15,6 +15,7 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
+RETIRING_S = 3.0  # how long a connection of a process that is replaced may be idle
 SWEEP_S = 1.0  # between two checks of all connections
 LOG_S = 60.0  # between two log lines of the same kind
 
@@ -39,6 +40,8 @@ class Checked(Protocol):
 
     def check(self, now: float) -> None: ...
 
+    def retire(self) -> None: ...
+
 
 class Idle(Protocol):
     """A connection without a request."""
@@ -51,11 +54,26 @@ class Connections:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.is_retiring = False  # the process accepts no more connections, and closes those that it has
         # in both, the connection that has been idle longest comes first
         self._idle: dict[Idle, None] = {}
         self._idle_for_good: dict[Idle, None] = {}
         self._logged_at: dict[str, float] = {}  # kind of log line → when one was last logged
         self._num_skipped: dict[str, int] = {}  # kind of log line → how many were skipped since
+
+    @property
+    def idle_s(self) -> float:
+        """How long a connection may be idle."""
+        return RETIRING_S if self.is_retiring else self.limits.idle_s
+
+    def retire(self, connections: Iterable[Checked]) -> None:
+        """Close connections after the next answer, or when they have been idle for RETIRING_S: a client that
+        is told `Connection: close` opens the next one elsewhere, and none is cut off while its request is on
+        its way.
+        """
+        self.is_retiring = True
+        for connection in list(connections):
+            connection.retire()
 
     def is_idle(self, connection: Idle, *, may_return: bool = True) -> None:
         """Note that a connection is idle. With `may_return`, its client can easily open another one, so it is

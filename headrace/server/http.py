@@ -97,6 +97,11 @@ class HTTPConnection(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def retire(self) -> None:
+        """The process ends: what is idle may be so for a short time only."""
+        if not (self._in_head or self._in_body) and self._deadline < math.inf:
+            self._deadline = min(self._deadline, self.loop.time() + self._connections.idle_s)
+
     def check(self, now: float) -> None:
         """Check the connection's time limits. Called every second."""
         if self._unread.is_stuck(self.transport, now):
@@ -123,7 +128,7 @@ class HTTPConnection(HttpToolsProtocol):
 
     def _rest(self) -> None:
         """Wait for the next request."""
-        self._deadline = self.loop.time() + self._limits.idle_s
+        self._deadline = self.loop.time() + self._connections.idle_s
         self._connections.is_idle(self)
 
     def _expire(self, now: float) -> None:
@@ -204,6 +209,8 @@ class HTTPConnection(HttpToolsProtocol):
         self.expect_100_continue = b"expect" in dict(self.headers)
         self._connections.is_busy(self)
         super().on_headers_complete()
+        if self._connections.is_retiring:
+            self.cycle.keep_alive = False  # the answer says `Connection: close`
         if len(self.pipeline) > self._limits.pipelined:
             raise Refused(BadRequest(f"more than {self._limits.pipelined} requests wait on this connection"))
 

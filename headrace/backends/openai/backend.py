@@ -68,8 +68,12 @@ class OpenAIBackend(Remote):
         writing = Writing(request)
         path, body = await aside(size_of(request), partial(self.write, request, writing))
         reader = Answer(self.upstream, request.num_choices, extra_members=self.extra_members)
-        async with answered(self.upstream, path, body, reader) as events:
+        async with answered(self.upstream, path, body, reader, self.headers_of(request)) as events:
             yield writing.restored(events)
+
+    def headers_of(self, request: GenerateRequest) -> Mapping[str, str] | None:
+        """Headers beside those of every request."""
+        return None
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "openai"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -14,6 +15,7 @@ from headrace.backends.base import BaseBackend
 from headrace.backends.replicas import affinity
 from headrace.backends.replicas.choice import ordered
 from headrace.backends.replicas.replica import Replica
+from headrace.backends.replicas.supervision import Program, Supervision
 from headrace.backends.replicas.watch import Watch
 from headrace.errors import ProviderError, ProviderUnreachable, ServerError
 from headrace.failures import reasons
@@ -43,10 +45,17 @@ class Replicas(BaseBackend):
 
     is_alive = True  # replicas that are down do not make this server unhealthy
 
-    def __init__(self, name: str, replicas: Sequence[Replica]) -> None:
+    def __init__(
+        self, name: str, replicas: Sequence[Replica], programs: Mapping[Replica, Program] | None = None
+    ) -> None:
+        """`programs`: how replicas are started that are processes of ours."""
         super().__init__(name)
         self.members = tuple(replicas)
         self._watches = {replica: Watch(replica) for replica in replicas}
+        self._supervisions = [
+            Supervision(replica, self._watches[replica], program)
+            for replica, program in (programs or {}).items()
+        ]
         first = replicas[0].backend
         self.features, self.by_us, self.unsent = first.features, first.by_us, first.unsent
 
@@ -54,8 +63,12 @@ class Replicas(BaseBackend):
         for replica, watch in self._watches.items():
             await replica.backend.start()
             await watch.start()
+        async with asyncio.TaskGroup() as group:
+            for supervision in self._supervisions:
+                group.create_task(supervision.start())
 
     async def aclose(self) -> None:
+        await asyncio.gather(*(supervision.aclose() for supervision in self._supervisions))
         for replica, watch in self._watches.items():
             await watch.aclose()
             await replica.backend.aclose()

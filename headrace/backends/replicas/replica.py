@@ -35,7 +35,8 @@ class Replica:
         self.num_requests = self.num_failures = 0  # since the start
         self.is_drained = False  # by an administrator
         self.is_reachable = True
-        self.is_starting = False
+        self.is_starting = False  # it is a process of ours that is not ready
+        self.was_ready = True  # ... and has been before
         self.trouble = ""  # why it is not reachable
         self._load: Load | None = None
         self._others = 0  # requests that others had there when its metrics were read
@@ -88,4 +89,5 @@ class Replica:
             None if load is None else load.num_waiting,
             None if load is None else load.kv_usage,
             self.trouble,
+            self.was_ready,
         )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import time
 from collections import defaultdict
 
 from headrace.backends.http import root
@@ -40,6 +41,7 @@ class Watch:
         self._no_metrics_until = 0.0
         self._seen = 0  # requests when its metrics were read
         self._now = asyncio.Event()
+        self.silent_since: float | None = None  # since when it has not answered, monotonic
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -73,8 +75,14 @@ class Watch:
 
     async def look(self) -> None:
         """Probe it once."""
-        trouble = await self._trouble()
         replica = self.replica
+        if replica.is_starting:
+            self.silent_since = None
+            return
+        trouble = await self._trouble()
+        if replica.is_starting:  # it has ended meanwhile
+            return
+        self.silent_since = None if not trouble else self.silent_since or time.monotonic()
         if trouble and replica.is_reachable:
             log.warning("the replica %s gets no requests: %s", replica.name, trouble)
         elif not trouble and not replica.is_reachable:
