@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +30,8 @@ NODES = Path("/sys/devices/system/node")  # of memory, on Linux: one for each so
 class EngineProcesses(Replicas):
     """Replicas with a folder for what they write, which goes with them."""
 
-    def __init__(self, replicas: Sequence[Replica], programs: dict[Replica, Program], folder: Path) -> None:
-        super().__init__(LOCAL, replicas, programs)
+    def __init__(self, programs: Mapping[Replica, Program], folder: Path, *, resumes: bool) -> None:
+        super().__init__(LOCAL, list(programs), programs, resumes=resumes)
         self._folder = folder
 
     async def aclose(self) -> None:
@@ -57,7 +57,7 @@ def engine_processes(config: Config, models: Sequence[Model | GGUFModel]) -> Eng
         }
         program = Program(partial(_open, name, json.dumps(message)), stop_s=config.server.drain_seconds + 5)
         programs[Replica(name, backend, Breaker(time.monotonic))] = program
-    return EngineProcesses(list(programs), programs, folder)
+    return EngineProcesses(programs, folder, resumes=config.engine.resume == "same-model")
 
 
 async def _open(name: str, message: str) -> Process:
@@ -77,6 +77,7 @@ def _config(config: Config, models: Sequence[Model | GGUFModel], secret: str, da
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     engine = {
         "processes": 0,
+        "resume": "off",
         "memory_budget": size.budget_bytes // number,
         "kv_cache_bytes": size.kv_cache_bytes,
         "num_threads": config.engine.num_threads or max(1, cores // number),

@@ -82,6 +82,7 @@ def serve_as_child(
         models = _fetched(config)
         app = create_app(config, (build_backends if is_engine else build_served)(config, models))
         if is_engine:
+            logging.getLogger("headrace.access").setLevel(logging.WARNING)  # the parent logs requests
             app.state.keys = ParentKeys(config.server)
         host, port = listener.getsockname()[:2]
         _run_until_ended(app, config, listener, lambda: ready(f"http://{host}:{port}/v1"))

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from headrace.config.kinds import LOCAL, REMOTE, check_kind
 from headrace.config.section import Names, Section
 
+Resume = Literal["off", "same-model"]
 FallbackReason = Literal["connection", "408", "429", "5xx", "overloaded", "context"]
 
 
@@ -66,6 +67,13 @@ class ProviderConfig(Section):
             "[replicas.md](replicas.md)."
         ),
     ] = ()
+    resume: Annotated[
+        Resume,
+        Field(
+            description="Only beside `replicas`: `same-model`: a stream that breaks off goes on at another "
+            "[replicas.md](replicas.md#streams-that-break-off)."
+        ),
+    ] = "off"
     python: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         Field(

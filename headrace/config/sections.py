@@ -15,7 +15,7 @@ from pydantic import (
 
 from headrace.config.memory import CacheType
 from headrace.config.operations import LimitsConfig, TelemetryConfig
-from headrace.config.providers import PriceConfig, ProviderConfig, RouteConfig
+from headrace.config.providers import PriceConfig, ProviderConfig, Resume, RouteConfig
 from headrace.config.section import Names, Section
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -203,6 +203,13 @@ class EngineConfig(Section):
             "requests; 0: this process computes: [replicas.md](replicas.md#engine-processes).",
         ),
     ] = 0
+    resume: Annotated[
+        Resume,
+        Field(
+            description="With `processes`: `same-model`: a stream that breaks off goes on at another one: "
+            "[replicas.md](replicas.md#streams-that-break-off)."
+        ),
+    ] = "off"
     memory_budget: Annotated[
         ByteSize,
         Field(

@@ -145,7 +145,9 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
                 raise ConfigError(
                     f"{key}.{name} ({source.name}): it contradicts {key}.python; keep one of them"
                 )
-    elif provider.args:
+    if provider.resume != "off" and len(provider.replicas) < 2:
+        raise ConfigError(f"{key}.resume ({source.name}): it needs at least two replicas")
+    if provider.args and provider.python is None:
         raise ConfigError(f"{key}.args ({source.name}): they need {key}.python")
     if provider.replicas and provider.base_url is not None:
         raise ConfigError(

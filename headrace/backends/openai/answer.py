@@ -17,7 +17,7 @@ from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import DONE, usage_of
 from headrace.dialects.values import Object, count, valid_value, word
 from headrace.errors import ProviderError, ServerError
-from headrace.types import Event, Usage
+from headrace.types import Event, Finished, Started, Usage
 
 # types and codes of errors inside a stream, which have no status
 STATUSES = {
@@ -39,16 +39,26 @@ STATUSES = {
 
 class Answer:
     """Reads one answer: an AnswerReader. `num_choices`: the number that the request asked for;
-    `extra_members`: members of chunks, besides OpenAI's, that the neutral answer has, too.
+    `extra_members`: members of chunks, besides OpenAI's, that the neutral answer has, too; `counts_tokens`:
+    each chunk has the usage so far, which tells how many tokens an event stands for.
     """
 
-    def __init__(self, upstream: Upstream, num_choices: int, *, extra_members: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        num_choices: int,
+        *,
+        extra_members: tuple[str, ...] = (),
+        counts_tokens: bool = False,
+    ) -> None:
         self._upstream, self._provider = upstream, upstream.provider
         self._extra_members, self._extra = extra_members, Object()
         budget = Budget(self._provider)
         self._choices = [ChoiceAssembler(self._provider, index, budget) for index in range(num_choices)]
         self._started: set[ChoiceAssembler] = set()
         self._usage: Usage | None = None
+        self._counts_tokens = counts_tokens
+        self._num_counted = 0
         self.chunk: Object = {}  # the last one
         self.is_over = False  # [DONE] or a whole body has arrived
 
@@ -69,6 +79,8 @@ class Answer:
         try:
             chunk = object_in(self._provider, sent)
             found = [] if chunk is None else list(self._events(sent, chunk))
+            if self._counts_tokens and found:
+                found[0] = self._counted(found[0])
             self.chunk = chunk or {}
         except (ProviderError, RecursionError) as exc:
             if self.is_complete:
@@ -87,6 +99,12 @@ class Answer:
         first, *others = self._choices
         found.append(replace(first.finished(self._usage or rest), own=self._extra))
         return found + [choice.finished(rest) for choice in others]
+
+    def _counted(self, event: Event) -> Event:
+        """The event with the number of tokens since the last one; without usage, a chunk counts as one."""
+        total = self._num_counted + 1 if self._usage is None else self._usage.completion_tokens
+        new, self._num_counted = max(0, total - self._num_counted), max(total, self._num_counted)
+        return event if isinstance(event, Started | Finished) else replace(event, tokens=new)
 
     def _set_over(self) -> None:
         """Some providers leave out the finish reason; it becomes "stop"."""

@@ -50,6 +50,7 @@ class OpenAIBackend(Remote):
     url = "https://api.openai.com/v1"
     own_headers: Mapping[str, str] = {}
     knows_verbosity = True
+    counts_tokens = False  # ask for the usage so far in each chunk
     extra_members: tuple[str, ...] = ()  # of its answers, besides OpenAI's, that callers get
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
@@ -67,7 +68,14 @@ class OpenAIBackend(Remote):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         writing = Writing(request)
         path, body = await aside(size_of(request), partial(self.write, request, writing))
-        reader = Answer(self.upstream, request.num_choices, extra_members=self.extra_members)
+        reader = Answer(
+            self.upstream,
+            request.num_choices,
+            extra_members=self.extra_members,
+            counts_tokens=self.counts_tokens,
+        )
+        if self.counts_tokens:
+            body["stream_options"]["continuous_usage_stats"] = True
         async with answered(self.upstream, path, body, reader, self.headers_of(request)) as events:
             yield writing.restored(events)
 

@@ -15,7 +15,7 @@ from headrace.backends.vllm.backend import FEATURES as VLLM
 from headrace.backends.writing import Writing, opaque
 from headrace.callers import CALLER
 from headrace.config import ProviderConfig
-from headrace.dialects.values import an_object
+from headrace.dialects.values import an_object, word
 from headrace.errors import ProviderError
 from headrace.features import Feature
 from headrace.relay_types import Relayed, RelayRequest
@@ -91,8 +91,10 @@ class OwnBackend(VLLMBackend):
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         found = an_object(await self.upstream.json("GET", "/tokenizer_info"))
-        names = ("bos_token", "eos_token", "pad_token", "chat_template")
-        return TokenizerInfo(*(found.get(name) for name in names), int(self._member(found, "vocab_size")))
+        bos, eos, pad, template = (
+            word(found.get(name)) for name in ("bos_token", "eos_token", "pad_token", "chat_template")
+        )
+        return TokenizerInfo(bos, eos, pad, template, int(self._member(found, "vocab_size")))
 
     def _member(self, found: object, name: str) -> Any:
         value = an_object(found).get(name)

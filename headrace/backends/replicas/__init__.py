@@ -25,7 +25,7 @@ def replicated(name: str, provider: ProviderConfig, make: Make) -> Replicas:
     for url in provider.replicas:
         one = provider.model_copy(update={"base_url": url, "replicas": ()})
         members.append(Replica(url, make(name, one, provider.api_key), Breaker(time.monotonic)))
-    return Replicas(name, members)
+    return Replicas(name, members, resumes=provider.resume == "same-model")
 
 
 def started(name: str, provider: ProviderConfig, kind: type[VLLMBackend]) -> Replicas:

@@ -15,6 +15,7 @@ from headrace.backends.base import BaseBackend
 from headrace.backends.replicas import affinity
 from headrace.backends.replicas.choice import ordered
 from headrace.backends.replicas.replica import Replica
+from headrace.backends.replicas.resume import Resumption, way_of
 from headrace.backends.replicas.supervision import Program, Supervision
 from headrace.backends.replicas.watch import Watch
 from headrace.errors import ProviderError, ProviderUnreachable, ServerError
@@ -24,7 +25,17 @@ from headrace.ignored import WithIgnored
 from headrace.measured import ReplicaStats
 from headrace.relay_types import Relayed, RelayRequest
 from headrace.rerank_types import Ranking, RerankRequest
-from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelCard, ModelInfo, Started
+from headrace.types import (
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    ModelCard,
+    ModelInfo,
+    Started,
+    TokenizeRequest,
+    TokenizerInfo,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +57,20 @@ class Replicas(BaseBackend):
     is_alive = True  # replicas that are down do not make this server unhealthy
 
     def __init__(
-        self, name: str, replicas: Sequence[Replica], programs: Mapping[Replica, Program] | None = None
+        self,
+        name: str,
+        replicas: Sequence[Replica],
+        programs: Mapping[Replica, Program] | None = None,
+        *,
+        resumes: bool = False,
     ) -> None:
-        """`programs`: how replicas are started that are processes of ours."""
+        """`programs`: how replicas are started that are processes of ours; `resumes`: an answer that breaks
+        off goes on at another replica.
+        """
         super().__init__(name)
+        self.resumes = resumes
+        for replica in replicas:
+            replica.backend.counts_tokens = resumes
         self.members = tuple(replicas)
         self._watches = {replica: Watch(replica) for replica in replicas}
         self._supervisions = [
@@ -99,17 +120,43 @@ class Replicas(BaseBackend):
     def card(self, model: str) -> ModelCard:
         return self._any.card(model)
 
+    async def tokenize(self, request: TokenizeRequest) -> list[int]:
+        return await self._any.tokenize(request)
+
+    async def detokenize(self, model: str, tokens: list[int]) -> str:
+        return await self._any.detokenize(model, tokens)
+
+    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
+        return await self._any.token_texts(model, tokens)
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        return await self._any.tokenizer_info(model)
+
     @property
     def _any(self) -> BaseBackend:
         return next((one.backend for one in self.members if one.is_reachable), self.members[0].backend)
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+        key = affinity.of_generation(request)
+
+        async def open(request: GenerateRequest) -> AsyncIterator[Event]:
+            return await self._opened(key, partial(_begun, request), exits)
+
         async with AsyncExitStack() as exits:
-            yield await self._opened(affinity.of_generation(request), partial(_begun, request), exits)
+            events = await open(request)
+            way = way_of(request) if self.resumes else None
+            if way is None:
+                yield events
+                return
+            whole = Resumption(request, way, open).events(events)
+            exits.push_async_callback(whole.aclose)
+            yield WithIgnored(whole, events.ignored) if isinstance(events, WithIgnored) else whole
 
     def relays(self, request: RelayRequest, model: str) -> bool:
-        return self.members[0].backend.relays(request, model)
+        """A stream that is passed on as it is cannot go on elsewhere."""
+        is_resumed = self.resumes and request.is_streamed
+        return not is_resumed and self.members[0].backend.relays(request, model)
 
     @asynccontextmanager
     async def relay(

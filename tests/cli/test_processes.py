@@ -1,0 +1,129 @@
+"""Our engine in processes of its own: one that dies costs no request, and none outlives its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.processes import cpus
+from tests.cli.process import Serving, serving
+from tests.serving import events, eventually
+
+START_S = 240.0
+STORY: dict[str, Any] = {"model": DEFAULT_MODEL, "temperature": 0, "max_tokens": 96, "stream": True}
+QUESTION = [{"role": "user", "content": "Tell me a story about a river."}]
+
+
+@pytest.fixture(scope="module")
+def two(default_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("processes")
+    flags = ("--processes", "2", "--resume", "same-model", "--precision", "f32")
+    with serving(*flags, cwd=folder) as server:
+        yield server
+
+
+def replicas(server: Serving) -> dict[str, dict[str, Any]]:
+    return {entry["id"]: entry for entry in server.http.get("/v1/admin/replicas").json()["data"]}
+
+
+def are_ready(server: Serving) -> bool:
+    return all(entry["state"] == "ready" for entry in replicas(server).values())
+
+
+def pids(server: Serving) -> dict[str, int]:
+    """The processes by the names that their log lines have."""
+    lines = [line for line in server.log.read_text().splitlines() if " is ready at " in line]
+    words = [line.partition(": ")[2].split() for line in lines]
+    return {word[0]: int(word[-1].rstrip(")")) for word in words}
+
+
+def text_of(found: list[Any]) -> str:
+    return "".join(choice["delta"].get("content") or "" for one in found[:-1] for choice in one["choices"])
+
+
+def test_a_stream_goes_on_when_its_process_is_killed(two: Serving) -> None:
+    """The text is the same, and the usage counts each token once."""
+    body = {**STORY, "messages": QUESTION, "stream_options": {"include_usage": True}}
+    whole = events(two.http.post("/v1/chat/completions", json=body))
+    eventually(lambda: are_ready(two), within_s=START_S)
+    with two.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        beginning = [next(lines) for _ in range(8)]
+        (busy,) = [name for name, entry in replicas(two).items() if entry["active"]]
+        os.kill(pids(two)[busy], signal.SIGKILL)
+        rest = [line.removeprefix("data: ") for line in [*beginning, *lines] if line.startswith("data: ")]
+    resumed = [line if line == "[DONE]" else json.loads(line) for line in rest]
+    assert text_of(resumed) == text_of(whole)
+    assert resumed[-2]["usage"]["prompt_tokens"] == whole[-2]["usage"]["prompt_tokens"]
+    assert resumed[-2]["usage"]["completion_tokens"] == whole[-2]["usage"]["completion_tokens"] == 96
+    assert "goes on at another replica" in two.log.read_text()
+    eventually(lambda: are_ready(two), within_s=START_S)
+    assert f"{busy} ended (exit code -9)" in two.log.read_text()
+
+
+def test_no_request_is_lost_when_a_process_is_killed(two: Serving) -> None:
+    eventually(lambda: are_ready(two), within_s=START_S)
+    answers: list[tuple[int, int]] = []
+
+    def ask(number: int) -> None:
+        messages = [{"role": "system", "content": f"You are number {number}."}, *QUESTION]
+        body = {**STORY, "stream": False, "max_tokens": 24, "messages": messages, "ignore_eos": True}
+        answer = two.http.post("/v1/chat/completions", json=body)
+        answers.append((answer.status_code, answer.json().get("usage", {}).get("completion_tokens")))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: sum(entry["active"] for entry in replicas(two).values()) >= 4, within_s=60)
+    os.kill(pids(two)["engine-1"], signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+    assert answers == [(200, 24)] * 8
+
+
+def test_members_that_only_we_have_reach_the_processes(two: Serving) -> None:
+    body = {"model": DEFAULT_MODEL, "input": "Yes or no?", "max_output_tokens": 4, "store": False}
+    assert two.http.post("/v1/responses", json=body).status_code == 200
+    chat = {**STORY, "stream": False, "messages": QUESTION, "structured_outputs": {"choice": ["red", "blue"]}}
+    relayed = two.http.post("/v1/chat/completions", json=chat).json()
+    translated = two.http.post("/v1/chat/completions", json={**chat, "store": True}).json()
+    for answer in (relayed, translated):
+        assert answer["choices"][0]["message"]["content"] in ("red", "blue")
+    tokens = two.http.post("/tokenize", json={"model": DEFAULT_MODEL, "prompt": "Hello world"}).json()
+    assert tokens["count"] == 2
+    text = two.http.post("/detokenize", json={"model": DEFAULT_MODEL, "tokens": tokens["tokens"]}).json()
+    assert text["prompt"] == "Hello world"
+
+
+def test_processes_end_with_their_parent(two: Serving) -> None:
+    """The last test of the module: the server is gone after it."""
+    eventually(lambda: are_ready(two), within_s=START_S)
+    left = pids(two).values()
+    two.process.kill()
+    eventually(lambda: not any(map(_lives, left)), within_s=60)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_sockets_are_shared_out(tmp_path: Path) -> None:
+    for number, text in enumerate(("0-3,8", "4-7\n")):
+        (tmp_path / f"node{number}").mkdir()
+        (tmp_path / f"node{number}" / "cpulist").write_text(text)
+    assert cpus(0, 2, tmp_path) == cpus(2, 4, tmp_path) == [0, 1, 2, 3, 8]
+    assert cpus(1, 2, tmp_path) == [4, 5, 6, 7]
+    assert cpus(0, 3, tmp_path) == [], "three processes on two sockets: each may use all cores"
+    assert cpus(0, 1, tmp_path / "node0") == []
