@@ -4,8 +4,8 @@ choice by affinity and with a choice at random; then one process is killed under
     python -m bench.replicas                        # 24 conversations of 5 turns
     python -m bench.replicas --conversations 8 --turns 3
 
-A random choice is the same server with a `prompt_cache_key` of its own for each request. It fails if the share
-is not 1.5 times as large, or if a request of the second part is lost or answered otherwise than once.
+A random choice is the same server with a `prompt_cache_key` of its own for each request. It fails if the
+share is not 1.5 times as large, or if a request of the second part is lost or answered otherwise than once.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from bench.processes import cpu_s
 from bench.served import Server, served
 from headrace.models.catalog import DEFAULT_MODEL
 
-TOPICS = (
-    "rivers mills mountains bridges lighthouses gardens clocks trains islands harvests rain bread".split()
-)
+TOPICS = ("rivers", "mills", "mountains", "bridges", "gardens", "clocks", "trains", "islands", "bread")
 ANSWER = 24  # tokens
 AT_ONCE = 6  # conversations
 GAIN = 1.5
@@ -98,9 +96,7 @@ def kill_one(server: Server, number: int) -> bool:
         os.kill(pid, signal.SIGKILL)
         ends = Counter(one.result() for one in asked)
     moved = server.log.read_text().count("the next replica is tried")
-    print(
-        f"  one process killed under {number} requests: {dict(ends)} (status, tokens); {moved} moved to another"
-    )
+    print(f"  one killed under {number} requests: {dict(ends)} (status, tokens); {moved} moved to another")
     return ends == Counter({(200, ANSWER): number})
 
 

@@ -89,11 +89,10 @@ def main() -> int:
                 thread.join()
     half, p99 = (1000 * quantiles(answers.took_s, n=100)[at] for at in (49, 98))
     print(
-        f"{options.workers} workers, {options.rate:g} requests/s for {options.seconds:g} s, replaced {number} times"
+        f"{options.workers} workers, {options.rate:g} requests/s, {options.seconds:g} s, replaced {number} ×"
     )
-    print(
-        f"  {len(answers.took_s)} requests, {len(answers.failures)} failed, p50 {half:.1f} ms, p99 {p99:.1f} ms"
-    )
+    number_of = f"{len(answers.took_s)} requests, {len(answers.failures)} failed"
+    print(f"  {number_of}, median {half:.0f} ms, p99 {p99:.0f} ms")
     for failure in answers.failures[:10]:
         print(f"  {failure}")
     return 1 if answers.failures or not number else 0
