@@ -61,7 +61,7 @@ def test_a_stream_goes_on_when_its_process_is_killed(two: Serving) -> None:
         (busy,) = [name for name, entry in replicas(two).items() if entry["active"]]
         os.kill(pids(two)[busy], signal.SIGKILL)
         rest = [line.removeprefix("data: ") for line in [*beginning, *lines] if line.startswith("data: ")]
-    resumed = [line if line == "[DONE]" else json.loads(line) for line in rest]
+    resumed: list[Any] = [line if line == "[DONE]" else json.loads(line) for line in rest]
     assert text_of(resumed) == text_of(whole)
     assert resumed[-2]["usage"]["prompt_tokens"] == whole[-2]["usage"]["prompt_tokens"]
     assert resumed[-2]["usage"]["completion_tokens"] == whole[-2]["usage"]["completion_tokens"] == 96
