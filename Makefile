@@ -10,13 +10,18 @@ INSTALL = awk '/^\# $(1)$$/ { exit } { print }' constraints.txt > $(VENV)/pinned
   $(PIP) install --quiet --require-hashes --no-deps --requirement $(VENV)/pinned.txt && \
   $(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
 ARGS ?=
+# A file's tests stay in one process; the files start in the order of tests/conftest.py, the longest first.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
+# With TWICE=1 what fails is run once more, alone.
+TESTS = $(BIN)/python $(if $(TWICE),tools/twice.py,-m pytest)
 # What `make test-torch` runs: tests of the PyTorch runner, and tests of requests, with the default model run by it.
 TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/test_checkpoint_decoder.py
 
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check fix test-torch test-saelens test-gpu test-clients test-page node sizes bench docs lock clean
+.PHONY: help serve test ci check fix test-torch test-saelens test-gpu test-clients test-page node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,7 +31,12 @@ serve: $(VENV)/.installed ## serve the default model: make serve PORT=9000 ARGS=
 	@$(BIN)/headrace serve $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: check ## everything: lint, types, import contracts, tests with coverage
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	$(TESTS) $(PARALLEL) $(COVERAGE) $(ARGS)
+
+ci: ## what CI runs: all tests; one that fails is run once more, alone, and named
+	$(MAKE) test TWICE=1
+	$(MAKE) test-torch TWICE=1
+	$(MAKE) test-clients
 
 check: $(VENV)/.tested ## lint, types and import contracts
 	$(BIN)/ruff format --check
@@ -39,7 +49,7 @@ fix: $(VENV)/.tested ## format, and mend what the linter can
 	$(BIN)/ruff format
 
 test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the default one: ARGS="-k gemma" for some
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --torch --numprocesses 2 --dist loadfile $(or $(ARGS),$(TORCH_TESTS))
+	OMP_NUM_THREADS=1 $(TESTS) --torch $(PARALLEL) $(or $(ARGS),$(TORCH_TESTS))
 
 test-saelens: $(VENV)/.tested ## our readings of SAEs beside SAELens's own, in an environment of its own (2 GB)
 	test -e $(VENV)/saelens/.installed || { $(PYTHON) -m venv $(VENV)/saelens && \
