@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +70,20 @@ class Served:
         all_headers = {"Content-Type": "application/json", **(headers or {})}
         return self.http.post(path, content=sent, headers=all_headers)
 
+    def begin(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> socket.socket:
+        """Send a request and read nothing. To close the socket is to leave."""
+        content = json.dumps(body).encode()
+        fields = {
+            "Host": "localhost",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            **(headers or {}),
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + content)
+        return connection
+
     def get(self, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
         return self.http.get(path, headers=headers)
 
@@ -108,7 +122,7 @@ def _run(runner: asyncio.Runner, server: uvicorn.Server, listener: socket.socket
         runner.run(server.serve(sockets=[listener]))
 
 
-def eventually(condition: Callable[[], object], *, within_s: float = 5.0) -> None:
+def eventually(condition: Callable[[], object], *, within_s: float = 30.0) -> None:
     """Wait until `condition` holds; fail when it does not in time."""
     deadline = time.monotonic() + within_s
     while not condition():

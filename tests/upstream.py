@@ -246,11 +246,11 @@ def scripted() -> Iterator[Upstream]:
     thread = threading.Thread(target=_run, args=(runner, _serve(upstream, ready, stop)), name="upstream")
     thread.start()
     try:
-        assert ready.wait(10), "the scripted upstream did not start"
+        assert ready.wait(60), "the scripted upstream did not start"
         yield upstream
     finally:
         runner.get_loop().call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive(), "the scripted upstream did not end"
 
 

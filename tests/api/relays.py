@@ -66,7 +66,7 @@ def relay(shared: Relays) -> Iterator[Relays]:
 
 
 @contextmanager
-def relays(timeout_s: float = 5.0, **server: object) -> Iterator[Relays]:
+def relays(timeout_s: float = 60.0, **server: object) -> Iterator[Relays]:
     """Providers `up` (OpenAI's dialect), `an` (Anthropic's), `ce` (Cerebras), at the same address."""
     with scripted() as provider:
         provider.always("/v1/models", answer({"object": "list", "data": [{"id": "m"}]}))

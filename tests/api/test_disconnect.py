@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import MutableMapping
@@ -20,7 +19,7 @@ from headrace.gateway.lifetime import Until, interrupt
 from headrace.types import Conversation, GenerateRequest, Message, TextDelta
 from headrace.wire.chat import ChatBody, Chunks
 from tests.conftest import FakeServer
-from tests.serving import Served, eventually, live_stream
+from tests.serving import eventually, live_stream
 
 CHAT = "/v1/chat/completions"
 REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
@@ -31,15 +30,6 @@ def body(stream: bool) -> dict[str, Any]:
     return {"model": "fake", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
 
 
-def send(server: Served, stream: bool) -> socket.socket:
-    """A request of which nothing is read. Closing the socket is leaving."""
-    content = json.dumps(body(stream)).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    connection = socket.create_connection(("127.0.0.1", server.port))
-    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-    return connection
-
-
 def test_leaving_in_mid_stream_frees_the_backend(fake_server: FakeServer) -> None:
     backend = FakeBackend(["tick "] * 1000, delay_s=0.02)
     server = fake_server(backend)
@@ -47,7 +37,7 @@ def test_leaving_in_mid_stream_frees_the_backend(fake_server: FakeServer) -> Non
         chunks = response.iter_bytes()  # a variable, because httpx2 hangs up when its iterator is dropped
         next(chunks)
         assert backend.num_active == 1
-    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not backend.num_active)
     eventually(lambda: not server.gateway.num_active)
 
 
@@ -55,9 +45,9 @@ def test_leaving_in_mid_stream_frees_the_backend(fake_server: FakeServer) -> Non
 def test_leaving_before_the_first_token_frees_the_backend(fake_server: FakeServer, stream: bool) -> None:
     backend = FakeBackend(["tick"], delay_s=60)
     server = fake_server(backend)
-    with send(server, stream):
+    with server.begin(CHAT, body(stream)):
         eventually(lambda: backend.num_active)
-    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not backend.num_active)
     eventually(lambda: not server.gateway.num_active)
 
 
@@ -65,9 +55,9 @@ def test_leaving_before_the_first_token_frees_the_backend(fake_server: FakeServe
 def test_leaving_before_the_response_begins_frees_the_backend(fake_server: FakeServer, stream: bool) -> None:
     backend = FakeBackend(["tick "] * 1000, opening_s=0.3, delay_s=60)
     server = fake_server(backend)
-    with send(server, stream):
+    with server.begin(CHAT, body(stream)):
         eventually(lambda: backend.num_active)
-    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not backend.num_active)
     eventually(lambda: not server.gateway.num_active)
 
 
@@ -86,7 +76,7 @@ def test_half_a_request_holds_nothing(fake_server: FakeServer, caplog: pytest.Lo
 def test_many_that_leave_do_not_disturb_one_that_stays(fake_server: FakeServer) -> None:
     backend = FakeBackend(["tick "] * 50, delay_s=0.01)
     server = fake_server(backend)
-    leaving = [send(server, stream=index % 2 == 0) for index in range(20)]
+    leaving = [server.begin(CHAT, body(index % 2 == 0)) for index in range(20)]
     eventually(lambda: backend.num_active == 20)
     with server.client() as client:
         stream = client.completions.create(model="fake", prompt="x", stream=True)
@@ -101,7 +91,7 @@ def test_client_that_times_out_frees_the_backend(fake_server: FakeServer) -> Non
     server = fake_server(backend)
     with pytest.raises(httpx2.ReadTimeout):
         server.http.post(CHAT, json=body(stream=False), timeout=httpx2.Timeout(5, read=0.2))
-    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not backend.num_active)
 
 
 async def gone() -> MutableMapping[str, Any]:

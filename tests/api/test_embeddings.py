@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -142,10 +140,7 @@ class Sleeper(FakeBackend):
 def test_client_that_leaves_frees_the_backend(fake_server: FakeServer) -> None:
     backend = Sleeper([])
     server = fake_server(backend)
-    content = json.dumps({"model": "fake", "input": "x"}).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    with server.begin(PATH, {"model": "fake", "input": "x"}):
         eventually(lambda: backend.num_active)
     eventually(lambda: not backend.num_active)
     eventually(lambda: not server.gateway.num_active)

@@ -169,7 +169,7 @@ def test_leaving_before_the_answer_frees_the_backend(fake_server: FakeServer) ->
     server = fake_server(backend)
     with pytest.raises(httpx2.ReadTimeout):
         server.http.post(MESSAGES, json=SMALL, timeout=0.3)
-    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not backend.num_active)
     eventually(lambda: not server.gateway.num_active)
 
 
@@ -180,7 +180,7 @@ def test_leaving_in_mid_stream_frees_the_backend(fake_server: FakeServer) -> Non
         pieces = response.iter_bytes()
         next(pieces)
         assert backend.num_active == 1
-    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not backend.num_active)
     eventually(lambda: not server.gateway.num_active)
 
 

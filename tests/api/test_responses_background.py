@@ -147,7 +147,7 @@ def test_shutdown_says_why_it_ended(fake_server: FakeServer, database_url: str) 
             model="fake", input="hi", background=True, conversation=conversation
         )
         eventually(lambda: backend.num_active)
-        asyncio.run_coroutine_threadsafe(server.gateway.drain(0.05), server.loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.gateway.drain(0.05), server.loop).result(60)
     with strict(fake_server(config=config)) as client:
         eventually(lambda: client.responses.retrieve(running.id).status == "failed")
         error = client.responses.retrieve(running.id).error

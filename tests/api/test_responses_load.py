@@ -43,13 +43,13 @@ def test_nothing_is_left_behind(fake_server: FakeServer) -> None:
     for caller in callers:
         caller.join()
     assert not faults
-    eventually(lambda: not server.gateway.num_active, within_s=10)
+    eventually(lambda: not server.gateway.num_active)
     assert not backend.num_active
     backend.script = ["done"]
     for conversation in conversations:
         eventually(lambda id=conversation: respond(server, {"conversation": id}).status_code != 400)  # type: ignore[misc]  # bound now
     verifying = server.app.state.store.verify()
-    assert not asyncio.run_coroutine_threadsafe(verifying, server.loop).result(10)
+    assert not asyncio.run_coroutine_threadsafe(verifying, server.loop).result(60)
 
 
 def call(server: Served, dice: random.Random, conversations: list[str], faults: list[str]) -> None:

@@ -201,7 +201,7 @@ def test_leaving_frees_the_backend(fake_server: FakeServer) -> None:
     with connected(server) as socket:
         socket.send(json.dumps(HI))
         id = json.loads(socket.recv(10))["response"]["id"]
-    eventually(lambda: not backend.num_active, within_s=2)
+    eventually(lambda: not backend.num_active)
     with strict(server) as client:
         eventually(lambda: not server.gateway.num_active)
         eventually(lambda: client.responses.retrieve(id).status == "cancelled")

@@ -49,7 +49,7 @@ async def _post(client: Upstream, size: int = 0) -> bytes:
 
 def _posted(url: str, *, times: int, size: int = 0) -> list[bytes]:
     async def run() -> list[bytes]:
-        client = Upstream("p", url, headers={}, timeout_s=5.0)
+        client = Upstream("p", url, headers={}, timeout_s=60.0)
         await client.start()
         try:
             return [await _post(client, size) for _ in range(times)]
@@ -109,7 +109,7 @@ def test_a_part_of_a_head_is_a_part_of_an_answer(beginning: bytes) -> None:
     async def run() -> None:
         async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            client = Upstream("p", f"http://127.0.0.1:{port}", headers={}, timeout_s=5.0)
+            client = Upstream("p", f"http://127.0.0.1:{port}", headers={}, timeout_s=60.0)
             await client.start()
             try:
                 assert await _post(client) == b"1"

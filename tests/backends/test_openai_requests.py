@@ -58,7 +58,7 @@ def _with(
     provider: Upstream, use: Callable[[OpenAIBackend], Awaitable[T]], *, models: tuple[str, ...] = ()
 ) -> T:
     async def run() -> T:
-        config = ProviderConfig(kind="openai", base_url=provider.url + "/v1/", timeout_s=5, models=models)
+        config = ProviderConfig(kind="openai", base_url=provider.url + "/v1/", timeout_s=60, models=models)
         backend = OpenAIBackend("p", config, None)
         await backend.start()
         try:

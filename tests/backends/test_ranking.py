@@ -31,7 +31,7 @@ def provider() -> Iterator[Upstream]:
 
 def rerank(provider: Upstream, value: object, *, status: int = 200) -> Ranking:
     async def run() -> Ranking:
-        config = ProviderConfig(kind="openai", base_url=provider.url + "/v1/rerank", timeout_s=5)
+        config = ProviderConfig(kind="openai", base_url=provider.url + "/v1/rerank", timeout_s=60)
         backend = OpenAIBackend("p", config, None)
         await backend.start()
         try:

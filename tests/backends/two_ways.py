@@ -50,7 +50,7 @@ class Both:
 
 
 @contextmanager
-def both_of(*, timeout_s: float = 5.0, is_relayed: bool = False) -> Iterator[Both]:
+def both_of(*, timeout_s: float = 60.0, is_relayed: bool = False) -> Iterator[Both]:
     """`is_relayed`: the client's requests are passed on; else they are translated, as strict ones are."""
     with scripted() as provider:
         provider.always("/v1/models", answer({"object": "list", "data": [{"id": "m"}, {"id": "other"}]}))
@@ -62,7 +62,7 @@ def both_of(*, timeout_s: float = 5.0, is_relayed: bool = False) -> Iterator[Bot
             headers={"X-Own": "1"},
             roles="openai",
         )
-        direct = openai.OpenAI(base_url=provider.url + "/v1", api_key="x", max_retries=0, timeout=10)
+        direct = openai.OpenAI(base_url=provider.url + "/v1", api_key="x", max_retries=0, timeout=60)
         app = create_app(Config(), [OpenAIBackend("p", config, KEY)])
         headers = {} if is_relayed else {"X-Headrace-Strict": "true"}
         with direct, serving(app) as served, served.client() as made:

@@ -21,7 +21,7 @@ import pyte
 from tests.cli.process import environment
 
 COLUMNS, LINES = 80, 30
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 CTRL_C, CTRL_D, UP, ENTER = "\x03", "\x04", "\x1b[A", "\r"
 
 

@@ -108,6 +108,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(fake_server: FakeServer, tm
         slow.script = ["Still here"]
         chat.enter("and now?")
         chat.until("Still here")
+        chat.until("\n>", 3)  # Ctrl-C before the prompt would be about the answer
         chat.type(CTRL_C)
         chat.until("(Ctrl-D or /bye leaves)")
         chat.type(CTRL_D)

@@ -107,7 +107,7 @@ def test_a_folder_that_may_not_be_written(folder: Path) -> None:
     with serving(cwd=folder) as served:
         id = served.http.post("/v1/conversations", json=body).json()["id"]
         served.process.terminate()
-        served.process.wait(30)
+        served.process.wait(60)
     with ExitStack() as exits:
         with written_by_nobody(folder / "data") as prefix:
             served = exits.enter_context(serving(cwd=folder, prefix=prefix))

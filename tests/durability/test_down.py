@@ -204,7 +204,7 @@ def test_an_answer_that_is_there_is_delivered_and_flagged(
     request_body = json.loads(filled(json.dumps(body), {"conv": conversation}))
     with ThreadPoolExecutor(1) as threads:
         asking = threads.submit(server.post, path, request_body)
-        assert backend.has_started.wait(30)
+        assert backend.has_started.wait(60)
         database.stop()
         try:
             backend.may_end.set()

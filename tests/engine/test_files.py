@@ -145,7 +145,7 @@ def test_a_killed_writer_leaves_nothing_that_is_wrong(tmp_path: Path) -> None:
     for number in range(3):
         writer = context.Process(target=_write_for_ever, args=(tmp_path,))
         writer.start()
-        eventually(lambda: any(map(store.has, KEYS)), within_s=30)
+        eventually(lambda: any(map(store.has, KEYS)))
         for key in KEYS * (5 + number):
             stored = store.read(key)
             assert stored is None or stored.content == content(key)

@@ -319,7 +319,7 @@ def test_first_target_wins_the_race_if_it_is_there_first() -> None:
 def test_quick_target_is_not_hedged() -> None:
     async def run() -> None:
         first, second = backend("a"), backend("b")
-        served = gateway(first, second, fast=route("a:m", "b:m", hedge_after_ms=200))
+        served = gateway(first, second, fast=route("a:m", "b:m", hedge_after_ms=60_000))
         assert await answer(served, ask("fast")) == "a"
         assert not second.requests
 
@@ -332,8 +332,8 @@ def test_who_leaves_while_targets_are_asked_frees_them(hedge_after_ms: int) -> N
         backends = [backend("a", delay_s=60), backend("b", opening_s=60)]
         served = gateway(*backends, fast=route("a:m", "b:m", hedge_after_ms=hedge_after_ms))
         starting = asyncio.ensure_future(served.start(ask("fast")))
-        await asyncio.sleep(0.05)
-        assert sum(each.num_active for each in backends) == (2 if hedge_after_ms else 1)
+        while sum(each.num_active for each in backends) < (2 if hedge_after_ms else 1):  # noqa: ASYNC110  # it is plain state
+            await asyncio.sleep(0.005)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -97,9 +96,7 @@ def test_draining_interrupts_what_runs_too_long() -> None:
 
 
 def test_draining_an_idle_gateway_is_done_at_once() -> None:
-    started = time.monotonic()
-    asyncio.run(Gateway([FakeBackend([])]).drain(30))
-    assert time.monotonic() - started < 5
+    asyncio.run(asyncio.wait_for(Gateway([FakeBackend([])]).drain(3600), 60))
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -113,7 +110,7 @@ def test_interrupted_caller_gets_an_error(fake_server: FakeServer, stream: bool)
 
     draining = asyncio.run_coroutine_threadsafe(drain_once_busy(), server.loop)
     response = server.post(CHAT, {**HI, "stream": stream})
-    draining.result(10)
+    draining.result(60)
     if stream:
         *_, failure, done = events(response)
         assert (failure["error"]["code"], done) == ("server_is_overloaded", "[DONE]")

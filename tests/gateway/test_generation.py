@@ -20,8 +20,8 @@ REQUEST = GenerateRequest("fake", Conversation((Message("user", "hi"),)))
 class Recorder:
     """An observer that records the text, the outcome, and the number of generations that still run."""
 
-    def __init__(self, backend: FakeBackend, *, delay_s: float = 0.0) -> None:
-        self.backend, self.delay_s = backend, delay_s
+    def __init__(self, backend: FakeBackend, until: asyncio.Event | None = None) -> None:
+        self.backend, self.until = backend, until
         self.text = ""
         self.ends: list[tuple[Outcome, str, int]] = []
 
@@ -29,7 +29,8 @@ class Recorder:
         self.text += event.text if isinstance(event, TextDelta) else ""
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
-        await asyncio.sleep(self.delay_s)
+        if self.until is not None:
+            await self.until.wait()
         assert (error is None) == (outcome == "completed")
         self.ends.append((outcome, self.text, self.backend.num_active))
 
@@ -99,7 +100,7 @@ def test_failure_and_interruption_are_reported_as_failures() -> None:
 
 def test_keeping_is_not_cancelled_with_its_reader() -> None:
     async def run() -> None:
-        recorder = Recorder(backend := FakeBackend(["Hello"]), delay_s=0.05)
+        recorder = Recorder(backend := FakeBackend(["Hello"]), asyncio.Event())
         generation = await observed(backend, recorder)
         await read(generation, 2)
         reading = asyncio.ensure_future(read(generation))
@@ -107,6 +108,8 @@ def test_keeping_is_not_cancelled_with_its_reader() -> None:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         assert recorder.ends == []
+        assert recorder.until is not None
+        recorder.until.set()
         await generation.aclose()
         assert recorder.ends == [("completed", "Hello", 0)]
 
@@ -128,7 +131,7 @@ def test_first_event_is_still_the_first_of_the_events() -> None:
 
 def test_first_event_that_does_not_come_in_time_is_none_and_comes_later() -> None:
     async def run() -> None:
-        backend = FakeBackend(["Hello"], delay_s=0.05)
+        backend = FakeBackend(["Hello"], delay_s=0.5)
         generation = await observed(backend, Recorder(backend))
         assert await generation.first(0.001) is None
         assert [type(event) async for event in generation] == [TextDelta, Finished]

@@ -87,6 +87,7 @@ async def in_two(outer: End, inner: End, ended: list[str]) -> None:
                 await asyncio.sleep(60)
         except TimedOut:
             ended.append("inner")
+            asyncio.get_running_loop().call_soon(interrupt, outer, Overloaded("enough"))
         await asyncio.sleep(60)
 
 
@@ -94,9 +95,7 @@ def test_of_nested_ends_each_ends_its_own_body() -> None:
     async def run() -> None:
         outer, inner = an_end(), an_end()
         ended: list[str] = []
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.01, interrupt, inner, TimedOut("too long"))
-        loop.call_later(0.03, interrupt, outer, Overloaded("enough"))
+        asyncio.get_running_loop().call_later(0.01, interrupt, inner, TimedOut("too long"))
         with pytest.raises(Overloaded):
             await in_two(outer, inner, ended)
         assert ended == ["inner"]

@@ -69,7 +69,7 @@ def states(pool: Pool) -> dict[str, str]:
 
 def run(test: Callable[[Models], Awaitable[None]]) -> None:
     async def within() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await test(Models())
 
     asyncio.run(within())

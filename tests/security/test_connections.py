@@ -79,14 +79,14 @@ def test_1100_idle_connections_at_1024_descriptors_keep_nobody_out(tmp_path: Pat
             for _ in range(20):
                 assert is_served(gate)
         gate.process.send_signal(signal.SIGTERM)
-        assert gate.process.wait(20) == 0
+        assert gate.process.wait(60) == 0
         log = gate.log.read_text()
     assert len(re.findall("connections are in use: an idle one was closed", log)) == 1
     assert "Traceback" not in log
 
 
 def test_when_all_are_busy_the_next_is_refused(tmp_path: Path) -> None:
-    with gateway(tmp_path, "--max-connections", "20", config=QUICK.replace("= 1\n", "= 30\n")) as gate:
+    with gateway(tmp_path, "--max-connections", "20", config=QUICK.replace("= 1\n", "= 600\n")) as gate:
         with many(gate, 20, post(1000, b"{")) as busy:
             assert len(busy) == 20
             eventually(lambda: exchange(gate, HEALTH).status == 503)
@@ -106,7 +106,7 @@ def test_those_that_were_idle_longest_go_first(tmp_path: Path) -> None:
         opened[0].sendall(HEALTH)  # no longer the one that is idle longest
         assert read_answer(opened[0]).status == 200
         with many(gate, 5):
-            assert all(is_closed(source, within_s=5) for source in opened[1:6])
+            assert all(is_closed(source, within_s=60) for source in opened[1:6])
             for source in (opened[0], *opened[6:]):
                 source.sendall(HEALTH)
                 assert read_answer(source).status == 200
@@ -175,15 +175,17 @@ def test_what_trickles_is_408_or_was_answered_before(quick: Serving, name: str) 
 def test_what_stops_in_the_middle_is_closed(quick: Serving, name: str) -> None:
     with connect(quick) as source:
         source.sendall(SLOW[name][0])
-        assert is_closed(source, within_s=8)
+        assert is_closed(source, within_s=60)
 
 
-def test_a_slow_body_that_makes_progress_is_served(quick: Serving) -> None:
-    body = b" " * 6000 + QUESTION
-    with connect(quick) as source:
+def test_a_slow_body_that_makes_progress_is_served(tmp_path: Path) -> None:
+    """For longer than it might wait without progress, and never so long without it."""
+    body = b" " * 9600 + QUESTION
+    slow = QUICK.replace("= 1\n", "= 3\n")
+    with gateway(tmp_path, config=slow) as gate, connect(gate) as source:
         source.sendall(post(len(body)))
         for begin in range(0, len(body), 1200):
-            time.sleep(0.6)
+            time.sleep(0.4)
             source.sendall(body[begin : begin + 1200])
         assert read_answer(source).status == 200
 
@@ -196,7 +198,7 @@ def test_a_connection_that_waits_for_its_answer_is_not_hurried(tmp_path: Path) -
         connect(gate) as source,
     ):
         source.sendall(post(len(QUESTION), QUESTION).replace(CHAT.encode(), b"/slow" + CHAT.encode()))
-        assert not is_closed(source, within_s=4)
+        assert not is_closed(source, within_s=2.5)
 
 
 def test_who_never_reads_a_stream_holds_little_and_not_for_long(quick: Serving) -> None:
@@ -213,10 +215,9 @@ def test_who_never_reads_a_stream_holds_little_and_not_for_long(quick: Serving) 
                 for _ in range(200):
                     source.sendall(request)
         assert process.memory_info().rss - before < 150 * 2**20
-        time.sleep(5)
-        assert len(process.net_connections()) < 5
+        eventually(lambda: len(process.net_connections()) < 5)
     assert is_served(quick)
-    assert "read nothing" in quick.log.read_text()
+    eventually(lambda: "read nothing" in quick.log.read_text())
 
 
 @pytest.mark.parametrize("endless", [b"a: b\r\n", b" ", b"\r\n"])
@@ -224,7 +225,7 @@ def test_a_body_that_nobody_waits_for_does_not_go_on_for_ever(quick: Serving, en
     with connect(quick) as source:
         source.sendall(post(10**12, b"{").replace(CHAT.encode(), b"/nowhere"))
         assert read_answer(source).status == 404
-        assert is_closed(source, within_s=8)
+        assert is_closed(source, within_s=60)
 
 
 def test_a_client_that_reads_slowly_is_not_cut(quick: Serving) -> None:
@@ -274,7 +275,7 @@ def test_a_message_in_endless_fragments_ends(quick: Serving) -> None:
             for _ in range(100):
                 source.sendall(b"\x00\x80\0\0\0\0" * 10_000)
         assert process.memory_info().rss - before < 20 * 2**20
-        assert is_closed(source, within_s=15)
+        assert is_closed(source, within_s=60)
 
 
 # -- the end ---------------------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def test_it_ends_cleanly_with_connections_in_any_state(tmp_path: Path, number: i
             exits.enter_context(connect(gate)).sendall(sent)
         assert is_served(gate)
         gate.process.send_signal(number)
-        assert gate.process.wait(15) == 0
+        assert gate.process.wait(60) == 0
         log = gate.log.read_text()
     assert "Traceback" not in log
     assert "Cancel" not in log

@@ -68,7 +68,7 @@ def test_heads_and_targets_have_limits(gate: Serving, sent: bytes, status: int, 
         assert answer.status == status
         if status != 200:
             assert answer.error["type"] == "invalid_request_error"
-            assert is_closed(source, within_s=10)
+            assert is_closed(source, within_s=60)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_websocket_upgrades_are_answered(
         assert answer.status == status
         if status != 101:
             assert answer.error["type"] == "invalid_request_error"
-            assert is_closed(source, within_s=10)
+            assert is_closed(source, within_s=60)
 
 
 # -- what is odd -----------------------------------------------------------------------------------------

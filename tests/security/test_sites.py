@@ -306,7 +306,7 @@ def test_a_websocket_of_ours_opens(gate: Serving) -> None:
     for origin in (None, websockets.Origin(own(gate))):
         with websocket(url, origin=origin) as socket:
             socket.send('{"type": "response.create", "model": "fake", "input": "hi"}')
-            assert '"response.created"' in str(socket.recv(timeout=10))
+            assert '"response.created"' in str(socket.recv(timeout=60))
 
 
 def test_pages_that_are_named_may(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_serving_reaches_out_to_nobody(default_model: Model, spied: dict[str, st
         assert connections
         assert {c.laddr.ip for c in connections} == {"127.0.0.1"}
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
     found = seen(spied)
     assert ["socket.getaddrinfo", "127.0.0.1"] in found  # our own address: the spy was there
     assert not outside(found), found

@@ -95,7 +95,7 @@ def test_a_write_succeeds_when_the_lock_is_released_in_time(
                     asyncio.ensure_future(store.conversations.create(OWNER, [message("a")], {}))
                     for _ in range(5)
                 ]
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.1)
                 assert not any(write.done() for write in writes)
             await asyncio.gather(*writes)
 

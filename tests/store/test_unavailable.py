@@ -30,7 +30,7 @@ def server() -> Iterator[PostgreSQL]:
 
 async def eventually_done(work: Callable[[], Awaitable[T]]) -> T:
     """Retry until the database is back. Any error but StoreUnavailable fails the test."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await work()

@@ -29,7 +29,7 @@ def num_stored(server: Served) -> tuple[int, int]:
 
     store: Any = server.app.state.store
     reading = asyncio.run_coroutine_threadsafe(store._database.read(count), server.loop)
-    found: tuple[int, int] = reading.result(10)
+    found: tuple[int, int] = reading.result(60)
     return found
 
 

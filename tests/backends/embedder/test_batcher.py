@@ -34,7 +34,7 @@ class Summing:
 
     def encode(self, rows: Sequence[Ids], poolings: Sequence[Pooling]) -> NDArray[np.float32]:
         self.batches.append([len(row) for row in rows])
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if any(13 in row for row in rows):
             raise RuntimeError("no such token")
         vectors = np.array([(row.sum(), len(row)) for row in rows], np.float32)
@@ -52,7 +52,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def running(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 20))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 def test_vectors_come_back_in_the_order_of_the_texts() -> None:

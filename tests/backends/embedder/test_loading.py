@@ -25,7 +25,7 @@ class Source:
         self.count += 1
         for done in range(101):
             progress("downloading", done, 100)
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         progress("verifying", 0, 0)
         if self.error is not None:
             raise self.error

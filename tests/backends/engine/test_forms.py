@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -196,16 +195,14 @@ def slow_schema() -> dict[str, Any]:
 
 def test_nobody_waits_for_a_schema_that_compiles(exact_server: Served) -> None:
     request = {"model": DEFAULT_MODEL, "messages": QUESTION, "max_tokens": 2, "guided_json": slow_schema()}
-    began, waits = time.monotonic(), []
+    num_answered = 0
     with ThreadPoolExecutor(1) as pool:
         compiling = pool.submit(exact_server.post, CHAT, request)
         while not compiling.done():
-            sent = time.monotonic()
             assert exact_server.get("/health").status_code == 200
-            waits.append(time.monotonic() - sent)
-            time.sleep(0.005)
+            num_answered += 1
     assert compiling.result().status_code == 200, compiling.result().text
-    assert max(waits) < (time.monotonic() - began) / 2, "it was the compiling that took the time"
+    assert num_answered > 5, "else they waited until it was compiled"
 
 
 def test_client_that_leaves_amid_a_form_leaves_nothing(exact_server: Served) -> None:

@@ -324,7 +324,7 @@ def test_monster_is_compiled_or_refused_in_time(grammars: Grammars, format: Form
     started = time.perf_counter()
     with suppress(BadRequest, GrammarFailed):
         allowed(grammars.compile(format))
-    assert time.perf_counter() - started < 20
+    assert time.perf_counter() - started < 60
 
 
 def test_sequences_of_one_grammar_do_not_meet(grammars: Grammars) -> None:

@@ -98,7 +98,7 @@ def test_refusal_names_the_path_and_is_quick(case: Case) -> None:
     started = time.perf_counter()
     with pytest.raises(BadRequest) as caught:
         json_grammar(case.schema, PARAM)
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 60
     assert caught.value.param == ".".join([PARAM, case.refused] if case.refused else [PARAM])
     assert caught.value.message.startswith(caught.value.param)
     assert len(caught.value.message) < 700
