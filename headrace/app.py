@@ -51,7 +51,7 @@ from headrace.config import Config, install_command
 from headrace.config.kinds import load_kind
 from headrace.errors import ConfigError
 from headrace.gateway.gateway import Gateway
-from headrace.gateway.lifetime import LoggingMeter, Meters
+from headrace.gateway.lifetime import LoggingMeter
 from headrace.gateway.limits import Charging, Prices
 from headrace.limits.memory import MemoryLimiter
 from headrace.measured import Composed, Measured
@@ -131,10 +131,10 @@ def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:
     local = {one.name for one in backends if isinstance(one, Measured | Composed)}
     app.state.metrics = Metrics(local, config.routes.keys())
     app.state.traces = _traces(config)
-    meters = (LoggingMeter(), app.state.metrics, app.state.usage, app.state.traces)
+    meters = (app.state.metrics, app.state.usage, app.state.traces)
     app.state.gateway = Gateway(
         backends,
-        meter=Meters([meter for meter in meters if meter is not None]),
+        meter=LoggingMeter([meter for meter in meters if meter is not None]),
         charging=None if app.state.limiter is None else Charging(app.state.limiter, prices),
         request_timeout_s=config.server.request_timeout_s,
         remote=config.providers.keys(),

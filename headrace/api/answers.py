@@ -72,7 +72,9 @@ class StreamWriter:
         return 0.0 if self._is_sending else time.monotonic() - self._sent_at
 
     def silence(self) -> bytes:
-        """The frame that is sent after a silence: what is awaited, as a comment, if there is a note of it."""
+        """The frame that keeps a silent connection open: a comment that says what the answer waits for, if
+        known.
+        """
         note = self._note()
         return f": {note}\n\n".encode() if note else self.keep_alive_frame
 
@@ -217,8 +219,12 @@ async def respond(
     """Start a generation, then stream it or fold it into one JSON answer. Raises ServerError, also for an
     error before a stream's first event, so that it gets its own status.
     """
+    pool: Pool | None = http.app.state.pool
     async with in_time(http):
-        generation = await _started(http, starting, reply, headers)
+        if pool is None or reply.encoder is None:
+            generation: Generation | LiveStream = await starting
+        else:  # the model may have to be loaded first
+            generation = await _started(pool, starting, reply, reply.encoder, headers)
     if isinstance(generation, LiveStream):
         return generation
     async with AsyncExitStack() as exits:
@@ -234,7 +240,7 @@ async def respond(
                 headers |= fingerprint_header(collected.started)
                 whole = partial(reply.whole, generation.info, collected)
                 return await json_answer(_size(collected), whole, headers)
-            first = await generation.first(opening_s(generation))
+            first = await generation.first(STEERED_OPENING_S if generation.is_steered else OPENING_S)
         if isinstance(first, Started):
             headers |= {**timing(first), **fingerprint_header(first)}
         texts = encoded(generation, reply.encoder(generation.info))
@@ -244,20 +250,16 @@ async def respond(
         return stream
 
 
-def opening_s(generation: Generation) -> float:
-    """How long a stream waits for its first event, which has what is sent in its headers."""
-    return STEERED_OPENING_S if generation.is_steered else OPENING_S
-
-
 async def _started(
-    http: Request, starting: Awaitable[Generation], reply: Reply, headers: Mapping[str, str]
+    pool: Pool,
+    starting: Awaitable[Generation],
+    reply: Reply,
+    encoder: Callable[[ModelInfo], Encoder],
+    headers: Mapping[str, str],
 ) -> Generation | LiveStream:
-    """The generation; or, if it is to be streamed and its model has to be loaded first, a stream that begins
-    at once, with comments until the generation has started. Its errors are then in the stream.
+    """The generation that is to be streamed; or, if its model has to be loaded first, a stream that begins at
+    once, with comments until the generation has started. Its errors are then in the stream.
     """
-    pool: Pool | None = http.app.state.pool
-    if pool is None or reply.encoder is None:
-        return await starting
     task = asyncio.ensure_future(starting)
     try:
         entry = None
@@ -271,7 +273,7 @@ async def _started(
         return task.result()
     end: End = asyncio.get_running_loop().create_future()
     return LiveStream(
-        _late(task, reply.encoder, end),
+        _late(task, encoder, end),
         headers,
         partial(_abandoned, task),
         end,
@@ -298,7 +300,7 @@ async def _late(
 
 
 async def _abandoned(task: asyncio.Task[Generation]) -> None:
-    """End a start, and close its generation if it has one."""
+    """Cancel a generation that is being started, or close it if it has started meanwhile."""
     if not task.done():
         task.cancel()
     (result,) = await asyncio.gather(task, return_exceptions=True)

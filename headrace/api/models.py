@@ -17,8 +17,7 @@ from headrace.api.pool import delete, status
 from headrace.api.request import Caller, destination
 from headrace.api.routes import route
 from headrace.errors import Forbidden
-from headrace.gateway.gateway import check_model, full_name
-from headrace.gateway.routing import Candidate
+from headrace.gateway.routing import Candidate, check_model, full_name
 from headrace.pool import Pool
 from headrace.turns.presets import Presets
 from headrace.turns.steering import Steering

@@ -22,8 +22,9 @@ from headrace.api.routes import route
 from headrace.callers import Principal
 from headrace.errors import NotFound, ServerError
 from headrace.features import Uses
-from headrace.gateway.gateway import Gateway, check_model
+from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Until
+from headrace.gateway.routing import check_model
 from headrace.offload import aside
 from headrace.pool import Pool
 from headrace.types import Embeddings, EmbedRequest, GenerateRequest

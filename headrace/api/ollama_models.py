@@ -19,8 +19,9 @@ from headrace.api.routes import route
 from headrace.callers import Principal
 from headrace.errors import ModelUnavailable, NotFound
 from headrace.features import unsupported
-from headrace.gateway.gateway import Gateway, check_model
+from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Until
+from headrace.gateway.routing import check_model
 from headrace.pool import Entry, Pool
 from headrace.turns.presets import Presets
 from headrace.types import ModelCard, ModelInfo

@@ -21,8 +21,8 @@ from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller
 from headrace.api.routes import V1, route
 from headrace.errors import Forbidden, ModelNotFound, ModelUnavailable
-from headrace.gateway.gateway import check_model
 from headrace.gateway.lifetime import Until
+from headrace.gateway.routing import check_model
 from headrace.pool import Entry, Pool
 from headrace.pool.hold import Hold
 from headrace.pool.pulls import SCHEMES, Pulls

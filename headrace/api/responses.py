@@ -8,7 +8,14 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.answers import OPENING_S, LiveStream, StreamWriter, opening_s, target_headers, timing
+from headrace.api.answers import (
+    OPENING_S,
+    STEERED_OPENING_S,
+    LiveStream,
+    StreamWriter,
+    target_headers,
+    timing,
+)
 from headrace.api.errors import RESPONSES
 from headrace.api.json_response import JSONResponse, answered, json_answer
 from headrace.api.listing import NewestFirst, query_of
@@ -111,7 +118,8 @@ async def create_response(http: Request, caller: Caller, body: ResponseBody) -> 
 async def _streamed(http: Request, run: Run) -> Response:
     """Respond when the first event has come, the run has failed, or OPENING_S has passed."""
     async with Until(receive=http.receive):
-        await run.wait_for_first(opening_s(run.generation) if run.generation else OPENING_S)
+        is_steered = run.generation is not None and run.generation.is_steered
+        await run.wait_for_first(STEERED_OPENING_S if is_steered else OPENING_S)
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
     run.recorder.is_announced = True

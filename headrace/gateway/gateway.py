@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from headrace.callers import CALLER, Principal
+from headrace.callers import CALLER
 from headrace.config import RouteConfig
-from headrace.errors import BadRequest, Forbidden, NotFound, ServerError
+from headrace.errors import BadRequest, NotFound, ServerError
 from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
 from headrace.gateway.generation import AnswerMeter, Generation, TargetResult
@@ -29,7 +29,7 @@ from headrace.gateway.lifetime import (
     Until,
 )
 from headrace.gateway.limits import Charge, Charging, answer_limit
-from headrace.gateway.routing import LOCAL, Plan, Router, Target
+from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.rerank_types import Ranking, RerankRequest
@@ -47,6 +47,7 @@ from headrace.types import (
 ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many targets got the request
 
 T = TypeVar("T")
+Whole = TypeVar("Whole", Embeddings, Ranking)
 SendRelayed = Callable[[Relayed, Tally], Awaitable[None]]
 
 
@@ -119,7 +120,7 @@ class Gateway:
         try:
             async with AsyncExitStack() as exits:
                 end = exits.enter_context(Admission(self.active, request.timeout_s, tally))
-                plan = self._plan(caller, request.model, provider)
+                plan = self.router.plan(request.model, provider, caller)
                 if any(target.info.kind != "generative" for target in plan.targets):
                     raise _generates_nothing(plan)
                 # a priority only makes a request wait for others, unless the key may hurry
@@ -132,11 +133,7 @@ class Gateway:
                         charge, request = await self._charging.generate(caller, request, plan.targets[0])
                     work = Generate(request, self._wishes, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                tally.provider, tally.served, tally.attempts = (
-                    result.provider,
-                    result.info.id,
-                    result.attempts,
-                )
+                _answered_by(tally, result)
                 meter = AnswerMeter(tally, self._meter, request.n, charge)
                 return Generation(result, request, end, exits.pop_all(), meter)
         except BaseException as exc:
@@ -150,39 +147,51 @@ class Gateway:
         self, request: EmbedRequest, provider: str | None = None, *, uses: Uses = NO_USES
     ) -> TargetResult[Embeddings]:
         """Embed texts. Cancelling the call frees its resources. Raises ServerError."""
-        with Metered(self._meter, Tally("embed", request.model, request.owner)) as tally:
-            async with AsyncExitStack() as exits:
-                caller = CALLER.get()
-                end = exits.enter_context(Admission(self.active, request.timeout_s, tally))
-                plan = self._plan(caller, request.model, provider)
-                _check_tokens(plan, request)
-                request = replace(request, flow=caller.flow)
-                async with Until(end):
-                    if self._charging is not None and caller.limits.exist:
-                        charge = await self._charging.embed(caller, request, plan.targets[0])
-                        exits.push_async_callback(charge.settle, tally)
-                    work = Embed(request, self._clock.now, self._clock.now())
-                    result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                _complete(tally, result, result.value.prompt_tokens)
-                return result
+        caller, tally = CALLER.get(), Tally("embed", request.model, request.owner)
+        charge = None if self._charging is None else partial(self._charging.embed, caller, request)
+
+        def work(plan: Plan) -> Embed:
+            _check_tokens(plan, request)
+            return Embed(replace(request, flow=caller.flow), self._clock.now, self._clock.now())
+
+        return await self._run_whole(tally, provider, request.timeout_s, work, charge, uses)
 
     async def rerank(
         self, request: RerankRequest, provider: str | None = None, *, uses: Uses = NO_USES
     ) -> TargetResult[Ranking]:
         """Score documents. Cancelling the call frees its resources. Raises ServerError."""
-        with Metered(self._meter, Tally("rerank", request.model, request.owner)) as tally:
+        caller, tally = CALLER.get(), Tally("rerank", request.model, request.owner)
+        charge = None if self._charging is None else partial(self._charging.rerank, caller, request)
+
+        def work(_: Plan) -> Rerank:
+            return Rerank(replace(request, flow=caller.flow), self._clock.now, self._clock.now())
+
+        return await self._run_whole(tally, provider, request.timeout_s, work, charge, uses)
+
+    async def _run_whole(
+        self,
+        tally: Tally,
+        provider: str | None,
+        timeout_s: float | None,
+        work: Callable[[Plan], Work[Whole]],
+        charge: Callable[[Target], Awaitable[Charge]] | None,
+        uses: Uses,
+    ) -> TargetResult[Whole]:
+        """Admit, plan, check and run work that is answered at once. `work` returns it for a plan; `charge`
+        reserves what it may use, if the caller has limits. Raises ServerError.
+        """
+        with Metered(self._meter, tally):
             async with AsyncExitStack() as exits:
                 caller = CALLER.get()
-                end = exits.enter_context(Admission(self.active, request.timeout_s, tally))
-                plan = self._plan(caller, request.model, provider)
-                request = replace(request, flow=caller.flow)
+                end = exits.enter_context(Admission(self.active, timeout_s, tally))
+                plan = self.router.plan(tally.model, provider, caller)
+                sent = work(plan)
                 async with Until(end):
-                    if self._charging is not None and caller.limits.exist:
-                        charge = await self._charging.rerank(caller, request, plan.targets[0])
-                        exits.push_async_callback(charge.settle, tally)
-                    work = Rerank(request, self._clock.now, self._clock.now())
-                    result = await self._reach(plan, work, request.timeout_s, exits, uses)
-                _complete(tally, result, result.value.prompt_tokens)
+                    if charge is not None and caller.limits.exist:
+                        reserved = await charge(plan.targets[0])
+                        exits.push_async_callback(reserved.settle, tally)
+                    result = await self._reach(plan, sent, timeout_s, exits, uses)
+                _complete(tally, result)
                 return result
 
     def relayable(self, request: RelayRequest, provider: str | None = None) -> Plan | None:
@@ -191,7 +200,7 @@ class Gateway:
         """
         caller = CALLER.get()
         try:
-            plan = self._plan(caller, request.model, provider)
+            plan = self.router.plan(request.model, provider, caller)
         except NotFound:
             return None
         if plan.preset is not None:
@@ -225,11 +234,7 @@ class Gateway:
                     charge = await self._charging.relay(caller, request, plan.targets[0])
                     exits.push_async_callback(charge.settle, tally)
                 result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
-                tally.provider, tally.served, tally.attempts = (
-                    result.provider,
-                    result.info.id,
-                    result.attempts,
-                )
+                _answered_by(tally, result)
                 await send(result.value, tally)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
@@ -267,12 +272,6 @@ class Gateway:
             async with Until(end):
                 check_model(CALLER.get(), model, provider)
                 yield self.router.first(model, provider)
-
-    def _plan(self, caller: Principal, model: str, provider: str | None) -> Plan:
-        """Raises ModelNotFound, ProviderNotFound, Forbidden."""
-        if caller.models:
-            check_model(caller, model, provider)
-        return self.router.plan(model, provider)
 
     async def _reach(
         self, plan: Plan, work: Work[T], timeout_s: float | None, exits: AsyncExitStack, uses: Uses
@@ -317,20 +316,6 @@ def _check_tokens(plan: Plan, request: EmbedRequest) -> None:
         )
 
 
-def check_model(caller: Principal, model: str, provider: str | None) -> None:
-    """Check that the caller's key may use a model, by the name that the caller uses. Raises Forbidden."""
-    if caller.may_use(full_name(model, provider)):
-        return
-    error = Forbidden(f"this API key may not use the model {model[:200]!r}", param="model")
-    error.code = "model_not_allowed"
-    raise error
-
-
-def full_name(model: str, provider: str | None) -> str:
-    """A model's name, with the provider that the path names, as PROVIDER:MODEL."""
-    return model if provider in (None, LOCAL) else f"{provider}:{model}"
-
-
 def _answered_by(tally: Tally, result: TargetResult[T]) -> None:
     tally.provider, tally.served, tally.attempts = result.provider, result.info.id, result.attempts
 
@@ -348,8 +333,9 @@ async def _check_and_run(work: Work[T], uses: Uses, target: Target, exits: Async
     return await work.run(target, exits, has_fallback=True)
 
 
-def _complete(tally: Tally, result: TargetResult[Any], prompt_tokens: int | None) -> None:
-    """Record who answered with a whole result, and what it cost; None: the provider reported no usage."""
-    tally.provider, tally.served, tally.attempts = result.provider, result.info.id, result.attempts
+def _complete(tally: Tally, result: TargetResult[Whole]) -> None:
+    """Record who answered, and what the answer cost."""
+    _answered_by(tally, result)
     tally.began = perf_counter()
+    prompt_tokens = result.value.prompt_tokens  # None: the provider reported no usage
     tally.usage = None if prompt_tokens is None else Usage(prompt_tokens, 0)

@@ -236,20 +236,14 @@ class Metered:
 
 
 @dataclass(frozen=True, slots=True)
-class Meters:
-    """Several meters as one."""
-
-    meters: Sequence[Meter]
-
-    def record(self, tally: Tally) -> None:
-        for meter in self.meters:
-            meter.record(tally)
-
-
 class LoggingMeter:
-    """Logs every tally at debug level, and adds it to the facts of its request."""
+    """Logs every tally at debug level, adds it to the facts of its request, and passes it to other meters."""
+
+    others: Sequence[Meter] = ()
 
     def record(self, tally: Tally) -> None:
+        for meter in self.others:
+            meter.record(tally)
         facts = logs.FACTS.get()
         if facts is not None:
             facts.update(_facts(tally))

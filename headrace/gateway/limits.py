@@ -90,7 +90,7 @@ class Charging:
         return charge, request
 
     async def embed(self, caller: Principal, request: EmbedRequest, target: Target) -> Charge:
-        """Raises RateLimited, Overloaded."""
+        """Reserve the tokens of the texts. Raises RateLimited, Overloaded."""
         demand = Demand()
         if caller.limits.count_tokens:
             texts = Texts(request.inputs)
@@ -98,7 +98,7 @@ class Charging:
         return await self._reserve(caller, demand)
 
     async def rerank(self, caller: Principal, request: RerankRequest, target: Target) -> Charge:
-        """The query counts once for each document. Raises RateLimited, Overloaded."""
+        """Reserve the tokens of the documents, and of the query for each. Raises RateLimited, Overloaded."""
         demand = Demand()
         if caller.limits.count_tokens:
             query = await _count(Texts((request.query,)), target) * len(request.documents)

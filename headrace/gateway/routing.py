@@ -8,8 +8,9 @@ from itertools import groupby
 from random import Random
 
 from headrace.breaker import Breaker, State
+from headrace.callers import Principal
 from headrace.config import RouteConfig, TargetConfig
-from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
+from headrace.errors import ConfigError, Forbidden, ModelNotFound, ProviderNotFound
 from headrace.gateway.presets import Preset
 from headrace.types import Backend, ModelCard, ModelInfo
 
@@ -147,10 +148,12 @@ class Router:
         target = self.first(id)
         return target.backend.card(target.info.id)
 
-    def plan(self, id: str, provider: str | None = None) -> Plan:
+    def plan(self, id: str, provider: str | None = None, caller: Principal | None = None) -> Plan:
         """The targets for a request, a route's in an order drawn by weight. Raises ModelNotFound,
-        ProviderNotFound.
+        ProviderNotFound; Forbidden if the caller's key may not use the model.
         """
+        if caller is not None and caller.models:
+            check_model(caller, id, provider)
         route = self._routes.get(id) if provider is None else None
         if route is None:
             if provider is None and (preset := self.presets.get(id)) is not None:
@@ -301,3 +304,17 @@ def _named(preset: Preset, base: ModelInfo) -> ModelInfo:
     recommended = {name: v for name in RECOMMENDED if isinstance(v := preset.sampling.get(name), int | float)}
     sampling = {**base.sampling, **recommended}
     return replace(base, id=preset.name, created=preset.created, sampling=sampling)
+
+
+def check_model(caller: Principal, model: str, provider: str | None) -> None:
+    """Check that the caller's key may use a model, by the name that the caller uses. Raises Forbidden."""
+    if caller.may_use(full_name(model, provider)):
+        return
+    error = Forbidden(f"this API key may not use the model {model[:200]!r}", param="model")
+    error.code = "model_not_allowed"
+    raise error
+
+
+def full_name(model: str, provider: str | None) -> str:
+    """A model's name, with the provider that the path names, as PROVIDER:MODEL."""
+    return model if provider in (None, LOCAL) else f"{provider}:{model}"

@@ -31,6 +31,7 @@ TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131
 # names of vLLM's reasons: those of OpenAI, and
 ABORTED, FAILED = "abort", "error"
 KINDS = ("prompt", "completion", "cached", "reasoning")  # of tokens
+NOTHING = Usage(0, 0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -149,17 +150,7 @@ class Metrics:
             if tally.status not in key.requests:
                 key.requests[tally.status] = self._key_requests.labels(key.owner, tally.status)
             key.requests[tally.status].inc()
-        if tally.usage is not None:
-            self._count_tokens(tally.usage, series, key)
-        if tally.model in self.routes:
-            self._of_route.labels(tally.model, series.provider, tally.status).inc()
-        if series.engine is not None:
-            series.engine.record(tally)
-            reasons: Sequence[str] = tally.reasons or [_reason(tally)]
-            for reason in reasons:
-                self._success.labels(series.model, reason).inc()
-
-    def _count_tokens(self, usage: Usage, series: _Series, key: _Key | None) -> None:
+        usage = tally.usage or NOTHING
         counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         for kind, count in zip(KINDS, counts, strict=True):
             if not count:
@@ -169,13 +160,22 @@ class Metrics:
                 if kind not in key.tokens:
                     key.tokens[kind] = self._key_tokens.labels(key.owner, kind)
                 key.tokens[kind].inc(count)
+        if tally.model in self.routes:
+            self._of_route.labels(tally.model, series.provider, tally.status).inc()
+        if series.engine is not None:
+            series.engine.record(tally)
+            reasons: Sequence[str] = tally.reasons or [_reason(tally)]
+            for reason in reasons:
+                self._success.labels(series.model, reason).inc()
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format. Takes milliseconds: call it in a thread."""
         return generate_latest(self.registry)
 
     def _key_of(self, owner: str) -> _Key:
-        """The series of a key that has none yet; beyond MAX_SERIES, keys share one."""
+        """The counters of a caller's key, made at its first use. Beyond MAX_SERIES keys, all others share one
+        set.
+        """
         owner = owner if len(self._keys) < MAX_SERIES else OTHER
         if owner not in self._keys:
             self._keys[owner] = _Key(owner)
