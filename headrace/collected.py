@@ -104,7 +104,7 @@ class _Unfinished:
             rest.end_logprobs, rest.receipt = event.logprobs, event.receipt
 
     def choice(self) -> Choice:
-        """The choice as it is now."""
+        """What has been collected of the choice so far."""
         pieces = [piece.whole() for piece in self._pieces]
         reasoned = [piece for piece in pieces if isinstance(piece, Reasoned)]
         return replace(

@@ -24,7 +24,7 @@ SHAPE = {
 
 
 def card_of(model: Model | GGUFModel, features: Set[Feature]) -> ModelCard:
-    """`features`: those of the backend that serves the model."""
+    """Describe a model that is on this machine. `features`: those of the backend that serves it."""
     if isinstance(model, Model):
         return ModelCard(
             _capabilities(features, model.chat_template),

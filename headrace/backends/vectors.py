@@ -15,8 +15,9 @@ from headrace.types import Embeddings
 def embeddings(
     provider: str, read: Callable[[], tuple[Iterable[object], int]], num_inputs: int
 ) -> Embeddings:
-    """`read` returns one vector for each input, and the number of tokens. A vector is a list of numbers, or
-    little-endian float32 in base64, which some providers send unasked. Raises ProviderError for all else.
+    """Read a provider's embeddings. `read` returns a vector for each input, and the number of tokens. A
+    vector is a list of numbers, or little-endian float32 in base64, which some providers send unasked. Raises
+    ProviderError for all else.
     """
     try:
         rows, num_tokens = read()

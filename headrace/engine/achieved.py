@@ -43,7 +43,9 @@ class Achieved:
     def add(
         self, states: Callable[[int], Floats], tokens: Sequence[int], start: int, flags: Sequence[int]
     ) -> None:
-        """Measure at the positions from `start` on. `states`: by layer, [tokens, width]."""
+        """Measure the effect of the edits at the positions of `tokens`, the first of which is `start`.
+        `states`: the hidden states [tokens, width] of a layer.
+        """
         covered = self._plan.covered(tokens, start, start + len(tokens), flags)
         encoded: dict[tuple[int, int], Floats] = {}  # by SAE and layer
         for measure in self._measures:

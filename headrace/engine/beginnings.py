@@ -65,7 +65,7 @@ class Beginnings:
                 del self._after[beginning.parent]
 
     def after(self, parent: bytes) -> list[int]:
-        """The latest blocks after this parent, the latest first."""
+        """The blocks that continue the block with the hash `parent`, at most CANDIDATES, the newest first."""
         return list(islice(reversed(self._after.get(parent, {})), CANDIDATES))
 
     def best(self, parent: bytes, tokens: Sequence[int], *, exactly: bool) -> tuple[int, int] | None:

@@ -65,10 +65,10 @@ class Guess:
 
 
 class Drafter:
-    """Guesses for one sequence. `forced`: returns the tokens that its grammar forces, if it has one.
+    """Guesses the next tokens of one sequence. `forced`: returns the tokens that its grammar forces, if any.
 
-    Its own text is: the prompt, the prediction, the prompt's last two tokens again, and the answer. So the
-    prediction follows the prompt, and the answer follows it too.
+    Guesses are looked up in a text of its own: the prompt, the prediction, the prompt's last two tokens
+    again, and the answer. So both the prediction and the answer follow the end of the prompt there.
     """
 
     def __init__(self, prediction: list[int], forced: Callable[[], list[int]] | None) -> None:
@@ -153,7 +153,7 @@ class Drafter:
         return best
 
     def _read(self, tokens: list[int], num_prompt: int) -> bool:
-        """Add what is new to the text. False while its index is incomplete."""
+        """Add the sequence's new tokens to its own text. Returns whether all of the text is indexed."""
         text = self._own.tokens
         if not text:
             self._predicted = range(num_prompt, num_prompt + len(self._prediction))

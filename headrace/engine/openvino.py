@@ -142,7 +142,9 @@ class OpenVINORunner:
         return graph.run(len(rows))[: len(batch.rows)]
 
     def _graph_for(self, batch: Batch) -> Compiled:
-        """The plain graph where nothing is edited or read, so that steering costs others nothing."""
+        """The graph for a batch: the one without hooks for steering if nothing is edited or read, as it is
+        faster.
+        """
         if not batch.edits and not batch.read_rows:
             return self._plain
         missing = {*batch.edits, *batch.read_rows} - self.layers

@@ -166,7 +166,9 @@ class Drawing:
         return float(self._sums[-1])
 
     def draw(self, uniform: float) -> int:
-        """The first index up to which the weights add up to `uniform`, in (0, 1], of the whole."""
+        """The first index at which the running sum of the weights reaches `uniform`, in (0, 1], times their
+        sum.
+        """
         target = uniform * self._sums[-1]
         run = _reach(self._sums, target)
         before = self._sums[run - 1] if run else 0.0

@@ -56,7 +56,7 @@ class MemoryLimiter:
         pass
 
     async def reserve(self, caller: Principal, demand: Demand) -> MemoryReservation:
-        """Raises RateLimited, StoreUnavailable."""
+        """Reserve what a request may use of its key's limits. Raises RateLimited, StoreUnavailable."""
         limits = caller.limits
         account = self._account(caller.id)
         if (limits.total_tokens is not None or limits.total_cost is not None) and account.tokens is None:

@@ -127,7 +127,9 @@ class _Reading:
                 raise self._unsupported(f"has {name[:100]!r} in its configuration")
 
     def _rope(self) -> Json:
-        """What config.json says of the rotation of layers without a window, in the words of version 5."""
+        """The rotary embedding of layers without a sliding window, with the names of transformers 5, whatever
+        version wrote config.json.
+        """
         found = self._config.get("rope_parameters", self._config.get("rope_scaling"))
         written = found if isinstance(found, dict) else {}
         whole = written.get("full_attention", written)

@@ -40,7 +40,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All edits of a request, of strength as its ops have it, before the request's scale."""
+    """All edits of a request, as strong as its ops say; the request's scale is not applied yet."""
 
     edits: tuple[Edit, ...]
     norms: Mapping[int, float]

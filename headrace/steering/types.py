@@ -55,7 +55,9 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """Raw directions, one row for each layer of the op. `data`: shape[0] × shape[1] little-endian floats."""
+    """Directions that the caller sent as numbers, one row for each layer of the op. `data`: shape[0] ×
+    shape[1] little-endian floats.
+    """
 
     dtype: Literal["float16", "float32"]
     shape: tuple[int, int]

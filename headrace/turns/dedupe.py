@@ -101,7 +101,9 @@ def _overlaps(text: Sequence[bytes], pattern: Sequence[bytes]) -> list[int]:
 
 
 def _longer(pattern: Sequence[bytes], borders: Sequence[int], length: int, item: bytes) -> int:
-    """Extend a match by `item`. `length`: of the prefix of `pattern` that the text before it ends with."""
+    """One step of Knuth, Morris and Pratt's search: a text ends with `length` items of `pattern`, and `item`
+    follows. Returns how many items of `pattern` it ends with then.
+    """
     while length and pattern[length] != item:
         length = borders[length - 1]
     return length + 1 if pattern[length] == item else 0

@@ -82,7 +82,7 @@ class ChatLogprobs(TypedDict):
 
 
 class ReasoningMembers(TypedDict, total=False):
-    """Members that are there only with a value."""
+    """The reasoning before an answer. A member without a value is left out."""
 
     reasoning_content: str
     reasoning: Annotated[str, Field(description="The same as reasoning_content.")]

@@ -37,7 +37,9 @@ class LogprobsWriter:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, text: str, tokens: Sequence[TokenLogprob]) -> CompletionLogprobs:
-        """The logprobs of a delta: `text` continues the choice, and `tokens` end in it."""
+        """The logprobs of a delta. `text`: the next piece of the choice; `tokens`: those that are complete
+        with it.
+        """
         return {
             "tokens": [token.token for token in tokens],
             "token_logprobs": [_least(token.logprob) for token in tokens],

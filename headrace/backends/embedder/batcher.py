@@ -84,8 +84,8 @@ class Batcher:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def run(self, texts: Sequence[Ids], pooling: Pooling) -> Vectors:
-        """The vectors of the texts, [texts, width]. Cancelling the call removes them from the queue. Raises
-        EngineFailed.
+        """Compute the vectors of texts, [texts, width], in a batch with those of other callers. Cancelling
+        the call removes them from the queue. Raises EngineFailed.
         """
         vectors = np.zeros((len(texts), self._encoder.width), np.float32)
         job = Job(texts, pooling, asyncio.get_running_loop().create_future(), vectors)

@@ -28,8 +28,9 @@ class PendingActivations:
         self._waiting += self.taken(readings)()
 
     def taken(self, readings: Readings) -> Callable[[], list[Activations]]:
-        """The entries of what was read, which may be built in another thread. Positions that were passed over
-        came from the prefix cache; those before are of the prompt, which is read for another purpose.
+        """Take the readings that were not reported yet. Returns a function that builds their entries, which
+        may run in another thread. Positions without a reading came from the prefix cache; readings before the
+        first position are of the prompt, and serve another purpose.
         """
         first = self._next
         wanted = tuple(reading for reading in readings if reading[0] >= first)

@@ -32,7 +32,7 @@ def of_conversation(conversation: Conversation) -> int:
 
 
 def of_ranking(request: RerankRequest) -> int:
-    """Of the questions to a judge: each repeats the query and the instruction."""
+    """An estimate of the bytes that the prompts of a reranking take: each repeats query and instruction."""
     repeated = len(request.query) + len(request.instruction or "")
     documents = request.documents
     return (sum(map(len, documents)) + len(documents) * repeated) * CHARACTER + len(documents) * MESSAGE

@@ -57,7 +57,7 @@ class Preparation:
         self.recommended: Mapping[str, float] = model.sampling if settings.use_generation_config else {}
 
     def prompts(self, request: GenerateRequest) -> list[Prepared]:
-        """One entry for each prompt of the request."""
+        """Tokenize the request's prompts, and compile what constrains and steers their answers."""
         content, sampling = request.prompt, request.sampling
         self._check_ids(sampling)
         room = self._prompts.room(sampling.max_tokens, sampling.truncate_prompt_tokens)
@@ -120,7 +120,9 @@ class Preparation:
         )
 
     def questions(self, request: RerankRequest) -> list[list[int]] | None:
-        """The token ids of the question about each document; None: the model cannot judge."""
+        """For each document, the token ids of the prompt that asks whether it is relevant; None if the model
+        has no tokens for yes and no.
+        """
         return None if self._judge is None else self._judge.questions(request)
 
     def judgements(self, questions: list[list[int]], request: RerankRequest) -> Iterator[Sequence]:

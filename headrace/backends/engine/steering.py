@@ -45,7 +45,7 @@ class Steerer:
         self._library, self._prompts, self._max_dose = library, prompts, max_dose
 
     def resolve(self, request: GenerateRequest) -> Resolved | None:
-        """The request's edits; None without."""
+        """The edits that the request asks for; None if it is not steered."""
         return resolve_request(request.steering, self._library) if request.steering is not None else None
 
     def steered(

@@ -86,8 +86,9 @@ class TorchRunner:
         return torch.from_numpy(array).to(self._device)
 
     def _mend(self, batch: Batch) -> None:
-        """Where a token's state is not finite, its keys and values may not be either. Their sequence fails,
-        but its blocks are used again, and what a mask hides must be finite.
+        """Make the batch's blocks finite if a hidden state is not: its keys and values may not be either. The
+        sequence fails, but its blocks are used again, and attention spoils on infinite numbers even where a
+        mask hides them.
         """
         if not torch.isfinite(self.decoder.states.sum()):
             self._cache.mend(torch.from_numpy(batch.block_indices.astype(np.int64)).to(self._device))

@@ -64,7 +64,7 @@ class Alternative:
             self._limit([part.words["const"]])
 
     def narrowed(self, words: Schema) -> Alternative:
-        """The alternative with more requirements."""
+        """The alternative for values that satisfy the schema `words`, too."""
         found = self.copy()
         found.add(Part(words, words, self.path, self.document.resolver, is_made=True))
         return found

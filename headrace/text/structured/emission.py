@@ -67,7 +67,9 @@ class Emission:
         return {"$ref": PREFIX + self._names[state]}
 
     def _node(self, state: State) -> Node:
-        """The node of a state. Alternatives that cannot be written are left out, if there are others."""
+        """The schema of the values that a state of the solver accepts. Alternatives that cannot be expressed
+        are left out, if there are others.
+        """
         found: dict[str, Node] = {}
         fault: UnsupportedSchema | None = None
         for one in self._solver.alternatives(state):

@@ -61,7 +61,9 @@ class Token(NamedTuple):
 
 
 def translated(pattern: str) -> list[str]:
-    """Expressions that must all be found in a text. Raises Untranslatable."""
+    """Translate a pattern with lookaheads to expressions without: a text matches the pattern if each of them
+    is found in it. Raises Untranslatable.
+    """
     ahead, rest = _lookaheads(_tokens(pattern))
     is_done = ahead and [token.text for token in rest] == ["^"]
     return [*ahead, *([] if is_done else [_expression(rest)])]
@@ -88,7 +90,9 @@ def other_than(words: Iterable[str]) -> str:
 
 
 def avoiding(pattern: str) -> str | None:
-    """An expression for texts, but not all, in which the pattern is not found; None if none is known."""
+    """An expression that matches only texts without the pattern, though not all of them; None if none is
+    known.
+    """
     try:
         branches = _branches(_tokens(pattern))
         if len(branches) == 1 and (prefix := _prefix(branches[0])):

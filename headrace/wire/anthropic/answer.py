@@ -114,7 +114,9 @@ def frame(type: str, **members: Any) -> str:
 
 
 class Frames:
-    """Writes one stream. Blocks follow one another, each with its start, deltas and stop."""
+    """Writes an answer as a stream of Anthropic's events: one block after the other, each as a start, deltas
+    and a stop.
+    """
 
     def __init__(self, info: ModelInfo, body: SteeringMembers | None = None) -> None:
         self._body = body

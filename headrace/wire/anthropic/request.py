@@ -182,7 +182,7 @@ def _display(thinking: ThinkingConfig | None) -> dict[str, Any]:
 
 
 def to_tokenize_request(body: CountTokensBody) -> TokenizeRequest:
-    """Raises BadRequest."""
+    """Convert the body of /v1/messages/count_tokens. Raises BadRequest."""
     return TokenizeRequest(body.model, to_conversation(body), add_special_tokens=False)
 
 

@@ -86,7 +86,9 @@ class Offered:
 
 
 def offered(bodies: Sequence[AnyTool] | None, requested: AnyChoice | None) -> Offered:
-    """Raises BadRequest when they contradict each other."""
+    """Read the tools of a request and which of them the model may call. Raises BadRequest if the choice names
+    a tool that is not there.
+    """
     by_name: dict[str, FunctionTool | TextTool] = {}
     places: list[int] = []
     skipped: list[str] = []
