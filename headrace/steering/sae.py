@@ -86,7 +86,7 @@ class LoadedSAE:
         )
 
     def rank(self) -> Rank | None:
-        """What a runner needs to find the k largest activations of a row; None if the SAE keeps all of them."""
+        """What a runner needs to find the k largest activations of a row; None if the SAE keeps all."""
         info = self.info
         if info.k is None or info.k >= info.num_features:
             return None

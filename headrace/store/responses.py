@@ -34,7 +34,7 @@ EVENTS = (
 
 
 class Responses:
-    """Stored responses, each with its owner. Methods that take a response's id raise ResponseNotFound (404)."""
+    """Stored responses, each with its owner. Methods that take an id raise ResponseNotFound (404)."""
 
     def __init__(self, database: Database, processes: Processes) -> None:
         self._database, self._processes = database, processes
