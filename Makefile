@@ -66,7 +66,7 @@ test-clients: $(VENV)/.tested ## real clients against a real server (needs node,
 	$(BIN)/python tests/clients/run.py $(ARGS)
 
 test-page: $(VENV)/.tested ## of these, the page in a real chromium
-	$(BIN)/python tests/clients/run.py page page_keys
+	$(BIN)/python tests/clients/run.py page page_keys page_steering
 
 node: $(VENV)/.tested ## of these, the openai client for Node
 	$(BIN)/python tests/clients/run.py node

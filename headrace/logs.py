@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal
 
 LONGEST = 4_000  # characters of one message: longer ones could fill the disk
@@ -38,6 +40,42 @@ def one_line(text: str, longest: int = LONGEST) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join("    " + one_line(line) for line in text.split("\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the log. `id` grows with each; `time`: seconds since 1970."""
+
+    id: int
+    time: float
+    level: str
+    logger: str
+    request_id: str
+    message: str
+
+
+class Recent(logging.Handler):
+    """Keeps the last lines in memory, without tracebacks."""
+
+    def __init__(self, most: int = 500) -> None:
+        super().__init__()
+        self._lines: deque[Line] = deque(maxlen=most)
+        self._count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._count += 1
+        request_id = getattr(record, "request_id", "-")
+        message = one_line(record.getMessage())
+        self._lines.append(
+            Line(self._count, record.created, record.levelname, record.name, request_id, message)
+        )
+
+    def after(self, id: int) -> list[Line]:
+        """The lines after the one of this id, oldest first."""
+        return [line for line in tuple(self._lines) if line.id > id]
+
+
+RECENT = Recent()
 
 
 class _Formatter(logging.Formatter):
@@ -94,7 +132,8 @@ def configure(level: str, format: Format = "text", process: str = "") -> None:
     text = FORMAT.replace("%(name)s", f"{process} %(name)s") if process else FORMAT
     handler.setFormatter(_JSONFormatter(process) if format == "json" else _Formatter(text))
     handler.addFilter(_add_request_id)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    RECENT.addFilter(_add_request_id)
+    logging.basicConfig(level=level, handlers=[handler, RECENT], force=True)
     # Not in FORMAT, and a third of the cost of a line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # documented: skips the search for the caller

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from headrace import __version__
 from headrace.api.json_response import JSONResponse
+from headrace.config import ServerConfig
 
 ASSETS = "/docs/assets"
 PAGE = Path(__file__).parents[1] / "page"
@@ -27,7 +28,9 @@ LINKS = {  # name → path and description
     "models": ("/v1/models", "the models that are served"),
     "health": ("/health", "whether this server lives"),
     "metrics": ("/metrics", "what it does, for Prometheus"),
+    "logs": ("/v1/admin/logs", "the last lines of its log, for administrators"),
 }
+
 OPEN = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});'
 HEAD = """<!doctype html>
 <html lang="en">
@@ -58,6 +61,7 @@ async def home(http: Request) -> Response:
     is_wanted: bool = http.app.state.config.server.page
     if not is_wanted or "text/html" not in accept:
         links = {name: path for name, (path, _) in LINKS.items()}
+        links |= _of_keys(http.app.state.config.server)
         body = {"name": "headrace", "version": __version__, "links": links}
         return JSONResponse(body, headers={"Vary": "Accept"})
     text, import_map = _chat()
@@ -96,6 +100,12 @@ async def reference() -> Response:
     return _page(text, script="'self'", style="'unsafe-inline'")
 
 
+def _of_keys(server: ServerConfig) -> dict[str, str]:
+    """What a server with keys has more."""
+    usage = {"usage": "/v1/usage"} if server.needs_key else {}
+    return usage | ({"keys": "/v1/admin/keys"} if server.takes_stored_keys else {})
+
+
 def _page(text: str, *, style: str, script: str = "'none'") -> HTMLResponse:
     policy = (
         f"default-src 'none'; script-src {script}; style-src {style}; img-src 'self' data:; font-src data:; "
@@ -112,8 +122,13 @@ def _hash(text: str) -> str:
 
 @cache
 def _chat() -> tuple[str, str]:
-    """The chat's document, and the import map in it, which a policy allows by its hash."""
+    """The chat's document, and the import map in it, which a policy allows by its hash. All modules are named
+    in it, so that a browser fetches them together and not one after the other.
+    """
     text = (PAGE / "index.html").read_text(encoding="utf-8")
     match = re.search(r'<script type="importmap">(.*?)</script>', text)
     assert match is not None, "the page has an import map"
-    return text, match[1]
+    modules = sorted(file.relative_to(PAGE).as_posix() for file in PAGE.rglob("*js") if file.name != "app.js")
+    names = (name for name in modules if not name.endswith(".min.js"))
+    links = "".join(f'<link rel="modulepreload" href="page/{name}">\n' for name in names)
+    return text.replace("</head>", f"{links}</head>"), match[1]

@@ -1,7 +1,10 @@
-"""/v1/admin/requests: list the requests that run, without their content, and stop one."""
+"""/v1/admin/requests: list the requests that run, without their content, and stop one. /v1/admin/logs: the
+last lines of the log, which have no content either.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import Annotated, Literal
 
@@ -9,10 +12,11 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from headrace import logs
 from headrace.api.admin import Admin
 from headrace.api.errors import RESPONSES
 from headrace.api.routes import V1, route
-from headrace.errors import NotFound
+from headrace.errors import BadRequest, NotFound
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Running
 from headrace.wire.pagination import ListObject, list_object
@@ -37,6 +41,36 @@ class StoppedRequest(TypedDict):
     id: str
     object: Literal["request.stopped"]
     stopped: Literal[True]
+
+
+class LogLine(TypedDict):
+    id: Annotated[str, Field(description="A number that grows with each line, from the server's start.")]
+    object: Literal["log.line"]
+    time: Annotated[str, Field(description="UTC, as in RFC 3339.")]
+    level: str
+    logger: str
+    request_id: str
+    message: str
+
+
+@route(router, "GET", "/admin/logs", under=V1, summary="List the last lines of the log, oldest first")
+async def list_logs(_: Admin, after: str = "0") -> ListObject[LogLine]:
+    """At most 500. `after`: the id of a line that is known."""
+    if not after.isdecimal() or len(after) > 18:
+        raise BadRequest.at("after", "the id of a line is a number")
+    return list_object([_line(line) for line in logs.RECENT.after(int(after))], has_more=False)
+
+
+def _line(line: logs.Line) -> LogLine:
+    return {
+        "id": str(line.id),
+        "object": "log.line",
+        "time": datetime.fromtimestamp(line.time, UTC).isoformat(timespec="milliseconds"),
+        "level": line.level,
+        "logger": line.logger,
+        "request_id": line.request_id,
+        "message": line.message,
+    }
 
 
 @route(router, "GET", "/admin/requests", under=V1, summary="List the requests that run, oldest first")

@@ -148,7 +148,7 @@ export function Chat({ chat, model, contextLength, isDrawerOpen, onDrawer, onCre
   }, [turn?.id]);
 
   const last = path.at(-1)?.item;
-  const actions = { isBusy, onEdit: edit, onRegenerate: regenerate, onSwitch: switchTo };
+  const actions = { isBusy, model, onEdit: edit, onRegenerate: regenerate, onSwitch: switchTo };
   return html`
     <div class="chat">
       <${Scroller} watch=${[path.length, turn]}>

@@ -5,22 +5,31 @@ import { events, request } from "./api.js";
 import { Composer } from "./composer.js";
 import { rendered } from "./markdown.js";
 import { ModelPicker } from "./models.js";
+import { Dose, NO_STEERING, steeringOf, takenSteering } from "./steer.js";
 
 export function Compare({ models, model }) {
-  const [sides, setSides] = useState([{ model, temperature: "" }, { model, temperature: "1" }]);
+  const [sides, setSides] = useState(() => {
+    const steering = takenSteering();
+    const plain = { model, temperature: "", limit: "", steering: NO_STEERING };
+    return [plain, steering ? { ...plain, steering } : { ...plain, temperature: "1" }];
+  });
   const [answers, setAnswers] = useState([null, null]);
   const [question, setQuestion] = useState("");
   const stops = useRef([]);
+  const sent = useRef(null); // the last question, and its images
   const isBusy = answers.some(answer => answer?.isRunning);
 
   const change = (index, values) => setSides(sides.map((side, at) => (at === index ? { ...side, ...values } : side)));
   const show = (index, answer) => setAnswers(known => known.map((one, at) => (at === index ? { ...answer } : one)));
 
   async function ask(index, text, images) {
-    const { model, temperature } = sides[index];
+    const { model, temperature, limit, steering } = sides[index];
     const content = [...images.map(one => ({ type: "image_url", image_url: { url: one.image_url } })), { type: "text", text }];
     const body = { model, messages: [{ role: "user", content: images.length ? content : text }], stream: true, stream_options: { include_usage: true } };
     if (temperature !== "") body.temperature = Number(temperature);
+    if (limit !== "") body.max_tokens = Number(limit);
+    body.steering = steeringOf(steering);
+    if (sides.some(side => steeringOf(side.steering))) body.seed = 1; // then only the dose makes a difference
     const answer = { text: "", isRunning: true, began: performance.now() };
     stops.current[index] = new AbortController();
     show(index, answer);
@@ -41,6 +50,7 @@ export function Compare({ models, model }) {
 
   const send = (text, images) => {
     setQuestion(text);
+    sent.current = [text, images];
     sides.forEach((_, index) => ask(index, text, images));
   };
   return html`
@@ -51,7 +61,11 @@ export function Compare({ models, model }) {
           <section class="side" aria-label=${`Answer ${index + 1}`}>
             <div class="actions"><${ModelPicker} models=${models} value=${side.model} label=${`Model ${index + 1}`} onPick=${id => change(index, { model: id })} />
               <label class="inline">Temperature<input type="number" min="0" max="2" step="0.1" placeholder="default" value=${side.temperature}
-                onInput=${event => change(index, { temperature: event.target.value })} /></label></div>
+                onInput=${event => change(index, { temperature: event.target.value })} /></label>
+              <label class="inline">Tokens<input type="number" min="1" placeholder="no limit" value=${side.limit} aria-label=${`Longest answer ${index + 1}`}
+                onInput=${event => change(index, { limit: event.target.value })} /></label></div>
+            <${Dose} label=${`Steering ${index + 1}`} model=${side.model} value=${side.steering} onChange=${steering => change(index, { steering })}
+              onDone=${() => question && !isBusy && sent.current && ask(index, ...sent.current)} />
             <${Side} answer=${answers[index]} />
           </section>`)}</div>
       </div>

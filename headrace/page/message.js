@@ -1,9 +1,10 @@
 // One message of a chat: a question, an answer with its thoughts and calls, a tool's result.
-import { useMemo, useState } from "preact/hooks";
+import { render } from "preact";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { html } from "./html.js";
 import { rendered } from "./markdown.js";
 import { Tokens } from "./tokens.js";
-import { textOf, tokensOf } from "./tree.js";
+import { messagesTo, textOf, tokensOf } from "./tree.js";
 import { curl } from "./api.js";
 
 export function Message(props) {
@@ -50,14 +51,14 @@ function Question({ item, node, onEdit, onSwitch, isBusy }) {
     </article>`;
 }
 
-function Answer({ item, node, turn, onSwitch, onRegenerate, isBusy }) {
+function Answer({ item, node, turn, model, onSwitch, onRegenerate, isBusy }) {
   const [view, setView] = useState("text");
   const text = textOf(item);
   const tokens = tokensOf(item);
   const toggle = name => () => setView(view === name ? "text" : name);
   return html`
     <article class="message assistant" data-role="assistant" aria-label="Answer">
-      ${view === "tokens" ? html`<${Tokens} tokens=${tokens} />` : html`<${Markdown} text=${text} />`}
+      ${view === "tokens" ? html`<${Tokens} tokens=${tokens} model=${turn?.body.model ?? model} messages=${node && messagesTo(node, turn?.body.instructions)} />` : html`<${Markdown} text=${text} />`}
       ${view === "raw" && html`<${Raw} item=${item} turn=${turn} />`}
       ${item.status === "incomplete" && node && html`<p class="cut">This answer was cut: it reached its limit, or was stopped.</p>`}
       ${node && html`<div class="actions"><${Siblings} node=${node} onSwitch=${onSwitch} />
@@ -70,13 +71,19 @@ function Answer({ item, node, turn, onSwitch, onRegenerate, isBusy }) {
 
 function Markdown({ text }) {
   const content = useMemo(() => rendered(text), [text]);
-  const copy = event => {
-    const block = event.target.closest("pre");
-    if (block && event.detail === 2) navigator.clipboard?.writeText(block.innerText);
-  };
-  const codes = useMemo(() => [...text.matchAll(/^```[^\n]*\n([\s\S]*?)^```/gm)].map(match => match[1]), [text]);
-  return html`<div class="markdown" onClick=${copy} dangerouslySetInnerHTML=${{ __html: content }} />
-    ${codes.map((code, index) => html`<${Copy} text=${code} label=${codes.length > 1 ? `Copy code ${index + 1}` : "Copy code"} />`)}`;
+  const box = useRef(null);
+  useEffect(() => box.current.querySelectorAll("pre").forEach(withCopy), [content]);
+  return html`<div class="markdown" ref=${box} dangerouslySetInnerHTML=${{ __html: content }} />`;
+}
+
+/** Put a button that copies it into a block of code. */
+function withCopy(block) {
+  const frame = document.createElement("div");
+  frame.className = "code";
+  block.tabIndex = 0; // it may scroll
+  block.replaceWith(frame);
+  frame.append(block);
+  render(html`<${Copy} text=${block.textContent} label="Copy code" />`, frame.appendChild(document.createElement("span")));
 }
 
 export function Copy({ text, label }) {

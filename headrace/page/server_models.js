@@ -6,7 +6,7 @@ import { getJson, postJson } from "./api.js";
 const EVERY_MS = 1500;
 const MIB = 2 ** 20;
 
-export function ModelTable() {
+export function ModelTable({ isAdmin }) {
   const [models, setModels] = useState([]);
   const [busy, setBusy] = useState({}); // id → what is being done to it
   const [problem, setProblem] = useState("");
@@ -25,10 +25,18 @@ export function ModelTable() {
   };
   return html`<section><h2>Models</h2>
     ${problem && html`<p class="error" role="alert">${problem}</p>`}
+    ${isAdmin && models.some(model => model.status) && html`<${Pull} onPull=${id => change("pull", id)} />`}
     <div class="scrolls" tabindex="0" role="region" aria-label="Models"><table>
       <thead><tr><th scope="col">Model</th><th scope="col">Served by</th><th scope="col">Context</th><th scope="col">State</th>
         <th scope="col">Memory</th><th scope="col">Requests</th><td></td></tr></thead>
       <tbody>${models.map(model => html`<${Row} key=${model.id} model=${model} doing=${busy[model.id]} onChange=${change} />`)}</tbody></table></div></section>`;
+}
+
+function Pull({ onPull }) {
+  const [name, setName] = useState("");
+  const pull = event => { event.preventDefault(); onPull(name.trim()); setName(""); };
+  return html`<form class="row" onSubmit=${pull}><input aria-label="Model to pull" placeholder="qwen3-0.6b, or hf:ORG/REPO" required value=${name}
+    onInput=${event => setName(event.target.value)} /><button>Pull</button></form>`;
 }
 
 const VERBS = { absent: "pull", ready: "load", failed: "load", loaded: "unload" };

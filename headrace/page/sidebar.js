@@ -1,12 +1,27 @@
 // The list of chats: search, rename, export, delete.
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { html } from "./html.js";
-import { deleteChat, exportChat, renameChat } from "./chats.js";
+import { deleteChat, exportChat, renameChat, searchChats } from "./chats.js";
+
+const PAUSE_MS = 300; // after the last key, before what was said is searched
 
 export function Sidebar({ chats, current, isOpen, onNew, onPick, onChanged, onError }) {
   const [words, setWords] = useState("");
   const [editing, setEditing] = useState(null);
-  const shown = chats.filter(chat => chat.title.toLowerCase().includes(words.toLowerCase()));
+  const [said, setSaid] = useState(new Set()); // chats in which the words were said
+  const [isSearching, setSearching] = useState(false);
+  const shown = chats.filter(chat => said.has(chat.id) || chat.title.toLowerCase().includes(words.toLowerCase()));
+  useEffect(() => {
+    let isWanted = true;
+    setSaid(new Set());
+    if (words.trim().length < 2) return setSearching(false);
+    const timer = setTimeout(async () => {
+      setSearching(true);
+      await searchChats(chats, words, id => setSaid(known => new Set([...known, id])), () => isWanted);
+      if (isWanted) setSearching(false);
+    }, PAUSE_MS);
+    return () => { isWanted = false; clearTimeout(timer); };
+  }, [words]);
   const attempt = work => work().then(onChanged, onError);
   return html`
     <nav class=${`sidebar ${isOpen ? "open" : ""}`} aria-label="Chats">
@@ -20,7 +35,7 @@ export function Sidebar({ chats, current, isOpen, onNew, onPick, onChanged, onEr
             : html`<a href=${`#/chat/${chat.id}`} aria-current=${chat.id === current ? "page" : null} onClick=${onPick}>${chat.title}</a>
               <${Menu} chat=${chat} onRename=${() => setEditing(chat.id)} attempt=${attempt} onError=${onError} />`}
         </li>`)}</ul>
-      ${shown.length === 0 && html`<p class="hint">${words ? "No chat has these words in its title." : "Your chats will be listed here."}</p>`}
+      ${shown.length === 0 && html`<p class="hint">${words ? isSearching ? "Searching…" : "No chat has these words." : "Your chats will be listed here."}</p>`}
     </nav>`;
 }
 

@@ -1,21 +1,25 @@
 // An answer token by token: how probable each was, and what else the model considered.
 import { useState } from "preact/hooks";
 import { html } from "./html.js";
+import { Features } from "./steer.js";
 
 const percent = logprob => `${(Math.exp(logprob) * 100).toFixed(Math.exp(logprob) > 0.1 ? 0 : 1)} %`;
 const visible = token => token.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "\u00b7") || "∅";
+const breaks = token => Array.from({ length: token.split("\n").length - 1 }, () => html`<br />`); // buttons break no lines
 const shade = logprob => `p${Math.min(4, Math.floor(Math.exp(logprob) * 5))}`;
 
-export function Tokens({ tokens }) {
+export function Tokens({ tokens, messages, model }) {
   const [chosen, choose] = useState(null);
   const token = tokens[chosen];
   return html`
     <div class="tokens" role="group" aria-label="The answer's tokens">
       ${tokens.map((one, index) => html`
         <button type="button" class=${`token ${shade(one.logprob)}`} aria-pressed=${index === chosen}
-          title=${percent(one.logprob)} onClick=${() => choose(index === chosen ? null : index)}>${one.token}</button>`)}
+          title=${percent(one.logprob)} onClick=${() => choose(index === chosen ? null : index)}>${one.token.replaceAll("\n", "⏎")}</button>
+        ${breaks(one.token)}`)}
     </div>
-    ${token && html`<${Alternatives} token=${token} />`}`;
+    <div class="token-facts">${token && html`<${Alternatives} token=${token} />`}
+      ${token && messages && html`<${Features} tokens=${tokens} chosen=${chosen} messages=${messages} model=${model} />`}</div>`;
 }
 
 function Alternatives({ token }) {

@@ -51,3 +51,11 @@ export const textOf = item =>
 
 /** The log probabilities of an answer's tokens, in order. */
 export const tokensOf = item => (item.content ?? []).flatMap?.(part => part.logprobs ?? []) ?? [];
+
+/** The messages of plain text up to a node, as chat completions have them. */
+export function messagesTo(node, instructions) {
+  const messages = [];
+  for (let at = node; at?.item; at = at.parent)
+    if (["user", "assistant", "system"].includes(at.item.role)) messages.unshift({ role: at.item.role, content: textOf(at.item) });
+  return instructions ? [{ role: "system", content: instructions }, ...messages] : messages;
+}

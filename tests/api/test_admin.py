@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from headrace import logs
 from headrace.api.admin import Admin
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
@@ -72,3 +74,26 @@ def test_without_keys_on_an_address_that_others_reach_nobody_may() -> None:
     with server(host="0.0.0.0", no_auth=True) as served:
         assert served.get(PATH).status_code == 403
         assert served.get("/v1/models").status_code == 200
+
+
+def test_administrators_read_the_last_lines_of_the_log() -> None:
+    recent = logs.Recent(most=3)
+    for number in range(5):
+        recent.handle(logging.LogRecord("headrace.test", logging.INFO, "", 0, "line %d\n", (number,), None))
+    assert [(line.id, line.message) for line in recent.after(3)] == [(4, "line 3\\n"), (5, "line 4\\n")]
+    assert [line.id for line in recent.after(0)] == [3, 4, 5]
+    with server(api_keys=["caller"], admin_keys=["boss"]) as served:
+        assert served.get("/v1/admin/logs", bearer("caller")).status_code == 403
+        logs.RECENT.handle(
+            logging.LogRecord("headrace.test", logging.WARNING, "", 0, "the last line", (), None)
+        )
+        last = served.get("/v1/admin/logs", bearer("boss")).json()["data"][-1]
+        assert (last["level"], last["logger"], last["message"]) == (
+            "WARNING", "headrace.test", "the last line",
+        )  # fmt: skip
+        assert served.get(f"/v1/admin/logs?after={last['id']}", bearer("boss")).json()["data"] == []
+        assert served.get("/v1/admin/logs?after=x", bearer("boss")).status_code == 400
+        home = served.get("/", {"Accept": "application/json"}).json()["links"]
+        assert {"logs", "keys", "usage"} <= home.keys()
+    with server() as served:
+        assert "keys" not in served.get("/", {"Accept": "application/json"}).json()["links"]

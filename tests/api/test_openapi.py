@@ -88,6 +88,7 @@ ROUTES = {
     "/v1/admin/keys": "post get",
     "/v1/admin/keys/{key_id}": "get post delete",
     "/v1/admin/keys/{key_id}/rotate": "post",
+    "/v1/admin/logs": "get",
     "/v1/admin/requests": "get",
     "/v1/admin/requests/{request_id}": "delete",
     "/v1/usage": "get",

@@ -38,6 +38,8 @@ SILENT = {  # nobody phones home, and nothing is looked for on a hub
 }
 DROPPED = ("PYTHONPATH", "OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LLM_")  # of the caller's own environment
 
+KEYS = ("--api-key", "the-key-of-the-page", "--admin-key", "the-admin")
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
@@ -71,8 +73,15 @@ CLIENTS = (
     Client("lm_eval", "lm-eval", "lm_eval", runs_in="ours", options=("--precision", "f32"), timeout_s=300),
     Client("notebook", "nbclient", "notebook", timeout_s=300),
     Client("bfcl", "bfcl-eval", "bfcl", runs_in="ours", timeout_s=600),
-    Client("page", "playwright", "page"),
-    Client("page_keys", "playwright", "page", options=("--api-key", "the-key-of-the-page")),
+    Client("page", "playwright", "page", timeout_s=900),
+    Client("page_keys", "playwright", "page", options=KEYS, timeout_s=300),
+    Client(
+        "page_steering",
+        "playwright",
+        "page",
+        options=("--config", str(HERE / "steering.toml")),
+        timeout_s=300,
+    ),
 )
 
 

@@ -151,9 +151,15 @@ def tabs() -> None:
         assert faults == [], faults
 
 
-@turn("search, rename, export, delete")
+@turn("search what was said, rename, export, delete")
 def sidebar() -> None:
+    items = [{"role": "user", "content": "Who built the aqueduct?"}]
+    post("/v1/conversations", {"items": items, "metadata": {"title": "History"}})
     with opened(BROWSER) as page:
+        page.get_by_label("Search chats").fill("AQUEDUCT built")
+        expect(page.locator(".sidebar li")).to_have_count(1, timeout=DONE_MS)
+        expect(page.get_by_role("link", name="History")).to_be_visible()
+        page.get_by_label("Search chats").fill("")
         limit(page, 5)
         ask(page, "A chat to rename")
         wait_until_done(page)
@@ -208,6 +214,7 @@ def injected() -> None:
         '<img src="x" onerror="document.title=\'owned\'"> <script>document.title="owned"</script> **bold** '
         "<iframe src='https://example.org'></iframe> [link](javascript:document.title='owned') "
         "![picture](https://example.org/a.png) <form><input></form><style>*{display:none}</style>"
+        "\n\n```python\nprint(1)\n```"
     )
     items = [
         {"role": "user", "content": "Bad?"},
@@ -216,6 +223,8 @@ def injected() -> None:
     conversation = post("/v1/conversations", {"items": items, "metadata": {"title": "Injected"}})
     with opened(BROWSER, f"/#/chat/{conversation['id']}") as page:
         expect(answers(page).locator("strong")).to_have_text("bold")
+        page.get_by_role("button", name="Copy code").click()
+        assert page.evaluate("navigator.clipboard.readText()") == "print(1)\n"
         assert answers(page).locator("img, script, iframe, form, input, style").count() == 0
         link = answers(page).locator("a", has_text="link")
         assert link.count() == 0 or not (link.get_attribute("href") or "").startswith("javascript:")
@@ -269,6 +278,15 @@ def models() -> None:
         expect(row).to_contain_text("ready")
         row.get_by_role("button", name="Load", exact=True).click()
         expect(row.get_by_role("button", name="Unload")).to_be_enabled(timeout=DONE_MS)
+        page.get_by_label("Model to pull").fill("smollm2-135m-instruct")  # it is here: nothing is fetched
+        page.get_by_role("button", name="Pull", exact=True).click()
+        expect(page.get_by_label("Model to pull")).to_have_value("")
+        expect(row).to_contain_text("loaded")
+        expect(page.get_by_role("heading", name="Keys")).to_have_count(0)
+        page.get_by_text("Log", exact=True).click()
+        expect(
+            page.get_by_text("No lines yet").or_(page.get_by_role("log", name="Log lines"))
+        ).to_be_visible()
 
 
 @turn("the server's view, all looks, no serious fault of accessibility")

@@ -39,5 +39,26 @@ def keys() -> None:
     assert faults == [], faults
 
 
+@turn("an administrator makes a key, and sees what was used")
+def administration() -> None:
+    context = BROWSER.new_context()
+    page = context.new_page()
+    faults = watched(page, expected=("401 (Unauthorized)",))
+    page.goto(URL + "/#/server")
+    page.get_by_label("Key").fill("the-admin")
+    page.keyboard.press("Enter")
+    page.get_by_label("Name of the new key").fill("a laptop")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_text("which is not shown again")).to_be_visible()
+    row = page.get_by_role("row", name="a laptop").first
+    page.once("dialog", lambda dialog: dialog.accept())
+    row.get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked")
+    expect(page.get_by_role("heading", name="Usage, 30 days")).to_be_visible()
+    expect(page.get_by_role("region", name="Usage")).to_contain_text("smollm2")
+    shoot(page, "keys-light")
+    assert faults == [], faults
+
+
 with STACK:
     run()
