@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from pydantic import ByteSize
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from headrace import __version__, local
 from headrace.api import (
@@ -30,6 +31,7 @@ from headrace.api import (
     openapi,
     pages,
     pool,
+    proxies,
     replicas,
     rerank,
     responses,
@@ -172,6 +174,10 @@ def _add_middleware(app: FastAPI, config: Config) -> None:
         has_facts=server.log_format == "json", has_limits=server.takes_stored_keys,
         has_traces=bool(config.telemetry.otlp_endpoint),
     )  # fmt: skip
+    if server.trusted_proxies:
+        app.add_middleware(
+            ProxyHeadersMiddleware, trusted_hosts=proxies.both_families(server.trusted_proxies)
+        )
 
 
 def _traces(config: Config) -> Traces | None:

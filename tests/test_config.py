@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from headrace.config import Config, Loaded, load, options
+from headrace.cli.check import check_config
+from headrace.config import Config, Loaded, Option, load, options
 from headrace.errors import ConfigError
 
 
@@ -70,6 +72,7 @@ def test_every_option_is_read_from_the_environment(tmp_path: Path) -> None:
         "host": "localhost",
         "cors_origins": "https://a.example",
         "otlp_endpoint": "http://127.0.0.1:4318",
+        "trusted_proxies": "10.0.0.0/8",
         "no_auth": "1",
         "max_batch_tokens": "64",
         "device": "cuda:1",
@@ -429,3 +432,50 @@ def test_origins_of_pages_have_no_path(tmp_path: Path) -> None:
     for wrong in ("https://a.example/", "a.example", "https://*.example"):
         with pytest.raises(ConfigError, match="without a path"):
             loaded(tmp_path, CORS_ORIGINS=wrong)
+
+
+SECRETS = [option for option in options() if option.names.is_secret]
+HUSH = {"store.url": "postgresql://me:hush@host/name", "limits.redis_url": "redis://:hush@host:6379/0"}
+
+
+@pytest.mark.parametrize("option", SECRETS, ids=lambda option: str(option.key))
+def test_every_secret_may_stand_elsewhere_and_is_never_shown(
+    tmp_path: Path, option: Option, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = HUSH.get(option.key, "hush")
+    (tmp_path / "secret").write_text(f"{value}\n")
+    for reference in ("env:NAMED", "file:secret"):
+        text = json.dumps([reference] if option.is_list else reference)
+        found = loaded(tmp_path, f"[{option.section}]\n{option.name} = {text}\n", NAMED=value)
+        section = getattr(found.config, option.section)
+        assert getattr(section, option.name) == ((value,) if option.is_list else value)
+        assert "hush" not in repr(found) + str(found.config)
+        check_config(found, online=False)
+        assert "hush" not in capsys.readouterr().out
+    for reference, reason in (("env:NONE", "has no NONE"), ("file:none", "cannot be read: No such file")):
+        with pytest.raises(ConfigError, match=reason) as raised:
+            config(tmp_path, **{option.variables[0]: reference})
+        assert option.key in raised.value.message
+
+
+def test_headers_of_providers_may_stand_elsewhere(tmp_path: Path) -> None:
+    toml = ONE.replace('"hush-team"', '"env:TEAM"')
+    provider = config(tmp_path, toml, UP_KEY="hush", TEAM="hush-team").providers["up-1"]
+    assert provider.headers == {"X-Team": "hush-team"}
+
+
+def test_a_path_outside_the_file_starts_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("hush")
+    monkeypatch.chdir(tmp_path)
+    assert load(
+        flags={"server.api_keys": ["file:key"]}, environment={}, file=None
+    ).config.server.api_keys == ("hush",)
+
+
+@pytest.mark.parametrize("network", ["10.0.0.7", "10.1.2.3/8", "::1"])
+def test_proxies_are_addresses_and_networks(tmp_path: Path, network: str) -> None:
+    assert config(tmp_path, HEADRACE_TRUSTED_PROXIES=network).server.trusted_proxies[0].count("/") == 1
+    with pytest.raises(ConfigError, match="trusted_proxies"):
+        config(tmp_path, HEADRACE_TRUSTED_PROXIES=f"{network}x")

@@ -190,7 +190,8 @@ class Middleware:
     @staticmethod
     def _extra(scope: Scope, status: int, took_ms: float) -> dict[str, object]:
         """The members of the log's line: what the gateway knows of the request, and its path and status."""
-        place = {"method": scope["method"], "path": scope["path"], "status": status}
+        address = scope["client"][0] if scope.get("client") else None
+        place = {"method": scope["method"], "path": scope["path"], "status": status, "address": address}
         return {"facts": {**place, "duration_ms": round(took_ms, 1), **(logs.FACTS.get() or {})}}
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,7 +27,13 @@ HINTS: dict[type[HeadraceError], str] = {
 
 
 def check_config(loaded: Loaded, *, online: bool) -> int:
-    """Print the configuration. Returns the exit code: 1 if a provider failed."""
+    """Print the configuration. Returns the exit code: 1 if a provider failed. Raises ConfigError for a
+    certificate that cannot be used.
+    """
+    if loaded.config.server.tls_certificate:
+        from headrace.server.tls import Certificate
+
+        Certificate(loaded.config.server)
     print("# what is configured, as TOML; secrets are masked", *_sections(loaded), *_tables(loaded), sep="\n")
     return _report_all(loaded.config) if online else 0
 

@@ -34,6 +34,10 @@ base_url = "http://127.0.0.1:11434"
 `headrace check-config` prints the effective configuration and where each value comes from. A mistake (an
 unknown key, an invalid value, two environment variables that disagree) stops the start with exit code 2 and a
 message that names it.
+
+A secret (keys, addresses of databases, headers of providers) may be written as `env:NAME`, an environment
+variable, or `file:PATH`, a file with nothing else in it; relative paths in the configuration file start
+at its folder. `check-config`, logs and errors show no secret.
 """
 
 

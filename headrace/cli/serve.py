@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,7 @@ from headrace.pool import Entry
 from headrace.server.connections import Checked, Connections, Limits
 from headrace.server.descriptors import connections_within, raise_limit
 from headrace.server.http import HTTPConnection
+from headrace.server.tls import Certificate
 from headrace.server.websockets import WebSocketConnection
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def serve(config: Config, *, host_hint: str = "", reload: Callable[[], Config] |
     ModelError.
     """
     logs.configure(config.server.log_level, config.server.log_format)
+    _certificate(config.server)  # a mistake shows at once
     listener = _listen(config.server.host, config.server.port, host_hint)
     with contextlib.closing(listener):
         if config.server.workers > 1:
@@ -77,6 +80,9 @@ def serve_as_child(
     """
     logs.configure(config.server.log_level, config.server.log_format, process=name)
     _tune()
+    if is_engine:  # nobody but the parent calls it
+        plain = {"tls_certificate": "", "tls_key": "", "trusted_proxies": ()}
+        config = config.model_copy(update={"server": config.server.model_copy(update=plain)})
     listener = listener or _listen(config.server.host, config.server.port, "")
     with contextlib.closing(listener):
         models = _fetched(config)
@@ -125,9 +131,12 @@ def _fetched(config: Config) -> list[Model | GGUFModel]:
 
 async def _run(app: FastAPI, config: Config, listener: socket.socket, announce: Callable[[], object]) -> None:
     started = time.perf_counter()
-    async with app.router.lifespan_context(app):
+    async with app.router.lifespan_context(app), AsyncExitStack() as exits:
         log.info("models loaded in %.1f s", time.perf_counter() - started)
-        server = _Server(app, config, announce, is_worker=config.server.workers > 1)
+        certificate = _certificate(config.server)
+        if certificate is not None:
+            await exits.enter_async_context(certificate.watched())
+        server = _Server(app, config, certificate, announce, is_worker=config.server.workers > 1)
         await server.serve(sockets=[listener])
 
 
@@ -136,16 +145,25 @@ class _Server(uvicorn.Server):
     ends those too.
     """
 
-    def __init__(self, app: FastAPI, config: Config, announce: Any, *, is_worker: bool) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        config: Config,
+        certificate: Certificate | None,
+        announce: Any,
+        *,
+        is_worker: bool,
+    ) -> None:
         connections = Connections(_limits(config.server))
         super().__init__(
             uvicorn.Config(
                 app, lifespan="off", log_config=None, access_log=False, server_header=False,
-                proxy_headers=False,  # the client address that a proxy reports is not used
+                proxy_headers=False,  # the app reads them, of `server.trusted_proxies` only
                 http=cast("type[asyncio.Protocol]", partial(HTTPConnection, connections)),
                 ws=cast("type[asyncio.Protocol]", partial(WebSocketConnection, connections)),
                 ws_max_size=config.server.max_body_bytes, ws_per_message_deflate=False,
                 timeout_graceful_shutdown=CLOSE_S,
+                ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
             )
         )  # fmt: skip
         self._connections = connections
@@ -217,6 +235,11 @@ def _limits(server: ServerConfig) -> Limits:
     return Limits(number, receive_s=server.receive_timeout_s, send_s=server.send_timeout_s)
 
 
+def _certificate(server: ServerConfig) -> Certificate | None:
+    """What is configured for HTTPS, if anything is. Raises ConfigError."""
+    return Certificate(server) if server.tls_certificate else None
+
+
 def _listen(host: str, port: int, host_hint: str) -> socket.socket:
     """Take the port before the models are loaded, so that a mistake shows at once. Raises ConfigError."""
     try:
@@ -240,7 +263,7 @@ def _loop_factory() -> Any:
 def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{port}"
+    url = f"http{'s' if config.server.tls_certificate else ''}://{shown}:{port}"
     print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
     for entry in app.state.pool.entries.values() if app.state.pool is not None else ():
         _announce_model(entry)

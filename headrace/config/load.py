@@ -14,6 +14,7 @@ from typing import Any
 from headrace.config import tables
 from headrace.config.options import PREFIX, near, options, shown
 from headrace.config.providers import ProviderConfig
+from headrace.config.secret import Source, secrets
 from headrace.config.sections import Config
 from headrace.errors import ConfigError
 
@@ -54,10 +55,13 @@ def load(*, flags: Mapping[str, object], environment: Mapping[str, str], file: P
     for option in options():
         if option.key in values:
             value, source = values[option.key]
+            if option.names.is_secret:
+                folder = path.parent if source == str(path) else Path()
+                value = secrets(option.key, value, Source(source, folder, environment))
             tree.setdefault(option.section, {})[option.name] = option.validate(value, source)
     sources = {key: source for key, (_, source) in values.items()}
     providers, routes, table_sources = _tables(written, path, environment)
-    prices = tables.prices(written.get("prices", {}), tables.Source(str(path), path.parent, environment))
+    prices = tables.prices(written.get("prices", {}), Source(str(path), path.parent, environment))
     table_sources |= dict.fromkeys((f"prices.{name}" for name in prices), str(path))
     config = Config.model_validate({**tree, "providers": providers, "routes": routes, "prices": prices})
     loaded = Loaded(config, {**sources, **table_sources})
@@ -71,7 +75,7 @@ def _tables(
     """Providers, routes, and the source of each. Providers from the environment count only if the file has
     none.
     """
-    source = tables.Source(str(path), path.parent, environment)
+    source = Source(str(path), path.parent, environment)
     providers: dict[str, ProviderConfig]
     if "providers" in written:
         providers = tables.providers(written["providers"], source)
@@ -97,6 +101,8 @@ def _check(loaded: Loaded) -> None:
     if server.needs_key and server.no_auth:
         name = next(name for name in ("api_keys", "admin_keys", "require_auth") if getattr(server, name))
         raise ConfigError(f"server.no_auth contradicts server.{name}: use one of them")
+    if server.tls_key and not server.tls_certificate:
+        raise ConfigError("server.tls_key needs server.tls_certificate")
     if not server.needs_key and not server.no_auth and not is_loopback(server.host):
         raise ConfigError(
             f"server.host = {server.host!r} can be reached by others and no API key is set: "

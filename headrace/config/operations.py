@@ -14,6 +14,10 @@ def _check_endpoint(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ValueError("write a whole address, as http://127.0.0.1:4318")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "a name and a password in an address would be logged; use OTEL_EXPORTER_OTLP_HEADERS"
+        )
     return url
 
 

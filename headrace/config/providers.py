@@ -108,7 +108,7 @@ class ProviderConfig(Section):
     headers: Annotated[
         dict[str, str],
         Names(is_secret=True),
-        Field(repr=False, description="Sent to it with every request."),
+        Field(repr=False, description="Sent to it with every request; values as `api_key`'s."),
     ] = {}  # noqa: RUF012  # pydantic copies it
     timeout_s: Annotated[
         float, Field(gt=0, description="Seconds of silence after which a request to it fails.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +26,10 @@ def _check_origin(value: str) -> str:
     if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s*]+", value):
         raise ValueError("must be `*`, or a scheme and a host without a path, as https://chat.example")
     return value
+
+
+def _check_network(value: str) -> str:
+    return str(ipaddress.ip_network(value, strict=False))
 
 
 def _check_host(value: str) -> str:
@@ -59,16 +64,18 @@ class ServerConfig(Section):
         tuple[Annotated[str, Field(min_length=1)], ...],
         Names(aliases=("ALLOWED_API_KEYS",), flag="--api-key", is_secret=True),
         Field(
+            repr=False,
             description="Keys that callers may use, as `Authorization: Bearer KEY` or `x-api-key: KEY` "
-            "(in the environment: comma-separated or a JSON list)."
+            "(in the environment: comma-separated or a JSON list).",
         ),
     ] = ()
     admin_keys: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         Names(flag="--admin-key", is_secret=True),
         Field(
+            repr=False,
             description="Keys of administrators, who may also use the admin API (`/v1/admin/…`). Without "
-            "any, callers on this machine may, while nobody needs a key: [operations.md](operations.md)."
+            "any, callers on this machine may, while nobody needs a key: [operations.md](operations.md).",
         ),
     ] = ()
     require_auth: Annotated[
@@ -133,6 +140,25 @@ class ServerConfig(Section):
             description="Further names by which callers may reach this server, as `llm.example.com` or "
             "`*.example.com`; `*`: any. Loopback names and the address it listens on are always among them: "
             "[security.md](security.md)."
+        ),
+    ] = ()
+    tls_certificate: Annotated[
+        str,
+        Field(
+            description="Serve HTTPS, with the certificate in this file (PEM, with those of the authorities "
+            "between). When it changes, it is read again: [security.md](security.md#tls)."
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str, Field(description="The certificate's private key (PEM). Default: in `tls_certificate`, too.")
+    ] = ""
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_network)], ...],
+        Names(flag="--trusted-proxy"),
+        Field(
+            description="Addresses of reverse proxies, as `10.0.0.7` or `10.0.0.0/8`, whose "
+            "`X-Forwarded-For` and `X-Forwarded-Proto` are believed: "
+            "[security.md](security.md#behind-a-reverse-proxy)."
         ),
     ] = ()
     security_headers: Annotated[

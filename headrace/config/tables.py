@@ -7,14 +7,13 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from headrace.config.options import near, shown
 from headrace.config.providers import PriceConfig, ProviderConfig, RouteConfig
+from headrace.config.secret import Source, secret
 from headrace.config.section import Names, Section
 from headrace.errors import ConfigError
 
@@ -46,15 +45,6 @@ VARIABLES = (
 Table = TypeVar("Table", bound=Section)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where tables come from. Paths in them are relative to `folder`."""
-
-    name: str
-    folder: Path
-    environment: Mapping[str, str]
-
-
 def providers(tables: Mapping[str, object], source: Source) -> dict[str, ProviderConfig]:
     """Read [providers.NAME] and resolve their keys. Raises ConfigError."""
     found = {}
@@ -67,7 +57,7 @@ def providers(tables: Mapping[str, object], source: Source) -> dict[str, Provide
             raise ConfigError(f"{source.name}: [providers.{name}]: this name is taken; choose another")
         provider = _table(f"providers.{name}", ProviderConfig, members, source)
         _check_path(f"providers.{name}", provider, source)
-        found[name] = _with_key(f"providers.{name}.api_key", provider, source)
+        found[name] = _with_secrets(f"providers.{name}", provider, source)
     return found
 
 
@@ -156,27 +146,10 @@ def _check_path(key: str, provider: ProviderConfig, source: Source) -> None:
         )
 
 
-def _with_key(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:
-    reference = provider.api_key
-    scheme, _, name = (reference or "").partition(":")
-    if scheme == "env":
-        secret = source.environment.get(name, "").strip()
-        if not secret:
-            raise ConfigError(f"{key} = {reference!r} ({source.name}): the environment has no {name}")
-    elif scheme == "file":
-        path = source.folder / Path(name).expanduser()
-        try:
-            secret = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = getattr(exc, "strerror", None) or "it is no text"
-            raise ConfigError(
-                f"{key} = {reference!r} ({source.name}): {path} cannot be read: {reason}"
-            ) from exc
-        if not secret:
-            raise ConfigError(f"{key} = {reference!r} ({source.name}): {path} is empty")
-    else:
-        return provider
-    return provider.model_copy(update={"api_key": secret})
+def _with_secrets(key: str, provider: ProviderConfig, source: Source) -> ProviderConfig:
+    headers = {name: secret(f"{key}.headers", text, source) for name, text in provider.headers.items()}
+    api_key = provider.api_key and secret(f"{key}.api_key", provider.api_key, source)
+    return provider.model_copy(update={"api_key": api_key, "headers": headers})
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, tuple[ProviderConfig, str]]:

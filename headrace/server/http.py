@@ -321,7 +321,8 @@ class HTTPConnection(HttpToolsProtocol):
 
     def _answer_refusal(self, error: ServerError) -> None:
         self.transport.write(to_bytes(error, self.server_state.default_headers))
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # not over TLS
+            self.transport.write_eof()
         self._is_lingering = True
         self._in_head = self._in_body = False
         self._deadline = self.loop.time() + LINGER_S

@@ -1,0 +1,106 @@
+"""The certificate with which the server speaks HTTPS, read again when its files change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from headrace.config import ServerConfig
+from headrace.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0  # between two looks at the files
+NO_PASSWORD = "it has a password, which Headrace does not ask for: write the key without one"
+
+
+class Certificate:
+    """`context`: what connections are made with; handshakes after a change use the new certificate. Raises
+    ConfigError if the files do not hold a certificate and its key.
+    """
+
+    def __init__(self, server: ServerConfig) -> None:
+        self._files = Path(server.tls_certificate), Path(server.tls_key or server.tls_certificate)
+        self._state = self._look()
+        self.context = self._context()
+
+    def refresh(self) -> None:
+        """Read the files if they have changed. If they cannot be read, the last certificate stays in use."""
+        state = self._look()
+        if state == self._state:
+            return
+        self._state = state
+        try:
+            self._context()  # files that do not fit each other must not reach the context in use
+            self._load(self.context)
+        except ConfigError as exc:
+            log.error("the certificate has changed and cannot be used; the last one stays: %s", exc.message)
+        else:
+            log.info("the certificate has changed: new connections use it")
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Look at the files every LOOK_S while the body runs."""
+        task = asyncio.ensure_future(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await asyncio.to_thread(self.refresh)
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        """What tells whether the files have changed; None: there is no such file."""
+        found: list[tuple[int, int, int] | None] = []
+        for file in self._files:
+            try:
+                status = file.stat()
+                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+            except OSError:
+                found.append(None)
+        return found
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        self._load(context)
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        certificate, key = self._files
+        for name, file in (("tls_certificate", certificate), ("tls_key", key)):
+            try:
+                file.read_bytes()
+            except OSError as exc:
+                raise ConfigError(f"server.{name} = {str(file)!r} cannot be read: {exc.strerror}") from exc
+        try:
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except (ssl.SSLError, ValueError) as exc:
+            raise ConfigError(
+                f"server.tls_certificate = {str(certificate)!r}, server.tls_key = {str(key)!r}: {_why(exc)}"
+            ) from exc
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for it in the terminal."""
+    raise ValueError(NO_PASSWORD)
+
+
+def _why(exc: Exception) -> str:
+    reason = getattr(exc, "reason", None) or str(exc)
+    if reason == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    if isinstance(exc, ssl.SSLError):
+        return f"these are not a certificate and its key in PEM ({reason})"
+    return str(exc)
