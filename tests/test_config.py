@@ -133,6 +133,7 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("[engine\n", {}, ("headrace.toml cannot be read",)),
     ("[server]\nhost = '0.0.0.0'\n", {}, ("server.host = '0.0.0.0'", "--api-key", "--no-auth")),
     ("", {"HOST": "192.168.0.1"}, ("no API key is set",)),
+    ("[server]\ntls_key = 'k'\n", {}, ("server.tls_key needs server.tls_certificate",)),
     ("[server]\nno_auth = true\n", {"ALLOWED_API_KEYS": "k"}, ("server.no_auth", "server.api_keys")),
 ]
 

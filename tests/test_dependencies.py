@@ -45,11 +45,14 @@ def test_everything_is_pinned_with_hashes() -> None:
 
 def test_the_sections_stand_in_the_order_in_which_they_build_on_each_other() -> None:
     text = (ROOT / "constraints.txt").read_text()
-    assert re.findall(r"^# (\w+)$", text, re.M) == ["serve", "test", "torch", "bench"]
-    served = {canonicalize_name(name) for name, *_ in ENTRY.findall(text.partition("\n# test\n")[0])}
+    assert re.findall(r"^# (\w+)$", text, re.M) == ["serve", "extras", "test", "torch", "bench"]
+    served = {canonicalize_name(name) for name, *_ in ENTRY.findall(text.partition("\n# extras\n")[0])}
     assert {canonicalize_name(requirement.name) for requirement in DECLARED} <= served
     assert "setuptools" in served  # `make` builds without an environment of its own
-    assert not {"pytest", "mypy", "xllamacpp", "openvino-genai"} & served
+    assert not {"pytest", "mypy", "xllamacpp", "openvino-genai", "redis", "asyncpg"} & served
+    extras = {canonicalize_name(name) for name, *_ in ENTRY.findall(text.partition("\n# test\n")[0])} - served
+    assert {"redis", "asyncpg", "opentelemetry-sdk"} <= extras
+    assert not {"pytest", "mypy", "xllamacpp", "openvino-genai"} & extras
 
 
 def test_a_windows_machine_gets_what_only_it_needs() -> None:

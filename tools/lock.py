@@ -5,10 +5,10 @@ so that the file holds on every platform and Python that Headrace supports.
     python tools/lock.py --newest    pin the newest versions that fit
 
 Run it with the oldest Python that is supported: newer ones can use what it can. The sections of the file
-build on each other: `make serve` installs the first, `make test` the first two, `make test-torch` the first
-three, `make bench` all. A package that comes from a local folder as a build of its own (torch's +cpu) is
-pinned by its public version, with that build for its platform. A package that is needed only on some
-platforms has a marker.
+build on each other: `make serve` installs the first, the image (deploy/container) the first two, `make test`
+the first three, `make test-torch` the first four, `make bench` all. A package that comes from a local folder
+as a build of its own (torch's +cpu) is pinned by its public version, with that build for its platform. A
+package that is needed only on some platforms has a marker.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "constraints.txt"
 SECTIONS = {
     "serve": ("",),
+    "extras": ("otel", "postgres", "redis", "top"),  # of a server among others: the image has them
     "test": ("test", "hub"),
     "torch": ("torch",),
     "bench": ("bench",),

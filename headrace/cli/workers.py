@@ -162,7 +162,8 @@ class Workers:
 
     def _announce(self) -> None:
         host, port = self._listener.getsockname()[:2]
-        url = f"http{'s' if config.server.tls_certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "https" if self._config.server.tls_certificate else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
         print(f"  workers {len(self._keepers)}")
         for name, provider in self._config.providers.items():

@@ -11,8 +11,10 @@ ROOT = Path(__file__).parents[2]
 
 def install_command(extra: str) -> str:
     """The shell command that installs an extra. Headrace is not in a registry, so it installs from this
-    folder.
+    folder, if this is the repository. Where a wheel was installed, pip has to be told where it is from.
     """
+    if not (ROOT / "pyproject.toml").exists():
+        return f"{_python()} -m pip install 'headrace[{extra}]'"
     source = "." if Path.cwd() == ROOT else str(ROOT)
     return f"{_python()} -m pip install -e {shlex.quote(f'{source}[{extra}]')}"
 

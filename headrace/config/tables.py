@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError

@@ -12,6 +12,9 @@ import httpx2
 import pytest
 from websockets.sync.client import connect
 
+from headrace.config import ServerConfig
+from headrace.errors import ConfigError
+from headrace.server.tls import Certificate
 from tests.cli.process import Serving, headrace
 from tests.security.raw import CHAT, HEALTH, QUESTION, gateway, port_of, read_answer
 from tests.serving import eventually
@@ -113,18 +116,22 @@ def test_a_certificate_that_changes_is_used_and_a_bad_one_is_not(secure: Serving
 @pytest.mark.parametrize(
     ("certificate", "key", "reason"),
     [
-        ("none.pem", "first.key", "tls_certificate = 'none.pem' cannot be read: No such file"),
-        ("first.pem", "none.key", "tls_key = 'none.key' cannot be read: No such file"),
+        ("none.pem", "first.key", "tls_certificate = .*none.pem' cannot be read: No such file"),
+        ("first.pem", "none.key", "tls_key = .*none.key' cannot be read: No such file"),
         ("first.pem", "second.key", "the key is not that of the certificate"),
         ("first.pem", "locked.key", "it has a password"),
         ("first.pem", "", "these are not a certificate and its key in PEM"),
         ("README.md", "first.key", "these are not a certificate and its key in PEM"),
-        ("", "first.key", "server.tls_key needs server.tls_certificate"),
     ],
 )
-def test_files_that_cannot_be_used_stop_the_start(certificate: str, key: str, reason: str) -> None:
-    arguments = ["--tls-certificate", certificate, "--tls-key", key]
+def test_files_that_cannot_be_used_are_named(certificate: str, key: str, reason: str) -> None:
+    files = [str(CERTIFICATES / name) if name else "" for name in (certificate, key)]
+    with pytest.raises(ConfigError, match=reason):
+        Certificate(ServerConfig(tls_certificate=files[0], tls_key=files[1]))
+
+
+def test_bad_files_are_found_before_the_start() -> None:
+    arguments = ["--tls-certificate", "first.pem", "--tls-key", "second.key"]
     done = headrace("check-config", *arguments, cwd=CERTIFICATES)
-    assert done.returncode == 2
-    assert reason in done.stderr
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the key is not that of the certificate" in done.stderr
