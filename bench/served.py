@@ -23,7 +23,8 @@ class Server:
 def served(folder: Path, *flags: str) -> Iterator[Server]:
     """It runs in `folder`, where its configuration may be."""
     log = folder / "server.log"
-    command = [sys.executable, "-m", "headrace", "serve", "--port", "0", *flags]
+    own = ("--port", "0", "--data", str(folder / "data"))
+    command = [sys.executable, "-m", "headrace", "serve", *own, *flags]
     with (
         log.open("w") as stderr,
         subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,

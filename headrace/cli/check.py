@@ -15,6 +15,7 @@ from headrace.config import Config, Loaded, Names, TargetConfig, options
 from headrace.config.kinds import LOCAL
 from headrace.errors import HeadraceError, NotFound, ProviderKeyRefused
 from headrace.logs import one_line
+from headrace.types import Backend, ModelInfo
 
 ONLINE_S = 15.0  # how long a provider may take to answer
 SHOWN = 5  # how many of its models are printed
@@ -103,15 +104,16 @@ async def _probe_all(config: Config) -> list[tuple[str, bool]]:
 
 async def _probe(name: str, config: Config) -> tuple[str, bool]:
     """Request a provider's list of models. Returns a report, and whether it succeeded."""
+    if config.providers[name].python is not None:
+        return "it is not started for this: `headrace serve` does", True
     from headrace.app import build_provider
-    from headrace.backends.remote import Remote
 
     try:
         async with asyncio.timeout(ONLINE_S), AsyncExitStack() as exits:
             backend = build_provider(name, config)
             exits.push_async_callback(backend.aclose)
             await backend.start()
-            infos = await backend.list_models() if isinstance(backend, Remote) else backend.models()
+            infos = await _listed(backend)
     except HeadraceError as exc:
         hint = next((text for kind, text in HINTS.items() if isinstance(exc, kind)), "")
         return f"failed{hint}: {exc.message}", False
@@ -124,6 +126,16 @@ async def _probe(name: str, config: Config) -> tuple[str, bool]:
     unlisted = f"; it does not list {_some(missing)}" if missing else ""
     count = f"{len(listed)} model{'' if len(listed) == 1 else 's'}"
     return f"answered{key}; {count}: {_some(listed) or 'none'}{unlisted}", True
+
+
+async def _listed(backend: Backend) -> list[ModelInfo]:
+    """The models that a provider lists now. Raises ServerError, also if one of its replicas has no list."""
+    from headrace.backends.remote import Remote
+    from headrace.backends.replicas import Replicas
+
+    if isinstance(backend, Replicas):
+        return await backend.list_models()
+    return await backend.list_models() if isinstance(backend, Remote) else backend.models()
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -83,9 +83,11 @@ class ProviderConfig(Section):
     ] = None
     args: Annotated[
         tuple[str, ...],
+        Names(is_secret=True),
         Field(
+            repr=False,
             description='Only beside `python`: the server\'s arguments, as `["--model", '
-            '"Qwen/Qwen3-8B", "--tensor-parallel-size", "4"]`.'
+            '"Qwen/Qwen3-8B", "--tensor-parallel-size", "4"]`.',
         ),
     ] = ()
     path: Annotated[

@@ -84,9 +84,10 @@ class Replicas(BaseBackend):
         for replica, watch in self._watches.items():
             await replica.backend.start()
             await watch.start()
-        async with asyncio.TaskGroup() as group:
-            for supervision in self._supervisions:
-                group.create_task(supervision.start())
+        starts = [supervision.start() for supervision in self._supervisions]
+        for result in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def aclose(self) -> None:
         await asyncio.gather(*(supervision.aclose() for supervision in self._supervisions))
@@ -112,6 +113,17 @@ class Replicas(BaseBackend):
         """Those of the first replica that has a list."""
         lists = (replica.backend.models() for replica in self.members)
         return next((found for found in lists if found), [])
+
+    async def list_models(self) -> list[ModelInfo]:
+        """Fetch the lists of all replicas; return the first. Raises ServerError, which names the replica."""
+        lists = []
+        for replica in self.members:
+            try:
+                lists.append(await replica.backend.list_models())
+            except ServerError as exc:
+                exc.message = f"{replica.name}: {exc.message}"
+                raise
+        return lists[0]
 
     def find(self, id: str) -> ModelInfo | None:
         found = next((info for info in self.models() if info.id == id), None)
