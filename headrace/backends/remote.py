@@ -53,6 +53,7 @@ class Remote(BaseBackend, ABC):
         self._models = [self.info(id) for id in allowed]
         self._refreshing: asyncio.Task[None] | None = None
         self._is_due = asyncio.Event()
+        self.is_starting = False  # it is a process of ours that has no address yet: there is no list to fetch
 
     async def start(self) -> None:
         await self.upstream.start()
@@ -87,6 +88,8 @@ class Remote(BaseBackend, ABC):
 
     async def _refresh(self) -> None:
         while True:
+            if self.is_starting:
+                await self._is_due.wait()
             self._is_due.clear()
             pause_s = RETRY_S
             try:

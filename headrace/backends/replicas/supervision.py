@@ -42,7 +42,7 @@ class Supervision:
 
     def __init__(self, replica: Replica, watch: Watch, program: Program) -> None:
         self._replica, self._watch, self._program = replica, watch, program
-        replica.is_reachable, replica.is_starting = False, True
+        replica.is_reachable, replica.is_starting, replica.backend.is_starting = False, True, True
         self._keeper = Keeper[Process](
             replica.name,
             program.open,
@@ -73,6 +73,7 @@ class Supervision:
         self._watch.moves(process.url)
         replica.breaker.close()
         replica.is_reachable, replica.is_starting, replica.was_ready, replica.trouble = True, False, True, ""
+        replica.backend.is_starting = False
         replica.backend.refresh_now()
 
     def _left(self, why: str) -> None:
