@@ -53,7 +53,7 @@ class Keeper(Generic[R]):
         self._task: asyncio.Task[None] | None = None
 
     def start(self, first: R | None = None) -> None:
-        """Keep one running from now on. `first`: it runs already."""
+        """Keep one running from now on. `first`: it runs already, and `came` has heard of it."""
         self._task = asyncio.create_task(self._run(first))
 
     async def aclose(self) -> None:
@@ -84,8 +84,6 @@ class Keeper(Generic[R]):
         pause_s = FIRST_PAUSE_S
         loop = asyncio.get_running_loop()
         self.running = first
-        if first is not None:
-            self._came(first)
         while True:
             since = loop.time()
             try:

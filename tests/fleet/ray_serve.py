@@ -93,7 +93,7 @@ def check() -> None:
 def _process() -> str:
     """Which replica answers, by the start time in its metrics."""
     with urllib.request.urlopen(URL + "/metrics", timeout=60) as response:
-        text = response.read().decode()
+        text: str = response.read().decode()
     return next(line for line in text.splitlines() if line.startswith("process_start_time_seconds "))
 
 

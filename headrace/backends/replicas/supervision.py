@@ -15,8 +15,6 @@ from headrace.errors import HeadraceError, ModelError
 
 log = logging.getLogger(__name__)
 
-HANGS_S = 60.0  # a process that does not answer its probes for so long is killed
-
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -29,12 +27,14 @@ class Process:
 @dataclass(frozen=True, slots=True)
 class Program:
     """How a replica's process is started. `open`: starts it and waits until it is ready; `is_awaited`: the
-    server takes no requests before; `stop_s`: how long it may take to finish what it does.
+    server takes no requests before; `stop_s`: how long it may take to finish what it does; `hangs_s`: after
+    so long without an answer to a probe it is killed, and started again.
     """
 
     open: Callable[[], Awaitable[Process]]
     is_awaited: bool = True
     stop_s: float = 30.0
+    hangs_s: float = 60.0
 
 
 class Supervision:
@@ -61,7 +61,12 @@ class Supervision:
             first = await self._program.open()
         except HeadraceError as exc:
             raise ModelError(exc.message) from exc
+        self._came(first)
         self._keeper.start(first)
+        try:
+            await self._replica.backend.refresh()  # routes may lead to its models
+        except HeadraceError as exc:
+            raise ModelError(exc.message) from exc
 
     async def aclose(self) -> None:
         await self._keeper.aclose()
@@ -83,4 +88,4 @@ class Supervision:
 
     def _hangs(self) -> bool:
         since = self._watch.silent_since
-        return since is not None and time.monotonic() - since > HANGS_S
+        return since is not None and time.monotonic() - since > self._program.hangs_s

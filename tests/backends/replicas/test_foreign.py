@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from headrace.app import create_app
-from headrace.backends.replicas import started
+from headrace.backends.replicas import Replica, Replicas, started
+from headrace.backends.replicas.foreign import program
 from headrace.backends.vllm import SGLangBackend, VLLMBackend
+from headrace.breaker import Breaker
 from headrace.config import Config, ProviderConfig
 from headrace.types import Conversation, Format, GenerateRequest, Message
 from tests.serving import Served, eventually, serving
@@ -74,6 +80,22 @@ def test_one_that_does_not_start_is_tried_again_and_says_why(caplog: pytest.LogC
         assert listed["state"] == "starting"
         assert "the stand-in loads m" in listed["trouble"]
         assert served.get("/ready").json()["status"] == "starting"
+
+
+def test_one_that_hangs_is_killed_and_started_again() -> None:
+    """Takes some seconds: a probe waits five for its answer."""
+    config = ProviderConfig(kind="vllm", api_key="key")
+    replica = Replica("own", StandIn("own", config, "key"), Breaker(time.monotonic))
+    started = program("own", sys.executable, StandIn.module, ("--model", "m"), "key")
+    backend = Replicas("own", [replica], {replica: replace(started, hangs_s=0.1)})
+    tables = {"models": {"default": ""}, "providers": {"own": config}}
+    with serving(create_app(Config.model_validate(tables), [backend])) as served:
+        eventually(lambda: state(served) == "ready", within_s=60)
+        first = pid(served)
+        os.kill(first, signal.SIGSTOP)
+        eventually(lambda: not psutil.pid_exists(first), within_s=60)
+        eventually(lambda: state(served) == "ready", within_s=60)
+        assert pid(served) != first
 
 
 def test_their_own_forms_are_written() -> None:
