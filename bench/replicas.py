@@ -31,7 +31,7 @@ from bench.served import Server, served
 from headrace.models.catalog import DEFAULT_MODEL
 
 TOPICS = ("rivers", "mills", "mountains", "bridges", "gardens", "clocks", "trains", "islands", "bread")
-ANSWER = 24  # tokens
+ANSWER = 48  # tokens
 AT_ONCE = 6  # conversations
 GAIN = 1.5
 
@@ -48,7 +48,7 @@ class Shares:
 
 def converse(url: str, turns: int, is_random: bool, number: int) -> Shares:
     """One conversation, whose beginning nobody else has."""
-    system = f"{secrets.token_hex(8)}: you answer questions about {TOPICS[number % len(TOPICS)]}. " * 6
+    system = f"{secrets.token_hex(8)}: you answer questions about {TOPICS[number % len(TOPICS)]}. " * 2
     messages = [{"role": "system", "content": system}]
     shares = Shares()
     with httpx2.Client(base_url=url, timeout=600) as http:

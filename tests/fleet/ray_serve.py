@@ -50,13 +50,14 @@ def main() -> int:
     environment = {
         **os.environ,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",  # else it writes a token to ~/.ray
+        "RAY_raylet_start_wait_time_s": "300",
         "HEADRACE_KV_CACHE_BYTES": "64MiB",
         "HEADRACE_NUM_THREADS": "1",
         "HEADRACE_DISK_CACHE_BYTES": "0",
         "PYTHONPATH": f"{ROOT / 'deploy' / 'ray'}:{ROOT}",
     }
     with tempfile.TemporaryDirectory() as folder:
-        environment["HOME"] = os.environ.get("HOME", folder)
         began = time.monotonic()
         with subprocess.Popen(
             [sys.executable, "-c", SCRIPT], cwd=folder, env=environment, text=True,

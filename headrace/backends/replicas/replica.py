@@ -40,6 +40,7 @@ class Replica:
         self.trouble = ""  # why it is not reachable
         self._load: Load | None = None
         self._others = 0  # requests that others had there when its metrics were read
+        self._most = 0  # our own at once since then
 
     @property
     def is_available(self) -> bool:
@@ -68,15 +69,19 @@ class Replica:
         """Count a request while the block runs."""
         self.num_active += 1
         self.num_requests += 1
+        self._most = max(self._most, self.num_active)
         try:
             yield
         finally:
             self.num_active -= 1
 
     def reports(self, load: Load | None) -> None:
-        """Take over what its metrics say; None: they are not known."""
+        """Take over what its metrics say; None: they are not known. They are a moment old: those of our
+        requests that have ended since are not taken for others'.
+        """
         self._load = load
-        self._others = 0 if load is None else max(0, load.num_requests - self.num_active)
+        self._others = 0 if load is None else max(0, load.num_requests - self._most)
+        self._most = self.num_active
 
     def stats(self) -> ReplicaStats:
         load = self._load
