@@ -56,6 +56,7 @@ function App() {
   }, [view, id, chats]);
   useEffect(() => {
     const keys = event => {
+      if (event.key === "Escape") setOpen({ sidebar: false, drawer: false });
       if (!event.ctrlKey && !event.metaKey) return;
       if (event.key === "k") { event.preventDefault(); setOpen({ ...open, sidebar: true }); document.getElementById("search")?.focus(); }
       if (event.key === "O" && event.shiftKey) { event.preventDefault(); begin(); }
@@ -95,6 +96,7 @@ function App() {
       ${view === "chat" && html`
         <${Sidebar} chats=${chats} current=${id} isOpen=${open.sidebar} onNew=${begin} onChanged=${changed} onError=${fail}
           onPick=${() => setOpen({ ...open, sidebar: false })} />
+        ${open.sidebar && html`<div class="backdrop" onClick=${() => setOpen({ ...open, sidebar: false })} />`}
         <${Chat} key=${opened.visit} chat=${known} model=${model} contextLength=${models.find(one => one.id === model)?.max_model_len}
           isDrawerOpen=${open.drawer} onDrawer=${() => setOpen({ ...open, drawer: false })} onCreated=${created} onChanged=${refresh} />`}
       ${view === "compare" && html`<${Compare} models=${models} model=${model} />`}

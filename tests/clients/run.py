@@ -74,13 +74,13 @@ CLIENTS = (
     Client("notebook", "nbclient", "notebook", timeout_s=300),
     Client("bfcl", "bfcl-eval", "bfcl", runs_in="ours", timeout_s=600),
     Client("page", "playwright", "page", timeout_s=900),
-    Client("page_keys", "playwright", "page", options=KEYS, timeout_s=300),
+    Client("page_keys", "playwright", "page", options=KEYS, timeout_s=900),
     Client(
         "page_steering",
         "playwright",
         "page",
-        options=("--config", str(HERE / "steering.toml")),
-        timeout_s=300,
+        options=("--config", str(HERE / "steering.toml"), "--embedding-model", "none"),
+        timeout_s=900,
     ),
 )
 

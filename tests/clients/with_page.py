@@ -299,6 +299,9 @@ def looks() -> None:
             if look == "phone":
                 page.get_by_role("button", name="Chats").click()
                 shoot(page, "chats-phone")
+                page.keyboard.press("Escape")
+                expect(page.get_by_label("Search chats")).not_to_be_visible()
+                page.get_by_role("button", name="Chats").click()
             page.get_by_role("link", name="Name three colors.").first.click()
             expect(answers(page).first).to_be_visible()
             page.get_by_role("button", name="Tokens").first.click()
