@@ -10,7 +10,7 @@ import pytest
 
 from headrace.config import StoreConfig
 from headrace.errors import ConfigError
-from headrace.store import Store, StoredCompletion
+from headrace.store import Store, StoredCompletion, StoredPreset
 from headrace.store.maintenance import Maintenance, no_progress
 from tests.postgres import PostgreSQL
 from tests.store.conftest import Opened
@@ -54,6 +54,7 @@ def test_an_import_restores_the_export(
             )
             await store.responses.delete(OWNER, "resp_3")
             await store.completions.save(OWNER, StoredCompletion("chatcmpl-1", 1, "m", {}), [message("m")])
+            await store.presets.save(StoredPreset("mine", {"from": "m"}))
             await store.conversations.lock(OWNER, made.id)
             lines = await exported(database_url, tmp_path)
             made = await store.conversations.get(OWNER, made.id)
@@ -69,6 +70,7 @@ def test_an_import_restores_the_export(
                 assert await other.responses.events(OWNER, saved.id) == ['{"n": 0}', '{"n": 1}']
                 assert (await other.responses.get(OWNER, "resp_2")).status == "failed"
                 assert (await other.completions.get(OWNER, "chatcmpl-1")).model == "m"
+                assert [one.name for one in await other.presets.all()] == ["mine"]
                 await other.conversations.release(await other.conversations.lock(OWNER, made.id))
             finally:
                 await other.aclose()
