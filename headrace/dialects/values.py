@@ -87,23 +87,23 @@ def valid_value(value: Any) -> Any:
 class Halves:
     """Makes text valid that arrives in pieces, which may be cut within a surrogate pair."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_pending",)
 
     def __init__(self) -> None:
-        self._held = ""
+        self._pending = ""
 
     def push(self, piece: str) -> str:
         """Add a piece; return the text that is complete, without a half at its end."""
-        text = self._held + piece if self._held else piece
-        self._held = ""
+        text = self._pending + piece if self._pending else piece
+        self._pending = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._held = text[:-1], text[-1]
+            text, self._pending = text[:-1], text[-1]
         return valid(text)
 
     def end(self) -> str:
         """Return U+FFFD if the text ends with half of a pair."""
-        held, self._held = self._held, ""
-        return REPLACEMENT if held else ""
+        pending, self._pending = self._pending, ""
+        return REPLACEMENT if pending else ""
 
 
 def an_object(value: object) -> Object:

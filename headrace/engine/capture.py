@@ -112,13 +112,13 @@ def _replace(model: ov.Model, states: ov.Output, name: str) -> None:
     """Let an input take the place of the states: [tokens, width]."""
     width = int(states.get_partial_shape()[-1].get_length())
     readers = list(states.get_target_inputs())
-    given = ops.parameter([-1, width], ov.Type.f32)
-    given.set_friendly_name(name)
-    given.output(0).set_names({name})
-    shaped = ops.unsqueeze(given, ops.constant(np.int64(0)))
+    parameter = ops.parameter([-1, width], ov.Type.f32)
+    parameter.set_friendly_name(name)
+    parameter.output(0).set_names({name})
+    shaped = ops.unsqueeze(parameter, ops.constant(np.int64(0)))
     for reader in readers:
         reader.replace_source_output(shaped.output(0))
-    model.add_parameters([given])
+    model.add_parameters([parameter])
 
 
 def _keep_what_is_needed(model: ov.Model) -> None:

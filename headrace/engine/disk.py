@@ -36,11 +36,11 @@ AGE_STEP_S = 0.01  # see _age; more than the time in which a block is read
 
 @dataclass(slots=True)
 class _Fetch:
-    """A piece that is being read: `held` blocks are in the pool already, `new` ones are filled."""
+    """A piece that is being read: `present` blocks are in the pool already, `new` ones are filled."""
 
     sequence: Sequence
-    keys: list[bytes]  # of `held`, then of `new`
-    held: list[int]
+    keys: list[bytes]  # of `present`, then of `new`
+    present: list[int]
     new: list[int]
     exactness: Future[list[bool]]  # of the blocks that were read: the leading ones of `new`
 
@@ -72,7 +72,7 @@ class DiskCache:
     @property
     def blocks(self) -> list[int]:
         """The blocks of the pool that are held for reading."""
-        return [*self._fetch.held, *self._fetch.new] if self._fetch is not None else []
+        return [*self._fetch.present, *self._fetch.new] if self._fetch is not None else []
 
     def fetch(self, sequence: Sequence) -> bool:
         """Start to read the sequence's blocks; `fetched` returns it afterwards. False if there are none."""
@@ -133,20 +133,20 @@ class DiskCache:
         in the pool the last time; if there are no more now, the pool is too full for the prompt.
         """
         keys, exactly = self._prefixes.shareable(sequence), sequence.params.invariant
-        held: list[int] = []
+        present: list[int] = []
         for key in keys:
             block = self._pool.find(key, exactly=exactly)
             if block is None:
                 break
-            held.append(block)
-        count = min(PIECE, len(keys) - len(held), self._pool.num_available - len(self._scheduler.running))
-        if count <= 0 or len(held) <= before or not self._has(keys[len(held)]):
-            self._pool.release(reversed(held))
+            present.append(block)
+        count = min(PIECE, len(keys) - len(present), self._pool.num_available - len(self._scheduler.running))
+        if count <= 0 or len(present) <= before or not self._has(keys[len(present)]):
+            self._pool.release(reversed(present))
             return False
         new = [self._pool.allocate() for _ in range(count)]
-        keys = keys[: len(held) + count]
-        future = self._reader.submit(self._read, keys, len(held), new, exactly)
-        self._fetch = _Fetch(sequence, keys, held, new, future)
+        keys = keys[: len(present) + count]
+        future = self._reader.submit(self._read, keys, len(present), new, exactly)
+        self._fetch = _Fetch(sequence, keys, present, new, future)
         return True
 
     def _end(self, fetch: _Fetch) -> None:
@@ -156,13 +156,13 @@ class DiskCache:
         if failure is not None:  # the prompt is computed instead
             log.warning("cached blocks cannot be read", exc_info=failure)
         exactness = [] if failure is not None else fetch.exactness.result()
-        blocks = enumerate(zip(fetch.new, exactness, strict=False), len(fetch.held))
+        blocks = enumerate(zip(fetch.new, exactness, strict=False), len(fetch.present))
         for position, (block, is_exact) in blocks:
             self._prefixes.publish_block(fetch.sequence, position, block, is_exact=is_exact)
-        self._pool.release(reversed([*fetch.held, *fetch.new]))
+        self._pool.release(reversed([*fetch.present, *fetch.new]))
         self.num_read += len(exactness)
         if len(exactness) == len(fetch.new):
-            self._waiting.append((fetch.sequence, len(fetch.held)))
+            self._waiting.append((fetch.sequence, len(fetch.present)))
         else:
             self._ready.append(fetch.sequence)
 

@@ -58,7 +58,7 @@ def collect(spans: Iterable[Span], num_tokens: int) -> dict[int, LayerEdits]:
                 builder = builders.setdefault(term.layer, _Builder())
                 builder.add(term.slot, span.begin, covered[term.scope], term.strength)
                 if term.preserve_norm:
-                    builder.kept.append((span.begin, covered[term.scope]))
+                    builder.norm_spans.append((span.begin, covered[term.scope]))
     return {layer: builder.build(num_tokens) for layer, builder in builders.items()}
 
 
@@ -85,7 +85,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self._parts: dict[Group, dict[bytes, list[tuple[Slot, int, Mask, float]]]] = {}
-        self.kept: list[tuple[int, Mask]] = []
+        self.norm_spans: list[tuple[int, Mask]] = []
 
     def add(self, slot: Slot, begin: int, covered: Mask, strength: float) -> None:
         of_group = self._parts.setdefault(slot.group, {})
@@ -95,8 +95,8 @@ class _Builder:
         groups = {
             group: self._group(self._parts[group], num_tokens) for group in GROUPS if group in self._parts
         }
-        keep_norm = np.zeros(num_tokens, np.float32) if self.kept else None
-        for begin, covered in self.kept:
+        keep_norm = np.zeros(num_tokens, np.float32) if self.norm_spans else None
+        for begin, covered in self.norm_spans:
             assert keep_norm is not None
             keep_norm[begin : begin + len(covered)][covered] = 1
         return LayerEdits(groups, keep_norm)

@@ -90,8 +90,8 @@ def _draw_by_weight(weights: Floats, params: SamplingParams, rng: np.random.Gene
             token = drawing.draw(1 - rng.random())
             if params.top_p >= 1 or _is_in_nucleus(weights, token, params.top_p * drawing.whole):
                 return token
-    kept = _filter(weights, params)
-    return int(kept[Drawing(weights[kept]).draw(1 - rng.random())])
+    heaviest = _filter(weights, params)
+    return int(heaviest[Drawing(weights[heaviest]).draw(1 - rng.random())])
 
 
 def _is_in_nucleus(weights: Floats, token: int, share: float) -> bool:
@@ -113,14 +113,14 @@ def _filter(weights: Floats, params: SamplingParams) -> Tokens:
     Only the weights that may be in the nucleus are sorted, and only their values: the lightest one that is
     kept is a threshold for all others.
     """
-    kept = None
+    heaviest = None
     if 0 < params.top_k < len(weights):
-        kept = _heaviest(weights, np.partition(weights, -params.top_k)[-params.top_k], params.top_k)
-        weights = weights[kept]
+        heaviest = _heaviest(weights, np.partition(weights, -params.top_k)[-params.top_k], params.top_k)
+        weights = weights[heaviest]
     nucleus = _nucleus(weights, params) if params.top_p < 1 else np.arange(len(weights))
     if params.min_p:
         nucleus = nucleus[weights[nucleus] >= params.min_p * weights.max()]
-    return nucleus if kept is None else kept[nucleus]
+    return nucleus if heaviest is None else heaviest[nucleus]
 
 
 def _nucleus(weights: Floats, params: SamplingParams) -> Tokens:

@@ -84,8 +84,8 @@ class EncoderTokenizer:
         count = len(ids) + self.num_marks
         if room is None and max(count, least) > self.max_tokens:
             raise self._too_long(max(count, least), param, is_estimate=least > self.max_tokens)
-        kept = ids if room is None else ids[max(0, count - room) :]
-        return np.array([*self._before, *kept, *self._after], np.int32)
+        fitting = ids if room is None else ids[max(0, count - room) :]
+        return np.array([*self._before, *fitting, *self._after], np.int32)
 
     def _checked(self, ids: tuple[int, ...], param: str, room: int | None) -> Ids:
         bad = next((id for id in ids if not 0 <= id < self.vocabulary), None)
@@ -93,10 +93,10 @@ class EncoderTokenizer:
             raise BadRequest(
                 f"{param}: {bad} is no token of this model, which has {self.vocabulary}", param=param
             )
-        kept = ids if room is None else ids[-room:]
-        if len(kept) > self.max_tokens:
-            raise self._too_long(len(kept), param, is_estimate=False)
-        return np.array(kept, np.int32)
+        fitting = ids if room is None else ids[-room:]
+        if len(fitting) > self.max_tokens:
+            raise self._too_long(len(fitting), param, is_estimate=False)
+        return np.array(fitting, np.int32)
 
     def _too_long(self, count: int, param: str, *, is_estimate: bool) -> ContextTooLong:
         error = ContextTooLong.of_tokens(self.max_tokens, count, 0, param=param, is_estimate=is_estimate)

@@ -67,14 +67,14 @@ class Splitter:
 
     def __init__(self, thinking: Thinking | None, *, is_open: bool = False) -> None:
         self._thinking = thinking
-        self._held = ""
+        self._pending = ""
         self._is_undecided = thinking is not None and not is_open
         self.is_thinking = thinking is not None and is_open
         self._drops_space = is_open
 
     def push(self, text: str) -> list[Reasoned | Text]:
         """Add text. Returns the pieces that are certain now, at most one of each kind."""
-        self._held += text
+        self._pending += text
         parts: list[Reasoned | Text] = []
         if self._is_undecided:
             self._decide()
@@ -86,17 +86,17 @@ class Splitter:
 
     def flush(self) -> list[Reasoned | Text]:
         """End the answer. Text that was held back belongs to the reasoning if that is still open."""
-        held, self._held = self._held, ""
+        pending, self._pending = self._pending, ""
         if self.is_thinking:
-            return [Reasoned(held)] if held and not self._drops_space else []
-        return [Text(held)] if held and not self._drops_space else []
+            return [Reasoned(pending)] if pending and not self._drops_space else []
+        return [Text(pending)] if pending and not self._drops_space else []
 
     def _decide(self) -> None:
         assert self._thinking is not None
-        begin, seen = self._thinking.begin, self._held.lstrip(WHITESPACE)
+        begin, seen = self._thinking.begin, self._pending.lstrip(WHITESPACE)
         if seen.startswith(begin):
             self._is_undecided, self.is_thinking, self._drops_space = False, True, True
-            self._held = seen[len(begin) :]
+            self._pending = seen[len(begin) :]
         else:
             self._is_undecided = begin.startswith(seen)
 
@@ -104,24 +104,24 @@ class Splitter:
         assert self._thinking is not None
         end = self._thinking.end
         self._drop_space()
-        at = self._held.find(end)
+        at = self._pending.find(end)
         if at >= 0:
-            thought = self._held[:at].rstrip(WHITESPACE)
-            self._held = self._held[at + len(end) :]
+            thought = self._pending[:at].rstrip(WHITESPACE)
+            self._pending = self._pending[at + len(end) :]
             self.is_thinking, self._drops_space = False, True
         else:
-            size = len(self._held) - overlap(self._held, end)
-            thought = self._held[:size].rstrip(WHITESPACE)
-            self._held = self._held[len(thought) :]
+            size = len(self._pending) - overlap(self._pending, end)
+            thought = self._pending[:size].rstrip(WHITESPACE)
+            self._pending = self._pending[len(thought) :]
         return [Reasoned(thought)] if thought else []
 
     def _answer(self) -> list[Reasoned | Text]:
         self._drop_space()
-        text, self._held = self._held, ""
+        text, self._pending = self._pending, ""
         return [Text(text)] if text else []
 
     def _drop_space(self) -> None:
         """Drop white space after a mark, up to the first other character."""
         if self._drops_space:
-            self._held = self._held.lstrip(WHITESPACE)
-            self._drops_space = not self._held
+            self._pending = self._pending.lstrip(WHITESPACE)
+            self._drops_space = not self._pending

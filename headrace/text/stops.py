@@ -75,7 +75,7 @@ class StopMatcher:
 
     def __init__(self, stops: Stops) -> None:
         self._stops, self._state = stops, 0
-        self._held = ""
+        self._pending = ""
         self.stop: str | None = None  # the stop string that was found
 
     @property
@@ -89,22 +89,22 @@ class StopMatcher:
         if self.stopped:
             return ""
         stops, state = self._stops, self._state
-        held = self._held + text
-        for end, character in enumerate(text, start=len(self._held) + 1):
+        pending = self._pending + text
+        for end, character in enumerate(text, start=len(self._pending) + 1):
             state = stops.step(state, character)
             word = stops.word(state)
             if word is not None:  # the longest of those that end first
-                self.stop, self._held = word, ""
-                return held[: end - len(word)]
+                self.stop, self._pending = word, ""
+                return pending[: end - len(word)]
         self._state = state
         keep = stops.depth(state)
-        shown, self._held = held[: len(held) - keep], held[len(held) - keep :]
+        shown, self._pending = pending[: len(pending) - keep], pending[len(pending) - keep :]
         return shown
 
     def flush(self) -> str:
         """End the stream. Returns the text that was held back."""
-        held, self._held, self._state = self._held, "", 0
-        return held
+        pending, self._pending, self._state = self._pending, "", 0
+        return pending
 
 
 def overlap(text: str, stop: str) -> int:

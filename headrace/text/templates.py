@@ -235,9 +235,9 @@ def _has_system(rendered: str, messages: Messages, escape: Callable[[str], str])
     return all(escape(text) in rendered for text in texts)
 
 
-def _parts(given: Mapping[str, object]) -> int:
+def _parts(members: Mapping[str, object]) -> int:
     """The number of items in a template's input: messages, tools, and members of further variables."""
-    return sum(len(value) for value in given.values() if isinstance(value, list | dict))
+    return sum(len(value) for value in members.values() if isinstance(value, list | dict))
 
 
 def _characters(value: object) -> int:

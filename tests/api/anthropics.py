@@ -14,8 +14,8 @@ import httpx2
 from tests.serving import Served
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
-ASKED: Any = [{"role": "user", "content": "How is the weather in Bern?"}]
-SMALL: dict[str, Any] = {"model": "fake", "max_tokens": 9, "messages": ASKED}
+QUESTION: Any = [{"role": "user", "content": "How is the weather in Bern?"}]
+SMALL: dict[str, Any] = {"model": "fake", "max_tokens": 9, "messages": QUESTION}
 PNG = base64.b64encode(b"\x89PNG\r\n").decode()
 
 

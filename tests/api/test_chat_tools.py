@@ -33,7 +33,7 @@ from tests.conftest import FakeServer
 from tests.serving import Served, events
 
 CHAT = "/v1/chat/completions"
-ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": "How is the weather in Bern?"}]
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "How is the weather in Bern?"}]
 SCHEMA: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER: ChatCompletionFunctionToolParam = {
     "type": "function",
@@ -97,7 +97,7 @@ def last_request(server: Served) -> Any:
 @pytest.mark.parametrize("sizes", SPLITS)
 def test_calls_are_whole(client: Any, sizes: Sequence[int]) -> None:
     answer = client(*calling(*sizes)).chat.completions.create(
-        model="fake", messages=ASKED, tools=[WEATHER, TIME]
+        model="fake", messages=QUESTION, tools=[WEATHER, TIME]
     )
     (choice,) = answer.choices
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
@@ -113,7 +113,7 @@ def test_calls_are_whole(client: Any, sizes: Sequence[int]) -> None:
 @pytest.mark.parametrize("sizes", SPLITS)
 def test_streamed_calls_say_who_once_and_then_only_arguments(client: Any, sizes: Sequence[int]) -> None:
     stream = client(*calling(*sizes)).chat.completions.create(
-        model="fake", messages=ASKED, tools=[WEATHER, TIME], stream=True
+        model="fake", messages=QUESTION, tools=[WEATHER, TIME], stream=True
     )
     chunks: list[ChatCompletionChunk] = list(stream)
     pieces = [piece for chunk in chunks for piece in chunk.choices[0].delta.tool_calls or ()]
@@ -134,7 +134,7 @@ def test_streamed_calls_say_who_once_and_then_only_arguments(client: Any, sizes:
 
 def test_reasoning_streams_under_both_names(fake_server: FakeServer) -> None:
     server = fake_server(FakeBackend([ReasoningDelta(0, "h"), ReasoningDelta(0, "m"), TextDelta(0, "Yes")]))
-    chunks = events(server.post(CHAT, {"model": "fake", "messages": ASKED, "stream": True}))[:-1]
+    chunks = events(server.post(CHAT, {"model": "fake", "messages": QUESTION, "stream": True}))[:-1]
     assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
         {"role": "assistant", "content": "", "refusal": None},
         {"reasoning_content": "h", "reasoning": "h"},
@@ -148,7 +148,7 @@ def test_reasoning_streams_under_both_names(fake_server: FakeServer) -> None:
 def test_stream_helper_puts_calls_together(client: Any, sizes: Sequence[int]) -> None:
     tool = openai.pydantic_function_tool(Weather, name="weather")
     with client(*calling(*sizes)).chat.completions.stream(
-        model="fake", messages=ASKED, tools=[tool, TIME], stream_options={"include_usage": True}
+        model="fake", messages=QUESTION, tools=[tool, TIME], stream_options={"include_usage": True}
     ) as stream:
         names = [event.name for event in stream if event.type == "tool_calls.function.arguments.done"]
     assert names == ["weather", "time"]
@@ -164,7 +164,7 @@ def test_functions_are_answered_in_their_own_form(fake_server: FakeServer, strea
     server = fake_server(FakeBackend(calling(5, 5)))
     with server.client() as client:
         answer: Any = client.chat.completions.create(
-            model="fake", messages=ASKED, functions=[{"name": "weather", "parameters": SCHEMA}],
+            model="fake", messages=QUESTION, functions=[{"name": "weather", "parameters": SCHEMA}],
             function_call={"name": "weather"}, stream=stream,
         )  # fmt: skip
         choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
@@ -182,12 +182,12 @@ def test_answer_with_calls_can_be_sent_back_strictly(fake_server: FakeServer) ->
     server = fake_server(FakeBackend(calling(4)))
     asking: dict[str, Any] = {"model": "fake", "tools": [WEATHER, TIME]}
     with server.client() as client:
-        said: Any = client.chat.completions.create(messages=ASKED, **asking).choices[0].message
+        said: Any = client.chat.completions.create(messages=QUESTION, **asking).choices[0].message
         results: list[Any] = [
             {"role": "tool", "tool_call_id": call.id, "content": "x"} for call in said.tool_calls
         ]
         client.chat.completions.create(
-            messages=[*ASKED, said, *results], **asking, extra_headers={"X-Headrace-Strict": "true"}
+            messages=[*QUESTION, said, *results], **asking, extra_headers={"X-Headrace-Strict": "true"}
         )
     _, assistant, first, second = last_request(server).prompt.messages
     assert [call.id for call in assistant.tool_calls] == [first.tool_call_id, second.tool_call_id]
@@ -197,7 +197,7 @@ def test_answer_with_calls_can_be_sent_back_strictly(fake_server: FakeServer) ->
 @pytest.mark.parametrize("streamed", [False, True])
 def test_parse_makes_the_model_it_asked_for(client: Any, streamed: bool) -> None:
     chat = client('{"ci', 'ty": "Be', 'rn"}', ended("stop")).chat.completions
-    members: dict[str, Any] = {"model": "fake", "messages": ASKED, "response_format": Weather}
+    members: dict[str, Any] = {"model": "fake", "messages": QUESTION, "response_format": Weather}
     if streamed:
         with chat.stream(**members) as stream:
             stream.until_done()
@@ -210,7 +210,7 @@ def test_parse_makes_the_model_it_asked_for(client: Any, streamed: bool) -> None
 def test_parse_asks_for_its_schema(fake_server: FakeServer) -> None:
     server = fake_server(FakeBackend(['{"city": "Bern"}']))
     with server.client() as client:
-        client.chat.completions.parse(model="fake", messages=ASKED, response_format=Weather)
+        client.chat.completions.parse(model="fake", messages=QUESTION, response_format=Weather)
     format = last_request(server).format
     assert isinstance(format, Format)
     assert format.value["required"] == ["city"]
@@ -224,7 +224,7 @@ def test_logprobs_are_those_of_the_text(client: Any, stream: bool) -> None:
         TextDelta(0, "☀", (TokenLogprob("\ufffd", b"\xe2\x98", -1.0), TokenLogprob("\ufffd", b"\x80", -2.0))),
     ]
     chat = client(*script, ended("stop")).chat.completions
-    members: dict[str, Any] = {"model": "fake", "messages": ASKED, "logprobs": True, "top_logprobs": 2}
+    members: dict[str, Any] = {"model": "fake", "messages": QUESTION, "logprobs": True, "top_logprobs": 2}
     answer = chat.create(**members, stream=stream)
     choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
     tokens = [token for choice in choices if choice.logprobs for token in choice.logprobs.content]
@@ -238,7 +238,9 @@ def test_logprobs_are_those_of_the_text(client: Any, stream: bool) -> None:
 
 
 def test_each_choice_makes_its_own_calls(client: Any) -> None:
-    answer = client(*calling(6)).chat.completions.create(model="fake", messages=ASKED, tools=[WEATHER], n=2)
+    answer = client(*calling(6)).chat.completions.create(
+        model="fake", messages=QUESTION, tools=[WEATHER], n=2
+    )
     made = [choice.message.tool_calls[0].function.arguments for choice in answer.choices]
     assert made == [BERN, BERN]
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (11, 14)

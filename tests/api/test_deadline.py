@@ -50,14 +50,14 @@ BODIES: dict[str, dict[str, Any]] = {
 def busy(server: Served) -> Iterator[None]:
     """All threads for long work are held until the body ends."""
     hold = threading.Event()
-    held = [
+    streams = [
         asyncio.run_coroutine_threadsafe(aside(SMALL + 1, hold.wait), server.loop) for _ in range(NUM_THREADS)
     ]
     try:
         yield
     finally:
         hold.set()
-        for each in held:
+        for each in streams:
             each.result()
 
 

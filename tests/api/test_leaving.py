@@ -20,7 +20,7 @@ from tests.upstream import Answer, Upstream, scripted, sse
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TEXTS = sse({"choices": [{"index": 0, "text": "x", "finish_reason": None}]})
-ASKED: list[tuple[str, dict[str, Any], list[bytes]]] = [
+GENERATING: list[tuple[str, dict[str, Any], list[bytes]]] = [
     ("/up/v1/chat/completions", CHAT, sse(*TEXT)),
     ("/up/v1/completions", {"model": "m", "prompt": "hi"}, TEXTS),
     ("/up/v1/messages", {**SMALL, "model": "m"}, sse(*TEXT)),
@@ -54,7 +54,7 @@ def server(upstream: Upstream) -> Iterator[Served]:
 
 @pytest.mark.parametrize("strict", [False, True], ids=["passed on", "translated"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize(("path", "body", "pieces"), ASKED, ids=[path for path, *_ in ASKED])
+@pytest.mark.parametrize(("path", "body", "pieces"), GENERATING, ids=[path for path, *_ in GENERATING])
 def test_provider_sees_a_hang_up_in_mid_answer_at_once(
     server: Served,
     upstream: Upstream,
@@ -71,7 +71,7 @@ def test_provider_sees_a_hang_up_in_mid_answer_at_once(
 @pytest.mark.parametrize("strict", [False, True], ids=["passed on", "translated"])
 @pytest.mark.parametrize(
     ("path", "body"),
-    [*ONCE, *((path, {**body, "stream": True}) for path, body, _ in ASKED), (ASKED[0][0], CHAT)],
+    [*ONCE, *((path, {**body, "stream": True}) for path, body, _ in GENERATING), (GENERATING[0][0], CHAT)],
 )
 def test_provider_sees_a_hang_up_before_its_answer_at_once(
     server: Served, upstream: Upstream, path: str, body: dict[str, Any], strict: bool
@@ -99,7 +99,7 @@ def _leave(
 
 def test_a_caller_who_closes_its_half_of_the_connection_has_left(server: Served, upstream: Upstream) -> None:
     """As behind nginx: see docs/security.md."""
-    path, body, pieces = ASKED[0]
+    path, body, pieces = GENERATING[0]
     upstream.play(Answer(pieces=pieces, stall=True))
     num_before = len(upstream.posts)
     with server.begin(path, {**body, "stream": True}) as connection:

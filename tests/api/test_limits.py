@@ -52,9 +52,9 @@ def test_every_answer_says_what_is_left(server: Served) -> None:
     headers = key(server, requests_per_minute=3, tokens_per_minute=25)
     answer = server.post(CHAT, body(), headers=headers)
     assert answer.status_code == 200
-    told = {name: answer.headers[f"x-ratelimit-{name}"] for name in
+    budget = {name: answer.headers[f"x-ratelimit-{name}"] for name in
             ("limit-requests", "remaining-requests", "limit-tokens", "remaining-tokens")}  # fmt: skip
-    assert told == {"limit-requests": "3", "remaining-requests": "2", "limit-tokens": "25",
+    assert budget == {"limit-requests": "3", "remaining-requests": "2", "limit-tokens": "25",
                     "remaining-tokens": "15"}  # fmt: skip
     assert answer.headers["x-ratelimit-reset-tokens"].startswith("1m")
     with server.http.stream("POST", CHAT, json=body(stream=True), headers=headers) as stream:
@@ -82,14 +82,14 @@ def test_an_answer_without_a_limit_gets_what_is_left(server: Served, backend: Fa
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/responses"])
 def test_every_endpoint_counts(server: Served, path: str) -> None:
     headers = key(server, requests_per_minute=1, tokens_per_minute=50)
-    asked: dict[str, dict[str, object]] = {
+    bodies: dict[str, dict[str, object]] = {
         "/v1/completions": {"prompt": "abcd", "max_tokens": 6},
         "/v1/embeddings": {"input": "abcd"},
         "/v1/messages": {"messages": [{"role": "user", "content": "abcd"}], "max_tokens": 6},
         "/v1/responses": {"input": "abcd", "max_output_tokens": 16},
     }
-    assert server.post(path, {"model": "fake", **asked[path]}, headers=headers).status_code == 200
-    refused = server.post(path, {"model": "fake", **asked[path]}, headers=headers)
+    assert server.post(path, {"model": "fake", **bodies[path]}, headers=headers).status_code == 200
+    refused = server.post(path, {"model": "fake", **bodies[path]}, headers=headers)
     assert refused.status_code == 429, refused.text
 
 

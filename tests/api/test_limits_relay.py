@@ -25,7 +25,7 @@ def key(found: Relays, **limits: int) -> dict[str, str]:
     return {"Authorization": f"Bearer {made.json()['value']}"}
 
 
-def asked(**members: object) -> bytes:
+def chat_body(**members: object) -> bytes:
     return json.dumps({"model": "up:m", "messages": HI, **members}).encode()
 
 
@@ -33,13 +33,13 @@ def test_the_providers_own_count_settles_what_was_reserved(limited: Relays) -> N
     headers = key(limited, tokens_per_minute=100)
     for left in ("75", "50"):
         limited.provider.play(answer(WHOLE))
-        status, _, _ = limited.ask(CHAT, asked(max_tokens=20), **headers)
+        status, _, _ = limited.ask(CHAT, chat_body(max_tokens=20), **headers)
         assert status == 200
-        probe = limited.served.post(CHAT, content=asked(max_tokens=10**6), headers=headers)
+        probe = limited.served.post(CHAT, content=chat_body(max_tokens=10**6), headers=headers)
         assert probe.status_code == 429
         assert probe.headers["x-ratelimit-remaining-tokens"] == left
     assert json.loads(limited.provider.posts[-1].raw)["max_tokens"] == 20
-    status, found, _ = limited.ask(CHAT, asked(max_tokens=60), **headers)
+    status, found, _ = limited.ask(CHAT, chat_body(max_tokens=60), **headers)
     assert (status, found["x-ratelimit-remaining-tokens"]) == (429, "50")
     assert USAGE["total_tokens"] == 25
 
@@ -47,7 +47,7 @@ def test_the_providers_own_count_settles_what_was_reserved(limited: Relays) -> N
 def test_an_answer_without_a_limit_is_limited_to_what_is_left(limited: Relays) -> None:
     headers = key(limited, tokens_per_minute=1000)
     limited.provider.play(STREAM)
-    status, found, _ = limited.ask(CHAT, asked(stream=True), **headers)
+    status, found, _ = limited.ask(CHAT, chat_body(stream=True), **headers)
     assert (status, found["x-ratelimit-limit-tokens"]) == (200, "1000")
     sent = json.loads(limited.provider.posts[-1].raw)
     assert 900 < (sent.get("max_tokens") or sent["max_completion_tokens"]) < 1000
@@ -56,10 +56,10 @@ def test_an_answer_without_a_limit_is_limited_to_what_is_left(limited: Relays) -
 def test_a_stream_whose_provider_reports_no_usage_costs_what_it_reserved(limited: Relays) -> None:
     headers = key(limited, tokens_per_minute=100, concurrent_requests=1)
     limited.provider.play(STREAM)
-    status, found, _ = limited.ask(CHAT, asked(stream=True, max_tokens=30), **headers)
+    status, found, _ = limited.ask(CHAT, chat_body(stream=True, max_tokens=30), **headers)
     assert status == 200
     first = int(found["x-ratelimit-remaining-tokens"])
     assert 20 < first <= 70
     limited.provider.play(STREAM)
-    _, found, _ = limited.ask(CHAT, asked(stream=True, max_tokens=1), **headers)
+    _, found, _ = limited.ask(CHAT, chat_body(stream=True, max_tokens=1), **headers)
     assert int(found["x-ratelimit-remaining-tokens"]) < first

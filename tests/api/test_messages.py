@@ -31,7 +31,7 @@ from headrace.types import (
     ToolCallDelta,
     Usage,
 )
-from tests.api.anthropics import ASKED, COUNT, MESSAGES, PNG, SMALL, check_order, frames, reading
+from tests.api.anthropics import COUNT, MESSAGES, PNG, QUESTION, SMALL, check_order, frames, reading
 from tests.conftest import FakeServer
 from tests.serving import Served, serving
 
@@ -200,7 +200,7 @@ def test_the_whole_request_reaches_the_backend(fake: Fake) -> None:
             model="fake",
             max_tokens=7,
             system=[{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}],
-            messages=ASKED,
+            messages=QUESTION,
             stop_sequences=["END", "FIN"],
             tools=TOOLS,
             tool_choice={"type": "tool", "name": "time", "disable_parallel_tool_use": True},
@@ -216,7 +216,7 @@ def test_the_whole_request_reaches_the_backend(fake: Fake) -> None:
     prompt = request.prompt
     assert [(message.role, message.text) for message in prompt.messages] == [
         ("system", "Be\n\nbrief."),
-        ("user", ASKED[0]["content"]),
+        ("user", QUESTION[0]["content"]),
     ]
     assert (prompt.tool_choice.names, prompt.parallel_tool_calls) == (("time",), False)
     assert prompt.reasoning_effort == "medium"
@@ -238,7 +238,7 @@ def test_an_answer_can_be_sent_back_with_results(fake: Fake, kind: str, ignored:
             "content": [{"type": "text", "text": "no clock"}],
         }
         turn: Any = {"role": "user", "content": [result, failed, {"type": "text", "text": "So?"}]}
-        history = [*ASKED, answer.to_param(), turn]
+        history = [*QUESTION, answer.to_param(), turn]
         again = client.messages.with_raw_response.create(**{**SMALL, "messages": history}, tools=TOOLS)
     assert again.headers.get("x-headrace-ignored") == ignored
     said, *rest = last_request(server).prompt.messages[1:]
@@ -271,7 +271,7 @@ def test_what_is_not_carried_is_named(fake: Fake) -> None:
                     {"type": "text", "text": "b"},
                 ],
             },
-            *ASKED,
+            *QUESTION,
         ],
         "output_config": {"effort": "high"},
     }
@@ -375,8 +375,8 @@ def test_a_path_names_a_provider(fake: Fake) -> None:
 
 def test_tokens_are_counted(fake: Fake) -> None:
     with reading(fake("x")) as client:
-        counted = client.messages.count_tokens(model="fake", messages=ASKED, system="Hi", tools=TOOLS)
-    assert counted.input_tokens == len("Hi\n" + ASKED[0]["content"])
+        counted = client.messages.count_tokens(model="fake", messages=QUESTION, system="Hi", tools=TOOLS)
+    assert counted.input_tokens == len("Hi\n" + QUESTION[0]["content"])
 
 
 def test_media_reach_the_backend(fake: Fake) -> None:

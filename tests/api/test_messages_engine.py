@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.api.anthropics import ASKED, COUNT, MESSAGES, PNG, reading
+from tests.api.anthropics import COUNT, MESSAGES, PNG, QUESTION, reading
 from tests.serving import Served
 
 
@@ -71,7 +71,7 @@ def test_the_engine_calls_the_tool_it_must(exact_server: Served) -> None:
     body: Any = {
         "model": exact_server.backend.models()[0].id,
         "max_tokens": 60,
-        "messages": ASKED,
+        "messages": QUESTION,
         "tools": [
             {
                 "name": "weather",
@@ -106,5 +106,5 @@ def test_the_engine_reads_text_only_and_does_not_think(exact_server: Served) -> 
     error = exact_server.post("/v1/chat/completions", chat).json()["error"]
     assert (error["param"], error["code"]) == ("messages.0.content.1", "unsupported_parameter")
     thinking = {"type": "enabled", "budget_tokens": 1024}
-    answered = exact_server.post(MESSAGES, {**body, "messages": ASKED, "thinking": thinking})
+    answered = exact_server.post(MESSAGES, {**body, "messages": QUESTION, "thinking": thinking})
     assert answered.headers["x-headrace-ignored"] == "thinking, thinking.budget_tokens"

@@ -63,10 +63,10 @@ def test_some_results_without_their_texts(server: Served) -> None:
 def test_members_reach_the_backend(server: Served) -> None:
     members = {"instruction": "i", "truncate_prompt_tokens": 5, "timeout": 9}
     server.post(PATH, {**BODY, **members})
-    asked = last(server)
-    assert asked.timeout_s == pytest.approx(9, abs=1)
+    request = last(server)
+    assert request.timeout_s == pytest.approx(9, abs=1)
     expected = RerankRequest("fake", "q", ("a", "ccc", "bb"), "i", 5, owner="anonymous")
-    assert replace(asked, timeout_s=None, flow="") == expected
+    assert replace(request, timeout_s=None, flow="") == expected
 
 
 WRONG: list[tuple[str, dict[str, Any]]] = [

@@ -95,9 +95,9 @@ def terminal(*arguments: str, cwd: Path, **members: str) -> Iterator[Terminal]:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    kept = environment(TERM="xterm-256color", XDG_DATA_HOME=str(cwd / "data"), **members)
+    variables = environment(TERM="xterm-256color", XDG_DATA_HOME=str(cwd / "data"), **members)
     process = subprocess.Popen(
-        command, cwd=cwd, env=kept, stdin=slave, stdout=slave, stderr=slave, preexec_fn=control
+        command, cwd=cwd, env=variables, stdin=slave, stdout=slave, stderr=slave, preexec_fn=control
     )
     os.close(slave)
     try:

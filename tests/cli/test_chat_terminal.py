@@ -31,7 +31,7 @@ def chatting(server: Any, folder: Path, *arguments: str) -> Iterator[Terminal]:
         yield found
 
 
-def asked(backend: FakeBackend) -> list[str]:
+def questions(backend: FakeBackend) -> list[str]:
     """The last message of each request."""
     return [conversation.messages[-1].text for conversation in backend.conversations]
 
@@ -44,7 +44,7 @@ def test_a_chat_from_greeting_to_bye(fake_server: FakeServer, backend: FakeBacke
         chat.until(">", 2)
         chat.enter("/bye")
         assert chat.end() == 0
-    assert asked(backend) == ["hi"]
+    assert questions(backend) == ["hi"]
 
 
 def test_history_is_kept_for_the_next_time(
@@ -64,14 +64,14 @@ def test_history_is_kept_for_the_next_time(
         chat.until("the first question")
         chat.type(", again" + ENTER)
         chat.until("Hello world")
-    assert asked(backend) == ["the first question", "the first question, again"]
+    assert questions(backend) == ["the first question", "the first question, again"]
 
 
 def test_a_line_can_be_edited(fake_server: FakeServer, backend: FakeBackend, tmp_path: Path) -> None:
     with chatting(fake_server(backend), tmp_path) as chat:
         chat.type("helo\x1b[Dl" + ENTER)
         chat.until("Hello world")
-    assert asked(backend) == ["hello"]
+    assert questions(backend) == ["hello"]
 
 
 def test_a_paste_of_several_lines_is_one_message(
@@ -81,7 +81,7 @@ def test_a_paste_of_several_lines_is_one_message(
         chat.paste("def f():\n    return 1\n\nWhat is this?")
         chat.enter("")
         chat.until("Hello world")
-    assert asked(backend) == ["def f():\n    return 1\n\nWhat is this?"]
+    assert questions(backend) == ["def f():\n    return 1\n\nWhat is this?"]
 
 
 def test_quotation_marks_hold_several_lines(
@@ -94,7 +94,7 @@ def test_quotation_marks_hold_several_lines(
         chat.until("...", 2)
         chat.enter('three"""')
         chat.until("Hello world")
-    assert asked(backend) == ["one\ntwo\nthree"]
+    assert questions(backend) == ["one\ntwo\nthree"]
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(fake_server: FakeServer, tmp_path: Path) -> None:

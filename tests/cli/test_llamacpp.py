@@ -16,7 +16,7 @@ from headrace.models.catalog import GGUFModel, Model
 from tests.cli.process import headrace, serving
 from tests.models.tiny import write_tiny
 
-ASKED = {"model": "other", "prompt": "a", "max_tokens": 3, "temperature": 0}
+REQUEST = {"model": "other", "prompt": "a", "max_tokens": 3, "temperature": 0}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_llama_cpp_serves_what_the_engine_does_not_read(other: Path, tmp_path: P
             "'exaone'; the engine reads llama, qwen2, qwen3, "
             "smollm3, granite, phi3: llama.cpp serves it" in server.log.read_text()
         )
-        answer = server.post(dict(ASKED))
+        answer = server.post(dict(REQUEST))
         assert answer.json()["usage"]["completion_tokens"] == 3
         assert answer.headers["x-headrace-backend"] == "headrace"
         listed = server.http.get("/headrace/v1/models").json()["data"]
@@ -122,8 +122,8 @@ def test_it_is_a_provider_too(other: Path, tmp_path: Path) -> None:
     alone = write(tmp_path / "one.toml", toml.partition("[providers.gone]")[0])
     with serving("--config", str(alone), cwd=tmp_path) as server:
         assert "remote  big (llamacpp" in server.announcement
-        answer = server.post({**ASKED, "model": "big:other"})
+        answer = server.post({**REQUEST, "model": "big:other"})
         assert answer.headers["x-headrace-backend"] == "big"
         assert answer.json()["model"] == "other"
-        direct = server.http.post("/big/v1/completions", json=ASKED)
+        direct = server.http.post("/big/v1/completions", json=REQUEST)
         assert direct.json()["choices"][0]["text"] == answer.json()["choices"][0]["text"]

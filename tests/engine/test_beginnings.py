@@ -29,17 +29,17 @@ def test_any_history_finds_only_what_is_there(
     script: list[tuple[str, bytes, list[int], int, bool]], num_blocks: int
 ) -> None:
     pool = BlockPool(num_blocks, SIZE)
-    held: list[int] = []
+    used: list[int] = []
     written: dict[int, tuple[bytes, list[int], int]] = {}  # block → parent, tokens, how many are exact
     for action, parent, tokens, num_exact, exactly in script:
         if action == "allocate" and pool.num_available:
-            held.append(pool.allocate())
-            written.pop(held[-1], None)
-        elif action == "keep" and held and held[-1] not in written:
-            written[held[-1]] = parent, tokens, min(num_exact, len(tokens))
-            pool.keep(held[-1], parent, tokens, num_exact=min(num_exact, len(tokens)))
+            used.append(pool.allocate())
+            written.pop(used[-1], None)
+        elif action == "keep" and used and used[-1] not in written:
+            written[used[-1]] = parent, tokens, min(num_exact, len(tokens))
+            pool.keep(used[-1], parent, tokens, num_exact=min(num_exact, len(tokens)))
             if len(tokens) == SIZE:
-                pool.seal(held[-1], block_key(parent, tokens), is_exact=num_exact == SIZE)
+                pool.seal(used[-1], block_key(parent, tokens), is_exact=num_exact == SIZE)
         elif action == "find":
             found = pool.find_beginning(parent, tokens, exactly=exactly)
             if found is not None:
@@ -49,14 +49,14 @@ def test_any_history_finds_only_what_is_there(
                 assert its_tokens[:count] == tokens[:count]
                 assert 0 < count <= (its_exact if exactly else SIZE)
                 pool.release([block])
-        elif action == "release" and held:
-            pool.release([held.pop()])
-        elif action == "forget" and held:
-            pool.forget(held[-1:])
-            assert written.pop(held[-1], None) is None or pool.num_exact(held[-1]) == 0
-            written[held[-1]] = b"never found", [], 0
-        pool.check([held])
-    pool.release(reversed(held))
+        elif action == "release" and used:
+            pool.release([used.pop()])
+        elif action == "forget" and used:
+            pool.forget(used[-1:])
+            assert written.pop(used[-1], None) is None or pool.num_exact(used[-1]) == 0
+            written[used[-1]] = b"never found", [], 0
+        pool.check([used])
+    pool.release(reversed(used))
     pool.check([])
     assert pool.num_available == num_blocks
 

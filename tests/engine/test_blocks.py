@@ -64,10 +64,10 @@ def perform(pool: BlockPool, table: list[int], content: dict[int, bytes], action
 
 def test_a_full_pool_says_so() -> None:
     pool = BlockPool(2, 4)
-    held = [pool.allocate(), pool.allocate()]
+    used = [pool.allocate(), pool.allocate()]
     with pytest.raises(OutOfBlocks):
         pool.allocate()
-    assert sorted(held) == [0, 1]
+    assert sorted(used) == [0, 1]
 
 
 def test_a_released_block_is_found_by_its_content_until_the_space_is_needed() -> None:

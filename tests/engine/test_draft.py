@@ -94,10 +94,10 @@ def test_memory_is_bounded() -> None:
     for owner in range(30):
         for _ in range(3):
             memory.add(bytes([owner]), [owner] * 10_000)
-    kept = [sum(len(text.tokens) for text in memory.texts(bytes([owner]))) for owner in range(30)]
-    assert sum(kept) <= MOST_OF_ALL
-    assert max(kept) <= MOST_OF_OWNER + 2
-    assert kept[0] == 0 < kept[-1]
+    sizes = [sum(len(text.tokens) for text in memory.texts(bytes([owner]))) for owner in range(30)]
+    assert sum(sizes) <= MOST_OF_ALL
+    assert max(sizes) <= MOST_OF_OWNER + 2
+    assert sizes[0] == 0 < sizes[-1]
 
 
 def test_what_a_grammar_forces_comes_first() -> None:

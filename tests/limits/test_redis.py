@@ -37,8 +37,8 @@ async def nothing(_: str) -> tuple[int, int]:
 
 def run(url: str, work: Callable[[RedisLimiter], Awaitable[None]], **options: object) -> None:
     async def inner() -> None:
-        given: dict[str, object] = {"when_down": "closed", "lease_s": 30.0, "spent": nothing, **options}
-        limiter = RedisLimiter(url, **given)  # type: ignore[arg-type]
+        all_options: dict[str, object] = {"when_down": "closed", "lease_s": 30.0, "spent": nothing, **options}
+        limiter = RedisLimiter(url, **all_options)  # type: ignore[arg-type]
         await limiter.start()
         try:
             await work(limiter)

@@ -13,7 +13,7 @@ from tests.conftest import FakeServer
 from tests.serving import Served
 
 KEPT = {"model": "fake", "messages": [{"role": "user", "content": "x"}], "store": True}
-ASKED = [
+TARGETS = [
     ("POST", "/v1/conversations", {}),
     ("GET", "/v1/conversations/conv_1", None),
     ("POST", "/v1/responses", {"model": "fake", "input": "hi"}),
@@ -25,7 +25,7 @@ ASKED = [
 
 def errors(server: Served) -> list[str]:
     """What callers read where the store cannot be used."""
-    answers = [server.http.request(method, path, json=body) for method, path, body in ASKED]
+    answers = [server.http.request(method, path, json=body) for method, path, body in TARGETS]
     assert {answer.status_code for answer in answers} <= {503, 200}
     assert any(answer.status_code == 503 for answer in answers)
     return [answer.text + str(answer.headers) for answer in answers]

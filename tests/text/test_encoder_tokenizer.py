@@ -79,8 +79,8 @@ def test_only_so_much_of_a_text_is_read(tokenizer: EncoderTokenizer, character: 
     text = character * 9 * READ
     with pytest.raises(ContextTooLong, match="about"):
         encoded(tokenizer, text)
-    kept = encoded(tokenizer, text + " wheel", -1)
-    assert (kept[0], kept[-2:]) == (CLS, [5, SEP])
+    fitting = encoded(tokenizer, text + " wheel", -1)
+    assert (fitting[0], fitting[-2:]) == (CLS, [5, SEP])
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

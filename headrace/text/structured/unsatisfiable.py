@@ -31,11 +31,12 @@ def cut(definitions: dict[str, Node]) -> dict[str, Node]:
     if len(finite) == len(definitions):
         return definitions
 
-    def kept(name: str) -> Node:
+    def ref_or_false(name: str) -> Node:
         return {"$ref": PREFIX + name} if name in finite else False
 
     return {
-        name: with_references(node, kept) if name in finite else False for name, node in definitions.items()
+        name: with_references(node, ref_or_false) if name in finite else False
+        for name, node in definitions.items()
     }
 
 

@@ -13,13 +13,13 @@ WEATHER = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
 TOOLS = [{"type": "function", "function": WEATHER}]
-ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "Weather in Oslo?"}], "tools": TOOLS}
+REQUEST: dict[str, Any] = {"messages": [{"role": "user", "content": "Weather in Oslo?"}], "tools": TOOLS}
 
 
 @pytest.mark.parametrize("limit", range(1, 14, 2))
 def test_l12_no_markup_in_content(server: Served, limit: int) -> None:
     model = server.backend.models()[0].id
-    body = {**ASKED, "model": model, "tool_choice": "required", "max_tokens": limit, "temperature": 0}
+    body = {**REQUEST, "model": model, "tool_choice": "required", "max_tokens": limit, "temperature": 0}
     whole = server.post("/v1/chat/completions", body).json()["choices"][0]
     assert whole["finish_reason"] == "length"
     assert not whole["message"]["content"]

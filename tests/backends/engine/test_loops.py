@@ -13,7 +13,7 @@ from headrace.models.catalog import Model
 from tests.conftest import serving_model
 from tests.serving import Served, serving
 
-ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0}
+REQUEST: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0}
 LONGEST = 500
 
 
@@ -32,7 +32,7 @@ def word(looping: Served) -> dict[str, Any]:
 
 
 def ended(served: Served, **members: Any) -> tuple[int, str]:
-    answer = served.post("/v1/chat/completions", {**ASKED, **members})
+    answer = served.post("/v1/chat/completions", {**REQUEST, **members})
     assert answer.status_code == 200, answer.text
     body = answer.json()
     return body["usage"]["completion_tokens"], body["choices"][0]["finish_reason"]
@@ -49,7 +49,7 @@ def test_a_loop_ends_an_answer_without_a_limit(looping: Served, word: dict[str, 
 
 
 def test_text_of_a_loop_comes_whole(looping: Served, word: dict[str, Any]) -> None:
-    body = looping.post("/v1/chat/completions", {**ASKED, **word, "logprobs": True}).json()
+    body = looping.post("/v1/chat/completions", {**REQUEST, **word, "logprobs": True}).json()
     choice, count = body["choices"][0], body["usage"]["completion_tokens"]
     assert choice["message"]["content"] == " round" * count
     assert len(choice["logprobs"]["content"]) == count
