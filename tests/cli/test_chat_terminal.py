@@ -222,7 +222,7 @@ def test_an_image_is_refused_with_a_word_where_the_model_does_not_see(
         backend.refusal = None
         chat.enter("hi")
         chat.until("Hello world")
-    assert asked(backend) == ["What is in ./cat.png?", "hi"]
+    assert questions(backend) == ["What is in ./cat.png?", "hi"]
     assert len(backend.conversations[-1].messages) == 1, "the refused message is forgotten"
 
 
