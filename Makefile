@@ -11,7 +11,8 @@ INSTALL = awk '/^\# $(1)$$/ { exit } { print }' constraints.txt > $(VENV)/pinned
   $(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
 ARGS ?=
 # A file's tests stay in one process; the files start in the order of tests/conftest.py, the longest first.
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 2
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # With TWICE=1 what fails is run once more, alone.
 TESTS = $(BIN)/python $(if $(TWICE),tools/twice.py,-m pytest)

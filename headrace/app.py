@@ -14,40 +14,12 @@ from pydantic import ByteSize
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from headrace import __version__, local
-from headrace.api import (
-    activations,
-    chat,
-    completions,
-    conversations,
-    embeddings,
-    errors,
-    health,
-    keys,
-    messages,
-    metrics,
-    models,
-    ollama,
-    ollama_models,
-    openapi,
-    pages,
-    pool,
-    proxies,
-    replicas,
-    rerank,
-    responses,
-    running,
-    saes,
-    steering,
-    stored_completions,
-    tokens,
-    usage,
-    vectors,
-    websocket,
-)
+from headrace.api import errors, openapi, pages, proxies
 from headrace.api.authentication import Keys, StoredKeys
 from headrace.api.middleware import Middleware
 from headrace.api.relay import Relay
 from headrace.api.request import Budget
+from headrace.api.routers import ROUTERS
 from headrace.api.sites import Hosts, Sites
 from headrace.config import Config, install_command
 from headrace.config.kinds import load_kind
@@ -79,38 +51,6 @@ if TYPE_CHECKING:
 # answered by our embedding model, with fewer dimensions, where no provider has them
 OPENAI_EMBEDDERS = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
 DESCRIPTION = "One OpenAI-compatible server for every model a person can reach."
-
-
-ROUTERS = tuple(
-    resource.router
-    for resource in (
-        chat,
-        stored_completions,
-        completions,
-        responses,
-        running,
-        replicas,
-        websocket,
-        messages,
-        conversations,
-        embeddings,
-        rerank,
-        tokens,
-        pool,  # before the routes of one model, whose ids may contain slashes
-        models,
-        ollama,
-        ollama_models,
-        keys,
-        usage,
-        saes,
-        vectors,
-        steering,
-        activations,
-        health,
-        metrics,
-        pages,
-    )
-)
 
 
 def create_app(config: Config, backends: Sequence[Backend]) -> FastAPI:

@@ -30,6 +30,26 @@ os.environ["XDG_DATA_HOME"] = _DATA.name
 NEEDS_TORCH = ("import torch", 'importorskip("torch")', "headrace.engine.torch.runner")  # in a test's source
 
 
+# Files that take longest: they start first, so that no process is left with one of them alone at the end.
+LONGEST = (
+    "durability/test_kills.py",
+    "durability/test_restarts.py",
+    "durability/test_files.py",
+    "security/test_connections.py",
+    "cli/test_start.py",
+    "cli/test_chat.py",
+    "models/test_catalog.py",
+    "cli/test_models_at_work.py",
+    "cli/test_chat_terminal.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    ranks = {root / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))  # stable: the rest stays in order
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "the tests that need PyTorch; in all others it runs the default model"
     parser.addoption("--torch", action="store_true", help=text)

@@ -151,12 +151,11 @@ def test_files_that_are_moved_and_come_back(folder: Path) -> None:
 )
 def test_a_corrupted_file(folder: Path, content: bytes, is_running: bool) -> None:
     file = folder / "data" / "headrace.db"
-    with serving(cwd=folder) as served:
-        served.http.post("/v1/conversations", json=ITEM)
-        if not is_running:
+    if not is_running:
+        with serving(cwd=folder) as served:
+            served.http.post("/v1/conversations", json=ITEM)
             served.process.terminate()
             served.process.wait(60)
-    if not is_running:
         file.write_bytes(content)
     with serving(cwd=folder) as served:
         if is_running:
