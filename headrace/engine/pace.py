@@ -4,12 +4,15 @@ usual, and the readers of other streams hardly notice.
 
 from __future__ import annotations
 
-AIM = 1.8  # the length of a step with a chunk of a long prompt, in steps without
+# The length of a step with a chunk of a long prompt, in steps without: on average, so that hardly any is 2.
+AIM = 1.6
 # Tokens a step: powers of two, because a step that has another number of tokens than the last takes longer.
-START, LEAST, MOST = 32, 16, 512
+START, LEAST, MOST = 16, 8, 512
 FADING = 0.9  # what the usual time counts after the next measurement
-QUICKLY = 0.5  # the same of steps with chunks
+QUICKLY = 0.7  # the same of steps with chunks
 ENOUGH = 3  # steps of a size before it grows
+# Steps with chunks before a size is tried again that took too long: each trial is a gap that readers notice.
+PATIENCE = 100
 
 
 class Pace:
@@ -17,11 +20,11 @@ class Pace:
 
     def __init__(self) -> None:
         self.allowance = START
+        self._most = MOST  # the largest size that has not taken too long lately
         self._usual_s = 0.0  # a step in which all sequences decode
-        self._with_chunk_s, self._num_steps = (
-            0.0,
-            0,
-        )  # a step with a chunk of this size, and how many there were
+        self._with_chunk_s = 0.0  # a step with a chunk of this size
+        self._num_steps = 0  # of this size
+        self._num_after = 0  # steps with chunks since a size took too long
         self._num_tokens = 0  # of the last step
 
     def record(self, num_decoding: int, num_others: int, seconds: float, *, num_drafted: int = 0) -> None:
@@ -40,12 +43,17 @@ class Pace:
         fading = QUICKLY if self._num_steps else 0.0
         self._with_chunk_s = fading * self._with_chunk_s + (1 - fading) * seconds
         self._num_steps += 1
-        most = AIM * self._usual_s
-        if self._with_chunk_s > most:
-            self._resize(self.allowance // 2)
-        elif self._num_steps >= ENOUGH and 2 * self._with_chunk_s - self._usual_s < most:  # if twice as large
+        self._num_after += 1
+        if self._num_after >= PATIENCE:
+            self._most = MOST
+        limit_s = AIM * self._usual_s
+        if self._with_chunk_s > limit_s:
+            self._most, self._num_after = max(LEAST, self.allowance // 2), 0
+            self._resize(self._most)
+        elif self._num_steps >= ENOUGH and 2 * self._with_chunk_s - self._usual_s < limit_s:  # twice as large
             self._resize(self.allowance * 2)
 
     def _resize(self, allowance: int) -> None:
-        self.allowance = min(max(allowance, LEAST), MOST)
-        self._num_steps = 0
+        size = min(max(allowance, LEAST), self._most)
+        if size != self.allowance:
+            self.allowance, self._num_steps = size, 0

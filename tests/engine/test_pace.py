@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from headrace.engine.pace import LEAST, MOST, START, Pace
@@ -22,11 +23,11 @@ def learned(usual_s: float, token_s: float, steps: int = 100) -> Pace:
 def test_a_step_with_a_chunk_takes_less_than_twice_as_long(token_ms: float) -> None:
     pace = learned(0.010, token_ms / 1000)
     assert 10 + token_ms * pace.allowance < 2 * 10
-    assert pace.allowance > 0.4 * 10 / token_ms, "and not much less"
+    assert pace.allowance >= 0.25 * 10 / token_ms, "and not much less"
 
 
 def test_chunks_have_a_least_and_a_largest_size() -> None:
-    assert learned(0.010, 0.1).allowance == LEAST
+    assert learned(0.010, 0.5).allowance == LEAST
     assert learned(0.010, 0.0).allowance == MOST
 
 
@@ -55,6 +56,29 @@ def test_nothing_is_learned_from_steps_that_say_nothing() -> None:
     pace.record(1, START + 1, 9.0)  # a short prompt was there, too
     pace.record(1, 2, 0.01)  # the end of a prompt
     assert pace.allowance == START
+
+
+def step_ms(rows: int, context: int, last_rows: int) -> float:
+    """As measured on two cores with AVX-512: by tokens, by the length of the prompt's context, and more where
+    the step before had another number of tokens.
+    """
+    of_rows = float(np.interp(rows, [1, 4, 8, 16, 32, 256, 512], [1.0, 1.1, 1.22, 1.55, 2.6, 14, 29]))
+    return of_rows + 9e-5 * context + 0.5 * (rows != last_rows)
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_of_20_gaps_beside_a_long_prompt_19_are_less_than_twice_as_long_as_usual(drafts: int) -> None:
+    pace, rows = Pace(), 4 + 4 * drafts
+    for _ in range(20):
+        pace.record(4, 0, step_ms(rows, 0, rows), num_drafted=4 * drafts)
+    computed, last, gaps = 0, rows, []
+    while computed < 6000:
+        count = min(pace.allowance, 6000 - computed)
+        gaps.append(step_ms(4 + count, computed, last))
+        pace.record(4, count, gaps[-1])
+        computed, last = computed + count, 4 + count
+    assert sorted(gaps)[len(gaps) * 19 // 20] < 2 * step_ms(rows, 0, rows)
+    assert len(gaps) < 6000 / LEAST, "and the chunks are not all of the least size"
 
 
 def test_a_long_prompt_takes_small_chunks_while_others_decode() -> None:
