@@ -24,6 +24,7 @@ from headrace.engine.runner import Runner
 from headrace.engine.sampler import Floats, choose
 from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import FinishReason, Logprobs, Readings, Sequence
+from headrace.engine.work import Work
 from headrace.freed import trim
 
 log = logging.getLogger(__name__)
@@ -147,12 +148,9 @@ class Engine:
             if len(chunks) == 1:
                 return [self._drop(next(iter(chunks)), exc)]
             return [output for one in chunks.items() for output in self._run_alone(*one)]
-        num_decoding = sum(sequence.is_decoding for sequence in chunks)
+        work = Work.of(chunks)
         outputs = self._commit(chunks, step)
-        num_drafted = sum(len(sequence.draft) for sequence in chunks)
-        num_others = sum(chunks.values()) - num_decoding
-        took_s = time.perf_counter() - now
-        self.scheduler.pace.record(num_decoding, num_others, took_s, num_drafted=num_drafted)
+        self.scheduler.record(work, time.perf_counter() - now)
         return outputs
 
     def close(self) -> None:

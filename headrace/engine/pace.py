@@ -4,6 +4,8 @@ usual, and the readers of other streams hardly notice.
 
 from __future__ import annotations
 
+from headrace.engine.work import Work
+
 # The length of a step with a chunk of a long prompt, in steps without: on average, so that hardly any is 2.
 AIM = 1.6
 # Tokens a step: powers of two, because a step that has another number of tokens than the last takes longer.
@@ -25,18 +27,13 @@ class Pace:
         self._with_chunk_s = 0.0  # a step with a chunk of this size
         self._num_steps = 0  # of this size
         self._num_after = 0  # steps with chunks since a size took too long
-        self._num_tokens = 0  # of the last step
 
-    def record(self, num_decoding: int, num_others: int, seconds: float, *, num_drafted: int = 0) -> None:
-        """Record a step of so many decoding sequences, tokens of prompts, and tokens of drafts."""
-        num_tokens = num_decoding + num_others + num_drafted
-        is_new, self._num_tokens = num_tokens != self._num_tokens, num_tokens
-        if is_new and self._usual_s:
-            return  # the runtime prepares itself for it: see speculation.py
-        if not num_others:
+    def record(self, work: Work, seconds: float) -> None:
+        """Record a step that had as many tokens as the one before it."""
+        if not work.of_prompts:
             fading = FADING if self._usual_s else 0.0
             self._usual_s = fading * self._usual_s + (1 - fading) * seconds
-        elif num_decoding and self._usual_s and 0.75 * self.allowance < num_others <= self.allowance:
+        elif work.decoding and self._usual_s and 0.75 * self.allowance < work.of_prompts <= self.allowance:
             self._adapt(seconds)
 
     def _adapt(self, seconds: float) -> None:

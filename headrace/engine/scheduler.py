@@ -30,6 +30,7 @@ from headrace.engine.pace import Pace
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.sequence import Rank, Sequence
 from headrace.engine.speculation import Speculation
+from headrace.engine.work import Work
 
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
 
@@ -71,7 +72,7 @@ class Scheduler:
         self._turns = FairTurns()
         self._speculation = Speculation() if speculates else None
         self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
-        self.pace = Pace()
+        self.pace, self._last_tokens = Pace(), 0  # of the last step
         self._most_long = 0  # tokens that long prompts may have in the step
         self.counters = Counters()
 
@@ -150,6 +151,16 @@ class Scheduler:
                 sequence.num_exact = sequence.num_computed
             if sequence.finish_reason != "error":  # what it computed may be NaN
                 self._prefixes.publish(sequence, before)
+
+    def record(self, work: Work, seconds: float) -> None:
+        """Learn from the time of a step. The first of its size takes longer: the runtime prepares itself for
+        it (see speculation.py).
+        """
+        is_new, self._last_tokens = work.tokens != self._last_tokens, work.tokens
+        if not is_new:
+            self.pace.record(work, seconds)
+            if self._speculation is not None and not work.of_prompts:
+                self._speculation.costs.record(work.tokens, seconds, work.context)
 
     def _admit(self, chunks: Chunks) -> None:
         """Start waiting sequences, in order of rank, while there are tokens, seats and blocks for them."""

@@ -8,17 +8,14 @@ changes; where guesses are missing, anything takes their place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 
+from headrace.engine.costs import Costs
 from headrace.engine.draft import Experience
 from headrace.engine.sequence import Sequence
+from headrace.engine.work import context_of
 
 MAX_ROWS = 16  # tokens of a step with drafts
 LENGTHS = (0, 3, 7, 15)
-# How long a step takes, by its tokens; and for each token that is in the cache, because its keys and values
-# are rearranged for a draft. One token after few others: 1 (two cores with AVX-512).
-COSTS = ((1, 1.0), (2, 1.04), (4, 1.1), (8, 1.22), (16, 1.55))
-CONTEXT_COST = 9e-5
 CHANGE_COST = 0.5  # of another number of tokens
 RELUCTANCE = 0.04  # to change, as a cost: so much better must another length be usually
 FADING = 0.9  # what a sequence's expectations count after the next ones
@@ -30,7 +27,7 @@ class Speculation:
     """Gives the sequences of a step their drafts."""
 
     def __init__(self) -> None:
-        self.experience = Experience()
+        self.experience, self.costs = Experience(), Costs()
         self._length = 0
 
     def propose(self, chunks: Mapping[Sequence, int], most_rows: int) -> dict[Sequence, list[int]]:
@@ -58,11 +55,11 @@ class Speculation:
         """The length that usually gives the most tokens for its time; or another, if this once it pays for
         changing twice.
         """
-        context = sum(sequence.num_computed for sequence in drafting)
+        context = context_of(drafting)
 
         def speed(length: int, expected: Expected, cost: float) -> float:
             rows = num_others + len(drafting) * (1 + length)
-            cost += _cost(rows) + (CONTEXT_COST * context if length else 0)
+            cost += self.costs.of(rows, context if length else 0)
             return (num_others + sum(expected(sequence, length) for sequence in drafting)) / cost
 
         def usually(length: int) -> float:
@@ -90,10 +87,3 @@ def _draft(sequence: Sequence, length: int) -> list[int]:
 def _num_left(sequence: Sequence) -> int:
     """How many tokens may follow the next one."""
     return sequence.params.max_tokens - sequence.num_generated - 1
-
-
-def _cost(rows: int) -> float:
-    for (fewer, less), (more, most) in pairwise(COSTS):
-        if rows <= more:
-            return less + (most - less) * (rows - fewer) / (more - fewer)
-    return COSTS[-1][1]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.engine.pace import LEAST, MOST, START, Pace
+from headrace.engine.work import Work
 from tests.engine.test_scheduler import add, scheduler_of, step
 
 
@@ -13,9 +14,9 @@ def learned(usual_s: float, token_s: float, steps: int = 100) -> Pace:
     """After steps that take so long without a prompt, and so much longer for each token of one."""
     pace = Pace()
     for _ in range(20):
-        pace.record(3, 0, usual_s)
+        pace.record(Work(3, 0, 0, 0), usual_s)
     for _ in range(2 * steps):  # every other one may be the first of its size
-        pace.record(3, pace.allowance, usual_s + token_s * pace.allowance)
+        pace.record(Work(3, pace.allowance, 0, 0), usual_s + token_s * pace.allowance)
     return pace
 
 
@@ -35,26 +36,28 @@ def test_one_odd_measurement_does_not_stop_a_prompt() -> None:
     pace = learned(0.010, 0.0001)
     before = pace.allowance
     for _ in range(2):
-        pace.record(3, before, 60.0)
+        pace.record(Work(3, before, 0, 0), 60.0)
     assert pace.allowance >= before // 2
 
 
 def test_the_first_step_of_a_size_says_nothing() -> None:
-    pace = learned(0.010, 0.0001)
-    before = pace.allowance
+    scheduler = scheduler_of(num_blocks=10, budget=100)
     for _ in range(20):
-        pace.record(3, 0, 0.010)
-        pace.record(3, before, 0.030)
-    assert pace.allowance == before
+        scheduler.record(Work(3, 0, 0, 0), 0.010)
+    before = scheduler.pace.allowance
+    for _ in range(20):
+        scheduler.record(Work(3, 0, 0, 0), 0.010)
+        scheduler.record(Work(3, before, 0, 0), 0.030)
+    assert scheduler.pace.allowance == before
 
 
 def test_nothing_is_learned_from_steps_that_say_nothing() -> None:
     pace = Pace()
-    pace.record(3, START, 1.0)  # what is usual is not known yet
-    pace.record(1, 0, 0.01)
-    pace.record(0, 400, 9.0)  # nobody decodes
-    pace.record(1, START + 1, 9.0)  # a short prompt was there, too
-    pace.record(1, 2, 0.01)  # the end of a prompt
+    pace.record(Work(3, START, 0, 0), 1.0)  # what is usual is not known yet
+    pace.record(Work(1, 0, 0, 0), 0.01)
+    pace.record(Work(0, 400, 0, 0), 9.0)  # nobody decodes
+    pace.record(Work(1, START + 1, 0, 0), 9.0)  # a short prompt was there, too
+    pace.record(Work(1, 2, 0, 0), 0.01)  # the end of a prompt
     assert pace.allowance == START
 
 
@@ -70,12 +73,12 @@ def step_ms(rows: int, context: int, last_rows: int) -> float:
 def test_of_20_gaps_beside_a_long_prompt_19_are_less_than_twice_as_long_as_usual(drafts: int) -> None:
     pace, rows = Pace(), 4 + 4 * drafts
     for _ in range(20):
-        pace.record(4, 0, step_ms(rows, 0, rows), num_drafted=4 * drafts)
+        pace.record(Work(4, 0, 4 * drafts, 0), step_ms(rows, 0, rows))
     computed, last, gaps = 0, rows, []
     while computed < 6000:
         count = min(pace.allowance, 6000 - computed)
         gaps.append(step_ms(4 + count, computed, last))
-        pace.record(4, count, gaps[-1])
+        pace.record(Work(4, count, 0, 0), gaps[-1])
         computed, last = computed + count, 4 + count
     assert sorted(gaps)[len(gaps) * 19 // 20] < 2 * step_ms(rows, 0, rows)
     assert len(gaps) < 6000 / LEAST, "and the chunks are not all of the least size"
