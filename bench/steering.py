@@ -1,22 +1,28 @@
-"""What steering costs: milliseconds of a decoding step, and the ratio to a server without it, in turn.
+"""What steering costs: milliseconds of a decoding step, and the ratio to one without it, in turn.
 
-    python -m bench.steering
+    python -m bench.steering              both runners, and transformers with a hook, if PyTorch is there
+    python -m bench.steering --rounds 2   fewer steps, where others use the machine
 
 The SAE is random, of the size of one that `headrace steer train-sae` makes; its numbers cost what others do.
+Each round runs all cases in turn; a ratio is the median of the rounds' ratios. `wall` is what counts on a
+quiet machine, `CPU` (of all threads) says more on a busy one. Targets are those of issue 12.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `headrace serve`
 
 import numpy as np
+from numpy.typing import NDArray
 
 if not __package__:  # run as a file: python bench/steering.py
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,48 +39,75 @@ from headrace.steering.plan import Plan, Term
 from headrace.steering.sae import LoadedSAE, Weights, fold
 from headrace.steering.scope import Scope
 from headrace.steering.slot import Shape, SiteNeeds, Slot
+from headrace.steering.statistics import RunningStatistics
 from headrace.steering.types import Probe, SAEInfo
 
 LAYER, FEATURES, K, PAST = 15, 2304, 32, 160
 TABLE = 8  # blocks a sequence
-ROUNDS, STEPS = 8, 15
+STEPS = 15  # of a case in a round, of which the first two are not counted
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to compute a step: returns its seconds and CPU seconds. `most`: the target of the ratio."""
+
+    step: Callable[[], tuple[float, float]]
+    most: float | None = None
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=8)
+    rounds: int = parser.parse_args().rounds
     folder = prepare(DEFAULT_MODEL, Cache(PathsConfig().cache)).folder
     plain = OpenVINORunner(folder, RunnerOptions(kv_cache_bytes=2**28))
     steered = OpenVINORunner(folder, RunnerOptions(kv_cache_bytes=2**28))
+    compare("OpenVINO", plain, steered, rounds)
+    if importlib.util.find_spec("torch") is None:
+        print("\nPyTorch is not installed: make .venv/.torched")
+        return 0
+    from bench.steering_torch import compare_torch
+
+    compare_torch(rounds)
+    return 0
+
+
+def compare(title: str, plain: Runner, steered: Runner, rounds: int) -> None:
+    """Print the tables of one runner. `steered` gets an editable layer."""
     standard, topk = random_sae(steered.width, "standard"), random_sae(steered.width, "topk")
     rank = topk.rank()
     assert rank is not None
     steered.install_sites(steered.compile_sites({LAYER: SiteNeeds(LAYER, False, (rank,))}))
     for size in (1, 16):
-        table(
-            f"{size} sequences, one token each",
-            {
-                "nothing attached": step_of(plain, size),
-                "attached, idle": step_of(steered, size),
-                "one row adds 1 direction": step_of(steered, size, standard, 1, "add", rows=1),
-                "all rows clamp 8 features": step_of(steered, size, standard, 8, "clamp"),
-                f"all rows clamp 8 features, topk {K}": step_of(steered, size, topk, 8, "clamp"),
-                f"all rows probed, top 8 of {FEATURES}": step_of(steered, size, probed=topk),
-            },
-        )
-    return 0
+        cases = {
+            "nothing attached": Case(step_of(plain, size)),
+            "attached, idle": Case(step_of(steered, size), 1.01),
+            "one row adds 1 direction": Case(step_of(steered, size, standard, 1, "add", rows=1)),
+            "all rows add 8 features": Case(step_of(steered, size, standard, 8, "add"), 1.05),
+            "all rows clamp 8 features": Case(step_of(steered, size, standard, 8, "clamp"), 1.05),
+            f"all rows clamp 8 features, topk {K}": Case(step_of(steered, size, topk, 8, "clamp")),
+            f"all rows probed, top 8 of {FEATURES}": Case(step_of(steered, size, probed=topk), 1.10),
+        }
+        table(f"{title}: {size} sequences, one token each", cases, rounds)
 
 
-def table(title: str, cases: Mapping[str, Callable[[], float]]) -> None:
+def table(title: str, cases: Mapping[str, Case], rounds: int) -> None:
     """Run the steps in turn, and print the median of each with its ratio to the first."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(ROUNDS):
-        for name, step in cases.items():
-            times[name] += [step() for _ in range(STEPS)][2:]
-    medians = {name: float(np.median(took)) for name, took in times.items()}
-    base = next(iter(medians.values()))
-    print(f"\n{title}")
-    for name, median in medians.items():
-        least = min(times[name]) / min(next(iter(times.values())))
-        print(f"  {name:<40} {median * 1e3:7.2f} ms   {median / base:6.3f}   (fastest steps {least:6.3f})")
+    medians: dict[str, list[NDArray[np.float64]]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            medians[name].append(np.median([case.step() for _ in range(STEPS)][2:], axis=0))
+    found = {name: np.array(values) for name, values in medians.items()}  # [rounds, wall and CPU]
+    base = next(iter(found.values()))
+    print(f"\n{title:<44}{'ms':>8}{'CPU ms':>8}{'wall':>8}{'CPU':>8}  target")
+    for name, case in cases.items():
+        (wall, cpu), ratios = np.median(found[name], axis=0) * 1e3, np.median(found[name] / base, axis=0)
+        target = (
+            "" if case.most is None else f"{case.most:.2f} {'met' if ratios[0] <= case.most else 'MISSED'}"
+        )
+        print(f"  {name:<42}{wall:8.2f}{cpu:8.2f}{ratios[0]:8.3f}{ratios[1]:8.3f}  {target}", flush=True)
 
 
 def random_sae(width: int, architecture: str) -> LoadedSAE:
@@ -105,12 +138,13 @@ def step_of(
     *,
     rows: int | None = None,
     probed: LoadedSAE | None = None,
-) -> Callable[[], float]:
-    """A function that computes one step and returns its seconds. So many features of the SAE are edited, in
-    so many rows; None: in all.
+) -> Callable[[], tuple[float, float]]:
+    """A function that computes one step; see Case. So many features of the SAE are edited, in so many rows;
+    None: in all.
     """
     plan = None if sae is None else _plan(sae, count, mode)
-    probers = () if probed is None else (SAEProber(Probe("sae", top_k=8), probed, LAYER),)
+    statistics = RunningStatistics(FEATURES)
+    probers = () if probed is None else (SAEProber(Probe("sae", top_k=8), probed, LAYER, statistics),)
     sequences = []
     for index in range(size):
         is_steered = rows is None or index < rows
@@ -120,8 +154,8 @@ def step_of(
         sequence.blocks, sequence.num_computed = list(range(index * TABLE, (index + 1) * TABLE)), PAST
         sequences.append(sequence)
 
-    def step() -> float:
-        begin = time.perf_counter()
+    def step() -> tuple[float, float]:
+        begin, cpu = time.perf_counter(), time.process_time()
         batch: Batch = pack(dict.fromkeys(sequences, 1))
         runner.forward(batch)
         if batch.read:
@@ -131,7 +165,7 @@ def step_of(
             for sequence in sequences:
                 sequence.num_computed = sequence.num_read = PAST
                 sequence.readings.clear()
-        return time.perf_counter() - begin
+        return time.perf_counter() - begin, time.process_time() - cpu
 
     return step
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,8 @@ from headrace.steering.types import Probe, Reading
 
 Floats = NDArray[np.float32]
 
+MOST_SORTED = 4  # times as many activations as are reported: of more, the largest are selected first
+
 
 class Observer(Protocol):
     """Is shown every activation that is read, for statistics."""
@@ -22,16 +26,27 @@ class Observer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """Numbers that are computed from the hidden states at a layer, for all sequences of a step at once:
+    `compute` turns states[tokens, width] into [tokens, numbers]. Sources of one key are the same.
+    """
+
+    key: Hashable
+    layer: int
+    compute: Callable[[Floats], Floats]
+
+
 class Prober(Protocol):
     """Reads the hidden states of one sequence at one layer, as they are computed."""
 
     @property
     def probe(self) -> Probe: ...
     @property
-    def layer(self) -> int: ...
+    def source(self) -> Source: ...
 
-    def read(self, states: Floats) -> list[Reading]:
-        """The readings of states[tokens, width], the sequence's next ones."""
+    def read(self, numbers: Floats) -> list[Reading]:
+        """The readings of the sequence's next tokens, from their rows of what the source computed."""
         ...
 
 
@@ -43,23 +58,42 @@ class SAEProber:
     sae: LoadedSAE
     layer: int
     observer: Observer | None = None
+    source: Source = field(init=False)
 
-    def read(self, states: Floats) -> list[Reading]:
-        """The readings of states[tokens, width]."""
+    def __post_init__(self) -> None:
+        key = ("probe", self.sae.info.digest, self.layer, id(self.observer))
+        object.__setattr__(self, "source", Source(key, self.layer, self._encode))
+
+    def _encode(self, states: Floats) -> Floats:
         activations = self.sae.encode(states)
         if self.observer is not None:
             self.observer.saw(activations)
-        features = list(self.probe.features)
+        return activations
+
+    def read(self, numbers: Floats) -> list[Reading]:
+        """The readings of activations[tokens, features]."""
+        name, features = self.probe.sae, list(self.probe.features)
+        named = numbers[:, features].tolist()
+        tops = largest(numbers, self.probe.top_k)
         return [
-            Reading(self.probe.sae, dict(zip(features, row[features].tolist(), strict=True)), self._top(row))
-            for row in activations
+            Reading(name, dict(zip(features, values, strict=True)), top)
+            for values, top in zip(named, tops, strict=True)
         ]
 
-    def _top(self, row: Floats) -> tuple[tuple[int, float], ...]:
-        """The largest activations of one token, without those that are 0."""
-        count = min(self.probe.top_k, int(np.count_nonzero(row)))
-        if not count:
-            return ()
-        largest = np.argpartition(row, -count)[-count:]
-        ordered = largest[np.argsort(-row[largest], kind="stable")]
-        return tuple((int(feature), float(row[feature])) for feature in ordered)
+
+def largest(activations: Floats, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """Of each row the `count` largest activations that are positive, as (feature, activation), the largest
+    first.
+    """
+    if not count:
+        return [()] * len(activations)
+    least = np.zeros((len(activations), 1), np.float32)
+    if np.count_nonzero(activations) > MOST_SORTED * count * len(activations):
+        place = max(0, activations.shape[1] - count)
+        least = np.partition(activations, place, axis=1)[:, place, None]
+    rows, features = np.nonzero((activations > 0) & (activations >= least))
+    values = activations[rows, features]
+    order = np.lexsort((features, -values, rows))
+    ends = np.searchsorted(rows, np.arange(len(activations) + 1)).tolist()
+    pairs = list(zip(features[order].tolist(), values[order].tolist(), strict=True))
+    return [tuple(pairs[begin : min(end, begin + count)]) for begin, end in pairwise(ends)]

@@ -201,7 +201,7 @@ class Sequence:
     def read_layers(self) -> tuple[int, ...]:
         """The layers at which it is read, each once."""
         measured = self.achieved.layers if self.achieved is not None else ()
-        return tuple(dict.fromkeys((*(prober.layer for prober in self.probers), *measured)))
+        return tuple(dict.fromkeys((*(prober.source.layer for prober in self.probers), *measured)))
 
     @property
     def layers(self) -> frozenset[int]:

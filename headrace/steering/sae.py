@@ -53,13 +53,17 @@ class LoadedSAE:
 
     def encode(self, states: Floats) -> Floats:
         """The activations [tokens, features] of states[tokens, width]."""
-        incoming, _ = row_scales(states, self.info.normalization)
-        z = (states @ self.encoder) * incoming[:, None] + self.bias
+        z = states @ self.encoder
+        if self.info.normalization != "none":
+            z *= row_scales(states, self.info.normalization)[0][:, None]
+        z += self.bias
         active = z > self.threshold
         k = self.info.k
         if k is not None and k < z.shape[1]:
             active &= z > _boundary(z, k)[:, None]
-        return np.where(active, z, np.float32(0)).astype(np.float32, copy=False)
+        np.putmask(z, ~active, 0)
+        activations: Floats = z.astype(np.float32, copy=False)
+        return activations
 
     def decode(self, activations: Floats, states: Floats) -> Floats:
         """The reconstruction [tokens, width] of `states`, from their activations."""
@@ -161,9 +165,9 @@ def row_scales(states: Floats, normalization: Normalization) -> tuple[Floats, Fl
 
 def _boundary(z: Floats, k: int) -> Floats:
     """[tokens]: half-way between the k-th largest of a row and the next one."""
-    largest = np.partition(z, (-k - 1, -k), axis=1)
-    middle = (largest[:, -k] + largest[:, -k - 1]) / 2
-    return middle.astype(np.float32, copy=False)
+    largest = np.partition(z, z.shape[1] - k - 1, axis=1)  # for one place five times as fast as for two
+    middle: Floats = ((largest[:, -k:].min(axis=1) + largest[:, -k - 1]) / 2).astype(np.float32)
+    return middle
 
 
 def _single(array: NDArray[np.floating]) -> Floats:

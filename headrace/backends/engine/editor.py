@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.backends.engine.thread import EngineThread
 from headrace.engine.engine import Engine
+from headrace.engine.probing import Source
 from headrace.engine.sequence import BATCH, SamplingParams
 from headrace.engine.sequence import Sequence as EngineSequence
 from headrace.errors import EngineFailed, ModelError, SteeringRefused
@@ -28,14 +29,21 @@ class NormProber:
 
     def __init__(self, layer: int, num_tokens: int) -> None:
         self.layer, self._num_tokens = layer, num_tokens
+        self.source = Source(("norms", layer), layer, _norms)
         self.norms: list[float] = []
         self.done = threading.Event()
 
-    def read(self, states: NDArray[np.float32]) -> list[Reading]:
-        self.norms += np.linalg.norm(states, axis=1).tolist()
+    def read(self, numbers: NDArray[np.float32]) -> list[Reading]:
+        self.norms += numbers[:, 0].tolist()
         if len(self.norms) >= self._num_tokens:
             self.done.set()
-        return [Reading("", {})] * len(states)
+        return [Reading("", {})] * len(numbers)
+
+
+def _norms(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[tokens, 1]"""
+    found: NDArray[np.float32] = np.linalg.norm(states, axis=1, keepdims=True)
+    return found
 
 
 class EngineEditor:
