@@ -161,7 +161,7 @@ def step_of(
         if batch.read:
             for sequence in sequences:
                 sequence.num_computed = PAST + 1
-            read_states(batch.read, runner.states)
+            read_states(batch.read, runner.states, runner.unedited)
             for sequence in sequences:
                 sequence.num_computed = sequence.num_read = PAST
                 sequence.readings.clear()

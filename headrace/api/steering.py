@@ -5,6 +5,7 @@ need an administrator's key.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Request
@@ -22,7 +23,7 @@ from headrace.types import GenerateRequest, Sampling, Started, Texts
 from headrace.wire import steering_objects as wire
 from headrace.wire.activations import receipt_body
 from headrace.wire.limits import MAX_OPS, MAX_PROBES
-from headrace.wire.steering import SteeringMembers
+from headrace.wire.steering import Steered, SteeringMembers
 
 router = APIRouter(tags=["steering"], responses=RESPONSES)
 
@@ -147,10 +148,11 @@ async def validate(http: Request, caller: Caller, body: wire.ValidateBody) -> wi
     library = library_of(http, body.model)
     asked = _Asked(model=library.model, steering=body.steering, profile=None, probe=None)
     resolved = await steering_of(http).steered(caller.id, asked)
+    steered = _unconditional(resolved.steered)
     # One token shows what the engine makes of it: the same code as for any request.
     request = GenerateRequest(library.model, Texts(("a",)), Sampling(max_tokens=1), owner=caller.id)
     async with in_time(http):
-        generation = await http.app.state.gateway.start(resolved.steered.applied(request))
+        generation = await http.app.state.gateway.start(steered.applied(request))
     try:
         first = await generation.first()
     finally:
@@ -162,7 +164,7 @@ async def validate(http: Request, caller: Caller, body: wire.ValidateBody) -> wi
         "object": "steering.validation",
         "model": library.model,
         "valid": True,
-        "receipt": receipt_body(first.receipt),
+        "receipt": receipt_body(replace(first.receipt, condition=None), {}),
     }
 
 
@@ -181,6 +183,15 @@ async def capabilities(http: Request, _: Caller) -> wire.CapabilitiesObject:
 
 class _Asked(SteeringMembers):
     model: str
+
+
+def _unconditional(steered: Steered) -> Steered:
+    """With a condition that every prompt meets: whether it names a feature is still checked."""
+    steering = steered.steering
+    if steering is None or steering.when is None:
+        return steered
+    when = replace(steering.when, above=None, below=None)
+    return replace(steered, steering=replace(steering, when=when))
 
 
 def _steerable(library: Library) -> wire.SteerableModel:

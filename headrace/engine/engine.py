@@ -227,7 +227,7 @@ class Engine:
 
     def _with_readings(self, batch: Batch, outputs: list[Output]) -> list[Output]:
         """Read the hidden states that probes ask for; the last output of each sequence gets what was read."""
-        read_states(batch.read, self.runner.states)
+        read_states(batch.read, self.runner.states, self.runner.unedited)
         last = {output.sequence: index for index, output in enumerate(outputs)}
         for sequence, index in last.items():
             outputs[index] = replace(outputs[index], readings=tuple(sequence.readings))

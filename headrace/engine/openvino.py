@@ -170,6 +170,9 @@ class OpenVINORunner:
     def states(self, layer: int) -> NDArray[np.float32]:
         return self._latest.output(f"states.{layer}")
 
+    def unedited(self, layer: int) -> NDArray[np.float32]:
+        return self._latest.output(f"unedited.{layer}")
+
     def _find_max_invariant_tokens(self) -> int:
         """Compare a token's logits in steps of several sizes. Where the processor has no AVX-512, the runtime
         multiplies more than some 80 tokens with another kernel, which sums in another order.

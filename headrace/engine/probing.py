@@ -15,6 +15,7 @@ from headrace.steering.types import Probe, Reading
 
 Floats = NDArray[np.float32]
 
+NO_READING = Reading("", {})
 MOST_SORTED = 4  # times as many activations as are reported: of more, the largest are selected first
 
 
@@ -79,6 +80,22 @@ class SAEProber:
             Reading(name, dict(zip(features, values, strict=True)), top)
             for values, top in zip(named, tops, strict=True)
         ]
+
+
+class PeakProber:
+    """Measures the largest activation of one feature on a prompt, but for its first token."""
+
+    probe = Probe("", require_all=True)
+
+    def __init__(self, sae: LoadedSAE, layer: int, feature: int) -> None:
+        self._feature, self._num_read, self.peak = feature, 0, 0.0
+        self.source = Source(("encode", sae.info.digest, layer), layer, sae.encode)
+
+    def read(self, numbers: Floats) -> list[Reading]:
+        values = numbers[max(0, 1 - self._num_read) :, self._feature]
+        self._num_read += len(numbers)
+        self.peak = max(self.peak, float(values.max(initial=0.0)))
+        return [NO_READING] * len(numbers)
 
 
 def largest(activations: Floats, count: int) -> list[tuple[tuple[int, float], ...]]:

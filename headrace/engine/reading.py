@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,10 @@ class _Part:
         return states(layer)[self.rows[layer]][: self.count]
 
 
-def read_states(reads: Iterable[Read], states: States) -> None:
-    """Append what was read to the `readings` of each sequence. The step has been committed."""
+def read_states(reads: Iterable[Read], states: States, unedited: States) -> None:
+    """Append what was read to the `readings` of each sequence. The step has been committed. `unedited`: the
+    states before the edits, by layer.
+    """
     parts: dict[Sequence, _Part] = {}
     for read in reads:
         sequence = read.sequence
@@ -43,9 +46,8 @@ def read_states(reads: Iterable[Read], states: States) -> None:
         end = part.start + part.count
         if sequence.achieved is not None:
             tokens = sequence.tokens[part.start : end]
-            of_layer = [part.states(states, layer) for layer in sequence.achieved.layers]
-            by_layer = dict(zip(sequence.achieved.layers, of_layer, strict=True))
-            sequence.achieved.add(by_layer.__getitem__, tokens, part.start, sequence.flags)
+            before, after = partial(part.states, unedited), partial(part.states, states)
+            sequence.achieved.add(before, after, tokens, part.start, sequence.flags)
         columns = [prober.read(numbers[sequence, prober.source.key]) for prober in sequence.probers]
         sequence.readings += enumerate(zip(*columns, strict=True), part.start)
         sequence.num_read = end

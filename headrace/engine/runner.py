@@ -71,6 +71,10 @@ class Runner(Protocol):
         """
         ...
 
+    def unedited(self, layer: int) -> NDArray[np.float32]:
+        """Return the same rows as `states`, as they were before the edits."""
+        ...
+
     def read_block(self, block: int) -> bytes:
         """Return a block's keys and values: `block_bytes` of them, which `write_block` understands."""
         ...

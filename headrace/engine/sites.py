@@ -25,7 +25,8 @@ READING = ("sae", "direction")  # the groups that read
 
 def add_sites(model: ov.Model, head: ov.Node, sites: Mapping[int, SiteNeeds]) -> None:
     """Insert the operation after each of the layers, with its inputs, and the output `states.{layer}`: the
-    edited hidden states of the rows in the input `read.{layer}`. Raises ModelError.
+    edited hidden states of the rows in the input `read.{layer}`; and `unedited.{layer}`, the same before.
+    Raises ModelError.
     """
     layers = find_layers(model, head)
     for layer, site in sites.items():
@@ -34,7 +35,7 @@ def add_sites(model: ov.Model, head: ov.Node, sites: Mapping[int, SiteNeeds]) ->
         builder = _SiteBuilder(site, layers[layer + 1])
         builder.insert()
         model.add_parameters(builder.parameters)
-        model.add_results([builder.result])
+        model.add_results(builder.results)
     model.validate_nodes_and_infer_types()
 
 
@@ -46,6 +47,7 @@ class _SiteBuilder:
         shape = states.get_partial_shape()
         self._width = shape[-1].get_length()
         self.parameters: list[ov.Node] = []
+        self.results: list[ov.Node] = []
 
     def insert(self) -> None:
         readers = list(self._states.get_target_inputs())
@@ -58,8 +60,10 @@ class _SiteBuilder:
         for reader in readers:
             reader.replace_source_output(self._shaped(edited))
         rows = self._input("read", 1, ov.Type.i64)
-        self.result = ops.result(ops.convert(ops.gather(edited, rows, _ints(0)), "f32"))
-        self.result.input_value(0).set_names({f"states.{self._site.layer}"})
+        for name, value in (("states", edited), ("unedited", states)):
+            result = ops.result(ops.convert(ops.gather(value, rows, _ints(0)), "f32"))
+            result.input_value(0).set_names({f"{name}.{self._site.layer}"})
+            self.results.append(result)
 
     def _change(self, states: ov.Node, group: str) -> ov.Node:
         """[T, d]: what the slots of a group that reads add to the states."""

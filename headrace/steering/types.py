@@ -84,6 +84,24 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """Steer only if a feature's largest activation on the prompt is above and below these. It is measured as
+    the prompt is unsteered, on all tokens but the first.
+    """
+
+    sae: str
+    feature: int
+    above: float | None = None
+    below: float | None = None
+    measured: tuple[float, ...] = ()  # the activation on each prompt of the request, once it is known
+    param: str = "steering.when"
+
+    def is_met(self, activation: float) -> bool:
+        is_above = self.above is None or activation > self.above
+        return is_above and (self.below is None or activation < self.below)
+
+
+@dataclass(frozen=True, slots=True)
 class SteeringRequest:
     """All edits of one request, with names and units; profiles are already replaced by their ops."""
 
@@ -93,6 +111,7 @@ class SteeringRequest:
     sweep: tuple[float, ...] = ()  # the scale of each of the n choices, instead of `scale`
     receipt: bool = False
     profile: str | None = None  # the name it came from, for receipts
+    when: Condition | None = None  # None: always
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +167,22 @@ class ResolvedOp:
 
 
 @dataclass(frozen=True, slots=True)
+class SideEffect:
+    """How much the edits of a request changed a feature that they do not name: mean over the tokens."""
+
+    sae: str
+    feature: int
+    layer: int
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionResult:
+    activation: float  # the feature's largest on the prompt
+    is_met: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What was applied to one choice. Counts and achieved values are those at its end."""
 
@@ -159,6 +194,8 @@ class Receipt:
         float | None, ...
     ] = ()  # of each op: a after the edit, mean over the tokens; None: unread
     profile: str | None = None
+    condition: ConditionResult | None = None  # None: the request has none
+    side_effects: tuple[SideEffect, ...] = ()  # the largest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,8 @@ class Steering:
             uses = [use_of(choice.param)] if choice is not None and choice.param in (HEADER, "model") else []
             changes |= _choices(body, steering, has_choices=has_choices)
         probes = to_probes(body.probe)
-        labels = self._labels(model, provider) if probes else {}
+        has_features = bool(probes) or (steering is not None and steering.receipt)
+        labels = self._labels(model, provider) if has_features else {}
         return body.with_steered(Steered(steering, probes, tuple(uses), labels), **changes)
 
     async def _request(self, own: SteeringBody | None, choice: _Choice | None, model: str) -> SteeringRequest:

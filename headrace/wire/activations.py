@@ -10,7 +10,7 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.steering.types import Activations, Reading, Receipt, ResolvedOp
+from headrace.steering.types import Activations, Reading, Receipt, ResolvedOp, SideEffect
 from headrace.types import Event, Finished, Started
 from headrace.wire.steering import FINGERPRINT, Labels, SteeringMembers
 
@@ -54,6 +54,19 @@ class AppliedOp(TypedDict):
     ]
 
 
+class SideEffectObject(TypedDict):
+    sae: str
+    feature: int
+    label: NotRequired[str]
+    layer: int
+    change: Annotated[float, Field(description="Of its activation, mean over the tokens.")]
+
+
+class ConditionObject(TypedDict):
+    activation: Annotated[float, Field(description="The feature's largest on the prompt.")]
+    is_met: bool
+
+
 class SteeringReceipt(TypedDict):
     """What was applied to one answer."""
 
@@ -62,6 +75,10 @@ class SteeringReceipt(TypedDict):
     ops: list[AppliedOp]
     relative_dose: Annotated[float | None, Field(description="The largest sum at one layer.")]
     tokens_steered: int
+    top_side_effects: Annotated[
+        list[SideEffectObject], Field(description="Features that no op names, the most changed first.")
+    ]
+    when: Annotated[NotRequired[ConditionObject], Field(description="Only if the request has a condition.")]
 
 
 class SteeringAnswer(TypedDict, total=False):
@@ -85,7 +102,7 @@ def inside(
     if steered.probes:
         found["feature_activations"] = feature_activations(activations, steered.labels)
     if receipt is not None and steered.has_receipt:
-        found["steering"] = receipt_body(receipt)
+        found["steering"] = receipt_body(receipt, steered.labels)
     return found
 
 
@@ -93,15 +110,32 @@ def feature_activations(activations: Sequence[Activations], labels: Labels) -> F
     return {"content": [_token(entry, labels) for entry in activations]}
 
 
-def receipt_body(receipt: Receipt) -> SteeringReceipt:
+def receipt_body(receipt: Receipt, labels: Labels) -> SteeringReceipt:
     achieved = receipt.achieved or (None,) * len(receipt.ops)
-    return {
+    body: SteeringReceipt = {
         "fingerprint": receipt.fingerprint,
         "profile": receipt.profile,
         "ops": [_op(op, value) for op, value in zip(receipt.ops, achieved, strict=True)],
         "relative_dose": receipt.relative_dose,
         "tokens_steered": receipt.tokens_steered,
+        "top_side_effects": [_side_effect(effect, labels) for effect in receipt.side_effects],
     }
+    if receipt.condition is not None:
+        body["when"] = {"activation": receipt.condition.activation, "is_met": receipt.condition.is_met}
+    return body
+
+
+def _side_effect(effect: SideEffect, labels: Labels) -> SideEffectObject:
+    body: SideEffectObject = {
+        "sae": effect.sae,
+        "feature": effect.feature,
+        "layer": effect.layer,
+        "change": effect.change,
+    }
+    label = labels.get(effect.sae, {}).get(effect.feature)
+    if label is not None:
+        body["label"] = label
+    return body
 
 
 def fingerprint_header(event: Event | None) -> dict[str, str]:

@@ -16,7 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from headrace.errors import BadRequest
 from headrace.features import Feature, Use
-from headrace.steering.types import Apply, Direction, Exemption, Mode, Op, Probe, SteeringRequest, Unit
+from headrace.steering.types import (
+    Apply,
+    Condition,
+    Direction,
+    Exemption,
+    Mode,
+    Op,
+    Probe,
+    SteeringRequest,
+    Unit,
+)
 from headrace.types import GenerateRequest
 from headrace.wire.limits import (
     MAX_DIRECTION,
@@ -95,12 +105,25 @@ class OpBody(Nested):
     apply: Literal["all", "prompt", "generation"] | ApplyBody | None = None
 
 
+class WhenBody(Nested):
+    """A condition: requests whose prompt does not meet it are not steered."""
+
+    sae: Name
+    feature: FeatureIndex
+    gt: float | None = Field(
+        None, description="The feature's largest activation on the prompt is above this."
+    )
+    lt: float | None = Field(None, description="... is below this.")
+    scope: Literal["prompt"] = "prompt"
+
+
 class ProfileBody(Nested):
     """What a profile holds."""
 
     ops: Annotated[list[OpBody], at_most(MAX_OPS)] = Field(default_factory=list)
     scale: float | None = Field(None, description="Multiplies the strength of all ops. Default: 1.")
     apply: Literal["all", "prompt", "generation"] | ApplyBody | None = None
+    when: WhenBody | None = Field(None, description="Steer only if the prompt has this.")
 
 
 class SteeringBody(ProfileBody):
@@ -187,6 +210,7 @@ def to_steering(body: SteeringBody | None, profile: ProfileBody | None, name: st
     ops += [] if body is None else list(_ops(body.ops, "steering"))
     scale = next((part.scale for part in reversed(parts) if part.scale is not None), 1.0)
     scope = next((part.apply for part in reversed(parts) if part.apply is not None), None)
+    when = next((part.when for part in reversed(parts) if part.when is not None), None)
     return SteeringRequest(
         tuple(ops),
         scale,
@@ -194,7 +218,15 @@ def to_steering(body: SteeringBody | None, profile: ProfileBody | None, name: st
         tuple(body.sweep or ()) if body is not None else (),
         body is not None and body.receipt,
         name,
+        None if when is None else _condition(when),
     )
+
+
+def _condition(body: WhenBody) -> Condition:
+    """Raises BadRequest."""
+    if body.gt is None and body.lt is None:
+        raise _missing("steering.when.gt", "a condition needs gt, or lt, or both")
+    return Condition(body.sae, body.feature, body.gt, body.lt)
 
 
 def _ops(bodies: Sequence[OpBody], source: str) -> Iterator[Op]:

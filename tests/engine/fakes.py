@@ -56,6 +56,9 @@ class FakeRunner:
     def states(self, layer: int) -> NDArray[np.float32]:
         raise NotImplementedError
 
+    def unedited(self, layer: int) -> NDArray[np.float32]:
+        raise NotImplementedError
+
     def read_block(self, block: int) -> bytes:
         return bytes(self.cells[block].data)
 
@@ -130,6 +133,9 @@ class PassingRunner:
 
     def states(self, layer: int) -> NDArray[np.float32]:
         return self.runner.states(layer)
+
+    def unedited(self, layer: int) -> NDArray[np.float32]:
+        return self.runner.unedited(layer)
 
     def hidden(self) -> NDArray[np.float32]:
         return self.runner.hidden()

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ from headrace.models.catalog import Model
 from headrace.offload import aside
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.library import ModelLibrary
-from headrace.steering.types import Capture
+from headrace.steering.types import Capture, Condition, SteeringRequest
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
     Embeddings,
@@ -120,12 +120,29 @@ class EngineBackend(BaseBackend):
         """
         self._check_alive()
         check_choices(request)
+        if request.steering is not None and request.steering.when is not None:
+            request = await self._measured(request, request.steering, request.steering.when)
         async with self._placed(request.flow) as enter:
             prepared = await aside(costs.of_request(request), partial(self._preparation.prompts, request))
             choices = self._preparation.choices(prepared, request)
             stream = Stream(choices, request.num_choices, self._thread_of().abort, request.flow)
             enter(stream)
             yield with_ignored(stream, unenforced(request))
+
+    async def _measured(
+        self, request: GenerateRequest, steering: SteeringRequest, when: Condition
+    ) -> GenerateRequest:
+        """The request with what its condition depends on, measured on its prompts as they are unsteered. They
+        go into the prefix cache; so an answer that is not steered, or only later, computes them once.
+        """
+        async with self._placed(request.flow) as enter:
+            work = costs.of_request(request)
+            found = await aside(work, partial(self._preparation.measurements, request, when))
+            measuring = Pooling((sequence for sequence, _ in found), len(found), request.flow)
+            enter(measuring)
+            await measuring.done
+        when = replace(when, measured=tuple(prober.peak for _, prober in found))
+        return replace(request, steering=replace(steering, when=when))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Embed the inputs; conversations come first. Raises BadRequest, ContextTooLong, Overloaded,

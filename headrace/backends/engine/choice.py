@@ -189,8 +189,11 @@ class Choice:
             return self._receipt
         end = min(sequence.num_prompt + self.num_tokens, len(sequence.tokens)) - (self.num_tokens > 0)
         count = plan.count(sequence.tokens, end, sequence.flags)
-        means = sequence.achieved.means() if sequence.achieved is not None else ()
-        return replace(self._receipt, tokens_steered=count, achieved=means)
+        receipt = replace(self._receipt, tokens_steered=count)
+        achieved = sequence.achieved
+        if achieved is None:
+            return receipt
+        return replace(receipt, achieved=achieved.means(), side_effects=achieved.side_effects())
 
     def _read(self, text: str) -> list[Event]:
         """The events of a piece of text."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.backends.engine.thread import EngineThread
 from headrace.engine.engine import Engine
-from headrace.engine.probing import Source
+from headrace.engine.probing import NO_READING, Source
 from headrace.engine.sequence import BATCH, SamplingParams
 from headrace.engine.sequence import Sequence as EngineSequence
 from headrace.errors import EngineFailed, ModelError, SteeringRefused
@@ -37,7 +37,7 @@ class NormProber:
         self.norms += numbers[:, 0].tolist()
         if len(self.norms) >= self._num_tokens:
             self.done.set()
-        return [Reading("", {})] * len(numbers)
+        return [NO_READING] * len(numbers)
 
 
 def _norms(states: NDArray[np.float32]) -> NDArray[np.float32]:

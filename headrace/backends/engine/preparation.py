@@ -14,11 +14,13 @@ from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.steering import Steered, Steerer
+from headrace.engine.probing import PeakProber
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
 from headrace.offload import check_wanted
 from headrace.rerank_types import RerankRequest
+from headrace.steering.types import Condition
 from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter
 from headrace.text.stops import NO_STOPS, Stops
@@ -37,6 +39,9 @@ class Prepared:
     options: AnswerOptions
     prediction: list[int]  # tokens that the answers may repeat
     steered: Steered
+
+
+Measurement = tuple[Sequence, PeakProber]
 
 
 class Preparation:
@@ -58,16 +63,12 @@ class Preparation:
 
     def prompts(self, request: GenerateRequest) -> list[Prepared]:
         """Tokenize the request's prompts, and compile what constrains and steers their answers."""
-        content, sampling = request.prompt, request.sampling
+        sampling = request.sampling
         self._check_ids(sampling)
-        room = self._prompts.room(sampling.max_tokens, sampling.truncate_prompt_tokens)
-        if isinstance(content, Texts):
-            prompts = self._prompts.of_texts(content, room)
-        else:
-            prompts = [self._prompts.of_conversation(content, room)]
+        prompts = self._written(request)
         stops, prediction, prepared = Stops(sampling.stop), self._predicted(request.prediction), []
         resolved = self._steerer.resolve(request)
-        for prompt in prompts:
+        for place, prompt in enumerate(prompts):
             check_wanted()
             constraints = self._rules.constraints(request, prompt)
             is_constrained = constraints[0] is not None
@@ -75,9 +76,30 @@ class Preparation:
             has_format = is_constrained and request.format is not None
             options = self._options(prompt, request, stops, has_format=has_format)
             is_formed = has_format or options.is_forced
-            steered = self._steerer.steered(request, prompt, resolved, is_formed=is_formed)
+            steered = self._steerer.steered(request, prompt, resolved, is_formed=is_formed, place=place)
             prepared.append(Prepared(prompt, params, constraints, options, prediction, steered))
         return prepared
+
+    def _written(self, request: GenerateRequest) -> list[Prompt]:
+        sampling, content = request.sampling, request.prompt
+        room = self._prompts.room(sampling.max_tokens, sampling.truncate_prompt_tokens)
+        if isinstance(content, Texts):
+            return self._prompts.of_texts(content, room)
+        return [self._prompts.of_conversation(content, room)]
+
+    def measurements(self, request: GenerateRequest, condition: Condition) -> list[Measurement]:
+        """Sequences that measure what the request's condition depends on, one for each prompt, with what
+        keeps the result.
+        """
+        is_invariant = self._settings.deterministic or request.sampling.seed is not None
+        params, salt, found = SamplingParams(0, invariant=is_invariant), self._salt(request.owner), []
+        for prompt in self._written(request):
+            prober = self._steerer.peak_prober(condition)
+            sequence = Sequence(
+                prompt.tokens, params, request.priority, salt=salt, flow=request.flow, probers=(prober,)
+            )
+            found.append((sequence, prober))
+        return found
 
     def choices(self, prepared: list[Prepared], request: GenerateRequest) -> Iterator[Choice]:
         """Create the request's sequences one by one, as each is started: all `n` of a prompt, then the next

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 
@@ -12,14 +12,14 @@ import numpy as np
 from headrace.backends.engine.prompt import Prompt, Prompts
 from headrace.backends.engine.watch import AnswerWatch
 from headrace.engine.achieved import Achieved, Measure
-from headrace.engine.probing import Prober, SAEProber
+from headrace.engine.probing import PeakProber, Prober, SAEProber
 from headrace.engine.sequence import Watch
 from headrace.errors import SteeringRefused
 from headrace.steering.library import AttachedSAE, ModelLibrary
 from headrace.steering.plan import Plan
 from headrace.steering.resolution import Resolved, plan_of, resolve_request
 from headrace.steering.scope import PromptFacts
-from headrace.steering.types import Probe, Receipt, SteeringRequest
+from headrace.steering.types import Condition, ConditionResult, Probe, Receipt, SteeringRequest
 from headrace.types import Conversation, GenerateRequest
 
 UNSTEERED = "none"  # the fingerprint of a request whose steering changes nothing
@@ -48,21 +48,36 @@ class Steerer:
         """The edits that the request asks for; None if it is not steered."""
         return resolve_request(request.steering, self._library) if request.steering is not None else None
 
+    def peak_prober(self, condition: Condition) -> PeakProber:
+        """Measures what a condition depends on."""
+        entry = self._readable(condition.sae, (condition.feature,), condition.param)
+        return PeakProber(entry.sae, _probed_layer(entry), condition.feature)
+
     def steered(
-        self, request: GenerateRequest, prompt: Prompt, resolved: Resolved | None, *, is_formed: bool
+        self,
+        request: GenerateRequest,
+        prompt: Prompt,
+        resolved: Resolved | None,
+        *,
+        is_formed: bool,
+        place: int = 0,
     ) -> Steered:
-        """`is_formed`: a grammar prescribes the whole answer."""
+        """`is_formed`: a grammar prescribes the whole answer; `place`: of the prompt in the request."""
         probers = tuple(self._prober(probe) for probe in request.probes)
+        nothing = (None,) * request.n
         if request.steering is None or resolved is None:
-            nothing = (None,) * request.n
             return Steered(nothing, nothing, _not_measured, _no_watch, probers)
+        condition = _result(request.steering, place)
+        if condition is not None and not condition.is_met:
+            unmet = Receipt(UNSTEERED, (), 0.0, profile=request.steering.profile, condition=condition)
+            return Steered(nothing, (unmet,) * request.n, _not_measured, _no_watch, probers)
         watch = self._watch_of(prompt, is_formed=is_formed)
         facts = self._facts(request, prompt, watch().state)
         scales = _scales(request.steering, request.n)
         plans = {scale: plan_of(resolved, scale, facts, self._max_dose) for scale in set(scales)}
         needs_watch = any(plan is not None and plan.depends_on_answer for plan in plans.values())
         chosen = tuple(plans[scale] for scale in scales)
-        receipts = tuple(_receipt(plan, request.steering) for plan in chosen)
+        receipts = tuple(replace(_receipt(plan, request.steering), condition=condition) for plan in chosen)
         achieved = self._achieved if request.steering.receipt else _not_measured
         return Steered(chosen, receipts, achieved, watch if needs_watch else _no_watch, probers)
 
@@ -79,7 +94,15 @@ class Steerer:
                 measures.append(Measure(term.op, term.layer, term.scope, unit))
             elif (entry := self._library.shelf.saes.get(op.sae)) is not None and op.feature is not None:
                 measures.append(Measure(term.op, term.layer, term.scope, entry.sae, op.feature))
-        return Achieved(plan, measures)
+        layers = sorted(plan.layers)
+        observed = [(layer, entry.sae) for layer in layers if (entry := self._observer(plan, layer))]
+        return Achieved(plan, measures, observed)
+
+    def _observer(self, plan: Plan, layer: int) -> AttachedSAE | None:
+        """The SAE that finds side effects at a layer: the ops' first, else any that is attached there."""
+        named = [op.sae for op in plan.ops if op.layer == layer]
+        found = [entry for entry in self._library.shelf.saes.values() if layer in entry.sae.info.layers]
+        return min(found, key=lambda entry: entry.sae.info.id not in named, default=None)
 
     def _watch_of(self, prompt: Prompt, *, is_formed: bool) -> Callable[[], AnswerWatch]:
         prompts = self._prompts
@@ -114,24 +137,41 @@ class Steerer:
     def _special(self) -> frozenset[int]:
         return frozenset(self._prompts.tokenizer.special.values())
 
-    def _prober(self, probe: Probe) -> SAEProber:
-        entry = self._library.shelf.saes.get(probe.sae)
+    def _readable(self, name: str, features: tuple[int, ...], param: str) -> AttachedSAE:
+        """An attached SAE that has these features."""
+        entry = self._library.shelf.saes.get(name)
         if entry is None:
             raise SteeringRefused(
-                f"there is no SAE {probe.sae[:80]!r}", code="steering_unknown_sae", param=f"{probe.param}.sae"
+                f"{param}.sae: there is no SAE {name[:80]!r}",
+                code="steering_unknown_sae",
+                param=f"{param}.sae",
             )
         info = entry.sae.info
         if not info.layers:
             raise SteeringRefused(
-                f"{probe.sae} is not attached", code="steering_layer_mismatch", param=f"{probe.param}.sae"
+                f"{param}.sae: {name} is not attached", code="steering_layer_mismatch", param=f"{param}.sae"
             )
-        bad = next((feature for feature in probe.features if not 0 <= feature < info.num_features), None)
+        bad = next((feature for feature in features if not 0 <= feature < info.num_features), None)
         if bad is not None:
+            member = "feature" if len(features) == 1 and param != "probe" else "features"
             raise SteeringRefused(
-                f"{probe.sae} has the features 0 to {info.num_features - 1}, not {bad}",
-                code="steering_feature_out_of_range", param=f"{probe.param}.features",
+                f"{param}: {name} has the features 0 to {info.num_features - 1}, not {bad}",
+                code="steering_feature_out_of_range", param=f"{param}.{member}",
             )  # fmt: skip
+        return entry
+
+    def _prober(self, probe: Probe) -> SAEProber:
+        entry = self._readable(probe.sae, probe.features, probe.param)
         return SAEProber(probe, entry.sae, _probed_layer(entry), entry.statistics)
+
+
+def _result(steering: SteeringRequest, place: int) -> ConditionResult | None:
+    """Whether the condition is met by this prompt; None without a condition."""
+    when = steering.when
+    if when is None:
+        return None
+    activation = when.measured[place]
+    return ConditionResult(activation, when.is_met(activation))
 
 
 def _receipt(plan: Plan | None, steering: SteeringRequest) -> Receipt:

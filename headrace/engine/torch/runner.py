@@ -70,6 +70,9 @@ class TorchRunner:
     def states(self, layer: int) -> NDArray[np.float32]:
         return self._sites.states(layer)
 
+    def unedited(self, layer: int) -> NDArray[np.float32]:
+        return self._sites.unedited(layer)
+
     def read_block(self, block: int) -> bytes:
         return self._cache.read_block(block)
 

@@ -94,6 +94,9 @@ class SequentialRunner:
     def states(self, layer: int) -> NDArray[np.float32]:
         raise AssertionError(f"layer {layer} is not among those that can be read")
 
+    def unedited(self, layer: int) -> NDArray[np.float32]:
+        raise AssertionError(f"layer {layer} is not among those that can be read")
+
     def read_block(self, block: int) -> bytes:
         raise NotImplementedError("no block is ever found by its content")
 

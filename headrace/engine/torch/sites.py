@@ -32,6 +32,7 @@ class Sites:
         self._hooks: list[Any] = []
         self._batch: Batch | None = None  # of the pass under way
         self._states: dict[int, torch.Tensor] = {}  # by layer: what was read in the last pass
+        self._unedited: dict[int, torch.Tensor] = {}  # ... before the edits
         self._tables: dict[tuple[int, Group], tuple[tuple[bytes, ...], Tables]] = {}
         self._encoders: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -66,6 +67,7 @@ class Sites:
             raise RuntimeError(f"the layers {missing} are not editable")
         self._batch = batch if batch.edits or batch.read_rows else None
         self._states.clear()
+        self._unedited.clear()
         try:
             yield
         finally:
@@ -73,6 +75,10 @@ class Sites:
 
     def states(self, layer: int) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self._states[layer].float().cpu().numpy()
+        return found
+
+    def unedited(self, layer: int) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._unedited[layer].float().cpu().numpy()
         return found
 
     def _before(
@@ -99,10 +105,13 @@ class Sites:
         if edits is None and rows is None:
             return states
         flat = states.reshape(-1, states.shape[-1])
+        chosen = None if rows is None else torch.from_numpy(rows).to(self._device)
+        if chosen is not None:
+            self._unedited[layer] = flat[chosen]
         if edits is not None:
             flat = self._edited(layer, flat.float(), edits).to(states.dtype)
-        if rows is not None:
-            self._states[layer] = flat[torch.from_numpy(rows).to(self._device)].clone()
+        if chosen is not None:
+            self._states[layer] = flat[chosen]
         return flat.reshape(states.shape)
 
     def _edited(self, layer: int, states: torch.Tensor, edits: LayerEdits) -> torch.Tensor:
