@@ -383,6 +383,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.gateway.router.check()
         exits.push_async_callback(app.state.steering.aclose)
         await app.state.steering.start()
+        if app.state.pool is not None:
+            app.state.pool.residents.restore = app.state.steering.restore
         exits.push_async_callback(app.state.presets.aclose)
         await app.state.presets.start()
         exits.push_async_callback(app.state.responses.aclose)

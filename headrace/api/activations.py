@@ -6,26 +6,34 @@ import asyncio
 from functools import partial
 
 from fastapi import APIRouter, Request
+from starlette.responses import Response
 
+from headrace.api.answers import Reply, respond
 from headrace.api.errors import RESPONSES
 from headrace.api.libraries import existing, library_of
+from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller, in_time, prepared
 from headrace.api.routes import V1, route
+from headrace.collected import Collected
 from headrace.steering.types import Activations, Library, Probe
-from headrace.types import Started
+from headrace.types import Json, ModelInfo, Started
 from headrace.wire import activations_of_text as wire
-from headrace.wire.activations import feature_activations
+from headrace.wire.activations import TokenActivations, feature_activations
 from headrace.wire.limits import MAX_TOP_FEATURES
 from headrace.wire.steering_objects import WholeList, whole_list
 
 router = APIRouter(tags=["steering"], responses=RESPONSES)
+
+STREAMED = response_of(
+    TokenActivations, "`data: {entry}` events, one for each token, then `data: [DONE]`.", EVENT_STREAM
+)
 
 
 @route(router, "POST", "/activations", under=V1, summary="Read an SAE's activations on each token of a text")
 async def read_activations(
     http: Request, caller: Caller, body: wire.ActivationsBody
 ) -> wire.ActivationsObject:
-    library = _library(http, body.model, body.sae)
+    library = await _library(http, body.model, body.sae)
     probe = Probe(body.sae, tuple(body.features or ()), body.top_k, generation=False, require_all=True)
     content = await _read(http, library, body, probe, caller.id)
     labels = {body.sae: library.sae(body.sae).info.labels}
@@ -37,11 +45,29 @@ async def read_activations(
     }
 
 
+@route(
+    router, "POST", "/activations/stream", under=V1, answer=TokenActivations,
+    summary="Read an SAE's activations on each token of a text, as server-sent events",
+    responses={200: STREAMED, **RESPONSES},
+)  # fmt: skip
+async def stream_activations(http: Request, caller: Caller, body: wire.ActivationsBody) -> Response:
+    library = await _library(http, body.model, body.sae)
+    probe = Probe(body.sae, tuple(body.features or ()), body.top_k, generation=False, require_all=True)
+    request = await prepared(http, partial(wire.to_request, body, library.model, probe, caller.id))
+    labels = {body.sae: library.sae(body.sae).info.labels}
+    reply = Reply(partial(wire.Entries, labels), _never_whole)
+    return await respond(http, http.app.state.gateway.start(request), reply, {})
+
+
+def _never_whole(info: ModelInfo, collected: Collected) -> Json:
+    raise AssertionError("it is streamed")
+
+
 @route(router, "POST", "/activations/top", under=V1, summary="List the most active features of a text")
 async def top_activations(
     http: Request, caller: Caller, body: wire.TopBody
 ) -> WholeList[wire.TopFeatureObject]:
-    library = _library(http, body.model, body.sae)
+    library = await _library(http, body.model, body.sae)
     content = await _read(http, library, body, _all_of(body.sae), caller.id)
     return whole_list(wire.top(content, library.sae(body.sae).info.labels, body.limit))
 
@@ -53,7 +79,7 @@ async def top_activations(
 async def compare_activations(
     http: Request, caller: Caller, body: wire.CompareBody
 ) -> WholeList[wire.ComparedFeature]:
-    library = _library(http, body.model, body.sae)
+    library = await _library(http, body.model, body.sae)
     first = await _read(http, library, body.a, _all_of(body.sae), caller.id)
     second = await _read(http, library, body.b, _all_of(body.sae), caller.id)
     return whole_list(wire.compared(first, second, library.sae(body.sae).info.labels, body.limit))
@@ -64,9 +90,9 @@ def _all_of(sae: str) -> Probe:
     return Probe(sae, (), MAX_TOP_FEATURES, generation=False, require_all=True)
 
 
-def _library(http: Request, model: str | None, sae: str) -> Library:
+async def _library(http: Request, model: str | None, sae: str) -> Library:
     """The library that has this SAE. Raises NotFound, SteeringRefused."""
-    library = library_of(http, model)
+    library = await library_of(http, model)
     existing([info.id for info in library.saes()], sae, "SAE")
     return library
 

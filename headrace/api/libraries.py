@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from headrace.api.request import in_time
 from headrace.errors import NotFound, SteeringRefused
+from headrace.pool import Pool
 from headrace.steering.types import Library
 from headrace.turns.steering import Steering
 
@@ -20,17 +22,19 @@ def steering_of(http: Request) -> Steering:
     return steering
 
 
-def library_of(http: Request, model: str | None = None) -> Library:
-    """The library of a model; of the first that can be steered, if none is named. Raises ModelNotFound,
-    SteeringRefused.
+async def library_of(http: Request, model: str | None = None) -> Library:
+    """The library of a model, which is loaded first if need be; of the first that can be steered, if none is
+    named. Raises ModelNotFound, SteeringRefused, and what loading raises.
     """
-    router, steering = http.app.state.gateway.router, steering_of(http)
+    gateway, steering = http.app.state.gateway, steering_of(http)
     name = model if model is not None else http.query_params.get("model")
+    if name is None and (loaded := libraries(http)):
+        return loaded[0]
     if name is not None:
-        router.first(name)
-        found = steering.library(name)
-    else:
-        found = next(iter(libraries(http)), None)
+        gateway.router.first(name)
+    every = [info.id for backend in gateway.backends for info in backend.models()]
+    able = next((id for id in ([name] if name is not None else every) if steering.can_steer(id)), None)
+    found = None if able is None else await _loaded(http, able)
     if found is None:
         named = "no model here" if name is None else f"the model {name[:100]!r}"
         raise SteeringRefused(
@@ -41,8 +45,18 @@ def library_of(http: Request, model: str | None = None) -> Library:
     return found
 
 
+async def _loaded(http: Request, model: str) -> Library | None:
+    target = http.app.state.gateway.router.first(model)
+    found: Library | None = target.backend.library(target.info.id)
+    if found is None and isinstance(target.backend, Pool):
+        async with in_time(http):
+            await target.backend.load(target.info.id)
+        found = target.backend.library(target.info.id)
+    return found
+
+
 def libraries(http: Request) -> list[Library]:
-    """The libraries of all models that can be steered."""
+    """The libraries of all models in memory that can be steered."""
     backends = http.app.state.gateway.backends
     found = [backend.library(info.id) for backend in backends for info in backend.models()]
     return [library for library in found if library is not None]

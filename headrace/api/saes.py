@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
 from headrace.api.admin import Admin
 from headrace.api.errors import RESPONSES
-from headrace.api.libraries import existing, in_thread, libraries, library_of
+from headrace.api.libraries import existing, in_thread, libraries, library_of, steering_of
 from headrace.api.listing import query_of
-from headrace.api.request import Caller, Stored
+from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, ConfigError
+from headrace.offload import aside, check_wanted
 from headrace.steering.types import Library
 from headrace.store import Store, StoredAttachment
 from headrace.wire import steering_objects as wire
 from headrace.wire.pagination import limit_of
 
+if TYPE_CHECKING:
+    from headrace.steering.token_features import TokenFeatures, TokenScores
+
 router = APIRouter(tags=["steering"], responses=RESPONSES)
 
+T = TypeVar("T")
+
 NEIGHBOURS = 8
+MAX_TOKEN = 200  # characters
+LENS_WORK = 2**30  # in headrace.offload's bytes: always in a thread
 
 
 @route(router, "GET", "/saes", under=V1, summary="List sparse autoencoders")
@@ -32,7 +42,7 @@ async def list_saes(http: Request, _: Caller) -> wire.WholeList[wire.SAEObject]:
 
 @route(router, "POST", "/saes", under=V1, summary="Load a sparse autoencoder")
 async def load_sae(http: Request, _: Admin, store: Stored, body: wire.SAEBody) -> wire.SAEObject:
-    library = library_of(http, body.model)
+    library = await library_of(http, body.model)
     info = await in_thread(partial(library.load_sae, body.id, Path(body.path), layer=body.layer))
     if body.attach:
         await in_thread(partial(library.attach, body.id))
@@ -43,12 +53,12 @@ async def load_sae(http: Request, _: Admin, store: Stored, body: wire.SAEBody) -
 
 @route(router, "GET", "/saes/{id}", under=V1, summary="Retrieve a sparse autoencoder")
 async def retrieve_sae(http: Request, _: Caller, id: str) -> wire.SAEObject:
-    return _described(library_of(http), id)
+    return _described(await library_of(http), id)
 
 
 @route(router, "DELETE", "/saes/{id}", under=V1, summary="Forget a sparse autoencoder; its files stay")
 async def delete_sae(http: Request, _: Admin, store: Stored, id: str) -> wire.DeletedObject:
-    library = library_of(http)
+    library = await library_of(http)
     _described(library, id)
     await in_thread(partial(library.remove, id))
     await store.steering.delete_attachment(library.model, id)
@@ -62,7 +72,7 @@ async def delete_sae(http: Request, _: Admin, store: Stored, id: str) -> wire.De
 async def attach_sae(
     http: Request, _: Admin, store: Stored, id: str, body: wire.AttachBody
 ) -> wire.SAEObject:
-    library = library_of(http)
+    library = await library_of(http)
     _described(library, id)
     await in_thread(partial(library.attach, id, layer=body.layer))
     await _remember(store, library, id, is_attached=True)
@@ -74,7 +84,7 @@ async def attach_sae(
     summary="Stop new requests from using a sparse autoencoder; running ones finish as they began",
 )  # fmt: skip
 async def detach_sae(http: Request, _: Admin, store: Stored, id: str) -> wire.SAEObject:
-    library = library_of(http)
+    library = await library_of(http)
     _described(library, id)
     await in_thread(partial(library.detach, id))
     await _remember(store, library, id, is_attached=False)
@@ -85,7 +95,7 @@ async def detach_sae(http: Request, _: Admin, store: Stored, id: str) -> wire.SA
 async def sae_statistics(
     http: Request, response: Response, _: Caller, id: str
 ) -> wire.WholeList[wire.FeatureSummary]:
-    library = library_of(http)
+    library = await library_of(http)
     _described(library, id)
     limit = limit_of(query_of(http, response, ("model", "limit")))
     labels, found = library.sae(id).info.labels, library.statistics(id)
@@ -102,14 +112,20 @@ async def sae_statistics(
     )
 
 
-@route(router, "GET", "/saes/{id}/features", under=V1, summary="Search features by their labels")
+@route(
+    router, "GET", "/saes/{id}/features", under=V1,
+    summary="Search features by their labels, or by the token that they write or read",
+)  # fmt: skip
 async def list_features(
     http: Request, response: Response, _: Caller, id: str
 ) -> wire.WholeList[wire.FeatureSummary]:
-    library = library_of(http)
+    library = await library_of(http)
     _described(library, id)
-    query = query_of(http, response, ("model", "limit", "q"))
-    limit, wanted = limit_of(query), dict(query).get("q", "").lower()
+    query = query_of(http, response, ("model", "limit", "q", "token"))
+    limit, wanted, token = limit_of(query), dict(query).get("q", "").lower(), dict(query).get("token")
+    if token is not None:
+        found = await _with_lens(http, partial(_token_features, library, id, token[:MAX_TOKEN], limit))
+        return wire.whole_list(_of_token(library, id, found), has_more=False)
     seen = {entry.feature: entry for entry in library.statistics(id)}
     labels = library.sae(id).info.labels
     named = [feature for feature, label in labels.items() if wanted in label.lower()]
@@ -123,12 +139,76 @@ async def list_features(
 
 
 @route(router, "GET", "/saes/{id}/features/{feature}", under=V1, summary="Retrieve a feature")
-async def retrieve_feature(http: Request, _: Caller, id: str, feature: int) -> wire.FeatureObject:
-    library = library_of(http)
+async def retrieve_feature(
+    http: Request, response: Response, _: Caller, id: str, feature: int
+) -> wire.FeatureObject:
+    library = await library_of(http)
     info = _described(library, id)
     if not 0 <= feature < info["num_features"]:
         raise BadRequest(f"feature: {id} has the features 0 to {info['num_features'] - 1}", param="feature")
-    return await in_thread(partial(_feature, library, id, feature))
+    query = dict(query_of(http, response, ("model", "lens")))
+    found = await in_thread(partial(_feature, library, id, feature))
+    if query.get("lens", "false").lower() in ("true", "1"):
+        scores = await _with_lens(http, partial(_token_scores, library, id, feature))
+        found["lens"] = {
+            "top": await _named(http, library, scores.top),
+            "bottom": await _named(http, library, scores.bottom),
+        }
+    return found
+
+
+async def _with_lens(http: Request, work: Callable[[], T]) -> T:
+    """Run work that compiles the model's head and runs it: one at a time."""
+    async with in_time(http), steering_of(http).lens:
+        return await aside(LENS_WORK, work)
+
+
+def _token_features(library: Library, id: str, token: str, count: int) -> TokenFeatures:
+    """Raises BadRequest."""
+    from headrace.steering.token_features import token_features
+
+    sae = library.sae(id)
+    try:
+        return token_features(library.capture(), sae.encoder, sae.decoder, token, count, _go_on)
+    except ConfigError as exc:
+        raise BadRequest(f"token: {exc.message}", param="token") from exc
+
+
+def _token_scores(library: Library, id: str, feature: int) -> TokenScores:
+    from headrace.steering.token_features import token_scores
+
+    return token_scores(library.capture(), library.sae(id).decoder[feature], NEIGHBOURS)
+
+
+def _go_on(label: str, done: int, total: int) -> None:
+    check_wanted()
+
+
+def _of_token(library: Library, id: str, found: TokenFeatures) -> list[wire.FeatureSummary]:
+    """The features that write a token, then those that read it."""
+    labels = library.sae(id).info.labels
+    seen = {entry.feature: entry for entry in library.statistics(id)}
+    summaries: dict[int, wire.FeatureSummary] = {}
+    for score in (*found.writers, *found.readers):
+        feature = score.feature
+        summaries[feature] = {
+            "feature": feature,
+            "label": labels.get(feature),
+            "statistics": wire.statistics(seen.get(feature)),
+        }
+    for score in found.writers:
+        summaries[score.feature]["writes"] = score.score
+    for score in found.readers:
+        summaries[score.feature]["reads"] = score.score
+    return list(summaries.values())
+
+
+async def _named(
+    http: Request, library: Library, scores: Sequence[tuple[int, float]]
+) -> list[wire.TokenScore]:
+    target = http.app.state.gateway.router.first(library.model)
+    texts = await target.backend.token_texts(library.model, [token for token, _ in scores])
+    return [{"token": text, "score": score} for text, (_, score) in zip(texts, scores, strict=True)]
 
 
 def _feature(library: Library, id: str, feature: int) -> wire.FeatureObject:
@@ -150,7 +230,9 @@ def _feature(library: Library, id: str, feature: int) -> wire.FeatureObject:
         "decoder_norm": decoder_norm,
         "encoder_norm": encoder_norm,
         "statistics": wire.statistics(seen),
+        "history": [wire.history(entry) for entry in library.history(id, feature)],
         "neighbours": near,
+        "lens": None,
     }
 
 

@@ -64,7 +64,7 @@ async def create_profile(
 )
 async def import_profile(http: Request, _: Admin, store: Stored, body: wire.ImportBody) -> wire.ProfileObject:
     profile = body.profile
-    library = library_of(http, profile.model)
+    library = await library_of(http, profile.model)
     known = _digests(library)
     for name, digest in body.requires.items():
         if known.get(name) != digest:
@@ -105,7 +105,7 @@ async def delete_profile(http: Request, _: Admin, store: Stored, profile: Known)
     summary="Export a profile, with digests of what it needs",
 )  # fmt: skip
 async def export_profile(http: Request, _: Caller, profile: Known) -> dict[str, Any]:
-    known = _digests(library_of(http, profile.model))
+    known = _digests(await library_of(http, profile.model))
     parsed = steering_of(http).profiles.all[profile.name].body
     return wire.export(profile, {name: known[name] for name in wire.needed(parsed) if name in known})
 
@@ -145,7 +145,7 @@ async def delete_default(http: Request, caller: Admin, store: Stored) -> wire.De
     summary="Check steering, and return what it amounts to in raw numbers",
 )  # fmt: skip
 async def validate(http: Request, caller: Caller, body: wire.ValidateBody) -> wire.ValidatedObject:
-    library = library_of(http, body.model)
+    library = await library_of(http, body.model)
     asked = _Asked(model=library.model, steering=body.steering, profile=None, probe=None)
     resolved = await steering_of(http).steered(caller.id, asked)
     steered = _unconditional(resolved.steered)

@@ -42,7 +42,7 @@ async def list_vectors(http: Request, _: Caller) -> wire.WholeList[wire.VectorOb
 
 @route(router, "POST", "/vectors", under=V1, summary="Load a control vector from a GGUF file")
 async def load_vector(http: Request, _: Admin, store: Stored, body: wire.VectorBody) -> wire.VectorObject:
-    library = library_of(http, body.model)
+    library = await library_of(http, body.model)
     await in_thread(partial(library.load_vector, body.id, Path(body.path)))
     if body.attach:
         await in_thread(partial(library.attach, body.id))
@@ -53,7 +53,7 @@ async def load_vector(http: Request, _: Admin, store: Stored, body: wire.VectorB
 
 @route(router, "POST", "/vectors/train", under=V1, summary="Train a control vector from texts")
 async def train_vector(http: Request, _: Admin, store: Stored, body: wire.TrainBody) -> wire.VectorObject:
-    library = library_of(http, body.model)
+    library = await library_of(http, body.model)
     if not body.overwrite:
         _check_free(library, body.id)
     async with in_time(http):
@@ -107,7 +107,7 @@ def _train(library: Library, body: wire.TrainBody) -> dict[int, Directions]:
     summary="Fetch a control vector as GGUF, as llama.cpp reads it",
 )  # fmt: skip
 async def fetch_vector(http: Request, _: Caller, id: str) -> Response:
-    path = _info(library_of(http), id).path
+    path = _info(await library_of(http), id).path
     if path is None or not path.is_file():
         raise NotFound(f"The control vector {id[:64]!r} has no file.", param="id")
     return FileResponse(path, media_type="application/octet-stream", filename=f"{id}.gguf")
@@ -115,13 +115,13 @@ async def fetch_vector(http: Request, _: Caller, id: str) -> Response:
 
 @route(router, "GET", "/vectors/{id}", under=V1, summary="Retrieve a control vector")
 async def retrieve_vector(http: Request, _: Caller, id: str) -> wire.VectorObject:
-    library = library_of(http)
+    library = await library_of(http)
     return wire.vector(_info(library, id), library.model)
 
 
 @route(router, "DELETE", "/vectors/{id}", under=V1, summary="Forget a control vector; its file stays")
 async def delete_vector(http: Request, _: Admin, store: Stored, id: str) -> wire.DeletedObject:
-    library = library_of(http)
+    library = await library_of(http)
     _info(library, id)
     await in_thread(partial(library.remove, id))
     await store.steering.delete_attachment(library.model, id)
@@ -133,7 +133,7 @@ async def delete_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
     summary="Make a control vector usable by requests, while others run",
 )  # fmt: skip
 async def attach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire.VectorObject:
-    library = library_of(http)
+    library = await library_of(http)
     _info(library, id)
     await in_thread(partial(library.attach, id))
     return await _remembered(store, library, id, is_attached=True)
@@ -144,7 +144,7 @@ async def attach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
     summary="Stop new requests from using a control vector; running ones finish as they began",
 )  # fmt: skip
 async def detach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire.VectorObject:
-    library = library_of(http)
+    library = await library_of(http)
     _info(library, id)
     await in_thread(partial(library.detach, id))
     return await _remembered(store, library, id, is_attached=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from headrace.errors import ModelUnavailable
 from headrace.freed import trim
@@ -37,6 +37,7 @@ class Residents:
         now: Callable[[], float],
     ) -> None:
         self._entries, self.budget_bytes, self._changes, self._now = entries, budget_bytes, changes, now
+        self.restore: Callable[[Backend, str], Awaitable[None]] | None = None  # awaited after a model's start
         self._turn = asyncio.Lock()
 
     @property
@@ -83,6 +84,8 @@ class Residents:
                 began = self._now()
                 entry.backend = await asyncio.to_thread(entry.known.build)
                 await entry.backend.start()
+                if self.restore is not None:
+                    await self.restore(entry.backend, entry.id)
                 entry.succeeded(self._now() - began, self._now())
                 log.info("%s is loaded, after %.1f s", entry.id, entry.load_s)
         except asyncio.CancelledError:
@@ -143,7 +146,7 @@ class Residents:
         now = self._now()
         for entry in self._entries():
             is_held = entry.hold is not None and not entry.hold.is_over(now)
-            if entry.is_resident and not entry.is_pinned and not is_held and not _is_steered(entry):
+            if entry.is_resident and not entry.is_pinned and not is_held:
                 yield entry
 
     async def _free(self, entry: Entry) -> None:
@@ -152,12 +155,6 @@ class Residents:
             await _closed(entry.id, backend)
             del backend
             await _collect()
-
-
-def _is_steered(entry: Entry) -> bool:
-    """Whether a loaded model has files for steering, which it would lose with its memory."""
-    library = None if entry.backend is None or entry.state != "loaded" else entry.backend.library(entry.id)
-    return library is not None and bool(library.saes() or library.vectors())
 
 
 class _NotWanted(Exception):

@@ -25,7 +25,7 @@ from headrace.steering.formats.tensors import read_json
 from headrace.steering.sae import LoadedSAE, fold
 from headrace.steering.slot import SiteNeeds
 from headrace.steering.statistics import RunningStatistics
-from headrace.steering.types import Capture, FeatureStatistics, SAEInfo, VectorInfo
+from headrace.steering.types import Capture, FeatureStatistics, MinuteStatistics, SAEInfo, VectorInfo
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,9 @@ class ModelLibrary:
 
     def statistics(self, id: str) -> tuple[FeatureStatistics, ...]:
         return self._found_sae(id).statistics.features()
+
+    def history(self, id: str, feature: int) -> tuple[MinuteStatistics, ...]:
+        return self._found_sae(id).statistics.history(feature)
 
     def capture(self) -> Capture:
         if self._open_capture is None:

@@ -5,19 +5,48 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.steering.types import FeatureStatistics
+from headrace.steering.types import FeatureStatistics, MinuteStatistics
 
 Floats = NDArray[np.float32]
+
+MINUTE_S, LONGEST = 60, 60  # minutes of history, as far as memory allows
+BYTES, MOST_BYTES = 12, 32 * 2**20  # of a feature in a minute; of the history of one SAE
+
+
+class _Minute:
+    """The sums of one minute, of all features."""
+
+    def __init__(self, at: int, num_features: int) -> None:
+        self.at, self.count = at, 0
+        self.total, self.largest = np.zeros(num_features, np.float32), np.zeros(num_features, np.float32)
+        self.active = np.zeros(num_features, np.int32)
+
+    def saw(self, activations: Floats, active: NDArray[np.int64]) -> None:
+        self.count += len(activations)
+        self.total += activations.sum(axis=0)
+        np.maximum(self.largest, activations.max(axis=0), out=self.largest)
+        self.active += active.astype(np.int32)
+
+    def of(self, feature: int) -> MinuteStatistics:
+        mean, share = float(self.total[feature]) / self.count, int(self.active[feature]) / self.count
+        return MinuteStatistics(self.at, self.count, mean, float(self.largest[feature]), share)
 
 
 class RunningStatistics:
     """Of `num_features` features. Thread-safe."""
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, now: Callable[[], float] = time.time) -> None:
+        """`now`: the clock, in seconds since 1970."""
+        self._num_features, self._now = num_features, now
+        longest = min(LONGEST, max(1, MOST_BYTES // (BYTES * num_features)))
+        self._minutes: deque[_Minute] = deque(maxlen=longest)
         self._lock = threading.Lock()
         self.count = 0
         self._mean, self._squares = np.zeros(num_features), np.zeros(num_features)  # squares of deviations
@@ -35,8 +64,10 @@ class RunningStatistics:
             self._mean += change * (tokens / whole)
             self._squares += squares + change**2 * (self.count * tokens / whole)
             np.maximum(self._largest, activations.max(axis=0), out=self._largest)
-            self._active += (activations > 0).sum(axis=0)
+            active = (activations > 0).sum(axis=0)
+            self._active += active
             self.count = whole
+            self._minute().saw(activations, active)
 
     def features(self) -> tuple[FeatureStatistics, ...]:
         """Of the features that were active, the most often active first."""
@@ -55,6 +86,18 @@ class RunningStatistics:
             )
             for feature in order
         )
+
+    def history(self, feature: int) -> tuple[MinuteStatistics, ...]:
+        """Of one feature in each of the last minutes in which something was seen, the oldest first."""
+        with self._lock:
+            return tuple(minute.of(feature) for minute in self._minutes)
+
+    def _minute(self) -> _Minute:
+        """That of now."""
+        at = int(self._now()) // MINUTE_S * MINUTE_S
+        if not self._minutes or self._minutes[-1].at != at:
+            self._minutes.append(_Minute(at, self._num_features))
+        return self._minutes[-1]
 
     def largest(self, feature: int) -> float:
         """The largest activation that was seen; 0 if the feature was never active."""

@@ -14,7 +14,7 @@ from headrace.steering.formats.detect import read_sae
 from headrace.steering.formats.tensors import read_json
 from headrace.steering.sae import LoadedSAE, fold
 from headrace.steering.save_sae import FEATURES
-from headrace.steering.site import Lens, Report, embeddings, no_report
+from headrace.steering.site import Lens, Report, Site, embeddings, no_report
 from headrace.steering.types import Capture, SAEInfo
 
 Floats = NDArray[np.float32]
@@ -62,6 +62,26 @@ def token_features(
     lengths = np.linalg.norm(encoder, axis=0) * np.linalg.norm(embedding)
     cosines = (embedding @ encoder) / np.maximum(lengths, 1e-9)
     return TokenFeatures(token, _best(scores, count), _best(cosines, count))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What the model's head reads in a feature's direction: (token, standard deviations of its logit from the
+    vocabulary's mean), the farthest first.
+    """
+
+    top: tuple[tuple[int, float], ...]
+    bottom: tuple[tuple[int, float], ...]
+
+
+def token_scores(capture: Capture, direction: Floats, count: int) -> TokenScores:
+    """The tokens that a direction [width] makes most and least probable."""
+    logits = Site(capture, capture.num_layers - 1).logits([0], direction[None])[0]
+    scores = (logits - logits.mean()) / max(float(logits.std()), 1e-9)
+    order = np.argsort(scores)
+    ends = order[: -count - 1 : -1].tolist(), order[:count].tolist()
+    top, bottom = (tuple((token, float(scores[token])) for token in end) for end in ends)
+    return TokenScores(top, bottom)
 
 
 def _best(scores: Floats, count: int) -> tuple[Score, ...]:

@@ -244,6 +244,17 @@ class FeatureStatistics:
     active_share: float  # tokens with a > 0
 
 
+@dataclass(frozen=True, slots=True)
+class MinuteStatistics:
+    """Of one feature, over the tokens that were probed in one minute."""
+
+    at: int  # when the minute began, in seconds since 1970
+    count: int
+    mean: float
+    max: float
+    active_share: float
+
+
 class SAE(Protocol):
     """A loaded SAE's numbers, in float32, with unit decoder rows (but for topk without rescaling)."""
 
@@ -330,6 +341,10 @@ class Library(Protocol):
 
     def statistics(self, id: str) -> tuple[FeatureStatistics, ...]:
         """Of an SAE's features that were active in what probes read, the most active first."""
+        ...
+
+    def history(self, id: str, feature: int) -> tuple[MinuteStatistics, ...]:
+        """Of one feature in each of the last minutes in which probes read something, the oldest first."""
         ...
 
 

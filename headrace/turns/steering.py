@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from headrace.errors import BadRequest, HeadraceError, NotFound, SteeringRefused, StoreUnavailable
+from headrace.features import Feature
 from headrace.gateway.gateway import Gateway
 from headrace.steering.types import Library, SteeringRequest
 from headrace.store import Store, StoredAttachment, StoredProfile
 from headrace.turns.refreshed import Refreshed
-from headrace.types import ModelInfo
+from headrace.types import Backend, ModelInfo
 from headrace.wire.steering import (
     HEADER,
     Labels,
@@ -107,23 +108,35 @@ class Steering:
 
     def __init__(self, gateway: Gateway, store: Store) -> None:
         self._gateway, self._store, self.profiles = gateway, store, Profiles(store)
+        self.lens = asyncio.Lock()  # held while the model's head is compiled and read
 
     async def start(self) -> None:
         """Read the profiles, and load what was loaded when the server ran last. Call it once the backends
         have started.
         """
         await self.profiles.start()
-        try:
-            stored = await self._store.steering.attachments()
-        except StoreUnavailable:
-            return
-        for attachment in stored:
-            library = self.library(attachment.model)
-            if library is not None:
-                await asyncio.to_thread(_restore, library, attachment)
+        for backend in self._gateway.backends:
+            for info in backend.models():
+                await self.restore(backend, info.id)
 
     async def aclose(self) -> None:
         await self.profiles.aclose()
+
+    async def restore(self, backend: Backend, model: str) -> None:
+        """Load what was loaded for a model when it was in memory last. A database that cannot be reached is
+        logged: requests that need a file get an error.
+        """
+        library = backend.library(model)
+        if library is None:
+            return
+        try:
+            stored = await self._store.steering.attachments()
+        except StoreUnavailable as exc:
+            log.warning("what %s is steered with cannot be loaded: %s", model, exc.message)
+            return
+        for attachment in stored:
+            if attachment.model == library.model:
+                await asyncio.to_thread(_restore, library, attachment)
 
     def models(self, provider: str | None = None) -> list[ModelInfo]:
         """Each model with each of its profiles, as `model@profile`, for lists of models."""
@@ -132,7 +145,7 @@ class Steering:
         return [
             _with_suffix(info, profile.name)
             for info in infos
-            if self.library(info.id, provider) is not None
+            if self.can_steer(info.id, provider)
             for profile in profiles
             if profile.model in (None, info.id)
         ]
@@ -144,8 +157,16 @@ class Steering:
             return None
         return _with_suffix(self._gateway.router.model(base, provider), name)
 
+    def can_steer(self, model: str, provider: str | None = None) -> bool:
+        """Whether a model can be steered, if need be after it was loaded."""
+        try:
+            target = self._gateway.router.first(model, provider)
+        except NotFound:
+            return False
+        return Feature.STEERING in target.backend.features_of(target.info.id)
+
     def library(self, model: str, provider: str | None = None) -> Library | None:
-        """What a model may be steered with; None: it cannot be steered, or is unknown."""
+        """What a model in memory may be steered with; None: it cannot be steered, or is unknown."""
         try:
             target = self._gateway.router.first(model, provider)
         except NotFound:
@@ -197,7 +218,7 @@ class Steering:
     def _default(self, owner: str, body: Body, model: str, provider: str | None) -> _Choice | None:
         """The default, if it is for a model that can be steered and the body says nothing."""
         name = self.profiles.default_of(owner)
-        if name is None or body.steering is not None or self.library(model, provider) is None:
+        if name is None or body.steering is not None or not self.can_steer(model, provider):
             return None
         profile = self.profiles.all.get(name)
         is_for_it = profile is not None and profile.stored.model in (None, model)
@@ -224,6 +245,8 @@ class Steering:
 
 def _restore(library: Library, stored: StoredAttachment) -> None:
     """Load a file again. One that is gone or unfit is logged: requests that need it get an error."""
+    if stored.id in {info.id for info in library.saes()} | {info.id for info in library.vectors()}:
+        return  # by the option steering.attach
     try:
         if stored.kind == "sae":
             library.load_sae(stored.id, Path(stored.path), layer=stored.layer)

@@ -12,10 +12,11 @@ from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 from headrace.steering.types import Activations, Probe
-from headrace.types import Conversation, GenerateRequest, Message, Sampling, Texts
-from headrace.wire.activations import FeatureActivations
+from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo, Sampling, Started, Texts
+from headrace.wire.activations import FeatureActivations, feature_activations
+from headrace.wire.generation import dump
 from headrace.wire.limits import MAX_MESSAGES, MAX_PROBED, MAX_TOP_FEATURES, at_most
-from headrace.wire.steering import FeatureIndex, Name, Nested
+from headrace.wire.steering import FeatureIndex, Labels, Name, Nested
 
 USUAL = 20  # features in an answer
 
@@ -82,6 +83,26 @@ class ComparedFeature(TypedDict):
     difference: Annotated[float, Field(description="Mean on a, minus mean on b.")]
     mean_a: float
     mean_b: float
+
+
+class Entries:
+    """Writes the tokens of a text as chunks of a stream, as soon as they are computed."""
+
+    def __init__(self, labels: Labels, info: ModelInfo) -> None:
+        self._labels, self._num_prompt = labels, 0
+
+    def first(self) -> list[str]:
+        return []
+
+    def event(self, event: Event) -> list[str]:
+        if isinstance(event, Started):
+            self._num_prompt = event.prompt_tokens
+            return []
+        entries = [entry for entry in event.activations if entry.position < self._num_prompt]
+        return [dump(entry) for entry in feature_activations(entries, self._labels)["content"]]
+
+    def last(self) -> list[str]:
+        return []
 
 
 def to_request(body: TextBody, model: str, probe: Probe, owner: str) -> GenerateRequest:

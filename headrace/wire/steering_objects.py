@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, NotRequired, TypeVar
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.steering.types import FeatureStatistics, SAEInfo, VectorInfo
+from headrace.steering.types import FeatureStatistics, MinuteStatistics, SAEInfo, VectorInfo
 from headrace.store import StoredProfile
 from headrace.wire.activations import SteeringReceipt
 from headrace.wire.limits import MAX_LAYERS, at_most
@@ -167,6 +167,26 @@ class Neighbour(TypedDict):
     label: str | None
 
 
+class TokenScore(TypedDict):
+    token: str
+    score: Annotated[float, Field(description="Standard deviations of its logit from the vocabulary's mean.")]
+
+
+class LensObject(TypedDict):
+    """What the model's head reads in a feature's direction (the logit lens)."""
+
+    top: list[TokenScore]
+    bottom: list[TokenScore]
+
+
+class HistoryEntry(TypedDict):
+    at: Annotated[int, Field(description="When the minute began, in seconds since 1970.")]
+    count: Annotated[int, Field(description="Tokens that were probed.")]
+    mean: float
+    max: float
+    active_share: float
+
+
 class FeatureObject(TypedDict):
     object: Literal["sae.feature"]
     sae: str
@@ -175,13 +195,22 @@ class FeatureObject(TypedDict):
     decoder_norm: float
     encoder_norm: float
     statistics: FeatureStatisticsObject | None
+    history: Annotated[list[HistoryEntry], Field(description="The statistics of each of the last minutes.")]
     neighbours: Annotated[list[Neighbour], Field(description="By the cosine of decoder directions.")]
+    lens: Annotated[LensObject | None, Field(description="Only with `lens=true`, because it takes seconds.")]
 
 
 class FeatureSummary(TypedDict):
     feature: int
     label: str | None
     statistics: FeatureStatisticsObject | None
+    writes: Annotated[
+        NotRequired[float],
+        Field(description="With `token`: standard deviations of its logit from the vocabulary's mean."),
+    ]
+    reads: Annotated[
+        NotRequired[float], Field(description="With `token`: cosine of encoder direction and its embedding.")
+    ]
 
 
 class ProfileObject(TypedDict):
@@ -267,6 +296,16 @@ def statistics(found: FeatureStatistics | None) -> FeatureStatisticsObject | Non
         "variance": found.variance,
         "max": found.max,
         "active_share": found.active_share,
+    }
+
+
+def history(entry: MinuteStatistics) -> HistoryEntry:
+    return {
+        "at": entry.at,
+        "count": entry.count,
+        "mean": entry.mean,
+        "max": entry.max,
+        "active_share": entry.active_share,
     }
 
 

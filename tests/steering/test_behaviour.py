@@ -14,7 +14,7 @@ import pytest
 
 from headrace.steering.train_vector import random_like
 from headrace.steering.types import Library
-from tests.serving import Served
+from tests.serving import Served, events
 from tests.steering.serving import DATA, LAYER, SAE, VECTOR
 
 MODEL = "smollm2-135m-instruct"
@@ -142,6 +142,145 @@ def test_steering_of_strength_0_changes_no_bit(client: openai.OpenAI, steering: 
         max_tokens=8, temperature=0, seed=7, logprobs=True, top_logprobs=20,
     )  # fmt: skip
     assert logprobs_of(chat(client, steering)) == logprobs_of(plain)
+
+
+def chosen(client: openai.OpenAI, target: str, steering: object, beginning: str, token: int) -> float:
+    """The log-probability of a token as the first one of a chat's answer, which goes on after `beginning`:
+    the bias makes it certain, and logprobs are those of the model.
+    """
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": QUESTION}, {"role": "assistant", "content": beginning}],
+        max_tokens=1, temperature=0, logprobs=True, logit_bias={str(token): 100},
+        extra_body={"steering": steering, "add_generation_prompt": False, "continue_final_message": True},
+    )  # fmt: skip
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert logprobs.content[0].token == target
+    return logprobs.content[0].logprob
+
+
+def token_of(steered: Served, text: str) -> int:
+    (token,) = steered.post("/tokenize", {"model": MODEL, "prompt": text}).json()["tokens"]
+    return int(token)
+
+
+def test_chat_logprobs_rise_with_the_dose_of_features_and_of_a_vector(
+    steered: Served, client: openai.OpenAI
+) -> None:
+    rising = 0
+    for tested in FEATURES:
+        token = token_of(steered, tested["token"])
+        values = [
+            chosen(client, tested["token"], added(tested["feature"], dose), PROMPTS[0], token)
+            for dose in DOSES
+        ]
+        rising += all(after > before for before, after in itertools.pairwise(values))
+    assert rising >= 4, "of 5 features"
+    start, great = "When I think of today, I feel", token_of(steered, " great")
+    values = [
+        chosen(client, " great", {"ops": [{"vector": VECTOR, "value": dose}]}, start, great)
+        for dose in (-0.5, 0.0, 0.5)
+    ]
+    assert values == sorted(values)
+    assert len(set(values)) == 3
+
+
+def test_chat_logprobs_fall_where_an_active_feature_is_ablated(
+    steered: Served, client: openai.OpenAI
+) -> None:
+    lowered = 0
+    for tested in FEATURES:
+        token, target = token_of(steered, tested["next"]), tested["next"]
+        plain, ablated = (
+            chosen(client, target, steering, tested["context"], token)
+            for steering in (False, feature(tested["feature"], mode="ablate"))
+        )
+        lowered += ablated < plain
+    assert lowered >= 4, "of 5 features"
+
+
+def test_a_condition_decides_by_the_prompt(steered: Served, client: openai.OpenAI) -> None:
+    """One feature of a text: above its activation nothing is steered, below it everything is."""
+    text = "One is larger than two, and more than three."
+    top = steered.post("/v1/activations/top", {"sae": SAE, "input": text, "limit": 1}).json()["data"][0]
+
+    def answer(**condition: float) -> Any:
+        when = {"sae": SAE, "feature": top["feature"], **condition}
+        steering = {"ops": [{"vector": VECTOR, "value": 1}], "when": when, "receipt": True}
+        return client.completions.create(
+            model=MODEL, prompt=[text, "Hi"], max_tokens=4, temperature=0, seed=1,
+            extra_body={"steering": steering},
+        ).choices  # fmt: skip
+
+    plain = client.completions.create(model=MODEL, prompt=text, max_tokens=4, temperature=0, seed=1).choices
+    met, other = answer(gt=top["max"] * 0.9)
+    assert met.steering["when"] == {"activation": pytest.approx(top["max"], rel=1e-3), "is_met": True}
+    assert met.steering["ops"]
+    assert (other.steering["when"]["is_met"], other.steering["fingerprint"]) == (False, "none")
+    unmet, _ = answer(gt=top["max"] * 1.1)
+    assert (unmet.steering["when"]["is_met"], unmet.steering["ops"]) == (False, [])
+    assert unmet.text == plain[0].text
+    assert answer(lt=top["max"] * 1.1)[0].steering["fingerprint"] == met.steering["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("when", "code", "param"),
+    [
+        ({"sae": SAE, "feature": 3}, "missing_required_parameter", "steering.when.gt"),
+        ({"sae": "x", "feature": 3, "gt": 1}, "steering_unknown_sae", "steering.when.sae"),
+        ({"sae": SAE, "feature": 99999, "gt": 1}, "steering_feature_out_of_range", "steering.when.feature"),
+        ({"sae": SAE, "feature": 3, "gt": 1, "scope": "answer"}, None, None),
+        ({"sae": SAE, "feature": 3, "gt": 1, "abort": True}, None, None),
+    ],
+)
+def test_a_condition_that_cannot_be_checked_is_refused(
+    steered: Served, when: dict[str, Any], code: str | None, param: str | None
+) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1,
+            "steering": {"ops": [{"vector": VECTOR, "value": 1}], "when": when}}  # fmt: skip
+    refused = steered.post("/v1/chat/completions", body)
+    assert refused.status_code == 400, refused.text
+    if code is not None:
+        assert (refused.json()["error"]["code"], refused.json()["error"]["param"]) == (code, param)
+
+
+def test_a_receipt_names_what_changed_besides(steered: Served, client: openai.OpenAI) -> None:
+    tested = FEATURES[0]["feature"]
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": QUESTION}], max_tokens=2,
+        extra_body={"steering": {**feature(tested, mode="clamp", value=0.4, unit="relative"), "receipt": True}},
+    )  # fmt: skip
+    effects = answer.choices[0].steering["top_side_effects"]  # type: ignore[attr-defined]
+    sizes = [abs(effect["change"]) for effect in effects]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == 8
+    assert tested not in [effect["feature"] for effect in effects]
+    assert {(effect["sae"], effect["layer"]) for effect in effects} == {(SAE, LAYER)}
+
+
+def test_activations_of_a_text_are_streamed(steered: Served) -> None:
+    body = {"sae": SAE, "input": "One is more than two.", "top_k": 2}
+    whole = steered.post("/v1/activations", body).json()["feature_activations"]["content"]
+    assert events(steered.post("/v1/activations/stream", body)) == [*whole, "[DONE]"]
+    assert steered.post("/v1/activations/stream", {**body, "sae": "x"}).status_code == 404
+
+
+def test_features_are_found_by_the_token_that_they_write(steered: Served) -> None:
+    tested = FEATURES[0]
+    found = steered.http.get(
+        f"/v1/saes/{SAE}/features", params={"token": tested["token"], "limit": 5}, timeout=600
+    ).json()["data"]
+    writers = [entry["feature"] for entry in found if "writes" in entry]
+    assert tested["feature"] in writers
+    assert len(writers) == 5
+    assert any("reads" in entry for entry in found)
+    assert steered.get(f"/v1/saes/{SAE}/features?token=").status_code == 400
+    shown = steered.http.get(f"/v1/saes/{SAE}/features/{tested['feature']}?lens=true", timeout=600).json()
+    assert shown["lens"]["top"][0]["token"] == tested["token"]
+    assert shown["lens"]["top"][0]["score"] > 0 > shown["lens"]["bottom"][0]["score"]
+    assert sum(minute["count"] for minute in shown["history"]) > 0
 
 
 def test_the_logprobs_of_a_chat_show_the_same_shift(client: openai.OpenAI) -> None:

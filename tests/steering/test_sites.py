@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.batch import pack
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.probing import Source
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.steering.operation import edit
@@ -32,9 +33,9 @@ class Raw:
     probe = Probe("")
 
     def __init__(self, layer: int) -> None:
-        self.layer = layer
+        self.source = Source(("raw", layer), layer, lambda states: states)
 
-    def read(self, states: Floats) -> list[Reading]:
+    def read(self, numbers: Floats) -> list[Reading]:
         raise NotImplementedError
 
 
@@ -87,6 +88,7 @@ def expect(
     expected = edit(before.astype(np.float64), slots, weights, keep)
     assert np.linalg.norm(after - expected) / np.linalg.norm(expected) < 1e-5
     assert np.abs(after - expected).max() < 1e-4 * np.abs(expected).max()
+    np.testing.assert_array_equal(runner.unedited(layer), before)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
