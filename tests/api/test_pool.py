@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ollama
 import pytest
 
@@ -20,6 +21,7 @@ from headrace.errors import ModelError
 from headrace.models.catalog import Cache, Model, prepare
 from headrace.models.references import ALIASES, PyPISource, Reference
 from headrace.pool import Pool
+from headrace.steering.formats.control_vector import write_vector
 from headrace.types import Backend
 from tests.models.packages import PackageIndex
 from tests.models.tiny import write_tiny
@@ -348,3 +350,34 @@ def test_a_key_sees_and_loads_only_the_models_that_it_may_use(
         assert served.get("/v1/models/two/events", user).status_code == 403
         assert served.post("/api/generate", {"model": "one"}, headers=user).status_code == 200
         assert [one["model"] for one in served.get("/api/ps", user).json()["models"]] == ["one"]
+
+
+def test_what_a_model_is_steered_with_comes_back_with_it(served: Served, folder: Path) -> None:
+    assert served.post("/v1/chat/completions", chat("one")).status_code == 200
+    (width,) = {model["width"] for model in served.get("/v1/steering/capabilities").json()["models"]}
+    path = folder / "data" / "steering" / "vectors" / "v.gguf"
+    write_vector(path, {0: np.full(width, 0.1, np.float32)}, model="one")
+    vector = {"id": "v", "path": "vectors/v.gguf", "model": "one"}
+    assert served.post("/v1/vectors", vector).status_code == 200
+    profile = {"name": "p", "model": "one", "steering": {"ops": [{"vector": "v", "value": 0.5}]}}
+    assert served.post("/v1/steering/profiles", profile).status_code == 200
+
+    def fingerprint(**members: Any) -> str | None:
+        answer = served.post("/v1/chat/completions", chat("one", **members))
+        assert answer.status_code == 200, answer.text
+        return answer.headers.get("x-steering-fingerprint")
+
+    first = fingerprint(steering="p")
+    assert first is not None
+    assert fingerprint() is None
+    post(served, "one/unload")
+    assert states(served)["one"] == "ready"
+    assert "one@p" in [entry["id"] for entry in served.get("/v1/models").json()["data"]]
+    assert fingerprint(steering="p") == first
+    post(served, "one/unload")
+    assert served.http.put("/v1/steering/default", json={"profile": "p"}).status_code == 200
+    assert fingerprint() == first
+    assert served.http.delete("/v1/steering/default").status_code == 200
+    post(served, "one/unload")
+    assert served.get("/v1/vectors/v?model=one").json()["is_attached"]
+    assert states(served)["one"] == "loaded"

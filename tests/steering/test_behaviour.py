@@ -248,9 +248,10 @@ def test_a_condition_that_cannot_be_checked_is_refused(
 
 def test_a_receipt_names_what_changed_besides(steered: Served, client: openai.OpenAI) -> None:
     tested = FEATURES[0]["feature"]
+    steering = {**feature(tested, mode="clamp", value=0.4, unit="relative"), "receipt": True}
     answer = client.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": QUESTION}], max_tokens=2,
-        extra_body={"steering": {**feature(tested, mode="clamp", value=0.4, unit="relative"), "receipt": True}},
+        extra_body={"steering": steering},
     )  # fmt: skip
     effects = answer.choices[0].steering["top_side_effects"]  # type: ignore[attr-defined]
     sizes = [abs(effect["change"]) for effect in effects]
