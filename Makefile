@@ -22,7 +22,7 @@ TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test ci check fix test-torch test-saelens test-ray test-vllm test-gpu test-clients test-page test-wheel test-deploy audit node sizes bench docs lock clean
+.PHONY: help serve test ci check fix test-torch test-saelens test-steering test-ray test-vllm test-gpu test-clients test-page test-wheel test-deploy audit node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -62,6 +62,10 @@ test-saelens: $(VENV)/.tested ## our readings of SAEs beside SAELens's own, in a
 	rm -rf $(VENV)/saelens/cases
 	$(BIN)/python -m tests.steering.saelens_check dump $(VENV)/saelens/cases
 	$(VENV)/saelens/bin/python tests/steering/saelens_check.py check $(VENV)/saelens/cases
+
+test-steering: $(VENV)/.tested ## train a vector and an SAE by our own commands, and test what they do (minutes)
+	$(BIN)/python -m tests.steering.retrain $(VENV)/steering
+	STEERING_DATA=$(abspath $(VENV))/steering $(BIN)/python -m pytest -q tests/steering/test_behaviour.py $(ARGS)
 
 test-ray: $(VENV)/.tested ## two replicas under Ray Serve, in an environment of its own (0.8 GB)
 	test -e $(VENV)/ray/.installed || { $(PYTHON) -m venv $(VENV)/ray && \

@@ -4,6 +4,7 @@ have trained: `data/happy.gguf` and `data/docs` beside this file (see data/READM
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from headrace.config import Config
 from headrace.models.catalog import Model
 from tests.serving import Served, serving
 
-DATA = Path(__file__).parent / "data"
+# `make test-steering` tests files that it has just trained.
+DATA = Path(os.environ.get("STEERING_DATA") or Path(__file__).parent / "data")
 VECTOR, SAE, LAYER = "happy", "docs", 15
 
 
