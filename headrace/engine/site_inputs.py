@@ -84,7 +84,7 @@ class SiteInputs:
             columns = [c for c, slot in enumerate(edits.slots) if slot.rank and self._rank_of(slot) == index]
             needs = edits.weights[:, columns].any(axis=1)
             rows = np.flatnonzero(needs)
-            yield self._name(f"rank.{index}"), rows if len(rows) else np.zeros(1, np.int64)
+            yield self._name(f"rank.{index}"), rows
             yield self._name(f"place.{index}"), np.where(needs, np.cumsum(needs), 0).astype(np.int64)
 
     def _rank_of(self, slot: Slot) -> int:
@@ -107,7 +107,7 @@ class SiteInputs:
         if group == "sae" and self._site.ranks:
             yield self._name("ranked"), np.zeros((len(self._site.ranks), 1), np.float32)
             for index in range(len(self._site.ranks)):
-                yield self._name(f"rank.{index}"), np.zeros(1, np.int64)
+                yield self._name(f"rank.{index}"), NO_ROWS  # the product with its encoder is skipped
                 yield self._name(f"place.{index}"), np.zeros(1, np.int64)
 
     def _stacked(self, rows: list[NDArray[np.float32]], size: int) -> NDArray[np.float32]:

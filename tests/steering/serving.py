@@ -53,5 +53,5 @@ def load(served: Served) -> None:
         ("/v1/vectors", {"id": VECTOR, "path": "vectors/happy.gguf"}),
         ("/v1/saes", {"id": SAE, "path": "saes/docs"}),
     ):
-        answered = served.post(path, body)
+        answered = served.http.post(path, json=body, timeout=600)  # it compiles
         assert answered.status_code == 200, answered.text
