@@ -78,6 +78,7 @@ class SteeringReceipt(TypedDict):
     top_side_effects: Annotated[
         list[SideEffectObject], Field(description="Features that no op names, the most changed first.")
     ]
+    warning: Annotated[NotRequired[str], Field(description="Only if the dose is more than 1.")]
     when: Annotated[NotRequired[ConditionObject], Field(description="Only if the request has a condition.")]
 
 
@@ -89,6 +90,7 @@ class SteeringAnswer(TypedDict, total=False):
 
 
 NOTHING: SteeringAnswer = {}
+LARGE_DOSE = 1.0  # relative; from there on a receipt warns
 
 
 def inside(
@@ -120,6 +122,11 @@ def receipt_body(receipt: Receipt, labels: Labels) -> SteeringReceipt:
         "tokens_steered": receipt.tokens_steered,
         "top_side_effects": [_side_effect(effect, labels) for effect in receipt.side_effects],
     }
+    if receipt.relative_dose is not None and receipt.relative_dose > LARGE_DOSE:
+        body["warning"] = (
+            f"the edits at one layer are {receipt.relative_dose:.2f} times as long as the hidden states there: "
+            "the text is likely to fall apart"
+        )
     if receipt.condition is not None:
         body["when"] = {"activation": receipt.condition.activation, "is_met": receipt.condition.is_met}
     return body

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from headrace.errors import BadRequest
 from headrace.steering.types import Activations, Apply, Op, Probe, Reading, Receipt, ResolvedOp
-from headrace.wire.activations import inside
+from headrace.wire.activations import inside, receipt_body
 from headrace.wire.chat import ChatBody
 from headrace.wire.parameters import parse
 from headrace.wire.steering import (
@@ -218,6 +219,8 @@ def test_a_receipt_is_written_only_where_it_is_wanted() -> None:
     wanted = to_steering(steering(ops=[ADD], receipt=True), None, None)
     found = inside(body().with_steered(Steered(wanted)), [], RECEIPT)["steering"]
     assert (found["fingerprint"], found["tokens_steered"], found["relative_dose"]) == ("f00", 9, 0.25)
+    assert "warning" not in found
+    assert "1.50 times" in receipt_body(replace(RECEIPT, relative_dose=1.5), {})["warning"]
     assert found["ops"] == [
         {
             "param": "steering.ops[0]", "mode": "add", "layer": 5, "value": 2.0, "strength": 1.0,
