@@ -124,8 +124,8 @@ def receipt_body(receipt: Receipt, labels: Labels) -> SteeringReceipt:
     }
     if receipt.relative_dose is not None and receipt.relative_dose > LARGE_DOSE:
         body["warning"] = (
-            f"the edits at one layer are {receipt.relative_dose:.2f} times as long as the hidden states there: "
-            "the text is likely to fall apart"
+            f"the edits at one layer are {receipt.relative_dose:.2f} times as long as the hidden states "
+            "there: the text is likely to fall apart"
         )
     if receipt.condition is not None:
         body["when"] = {"activation": receipt.condition.activation, "is_met": receipt.condition.is_met}
