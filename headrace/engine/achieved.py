@@ -55,8 +55,8 @@ class Achieved:
     def add(
         self, before: States, after: States, tokens: Sequence[int], start: int, flags: Sequence[int]
     ) -> None:
-        """Measure the effect of the edits at the positions of `tokens`, the first of which is `start`. `before`,
-        `after`: the hidden states [tokens, width] of a layer before and after the edits.
+        """Measure the effect of the edits at the positions of `tokens`, the first of which is `start`.
+        `before`, `after`: the hidden states [tokens, width] of a layer without and with the edits.
         """
         covered = self._plan.covered(tokens, start, start + len(tokens), flags)
         encoded: dict[tuple[str, int], Floats] = {}  # by SAE and layer
