@@ -454,8 +454,9 @@ def test_every_secret_may_stand_elsewhere_and_is_never_shown(
         check_config(found, online=False)
         assert "hush" not in capsys.readouterr().out
     for reference, reason in (("env:NONE", "has no NONE"), ("file:none", "cannot be read: No such file")):
+        environment: dict[str, Any] = {option.variables[0]: reference}
         with pytest.raises(ConfigError, match=reason) as raised:
-            config(tmp_path, **{option.variables[0]: reference})
+            config(tmp_path, **environment)
         assert option.key in raised.value.message
 
 
@@ -470,9 +471,8 @@ def test_a_path_outside_the_file_starts_at_the_working_directory(
 ) -> None:
     (tmp_path / "key").write_text("hush")
     monkeypatch.chdir(tmp_path)
-    assert load(
-        flags={"server.api_keys": ["file:key"]}, environment={}, file=None
-    ).config.server.api_keys == ("hush",)
+    found = load(flags={"server.api_keys": ["file:key"]}, environment={}, file=None)
+    assert found.config.server.api_keys == ("hush",)
 
 
 @pytest.mark.parametrize("network", ["10.0.0.7", "10.1.2.3/8", "::1"])
