@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { address, getJson } from "./api.js";
 import { readMetrics, SERIES, valueOf } from "./metrics.js";
 import { Keys, Usage } from "./server_keys.js";
+import { Routes } from "./server_routes.js";
 import { Logs } from "./server_logs.js";
 import { ModelTable } from "./server_models.js";
 import { Requests, readRequests } from "./server_requests.js";
@@ -48,6 +49,7 @@ export function Server() {
     <section><h2>State</h2>${health ? html`<${Facts} facts=${health} />` : html`<p role="status">Loading…</p>`}</section>
     <section><h2>For clients</h2><p>The base URL is <code>${address("v1")}</code>. <a href="docs">Try the API</a> or <a href="redoc">read about it</a>.</p></section>
     <${ModelTable} isAdmin=${requests !== null} />
+    <${Routes} />
     ${requests && html`<${Requests} requests=${requests} />`}
     ${history.length > 0 && html`<section><h2>What happens</h2><div class="charts">
       ${SERIES.map(series => html`<${Chart} series=${series} history=${history} />`)}</div></section>`}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from turns import URL
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -19,6 +19,8 @@ LOOKS = {
     "dark": {"color_scheme": "dark", "viewport": {"width": 1200, "height": 800}},
     "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 780}},
 }
+SLOWEST_MS = 120_000  # a machine with much else to do
+expect.set_options(timeout=SLOWEST_MS)
 
 
 @contextmanager
@@ -36,6 +38,7 @@ def chromium() -> Iterator[Browser]:
 def opened(browser: Browser, path: str = "/", look: str = "light") -> Iterator[Page]:
     """A page of our own in a fresh context, without any error by the time it is closed."""
     context = browser.new_context(**LOOKS[look], permissions=["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(SLOWEST_MS)
     page = context.new_page()
     faults = watched(page)
     page.goto(URL + path)

@@ -13,7 +13,7 @@ from turns import URL, run, turn
 
 STACK = ExitStack()
 BROWSER = STACK.enter_context(chromium())
-DONE_MS = 60_000
+DONE_MS = 120_000
 
 
 def post(path: str, body: dict[str, Any]) -> Any:
@@ -56,6 +56,15 @@ def features() -> None:
         page.get_by_label("Steering 1: dose").dispatch_event("change")
         expect(page.get_by_label("Answer 1").locator(".meter")).to_be_visible(timeout=DONE_MS)
         assert len(sent) >= 3, "the side whose dose changed is asked again"
+
+
+@turn("the server's view: routes and their targets")
+def routes() -> None:
+    with opened(BROWSER, "/#/server") as page:
+        row = page.get_by_role("region", name="Routes").get_by_role("row", name="best")
+        expect(row).to_contain_text("smollm2-135m-instruct")
+        expect(row).to_contain_text("closed")
+        shoot(page, "routes-light")
 
 
 with STACK:
