@@ -21,8 +21,8 @@ class Limits:
     @property
     def count_tokens(self) -> bool:
         """Whether a request's tokens have to be known before it is admitted."""
-        limits = (self.tokens_per_minute, self.total_tokens, self.total_cost)
-        return any(limit is not None for limit in limits)
+        has_budget = self.total_tokens is not None or self.total_cost is not None
+        return has_budget or self.tokens_per_minute is not None
 
     @property
     def exist(self) -> bool:

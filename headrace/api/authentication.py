@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network
 
 from starlette.requests import HTTPConnection
 
+from headrace.api.headers import first_headers
 from headrace.callers import ANONYMOUS, CALLER, Principal
 from headrace.config import ServerConfig
 from headrace.errors import StoreUnavailable, Unauthorized
@@ -135,14 +136,13 @@ async def authenticate(request: HTTPConnection) -> Principal:
     """
     if AUTHENTICATED not in request.scope:
         keys: Keys = request.app.state.keys
-        key: bytes | None = None
-        header: str | None = None
-        for name, value in request.scope["headers"]:  # starlette's own headers take eight calls for these two
-            if name == b"x-api-key" and key is None:
-                key = value
-            elif name == b"authorization" and header is None:
-                header = value.decode("latin-1")
-        header = header if key is None else f"Bearer {key.decode('latin-1')}"
+        headers = first_headers(request.scope)
+        header: str | None
+        if (key := headers.get(b"x-api-key")) is not None:
+            header = f"Bearer {key.decode('latin-1')}"
+        else:
+            value = headers.get(b"authorization")
+            header = None if value is None else value.decode("latin-1")
         address = request.client.host if request.client is not None else None
         caller = request.scope[AUTHENTICATED] = await keys.authenticate(header, address)
         CALLER.set(caller)

@@ -36,6 +36,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 JSON: RawHeaders = [(b"content-type", b"application/json")]
 MAX_TIMEOUT_S = 10**9  # event loops cannot wait for arbitrarily long
 STREAM: RawHeaders = [(b"content-type", b"text/event-stream; charset=utf-8")]
+STEERING = frozenset(("steering", "profile", "probe"))  # members
 STREAM_HEADERS: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
@@ -122,8 +123,9 @@ def needs_store(members: Mapping[str, object], http: Request) -> bool:
 
 def is_steered(members: Mapping[str, object], http: Request) -> bool:
     """Whether a request is about steering, which no provider has: a handler refuses it."""
-    wishes = [members[name] for name in ("steering", "profile", "probe") if name in members]
-    is_wished = any(value not in (None, False) for value in wishes)
+    is_wished = not STEERING.isdisjoint(members) and any(
+        members.get(name) not in (None, False) for name in STEERING
+    )
     return is_wished or header_of(http, b"x-steering-profile") is not None
 
 

@@ -23,6 +23,7 @@ from starlette.types import Receive
 from headrace.api.authentication import authenticate
 from headrace.api.encodings import decoded
 from headrace.api.errors import is_ollama
+from headrace.api.headers import first_headers
 from headrace.callers import Principal
 from headrace.errors import (
     ClientGone,
@@ -66,11 +67,9 @@ BODY = "headrace.body"  # the body itself, if the relay has read it before the h
 
 
 def header_of(http: Request, name: bytes) -> str | None:
-    """The first header of this name, in lower case. Starlette's own headers take four calls for it."""
-    for own, value in http.scope["headers"]:
-        if own == name:
-            return str(value, "latin-1")
-    return None
+    """The first header of this name, which is in lower case."""
+    value = first_headers(http.scope).get(name)
+    return None if value is None else str(value, "latin-1")
 
 
 def headers_of(http: Request, names: Iterable[str]) -> dict[str, str]:

@@ -20,9 +20,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import Scope
 
+from headrace.api.headers import first_headers
 from headrace.errors import BadRequest, Forbidden
 
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+(?:%[\w.~%-]+)?\]|[a-z0-9._-]+)(?::(\d{0,5}))?", re.ASCII)
+BROWSERS = frozenset((b"origin", b"sec-fetch-site"))  # headers that only browsers send
 UNCHANGING = ("GET", "HEAD", "OPTIONS")
 DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
 MAX_KNOWN = 1000  # hosts that were checked and are remembered
@@ -79,7 +81,7 @@ class Sites:
     hosts: Hosts
     origins: Sequence[str] = ()
     # (Host, address of our end) that were found to be right: nearly all requests have the same
-    _known: set[tuple[str | None, ...]] = field(default_factory=set, init=False)
+    _known: set[tuple[bytes | None, str | None]] = field(default_factory=set, init=False)
 
     def refusal(self, scope: Scope) -> BadRequest | Forbidden | None:
         """The error for a request from elsewhere, or None.
@@ -88,6 +90,10 @@ class Sites:
         HTTP/1.0 knows no `Host` and may leave it out: browsers do not speak it. It is 403 as well for
         WebSockets, and for requests that may change something, from pages of other sites.
         """
+        headers, server = first_headers(scope), scope.get("server")
+        is_plain = len(headers) == len(scope["headers"]) and headers.keys().isdisjoint(BROWSERS)
+        if is_plain and (headers.get(b"host"), server and server[0]) in self._known:
+            return None  # nearly all requests
         hosts: list[str] = []
         origins: list[str] = []
         fetched_by: list[str] = []
@@ -95,13 +101,11 @@ class Sites:
         for name, value in scope["headers"]:
             if name in found:
                 found[name].append(value.decode("latin-1"))
-        server = scope.get("server")
-        own = (*hosts, server[0] if server else None)
-        if own not in self._known:
-            if (error := self._host_refusal(scope, hosts, own[-1])) is not None:
-                return error
-            if hosts and len(hosts[0]) <= SHOWN and len(self._known) < MAX_KNOWN:
-                self._known.add(own)  # not a missing one, which depends on the version of HTTP
+        local_address = server[0] if server else None
+        if (error := self._host_refusal(scope, hosts, local_address)) is not None:
+            return error
+        if hosts and len(hosts[0]) <= SHOWN and len(self._known) < MAX_KNOWN:
+            self._known.add((headers[b"host"], local_address))  # not a missing one: see above
         if (origins or fetched_by) and (scope["type"] == "websocket" or scope["method"] not in UNCHANGING):
             return self._origin_refusal(hosts, origins, fetched_by)
         return None

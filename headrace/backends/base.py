@@ -44,7 +44,10 @@ class BaseBackend:
         return self._models
 
     def find(self, id: str) -> ModelInfo | None:
-        return next((info for info in self._models if info.id == id), None)
+        for info in self._models:
+            if info.id == id:
+                return info
+        return None
 
     def library(self, model: str) -> Library | None:
         return None

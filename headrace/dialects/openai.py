@@ -128,6 +128,7 @@ def _first_count(body: Object, names: tuple[str, ...]) -> int | None:
 
 def _first_object(body: Object, names: tuple[str, ...]) -> Object:
     for name in names:
-        if found := an_object(body.get(name)):
+        found = body.get(name)
+        if found and isinstance(found, dict):
             return found
     return {}

@@ -9,16 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from headrace.gateway.lifetime import Tally
+from headrace.metering.series import Count, Counter, Distribution, Histogram
 from headrace.types import Usage
 
 MAX_SERIES = 500  # pairs of provider and model, and keys: callers choose some models' names
@@ -39,14 +34,14 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class _Engine:
     """The series of one model of this machine, under vLLM's names."""
 
-    first_token: Histogram
-    token: Histogram
-    whole: Histogram
-    queue: Histogram
-    prefill: Histogram
-    decode: Histogram
-    prompt: Histogram
-    answer: Histogram
+    first_token: Distribution
+    token: Distribution
+    whole: Distribution
+    queue: Distribution
+    prefill: Distribution
+    decode: Distribution
+    prompt: Distribution
+    answer: Distribution
 
     def record(self, tally: Tally) -> None:
         self.whole.observe(tally.took_s)
@@ -67,18 +62,18 @@ class _Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """The series of one model of one provider. `requests`: by status; `engine`: None for remote ones. Finding
-    a series by its labels takes a dozen calls: those that were used are kept.
+    """The series of one model of one provider. `requests`: by status; `engine`: None for remote ones. Those
+    that were used are kept: finding one by its labels takes longer than counting.
     """
 
     provider: str
     model: str
-    first_byte: Histogram
-    whole: Histogram
-    retried: Counter
-    tokens: dict[str, Counter]
+    first_byte: Distribution
+    whole: Distribution
+    retried: Count
+    tokens: dict[str, Count]
     engine: _Engine | None
-    requests: dict[int, Counter] = field(default_factory=dict)
+    requests: dict[int, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +81,8 @@ class _Key:
     """The series of one key."""
 
     owner: str
-    tokens: dict[str, Counter] = field(default_factory=dict)
-    requests: dict[int, Counter] = field(default_factory=dict)
+    tokens: dict[str, Count] = field(default_factory=dict)
+    requests: dict[int, Count] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,7 +96,6 @@ class Metrics:
     _keys: dict[str, _Key] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each
         ProcessCollector(registry=self.registry)
         target = ("provider", "model")
         self._requests = self._counter("headrace_requests", "Requests that have ended.", (*target, "status"))
@@ -141,32 +135,32 @@ class Metrics:
         if tally.status not in series.requests:
             labels = (series.provider, series.model, tally.status)
             series.requests[tally.status] = self._requests.labels(*labels)
-        series.requests[tally.status].inc()
-        series.retried.inc(tally.attempts)
+        series.requests[tally.status].value += 1
+        series.retried.value += tally.attempts
         series.whole.observe(tally.took_s)
         if tally.first_byte_s is not None:
             series.first_byte.observe(tally.first_byte_s)
         if key is not None:
             if tally.status not in key.requests:
                 key.requests[tally.status] = self._key_requests.labels(key.owner, tally.status)
-            key.requests[tally.status].inc()
+            key.requests[tally.status].value += 1
         usage = tally.usage or NOTHING
         counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         for kind, count in zip(KINDS, counts, strict=True):
             if not count:
                 continue
-            series.tokens[kind].inc(count)
+            series.tokens[kind].value += count
             if key is not None:
                 if kind not in key.tokens:
                     key.tokens[kind] = self._key_tokens.labels(key.owner, kind)
-                key.tokens[kind].inc(count)
+                key.tokens[kind].value += count
         if tally.model in self.routes:
-            self._of_route.labels(tally.model, series.provider, tally.status).inc()
+            self._of_route.labels(tally.model, series.provider, tally.status).value += 1
         if series.engine is not None:
             series.engine.record(tally)
             reasons: Sequence[str] = tally.reasons or [_reason(tally)]
             for reason in reasons:
-                self._success.labels(series.model, reason).inc()
+                self._success.labels(series.model, reason).value += 1
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format. Takes milliseconds: call it in a thread."""
@@ -209,12 +203,12 @@ class Metrics:
         return series
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+        return Counter(self.registry, name, text, labels)
 
     def _histogram(
         self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS
     ) -> Histogram:
-        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+        return Histogram(self.registry, name, text, labels, buckets)
 
 
 def _reason(tally: Tally) -> str:

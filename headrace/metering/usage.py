@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 
 from headrace.errors import StoreUnavailable
 from headrace.gateway.lifetime import Tally
@@ -20,7 +20,18 @@ log = logging.getLogger(__name__)
 FLUSH_S = 2.0
 DAY_S = 86_400
 MAX_ROWS = 10_000  # in memory, while the database is down; further requests are counted under no model
-Key = tuple[str, str, str, int]
+Key = tuple[str, str, str, int]  # as the first columns of a UsageRow
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is counted for one key, model and day."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost: int = 0
 
 
 class UsageMeter:
@@ -28,7 +39,7 @@ class UsageMeter:
 
     def __init__(self, store: Store, prices: Prices, now: Callable[[], float] = time.time) -> None:
         self._store, self._prices, self._now = store, prices, now
-        self._rows: dict[Key, UsageRow] = {}  # not yet in a batch
+        self._sums: dict[Key, _Sums] = {}  # not yet in a batch
         self._batch: tuple[int, list[UsageRow]] = (0, [])  # its number, and what is being stored
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
@@ -39,22 +50,17 @@ class UsageMeter:
             return
         day = int(self._now() // DAY_S)
         key = (tally.owner, tally.provider, tally.served, day)
-        if key not in self._rows and len(self._rows) >= MAX_ROWS:
-            key = (tally.owner, "", "", day)
-        self._rows[key] = self._plus(self._rows.get(key) or UsageRow(*key), tally)
-
-    def _plus(self, row: UsageRow, tally: Tally) -> UsageRow:
-        usage = tally.usage
-        if usage is None:
-            return replace(row, requests=row.requests + 1)
-        return replace(
-            row,
-            requests=row.requests + 1,
-            prompt_tokens=row.prompt_tokens + usage.prompt_tokens,
-            completion_tokens=row.completion_tokens + usage.completion_tokens,
-            cached_tokens=row.cached_tokens + usage.cached_tokens,
-            cost=row.cost + self._prices.cost(tally.provider or "", tally.served or "", usage),
-        )
+        sums = self._sums.get(key)
+        if sums is None:
+            if len(self._sums) >= MAX_ROWS:
+                key = (tally.owner, "", "", day)
+            sums = self._sums.setdefault(key, _Sums())
+        sums.requests += 1
+        if tally.usage is not None:
+            sums.prompt_tokens += tally.usage.prompt_tokens
+            sums.completion_tokens += tally.usage.completion_tokens
+            sums.cached_tokens += tally.usage.cached_tokens
+            sums.cost += self._prices.cost(tally.provider, tally.served, tally.usage)
 
     async def spent(self, key: str) -> tuple[int, int]:
         """The tokens that a key has used in its whole life, and their cost in billionths: those in the store
@@ -82,14 +88,14 @@ class UsageMeter:
         """
         number, rows = self._batch
         if not rows:
-            if not self._rows:
+            if not self._sums:
                 return
-            number, rows = number + 1, list(self._rows.values())
-            self._batch, self._rows = (number, rows), {}
+            number, rows = number + 1, [_row(*counted) for counted in self._sums.items()]
+            self._batch, self._sums = (number, rows), {}
         await self._store.usage.add(number, rows)
         if self._batch == (number, rows):
             self._batch = (number, [])
-        if self._rows:
+        if self._sums:
             await self.flush()
 
     async def _flush_often(self) -> None:
@@ -105,3 +111,8 @@ class UsageMeter:
                 log.exception("usage could not be stored")
             else:
                 self._is_failing = False
+
+
+def _row(key: Key, sums: _Sums) -> UsageRow:
+    counted = (sums.requests, sums.prompt_tokens, sums.completion_tokens, sums.cached_tokens, sums.cost)
+    return UsageRow(*key, *counted)

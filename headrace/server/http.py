@@ -17,6 +17,7 @@ from headrace.errors import BadRequest, Overloaded, ServerError
 from headrace.server import heads
 from headrace.server.connections import Connections
 from headrace.server.heads import Refused
+from headrace.server.joined import JoinedWrites
 from headrace.server.refusals import HeadTooLarge, TargetTooLong, TooSlow, to_bytes
 from headrace.server.unframed import unframed
 from headrace.server.unread import Unread
@@ -270,6 +271,8 @@ class HTTPConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        if cycle.scope["method"] != "HEAD":  # whose answer has a length, but no body
+            cycle.transport = JoinedWrites(self.transport, cycle, self.loop)  # type: ignore[assignment]
         is_old = cycle.scope["http_version"] == "1.0"
         super()._start_asgi_task(cycle, unframed(cycle, app) if is_old else app)
 

@@ -34,7 +34,7 @@ def corrections(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Bod
     changed: Body = {}
     ignored: list[str] = []
     messages = members.get("messages")
-    if isinstance(messages, list):
+    if isinstance(messages, list) and _may_need_rewriting(messages, has_all_roles):
         new = messages_of(messages, ignored, has_all_roles=has_all_roles)
         if len(new) != len(messages) or any(map(is_not, new, messages)):
             changed["messages"] = new
@@ -42,6 +42,16 @@ def corrections(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Bod
     if isinstance(user, str) and len(user) > MAX_USER:
         changed["user"] = opaque(user)
     return changed, tuple(ignored)
+
+
+def _may_need_rewriting(messages: Sequence[Any], has_all_roles: bool) -> bool:
+    """False for nearly all conversations: those with at most one instruction, which comes first, and without
+    results of tools.
+    """
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    if "tool" in roles:
+        return True
+    return not has_all_roles and ("developer" in roles or "system" in roles[1:])
 
 
 def messages_of(messages: Sequence[Any], ignored: list[str], *, has_all_roles: bool) -> list[Any]:
