@@ -33,7 +33,7 @@ if not __package__:  # run as a file: python bench/hostile.py
 from bench.gateways.install import ROOT, NotAvailable
 from bench.gateways.peers import litellm
 from bench.gateways.upstream import MODEL, Upstream
-from bench.hostile_requests import CHAT, COMPLETIONS, REQUESTS, Hostile, chat
+from bench.hostile_requests import CHAT, COMPLETIONS, ORDINARY, REQUESTS, Hostile, chat
 from bench.machine import free_port, machine
 from bench.processes import rss_bytes
 from headrace.config import PathsConfig
@@ -108,8 +108,8 @@ def _attacked(name: str, server: Server, requests: list[Hostile], limit_s: float
 
 
 def _warm(server: Server) -> None:
-    """Do ordinary work of the largest size: long prompts that fill the cache, and a full batch. A server
-    keeps the memory for it, whoever asks.
+    """Do ordinary work of every kind and of the largest size: long prompts that fill the cache, a full batch,
+    and what loads a model or a library at its first use. A server keeps the memory for it, whoever asks.
     """
     for first in range(0, CACHE_TOKENS, PROMPT):
         prompt = [100 + (first + number) % 40_000 for number in range(PROMPT)]
@@ -118,6 +118,8 @@ def _warm(server: Server) -> None:
     with ThreadPoolExecutor(STREAMS) as pool:
         short = Hostile("", CHAT, lambda: chat(max_tokens=32))
         list(pool.map(lambda _: _send(server, short, patience_s=WARM_S), range(STREAMS)))
+    for request in ORDINARY:
+        _send(server, request, patience_s=WARM_S)
 
 
 def _outcome(server: Server, asking: Asking, request: Hostile) -> Outcome:

@@ -66,6 +66,19 @@ def schema(count: int) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}
 
 
+# One of each kind that takes a model or a library at its first use, of a usual size.
+ORDINARY = (
+    Hostile("embeddings", EMBEDDINGS, lambda: {"input": ["The wheel turns in the headrace. " * 20] * 64}),
+    Hostile("a schema", CHAT, lambda: chat(response_format=schema(10), max_tokens=16)),
+    Hostile("an expression", CHAT, lambda: chat(guided_regex="(yes|no), [a-z]{3,9}", max_tokens=16)),
+    Hostile("a call", CHAT, lambda: {**called("{}"), "tools": [
+        {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]}),
+    Hostile("a scored prompt", COMPLETIONS, lambda: {
+        "prompt": "water " * 1000, "echo": True, "logprobs": 1, "max_tokens": 0}),
+    Hostile("a stored response", RESPONSES, lambda: {"input": "Hi", "max_output_tokens": 16}),
+    Hostile("a message", MESSAGES, lambda: said("Hi")),
+    Hostile("tokens", TOKENIZE, lambda: {"prompt": text(0.1), "return_token_strs": True}),
+)  # fmt: skip
 REQUESTS = (
     Hostile("chat of 12 MB", CHAT, lambda: said(text(12))),
     Hostile("chat of 500 KB", CHAT, lambda: said(text(0.5))),

@@ -1,6 +1,6 @@
 """How many answers to plain questions run on without end, and how many of them the detection of loops ends.
 
-    python -m bench.loops [--questions 100] [--limit 4096]
+    python -m bench.loops [--questions 60] [--limit 2048]
 
 Each question is answered greedily, first without the detection: an answer that reaches the limit has run on.
 Those questions are sent again with it.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import urllib.request
@@ -45,12 +46,13 @@ Answer = tuple[str, int]  # finish reason, and number of tokens
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--questions", type=int, default=100, metavar="N", help="at most %(default)s")
-    parser.add_argument("--limit", type=int, default=4096, metavar="TOKENS", help="%(default)s")
+    parser.add_argument("--questions", type=int, default=60, metavar="N", help="%(default)s, at most 100")
+    parser.add_argument("--limit", type=int, default=2048, metavar="TOKENS", help="%(default)s")
     options = parser.parse_args()
     print(machine(("headrace", "openvino")), flush=True)
     pairs = islice(product(SUBJECTS, FORMS), options.questions)
     questions = [form.format(subject) for subject, form in pairs]
+    os.environ["REQUEST_TIMEOUT_S"] = "0"  # an answer that runs on takes minutes
     asyncio.run(measure(questions, options.limit))
     return 0
 
@@ -58,6 +60,7 @@ def main() -> int:
 async def measure(questions: list[str], limit: int) -> None:
     model = prepare(DEFAULT_MODEL, Cache(PathsConfig().cache))
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["XDG_DATA_HOME"] = scratch
         async with serving(model, Path(scratch)) as url:
             plain = await _answers(url, questions, limit, detects=False)
             running_on = [

@@ -13,8 +13,8 @@ import pytest
 NUM_THREADS = 6
 COUNT = f"""
 import ctypes, threading
-from headrace.freed import share_arenas
-print(share_arenas(), flush=True)
+from headrace.freed import limit_free_memory
+print(limit_free_memory(), flush=True)
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 together = threading.Barrier({NUM_THREADS})

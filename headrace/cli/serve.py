@@ -26,7 +26,7 @@ from headrace.api.authentication import ParentKeys
 from headrace.app import build_backends, build_served, create_app
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
-from headrace.freed import share_arenas
+from headrace.freed import limit_free_memory
 from headrace.models.model import GGUFModel
 from headrace.models.references import DEFAULT_EMBEDDER
 from headrace.pool import Entry
@@ -95,7 +95,7 @@ def serve_as_child(
 
 
 def _tune() -> None:
-    share_arenas()
+    limit_free_memory()
     sys.setswitchinterval(0.001)  # how long the engine's thread may hold the GIL
 
 

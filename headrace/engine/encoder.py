@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.sequence import Pooling
 from headrace.errors import ModelError
+from headrace.freed import trim
 
 STEP = 16  # lengths are padded to multiples of this, so that the runtime meets few shapes
 MASK, TYPES = "attention_mask", "token_type_ids"
@@ -34,7 +35,7 @@ class OpenVINOEncoder:
     def __init__(self, path: Path, options: EncoderOptions) -> None:
         try:
             model = ov.Core().read_model(path)
-            compiled = ov.Core().compile_model(model, "CPU", _properties(options))
+            self._compiled = compiled = ov.Core().compile_model(model, "CPU", _properties(options))
         except RuntimeError as exc:
             raise ModelError(f"{path} cannot be read as an encoder: {str(exc)[:200]}") from exc
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
@@ -55,6 +56,11 @@ class OpenVINOEncoder:
         self._request.infer({name: values for name, values in feed.items() if name in self._inputs})
         states: NDArray[np.float32] = self._request.get_output_tensor(0).data
         return np.stack([_pooled(*one) for one in zip(states, lengths, poolings, strict=True)])
+
+    def rest(self) -> None:
+        """Return the memory of large batches. Called when there is no work."""
+        self._compiled.release_memory()
+        trim()
 
 
 def _pooled(states: NDArray[np.float32], length: int, pooling: Pooling) -> NDArray[np.float32]:

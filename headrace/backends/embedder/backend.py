@@ -18,6 +18,7 @@ from headrace.backends.embedder.loading import Loading
 from headrace.backends.ranking import by_embeddings
 from headrace.errors import BadRequest, Overloaded
 from headrace.features import Feature
+from headrace.freed import trim
 from headrace.models.model import ONNX, Embedding, Model, Progress
 from headrace.offload import aside
 from headrace.rerank_types import Ranking, RerankRequest
@@ -148,6 +149,7 @@ class EmbedderBackend(BaseBackend):
                 kind="embedding",
             )
         ]  # fmt: skip
+        trim()  # loading needed more than running does
         return _Loaded(model, tokenizer, encoder)
 
 

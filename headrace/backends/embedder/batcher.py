@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MAX_ROWS = 32  # texts in one forward pass
 MAX_PADDED = 4096  # tokens in one, padding included: some 0.4 s of two cores for a model of 22M weights
+REST_AFTER_S = 2.0  # without texts
 RATIO = 2  # between the longest and the shortest text of one
 
 Ids = NDArray[np.int32]
@@ -36,6 +38,10 @@ class Encoder(Protocol):
 
     def encode(self, rows: Sequence[Ids], poolings: Sequence[Pooling]) -> Vectors:
         """The pooled states of texts, [texts, width], not scaled."""
+        ...
+
+    def rest(self) -> None:
+        """Return the memory of large batches. Called when there is no work."""
         ...
 
 
@@ -103,7 +109,19 @@ class Batcher:
                 await self._compute(self._take())
             else:
                 self._arrived.clear()
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for texts; after some time without any, the encoder returns memory."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_AFTER_S):
                 await self._arrived.wait()
+                return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._encoder.rest)
+        except Exception:
+            log.exception("the embedding model could not return memory")
+        await self._arrived.wait()
 
     async def _compute(self, rows: Sequence[Row]) -> None:
         """Compute a batch. Of one that fails, every text is computed again alone, so that only the requests

@@ -31,6 +31,11 @@ class Summing:
         self.batches: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.rests = 0
+
+    def rest(self) -> None:
+        self.rests += 1
+        raise RuntimeError("no memory goes back")
 
     def encode(self, rows: Sequence[Ids], poolings: Sequence[Pooling]) -> NDArray[np.float32]:
         self.batches.append([len(row) for row in rows])
@@ -53,6 +58,19 @@ async def until(condition: Callable[[], object]) -> None:
 
 def running(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 60))
+
+
+def test_without_texts_the_encoder_rests_once_and_then_computes_again() -> None:
+    async def work() -> None:
+        encoder = Summing()
+        batcher = Batcher(encoder)
+        await batcher.run(texts(3), "mean")
+        await until(lambda: encoder.rests)
+        assert (await batcher.run(texts(4), "mean")).tolist() == [[4, 4]]
+        assert encoder.rests == 1
+        await batcher.aclose()
+
+    running(work())
 
 
 def test_vectors_come_back_in_the_order_of_the_texts() -> None:
