@@ -151,6 +151,18 @@ def test_what_is_said_by_exclusion(
     assert [value for value in outside if writes(grammars, schema, value)] == []
 
 
+@pytest.mark.parametrize("options", ["oneOf", "anyOf"])
+@pytest.mark.parametrize("kind", [{"const": "b"}, {"enum": ["b", "c"]}], ids=["const", "enum"])
+def test_l21_the_type_beside_the_options_tells_them_apart(
+    grammars: Grammars, options: str, kind: dict[str, Any]
+) -> None:
+    each = [{"properties": {"kind": one}, "required": ["kind"]} for one in ({"const": "a"}, kind)]
+    schema = {"type": "object", options: each}
+    assert all(writes(grammars, schema, {"kind": name}) for name in "ab")
+    for value in ({"kind": "d"}, {}, "a", 3):
+        assert not writes(grammars, schema, value)
+
+
 @pytest.mark.parametrize("kind", ["number", "integer", "any", "bounded"])
 def test_l3_digits_end(grammars: Grammars, kind: str) -> None:
     schema = {"any": {}, "bounded": {"type": "number", "minimum": 0}}.get(kind, {"type": kind})
