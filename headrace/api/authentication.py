@@ -11,18 +11,29 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-from headrace.api.headers import first_headers
 from headrace.callers import ANONYMOUS, CALLER, Principal
 from headrace.config import ServerConfig
 from headrace.errors import StoreUnavailable, Unauthorized
 from headrace.store import Store, StoredKey
 
 AUTHENTICATED = "headrace.caller"  # key of a request's scope: the principal, once it is known
+FIRST = "headrace.headers"  # ... and the first header of each name
 FRESH_S = 5.0  # how long a key that was read is believed: others may have revoked it meanwhile
 STALE_S = 600.0  # ... and while the database is down
 MAX_KNOWN = 10_000  # keys that are remembered
 NETWORK = 64  # bits of an IPv6 address that are one caller's: the rest is his to choose
+
+
+def first_headers(scope: Scope) -> dict[bytes, bytes]:
+    """The first header of each name; the names are in lower case. Starlette's own headers search the whole
+    list with several calls for each.
+    """
+    found: dict[bytes, bytes] | None = scope.get(FIRST)
+    if found is None:
+        found = scope[FIRST] = dict(reversed(scope["headers"]))
+    return found
 
 
 class Keys:

@@ -20,10 +20,9 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 from starlette.types import Receive
 
-from headrace.api.authentication import authenticate
+from headrace.api.authentication import authenticate, first_headers
 from headrace.api.encodings import decoded
 from headrace.api.errors import is_ollama
-from headrace.api.headers import first_headers
 from headrace.callers import Principal
 from headrace.errors import (
     ClientGone,

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import Scope
 
-from headrace.api.headers import first_headers
+from headrace.api.authentication import first_headers
 from headrace.errors import BadRequest, Forbidden
 
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+(?:%[\w.~%-]+)?\]|[a-z0-9._-]+)(?::(\d{0,5}))?", re.ASCII)
