@@ -34,8 +34,8 @@ NOTHING = Usage(0, 0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-# Prometheus's own counters and histograms take a dozen calls and a lock for each value; these take one call at
-# most. Values are changed on the event loop only, and may be read in a thread meanwhile.
+# Prometheus's own counters and histograms take a dozen calls and a lock for each value; these take one call.
+# Values are changed on the event loop only, and may be read in a thread meanwhile.
 Labels = tuple[str, ...]
 
 
