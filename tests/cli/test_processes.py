@@ -50,24 +50,41 @@ def text_of(found: list[Any]) -> str:
     return "".join(choice["delta"].get("content") or "" for one in found[:-1] for choice in one["choices"])
 
 
+def until_killed(two: Serving, name: str, before: str) -> None:
+    """Wait until the server has noticed the end of a process since its log was this."""
+    line = f"{name} ended (exit code -9)"
+    eventually(lambda: two.log.read_text().count(line) > before.count(line), within_s=START_S)
+
+
+def killed_in_between(two: Serving, body: dict[str, Any], name: str) -> list[Any]:
+    """The events of a stream whose process, of this name, is killed after the first of them. It is tried
+    again where the process was faster.
+    """
+    for _ in range(5):
+        eventually(lambda: are_ready(two), within_s=START_S)
+        before = two.log.read_text()
+        with two.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()
+            read = [next(lines)]
+            os.kill(pids(two)[name], signal.SIGKILL)
+            read += lines
+        until_killed(two, name, before)
+        if two.log.read_text().count("goes on at another") > before.count("goes on at another"):
+            break
+    found = [line.removeprefix("data: ") for line in read if line.startswith("data: ")]
+    return [line if line == "[DONE]" else json.loads(line) for line in found]
+
+
 def test_a_stream_goes_on_when_its_process_is_killed(two: Serving) -> None:
     """The text is the same, and the usage counts each token once."""
     body = {**STORY, "messages": QUESTION, "stream_options": {"include_usage": True}}
     whole = events(two.http.post("/v1/chat/completions", json=body))
-    eventually(lambda: are_ready(two), within_s=START_S)
-    with two.http.stream("POST", "/v1/chat/completions", json=body) as response:
-        lines = response.iter_lines()
-        beginning = [next(lines) for _ in range(8)]
-        (busy,) = [name for name, entry in replicas(two).items() if entry["active"]]
-        os.kill(pids(two)[busy], signal.SIGKILL)
-        rest = [line.removeprefix("data: ") for line in [*beginning, *lines] if line.startswith("data: ")]
-    resumed: list[Any] = [line if line == "[DONE]" else json.loads(line) for line in rest]
+    (busy,) = [name for name, entry in replicas(two).items() if entry["requests"]]
+    resumed = killed_in_between(two, body, busy)
+    assert "goes on at another replica" in two.log.read_text()
     assert text_of(resumed) == text_of(whole)
     assert resumed[-2]["usage"]["prompt_tokens"] == whole[-2]["usage"]["prompt_tokens"]
     assert resumed[-2]["usage"]["completion_tokens"] == whole[-2]["usage"]["completion_tokens"] == 96
-    assert "goes on at another replica" in two.log.read_text()
-    eventually(lambda: are_ready(two), within_s=START_S)
-    assert f"{busy} ended (exit code -9)" in two.log.read_text()
 
 
 def test_no_request_is_lost_when_a_process_is_killed(two: Serving) -> None:
@@ -76,18 +93,20 @@ def test_no_request_is_lost_when_a_process_is_killed(two: Serving) -> None:
 
     def ask(number: int) -> None:
         messages = [{"role": "system", "content": f"You are number {number}."}, *QUESTION]
-        body = {**STORY, "stream": False, "max_tokens": 24, "messages": messages, "ignore_eos": True}
+        body = {**STORY, "stream": False, "max_tokens": 48, "messages": messages, "ignore_eos": True}
         answer = two.http.post("/v1/chat/completions", json=body)
         answers.append((answer.status_code, answer.json().get("usage", {}).get("completion_tokens")))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    eventually(lambda: sum(entry["active"] for entry in replicas(two).values()) >= 4, within_s=60)
+    eventually(lambda: sum(entry["active"] for entry in replicas(two).values()) >= 2, within_s=60)
+    before = two.log.read_text()
     os.kill(pids(two)["engine-1"], signal.SIGKILL)
     for thread in threads:
         thread.join()
-    assert answers == [(200, 24)] * 8
+    until_killed(two, "engine-1", before)
+    assert answers == [(200, 48)] * 8
 
 
 def test_the_turns_of_a_conversation_find_each_other_in_the_cache(two: Serving) -> None:

@@ -11,7 +11,14 @@ from collections import defaultdict
 
 from headrace.backends.http import root
 from headrace.backends.replicas.replica import Load, Replica
-from headrace.errors import NotFound, ProviderKeyRefused, ProviderLimited, ProviderRefused, ServerError
+from headrace.errors import (
+    NotFound,
+    ProviderKeyRefused,
+    ProviderLimited,
+    ProviderRefused,
+    ProviderTimedOut,
+    ServerError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,41 +86,37 @@ class Watch:
         if replica.is_starting:
             self.silent_since = None
             return
-        trouble = await self._trouble()
+        trouble, is_silent = "", False
+        try:
+            await self._probe()
+        except ServerError as exc:
+            is_silent = True
+            if not isinstance(exc, ProviderTimedOut) or self.silent_since is not None:
+                trouble = exc.message  # a single probe may be late because the replica is busy
         if replica.is_starting:  # it has ended meanwhile
             return
-        self.silent_since = None if not trouble else self.silent_since or time.monotonic()
+        self.silent_since = self.silent_since or time.monotonic() if is_silent else None
         if trouble and replica.is_reachable:
             log.warning("the replica %s gets no requests: %s", replica.name, trouble)
         elif not trouble and not replica.is_reachable:
             log.info("the replica %s answers", replica.name)
         replica.is_reachable, replica.trouble = not trouble, trouble
-        if trouble:
-            replica.reports(None)
-        elif replica.num_active or replica.num_requests != self._seen:
-            self._seen = replica.num_requests
-            replica.reports(await self._load())
-        else:
-            replica.reports(None)
+        is_used = replica.num_active or replica.num_requests != self._seen
+        self._seen = replica.num_requests
+        replica.reports(await self._load() if is_used and not trouble else None)
 
-    async def _trouble(self) -> str:
-        """Why it takes no requests; empty: it does."""
+    async def _probe(self) -> None:
+        """Raises ServerError if it takes no requests."""
         while self._paths:
             try:
                 await self._get(self._paths[0])
+                return
             except NotFound:
                 self._paths.pop(0)
-                continue
             except (ProviderKeyRefused, ProviderLimited, ProviderRefused):
-                pass  # it answers
-            except ServerError as exc:
-                return exc.message
-            return ""
-        try:  # it has none of these paths: any answer will do
-            await self._get("/")
-        except ServerError as exc:
-            return exc.message if exc.status >= 500 and not isinstance(exc, ProviderKeyRefused) else ""
-        return ""
+                return  # it answers
+        with contextlib.suppress(NotFound, ProviderKeyRefused, ProviderLimited, ProviderRefused):
+            await self._get("/")  # it has none of these paths: any answer will do
 
     async def _load(self) -> Load | None:
         now = asyncio.get_running_loop().time()

@@ -56,7 +56,7 @@ def in_front(fake_server: FakeServer, config: Config | None = None) -> Served:
 def test_callers_are_kept_apart(process: Served, fake_server: FakeServer) -> None:
     config = Config.model_validate({"server": {"api_keys": ["one-key", "another-key"]}})
     parent = in_front(fake_server, config)
-    seen = {}
+    seen: dict[str, set[Any]] = {}
     for key in ("one-key", "another-key", "one-key"):
         for members in ({}, {"store": True}):  # passed on as it is, and translated
             answer = parent.post("/v1/chat/completions", {**CHAT, **members}, headers={"X-Api-Key": key})

@@ -30,7 +30,7 @@ def three(shared: Pool) -> Pool:
     shared.reset(STREAM)
     for replica in shared.backend.members:
         replica.breaker.close()
-    eventually(lambda: shared.states() == ["ready"] * 3)
+    eventually(lambda: shared.states() == ["ready"] * 3, within_s=60)
     return shared
 
 

@@ -37,7 +37,7 @@ def two(shared: Pool) -> Pool:
     shared.reset(WHOLE)
     for replica in shared.backend.members:
         replica.breaker.close()
-    eventually(lambda: shared.states() == ["ready"] * 2)
+    eventually(lambda: shared.states() == ["ready"] * 2, within_s=60)
     return shared
 
 
