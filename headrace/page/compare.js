@@ -60,9 +60,9 @@ export function Compare({ models, model }) {
         <div class="sides">${sides.map((side, index) => html`
           <section class="side" aria-label=${`Answer ${index + 1}`}>
             <div class="actions"><${ModelPicker} models=${models} value=${side.model} label=${`Model ${index + 1}`} onPick=${id => change(index, { model: id })} />
-              <label class="inline">Temperature<input type="number" min="0" max="2" step="0.1" placeholder="default" value=${side.temperature}
+              <label class="inline">Temperature<input type="number" min="0" max="2" step="0.1" placeholder="auto" value=${side.temperature}
                 onInput=${event => change(index, { temperature: event.target.value })} /></label>
-              <label class="inline">Tokens<input type="number" min="1" placeholder="no limit" value=${side.limit} aria-label=${`Longest answer ${index + 1}`}
+              <label class="inline">Tokens<input type="number" min="1" placeholder="auto" value=${side.limit} aria-label=${`Longest answer ${index + 1}`}
                 onInput=${event => change(index, { limit: event.target.value })} /></label></div>
             <${Dose} label=${`Steering ${index + 1}`} model=${side.model} value=${side.steering} onChange=${steering => change(index, { steering })}
               onDone=${() => question && !isBusy && sent.current && ask(index, ...sent.current)} />
