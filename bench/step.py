@@ -42,6 +42,7 @@ def main() -> int:
                 times[name] += _time(runner, batch)
         shown = ", ".join(f"{name} {np.median(took) * 1e3:.1f}" for name, took in times.items())
         print(f"{label} tokens, median ms: {shown}")
+    print(_alternating(runners["default"]))
     print(_operators(_runner(folder, {"PERF_COUNT": "YES"})))
     return 0
 
@@ -67,6 +68,25 @@ def _time(runner: OpenVINORunner, batch: Batch) -> list[float]:
         runner.forward(batch)
         took.append(time.perf_counter() - started)
     return took
+
+
+def _alternating(runner: OpenVINORunner) -> str:
+    """What a step of another size than the last one costs: CPU time of all threads."""
+    one, four = _batch(1), _batch(1, count=4)
+    alike = (_cpu_ms(runner, [one, one]) + _cpu_ms(runner, [four, four])) / 2
+    alternating = _cpu_ms(runner, [one, four])
+    return f"steps of 1 and of 4 tokens, CPU ms a step: {alike:.1f}, alternating {alternating:.1f}"
+
+
+def _cpu_ms(runner: OpenVINORunner, batches: list[Batch]) -> float:
+    """A step's median, of steps that take turns."""
+    took = []
+    for _ in range(1 + ROUNDS * STEPS):
+        started = time.process_time()
+        for batch in batches:
+            runner.forward(batch)
+        took.append((time.process_time() - started) / len(batches))
+    return float(np.median(took[1:])) * 1e3
 
 
 def _operators(runner: OpenVINORunner) -> str:

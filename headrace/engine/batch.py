@@ -27,8 +27,8 @@ from headrace.engine.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Shapes: T tokens, S sequences, B block-table entries, R rows of logits, H rows of hidden states; T and
-    B are sums over the sequences.
+    """Shapes: T tokens, S sequences (an invariant one with a draft counts once for each token), B block-table
+    entries, R rows of logits, H rows of hidden states; T and B are sums over the sequences.
     """
 
     # Invariants: subsequence_begins[-1] == T, block_indices_begins[-1] == B. Each block table covers
@@ -74,13 +74,11 @@ def pack(chunks: Chunks) -> Batch:
     counts = [count + len(sequence.draft) for sequence, count in chunks.items()]
     ends = np.cumsum([0, *counts], dtype=np.int64)
     ids: list[int] = []
-    blocks: list[int] = []
-    table_ends = [0]
     for sequence, count in chunks.items():
         ids += sequence.tokens[sequence.num_computed : sequence.num_computed + count]
         ids += sequence.draft
-        blocks += sequence.blocks
-        table_ends.append(len(blocks))
+    pieces = [piece for sequence, count in chunks.items() for piece in _pieces(sequence, count)]
+    blocks = [block for piece in pieces for block in piece.blocks]
     reaches = [start + count for start, count in zip(past, counts, strict=True)]
     # Where each sequence's token 0 is in T, or would be: negative when enough is cached.
     begins = ends[:-1] - np.array(past, np.int64)
@@ -105,10 +103,10 @@ def pack(chunks: Chunks) -> Batch:
         completed=tuple(s for s, _, _, reach in parts if reach == s.num_prompt and not s.params.max_tokens),
         input_ids=np.array(ids, np.int64),
         position_ids=np.arange(len(ids), dtype=np.int64) - np.repeat(begins, counts),
-        past_lens=np.array(past, np.int32),
-        subsequence_begins=ends.astype(np.int32),
+        past_lens=np.array([piece.past for piece in pieces], np.int32),
+        subsequence_begins=_begins([piece.count for piece in pieces]),
         block_indices=np.array(blocks, np.int32),
-        block_indices_begins=np.array(table_ends, np.int32),
+        block_indices_begins=_begins([len(piece.blocks) for piece in pieces]),
         max_context_len=np.array(max(reaches), np.int32),
         rows=rows.all(),
         hidden_rows=hidden.all(),
@@ -116,6 +114,33 @@ def pack(chunks: Chunks) -> Batch:
         read=reads,
         read_rows=read_rows,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What the runtime takes for a sequence: `count` tokens after `past` ones, and their blocks."""
+
+    past: int
+    count: int
+    blocks: list[int]
+
+
+def _pieces(sequence: Sequence, count: int) -> list[_Piece]:
+    """A sequence's chunk and draft as the runtime gets it: in one piece, as a rule.
+
+    An invariant sequence's are as many pieces as tokens. Each layer writes the keys and values of all tokens
+    of the step before it attends to any; so each token finds those before it, and takes the kernel, and
+    rounds its sums, as it would in a step of its own.
+    """
+    start, size = sequence.num_computed, count + len(sequence.draft)
+    if sequence.draft and sequence.params.invariant:
+        return [_Piece(start + place, 1, sequence.blocks) for place in range(size)]
+    return [_Piece(start, size, sequence.blocks)]
+
+
+def _begins(counts: list[int]) -> NDArray[np.int32]:
+    """Where each begins, and the last one ends."""
+    return np.cumsum([0, *counts], dtype=np.int32)
 
 
 Part = tuple[

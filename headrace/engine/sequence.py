@@ -179,12 +179,10 @@ class Sequence:
 
     @property
     def may_draft(self) -> bool:
-        """Whether guesses of its next tokens may be computed. Not of invariant sequences: a draft is computed
-        with the prompts' kernel, which rounds differently. Not where the tokens themselves decide which of
+        """Whether guesses of its next tokens may be computed. Not where the tokens themselves decide which of
         them are steered.
         """
-        depends = self.plan is not None and self.plan.depends_on_answer
-        return self.is_decoding and not self.params.invariant and not depends
+        return self.is_decoding and not (self.plan is not None and self.plan.depends_on_answer)
 
     @property
     def observes_prompt(self) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
+from headrace.engine.draft import Drafter
 from headrace.engine.engine import Engine
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
@@ -64,8 +65,11 @@ def answers(engine: Engine, *sequences: Sequence) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def alone(runner: OpenVINORunner) -> dict[int, list[int]]:
-    """What each prompt gets in an engine of its own that has computed nothing."""
-    return {length: answers(Engine(runner), sequence_of(prompt(length)))[0] for length in LENGTHS}
+    """What each prompt gets, without drafts, in an engine of its own that has computed nothing."""
+    return {
+        length: answers(Engine(runner, speculates=False), sequence_of(prompt(length)))[0]
+        for length in LENGTHS
+    }
 
 
 def test_l15_alone_again_and_again(runner: OpenVINORunner, alone: dict[int, list[int]]) -> None:
@@ -85,6 +89,24 @@ def test_l15_beside_others(runner: OpenVINORunner, alone: dict[int, list[int]], 
         engine, *beside[: count // 2], *map(sequence_of, map(prompt, LENGTHS)), *beside[count // 2 :]
     )
     assert together[count // 2 : count // 2 + len(LENGTHS)] == list(alone.values())
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_l15_with_drafts_right_and_wrong(
+    runner: OpenVINORunner, alone: dict[int, list[int]], count: int
+) -> None:
+    engine = Engine(runner)
+    accepted = rejected = 0
+    for length in LENGTHS:
+        guessed = list(alone[length])
+        guessed[ANSWER // 2] += 1
+        sequence = sequence_of(prompt(length))
+        sequence.drafter = Drafter(guessed, None)
+        assert answers(engine, sequence, *others(count))[0] == alone[length], length
+        accepted += sequence.drafter.num_accepted
+        rejected += sequence.drafter.num_rejected
+    assert accepted > ANSWER
+    assert rejected
 
 
 @pytest.mark.parametrize("budget", [34, 48, 100])

@@ -15,7 +15,7 @@ from headrace.engine.engine import Engine, Output
 from headrace.engine.repeats import MOST_OF_ALL, MOST_OF_OWNER, Memory
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.engine.speculation import MAX_ROWS
-from tests.engine.fakes import VOCABULARY, FakeRunner
+from tests.engine.fakes import VOCABULARY, FakeRunner, PassingRunner
 from tests.engine.random_load import predicted
 
 PROMPT = [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -241,9 +241,27 @@ def test_a_predicted_answer_takes_few_steps_and_a_full_step_gets_no_drafts() -> 
     assert full == [0] * 40
 
 
-def test_sequences_that_are_to_be_invariant_get_no_drafts() -> None:
+class PieceSizes(PassingRunner):
+    """Keeps how many tokens the runtime computed of each sequence, as the runtime sees them."""
+
+    def __init__(self, runner: FakeRunner) -> None:
+        super().__init__(runner)
+        self.sizes: list[list[int]] = []
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        self.sizes.append(np.diff(batch.subsequence_begins).tolist())
+        return self.runner.forward(batch)
+
+
+def test_the_draft_of_an_invariant_sequence_is_computed_one_token_at_a_time() -> None:
     params = SamplingParams(max_tokens=40, temperature=0, invariant=True)
-    assert drafts_of(Engine(FakeRunner(128)), predictable(1, params)) == [0] * 40
+    runner = PieceSizes(FakeRunner(128))
+    (sequence,) = predictable(1, params)
+    expected = [*sequence.tokens, *sequence.prediction]
+    assert len(drafts_of(Engine(runner), [sequence])) < 12
+    assert sequence.tokens == expected
+    assert runner.sizes[0] == [3]
+    assert all(set(sizes) == {1} and len(sizes) > 1 for sizes in runner.sizes[1:])
 
 
 def test_a_rejected_token_is_never_found_in_the_prefix_cache() -> None:
