@@ -3,7 +3,8 @@
     python -m bench.gateway [--quick] [--peers nginx,headrace] [--requests N] [--json FILE]
 
 The gateway has a core for itself; the upstream and the load share another, in one process. Peers from package
-registries are installed under .bench/ the first time.
+registries are installed under .bench/ the first time. The peer headrace-metered is Headrace with a key of the
+database that has limits, with usage, metrics and JSON logs: --peers headrace,headrace-metered,litellm
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ PORTKEY_NEEDS = {"@hono/node-server": "1.14.1"}
 KEY = "sk-callers-key-of-the-benchmark"
 UPSTREAM_KEY = "sk-upstreams-key-of-the-benchmark"
 BEARER = {"Authorization": f"Bearer {KEY}"}
+METERED = 'require_auth = true\nlog_format = "json"'
+LIMITS = ("requests-per-minute", "tokens-per-minute", "concurrent-requests", "total-tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,35 @@ def headrace(name: str, folder: Path, upstream: int) -> Peer:
 def headrace_route(name: str, folder: Path, upstream: int) -> Peer:
     """The same through an alias, with what routes add: attempts, breaker, fallback."""
     return _headrace(name, folder, upstream, "alias")
+
+
+def headrace_metered(name: str, folder: Path, upstream: int) -> Peer:
+    """The same with a key of the database, all of whose limits count but are never reached, with usage and
+    JSON logs. Metrics are always on.
+    """
+    peer = _headrace(name, folder, upstream, f"upstream:{MODEL}")
+    file, data = folder / "headrace.toml", folder / "metered"
+    text = file.read_text(encoding="utf-8").replace(f'api_keys = ["{KEY}"]', METERED)
+    metered = folder / "headrace-metered.toml"
+    metered.write_text(f'{text}\n[paths]\ndata = "{data}"\n', encoding="utf-8")
+    program = [
+        sys.executable,
+        "-m",
+        "headrace",
+        "keys",
+        "create",
+        "--config",
+        str(metered),
+        "--name",
+        "bench",
+    ]
+    limits = [word for name in LIMITS for word in (f"--{name}", "1000000000")]
+    made = subprocess.run([*program, *limits], check=True, capture_output=True, text=True, cwd=ROOT)
+    key = re.search(r"sk-hr-[\w-]+", made.stdout)
+    assert key is not None, made.stdout
+    address = Address(peer.address.port, peer.address.model, {"Authorization": f"Bearer {key[0]}"})
+    command = (*peer.command[:-1], str(metered))
+    return Peer(name, __version__, command, address, peer.environment)
 
 
 def _headrace(name: str, folder: Path, upstream: int, model: str) -> Peer:
@@ -162,6 +193,7 @@ KNOWN: dict[str, Prepare] = {
     "nginx": nginx,
     "headrace": headrace,
     "headrace-route": headrace_route,
+    "headrace-metered": headrace_metered,
     "portkey": portkey,
     "litellm": litellm,
 }

@@ -13,6 +13,7 @@ LABELS = {
     "nginx": "nginx",
     "headrace": "Headrace",
     "headrace-route": "Headrace, alias",
+    "headrace-metered": "Headrace, with limits",
     "portkey": "Portkey",
     "litellm": "LiteLLM",
 }
@@ -69,7 +70,12 @@ TARGETS = (
     Target("resident when ready", "idle_mib", 100, is_at_most=True, unit=" MiB"),
     Target("hang-up seen upstream, stream", "hangup_stream_ms", 50, is_at_most=True, unit=" ms"),
     Target("hang-up seen upstream, JSON", "hangup_json_ms", 50, is_at_most=True, unit=" ms"),
-)
+    Target("with limits: requests/s over LiteLLM", "rate", 25, "litellm", of="headrace-metered"),
+    Target(
+        "with limits: CPU of a paced chunk over LiteLLM's", "chunk_cpu_us", 0.1, "litellm",
+        is_at_most=True, of="headrace-metered",
+    ),
+)  # fmt: skip
 
 
 def table(rounds: Rounds, versions: dict[str, str]) -> str:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -25,14 +26,21 @@ LOADED = [
 
 
 @contextmanager
-def server(folder: Path, *, max_file_bytes: int = resource.RLIM_INFINITY, **members: str) -> Iterator[str]:
+def server(
+    folder: Path,
+    *,
+    max_file_bytes: int = resource.RLIM_INFINITY,
+    clock: Path | None = None,
+    **members: str,
+) -> Iterator[str]:
     """Its address; when the block ends it is killed (SIGKILL). Its log is added to `folder`/log. `members`:
-    of its environment. `max_file_bytes`: what it writes beyond that fails.
+    of its environment. `max_file_bytes`: what it writes beyond that fails. `clock`: a file with the seconds
+    by which the machine's wall clock is ahead for it.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     announced, announcing = context.Pipe(duplex=False)
-    arguments = (announcing, folder, environment(**members), max_file_bytes)
+    arguments = (announcing, folder, environment(**members), max_file_bytes, clock)
     process = context.Process(target=_serve, args=arguments)
     process.start()
     try:
@@ -43,9 +51,14 @@ def server(folder: Path, *, max_file_bytes: int = resource.RLIM_INFINITY, **memb
         process.join()
 
 
-def _serve(announcing: Connection, folder: Path, variables: dict[str, str], max_file_bytes: int) -> None:
+def _serve(
+    announcing: Connection, folder: Path, variables: dict[str, str], max_file_bytes: int, clock: Path | None
+) -> None:
     from headrace.cli import main
 
+    if clock is not None:
+        real = time.time
+        time.time = lambda: real() + float(clock.read_text() or 0)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
