@@ -55,6 +55,13 @@ fix: $(VENV)/.tested ## format, and mend what the linter can
 test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the default one: ARGS="-k gemma" for some
 	OMP_NUM_THREADS=1 $(TESTS) --torch $(PARALLEL) $(or $(ARGS),$(TORCH_TESTS))
 
+.PHONY: test-sentences
+test-sentences: $(VENV)/.torched ## embeddings and reranking on PyTorch beside sentence-transformers (a folder of its own, 200 MB)
+	test -e $(VENV)/sentences/.installed || { $(PIP) install --quiet --no-deps --target $(VENV)/sentences \
+		sentence-transformers==6.2.0 scikit-learn scipy joblib threadpoolctl narwhals cloudpickle && \
+		touch $(VENV)/sentences/.installed; }
+	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/sentences $(BIN)/python -m pytest --torch $(or $(ARGS),tests/engine/torch/test_sentences.py)
+
 test-saelens: $(VENV)/.tested ## our readings of SAEs beside SAELens's own, in an environment of its own (2 GB)
 	test -e $(VENV)/saelens/.installed || { $(PYTHON) -m venv $(VENV)/saelens && \
 		$(VENV)/saelens/bin/pip install --quiet sae-lens==6.54.12 torch==2.13.0 && \

@@ -23,6 +23,7 @@ from headrace.api.routers import ROUTERS
 from headrace.api.sites import Hosts, Sites
 from headrace.config import Config, install_command
 from headrace.config.kinds import load_kind
+from headrace.encoder_types import Embedding
 from headrace.errors import ConfigError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import LoggingMeter
@@ -33,7 +34,7 @@ from headrace.metering.metrics import Metrics
 from headrace.metering.state import State
 from headrace.metering.usage import UsageMeter
 from headrace.models.catalog import Cache, prepare
-from headrace.models.model import Embedding, GGUFModel, Model, Progress
+from headrace.models.model import GGUFModel, Model, Progress
 from headrace.models.references import ALIASES, DEFAULT_EMBEDDER
 from headrace.pool import Known, Pool
 from headrace.pool.pulls import Pulls
@@ -318,7 +319,8 @@ def _embedder(
     *,
     is_eager: bool = False,
 ) -> Backend:
-    from headrace.backends.embedder import EmbedderBackend, EmbedderSettings
+    from headrace.backends.embedder import CrossEncoderBackend, EmbedderBackend, EmbedderSettings
+    from headrace.engine.torch.options import TorchOptions
 
     engine = config.engine
     settings = EmbedderSettings(
@@ -326,8 +328,10 @@ def _embedder(
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
         deterministic=engine.deterministic,
+        torch=TorchOptions(engine.device, engine.dtype, config.models.trust_remote_code),
     )
-    return EmbedderBackend(name, embedding, fetch, settings, is_eager=is_eager)
+    backend = EmbedderBackend if embedding.score is None else CrossEncoderBackend
+    return backend(name, embedding, fetch, settings, is_eager=is_eager)
 
 
 def _substitutes(config: Config, backends: Sequence[Backend]) -> dict[str, str]:

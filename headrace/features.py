@@ -90,6 +90,7 @@ class Feature(Enum):
     POOLING = auto()
     UNSCALED_VECTORS = auto()
     INPUT_TRUNCATION = auto()
+    EMBEDDING_PROMPT = auto()
     # inside the model
     STEERING = auto()
     PROBES = auto()

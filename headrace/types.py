@@ -192,12 +192,13 @@ class EmbedRequest:
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None  # keep only the first ones
     pooling: Literal["mean", "last", "cls"] | None = None  # None: the model's own
-    normalize: bool = True
+    normalize: bool | None = None  # scale to length 1; None: as the model's publisher does, else yes
     truncate_prompt_tokens: int | None = None
     timeout_s: float | None = None
     user: str | None = None  # as in GenerateRequest
     owner: str | None = None  # as in GenerateRequest
     flow: str = ""  # as in GenerateRequest
+    prompt_name: str | None = None  # of the model's prompts: that which precedes each text
 
 
 @dataclass(frozen=True, slots=True)

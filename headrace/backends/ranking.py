@@ -10,6 +10,18 @@ from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Embeddings, EmbedRequest
 
 QUERY = "input.0"  # of the request for embeddings; the documents follow
+MAX_REPEATED = 4 * 2**20  # characters of query and instruction, times the documents
+
+
+def check_repeated(request: RerankRequest) -> None:
+    """Raises BadRequest if the query is read with too many documents."""
+    repeated = len(request.query) + len(request.instruction or "")
+    if repeated * len(request.documents) > MAX_REPEATED:
+        raise BadRequest(
+            f"query: its {repeated} characters are read once for each of {len(request.documents)} "
+            f"documents, which would be more than {MAX_REPEATED}",
+            param="query",
+        )
 
 
 async def by_embeddings(
@@ -21,8 +33,8 @@ async def by_embeddings(
     try:
         embeddings = await embed(
             EmbedRequest(
-                request.model, texts, truncate_prompt_tokens=keep, timeout_s=request.timeout_s,
-                owner=request.owner, flow=request.flow,
+                request.model, texts, normalize=True, truncate_prompt_tokens=keep,
+                timeout_s=request.timeout_s, owner=request.owner, flow=request.flow,
             )
         )  # fmt: skip
     except BadRequest as exc:

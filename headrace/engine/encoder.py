@@ -13,7 +13,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from headrace.engine.sequence import Pooling
+from headrace.encoder_types import Pooling
 from headrace.errors import ModelError
 from headrace.freed import trim
 
@@ -45,11 +45,11 @@ class OpenVINOEncoder:
         self.width = int(states[2].get_length())
         self._request = compiled.create_infer_request()
 
-    def encode(self, rows: Sequence[Ids], poolings: Sequence[Pooling]) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[Ids], poolings: Sequence[Pooling]) -> NDArray[np.float32]:
         """The pooled states of texts given as token ids, marks included: [texts, width], not scaled."""
-        lengths = np.array([len(row) for row in rows])
-        ids = np.zeros((len(rows), -(-int(lengths.max()) // STEP) * STEP), np.int64)
-        for row, text in zip(ids, rows, strict=True):
+        lengths = np.array([len(row) for row in texts])
+        ids = np.zeros((len(texts), -(-int(lengths.max()) // STEP) * STEP), np.int64)
+        for row, text in zip(ids, texts, strict=True):
             row[: len(text)] = text
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
         feed = {"input_ids": ids, MASK: mask, TYPES: np.zeros_like(ids)}

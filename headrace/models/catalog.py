@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from headrace.errors import HeadraceError, ModelError, UnsupportedModel
-from headrace.models import checkpoint, encoders, hub, ir, references, wheel
+from headrace.models import checkpoint, encoders, hub, ir, references, sentences, wheel
 from headrace.models.cache import Cache
 from headrace.models.model import (
     CONFIG,
@@ -81,6 +81,8 @@ def _prepare(target: Reference, cache: Cache, report: Progress) -> Model:
 def _prepare_checkpoint(folder: Path, target: Reference, cache: Cache, report: Progress) -> Model:
     """The graph that our converter makes of a folder of safetensors, in the cache. Raises ModelError."""
     files = checkpoint.weight_files(folder)
+    if sentences.embeds(folder):
+        raise UnsupportedModel(f"{folder} has a model that embeds or scores texts, and generates none")
     states = [file.stat() for file in (*files, folder / CONFIG)]
     stamp = {
         "size": sum(state.st_size for state in states),

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import ModelError
-from headrace.models import published
+from headrace.models import published, sentences
 from headrace.models.model import CONFIG, GRAPH, TOKENIZER, WEIGHTS, Model
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.
-FILES, OTHERS = ["*.safetensors", "*.json", "*.jinja", "*.py"], ["*/*", "consolidated*"]
+# Folders with a number hold the further modules of an embedding model, as 1_Pooling.
+FILES, OTHERS = ["*.safetensors", "*.json", "*.jinja", "*.py"], ["[!0-9]*/*", "*/*/*", "consolidated*"]
 PICKLED = (
     "holds pickled weights ({file}), and reading a pickle can run any code in it: get the model's "
     "safetensors, or convert it where you trust it, with transformers' `save_pretrained`"
@@ -49,6 +50,9 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
         created=files[0].stat().st_mtime,
         usual_length=USUAL_LENGTH,
     )
+    if sentences.embeds(folder):
+        embedding = sentences.read(folder)
+        return replace(model, context_length=embedding.max_tokens, embedding=embedding)
     return replace(model, context_length=min(model.context_length, _unstretched(folder)))
 
 

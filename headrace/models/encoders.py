@@ -6,8 +6,9 @@ import json
 import time
 from pathlib import Path
 
+from headrace.encoder_types import Embedding
 from headrace.errors import ModelError
-from headrace.models.model import ONNX, TOKENIZER, Embedding, Model
+from headrace.models.model import ONNX, TOKENIZER, Model
 from headrace.models.references import Reference
 
 

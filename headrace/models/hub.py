@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headrace.config import install_command
 from headrace.errors import ModelError
-from headrace.models import checkpoint
+from headrace.models import checkpoint, sentences
 from headrace.models.model import CONFIG, GRAPH, Progress
 from headrace.models.references import HubSource
 
@@ -59,6 +59,8 @@ def _cached(source: HubSource) -> Path | None:
         return None
     try:
         checkpoint.weight_files(folder)
+        if sentences.embeds(folder):
+            sentences.read(folder)
     except ModelError:
         return None  # an interrupted download: the hub has the rest
     return folder

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from headrace.encoder_types import Embedding, Layer
+
 GRAPH, WEIGHTS, TOKENIZER, CONFIG = (
     "openvino_model.xml",
     "openvino_model.bin",
@@ -20,19 +22,7 @@ FORMAT = 3  # raise it when the converter's output or the manifest changes: olde
 
 Runtime = Literal["openvino", "torch"]  # what computes the forward pass of our engine
 Progress = Callable[[str, int, int], None]  # (label, amount done, total; total 0: unknown)
-Pooling = Literal["mean", "last", "cls"]
 Stamp = dict[str, int]  # of a source file, to notice edits: {"size": …, "mtime_ns": …}
-
-
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """How an embedding model makes a vector of a text: by pooling the last hidden states, [tokens, width]. A
-    text has at most `max_tokens`, marks included.
-    """
-
-    width: int
-    max_tokens: int
-    pooling: Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +48,8 @@ class Model:
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether `folder` has safetensors, for the torch runner, rather than a graph for OpenVINO."""
-        return self.embedding is None and not (self.folder / GRAPH).is_file()
+        """Whether `folder` has safetensors, for PyTorch, rather than a graph for OpenVINO."""
+        return not any((self.folder / name).is_file() for name in (GRAPH, ONNX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,5 +116,12 @@ def _model(folder: Path, members: dict[str, object]) -> Model:
     known |= {"folder": folder, "chat_template": read_template(folder), "eos_token_ids": tuple(eos)}
     known["gguf"] = Path(gguf) if isinstance(gguf, str) else None
     embedding = members.get("embedding")
-    known["embedding"] = Embedding(**embedding) if isinstance(embedding, dict) else None
+    known["embedding"] = _embedding(embedding) if isinstance(embedding, dict) else None
     return Model(**known)  # type: ignore[arg-type]  # written by write_manifest, under the same FORMAT
+
+
+def _embedding(members: dict[str, object]) -> Embedding:
+    layers = members.get("layers")
+    assert isinstance(layers, list | None)
+    found = tuple(Layer(**layer) for layer in layers or ())
+    return Embedding(**members | {"layers": found})  # type: ignore[arg-type]  # likewise

@@ -60,15 +60,25 @@ def describe(
 
 def read(path: Path) -> Json:
     """The object in a JSON file; {} if there is no such file. Raises ModelError."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ModelError(f"{path} cannot be read: {exc}") from exc
+    found = _parsed(path) if path.is_file() else {}
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no JSON object")
     return found
+
+
+def read_list(path: Path) -> list[object]:
+    """The list in a JSON file; [] if there is no such file. Raises ModelError."""
+    found = _parsed(path) if path.is_file() else []
+    if not isinstance(found, list):
+        raise ModelError(f"{path} holds no JSON list")
+    return found
+
+
+def _parsed(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ModelError(f"{path} cannot be read: {exc}") from exc
 
 
 def _value(config: Json, key: str) -> object:

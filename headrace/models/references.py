@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.encoder_types import Embedding
 from headrace.errors import ModelError
-from headrace.models.model import ONNX, TOKENIZER, Embedding
+from headrace.models.model import ONNX, TOKENIZER
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_EMBEDDER = "minilm-l6-v2"

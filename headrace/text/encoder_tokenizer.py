@@ -29,62 +29,76 @@ class EncoderTokenizer:
     ModelError.
     """
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, folder: Path, max_tokens: int, *, lowercases: bool = False) -> None:
         path = folder / "tokenizer.json"
         try:
-            self._library = Library.from_file(str(path))
-            self._library.no_truncation()
-            self._library.no_padding()
-            marked = self._library.encode("a")
+            self.library = Library.from_file(str(path))
+            self.library.no_truncation()
+            self.library.no_padding()
+            marked = self.library.encode("a")
         except Exception as exc:  # the library raises bare Exception
             raise ModelError(f"{path} is not a tokenizer: {exc}") from exc
-        self.max_tokens = max_tokens
+        self.max_tokens, self._lowercases = max_tokens, lowercases
         is_mark = marked.special_tokens_mask
         first = is_mark.index(0)
         last = len(is_mark) - is_mark[::-1].index(0)
         self._before, self._after = marked.ids[:first], marked.ids[last:]
         self.num_marks = len(self._before) + len(self._after)
-        self.vocabulary = self._library.get_vocab_size(with_added_tokens=True)
+        self.vocabulary = self.library.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, inputs: Sequence[Input], param: str, keep: int | None = None) -> list[Ids]:
+    def encode(
+        self, inputs: Sequence[Input], param: str, keep: int | None = None, prompt: str = ""
+    ) -> list[Ids]:
         """The ids of each input, at most `max_tokens`. Inputs that are ids stay as they are, without marks.
 
         `keep`: how many tokens, with the marks, are kept of a longer text, its last ones; negative: as many
-        as fit; None: a longer text raises ContextTooLong. `param`: the request's member, for errors.
+        as fit; None: a longer text raises ContextTooLong. `prompt`: what precedes each text; it is never
+        cut. `param`: the request's member, for errors.
         """
         room = None if keep is None else self.max_tokens if keep < 0 else min(keep, self.max_tokens)
-        if room is not None and room <= self.num_marks:
+        head = len(self.plain([prompt])[0]) if prompt else 0
+        if room is not None and room <= self.num_marks + head:
             raise BadRequest(
-                f"truncate_prompt_tokens is {keep}: nothing would be left beside {self.num_marks} marks",
+                f"truncate_prompt_tokens is {keep}: nothing would be left beside {self.num_marks} marks"
+                + (f" and a prompt of {head} tokens" if head else ""),
                 param="truncate_prompt_tokens",
             )
         found: list[Ids] = []
         for start in range(0, len(inputs), BATCH):
             offload.check_wanted()
             some = inputs[start : start + BATCH]
-            texts = [self._read(text, room) for text in some if isinstance(text, str)]
-            encoded = iter(self._library.encode_batch_fast(texts, add_special_tokens=False))
+            texts = [
+                prompt + self.read(text, from_end=room is not None) for text in some if isinstance(text, str)
+            ]
+            encoded = iter(self.plain(texts))
             for index, one in enumerate(some, start):
                 place = f"{param}.{index}"
                 if isinstance(one, str):
-                    found.append(self._marked(next(encoded).ids, place, room, least=len(one) // READ))
+                    found.append(self._marked(next(encoded), place, room, head, least=len(one) // READ))
                 else:
                     found.append(self._checked(one, place, room))
         return found
 
-    def _read(self, text: str, room: int | None) -> str:
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without marks."""
+        wanted = [text.lower() for text in texts] if self._lowercases else list(texts)
+        return [one.ids for one in self.library.encode_batch_fast(wanted, add_special_tokens=False)]
+
+    def read(self, text: str, *, from_end: bool) -> str:
         """The part of a text that is tokenized: its end if it is to be cut, else a little more than fits."""
         size = (self.max_tokens + 1) * READ
         if len(text) < size:
             return text
-        return text[-size:] if room is not None else text[:size]
+        return text[-size:] if from_end else text[:size]
 
-    def _marked(self, ids: list[int], param: str, room: int | None, *, least: int) -> Ids:
-        """The ids with marks. `least`: as many tokens as the whole text counts for at least."""
+    def _marked(self, ids: list[int], param: str, room: int | None, head: int, *, least: int) -> Ids:
+        """The ids with marks. `head`: so many are never cut. `least`: as many tokens as the whole text counts
+        for at least.
+        """
         count = len(ids) + self.num_marks
         if room is None and max(count, least) > self.max_tokens:
             raise self._too_long(max(count, least), param, is_estimate=least > self.max_tokens)
-        fitting = ids if room is None else ids[max(0, count - room) :]
+        fitting = ids if room is None or count <= room else [*ids[:head], *ids[head + count - room :]]
         return np.array([*self._before, *fitting, *self._after], np.int32)
 
     def _checked(self, ids: tuple[int, ...], param: str, room: int | None) -> Ids:

@@ -28,8 +28,11 @@ class EmbeddingsBody(RequestBody):
     encoding_format: Encoding | None = "float"
     dimensions: int | None = Field(None, ge=1, lt=INT64)
     pooling: Literal["mean", "last", "cls"] | None = None
-    normalize: bool | None = Field(True, description="Extension. Scale each vector to length 1.")
+    normalize: bool | None = Field(None, description="Extension. Scale each vector to length 1.")
     truncate_prompt_tokens: int | None = Field(None, ge=-1, lt=INT64)
+    prompt_name: str | None = Field(
+        None, description="Extension. Which of the model's own prompts precedes each text."
+    )
     user: str | None = None
     timeout: float | None = Field(None, gt=0)
 
@@ -58,10 +61,11 @@ def to_request(body: EmbeddingsBody) -> EmbedRequest:
         texts(body.input),
         body.dimensions,
         body.pooling,
-        body.normalize is not False,
+        body.normalize,
         body.truncate_prompt_tokens,
         body.timeout,
         body.user,
+        prompt_name=body.prompt_name,
     )
 
 

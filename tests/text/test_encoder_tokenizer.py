@@ -5,30 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from headrace.errors import BadRequest, ContextTooLong, ModelError
 from headrace.text.encoder_tokenizer import READ, EncoderTokenizer
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "wheel", "turn", "##s", "."]
-CLS, SEP = 2, 3
+from tests.text.word_tokenizer import CLS, SEP, WORDS, write_word_tokenizer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT tokenizer of a few words; as published, it pads and truncates to 4 tokens."""
-    library = Tokenizer(models.WordPiece({word: id for id, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    library.normalizer = normalizers.BertNormalizer(lowercase=True)
-    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    library.add_special_tokens(WORDS[:4])
-    library.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair=None, special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
-    )
-    library.enable_truncation(4)
-    library.enable_padding(length=4)
-    path = tmp_path_factory.mktemp("tokenizer")
-    library.save(str(path / "tokenizer.json"))
-    return path
+    return write_word_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +48,19 @@ def test_a_cut_text_keeps_its_end_and_its_marks(tokenizer: EncoderTokenizer) -> 
     for keep in (0, 1, 2):
         with pytest.raises(BadRequest, match="nothing would be left"):
             encoded(tokenizer, text, keep)
+
+
+def test_a_prompt_precedes_each_text_and_is_never_cut(tokenizer: EncoderTokenizer) -> None:
+    def after(text: str, keep: int | None = None) -> list[int]:
+        ids: list[int] = tokenizer.encode([text], "input", keep, "the ")[0].tolist()
+        return ids
+
+    assert after("wheel") == [CLS, 4, 5, SEP]
+    assert after("turn turn wheel . turn wheel .", -1) == [CLS, 4, 5, 8, 6, 5, 8, SEP]
+    assert after("turn wheel", 4) == [CLS, 4, 5, SEP]
+    assert after("wheel " * 9999, 4) == [CLS, 4, 5, SEP]
+    with pytest.raises(BadRequest, match="a prompt of 1 tokens"):
+        after("wheel", 3)
 
 
 def test_ids_are_taken_as_they_are(tokenizer: EncoderTokenizer) -> None:

@@ -2,155 +2,114 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import __version__
-from headrace.backends.base import BaseBackend
-from headrace.backends.embedder.batcher import MAX_ROWS, Batcher, Encoder
-from headrace.backends.embedder.loading import Loading
+from headrace.backends.embedder.batcher import Encoder
+from headrace.backends.embedder.served import CHARACTER, EncoderBackend, Loaded
 from headrace.backends.ranking import by_embeddings
-from headrace.errors import BadRequest, Overloaded
+from headrace.errors import BadRequest
 from headrace.features import Feature
-from headrace.freed import trim
-from headrace.models.model import ONNX, Embedding, Model, Progress
+from headrace.models.model import ONNX, Model
 from headrace.offload import aside
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.text.encoder_tokenizer import EncoderTokenizer
-from headrace.types import Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
+from headrace.types import Embeddings, EmbedRequest
 
 FEATURES = frozenset(
     {
-        Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.INPUT_TRUNCATION, Feature.POOLING,
-        Feature.RERANK, Feature.UNSCALED_VECTORS,
+        Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.EMBEDDING_PROMPT, Feature.INPUT_TRUNCATION,
+        Feature.POOLING, Feature.RERANK, Feature.UNSCALED_VECTORS,
     }
 )  # fmt: skip
-CHARACTER = 16  # work of tokenizing one, or of one token id, in headrace.offload's bytes
+# What publishers call the prompts of the two kinds of text in a search.
+QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")
+
+Ids = NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedderSettings:
-    """What the configuration sets for one embedding model. `max_requests`: at once, waiting ones included."""
-
-    max_requests: int = 288
-    num_threads: int = 0  # 0: one per core
-    exact: bool = False
-    deterministic: bool = False  # compute each text alone: neighbours change the last digits
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    model: Model
-    tokenizer: EncoderTokenizer
-    encoder: Encoder
-
-
-class EmbedderBackend(BaseBackend):
-    """Serves the model `name`. `prepare` returns its files, and fetches them if need be; it runs in a thread
-    and raises ModelError. With `is_eager` that happens at the start.
-    """
+class EmbedderBackend(EncoderBackend[Ids, EncoderTokenizer]):
+    """Serves an embedding model: with OpenVINO if it is an ONNX file, else with PyTorch."""
 
     features = FEATURES
     by_us = FEATURES
-    is_alive = True
-
-    def __init__(
-        self,
-        name: str,
-        embedding: Embedding,
-        prepare: Callable[[Progress], Model],
-        settings: EmbedderSettings,
-        *,
-        is_eager: bool = False,
-    ) -> None:
-        super().__init__("headrace")
-        self.embedding, self._prepare, self._settings = embedding, prepare, settings
-        self._is_eager = is_eager
-        self._loading = Loading(name, self._load)
-        self._batcher: Batcher | None = None
-        self._num_requests = 0
-        self._models = [ModelInfo(name, self.name, 0, embedding.max_tokens, None, kind="embedding")]
-
-    async def start(self) -> None:
-        if self._is_eager:
-            await self._loading.get()
-
-    async def aclose(self) -> None:
-        self._loading.close()
-        if self._batcher is not None:
-            await self._batcher.aclose()
-
-    @property
-    def is_loaded(self) -> bool:
-        return self._loading.value is not None
-
-    @asynccontextmanager
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
-        raise BadRequest(f"{request.model} embeds texts; it generates none", param="model")
-        yield  # pragma: no cover  # makes this a context manager
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Embed the inputs. Raises BadRequest, ContextTooLong, Overloaded, ModelUnavailable, EngineFailed."""
-        width = self.embedding.width
+        return await self._embedded(request, self._prompt(request))
+
+    async def _embedded(self, request: EmbedRequest, prompt: str) -> Embeddings:
+        """`embed` with `prompt` before each text."""
+        width, own = self.embedding.width, self.embedding.pooling
         if request.dimensions is not None and request.dimensions > width:
             raise BadRequest(
                 f"dimensions is {request.dimensions}, this model's vectors have {width}", param="dimensions"
             )
         with self._place():
             loaded = await self._loading.get()
-            encode = partial(loaded.tokenizer.encode, request.inputs, "input", request.truncate_prompt_tokens)
-            texts = await aside(sum(map(len, request.inputs)) * CHARACTER, encode)
-            pooling = request.pooling or self.embedding.pooling
-            vectors = await self._batcher_of(loaded).run(texts, pooling)
-            fitted = _fitted(vectors, request.dimensions, is_scaled=request.normalize)
+            keep = request.truncate_prompt_tokens
+            encode = partial(loaded.tokenizer.encode, request.inputs, "input", keep, prompt)
+            size = sum(map(len, request.inputs)) + len(prompt) * len(request.inputs)
+            texts = await aside(size * CHARACTER, encode)
+            vectors = await self._batcher_of(loaded).run(texts, request.pooling or own)
+            is_scaled = self.embedding.is_scaled if request.normalize is None else request.normalize
+            fitted = _fitted(vectors, request.dimensions, is_scaled=is_scaled)
             return Embeddings(fitted, sum(map(len, texts)))
 
     async def rerank(self, request: RerankRequest) -> Ranking:
-        """Score documents by the cosine of their vectors and the query's. Raises what `embed` raises."""
-        return await by_embeddings(self.embed, request)
+        """Score documents by the cosine of their vectors and the query's, each after its own prompt. Raises
+        what `embed` raises.
+        """
+        query, document = self._named(QUERY), self._named(DOCUMENT)
+        documents = tuple(document + text for text in request.documents)
+        return await by_embeddings(
+            partial(self._embedded, prompt=""),
+            replace(request, query=query + request.query, documents=documents),
+        )
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Count a request until the block ends. Raises Overloaded."""
-        if self._num_requests >= self._settings.max_requests:
-            raise Overloaded(
-                f"{self._num_requests} requests wait for the embedding model",
-                retry_after_s=min(30, 1 + self._num_requests // 8),
+    def _prompt(self, request: EmbedRequest) -> str:
+        """What precedes each text. Raises BadRequest for a name that the model does not have."""
+        prompts, name = self.embedding.prompts, request.prompt_name
+        if name is None:
+            return prompts.get(self.embedding.default_prompt, "")
+        if name not in prompts:
+            known = ", ".join(prompts) or "none"
+            raise BadRequest(
+                f"prompt_name: {request.model} has no prompt {name[:100]!r}; it has {known}",
+                param="prompt_name",
             )
-        self._num_requests += 1
-        try:
-            yield
-        finally:
-            self._num_requests -= 1
+        if any(not isinstance(text, str) for text in request.inputs):
+            raise BadRequest("prompt_name is for texts; the input is token ids", param="prompt_name")
+        return prompts[name]
 
-    def _batcher_of(self, loaded: _Loaded) -> Batcher:
-        if self._batcher is None:
-            max_rows = 1 if self._settings.deterministic else MAX_ROWS
-            self._batcher = Batcher(loaded.encoder, max_rows)
-        return self._batcher
+    def _named(self, names: tuple[str, ...]) -> str:
+        """The first of these prompts that the model has; nothing if it has none."""
+        return next((self.embedding.prompts[name] for name in names if name in self.embedding.prompts), "")
 
-    def _load(self, progress: Progress) -> _Loaded:
+    def _load_files(self, model: Model) -> Loaded[Ids, EncoderTokenizer]:
+        embedding = self.embedding
+        tokenizer = EncoderTokenizer(model.folder, embedding.max_tokens, lowercases=embedding.lowercases)
+        return Loaded(model, tokenizer, self._encoder(model))
+
+    def _encoder(self, model: Model) -> Encoder[Ids]:
+        settings = self._settings
+        if model.is_checkpoint:
+            from headrace.engine.torch.encoder import TorchEncoder
+
+            return TorchEncoder(
+                model.folder,
+                self.embedding,
+                settings.torch,
+                exact=settings.exact,
+                num_threads=settings.num_threads,
+            )
         from headrace.engine.encoder import EncoderOptions, OpenVINOEncoder
 
-        model = self._prepare(progress)
-        settings = self._settings
         options = EncoderOptions(exact=settings.exact, num_threads=settings.num_threads)
-        encoder = OpenVINOEncoder(model.folder / ONNX, options)
-        tokenizer = EncoderTokenizer(model.folder, self.embedding.max_tokens)
-        self._models = [
-            ModelInfo(
-                model.name, self.name, model.created, self.embedding.max_tokens, _fingerprint(model),
-                kind="embedding",
-            )
-        ]  # fmt: skip
-        trim()  # loading needed more than running does
-        return _Loaded(model, tokenizer, encoder)
+        return OpenVINOEncoder(model.folder / ONNX, options)
 
 
 def _fitted(vectors: NDArray[np.float32], dimensions: int | None, *, is_scaled: bool) -> NDArray[np.float32]:
@@ -160,8 +119,3 @@ def _fitted(vectors: NDArray[np.float32], dimensions: int | None, *, is_scaled: 
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths, lengths, 1)).astype(np.float32)
-
-
-def _fingerprint(model: Model) -> str:
-    """It changes with whatever may change the model's vectors."""
-    return "fp_" + hashlib.sha256(f"{__version__}\0{model.reference}".encode()).hexdigest()[:12]

@@ -7,18 +7,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.encoder_types import Pooling
 from headrace.errors import EngineFailed, ServerError
-from headrace.models.model import Pooling
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +27,17 @@ MAX_PADDED = 4096  # tokens in one, padding included: some 0.4 s of two cores fo
 REST_AFTER_S = 2.0  # without texts
 RATIO = 2  # between the longest and the shortest text of one
 
-Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]
+Text = TypeVar("Text", bound=Sized)  # as token ids; its length is their number
+Read = TypeVar("Read", bound=Sized, contravariant=True)
 
 
-class Encoder(Protocol):
-    """A compiled model. Called from one thread at a time."""
+class Encoder(Protocol[Read]):
+    """A loaded model. Called from one thread at a time."""
 
     width: int
 
-    def encode(self, rows: Sequence[Ids], poolings: Sequence[Pooling]) -> Vectors:
+    def encode(self, texts: Sequence[Read], poolings: Sequence[Pooling]) -> Vectors:
         """The pooled states of texts, [texts, width], not scaled."""
         ...
 
@@ -46,10 +47,10 @@ class Encoder(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class Job(Generic[Text]):
     """The texts of one request. `pending`: indices of those that no forward pass has yet, longest first."""
 
-    texts: Sequence[Ids]
+    texts: Sequence[Text]
     pooling: Pooling
     done: asyncio.Future[Vectors]
     vectors: Vectors
@@ -61,18 +62,18 @@ class Job:
         self.num_missing = len(self.texts)
 
 
-Row = tuple[Job, int]
+Row = tuple[Job[Text], int]
 
 
-class Batcher:
+class Batcher(Generic[Text]):
     """One thread that computes batches, and the queue before it. The caller bounds the number of requests."""
 
     # Everything but `encoder.encode` runs on the event loop, so no lock is needed. A job is in `_jobs` while
     # it has pending texts; the first one is served next.
 
-    def __init__(self, encoder: Encoder, max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, encoder: Encoder[Text], max_rows: int = MAX_ROWS) -> None:
         self._encoder, self._max_rows = encoder, max_rows
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job[Text]] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._worker = asyncio.create_task(self._work())
@@ -89,7 +90,7 @@ class Batcher:
             _fail(job, EngineFailed("the server is shutting down"))
         await asyncio.to_thread(self._thread.shutdown)
 
-    async def run(self, texts: Sequence[Ids], pooling: Pooling) -> Vectors:
+    async def run(self, texts: Sequence[Text], pooling: Pooling) -> Vectors:
         """Compute the vectors of texts, [texts, width], in a batch with those of other callers. Cancelling
         the call removes them from the queue. Raises EngineFailed.
         """
@@ -123,7 +124,7 @@ class Batcher:
             log.exception("the embedding model could not return memory")
         await self._arrived.wait()
 
-    async def _compute(self, rows: Sequence[Row]) -> None:
+    async def _compute(self, rows: Sequence[Row[Text]]) -> None:
         """Compute a batch. Of one that fails, every text is computed again alone, so that only the requests
         end with an error whose texts cause it.
         """
@@ -140,12 +141,12 @@ class Batcher:
                 if not row[0].done.done():
                     await self._compute([row])
 
-    def _give_up(self, job: Job, exc: Exception) -> None:
+    def _give_up(self, job: Job[Text], exc: Exception) -> None:
         if job in self._jobs:
             self._jobs.remove(job)
         _fail(job, EngineFailed(f"the embedding model could not compute this request ({type(exc).__name__})"))
 
-    def _take(self) -> list[Row]:
+    def _take(self) -> list[Row[Text]]:
         """Remove the next batch's texts from their jobs. The job that was served first goes to the end."""
         rows = chosen(self._jobs, self._max_rows)
         taken = set(rows)
@@ -157,7 +158,7 @@ class Batcher:
         return rows
 
 
-def chosen(jobs: Sequence[Job], max_rows: int) -> list[Row]:
+def chosen(jobs: Sequence[Job[Text]], max_rows: int) -> list[Row[Text]]:
     """The texts of the next batch, `max_rows` at most: the longest one of the first job, and those closest to
     it in length among the next ones of all jobs in turn.
     """
@@ -174,7 +175,7 @@ def chosen(jobs: Sequence[Job], max_rows: int) -> list[Row]:
     return rows
 
 
-def _in_turn(jobs: Sequence[Job], max_rows: int) -> Iterator[Row]:
+def _in_turn(jobs: Sequence[Job[Text]], max_rows: int) -> Iterator[Row[Text]]:
     """Pending texts, one of each job in turn, as many as one forward pass may have."""
     count = 0
     for position in range(max_rows):
@@ -186,12 +187,12 @@ def _in_turn(jobs: Sequence[Job], max_rows: int) -> Iterator[Row]:
                     return
 
 
-def _length(row: Row) -> int:
+def _length(row: Row[Text]) -> int:
     job, index = row
     return len(job.texts[index])
 
 
-def _deliver(rows: Sequence[Row], vectors: Vectors) -> None:
+def _deliver(rows: Sequence[Row[Text]], vectors: Vectors) -> None:
     if not np.isfinite(vectors).all():
         raise ArithmeticError("the model's output is not finite")
     for (job, index), vector in zip(rows, vectors, strict=True):
@@ -201,6 +202,6 @@ def _deliver(rows: Sequence[Row], vectors: Vectors) -> None:
             job.done.set_result(job.vectors)
 
 
-def _fail(job: Job, error: ServerError) -> None:
+def _fail(job: Job[Text], error: ServerError) -> None:
     if not job.done.done():
         job.done.set_exception(error)

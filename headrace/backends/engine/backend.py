@@ -149,7 +149,7 @@ class EngineBackend(BaseBackend):
         EngineFailed.
         """
         self._check_alive()
-        self._check_dimensions(request)
+        self._check_embedding(request)
         async with self._placed(request.flow) as enter:
             inputs = await aside(costs.of_texts(*request.inputs), partial(self._preparation.inputs, request))
             pooling = Pooling(self._preparation.embeddings(inputs, request), len(inputs), request.flow)
@@ -292,7 +292,10 @@ class EngineBackend(BaseBackend):
         if self._thread is None or not self._thread.is_alive:
             raise EngineFailed("the engine has stopped; the server must be restarted")
 
-    def _check_dimensions(self, request: EmbedRequest) -> None:
+    def _check_embedding(self, request: EmbedRequest) -> None:
+        """Raises BadRequest for what a model that generates does not have."""
+        if request.prompt_name is not None:
+            raise BadRequest(f"prompt_name: {request.model} has no prompts of its own", param="prompt_name")
         width = self.engine.runner.width
         if request.dimensions is not None and request.dimensions > width:
             raise BadRequest(
@@ -347,6 +350,6 @@ def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:
     vector = sequence.pooled / (sequence.num_prompt if sequence.pooling == "mean" else 1)
     vector = vector[: request.dimensions]
     length = np.linalg.norm(vector)
-    if request.normalize and length:
+    if request.normalize is not False and length:
         vector = vector / length
     return vector.astype(np.float32)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from headrace.backends.engine.prompt import Prompts, Room
+from headrace.backends.ranking import check_repeated
 from headrace.engine.sequence import BATCH, SamplingParams, Sequence
 from headrace.errors import BadRequest, ContextTooLong
 from headrace.offload import check_wanted
@@ -24,7 +25,6 @@ SYSTEM = (
     'Note that the answer can only be "yes" or "no".'
 )
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-MAX_REPEATED = 4 * 2**20  # characters of query and instruction, times the documents
 MARGIN = 4  # tokens that a cut document may grow by beside its new neighbours
 
 
@@ -38,13 +38,7 @@ class Judge:
 
     def questions(self, request: RerankRequest) -> list[list[int]]:
         """The token ids of the question about each document. Raises ContextTooLong, BadRequest."""
-        repeated = len(request.query) + len(request.instruction or "")
-        if repeated * len(request.documents) > MAX_REPEATED:
-            raise BadRequest(
-                f"query: its {repeated} characters are read once for each of {len(request.documents)} "
-                f"documents, which would be more than {MAX_REPEATED}",
-                param="query",
-            )
+        check_repeated(request)
         keep = self._kept(request)
         questions = []
         for index, document in enumerate(request.documents):

@@ -5,16 +5,29 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from headrace.engine.torch.options import TorchOptions
 from headrace.errors import ModelError
 
 log = logging.getLogger(__name__)
+
+Head = Literal["language", "score", "none"]  # what a model has above its last hidden states
+LOADERS: dict[Head, Any] = {
+    "language": AutoModelForCausalLM,
+    "score": AutoModelForSequenceClassification,
+    "none": AutoModel,
+}
 
 
 def device_of(options: TorchOptions) -> torch.device:
@@ -41,9 +54,12 @@ def dtype_of(options: TorchOptions, device: torch.device, *, exact: bool) -> tor
     return torch.bfloat16 if _has_bfloat16(device) else torch.float32
 
 
-def read_model(folder: Path, dtype: torch.dtype, device: torch.device, *, trusts_code: bool) -> Any:
+def read_model(
+    folder: Path, dtype: torch.dtype, device: torch.device, *, trusts_code: bool, head: Head = "language"
+) -> Any:
     """Load the model in `folder`: the files are mapped, and each tensor goes where it belongs, so that the
-    peak is hardly more than the weights. Shows a progress bar in a terminal. Raises ModelError.
+    peak is hardly more than the weights. Shows a progress bar in a terminal. Raises ModelError, also where a
+    weight is missing, for which transformers would take random numbers.
     """
     transformers.logging.set_verbosity_error()
     if not sys.stderr.isatty():
@@ -51,13 +67,34 @@ def read_model(folder: Path, dtype: torch.dtype, device: torch.device, *, trusts
     arguments = {"trust_remote_code": trusts_code, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(folder, **arguments)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, **arguments
+        model, report = LOADERS[head].from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **arguments
         )
+        _check_complete(folder, report, head)
         return model.to(device)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as exc:
         log.debug("%s cannot be read", folder, exc_info=True)
         raise ModelError(f"{folder} cannot be read: {_reason(exc)}") from exc
+
+
+def reads_types(folder: Path, *, trusts_code: bool) -> bool:
+    """Whether the model in `folder` is told the types of tokens. Its tokenizer knows. Raises ModelError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trusts_code, local_files_only=True
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as exc:
+        raise ModelError(f"the tokenizer in {folder} cannot be read: {_reason(exc)}") from exc
+    return "token_type_ids" in tokenizer.model_input_names
+
+
+def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
+    """Raises ModelError if the files lack a weight that is used. What pools BERT's states for a classifier
+    is not.
+    """
+    missing = [name for name in sorted(report["missing_keys"]) if head != "none" or "pooler." not in name]
+    if missing:
+        raise ModelError(f"{folder} is not complete: its files have no {missing[0]}")
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -50,12 +50,13 @@ def embed_request(body: EmbedBody) -> EmbedRequest:
         body.model,
         tuple(body.texts),
         body.dimensions,
+        normalize=True,
         truncate_prompt_tokens=-1 if body.truncate else None,
     )
 
 
 def embeddings_request(body: OllamaEmbeddingsBody) -> EmbedRequest:
-    return EmbedRequest(body.model, (body.prompt or "",))
+    return EmbedRequest(body.model, (body.prompt or "",), normalize=True)
 
 
 def embed_answer(model: str, embeddings: Embeddings | None, began: float) -> bytes:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headrace.backends.embedder.batcher import MAX_PADDED, MAX_ROWS, RATIO, Batcher, Job, chosen
+from headrace.encoder_types import Pooling
 from headrace.errors import EngineFailed
-from headrace.models.model import Pooling
 
 Ids = NDArray[np.int32]
 

@@ -1,0 +1,56 @@
+"""The neutral values of models that embed texts or score documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # a gateway needs numpy for nothing
+    import numpy as np
+    from numpy.typing import NDArray
+
+# How the last hidden states become a vector: as in a request (types.EmbedRequest), or as only models do it.
+Pooling = Literal["mean", "last", "cls", "max", "mean_sqrt_len", "weighted_mean"]
+Activation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A linear layer that a vector goes through, and what follows it."""
+
+    folder: str  # in the model's own, with `model.safetensors`
+    inputs: int
+    outputs: int
+    activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """How an embedding model makes a vector of a text: by pooling the last hidden states, [tokens, width]. A
+    text has at most `max_tokens`, marks included.
+    """
+
+    width: int  # of the vectors
+    max_tokens: int
+    pooling: Pooling
+    is_scaled: bool = True  # to length 1, unless a request says otherwise
+    prompts: dict[str, str] = field(default_factory=dict, hash=False)  # by name: what precedes a text
+    default_prompt: str = ""  # the name of that which precedes all texts; "": none does
+    lowercases: bool = False
+    layers: tuple[Layer, ...] = ()
+    # Set: a cross-encoder, which reads a query and a document together. Its number, put through this
+    # function, is the document's score.
+    score: Activation | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marked:
+    """A text as token ids, the model's marks included. `types`: of each token, the segment that it belongs
+    to: of a query with a document, 1 is mostly the document.
+    """
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
