@@ -95,6 +95,9 @@ def test_dimensions_cut_and_renormalize(server: Served) -> None:
         with pytest.raises(openai.BadRequestError) as refused:
             embed(client, "x", dimensions=width + 1)
         assert refused.value.param == "dimensions"
+        with pytest.raises(openai.BadRequestError) as refused:
+            embed(client, "x", prompt_name="query")
+        assert refused.value.param == "prompt_name"
 
 
 def test_base64_is_the_same_little_endian_floats(server: Served) -> None:
