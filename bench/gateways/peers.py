@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.gateways.install import ROOT, NotAvailable, from_npm, from_pypi, version_of
@@ -71,17 +71,16 @@ def headrace_metered(name: str, folder: Path, upstream: int) -> Peer:
         "--name",
         "bench",
     ]
-    limits = [word for name in LIMITS for word in (f"--{name}", "1000000000")]
+    limits = [word for limit in LIMITS for word in (f"--{limit}", "1000000000")]
     made = subprocess.run([*program, *limits], check=True, capture_output=True, text=True, cwd=ROOT)
     key = re.search(r"sk-hr-[\w-]+", made.stdout)
     assert key is not None, made.stdout
     address = Address(peer.address.port, peer.address.model, {"Authorization": f"Bearer {key[0]}"})
-    command = (*peer.command[:-1], str(metered))
-    return Peer(name, __version__, command, address, peer.environment)
+    return replace(peer, address=address)
 
 
 def _headrace(name: str, folder: Path, upstream: int, model: str) -> Peer:
-    port, file = free_port(), folder / "headrace.toml"
+    port, file = free_port(), folder / f"{name}.toml"
     file.write_text(
         f"""
 [server]
