@@ -56,27 +56,15 @@ def headrace_metered(name: str, folder: Path, upstream: int) -> Peer:
     JSON logs. Metrics are always on.
     """
     peer = _headrace(name, folder, upstream, f"upstream:{MODEL}")
-    file, data = folder / "headrace.toml", folder / "metered"
+    file, data = folder / f"{name}.toml", folder / "metered"
     text = file.read_text(encoding="utf-8").replace(f'api_keys = ["{KEY}"]', METERED)
-    metered = folder / "headrace-metered.toml"
-    metered.write_text(f'{text}\n[paths]\ndata = "{data}"\n', encoding="utf-8")
-    program = [
-        sys.executable,
-        "-m",
-        "headrace",
-        "keys",
-        "create",
-        "--config",
-        str(metered),
-        "--name",
-        "bench",
-    ]
+    file.write_text(f'{text}\n[paths]\ndata = "{data}"\n', encoding="utf-8")
+    program = (sys.executable, "-m", "headrace", "keys", "create", "--config", str(file), "--name", "bench")
     limits = [word for limit in LIMITS for word in (f"--{limit}", "1000000000")]
     made = subprocess.run([*program, *limits], check=True, capture_output=True, text=True, cwd=ROOT)
     key = re.search(r"sk-hr-[\w-]+", made.stdout)
     assert key is not None, made.stdout
-    address = Address(peer.address.port, peer.address.model, {"Authorization": f"Bearer {key[0]}"})
-    return replace(peer, address=address)
+    return replace(peer, address=replace(peer.address, headers={"Authorization": f"Bearer {key[0]}"}))
 
 
 def _headrace(name: str, folder: Path, upstream: int, model: str) -> Peer:
