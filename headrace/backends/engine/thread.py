@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 Deliver = Callable[[list[Output]], None]
 REST_AFTER_S = 2.0  # without work, after which the engine returns memory
 # While so many sequences get tokens in each step, the loop gets them no more often than that: its work, and
-# that of the connections, takes a tenth of the cores, and a reader does not notice whether 30 or 50 pieces a
-# second come. What begins or ends an answer never waits.
+# that of the connections, takes time from the cores that compute the next step, and a reader does not notice
+# whether 30 or 50 pieces a second come. What begins or ends an answer never waits.
 MANY, EVERY_S = 8, 0.03
 Order = tuple[Literal["add", "abort"], Sequence]
 
