@@ -40,7 +40,7 @@ ci: ## what CI runs: all tests; one that fails is run once more, alone, and name
 	$(MAKE) test-wheel
 	$(MAKE) test-deploy
 	$(MAKE) audit
-	$(MAKE) test-clients
+	$(MAKE) test-clients ARGS=--twice
 
 check: $(VENV)/.tested ## lint, types and import contracts
 	$(BIN)/ruff format --check

@@ -1,4 +1,5 @@
-"""Drive real clients against a real server: run.py [CLIENT ...]. Exit code 1 when a turn of any failed.
+"""Drive real clients against a real server: run.py [--twice] [CLIENT ...]. Exit code 1 when a turn of any
+failed; with --twice, a client with a failed turn is run once more against a new server, whose result counts.
 
 Each client has a script with_NAME.py that prints a line for each turn, `ok NAME: turn` or
 `FAILED NAME: turn`. It runs in an environment that holds the versions of requirements/NAME.txt.
@@ -24,6 +25,7 @@ from server import serving
 
 MODEL = "smollm2-135m-instruct"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+TWICE = "--twice"
 PASSED, FAILED = re.compile(r"\s*ok "), re.compile(r"\s*(FAILED|not ok) ")
 SILENT = {  # nobody phones home, and nothing is looked for on a hub
     "ANONYMIZED_TELEMETRY": "false",
@@ -93,7 +95,8 @@ class Result:
     seconds: float = 0.0
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
+    names = [name for name in arguments if name != TWICE]
     unknown = set(names) - {client.name for client in CLIENTS}
     if unknown:
         known = ", ".join(client.name for client in CLIENTS)
@@ -101,17 +104,27 @@ def main(names: Sequence[str]) -> int:
     wanted = [client for client in CLIENTS if (client.name in names if names else _has_browser(client))]
     FOLDER.mkdir(exist_ok=True)
     _install(wanted)
-    commands = [_command(client) for client in wanted]
-    results = []
-    for options in dict.fromkeys(client.options for client in wanted):
-        with serving(*options) as url:
-            results += [
-                _drive(client, command, url)
-                for client, command in zip(wanted, commands, strict=True)
-                if client.options == options
-            ]
+    results = _run(wanted)
+    failed = [result.client for result in results if result.failed]
+    if failed and TWICE in arguments:
+        _report(results)
+        again = {result.client: result for result in _run(failed)}
+        for client, result in again.items():
+            print(f"failed once, {'and again' if result.failed else 'not again'}: {client.name}")
+        results = [again.get(result.client, result) for result in results]
     _report(results)
     return 1 if any(result.failed for result in results) else 0
+
+
+def _run(clients: Sequence[Client]) -> list[Result]:
+    """Drive the clients one after the other, those with the same options against one server."""
+    results = []
+    for options in dict.fromkeys(client.options for client in clients):
+        with serving(*options) as url:
+            results += [
+                _drive(client, _command(client), url) for client in clients if client.options == options
+            ]
+    return results
 
 
 def _has_browser(client: Client) -> bool:
