@@ -272,8 +272,9 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
         if config.engine.processes and local.generates(model):
             print(f"  model   {model.name} ({config.engine.processes} processes)")
         if not isinstance(model, GGUFModel) and model.embedding is not None:
+            use = "embeddings" if model.embedding.score is None else "reranking"
             most = model.embedding.max_tokens
-            print(f"  model   {model.name} ({model.architecture}, for embeddings, up to {most} tokens)")
+            print(f"  model   {model.name} ({model.architecture}, for {use}, up to {most} tokens)")
     for name, provider in config.providers.items():
         at = ", ".join(provider.replicas) or provider.base_url
         print(f"  remote  {name} ({provider.kind}{f' at {at}' if at else ''})")

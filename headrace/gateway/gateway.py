@@ -301,8 +301,9 @@ class Gateway:
 
 def _generates_nothing(plan: Plan) -> BadRequest:
     """The error for a plan with a target that is no model that generates text."""
-    id = next(target.info.id for target in plan.targets if target.info.kind != "generative")
-    return BadRequest(f"{id} is no model that generates text; it serves /v1/embeddings", param="model")
+    model = next(target.info for target in plan.targets if target.info.kind != "generative")
+    endpoint = "/v1/rerank" if model.kind == "reranker" else "/v1/embeddings"
+    return BadRequest(f"{model.id} is no model that generates text; it serves {endpoint}", param="model")
 
 
 def _check_tokens(plan: Plan, request: EmbedRequest) -> None:

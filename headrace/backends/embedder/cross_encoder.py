@@ -21,6 +21,7 @@ FEATURES = frozenset({Feature.RERANK, Feature.INPUT_TRUNCATION})
 class CrossEncoderBackend(EncoderBackend[Marked, PairTokenizer]):
     """Serves a classifier of pairs with one label, with PyTorch."""
 
+    kind = "reranker"
     features = FEATURES
     by_us = FEATURES
 

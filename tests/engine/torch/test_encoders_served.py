@@ -58,7 +58,7 @@ def refused(served: Served, path: str, body: dict[str, Any]) -> tuple[str, str]:
 
 def test_both_are_listed_with_what_runs_them(served: Served) -> None:
     listed = {model["id"]: model for model in served.get("/v1/models?detail=true").json()["data"]}
-    assert [listed[name]["kind"] for name in ("embedder", "reranker")] == ["embedding", "embedding"]
+    assert [listed[name]["kind"] for name in ("embedder", "reranker")] == ["embedding", "reranker"]
     assert (listed["embedder"]["runner"], listed["embedder"]["max_model_len"]) == ("torch", 64)
 
 
