@@ -224,7 +224,7 @@ def test_characters_of_several_tokens_come_whole(server: Served) -> None:
     whole = server.post(CHAT, request).json()["choices"][0]["message"]["content"]
     raw = server.post(CHAT, {**request, "stream": True}).content
     pieces = [chunk.decode() for chunk in raw.split(b"\n\n")]  # each is valid by itself
-    assert len(pieces) > 50
+    assert len(pieces) > 5  # several tokens come at once where the answer was predicted from the first
     streamed = texts_of(server, {**request, "n": 1}, stream=True)[0]
     assert streamed == whole
     assert any(ord(character) > 0x7F for character in whole)
