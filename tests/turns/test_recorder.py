@@ -14,6 +14,7 @@ from headrace.config import Config, StoreConfig
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, StoredResponse
 from headrace.store.responses import Responses as StoredResponses
+from headrace.turns.presets import Presets
 from headrace.turns.responses import Responses
 from headrace.turns.steering import Steering
 from tests.serving import eventually, serving
@@ -52,6 +53,7 @@ def test_an_answer_that_could_not_be_stored_is_delivered_and_says_so(
     app.state.store = FailingStore(StoreConfig(), config.paths.data)
     app.state.responses = Responses(app.state.gateway, app.state.store)
     app.state.steering = Steering(app.state.gateway, app.state.store)
+    app.state.presets = Presets(app.state.gateway, app.state.store)
     with serving(app) as server:
         conversation = server.post("/v1/conversations", {}).json()["id"]
         app.state.store.responses.failures = 1
@@ -76,6 +78,7 @@ def test_background_response_waits_for_the_database() -> None:
     app.state.store = FailingStore(StoreConfig(), config.paths.data)
     app.state.responses = Responses(app.state.gateway, app.state.store)
     app.state.steering = Steering(app.state.gateway, app.state.store)
+    app.state.presets = Presets(app.state.gateway, app.state.store)
     with serving(app) as server:
         app.state.store.responses.failures = 2
         id = server.post(PATH, {**HI, "background": True}).json()["id"]

@@ -142,6 +142,7 @@ COMPLETIONS: dict[str, Sample] = {
 EMBEDDINGS: dict[str, Sample] = plainly(
     model="other", input="ho", encoding_format="base64", dimensions=4, user="me", pooling="cls",
     normalize=False, truncate_prompt_tokens=-1, timeout=9, add_special_tokens=False, input_type="query",
+    prompt_name="query",
 )  # fmt: skip
 RERANK: dict[str, Sample] = {
     **plainly(

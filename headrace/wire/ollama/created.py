@@ -20,6 +20,7 @@ from headrace.wire.ollama.options import NO_OPTIONS, Options, sampling
 from headrace.wire.parameters import RequestBody, carried
 
 NAME = re.compile(r"(?!.*\.\.)\w[\w./-]{0,127}(:[\w.-]{1,80})?", re.ASCII)
+MAX_LICENSES = 64
 MAX_CREATED = 1_000_000  # characters of system message, messages and licence together
 
 
@@ -35,7 +36,7 @@ class CreateBody(NameBody):
     system: str | None = None
     parameters: Options | None = Field(None, description="By the names of `options`.")
     messages: Annotated[list[OllamaMessage], at_most(MAX_MESSAGES)] | None = None
-    license: str | list[str] | None = None
+    license: str | Annotated[list[str], at_most(MAX_LICENSES)] | None = None
     stream: bool | None = True
 
     @property
