@@ -75,14 +75,14 @@ CLIENTS = (
     Client("lm_eval", "lm-eval", "lm_eval", runs_in="ours", options=("--precision", "f32"), timeout_s=300),
     Client("notebook", "nbclient", "notebook", timeout_s=300),
     Client("bfcl", "bfcl-eval", "bfcl", runs_in="ours", timeout_s=600),
-    Client("page", "playwright", "page", timeout_s=900),
-    Client("page_keys", "playwright", "page", options=KEYS, timeout_s=900),
+    Client("page", "playwright", "page", timeout_s=480),
+    Client("page_keys", "playwright", "page", options=KEYS, timeout_s=240),
     Client(
         "page_steering",
         "playwright",
         "page",
         options=("--config", str(HERE / "steering.toml"), "--embedding-model", "none"),
-        timeout_s=900,
+        timeout_s=480,
     ),
 )
 
