@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 STABLE_S = 60.0  # after so long the next pause is the first one again
-LOOK_S = 1.0  # how often it is asked whether the child hangs
+LOOK_S = 1.0  # how often a check looks whether the child hangs
 
 
 class Running(Protocol):

@@ -80,7 +80,7 @@ def serve_as_child(
     """
     logs.configure(config.server.log_level, config.server.log_format, process=name)
     _tune()
-    if is_engine:  # nobody but the parent calls it
+    if is_engine:  # only the parent calls it
         plain = {"tls_certificate": "", "tls_key": "", "trusted_proxies": ()}
         config = config.model_copy(update={"server": config.server.model_copy(update=plain)})
     listener = listener or _listen(config.server.host, config.server.port, "")

@@ -97,7 +97,7 @@ export function aligned(content, tokens) {
   return [];
 }
 
-/** The steering that another view has asked for, once. */
+/** The steering that another view has requested, once. */
 export function takenSteering() {
   const text = sessionStorage.getItem("steer");
   sessionStorage.removeItem("steer");

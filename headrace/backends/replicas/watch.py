@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 PROBE_S = 1.0  # between two probes
 PROBE_TIMEOUT_S = 5.0
-NO_METRICS_S = 60.0  # a replica without readable metrics is not asked for so long
+NO_METRICS_S = 60.0  # metrics of a replica that has none are not requested again for so long
 MAX_METRICS = 2**22  # bytes
 # where a server says that it takes requests: Headrace, then vLLM, SGLang, llama.cpp's and others
 PATHS = ("/ready", "/health")
