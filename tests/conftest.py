@@ -63,6 +63,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if needs_torch and not config.getoption("--torch") else None
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _own_data_of_a_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Servers that a module's tests share find nothing that other modules' servers have stored."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_data(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test finds what another has kept."""

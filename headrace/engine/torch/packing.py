@@ -18,8 +18,13 @@ def pack_matrices(model: nn.Module) -> int:
     """Reorder the model's matrices on the CPU, in place of the originals. Returns how many."""
     if not torch.backends.mkldnn.is_available():
         return 0
+    dtypes = [torch.float32]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # without AVX-512 the reordering of bfloat16 is refused
+        dtypes.append(torch.bfloat16)
     modules = [
-        module for module in model.modules() if type(module) is nn.Linear and _is_packable(module.weight)
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype in dtypes
     ]
     for module in modules:
         with torch.inference_mode():
@@ -29,10 +34,6 @@ def pack_matrices(model: nn.Module) -> int:
         blank = module.weight.new_empty(1).expand(module.weight.shape)
         module.weight = nn.Parameter(blank, requires_grad=False)
     return len(modules)
-
-
-def _is_packable(weight: torch.Tensor) -> bool:
-    return weight.dtype in (torch.bfloat16, torch.float32) and bool(weight.device.type == "cpu")
 
 
 def _multiplied(packed: torch.Tensor, bias: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
