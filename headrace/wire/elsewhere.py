@@ -39,6 +39,11 @@ def at_most(limit: float) -> Neutral:
     return lambda value: _is_number(value) and value <= limit
 
 
+def _has_no_format(value: object) -> bool:
+    """Whether an object that may prescribe a form in its member `format` does not."""
+    return isinstance(value, dict) and value.get("format") in (None, {"type": "text"})
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """One such member. `is_off` returns whether a value changes nothing. `master`: the member without which
@@ -65,6 +70,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "guided_grammar": ("ebnf", "grammar", "grammar_string"),
 }
 
+_FORM = "Use the member of this dialect that prescribes a form."
 _LESS_OF_IT = "Use `temperature`, `top_p`, `top_k` or `min_p`."
 
 
@@ -134,6 +140,8 @@ ELSEWHERE: Mapping[str, Foreign] = {
     **_masters("logits_processors custom_logit_processor", EMPTY),
     "custom_params": Foreign(EMPTY, "", "custom_logit_processor"),
     "structural_tag": Foreign(NOTHING, "Use tools."),
+    **_masters("format output_format", EMPTY, _FORM),
+    **_masters("text output_config", _has_no_format, _FORM),
     "grammar_triggers": Foreign(EMPTY),
     "guided_whitespace_pattern": Foreign(NOTHING),
     "stop_regex": Foreign(EMPTY, "Use `stop`."),

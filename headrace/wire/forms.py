@@ -11,12 +11,16 @@ from typing import Any, Literal
 from pydantic_core import from_json
 
 from headrace.errors import BadRequest
+from headrace.text.structured.faults import invalid
+from headrace.text.structured.keywords import ANNOTATIONS, RESTRICTIONS
 from headrace.text.structured.narrowing import ALL
 from headrace.types import Conversation, Format, GenerateRequest, Sampling, Texts
 from headrace.wire.generation import GenerationBody, ResponseFormat, StructuredOutputs, TypedGrammar
 from headrace.wire.parameters import advice_in, carried
 
 FLEX = 10  # the engine's priority of a batch
+# members of other servers' `response_format` that would prescribe a form
+FORMS = RESTRICTIONS | {"grammar", "regex", "schemas", "structures", "value"}
 
 
 def request_of(
@@ -69,14 +73,27 @@ def narrowings(body: GenerationBody) -> frozenset[str] | None:
     return allowed
 
 
+def schema_form(
+    schema: object, param: str, name: str | None = None, description: str | None = None
+) -> Format:
+    """The form that a schema prescribes. Raises InvalidSchema for an object that is none: with members, of
+    which no one is a keyword, as when the schema is in one of them.
+    """
+    if isinstance(schema, dict) and not RESTRICTIONS & schema.keys() and schema.keys() - ANNOTATIONS:
+        member = next(iter(schema.keys() - ANNOTATIONS))
+        raise invalid(param, f"no schema: {member[:50]!r} is no keyword of JSON Schema, and it has no other")
+    return Format("json_schema", schema, param, name, description)
+
+
 def _response_format(body: ResponseFormat, _: str) -> Iterator[Format]:
     """A schema is in json_schema, or, as some servers have it, beside the type."""
+    param, wrapper = "response_format.json_schema", body.json_schema
+    _check_form(body)
     if body.type == "text":
         return
-    param, wrapper = "response_format.json_schema", body.json_schema
     if wrapper is None:
-        if body.schema_ is not None:
-            yield Format("json_schema", body.schema_, "response_format.schema", body.name, body.description)
+        if body.schema_ is not None and (body.schema_ != {} or body.type == "json_schema"):
+            yield schema_form(body.schema_, "response_format.schema", body.name, body.description)
         elif body.type == "json_object":
             yield Format("json_object")
         else:
@@ -87,23 +104,41 @@ def _response_format(body: ResponseFormat, _: str) -> Iterator[Format]:
     param = f"{param}.schema"
     if wrapper.schema_ is None:
         raise BadRequest(f"{param} is needed with type json_schema", param=param)
-    yield Format("json_schema", wrapper.schema_, param, wrapper.name, wrapper.description)
+    yield schema_form(wrapper.schema_, param, wrapper.name, wrapper.description)
+
+
+def _check_form(body: ResponseFormat) -> None:
+    """Raise BadRequest for members that prescribe a form which the type denies, or which is not read."""
+    misplaced = sorted(FORMS & (body.model_extra or {}).keys())
+    if body.type == "text":
+        misplaced += [
+            name
+            for name, value in (("json_schema", body.json_schema), ("schema", body.schema_))
+            if value is not None
+        ]
+    if misplaced:
+        param = f"response_format.{misplaced[0]}"
+        raise BadRequest.at(
+            param, 'not with this type: {"type": "json_schema", "json_schema": {"schema": …}} has a schema'
+        )
 
 
 def _schema(value: object, param: str) -> Iterator[Format]:
-    """A schema, also as JSON text; null is none."""
+    """A schema, also as JSON text. The text `null` is none."""
     if isinstance(value, str):
         try:
             value = from_json(value, allow_inf_nan=False)
         except ValueError as exc:
             raise BadRequest(f"{param} is no JSON: {exc}", param=param) from exc
+        if value is None:
+            raise invalid(param, "null is no schema")
     if value is not None:
-        yield Format("json_schema", value, param)
+        yield schema_form(value, param)
 
 
 def _pattern(kind: Literal["regex", "grammar"], value: str, param: str) -> Iterator[Format]:
     """A regular expression or a grammar. Clients of text-generation-webui send empty ones, which are none."""
-    if value or param.startswith("guided_"):
+    if value or param.startswith("guided_") or param.endswith(".value"):
         yield Format(kind, value, param)
 
 
@@ -126,7 +161,15 @@ def _grammar(value: str | TypedGrammar, param: str) -> Iterator[Format]:
 
 
 def _structured_outputs(body: StructuredOutputs, param: str) -> Iterator[Format]:
-    """vLLM's object, of whose members one is set."""
+    """vLLM's object. Raises BadRequest if none of its members prescribes a form."""
+    forms = list(_structured_forms(body, param))
+    # a tag is refused with a reason of its own
+    if not forms and body.json_object is None and (body.model_extra or {}).get("structural_tag") is None:
+        raise BadRequest.at(param, "one of json, regex, choice, grammar and json_object is needed")
+    yield from forms
+
+
+def _structured_forms(body: StructuredOutputs, param: str) -> Iterator[Format]:
     yield from _schema(body.json_, f"{param}.json")
     if body.regex is not None:
         yield Format("regex", body.regex, f"{param}.regex")

@@ -78,8 +78,14 @@ GENERATION: dict[str, Sample] = {
         f"structured_outputs.{name}": ({}, {"structured_outputs": {name: value}})
         for name, value in {
             "json": SCHEMA, "json_object": True, "regex": "a", "choice": ["a"], "grammar": 'start: "a"',
-            "structural_tag": "a", "whitespace_pattern": " ", "disable_additional_properties": False,
+            "structural_tag": "a",
         }.items()
+    },
+    **{
+        f"structured_outputs.{name}": (
+            {"structured_outputs": {"json": SCHEMA}}, {"structured_outputs": {"json": SCHEMA, name: value}},
+        )
+        for name, value in {"whitespace_pattern": " ", "disable_additional_properties": False}.items()
     },
     "stream_options": ({"stream": True}, {"stream_options": {}}),
     **{
@@ -229,6 +235,7 @@ MESSAGES: dict[str, Sample] = {
         {"tools": [TOOL], "tool_choice": {"type": "auto"}},
         {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
     ),
+    "output_format": ({}, {"output_format": {"type": "json_schema", "schema": SCHEMA}}),
     "output_config.format": (
         {"output_config": {}}, {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
     ),

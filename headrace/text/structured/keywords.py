@@ -14,6 +14,18 @@ ONE = (
 )  # fmt: skip
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+# Keywords that say nothing about which values are allowed.
+ANNOTATIONS = frozenset({
+    "$anchor", "$comment", "$defs", "$dynamicAnchor", "$id", "$schema", "$vocabulary", "default",
+    "definitions", "deprecated", "description", "example", "examples", "id", "readOnly", "title", "writeOnly",
+})  # fmt: skip
+# Keywords that restrict the values that are allowed.
+RESTRICTIONS = frozenset({
+    *ONE, *LISTS, *MAPS, "$dynamicRef", "$recursiveRef", "$ref", "const", "contentEncoding",
+    "contentMediaType", "dependentRequired", "enum", "exclusiveMaximum", "exclusiveMinimum", "format",
+    "maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems",
+    "minLength", "minProperties", "minimum", "multipleOf", "nullable", "pattern", "required", "type", "uniqueItems",
+}) - ANNOTATIONS  # fmt: skip
 # Keywords that `modern` expresses by others.
 EXPRESSED = {
     "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "additionalItems",

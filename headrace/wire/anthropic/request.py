@@ -37,6 +37,7 @@ from headrace.wire.anthropic.blocks import (
     parts,
     written,
 )
+from headrace.wire.forms import schema_form
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
 from headrace.wire.media import joined, mixed
@@ -112,6 +113,7 @@ class CountTokensBody(RequestBody):
     tool_choice: ToolChoiceOfMessages | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = Field(None, description="The older name of output_config.format.")
     cache_control: JsonObject | None = Field(None, description=CACHED)
 
 
@@ -163,7 +165,7 @@ def to_request(body: MessagesBody, headers: Mapping[str, str] | None = None) -> 
         body.model,
         to_conversation(body),
         sampling,
-        format=_format(body.output_config),
+        format=_format(body),
         user=body.metadata.user_id if body.metadata else None,
         foreign=carried(body),
         anthropics={**_own(body, OWN), **_display(body.thinking)},
@@ -330,8 +332,11 @@ def is_free(thinking: ThinkingConfig | None) -> bool:
     return thinking is not None and thinking.type in ("adaptive", "between_tools")
 
 
-def _format(requested: OutputConfig | None) -> Format | None:
-    if requested is None or requested.format is None:
-        return None
-    schema: Any = requested.format.schema_
-    return Format("json_schema", schema, "output_config.format.schema")
+def _format(body: CountTokensBody) -> Format | None:
+    """The form that the answer must have, if any. Raises BadRequest if there are two."""
+    newer, older = body.output_config and body.output_config.format, body.output_format
+    if newer and older and newer != older:
+        raise BadRequest.at("output_format", "not beside another output_config.format")
+    if newer:
+        return schema_form(newer.schema_, "output_config.format.schema")
+    return schema_form(older.schema_, "output_format.schema") if older else None

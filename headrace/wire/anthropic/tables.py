@@ -117,6 +117,7 @@ MESSAGES: Table = {
     "thinking.display": foreign("Thinking is shown as the model writes it."),
     "output_config": sent("`effort` with adaptive thinking; `format`."),
     "output_config.format": needs(F.JSON_SCHEMA),
+    "output_format": needs(F.JSON_SCHEMA, "The older name of `output_config.format`."),
     "metadata": needs(F.USER, "`user_id` becomes OpenAI's `user`."),
     "container": of_server_tools("There are no server tools."),
     "context_management": foreign("The history is used as it is."),

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, Texts, Tool, ToolChoice
+from headrace.wire.forms import schema_form
 from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_MESSAGES, MAX_TOOLS, at_most
 from headrace.wire.messages import wishes
@@ -169,6 +170,4 @@ def _request(body: AnswerBody, prompt: Conversation | Texts) -> GenerateRequest:
 def output_format(value: dict[str, Any] | str | None) -> Format | None:
     if not value and value != {}:
         return None
-    return (
-        Format("json_object", param="format") if value == "json" else Format("json_schema", value, "format")
-    )
+    return Format("json_object", param="format") if value == "json" else schema_form(value, "format")

@@ -11,7 +11,7 @@ from pydantic import Field
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
 from headrace.wire.conversations import check_id
-from headrace.wire.forms import output_format, request_of
+from headrace.wire.forms import output_format, request_of, schema_form
 from headrace.wire.generation import (
     GenerationBody,
     JsonObject,
@@ -209,17 +209,19 @@ def _format(body: ResponseBody) -> Format | None:
 
 
 def _text_format(requested: TextFormat | None) -> Format | None:
-    if requested is None or requested.type == "text":
+    if requested is None:
         return None
-    if requested.type == "json_object" and requested.schema_ is None:
+    if requested.type == "text":
+        if requested.schema_ is not None:
+            raise BadRequest.at("text.format.schema", "not with type text: use type json_schema")
+        return None
+    if requested.type == "json_object" and not requested.schema_:
         return Format("json_object", param="text.format")
     for name, value in (("name", requested.name), ("schema", requested.schema_)):
         if value is None and requested.type == "json_schema":
             param = f"text.format.{name}"
             raise BadRequest(f"{param} is needed with type json_schema", param=param)
-    return Format(
-        "json_schema", requested.schema_, "text.format.schema", requested.name, requested.description
-    )
+    return schema_form(requested.schema_, "text.format.schema", requested.name, requested.description)
 
 
 # member of chat completions → this endpoint's member

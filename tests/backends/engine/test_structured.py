@@ -175,6 +175,13 @@ def test_structured_outputs_are_honoured_as_guided_ones_are(
         ({"choice": []}, "structured_outputs.choice"),
         ({"json": "{"}, "structured_outputs.json"),
         ({"json": {"type": "strnig"}}, "structured_outputs.json.type"),
+        ({"json": "null"}, "structured_outputs.json"),
+        ({"json": {"schema": SCHEMA}}, "structured_outputs.json"),
+        ({}, "structured_outputs"),
+        ({"json": None, "regex": None}, "structured_outputs"),
+        ({"jsonn": SCHEMA}, "structured_outputs"),
+        ({"structural_tag": None, "whitespace_pattern": None}, "structured_outputs"),
+        ({"disable_additional_properties": False}, "structured_outputs"),
     ],
 )
 def test_structured_outputs_that_cannot_be_kept_to_are_refused(
@@ -183,6 +190,85 @@ def test_structured_outputs_that_cannot_be_kept_to_are_refused(
     request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "structured_outputs": member}
     refused = server.post(CHAT, request)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+def text(**form: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "text", **form}}
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"guided_json": " null "}, "guided_json"),
+        ({"json_schema": "null"}, "json_schema"),
+        ({"guided_json": {"schema": SCHEMA}}, "guided_json"),
+        ({"guided_json": {"name": "size", "description": "How large", "value": SCHEMA}}, "guided_json"),
+        ({"grammar": {"type": "json", "value": "null"}}, "grammar.value"),
+        ({"grammar": {"type": "json_schema", "value": {"schema": SCHEMA}}}, "grammar.value"),
+        (text(schema=SCHEMA), "response_format.schema"),
+        (text(json_schema={"schema": SCHEMA}), "response_format.json_schema"),
+        (text(regex="a+"), "response_format.regex"),
+        ({"response_format": {"type": "json_object", "value": SCHEMA}}, "response_format.value"),
+        ({"response_format": {"type": "json_object", "properties": {}}}, "response_format.properties"),
+        ({"structured_outputs": {}, "response_format": {"type": "json_object"}}, "structured_outputs"),
+        ({"format": "json"}, "format"),
+        ({"text": {"format": {"type": "json_object"}}}, "text"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}, "output_config"),
+        ({"output_format": {"type": "json_schema", "schema": SCHEMA}}, "output_format"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_a_form_that_would_prescribe_nothing_is_refused(
+    server: Served, path: str, members: Any, param: str
+) -> None:
+    prompt = {"messages": MESSAGES} if path == CHAT else {"prompt": "It is"}
+    refused = server.post(path, {"model": DEFAULT_MODEL, **prompt, **members})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("format", "param"),
+    [
+        ({"type": "text", "schema": SCHEMA}, "text.format.schema"),
+        ({"type": "json_schema", "name": "x", "schema": {"schema": SCHEMA}}, "text.format.schema"),
+        ({"type": "json_object", "schema": {"json_schema": SCHEMA}}, "text.format.schema"),
+    ],
+)
+def test_so_is_a_text_format_of_responses(server: Served, format: Any, param: str) -> None:
+    refused = server.post(RESPONSES, {"model": DEFAULT_MODEL, "input": "Hi", "text": {"format": format}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+def test_and_ollamas_format(server: Served) -> None:
+    for format in ({"schema": SCHEMA}, {"name": "x", "json_schema": {"schema": SCHEMA}}):
+        request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "format": format, "stream": False}
+        refused = server.post("/api/chat", request)
+        assert refused.status_code == 400
+        assert refused.json()["error"].startswith("format: no schema")
+
+
+def test_an_empty_schema_beside_the_type_is_any_object(server: Served) -> None:
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 100}
+    form = {"response_format": {"type": "json_object", "schema": {}}}
+    chatted = server.post(CHAT, {**request, **form}).json()
+    assert chatted["choices"][0]["message"]["content"].startswith("{")
+
+
+def test_an_empty_expression_in_tgis_form_is_the_empty_text(server: Served) -> None:
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "grammar": {"type": "regex", "value": ""}}
+    assert server.post(CHAT, request).json()["choices"][0]["message"]["content"] == ""
+
+
+def test_the_older_name_of_anthropics_output_format_is_honoured(server: Served) -> None:
+    form = {"type": "json_schema", "schema": SCHEMA}
+    request = {"model": DEFAULT_MODEL, "messages": MESSAGES, "max_tokens": 40, "output_format": form}
+    said = server.post("/v1/messages", request).json()["content"][0]["text"]
+    assert re.fullmatch(r'\{"size": "[sm]"\}', said)
+    other = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    refused = server.post("/v1/messages", {**request, "output_config": other})
+    assert refused.status_code == 400
+    assert "output_format" in refused.json()["error"]["message"]
 
 
 def test_narrowing_is_switched_by_request(server: Served) -> None:
