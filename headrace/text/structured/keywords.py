@@ -24,7 +24,8 @@ RESTRICTIONS = frozenset({
     *ONE, *LISTS, *MAPS, "$dynamicRef", "$recursiveRef", "$ref", "const", "contentEncoding",
     "contentMediaType", "dependentRequired", "enum", "exclusiveMaximum", "exclusiveMinimum", "format",
     "maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems",
-    "minLength", "minProperties", "minimum", "multipleOf", "nullable", "pattern", "required", "type", "uniqueItems",
+    "minLength", "minProperties", "minimum", "multipleOf", "nullable", "pattern", "required", "type",
+    "uniqueItems",
 }) - ANNOTATIONS  # fmt: skip
 # Keywords that `modern` expresses by others.
 EXPRESSED = {
