@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from headrace.steering.types import Capture
 
-VECTORS, SAES = "vectors", "saes"  # folders below the root
+VECTORS, SAES, REPORTS = "vectors", "saes", "reports"  # folders below the root
 
 
 def root_of(config: Config) -> Path:
@@ -87,6 +87,10 @@ def features(arguments: argparse.Namespace, config: Config) -> int:
         print(f"{'feature':>8}  {title:>9}  its tokens")
         for score in scores:
             print(f"{score.feature:>8}  {score.score:>9.2f}  {sae.info.labels.get(score.feature, '')}")
+    path = root_of(config) / REPORTS / f"{folder.name}-token-{found.token}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(found.page(folder.name, decode([found.token]), sae.info.labels), encoding="utf-8")
+    print(f"with plots: {path}")
     return 0
 
 

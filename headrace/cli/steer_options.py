@@ -48,7 +48,7 @@ def add_train_sae(add: Adder) -> None:
     command = add(
         "train-sae",
         "train a sparse autoencoder (TopK) on one layer's hidden states. Takes minutes; writes a folder in "
-        "SAELens' format, and NAME.html with what its features do",
+        "SAELens' format, and in it report.html with what its features do",
     )
     command.add_argument(
         "--text", metavar="FILE", type=Path, nargs="+", default=[],
@@ -84,7 +84,8 @@ def add_features(add: Adder) -> None:
     command = add(
         "features",
         "list the features of a sparse autoencoder that write a token (their decoder's direction, read by "
-        "the model's head) and that read it (their encoder's direction, compared with its embedding)",
+        "the model's head) and that read it (their encoder's direction, compared with its embedding); also "
+        "writes a page with plots",
     )
     command.add_argument("sae", metavar="SAE", help="its name, or its folder")
     command.add_argument("--token", metavar="TEXT", required=True, help="as ' she': a blank in front counts")

@@ -267,9 +267,9 @@ class Engine:
             outputs.append(_fail(sequence, exc))
         drafter, counters = sequence.drafter, self.scheduler.counters
         if sequence.draft:
-            counters.num_drafts += 1
-            counters.num_drafted += min(len(drafter.guesses), len(sequence.draft))  # without what fills it up
-            counters.num_accepted += sum(output.token is not None for output in outputs[1:])
+            drafted = min(len(drafter.guesses), len(sequence.draft))  # without what fills it up
+            accepted = sum(output.token is not None for output in outputs[1:])
+            counters.count_draft(drafted, accepted, is_steered=sequence.plan is not None)
         drafter.settle(len(sequence.draft), [output.token for output in outputs])
         return outputs
 

@@ -10,11 +10,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 from headrace.errors import ClientGone, ServerError
-from headrace.gateway.lifetime import End, Meter, Tally
+from headrace.gateway.lifetime import End, Meter, SteeringTally, Tally
 from headrace.types import Event, Finished, GenerateRequest, ModelInfo, Started, Usage, total
+
+if TYPE_CHECKING:
+    from headrace.steering.types import Activations, Receipt
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +91,26 @@ class AnswerMeter:
             self._starts.pop(event.index, None)
             tally.reasons.append(event.reason)
             tally.decode_s.append(event.decode_s)
+            if event.receipt is not None or event.activations:
+                self._count_steering(event.activations, event.receipt)
         elif isinstance(event, Started):
             self._starts[event.index] = event
             tally.started = tally.started or event
-        elif event.tokens:
-            self._tokens[event.index] = self._tokens.get(event.index, 0) + event.tokens
+            if event.receipt is not None:
+                tally.steering = tally.steering or SteeringTally(True, event.receipt.profile)
+        else:
+            if event.tokens:
+                self._tokens[event.index] = self._tokens.get(event.index, 0) + event.tokens
+            if event.activations:
+                self._count_steering(event.activations)
+
+    def _count_steering(self, read: Sequence[Activations], receipt: Receipt | None = None) -> None:
+        found = self.tally.steering = self.tally.steering or SteeringTally()
+        found.probed += sum(bool(entry.readings) for entry in read)
+        if receipt is not None:
+            found.tokens += receipt.tokens_steered
+            if receipt.relative_dose is not None:
+                found.doses.append(receipt.relative_dose)
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
         # Of an answer that was cut short, the tokens count that were generated.

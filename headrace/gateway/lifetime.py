@@ -173,6 +173,20 @@ async def _hang_up(receive: Receive) -> ServerError:
 
 
 @dataclass(slots=True)
+class SteeringTally:
+    """How a request was steered and probed. `profile`: the steering profile that applied, None: none, though
+    it may be steered; `doses`: the relative dose of each finished choice that has one; `tokens`: steered ones
+    of those; `probed`: tokens that were read.
+    """
+
+    is_steered: bool = False
+    profile: str | None = None
+    doses: list[float] = field(default_factory=list)
+    tokens: int = 0
+    probed: int = 0
+
+
+@dataclass(slots=True)
 class Tally:
     """One request's cost and result.
 
@@ -197,6 +211,7 @@ class Tally:
     started: Started | None = None
     reasons: list[FinishReason] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
+    steering: SteeringTally | None = None  # None: neither steered nor probed
     arrived: float = field(default_factory=time.perf_counter, init=False)  # on the clock `perf_counter`
     began: float | None = None  # when the answer began, on the same clock; None: there was none
     first_byte_s: float | None = field(default=None, init=False)  # from arrival; None: there was no answer

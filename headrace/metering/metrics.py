@@ -17,16 +17,18 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from headrace.gateway.lifetime import Tally
+from headrace.gateway.lifetime import SteeringTally, Tally
 from headrace.types import Usage
 
 MAX_SERIES = 500  # pairs of provider and model, and keys: callers choose some models' names
+MAX_PROFILES = 100  # whose steered requests are counted by name
 OTHER = "(other)"
 SECONDS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0,
 )  # fmt: skip
 TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072)
+DOSES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 2.0)  # relative
 # names of vLLM's reasons: those of OpenAI, and
 ABORTED, FAILED = "abort", "error"
 KINDS = ("prompt", "completion", "cached", "reasoning")  # of tokens
@@ -172,6 +174,7 @@ class Metrics:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     _series: dict[tuple[str, str], _Series] = field(default_factory=dict)
     _keys: dict[str, _Key] = field(default_factory=dict)
+    _profiles: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         ProcessCollector(registry=self.registry)
@@ -186,6 +189,36 @@ class Metrics:
         route = ("route", "provider", "status")
         self._of_route = self._counter("headrace_route_requests", "Requests to a route.", route)
         self._define_engine()
+        self._define_steering()
+
+    def _define_steering(self) -> None:
+        self._steered = self._counter(
+            "headrace_steered_requests", "Requests that were steered.", ("model", "profile")
+        )
+        of_model = {
+            "steered": ("headrace_steered_tokens", "Tokens whose hidden states were edited."),
+            "requests": ("headrace_probed_requests", "Requests with probes."),
+            "probed": ("headrace_probed_tokens", "Tokens that probes have read."),
+        }
+        self._of_steering = {
+            short: self._counter(name, text, ("model",)) for short, (name, text) in of_model.items()
+        }
+        text = "The length of what was added, in median hidden states."
+        self._doses = self._histogram("headrace_steering_relative_dose", text, ("model",), DOSES)
+
+    def _record_steering(self, model: str, found: SteeringTally) -> None:
+        if found.is_steered:
+            profile = found.profile or ""
+            if profile not in self._profiles and len(self._profiles) >= MAX_PROFILES:
+                profile = OTHER
+            self._profiles.add(profile)
+            self._steered.labels(model, profile).value += 1
+            self._of_steering["steered"].labels(model).value += found.tokens
+            for dose in found.doses:
+                self._doses.labels(model).observe(dose)
+        if found.probed:
+            self._of_steering["requests"].labels(model).value += 1
+            self._of_steering["probed"].labels(model).value += found.probed
 
     def _define_engine(self) -> None:
         self._success = self._counter(
@@ -234,6 +267,8 @@ class Metrics:
                 key.tokens[kind].value += count
         if tally.model in self.routes:
             self._of_route.labels(tally.model, series.provider, tally.status).value += 1
+        if tally.steering is not None:
+            self._record_steering(series.model, tally.steering)
         if series.engine is not None:
             series.engine.record(tally)
             reasons: Sequence[str] = tally.reasons or [_reason(tally)]

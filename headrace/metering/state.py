@@ -23,6 +23,8 @@ COUNTERS = {
     "vllm:spec_decode_num_drafts": ("num_drafts", "Drafts that were verified."),
     "vllm:spec_decode_num_draft_tokens": ("num_drafted", "Tokens of drafts."),
     "vllm:spec_decode_num_accepted_tokens": ("num_accepted", "Tokens of drafts that were accepted."),
+    "headrace_steered_draft_tokens": ("num_steered_drafted", "Tokens of drafts for steered answers."),
+    "headrace_steered_accepted_tokens": ("num_steered_accepted", "Those of them that were accepted."),
     "headrace_engine_steps": ("num_steps", "Forward passes."),
     "headrace_engine_step_tokens": ("num_computed", "Tokens that forward passes computed, without drafts."),
 }

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 16, 50, 46
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
-TICKS = 5
-STYLE = "text{font:11px sans-serif;fill:#444}.t{font-size:13px;font-weight:bold}.g{stroke:#e4e4e4}"
+TICKS = 7
+LEGEND = 18  # the height of the line that names the series
+STYLE = (
+    "text{font:11px system-ui,sans-serif;fill:#444}.t{font-size:13px;font-weight:bold}.g{stroke:#e4e4e4}"
+    "@media(prefers-color-scheme:dark){text{fill:#b4bac2}.g{stroke:#353a40}}"
+)
 
 
 def lines(
@@ -18,15 +22,17 @@ def lines(
 ) -> str:
     """A line for each series over the same x. `axes`: the labels of x and y."""
     values = [value for ys in series.values() for value in ys if math.isfinite(value)]
-    frame = _Frame(_span(x), _span(values))
+    frame = _Frame(_span(x), _with_margin(_span(values)))
     parts = [frame.axes(title, axes)]
+    across = float(LEFT)
     for index, (name, ys) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]
         points = [frame.point(a, b) for a, b in zip(x, ys, strict=True) if math.isfinite(b)]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2.5" fill="{colour}"/>' for px, py in points]
-        parts.append(_legend(index, name, colour))
+        parts.append(_legend(across, name, colour))
+        across += 32 + 6.5 * len(name)
     return _svg(parts, title)
 
 
@@ -76,11 +82,10 @@ class _Frame:
         return "".join(parts)
 
 
-def _legend(index: int, name: str, colour: str) -> str:
-    y = TOP + 12 + 15 * index
+def _legend(x: float, name: str, colour: str) -> str:
     return (
-        f'<rect x="{LEFT + 8}" y="{y - 8}" width="10" height="3" fill="{colour}"/>'
-        f'<text x="{LEFT + 23}" y="{y - 3}">{escape(name)}</text>'
+        f'<rect x="{x:.0f}" y="{LEGEND + 14}" width="10" height="3" fill="{colour}"/>'
+        f'<text x="{x + 15:.0f}" y="{LEGEND + 19}">{escape(name)}</text>'
     )
 
 
@@ -97,6 +102,12 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     if high - low < 1e-12:
         low, high = low - 0.5, high + 0.5
     return low, high
+
+
+def _with_margin(span: tuple[float, float]) -> tuple[float, float]:
+    """A little wider, so that no line runs along the frame."""
+    margin = (span[1] - span[0]) / 20
+    return span[0] - margin, span[1] + margin
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -6,24 +6,38 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.steering import plots
 from headrace.steering.dose import Curve
 from headrace.steering.quality import CrossEntropy, Quality
 
-STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ddd;padding:.25rem .6rem;"
-    "text-align:left;vertical-align:top}th{background:#f6f6f6}code{background:#f3f3f3;padding:0 .2rem}"
-    "mark{background:#ffe9a8}svg{margin:.5rem 1rem .5rem 0}.small{color:#666;font-size:13px}"
-)
+Floats = NDArray[np.float32]
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#222;--soft:#5f6368;--paper:#fff;--line:#ddd;--shade:#f5f5f6;
+--mark:#ffe9a8}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#a2a8b0;--paper:#16181b;--line:#3a3f45;
+--shade:#22262a;--mark:#6b5410}}
+body{font:15px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
+background:var(--paper)}
+h1{font-size:1.6rem;overflow-wrap:anywhere}h2{font-size:1.2rem;margin-top:2rem}p{max-width:44rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0}
+td,th{border:1px solid var(--line);padding:.25rem .6rem;text-align:left;vertical-align:top;font-weight:normal}
+th{background:var(--shade);color:var(--soft)}
+code{background:var(--shade);padding:0 .2rem;white-space:pre-wrap}
+mark{background:var(--mark);color:inherit}.small{color:var(--soft);font-size:13px;min-width:16rem}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
+svg{width:100%;max-width:560px;height:auto}
+"""
 BINS = 30
 
 
 def page(title: str, *parts: str) -> str:
     """A whole HTML document."""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
     )
 
@@ -33,7 +47,16 @@ def facts(rows: Mapping[str, object]) -> str:
     cells = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items()
     )
-    return f"<table>{cells}</table>"
+    return f'<div class="wide"><table>{cells}</table></div>'
+
+
+def heading(text: str) -> str:
+    return f"<h2>{escape(text)}</h2>"
+
+
+def plotted(*drawn: str) -> str:
+    """Plots, side by side where there is room."""
+    return f'<div class="plots">{"".join(drawn)}</div>'
 
 
 def paragraph(text: str) -> str:
@@ -53,6 +76,12 @@ def densities(quality: Quality) -> str:
     return plots.bars(
         "Densities", edges.tolist(), counts.tolist(), ("log10 of the share of tokens", "features")
     )
+
+
+def distribution(title: str, values: Floats, axes: tuple[str, str]) -> str:
+    """How many values lie where, on a logarithmic scale: the few that stand out are seen."""
+    counts, edges = np.histogram(values, BINS)
+    return plotted(plots.bars(title, edges.tolist(), np.log10(1 + counts).tolist(), axes))
 
 
 def losses(points: Sequence[tuple[int, float]]) -> str:
@@ -79,6 +108,16 @@ def quality_facts(quality: Quality, loss: CrossEntropy | None) -> dict[str, obje
     return found
 
 
+def score_table(rows: Sequence[tuple[int, float, str]], unit: str) -> str:
+    """One row a feature: index, score, label."""
+    head = f"<tr><th>feature</th><th>{escape(unit)}</th><th>writes</th></tr>"
+    cells = "".join(
+        f"<tr><td>{index}</td><td>{score:.2f}</td><td><code>{escape(label)}</code></td></tr>"
+        for index, score, label in rows
+    )
+    return f'<div class="wide"><table>{head}{cells}</table></div>'
+
+
 def feature_table(rows: Sequence[tuple[int, str, float, float, Sequence[tuple[str, str, str]]]]) -> str:
     """One row a feature: index, label, density, largest activation, and contexts of those (before, token,
     after).
@@ -96,4 +135,4 @@ def feature_table(rows: Sequence[tuple[int, str, float, float, Sequence[tuple[st
     head = (
         "<tr><th>feature</th><th>writes</th><th>active</th><th>largest</th><th>where it is largest</th></tr>"
     )
-    return f"<table>{head}{''.join(cells)}</table>"
+    return f'<div class="wide"><table>{head}{"".join(cells)}</table></div>'

@@ -98,19 +98,18 @@ class TrainedSAE:
         return report.page(
             f"Sparse autoencoder {name}",
             report.facts(facts),
-            report.losses(self.sae.losses),
-            report.densities(self.usage),
-            "<h2>Behaviour against dose</h2>",
+            report.plotted(report.losses(self.sae.losses), report.densities(self.usage)),
+            report.heading("Behaviour against dose"),
             report.paragraph(
                 "The log-probability of the tokens that a feature writes, after prompts that do not speak of "
                 "them, when its direction is added; and when a random direction of equal length is."
             ),
-            *(
+            report.plotted(*(
                 report.doses(f"{effect.feature}: {self.found.labels[effect.feature]}", shown_features.DOSES,
                     effect.curves, axes)
                 for effect in self.found.effects
-            ),
-            "<h2>Features</h2>",
+            )),
+            report.heading("Features"),
             report.feature_table([self._row(feature) for feature in self.found.shown]),
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import ConfigError
+from headrace.steering import report
 from headrace.steering.formats.detect import read_sae
 from headrace.steering.formats.tensors import read_json
 from headrace.steering.sae import LoadedSAE, fold
@@ -30,11 +31,28 @@ class Score:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TokenFeatures:
+    """The features that score highest, and the scores of all, to see how they stand out."""
+
     token: int
     writers: tuple[Score, ...]
     readers: tuple[Score, ...]
+    writing: Floats
+    reading: Floats
+
+    def page(self, sae: str, text: str, labels: Mapping[int, str]) -> str:
+        """An HTML report."""
+        kinds = (
+            ("Features that write it", "standard deviations of its logit", self.writers, self.writing),
+            ("Features that read it", "cosine with its embedding", self.readers, self.reading),
+        )
+        parts = []
+        for title, unit, scores, of_all in kinds:
+            rows = [(score.feature, score.score, labels.get(score.feature, "")) for score in scores]
+            parts += [report.heading(title), report.score_table(rows, unit)]
+            parts.append(report.distribution("All features", of_all, (unit, "features, log10(1 + n)")))
+        return report.page(f"The token {text!r} in {sae}", *parts)
 
 
 def load_sae(path: Path) -> LoadedSAE:
@@ -48,7 +66,7 @@ def load_sae(path: Path) -> LoadedSAE:
 
 
 def token_features(
-    capture: Capture, encoder: Floats, decoder: Floats, text: str, count: int, report: Report = no_report
+    capture: Capture, encoder: Floats, decoder: Floats, text: str, count: int, progress: Report = no_report
 ) -> TokenFeatures:
     """The features that score highest for the first token of a text. encoder[width, features],
     decoder[features, width]. Raises ConfigError for an empty text.
@@ -57,11 +75,11 @@ def token_features(
     if not tokens:
         raise ConfigError("the text has no token")
     token = tokens[0]
-    scores = Lens.read(capture, decoder, tokens=[token], report=report).scores[:, 0]
+    scores = Lens.read(capture, decoder, tokens=[token], report=progress).scores[:, 0]
     embedding = embeddings(capture, [token])[0]
     lengths = np.linalg.norm(encoder, axis=0) * np.linalg.norm(embedding)
     cosines = (embedding @ encoder) / np.maximum(lengths, 1e-9)
-    return TokenFeatures(token, _best(scores, count), _best(cosines, count))
+    return TokenFeatures(token, _best(scores, count), _best(cosines, count), scores, cosines)
 
 
 @dataclass(frozen=True, slots=True)

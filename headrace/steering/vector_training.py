@@ -54,7 +54,11 @@ class TrainedVector:
         path.with_suffix(".html").write_text(self.page(model, name), encoding="utf-8")
 
     def page(self, model: str, name: str) -> str:
-        lengths = {str(layer): f"{self.relative(layer):.3f}" for layer in self.directions}
+        lengths = {
+            f"length at layer {layer}": f"{np.linalg.norm(vector):.2f}, {self.relative(layer):.3f} of the "
+            "median hidden state's"
+            for layer, vector in self.directions.items()
+        }
         texts, margin = self.curves[:2], self.curves[2:]
         return report.page(
             f"Control vector {name}",
@@ -64,6 +68,7 @@ class TrainedVector:
                     "method": self.method,
                     "texts": f"{self.num_texts[0]} positive, {self.num_texts[1]} negative",
                     "tokens": self.num_tokens,
+                    **lengths,
                 }
             ),
             report.paragraph(
@@ -71,10 +76,10 @@ class TrainedVector:
                 "used for training, where there were enough of them. A random direction of equal length "
                 "is the comparison: what it changes is not about the meaning."
             ),
-            report.doses("Log-probability of a token", DOSES, texts, ("times the vector", "nats")),
-            report.doses("Positive minus negative texts", DOSES, margin, ("times the vector", "nats")),
-            report.paragraph("Length of the direction, in median norms of the hidden states:"),
-            report.facts(lengths),
+            report.plotted(
+                report.doses("Log-probability of a token", DOSES, texts, ("times the vector", "nats")),
+                report.doses("Positive minus negative texts", DOSES, margin, ("times the vector", "nats")),
+            ),
         )
 
 
