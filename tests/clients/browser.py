@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from turns import URL
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-SHOTS = Path(os.environ.get("HEADRACE_SCREENSHOTS", "screenshots"))  # in the folder of the clients
+SHOTS = Path(os.environ.get("PAGE_SCREENSHOTS", "screenshots"))  # in the folder of the clients
 LOOKS = {
     "light": {"color_scheme": "light", "viewport": {"width": 1200, "height": 800}},
     "dark": {"color_scheme": "dark", "viewport": {"width": 1200, "height": 800}},

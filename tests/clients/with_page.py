@@ -16,7 +16,7 @@ from turns import URL, run, turn
 
 STACK = ExitStack()
 BROWSER = STACK.enter_context(chromium())
-DONE_MS = int(os.environ.get("HEADRACE_PAGE_MS", "120000"))
+DONE_MS = int(os.environ.get("PAGE_MS", "120000"))
 LONG = "Write a very long story about a river, with many chapters."
 
 
