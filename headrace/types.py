@@ -415,6 +415,11 @@ class Backend(Protocol):
         """Whether it can still answer. Cheap, for liveness probes."""
         ...
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has failed for good: only another one can answer. Cheap."""
+        ...
+
     def library(self, model: str) -> Library | None:
         """What the model may be steered with; None: it cannot be steered here. Cheap."""
         ...

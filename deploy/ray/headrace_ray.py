@@ -14,13 +14,13 @@ from ray import serve
 
 
 def build() -> FastAPI:
-    from headrace.app import build_backends, create_app
+    from headrace.app import build_served, create_app
     from headrace.cli.serve import fetched_models
     from headrace.config import load
 
     folder = tempfile.mkdtemp(prefix="headrace-")
     config = load(flags={"paths.data": folder}, environment=os.environ, file=None).config
-    return create_app(config, build_backends(config, fetched_models(config)))
+    return create_app(config, build_served(config, fetched_models(config)))
 
 
 AUTOSCALING = {"min_replicas": 2, "max_replicas": 8, "target_ongoing_requests": 8}

@@ -21,8 +21,10 @@ class Health(TypedDict):
     starting: NotRequired[list[str]]  # providers whose processes have never been ready
 
 
-FAILED = responses_of(Health, {503: "An engine has died: restart the server."})
-NOT_READY = responses_of(Health, {503: "An engine has died, or the server is starting or shutting down."})
+FAILED = responses_of(Health, {503: "An engine hangs, or has died and could not be loaded again."})
+NOT_READY = responses_of(
+    Health, {503: "An engine hangs or has died, or the server is starting or shutting down."}
+)
 
 
 @router.head("/health", include_in_schema=False)

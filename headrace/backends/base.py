@@ -37,6 +37,10 @@ class BaseBackend:
         self.name = name
         self._models: list[ModelInfo] = []
 
+    @property
+    def has_ended(self) -> bool:
+        return False
+
     def features_of(self, model: str) -> frozenset[Feature]:
         return self.features
 

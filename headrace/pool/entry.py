@@ -17,6 +17,7 @@ from headrace.types import Backend, ModelCard, ModelInfo
 # when those that run have ended
 State = Literal["absent", "downloading", "ready", "loading", "loaded", "draining", "failed"]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failed load; each further failure doubles it
+STABLE_S = 60.0  # a model that ends by itself after so long is loaded again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Entry:
     reference: str
     known: Known | None = None  # None: it is absent
     state: State = "absent"
-    backend: Backend | None = None  # while it is loading, loaded or draining
+    backend: Backend | None = None  # while it is loading, loaded or draining, or has just ended by itself
     is_pinned: bool = False
     idle_s: float = math.inf  # how long it stays loaded without a request, by the configuration
     keep_s: float | None = None  # the same, by the last request that said so
@@ -61,6 +62,9 @@ class Entry:
     num_failures: int = 0
     retry_at: float = 0.0
     load_s: float | None = None  # how long the last load took
+    loaded_at: float = -math.inf  # when that was
+    num_ends: int = 0  # how often it ended by itself soon after a load, since it last did not
+    returns: bool = False  # it ended by itself, and is loaded again without a request
     progress: Progress = field(default_factory=Progress)
     hold: Hold | None = None
     loading: asyncio.Task[None] | None = None
@@ -76,6 +80,11 @@ class Entry:
         return self.backend is not None
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it takes requests."""
+        return self.state == "loaded" and self.backend is not None and not self.backend.has_ended
+
+    @property
     def is_idle(self) -> bool:
         return self.state == "loaded" and not self.num_users and not self.num_waiting
 
@@ -86,6 +95,11 @@ class Entry:
             return math.inf
         return self.used_at + (self.idle_s if self.keep_s is None else self.keep_s)
 
+    @property
+    def is_spare(self) -> bool:
+        """Whether its memory may be freed at once."""
+        return self.is_idle or (self.state == "failed" and self.is_resident)
+
     def failed(self, reason: str, now: float) -> None:
         """Record a failed load. Requests are refused until the pause is over."""
         self.state, self.error, self.backend = "failed", reason, None
@@ -93,5 +107,14 @@ class Entry:
         self.num_failures, self.retry_at = self.num_failures + 1, now + pause_s
 
     def succeeded(self, load_s: float, now: float) -> None:
-        self.state, self.error, self.num_failures = "loaded", None, 0
-        self.load_s, self.used_at = load_s, now
+        self.state, self.error, self.num_failures, self.returns = "loaded", None, 0, False
+        self.load_s, self.used_at, self.loaded_at = load_s, now, now
+
+    def ended(self, now: float) -> None:
+        """Record that it ended by itself. It is loaded again: at once, or after a pause that grows if it ends
+        again and again soon after a load.
+        """
+        self.state, self.error, self.returns = "failed", "its engine has stopped", True
+        self.num_ends = self.num_ends + 1 if now - self.loaded_at < STABLE_S else 0
+        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.num_ends - 2)) if self.num_ends > 1 else 0.0
+        self.retry_at = now + pause_s

@@ -78,12 +78,19 @@ class Pool:
         return NONE
 
     @property
+    def has_ended(self) -> bool:
+        return False
+
+    @property
     def is_alive(self) -> bool:
-        return all(backend.is_alive for backend in self.parts())
+        """Whether no model hangs, and none that ended by itself could not be loaded again."""
+        entries = tuple(self.entries.values())
+        lost = any(entry.state == "failed" and entry.returns and entry.num_failures for entry in entries)
+        return not lost and all(backend.is_alive for backend in self.parts())
 
     def parts(self) -> list[Backend]:
         """The backends of the models that are loaded."""
-        return [entry.backend for entry in tuple(self.entries.values()) if _is_ready(entry) and entry.backend]
+        return [entry.backend for entry in tuple(self.entries.values()) if entry.is_ready and entry.backend]
 
     def add(self, reference: str, known: Known) -> Entry:
         """Add a model that is on this machine. One of the same id takes its place."""
@@ -151,7 +158,7 @@ class Pool:
     def library(self, model: str) -> Library | None:
         """Of a model that is loaded: its loaded backend knows it."""
         entry = self.entries.get(model)
-        backend = None if entry is None or not _is_ready(entry) else entry.backend
+        backend = None if entry is None or not entry.is_ready else entry.backend
         return None if backend is None else backend.library(model)
 
     def card(self, model: str) -> ModelCard:
@@ -203,7 +210,7 @@ class Pool:
         """
         self.known(id)
         entry = self.entries[id]
-        if not _is_ready(entry):
+        if not entry.is_ready:
             await self._wait(entry)
         assert entry.backend is not None
         entry.num_users += 1
@@ -238,7 +245,7 @@ class Pool:
         self.check_hold(entry, holder)
         if entry.loading is not None:
             await asyncio.shield(entry.loading)
-        if entry.state == "loaded":
+        if entry.state == "loaded" or entry.is_spare:
             await asyncio.shield(asyncio.ensure_future(self.residents.unload(entry)))
         return entry
 
@@ -277,7 +284,8 @@ class Pool:
         self._waiters[task] = entry
         entry.num_waiting += 1
         try:
-            while not _is_ready(entry):
+            while not entry.is_ready:
+                self._notice_end(entry)
                 self._check_failed(entry)
                 if entry.state == "draining":
                     await self.changes.next(LOOK_S)
@@ -304,11 +312,20 @@ class Pool:
     def _left_bytes(self) -> int:
         return self.residents.budget_bytes - self.residents.used_bytes
 
+    def _notice_end(self, entry: Entry) -> None:
+        if entry.state == "loaded" and not entry.is_ready:
+            entry.ended(self.now())
+            log.error("%s: %s; it is loaded again", entry.id, entry.error)
+            self.changes.notify()
+
     async def _keep_house(self) -> None:
-        """Unload models that nobody has used for long."""
+        """Unload models that nobody has used for long, and load again those that ended by themselves."""
         while True:
             await self.changes.next(LOOK_S)
             for entry in list(self.entries.values()):
+                self._notice_end(entry)
+                if entry.state == "failed" and entry.returns and entry.retry_at <= self.now():
+                    self.residents.load(entry)
                 if entry.is_idle and self._is_over(entry):
                     await self.residents.unload(entry)
 
@@ -316,7 +333,3 @@ class Pool:
         hold = entry.hold
         is_held = hold is not None and not hold.is_over(self.now())
         return not is_held and entry.expires_at <= self.now()
-
-
-def _is_ready(entry: Entry) -> bool:
-    return entry.state == "loaded" and entry.backend is not None

@@ -57,7 +57,7 @@ class Residents:
 
     async def unload(self, entry: Entry) -> None:
         """Take no new requests, wait for those that run, and free the memory."""
-        entry.state = "draining"
+        entry.state, entry.returns = "draining", False
         self._changes.notify()
         while entry.num_users:
             await self._changes.next()
@@ -80,6 +80,7 @@ class Residents:
         assert entry.known is not None
         try:
             async with self._turn:
+                await self._free(entry)  # one that has ended by itself
                 await self._make_room(entry)
                 began = self._now()
                 entry.backend = await asyncio.to_thread(entry.known.build)
@@ -132,7 +133,7 @@ class Residents:
 
     def _victim(self) -> Entry | None:
         """The idle model that was used longest ago, of those that may be unloaded."""
-        return min((e for e in self._movable() if e.is_idle), key=lambda e: e.used_at, default=None)
+        return min((e for e in self._movable() if e.is_spare), key=lambda e: e.used_at, default=None)
 
     def _busy(self) -> Entry | None:
         """The model whose last request came longest ago, of those that may be unloaded."""

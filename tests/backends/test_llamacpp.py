@@ -219,7 +219,7 @@ def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
         asyncio.run(backend(broken).start())
 
 
-def test_it_is_started_again_once(gguf: Path) -> None:
+def test_it_is_started_again_as_often_as_it_ends(gguf: Path) -> None:
     killed = backend(gguf, context_length=2048)
     with serving(create_app(Config(), [killed])) as served, served.client() as client:
         with pytest.raises(openai.BadRequestError, match="no place for"):  # llama.cpp would just leave it out
@@ -235,11 +235,15 @@ def test_it_is_started_again_once(gguf: Path) -> None:
         stream.close()
         eventually(lambda: killed.pid not in (None, first))
         assert chat(client, stream=False).choices[0].message.content
-        os.kill(_pid(killed), signal.SIGKILL)
-        eventually(lambda: not killed.is_alive)
+        second = _pid(killed)
+        os.kill(second, signal.SIGKILL)
+        eventually(lambda: not killed.is_alive)  # it pauses, because it ended soon
         with pytest.raises(openai.InternalServerError) as refused:
             chat(client, stream=False)
         assert (refused.value.status_code, refused.value.code) == (503, "provider_unreachable")
+        eventually(lambda: killed.pid not in (None, first, second))
+        assert chat(client, stream=False).choices[0].message.content
+        assert killed.is_alive
 
 
 def test_ctrl_c_is_not_for_it(served: Served) -> None:

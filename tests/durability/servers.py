@@ -13,8 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tests.cli.process import environment
+
+if TYPE_CHECKING:
+    from headrace.engine.scheduler import Chunks
 
 LOADED = [
     __name__,
@@ -31,16 +35,18 @@ def server(
     *,
     max_file_bytes: int = resource.RLIM_INFINITY,
     clock: Path | None = None,
+    fault: Path | None = None,
     **members: str,
 ) -> Iterator[str]:
     """Its address; when the block ends it is killed (SIGKILL). Its log is added to `folder`/log. `members`:
     of its environment. `max_file_bytes`: what it writes beyond that fails. `clock`: a file with the seconds
-    by which the machine's wall clock is ahead for it.
+    by which the machine's wall clock is ahead for it. `fault`: a file; where it says "step", steps of the
+    engine raise, where it says "thread", the engine's thread dies in the next one, and the file is emptied.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     announced, announcing = context.Pipe(duplex=False)
-    arguments = (announcing, folder, environment(**members), max_file_bytes, clock)
+    arguments = (announcing, folder, environment(**members), max_file_bytes, clock, fault)
     process = context.Process(target=_serve, args=arguments)
     process.start()
     try:
@@ -52,13 +58,20 @@ def server(
 
 
 def _serve(
-    announcing: Connection, folder: Path, variables: dict[str, str], max_file_bytes: int, clock: Path | None
+    announcing: Connection,
+    folder: Path,
+    variables: dict[str, str],
+    max_file_bytes: int,
+    clock: Path | None,
+    fault: Path | None,
 ) -> None:
     from headrace.cli import main
 
     if clock is not None:
         real = time.time
         time.time = lambda: real() + float(clock.read_text() or 0)
+    if fault is not None:
+        _break_engine(fault)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
@@ -68,6 +81,24 @@ def _serve(
     sys.stderr = os.fdopen(2, "w", buffering=1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     main(["serve", "--port", "0"])
+
+
+def _break_engine(fault: Path) -> None:
+    """Let the engine fail as the file says."""
+    from headrace.engine.engine import Engine
+
+    real = Engine._compute
+
+    def compute(self: Engine, chunks: Chunks) -> Any:
+        kind = fault.read_text()
+        if kind == "thread":
+            fault.write_text("")
+            raise SystemExit("killed by the test")
+        if kind == "step":
+            raise RuntimeError("out of memory, says the test")
+        return real(self, chunks)
+
+    Engine._compute = compute  # type: ignore[method-assign]
 
 
 def _until_url(announced: Connection, log: Path) -> str:

@@ -22,6 +22,11 @@ class Loading(FakeBackend):
     ) -> None:
         super().__init__(["Hello"], id=id, name="headrace")
         self._log, self._load_s, self._fault = log, load_s, fault
+        self.dies = False
+
+    @property
+    def has_ended(self) -> bool:
+        return self.dies
 
     async def start(self) -> None:
         await asyncio.sleep(self._load_s)

@@ -265,6 +265,81 @@ def test_the_pool_lives_while_its_loaded_models_do() -> None:
     run(test)
 
 
+def test_a_model_that_ended_by_itself_is_loaded_again_without_a_request() -> None:
+    async def test(models: Models) -> None:
+        async with pool_of(models, preload="a") as pool:
+            models.built["a"].dies = True
+            await eventually(lambda: models.log == ["+a", "-a", "+a"])
+            assert len(await answer(pool, "a")) == 2
+            assert states(pool) == {"a": "loaded", "b": "ready", "c": "ready"}
+
+    run(test)
+
+
+def test_a_request_that_finds_its_model_ended_waits_for_it() -> None:
+    async def test(models: Models) -> None:
+        async with pool_of(models, preload="a") as pool:
+            models.built["a"].dies = True
+            assert len(await answer(pool, "a")) == 2
+            assert models.log == ["+a", "-a", "+a"]
+            assert pool.is_alive
+
+    run(test)
+
+
+def test_a_model_that_ends_again_and_again_pauses() -> None:
+    async def test(models: Models) -> None:
+        clock = ManualClock()
+        async with pool_of(models, clock=clock) as pool:
+            for pause in ("", "5", "10"):
+                await answer(pool, "a")
+                models.built["a"].dies = True
+                if pause:
+                    with pytest.raises(ModelUnavailable, match="stopped") as caught:
+                        await answer(pool, "a")
+                    assert caught.value.headers["Retry-After"] == pause
+                    clock.time += int(pause)
+            await answer(pool, "a")
+            clock.time += 3600
+            models.built["a"].dies = True
+            assert await answer(pool, "a"), "it had been well for long"
+
+    run(test)
+
+
+def test_a_pool_that_cannot_load_an_ended_model_again_says_that_it_is_not_alive() -> None:
+    async def test(models: Models) -> None:
+        clock = ManualClock()
+        async with pool_of(models, clock=clock) as pool:
+            await answer(pool, "a")
+            models.faults["a"] = ModelError("no memory")
+            models.built["a"].dies = True
+            with pytest.raises(ModelUnavailable, match="no memory"):
+                await answer(pool, "a")
+            assert not pool.is_alive
+            del models.faults["a"]
+            clock.time += 5
+            await eventually(lambda: pool.entries["a"].is_ready)
+            assert pool.is_alive
+
+    run(test)
+
+
+def test_the_memory_of_a_model_that_ended_is_there_for_others() -> None:
+    async def test(models: Models) -> None:
+        clock = ManualClock()
+        async with pool_of(models, budget=SIZE, clock=clock) as pool:
+            for _ in range(2):
+                await answer(pool, "a")
+                models.built["a"].dies = True
+            with pytest.raises(ModelUnavailable, match="stopped"):
+                await answer(pool, "a")
+            assert len(await answer(pool, "b")) == 2
+            assert states(pool)["a"] == "ready"
+
+    run(test)
+
+
 def test_an_idle_model_is_unloaded_when_its_time_is_over() -> None:
     async def test(models: Models) -> None:
         clock = ManualClock()

@@ -99,6 +99,11 @@ class EngineBackend(BaseBackend):
             return False
         return not limit_s or thread.stalled_s < limit_s
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the engine's thread has died."""
+        return self._thread is not None and not self._thread.is_alive
+
     def stats(self) -> EngineStats | None:
         """The state of the engine; None before it has started."""
         if self._thread is None:
@@ -290,7 +295,7 @@ class EngineBackend(BaseBackend):
 
     def _check_alive(self) -> None:
         if self._thread is None or not self._thread.is_alive:
-            raise EngineFailed("the engine has stopped; the server must be restarted")
+            raise EngineFailed("the engine has stopped")
 
     def _check_embedding(self, request: EmbedRequest) -> None:
         """Raises BadRequest for what a model that generates does not have."""

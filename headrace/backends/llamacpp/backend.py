@@ -46,7 +46,8 @@ from headrace.types import (
 
 log = logging.getLogger(__name__)
 
-RESTARTS = 1
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before a process that ended soon is started again
+STABLE_S = 60.0  # one that ends after so long is started again at once
 
 
 class LlamaCppBackend(BaseBackend):
@@ -54,9 +55,9 @@ class LlamaCppBackend(BaseBackend):
     the file's.
 
     `num_slots` requests of `context_length` tokens run at once, and `max_queue` more may wait. A process that
-    ends by itself is restarted RESTARTS times; after that the backend is no longer alive. `longest_token`:
-    length in bytes of the longest token's text; 0: unknown. `reuses_prompts`: a request may reuse the cached
-    prompt of an earlier request in its slot, whoever sent that.
+    ends by itself is started again: the first time at once, then after pauses that grow, in which the backend
+    is not alive. `longest_token`: length in bytes of the longest token's text; 0: unknown. `reuses_prompts`:
+    a request may reuse the cached prompt of an earlier request in its slot, whoever sent that.
     """
 
     features = LlamaCppDialect.features
@@ -255,7 +256,7 @@ class LlamaCppBackend(BaseBackend):
 
     def _now(self) -> Running:
         if self._running is None:
-            raise unreachable(f"llama.cpp {'is starting again' if self.is_alive else 'has ended'}")
+            raise unreachable("llama.cpp has ended, and is started again")
         return self._running
 
     async def _run(self) -> Running:
@@ -267,20 +268,35 @@ class LlamaCppBackend(BaseBackend):
         return running
 
     async def _watch(self, running: Running) -> None:
-        for restarts_left in reversed(range(RESTARTS + 1)):
+        """Start the process again whenever it has ended."""
+        loop = asyncio.get_running_loop()
+        pause_s = 0.0
+        while True:
+            since = loop.time()
             code = await running.process.wait()
             self._running = None
             output = await running.process.last_output()
             log.error("%s: llama.cpp ended with exit code %s: %s", self.name, code, output)
             await running.aclose()
-            if not restarts_left:
-                break
+            if loop.time() - since > STABLE_S:
+                pause_s = 0.0
+            running, pause_s = await self._again(pause_s)
+
+    async def _again(self, pause_s: float) -> tuple[Running, float]:
+        """Start a process, after a pause; another pause follows each attempt that fails. Returns the process,
+        and the pause before the next one.
+        """
+        while True:
+            self.is_alive = not pause_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s or FIRST_PAUSE_S)
             try:
-                running = self._running = await self._run()
+                self._running = await self._run()
             except HeadraceError as exc:
                 log.error("%s: llama.cpp could not be started again: %s", self.name, exc.message)
-                break
-        self.is_alive = False
+                continue
+            self.is_alive = True
+            return self._running, pause_s
 
 
 def _num_bytes(prompt: Conversation | Texts | str) -> int:
