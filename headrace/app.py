@@ -21,6 +21,7 @@ from headrace.api.relay import Relay
 from headrace.api.request import Budget
 from headrace.api.routers import ROUTERS
 from headrace.api.sites import Hosts, Sites
+from headrace.backend_types import Backend
 from headrace.config import Config, install_command
 from headrace.config.kinds import load_kind
 from headrace.encoder_types import Embedding
@@ -43,7 +44,6 @@ from headrace.store import Store
 from headrace.turns.presets import Presets
 from headrace.turns.responses import Responses
 from headrace.turns.steering import Steering
-from headrace.types import Backend
 
 if TYPE_CHECKING:
     from headrace.limits.redis import RedisLimiter

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from headrace.backend_types import Backend
 from headrace.backends.card import card_of
 from headrace.config import Config, install_command
 from headrace.errors import ModelError, UnsupportedModel
@@ -24,7 +25,7 @@ from headrace.models.model import CONFIG, GRAPH, WEIGHTS, GGUFModel, Model, Prog
 from headrace.models.references import FolderSource, parse
 from headrace.pool import Known
 from headrace.pool import memory as machine
-from headrace.types import Backend, ModelInfo
+from headrace.types import ModelInfo
 
 OWNER = "headrace"
 MIB = 2**20

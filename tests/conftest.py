@@ -14,10 +14,10 @@ import pytest
 from platformdirs import user_cache_path
 
 from headrace.app import build_backends, create_app
+from headrace.backend_types import Backend
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
-from headrace.types import Backend
 from tests.models.checkpoints import write_checkpoint
 from tests.postgres import PostgreSQL, postgresql
 from tests.serving import Served, serving

@@ -18,9 +18,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from headrace.api.answers import Encoder, LiveStream, encoded
+from headrace.backend_types import Backend
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
-from headrace.types import Backend
 
 START_S = 60.0
 

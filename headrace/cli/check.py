@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack
 
 from pydantic import BaseModel
 
+from headrace.backend_types import Backend
 from headrace.cli import toml
 from headrace.config import Config, Loaded, Names, TargetConfig, options
 from headrace.config.kinds import LOCAL
 from headrace.errors import HeadraceError, NotFound, ProviderKeyRefused
 from headrace.logs import one_line
-from headrace.types import Backend, ModelInfo
+from headrace.types import ModelInfo
 
 ONLINE_S = 15.0  # how long a provider may take to answer
 SHOWN = 5  # how many of its models are printed

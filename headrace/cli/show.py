@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from headrace.backend_types import Backend
 from headrace.config import Config
 from headrace.errors import ModelError
 from headrace.local import known, sizes
 from headrace.models.catalog import Cache, GGUFModel, Model
 from headrace.models.references import ALIASES, FileSource, FolderSource, parse
-from headrace.types import Backend
 
 SHOWN = 600  # characters of a chat template
 MIB = 2**20

@@ -11,6 +11,7 @@ from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
+from headrace.backend_types import Backend
 from headrace.callers import CALLER
 from headrace.config import RouteConfig
 from headrace.errors import BadRequest, NotFound, ServerError
@@ -34,7 +35,6 @@ from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import (
-    Backend,
     Conversation,
     Embeddings,
     EmbedRequest,

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
 
+from headrace.backend_types import Backend
 from headrace.breaker import Breaker, State
 from headrace.callers import Principal
 from headrace.config import RouteConfig, TargetConfig
 from headrace.errors import ConfigError, Forbidden, ModelNotFound, ProviderNotFound
 from headrace.gateway.presets import Preset
-from headrace.types import Backend, ModelCard, ModelInfo
+from headrace.types import ModelCard, ModelInfo
 
 LOCAL = "headrace"  # owner of routes
 # members of ModelInfo.sampling

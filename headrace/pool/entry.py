@@ -8,10 +8,11 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
+from headrace.backend_types import Backend
 from headrace.features import Feature
 from headrace.models.model import GGUFModel, Model
 from headrace.pool.hold import Hold
-from headrace.types import Backend, ModelCard, ModelInfo
+from headrace.types import ModelCard, ModelInfo
 
 # absent: not on this machine; ready: its files are here; draining: it takes no new request and is unloaded
 # when those that run have ended

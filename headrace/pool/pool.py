@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from headrace.backend_types import Backend
 from headrace.errors import ModelNotFound, ModelUnavailable, Overloaded
 from headrace.features import NONE, Feature
 from headrace.pool.changes import Changes
@@ -19,7 +20,6 @@ from headrace.pool.residents import Residents
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.types import Library
 from headrace.types import (
-    Backend,
     Embeddings,
     EmbedRequest,
     Event,

@@ -13,11 +13,11 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
+from headrace.backend_types import Backend
 from headrace.errors import ModelUnavailable
 from headrace.freed import trim
 from headrace.pool.changes import Changes
 from headrace.pool.entry import Entry
-from headrace.types import Backend
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.backend_types import Backend
 from headrace.errors import BadRequest, HeadraceError, NotFound, SteeringRefused, StoreUnavailable
 from headrace.features import Feature
 from headrace.gateway.gateway import Gateway
 from headrace.steering.types import Library, SteeringRequest
 from headrace.store import Store, StoredAttachment, StoredProfile
 from headrace.turns.refreshed import Refreshed
-from headrace.types import Backend, ModelInfo
+from headrace.types import ModelInfo
 from headrace.wire.steering import (
     HEADER,
     Labels,

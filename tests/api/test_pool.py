@@ -16,13 +16,13 @@ import pytest
 
 from headrace import local
 from headrace.app import build_pool, create_app
+from headrace.backend_types import Backend
 from headrace.config import Config
 from headrace.errors import ModelError
 from headrace.models.catalog import Cache, Model, prepare
 from headrace.models.references import ALIASES, PyPISource, Reference
 from headrace.pool import Pool
 from headrace.steering.formats.control_vector import write_vector
-from headrace.types import Backend
 from tests.models.packages import PackageIndex
 from tests.models.tiny import write_tiny
 from tests.pool.models import Models

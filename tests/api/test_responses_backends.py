@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from headrace.app import create_app
+from headrace.backend_types import Backend
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import Config, ProviderConfig
-from headrace.types import Backend
 from tests.api.responses_client import WEATHER, streamed, strict
 from tests.backends import anthropic_wire as anthropic
 from tests.backends import test_ollama as ollama
