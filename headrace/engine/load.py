@@ -42,40 +42,31 @@ def load_engine(
 
         check_numbers(kv_cache_dtype)
         runner = load_runner(
-            folder,
-            torch,
-            kv_cache_bytes=kv_cache_bytes,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            num_threads=num_threads,
-            exact=exact,
-        )
+            folder, torch, kv_cache_bytes=kv_cache_bytes, max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs, num_threads=num_threads, exact=exact,
+        )  # fmt: skip
     else:
         from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 
         options = RunnerOptions(
-            kv_cache_bytes=budget(kv_cache_bytes),
-            kv_cache_dtype=kv_cache_dtype,
-            max_tokens=max_num_seqs * max_model_len,
-            exact=exact,
-            num_threads=num_threads,
-        )
+            kv_cache_bytes=budget(kv_cache_bytes), kv_cache_dtype=kv_cache_dtype,
+            max_tokens=max_num_seqs * max_model_len, exact=exact, num_threads=num_threads,
+        )  # fmt: skip
         runner = OpenVINORunner(folder, options)
-    per_token = runner.block_bytes / runner.block_size
-    check_cache(kv_cache_bytes, bytes_per_token=per_token, max_model_len=max_model_len)
-    log.info(
-        "KV cache: %d blocks of %d tokens, %.0f MiB",
-        runner.num_blocks, runner.block_size, runner.num_blocks * runner.block_bytes / 2**20,
-    )  # fmt: skip
+    _check_size(runner, kv_cache_bytes, max_model_len)
     files = _block_files(disk_cache, disk_cache_bytes, runner) if disk_cache and disk_cache_bytes else None
     return Engine(
-        runner,
-        max_num_seqs=max_num_seqs,
-        max_batch_tokens=max_batch_tokens,
-        salt=runner.fingerprint,
-        speculates=speculates,
-        files=files,
-    )
+        runner, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens, salt=runner.fingerprint,
+        speculates=speculates, files=files,
+    )  # fmt: skip
+
+
+def _check_size(runner: Runner, kv_cache_bytes: int, max_model_len: int) -> None:
+    """Raises ConfigError if the configured cache is too small; logs its size otherwise."""
+    per_token = runner.block_bytes / runner.block_size
+    check_cache(kv_cache_bytes, bytes_per_token=per_token, max_model_len=max_model_len)
+    mib = runner.num_blocks * runner.block_bytes / 2**20
+    log.info("KV cache: %d blocks of %d tokens, %.0f MiB", runner.num_blocks, runner.block_size, mib)
 
 
 def _block_files(folder: Path, max_bytes: int, runner: Runner) -> BlockFiles | None:
