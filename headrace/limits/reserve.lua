@@ -40,12 +40,22 @@ end
 
 local slices, requests, tokens = {}, 0, 0
 local counted = redis.call('HGETALL', window)
+-- A second counts until the last of it (field "e") is a minute old.
+local last = {}
+for i = 1, #counted, 2 do
+  if string.sub(counted[i], 1, 1) == 'e' then
+    last[tonumber(string.sub(counted[i], 2))] = tonumber(counted[i + 1])
+  end
+end
+local function left(at)
+  return math.max(0, math.min(WINDOW, (last[at] or at + 1) + WINDOW - now))
+end
 for i = 1, #counted, 2 do
   local kind, at = string.sub(counted[i], 1, 1), tonumber(string.sub(counted[i], 2))
   local count = tonumber(counted[i + 1])
-  if at < second - WINDOW then
+  if left(at) <= 0 then
     redis.call('HDEL', window, counted[i])
-  else
+  elseif kind ~= 'e' then
     if kind == 'r' then requests = requests + count else tokens = tokens + count end
     if count > 0 then table.insert(slices, {at, kind, count}) end
   end
@@ -54,7 +64,7 @@ table.sort(slices, function(a, b) return a[1] < b[1] end)
 
 local function reset(kind)
   for i = #slices, 1, -1 do
-    if slices[i][2] == kind then return slices[i][1] + WINDOW + 1 - now end
+    if slices[i][2] == kind then return left(slices[i][1]) end
   end
   return 0
 end
@@ -63,7 +73,7 @@ local function free(kind, excess)
   for _, slice in ipairs(slices) do
     if slice[2] == kind then
       excess = excess - slice[3]
-      if excess <= 0 then return slice[1] + WINDOW + 1 - now end
+      if excess <= 0 then return left(slice[1]) end
     end
   end
   return WINDOW
@@ -110,6 +120,8 @@ end
 local reserved, cost = prompt + answer, prompt * prompt_price + answer * answer_price
 redis.call('HINCRBY', window, 'r' .. second, 1)
 redis.call('HINCRBY', window, 't' .. second, string.format('%.0f', reserved))
+redis.call('HSET', window, 'e' .. second, string.format('%.6f', now))
+last[second] = now
 redis.call('EXPIRE', window, 2 * WINDOW)
 redis.call('HSET', leases, lease, string.format('%d:%.0f:%.0f:%s', second, reserved, cost, process))
 redis.call('EXPIRE', leases, 86400)

@@ -52,13 +52,26 @@ def test_requests_a_minute() -> None:
     assert last.headers == {
         "x-ratelimit-limit-requests": "2",
         "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": "1m1s",
+        "x-ratelimit-reset-requests": "1m0s",
     }
     error = refused(limiter, who)
-    assert (error.status, error.code, error.headers["Retry-After"]) == (429, "rate_limit_exceeded", "51")
-    clock.time += 51
+    assert (error.status, error.code, error.headers["Retry-After"]) == (429, "rate_limit_exceeded", "50")
+    clock.time += 50
     reserve(limiter, who)
     assert refused(limiter, who).headers["Retry-After"] == "10"
+
+
+@pytest.mark.parametrize("start", [1000.0, 1000.25, 123456.999])
+def test_waiting_takes_a_minute_at_most_and_then_suffices(start: float) -> None:
+    clock = Clock()
+    clock.time = start
+    limiter, who = MemoryLimiter(nothing, clock), caller(requests_per_minute=1)
+    reserve(limiter, who)
+    assert refused(limiter, who).headers["Retry-After"] == "60"
+    clock.time += 59.9
+    assert refused(limiter, who).headers["Retry-After"] == "1"
+    clock.time = start + 60
+    reserve(limiter, who)
 
 
 def test_tokens_are_reserved_and_settled() -> None:

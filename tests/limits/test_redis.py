@@ -68,6 +68,19 @@ def limits_of(chance: random.Random) -> Limits:
     )
 
 
+def test_waiting_takes_a_minute_at_most(server: Valkey) -> None:
+    async def work(limiter: RedisLimiter) -> None:
+        for number in range(20):  # at several moments of a second
+            who = Principal(f"minute_{number}", limits=Limits(requests_per_minute=1))
+            await limiter.reserve(who, Demand())
+            with pytest.raises(RateLimited) as refused:
+                await limiter.reserve(who, Demand())
+            assert refused.value.headers["Retry-After"] in ("59", "60")
+            await asyncio.sleep(0.06)
+
+    run(server.url, work)
+
+
 def test_it_decides_as_the_limits_in_memory_do(server: Valkey) -> None:
     async def work(limiter: RedisLimiter) -> None:
         for seed in range(12):
