@@ -33,6 +33,7 @@ from headrace.pool import Entry
 from headrace.server.connections import Checked, Connections, Limits
 from headrace.server.descriptors import connections_within, raise_limit
 from headrace.server.http import HTTPConnection
+from headrace.server.secure import MAX_HANDSHAKES, SecureServer
 from headrace.server.tls import Certificate
 from headrace.server.websockets import WebSocketConnection
 
@@ -167,7 +168,7 @@ class _Server(uvicorn.Server):
                 ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
             )
         )  # fmt: skip
-        self._connections = connections
+        self._connections, self._certificate = connections, certificate
         self._gateway, self._drain_s, self._announce = (
             app.state.gateway,
             config.server.drain_seconds,
@@ -182,12 +183,24 @@ class _Server(uvicorn.Server):
             await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._certificate is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self.servers += [self._secured(listener, self._certificate) for listener in sockets or ()]
         # All objects so far live as long as the process, and requests leave few cycles: collect rarely, and
         # only among new objects.
         gc.freeze()
         gc.set_threshold(GARBAGE)
         self._announce()
+
+    def _secured(self, listener: socket.socket, certificate: Certificate) -> Any:
+        """A server in uvicorn's list that limits handshakes."""
+        listener.listen(self.config.backlog)
+        listener.setblocking(False)
+        config, state, app_state = self.config, self.server_state, self.lifespan.state
+        protocol = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
+        return SecureServer(listener, certificate.context, partial(protocol, config, state, app_state))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -231,7 +244,7 @@ class _Server(uvicorn.Server):
 
 
 def _limits(server: ServerConfig) -> Limits:
-    fit = connections_within(raise_limit())
+    fit = connections_within(raise_limit() - (MAX_HANDSHAKES if server.tls_certificate else 0))
     number = min(server.max_connections or fit, fit)
     return Limits(number, receive_s=server.receive_timeout_s, send_s=server.send_timeout_s)
 

@@ -26,6 +26,8 @@ CHAT = {
 SCRIPT = f"""
 import ray, time
 from ray import serve
+from ray.serve._private import api
+api.HTTP_PROXY_TIMEOUT = 600  # on a busy machine a minute is not enough
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
 serve.start(http_options={{"host": "127.0.0.1", "port": {PORT}}})
 import headrace_ray
@@ -52,6 +54,8 @@ def main() -> int:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",  # else it writes a token to ~/.ray
         "RAY_raylet_start_wait_time_s": "300",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "300",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "300",
         "HEADRACE_KV_CACHE_BYTES": "64MiB",
         "HEADRACE_NUM_THREADS": "1",
         "HEADRACE_DISK_CACHE_BYTES": "0",

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 from websockets.sync.client import connect
 
 from headrace.config import ServerConfig
 from headrace.errors import ConfigError
+from headrace.server.secure import MAX_HANDSHAKES
 from headrace.server.tls import Certificate
 from tests.cli.process import Serving, headrace
 from tests.security.raw import CHAT, HEALTH, QUESTION, gateway, port_of, read_answer
@@ -100,6 +104,46 @@ def test_what_is_no_tls_is_not_answered(secure: Serving) -> None:
         assert not plain.recv(100).startswith(b"HTTP")
     assert presented(secure) == der("first")
     assert "Traceback" not in secure.log.read_text()
+
+
+def test_slow_handshakes_keep_nobody_out(secure: Serving) -> None:
+    """More of them than may be under way at once; the oldest are given up, then all for their slowness."""
+    install("first", Path(secure.log.parent))
+    eventually(lambda: presented(secure) == der("first"), within_s=60)
+    process = psutil.Process(secure.process.pid)
+    before = process.num_fds()
+    with ExitStack() as exits:
+        slow = [
+            exits.enter_context(socket.create_connection(("127.0.0.1", port_of(secure)), timeout=60))
+            for _ in range(MAX_HANDSHAKES + 100)
+        ]
+        for one in slow[::2]:
+            one.sendall(b"\x16\x03\x01\x02\x00")  # a handshake begins, and stops
+        with httpx2.Client(base_url=secure.url, verify=trusting("first"), timeout=60) as http:
+            assert http.get("/health").status_code == 200
+        assert process.num_fds() <= before + MAX_HANDSHAKES + 10
+        eventually(lambda: process.num_fds() <= before + 10, within_s=60)
+    assert "Traceback" not in secure.log.read_text()
+
+
+def test_workers_share_a_certificate(tmp_path: Path) -> None:
+    install("first", tmp_path)
+    flags = ("--tls-certificate", "server.pem", "--tls-key", "server.key", "--workers", "2")
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
+    with gateway(tmp_path, *flags) as workers:
+        assert workers.url.startswith("https://")
+        for _ in range(4):  # each time over a new connection
+            with httpx2.Client(base_url=workers.url, verify=trusting("first"), timeout=60) as http:
+                assert http.post(CHAT, json=body).status_code == 200
+        before = {child.pid for child in psutil.Process(workers.process.pid).children()}
+        assert len(before) == 2
+        with httpx2.Client(base_url=workers.url, verify=trusting("first"), timeout=60) as http:
+            install("second", tmp_path)
+            workers.process.send_signal(signal.SIGHUP)
+            eventually(lambda: "all workers are replaced" in workers.log.read_text(), within_s=120)
+        assert presented(workers) == der("second")
+        assert not before & {child.pid for child in psutil.Process(workers.process.pid).children()}
+        assert "Traceback" not in workers.log.read_text()
 
 
 def test_a_certificate_that_changes_is_used_and_a_bad_one_is_not(secure: Serving) -> None:
