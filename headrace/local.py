@@ -25,7 +25,7 @@ from headrace.models.model import CONFIG, GRAPH, WEIGHTS, GGUFModel, Model, Prog
 from headrace.models.references import FolderSource, parse
 from headrace.pool import Known
 from headrace.pool import memory as machine
-from headrace.types import ModelInfo
+from headrace.types import TEXT_ONLY, ModelInfo
 
 OWNER = "headrace"
 MIB = 2**20
@@ -134,7 +134,7 @@ def known(model: Model | GGUFModel, config: Config, kv_cache_bytes: int, build: 
     cache = min(kv_cache_bytes, int(_token_bytes(model, config) * longest * config.engine.max_num_seqs))
     memory = cache + _loaded_bytes(model)
     sampling = model.sampling if config.engine.generation_config == "model" else {}
-    info = ModelInfo(model.name, OWNER, model.created, longest, None, dict(sampling))
+    info = ModelInfo(model.name, OWNER, model.created, longest, None, dict(sampling), modalities=TEXT_ONLY)
     return Known(model, info, card_of(model, FEATURES), FEATURES, memory, make)
 
 
@@ -150,7 +150,7 @@ def _of_llamacpp(model: GGUFModel, config: Config, kv_cache_bytes: int, make: Ca
     )
     status = model.gguf.stat()
     memory = status.st_size + LLAMACPP_BYTES + num_slots * length * model.header.cache_bytes
-    info = ModelInfo(model.name, OWNER, int(status.st_mtime), length, None)
+    info = ModelInfo(model.name, OWNER, int(status.st_mtime), length, None, modalities=TEXT_ONLY)
     return Known(model, info, card_of(model, features), features, memory, make)
 
 

@@ -335,6 +335,8 @@ Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
 
 
 ModelKind = Literal["generative", "embedding", "reranker"]
+Modality = Literal["text", "image", "audio"]
+TEXT_ONLY: tuple[Modality, ...] = ("text",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +351,7 @@ class ModelInfo:
     sampling: dict[str, float | int] = field(default_factory=dict)  # recommended defaults
     kind: ModelKind = "generative"
     runner: str | None = None  # what computes it here; None: something else
+    modalities: tuple[Modality, ...] | None = None  # what it reads; None: not known
 
 
 Capability = Literal["completion", "tools", "insert", "vision", "embedding", "thinking"]

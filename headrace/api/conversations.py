@@ -7,17 +7,26 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.errors import RESPONSES
-from headrace.api.listing import Included, NewestFirst, described
+from headrace.api.listing import Included, NewestFirst, described, query_of
 from headrace.api.request import Caller, Stored, name_ignored
 from headrace.api.routes import V1, route
 from headrace.store import Store
 from headrace.wire import conversations as wire
 from headrace.wire.items import Item, references, resolved
 from headrace.wire.metadata import MetadataBody
-from headrace.wire.pagination import ListObject
+from headrace.wire.pagination import LISTED, ListObject, listing
 
 router = APIRouter(tags=["conversations"], responses=RESPONSES)
 CONVERSATION = "/conversations/{conversation_id}"
+SEARCH = {
+    "name": "search",
+    "in": "query",
+    "schema": {
+        "type": "string",
+        "maxLength": wire.MAX_SEARCH,
+        "description": "Words that were all said in it, in any case.",
+    },
+}
 
 
 async def _conversation_id(conversation_id: str) -> str:
@@ -52,14 +61,18 @@ async def create_conversation(
     "GET",
     "/conversations",
     under=V1,
-    summary="List conversations, newest first",
-    extra=described("desc"),
+    summary="List conversations, newest first, or those in which some words were said",
+    extra=described("desc", more=[SEARCH]),
 )
 async def list_conversations(
-    caller: Caller, store: Stored, query: NewestFirst
+    http: Request, response: Response, caller: Caller, store: Stored
 ) -> ListObject[wire.ConversationObject]:
-    page = await store.conversations.page(caller.id, limit=query.limit, after=query.after, order=query.order)
-    return wire.conversations(page)
+    query = query_of(http, response, (*LISTED, "search"))
+    page, search = listing(query, "desc"), wire.search_of(query)
+    members = {"limit": page.limit, "after": page.after, "order": page.order}
+    if search is None:
+        return wire.conversations(await store.conversations.page(caller.id, **members))
+    return wire.conversations(await store.conversations.search(caller.id, search, **members))
 
 
 @route(router, "GET", CONVERSATION, under=V1, summary="Retrieve a conversation")

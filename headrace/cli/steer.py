@@ -95,8 +95,8 @@ def features(arguments: argparse.Namespace, config: Config) -> int:
 
 
 def _sae_folder(name: str, config: Config) -> Path:
-    """The folder of an SAE: a path, or a name below the root. Raises ConfigError."""
-    for folder in (Path(name), root_of(config) / SAES / name):
+    """The folder of an SAE: of this name below the root, or else a path. Raises ConfigError."""
+    for folder in (root_of(config) / SAES / name, Path(name)):
         if folder.exists():
             return folder
     raise ConfigError(

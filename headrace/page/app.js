@@ -84,7 +84,7 @@ function App() {
   const known = chats.find(one => one.id === opened.chat?.id) ?? opened.chat;
   return html`
     <header class="bar">
-      <button type="button" class="quiet only-narrow" aria-label="Chats" aria-expanded=${open.sidebar} onClick=${() => setOpen({ ...open, sidebar: !open.sidebar })}>☰</button>
+      ${view === "chat" && html`<button type="button" class="quiet only-narrow" aria-label="Chats" aria-expanded=${open.sidebar} onClick=${() => setOpen({ ...open, sidebar: !open.sidebar })}>☰</button>`}
       <h1>Headrace</h1>
       <nav aria-label="Views">${Object.entries(VIEWS).map(([name, title]) => html`
         <a href=${name === "chat" ? `#/chat/${opened.chat?.id ?? ""}` : `#/${name}`} aria-current=${view === name ? "page" : null}>${title}</a>`)}</nav>
@@ -97,7 +97,7 @@ function App() {
         <${Sidebar} chats=${chats} current=${id} isOpen=${open.sidebar} onNew=${begin} onChanged=${changed} onError=${fail}
           onPick=${() => setOpen({ ...open, sidebar: false })} />
         ${open.sidebar && html`<div class="backdrop" onClick=${() => setOpen({ ...open, sidebar: false })} />`}
-        <${Chat} key=${opened.visit} chat=${known} model=${model} contextLength=${models.find(one => one.id === model)?.max_model_len}
+        <${Chat} key=${opened.visit} chat=${known} model=${model} info=${models.find(one => one.id === model)}
           isDrawerOpen=${open.drawer} onDrawer=${() => setOpen({ ...open, drawer: false })} onCreated=${created} onChanged=${refresh} />`}
       ${view === "compare" && html`<${Compare} models=${models} model=${model} />`}
       ${view === "server" && html`<${Server} />`}

@@ -5,6 +5,7 @@ import { getJson, postJson } from "./api.js";
 import { addItems, createBranch, forkBranch, loadBranch, packSettings, saveMetadata, titleFrom, unpackSettings } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Message } from "./message.js";
+import { canSee } from "./models.js";
 import { DEFAULTS, Settings } from "./settings.js";
 import { grow, newest, pathOf, questionOf } from "./tree.js";
 import { bodyOf, newTurn, resumeTurn, sendTurn, speedOf } from "./turn.js";
@@ -14,7 +15,7 @@ const userItem = (text, images = []) => ({
   content: [...images, ...(text ? [{ type: "input_text", text }] : [])],
 });
 
-export function Chat({ chat, model, contextLength, isDrawerOpen, onDrawer, onCreated, onChanged }) {
+export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onChanged }) {
   const [branches, setBranches] = useState([]);
   const [shown, setShown] = useState(null); // the id of the branch that is shown
   const [settings, setSettings] = useState(DEFAULTS);
@@ -161,8 +162,8 @@ export function Chat({ chat, model, contextLength, isDrawerOpen, onDrawer, onCre
         ${error && html`<p class="error" role="alert">${error}
           <button type="button" class="quiet" onClick=${() => setError("")}>Dismiss</button></p>`}
       </${Scroller}>
-      <${Meter} turn=${turn ?? turns.current.get(last?.id)} contextLength=${contextLength} />
-      <${Composer} isBusy=${isBusy} onSend=${send} onStop=${stop} />
+      <${Meter} turn=${turn ?? turns.current.get(last?.id)} contextLength=${info?.max_model_len} />
+      <${Composer} isBusy=${isBusy} canSee=${canSee(info)} onSend=${send} onStop=${stop} />
     </div>
     ${isDrawerOpen && html`<${Settings} settings=${settings} onChange=${setSettings} onClose=${onDrawer} />`}`;
 }

@@ -1,10 +1,10 @@
 // Chats as the server stores them: conversations whose metadata names the chat they belong to.
 
 import { all, getJson, postJson, request } from "./api.js";
-import { newest, textOf } from "./tree.js";
 
 const PIECE = 512; // characters of one value of metadata
 const PIECES = 8;
+const MAX_SEARCH = 200; // characters that the server searches for
 
 /** The chats of this caller, the newest first: [{id, title, branches: [conversation]}]. */
 export async function listChats() {
@@ -17,27 +17,10 @@ export async function listChats() {
   return [...chats.values()];
 }
 
-const texts = new Map(); // branch and when it was used → everything that was said in it
-const SEARCHED = 200; // chats
-
-/** The ids of chats whose newest branch has these words, of the newest chats; `onFound` gets them as they are found. */
-export async function searchChats(chats, words, onFound, isWanted) {
-  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
-  for (const chat of chats.slice(0, SEARCHED)) {
-    if (!isWanted()) return;
-    const text = await textOfChat(chat).catch(() => "");
-    if (isWanted() && wanted.every(word => text.includes(word))) onFound(chat.id);
-  }
-}
-
-async function textOfChat(chat) {
-  const branch = newest(chat);
-  const id = `${branch.id} ${branch.metadata.used ?? ""}`;
-  if (!texts.has(id)) {
-    const { items } = await loadBranch(branch);
-    texts.set(id, [chat.title, ...items.map(textOf)].join("\n").toLowerCase());
-  }
-  return texts.get(id);
+/** The ids of the chats of which a branch has these words, in its title or in what was said. */
+export async function searchChats(words) {
+  const found = await all(`v1/conversations?search=${encodeURIComponent(words.slice(0, MAX_SEARCH))}`, 1000);
+  return new Set(found.map(conversation => conversation.metadata.chat ?? conversation.id));
 }
 
 const titleOf = conversation => conversation.metadata.title || "Untitled";

@@ -4,7 +4,7 @@ import { html } from "./html.js";
 import { events, request } from "./api.js";
 import { Composer } from "./composer.js";
 import { rendered } from "./markdown.js";
-import { ModelPicker } from "./models.js";
+import { canSee, ModelPicker } from "./models.js";
 import { Dose, NO_STEERING, steeringOf, takenSteering } from "./steer.js";
 
 export function Compare({ models, model }) {
@@ -69,7 +69,7 @@ export function Compare({ models, model }) {
             <${Side} answer=${answers[index]} />
           </section>`)}</div>
       </div>
-      <${Composer} isBusy=${isBusy} onSend=${send} onStop=${() => stops.current.forEach(stop => stop.abort())} />
+      <${Composer} isBusy=${isBusy} canSee=${sides.some(side => canSee(models.find(one => one.id === side.model)))} onSend=${send} onStop=${() => stops.current.forEach(stop => stop.abort())} />
     </div>`;
 }
 

@@ -2,7 +2,8 @@
 import { useRef, useState } from "preact/hooks";
 import { html } from "./html.js";
 
-export function Composer({ isBusy, onSend, onStop }) {
+/** `canSee`: whether images may be attached. */
+export function Composer({ isBusy, canSee, onSend, onStop }) {
   const [text, setText] = useState("");
   const [images, setImages] = useState([]);
   const area = useRef(null);
@@ -28,7 +29,7 @@ export function Composer({ isBusy, onSend, onStop }) {
       <textarea id="question" ref=${area} rows=${Math.min(8, 1 + text.split("\n").length)} aria-label="Question" placeholder="Ask something"
         value=${text} onInput=${event => setText(event.target.value)} onKeyDown=${keys} />
       <div class="actions">
-        <label class="attach quiet">Image<input type="file" accept="image/*" multiple onChange=${attach} /></label>
+        ${canSee && html`<label class="attach quiet">Image<input type="file" accept="image/*" multiple onChange=${attach} /></label>`}
         <span class="hint">Enter sends, Shift Enter begins a line</span>
         ${isBusy ? html`<button type="button" onClick=${onStop}>Stop</button>` : html`<button>Send</button>`}
       </div>

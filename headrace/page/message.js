@@ -58,7 +58,7 @@ function Answer({ item, node, turn, model, onSwitch, onRegenerate, isBusy }) {
   const toggle = name => () => setView(view === name ? "text" : name);
   return html`
     <article class="message assistant" data-role="assistant" aria-label="Answer">
-      ${view === "tokens" ? html`<${Tokens} tokens=${tokens} model=${turn?.body.model ?? model} messages=${node && messagesTo(node, turn?.body.instructions)} />` : html`<${Markdown} text=${text} />`}
+      ${view === "tokens" ? html`<${Tokens} tokens=${tokens} usage=${turn?.usage} model=${turn?.body.model ?? model} messages=${node && messagesTo(node, turn?.body.instructions)} />` : html`<${Markdown} text=${text} />`}
       ${view === "raw" && html`<${Raw} item=${item} turn=${turn} />`}
       ${item.status === "incomplete" && node && html`<p class="cut">This answer was cut: it reached its limit, or was stopped.</p>`}
       ${node && html`<div class="actions"><${Siblings} node=${node} onSwitch=${onSwitch} />

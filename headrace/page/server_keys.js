@@ -3,6 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import { html } from "./html.js";
 import { getJson, postJson, request } from "./api.js";
 
+const EVERY_MS = 10_000; // how often usage is read again
+
 const day = seconds => (seconds ? new Date(seconds * 1000).toISOString().slice(0, 10) : "–");
 
 /** Sums by key and model over the days of a page of usage, the most tokens first. */
@@ -54,7 +56,12 @@ export function Usage({ hasKeys }) {
   const [rows, setRows] = useState(null);
   const [names, setNames] = useState({});
   useEffect(() => {
-    getJson("v1/usage").then(page => setRows(summed(page)), () => setRows([]));
+    const look = () => document.hidden || getJson("v1/usage").then(page => setRows(summed(page)), () => setRows(known => known ?? []));
+    look();
+    const timer = setInterval(look, EVERY_MS);
+    return () => clearInterval(timer);
+  }, []);
+  useEffect(() => {
     if (hasKeys) getJson("v1/admin/keys?limit=100").then(list => setNames(Object.fromEntries(list.data.map(key => [key.id, key.name]))), () => {});
   }, []);
   if (rows === null) return null;

@@ -27,7 +27,7 @@ export function ModelTable({ isAdmin }) {
     ${problem && html`<p class="error" role="alert">${problem}</p>`}
     ${isAdmin && models.some(model => model.status) && html`<${Pull} onPull=${id => change("pull", id)} />`}
     <div class="scrolls" tabindex="0" role="region" aria-label="Models"><table>
-      <thead><tr><th scope="col">Model</th><th scope="col">Served by</th><th scope="col">Context</th><th scope="col">State</th>
+      <thead><tr><th scope="col">Model</th><th scope="col" class="only-wide">Served by</th><th scope="col" class="only-wide">Context</th><th scope="col">State</th>
         <th scope="col">Memory</th><th scope="col">Requests</th><td></td></tr></thead>
       <tbody>${models.map(model => html`<${Row} key=${model.id} model=${model} doing=${busy[model.id]} onChange=${change} />`)}</tbody></table></div></section>`;
 }
@@ -45,7 +45,7 @@ const TITLES = { pull: "Pull", load: "Load", unload: "Unload" };
 function Row({ model, doing, onChange }) {
   const { status } = model;
   const verb = VERBS[status?.state];
-  return html`<tr><th scope="row">${model.id}</th><td>${model.owned_by}</td><td>${model.max_model_len ?? "–"}</td>
+  return html`<tr><th scope="row">${model.id}</th><td class="only-wide">${model.owned_by}</td><td class="only-wide">${model.max_model_len ?? "–"}</td>
     <td>${status ? html`<${State} status=${status} />` : "–"}</td>
     <td>${status?.memory_bytes ? `${Math.round(status.memory_bytes / MIB)} MiB` : "–"}</td>
     <td>${status ? `${status.running}${status.waiting ? `, ${status.waiting} wait` : ""}` : "–"}</td>

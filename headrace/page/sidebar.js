@@ -17,8 +17,8 @@ export function Sidebar({ chats, current, isOpen, onNew, onPick, onChanged, onEr
     if (words.trim().length < 2) return setSearching(false);
     const timer = setTimeout(async () => {
       setSearching(true);
-      await searchChats(chats, words, id => setSaid(known => new Set([...known, id])), () => isWanted);
-      if (isWanted) setSearching(false);
+      const found = await searchChats(words).catch(problem => { onError(problem); return new Set(); });
+      if (isWanted) { setSaid(found); setSearching(false); }
     }, PAUSE_MS);
     return () => { isWanted = false; clearTimeout(timer); };
   }, [words]);

@@ -8,10 +8,16 @@ const visible = token => token.replaceAll("\n", "⏎").replaceAll("\t", "⇥").r
 const breaks = token => Array.from({ length: token.split("\n").length - 1 }, () => html`<br />`); // buttons break no lines
 const shade = logprob => `p${Math.min(4, Math.floor(Math.exp(logprob) * 5))}`;
 
-export function Tokens({ tokens, messages, model }) {
+/** What came before the answer's own tokens, which are always computed. */
+function Before({ usage }) {
+  const cached = usage.input_tokens_details?.cached_tokens ?? 0;
+  return html`<p class="hint">Before it were ${usage.input_tokens} tokens, ${cached ? `the first ${cached} of them from the cache` : "none of them from the cache"}.</p>`;
+}
+
+export function Tokens({ tokens, usage, messages, model }) {
   const [chosen, choose] = useState(null);
   const token = tokens[chosen];
-  return html`
+  return html`${usage && html`<${Before} usage=${usage} />`}
     <div class="tokens" role="group" aria-label="The answer's tokens">
       ${tokens.map((one, index) => html`
         <button type="button" class=${`token ${shade(one.logprob)}`} aria-pressed=${index === chosen}

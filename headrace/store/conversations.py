@@ -14,7 +14,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,6 +42,7 @@ from headrace.store.records import (
     StoredConversation,
     StoredItem,
 )
+from headrace.store.search import find_conversations, words_of
 from headrace.store.tables import conversations, following
 
 ITEMS_PER_TRANSACTION = 500
@@ -49,6 +50,7 @@ LOCKED = "Another process is currently operating on this conversation. Please re
 
 ConversationRow = Row[tuple[object, ...]]
 
+BY_IDS = select(conversations).where(conversations.c.id.in_(bindparam("ids", expanding=True)))
 BY_ID_FOR_UPDATE = select(conversations).where(conversations.c.id == bindparam("id")).with_for_update()
 OF_OWNER = select(conversations).where(
     conversations.c.id == bindparam("id"), conversations.c.owner == bindparam("owner")
@@ -138,6 +140,25 @@ class Conversations:
                     raise BadRequest(f"No conversation with id '{after}' found.", param="after")
             statement = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
             rows = c.execute(following(statement, conversations, cursor, order)).all()
+            return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+        return await self._database.read(work)
+
+    async def search(
+        self, owner: str, text: str, *, limit: int, after: str | None = None, order: Order = "desc"
+    ) -> Page[StoredConversation]:
+        """The page of those that have all words of a text, in what was said or in the title that their
+        metadata has, in whatever case. Raises BadRequest (param `after`) if it is none of them.
+        """
+
+        def work(c: Connection) -> Page[StoredConversation]:
+            rows = _rows(c, find_conversations(c, owner, words_of(text)))
+            rows.sort(key=lambda row: (row.added, row.id), reverse=order == "desc")
+            if after is not None:
+                place = next((place for place, row in enumerate(rows) if row.id == after), None)
+                if place is None:
+                    raise BadRequest(f"No conversation with id '{after}' was found.", param="after")
+                rows = rows[place + 1 :]
             return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
         return await self._database.read(work)
@@ -329,6 +350,13 @@ def settle(c: Connection, row: ConversationRow, lock: ConversationLock, head: st
 def row_of_lock(c: Connection, lock: ConversationLock) -> ConversationRow | None:
     """The locked conversation's row, for an update; None if it was deleted."""
     return c.execute(BY_ID_FOR_UPDATE, {"id": lock.conversation.id}).first()
+
+
+def _rows(c: Connection, ids: Collection[str]) -> list[ConversationRow]:
+    wanted, rows = list(ids), list[ConversationRow]()
+    for start in range(0, len(wanted), ITEMS_PER_TRANSACTION):
+        rows += c.execute(BY_IDS, {"ids": wanted[start : start + ITEMS_PER_TRANSACTION]}).all()
+    return rows
 
 
 def _row(c: Connection, owner: str, id: str, *, is_for_update: bool = False) -> ConversationRow:

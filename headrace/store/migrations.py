@@ -170,6 +170,7 @@ MIGRATIONS = (
                 created_at BIGINT NOT NULL)""",
         ),
     ),
+    Migration(5, "search", ("CREATE INDEX items_owner ON items (owner, created_at)",)),
 )
 
 

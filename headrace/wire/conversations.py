@@ -14,11 +14,12 @@ from headrace.store import Page, StoredConversation, StoredItem
 from headrace.wire.items import Item, ItemBody, to_items
 from headrace.wire.limits import at_most
 from headrace.wire.metadata import Metadata
-from headrace.wire.pagination import ListObject, list_object
+from headrace.wire.pagination import ListObject, Query, list_object
 from headrace.wire.parameters import RequestBody
 
 MAX_ITEMS = 20  # in one request
 MAX_ID = 200  # characters of an item's id
+MAX_SEARCH = 200
 ID = re.compile(r"conv_[A-Za-z0-9_-]{1,100}")
 
 Items = Annotated[list[ItemBody], at_most(MAX_ITEMS)]
@@ -44,6 +45,14 @@ class ItemsBody(RequestBody):
     """The body of POST /v1/conversations/{id}/items."""
 
     items: Annotated[Items, Field(min_length=1)]
+
+
+def search_of(query: Query) -> str | None:
+    """The words of the query parameter `search`; None if there are none. Raises BadRequest."""
+    words = dict(query).get("search", "").strip()
+    if len(words) > MAX_SEARCH:
+        raise BadRequest.at("search", f"it has more than {MAX_SEARCH} characters")
+    return words or None
 
 
 class ConversationObject(TypedDict):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.types import ModelInfo, ModelKind
+from headrace.types import Modality, ModelInfo, ModelKind
 from headrace.wire.pool import ModelStatus
 
 
@@ -26,6 +26,9 @@ class ModelObject(TypedDict):
     sampling_defaults: Mapping[str, float | int]
     kind: Annotated[ModelKind, Field(description="What it does; models of providers count as generative.")]
     runner: Annotated[str | None, Field(description="What computes it in this server; null: elsewhere.")]
+    input_modalities: Annotated[
+        list[Modality] | None, Field(description="What it reads; null: its provider knows.")
+    ]
     status: NotRequired[Annotated[ModelStatus, Field(description="With `?detail=true`.")]]
 
 
@@ -70,6 +73,7 @@ def model(info: ModelInfo) -> ModelObject:
         "sampling_defaults": info.sampling,
         "kind": info.kind,
         "runner": info.runner,
+        "input_modalities": None if info.modalities is None else list(info.modalities),
     }
 
 

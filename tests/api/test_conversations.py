@@ -45,6 +45,25 @@ def refused(server: Served, path: str, body: object = None, *, method: str = "PO
     return error
 
 
+def test_conversations_are_found_by_what_was_said(stored: Served, client: openai.OpenAI) -> None:
+    river = client.conversations.create(items=[user("Name a river.")], metadata={"title": "Water"})
+    client.conversations.create(items=[user("Name a mountain.")])
+    with stored.client("second-key") as other:
+        other.conversations.create(items=[user("Name a river.")])
+
+    def found(search: str) -> list[str]:
+        page = client.get(f"{client.base_url}conversations", cast_to=object,
+                          options={"params": {"search": search}})  # fmt: skip
+        return [one["id"] for one in page["data"]]  # type: ignore[index]
+
+    assert found("RIVER") == found("river water") == [river.id]
+    assert found("river mountain") == []
+    assert len(found("name")) == len(found("")) == 2
+    first = {"Authorization": "Bearer first-key"}
+    long = stored.get(f"{CONVERSATIONS}?search={'x' * 201}", first)
+    assert (long.status_code, long.json()["error"]["param"]) == (400, "search")
+
+
 def test_conversation_lives_as_the_official_client_expects(client: openai.OpenAI) -> None:
     made = client.conversations.create(items=[user("hi")], metadata={"topic": "tides"})
     assert made.id.startswith("conv_")

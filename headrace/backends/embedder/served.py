@@ -20,7 +20,7 @@ from headrace.engine.torch.options import TorchOptions
 from headrace.errors import BadRequest, ModelError, ModelUnavailable, Overloaded
 from headrace.freed import trim
 from headrace.models.model import Model, Progress
-from headrace.types import Event, GenerateRequest, ModelInfo, ModelKind
+from headrace.types import TEXT_ONLY, Event, GenerateRequest, ModelInfo, ModelKind
 
 CHARACTER = 16  # work of tokenizing one, or of one token id, in headrace.offload's bytes
 Text = TypeVar("Text", bound=Sized)
@@ -68,7 +68,9 @@ class EncoderBackend(BaseBackend, Generic[Text, Tokenizer]):
         self._loading = Loading(name, self._load)
         self._batcher: Batcher[Text] | None = None
         self._num_requests = 0
-        self._models = [ModelInfo(name, self.name, 0, embedding.max_tokens, None, kind=self.kind)]
+        self._models = [
+            ModelInfo(name, self.name, 0, embedding.max_tokens, None, kind=self.kind, modalities=TEXT_ONLY)
+        ]
 
     async def start(self) -> None:
         """Raises ModelError if the model is to be loaded now, and cannot be."""
@@ -124,7 +126,16 @@ class EncoderBackend(BaseBackend, Generic[Text, Tokenizer]):
         fingerprint = _fingerprint(model)
         trim()  # loading needed more than running does
         self._models = [
-            ModelInfo(model.name, self.name, model.created, most, fingerprint, kind=self.kind, runner=runner)
+            ModelInfo(
+                model.name,
+                self.name,
+                model.created,
+                most,
+                fingerprint,
+                kind=self.kind,
+                runner=runner,
+                modalities=TEXT_ONLY,
+            )
         ]
         return loaded
 

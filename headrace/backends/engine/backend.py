@@ -45,6 +45,7 @@ from headrace.steering.library import ModelLibrary
 from headrace.steering.types import Capture, Condition, SteeringRequest
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
+    TEXT_ONLY,
     Embeddings,
     EmbedRequest,
     Event,
@@ -264,6 +265,7 @@ class EngineBackend(BaseBackend):
                 fingerprint,
                 sampling,
                 runner=engine.runner.name,
+                modalities=TEXT_ONLY,
             )
         ]
         trim()  # loading needed more than running does

@@ -33,6 +33,7 @@ from headrace.ignored import with_ignored
 from headrace.measured import EngineStats
 from headrace.offload import aside, while_wanted
 from headrace.types import (
+    TEXT_ONLY,
     Conversation,
     Event,
     Finished,
@@ -264,7 +265,9 @@ class LlamaCppBackend(BaseBackend):
             self._settings, timeout_s=self._timeout_s, reuses_prompts=self._reuses_prompts
         )
         created = int(self._settings.path.stat().st_mtime)
-        self._models = [ModelInfo(self._model, self.name, created, running.context_length, None)]
+        self._models = [
+            ModelInfo(self._model, self.name, created, running.context_length, None, modalities=TEXT_ONLY)
+        ]
         return running
 
     async def _watch(self, running: Running) -> None:
