@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.api.answers import Reply, respond
+from headrace.api.answers import LiveStream, Reply, respond
 from headrace.api.errors import RESPONSES
 from headrace.api.libraries import existing, library_of
+from headrace.api.listing import query_of
 from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller, in_time, prepared
 from headrace.api.routes import V1, route
 from headrace.collected import Collected
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.monitor import Follower
 from headrace.steering.types import Activations, Library, Probe
 from headrace.types import Json, ModelInfo, Started
 from headrace.wire import activations_of_text as wire
 from headrace.wire.activations import TokenActivations, feature_activations
 from headrace.wire.limits import MAX_TOP_FEATURES
+from headrace.wire.steering import Labels
 from headrace.wire.steering_objects import WholeList, whole_list
 
 router = APIRouter(tags=["steering"], responses=RESPONSES)
 
+WATCHED_S = 1.0  # how often a stream looks whether the server shuts down
+WATCHED = response_of(
+    wire.WatchedActivations, "`data: {entry}` events, until the caller leaves.", EVENT_STREAM
+)
 STREAMED = response_of(
     TokenActivations, "`data: {entry}` events, one for each token, then `data: [DONE]`.", EVENT_STREAM
 )
@@ -57,6 +66,33 @@ async def stream_activations(http: Request, caller: Caller, body: wire.Activatio
     labels = {body.sae: library.sae(body.sae).info.labels}
     reply = Reply(partial(wire.Entries, labels), _never_whole)
     return await respond(http, http.app.state.gateway.start(request), reply, {})
+
+
+@route(
+    router, "GET", "/activations/stream", under=V1, answer=wire.WatchedActivations,
+    summary="Follow what probes read in one's own requests",
+    extra={"parameters": wire.WATCHED_PARAMETERS},
+    responses={200: WATCHED, **RESPONSES},
+)  # fmt: skip
+async def watch_activations(http: Request, response: Response, caller: Caller) -> Response:
+    query = dict(query_of(http, response, ("request_id", "sae")))
+    found = _watched(http, Follower(caller.id, query.get("request_id"), query.get("sae")))
+    return LiveStream(found, {}, found.aclose)
+
+
+async def _watched(http: Request, follower: Follower) -> AsyncGenerator[list[str], None]:
+    gateway: Gateway = http.app.state.gateway
+    with gateway.monitor.following(follower):
+        while not gateway.is_draining:
+            seen = await follower.next(WATCHED_S)
+            labels = _labels(gateway) if seen else {}
+            yield [wire.watched(one, labels) for one in seen]
+
+
+def _labels(gateway: Gateway) -> Labels:
+    """Of every SAE that is loaded."""
+    libraries = [backend.library(info.id) for backend in gateway.backends for info in backend.models()]
+    return {sae.id: sae.labels for library in libraries if library is not None for sae in library.saes()}
 
 
 def _never_whole(info: ModelInfo, collected: Collected) -> Json:

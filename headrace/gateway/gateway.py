@@ -30,6 +30,7 @@ from headrace.gateway.lifetime import (
     Until,
 )
 from headrace.gateway.limits import Charge, Charging, answer_limit
+from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
 from headrace.relay_types import Relayed, Relaying, RelayRequest
@@ -88,6 +89,7 @@ class Gateway:
             now=self._clock.now,
         )
         self.active = Active(request_timeout_s)
+        self.monitor = Monitor()
 
     @property
     def num_active(self) -> int:
@@ -135,7 +137,8 @@ class Gateway:
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
                 _answered_by(tally, result)
                 meter = AnswerMeter(tally, self._meter, request.n, charge)
-                return Generation(result, request, end, exits.pop_all(), meter)
+                observers = (meter, self.monitor.observer(request)) if request.probes else (meter,)
+                return Generation(result, request, end, exits.pop_all(), *observers)
         except BaseException as exc:
             tally.end(exc)
             self._meter.record(tally)

@@ -28,7 +28,7 @@ export function ModelTable({ isAdmin }) {
     ${isAdmin && models.some(model => model.status) && html`<${Pull} onPull=${id => change("pull", id)} />`}
     <div class="scrolls" tabindex="0" role="region" aria-label="Models"><table>
       <thead><tr><th scope="col">Model</th><th scope="col" class="only-wide">Served by</th><th scope="col" class="only-wide">Context</th><th scope="col">State</th>
-        <th scope="col">Memory</th><th scope="col">Requests</th><td></td></tr></thead>
+        <th scope="col">Memory</th><th scope="col" class="only-wide">Requests</th><td></td></tr></thead>
       <tbody>${models.map(model => html`<${Row} key=${model.id} model=${model} doing=${busy[model.id]} onChange=${change} />`)}</tbody></table></div></section>`;
 }
 
@@ -48,7 +48,7 @@ function Row({ model, doing, onChange }) {
   return html`<tr><th scope="row">${model.id}</th><td class="only-wide">${model.owned_by}</td><td class="only-wide">${model.max_model_len ?? "–"}</td>
     <td>${status ? html`<${State} status=${status} />` : "–"}</td>
     <td>${status?.memory_bytes ? `${Math.round(status.memory_bytes / MIB)} MiB` : "–"}</td>
-    <td>${status ? `${status.running}${status.waiting ? `, ${status.waiting} wait` : ""}` : "–"}</td>
+    <td class="only-wide">${status ? `${status.running}${status.waiting ? `, ${status.waiting} wait` : ""}` : "–"}</td>
     <td>${verb && html`<button type="button" class="quiet" disabled=${doing} onClick=${() => onChange(verb, model.id)}>${TITLES[verb]}</button>`}</td></tr>`;
 }
 

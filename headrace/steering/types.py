@@ -150,6 +150,19 @@ class Activations:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What probes read on one token of a running request. `index`: the choice; `dropped`: how many before it
+    were lost on the way to their reader.
+    """
+
+    request_id: str
+    model: str
+    index: int
+    entry: Activations
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedOp:
     """An op at one layer, in raw numbers, for receipts."""
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
-from headrace.steering.types import Activations, Probe
+from headrace.steering.types import Activations, Probe, Seen
 from headrace.types import Conversation, Event, GenerateRequest, Message, ModelInfo, Sampling, Started, Texts
-from headrace.wire.activations import FeatureActivations, feature_activations
+from headrace.wire.activations import FeatureActivations, TokenActivations, feature_activations
 from headrace.wire.generation import dump
 from headrace.wire.limits import MAX_MESSAGES, MAX_PROBED, MAX_TOP_FEATURES, at_most
 from headrace.wire.steering import FeatureIndex, Labels, Name, Nested
@@ -83,6 +83,33 @@ class ComparedFeature(TypedDict):
     difference: Annotated[float, Field(description="Mean on a, minus mean on b.")]
     mean_a: float
     mean_b: float
+
+
+class WatchedActivations(TokenActivations):
+    """What probes read on one token of a running request."""
+
+    request_id: Annotated[str, Field(description="That of the header X-Request-ID.")]
+    model: str
+    index: Annotated[int, Field(description="The choice.")]
+    dropped: Annotated[
+        int,
+        Field(description="Entries before this one that were dropped, because they were read too slowly."),
+    ]
+
+
+WATCHED_PARAMETERS = [
+    {"name": name, "in": "query", "schema": {"type": "string", "description": text}}
+    for name, text in (("request_id", "Only of this request."), ("sae", "Only of this SAE."))
+]
+
+
+def watched(seen: Seen, labels: Labels) -> str:
+    (entry,) = feature_activations((seen.entry,), labels)["content"]
+    body: WatchedActivations = {
+        "request_id": seen.request_id, "model": seen.model, "index": seen.index, "dropped": seen.dropped,
+        **entry,
+    }  # fmt: skip
+    return dump(body)
 
 
 class Entries:
