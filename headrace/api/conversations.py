@@ -69,10 +69,14 @@ async def list_conversations(
 ) -> ListObject[wire.ConversationObject]:
     query = query_of(http, response, (*LISTED, "search"))
     page, search = listing(query, "desc"), wire.search_of(query)
-    members = {"limit": page.limit, "after": page.after, "order": page.order}
-    if search is None:
-        return wire.conversations(await store.conversations.page(caller.id, **members))
-    return wire.conversations(await store.conversations.search(caller.id, search, **members))
+    found = (
+        store.conversations.page(caller.id, limit=page.limit, after=page.after, order=page.order)
+        if search is None
+        else store.conversations.search(
+            caller.id, search, limit=page.limit, after=page.after, order=page.order
+        )
+    )
+    return wire.conversations(await found)
 
 
 @route(router, "GET", CONVERSATION, under=V1, summary="Retrieve a conversation")

@@ -16,7 +16,7 @@ def parts(text: str) -> dict[str, object]:
     return {"type": "message", "role": "assistant", "content": content}
 
 
-SAID = {
+SAID: dict[str, list[dict[str, object]]] = {
     "rivers": [message("Name a RIVER."), parts("The Danube \u2013 or \u201cthe Blue\u201d.")],
     "food": [message("What is \u00dcberbackenes?"), parts("Food from an oven: 100 %_ hot. C:\\new")],
     "far": [message("\u5317\u4eac\u5728\u54ea\u91cc"), parts("In China.")],
