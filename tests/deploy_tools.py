@@ -19,11 +19,31 @@ RESOURCES = ("configuration.yaml", "gateway.yaml", "engine.yaml")  # Kubernetes'
 
 
 def main(tools: Path) -> int:
-    container = [str(tools / "hadolint"), str(DEPLOY / "container" / "Containerfile")]
+    images = [str(DEPLOY / folder / "Containerfile") for folder in ("container", "ray")]
+    container = [str(tools / "hadolint"), *images]
     manifests = [str(DEPLOY / "kubernetes" / name) for name in RESOURCES]
-    schemas = [str(tools / "kubernetes-validate"), "--strict", "-k", KUBERNETES, *manifests]
-    passed = [_passes("hadolint", container), _passes("kubernetes-validate", schemas), _unit_is_well()]
+    with tempfile.TemporaryDirectory() as folder:
+        schemas = [str(tools / "kubernetes-validate"), "--strict", "-k", KUBERNETES]
+        valid = _passes("kubernetes-validate", [*schemas, *manifests, *_pods(Path(folder))])
+    passed = [_passes("hadolint", container), valid, _unit_is_well()]
     return 0 if all(passed) else 1
+
+
+def _pods(folder: Path) -> list[str]:
+    """The pod templates of the RayService, each in a PodTemplate, for which Kubernetes has a schema."""
+    import yaml  # of the tools' environment
+
+    cluster = yaml.safe_load((DEPLOY / "kubernetes" / "rayservice.yaml").read_text())["spec"][
+        "rayClusterConfig"
+    ]
+    files = []
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        name = group["template"]["spec"]["containers"][0]["name"]
+        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}}
+        file = folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**pod, "template": group["template"]}))
+        files.append(str(file))
+    return files
 
 
 def _passes(name: str, command: list[str]) -> bool:

@@ -14,6 +14,7 @@ import yaml
 
 from headrace.config import Config, load, options
 from headrace.models.catalog import DEFAULT_MODEL
+from tests.rayservice import RayService
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -155,6 +156,28 @@ def test_the_gateways_reach_the_engines(tmp_path: Path) -> None:
         if "/etc/" in path
     }
     assert used == set(secret)
+
+
+def test_the_ray_service_has_what_kuberay_knows_and_time_to_drain() -> None:
+    (document,) = documents("kubernetes/rayservice.yaml")
+    cluster = RayService.model_validate(document).spec.rayClusterConfig
+    (workers,) = cluster.workerGroupSpecs
+    (app,) = yaml.safe_load(document["spec"]["serveConfigV2"])["applications"]
+    (deployment,) = app["deployments"]
+    assert app["import_path"] == "headrace_ray:app"
+    assert f"class {deployment['name']}:" in (DEPLOY / "ray" / "headrace_ray.py").read_text()
+    scaling, pod = deployment["autoscaling_config"], workers.template["spec"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (workers.minReplicas, workers.maxReplicas)
+    assert pod["terminationGracePeriodSeconds"] > deployment["graceful_shutdown_timeout_s"] + 10
+    for template in (cluster.headGroupSpec.template, workers.template):
+        assert template["spec"]["enableServiceLinks"] is False
+    (inside,) = pod["containers"]
+    assert deployment["ray_actor_options"]["num_cpus"] <= int(inside["resources"]["requests"]["cpu"])
+    secrets = {one["valueFrom"]["secretKeyRef"]["key"] for one in inside["env"] if "valueFrom" in one}
+    assert secrets <= set(of_kind("Secret", "headrace")["stringData"])
+    image = (DEPLOY / "ray" / "Containerfile").read_text()
+    assert f"rayproject/ray:{cluster.rayVersion}-" in image
+    assert f'"ray[serve]=={cluster.rayVersion}"' in (ROOT / "Makefile").read_text()
 
 
 def test_the_unit_has_time_to_drain() -> None:

@@ -48,7 +48,18 @@ def post(body: dict[str, object]) -> tuple[bytes, str]:
         return response.read(), response.headers["x-request-id"]
 
 
+def check_service() -> None:
+    """What deploy/kubernetes/rayservice.yaml says to Ray Serve has Ray's own schema."""
+    import yaml
+    from ray.serve.schema import ServeDeploySchema
+
+    service = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "rayservice.yaml").read_text())
+    found = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    print(f"rayservice.yaml: {found.applications[0].import_path}, as Ray's schema has it")
+
+
 def main() -> int:
+    check_service()
     environment = {
         **os.environ,
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -13,7 +13,7 @@ from typing import TypeVar
 from headrace import logs
 from headrace.backends.base import BaseBackend
 from headrace.backends.replicas import affinity
-from headrace.backends.replicas.choice import ordered
+from headrace.backends.replicas.choice import Moves
 from headrace.backends.replicas.replica import Replica
 from headrace.backends.replicas.resume import Resumption, way_of
 from headrace.backends.replicas.supervision import Program, Supervision
@@ -71,7 +71,7 @@ class Replicas(BaseBackend):
         self.resumes = resumes
         for replica in replicas:
             replica.backend.counts_tokens = resumes
-        self.members = tuple(replicas)
+        self.members, self._moves = tuple(replicas), Moves()
         self._watches = {replica: Watch(replica) for replica in replicas}
         self._supervisions = [
             Supervision(replica, self._watches[replica], program)
@@ -201,7 +201,7 @@ class Replicas(BaseBackend):
         """
         error: ServerError | None = None
         num_broken = 0
-        for replica in ordered(self.members, key):
+        for replica in self._moves.ordered(self.members, key):
             permit = replica.breaker.take() if replica.is_available else None
             if permit is None:
                 continue
@@ -223,6 +223,7 @@ class Replicas(BaseBackend):
                 permit.abandoned()
                 raise
             else:
+                self._moves.went(self.members, key, replica)
                 _note(replica)
                 return value
         raise error or self._unavailable()

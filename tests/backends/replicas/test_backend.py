@@ -94,7 +94,7 @@ def test_a_replica_that_is_down_gets_no_requests_until_it_answers(three: Pool) -
 
 
 def test_a_replica_whose_cache_is_full_is_passed_over(three: Pool) -> None:
-    first = three.preferred("s")
+    first = three.preferred("full")
     replica = next(one for one in three.backend.members if one.name == first)
     text = b'vllm:kv_cache_usage_perc{model_name="m"} 0.99\nvllm:num_requests_running{model_name="m"} 0.0\n'
     three.upstreams[first].always("/metrics", Answer(pieces=[text]))
@@ -102,7 +102,7 @@ def test_a_replica_whose_cache_is_full_is_passed_over(three: Pool) -> None:
     watch._no_metrics_until = 0.0  # it had none before
     with replica.busy():
         eventually(lambda: replica.is_full, within_s=60)
-        assert three.preferred("s") != first
+        assert three.preferred("full") != first
     three.upstreams[first].always("/metrics", answer(ERROR, status=404))
     eventually(lambda: not replica.is_full, within_s=60)
 

@@ -12,7 +12,7 @@ import pytest
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.replicas import Replica
 from headrace.backends.replicas.affinity import of_generation, of_relayed
-from headrace.backends.replicas.choice import BOUND, ordered
+from headrace.backends.replicas.choice import BOUND, MAX_MOVED, Moves, ordered
 from headrace.backends.replicas.replica import Load
 from headrace.backends.replicas.watch import load_in
 from headrace.breaker import Breaker
@@ -49,6 +49,31 @@ def test_no_replica_gets_more_than_its_bound() -> None:
         first(members, "all the same").num_active += 1
         bound = math.ceil(BOUND * number / 3)
         assert max(one.num_active for one in members) <= bound
+
+
+def test_a_conversation_that_had_to_move_stays_where_it_went() -> None:
+    members, moves = replicas(3), Moves()
+    preferred, other, _ = ordered(members, "a")
+    preferred.num_active = 3
+    assert moves.ordered(members, "a")[0] is other
+    moves.went(members, "a", other)
+    preferred.num_active = 0
+    assert moves.ordered(members, "a")[0] is other
+    assert moves.ordered(members, "a")[1] is preferred
+    other.num_active = 3
+    assert moves.ordered(members, "a")[0] is preferred, "the bound counts here, too"
+    moves.went(members, "a", preferred)
+    other.num_active = 0
+    assert moves.ordered(members, "a")[0] is preferred
+
+
+def test_moves_are_forgotten_the_oldest_first() -> None:
+    members, moves = replicas(2), Moves()
+    for number in range(2 * MAX_MOVED + 2):
+        for one in members:  # one of them is not the preferred one
+            moves.went(members, str(number), one)
+    assert len(moves._moved) <= MAX_MOVED
+    assert moves.ordered(members, "0") == ordered(members, "0")
 
 
 def test_requests_of_others_count() -> None:
