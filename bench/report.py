@@ -19,11 +19,11 @@ LABELS = {
     "genai": "OpenVINO GenAI in process, same weights",
     "genai-gguf": "OpenVINO GenAI in process, its own u4 weights",
     "xllamacpp": "xllamacpp server, HTTP",
-    "torch": "Headrace on PyTorch, HTTP, bf16",
-    "torch-engine": "Headrace on PyTorch, engine in process, bf16",
-    "transformers": "transformers generate in process, static batch, bf16",
-    "batching": "transformers continuous batching in process, bf16",
-    "vllm": "vLLM server, HTTP, bf16",
+    "torch": "Headrace on PyTorch, HTTP",
+    "torch-engine": "Headrace on PyTorch, engine in process",
+    "transformers": "transformers generate in process, static batch",
+    "batching": "transformers continuous batching in process",
+    "vllm": "vLLM server, HTTP",
 }
 
 

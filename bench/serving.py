@@ -53,7 +53,7 @@ def main() -> int:
 async def compare(
     model: Model, plan: Plan, options: argparse.Namespace, scratch: Path
 ) -> tuple[report.Rounds, dict[str, str]]:
-    commands, missing = _choose(known(model, options.cache, scratch), options)
+    commands, missing = _choose(known(model, options.cache, scratch, options.torch_dtype), options)
     prepare(commands, model, options.peer_python, scratch)
     rounds: report.Rounds = {command.name: [] for command in commands}
     for index in range(options.repeats):
@@ -115,6 +115,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--parts", type=lambda text: tuple(text.split(",")), metavar="A,B", default=PARTS,
         help=f"only these measurements, of {', '.join(PARTS)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--torch-dtype", choices=("bfloat16", "float32"), default="bfloat16",
+        help="numbers of all that run on PyTorch (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--peer-python", default=sys.executable, metavar="PATH", help="runs the peers")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds (%(default)s)")

@@ -155,8 +155,10 @@ def is_installed(package: str, python: str) -> bool:
     return subprocess.run([python, "-c", code], check=False).returncode == 0
 
 
-def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
-    """Every system on this model; those that read GGUF only where it was made from such a file."""
+def known(model: Model, cache: Path, scratch: Path, dtype: str = "bfloat16") -> list[Command]:
+    """Every system on this model; those that read GGUF only where it was made from such a file. `dtype`: the
+    numbers of those that run on PyTorch.
+    """
     local = "http://127.0.0.1:{port}"
 
     def serve(name: str, model: str, *arguments: str) -> tuple[str, ...]:
@@ -181,7 +183,7 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
     gguf, hf = str(model.gguf), str(scratch / HF)
     llamacpp = ("-m", "bench.children.xllamacpp_server", gguf, "{port}")
     vllm = (
-        "-m", "vllm.entrypoints.openai.api_server", "--model", hf, "--dtype", "bfloat16",
+        "-m", "vllm.entrypoints.openai.api_server", "--model", hf, "--dtype", dtype,
         "--max-model-len", "2048", "--max-num-seqs", "32", "--served-model-name", "model",
         "--host", "127.0.0.1", "--port", "{port}",
     )  # fmt: skip
@@ -191,18 +193,20 @@ def known(model: Model, cache: Path, scratch: Path) -> list[Command]:
         Command("xllamacpp", llamacpp, url=local, needs="xllamacpp"),
         Command(
             "torch",
-            serve("torch", hf, "--model-backend", f"{HF}=torch"),
+            serve("torch", hf, "--model-backend", f"{HF}=torch", "--dtype", dtype),
             url=local,
             model=HF,
             needs="torch",
         ),
         Command(
             "torch-engine",
-            ("-m", "bench.children.engine", hf, str(model.context_length), "torch"),
+            ("-m", "bench.children.engine", hf, str(model.context_length), dtype),
             needs="torch",
         ),
-        Command("transformers", ("-m", "bench.children.transformers_generate", hf), needs="transformers"),
-        Command("batching", ("-m", "bench.children.transformers_batching", hf), needs="transformers"),
+        Command(
+            "transformers", ("-m", "bench.children.transformers_generate", hf, dtype), needs="transformers"
+        ),
+        Command("batching", ("-m", "bench.children.transformers_batching", hf, dtype), needs="transformers"),
         Command("vllm", vllm, url=local, model="model", needs="vllm"),
     ]
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from headrace.engine.engine import Engine
 from headrace.engine.sequence import SamplingParams, Sequence
+from headrace.engine.torch.devices import device_of, name_of, num_gpus
 from headrace.engine.torch.load import choose
 from headrace.engine.torch.runner import TorchRunner
 from tests.engine.architectures import random_model
@@ -27,22 +28,23 @@ STREAMS, PROMPT, OUTPUT = 64, 128, 64  # tokens
 
 
 def main() -> int:
-    if not torch.cuda.is_available():
+    if not num_gpus():
         print("no GPU that PyTorch can use: nothing was run")
         return 0
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    device = device_of("auto")
+    print(f"{name_of(device)}, torch {torch.__version__}")
     for name in EQUAL:
         runner = choose(
-            random_model(name).cuda(), kv_cache_bytes=2**26, max_model_len=2048, max_num_seqs=STREAMS
+            random_model(name).to(device), kv_cache_bytes=2**26, max_model_len=2048, max_num_seqs=STREAMS
         )
         assert isinstance(runner, TorchRunner), f"{name}: {runner.name}"
         print(f"{name}: equal to the plain model")
-    print(f"{_decode_rate():.0f} tokens/s at {STREAMS} streams of a random model of 8 billion weights")
+    print(f"{_decode_rate(device):.0f} tokens/s at {STREAMS} streams of a random model of 8 billion weights")
     return 0
 
 
-def _decode_rate() -> float:
-    with torch.device("cuda"):
+def _decode_rate(device: torch.device) -> float:
+    with device:
         model = AutoModelForCausalLM.from_config(LlamaConfig(**LARGE), dtype=torch.bfloat16)
     runner = choose(model, kv_cache_bytes=2**33, max_model_len=2048, max_num_seqs=STREAMS)
     engine = Engine(runner, max_num_seqs=STREAMS, max_batch_tokens=4096)

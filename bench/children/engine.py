@@ -1,6 +1,6 @@
 """Headrace's engine in process: what the HTTP server adds is measured against it.
 
-Arguments: FOLDER MAX_MODEL_LEN, and `torch` for a folder of safetensors.
+Arguments: FOLDER MAX_MODEL_LEN, and the numbers that PyTorch is to compute with for a folder of safetensors.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 from bench.children.protocol import Prompts, Run, Timing, serve
 from headrace.engine.engine import Engine
 from headrace.engine.load import load_engine
 from headrace.engine.sequence import SamplingParams, Sequence
-from headrace.engine.torch.options import TorchOptions
+from headrace.engine.torch.options import Numbers, TorchOptions
 
 
 def load() -> Run:
-    options = TorchOptions() if sys.argv[3:] == ["torch"] else None
+    options = TorchOptions(dtype=cast(Numbers, sys.argv[3])) if sys.argv[3:] else None
     engine = load_engine(Path(sys.argv[1]), max_model_len=int(sys.argv[2]), torch=options)
     return lambda prompts, max_tokens, ends: run(engine, prompts, max_tokens, ends)
 

@@ -1,4 +1,4 @@
-"""transformers' continuous batching in process, bfloat16. Argument: a folder of safetensors."""
+"""transformers' continuous batching in process. Arguments: a folder of safetensors, DTYPE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ TOKENS = 32 * 1024  # that its cache is to hold: as many as 32 streams of the be
 
 
 def load() -> Run:
-    model = AutoModelForCausalLM.from_pretrained(Path(sys.argv[1]), dtype=torch.bfloat16).eval()
+    dtype = getattr(torch, sys.argv[2])
+    model = AutoModelForCausalLM.from_pretrained(Path(sys.argv[1]), dtype=dtype).eval()
     config = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=64)
     blocks = ContinuousBatchingConfig(block_size=32, num_blocks=TOKENS // 32, max_batch_tokens=512)
     manager = model.init_continuous_batching(generation_config=config, continuous_batching_config=blocks)

@@ -1,4 +1,4 @@
-"""transformers' `generate` in process, bfloat16, a static batch. Argument: a folder of safetensors."""
+"""transformers' `generate` in process, a static batch. Arguments: a folder of safetensors, DTYPE."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Clock(StoppingCriteria):  # type: ignore[misc]  # the library is untyped h
 
 
 def load() -> Run:
-    model = AutoModelForCausalLM.from_pretrained(Path(sys.argv[1]), dtype=torch.bfloat16).eval()
+    dtype = getattr(torch, sys.argv[2])
+    model = AutoModelForCausalLM.from_pretrained(Path(sys.argv[1]), dtype=dtype).eval()
     return lambda prompts, max_tokens, ends: run(model, prompts, max_tokens)
 
 

@@ -2,10 +2,10 @@
 
 A forward pass, from the top:
 
-    load.py        folder → model, self-test, runner
+    load.py        folder → model, self-test, runner (devices.py: on which device)
     runner.py      TorchRunner: the engine's batch → one call of the model
     step.py        the batch as groups of sequences, whose attention is one operation each
     attention.py   the function that transformers' models call instead of their own attention
-    cache.py       the keys and values of all layers, in blocks
+    cache.py       the keys and values of all layers, in blocks (places.py: where they are)
     sequential.py  SequentialRunner: for models whose state is not only keys and values
 """

@@ -87,19 +87,24 @@ def attended(
     count, heads, length, width = query.shape
     shared = heads // key.shape[1]
     folded = query.reshape(count, key.shape[1], shared * length, width)
+    if folded.shape[2] % 2 and folded.element_size() == 2:  # the kernel takes two rows in the time of one
+        folded = nn.functional.pad(folded, (0, 0, 0, 1))
     if mask is not None and shared > 1 and length > 1:
         mask = mask.repeat(1, 1, shared, 1)
     if call.softcap is None and call.sinks is None:
         found = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=call.scale)
     else:
         found = _by_hand(folded, key, value, mask, call)
+    found = found[:, :, : shared * length]
     return found.reshape(count, heads, length, value.shape[-1]).transpose(1, 2)
 
 
 def attended_from_start(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call
 ) -> torch.Tensor:
-    """`attended` for the first tokens of one sequence, each of which sees those before it and itself."""
+    """`attended` for the first tokens of one sequence, each of which sees those before it and itself. There
+    may be more keys, which none sees.
+    """
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)

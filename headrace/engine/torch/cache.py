@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
+import numpy as np
 import torch
 
 from headrace.engine.torch.attention import attended_from_start
 from headrace.engine.torch.call import Call, NotPageable
-from headrace.engine.torch.group import BLOCK_SIZE
+from headrace.engine.torch.places import BLOCK_SIZE, Places
 
 Shape = tuple[int, ...]
 
@@ -69,31 +71,32 @@ class PagedCache:
 
     def __init__(self, layout: Layout, num_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
         self.layout, self.num_blocks, self.dtype = layout, num_blocks, dtype
-        # Zeros, because what is masked still takes part in sums: it must be finite. The memory is provided by
-        # the operating system when a block is first written.
+        # A head's tokens are beside each other, as the products of matrices want them.
         self._tensors = [
-            torch.zeros((num_blocks + 1, BLOCK_SIZE, *shape), dtype=dtype, device=device)
+            _zeros((num_blocks + 1, heads, BLOCK_SIZE, width), dtype, device)
             for pair in layout.shapes
-            for shape in pair
+            for heads, width in pair
         ]
 
-    def write(self, layer: Layer, slots: torch.Tensor, call: Call) -> None:
-        """Store the call's keys and values at slots[T]: block · BLOCK_SIZE + offset."""
+    def write(self, layer: Layer, places: Places, call: Call) -> None:
+        """Store the call's keys and values of T tokens at their places."""
         for tensor, new in zip(self._pair(layer), (call.key, call.value), strict=True):
-            cells = tensor.view(-1, *tensor.shape[2:])
-            cells.index_copy_(0, slots, new[0].transpose(0, 1).to(tensor.dtype))
+            _, heads, _, width = tensor.shape
+            cells = tensor.view(-1, width)
+            cells.index_copy_(0, places.of(heads), new[0].reshape(-1, width).to(tensor.dtype))
 
     def read(
-        self, layer: Layer, blocks: torch.Tensor, count: int, length: int, dtype: torch.dtype
+        self, layer: Layer, places: Places, count: int, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The keys and values of `count` sequences, whose tables are the rows of blocks[count · n]: two
-        tensors [count, heads, length, width].
+        """The keys and values of `count` sequences, whose blocks are at `places`: two tensors [count, heads,
+        n · BLOCK_SIZE, width].
         """
-        key, value = (
-            tensor.index_select(0, blocks).view(count, -1, *tensor.shape[2:])[:, :length].transpose(1, 2)
-            for tensor in self._pair(layer)
-        )
-        return key.to(dtype), value.to(dtype)
+        found = []
+        for tensor in self._pair(layer):
+            _, heads, _, width = tensor.shape
+            blocks = tensor.view(-1, BLOCK_SIZE * width).index_select(0, places.of(heads))
+            found.append(blocks.view(count, heads, -1, width).to(dtype))
+        return found[0], found[1]
 
     def mend(self, blocks: torch.Tensor) -> None:
         """Make the content of blocks finite: masked numbers that are not would spoil whatever reads them."""
@@ -123,6 +126,16 @@ class PagedCache:
 
     def _pair(self, layer: Layer) -> list[torch.Tensor]:
         return self._tensors[2 * layer.place : 2 * layer.place + 2]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros, because what is masked still takes part in sums: it must be finite. On a CPU the operating
+    system provides the memory when a block is first written; torch's own zeros would write all of it.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    blank = np.zeros(prod(shape) * dtype.itemsize, np.uint8)
+    return torch.from_numpy(blank).view(dtype).view(shape)
 
 
 def _is_same(kept: tuple[torch.Tensor, torch.Tensor], call: Call) -> bool:

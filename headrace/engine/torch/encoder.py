@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from headrace.encoder_types import Activation, Embedding, Layer, Marked, Pooling
-from headrace.engine.torch import weights
+from headrace.engine.torch import devices, weights
 from headrace.engine.torch.options import TorchOptions
 from headrace.engine.torch.packing import pack_matrices
 from headrace.errors import ModelError
@@ -48,7 +48,7 @@ class TorchEncoder:
     ) -> None:
         if num_threads:
             torch.set_num_threads(num_threads)
-        self._device = weights.device_of(options)
+        self._device = devices.device_of(options.device)
         dtype = weights.dtype_of(options, self._device, exact=exact)
         head: weights.Head = "none" if embedding.score is None else "score"
         model = weights.read_model(

@@ -1,6 +1,8 @@
 """Sequences of one pass whose attention is computed together, as one operation of torch.
 
-Their block tables and queries are padded to the longest among them, and a mask hides the padding.
+Their block tables and queries are padded to the longest among them, and a mask hides the padding. They are
+padded further to sizes at which torch's kernels sum a token's attention alike, however many tokens are beside
+it: so the cache has the same bits, whatever the chunks of a prompt, and a seeded answer repeats.
 """
 
 from __future__ import annotations
@@ -12,12 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from headrace.engine.batch import Batch
 from headrace.engine.torch.call import Call, Rule
+from headrace.engine.torch.places import BLOCK_SIZE, Places
 
 FEW = 16  # queries of a sequence, at most, that are computed together with those of others
-BLOCK_SIZE = 32  # tokens
+ROWS = 16  # queries, if more than one, are padded to a multiple of this
+# Keys are padded to a multiple of PIECE, plus one of SIZES. torch attends to PIECE keys at a time, and its
+# products of matrices add up to 192 of them, or twice that, in the order of PIECE; between those, in another.
+PIECE = 512
+SIZES = (0, 32, 64, 96, 128, 160, 192, 384, PIECE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +50,30 @@ class Part:
 class Group:
     """B sequences of at most Q tokens each, over L positions."""
 
-    def __init__(self, parts: Sequence[Part], num_tokens: int, spare: int, device: torch.device) -> None:
-        """`num_tokens`: T. `spare`: a block for what is beyond a sequence's table."""
-        self.count, self.length = len(parts), max(part.reach for part in parts)
-        self.queries = max(part.count for part in parts)
+    def __init__(
+        self, parts: Sequence[Part], num_tokens: int, spare: int, device: torch.device, *, exact: bool
+    ) -> None:
+        """`num_tokens`: T. `spare`: a block for what is beyond a sequence's table. `exact`: round single
+        queries alike too, whatever the length of others.
+        """
+        longest = max(part.count for part in parts)
+        reach = max(part.reach for part in parts)
+        self.count = len(parts)
+        self.queries = 1 if longest == 1 else _up(longest, ROWS)
+        self.length = padded(reach) if longest > 1 or exact else _up(reach, BLOCK_SIZE)
         # The first tokens of one sequence: nothing has to be read from the cache.
         self.is_start = len(parts) == 1 and parts[0].past == 0
         self._slice = slice(parts[0].begin, parts[0].begin + parts[0].count)
-        blocks = np.full((self.count, -(-self.length // BLOCK_SIZE)), spare, np.int64)
+        blocks = np.full((self.count, self.length // BLOCK_SIZE), spare, np.int64)
         indices = np.full((self.count, self.queries), num_tokens, np.int64)  # into T
         positions = np.zeros((self.count, self.queries), np.int64)
         for row, part in enumerate(parts):
-            blocks[row, : len(part.table)] = part.table[: blocks.shape[1]]
+            held = part.table[: blocks.shape[1]]
+            blocks[row, : len(held)] = held
             indices[row, : part.count] = np.arange(part.begin, part.begin + part.count)
             positions[row, : part.count] = np.arange(part.past, part.reach)
         self.is_whole = np.array_equal(indices.ravel(), np.arange(num_tokens))
-        self.blocks = torch.from_numpy(blocks.ravel()).to(device)
+        self.places = Places(torch.from_numpy(blocks).to(device))
         self.indices = torch.from_numpy(indices.ravel()).to(device)  # T, which is none, for padding
         self._sources = self.indices.clamp(max=num_tokens - 1)
         self._positions = torch.from_numpy(positions).to(device)
@@ -66,10 +82,17 @@ class Group:
 
     def own(self, packed: torch.Tensor) -> torch.Tensor:
         """The group's part of packed[1, heads, T, width]: [B, heads, Q, width]."""
-        if self.count == 1:
+        if self.count == 1 and self._slice.stop - self._slice.start == self.queries:
             return packed[:, :, self._slice]
         chosen = packed[0] if self.is_whole else packed[0].index_select(1, self._sources)
         return chosen.reshape(packed.shape[1], self.count, self.queries, -1).transpose(0, 1)
+
+    def keys(self, packed: torch.Tensor) -> torch.Tensor:
+        """The group's part of packed[1, heads, T, width], where it is the start of one sequence, with zeros
+        after it: [1, heads, L, width].
+        """
+        part = packed[:, :, self._slice]
+        return nn.functional.pad(part, (0, 0, 0, self.length - part.shape[2]))
 
     def mask(self, call: Call) -> torch.Tensor | None:
         """What is added to the scores: [B, 1, Q, L] of 0 and -∞; None: nothing is masked. Layers that see
@@ -119,15 +142,30 @@ def parts(batch: Batch) -> list[Part]:
 
 
 def grouped(parts: Sequence[Part]) -> list[list[Part]]:
-    """Put sequences of few tokens and similar lengths together, in their order; each other one stands alone.
+    """Put sequences of one token, and those of few tokens, and similar lengths together, in their order; each
+    other one stands alone.
 
     Lengths in a group differ by a factor of two at most, so padding at most doubles the work.
     """
     groups: dict[tuple[str, int], list[Part]] = defaultdict(list)
     for number, part in enumerate(parts):
-        few = part.count <= FEW
-        groups["few" if few else "alone", _size(part) if few else number].append(part)
+        if part.count == 1:
+            groups["one", _size(part)].append(part)
+        elif part.count <= FEW:
+            groups["few", _size(part)].append(part)
+        else:
+            groups["alone", number].append(part)
     return list(groups.values())
+
+
+def padded(length: int) -> int:
+    """The number of keys, at least `length`, whose sums are in the same order as those of more keys."""
+    pieces, rest = divmod(length, PIECE)
+    return pieces * PIECE + next(size for size in SIZES if size >= rest)
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def _size(part: Part) -> int:

@@ -16,7 +16,7 @@ from headrace import __version__
 from headrace.engine.fingerprint import add_file
 from headrace.engine.memory import budget
 from headrace.engine.runner import Runner
-from headrace.engine.torch import selftest, weights
+from headrace.engine.torch import devices, selftest, weights
 from headrace.engine.torch.attention import register
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.options import TorchOptions
@@ -27,6 +27,7 @@ from headrace.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+LAYOUT = 2  # of a block's bytes
 PAGED = "in a paged cache"
 SEQUENTIAL: dict[str, Continuation] = {
     "by its own cache, in chunks": "chunks",
@@ -50,14 +51,13 @@ def load_runner(
     """
     if num_threads:
         torch.set_num_threads(num_threads)
-    device = weights.device_of(options)
+    device = devices.device_of(options.device)
     dtype = weights.dtype_of(options, device, exact=exact)
     model = weights.read_model(folder, dtype, device, trusts_code=options.trusts_code)
     log.info("%d matrices reordered for this processor", pack_matrices(model))
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     return choose(
         model,
-        kv_cache_bytes=budget(kv_cache_bytes, free),
+        kv_cache_bytes=budget(kv_cache_bytes, devices.free_bytes(device)),
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         fingerprint=_fingerprint(folder, dtype, device),
@@ -123,6 +123,7 @@ def _fingerprint(folder: Path, dtype: torch.dtype, device: torch.device) -> byte
     """16 bytes that change with the weights and with whatever else may change a bit of a block."""
     parts = (
         __version__,
+        LAYOUT,
         torch.__version__,
         transformers.__version__,
         torch.backends.cpu.get_cpu_capability(),

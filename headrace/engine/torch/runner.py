@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace.engine.batch import Batch, one_token
 from headrace.engine.torch.cache import Layout, PagedCache, Probe
 from headrace.engine.torch.decoder import Decoder
-from headrace.engine.torch.group import BLOCK_SIZE
+from headrace.engine.torch.places import BLOCK_SIZE
 from headrace.engine.torch.sites import Sites
 from headrace.engine.torch.step import Step
 from headrace.steering.slot import SiteNeeds

@@ -10,6 +10,7 @@ from headrace.engine.torch.attention import attended, attended_from_start
 from headrace.engine.torch.cache import Layer, PagedCache
 from headrace.engine.torch.call import Call, NotPageable
 from headrace.engine.torch.group import Group, grouped, parts
+from headrace.engine.torch.places import BLOCK_SIZE, Places
 
 
 class Step:
@@ -19,13 +20,17 @@ class Step:
         self._cache, self._num_done = cache, 0
         self._num_tokens = len(batch.input_ids)
         chunks = parts(batch)
-        self._slots = torch.from_numpy(np.concatenate([part.slots() for part in chunks])).to(device)
-        self._groups = [Group(group, self._num_tokens, cache.num_blocks, device) for group in grouped(chunks)]
+        slots = torch.from_numpy(np.concatenate([part.slots() for part in chunks])).to(device)
+        self._places = Places(slots // BLOCK_SIZE, slots % BLOCK_SIZE)
+        exact = any(sequence.params.invariant for sequence in batch.sequences)
+        self._groups = [
+            Group(group, self._num_tokens, cache.num_blocks, device, exact=exact) for group in grouped(chunks)
+        ]
 
     def attend(self, call: Call) -> torch.Tensor:
         layer = self._take(call)
         if layer.writes:
-            self._cache.write(layer, self._slots, call)
+            self._cache.write(layer, self._places, call)
         if len(self._groups) == 1 and self._groups[0].is_whole:
             found = self._of_group(self._groups[0], layer, call)
             return found.reshape(1, self._num_tokens, *found.shape[2:])
@@ -49,6 +54,6 @@ class Step:
         query = group.own(call.query)
         is_plain = call.softcap is None and call.sinks is None and self._cache.dtype == call.key.dtype
         if group.is_start and is_plain and group.is_triangle(call):
-            return attended_from_start(query, group.own(call.key), group.own(call.value), call)
-        key, value = self._cache.read(layer, group.blocks, group.count, group.length, query.dtype)
+            return attended_from_start(query, group.keys(call.key), group.keys(call.value), call)
+        key, value = self._cache.read(layer, group.places, group.count, query.dtype)
         return attended(query, key, value, group.mask(call), call)

@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from headrace.engine.torch.devices import computes_bfloat16
 from headrace.engine.torch.options import TorchOptions
 from headrace.errors import ModelError
 
@@ -30,18 +31,6 @@ LOADERS: dict[Head, Any] = {
 }
 
 
-def device_of(options: TorchOptions) -> torch.device:
-    """Raises ModelError if there is no such device."""
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ModelError(f"engine.device = {options.device!r}: PyTorch sees {found} GPUs on this machine")
-    return device
-
-
 def dtype_of(options: TorchOptions, device: torch.device, *, exact: bool) -> torch.dtype:
     """The type of weights, keys and values. Raises ModelError if two options contradict each other."""
     if exact and options.dtype not in ("auto", "float32"):
@@ -51,7 +40,7 @@ def dtype_of(options: TorchOptions, device: torch.device, *, exact: bool) -> tor
     if options.dtype != "auto":
         found: torch.dtype = getattr(torch, options.dtype)
         return found
-    return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if computes_bfloat16(device) else torch.float32
 
 
 def read_model(
@@ -95,13 +84,6 @@ def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
     missing = [name for name in sorted(report["missing_keys"]) if head != "none" or "pooler." not in name]
     if missing:
         raise ModelError(f"{folder} is not complete: its files have no {missing[0]}")
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    abilities = torch.cpu.get_capabilities()
-    return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _reason(exc: Exception) -> str:

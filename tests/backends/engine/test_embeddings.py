@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.plain import PlainModel
 from headrace.engine.reference import ReferenceModel
-from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from headrace.text.tokenizer import Tokenizer
 from tests.serving import Served, eventually
 
@@ -52,11 +52,12 @@ def embed(client: openai.OpenAI, texts: Any, **extra: Any) -> NDArray[np.float32
 
 
 def test_vectors_are_those_of_a_float32_forward_pass_over_the_files_weights(
-    server: Served, default_model: Model, texts: list[list[int]]
+    server: Served, cache: Cache, texts: list[list[int]]
 ) -> None:
     """The NumPy oracle, which knows neither our graph nor our int8 weights."""
-    assert default_model.gguf is not None
-    oracle = ReferenceModel(default_model.gguf)
+    gguf = prepare(DEFAULT_MODEL, cache).gguf
+    assert gguf is not None
+    oracle = ReferenceModel(gguf)
     states = [oracle.states(tokens) for tokens in texts]
     with server.client() as client:
         for pooling in POOLINGS:
@@ -64,10 +65,13 @@ def test_vectors_are_those_of_a_float32_forward_pass_over_the_files_weights(
             assert distance(embed(client, TEXTS, pooling=pooling), expected) < 1e-2
 
 
-def test_exact_vectors_are_those_of_the_plain_graph(
-    exact_server: Served, default_model: Model, texts: list[list[int]]
+def test_exact_vectors_are_those_of_the_plain_model(
+    exact_server: Served, default_model: Model, cache: Cache, texts: list[list[int]]
 ) -> None:
-    plain = PlainModel(default_model.folder)
+    """The same graph without our engine; where PyTorch computes, the oracle: both have the file's weights."""
+    gguf = prepare(DEFAULT_MODEL, cache).gguf
+    assert gguf is not None
+    plain = ReferenceModel(gguf) if default_model.gguf is None else PlainModel(default_model.folder)
     states = [plain.states(tokens) for tokens in texts]
     with exact_server.client() as client:
         for pooling in POOLINGS:
