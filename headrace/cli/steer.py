@@ -73,7 +73,7 @@ def features(arguments: argparse.Namespace, config: Config) -> int:
     """Print the features that write and read a token."""
     from headrace.steering.token_features import load_sae, token_features
 
-    folder = _sae_folder(arguments.sae, config)
+    folder = sae_folder(arguments.sae, config)
     sae = load_sae(folder)
     with _bar() as bar, _opened(config, ()) as (model, capture):
         if sae.info.width != capture.width:
@@ -94,7 +94,7 @@ def features(arguments: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _sae_folder(name: str, config: Config) -> Path:
+def sae_folder(name: str, config: Config) -> Path:
     """The folder of an SAE: of this name below the root, or else a path. Raises ConfigError."""
     for folder in (root_of(config) / SAES / name, Path(name)):
         if folder.exists():

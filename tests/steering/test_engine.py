@@ -50,6 +50,7 @@ STYLES: tuple[tuple[list[tuple[Slot, float]], Apply] | None, ...] = (
     ([(CLAMP, 1.0), (CAP, 1.0)], Apply(window=(20, 70))),
     ([(ADD, 2.0), (RANKED, 1.0)], Apply(generation=False)),
     ([(CAP, 1.0), (ADD, 1.0)], Apply(prompt=False, generation=False, prompt_last=True)),
+    ([(ADD, 1.0), (CLAMP, 0.5)], Apply()),
 )
 
 
@@ -157,12 +158,8 @@ def rows_of(runner: Runner, plans: list[Plan | None]) -> dict[int, NDArray[np.fl
 
 @pytest.fixture(scope="module")
 def mixed_plans() -> list[Plan | None]:
-    """16 sequences, of which 8 are steered in different ways."""
-    lengths = [20 + index for index in range(16)]
-    styles = [1, 2, 3, 4, 5, 6, 7, 1]
-    return [
-        plan_of(styles[index // 2], [0] * lengths[index]) if index % 2 == 0 else None for index in range(16)
-    ]
+    """16 sequences, of which 8 are steered in 8 ways."""
+    return [plan_of(1 + index // 2, [0] * (20 + index)) if index % 2 == 0 else None for index in range(16)]
 
 
 def test_unsteered_rows_of_a_mixed_batch_have_the_same_bits(

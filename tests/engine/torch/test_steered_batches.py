@@ -27,10 +27,8 @@ def runner() -> TorchRunner:
 
 @pytest.fixture(scope="module")
 def plans() -> list[Plan | None]:
-    styles = [1, 2, 3, 4, 5, 6, 7, 1]
-    return [
-        plan_of(styles[index // 2], [0] * (20 + index)) if index % 2 == 0 else None for index in range(16)
-    ]
+    """16 sequences, of which 8 are steered in 8 ways."""
+    return [plan_of(1 + index // 2, [0] * (20 + index)) if index % 2 == 0 else None for index in range(16)]
 
 
 def test_unsteered_rows_of_a_mixed_batch_have_the_same_bits(
