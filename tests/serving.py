@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,28 @@ def live_stream(generation: Generation, encoder: Encoder, **options: Any) -> Liv
     return LiveStream(texts, {}, generation.aclose, generation.interrupted, **options)
 
 
+class _Server(uvicorn.Server):
+    """A server that ends at once: uvicorn's looks ten times a second whether to end, and then waits."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ending = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        ticks = asyncio.create_task(super().main_loop())  # for the date in headers
+        await self.ending.wait()
+        ticks.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(0)  # connections that the test has closed are removed
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for open in (*self.servers, *(sockets or ())):
+            open.close()
+        await self.lifespan.shutdown()
+
+
 @contextmanager
 def serving(app: FastAPI) -> Iterator[Served]:
     """`app` with its lifespan, until the block ends."""
@@ -101,7 +123,7 @@ def serving(app: FastAPI) -> Iterator[Served]:
         config = uvicorn.Config(
             app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
         runner = asyncio.Runner(loop_factory=config.get_loop_factory())
         thread = threading.Thread(target=_run, args=(runner, server, listener), name="server")
         thread.start()
@@ -113,6 +135,8 @@ def serving(app: FastAPI) -> Iterator[Served]:
                 yield Served(url, app, http, runner.get_loop())
         finally:
             server.should_exit = True
+            with suppress(RuntimeError):  # it has not started
+                runner.get_loop().call_soon_threadsafe(server.ending.set)
             thread.join(30)
             assert not thread.is_alive(), "the server did not end"
 

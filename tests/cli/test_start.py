@@ -53,7 +53,7 @@ def test_the_line_to_try_streams_and_has_a_limit(default_model: Model, tmp_path:
         assert answered.stdout.endswith("data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize("size", ["10", "1", "100KB", "1MiB"])
+@pytest.mark.parametrize("size", ["1", "1MiB"])
 def test_a_cache_that_holds_nothing_is_refused_with_what_would_do(
     default_model: Model, size: str, tmp_path: Path
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from headrace.engine.capture import HiddenStates
 from headrace.errors import SteeringRefused
 from headrace.models.catalog import Model
 from headrace.steering.formats.control_vector import write_vector
+from headrace.steering.library import Shelf
 from headrace.steering.sae import fold
 from headrace.steering.types import Activations, Apply, Op, Probe, Receipt, SteeringRequest
 from headrace.types import (
@@ -85,7 +88,7 @@ def add(value: float, **members: object) -> Op:
     return Op("add", value, vector="v", param="steering.ops[0]", **members)  # type: ignore[arg-type]
 
 
-Use = Callable[[EngineBackend], Awaitable[None]]
+Use = Callable[[EngineBackend], Coroutine[Any, Any, None]]
 
 
 def direction() -> NDArray[np.float32]:
@@ -101,23 +104,42 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def use(model: Model, root: Path, work: Use, **settings: object) -> None:
-    """Run `work` with a backend in float32."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started backend, and the loop that it runs in."""
 
-    async def run() -> None:
-        chosen = EngineSettings(
-            exact=True, kv_cache_bytes=2**27, use_generation_config=False, steering_root=root,
-            speculates=False,  # a repeated answer would be guessed, and verified in steps of another size
-            **settings,  # type: ignore[arg-type]
-        )  # fmt: skip
-        backend = EngineBackend(model, chosen)
+    backend: EngineBackend
+    runner: asyncio.Runner
+
+    def use(self, work: Use) -> None:
+        """Run `work` with nothing loaded, and no layer editable."""
+        library = self.backend.library("m")
+        library._install(Shelf(norms=library.shelf.norms))
+        self.runner.run(work(self.backend))
+
+
+@contextmanager
+def started(model: Model, root: Path, **settings: object) -> Iterator[Running]:
+    """A backend in float32."""
+    chosen = EngineSettings(
+        exact=True, kv_cache_bytes=2**27, use_generation_config=False, steering_root=root,
+        speculates=False,  # a repeated answer would be guessed, and verified in steps of another size
+        **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+    backend = EngineBackend(model, chosen)
+    with asyncio.Runner() as runner:
         try:
-            await backend.start()
-            await work(backend)
+            runner.run(backend.start())
+            yield Running(backend, runner)
         finally:
-            await backend.aclose()
+            runner.run(backend.aclose())
 
-    asyncio.run(run())
+
+@pytest.fixture(scope="module")
+def running(default_model: Model, root: Path) -> Iterator[Running]:
+    """One for the module."""
+    with started(default_model, root) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +147,7 @@ def states(default_model: Model) -> HiddenStates:
     return open_capture(default_model, exact=True)
 
 
-def test_a_request_from_library_to_receipt(default_model: Model, root: Path, states: HiddenStates) -> None:
+def test_a_request_from_library_to_receipt(running: Running, root: Path, states: HiddenStates) -> None:
     async def work(backend: EngineBackend) -> None:
         library = backend.library("m")
         with pytest.raises(SteeringRefused, match="no control vector 'v'"):
@@ -146,7 +168,7 @@ def test_a_request_from_library_to_receipt(default_model: Model, root: Path, sta
         (after,) = await ask(backend, request())
         assert (after.text, after.logprobs) == (plain.text, plain.logprobs)
 
-    use(default_model, root, work)
+    running.use(work)
     assert (root / "vectors" / "v.gguf").is_file()
 
 
@@ -190,7 +212,7 @@ async def expect_a_sweep(backend: EngineBackend, plain: Answer) -> None:
     assert len({answer.receipt.fingerprint for answer in together}) == 3
 
 
-def test_probes_read_what_the_sae_says(default_model: Model, root: Path, states: HiddenStates) -> None:
+def test_probes_read_what_the_sae_says(running: Running, states: HiddenStates) -> None:
     async def work(backend: EngineBackend) -> None:
         library = backend.library("m")
         info = await asyncio.to_thread(library.load_sae, "random", Path("saes/random"))
@@ -215,14 +237,14 @@ def test_probes_read_what_the_sae_says(default_model: Model, root: Path, states:
         assert statistics[0].count == len(tokens) + 7
         assert statistics[0].active_share > 0
 
-    use(default_model, root, work)
+    running.use(work)
 
 
-def test_cached_tokens_are_stated(default_model: Model, root: Path) -> None:
+def test_cached_tokens_are_stated(running: Running) -> None:
     async def work(backend: EngineBackend) -> None:
         library = backend.library("m")
         await asyncio.to_thread(library.open, "random")
-        text = Texts((PROMPT + " sea. " + "It was grey and it did not move. " * 8,))
+        text = Texts(("Near by was the sea. " + "It was grey and it did not move. " * 8,))
         base = replace(request(probes=(Probe("random", (3,)),)), prompt=text)
         (first,), (second,) = [await ask(backend, base) for _ in range(2)]
         cached = [entry.cached for entry in second.activations]
@@ -238,10 +260,10 @@ def test_cached_tokens_are_stated(default_model: Model, root: Path) -> None:
         (third,) = await ask(backend, whole)
         assert not any(entry.cached for entry in third.activations)
 
-    use(default_model, root, work)
+    running.use(work)
 
 
-def test_a_long_prompts_activations_are_all_there(default_model: Model, root: Path) -> None:
+def test_a_long_prompts_activations_are_all_there(running: Running) -> None:
     async def work(backend: EngineBackend) -> None:
         await asyncio.to_thread(backend.library("m").open, "random")
         text = Texts(("It was grey and it did not move. " * 60,))
@@ -251,10 +273,10 @@ def test_a_long_prompts_activations_are_all_there(default_model: Model, root: Pa
         assert len(found.activations) == found.finished.usage.prompt_tokens + 8
         assert all(entry.readings for entry in found.activations[:-1])
 
-    use(default_model, root, work)
+    running.use(work)
 
 
-def test_a_clamped_feature_reads_as_clamped(default_model: Model, root: Path) -> None:
+def test_a_clamped_feature_reads_as_clamped(running: Running) -> None:
     """The probe reads what leaves the site. Decoder rows are not orthogonal, so it is close, not equal."""
 
     async def work(backend: EngineBackend) -> None:
@@ -270,10 +292,10 @@ def test_a_clamped_feature_reads_as_clamped(default_model: Model, root: Path) ->
         before = [entry.readings[0].features[3] for entry in plain.activations[:-1]]
         assert np.mean(clamped) > np.mean(before) + norm / 8
 
-    use(default_model, root, work)
+    running.use(work)
 
 
-def test_roles_choose_messages(default_model: Model, root: Path) -> None:
+def test_roles_choose_messages(running: Running) -> None:
     messages = (
         Message("system", "You are brief."), Message("user", "Hello."), Message("assistant", "Hi."),
         Message("user", "Name a colour."),
@@ -296,10 +318,10 @@ def test_roles_choose_messages(default_model: Model, root: Path) -> None:
         assert all(singles)
         assert sum(singles) == counts["system", "user", "assistant"] == one.finished.usage.prompt_tokens
 
-    use(default_model, root, work)
+    running.use(work)
 
 
-def test_attach_and_detach_under_load_drop_nothing(default_model: Model, root: Path) -> None:
+def test_attach_and_detach_under_load_drop_nothing(running: Running) -> None:
     """Unsteered and steered requests run while graphs come and go; each gets what it gets alone."""
 
     async def work(backend: EngineBackend) -> None:
@@ -327,13 +349,13 @@ def test_attach_and_detach_under_load_drop_nothing(default_model: Model, root: P
         counts: Sequence[int] = await asyncio.gather(*tasks)
         assert all(counts)
 
-    use(default_model, root, work)
+    running.use(work)
 
 
 CROWD = 64
 
 
-def test_a_crowd_with_a_profile_each(default_model: Model, root: Path) -> None:
+def test_a_crowd_with_a_profile_each(running: Running) -> None:
     """64 clients steer in 64 ways while graphs come and go: each receipt's edits give the same answer to a
     client that is alone.
     """
@@ -359,7 +381,7 @@ def test_a_crowd_with_a_profile_each(default_model: Model, root: Path) -> None:
             assert alone.receipt.fingerprint == together[client].receipt.fingerprint
             assert alone.receipt.tokens_steered == together[client].receipt.tokens_steered
 
-    use(default_model, root, work)
+    running.use(work)
 
 
 def test_what_cannot_be_applied_is_refused(default_model: Model, root: Path) -> None:
@@ -392,4 +414,5 @@ def test_what_cannot_be_applied_is_refused(default_model: Model, root: Path) -> 
             with pytest.raises(SteeringRefused, match="not below"):
                 library.load_vector("x", path)
 
-    use(default_model, root, work, max_dose=2.0)
+    with started(default_model, root, max_dose=2.0) as strict:
+        strict.use(work)
