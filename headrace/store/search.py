@@ -17,7 +17,7 @@ from headrace.store.records import Json
 from headrace.store.tables import conversations, items
 
 MAX_WORDS = 8
-MAX_ITEMS = 2000  # the newest that may have a word; older ones are not searched for it
+MAX_ITEMS = 20_000  # the newest that may have a word; older ones are not searched for it
 MAX_BYTES = 64 * 2**20  # of their bodies
 BATCH_BYTES = 2**20
 BATCH = 500  # hashes in a statement
@@ -30,7 +30,9 @@ MAYBE = (
     .order_by(items.c.created_at.desc())
     .limit(MAX_ITEMS)
 )
-BODIES = select(items.c.hash, items.c.body).where(items.c.hash.in_(bindparam("hashes", expanding=True)))
+BODIES = select(items.c.hash, items.c.parent, items.c.body).where(
+    items.c.hash.in_(bindparam("hashes", expanding=True))
+)
 METADATA = select(conversations.c.id, conversations.c.metadata).where(
     conversations.c.owner == bindparam("owner"),
     conversations.c.metadata.ilike(bindparam("pattern"), escape="\\"),
@@ -65,7 +67,8 @@ def _titled(c: Connection, owner: str, word: str) -> set[str]:
 
 
 def _having(c: Connection, owner: str, word: str) -> set[str]:
-    hashes = [hash for batch in _batches(c, owner, word) for hash in _read(c, batch, word)]
+    parents = {hash: parent for batch in _batches(c, owner, word) for hash, parent in _read(c, batch, word)}
+    hashes = [hash for hash, parent in parents.items() if parent not in parents]  # these lead to the others
     found: set[str] = set()
     for start in range(0, len(hashes), BATCH):
         found.update(c.scalars(HEADS, {"owner": owner, "hashes": hashes[start : start + BATCH]}))
@@ -89,11 +92,13 @@ def _batches(c: Connection, owner: str, word: str) -> Iterator[list[str]]:
         yield batch
 
 
-def _read(c: Connection, hashes: Sequence[str], word: str) -> list[str]:
-    """Those of the items whose texts have the word."""
+def _read(c: Connection, hashes: Sequence[str], word: str) -> list[tuple[str, str | None]]:
+    """Those of the items whose texts have the word, with their parents."""
     rows = c.execute(BODIES, {"hashes": hashes}).all()
     size = sum(len(row.body) for row in rows)
-    return computed(c, size, lambda: [row.hash for row in rows if _has(json.loads(row.body), word)])
+    return computed(
+        c, size, lambda: [(row.hash, row.parent) for row in rows if _has(json.loads(row.body), word)]
+    )
 
 
 def _has(body: Json, word: str) -> bool:
