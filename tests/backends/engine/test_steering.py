@@ -352,11 +352,11 @@ def test_attach_and_detach_under_load_drop_nothing(running: Running) -> None:
     running.use(work)
 
 
-CROWD = 64
+CROWD = 16  # 64 are in tests/api/test_steering_load.py
 
 
 def test_a_crowd_with_a_profile_each(running: Running) -> None:
-    """64 clients steer in 64 ways while graphs come and go: each receipt's edits give the same answer to a
+    """Clients steer in as many ways while graphs come and go: each receipt's edits give the same answer to a
     client that is alone.
     """
 
@@ -375,7 +375,7 @@ def test_a_crowd_with_a_profile_each(running: Running) -> None:
             await asyncio.to_thread(library.attach_layers, [layer])
         together = [(await task)[0] for task in tasks]
         assert len({answer.receipt.fingerprint for answer in together}) == CROWD
-        for client in range(0, CROWD, 8):
+        for client in range(0, CROWD, 3):
             (alone,) = await ask(backend, of(client))
             assert alone.text == together[client].text
             assert alone.receipt.fingerprint == together[client].receipt.fingerprint
