@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -10,6 +11,7 @@ from headrace.backends.refusals import page
 from headrace.backends.sse import ServerSentEvent, events
 
 BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
+FAILED = re.compile("error|exception|fail", re.IGNORECASE)  # in a line of text that is no heartbeat
 
 
 class AnswerBody:
@@ -59,5 +61,7 @@ async def events_of(
 
 
 def is_heartbeat(data: str) -> bool:
-    """Whether an event's data is no JSON object or list but empty, a word or a number."""
-    return not data.lstrip().startswith(("{", "["))
+    """Whether an event's data is no JSON object or list but empty, a number or a word, unless it says that
+    something failed.
+    """
+    return not data.lstrip().startswith(("{", "[")) and FAILED.search(data) is None

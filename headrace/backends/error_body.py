@@ -9,7 +9,10 @@ from typing import Any
 
 from headrace.dialects.values import Object, parsed, valid
 
-MESSAGES = ("error", "errors", "message", "detail", "msg", "error_description", "title")  # in order of rank
+MESSAGES = (  # in order of rank
+    "error", "errors", "message", "detail", "msg", "error_msg", "error_message", "error_description",
+    "base_resp", "status_msg", "title",
+)  # fmt: skip
 MAX_DEPTH = 8
 MAX_MESSAGE = 4000  # characters
 MAX_SEVERAL = 3  # messages that are quoted of a list of errors

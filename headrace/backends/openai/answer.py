@@ -15,10 +15,12 @@ from headrace.backends.openai.content import content_of
 from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import DONE, usage_of
-from headrace.dialects.values import Object, count, valid_value, word
+from headrace.dialects.values import Object, an_object, count, dumped, objects, valid_value, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, Started, Usage
 
+ERROR_EVENTS = ("error", "exception")  # names of events
+SUCCESSES = ("200", "ok", "success")  # codes
 # types and codes of errors inside a stream, which have no status
 STATUSES = {
     "authentication_error": 401,
@@ -158,13 +160,42 @@ class Answer:
 
 
 def error_in(upstream: Upstream, sent: ServerSentEvent, chunk: Object) -> ServerError | None:
-    """The provider's error in a chunk, if there is one."""
-    error = chunk.get("error")
-    if sent.event != "error" and not error:
+    """The provider's error in a chunk, if there is one: in `error`, in a choice, or a chunk that is one."""
+    error = chunk.get("error") or _error_of_choice(chunk)
+    if sent.event not in ERROR_EVENTS and not error and not _is_error(chunk):
         return None
     body = error if isinstance(error, dict) else chunk
+    if error and not chunk.get("error"):
+        return upstream.error_of_body(_status_in(body), dumped({"error": error}))
+    return upstream.error_of_body(_status_in(body), sent.data)
+
+
+def _error_of_choice(chunk: Object) -> object:
+    return next((body["error"] for body in objects(chunk.get("choices")) if body.get("error")), None)
+
+
+def _is_error(chunk: Object) -> bool:
+    """Whether a chunk without choices is an error of a shape that others use: vLLM's older one (`object` is
+    "error"), FastAPI's (`detail`), a `code` beside a `message`, and those of some providers in China. A text
+    alone may be a heartbeat.
+    """
+    if chunk.get("choices"):
+        return False
+    if any(chunk.get(name) for name in ("errors", "detail", "error_msg", "error_message", "error_code")):
+        return True
+    if any(chunk.get(name) == "error" for name in ("object", "type", "status")):
+        return True
+    if count(an_object(chunk.get("base_resp")).get("status_code")):
+        return True
+    is_text = any(isinstance(chunk.get(name), str) and chunk[name] for name in ("message", "msg"))
+    code = chunk.get("code") or chunk.get("status_code")
+    return is_text and bool(code) and str(code).lower() not in SUCCESSES
+
+
+def _status_in(body: Object) -> int:
+    """The status of an error by its members; 500 if none has one."""
     named = (body.get("code"), body.get("status"), body.get("status_code"), body.get("type"))
-    return upstream.error_of_body(next(filter(None, map(_status, named)), 500), sent.data)
+    return next(filter(None, map(_status, named)), 500)
 
 
 def _status(code: object) -> int | None:

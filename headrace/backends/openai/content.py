@@ -37,8 +37,11 @@ def content_of(provider: str, body: Object, *, may_repeat: bool = False) -> Cont
     Raises ProviderError for text or calls of an unknown shape.
     """
     delta = body.get("delta")
-    if isinstance(delta, dict):
-        return _content(provider, delta, is_message=False)
+    if delta and not isinstance(delta, dict):  # a text, or parts of one
+        text, thought = _texts(provider, delta)
+        return Content(text, thought)
+    if delta and (content := _content(provider, delta, is_message=False)):
+        return content
     message = body.get("message")
     if isinstance(message, dict):
         return Content() if may_repeat else _content(provider, message, is_message=True)
@@ -47,7 +50,7 @@ def content_of(provider: str, body: Object, *, may_repeat: bool = False) -> Cont
 
 
 def _content(provider: str, delta: Object, *, is_message: bool) -> Content:
-    text, thought = _texts(provider, delta.get("content"))
+    text, thought = _texts(provider, delta.get("content", delta.get("text")))
     refusal, _ = _texts(provider, delta.get("refusal"))
     if refusal != text:
         text += refusal  # a refusal is text that the model writes instead of an answer
@@ -61,9 +64,11 @@ def _reasoning(provider: str, value: object) -> str:
 
 
 def _texts(provider: str, value: object) -> tuple[str, str]:
-    """Read text and reasoning from a content: a string, or parts of either kind."""
-    if value is None or isinstance(value, str):
+    """Read text and reasoning from a content: a string, a number, or parts of either kind."""
+    if value is None or value is False or isinstance(value, str):
         return value or "", ""
+    if isinstance(value, int | float) and value is not True:
+        return dumped(value), ""
     parts = [value] if isinstance(value, dict) else value
     if not isinstance(parts, list):
         raise ProviderError(f"{provider} sent a text that is none")
