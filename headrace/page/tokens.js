@@ -5,7 +5,12 @@ import { Features } from "./steer.js";
 
 const percent = logprob => `${(Math.exp(logprob) * 100).toFixed(Math.exp(logprob) > 0.1 ? 0 : 1)} %`;
 const visible = token => token.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "\u00b7") || "∅";
-const breaks = token => Array.from({ length: token.split("\n").length - 1 }, () => html`<br />`); // buttons break no lines
+// Buttons break no lines: of a token with line breaks, the button has what comes before the last one.
+const onButton = token => token.slice(0, token.lastIndexOf("\n") + 1 || undefined).replaceAll("\n", "⏎");
+const below = token => {
+  const lines = token.split("\n");
+  return lines.length > 1 && html`${lines.slice(1).map(() => html`<br />`)}<span>${lines.at(-1)}</span>`;
+};
 const shade = logprob => `p${Math.min(4, Math.floor(Math.exp(logprob) * 5))}`;
 
 /** What came before the answer's own tokens, which are always computed. */
@@ -21,8 +26,8 @@ export function Tokens({ tokens, usage, messages, model }) {
     <div class="tokens" role="group" aria-label="The answer's tokens">
       ${tokens.map((one, index) => html`
         <button type="button" class=${`token ${shade(one.logprob)}`} aria-pressed=${index === chosen}
-          title=${percent(one.logprob)} onClick=${() => choose(index === chosen ? null : index)}>${one.token.replaceAll("\n", "⏎")}</button>
-        ${breaks(one.token)}`)}
+          title=${percent(one.logprob)} onClick=${() => choose(index === chosen ? null : index)}>${onButton(one.token)}</button>
+        ${below(one.token)}`)}
     </div>
     <div class="token-facts">${token && html`<${Alternatives} token=${token} />`}
       ${token && messages && html`<${Features} tokens=${tokens} chosen=${chosen} messages=${messages} model=${model} />`}</div>`;
