@@ -59,8 +59,8 @@ test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the 
 
 .PHONY: test-sentences
 test-sentences: $(VENV)/.torched ## embeddings and reranking on PyTorch beside sentence-transformers (a folder of its own, 200 MB)
-	test -e $(VENV)/sentences/.installed || { $(PIP) install --quiet --no-deps --target $(VENV)/sentences \
-		sentence-transformers==6.2.0 scikit-learn scipy joblib threadpoolctl narwhals cloudpickle && \
+	test -e $(VENV)/sentences/.installed || { $(PIP) install --quiet --no-deps --require-hashes \
+		--target $(VENV)/sentences --requirement tests/engine/torch/sentences.txt && \
 		touch $(VENV)/sentences/.installed; }
 	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/sentences $(BIN)/python -m pytest --torch $(or $(ARGS),tests/engine/torch/test_sentences.py)
 

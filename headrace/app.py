@@ -156,19 +156,20 @@ def build_served(config: Config, models: Sequence[Model | GGUFModel]) -> list[Ba
     """Build the backends of a server that loads and unloads models while it runs. Those in the cache that
     generate text are served, too. Raises ConfigError, ModelError.
     """
-    generating = [model for model in models if local.generates(model)]
-    pool = [_generating(config, generating)] if generating else []
-    embedders = [_local(model, {}, config) for model in models if not local.generates(model)]
-    return [*pool, *embedders, *_later(models, config), *build_providers(config)]
+    here = [model for model in models if not config.engine.processes or not local.generates(model)]
+    elsewhere = [model for model in models if model not in here]
+    pool = [build_pool(config, here)] if here and not elsewhere else []
+    apart = [_local(model, {}, config) for model in here] if elsewhere else []
+    return [*_processes(config, elsewhere), *pool, *apart, *_later(models, config), *build_providers(config)]
 
 
-def _generating(config: Config, models: Sequence[Model | GGUFModel]) -> Backend:
-    """The backend of these models: in this process, or in some of their own."""
-    if not config.engine.processes:
-        return build_pool(config, models)
+def _processes(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
+    """The backend of these models in processes of their own; none without models."""
+    if not models:
+        return []
     from headrace.processes import engine_processes
 
-    return engine_processes(config, models)
+    return [engine_processes(config, models)]
 
 
 def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
@@ -178,7 +179,7 @@ def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
     named = [model.name for model in models]
     cached = Cache(config.paths.cache).models() if config.models.cached else []
     more = [model for model in cached if model.name not in named and local.generates(model)]
-    size = local.sizes(config, len(models))
+    size = local.sizes(config, sum(map(local.generates, models)))
     known = [
         (local.reference_of(model), _known(model, config, size.kv_cache_bytes)) for model in (*models, *more)
     ]
@@ -331,7 +332,7 @@ def _embedder(
         torch=TorchOptions(engine.device, engine.dtype, config.models.trust_remote_code),
     )
     backend = EmbedderBackend if embedding.score is None else CrossEncoderBackend
-    return backend(name, embedding, fetch, settings, is_eager=is_eager)
+    return backend(name, embedding.limited(engine.max_model_len), fetch, settings, is_eager=is_eager)
 
 
 def _substitutes(config: Config, backends: Sequence[Backend]) -> dict[str, str]:

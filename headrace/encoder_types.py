@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # a gateway needs numpy for nothing
@@ -41,6 +41,10 @@ class Embedding:
     # Set: a cross-encoder, which reads a query and a document together. Its number, put through this
     # function, is the document's score.
     score: Activation | None = None
+
+    def limited(self, max_model_len: int) -> Embedding:
+        """The same for texts of at most so many tokens; 0: as long as the model takes them."""
+        return replace(self, max_tokens=min(max_model_len or self.max_tokens, self.max_tokens))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

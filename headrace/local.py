@@ -17,6 +17,7 @@ import psutil
 from headrace.backend_types import Backend
 from headrace.backends.card import card_of
 from headrace.config import Config, install_command
+from headrace.encoder_types import Embedding
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.features import Feature
 from headrace.models.catalog import Cache, locate, prepare
@@ -128,6 +129,8 @@ def known(model: Model | GGUFModel, config: Config, kv_cache_bytes: int, build: 
     make = partial(build, model, kv_cache_bytes)
     if isinstance(model, GGUFModel):
         return _of_llamacpp(model, config, kv_cache_bytes, make)
+    if model.embedding is not None:
+        return _of_encoder(model, model.embedding.limited(config.engine.max_model_len), make)
     from headrace.backends.engine_features import FEATURES
 
     longest = min(config.engine.max_model_len or model.context_length, model.context_length)
@@ -136,6 +139,16 @@ def known(model: Model | GGUFModel, config: Config, kv_cache_bytes: int, build: 
     sampling = model.sampling if config.engine.generation_config == "model" else {}
     info = ModelInfo(model.name, OWNER, model.created, longest, None, dict(sampling), modalities=TEXT_ONLY)
     return Known(model, info, card_of(model, FEATURES), FEATURES, memory, make)
+
+
+def _of_encoder(model: Model, embedding: Embedding, make: Callable[[], Backend]) -> Known:
+    from headrace.backends.embedder import CrossEncoderBackend, EmbedderBackend
+
+    kind = EmbedderBackend if embedding.score is None else CrossEncoderBackend
+    info = ModelInfo(
+        model.name, OWNER, model.created, embedding.max_tokens, None, kind=kind.kind, modalities=TEXT_ONLY
+    )
+    return Known(model, info, card_of(model, kind.features), kind.features, _loaded_bytes(model), make)
 
 
 def _of_llamacpp(model: GGUFModel, config: Config, kv_cache_bytes: int, make: Callable[[], Backend]) -> Known:

@@ -38,6 +38,7 @@ from headrace.server.tls import Certificate
 from headrace.server.websockets import WebSocketConnection
 
 if TYPE_CHECKING:
+    from headrace.encoder_types import Embedding
     from headrace.models.model import Model
 
 log = logging.getLogger(__name__)
@@ -284,10 +285,9 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
     for model in models:
         if config.engine.processes and local.generates(model):
             print(f"  model   {model.name} ({config.engine.processes} processes)")
-        if not isinstance(model, GGUFModel) and model.embedding is not None:
-            use = "embeddings" if model.embedding.score is None else "reranking"
-            most = model.embedding.max_tokens
-            print(f"  model   {model.name} ({model.architecture}, for {use}, up to {most} tokens)")
+        if app.state.pool is None and not isinstance(model, GGUFModel) and model.embedding is not None:
+            embedding = model.embedding.limited(config.engine.max_model_len)
+            _announce_encoder(model, embedding, embedding.max_tokens)
     for name, provider in config.providers.items():
         at = ", ".join(provider.replicas) or provider.base_url
         print(f"  remote  {name} ({provider.kind}{f' at {at}' if at else ''})")
@@ -301,10 +301,18 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
     print(f"  try     {_example(url, key, models)}\n", flush=True)
 
 
+def _announce_encoder(model: Model, embedding: Embedding, most: int | None, more: str = "") -> None:
+    use = "embeddings" if embedding.score is None else "reranking"
+    print(f"  model   {model.name} ({model.architecture}, for {use}, up to {most} tokens{more})")
+
+
 def _announce_model(entry: Entry) -> None:
     assert entry.known is not None
     model, backend = entry.known.model, cast("Any", entry.backend)
     context = entry.known.info.max_model_len if backend is None else backend.models()[0].max_model_len
+    if not isinstance(model, GGUFModel) and model.embedding is not None:
+        _announce_encoder(model, model.embedding, context, "; a request loads it" if backend is None else "")
+        return
     if backend is None:
         print(f"  model   {entry.id} (context {context}; a request loads it)")
         return

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.app import build_backends, create_app
+from headrace import local
+from headrace.app import build_backends, build_served, create_app
+from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import ModelError
 from headrace.models.catalog import Cache, Model, prepare
@@ -101,6 +103,43 @@ def test_a_long_document_is_refused_or_cut(served: Served) -> None:
     assert refused(served, "/v1/rerank", body)[0] == "documents.1"
     answer = served.post("/v1/rerank", {**body, "truncate_prompt_tokens": -1})
     assert len(answer.json()["results"]) == 2
+
+
+def test_no_text_is_longer_than_the_configuration_allows(folders: Path) -> None:
+    config = Config.model_validate(
+        {"engine": {"precision": "f32", "max_model_len": 8}, "models": {"default": ""}}
+    )
+    with serving(create_app(config, build_backends(config, [described(folders / "embedder")]))) as short:
+        assert short.get("/v1/models/embedder").json()["max_model_len"] == 8
+        body = {"model": "embedder", "input": "the river the river the river"}
+        assert refused(short, "/v1/embeddings", body)[0] == "input.0"
+        assert embedded(short, "the mill").shape[0] == 1
+
+
+def test_they_are_loaded_and_make_room_like_others(folders: Path, tmp_path: Path) -> None:
+    """Two with memory for one."""
+    models = [described(folders / name) for name in ("embedder", "reranker")]
+    tree: dict[str, Any] = {"paths": {"cache": tmp_path, "data": tmp_path}, "models": {"embedding": "none"}}
+    needed = local.known(models[0], Config.model_validate(tree), 0, lambda *_: FakeBackend([])).memory_bytes
+    config = Config.model_validate(
+        {**tree, "engine": {"precision": "f32", "memory_budget": int(1.5 * needed)}}
+    )
+    with serving(create_app(config, build_served(config, models))) as served:
+
+        def states() -> list[str]:
+            listed = {model["id"]: model for model in served.get("/v1/models?detail=true").json()["data"]}
+            assert [listed[name]["kind"] for name in ("embedder", "reranker")] == ["embedding", "reranker"]
+            return [listed[name]["status"]["state"] for name in ("embedder", "reranker")]
+
+        assert states() == ["loaded", "ready"]
+        vector = embedded(served, "the mill")
+        body = {"model": "reranker", "query": "the mill", "documents": ["the river"]}
+        assert served.post("/v1/rerank", body).status_code == 200
+        assert states() == ["ready", "loaded"]
+        assert embedded(served, "the mill") == pytest.approx(vector, abs=1e-6)
+        assert states() == ["loaded", "ready"]
+        assert served.post("/v1/models/unload", {"model": "embedder"}).status_code == 200
+        assert states() == ["ready", "ready"]
 
 
 def test_a_missing_weight_is_not_replaced_by_chance(folders: Path, tmp_path: Path) -> None:
