@@ -13,7 +13,7 @@ from pathlib import Path
 
 import openvino as ov
 
-from headrace.models import graph, pretokenizers, published, tokenizer
+from headrace.models import graph, published, tokenizer
 from headrace.models.checkpoint_decoder import CheckpointDecoder
 from headrace.models.gguf import GGUFFile
 from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, Model, Progress
@@ -89,11 +89,8 @@ def _ends(gguf: GGUFFile) -> tuple[int, ...]:
 
 
 def _adds_bos(gguf: GGUFFile) -> bool:
-    """Whether prompts begin with BOS: by the file, else by llama.cpp's default. Raises UnsupportedModel if
-    they do and the file names no such token.
-    """
-    pre = pretokenizers.canonical(gguf.metadata.text("tokenizer.ggml.pre", "default"))
-    adds = gguf.metadata.flag("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
+    """Whether prompts begin with BOS. Raises UnsupportedModel if they do and the file names no such token."""
+    adds = tokenizer.adds_bos(gguf.metadata)
     if adds and _token(gguf, "bos") is None:
         raise gguf.metadata.unsupported("begins each prompt with a token that it does not name")
     return adds

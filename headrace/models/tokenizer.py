@@ -8,11 +8,12 @@ from __future__ import annotations
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from headrace.errors import UnsupportedModel
-from headrace.models import pretokenizers
+from headrace.models import pretokenizers, sentencepiece
 from headrace.models.gguf import GGUFFile
 from headrace.models.metadata import Metadata
 
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types of the GGUF specification
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # token types of the GGUF specification
+KINDS = ("gpt2", SENTENCEPIECE := "llama")
 KNOWN_TYPES = range(7)
 # Tokens that end an answer in chat formats; like llama.cpp, whatever type the file gives them.
 END_OF_TURN = frozenset(
@@ -32,15 +33,20 @@ def build(gguf: GGUFFile) -> Tokenizer:
     """Build the tokenizer. Raises UnsupportedModel if its kind is unknown or its parts are inconsistent."""
     metadata = gguf.metadata
     kind = metadata.text("tokenizer.ggml.model")
-    if kind != "gpt2":
+    if kind not in KINDS:
         raise UnsupportedModel(
-            f"{metadata.path} has a tokenizer of kind {kind[:100]!r}; only 'gpt2' (byte-level BPE) is read"
+            f"{metadata.path} has a tokenizer of kind {kind[:100]!r}; 'gpt2' (byte-level BPE) and 'llama' "
+            "(SentencePiece) are read"
         )
     tokens = metadata.texts("tokenizer.ggml.tokens")
     types = token_types(metadata, tokens)
     for role in ROLES:
         special_token(metadata, role, len(tokens))
-    tokenizer = _byte_level(metadata, tokens)
+    if kind == SENTENCEPIECE:
+        is_word = [kind in (NORMAL, UNUSED) for kind in types]
+        tokenizer = sentencepiece.build(metadata, tokens, is_word=is_word)
+    else:
+        tokenizer = _byte_level(metadata, tokens)
     _add_tokens(tokenizer, tokens, types)
     return tokenizer
 
@@ -55,6 +61,14 @@ def token_types(metadata: Metadata, tokens: list[str]) -> list[int]:
         raise metadata.unsupported("has a token of a type that is not known")
     pairs = zip(tokens, types, strict=True)
     return [CONTROL if text in END_OF_TURN else kind for text, kind in pairs]
+
+
+def adds_bos(metadata: Metadata) -> bool:
+    """Whether prompts begin with BOS: by the file, else by llama.cpp's default."""
+    if metadata.text("tokenizer.ggml.model") == SENTENCEPIECE:
+        return metadata.flag("tokenizer.ggml.add_bos_token", True)
+    pre = pretokenizers.canonical(metadata.text("tokenizer.ggml.pre", "default"))
+    return metadata.flag("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
 
 
 def special_token(metadata: Metadata, role: str, size: int) -> int | None:
