@@ -19,6 +19,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from tests.models.checkpoints import write_checkpoint
+from tests.models.tiny import TinyShape, write_tiny
 from tests.postgres import PostgreSQL, postgresql
 from tests.serving import Served, serving
 
@@ -114,6 +115,18 @@ def default_checkpoint(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("checkpoint") / DEFAULT_MODEL
     write_checkpoint(prepare(DEFAULT_MODEL, cache), folder)
     return prepare(str(folder), cache)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Two random layers, which load at once: for tests in which no text must make sense. Its tokens are bytes
+    and "the".
+    """
+    folder = tmp_path_factory.mktemp("small")
+    path = write_tiny(folder / "small.gguf", tied=False, shape=TinyShape(context_length=4096))
+    model = prepare(str(path), Cache(folder / "cache"))
+    assert isinstance(model, Model)
+    return model
 
 
 def serving_model(model: Model, **engine: object) -> AbstractContextManager[Served]:

@@ -204,9 +204,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
     answer=InputTokens,
 )
 async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBody) -> Response:
-    headers = _left_out(
-        http, await prepared(http, partial(uses_of_responses, body, strict=is_strict(http))), body
-    )
+    headers = _left_out(http, await _uses(http, body), body)
     responses, provider = _responses(http)
     async with in_time(http):
         count = await responses.count_input(caller.id, body, provider)
@@ -221,9 +219,7 @@ async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBod
     answer=CompactedResponse,
 )
 async def compact_response(http: Request, caller: Caller, body: CompactBody) -> Response:
-    headers = _left_out(
-        http, await prepared(http, partial(uses_of_responses, body, strict=is_strict(http))), body
-    )
+    headers = _left_out(http, await _uses(http, body), body)
     responses, provider = _responses(http)
     async with in_time(http):
         compacted = await responses.compact(caller.id, body, provider)

@@ -137,17 +137,17 @@ def test_a_budget_survives_a_restart(backend: FakeBackend) -> None:
         assert second.post(CHAT, body(), headers=headers).status_code == 429
 
 
-def test_two_hundred_clients_get_no_more_than_a_hundred_tokens(default_model: Model) -> None:
-    """With the real model, whose prompts and answers are counted exactly."""
+def test_two_hundred_clients_get_no_more_than_a_hundred_tokens(small_model: Model) -> None:
+    """With our engine, which counts prompts and answers exactly."""
     config = Config.model_validate(
         {"engine": {"kv_cache_bytes": "256MiB", "disk_cache_bytes": 0}, "server": {"admin_keys": ["boss"]}}
     )
-    with serving(create_app(config, build_backends(config, [default_model]))) as served:
+    with serving(create_app(config, build_backends(config, [small_model]))) as served:
         headers = key(served, tokens_per_minute=100)
 
         async def ask(http: aiohttp.ClientSession, number: int) -> int:
             limit = {} if number % 5 == 0 else {"max_tokens": 1 + number % 9}
-            sent = {"model": "smollm2-135m-instruct", "prompt": "The sky is " * (1 + number % 3), **limit}
+            sent = {"model": "small", "prompt": "the" * (4 + 4 * (number % 3)), **limit}
             async with http.post("/v1/completions", json=sent, headers=headers) as answer:
                 found = await answer.json()
                 assert answer.status in (200, 429), found

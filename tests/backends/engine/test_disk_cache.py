@@ -9,8 +9,7 @@ import pytest
 
 from headrace.app import build_backends, create_app
 from headrace.config import Config
-from headrace.models.catalog import Cache, Model, prepare
-from tests.models.tiny import TinyShape, write_tiny
+from headrace.models.catalog import Model
 from tests.serving import Served, serving
 
 ONE, TWO = "key-one", "key-two"
@@ -30,7 +29,7 @@ def started(model: Model, folder: Path, **engine: object) -> AbstractContextMana
 
 def answer(server: Served, key: str = ONE) -> tuple[str, int]:
     """The text, and how many tokens of the prompt were cached."""
-    body = {"model": "tiny", "prompt": STORY, "seed": 7, "temperature": 1, "max_tokens": 12}
+    body = {"model": "small", "prompt": STORY, "seed": 7, "temperature": 1, "max_tokens": 12}
     response = server.post("/v1/completions", body, headers={"Authorization": f"Bearer {key}"})
     assert response.status_code == 200, response.text
     got = response.json()
@@ -38,42 +37,32 @@ def answer(server: Served, key: str = ONE) -> tuple[str, int]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A random model: what is cached does not depend on its texts, and it loads at once."""
-    folder = tmp_path_factory.mktemp("tiny")
-    path = write_tiny(folder / "tiny.gguf", tied=False, shape=TinyShape(context_length=2048))
-    model = prepare(str(path), Cache(folder / "cache"))
-    assert isinstance(model, Model)
-    return model
-
-
-@pytest.fixture(scope="module")
-def filled(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def filled(small_model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The cache folder that a server has left, and its answer."""
     folder = tmp_path_factory.mktemp("cache")
-    with started(tiny, folder) as server:
+    with started(small_model, folder) as server:
         text, cached = answer(server)
     assert cached == 0
     return folder, text
 
 
-def test_the_same_key_finds_its_prompt_after_a_restart(tiny: Model, filled: tuple[Path, str]) -> None:
+def test_the_same_key_finds_its_prompt_after_a_restart(small_model: Model, filled: tuple[Path, str]) -> None:
     folder, text = filled
-    with started(tiny, folder) as server:
+    with started(small_model, folder) as server:
         first, again = answer(server), answer(server)
     assert first[0] == again[0] == text
     assert again[1] >= first[1] >= 192
 
 
-def test_another_key_does_not_find_it(tiny: Model, filled: tuple[Path, str]) -> None:
+def test_another_key_does_not_find_it(small_model: Model, filled: tuple[Path, str]) -> None:
     folder, text = filled
-    with started(tiny, folder) as server:
+    with started(small_model, folder) as server:
         assert answer(server, TWO) == (text, 0)
 
 
 @pytest.mark.parametrize("engine", [{"precision": "f32"}, {"num_threads": 1}, {"disk_cache_bytes": 0}])
 def test_another_configuration_does_not_find_it(
-    tiny: Model, filled: tuple[Path, str], engine: dict[str, object]
+    small_model: Model, filled: tuple[Path, str], engine: dict[str, object]
 ) -> None:
-    with started(tiny, filled[0], **engine) as server:
+    with started(small_model, filled[0], **engine) as server:
         assert answer(server)[1] == 0

@@ -20,9 +20,9 @@ PICKY = "{% if 'secret' in messages[-1].content %}{{ raise_exception('no secrets
 
 
 @pytest.fixture(scope="module")
-def picky(default_model: Model) -> Iterator[Served]:
+def picky(small_model: Model) -> Iterator[Served]:
     """A model of another name, with a BOS and a template that refuses a word."""
-    model = replace(default_model, name="org/picky", chat_template=PICKY, add_bos=True)
+    model = replace(small_model, name="org/picky", chat_template=PICKY, add_bos=True)
     with serving_model(model, max_model_len=256) as served:
         yield served
 
@@ -42,8 +42,8 @@ def test_template_that_refuses_is_a_400(picky: Served, stream: bool) -> None:
     assert picky.post(CHAT, body("hi")).status_code == 200
 
 
-def test_a_model_without_a_template_serves_all_but_chat(default_model: Model) -> None:
-    with serving_model(replace(default_model, name="base", chat_template=None), max_model_len=256) as base:
+def test_a_model_without_a_template_serves_all_but_chat(small_model: Model) -> None:
+    with serving_model(replace(small_model, name="base", chat_template=None), max_model_len=256) as base:
         messages = [{"role": "user", "content": "hi"}]
         for path in (CHAT, "/v1/messages", "/v1/tokenize"):
             refused = base.post(path, {"model": "base", "messages": messages, "max_tokens": 2})
@@ -57,8 +57,8 @@ def test_a_model_without_a_template_serves_all_but_chat(default_model: Model) ->
         assert base.post("/v1/embeddings", {"model": "base", "input": "hi"}).status_code == 200
 
 
-def test_models_bos_is_counted_once(picky: Served, default_model: Model) -> None:
-    tokenizer = Tokenizer(default_model.folder)
+def test_models_bos_is_counted_once(picky: Served, small_model: Model) -> None:
+    tokenizer = Tokenizer(small_model.folder)
     rendered = ChatTemplate(PICKY).render((Message("user", "hi"),))
     usage = picky.post(CHAT, body("hi")).json()["usage"]
     assert usage["prompt_tokens"] == 1 + len(tokenizer.encode(rendered))

@@ -54,9 +54,9 @@ class Trapped(PassingRunner):
 
 
 @pytest.fixture(scope="module")
-def failing(default_model: Model) -> Iterator[Served]:
-    with serving_model(default_model, max_model_len=512) as served:
-        set_trap(served, default_model)
+def failing(small_model: Model) -> Iterator[Served]:
+    with serving_model(small_model, max_model_len=512) as served:
+        set_trap(served, small_model)
         yield served
 
 
@@ -77,7 +77,7 @@ def engine_of(server: Served) -> Engine:
 
 def body(subject: str = "dog", **members: Any) -> dict[str, Any]:
     prompt = f"Once there was a {subject} who"
-    return {"model": DEFAULT_MODEL, "prompt": prompt, "max_tokens": 40, "ignore_eos": True, **members}
+    return {"model": "small", "prompt": prompt, "max_tokens": 40, "ignore_eos": True, **members}
 
 
 @pytest.mark.parametrize("after", [0, 5])
@@ -114,7 +114,7 @@ def test_failing_stream_ends_with_an_error(failing: Served, n: int) -> None:
     assert (failure["error"]["code"], done) == ("engine_failed", "[DONE]")
     prompt = body(TRAP)["prompt"]
     with failing.client() as client:
-        stream = client.completions.create(model=DEFAULT_MODEL, prompt=prompt, n=n, stream=True)
+        stream = client.completions.create(model="small", prompt=prompt, n=n, stream=True)
         with pytest.raises(openai.APIError, match="could not compute"):
             list(stream)
     eventually(lambda: not engine_of(failing).pool.num_held)
@@ -127,7 +127,9 @@ def test_death_of_the_engine_is_reported_to_everybody_at_once(default_model: Mod
 
         def wait(number: int) -> Any:
             subject = "dog" if number else TRAP
-            return server.post(PATH, body(subject, max_tokens=5000, stream=number % 2 == 0))
+            return server.post(
+                PATH, body(subject, model=DEFAULT_MODEL, max_tokens=5000, stream=number % 2 == 0)
+            )
 
         with ThreadPoolExecutor(8) as pool:
             waiting = [pool.submit(wait, 0)]
@@ -136,7 +138,7 @@ def test_death_of_the_engine_is_reported_to_everybody_at_once(default_model: Mod
             eventually(lambda: engine_of(server).scheduler.num_waiting == 4)
         check_errors([each.result() for each in waiting])
         assert server.get("/health").status_code == server.get("/ready").status_code == 503
-        late = server.post(PATH, body())
+        late = server.post(PATH, body(model=DEFAULT_MODEL))
         assert (late.status_code, late.json()["error"]["code"]) == (500, "engine_failed")
         assert server.get("/v1/models").status_code == 200
         eventually(lambda: not server.gateway.num_active)

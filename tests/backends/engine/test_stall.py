@@ -61,8 +61,8 @@ def test_time_without_a_step_counts_only_while_there_is_work() -> None:
     asyncio.run(run())
 
 
-def test_health_fails_while_the_engine_stands_still(default_model: Model) -> None:
-    with serving_model(default_model, stall_seconds=0.3, max_num_seqs=2) as server:
+def test_health_fails_while_the_engine_stands_still(small_model: Model) -> None:
+    with serving_model(small_model, stall_seconds=0.3, max_num_seqs=2) as server:
         assert server.get("/health").status_code == 200
         engine = server.backend.engine  # type: ignore[attr-defined]  # EngineBackend's
         gate, forward = threading.Event(), engine.runner.forward
@@ -83,7 +83,7 @@ def test_health_fails_while_the_engine_stands_still(default_model: Model) -> Non
         engine.runner = Standing()
         asking = threading.Thread(
             target=server.post,
-            args=("/v1/completions", {"model": "smollm2-135m-instruct", "prompt": "x", "max_tokens": 2}),
+            args=("/v1/completions", {"model": "small", "prompt": "x", "max_tokens": 2}),
         )
         asking.start()
         eventually(lambda: server.get("/health").status_code == 503)
