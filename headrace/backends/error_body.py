@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.dialects.values import Object, parsed, valid
+from headrace.dialects.values import Object, an_object, count, parsed, valid
 
 MESSAGES = (  # in order of rank
     "error", "errors", "message", "detail", "msg", "error_msg", "error_message", "error_description",
@@ -16,6 +16,7 @@ MESSAGES = (  # in order of rank
 MAX_DEPTH = 8
 MAX_MESSAGE = 4000  # characters
 MAX_SEVERAL = 3  # messages that are quoted of a list of errors
+SUCCESSES = ("200", "ok", "success")  # codes
 PAGE = re.compile(r"\s*\ufeff?\s*<(!doctype|html|head|body)", re.IGNORECASE)
 
 
@@ -45,6 +46,24 @@ def error_body(raw: str) -> ErrorBody:
 
     message, type = _message(found, MAX_DEPTH), innermost(lambda level: _name(level.get("type")))
     return ErrorBody(message[:MAX_MESSAGE], innermost(_code), type, innermost(_param))
+
+
+def is_error(chunk: Object) -> bool:
+    """Whether a piece of a stream without an answer in it is an error in a shape that others use: vLLM's
+    older one (`object` is "error"), FastAPI's (`detail`), a `code` beside a `message`, and those of some
+    providers in China. A text alone may be a heartbeat.
+    """
+    if chunk.get("choices"):
+        return False
+    if any(chunk.get(name) for name in ("errors", "detail", "error_msg", "error_message", "error_code")):
+        return True
+    if any(chunk.get(name) == "error" for name in ("object", "type", "status")):
+        return True
+    if count(an_object(chunk.get("base_resp")).get("status_code")):
+        return True
+    is_text = any(isinstance(chunk.get(name), str) and chunk[name] for name in ("message", "msg"))
+    code = chunk.get("code") or chunk.get("status_code")
+    return is_text and bool(code) and str(code).lower() not in SUCCESSES
 
 
 def is_page(raw: str) -> bool:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
 from headrace.backends.calls import CallPiece
-from headrace.backends.choice import ChoiceAssembler
-from headrace.backends.error_body import error_body
+from headrace.backends.choice import ChoiceAssembler, is_broken
+from headrace.backends.error_body import error_body, is_error
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STATUS_OF_TYPE, counts_in, usage_of
+from headrace.dialects.openai import DONE
 from headrace.dialects.values import Object, an_object, count, dumped, objects, valid, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Started, Thought
@@ -58,6 +59,9 @@ class Answer:
         self.is_over = False
 
     def read(self, sent: ServerSentEvent) -> list[Event]:
+        if sent.data.strip() == DONE:  # some proxies send it, also in place of message_stop
+            self.is_over = self.is_over or self.choice.reason is not None
+            return []
         value = None if self.is_over else object_in(self._upstream.provider, sent)
         if value is None:
             return []
@@ -112,7 +116,10 @@ class Answer:
         return found
 
     def _set_reason(self, body: Object) -> None:
-        self.choice.reason = word(body.get("stop_reason")) or self.choice.reason
+        reason = word(body.get("stop_reason"))
+        if is_broken(reason):
+            raise ProviderError(f"{self._upstream.provider} failed in the middle of its answer")
+        self.choice.reason = reason or self.choice.reason
         self.choice.stop = word(body.get("stop_sequence")) or self.choice.stop
 
     def _begin(self, index: int | None, block: Object) -> list[Event]:
@@ -198,7 +205,7 @@ class Answer:
 def kind_of(value: Object, sent: ServerSentEvent) -> str:
     """The type of an event, or of a JSON body that came instead of a stream."""
     kind = word(value.get("type")) or sent.event
-    if not kind and value.get("error"):
+    if not kind and (value.get("error") or is_error(value)):
         return "error"
     return kind or ("message" if sent.is_whole and "content" in value else "")
 

@@ -13,6 +13,7 @@ from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STOP_REASONS, tool_input
+from headrace.dialects.openai import DONE
 from headrace.dialects.values import Object, an_object, count, dumped, objects
 from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
 
@@ -51,6 +52,8 @@ class _Message:
         if self._answer.is_over:
             return
         self._write(self._answer.read(sent))
+        if sent.data.strip() == DONE:
+            return
         value = an_object(object_in(self._provider, sent))
         index = count(value.get("index"))
         match kind_of(value, sent):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from headrace.backends.answer import object_in
 from headrace.backends.anthropic.answer import error_in, kind_of
 from headrace.backends.anthropic.folding import folded, unfolded
+from headrace.backends.choice import is_broken
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import counts_in, usage_of
@@ -24,7 +25,7 @@ class AnthropicRelayReader(RelayReader):
     stop reason. An event's type counts, and its name only where it has none.
     """
 
-    notable = re.compile(rb'error|message_stop|"stop_reason"\s*:\s*"')
+    notable = re.compile(rb'error|message_stop|"(?:detail|code)"|"stop_reason"\s*:\s*"')
     last = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]+data: ?\{\s*"type"\s*:\s*"message_stop"')
 
     def usage(self, members: Object) -> Usage | None:
@@ -52,6 +53,8 @@ class AnthropicRelayReader(RelayReader):
         if value is None:
             return False
         kind, reason = kind_of(value, sent), word(an_object(value.get("delta")).get("stop_reason"))
+        if is_broken(reason):
+            raise ProviderError(f"{self.provider} failed in the middle of its answer")
         return kind == "message_stop" or (kind == "message_delta" and bool(reason))
 
     def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:

@@ -10,6 +10,7 @@ from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
 from headrace.backends.calls import CallPiece
 from headrace.backends.choice import ChoiceAssembler
+from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
 from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.sse import ServerSentEvent
@@ -49,7 +50,7 @@ class Answer:
         found = None if self.is_over else object_in(self._name, ServerSentEvent("", line))
         if found is None:
             return
-        if found.get("error"):
+        if found.get("error") or ("done" not in found and is_error(found)):
             raise self._upstream.error_of_body(500, line)
         message = found.get("message", found)
         if not isinstance(message, dict | None):
@@ -78,7 +79,8 @@ class Answer:
         if not isinstance(calls, list | dict):
             raise _unreadable(self._name)
         for call in [calls] if isinstance(calls, dict) else calls:
-            yield from self._add_call(an_object(an_object(call).get("function")))
+            if call is not None:
+                yield from self._add_call(an_object(an_object(call).get("function")))
 
     def _add_text(self, text: str) -> Iterator[Event]:
         logprobs = tuple(self._logprobs)

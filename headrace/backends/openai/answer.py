@@ -10,17 +10,17 @@ from dataclasses import replace
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceAssembler
+from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
 from headrace.backends.openai.content import content_of
 from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import DONE, usage_of
-from headrace.dialects.values import Object, an_object, count, dumped, objects, valid_value, word
+from headrace.dialects.values import Object, count, dumped, objects, valid_value, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, Started, Usage
 
 ERROR_EVENTS = ("error", "exception")  # names of events
-SUCCESSES = ("200", "ok", "success")  # codes
 # types and codes of errors inside a stream, which have no status
 STATUSES = {
     "authentication_error": 401,
@@ -162,7 +162,7 @@ class Answer:
 def error_in(upstream: Upstream, sent: ServerSentEvent, chunk: Object) -> ServerError | None:
     """The provider's error in a chunk, if there is one: in `error`, in a choice, or a chunk that is one."""
     error = chunk.get("error") or _error_of_choice(chunk)
-    if sent.event not in ERROR_EVENTS and not error and not _is_error(chunk):
+    if sent.event not in ERROR_EVENTS and not error and not is_error(chunk):
         return None
     body = error if isinstance(error, dict) else chunk
     if error and not chunk.get("error"):
@@ -172,24 +172,6 @@ def error_in(upstream: Upstream, sent: ServerSentEvent, chunk: Object) -> Server
 
 def _error_of_choice(chunk: Object) -> object:
     return next((body["error"] for body in objects(chunk.get("choices")) if body.get("error")), None)
-
-
-def _is_error(chunk: Object) -> bool:
-    """Whether a chunk without choices is an error of a shape that others use: vLLM's older one (`object` is
-    "error"), FastAPI's (`detail`), a `code` beside a `message`, and those of some providers in China. A text
-    alone may be a heartbeat.
-    """
-    if chunk.get("choices"):
-        return False
-    if any(chunk.get(name) for name in ("errors", "detail", "error_msg", "error_message", "error_code")):
-        return True
-    if any(chunk.get(name) == "error" for name in ("object", "type", "status")):
-        return True
-    if count(an_object(chunk.get("base_resp")).get("status_code")):
-        return True
-    is_text = any(isinstance(chunk.get(name), str) and chunk[name] for name in ("message", "msg"))
-    code = chunk.get("code") or chunk.get("status_code")
-    return is_text and bool(code) and str(code).lower() not in SUCCESSES
 
 
 def _status_in(body: Object) -> int:
