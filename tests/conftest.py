@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ from tests.serving import Served, serving
 _DATA = tempfile.TemporaryDirectory(prefix="headrace-tests-")
 os.environ["XDG_DATA_HOME"] = _DATA.name
 
+# What is collected is no garbage, and looking for some in it takes as long as a third of the collection.
+_THRESHOLDS = gc.get_threshold()
+gc.set_threshold(100_000)
+
 NEEDS_TORCH = ("import torch", 'importorskip("torch")', "headrace.engine.torch.runner")  # in a test's source
 
 
@@ -49,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
     ranks = {root / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))  # stable: the rest stays in order
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what was collected from all further searches for garbage."""
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
