@@ -14,6 +14,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from headrace.encoder_types import Pooling
+from headrace.engine.shapes import limited
 from headrace.errors import ModelError
 from headrace.freed import trim
 
@@ -78,4 +79,4 @@ def _properties(options: EncoderOptions) -> dict[str, str]:
         properties |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
     if options.num_threads:
         properties["INFERENCE_NUM_THREADS"] = str(options.num_threads)
-    return properties
+    return limited(properties)

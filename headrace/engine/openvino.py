@@ -26,6 +26,7 @@ from headrace.config.memory import CacheType
 from headrace.engine.batch import Batch, one_token
 from headrace.engine.compiled import Compiled
 from headrace.engine.fingerprint import add_file
+from headrace.engine.shapes import limited
 from headrace.engine.site_inputs import NO_EDITS, NO_ROWS, SiteInputs
 from headrace.engine.sites import add_sites
 from headrace.errors import ModelError
@@ -258,7 +259,7 @@ def _properties(options: RunnerOptions) -> dict[str, str]:
     properties |= CACHES[options.kv_cache_dtype]
     if options.num_threads:
         properties["INFERENCE_NUM_THREADS"] = str(options.num_threads)
-    return {**properties, **options.properties}
+    return limited({**properties, **options.properties})
 
 
 def _page(model: ov.Model, folder: Path) -> None:

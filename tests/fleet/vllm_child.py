@@ -54,6 +54,8 @@ BODIES: dict[str, dict[str, Any]] = {
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("headrace.access", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / DEFAULT_MODEL
