@@ -44,7 +44,7 @@ ROUTES = {
     "/v1/steering/validate": "post",
     "/v1/steering/capabilities": "get",
     "/v1/activations": "post",
-    "/v1/activations/stream": "post",
+    "/v1/activations/stream": "get post",
     "/v1/activations/top": "post",
     "/v1/activations/compare": "post",
     "/v1/responses": "post",
