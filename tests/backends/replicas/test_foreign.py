@@ -95,6 +95,7 @@ def test_one_that_hangs_is_killed_and_started_again() -> None:
     with serving(create_app(Config.model_validate(tables), [backend])) as served:
         eventually(lambda: state(served) == "ready", within_s=60)
         first = pid(served)
+        assert first is not None
         os.kill(first, signal.SIGSTOP)
         eventually(lambda: not psutil.pid_exists(first), within_s=60)
         eventually(lambda: state(served) == "ready", within_s=60)
