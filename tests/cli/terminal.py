@@ -93,6 +93,7 @@ def terminal(*arguments: str, cwd: Path, **members: str) -> Iterator[Terminal]:
 
     def control() -> None:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored in what a shell runs in the background
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     variables = environment(TERM="xterm-256color", XDG_DATA_HOME=str(cwd / "data"), **members)
