@@ -114,7 +114,7 @@ def turn(connection: ClientConnection, **members: Any) -> Any:
 
 def test_what_a_websocket_remembers_counts_until_it_ends() -> None:
     with served(FakeBackend(["Hello"])) as server:
-        with connect(server.url.replace("http", "ws") + RESPONSES, proxy=None) as connection:
+        with connect(server.url.replace("http", "ws") + RESPONSES, proxy=None, open_timeout=60) as connection:
             first = turn(connection)["response"]["id"]
             eventually(lambda: 400_000 < used(server) < 500_000)
             second = turn(connection, previous_response_id=first)["response"]["id"]
@@ -129,7 +129,7 @@ def test_what_a_websocket_remembers_counts_until_it_ends() -> None:
 def test_a_websocket_forgets_what_others_need_the_memory_for() -> None:
     with served(FakeBackend(["Hello"])) as server:
         url = server.url.replace("http", "ws") + RESPONSES
-        with connect(url, proxy=None) as connection:
+        with connect(url, proxy=None, open_timeout=60) as connection:
             id = turn(connection)["response"]["id"]
             eventually(lambda: 400_000 < used(server) < 500_000)
             assert server.post(CHAT, chat(450_000)).status_code == 200  # with the memory of the WebSocket

@@ -29,7 +29,9 @@ HI = {"type": "response.create", "model": "fake", "input": "hi"}
 @contextmanager
 def connected(server: Served, key: str = "one") -> Iterator[ClientConnection]:
     url = server.url.replace("http", "ws") + PATH
-    with connect(url, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None) as socket:
+    with connect(
+        url, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None, open_timeout=60
+    ) as socket:
         yield socket
 
 
@@ -191,7 +193,7 @@ def test_key_is_asked_for(fake_server: FakeServer) -> None:
     with connected(server, "two") as socket:
         assert ask(socket, previous_response_id=id)[-1]["status"] == 400
     url = server.url.replace("http", "ws") + PATH
-    with connect(url, additional_headers={"x-api-key": "one"}, proxy=None) as socket:
+    with connect(url, additional_headers={"x-api-key": "one"}, proxy=None, open_timeout=60) as socket:
         assert ask(socket, previous_response_id=id)[-1]["type"] == "response.completed"
 
 

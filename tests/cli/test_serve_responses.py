@@ -31,7 +31,7 @@ def test_background_response_ends_before_the_process(fake_server: FakeServer, tm
     (tmp_path / "headrace.toml").write_text(CONFIG.format(url=fake_server(backend).url))
     with serving(cwd=tmp_path) as server:
         url = server.url.replace("http", "ws") + "/v1/responses"
-        with connect(url, proxy=None) as idle:
+        with connect(url, proxy=None, open_timeout=60) as idle:
             idle.send("{}")
             assert json.loads(idle.recv(60))["status"] == 400
             id = _begin_response(server)

@@ -158,7 +158,7 @@ def test_over_a_websocket(fake_server: FakeServer, database: PostgreSQL) -> None
             frame = json.loads(socket.recv(10))
         return frame
 
-    with connect(server.url.replace("http", "ws") + "/v1/responses", proxy=None) as socket:
+    with connect(server.url.replace("http", "ws") + "/v1/responses", proxy=None, open_timeout=60) as socket:
         first = ask(store=False)["response"]["id"]
         database.stop()
         try:

@@ -80,7 +80,7 @@ def test_it_answers_over_https(secure: Serving) -> None:
 
 def test_a_websocket_is_secure_too(secure: Serving) -> None:
     address = secure.url.replace("https", "wss") + "/v1/responses"
-    with connect(address, ssl=trusting("first"), proxy=None) as socket:
+    with connect(address, ssl=trusting("first"), proxy=None, open_timeout=60) as socket:
         socket.send('{"type": "response.create", "model": "fake", "input": "hi"}')
         assert '"type":"response.created"' in str(socket.recv(20)).replace(" ", "")
 
