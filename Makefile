@@ -16,6 +16,7 @@ PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # With TWICE=1 what fails is run once more, alone.
 TESTS = $(BIN)/python $(if $(TWICE),tools/twice.py,-m pytest)
+SENTENCES := tests/engine/torch/test_sentences.py
 # What `make test-torch` runs: tests of the PyTorch runner, and tests of requests, with the default model run by it.
 TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/test_checkpoint_decoder.py \
 	$(addprefix tests/backends/engine/test_,tools.py forms.py structured.py sampling.py seeds.py embeddings.py)
@@ -23,7 +24,7 @@ TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test ci check fix test-torch test-saelens test-steering test-ray test-vllm test-gpu test-clients test-page test-wheel test-deploy audit node sizes bench docs lock clean
+.PHONY: help serve test ci check fix test-torch test-sentences test-saelens test-steering test-ray test-vllm test-gpu test-clients test-page test-wheel test-deploy audit node sizes bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,6 +40,7 @@ test: check ## everything: lint, types, import contracts, tests with coverage
 ci: ## what CI runs: all tests; one that fails is run once more, alone, and named
 	$(MAKE) test TWICE=1 COVERAGE=
 	$(MAKE) test-torch TWICE=1
+	$(MAKE) test-sentences TWICE=1
 	$(MAKE) test-wheel
 	$(MAKE) test-deploy
 	$(MAKE) audit
@@ -55,14 +57,13 @@ fix: $(VENV)/.tested ## format, and mend what the linter can
 	$(BIN)/ruff format
 
 test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the default one: ARGS="-k gemma" for some
-	OMP_NUM_THREADS=1 $(TESTS) --torch $(PARALLEL) $(or $(ARGS),$(TORCH_TESTS))
+	OMP_NUM_THREADS=1 $(TESTS) --torch $(PARALLEL) --ignore=$(SENTENCES) $(or $(ARGS),$(TORCH_TESTS))
 
-.PHONY: test-sentences
 test-sentences: $(VENV)/.torched ## embeddings and reranking on PyTorch beside sentence-transformers (a folder of its own, 200 MB)
 	test -e $(VENV)/sentences/.installed || { $(PIP) install --quiet --no-deps --require-hashes \
 		--target $(VENV)/sentences --requirement tests/engine/torch/sentences.txt && \
 		touch $(VENV)/sentences/.installed; }
-	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/sentences $(BIN)/python -m pytest --torch $(or $(ARGS),tests/engine/torch/test_sentences.py)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/sentences $(TESTS) --torch $(or $(ARGS),$(SENTENCES))
 
 test-saelens: $(VENV)/.tested ## our readings of SAEs beside SAELens's own, in an environment of its own (2 GB)
 	test -e $(VENV)/saelens/.installed || { $(PYTHON) -m venv $(VENV)/saelens && \
