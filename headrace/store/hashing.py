@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
+from headrace.json_pieces import COMPACT, pieces
 from headrace.store.records import Json
 
 ID_DIGITS = 48  # as many as a random id has
@@ -18,7 +17,6 @@ PREFIXES = {
     "reasoning": "rs",
     "compaction": "cmp",
 }
-LONG = 256 * 1024  # characters of a text that are encoded at once
 SYSTEM_ROLES = ("system", "developer")
 
 
@@ -50,54 +48,17 @@ class AddressedItem:
 def to_json(value: object) -> str:
     """Compact JSON that can be encoded as UTF-8: a lone surrogate is escaped."""
     try:
-        return "".join(_encodable(piece) for piece in pieces(value, ensure_ascii=False))
+        return "".join(_encodable(piece) for piece in pieces(value, COMPACT, ensure_ascii=False))
     except UnicodeEncodeError:
-        return "".join(pieces(value))
+        return "".join(pieces(value, COMPACT))
 
 
 def digest(owner: str, parent: str | None, body: Json) -> str:
     """SHA-256 of the JSON array [owner, parent, body] with sorted keys, in hexadecimal."""
     hash = hashlib.sha256()
-    for piece in pieces([owner, parent, body], sort_keys=True):
+    for piece in pieces([owner, parent, body], COMPACT, sort_keys=True):
         hash.update(piece.encode())
     return hash.hexdigest()
-
-
-def pieces(
-    value: object, *, ensure_ascii: bool = True, sort_keys: bool = False, long: int = LONG
-) -> Iterator[str]:
-    """A value as compact JSON, in pieces.
-
-    A text longer than `long` characters is split, because Python's encoder holds the interpreter lock until a
-    text is written, and other threads would wait.
-    """
-    if not _has_long_text(value, long):
-        yield json.dumps(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=(",", ":"))
-        return
-    inner = partial(pieces, ensure_ascii=ensure_ascii, sort_keys=sort_keys, long=long)
-    if isinstance(value, str):
-        yield '"'
-        for start in range(0, len(value), long):
-            yield json.dumps(value[start : start + long], ensure_ascii=ensure_ascii)[1:-1]
-        yield '"'
-    elif isinstance(value, Mapping):
-        for index, (name, member) in enumerate(sorted(value.items()) if sort_keys else value.items()):
-            yield f"{',' if index else '{'}{json.dumps(name, ensure_ascii=ensure_ascii)}:"
-            yield from inner(member)
-        yield "}"
-    elif isinstance(value, Sequence):
-        for index, entry in enumerate(value):
-            yield "," if index else "["
-            yield from inner(entry)
-        yield "]"
-
-
-def _has_long_text(value: object, long: int) -> bool:
-    if isinstance(value, str):
-        return len(value) > long
-    if isinstance(value, Mapping):
-        return any(_has_long_text(member, long) for member in value.values())
-    return isinstance(value, list | tuple) and any(_has_long_text(entry, long) for entry in value)
 
 
 def _encodable(piece: str) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from headrace import json_pieces
 from headrace.types import Message, ToolCall
 
 MAX_ARGUMENTS = 2**19  # characters; longer arguments are not parsed
@@ -130,7 +131,7 @@ def _results_as_user(messages: Messages) -> Messages:
 
 
 def _as_text(call: ToolCall) -> str:
-    function = json.dumps({"name": call.name, "arguments": arguments(call.arguments)}, ensure_ascii=False)
+    function = json_pieces.dumps({"name": call.name, "arguments": arguments(call.arguments)})
     return f"<tool_call>\n{function}\n</tool_call>"
 
 

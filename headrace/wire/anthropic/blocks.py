@@ -6,12 +6,12 @@ providers of the same dialect.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from headrace import json_pieces
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.types import Json, Media
 from headrace.wire import media
@@ -166,7 +166,7 @@ def _json(value: Any) -> Any:
 
 
 def arguments(block: ToolUseBlock) -> str:
-    return json.dumps(block.input, ensure_ascii=False)
+    return json_pieces.dumps(block.input)
 
 
 def _parts(block: AnyBlock, param: str) -> list[Part]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace import json_pieces
 from headrace.offload import check_wanted
 from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire.items.build import Item
@@ -33,7 +33,7 @@ def to_messages(items: Sequence[Item]) -> tuple[Message, ...]:
 
 def custom_arguments(input: str) -> str:
     """Write the input of a custom tool's call as the arguments of the function that stands for it."""
-    return json.dumps({CUSTOM_ARGUMENT: input}, ensure_ascii=False)
+    return json_pieces.dumps({CUSTOM_ARGUMENT: input})
 
 
 @dataclass(slots=True)

@@ -4,11 +4,11 @@ call's result names its tool at most.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from headrace import json_pieces
 from headrace.errors import BadRequest
 from headrace.offload import check_wanted
 from headrace.types import Media, Message, ToolCall
@@ -94,5 +94,5 @@ def image(data: str, param: str) -> Media:
 
 def _call(number: str, body: CallOfHistory) -> ToolCall:
     arguments = body.function.arguments
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+    text = arguments if isinstance(arguments, str) else json_pieces.dumps(arguments or {})
     return ToolCall(body.id or f"call_{number}", body.function.name, text or "{}")
