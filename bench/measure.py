@@ -50,14 +50,15 @@ async def measure(
     numbers: Numbers = {"ready_s": child.ready_s}
     await _warm_up(child, plan, prompts)
     for count in plan.streams if "streams" in plan.parts else ():
-        is_last = count == plan.streams[-1]
-        numbers |= await _streams(child, plan, prompts, count, polls_health=polls_health and is_last)
+        numbers |= await _streams(child, plan, prompts, count)
     if "long" in plan.parts:
         numbers |= await _long_prompts(child, long)
     if "tasks" in plan.parts:
         numbers |= await _tasks(child, plan, prompts)
     if "beside" in plan.parts and isinstance(child, Server):
         numbers |= await _beside(child, plan, prompts)
+    if "streams" in plan.parts and polls_health:
+        numbers |= await _health(child, plan, prompts)
     numbers["peak_mib"] = child.peak_bytes() / 2**20
     return numbers
 
@@ -67,22 +68,27 @@ async def _warm_up(child: Child, plan: Plan, prompts: Prompts) -> None:
         await child.run([prompts.make(plan.prompt) for _ in range(count)], 4)
 
 
-async def _streams(child: Child, plan: Plan, prompts: Prompts, count: int, *, polls_health: bool) -> Numbers:
+async def _streams(child: Child, plan: Plan, prompts: Prompts, count: int) -> Numbers:
     """`count` different prompts at once."""
     runs: list[Numbers] = []
-    latencies: list[float] = []
     for _ in range(plan.times if count == 1 else 1):
         batch = [prompts.make(plan.prompt) for _ in range(count)]
-        async with _polling(child, latencies, wanted=polls_health):
-            cpu, child_cpu, started = time.process_time(), child.cpu_s(), time.perf_counter()
-            timings = await child.run(batch, plan.output)
-            wall = time.perf_counter() - started
+        cpu, child_cpu, started = time.process_time(), child.cpu_s(), time.perf_counter()
+        timings = await child.run(batch, plan.output)
+        wall = time.perf_counter() - started
         numbers = _rates(timings, wall, plan)
         numbers["client_cpu"] = (time.process_time() - cpu) / wall
         numbers["cpu"] = (child.cpu_s() - child_cpu) / wall
         runs.append(numbers)
-    found = {f"{name}_{count}": median(run[name] for run in runs) for name in runs[0]}
-    return found | _percentiles(latencies)
+    return {f"{name}_{count}": median(run[name] for run in runs) for name in runs[0]}
+
+
+async def _health(child: Child, plan: Plan, prompts: Prompts) -> Numbers:
+    """How long a health check takes beside the most streams. Their speed is measured without it."""
+    latencies: list[float] = []
+    async with _polling(child, latencies):
+        await child.run([prompts.make(plan.prompt) for _ in range(plan.streams[-1])], plan.output)
+    return _percentiles(latencies)
 
 
 def _rates(timings: Sequence[Timing], wall_s: float, plan: Plan) -> Numbers:
@@ -143,10 +149,7 @@ async def _beside(child: Server, plan: Plan, prompts: Prompts) -> Numbers:
 
 
 @contextlib.asynccontextmanager
-async def _polling(child: Child, latencies: list[float], *, wanted: bool) -> AsyncIterator[None]:
-    if not wanted:
-        yield
-        return
+async def _polling(child: Child, latencies: list[float]) -> AsyncIterator[None]:
     assert isinstance(child, Server)
     task = asyncio.ensure_future(poll_health(child.url, HEALTH_EVERY_S, latencies))
     try:
