@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-# In the plugin: numbers of tokens, about, and a decoding step has at most as many by default. In oneDNN below
-# it, which would hold on to the same kernels: each number has several.
+# In the plugin: numbers of tokens, about: a step in which all of the default 32 sequences decode has no more.
+# oneDNN below it would hold on to the same kernels, of which each number of tokens has several.
 MOST, MOST_KERNELS = "32", "256"
 PROPERTY, VARIABLE = "CPU_RUNTIME_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
