@@ -23,7 +23,6 @@ from tests.valkey import Valkey, valkey
 ROOT = Path(__file__).parents[2]
 PROCESSES, CLIENTS, LIMIT = 3, 67, 100
 LEASE_S = 1.0
-LONG_LEASE_S = 60.0  # for processes that get no processor for a while, and are not dead
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +205,7 @@ def processes(url: str, limit: int, lease_s: float) -> list[subprocess.Popen[str
 def test_clients_of_three_processes_never_get_more_than_the_limit(tmp_path: Path) -> None:
     """201 clients of one key with 100 tokens a minute, which ask for more all the time."""
     with valkey(tmp_path) as server:
-        started = processes(server.url, LIMIT, LONG_LEASE_S)
+        started = processes(server.url, LIMIT, LEASE_S)
         time.sleep(1)  # they compete meanwhile
         outputs = [process.communicate("")[0] for process in started]
         lines = [line.split() for text in outputs for line in text.splitlines()]
@@ -219,7 +218,7 @@ def test_clients_of_three_processes_never_get_more_than_the_limit(tmp_path: Path
             granted = await limiter.reserve(who, Demand(0, 0, 1000))
             assert granted.answer == LIMIT - sum(used for _, used in uses)
 
-        run(server.url, nothing_stays, lease_s=LONG_LEASE_S)
+        run(server.url, nothing_stays, lease_s=LEASE_S)
 
 
 HOLDER = """
