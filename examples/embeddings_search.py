@@ -32,11 +32,11 @@ def cosine(one: list[float], other: list[float]) -> float:
 
 
 index = list(zip(TEXTS, embed(TEXTS), strict=True))
-(asked,) = embed([question])
-found = sorted(index, key=lambda entry: cosine(asked, entry[1]), reverse=True)
+(wanted,) = embed([question])
+found = sorted(index, key=lambda entry: cosine(wanted, entry[1]), reverse=True)
 print(f"Nearest to {question!r}:")
 for text, vector in found[:3]:
-    print(f"{cosine(asked, vector):.2f}  {text}")
+    print(f"{cosine(wanted, vector):.2f}  {text}")
 
 # The same in one request, which OpenAI's API does not have: the server compares.
 ranked: Any = client.post(

@@ -39,10 +39,10 @@ messages: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "How is the weather in Oslo today?"},
 ]
 
-asked = client.chat.completions.create(
+answer = client.chat.completions.create(
     model=MODEL, messages=messages, tools=[WEATHER], tool_choice="required", temperature=0, max_tokens=100
 )
-message = asked.choices[0].message
+message = answer.choices[0].message
 messages.append(cast(ChatCompletionMessageParam, message.to_dict()))
 
 for call in message.tool_calls or []:

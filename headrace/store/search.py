@@ -16,7 +16,6 @@ from headrace.store.computing import computed
 from headrace.store.records import Json
 from headrace.store.tables import conversations, items
 
-MAX_WORDS = 8
 MAX_ITEMS = 20_000  # the newest that may have a word; older ones are not searched for it
 MAX_BYTES = 64 * 2**20  # of their bodies
 BATCH_BYTES = 2**20
@@ -47,7 +46,7 @@ HEADS = select(conversations.c.id).where(
 
 def words_of(text: str) -> list[str]:
     """The words to look for."""
-    return list(dict.fromkeys(text.split()))[:MAX_WORDS]
+    return list(dict.fromkeys(text.split()))
 
 
 def find_conversations(c: Connection, owner: str, words: Sequence[str]) -> set[str]:

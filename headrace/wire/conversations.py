@@ -19,7 +19,7 @@ from headrace.wire.parameters import RequestBody
 
 MAX_ITEMS = 20  # in one request
 MAX_ID = 200  # characters of an item's id
-MAX_SEARCH = 200
+MAX_SEARCH, MAX_WORDS = 200, 8  # characters, and words
 ID = re.compile(r"conv_[A-Za-z0-9_-]{1,100}")
 
 Items = Annotated[list[ItemBody], at_most(MAX_ITEMS)]
@@ -52,6 +52,8 @@ def search_of(query: Query) -> str | None:
     words = dict(query).get("search", "").strip()
     if len(words) > MAX_SEARCH:
         raise BadRequest.at("search", f"it has more than {MAX_SEARCH} characters")
+    if len(words.split()) > MAX_WORDS:
+        raise BadRequest.at("search", f"it has more than {MAX_WORDS} words")
     return words or None
 
 
