@@ -60,6 +60,8 @@ def test_conversations_are_found_by_what_was_said(stored: Served, client: openai
     assert found("river mountain") == []
     assert len(found("name")) == len(found("")) == 2
     first = {"Authorization": "Bearer first-key"}
+    many = stored.get(f"{CONVERSATIONS}?search={'+'.join('abcdefghi')}", first)
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "search")
     long = stored.get(f"{CONVERSATIONS}?search={'x' * 201}", first)
     assert (long.status_code, long.json()["error"]["param"]) == (400, "search")
 
