@@ -69,7 +69,8 @@ class RedisLimiter:
         self._closing.set()
         if self._beat is not None:
             await self._beat
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # a reservation that ends may start its own settlement
+            await asyncio.wait(self._tasks)
         with contextlib.suppress(RedisError, OSError):
             await self._settle_rest()
             await self._redis.delete(PROCESSES + self._process)

@@ -21,9 +21,9 @@ async def nothing(_: str) -> tuple[int, int]:
     return 0, 0
 
 
-async def client(limiter: RedisLimiter, who: Principal, number: int) -> None:
+async def client(limiter: RedisLimiter, who: Principal, number: int, closing: asyncio.Event) -> None:
     chance = random.Random(number)
-    while True:
+    while not closing.is_set():
         prompt, answer = chance.randint(1, 6), chance.randint(1, 9)
         try:
             granted = await limiter.reserve(who, Demand(prompt, answer, answer))
@@ -41,12 +41,12 @@ async def main(url: str, num_clients: int, limit: int, lease_s: float) -> None:
     limiter = RedisLimiter(url, nothing, when_down="closed", lease_s=lease_s)
     await limiter.start()
     who = Principal("key_shared", limits=Limits(tokens_per_minute=limit))
-    clients = [asyncio.create_task(client(limiter, who, number)) for number in range(num_clients)]
+    closing = asyncio.Event()
+    clients = [asyncio.create_task(client(limiter, who, number, closing)) for number in range(num_clients)]
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    for task in clients:
-        task.cancel()
-    await asyncio.gather(*clients, return_exceptions=True)
+    closing.set()  # each client settles what it holds, and prints it: the test adds up what is printed
+    await asyncio.gather(*clients)
     await limiter.aclose()
 
 
