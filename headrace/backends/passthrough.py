@@ -33,7 +33,7 @@ LONGEST_END = 3
 EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
 # a line of data that is neither an object nor a list, but a heartbeat
 NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{\[])|[\r\n])(?!\[DONE\])")
-TAIL = 256  # bytes at the end of a piece that are searched for the last event
+ODD_LINE = re.compile(rb"\ndata(?!: ?[{\[])")  # what NO_JSON finds where lines end with \n, and little else
 MAX_READ = 2**18  # bytes; of a longer body only the small members are parsed
 
 # A provider's headers that callers get: no cookies, account names or hop-by-hop headers.
@@ -147,9 +147,9 @@ class Stream:
         for events in self._first:
             for passed in self._checked(events):
                 yield passed
-        is_notable = self._reader.notable.search
+        is_notable = self._reader.is_notable
         async for events in self._whole:
-            if not (is_notable(events) or NO_JSON.search(events)):  # nearly all: they cost no more than this
+            if not (is_notable(events) or _has_heartbeat(events)):  # nearly all: they cost no more than this
                 if b'"usage"' in events:
                     self.scan.saw(events)
                 yield events
@@ -201,9 +201,8 @@ class Stream:
         """
         passed: list[bytes] = []
         error: ServerError | None = None
-        is_notable = self._reader.notable.search
         for event in EVENT.findall(events):
-            if not (is_notable(event) or NO_JSON.search(event)):
+            if not (self._reader.is_notable(event) or _has_heartbeat(event)):
                 passed.append(event)
                 continue
             sents = events_in(event)
@@ -255,10 +254,18 @@ class Stream:
                     raise ProviderError(f"{self._reader.provider} sent an event without an end")
             if piece:
                 yield piece
-                if self._reader.last.search(piece, max(0, len(piece) - TAIL)):
+                if self._reader.ends_with_last(piece):
                     await drain(pieces)
             piece = await anext(pieces, None)
         self._half = bytes(held)
+
+
+def _has_heartbeat(events: bytes) -> bool:
+    """Whether a line of data is neither an object nor a list."""
+    is_usual = events.startswith((b"data: {", b"data:{", b"event:")) and b"\r" not in events
+    if is_usual and ODD_LINE.search(events) is None:
+        return False
+    return NO_JSON.search(events) is not None
 
 
 def _is_skipped(sent: ServerSentEvent) -> bool:

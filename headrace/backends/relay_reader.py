@@ -13,15 +13,22 @@ from headrace.dialects.values import Object
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
+TAIL = 256  # bytes at the end of some events that are searched for the last one
+
 
 class RelayReader(ABC):
-    """Reads the answer to one relayed request, in its dialect. `last` matches the last event of a stream;
-    `notable` matches all events that may be errors or that `follow` has to read, and few others; `is_over`:
-    the stream is complete.
+    """Reads the answer to one relayed request, in its dialect. `last` matches the last event of a stream,
+    which contains `last_word`. All events that may be errors or that `follow` has to read contain one of
+    `notable` or match `reason`, and few others do. `is_over`: the stream is complete.
+
+    Every byte of every stream is searched for these: a search for a constant, or for a pattern that begins
+    with one, costs a twentieth of a search for a pattern that may begin in several ways.
     """
 
     last: re.Pattern[bytes]
-    notable: re.Pattern[bytes]
+    last_word: bytes
+    notable: tuple[bytes, ...]
+    reason: re.Pattern[bytes]
     is_over = False
 
     def __init__(self, upstream: Upstream) -> None:
@@ -30,6 +37,14 @@ class RelayReader(ABC):
     @property
     def provider(self) -> str:
         return self.upstream.provider
+
+    def is_notable(self, events: bytes) -> bool:
+        return any(map(events.__contains__, self.notable)) or self.reason.search(events) is not None
+
+    def ends_with_last(self, events: bytes) -> bool:
+        """Whether the last of these events is the last one of a stream."""
+        start = max(0, len(events) - TAIL)
+        return events.find(self.last_word, start) >= 0 and self.last.search(events, start) is not None
 
     def error(self, sent: ServerSentEvent) -> ServerError | None:
         """Return the error that an event reports, if any. Raises ProviderError if it is no JSON object."""

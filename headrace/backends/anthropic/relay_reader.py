@@ -25,7 +25,9 @@ class AnthropicRelayReader(RelayReader):
     stop reason. An event's type counts, and its name only where it has none.
     """
 
-    notable = re.compile(rb'error|message_stop|"(?:detail|code)"|"stop_reason"\s*:\s*"')
+    notable = (b"error", b"message_stop", b'"detail"', b'"code"')
+    reason = re.compile(rb'"stop_reason"\s*:\s*"')
+    last_word = b"message_stop"
     last = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]+data: ?\{\s*"type"\s*:\s*"message_stop"')
 
     def usage(self, members: Object) -> Usage | None:

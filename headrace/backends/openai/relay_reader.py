@@ -26,9 +26,9 @@ class OpenAIRelayReader(RelayReader):
     """A stream is complete with [DONE], or with a finish reason for each choice. `members`: the request's."""
 
     last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
-    notable = re.compile(
-        rb'error|exception|"(?:detail|code|status_code)"|"finish_reason"\s*:\s*"|(?:^|[\r\n])data: ?\[DONE\]'
-    )
+    last_word = b"[DONE]"
+    notable = (b"error", b"exception", b'"detail"', b'"code"', b'"status_code"', b"[DONE]")
+    reason = re.compile(rb'"finish_reason"\s*:\s*"')
 
     def __init__(self, upstream: Upstream, endpoint: str, members: Mapping[str, Any]) -> None:
         super().__init__(upstream)

@@ -1,4 +1,4 @@
-"""The affinity of a request: a text that is the same for requests which begin alike, so that they go to the
+"""The affinity of a request: a digest that is the same for requests which begin alike, so that they go to the
 replica that has their beginning in its prefix cache.
 
 It is `prompt_cache_key` where the caller sends one, else the first system message and the first message of
@@ -7,6 +7,7 @@ the user; of a completion, how its prompt begins. The model and how it is steere
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,35 +21,35 @@ SYSTEM = ("system", "developer")
 STEERED = ("steering", "profile")  # members of a body
 
 
-def of_generation(request: GenerateRequest) -> str:
+def of_generation(request: GenerateRequest) -> bytes:
     steering = "" if request.steering is None else repr(request.steering)
     if key := request.advice.get(KEY):
-        return _joined(request.model, steering, str(key))
+        return digest(request.model, steering, str(key))
     prompt = request.prompt
     if isinstance(prompt, Conversation):
         first = _firsts((message.role, message.text) for message in prompt.messages)
     else:
         first = ("", str(prompt.prompts[0][:LONGEST]) if prompt.prompts else "")
-    return _joined(request.model, steering, *first)
+    return digest(request.model, steering, *first)
 
 
-def of_relayed(request: RelayRequest, model: str) -> str:
+def of_relayed(request: RelayRequest, model: str) -> bytes:
     members = request.body.members
     steered = [members[name] for name in STEERED if name in members]
     steering = repr(steered) if steered else ""
     if key := word(members.get(KEY)):
-        return _joined(model, steering, key)
+        return digest(model, steering, key)
     if request.endpoint == "/chat/completions":
         messages = objects(members.get("messages"))
         first = _firsts((word(message.get("role")) or "", _text(message)) for message in messages)
     else:
         first = ("", _beginning(members.get("prompt", members.get("input"))))
-    return _joined(model, steering, *first)
+    return digest(model, steering, *first)
 
 
-def of_texts(request: EmbedRequest) -> str:
+def of_texts(request: EmbedRequest) -> bytes:
     """Embeddings use no cache: their requests are spread."""
-    return _joined(request.model, "", str(request.inputs[0][:LONGEST]) if request.inputs else "")
+    return digest(request.model, "", str(request.inputs[0][:LONGEST]) if request.inputs else "")
 
 
 def _firsts(messages: Iterable[tuple[str, str]]) -> tuple[str, str]:
@@ -77,5 +78,6 @@ def _beginning(prompt: object) -> str:
     return str(prompt[:LONGEST]) if isinstance(prompt, str | list) else ""
 
 
-def _joined(*parts: str) -> str:
-    return "\0".join(part[:LONGEST] for part in parts)
+def digest(*parts: str) -> bytes:
+    text = "\0".join(part[:LONGEST] for part in parts)
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

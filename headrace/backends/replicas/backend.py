@@ -193,9 +193,9 @@ class Replicas(BaseBackend):
             return await replica.backend.rerank(request)
 
         async with AsyncExitStack() as exits:
-            return await self._opened(f"{request.model}\0{request.query}", open, exits)
+            return await self._opened(affinity.digest(request.model, request.query), open, exits)
 
-    async def _opened(self, key: str, open: Open[T], exits: AsyncExitStack) -> T:
+    async def _opened(self, key: bytes, open: Open[T], exits: AsyncExitStack) -> T:
         """The answer of the first replica that begins one. `exits` takes what has to be closed after it.
         Raises the last one's error if all fail.
         """

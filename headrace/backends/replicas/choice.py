@@ -24,21 +24,21 @@ class Moves:
     def __init__(self) -> None:
         self._moved: OrderedDict[bytes, str] = OrderedDict()
 
-    def ordered(self, replicas: Sequence[Replica], affinity: str) -> list[Replica]:
+    def ordered(self, replicas: Sequence[Replica], affinity: bytes) -> list[Replica]:
         """See `ordered`."""
-        return ordered(replicas, affinity, self._moved.get(_digest(affinity)))
+        return ordered(replicas, affinity, self._moved.get(affinity))
 
-    def went(self, replicas: Sequence[Replica], affinity: str, replica: Replica) -> None:
+    def went(self, replicas: Sequence[Replica], affinity: bytes, replica: Replica) -> None:
         """Record which replica answers. One that was away gets its conversations back."""
-        digest, preferred = _digest(affinity), _by_weight(replicas, affinity)[0]
-        self._moved.pop(digest, None)
+        preferred = _by_weight(replicas, affinity)[0]
+        self._moved.pop(affinity, None)
         if replica is not preferred and preferred.is_available:
-            self._moved[digest] = replica.name
+            self._moved[affinity] = replica.name
             if len(self._moved) > MAX_MOVED:
                 self._moved.popitem(last=False)
 
 
-def ordered(replicas: Sequence[Replica], affinity: str, last: str | None = None) -> list[Replica]:
+def ordered(replicas: Sequence[Replica], affinity: bytes, last: str | None = None) -> list[Replica]:
     """The replicas that get requests now, the preferred one first; each of the others follows if those before
     it fail. When one joins or leaves, only the requests that prefer it move. `last`: the name of the replica
     that comes before the one with the largest weight.
@@ -55,13 +55,8 @@ def ordered(replicas: Sequence[Replica], affinity: str, last: str | None = None)
     return [*fits, *sorted(others, key=lambda replica: (replica.is_full, replica.num_pending))]
 
 
-def _by_weight(replicas: Sequence[Replica], affinity: str) -> list[Replica]:
-    key = affinity.encode(errors="surrogatepass")
-    return sorted(replicas, key=lambda replica: _weight(key, replica.name), reverse=True)
-
-
-def _digest(affinity: str) -> bytes:
-    return hashlib.blake2b(affinity.encode(errors="surrogatepass"), digest_size=16).digest()
+def _by_weight(replicas: Sequence[Replica], affinity: bytes) -> list[Replica]:
+    return sorted(replicas, key=lambda replica: _weight(affinity, replica.name), reverse=True)
 
 
 def _weight(affinity: bytes, name: str) -> bytes:

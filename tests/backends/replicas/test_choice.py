@@ -29,13 +29,13 @@ def replicas(number: int) -> list[Replica]:
     return [Replica(f"http://{index}/v1", backend, Breaker(lambda: 0.0)) for index in range(number)]
 
 
-def first(members: Sequence[Replica], affinity: str) -> Replica:
+def first(members: Sequence[Replica], affinity: bytes) -> Replica:
     return ordered(members, affinity)[0]
 
 
 def test_a_replica_that_leaves_moves_only_its_own_requests() -> None:
     members = replicas(4)
-    before = {str(number): first(members, str(number)) for number in range(400)}
+    before = {key: first(members, key) for key in (b"%d" % number for number in range(400))}
     shares = Counter(replica.name for replica in before.values())
     assert all(60 < share < 140 for share in shares.values()), shares
     after = {key: first(members[1:], key) for key in before}
@@ -46,58 +46,58 @@ def test_a_replica_that_leaves_moves_only_its_own_requests() -> None:
 def test_no_replica_gets_more_than_its_bound() -> None:
     members = replicas(3)
     for number in range(1, 61):
-        first(members, "all the same").num_active += 1
+        first(members, b"all the same").num_active += 1
         bound = math.ceil(BOUND * number / 3)
         assert max(one.num_active for one in members) <= bound
 
 
 def test_a_conversation_that_had_to_move_stays_where_it_went() -> None:
     members, moves = replicas(3), Moves()
-    preferred, other, _ = ordered(members, "a")
+    preferred, other, _ = ordered(members, b"a")
     preferred.num_active = 3
-    assert moves.ordered(members, "a")[0] is other
-    moves.went(members, "a", other)
+    assert moves.ordered(members, b"a")[0] is other
+    moves.went(members, b"a", other)
     preferred.num_active = 0
-    assert moves.ordered(members, "a")[0] is other
-    assert moves.ordered(members, "a")[1] is preferred
+    assert moves.ordered(members, b"a")[0] is other
+    assert moves.ordered(members, b"a")[1] is preferred
     other.num_active = 3
-    assert moves.ordered(members, "a")[0] is preferred, "the bound counts here, too"
-    moves.went(members, "a", preferred)
+    assert moves.ordered(members, b"a")[0] is preferred, "the bound counts here, too"
+    moves.went(members, b"a", preferred)
     other.num_active = 0
-    assert moves.ordered(members, "a")[0] is preferred
+    assert moves.ordered(members, b"a")[0] is preferred
 
 
 def test_moves_are_forgotten_the_oldest_first() -> None:
     members, moves = replicas(2), Moves()
     for number in range(2 * MAX_MOVED + 2):
         for one in members:  # one of them is not the preferred one
-            moves.went(members, str(number), one)
+            moves.went(members, b"%d" % number, one)
     assert len(moves._moved) <= MAX_MOVED
-    assert moves.ordered(members, "0") == ordered(members, "0")
+    assert moves.ordered(members, b"0") == ordered(members, b"0")
 
 
 def test_requests_of_others_count() -> None:
     members = replicas(2)
-    preferred = first(members, "a")
+    preferred = first(members, b"a")
     preferred.reports(Load(9, 3))
-    assert first(members, "a") is not preferred
+    assert first(members, b"a") is not preferred
     preferred.reports(None)
-    assert first(members, "a") is preferred
+    assert first(members, b"a") is preferred
 
 
 def test_the_fullest_come_last_but_not_never() -> None:
     members = replicas(3)
     for one in members:
         one.reports(Load(0, 0, 0.99))
-    assert len(ordered(members, "a")) == 3
+    assert len(ordered(members, b"a")) == 3
     members[1].reports(Load(0, 0, 0.5))
-    assert first(members, "a") is members[1]
+    assert first(members, b"a") is members[1]
 
 
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
 
 
-def relayed(endpoint: str = "/chat/completions", **members: object) -> str:
+def relayed(endpoint: str = "/chat/completions", **members: object) -> bytes:
     body = Verbatim(dumps({"model": "m", **members}).encode())
     return of_relayed(RelayRequest("openai", endpoint, body, "m", is_streamed=False), "m")
 
@@ -128,12 +128,12 @@ def test_later_turns_keep_it_and_steering_changes_it() -> None:
     ],
 )  # fmt: skip
 def test_odd_bodies_have_some_affinity(members: dict[str, Any]) -> None:
-    assert isinstance(relayed(**members), str)
+    assert isinstance(relayed(**members), bytes)
 
 
 @pytest.mark.parametrize("prompt", ["text", ["text", "other"], [1, 2, 3], [[1, 2]], [], None, {"a": 1}])
 def test_prompts_of_completions_have_one(prompt: object) -> None:
-    assert isinstance(relayed("/completions", prompt=prompt), str)
+    assert isinstance(relayed("/completions", prompt=prompt), bytes)
     assert of_generation(GenerateRequest("m", Texts(("text",)))) == relayed("/completions", prompt="text")
 
 
