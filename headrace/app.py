@@ -292,6 +292,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         speculates=engine.speculation == "auto",
         max_tokenize_bytes=int(engine.max_tokenize_bytes),
         disk_cache=config.paths.cache / "prefixes",
+        norms=config.paths.cache / "norms",
         disk_cache_bytes=int(engine.disk_cache_bytes),
         share_prefix_cache=engine.share_prefix_cache,
         steering_root=config.steering.folder(config.paths.data),

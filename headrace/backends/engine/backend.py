@@ -273,7 +273,7 @@ class EngineBackend(BaseBackend):
 
     def _create_library(self, engine: Engine, tokenizer: Tokenizer) -> ModelLibrary:
         """What the model can be steered with: nothing yet."""
-        editor = EngineEditor(engine, self._thread_of, lambda: ordinary_text(tokenizer))
+        editor = EngineEditor(engine, self._thread_of, lambda: ordinary_text(tokenizer), self.settings.norms)
         runner = engine.runner
         return ModelLibrary(
             self.model.name,

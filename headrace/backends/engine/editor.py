@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,7 @@ from headrace.engine.probing import NO_READING, Source
 from headrace.engine.sequence import BATCH, SamplingParams
 from headrace.engine.sequence import Sequence as EngineSequence
 from headrace.errors import EngineFailed, ModelError, SteeringRefused
+from headrace.steering.norms import NormFile
 from headrace.steering.slot import SiteNeeds
 from headrace.steering.types import Probe, Reading
 
@@ -47,12 +51,19 @@ def _norms(states: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class EngineEditor:
-    """See steering.library.Editor. `calibration`: returns the tokens of an ordinary text."""
+    """See steering.library.Editor. `calibration`: returns the tokens of an ordinary text; `norms`: the folder
+    that keeps what was measured on it, None: none.
+    """
 
     def __init__(
-        self, engine: Engine, thread: Callable[[], EngineThread], calibration: Callable[[], list[int]]
+        self,
+        engine: Engine,
+        thread: Callable[[], EngineThread],
+        calibration: Callable[[], list[int]],
+        norms: Path | None = None,
     ) -> None:
         self._engine, self._thread, self._calibration = engine, thread, calibration
+        self._norms = norms
 
     def set_sites(self, sites: Mapping[int, SiteNeeds]) -> bool:
         """Raises EngineFailed if the engine stops, SteeringRefused if the model cannot be edited."""
@@ -74,15 +85,41 @@ class EngineEditor:
             raise EngineFailed("the engine has stopped") from exc
 
     def median_norms(self, layers: Sequence[int]) -> dict[int, float]:
+        """As they were measured before, by this process or another, with the same model and configuration; or
+        measured now.
+        """
+        file = self._norm_file
+        known = file.read() if file is not None else {}
+        found = {layer: known[layer] for layer in layers if layer in known}
+        missing = [layer for layer in layers if layer not in found]
+        if missing:
+            measured = self._measured(missing)
+            if file is not None:
+                file.add(measured)
+            found |= measured
+        return found
+
+    @cached_property
+    def _tokens(self) -> list[int]:
+        """Those that are measured."""
+        return self._calibration()[: min(CALIBRATION_TOKENS, self._engine.max_tokens - 1)]
+
+    @cached_property
+    def _norm_file(self) -> NormFile | None:
+        if self._norms is None:
+            return None
+        text = np.array(self._tokens, "<i8").tobytes()
+        key = blake2b(self._engine.runner.fingerprint + text, digest_size=16).digest()
+        return NormFile(self._norms, key)
+
+    def _measured(self, layers: Sequence[int]) -> dict[int, float]:
         """Of the calibration text but for its first token, whose norm is many times the others'. The text is
         computed like a request of low priority.
         """
-        tokens = self._calibration()[: min(CALIBRATION_TOKENS, self._engine.max_tokens - 1)]
-        probers, params = (
-            tuple(NormProber(layer, len(tokens)) for layer in layers),
-            SamplingParams(max_tokens=0),
-        )
-        sequence = EngineSequence(tokens, params, BATCH, salt=b"calibration", probers=probers)
+        tokens = self._tokens
+        probers = tuple(NormProber(layer, len(tokens)) for layer in layers)
+        params = SamplingParams(max_tokens=0)
+        sequence = EngineSequence(list(tokens), params, BATCH, salt=b"calibration", probers=probers)
         thread = self._thread()
         thread.add(sequence)
         while not all(prober.done.wait(POLL_S) for prober in probers):

@@ -34,5 +34,6 @@ class EngineSettings:
     share_prefix_cache: bool = False  # between owners (API keys)
     steering_root: Path = Path()  # SAEs and control vectors are read from files below it
     steering_attach: tuple[str, ...] = ()  # names of those that are attached from the start
+    norms: Path | None = None  # the folder for measured norms of hidden states; None: measured at each start
     max_dose: float = inf  # of a request's edits at one layer, in median norms of the hidden states
     stall_s: float = 0.0  # without a finished step, while there is work: then it is not alive; 0: never
