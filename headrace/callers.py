@@ -35,10 +35,10 @@ UNLIMITED = Limits()
 @dataclass(frozen=True, slots=True)
 class Principal:
     """The owner of a request. `id`: the id of a stored key, or a digest of a configured one, safe for logs
-    and database rows; on a server without keys, all callers share one. `is_admin`: whether the key is an
-    administrator's. `flow`: callers between whom the engine's time is shared: keys, or else addresses.
-    `models`: those that may be used, `NAME*` stands for all that begin with NAME; empty: all. `may_hurry`:
-    whether a request's `priority` may put it before those of others.
+    and database rows; on a server without keys, all callers share one. `name`: that of the key, for people.
+    `is_admin`: whether the key is an administrator's. `flow`: callers between whom the engine's time is
+    shared: keys, or else addresses. `models`: those that may be used, `NAME*` stands for all that begin with
+    NAME; empty: all. `may_hurry`: whether a request's `priority` may put it before those of others.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Principal:
     models: tuple[str, ...] = ()
     limits: Limits = UNLIMITED
     may_hurry: bool = False
+    name: str = ""
 
     def may_use(self, model: str) -> bool:
         return not self.models or any(

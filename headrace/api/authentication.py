@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
@@ -43,8 +43,7 @@ class Keys:
 
     def __init__(self, server: ServerConfig, stored: StoredKeys | None = None) -> None:
         self._needs_key, self._stored = server.needs_key, stored
-        keys = {**dict.fromkeys(server.api_keys, False), **dict.fromkeys(server.admin_keys, True)}
-        self._keys = tuple((key.encode(), _configured(key, is_admin)) for key, is_admin in keys.items())
+        self._keys = _configured(server)
 
     async def authenticate(self, authorization: str | None, address: str | None) -> Principal:
         """The owner of the key in an `Authorization: Bearer …` header, sent from an address. Raises
@@ -132,7 +131,7 @@ class StoredKeys:
             self._known.pop(digest, None)
             raise Unauthorized("the API key is not valid")
         principal = Principal(
-            key.id, flow=key.id, models=key.models, limits=key.limits, may_hurry=key.may_hurry
+            key.id, flow=key.id, models=key.models, limits=key.limits, may_hurry=key.may_hurry, name=key.name
         )
         found = self._known[digest] = _Known(key, principal, self._now())
         self._known.move_to_end(digest)
@@ -161,9 +160,20 @@ async def authenticate(request: HTTPConnection) -> Principal:
     return principal
 
 
-def _configured(key: str, is_admin: bool) -> Principal:
-    id = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Principal(id, is_admin, flow=id, may_hurry=is_admin)
+def names(server: ServerConfig) -> dict[str, str]:
+    """The names of the configuration's keys, by the ids of their owners."""
+    return {principal.id: principal.name for _, principal in _configured(server)}
+
+
+def _configured(server: ServerConfig) -> Sequence[tuple[bytes, Principal]]:
+    """The keys of the configuration with their owners. A key that is in both lists is an administrator's."""
+    named = {key: (f"API key {number}", False) for number, key in enumerate(server.api_keys, 1)}
+    named |= {key: (f"admin key {number}", True) for number, key in enumerate(server.admin_keys, 1)}
+    found = []
+    for key, (name, is_admin) in named.items():
+        id = hashlib.sha256(key.encode()).hexdigest()[:16]
+        found.append((key.encode(), Principal(id, is_admin, flow=id, may_hurry=is_admin, name=name)))
+    return found
 
 
 def _flow(address: str) -> str:

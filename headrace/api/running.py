@@ -31,6 +31,7 @@ class RunningRequest(TypedDict):
     model: str
     provider: str | None
     api_key_id: str | None
+    api_key_name: str | None
     status: Annotated[
         Literal["waiting", "answering"], Field(description="Whether it has sent something of its answer.")
     ]
@@ -100,6 +101,7 @@ def _entry(running: Running) -> RunningRequest | None:
         "model": tally.served or tally.model,
         "provider": tally.provider,
         "api_key_id": tally.owner,
+        "api_key_name": tally.owner_name or None,
         "status": "waiting" if tally.began is None else "answering",
         "seconds": round(perf_counter() - tally.arrived, 3),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from headrace.api.authentication import names
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import query_of
 from headrace.api.request import Caller, Stored
@@ -36,4 +37,5 @@ async def get_usage(http: Request, response: Response, caller: Caller, store: St
     meter: UsageMeter | None = http.app.state.usage
     if meter is not None:
         await meter.flush()
-    return wire.page(await store.usage.rows(since=span.since, until=span.until, key=key))
+    rows = await store.usage.rows(since=span.since, until=span.until, key=key)
+    return wire.page(rows, names(http.app.state.config.server))

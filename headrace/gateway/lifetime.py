@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from headrace import logs
+from headrace.callers import CALLER
 from headrace.errors import ClientGone, Overloaded, ServerError, Stopped, TimedOut
 from headrace.types import FinishReason, Started, Usage
 
@@ -190,11 +191,11 @@ class SteeringTally:
 class Tally:
     """One request's cost and result.
 
-    `work`: the endpoint of a request that is passed on, else "generate" or "embed". `owner`: the principal's
-    id; `model`: as requested; `served`: the id of the model that answered. `is_streamed`: None where the
-    gateway does not know it. `status` and `code`: of the error that ended the request, else 200 and None.
-    `took_s`: from the request's arrival to its end. `started`: of its first choice, `reasons` and `decode_s`:
-    of its finished choices, where the backend reports them.
+    `work`: the endpoint of a request that is passed on, else "generate" or "embed". `owner` and `owner_name`:
+    the principal's id and name; `model`: as requested; `served`: the id of the model that answered.
+    `is_streamed`: None where the gateway does not know it. `status` and `code`: of the error that ended the
+    request, else 200 and None. `took_s`: from the request's arrival to its end. `started`: of its first
+    choice, `reasons` and `decode_s`: of its finished choices, where the backend reports them.
     """
 
     work: str
@@ -212,6 +213,7 @@ class Tally:
     reasons: list[FinishReason] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
     steering: SteeringTally | None = None  # None: neither steered nor probed
+    owner_name: str = field(default_factory=lambda: CALLER.get().name, init=False)
     arrived: float = field(default_factory=time.perf_counter, init=False)  # on the clock `perf_counter`
     began: float | None = None  # when the answer began, on the same clock; None: there was none
     first_byte_s: float | None = field(default=None, init=False)  # from arrival; None: there was no answer
@@ -275,6 +277,7 @@ def _facts(tally: Tally) -> dict[str, object]:
     """What the access log says of a request beside its path and status: no content."""
     facts: dict[str, object] = {
         "key": tally.owner,
+        "key_name": tally.owner_name or None,
         "model": tally.model,
         "backend": tally.provider,
         "attempts": tally.attempts,

@@ -1,6 +1,9 @@
 // Requests to this server: the key, JSON, errors and event streams.
 
 const BASE = new URL(".", document.baseURI);
+const AWAY = [502, 503, 504]; // a proxy's answers for a server that cannot be reached, and a server's that cannot work now
+const FIRST_PAUSE_MS = 500; // before the server is tried again
+const LONGEST_PAUSE_MS = 8000;
 
 /** The key lives as long as the tab: it is in no cookie, and other tabs do not see it. */
 export const getKey = () => sessionStorage.getItem("key") ?? "";
@@ -32,12 +35,37 @@ export async function request(method, path, body, options = {}) {
 export const getJson = async (path, options) => (await request("GET", path, undefined, options)).json();
 export const postJson = async (path, body) => (await request("POST", path, body)).json();
 
-/** The data of each server-sent event, parsed; `[DONE]` ends it. */
-export async function* events(response) {
+/** What `work` comes to, once the server can be reached. Throws the ServerErrors of one that can. */
+export async function persistently(work) {
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof ServerError && !AWAY.includes(error.status)) throw error;
+      await soon(pause);
+    }
+  }
+}
+
+/** Wait, but not longer than until the network is back, or the page is looked at again. */
+const soon = pause => new Promise(resolve => {
+  const timer = setTimeout(done, pause);
+  function done() {
+    clearTimeout(timer);
+    removeEventListener("online", done);
+    document.removeEventListener("visibilitychange", done);
+    resolve();
+  }
+  addEventListener("online", done);
+  document.addEventListener("visibilitychange", done);
+});
+
+/** The data of each server-sent event, parsed; `[DONE]` ends it. Throws when nothing comes for `silentMs`. */
+export async function* events(response, silentMs = Infinity) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await within(silentMs, reader);
     if (done) return;
     const blocks = (rest + value).split("\n\n");
     rest = blocks.pop();
@@ -48,6 +76,16 @@ export async function* events(response) {
       if (data) yield JSON.parse(data);
     }
   }
+}
+
+/** What a reader reads next. */
+function within(milliseconds, reader) {
+  if (milliseconds === Infinity) return reader.read();
+  let timer;
+  const silence = new Promise((_, fail) => {
+    timer = setTimeout(() => { fail(new Error("The connection is silent.")); reader.cancel().catch(() => {}); }, milliseconds);
+  });
+  return Promise.race([reader.read(), silence]).finally(() => clearTimeout(timer));
 }
 
 /** All entries of a paginated list, up to `most`. */

@@ -1,7 +1,7 @@
 // The chat: the branch that is shown, the turn that runs, and what a person does with them.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { html } from "./html.js";
-import { getJson, postJson } from "./api.js";
+import { getJson, persistently, postJson } from "./api.js";
 import { addItems, createBranch, forkBranch, loadBranch, packSettings, saveMetadata, titleFrom, unpackSettings } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Message } from "./message.js";
@@ -75,7 +75,7 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
   async function settle(on, running, metadata) {
     const { running: _, ...rest } = metadata;
     try {
-      const loaded = await loadBranch(await saveMetadata(on, rest));
+      const loaded = await persistently(async () => loadBranch(await saveMetadata(on, rest)));
       for (const item of running.items) turns.current.set(item.id, running);
       setBranches(known => [...known.filter(one => one.id !== on.id), loaded]);
     } catch (problem) {
@@ -159,6 +159,7 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
         ${turn?.body.input.map(item => html`<${Message} item=${item} />`)}
         ${turn?.items.filter(Boolean).map(item => html`<${Message} key=${item.id} item=${item} />`)}
         ${turn && !turn.firstAt && html`<p class="waiting" role="status">The model reads…</p>`}
+        ${turn?.isAway && html`<p class="waiting" role="status">The connection is lost. The answer goes on, and is shown when it is back.</p>`}
         ${error && html`<p class="error" role="alert">${error}
           <button type="button" class="quiet" onClick=${() => setError("")}>Dismiss</button></p>`}
       </${Scroller}>

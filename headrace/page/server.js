@@ -54,7 +54,7 @@ export function Server() {
     ${history.length > 0 && html`<section><h2>What happens</h2><div class="charts">
       ${SERIES.map(series => html`<${Chart} series=${series} history=${history} />`)}</div></section>`}
     ${requests && links.keys && html`<${Keys} />`}
-    ${links.usage && html`<${Usage} hasKeys=${requests !== null && Boolean(links.keys)} />`}
+    ${links.usage && html`<${Usage} />`}
     ${requests && links.logs && html`<${Logs} />`}
   </div>`;
 }

@@ -13,7 +13,7 @@ export function summed(page) {
   for (const { results } of page.data)
     for (const one of results) {
       const id = `${one.api_key_id} ${one.model}`;
-      const row = rows.get(id) ?? { key: one.api_key_id, model: one.model, requests: 0, input: 0, output: 0, cost: 0 };
+      const row = rows.get(id) ?? { key: one.api_key_name ?? one.api_key_id, model: one.model, requests: 0, input: 0, output: 0, cost: 0 };
       row.requests += one.num_model_requests;
       row.input += one.input_tokens;
       row.output += one.output_tokens;
@@ -51,23 +51,18 @@ export function Keys() {
   </section>`;
 }
 
-/** `hasKeys`: whether the caller may ask for the names of keys. */
-export function Usage({ hasKeys }) {
+export function Usage() {
   const [rows, setRows] = useState(null);
-  const [names, setNames] = useState({});
   useEffect(() => {
     const look = () => document.hidden || getJson("v1/usage").then(page => setRows(summed(page)), () => setRows(known => known ?? []));
     look();
     const timer = setInterval(look, EVERY_MS);
     return () => clearInterval(timer);
   }, []);
-  useEffect(() => {
-    if (hasKeys) getJson("v1/admin/keys?limit=100").then(list => setNames(Object.fromEntries(list.data.map(key => [key.id, key.name]))), () => {});
-  }, []);
   if (rows === null) return null;
   return html`<section><h2>Usage, 30 days</h2>${rows.length === 0 ? html`<p class="hint">Nothing was used yet.</p>` : html`
     <div class="scrolls" tabindex="0" role="region" aria-label="Usage"><table>
       <thead><tr><th scope="col">Key</th><th scope="col">Model</th><th scope="col">Requests</th><th scope="col">Tokens read</th><th scope="col">Tokens written</th><th scope="col">Cost</th></tr></thead>
-      <tbody>${rows.map(row => html`<tr><th scope="row">${names[row.key] ?? row.key}</th><td>${row.model}</td><td>${row.requests}</td><td>${row.input}</td>
+      <tbody>${rows.map(row => html`<tr><th scope="row">${row.key}</th><td>${row.model}</td><td>${row.requests}</td><td>${row.input}</td>
         <td>${row.output}</td><td>${row.cost ? row.cost.toFixed(4) : "–"}</td></tr>`)}</tbody></table></div>`}</section>`;
 }

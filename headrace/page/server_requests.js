@@ -14,7 +14,7 @@ export function Requests({ requests }) {
       <div class="scrolls" tabindex="0" role="region" aria-label="Requests"><table>
         <thead><tr><th scope="col">Request</th><th scope="col">Model</th><th scope="col">Key</th><th scope="col">State</th><th scope="col">Since</th><td></td></tr></thead>
         <tbody>${requests.map(one => html`<tr key=${one.id}><th scope="row"><code>${one.id}</code></th><td>${one.model}</td>
-          <td>${one.api_key_id ?? "–"}</td><td>${one.status}</td><td>${one.seconds.toFixed(0)} s</td>
+          <td>${one.api_key_name ?? one.api_key_id ?? "–"}</td><td>${one.status}</td><td>${one.seconds.toFixed(0)} s</td>
           <td><button type="button" class="quiet" onClick=${() => stop(one.id)}>Stop</button></td></tr>`)}</tbody></table></div>`}
   </section>`;
 }

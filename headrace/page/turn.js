@@ -1,7 +1,10 @@
 // One turn: a question becomes a response that runs in the server's background. So an answer survives a reload,
-// a sleeping phone and a closed tab: a page that opens the chat reads its events again.
+// a sleeping phone and a closed tab: a page that opens the chat reads its events again, and one whose connection
+// breaks reads on.
 
-import { events, getJson, request, ServerError } from "./api.js";
+import { events, getJson, persistently, request, ServerError } from "./api.js";
+
+const SILENT_MS = 45_000; // without a byte the connection is dead: the server sends one every 15 seconds
 
 /** The body of a request for a response. Empty settings are left out, so that the model's defaults apply. */
 export function bodyOf({ model, input, branch, settings, hasLogprobs }) {
@@ -27,7 +30,7 @@ function parse(name, text) {
 
 /** A new turn, whose members are filled in while its events come. */
 export const newTurn = (body, began = performance.now()) => ({
-  body, began, id: null, firstAt: null, items: [], usage: null, status: "queued", error: null,
+  body, began, id: null, seen: -1, firstAt: null, items: [], usage: null, status: "queued", error: null,
 });
 
 /** Send a turn, and read its events. A backend without log probabilities is asked again without them. */
@@ -52,9 +55,21 @@ export async function* resumeTurn(turn, id) {
 }
 
 async function* readTurn(turn, response) {
-  for await (const event of events(response)) {
-    apply(turn, event);
-    yield turn;
+  for (;;) {
+    try {
+      for await (const event of events(response, SILENT_MS)) {
+        turn.seen = event.sequence_number ?? turn.seen;
+        apply(turn, event);
+        yield turn;
+      }
+      break;
+    } catch (error) {
+      if (!turn.id) throw error; // the server has not taken the question, as far as we know
+      turn.isAway = true;
+      yield turn;
+      response = await persistently(() => request("GET", `v1/responses/${turn.id}?stream=true&starting_after=${turn.seen}`));
+      turn.isAway = false;
+    }
   }
   if (turn.status === "queued" || turn.status === "in_progress") {
     Object.assign(turn, fromResponse(await getJson(`v1/responses/${turn.id}`)));

@@ -108,7 +108,7 @@ class StoredKey:
 @dataclass(frozen=True, slots=True)
 class UsageRow:
     """What one key has used of one model on one day. `day`: days since 1970-01-01, UTC; `cost`: in billionths
-    of the currency of the configured prices.
+    of the currency of the configured prices; `name`: that of a stored key, where the row was read.
     """
 
     key: str
@@ -120,6 +120,7 @@ class UsageRow:
     completion_tokens: int = 0
     cached_tokens: int = 0
     cost: int = 0
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.store.database import Database
 from headrace.store.records import UsageRow
-from headrace.store.tables import processes, usage, usage_batches
+from headrace.store.tables import keys, processes, usage, usage_batches
 
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "cost")
 KEY = ("key", "provider", "model", "day")
@@ -40,7 +40,10 @@ class UsageCounts:
         """The rows of the days from `since` to before `until` (days since 1970), the newest first; of one
         key, or of all.
         """
-        statement = select(usage).where(usage.c.day >= since, usage.c.day < until)
+        named = usage.outerjoin(keys, keys.c.id == usage.c.key)
+        statement = (
+            select(usage, keys.c.name).select_from(named).where(usage.c.day >= since, usage.c.day < until)
+        )
         if key is not None:
             statement = statement.where(usage.c.key == key)
         statement = statement.order_by(usage.c.day.desc(), usage.c.key, usage.c.provider, usage.c.model)
@@ -88,4 +91,4 @@ def _addition(row: UsageRow, dialect: str) -> Insert:
 
 
 def _to_record(row: Row[tuple[object, ...]]) -> UsageRow:
-    return UsageRow(*(getattr(row, name) for name in (*KEY, *COUNTS)))
+    return UsageRow(*(getattr(row, name) for name in (*KEY, *COUNTS, "name")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, Literal
@@ -34,6 +34,9 @@ class Span:
 class UsageResult(TypedDict):
     object: Literal["usage.result"]
     api_key_id: str
+    api_key_name: Annotated[
+        str | None, Field(description="Null if there is no key, or it is no longer configured.")
+    ]
     provider: str
     model: str
     num_model_requests: int
@@ -69,9 +72,11 @@ def span(query: Query) -> Span:
     return Span(since, until, members.get("api_key_id"))
 
 
-def page(rows: Sequence[UsageRow]) -> UsagePage:
+def page(rows: Sequence[UsageRow], names: Mapping[str, str]) -> UsagePage:
+    """`names`: those of the configuration's keys, by id."""
     buckets = [
-        _bucket(day, [_result(row) for row in group]) for day, group in groupby(rows, key=lambda row: row.day)
+        _bucket(day, [_result(row, names) for row in group])
+        for day, group in groupby(rows, key=lambda row: row.day)
     ]
     return {"object": "page", "data": buckets, "has_more": False, "next_page": None}
 
@@ -94,10 +99,11 @@ def _bucket(day: int, results: list[UsageResult]) -> UsageBucket:
     }
 
 
-def _result(row: UsageRow) -> UsageResult:
+def _result(row: UsageRow, names: Mapping[str, str]) -> UsageResult:
     return {
         "object": "usage.result",
         "api_key_id": row.key,
+        "api_key_name": row.name or names.get(row.key),
         "provider": row.provider,
         "model": row.model,
         "num_model_requests": row.requests,

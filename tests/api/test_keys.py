@@ -136,9 +136,9 @@ def test_usage_is_by_key_model_and_day(server: Served) -> None:
 
     (mine,) = results(bearer(ann["value"]))
     assert mine == {
-        "object": "usage.result", "api_key_id": ann["id"], "provider": "fake", "model": "small",
-        "num_model_requests": 2, "input_tokens": 20, "output_tokens": 10, "input_cached_tokens": 8,
-        "cost": 0.0,
+        "object": "usage.result", "api_key_id": ann["id"], "api_key_name": ann["name"], "provider": "fake",
+        "model": "small", "num_model_requests": 2, "input_tokens": 20, "output_tokens": 10,
+        "input_cached_tokens": 8, "cost": 0.0,
     }  # fmt: skip
     assert {str(result["api_key_id"]) for result in results(BOSS)} == {ann["id"], bob["id"]}
     assert len(results(BOSS, f"?api_key_id={bob['id']}")) == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 from browser import LOOKS, chromium, opened, shoot, watched
+from cable import cable
 from playwright.sync_api import Page, expect
 from turns import URL, run, turn
 
@@ -114,6 +115,36 @@ def reload() -> None:
         wait_until_done(page)
         expect(answers(page)).to_have_count(1)
         assert answers(page).first.inner_text().startswith(before[:20])
+
+
+@turn("the network is away in the middle of an answer, as on a phone that sleeps: it is read on")
+def away() -> None:
+    with cable(URL) as line:
+        context = BROWSER.new_context(**LOOKS["phone"])
+        context.set_default_timeout(DONE_MS)
+        page = context.new_page()
+        faults = watched(page, expected=(line.url, "net::ERR_"))  # the browser's own line for each try
+        page.goto(line.url)
+        be_slow(page)
+        limit(page, 600)
+        ask(page, LONG)
+        wait_for_length(page, 40)
+        line.cut()
+        expect(page.get_by_text("The connection is lost.")).to_be_visible()
+        shoot(page, "away-phone")
+        before = answers(page).first.inner_text()
+        line.mend()
+        wait_for_length(page, len(before) + 20)
+        expect(page.get_by_text("The connection is lost.")).to_have_count(0)
+        line.cut()  # what is stored after the answer waits, too
+        page.wait_for_timeout(3000)
+        line.mend()
+        wait_until_done(page)
+        shown = page.locator("[data-role=assistant] .markdown").inner_text()
+        assert shown.startswith(before[:20])
+        page.reload()
+        expect(page.locator("[data-role=assistant] .markdown")).to_have_text(shown, use_inner_text=True)
+        assert faults == [], faults
 
 
 @turn("stop keeps what was written, and the chat goes on")

@@ -56,6 +56,7 @@ def administration() -> None:
     expect(row).to_contain_text("revoked")
     expect(page.get_by_role("heading", name="Usage, 30 days")).to_be_visible()
     expect(page.get_by_role("region", name="Usage")).to_contain_text("smollm2")
+    expect(page.get_by_role("region", name="Usage")).to_contain_text("API key 1")
     shoot(page, "keys-light")
     assert faults == [], faults
 
