@@ -1,9 +1,10 @@
-"""How many answers to plain questions run on without end, and how many of them the detection of loops ends.
+"""How many answers to plain questions run on without end, how many of them the detection of loops ends, and
+how many it cuts that would have ended by themselves.
 
     python -m bench.loops [--questions 60] [--limit 2048]
 
-Each question is answered greedily, first without the detection: an answer that reaches the limit has run on.
-Those questions are sent again with it.
+Each question is answered greedily, with a seed, so that its tokens do not depend on what else runs: first
+without the detection (an answer that reaches the limit has run on), then with it.
 """
 
 from __future__ import annotations
@@ -63,15 +64,16 @@ async def measure(questions: list[str], limit: int) -> None:
         os.environ["XDG_DATA_HOME"] = scratch
         async with serving(model, Path(scratch)) as url:
             plain = await _answers(url, questions, limit, detects=False)
-            running_on = [
-                question for question, (reason, _) in zip(questions, plain, strict=True) if reason == "length"
-            ]
-            print(f"{len(questions)} questions, {len(running_on)} answers run on to {limit} tokens")
-            detected = await _answers(url, running_on, limit, detects=True)
-    ended = sorted(number for _, number in detected if number < limit)
-    print(f"the detection ends {len(ended)} of them; their lengths are {ended}")
-    for question, (_, number) in zip(running_on, detected, strict=True):
-        print(f"{number:6} {question}")
+            detected = await _answers(url, questions, limit, detects=True)
+    pairs = list(zip(questions, plain, detected, strict=True))
+    running_on = [pair for pair in pairs if pair[1][0] == "length"]
+    caught = sum(number < limit for _, _, (_, number) in running_on)
+    false_alarms = [pair for pair in pairs if pair[1][0] != "length" and pair[2][0] == "length"]
+    print(f"{len(questions)} questions, {len(running_on)} answers run on to {limit} tokens")
+    print(f"the detection ends {caught} of these {len(running_on)}, and cuts "
+          f"{len(false_alarms)} of the {len(questions) - len(running_on)} others")  # fmt: skip
+    for question, (reason, number), (_, with_detection) in pairs:
+        print(f"{number:6} {reason:6} {with_detection:6} {question}")
 
 
 async def _answers(url: str, questions: list[str], limit: int, *, detects: bool) -> list[Answer]:
@@ -84,7 +86,7 @@ async def _answers(url: str, questions: list[str], limit: int, *, detects: bool)
 def _answer(url: str, question: str, limit: int, detects: bool) -> Answer:
     body: dict[str, Any] = {
         "model": DEFAULT_MODEL, "messages": [{"role": "user", "content": question}],
-        "temperature": 0, "max_tokens": limit, "detect_loops": detects,
+        "temperature": 0, "seed": 1, "max_tokens": limit, "detect_loops": detects,
     }  # fmt: skip
     request = urllib.request.Request(
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}

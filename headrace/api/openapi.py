@@ -4,6 +4,9 @@ themselves: no answer is ever validated.
 
 from __future__ import annotations
 
+import asyncio
+import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,6 +14,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
 
 from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
 from headrace.wire.anthropic.tables import MESSAGES
@@ -68,6 +73,26 @@ def response_of(type: object, description: str, media_type: str = JSON) -> dict[
 def responses_of(type: object, descriptions: Mapping[int, str]) -> Responses:
     """Responses of one type: a description for each status."""
     return {status: response_of(type, text) for status, text in descriptions.items()}
+
+
+class Document:
+    """Answers requests for the document of an app with these routers. The first one builds it, which takes
+    a second, off the event loop.
+    """
+
+    def __init__(self, app: FastAPI, routers: Sequence[APIRouter]) -> None:
+        self._app, self._routers = app, routers
+        self._lock = threading.Lock()
+        self._content: bytes | None = None
+
+    async def answer(self, _: Request) -> Response:
+        return Response(self._content or await asyncio.to_thread(self._built), media_type=JSON)
+
+    def _built(self) -> bytes:
+        with self._lock:
+            if self._content is None:
+                self._content = json.dumps(document(self._app, self._routers), ensure_ascii=False).encode()
+            return self._content
 
 
 def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:

@@ -125,7 +125,9 @@ class HTTPConnection(HttpToolsProtocol):
     def may_read(self) -> bool:
         if self._refusal is not None:
             return self._is_lingering
-        return self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT
+        if self.cycle is None or self.cycle.response_complete:  # what is left of an answered body is dropped
+            return True
+        return len(self.cycle.body) <= HIGH_WATER_LIMIT
 
     def _rest(self) -> None:
         """Wait for the next request."""

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
+from starlette.requests import Request
+
+from headrace.api.openapi import Document, document
+from headrace.api.routers import ROUTERS
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from tests.conftest import FakeServer
 
-DOCUMENT: dict[str, Any] = create_app(Config(), [FakeBackend([])]).openapi()
+DOCUMENT: dict[str, Any] = document(create_app(Config(), [FakeBackend([])]), ROUTERS)
 ROUTES = {
     "/v1/chat/completions": "post get",
     "/v1/chat/completions/{completion_id}": "get post delete",
@@ -116,6 +122,20 @@ def resolve(reference: str) -> Any:
     for step in reference.removeprefix("#/").split("/"):
         found = found[step.replace("~1", "/")]
     return found
+
+
+def test_building_it_leaves_the_event_loop_free() -> None:
+    async def turns_while_it_is_built() -> int:
+        app = create_app(Config(), [FakeBackend([])])
+        asked = asyncio.create_task(Document(app, ROUTERS).answer(Request({"type": "http"})))
+        turns = 0
+        while not asked.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert json.loads(bytes(asked.result().body)) == DOCUMENT
+        return turns
+
+    assert asyncio.run(turns_while_it_is_built()) > 5
 
 
 def test_every_route_is_documented() -> None:

@@ -238,6 +238,18 @@ def test_a_client_that_reads_slowly_is_not_cut(quick: Serving) -> None:
             assert source.recv(4096)
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/models", "/v1/steering/profiles/unknown"])
+def test_a_client_that_sends_its_whole_body_first_gets_an_answer_that_needs_none(
+    quick: Serving, path: str
+) -> None:
+    body = b"[" + b" " * (12 * 2**20) + b"]"  # more than the buffers of both ends hold
+    headers = {**HOST, **JSON, "Content-Length": str(len(body))}
+    with connect(quick) as source:
+        for _ in range(2):  # the connection goes on
+            source.sendall(head("PUT", path, headers) + body)
+            assert read_answer(source).status in (404, 405)
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/v1/models"])
 def test_an_endless_body_is_not_read_after_its_answer(quick: Serving, path: str) -> None:
     with connect(quick) as source:

@@ -47,6 +47,14 @@ def json_grammar(schema: object, param: str, allowed: frozenset[str] = ALL) -> s
     fault as `param`.
     """
     measure(schema, param)
+    try:
+        return _grammar(schema, param, allowed)
+    except RecursionError as exc:
+        # Choices nest, too: a thousand conditions on one object are as deep as a thousand objects.
+        raise unsupported(param, "too many subschemas that depend on each other") from exc
+
+
+def _grammar(schema: object, param: str, allowed: frozenset[str]) -> str:
     solver = Solver(Document(schema, param), allowed)
     try:
         return _compiled(Emission(solver), param)

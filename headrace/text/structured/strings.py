@@ -10,6 +10,7 @@ from headrace.text.structured.keywords import Schema
 from headrace.text.structured.values import sizes
 
 MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one and of all: compiling takes quadratic time
+MAX_TOGETHER = 12  # expressions for one string: looking for a text of all takes exponential time
 
 
 class Strings:
@@ -32,6 +33,8 @@ class Strings:
         if excluded:
             found.append(other_than(excluded, one.path))
         found = list(dict.fromkeys(found))
+        if len(found) > MAX_TOGETHER:
+            raise unsupported(one.path, f"more than {MAX_TOGETHER} expressions for one string")
         if found:
             result["pattern"] = found[0]
         if len(found) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,33 @@ def test_refusal_names_the_path_and_is_quick(case: Case) -> None:
     assert caught.value.param == ".".join([PARAM, case.refused] if case.refused else [PARAM])
     assert caught.value.message.startswith(caught.value.param)
     assert len(caught.value.message) < 700
+
+
+def _many(make: Callable[[int], Any]) -> list[Any]:
+    return [make(number) for number in range(900)]
+
+
+MANY: dict[str, Any] = {  # far more of something than any schema needs
+    "expressions": {"type": "string", "allOf": _many(lambda n: {"pattern": f"a{n}"})},
+    "expressions of names": {"propertyNames": {"allOf": _many(lambda n: {"pattern": f"a{n}"})}},
+    "texts to avoid": {"type": "string", "allOf": _many(lambda n: {"not": {"pattern": f"^a{n}b*$"}})},
+    "choices": {"allOf": _many(lambda n: {"anyOf": [{"required": [f"a{n}"]}, {"required": [f"b{n}"]}]})},
+    "exclusive choices": {
+        "allOf": _many(lambda n: {"oneOf": [{"required": [f"a{n}"]}, {"required": [f"b{n}"]}]})
+    },
+    "ways to avoid": {"allOf": _many(lambda n: {"not": {"required": [f"a{n}", f"b{n}"]}})},
+    "dependent members": {"dependentRequired": {f"a{n}": [f"b{n}"] for n in range(900)}},
+    "dependent schemas": {"dependentSchemas": {f"a{n}": {"required": [f"b{n}"]} for n in range(900)}},
+    "dependencies": {"dependencies": {f"a{n}": [f"b{n}"] for n in range(900)}},
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_too_much_of_anything_is_refused_soon(name: str) -> None:
+    started = time.thread_time()
+    with pytest.raises(BadRequest):
+        json_grammar(MANY[name], PARAM)
+    assert time.thread_time() - started < 20
 
 
 def test_documented_examples_compile_and_what_is_refused_is_documented() -> None:
