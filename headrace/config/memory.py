@@ -12,7 +12,7 @@ LEAST_TOKENS = 512  # with fewer nearly every prompt is refused
 MIB = 2**20
 
 
-def check_cache(kv_cache_bytes: int, *, bytes_per_token: float, max_model_len: int) -> None:
+def check_cache(kv_cache_bytes: int, max_model_len: int, bytes_per_token: float) -> None:
     """`kv_cache_bytes`: 0: not configured. Raises ConfigError, which names a sufficient size."""
     least = min(LEAST_TOKENS, max_model_len)
     if not kv_cache_bytes or kv_cache_bytes >= least * bytes_per_token:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from headrace.config.memory import CacheType, check_cache
@@ -36,6 +37,7 @@ def load_engine(
     Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs`
     sequences of `max_model_len` tokens can fill. `disk_cache`: the folder for blocks that leave it.
     """
+    check = partial(check_cache, kv_cache_bytes, max_model_len)
     runner: Runner
     if torch is not None:
         from headrace.engine.torch.load import load_runner
@@ -50,23 +52,17 @@ def load_engine(
 
         options = RunnerOptions(
             kv_cache_bytes=budget(kv_cache_bytes), kv_cache_dtype=kv_cache_dtype,
-            max_tokens=max_num_seqs * max_model_len, exact=exact, num_threads=num_threads,
+            max_tokens=max_num_seqs * max_model_len, exact=exact, num_threads=num_threads, check=check,
         )  # fmt: skip
         runner = OpenVINORunner(folder, options)
-    _check_size(runner, kv_cache_bytes, max_model_len)
+    check(runner.block_bytes / runner.block_size)  # a runtime may store numbers otherwise than it was told
+    mib = runner.num_blocks * runner.block_bytes / 2**20
+    log.info("KV cache: %d blocks of %d tokens, %.0f MiB", runner.num_blocks, runner.block_size, mib)
     files = _block_files(disk_cache, disk_cache_bytes, runner) if disk_cache and disk_cache_bytes else None
     return Engine(
         runner, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens, salt=runner.fingerprint,
         speculates=speculates, files=files,
     )  # fmt: skip
-
-
-def _check_size(runner: Runner, kv_cache_bytes: int, max_model_len: int) -> None:
-    """Raises ConfigError if the configured cache is too small; logs its size otherwise."""
-    per_token = runner.block_bytes / runner.block_size
-    check_cache(kv_cache_bytes, bytes_per_token=per_token, max_model_len=max_model_len)
-    mib = runner.num_blocks * runner.block_bytes / 2**20
-    log.info("KV cache: %d blocks of %d tokens, %.0f MiB", runner.num_blocks, runner.block_size, mib)
 
 
 def _block_files(folder: Path, max_bytes: int, runner: Runner) -> BlockFiles | None:

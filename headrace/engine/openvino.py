@@ -60,6 +60,10 @@ SIZED: tuple[CacheType, ...] = ("bf16", "u8")
 SCALE_BYTES = 8  # beside each vector of u8 numbers: scale and zero point, float32
 
 
+def _accept(_: float) -> None:
+    """Any size of the cache will do."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerOptions:
     kv_cache_bytes: int
@@ -68,6 +72,8 @@ class RunnerOptions:
     exact: bool = False  # compute and cache in float32, as the tests do
     num_threads: int = 0  # 0: one per core
     properties: Mapping[str, str] = field(default_factory=dict)  # the runtime's, applied last; for benchmarks
+    # called with the bytes of one cached token before the graph is compiled; what it raises ends the loading
+    check: Callable[[float], None] = _accept
 
 
 class OpenVINORunner:
@@ -106,6 +112,7 @@ class OpenVINORunner:
         """Read, page and compile the graph, with these sites."""
         core = ov.Core()
         model = read(self._folder)
+        self._options.check(token_bytes(model, self._options))
         _page(model, self._folder)
         head = _select_rows(model)
         add_sites(model, head, sites)
@@ -312,6 +319,19 @@ def _index_input(name: str) -> ov.Node:
     rows.set_friendly_name(name)
     rows.output(0).set_names({name})
     return rows
+
+
+def token_bytes(model: ov.Model, options: RunnerOptions) -> float:
+    """The bytes of one token's keys and values, by the shapes of the variables of a graph that is not paged
+    yet: [batch, heads, tokens, dimensions]. Variables of other shapes do not count.
+    """
+    shapes = [variable.info.data_shape for variable in model.get_variables()]
+    known = [shape for shape in shapes if len(shape) == 4 and shape[1].is_static and shape[3].is_static]
+    sizes = [(shape[1].get_length(), shape[3].get_length()) for shape in known]
+    kind = _properties(options)["KV_CACHE_PRECISION"]
+    if kind == "u8":
+        return sum(heads * (width + SCALE_BYTES) for heads, width in sizes)
+    return sum(heads * width * (4 if kind == "f32" else 2) for heads, width in sizes)
 
 
 def _block_bytes(port: ov.ConstOutput) -> int:

@@ -80,10 +80,10 @@ def test_a_cache_that_holds_nothing_is_refused_with_what_would_do(
 )
 def test_the_least_cache(size: int, per_token: float, longest: int, is_enough: bool) -> None:
     if is_enough:
-        check_cache(size, bytes_per_token=per_token, max_model_len=longest)
+        check_cache(size, longest, per_token)
         return
     with pytest.raises(ConfigError, match=f"engine.kv_cache_bytes = {size}: .*Give 1MiB or more"):
-        check_cache(size, bytes_per_token=per_token, max_model_len=longest)
+        check_cache(size, longest, per_token)
 
 
 def test_a_cache_of_llama_cpp_that_holds_nothing_is_refused(default_model: Model, tmp_path: Path) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from headrace.config.memory import CacheType
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from headrace.config.memory import CacheType, check_cache
 from headrace.engine.load import load_engine
+from headrace.engine.openvino import OpenVINORunner, RunnerOptions, read, token_bytes
 from headrace.engine.sequence import SamplingParams, Sequence
+from headrace.errors import ConfigError
 from tests.engine.conftest import Files
 
 KINDS: tuple[CacheType, ...] = ("bf16", "u8")
@@ -18,6 +25,28 @@ def test_the_cache_holds_no_more_than_all_seats_can_fill(tiny: Files) -> None:
 def test_the_configured_bytes_are_kept(tiny: Files) -> None:
     engine = load_engine(tiny.folder, max_model_len=512, kv_cache_bytes=2**20)
     assert engine.pool.num_blocks == 2**20 // engine.runner.block_bytes
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_exact"), [("auto", True), ("auto", False), ("bf16", False), ("u8", False)]
+)
+def test_the_size_of_a_token_is_known_before_the_graph_is_compiled(
+    tiny: Files, kind: CacheType, is_exact: bool
+) -> None:
+    options = RunnerOptions(kv_cache_bytes=2**20, kv_cache_dtype=kind, exact=is_exact)
+    runner = OpenVINORunner(tiny.folder, options)
+    assert token_bytes(read(tiny.folder), options) == runner.block_bytes / runner.block_size
+
+
+def test_a_cache_that_is_too_small_is_refused_before_the_graph_is_compiled(tiny: Files) -> None:
+    with pytest.raises(ConfigError, match="too few"):
+        load_engine(tiny.folder, max_model_len=100, kv_cache_bytes=10)
+    check = partial(check_cache, 10, 100)
+    cannot_compile = RunnerOptions(kv_cache_bytes=10, properties={"NO_SUCH_PROPERTY": "1"})
+    with pytest.raises(RuntimeError, match="NO_SUCH_PROPERTY"):
+        OpenVINORunner(tiny.folder, cannot_compile)
+    with pytest.raises(ConfigError, match="too few"):
+        OpenVINORunner(tiny.folder, replace(cannot_compile, check=check))
 
 
 def test_a_loaded_engine_answers(tiny: Files) -> None:

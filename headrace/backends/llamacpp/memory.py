@@ -21,7 +21,7 @@ def slots(model: GGUFModel, *, max_model_len: int, kv_cache_bytes: int, max_num_
     length = min(max_model_len or header.context_length, header.context_length) or max_model_len or SHORT
     if not header.cache_bytes:
         return min(max_num_seqs, MAX_SLOTS), length
-    check_cache(kv_cache_bytes, bytes_per_token=header.cache_bytes, max_model_len=length)
+    check_cache(kv_cache_bytes, length, header.cache_bytes)
     fitting = max(1, budget // header.cache_bytes)
     length = min(length, fitting)
     return max(1, min(max_num_seqs, MAX_SLOTS, fitting // length)), length
