@@ -330,8 +330,8 @@ def token_bytes(model: ov.Model, options: RunnerOptions) -> float:
     sizes = [(shape[1].get_length(), shape[3].get_length()) for shape in known]
     kind = _properties(options)["KV_CACHE_PRECISION"]
     if kind == "u8":
-        return sum(heads * (width + SCALE_BYTES) for heads, width in sizes)
-    return sum(heads * width * (4 if kind == "f32" else 2) for heads, width in sizes)
+        return float(sum(heads * (width + SCALE_BYTES) for heads, width in sizes))
+    return float(sum(heads * width * (4 if kind == "f32" else 2) for heads, width in sizes))
 
 
 def _block_bytes(port: ov.ConstOutput) -> int:
