@@ -14,7 +14,8 @@ import openai
 import pytest
 from platformdirs import user_cache_path
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.backend_types import Backend
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config

@@ -12,7 +12,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.backends.ollama import OllamaBackend
 from headrace.config import Config, load
 from headrace.errors import ConfigError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
-from headrace.cli import _parsed
+from headrace.cli.arguments import parsed
 from headrace.config import Config, load
 from tests.pages import blocks
 from tests.serving import serving
@@ -41,7 +41,7 @@ def test_its_commands_are_understood(tmp_path: Path) -> None:
     commands = [line for line in text.splitlines() if line.startswith("headrace ")]
     assert len(commands) >= 7
     for command in commands:
-        assert _parsed(shlex.split(command)[1:]).run is not None
+        assert parsed(shlex.split(command)[1:]).run is not None
 
 
 def test_its_configuration_is_read(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from ray import serve
 
 
 def build() -> FastAPI:
-    from headrace.app import build_served, create_app
+    from headrace.app import create_app
+    from headrace.assembly import build_served
     from headrace.cli.serve import fetched_models
     from headrace.config import load
 

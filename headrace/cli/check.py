@@ -107,7 +107,7 @@ async def _probe(name: str, config: Config) -> tuple[str, bool]:
     """Request a provider's list of models. Returns a report, and whether it succeeded."""
     if config.providers[name].python is not None:
         return "it is not started for this: `headrace serve` does", True
-    from headrace.app import build_provider
+    from headrace.assembly import build_provider
 
     try:
         async with asyncio.timeout(ONLINE_S), AsyncExitStack() as exits:

@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from headrace.cli import POSITIONAL
+from headrace.cli.arguments import POSITIONAL
 from headrace.config import DEFAULT_FILE, Option, PriceConfig, ProviderConfig, RouteConfig, options
 
 HEAD = f"""# Configuration

@@ -23,7 +23,8 @@ from fastapi import FastAPI
 
 from headrace import __version__, local, logs
 from headrace.api.authentication import ParentKeys
-from headrace.app import build_backends, build_served, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends, build_served
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.freed import limit_free_memory

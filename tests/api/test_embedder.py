@@ -11,7 +11,8 @@ import numpy as np
 import openai
 import pytest
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.models.references import DEFAULT_EMBEDDER

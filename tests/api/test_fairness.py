@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import aiohttp
 import pytest
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.config import Config
 from headrace.models.catalog import Model
 from tests.serving import Served, serving

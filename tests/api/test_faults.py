@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.breaker import COOL_DOWN_S
 from headrace.config import Config
 from headrace.gateway.attempts import Clock

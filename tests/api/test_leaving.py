@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.config import Config
 from tests.api.anthropics import SMALL
 from tests.backends.anthropic_wire import PLAIN

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import EngineFailed

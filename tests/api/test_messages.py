@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.backends.fake import FakeBackend
 from headrace.cli.compatibility import kinds
 from headrace.config import Config

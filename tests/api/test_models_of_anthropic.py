@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import anthropic
 import pytest
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.backends.anthropic import AnthropicBackend
 from headrace.backends.cerebras import CerebrasBackend
 from headrace.backends.ollama import OllamaBackend

@@ -15,7 +15,8 @@ import ollama
 import pytest
 
 from headrace import local
-from headrace.app import build_pool, create_app
+from headrace.app import create_app
+from headrace.assembly import build_pool
 from headrace.backend_types import Backend
 from headrace.config import Config
 from headrace.errors import ModelError

@@ -13,7 +13,8 @@ import anthropic
 import openai
 import pytest
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.config import Config
 from headrace.models.catalog import Model
 from tests.backends.test_llamacpp import TEMPLATE

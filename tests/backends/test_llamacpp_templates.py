@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.config import Config
 from headrace.models.catalog import Cache, locate
 from tests.models.tiny import write_tiny

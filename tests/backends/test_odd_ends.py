@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.config import Config
 from tests.api.habits import hear
 from tests.api.relays import CALLERS, KEY, Relays

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.config import Config
 from tests.serving import Served, serving
 from tests.upstream import Answer, Seen, Upstream, answer, scripted, sse

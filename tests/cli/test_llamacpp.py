@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app import build_providers
+from headrace.assembly import build_providers
 from headrace.cli.models import fetch, pull
 from headrace.config import Config
 from headrace.errors import ModelError, UnsupportedModel

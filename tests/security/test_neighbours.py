@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.backends.llamacpp import LlamaCppBackend
 from headrace.config import Config
 from headrace.models.catalog import DEFAULT_MODEL, Model

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.config import Config
 from headrace.models.catalog import Model
 from tests.serving import Served, serving

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx2
 
-from headrace.app import build_providers, create_app
+from headrace.app import create_app
+from headrace.assembly import build_providers
 from headrace.backends.replicas import Replicas
 from headrace.config import Config
 from tests.api.relays import CHUNK, STOP

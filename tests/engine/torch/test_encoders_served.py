@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from headrace import local
-from headrace.app import build_backends, build_served, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends, build_served
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import ModelError

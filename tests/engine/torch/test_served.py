@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from headrace.app import build_backends, create_app
+from headrace.app import create_app
+from headrace.assembly import build_backends
 from headrace.config import Config
 from headrace.errors import ModelError
 from headrace.models.catalog import Cache, Model, prepare
