@@ -18,7 +18,7 @@ from headrace.api.relay import Relay
 from headrace.api.request import Budget
 from headrace.api.routers import ROUTERS
 from headrace.api.sites import Hosts, Sites
-from headrace.assembly import known
+from headrace.assembly import described
 from headrace.backend_types import Backend
 from headrace.config import Config, install_command
 from headrace.errors import ConfigError
@@ -144,7 +144,7 @@ def _limiter(config: Config, usage: UsageMeter | None) -> MemoryLimiter | RedisL
 def _pulls(pool: Pool, config: Config) -> Pulls:
     def fetch(reference: str, progress: Progress) -> Known:
         size = local.sizes(config, len(pool.entries))
-        return known(local.fetched(reference, config, progress), config, size.kv_cache_bytes)
+        return described(local.fetched(reference, config, progress), config, size.kv_cache_bytes)
 
     return Pulls(pool, Cache(config.paths.cache), fetch, config.models.pull_allow)
 

@@ -56,7 +56,8 @@ def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
     more = [model for model in cached if model.name not in named and local.generates(model)]
     size = local.sizes(config, sum(map(local.generates, models)))
     known = [
-        (local.reference_of(model), known(model, config, size.kv_cache_bytes)) for model in (*models, *more)
+        (local.reference_of(model), described(model, config, size.kv_cache_bytes))
+        for model in (*models, *more)
     ]
     pairs = (entry.rpartition("=") for entry in config.models.idle_seconds)
     idle_s = {name: float(text) or inf for name, _, text in pairs}
@@ -83,7 +84,7 @@ def _check_names(config: Config, pool: Pool) -> None:
                 raise ConfigError(f"models.{option}: there is no model {name!r} here; there are {here}")
 
 
-def known(model: Model | GGUFModel, config: Config, kv_cache_bytes: int) -> Known:
+def described(model: Model | GGUFModel, config: Config, kv_cache_bytes: int) -> Known:
     def build(model: Model | GGUFModel, kv_cache_bytes: int) -> Backend:
         formats = dict(entry.rsplit("=", 1) for entry in config.models.tool_formats)
         engine = config.engine.model_copy(update={"kv_cache_bytes": ByteSize(kv_cache_bytes)})
