@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.engine.edits import LayerEdits, Span, collect, with_token
+from headrace.engine.edits import LayerEdits, Span, collect, with_tokens
 from headrace.engine.scheduler import Chunks
 from headrace.engine.sequence import Sequence
 
@@ -168,32 +168,39 @@ def _reads(parts: list[Part]) -> tuple[tuple[Read, ...], dict[int, NDArray[np.in
     return tuple(reads), {layer: of_layer.all() for layer, of_layer in rows.items()}
 
 
-def invariant(batch: Batch, block: int) -> Batch:
-    """The batch in a shape that the runtime rounds like any other: it has special kernels for one token and
-    for one row of logits (docs/determinism.md). `block`: a spare one, for a second token.
+def invariant(batch: Batch, block: int, least: int) -> Batch:
+    """The batch in a shape that the runtime rounds like any other: it has special kernels for fewer than
+    `least` tokens, and for fewer rows of logits (docs/determinism.md). `block`: a spare one, for more tokens.
     """
-    if len(batch.input_ids) == 1:
-        batch = _with_companion(batch, block)
-    return replace(batch, rows=batch.rows.repeat(2)) if len(batch.rows) == 1 else batch
+    missing = least - len(batch.input_ids)
+    if missing > 0:
+        batch = _with_companions(batch, block, missing)
+    missing = least - len(batch.rows)
+    if len(batch.rows) and missing > 0:
+        batch = replace(batch, rows=np.pad(batch.rows, (0, missing), mode="edge"))
+    return batch
 
 
-def _with_companion(batch: Batch, block: int) -> Batch:
-    """The batch with one token more, as a sequence of its own whose output is not requested."""
+def _with_companions(batch: Batch, block: int, count: int) -> Batch:
+    """The batch with so many tokens more, each as a sequence of its own whose output is not requested. They
+    share a place in the spare block: nobody reads what they write.
+    """
+    more = np.arange(1, count + 1, dtype=np.int32)
     return replace(
         batch,
-        input_ids=np.append(batch.input_ids, np.int64(0)),
-        position_ids=np.append(batch.position_ids, np.int64(0)),
-        past_lens=np.append(batch.past_lens, np.int32(0)),
-        subsequence_begins=np.append(batch.subsequence_begins, np.int32(len(batch.input_ids) + 1)),
-        block_indices=np.append(batch.block_indices, np.int32(block)),
-        block_indices_begins=np.append(batch.block_indices_begins, np.int32(len(batch.block_indices) + 1)),
-        edits=with_token(batch.edits),
+        input_ids=np.pad(batch.input_ids, (0, count)),
+        position_ids=np.pad(batch.position_ids, (0, count)),
+        past_lens=np.pad(batch.past_lens, (0, count)),
+        subsequence_begins=np.append(batch.subsequence_begins, len(batch.input_ids) + more),
+        block_indices=np.append(batch.block_indices, np.full(count, block, np.int32)),
+        block_indices_begins=np.append(batch.block_indices_begins, len(batch.block_indices) + more),
+        edits=with_tokens(batch.edits, count),
     )
 
 
-def one_token(block: int, copies: int = 1) -> Batch:
+def one_token(block: int, copies: int = 1, rows: int = 2) -> Batch:
     """A batch of token 0 in a block that is never read; or of so many sequences of it, all in the same
-    place. Logits of two at most.
+    place. `rows`: the most rows of logits.
     """
     zeros, begins = np.zeros(copies, np.int64), np.arange(copies + 1, dtype=np.int32)
     return Batch(
@@ -205,7 +212,7 @@ def one_token(block: int, copies: int = 1) -> Batch:
         block_indices=np.full(copies, block, np.int32),
         block_indices_begins=begins,
         max_context_len=np.array(1, np.int32),
-        rows=np.arange(min(2, copies), dtype=np.int64),
+        rows=np.arange(min(rows, copies), dtype=np.int64),
         hidden_rows=zeros[:0],
     )  # fmt: skip
 

@@ -62,9 +62,9 @@ def collect(spans: Iterable[Span], num_tokens: int) -> dict[int, LayerEdits]:
     return {layer: builder.build(num_tokens) for layer, builder in builders.items()}
 
 
-def with_token(edits: Mapping[int, LayerEdits]) -> dict[int, LayerEdits]:
-    """The edits of a step that has one token more, which they do not touch."""
-    return {layer: _with_token(edit) for layer, edit in edits.items()}
+def with_tokens(edits: Mapping[int, LayerEdits], count: int) -> dict[int, LayerEdits]:
+    """The edits of a step that has so many tokens more, which they do not touch."""
+    return {layer: _with_tokens(edit, count) for layer, edit in edits.items()}
 
 
 def table_size(count: int) -> int:
@@ -72,12 +72,12 @@ def table_size(count: int) -> int:
     return next((size for size in SIZES if count <= size), -(-count // SIZES[-1]) * SIZES[-1])
 
 
-def _with_token(edit: LayerEdits) -> LayerEdits:
+def _with_tokens(edit: LayerEdits, count: int) -> LayerEdits:
     groups = {
-        name: replace(group, weights=np.pad(group.weights, ((0, 1), (0, 0))))
+        name: replace(group, weights=np.pad(group.weights, ((0, count), (0, 0))))
         for name, group in edit.groups.items()
     }
-    return LayerEdits(groups, None if edit.keep_norm is None else np.append(edit.keep_norm, np.float32(0)))
+    return LayerEdits(groups, None if edit.keep_norm is None else np.pad(edit.keep_norm, (0, count)))
 
 
 class _Builder:

@@ -187,8 +187,9 @@ class Engine:
     def _compute(self, chunks: Chunks) -> _Step:
         """Run the forward pass and score. Changes no sequence."""
         batch = pack(chunks)
-        if any(sequence.params.invariant for sequence in chunks):
-            batch = invariant(batch, self.runner.spare_block)
+        # Also for prompts of others: their blocks are shared with invariant sequences.
+        if any(sequence.params.invariant or not sequence.is_decoding for sequence in chunks):
+            batch = invariant(batch, self.runner.spare_block, self.runner.min_invariant_tokens)
         masks = self._masks.start(sequence for sequence, _ in batch.sampled)  # while the model runs
         logits = self.runner.forward(batch)
         hidden = self.runner.hidden() if batch.pooled else _NO_VECTORS

@@ -39,7 +39,8 @@ Sites = Mapping[int, SiteNeeds]
 C = TypeVar("C", bound=Compiled)
 
 BLOCK_SIZE = 32  # tokens: fixed by the CPU plugin
-PROBED = (128, 64, 32)  # sizes of steps, in tokens, that are compared with a step of two
+# Sizes of steps, in tokens, that are compared with one of the size between them.
+SMALL, MEDIUM, LARGE = (16, 8, 4, 2), 32, (128, 64)
 UNLIMITED = 2**31
 PAGED, KEYS, WINDOW = "PagedAttentionExtension", 3, 10  # the operation, and two of its inputs
 WINDOWS = ("headrace", "windows")  # as headrace/models/graph.py writes it
@@ -105,7 +106,7 @@ class OpenVINORunner:
         self._caches = [self._create_cache(port) for port in caches]
         plain.share(self._tensors)
         self.num_layers = len(caches) // 2
-        self.max_invariant_tokens = self._find_max_invariant_tokens()
+        self.min_invariant_tokens, self.max_invariant_tokens = self._find_invariant_sizes()
         self.fingerprint = _fingerprint(folder, plain.compiled, options)
 
     def _compile(self, sites: Sites, kind: Callable[[ov.Model, ov.Core, Mapping[str, str]], C]) -> C:
@@ -181,15 +182,25 @@ class OpenVINORunner:
     def unedited(self, layer: int) -> NDArray[np.float32]:
         return self._latest.output(f"unedited.{layer}")
 
-    def _find_max_invariant_tokens(self) -> int:
-        """Compare a token's logits in steps of several sizes. Where the processor has no AVX-512, the runtime
-        multiplies more than some 80 tokens with another kernel, which sums in another order.
+    def _find_invariant_sizes(self) -> tuple[int, int]:
+        """Compare a token's logits in steps of several sizes: find the smallest and the largest that agree.
+
+        The runtime has kernels that sum in another order: where the processor has AMX, for fewer than some 8
+        tokens; where it has no AVX-512, for more than some 80.
         """
-        logits = self.forward(one_token(self.spare_block, copies=2))[0].copy()
-        for size in PROBED:
-            if np.array_equal(self.forward(one_token(self.spare_block, copies=size))[0], logits):
-                return UNLIMITED if size == PROBED[0] else size
-        return 2
+
+        def logits(size: int) -> NDArray[np.float32]:
+            row: NDArray[np.float32] = self.forward(one_token(self.spare_block, size, rows=MEDIUM))[0]
+            return row.copy()
+
+        medium = logits(MEDIUM)
+        least = MEDIUM
+        for size in SMALL:
+            if not np.array_equal(logits(size), medium):
+                break
+            least = size
+        most = next((size for size in LARGE if np.array_equal(logits(size), medium)), MEDIUM)
+        return least, UNLIMITED if most == LARGE[0] else most
 
     def hidden(self) -> NDArray[np.float32]:
         return self._latest.output("hidden")

@@ -31,7 +31,9 @@ class Runner(Protocol):
     # Whether tokens after the last ones may be computed in place of others (drafts need it), and blocks that
     # are not full may be copied.
     rewinds: bool
-    # Steps of at most so many tokens round each of them alike; larger ones may use other kernels.
+    # Steps of so many tokens, with as many rows of logits, round each of them alike; smaller and larger ones
+    # may use other kernels.
+    min_invariant_tokens: int
     max_invariant_tokens: int
     fingerprint: bytes  # 16 bytes, which change with whatever may change the content of a block
 

@@ -28,7 +28,7 @@ class FakeRunner:
     block_bytes_by_type: Mapping[str, int] = MappingProxyType({})
     vocabulary = VOCABULARY
     width = 1
-    max_invariant_tokens = 2**31
+    min_invariant_tokens, max_invariant_tokens = 2, 2**31
     num_layers = 0
     layers: frozenset[int] = frozenset()
 
@@ -121,6 +121,7 @@ class PassingRunner:
         self.block_size, self.block_bytes = runner.block_size, runner.block_bytes
         self.vocabulary, self.width = runner.vocabulary, runner.width
         self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
+        self.min_invariant_tokens = runner.min_invariant_tokens
         self.max_invariant_tokens, self.num_layers = runner.max_invariant_tokens, runner.num_layers
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrace.engine.batch import pack
+from headrace.engine.batch import invariant, pack
 from headrace.engine.sequence import Pooling, SamplingParams, Sequence
 
 
@@ -65,3 +65,26 @@ def test_a_step_may_have_nothing_to_sample() -> None:
     assert batch.sampled == ()
     assert batch.rows.tolist() == []
     assert batch.rows.dtype == np.int64
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 8])
+def test_a_small_step_is_filled_up_with_tokens_that_nobody_reads(least: int) -> None:
+    batch = pack({partly_computed([1, 2, 3], 2, [7]): 1, partly_computed([4, 5, 6, 7], 2, [1]): 2})
+    filled = invariant(batch, 99, least)
+    count, added = len(filled.input_ids), max(0, least - 3)
+    assert count == 3 + added
+    assert filled.input_ids[:3].tolist() == batch.input_ids.tolist()
+    assert filled.position_ids[:3].tolist() == batch.position_ids.tolist()
+    assert filled.past_lens.tolist() == [2, 2] + [0] * added
+    assert filled.subsequence_begins.tolist() == [0, 1, *range(3, count + 1)]
+    assert filled.block_indices.tolist() == [7, 1] + [99] * added
+    assert filled.block_indices_begins.tolist() == list(range(3 + added))
+    assert filled.rows.tolist() == [0, 2] + [2] * max(0, least - 2)
+    for name in ("input_ids", "position_ids", "past_lens", "subsequence_begins", "block_indices", "rows"):
+        assert getattr(filled, name).dtype == getattr(batch, name).dtype, name
+
+
+def test_a_step_that_samples_nothing_gets_no_rows() -> None:
+    filled = invariant(pack({partly_computed([1, 2, 3, 4], 0, [0]): 2}), 99, 8)
+    assert len(filled.input_ids) == 8
+    assert len(filled.rows) == 0

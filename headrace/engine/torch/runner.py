@@ -41,7 +41,7 @@ class TorchRunner:
         self._sites = Sites(decoder.model, self.num_layers, self._device)
         self._cache = PagedCache(layout, self.num_blocks, decoder.dtype, self._device)
         self._hidden_rows = torch.zeros(0, dtype=torch.int64, device=self._device)
-        self.max_invariant_tokens = self._find_max_invariant_tokens()
+        self.min_invariant_tokens, self.max_invariant_tokens = 2, self._find_max_invariant_tokens()
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)

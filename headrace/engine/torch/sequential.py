@@ -43,7 +43,7 @@ class SequentialRunner:
     """A decoder, run with its own cache (see Runner)."""
 
     name, rewinds = "torch, one sequence at a time", False
-    max_invariant_tokens = UNLIMITED  # each sequence is computed by itself
+    min_invariant_tokens, max_invariant_tokens = 1, UNLIMITED  # each sequence is computed by itself
     block_bytes_by_type: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
