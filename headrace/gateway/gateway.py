@@ -29,7 +29,7 @@ from headrace.gateway.lifetime import (
     Tally,
     Until,
 )
-from headrace.gateway.limits import Charge, Charging, answer_limit
+from headrace.gateway.limits import Charge, Charging, answer_limit, settling
 from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
@@ -192,7 +192,7 @@ class Gateway:
                 async with Until(end):
                     if charge is not None and caller.limits.exist:
                         reserved = await charge(plan.targets[0])
-                        exits.push_async_callback(reserved.settle, tally)
+                        exits.push_async_exit(settling(reserved, tally))
                     result = await self._reach(plan, sent, timeout_s, exits, uses)
                 _complete(tally, result)
                 return result
@@ -235,7 +235,7 @@ class Gateway:
             async with AsyncExitStack() as exits, Until(end, *ends, receive=receive):
                 if self._charging is not None and caller.limits.exist:
                     charge = await self._charging.relay(caller, request, plan.targets[0])
-                    exits.push_async_callback(charge.settle, tally)
+                    exits.push_async_exit(settling(charge, tally))
                 result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
                 _answered_by(tally, result)
                 await send(result.value, tally)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 from headrace.callers import RATES, Principal
@@ -65,6 +66,19 @@ class Charge:
         else:
             tokens = cost = 0
         await self._reservation.settle(tokens, cost)
+
+
+def settling(
+    charge: Charge, tally: Tally
+) -> Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[None]]:
+    """What settles a charge when a stack of exits unwinds, with the error that unwinds it."""
+
+    async def settle(_: object, exc: BaseException | None, __: object) -> None:
+        if exc is not None:
+            tally.end(exc)
+        await charge.settle(tally)
+
+    return settle
 
 
 @dataclass(frozen=True, slots=True)

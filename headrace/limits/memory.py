@@ -20,11 +20,15 @@ Spent = Callable[[str], Awaitable[tuple[int, int]]]
 
 @dataclass(slots=True)
 class Account:
-    """What one key uses. `tokens`, `cost`: of its budgets, reserved ones included; None: not loaded."""
+    """What one key uses. `tokens`, `cost`: of its budgets, reserved ones included; None: not loaded.
+    `reserved_tokens`, `reserved_cost`: what running requests have reserved.
+    """
 
     requests: Window = field(default_factory=Window)
     tokens_used: Window = field(default_factory=Window)
     num_running: int = 0
+    reserved_tokens: int = 0
+    reserved_cost: int = 0
     tokens: int | None = None
     cost: int | None = None
 
@@ -63,7 +67,9 @@ class MemoryLimiter:
             tokens, cost = await self._spent(caller.id)
             account = self._account(caller.id)
             if account.tokens is None or account.cost is None:  # else another request has loaded it meanwhile
-                account.tokens, account.cost = tokens, cost
+                # what ran before the key had a budget settles against it, too
+                account.tokens = tokens + account.reserved_tokens
+                account.cost = cost + account.reserved_cost
         now = self._now()
         account.requests.forget(now)
         account.tokens_used.forget(now)
@@ -127,6 +133,8 @@ class MemoryReservation:
         self._account: Account | None = account
         self._tokens, self._cost = demand.prompt + answer, demand.cost(answer)
         account.num_running += 1
+        account.reserved_tokens += self._tokens
+        account.reserved_cost += self._cost
         account.requests.add(now, 1)
         self._second = account.tokens_used.add(now, self._tokens)
         self._spend(account, self._tokens, self._cost)
@@ -137,6 +145,8 @@ class MemoryReservation:
         if account is None:
             return
         account.num_running -= 1
+        account.reserved_tokens -= self._tokens
+        account.reserved_cost -= self._cost
         account.tokens_used.change(self._second, tokens - self._tokens)
         self._spend(account, tokens - self._tokens, cost - self._cost)
 

@@ -17,7 +17,7 @@ local has_budget = redis.call('EXISTS', budgets) == 1
 redis.call('SET', living .. process, '1', 'PX', ARGV[16])
 
 -- Leases of dead processes are given back; marks of settled ones are dropped after a while.
-local running, mine = 0, nil
+local running, mine, held_tokens, held_cost = 0, nil, 0, 0
 local held = redis.call('HGETALL', leases)
 for i = 1, #held, 2 do
   local at, tokens, cost, owner = string.match(held[i + 1], '^(%d+):(%-?%d+):(%-?%d+):(.*)$')
@@ -33,7 +33,7 @@ for i = 1, #held, 2 do
       redis.call('HINCRBY', budgets, 'cost', -tonumber(cost))
     end
   else
-    running = running + 1
+    running, held_tokens, held_cost = running + 1, held_tokens + tonumber(tokens), held_cost + tonumber(cost)
     if held[i] == lease then mine = tonumber(tokens) end
   end
 end
@@ -89,7 +89,9 @@ if mine ~= nil then return result('', mine - prompt, 0) end  -- the reply of thi
 local needs_budget = total_tokens >= 0 or total_cost >= 0
 if needs_budget and not has_budget then
   if tonumber(ARGV[13]) < 0 then return {'seed'} end
-  redis.call('HSET', budgets, 'tokens', ARGV[13], 'cost', ARGV[14])
+  -- what runs since before the key had a budget settles against it, too
+  redis.call('HSET', budgets, 'tokens', string.format('%.0f', tonumber(ARGV[13]) + held_tokens),
+    'cost', string.format('%.0f', tonumber(ARGV[14]) + held_cost))
   has_budget = true
 end
 

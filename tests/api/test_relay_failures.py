@@ -88,6 +88,23 @@ def test_an_error_before_the_first_byte_is_reported_as_where_it_is_translated(
     assert ("words" in mine["message"]) == ("status" in name or "an error" in name)
 
 
+@pytest.mark.parametrize("headers", [{}, {"X-Headrace-Strict": "true"}], ids=["passed on", "translated"])
+def test_an_answer_that_breaks_off_costs_nothing(headers: dict[str, str]) -> None:
+    """As every request that a provider has failed."""
+    boss = {"Authorization": "Bearer boss"}
+    with relays(admin_keys=["boss"]) as relay:
+        limits = {"name": "n", "limits": {"tokens_per_minute": 1000}}
+        made = relay.served.post("/v1/admin/keys", limits, headers=boss).json()
+        own = {"Authorization": f"Bearer {made['value']}", **headers}
+        body = json.dumps({**STREAMED, "max_tokens": 500}).encode()
+        relay.provider.play(Answer(pieces=sse(CHUNK), cut=True))
+        broken = relay.ask(CHAT, body, **own)
+        assert last_event(broken[2])["error"]["code"] == "provider_error"
+        relay.provider.play(Answer(pieces=sse(CHUNK, STOP, "[DONE]")))
+        status, found, _ = relay.ask(CHAT, body, **own)
+        assert (status, int(found["x-ratelimit-remaining-tokens"]) > 440) == (200, True)
+
+
 def test_anthropics_callers_get_errors_in_its_shape(relay: Relays, impatient: Relays) -> None:
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "its words"}}
     cases = [

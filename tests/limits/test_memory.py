@@ -117,6 +117,19 @@ def test_budgets_count_what_was_used_before() -> None:
     assert reserve(limiter, who, Demand(10, 5, 4096)).answer == 30
 
 
+def test_what_runs_when_a_key_gets_a_budget_counts_against_it() -> None:
+    """Its reservation does until it ends, and what it has used then."""
+    limiter = MemoryLimiter(nothing, Clock())
+    earlier = reserve(limiter, caller(tokens_per_minute=5000), Demand(100, 50, 50))
+    who = caller(total_tokens=200)
+    assert refused(limiter, who, Demand(51, 0, 0)).code == "insufficient_quota"
+    first = reserve(limiter, who, Demand(50, 0, 0))
+    settle(earlier, 60)
+    assert refused(limiter, who, Demand(91, 0, 0)).code == "insufficient_quota"
+    settle(first, 50)
+    reserve(limiter, who, Demand(90, 0, 0))
+
+
 def test_a_budget_of_cost() -> None:
     limiter, who = MemoryLimiter(nothing, Clock()), caller(total_cost=0.001)
     demand = Demand(100, 10, 4096, prompt_price=1000, answer_price=4000)

@@ -127,6 +127,24 @@ def test_budgets_begin_with_what_was_used_before(server: Valkey) -> None:
     run(server.url, work, spent=spent)
 
 
+def test_what_runs_when_a_key_gets_a_budget_counts_against_it(server: Valkey) -> None:
+    async def work(limiter: RedisLimiter) -> None:
+        earlier = await limiter.reserve(
+            Principal("key_late", limits=Limits(tokens_per_minute=5000)), Demand(100, 50, 50)
+        )
+        who = Principal("key_late", limits=Limits(total_tokens=200))
+        with pytest.raises(RateLimited):
+            await limiter.reserve(who, Demand(51, 0, 0))
+        first = await limiter.reserve(who, Demand(50, 0, 0))
+        await earlier.settle(60, 0)
+        with pytest.raises(RateLimited):
+            await limiter.reserve(who, Demand(91, 0, 0))
+        await first.settle(50, 0)
+        await limiter.reserve(who, Demand(90, 0, 0))
+
+    run(server.url, work)
+
+
 def test_a_reservation_whose_reply_is_lost_counts_once(server: Valkey) -> None:
     async def work(limiter: RedisLimiter) -> None:
         who = Principal("key_lost", limits=Limits(tokens_per_minute=100))
