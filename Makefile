@@ -122,8 +122,8 @@ bench: $(VENV)/.benched ## Headrace and its peers, side by side
 	$(BIN)/python -m bench.serving $(ARGS)
 
 docs: $(VENV)/.installed ## write the generated parts of docs/ anew
-	$(BIN)/python -m headrace.cli.reference > docs/configuration.md
-	$(BIN)/python -m headrace.cli.compatibility > docs/compatibility.md
+	$(BIN)/python -m docgen.configuration > docs/configuration.md
+	$(BIN)/python -m docgen.compatibility > docs/compatibility.md
 
 lock: $(VENV)/.tested ## write constraints.txt anew, with what pyproject.toml asks for: ARGS=--newest for the newest versions
 	$(BIN)/python tools/lock.py $(ARGS)

@@ -14,7 +14,7 @@ from openai.resources.completions import Completions
 from openai.resources.embeddings import Embeddings
 from pydantic import BaseModel
 
-from headrace.cli.compatibility import EVERY, compatibility, kinds
+from docgen.compatibility import EVERY, compatibility, kinds
 from headrace.features import Feature
 from headrace.wire.anthropic.request import OWN, MessagesBody
 from headrace.wire.anthropic.tables import MESSAGES

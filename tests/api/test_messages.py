@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import pytest
 
+from docgen.compatibility import kinds
 from headrace.app import create_app
 from headrace.assembly import build_providers
 from headrace.backends.fake import FakeBackend
-from headrace.cli.compatibility import kinds
 from headrace.config import Config
 from headrace.errors import (
     UnsupportedParameter,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from docgen.compatibility import EVERY, NEEDED, kinds
 from headrace.backends.anthropic.request import to_body
 from headrace.backends.anthropic.thinking import of_name
 from headrace.backends.cerebras import CerebrasBackend
@@ -18,7 +19,6 @@ from headrace.backends.ollama.request import bodies_of, check, embed_body
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import embed_body as openai_embed_body
 from headrace.backends.openai.body import rerank_body
-from headrace.cli.compatibility import EVERY, NEEDED, kinds
 from headrace.config import ProviderConfig
 from headrace.errors import SteeringRefused, UnsupportedParameter
 from headrace.features import Feature, Use, Uses

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from docgen.configuration import reference
 from headrace import __version__
 from headrace.backends.fake import FakeBackend
 from headrace.cli import main
 from headrace.cli.progress import ProgressBar
-from headrace.cli.reference import reference
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.models.model import write_manifest
 from tests.cli.process import ROOT, environment, headrace

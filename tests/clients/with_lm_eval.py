@@ -22,9 +22,9 @@ from platformdirs import user_cache_path
 from turns import MODEL, URL, run, turn
 
 from examples import examples
-from headrace.engine.plain import PlainModel
 from headrace.models.catalog import Cache, prepare
 from headrace.text.tokenizer import Tokenizer
+from tests.engine.plain import PlainModel
 
 TASK = "headrace_capitals"
 FOLDER = Path(__file__).parent / "lm_eval"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.engine.plain import PlainModel
+from tests.engine.plain import PlainModel
 from tests.engine.random_load import Prompt
 
 

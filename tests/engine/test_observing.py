@@ -12,10 +12,10 @@ from headrace.engine.batch import Batch
 from headrace.engine.engine import Engine
 from headrace.engine.logprobs import logprobs
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
-from headrace.engine.plain import PlainModel
 from headrace.engine.sequence import BATCH, Logprobs, Pooling, SamplingParams, Sequence
 from headrace.models.catalog import Model
 from tests.engine.fakes import VOCABULARY, FakeOracle, FakeRunner
+from tests.engine.plain import PlainModel
 from tests.engine.test_failures import serve
 
 SCORED = SamplingParams(max_tokens=2, temperature=0, logprobs=1, prompt_logprobs=True)

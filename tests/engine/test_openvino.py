@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from openvino import opset13 as ops
 
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
-from headrace.engine.plain import PlainModel
 from headrace.errors import ModelError
 from headrace.models.catalog import Model
 from tests.engine.conftest import Files
 from tests.engine.oracles import PlainOracle
+from tests.engine.plain import PlainModel
 from tests.engine.random_load import Drive, Mix, Oracle, Prompt, mixes
 
 KINDS = (

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from headrace.engine.plain import PlainModel
-from headrace.engine.reference import ReferenceModel
 from headrace.models.catalog import Model
+from tests.engine.plain import PlainModel
+from tests.engine.reference import ReferenceModel
 
 TEXT = """A reservoir stores water behind a dam. The headrace is the channel that leads it from there to the
 turbine, and the tailrace carries it back to the river. def area(radius): return math.pi * radius ** 2"""

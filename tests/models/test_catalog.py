@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from headrace.encoder_types import Embedding
-from headrace.engine.plain import PlainModel
 from headrace.errors import ModelError
 from headrace.models import references
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, locate, prepare
 from headrace.models.references import PyPISource, Reference, WheelsSource
+from tests.engine.plain import PlainModel
 from tests.models.packages import PackageIndex
 from tests.models.tiny import TinyShape, TinyVocabulary, write_tiny
 from tests.serving import eventually

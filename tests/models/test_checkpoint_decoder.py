@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.engine.plain import PlainModel
 from headrace.models import convert
 from headrace.models.model import no_progress
+from tests.engine.plain import PlainModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from headrace.config import Config
-from headrace.engine.plain import PlainModel
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.local import fetched
 from headrace.models import safetensors
 from headrace.models.catalog import Cache, Model, prepare
 from headrace.models.model import no_progress
+from tests.engine.plain import PlainModel
 from tests.models.checkpoints import write_checkpoint
 from tests.models.tiny import TinyShape, write_tiny
 

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from headrace.config.memory import CacheType
 from headrace.engine.batch import pack
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
-from headrace.engine.reference import ReferenceModel
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.models.catalog import Model
+from tests.engine.reference import ReferenceModel
 
 WINDOW, NUM_WINDOWS, CHUNK, DECODED = 256, 8, 96, 32  # tokens
 

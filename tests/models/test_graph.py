@@ -9,9 +9,9 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
-from headrace.engine.plain import PlainModel
-from headrace.engine.reference import ReferenceModel
 from headrace.models.catalog import Cache, prepare
+from tests.engine.plain import PlainModel
+from tests.engine.reference import ReferenceModel
 from tests.models.test_fidelity import paged_logits
 from tests.models.tiny import Architecture, TinyShape, write_tiny
 

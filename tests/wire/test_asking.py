@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.cli.compatibility import EVERY, kinds
+from docgen.compatibility import EVERY, kinds
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.features import Feature, Use, Uses
 from tests.wire.asking import BASES, SAMPLES, bare, request, uses

@@ -11,10 +11,10 @@ import openai
 import pytest
 from numpy.typing import NDArray
 
-from headrace.engine.plain import PlainModel
-from headrace.engine.reference import ReferenceModel
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from headrace.text.tokenizer import Tokenizer
+from tests.engine.plain import PlainModel
+from tests.engine.reference import ReferenceModel
 from tests.serving import Served, eventually
 
 TEXTS = [

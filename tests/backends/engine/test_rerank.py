@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from headrace.backends.engine.judge import INSTRUCTION, SYSTEM, probability
-from headrace.engine.plain import PlainModel
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.text.tokenizer import Tokenizer
+from tests.engine.plain import PlainModel
 from tests.serving import Served
 
 PATH = "/v1/rerank"

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
-from headrace.engine.reference import ReferenceModel
 from headrace.engine.runner import Runner
 from headrace.engine.torch.load import load_runner
 from headrace.engine.torch.options import TorchOptions
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from tests.conftest import serving_model
+from tests.engine.reference import ReferenceModel
 from tests.models.test_fidelity import log_softmax, paged_logits, real_text
 from tests.serving import Served
 

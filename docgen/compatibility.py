@@ -1,5 +1,5 @@
 """What becomes of each parameter, generated from the tables of endpoints and the features of backends:
-`python -m headrace.cli.compatibility > docs/compatibility.md`.
+`python -m docgen.compatibility > docs/compatibility.md`.
 """
 
 from __future__ import annotations

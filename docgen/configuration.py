@@ -1,4 +1,4 @@
-"""Generates the configuration reference from the options: `python -m headrace.cli.reference >
+"""Generates the configuration reference from the options: `python -m docgen.configuration >
 docs/configuration.md`.
 """
 
