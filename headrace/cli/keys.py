@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from headrace.callers import Limits
 from headrace.cli.table import print_table
 from headrace.config import Config
 from headrace.errors import ServerError
 from headrace.store import StoredKey
+from headrace.wire.keys import KeyBody, changed
+from headrace.wire.parameters import parse
 
 if TYPE_CHECKING:
     from headrace.store.keys import Keys
@@ -50,18 +52,22 @@ def add_options(create: argparse.ArgumentParser) -> None:
 
 
 def create(config: Config, arguments: argparse.Namespace) -> int:
-    limits = Limits(
-        **{name.replace("-", "_"): getattr(arguments, name.replace("-", "_")) for name in LIMITS},
-        total_cost=arguments.total_cost,
-    )
-    expires_at = None if arguments.expires_in is None else int(time.time()) + arguments.expires_in
-    key = StoredKey(
-        "", arguments.name, arguments.owner, "", 0, expires_at, None,
-        tuple(arguments.allow_model), limits, arguments.may_hurry,
-    )  # fmt: skip
-    made, secret = _run(config, lambda keys: keys.create(key))
-    _show_secret(config, made, secret)
-    return 0
+    """Make a key with what `POST /v1/admin/keys` would accept."""
+
+    def work() -> None:
+        limits = {name: getattr(arguments, name.replace("-", "_")) for name in (*LIMITS, "total-cost")}
+        expires_in = arguments.expires_in
+        body = {
+            "name": arguments.name, "owner": arguments.owner, "models": arguments.allow_model,
+            "expires_at": None if expires_in is None else int(time.time()) + expires_in,
+            "limits": {name.replace("-", "_"): limit for name, limit in limits.items()},
+            "may_hurry": arguments.may_hurry,
+        }  # fmt: skip
+        checked = parse(KeyBody, json.dumps(body).encode())
+        key = changed(StoredKey("", "", "", "", 0), checked)
+        _show_secret(config, *_run(config, lambda keys: keys.create(key)))
+
+    return _reported(work)
 
 
 def rotate(config: Config, id: str) -> int:

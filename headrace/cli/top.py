@@ -17,7 +17,7 @@ from headrace.errors import ConfigError, HeadraceError
 from headrace.logs import one_line
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 WAIT_S = 5.0
 Labels = tuple[tuple[str, str], ...]
@@ -27,6 +27,7 @@ ENGINE_HEAD = (
 )  # fmt: skip
 TARGET_HEAD = ("provider", "model", "requests/s", "errors/s", "first byte", "p95", "tokens/s")
 REPLICA_HEAD = ("provider", "replica", "state", "run", "wait", "KV", "requests/s", "failures/s")
+GAP = 3  # characters between two columns
 KEY_HEAD = ("key", "requests/s", "refused/s", "tokens/s")
 
 
@@ -222,26 +223,42 @@ def _view(url: str, change: Change) -> RenderableType:
         f"database {store}   {memory:.0f} MiB   {time.strftime('%H:%M:%S')}"
     )
     tables = [
-        _table(ENGINE_HEAD, list(engines(change)), 1),
-        _table(TARGET_HEAD, list(targets(change)), 2),
-        _table(KEY_HEAD, keys(change), 1),
+        _Table(ENGINE_HEAD, list(engines(change)), 1),
+        _Table(TARGET_HEAD, list(targets(change)), 2),
+        _Table(KEY_HEAD, keys(change), 1),
     ]
     if rows := list(replicas(change)):
-        tables.insert(2, _table(REPLICA_HEAD, rows, 3))
+        tables.insert(2, _Table(REPLICA_HEAD, rows, 3))
     return Group(Text(line, style="bold"), *tables)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], num_left: int) -> RenderableType:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table whose last columns are left out where the terminal is too narrow for them. The first `num_left`
+    are texts, and stay.
+    """
 
-    table = Table(box=box.SIMPLE, header_style="dim", pad_edge=False, padding=(0, 1))
-    for place, name in enumerate(head):
-        table.add_column(name, justify="left" if place < num_left else "right")
-    for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
-    return table
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    num_left: int
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        lines = [[one_line(cell) for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) + GAP for column in zip(self.head, *lines, strict=True)]
+        number = len(widths)
+        while number > self.num_left + 1 and sum(widths[:number]) > options.max_width:
+            number -= 1
+        table = Table(box=box.SIMPLE, header_style="dim", pad_edge=False, padding=(0, 1))
+        for place, name in enumerate(self.head[:number]):
+            is_text = place < self.num_left
+            table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
+        for line in lines:
+            table.add_row(*map(Text, line[:number]))
+        yield table
 
 
 def _percent(share: float | None) -> str:

@@ -17,7 +17,9 @@ from headrace.wire.parameters import RequestBody
 MAX_NAME, MAX_MODELS, MAX_TIME = 100, 100, 2**40
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+# without control characters: databases refuse some, and terminals obey others
+Line = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Name = Annotated[Line, Field(min_length=1)]
 
 
 class AdminBody(RequestBody):
@@ -45,9 +47,7 @@ class KeyBody(AdminBody):
     """The settings of a key. In a change, members that are left out stay as they are."""
 
     name: Name | None = None
-    owner: Annotated[
-        Annotated[str, Field(max_length=MAX_NAME)] | None, Field(description="Whose it is: free text.")
-    ] = None
+    owner: Annotated[Line | None, Field(description="Whose it is: free text.")] = None
     models: Annotated[
         Annotated[list[Name], at_most(MAX_MODELS)] | None,
         Field(description="The models that it may use; `NAME*`: all that begin so. Default: all."),

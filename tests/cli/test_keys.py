@@ -63,6 +63,13 @@ def test_a_key_from_the_terminal_opens_a_running_server_and_is_taken_back(tmp_pa
     [
         (("create",), "--name"),
         (("create", "--name", "n", "--tokens-per-minute", "0"), "positive whole number"),
+        (("create", "--name", ""), "name"),
+        (("create", "--name", "a\x1b[2J"), "name"),
+        (("create", "--name", "n", "--owner", "\n"), "owner"),
+        (("create", "--name", "n", "--allow-model", "x" * 101), "models"),
+        (("create", "--name", "n", "--total-cost", "nan"), "cost"),
+        (("create", "--name", "n", "--total-cost", "inf"), "cost"),
+        (("create", "--name", "n", "--total-cost", "-1"), "cost"),
         (("create", "--name", "n", "--expires-in", "soon"), "12h, 30d or 8w"),
         (("revoke", "key_none"), "No key with id"),
         (("rotate", "key_none"), "No key with id"),

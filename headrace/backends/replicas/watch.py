@@ -34,6 +34,7 @@ RUNNING, WAITING = (
     (b"num_requests_waiting", b"num_queue_reqs"),
 )
 USAGE = (b"kv_cache_usage_perc", b"token_usage")
+MOST = 1e9  # of what a server counts: more, infinities and what is no number are not believed
 SAMPLE = re.compile(rb"^(?:vllm|sglang):(\w+)(?:\{.*\})? ([0-9.eE+-]+)(?: \d+)?\s*$", re.MULTILINE)
 
 
@@ -142,7 +143,9 @@ def load_in(text: bytes) -> Load | None:
     found = defaultdict[bytes, list[float]](list)
     for name, number in SAMPLE.findall(text):
         with contextlib.suppress(ValueError):
-            found[name].append(float(number))
+            value = float(number)
+            if 0 <= value < MOST:
+                found[name].append(value)
     running, waiting, usage = (
         [value for name in names for value in found.get(name, ())] for names in (RUNNING, WAITING, USAGE)
     )

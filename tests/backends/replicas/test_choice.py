@@ -149,3 +149,10 @@ vllm:num_requests_waiting_by_reason{reason="x"} 9.0
     assert load_in(text) == Load(7, 4, 0.5)
     assert load_in(b"sglang:num_running_reqs 3\nsglang:num_queue_reqs 1\n") == Load(4, 1, None)
     assert load_in(b"up 1\nvllm:num_requests_running e-+\n") is None
+
+
+@pytest.mark.parametrize("number", ["1e999", "1e300", "-1", "-1e999"])
+def test_numbers_that_cannot_be_are_not_believed(number: str) -> None:
+    told = f"vllm:num_requests_running {number}\nvllm:kv_cache_usage_perc {number}\n"
+    assert load_in(told.encode()) is None
+    assert load_in(f"{told}vllm:num_requests_waiting 2\n".encode()) == Load(2, 2, None)
