@@ -38,6 +38,22 @@ for i = 1, #held, 2 do
   end
 end
 
+-- Where the clock was set back, what came later than now counts as if it came now: not until the clock is there.
+local function moved(kind, at)
+  local count = redis.call('HGET', window, kind .. at)
+  if count then redis.call('HINCRBY', window, kind .. second, count) end
+  redis.call('HDEL', window, kind .. at)
+end
+for _, name in ipairs(redis.call('HKEYS', window)) do
+  local at = string.sub(name, 2)
+  if string.sub(name, 1, 1) == 'e' and tonumber(at) > second + 1 then
+    moved('r', at)
+    moved('t', at)
+    redis.call('HDEL', window, name)
+    redis.call('HSET', window, 'e' .. second, string.format('%.6f', now))
+  end
+end
+
 local slices, requests, tokens = {}, 0, 0
 local counted = redis.call('HGETALL', window)
 -- A second counts until the last of it (field "e") is a minute old.

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from headrace.callers import Limits, Principal
 from headrace.errors import Overloaded, RateLimited
@@ -77,6 +78,25 @@ def test_waiting_takes_a_minute_at_most(server: Valkey) -> None:
                 await limiter.reserve(who, Demand())
             assert refused.value.headers["Retry-After"] in ("59", "60")
             await asyncio.sleep(0.06)
+
+    run(server.url, work)
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_out_for_longer_than_a_minute(server: Valkey) -> None:
+    """What came before counts as if it came now."""
+
+    async def work(limiter: RedisLimiter) -> None:
+        who = Principal("key_clock", limits=Limits(requests_per_minute=2, tokens_per_minute=100))
+        window = "headrace:{key_clock}:window"
+        tomorrow = int(time.time()) + 86_400
+        async with Redis.from_url(server.url, decode_responses=True) as redis:
+            for field, value in (("r", "2"), ("t", "90"), ("e", f"{tomorrow}.5")):
+                await redis.hset(window, f"{field}{tomorrow}", value)
+            with pytest.raises(RateLimited) as refused:
+                await limiter.reserve(who, Demand(5))
+            assert refused.value.headers["Retry-After"] in ("59", "60")
+            assert refused.value.headers["x-ratelimit-remaining-tokens"] == "10"
+            assert max(int(name[1:]) for name in await redis.hkeys(window)) < tomorrow - 86_000
 
     run(server.url, work)
 

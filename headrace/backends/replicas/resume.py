@@ -68,6 +68,8 @@ class Resumption:
     _text: str = ""  # what the caller has
     _reasoning: str = ""
     _tokens: int = 0  # of the answer so far
+    _num_logprobs: int = 0  # that the caller has
+    _skipped_logprobs: int = 0
     _has_calls: bool = False
     _base: int = 0  # tokens of the answer that are part of the prompt now
     _skipped: list[int] = field(default_factory=lambda: [0, 0])  # characters of text and reasoning
@@ -108,6 +110,7 @@ class Resumption:
                 self._base = self._tokens
                 return await self.open(continued(self.request, self._text, self._tokens))
             self._skipped = [len(self._text), len(self._reasoning)]
+            self._skipped_logprobs = self._num_logprobs
             self._tokens = 0
             return await self.open(self.request)
         except ProviderError as exc:
@@ -131,13 +134,15 @@ class Resumption:
     def _new(self, event: TextDelta | ReasoningDelta) -> list[Event]:
         """What the caller does not have yet of a piece of the answer."""
         which = 0 if isinstance(event, TextDelta) else 1
+        if isinstance(event, TextDelta):
+            event = self._with_new_logprobs(event)
         whole, skipped = (self._text, self._reasoning)[which], self._skipped[which]
         if skipped:
             known = event.text[:skipped]
             if not whole.startswith(known, len(whole) - skipped):
                 raise _different()
             self._skipped[which] -= len(known)
-            if len(event.text) <= skipped:
+            if len(event.text) <= skipped and not (isinstance(event, TextDelta) and event.logprobs):
                 return []
             event = replace(event, text=event.text[skipped:])
         if which == 0:
@@ -145,6 +150,13 @@ class Resumption:
         else:
             self._reasoning += event.text
         return [event]
+
+    def _with_new_logprobs(self, event: TextDelta) -> TextDelta:
+        """The event without the log probabilities that the caller has: pieces may be cut differently now."""
+        known = min(self._skipped_logprobs, len(event.logprobs))
+        self._skipped_logprobs -= known
+        self._num_logprobs += len(event.logprobs) - known
+        return replace(event, logprobs=event.logprobs[known:]) if known else event
 
     def _usage(self, usage: Usage) -> Usage:
         """The usage of the whole answer: what became part of the prompt is counted where it was written."""

@@ -100,6 +100,33 @@ def test_what_depends_on_more_than_the_text_is_computed_again(two: Pool, members
     assert seen[0].body == seen[1].body
 
 
+def test_log_probabilities_come_once_however_the_answer_is_cut_into_pieces(two: Pool) -> None:
+    def pieces(*texts: str) -> list[dict[str, Any]]:
+        """Chunks, each of which has a log probability of each of its letters."""
+        made = [chunk(text, 20, 1, "stop" if text is texts[-1] else None) for text in texts]
+        for one, text in zip(made, texts, strict=True):
+            content: list[dict[str, Any]] = [
+                {"token": sign, "logprob": -0.5, "bytes": None, "top_logprobs": []} for sign in text
+            ]
+            one["choices"][0]["logprobs"] = {"content": content}
+        return made
+
+    first = pieces("He", "llo", "!")[:2]
+    play(
+        two,
+        Answer(pieces=sse(*first), cut=True),
+        Answer(pieces=sse(*pieces("H", "ello w", "orld"), "[DONE]")),
+    )
+    body: dict[str, Any] = {"max_tokens": 20, "temperature": 0, "logprobs": True}
+    *found, _ = events(two.chat("s", **body))
+    choices = [choice for event in found for choice in event.get("choices", [])]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == "Hello world"
+    tokens = [
+        one["token"] for choice in choices for one in (choice.get("logprobs") or {}).get("content") or ()
+    ]
+    assert "".join(tokens) == "Hello world"
+
+
 def test_an_answer_that_comes_out_differently_is_not_mixed(two: Pool) -> None:
     play(two, BROKEN, Answer(pieces=sse(chunk("Help!", 20, 2, "stop"), "[DONE]")))
     text, last = streamed(two, seed=1)
