@@ -90,6 +90,7 @@ class Engine:
             max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
             speculates=speculates and runner.rewinds,
             max_invariant_tokens=runner.max_invariant_tokens,
+            rounds_apart=runner.rounds_apart,
         )
         self.disk = DiskCache(files, self.scheduler, prefixes, runner) if files is not None else None
         self._masks = MaskMaker(runner.vocabulary)

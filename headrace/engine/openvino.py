@@ -82,7 +82,7 @@ class OpenVINORunner:
     if that is not a decoder with a KV cache.
     """
 
-    name, rewinds = "openvino", True
+    name, rewinds, rounds_apart = "openvino", True, False
     block_size = BLOCK_SIZE
 
     def __init__(self, folder: Path, options: RunnerOptions) -> None:

@@ -35,6 +35,8 @@ class Runner(Protocol):
     # may use other kernels.
     min_invariant_tokens: int
     max_invariant_tokens: int
+    # Steps without an invariant sequence are computed in a faster way, and may round otherwise.
+    rounds_apart: bool
     fingerprint: bytes  # 16 bytes, which change with whatever may change the content of a block
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:

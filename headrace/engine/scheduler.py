@@ -58,8 +58,9 @@ class Scheduler:
         max_batch_tokens: int,
         speculates: bool = True,
         max_invariant_tokens: int = 2**31,
+        rounds_apart: bool = False,
     ) -> None:
-        """`max_invariant_tokens`: see Runner."""
+        """`max_invariant_tokens`, `rounds_apart`: see Runner."""
         # Decoding sequences come first and are never cut. With a smaller budget the last of them would be
         # left out of every step.
         assert max_batch_tokens >= max_num_seqs, "every running sequence must be able to decode in one step"
@@ -72,6 +73,7 @@ class Scheduler:
         self._turns = FairTurns()
         self._speculation = Speculation() if speculates else None
         self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
+        self._rounds_apart = rounds_apart
         self.pace, self._last_tokens = Pace(), 0  # of the last step
         self._most_long = 0  # tokens that long prompts may have in the step
         self.counters = Counters()
@@ -138,6 +140,9 @@ class Scheduler:
         sequence has accepted count; the next step writes over the others.
         """
         num_tokens = sum(count + len(sequence.draft) for sequence, count in chunks.items())
+        is_exact = num_tokens <= self._max_invariant_tokens and (
+            not self._rounds_apart or any(sequence.params.invariant for sequence in chunks)
+        )
         for sequence, count in chunks.items():
             before = sequence.num_computed
             sequence.num_computed += count
@@ -146,8 +151,8 @@ class Scheduler:
                 sequence.num_computed = min(reach, len(sequence.tokens) - 1)
                 self._release_from(sequence, self.pool.blocks_for(sequence.num_computed))
             # Exactness is a property of a prefix: each token's keys and values depend on all tokens before
-            # it, so the first chunk of one token, or in too large a step, ends it, for good.
-            if 1 < count <= num_tokens <= self._max_invariant_tokens and sequence.num_exact == before:
+            # it, so the first chunk of one token, or in a step that is not exact, ends it, for good.
+            if is_exact and count > 1 and sequence.num_exact == before:
                 sequence.num_exact = sequence.num_computed
             if sequence.finish_reason != "error":  # what it computed may be NaN
                 self._prefixes.publish(sequence, before)

@@ -29,6 +29,7 @@ class FakeRunner:
     vocabulary = VOCABULARY
     width = 1
     min_invariant_tokens, max_invariant_tokens = 2, 2**31
+    rounds_apart = False
     num_layers = 0
     layers: frozenset[int] = frozenset()
 
@@ -123,6 +124,7 @@ class PassingRunner:
         self.fingerprint, self.block_bytes_by_type = runner.fingerprint, runner.block_bytes_by_type
         self.min_invariant_tokens = runner.min_invariant_tokens
         self.max_invariant_tokens, self.num_layers = runner.max_invariant_tokens, runner.num_layers
+        self.rounds_apart = runner.rounds_apart
 
     @property
     def layers(self) -> frozenset[int]:

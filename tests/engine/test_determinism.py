@@ -169,3 +169,20 @@ def test_large_steps_that_round_differently_are_avoided() -> None:
     again = Sequence([*tokens], SamplingParams(max_tokens=9, seed=7, invariant=True))
     assert answers(engine, again) == [careful.tokens[30:]]
     assert again.num_cached == 28, "small steps make blocks that may be reused"
+
+
+class Apart(FakeRunner):
+    """A runtime that rounds steps without an invariant sequence differently, however small they are."""
+
+    rounds_apart = True
+
+
+def test_steps_that_round_differently_make_no_blocks_for_invariant_sequences() -> None:
+    engine = Engine(Apart(64), max_num_seqs=4, max_batch_tokens=64)
+    tokens = [1, 2, 3, 4, 5] * 6
+    usual = [Sequence([*tokens], SamplingParams(max_tokens=9)) for _ in range(2)]
+    careful = [Sequence([*tokens], SamplingParams(max_tokens=9, seed=7, invariant=True)) for _ in range(2)]
+    for sequence in (usual[0], careful[0], careful[1], usual[1]):
+        answers(engine, sequence)
+    assert careful[0].num_cached == 0, "it took what another kind of step had computed"
+    assert careful[1].num_cached == usual[1].num_cached == 28

@@ -76,27 +76,35 @@ def _check(query: torch.Tensor, key: torch.Tensor, others: Mapping[str, object])
 
 
 def attended(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, call: Call
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    call: Call,
+    least: int = 2,
 ) -> torch.Tensor:
     """Attention of B sequences over L positions each: query[B, heads, Q, width], key[B, key heads, L, width],
     value[B, key heads, L, width of values], mask[1 or B, 1, Q, L] added to the scores; None: nothing is
     masked. Returns [B, Q, heads, width of values].
 
-    The heads that share a key head become further queries of it: then keys need not be repeated.
+    The heads that share a key head become further queries of it: then keys need not be repeated. `least`: how
+    many those of a single query are at least; the kernel takes two rows in the time of one.
     """
     count, heads, length, width = query.shape
     shared = heads // key.shape[1]
     folded = query.reshape(count, key.shape[1], shared * length, width)
-    if folded.shape[2] % 2 and folded.element_size() == 2:  # the kernel takes two rows in the time of one
+    if length == 1 and shared < least:
+        folded = nn.functional.pad(folded, (0, 0, 0, least - shared))
+    elif length == 1 and shared % 2:
         folded = nn.functional.pad(folded, (0, 0, 0, 1))
     if mask is not None and shared > 1 and length > 1:
         mask = mask.repeat(1, 1, shared, 1)
     if call.softcap is None and call.sinks is None:
-        found = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=call.scale)
+        found = _fused(folded, key, value, call, mask=mask)
     else:
-        found = _by_hand(folded, key, value, mask, call)
+        found = _by_hand(folded, key, value, mask, call, length)
     found = found[:, :, : shared * length]
-    return found.reshape(count, heads, length, value.shape[-1]).transpose(1, 2)
+    return found.reshape(count, heads, length, value.shape[-1]).transpose(1, 2).contiguous()
 
 
 def attended_from_start(
@@ -108,12 +116,35 @@ def attended_from_start(
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-    found = scaled_dot_product_attention(query, key, value, is_causal=True, scale=call.scale)
-    return found.transpose(1, 2)
+    return _fused(query, key, value, call, mask=None, is_causal=True).transpose(1, 2).contiguous()
+
+
+def _fused(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    call: Call,
+    *,
+    mask: torch.Tensor | None,
+    is_causal: bool = False,
+) -> torch.Tensor:
+    """torch's own operator. It has a fast kernel for values as wide as the keys: narrower ones are padded."""
+    width = value.shape[-1]
+    if width < key.shape[-1]:
+        value = nn.functional.pad(value, (0, key.shape[-1] - width))
+    found = scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=is_causal, scale=call.scale
+    )
+    return found[..., :width]
 
 
 def _by_hand(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, call: Call
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    call: Call,
+    length: int,
 ) -> torch.Tensor:
     """Attention with a soft cap or with sinks, which torch's own operator does not have."""
     scores = (query @ key.transpose(2, 3)).float() * call.scale
@@ -125,7 +156,8 @@ def _by_hand(
         weights = scores.softmax(-1)
     else:
         sinks = call.sinks.reshape(1, key.shape[1], -1, 1).float()
-        sinks = sinks.repeat_interleave(query.shape[2] // sinks.shape[2], 2)
+        sinks = sinks.repeat_interleave(length, 2)
+        sinks = nn.functional.pad(sinks, (0, 0, 0, query.shape[2] - sinks.shape[2]))  # for rows of padding
         sinks = sinks.expand(query.shape[0], -1, -1, -1)
         weights = torch.cat((scores, sinks), -1).softmax(-1)[..., :-1]
     return weights.to(value.dtype) @ value

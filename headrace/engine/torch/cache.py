@@ -35,6 +35,7 @@ class Layout:
 
     layers: tuple[Layer, ...]  # in the order of the pass
     shapes: tuple[tuple[Shape, Shape], ...]  # of a token's keys and of its values: (heads, width)
+    calls: tuple[Call, ...]  # one of each kind that the layers make
 
     @property
     def numbers(self) -> int:
@@ -49,6 +50,7 @@ class Probe:
         self._layers: list[Layer] = []
         # The tensors are held so that no later one can be at the same address.
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._calls: dict[tuple[object, ...], Call] = {}  # by what their rounding may depend on
 
     def attend(self, call: Call) -> torch.Tensor:
         found = next((i for i, kept in enumerate(self._kept) if _is_same(kept, call)), None)
@@ -56,6 +58,8 @@ class Probe:
             self._kept.append((call.key, call.value))
         place = len(self._kept) - 1 if found is None else found
         self._layers.append(Layer(place, writes=found is None))
+        sizes = (call.query.shape, call.key.shape, call.value.shape)
+        self._calls[(*sizes, call.softcap is None, call.sinks is None)] = call
         return attended_from_start(call.query, call.key, call.value, call)
 
     def layout(self) -> Layout:
@@ -63,7 +67,7 @@ class Probe:
         if not self._layers:
             raise NotPageable("none of its layers calls the attention function")
         shapes = tuple((_per_token(key), _per_token(value)) for key, value in self._kept)
-        return Layout(tuple(self._layers), shapes)
+        return Layout(tuple(self._layers), shapes, tuple(self._calls.values()))
 
 
 class PagedCache:

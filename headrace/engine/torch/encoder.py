@@ -54,7 +54,7 @@ class TorchEncoder:
         model = weights.read_model(
             folder, dtype, self._device, trusts_code=options.trusts_code, head=head
         ).eval()
-        log.info("%d matrices reordered for this processor", pack_matrices(model))
+        log.info("%d matrices reordered for this processor", pack_matrices(model).count)
         self._takes_types = TYPES in inspect.signature(model.forward).parameters and weights.reads_types(
             folder, trusts_code=options.trusts_code
         )

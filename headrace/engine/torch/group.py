@@ -19,13 +19,10 @@ from torch import nn
 from headrace.engine.batch import Batch
 from headrace.engine.torch.call import Call, Rule
 from headrace.engine.torch.places import BLOCK_SIZE, Places
+from headrace.engine.torch.rounding import Rounding
 
 FEW = 16  # queries of a sequence, at most, that are computed together with those of others
 ROWS = 16  # queries, if more than one, are padded to a multiple of this
-# Keys are padded to a multiple of PIECE, plus one of SIZES. torch attends to PIECE keys at a time, and its
-# products of matrices add up to 192 of them, or twice that, in the order of PIECE; between those, in another.
-PIECE = 512
-SIZES = (0, 32, 64, 96, 128, 160, 192, 384, PIECE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +48,15 @@ class Group:
     """B sequences of at most Q tokens each, over L positions."""
 
     def __init__(
-        self, parts: Sequence[Part], num_tokens: int, spare: int, device: torch.device, *, exact: bool
+        self, parts: Sequence[Part], num_tokens: int, spare: int, device: torch.device, rounding: Rounding
     ) -> None:
-        """`num_tokens`: T. `spare`: a block for what is beyond a sequence's table. `exact`: round single
-        queries alike too, whatever the length of others.
-        """
+        """`num_tokens`: T. `spare`: a block for what is beyond a sequence's table."""
         longest = max(part.count for part in parts)
         reach = max(part.reach for part in parts)
         self.count = len(parts)
         self.queries = 1 if longest == 1 else _up(longest, ROWS)
-        self.length = padded(reach) if longest > 1 or exact else _up(reach, BLOCK_SIZE)
+        is_padded = longest > 1 or rounding.single
+        self.length = rounding.padded(reach) if is_padded else _up(reach, BLOCK_SIZE)
         # The first tokens of one sequence: nothing has to be read from the cache.
         self.is_start = len(parts) == 1 and parts[0].past == 0
         self._slice = slice(parts[0].begin, parts[0].begin + parts[0].count)
@@ -94,14 +90,14 @@ class Group:
         part = packed[:, :, self._slice]
         return nn.functional.pad(part, (0, 0, 0, self.length - part.shape[2]))
 
-    def mask(self, call: Call) -> torch.Tensor | None:
+    def mask(self, call: Call, dtype: torch.dtype) -> torch.Tensor | None:
         """What is added to the scores: [B, 1, Q, L] of 0 and -∞; None: nothing is masked. Layers that see
         alike share it.
         """
-        key = (call.rule, call.window, call.query.dtype)
+        key = (call.rule, call.window, dtype)
         if key not in self._masks:
             seen = self._seen(call)
-            blank = torch.zeros(seen.shape, dtype=call.query.dtype, device=seen.device)
+            blank = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
             self._masks[key] = None if seen.all() else blank.masked_fill_(~seen, float("-inf"))
         return self._masks[key]
 
@@ -156,12 +152,6 @@ def grouped(parts: Sequence[Part]) -> list[list[Part]]:
         else:
             groups["alone", number].append(part)
     return list(groups.values())
-
-
-def padded(length: int) -> int:
-    """The number of keys, at least `length`, whose sums are in the same order as those of more keys."""
-    pieces, rest = divmod(length, PIECE)
-    return pieces * PIECE + next(size for size in SIZES if size >= rest)
 
 
 def _up(number: int, step: int) -> int:

@@ -20,14 +20,14 @@ from headrace.engine.torch import devices, selftest, weights
 from headrace.engine.torch.attention import register
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.options import TorchOptions
-from headrace.engine.torch.packing import pack_matrices
+from headrace.engine.torch.packing import Matrices, pack_matrices
 from headrace.engine.torch.runner import TorchRunner
 from headrace.engine.torch.sequential import Continuation, SequentialRunner
 from headrace.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 2  # of a block's bytes
+LAYOUT = 3  # of a block's bytes
 PAGED = "in a paged cache"
 SEQUENTIAL: dict[str, Continuation] = {
     "by its own cache, in chunks": "chunks",
@@ -54,9 +54,11 @@ def load_runner(
     device = devices.device_of(options.device)
     dtype = weights.dtype_of(options, device, exact=exact)
     model = weights.read_model(folder, dtype, device, trusts_code=options.trusts_code)
-    log.info("%d matrices reordered for this processor", pack_matrices(model))
+    matrices = pack_matrices(model)
+    log.info("%d matrices reordered for this processor", matrices.count)
     return choose(
         model,
+        matrices,
         kv_cache_bytes=budget(kv_cache_bytes, devices.free_bytes(device)),
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
@@ -65,7 +67,13 @@ def load_runner(
 
 
 def choose(
-    model: Any, *, kv_cache_bytes: int, max_model_len: int, max_num_seqs: int, fingerprint: bytes = bytes(16)
+    model: Any,
+    matrices: Matrices | None = None,
+    *,
+    kv_cache_bytes: int,
+    max_model_len: int,
+    max_num_seqs: int,
+    fingerprint: bytes = bytes(16),
 ) -> Runner:
     """The fastest runner that gives what the model gives. Raises ModelError if there is none."""
     register()
@@ -82,6 +90,7 @@ def choose(
         PAGED: partial(
             TorchRunner,
             decoder,
+            matrices or Matrices(),
             kv_cache_bytes=kv_cache_bytes,
             max_tokens=max_num_seqs * max_model_len,
             fingerprint=fingerprint,
@@ -126,7 +135,7 @@ def _fingerprint(folder: Path, dtype: torch.dtype, device: torch.device) -> byte
         LAYOUT,
         torch.__version__,
         transformers.__version__,
-        torch.backends.cpu.get_cpu_capability(),
+        sorted(torch.cpu.get_capabilities().items()),
         str(torch.get_num_threads()),
         str(dtype),
         str(device),

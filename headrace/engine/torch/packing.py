@@ -2,40 +2,92 @@
 
 On a CPU, torch reorders a bfloat16 matrix at each multiplication. Reordered once, small steps take half the
 time (1 to 2 rows: 0.04 instead of 0.10 ms for 1536 × 576), large ones four fifths; with float32, 16 rows take
-half. And the kernel for reordered matrices rounds a row alike, however many rows there are from two on: so a
-seeded answer does not depend on its neighbours.
+half. And the kernels for reordered matrices round a row alike, however many rows there are: on some machines
+from two rows on, on others (Intel's with AMX) up to 32. So a seeded answer does not depend on its neighbours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import nn
 
+from headrace.engine.torch import alike
+from headrace.engine.torch.rounding import UNLIMITED
 
-def pack_matrices(model: nn.Module) -> int:
-    """Reorder the model's matrices on the CPU, in place of the originals. Returns how many."""
-    if not torch.backends.mkldnn.is_available():
-        return 0
-    dtypes = [torch.float32]
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # without AVX-512 the reordering of bfloat16 is refused
-        dtypes.append(torch.bfloat16)
-    modules = [
-        module
-        for module in model.modules()
-        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype in dtypes
-    ]
-    for module in modules:
+
+class Matrices:
+    """The reordered matrices of a model."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.rounds_apart = False  # whether products of many rows round each otherwise than those of few
+        self._known: dict[
+            tuple[tuple[int, int], torch.dtype], int
+        ] = {}  # pieces, by a matrix's shape and type
+        self._is_careful = False
+
+    def add(self, module: nn.Linear) -> None:
+        """Reorder a module's matrix, in place of the original."""
+        weight = module.weight.detach()
         with torch.inference_mode():
-            packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
-        module.forward = partial(_multiplied, packed, module.bias)
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        shape = (int(weight.shape[0]), int(weight.shape[1]))
+        key = (shape, weight.dtype)
+        if key not in self._known:
+            with torch.inference_mode():
+                self._known[key] = alike.piece(_multiplication, *key)
+        piece = self._known[key]
+        self.count, self.rounds_apart = self.count + 1, self.rounds_apart or piece < UNLIMITED
+        module.forward = partial(self._multiplied, packed, module.bias, piece if piece > 1 else UNLIMITED)
         # The rest of the program looks at its type and device only. A tied embedding keeps the original.
         blank = module.weight.new_empty(1).expand(module.weight.shape)
         module.weight = nn.Parameter(blank, requires_grad=False)
-    return len(modules)
+
+    @contextmanager
+    def careful(self, wanted: bool) -> Iterator[None]:
+        """Meanwhile, if that is wanted, products have at most so many rows that each is rounded alike."""
+        self._is_careful = wanted
+        try:
+            yield
+        finally:
+            self._is_careful = False
+
+    def _multiplied(
+        self, packed: torch.Tensor, bias: torch.Tensor | None, piece: int, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """rows[..., inputs] times the matrix, plus the bias: [..., outputs]. `piece`: the most rows of a
+        careful product.
+        """
+        count = rows.numel() // rows.shape[-1]
+        if not self._is_careful or count <= piece:
+            return _product(packed, bias, rows)
+        # Parts of nearly one size: none has a single row, which has a kernel of its own.
+        parts = rows.reshape(count, -1).tensor_split(-(-count // piece))
+        found = torch.cat([_product(packed, bias, part) for part in parts])
+        return found.reshape(*rows.shape[:-1], -1)
 
 
-def _multiplied(packed: torch.Tensor, bias: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
-    """rows[..., inputs] times the matrix, plus the bias: [..., outputs]."""
+def pack_matrices(model: nn.Module) -> Matrices:
+    """Reorder the model's matrices on the CPU, in place of the originals."""
+    found = Matrices()
+    if not torch.backends.mkldnn.is_available():
+        return found
+    dtypes = [torch.float32]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # without AVX-512 the reordering of bfloat16 is refused
+        dtypes.append(torch.bfloat16)
+    for module in model.modules():
+        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype in dtypes:
+            found.add(module)
+    return found
+
+
+def _multiplication(matrix: torch.Tensor) -> alike.Multiply:
+    return partial(_product, torch.ops.mkldnn._reorder_linear_weight(matrix), None)
+
+
+def _product(packed: torch.Tensor, bias: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch, one_token
+from headrace.engine.torch import alike
 from headrace.engine.torch.cache import Layout, PagedCache, Probe
 from headrace.engine.torch.decoder import Decoder
+from headrace.engine.torch.packing import Matrices
 from headrace.engine.torch.places import BLOCK_SIZE
+from headrace.engine.torch.rounding import FASTEST, UNLIMITED, Rounding
 from headrace.engine.torch.sites import Sites
 from headrace.engine.torch.step import Step
 from headrace.steering.slot import SiteNeeds
 
 PROBED = (128, 64, 32, 16, 8)  # sizes of steps, in tokens, that are compared with a step of two
-UNLIMITED = 2**31
 PROBE_TOKENS = 4
 
 
@@ -27,8 +30,17 @@ class TorchRunner:
     name, rewinds = "torch", True
     block_size = BLOCK_SIZE
 
-    def __init__(self, decoder: Decoder, *, kv_cache_bytes: int, max_tokens: int, fingerprint: bytes) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        matrices: Matrices,
+        *,
+        kv_cache_bytes: int,
+        max_tokens: int,
+        fingerprint: bytes,
+    ) -> None:
         """Raises NotPageable. `max_tokens`: an upper bound of the cache, in tokens."""
+        self._matrices = matrices
         self.decoder, self._device, self.fingerprint = decoder, decoder.device, fingerprint
         decoder.use_paged_attention()
         layout, logits = _probed(decoder)
@@ -41,13 +53,18 @@ class TorchRunner:
         self._sites = Sites(decoder.model, self.num_layers, self._device)
         self._cache = PagedCache(layout, self.num_blocks, decoder.dtype, self._device)
         self._hidden_rows = torch.zeros(0, dtype=torch.int64, device=self._device)
+        self._set_rounding(layout)
         self.min_invariant_tokens, self.max_invariant_tokens = 2, self._find_max_invariant_tokens()
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
+        return self._forward(batch, careful=any(sequence.params.invariant for sequence in batch.sequences))
+
+    def _forward(self, batch: Batch, *, careful: bool) -> NDArray[np.float32]:
+        """`careful`: round each token alike, whatever is beside it."""
         rows = batch.rows if len(batch.rows) else np.zeros(1, np.int64)
-        step = Step(batch, self._cache, self._device)
+        step = Step(batch, self._cache, self._device, self._careful if careful else self._usual)
         ids, positions = self._to_device(batch.input_ids), self._to_device(batch.position_ids)
-        with self._sites.during(batch):
+        with self._sites.during(batch), self._matrices.careful(careful):
             logits = self.decoder.packed(ids, positions, self._to_device(rows), step)
         self._hidden_rows = self._to_device(batch.hidden_rows)
         self._mend(batch)
@@ -96,13 +113,24 @@ class TorchRunner:
         if not torch.isfinite(self.decoder.states.sum()):
             self._cache.mend(torch.from_numpy(batch.block_indices.astype(np.int64)).to(self._device))
 
-    def _find_max_invariant_tokens(self) -> int:
-        """Compare a token's logits in steps of several sizes: torch's kernels for large matrices sum in
-        another order than those for small ones.
+    def _set_rounding(self, layout: Layout) -> None:
+        """Find how to round alike. If the fast way does it for prompts, all steps take it and share blocks;
+        else those with an invariant sequence have a slower way of their own.
         """
-        logits = self.forward(one_token(self.spare_block, copies=2))[0].copy()
+        with torch.inference_mode():
+            found = alike.rounding(layout.calls, self._cache.dtype) if self._device.type == "cpu" else None
+        self._careful = found or Rounding(single=True)
+        self.rounds_apart = self._matrices.rounds_apart or not self._careful.starts
+        self._usual = FASTEST if self.rounds_apart else replace(self._careful, single=False, rows=2)
+
+    def _find_max_invariant_tokens(self) -> int:
+        """Compare a token's logits in steps of several sizes: what else the model computes may be rounded in
+        another way where it is much.
+        """
+        logits = self._forward(one_token(self.spare_block, copies=2), careful=True)[0].copy()
         for size in PROBED:
-            if np.array_equal(self.forward(one_token(self.spare_block, copies=size))[0], logits):
+            found = self._forward(one_token(self.spare_block, copies=size), careful=True)
+            if np.array_equal(found[0], logits):
                 return UNLIMITED if size == PROBED[0] else size
         return 2
 

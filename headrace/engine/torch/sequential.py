@@ -44,6 +44,7 @@ class SequentialRunner:
 
     name, rewinds = "torch, one sequence at a time", False
     min_invariant_tokens, max_invariant_tokens = 1, UNLIMITED  # each sequence is computed by itself
+    rounds_apart = False
     block_bytes_by_type: Mapping[str, int] = MappingProxyType({})
 
     def __init__(

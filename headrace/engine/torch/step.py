@@ -11,20 +11,20 @@ from headrace.engine.torch.cache import Layer, PagedCache
 from headrace.engine.torch.call import Call, NotPageable
 from headrace.engine.torch.group import Group, grouped, parts
 from headrace.engine.torch.places import BLOCK_SIZE, Places
+from headrace.engine.torch.rounding import Rounding
 
 
 class Step:
     """Writes the keys and values of T tokens, and attends to those of all tokens before them."""
 
-    def __init__(self, batch: Batch, cache: PagedCache, device: torch.device) -> None:
-        self._cache, self._num_done = cache, 0
+    def __init__(self, batch: Batch, cache: PagedCache, device: torch.device, rounding: Rounding) -> None:
+        self._cache, self._rounding, self._num_done = cache, rounding, 0
         self._num_tokens = len(batch.input_ids)
         chunks = parts(batch)
         slots = torch.from_numpy(np.concatenate([part.slots() for part in chunks])).to(device)
         self._places = Places(slots // BLOCK_SIZE, slots % BLOCK_SIZE)
-        exact = any(sequence.params.invariant for sequence in batch.sequences)
         self._groups = [
-            Group(group, self._num_tokens, cache.num_blocks, device, exact=exact) for group in grouped(chunks)
+            Group(group, self._num_tokens, cache.num_blocks, device, rounding) for group in grouped(chunks)
         ]
 
     def attend(self, call: Call) -> torch.Tensor:
@@ -53,7 +53,10 @@ class Step:
         """The attention of the group's sequences: [B, Q, heads, width of values]."""
         query = group.own(call.query)
         is_plain = call.softcap is None and call.sinks is None and self._cache.dtype == call.key.dtype
-        if group.is_start and is_plain and group.is_triangle(call):
+        starts = group.is_start and is_plain and self._rounding.starts
+        if starts and group.is_triangle(call):
             return attended_from_start(query, group.keys(call.key), group.keys(call.value), call)
-        key, value = self._cache.read(layer, group.places, group.count, query.dtype)
-        return attended(query, key, value, group.mask(call), call)
+        dtype = torch.float32 if self._rounding.wide else query.dtype
+        key, value = self._cache.read(layer, group.places, group.count, dtype)
+        found = attended(query.to(dtype), key, value, group.mask(call, dtype), call, self._rounding.rows)
+        return found.to(query.dtype)
