@@ -5,7 +5,7 @@
 
 The SAE is random, of the size of one that `headrace steer train-sae` makes; its numbers cost what others do.
 Each round runs all cases in turn; a ratio is the median of the rounds' ratios. `wall` is what counts on a
-quiet machine, `CPU` (of all threads) says more on a busy one. Targets are those of issue 12.
+quiet machine, `CPU` (of all threads) says more on a busy one.
 """
 
 from __future__ import annotations

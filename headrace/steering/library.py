@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Floats = NDArray[np.float32]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+MAX_ACTIVATION = 1e30  # that a file may state
 SAES, VECTORS, FEATURES = "saes", "vectors", "features.json"
 
 
@@ -248,14 +249,22 @@ class ModelLibrary:
 
     def _checked(self, id: str, path: Path) -> Path:
         """The real path of a file below the root. Raises SteeringRefused for others: symbolic links are
-        followed first.
+        followed first, also those beside it, which may be read with it.
         """
         self._check_name(id)
-        root, real = self._root.resolve(), (self._root / path).resolve()
-        if not real.is_relative_to(root):
-            raise SteeringRefused(
-                f"{path} is not below {root}: copy it there", code="steering_file_refused", param="path"
-            )
+        root = self._root.resolve()
+        try:
+            real = (self._root / path).resolve()
+            folder = real if real.is_dir() else real.parent
+            beside = [
+                entry for pattern in ("*", "*/*") for entry in folder.glob(pattern) if entry.is_symlink()
+            ]
+            outside = [entry for entry in (real, *beside) if not entry.resolve().is_relative_to(root)]
+        except (OSError, RuntimeError, ValueError) as exc:  # NUL, a name that is too long, a loop of links
+            problem = " ".join(str(exc).split())[:200]
+            raise _refused_path(f"{str(path)[:80]!r} cannot be read: {problem}") from exc
+        if outside:
+            raise _refused_path(f"{outside[0].name} is not below {root}: copy it there")
         return real
 
     def _check_name(self, id: str) -> None:
@@ -338,6 +347,10 @@ def _without(entries: Mapping[str, T], id: str) -> Mapping[str, T]:
     return {name: entry for name, entry in entries.items() if name != id}
 
 
+def _refused_path(problem: str) -> SteeringRefused:
+    return SteeringRefused(problem, code="steering_file_refused", param="path")
+
+
 def _digest(directions: Mapping[int, Floats]) -> str:
     digest = blake2b(digest_size=16)
     for layer, direction in directions.items():
@@ -358,5 +371,9 @@ def _largest(features: Mapping[str, object], sae: LoadedSAE) -> Floats | None:
     found = features.get("largest")
     if not isinstance(found, list) or len(found) != sae.info.num_features:
         return None
-    numbers: Iterable[float] = (v if isinstance(v, int | float) else 0.0 for v in found)
+    numbers: Iterable[float] = (v if _is_activation(v) else 0.0 for v in found)
     return np.fromiter(numbers, np.float32, len(found))
+
+
+def _is_activation(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and 0 <= value <= MAX_ACTIVATION

@@ -14,6 +14,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.errors import SteeringRefused
 from headrace.steering.slot import EPSILON, Rank, Shape, Slot
 from headrace.steering.types import Architecture, Normalization, SAEInfo
 
@@ -98,7 +99,29 @@ class LoadedSAE:
 
 
 def fold(weights: Weights, info: SAEInfo) -> LoadedSAE:
-    """Bring the weights into the one form; `info` gets what follows from them.
+    """Bring the weights into the one form; `info` gets what follows from them. Raises SteeringRefused for
+    numbers that are too large for it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        arrays = [_single(array) for array in _folded(weights)]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise SteeringRefused(
+            f"the SAE {info.id} has numbers that are too large", code="steering_file_refused", param="path"
+        )
+    info = replace(
+        info,
+        architecture=weights.architecture,
+        width=arrays[0].shape[0],
+        num_features=arrays[0].shape[1],
+        k=weights.k,
+        normalization=weights.normalization,
+        digest=_digest(arrays, weights),
+    )
+    return LoadedSAE(info, *arrays)
+
+
+def _folded(weights: Weights) -> tuple[NDArray[np.floating], ...]:
+    """Encoder, decoder, bias, threshold and decoder bias, see LoadedSAE.
 
     Decoder rows get length 1 and activations the length they had, so that strengths mean the same for every
     SAE; but not of a topk SAE that ranks z itself, because that would change the order.
@@ -125,17 +148,7 @@ def fold(weights: Weights, info: SAEInfo) -> LoadedSAE:
             threshold * norms,
             decoder / norms[:, None],
         )
-    arrays = [_single(array) for array in (encoder, decoder, bias, threshold, weights.decoder_bias)]
-    info = replace(
-        info,
-        architecture=weights.architecture,
-        width=encoder.shape[0],
-        num_features=encoder.shape[1],
-        k=weights.k,
-        normalization=weights.normalization,
-        digest=_digest(arrays, weights),
-    )
-    return LoadedSAE(info, *arrays)
+    return encoder, decoder, bias, threshold, weights.decoder_bias
 
 
 def _ungated(weights: Weights, encoder: Doubles) -> tuple[Doubles, Doubles, Doubles]:

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 
 from headrace.steering.formats import dictionary_learning, gemma_scope, llama_scope, saelens, sparsify
-from headrace.steering.formats.found import Found
+from headrace.steering.formats.found import Found, check
 from headrace.steering.formats.tensors import refused
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+NAMED = (
+    saelens.WEIGHTS, sparsify.WEIGHTS, dictionary_learning.WEIGHTS, *gemma_scope.FILES, llama_scope.WEIGHTS,
+)  # fmt: skip
+# What files of untrusted origin make numpy, zipfile and json raise.
+BROKEN = (
+    ArithmeticError, EOFError, LookupError, MemoryError, OSError, RecursionError, RuntimeError, SyntaxError,
+    TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def read_sae(path: Path) -> Found:
     """Read an SAE from its folder, or from the file with its weights. Raises SteeringRefused."""
+    try:
+        found = _read(path)
+        check(found.weights, path)
+    except BROKEN as exc:
+        problem = f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
+        raise refused(path, f"it cannot be read: {problem}") from exc
+    return found
+
+
+def _read(path: Path) -> Found:
     if not path.exists():
         raise refused(path, "there is no such file or folder")
     if path.suffix in PICKLES:
@@ -23,6 +44,8 @@ def read_sae(path: Path) -> Found:
         return gemma_scope.read(path)
     if name == llama_scope.WEIGHTS:
         return llama_scope.read(path)
+    if name is not None and name not in NAMED:
+        raise refused(path, f"an SAE's file has one of the names {', '.join(NAMED)}; or give its folder")
     return _of_folder(folder)
 
 

@@ -61,11 +61,11 @@ def _threshold(tensors: Tensors, features: int) -> np.ndarray[tuple[int, ...], n
 
 
 def _k(trainer: Mapping[str, object], tensors: Tensors, path: Path) -> int:
-    return int(tensors.vector("k")[0]) if "k" in tensors else count(trainer, "k", path)
+    return count({"k": int(tensors.vector("k")[0])} if "k" in tensors else trainer, "k", path)
 
 
 def _layer(trainer: Mapping[str, object], path: Path) -> int | None:
     submodule, layer = text(trainer, "submodule_name"), trainer.get("layer")
     if submodule is not None:
         return layer_of(submodule, path)
-    return layer if isinstance(layer, int) else None
+    return layer if isinstance(layer, int) and not isinstance(layer, bool) else None

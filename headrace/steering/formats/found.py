@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from headrace.steering.formats.tensors import refused
 from headrace.steering.sae import Weights
 from headrace.steering.types import Normalization
 
 # hook names and paths that mean the output of a decoder layer, and the input of one
 AFTER = (
-    r"blocks\.(\d+)\.hook_resid_post",
-    r"(?:model\.|transformer\.|gpt_neox\.)*(?:layers|h|blocks)\.(\d+)(?:\.output)?",
-    r"resid_post_layer_(\d+)",
+    r"blocks\.(\d{1,4})\.hook_resid_post",
+    r"(?:model\.|transformer\.|gpt_neox\.)*(?:layers|h|blocks)\.(\d{1,4})(?:\.output)?",
+    r"resid_post_layer_(\d{1,4})",
 )
-BEFORE = (r"blocks\.(\d+)\.hook_resid_pre", r"resid_pre_layer_(\d+)")
+BEFORE = (r"blocks\.(\d{1,4})\.hook_resid_pre", r"resid_pre_layer_(\d{1,4})")
 NORMALIZATIONS: dict[str, Normalization] = {
     "none": "none",
     "layer_norm": "layer_norm",
@@ -35,6 +37,31 @@ class Found:
     format: str
     layer: int | None = None
     model_name: str | None = None
+
+
+def check(weights: Weights, path: Path) -> None:
+    """Raises SteeringRefused unless all arrays are of one SAE, which has features."""
+    features, width = weights.decoder.shape
+    if not features or not width:
+        raise refused(path, f"it has {features} features of width {width}")
+    expected = {
+        "encoder": (weights.encoder, (width, features)),
+        "encoder bias": (weights.encoder_bias, (features,)),
+        "decoder bias": (weights.decoder_bias, (width,)),
+        "threshold": (weights.threshold, (features,)),
+        "gate's bias": (weights.gate_bias, (features,)),
+        "magnitudes' bias": (weights.magnitude_bias, (features,)),
+        "magnitudes' scale": (weights.magnitude_scale, (features,)),
+    }
+    for name, (array, shape) in expected.items():
+        if array is None:
+            continue
+        if array.shape != shape:
+            raise refused(
+                path, f"its {name} has the shape {list(array.shape)}; by the decoder it is {list(shape)}"
+            )
+        if not np.isfinite(array).all():
+            raise refused(path, f"its {name} has numbers that are not finite")
 
 
 def layer_of(hook: str, path: Path) -> int:

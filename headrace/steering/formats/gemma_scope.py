@@ -13,7 +13,7 @@ from headrace.steering.formats.tensors import read_json, read_tensors, refused
 from headrace.steering.sae import Weights
 
 FILES = ("params.npz", "params.safetensors")
-LAYER = r"layer_(\d+)"
+LAYER = r"layer_(\d{1,4})(?!\d)"
 # Parts of a path that name other places in the model. A path without them is one of hidden states.
 ELSEWHERE = ("transcoder", "crosscoder", "mlp", "att")
 

@@ -42,7 +42,7 @@ def read(path: Path) -> Found:
     )
     weights = _scaled(_by_norm(weights), config, path)
     hook = text(config, "hook_point_in")
-    layer = layer_of(hook, path) if hook is not None else layer_in(path, r"(?:^|/)[Ll](\d+)R")
+    layer = layer_of(hook, path) if hook is not None else layer_in(path, r"(?:^|/)[Ll](\d{1,4})R")
     return Found(weights, "llama_scope", layer, text(config, "model_name"))
 
 

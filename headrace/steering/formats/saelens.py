@@ -85,7 +85,8 @@ def _architecture(config: Mapping[str, object], tensors: Tensors, path: Path) ->
 
 def _threshold(tensors: Tensors) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     if "log_threshold" in tensors:
-        return np.exp(tensors.vector("log_threshold"))
+        with np.errstate(over="ignore"):  # what is not finite is refused
+            return np.exp(tensors.vector("log_threshold"))
     return tensors.vector("threshold")
 
 

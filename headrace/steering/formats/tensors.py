@@ -17,7 +17,10 @@ Json = Mapping[str, object]
 
 MAX_BYTES = 8 * 2**30  # of a file, and of what an archive unpacks to
 MAX_JSON_BYTES = 2**20
-DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BOOL": np.bool_,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8,
+}  # fmt: skip
 
 
 def refused(path: Path, problem: str) -> SteeringRefused:
@@ -25,9 +28,12 @@ def refused(path: Path, problem: str) -> SteeringRefused:
 
 
 class Tensors:
-    """The arrays of one file, in float32, by name."""
+    """The arrays of one file, in float32, by name. One that cannot be read stops only who gets it: files have
+    more than an SAE's numbers.
+    """
 
-    def __init__(self, path: Path, arrays: Mapping[str, Floats]) -> None:
+    def __init__(self, path: Path, arrays: Mapping[str, Floats | str]) -> None:
+        """`arrays`: or why there is none."""
         self.path, self.arrays = path, arrays
 
     def __contains__(self, name: str) -> bool:
@@ -38,6 +44,11 @@ class Tensors:
         found = next((self.arrays[name] for name in names if name in self.arrays), None)
         if found is None:
             raise refused(self.path, f"there is no {names[0]}; it has {', '.join(sorted(self.arrays)[:12])}")
+        if isinstance(found, str):
+            raise refused(self.path, found)
+        if not np.isfinite(found).all():
+            name = next(name for name in names if name in self.arrays)
+            raise refused(self.path, f"{name} has numbers that are not finite")
         return found
 
     def vector(self, *names: str) -> Floats:
@@ -64,11 +75,7 @@ def read_tensors(path: Path) -> Tensors:
         raise refused(path, "there is no such file")
     if path.stat().st_size > MAX_BYTES:
         raise refused(path, f"it is larger than {MAX_BYTES >> 30} GiB")
-    arrays = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise refused(path, f"{name} has numbers that are not finite")
-    return Tensors(path, arrays)
+    return Tensors(path, _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path))
 
 
 def read_json(path: Path) -> Json:
@@ -79,35 +86,36 @@ def read_json(path: Path) -> Json:
         raise refused(path, "it is larger than a configuration is")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise refused(path, f"it cannot be read: {exc}") from exc
     if not isinstance(found, dict):
         raise refused(path, "it is no JSON object")
     return found
 
 
-def _read_safetensors(path: Path) -> dict[str, Floats]:
+def _read_safetensors(path: Path) -> dict[str, Floats | str]:
     from safetensors import SafetensorError, deserialize
 
     try:
         entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]  # it has no annotations
     except SafetensorError as exc:
         raise refused(path, f"it is no safetensors file: {exc}") from exc
-    return {name: _array(path, name, entry) for name, entry in entries}
+    return {name: _array(name, entry) for name, entry in entries}
 
 
-def _array(path: Path, name: str, entry: Mapping[str, object]) -> Floats:
+def _array(name: str, entry: Mapping[str, object]) -> Floats | str:
     kind, shape, data = str(entry["dtype"]), entry["shape"], entry["data"]
     assert isinstance(shape, list)
     assert isinstance(data, bytes | bytearray | memoryview)
     if kind == "BF16":  # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
     if kind not in DTYPES:
-        raise refused(path, f"{name} has the type {kind}; F64, F32, F16 and BF16 are read")
-    return np.frombuffer(data, DTYPES[kind]).reshape(shape).astype(np.float32)
+        return f"{name} has the type {kind}; F64, F32, F16 and BF16 are read"
+    with np.errstate(over="ignore"):  # what is too large is not finite then
+        return np.frombuffer(data, DTYPES[kind]).reshape(shape).astype(np.float32)
 
 
-def _read_npz(path: Path) -> dict[str, Floats]:
+def _read_npz(path: Path) -> dict[str, Floats | str]:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
