@@ -1,4 +1,4 @@
-"""What every backend can be asked for, in the neutral values of types.py."""
+"""The interface of every backend, in the neutral values of types.py."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Backend(Protocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has failed for good: only another one can answer. Cheap."""
+        """Whether the backend has failed for good, so that only another backend can answer. Cheap to call."""
         ...
 
     def library(self, model: str) -> Library | None:

@@ -60,5 +60,5 @@ ANONYMOUS = Principal("anonymous")
 # The caller of the current request. The tasks that it starts inherit it.
 CALLER: ContextVar[Principal] = ContextVar("caller", default=ANONYMOUS)
 
-# Response headers about the caller's limits, which the gateway sets; None: nobody reads them.
+# Response headers about the caller's limits, which the gateway sets; None: no key has limits.
 RATES: ContextVar[dict[str, str] | None] = ContextVar("rates", default=None)

@@ -53,7 +53,7 @@ class Encoder(Protocol):
 
 class StreamWriter:
     """Sends frames to one caller, and knows when it last did so. Sending raises ClientGone on servers that
-    report a closed connection; others (uvicorn) drop what nobody reads. Subclasses frame other dialects.
+    report a closed connection; others (uvicorn) drop the frames. Subclasses frame other dialects.
     """
 
     media_type = "text/event-stream"

@@ -129,7 +129,7 @@ async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Resp
     if not body.messages:
         return await _load(http, caller, body, dialect, uses)
     request = await prepared(http, partial(wire.chat_request, body))
-    _kept(http, body)
+    _keep_loaded(http, body)
     return await _answer(http, caller, request, _reply(dialect, body, began, ChatWriter), uses)
 
 
@@ -149,7 +149,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
     if not body.prompt and not body.images and not body.suffix:
         return await _load(http, caller, body, dialect, uses)
     request = await prepared(http, partial(wire.generate_request, body))
-    _kept(http, body)
+    _keep_loaded(http, body)
     return await _answer(http, caller, request, _reply(dialect, body, began, GenerateWriter), uses)
 
 
@@ -165,7 +165,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
 async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
     began = time.perf_counter()
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
-    _kept(http, body)
+    _keep_loaded(http, body)
     found, headers = await _embedded(http, caller, embeddings.embed_request(body), uses)
     size = 0 if found is None else found.vectors.size * BYTES_PER_VALUE
     content = await aside(size, partial(embeddings.embed_answer, body.model, found, began))
@@ -183,7 +183,7 @@ async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Re
 )
 async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
-    _kept(http, body)
+    _keep_loaded(http, body)
     found, headers = await _embedded(http, caller, embeddings.embeddings_request(body), uses)
     return await answered(embeddings.embeddings_answer(found), headers)
 
@@ -230,7 +230,7 @@ async def _load(
     return JSONResponse(answer.done(dialect, body.model, reason), headers=headers)
 
 
-def _kept(http: Request, body: wire.ModelBody) -> None:
+def _keep_loaded(http: Request, body: wire.ModelBody) -> None:
     """Set how long a model that runs here stays loaded after this request. Raises ModelNotFound,
     ProviderNotFound.
     """

@@ -146,8 +146,8 @@ async def delete_default(http: Request, caller: Admin, store: Stored) -> wire.De
 )  # fmt: skip
 async def validate(http: Request, caller: Caller, body: wire.ValidateBody) -> wire.ValidatedObject:
     library = await library_of(http, body.model)
-    asked = _Asked(model=library.model, steering=body.steering, profile=None, probe=None)
-    resolved = await steering_of(http).steered(caller.id, asked)
+    members = _SteeringOfModel(model=library.model, steering=body.steering, profile=None, probe=None)
+    resolved = await steering_of(http).steered(caller.id, members)
     steered = _unconditional(resolved.steered)
     # One token shows what the engine makes of it: the same code as for any request.
     request = GenerateRequest(library.model, Texts(("a",)), Sampling(max_tokens=1), owner=caller.id)
@@ -181,7 +181,7 @@ async def capabilities(http: Request, _: Caller) -> wire.CapabilitiesObject:
     }
 
 
-class _Asked(SteeringMembers):
+class _SteeringOfModel(SteeringMembers):
     model: str
 
 

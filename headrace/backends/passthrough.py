@@ -240,24 +240,26 @@ class Stream:
 
     async def _cut(self) -> AsyncGenerator[bytes, None]:
         """Yield pieces that end where an event ends; bytes after the last event are left in `_half`."""
-        held = bytearray()
+        unended = bytearray()
         pieces = self._answer_body.pieces
         piece: bytes | None = self._answer_body.beginning
         while piece is not None:
-            if held or not piece.endswith(ENDS):
-                start = max(0, len(held) - LONGEST_END)
-                held += piece
-                at = max(held.rfind(end, start) + len(end) if end in held[start:] else 0 for end in ENDS)
-                piece = bytes(held[:at])
-                del held[:at]
-                if len(held) > MAX_LINE:
+            if unended or not piece.endswith(ENDS):
+                start = max(0, len(unended) - LONGEST_END)
+                unended += piece
+                at = max(
+                    unended.rfind(end, start) + len(end) if end in unended[start:] else 0 for end in ENDS
+                )
+                piece = bytes(unended[:at])
+                del unended[:at]
+                if len(unended) > MAX_LINE:
                     raise ProviderError(f"{self._reader.provider} sent an event without an end")
             if piece:
                 yield piece
                 if self._reader.ends_with_last(piece):
                     await drain(pieces)
             piece = await anext(pieces, None)
-        self._half = bytes(held)
+        self._half = bytes(unended)
 
 
 def _has_heartbeat(events: bytes) -> bool:

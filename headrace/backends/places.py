@@ -79,8 +79,8 @@ class Places(Generic[H]):
         """Whether the flow has less than its share, among others. Without this, one caller could fill the
         queue and keep everybody out.
         """
-        held, others = self._held[flow], len(self._held) - (flow in self._held)
-        return bool(others) and held < self._total // (others + 1) and self.num_taken < 2 * self._total
+        own, others = self._held[flow], len(self._held) - (flow in self._held)
+        return bool(others) and own < self._total // (others + 1) and self.num_taken < 2 * self._total
 
     def _add(self, flow: str, count: int) -> None:
         self.num_taken += count

@@ -123,13 +123,13 @@ class Child:
     async def _log(self) -> None:
         """Log what it writes, line by line."""
         assert self._process.stdout is not None
-        held = b""
+        unended = b""
         while piece := await self._process.stdout.read(LONGEST_LINE):
-            *lines, held = (held + piece).split(b"\n")
-            for line in [*lines, *([held] if len(held) > LONGEST_LINE else [])]:
+            *lines, unended = (unended + piece).split(b"\n")
+            for line in [*lines, *([unended] if len(unended) > LONGEST_LINE else [])]:
                 self._line(line)
-            held = b"" if len(held) > LONGEST_LINE else held
-        self._line(held)
+            unended = b"" if len(unended) > LONGEST_LINE else unended
+        self._line(unended)
 
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()

@@ -57,7 +57,7 @@ class Keeper(Generic[R]):
         self._task = asyncio.create_task(self._run(first))
 
     async def aclose(self) -> None:
-        """Stop it."""
+        """Stop the child process, and no longer restart it."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

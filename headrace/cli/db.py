@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def verify(config: Config) -> int:
-    with _progress() as bar:
+    with closing(ProgressBar(is_bytes=False)) as bar:
         problems = _run(config, lambda database: database.verify(lambda n, of: bar("verifying", n, of)))
     for problem in problems:
         print(problem)
@@ -45,7 +45,7 @@ def prune(config: Config) -> int:
 
 
 def export(config: Config, target: str) -> int:
-    with _progress() as bar, _writing(target) as file:
+    with closing(ProgressBar(is_bytes=False)) as bar, _writing(target) as file:
         count = _run(
             config, lambda database: database.write_to(file.write, lambda n, of: bar("exporting", n, of))
         )
@@ -54,7 +54,7 @@ def export(config: Config, target: str) -> int:
 
 
 def import_(config: Config, source: str) -> int:
-    with _progress() as bar, _reading(source) as file:
+    with closing(ProgressBar(is_bytes=False)) as bar, _reading(source) as file:
         counts = _run(config, lambda database: database.read_from(file, lambda n: bar("importing", n, 0)))
     print(f"imported {counts.num_new} rows; {counts.num_known} were there already", file=sys.stderr)
     return 0
@@ -68,16 +68,7 @@ def _run(config: Config, work: Callable[[Maintenance], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[ProgressBar]:
-    bar = ProgressBar(is_bytes=False)
-    try:
-        yield bar
-    finally:
-        bar.close()
-
-
-@contextlib.contextmanager
+@contextmanager
 def _writing(target: str) -> Iterator[TextIO]:
     """Open standard output, or a file that only its owner may read. The file replaces an older one only once
     it is complete.
@@ -95,7 +86,7 @@ def _writing(target: str) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _reading(source: str) -> Iterator[TextIO]:
     is_file = source != "-"
     try:

@@ -18,14 +18,14 @@ class Reader:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-        kept: History = InMemoryHistory()
+        lines: History = InMemoryHistory()
         try:
             history.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(history, os.O_CREAT | os.O_APPEND, 0o600))
-            kept = FileHistory(str(history))
+            lines = FileHistory(str(history))
         except OSError as exc:
             print(f"what is typed is not kept: {exc}", file=sys.stderr)
-        self._session: PromptSession[str] = PromptSession(history=kept)
+        self._session: PromptSession[str] = PromptSession(history=lines)
 
     def read(self) -> str | None:
         """The next message, or a command; None at the end of the input. Ctrl-C drops what is being typed."""

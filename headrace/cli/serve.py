@@ -338,8 +338,8 @@ def _cache(runner: Any) -> str:
         if block_bytes != runner.block_bytes
     }
     others = ", ".join(f"{name}: {count}" for name, count in tokens.items())
-    held = f"{size / 2**20:.0f} MiB for {runner.num_blocks * runner.block_size} tokens"
-    return f"{held} ({others})" if others else held
+    capacity = f"{size / 2**20:.0f} MiB for {runner.num_blocks * runner.block_size} tokens"
+    return f"{capacity} ({others})" if others else capacity
 
 
 def _example(url: str, key: str, models: list[Model | GGUFModel]) -> str:

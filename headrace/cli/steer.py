@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ def train_vector(arguments: argparse.Namespace, config: Config) -> int:
 
     positive, negative = file_lines(arguments.positive), file_lines(arguments.negative)
     layers = layers_of(arguments.layer)
-    with _bar() as bar, _opened(config, layers) as (model, capture):
+    with closing(ProgressBar(is_bytes=False)) as bar, _opened(config, layers) as (model, capture):
         training = VectorTraining(capture, layers, arguments.method, arguments.states, bar)
         trained = training.run(positive, negative)
         path = root_of(config) / VECTORS / f"{arguments.name}.gguf"
@@ -53,7 +53,7 @@ def train_sae(arguments: argparse.Namespace, config: Config) -> int:
     if len(layers) != 1:
         raise ConfigError("--layer: a sparse autoencoder is trained on one layer")
     settings = SAESettings(arguments.features, arguments.k, arguments.epochs, seed=arguments.seed)
-    with _bar() as bar, _opened(config, layers) as (model, capture):
+    with closing(ProgressBar(is_bytes=False)) as bar, _opened(config, layers) as (model, capture):
         training = SAETraining(capture, layers[0], settings, _decoder(model), bar)
         trained = training.run(
             arguments.text,
@@ -75,7 +75,7 @@ def features(arguments: argparse.Namespace, config: Config) -> int:
 
     folder = sae_folder(arguments.sae, config)
     sae = load_sae(folder)
-    with _bar() as bar, _opened(config, ()) as (model, capture):
+    with closing(ProgressBar(is_bytes=False)) as bar, _opened(config, ()) as (model, capture):
         if sae.info.width != capture.width:
             raise ConfigError(
                 f"{folder} is for hidden states of {sae.info.width} numbers; {model.name} has {capture.width}"
@@ -110,7 +110,7 @@ def _decoder(model: Model) -> Callable[[Sequence[int]], str]:
     return Tokenizer(model.folder, bos=model.bos_token_id, add_bos=model.add_bos).decode
 
 
-@contextlib.contextmanager
+@contextmanager
 def _opened(config: Config, layers: Sequence[int]) -> Iterator[tuple[Model, Capture]]:
     """The configured model, open for reading its hidden states. Raises ModelError, ConfigError."""
     from headrace.backends.engine.capture import open_capture
@@ -123,12 +123,3 @@ def _opened(config: Config, layers: Sequence[int]) -> Iterator[tuple[Model, Capt
         if layer >= capture.num_layers:
             raise ConfigError(f"--layer {layer}: {model.name} has the layers 0 to {capture.num_layers - 1}")
     yield model, capture
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[ProgressBar]:
-    bar = ProgressBar(is_bytes=False)
-    try:
-        yield bar
-    finally:
-        bar.close()

@@ -13,7 +13,9 @@ MIB = 2**20
 
 
 def check_cache(kv_cache_bytes: int, max_model_len: int, bytes_per_token: float) -> None:
-    """`kv_cache_bytes`: 0: not configured. Raises ConfigError, which names a sufficient size."""
+    """Check that a cache of the configured size (0: not configured) holds enough tokens to be of use. Raises
+    ConfigError, which names a sufficient size.
+    """
     least = min(LEAST_TOKENS, max_model_len)
     if not kv_cache_bytes or kv_cache_bytes >= least * bytes_per_token:
         return

@@ -29,7 +29,7 @@ class Beginning:
         return next((count for count, (one, other) in pairs if one != other), alike)
 
     def covers(self, other: Beginning) -> bool:
-        """Whether whoever finds `other` is served as well by this one."""
+        """Whether this block can replace `other` in every search that finds `other`."""
         is_longer = self.shared_with(other.tokens) == len(other.tokens)
         return is_longer and self.num_exact >= other.num_exact
 

@@ -55,8 +55,9 @@ class FairTurns:
 
 
 def greedy(running: Collection[Sequence], sequence: Sequence) -> Sequence | None:
-    """The last running sequence, of this one's priority, of flows that run several; None if a sequence of its
-    own flow runs. So every flow soon has one that runs, and nobody is preempted for a second one.
+    """Choose the running sequence to preempt, so that each flow soon has a running sequence: the last in
+    order among those of the waiting sequence's priority whose flow runs several. None if the waiting
+    sequence's own flow runs one already: no sequence is preempted for a second one.
     """
     counts = Counter(other.flow for other in running)
     if sequence.flow in counts:

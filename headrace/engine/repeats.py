@@ -10,7 +10,7 @@ from collections.abc import Sequence
 LONGEST = 6  # tokens of a repeated ending: more is not looked at
 CANDIDATES = 8  # earlier places that are compared
 SEPARATOR = -1  # between two texts: no token
-MOST_NEW = 2048  # tokens that are indexed at a time, so that a long text holds nobody up
+MOST_NEW = 2048  # tokens that are indexed at a time, so that a long text does not delay others
 # An entry of the index takes about 200 bytes: 25 MB in all.
 MOST_OF_OWNER, MOST_OF_ALL = 2**15, 2**17  # tokens
 

@@ -171,7 +171,7 @@ class Scheduler:
         """Start waiting sequences, in order of rank, while there are tokens, seats and blocks for them."""
         deferred: list[tuple[Rank, Sequence]] = []
         while self._waiting and self._budget(chunks) > 0:
-            # Taken out first: whoever is preempted for it may be put before it.
+            # It leaves the queue first: the sequence that is preempted for it may be put before it.
             entry = heapq.heappop(self._waiting)
             sequence = entry[1]
             # The n choices of one request share a prompt. Once the leader has computed it, the others find
@@ -314,7 +314,7 @@ class Scheduler:
                 sequence.draft = self._with_blocks(sequence, chunks[sequence], draft)
 
     def _with_blocks(self, sequence: Sequence, count: int, draft: list[int]) -> list[int]:
-        """Reserve the blocks of a draft, which nobody is preempted for: return the part that has blocks."""
+        """Reserve free blocks for a draft; preempt no sequence for it. Returns the part that has blocks."""
         end, blocks = sequence.num_computed + count, sequence.blocks
         needed = self.pool.blocks_for(end + len(draft)) - len(blocks)
         blocks.extend(self.pool.allocate() for _ in range(min(needed, self.pool.num_available)))

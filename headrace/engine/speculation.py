@@ -52,8 +52,8 @@ class Speculation:
             drafter.usual[length] = FADING * drafter.usual.get(length, now) + (1 - FADING) * now
 
     def _best(self, drafting: list[Sequence], num_others: int, lengths: list[int]) -> int:
-        """The length that usually gives the most tokens for its time; or another, if this once it pays for
-        changing twice.
+        """The draft length that usually gives the most tokens a second. Another one is returned if it gains
+        so much in this step alone that changing to it, and back in the next step, pays.
         """
         context = context_of(drafting)
 

@@ -57,7 +57,7 @@ class Gateway:
 
     `request_timeout_s`: the time limit of every request; 0: none. `remote`: the names of the backends that
     are remote providers; `bare`: those whose models are listed without `PROVIDER:` in front of their ids.
-    `charging`: reserves what callers with limits may use; None: nobody has limits.
+    `charging`: reserves what callers with limits may use; None: no key has limits.
     `clock` and `meter` are replaced by tests.
     """
 

@@ -90,4 +90,4 @@ class Monitored:
                     follower.saw(Seen(self.request_id, self.model, event.index, entry))
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
-        """Nothing is kept of a request."""
+        """Forget the request: nothing of it is stored."""

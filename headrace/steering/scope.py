@@ -46,7 +46,9 @@ class Scope:
 
     @property
     def depends_on_answer(self) -> bool:
-        """Whether more than its position decides about a generated token."""
+        """Whether a generated token's part in the answer (a call, a thought), and not only its position,
+        decides if it is steered.
+        """
         return self.begin < self.end and (self.skips_calls or self.skips_thoughts)
 
     def covers(self, tokens: Sequence[int], start: int, end: int, flags: Sequence[int] = ()) -> Mask:

@@ -115,9 +115,9 @@ def top(scores: Floats, k: int) -> Floats:
     if k >= scores.shape[1]:
         return np.maximum(scores, 0)
     chosen = np.argpartition(scores, -k, axis=1)[:, -k:]
-    kept = np.zeros_like(scores)
-    np.put_along_axis(kept, chosen, np.maximum(np.take_along_axis(scores, chosen, 1), 0), 1)
-    return kept
+    activations = np.zeros_like(scores)
+    np.put_along_axis(activations, chosen, np.maximum(np.take_along_axis(scores, chosen, 1), 0), 1)
+    return activations
 
 
 class _Adam:

@@ -1,4 +1,4 @@
-"""What steering and probing are asked for, and what comes back: frozen, and cheap to import.
+"""Requests to steer and to probe, and their results: frozen values that are cheap to import.
 
 A *site* is the output of one decoder layer (`resid_post[layer]`; layer -1 is the embeddings). An *op* edits
 the hidden state at a site along one direction: an SAE feature's, a control vector's, or the request's own.
@@ -317,7 +317,7 @@ class Library(Protocol):
     def vectors(self) -> tuple[VectorInfo, ...]: ...
 
     def vector(self, id: str) -> Mapping[int, NDArray[np.float32]]:
-        """Its directions, by layer: [width] each."""
+        """The vector's directions, by layer: [width] each."""
         ...
 
     def load_sae(self, id: str, path: Path, *, layer: int | None = None) -> SAEInfo:

@@ -27,7 +27,7 @@ CompletionRow = Row[tuple[object, ...]]
 
 
 class Completions:
-    """Methods that name a completion raise CompletionNotFound (404)."""
+    """Stored chat completions. Methods that name a completion raise CompletionNotFound (404)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

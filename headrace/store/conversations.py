@@ -5,7 +5,7 @@ is a row's `holder` (the process) and `token` (this lock). Three rules keep it f
 - a process that dies loses its locks to the first process that notices (processes.py);
 - a lock whose release failed, or whose caller left before it had the token, is in `_unreleased`: this process
   treats it as free at once, and releases it in the database with the next heartbeat;
-- a head moves only if the row still has the lock's token, or if nobody has moved or locked it since.
+- a head moves only if the row still has the lock's token, or if it was neither moved nor locked since.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Relinked:
 
 
 class Conversations:
-    """Methods that name a conversation raise ConversationNotFound (404)."""
+    """Stored conversations. Methods that name a conversation raise ConversationNotFound (404)."""
 
     def __init__(self, database: Database, processes: Processes) -> None:
         self._database, self._processes = database, processes
@@ -279,7 +279,9 @@ class Conversations:
             return lock if lock is not None else await self._database.write(work)
 
         def schedule_release(task: asyncio.Task[ConversationLock]) -> None:
-            """The lock may have been taken after the caller gave up: nobody else knows its token."""
+            """The lock may have been taken after the caller gave up: its token is known only here, so release
+            it.
+            """
             if not task.cancelled() and isinstance(task.exception(), StoreUnavailable | None):
                 self._unreleased[token] = ConversationLock(StoredConversation(id, 0, {}, None), token)
 
@@ -339,7 +341,7 @@ def settle(c: Connection, row: ConversationRow, lock: ConversationLock, head: st
     unlocked = {"holder": None, "token": None} if is_ours else {}
     if head is not None and head != row.head:
         # The lock was lost: its process seemed dead, or an earlier attempt's commit had succeeded. Moving the
-        # head is still right if nobody has locked or moved it since.
+        # head is still right if it was neither locked nor moved since.
         if not is_ours and (row.head != lock.conversation.head or row.token is not None):
             raise ConversationLocked(LOCKED, param="conversation")
         _change(c, row.id, head=head, used_at=int(time.time()), **unlocked)

@@ -126,7 +126,7 @@ def _is_object(text: str) -> bool:
 
 
 def _events(c: Connection) -> Iterator[str]:
-    """Responses with a gap in their events, and dropped heads without an item."""
+    """Describe responses whose events have a gap, and heads in the list of garbage that are no item."""
     count, end = func.sum(events.c.count), func.max(events.c.first + events.c.count)
     has_gap = select(events.c.response).group_by(events.c.response).having(count < end)
     for id in c.scalars(has_gap):

@@ -175,7 +175,7 @@ class Runs:
         self._background: asyncio.Task[None] | None = None
 
     def find(self, owner: str, id: str) -> Run | None:
-        """The owner's run with this id, if it is, or is to be, stored."""
+        """The owner's run with this id; None if there is none, or if its response is not stored."""
         run = self._runs.get(id)
         if run is None or run.recorder.owner != owner:
             return None

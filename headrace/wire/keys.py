@@ -89,19 +89,19 @@ class NewKeyObject(KeyObject):
 
 def changed(key: StoredKey, body: KeyBody) -> StoredKey:
     """The key with the settings of a body; null resets one to its default."""
-    given = body.model_fields_set
+    named = body.model_fields_set
     values: dict[str, object] = {}
-    if "name" in given and body.name is not None:
+    if "name" in named and body.name is not None:
         values["name"] = body.name
-    if "owner" in given:
+    if "owner" in named:
         values["owner"] = body.owner or ""
-    if "models" in given:
+    if "models" in named:
         values["models"] = tuple(body.models or ())
-    if "expires_at" in given:
+    if "expires_at" in named:
         values["expires_at"] = body.expires_at
-    if "limits" in given:
+    if "limits" in named:
         values["limits"] = Limits(**body.limits.model_dump()) if body.limits is not None else Limits()
-    if "may_hurry" in given:
+    if "may_hurry" in named:
         values["may_hurry"] = bool(body.may_hurry)
     return replace(key, **values)  # type: ignore[arg-type]  # the body has checked them
 

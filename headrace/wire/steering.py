@@ -163,7 +163,7 @@ class Steered:
         return self.steering is not None and self.steering.receipt
 
     def applied(self, request: GenerateRequest) -> GenerateRequest:
-        """The request with it."""
+        """A copy of the request with the steering and the probes."""
         if self.steering is None and not self.probes:
             return request
         return replace(request, steering=self.steering, probes=self.probes)
@@ -197,7 +197,7 @@ class SteeringMembers(RequestBody):
 
 
 def use_of(path: str) -> Use:
-    """The use of steering by something that is no member of the body."""
+    """Describe a use of steering outside of the body: a header, or the suffix of a model's name."""
     return Use(path, Feature.STEERING, Feature.STEERING.loss)
 
 

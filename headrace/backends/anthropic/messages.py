@@ -85,8 +85,8 @@ def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
 
 def _as_written(param: str, blocks: Sequence[Json], writing: Writing) -> list[Block]:
     """Blocks in Anthropic's own dialect, changed only where it would refuse them. Raises BadRequest."""
-    kept = (block for block in blocks if not (_is_blank(block) or is_unsigned_thought(block)))
-    return [_corrected(param, block, writing) for block in kept]
+    sendable = (block for block in blocks if not (_is_blank(block) or is_unsigned_thought(block)))
+    return [_corrected(param, block, writing) for block in sendable]
 
 
 def _is_blank(block: Json) -> bool:

@@ -78,7 +78,7 @@ class Loading(Generic[T]):
         log.warning("%s could not be loaded: %s", self._name, reason)
         self._failure, self._failed_at, self._running = reason, time.monotonic(), None
         future.set_exception(self._error(self._retry_s))
-        future.exception()  # there may be nobody left to read it
+        future.exception()  # marks the error as retrieved: all who wait may have left
 
     def _error(self, retry_after_s: float) -> ModelUnavailable:
         message = f"the model {self._name} could not be loaded: {self._failure}"

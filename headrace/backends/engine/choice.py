@@ -183,7 +183,9 @@ class Choice:
         return [replace(finished, receipt=self._settled())]
 
     def _settled(self) -> Receipt | None:
-        """The receipt with what is known at the end."""
+        """The steering receipt, completed by the counts and the achieved values, which the end of the choice
+        fixes.
+        """
         plan, sequence = self.sequence.plan, self.sequence
         if plan is None or self._receipt is None:
             return self._receipt

@@ -54,8 +54,8 @@ class Judge:
     def sequences(
         self, questions: list[list[int]], *, invariant: bool, salt: bytes, flow: str
     ) -> Iterator[Sequence]:
-        """Create the sequences whose first token answers the questions, as each is started. Conversations
-        come before them.
+        """Create the sequences one by one, when each is started: the first generated token is the answer to
+        the question. They have a lower priority than conversations.
         """
         params = SamplingParams(max_tokens=1, temperature=0, watched=(self.no, self.yes), invariant=invariant)
         return (Sequence(list(tokens), params, BATCH, salt=salt, flow=flow) for tokens in questions)
@@ -69,7 +69,7 @@ class Judge:
         return self.prompts.of_conversation(conversation, Room(self.prompts.max_model_len - 1, 1)).tokens
 
     def _kept(self, request: RerankRequest) -> int | None:
-        """How many tokens of each document are kept; None: all."""
+        """The number of tokens to which each document is truncated; None: documents are not truncated."""
         keep = request.truncate_prompt_tokens
         if keep == 0:
             raise BadRequest(

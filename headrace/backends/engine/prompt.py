@@ -204,10 +204,10 @@ class Prompts:
             raise self._too_long(fewest, param, room, is_estimate=True)
 
     def _fitted(self, tokens: list[int], param: str, room: Room) -> list[int]:
-        kept = tokens if room.keep is None else tokens[-room.keep :]
-        if len(kept) > room.limit:
-            raise self._too_long(len(kept), param, room, is_estimate=len(kept) > room.counted)
-        return kept
+        fitting = tokens if room.keep is None else tokens[-room.keep :]
+        if len(fitting) > room.limit:
+            raise self._too_long(len(fitting), param, room, is_estimate=len(fitting) > room.counted)
+        return fitting
 
     def _too_long(self, count: int, param: str, room: Room, *, is_estimate: bool) -> ContextTooLong:
         return ContextTooLong.of_tokens(

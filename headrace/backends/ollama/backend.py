@@ -84,7 +84,7 @@ class OllamaBackend(Remote):
         return found
 
     def card(self, model: str) -> ModelCard:
-        """What Ollama itself says, once it was asked."""
+        """The features that Ollama itself reports, once its description of the model was fetched."""
         return (self._shown.get(model) or Shown()).card or super().card(model)
 
     @asynccontextmanager

@@ -87,22 +87,22 @@ def _joined(messages: Sequence[Body]) -> Body:
 
 def _with_media_apart(messages: Sequence[Any]) -> Iterator[Any]:
     """Move images and files out of tool results, which must be text, into a user message after them."""
-    held: list[Any] = []
+    media_of_results: list[Any] = []
     for message in messages:
         if _role(message) == "tool":
             text, media = _split(message)
-            held += media
+            media_of_results += media
             yield text
             continue
-        if held:
+        if media_of_results:
             if _role(message) == "user":
-                message = {**message, "content": [*held, *_parts(message.get("content"))]}
+                message = {**message, "content": [*media_of_results, *_parts(message.get("content"))]}
             else:
-                yield {"role": "user", "content": held}
-            held = []
+                yield {"role": "user", "content": media_of_results}
+            media_of_results = []
         yield message
-    if held:
-        yield {"role": "user", "content": held}
+    if media_of_results:
+        yield {"role": "user", "content": media_of_results}
 
 
 def _split(message: Body) -> tuple[Body, list[Any]]:

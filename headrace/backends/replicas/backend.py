@@ -110,7 +110,7 @@ class Replicas(BaseBackend):
         return self._any.features_of(model)
 
     def models(self) -> list[ModelInfo]:
-        """Those of the first replica that has a list."""
+        """The models of the first replica whose list is known."""
         lists = (replica.backend.models() for replica in self.members)
         return next((found for found in lists if found), [])
 

@@ -1,8 +1,8 @@
 """The keys and values of all layers, in blocks, as torch tensors.
 
 Their shapes come from the keys and values of a first pass, not from the model's configuration, which
-describes them in a different way for each architecture. The layers of a model are told apart by their order
-in the pass. A layer that passes the very tensors of an earlier one shares its cache (Gemma 3n).
+describes them in a different way for each architecture. The layers of a model are distinguished by their
+order in the pass. A layer that passes the very tensors of an earlier one shares its cache (Gemma 3n).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Probe:
 
 
 class PagedCache:
-    """`num_blocks` blocks of each place of the layout, and one block more, for tokens that nobody reads."""
+    """`num_blocks` blocks of each place of the layout, and one block more, for tokens that are never read."""
 
     def __init__(self, layout: Layout, num_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
         self.layout, self.num_blocks, self.dtype = layout, num_blocks, dtype

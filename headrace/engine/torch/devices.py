@@ -1,4 +1,4 @@
-"""The processor or GPU that computes. All that is asked of CUDA is here."""
+"""Chooses the processor or GPU that computes. Every call of CUDA's own functions is here."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ class Group:
         indices = np.full((self.count, self.queries), num_tokens, np.int64)  # into T
         positions = np.zeros((self.count, self.queries), np.int64)
         for row, part in enumerate(parts):
-            held = part.table[: blocks.shape[1]]
-            blocks[row, : len(held)] = held
+            own_blocks = part.table[: blocks.shape[1]]
+            blocks[row, : len(own_blocks)] = own_blocks
             indices[row, : part.count] = np.arange(part.begin, part.begin + part.count)
             positions[row, : part.count] = np.arange(part.past, part.reach)
         self.is_whole = np.array_equal(indices.ravel(), np.arange(num_tokens))

@@ -67,7 +67,9 @@ def read_model(
 
 
 def reads_types(folder: Path, *, trusts_code: bool) -> bool:
-    """Whether the model in `folder` is told the types of tokens. Its tokenizer knows. Raises ModelError."""
+    """Whether the model in `folder` has an input for the types of tokens: its tokenizer says so. Raises
+    ModelError.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trusts_code, local_files_only=True
@@ -87,7 +89,7 @@ def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
 
 
 def _reason(exc: Exception) -> str:
-    """The first lines of a library's error, as one; a missing trust is told by our option's name."""
+    """The first lines of a library's error, joined; an error about remote code names our option instead."""
     text = " ".join(str(exc).split())
     if "trust_remote_code" in text:
         return (

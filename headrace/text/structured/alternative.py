@@ -150,12 +150,12 @@ class Alternative:
         return once(found)
 
     def others(self) -> State:
-        """The subschemas of members that no part names."""
+        """The subschemas that apply to members which no part of the schema names."""
         rests = [(rest, part) for part in self.parts if (rest := self.rest(part)) is not None]
         return once([self.document.term(rest, part) for rest, part in rests] or self._unevaluated())
 
     def rest(self, part: Part) -> Node | None:
-        """The schema of members that the part does not name; None: they are unrestricted."""
+        """The part's schema for members that it does not name; None: it does not restrict them."""
         words = part.words
         # Elsewhere than outermost, it is treated as additionalProperties, which allows fewer members.
         inner = words.get("unevaluatedProperties") if part is not self.unevaluated else None

@@ -88,7 +88,9 @@ class Objects:
     def _keyed(
         self, one: Alternative, names: list[str], keys: list[str], rest: State
     ) -> tuple[dict[str, Node], Node]:
-        """The nodes of members by expressions of their names, and of others."""
+        """Grammar nodes of an object's members that are not listed: by regular expression of the name, and
+        for all other names.
+        """
         if self._apart and any(found_in(key, name) for key in keys for name in names):
             raise unsupported(f"{one.path}.patternProperties", "listed members match")
         terms = [term for key in keys for term in one.matching(key)]
