@@ -52,7 +52,8 @@ def load_engine(
 
         options = RunnerOptions(
             kv_cache_bytes=budget(kv_cache_bytes), kv_cache_dtype=kv_cache_dtype,
-            max_tokens=max_num_seqs * max_model_len, exact=exact, num_threads=num_threads, check=check,
+            max_tokens=max_num_seqs * max_model_len, max_num_seqs=max_num_seqs, exact=exact,
+            num_threads=num_threads, check=check,
         )  # fmt: skip
         runner = OpenVINORunner(folder, options)
     check(runner.block_bytes / runner.block_size)  # a runtime may store numbers otherwise than it was told

@@ -72,6 +72,7 @@ class RunnerOptions:
     kv_cache_dtype: CacheType = "auto"
     exact: bool = False  # compute and cache in float32, as the tests do
     num_threads: int = 0  # 0: one per core
+    max_num_seqs: int = 32  # that may decode in one step
     properties: Mapping[str, str] = field(default_factory=dict)  # the runtime's, applied last; for benchmarks
     # called with the bytes of one cached token before the graph is compiled; what it raises ends the loading
     check: Callable[[float], None] = _accept
@@ -277,7 +278,7 @@ def _properties(options: RunnerOptions) -> dict[str, str]:
     properties |= CACHES[options.kv_cache_dtype]
     if options.num_threads:
         properties["INFERENCE_NUM_THREADS"] = str(options.num_threads)
-    return limited({**properties, **options.properties})
+    return limited({**properties, **options.properties}, options.max_num_seqs)
 
 
 def _page(model: ov.Model, folder: Path) -> None:

@@ -7,15 +7,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-# In the plugin: numbers of tokens, about: a step in which all of the default 32 sequences decode has no more.
-# oneDNN below it would hold on to the same kernels, of which each number of tokens has several.
-MOST, MOST_KERNELS = "32", "256"
+# The plugin counts numbers of tokens, about. oneDNN below it would hold on to the same kernels, of which each
+# number of tokens has several.
+LEAST, KERNELS = 32, 8
 PROPERTY, VARIABLE = "CPU_RUNTIME_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
-def limited(properties: Mapping[str, str]) -> dict[str, str]:
-    """The properties of a compilation, with the limit unless they have one. oneDNN reads its own from the
-    environment at its first use; an operator's setting counts.
+def limited(properties: Mapping[str, str], max_num_seqs: int = LEAST) -> dict[str, str]:
+    """The properties of a compilation, with the limit unless they have one: as many numbers as sequences may
+    decode in a step. oneDNN reads its own limit from the environment at its first use; an operator's counts.
     """
-    os.environ.setdefault(VARIABLE, MOST_KERNELS)
-    return {PROPERTY: MOST, **properties}
+    most = max(LEAST, max_num_seqs)
+    os.environ.setdefault(VARIABLE, str(KERNELS * most))
+    return {PROPERTY: str(most), **properties}

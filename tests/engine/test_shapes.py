@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.engine.shapes import PROPERTY, VARIABLE, limited
 from headrace.models.catalog import Model
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,13 @@ for count in range(1, 91):
         memory = library.mallinfo2()
         print((memory.uordblks + memory.hblkhd) / 2**20)
 """
+
+
+def test_the_limit_has_room_for_all_that_may_decode_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.delenv(VARIABLE)
+    assert [limited({}, number)[PROPERTY] for number in (1, 32, 64)] == ["32", "32", "64"]
+    assert limited({PROPERTY: "5"}, 64) == {PROPERTY: "5"}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it asks glibc for the memory in use")
