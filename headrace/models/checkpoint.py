@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import ModelError
-from headrace.models import published, sentences
+from headrace.models import published, safetensors, sentences
 from headrace.models.model import CONFIG, GRAPH, TOKENIZER, WEIGHTS, Model
 
 INDEX = "model.safetensors.index.json"
@@ -31,17 +31,21 @@ def is_checkpoint(folder: Path) -> bool:
     """Whether a folder has weights of this kind, pickled ones included, and is no IR folder."""
     if any((folder / name).is_file() for name in (GRAPH, WEIGHTS)):
         return False
-    return (folder / CONFIG).is_file() and bool(_weights(folder))
+    return bool(_weights(folder))
 
 
 def describe(folder: Path, *, name: str, reference: str) -> Model:
     """Describe the model in a folder. Raises ModelError, which names a missing file and how to get it."""
     files = weight_files(folder)
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder} has no {CONFIG}: copy it from the original model")
     if not (folder / TOKENIZER).is_file():
         raise ModelError(
             f"{folder} has no {TOKENIZER}: copy it from the original model, or let transformers write it: "
             "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
         )
+    for file in files:
+        safetensors.tensors(file)  # its header: what is damaged is named before anything is loaded
     model = published.describe(
         folder,
         name=name,

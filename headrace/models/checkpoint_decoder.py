@@ -51,6 +51,7 @@ GEMMA = {
     "post_feedforward_layernorm": "post_ffw_norm",
 }
 FACTORS = "rope_freqs.weight"
+TIED = ("gemma3_text", "smollm3")  # whose head is the embedding where the configuration does not say it
 
 
 class CheckpointDecoder:
@@ -68,8 +69,10 @@ class CheckpointDecoder:
         for file in files:
             for name, tensor in safetensors.tensors(file).items():
                 self._tensors[self._renamed(name, names)] = tensor
-        if config.get("tie_word_embeddings"):
+        if _is_tied(config):
             self._tensors.pop("output.weight", None)  # a copy of the embedding
+        elif "output.weight" not in self._tensors:
+            raise self.unsupported("has no tensor 'lm_head.weight'")
         self._check()
 
     def __contains__(self, tensor: str) -> bool:
@@ -116,3 +119,8 @@ class CheckpointDecoder:
             raise self.unsupported(f"has {other!r} as {self._tensors[other].kind}")
         shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         hyperparameters.check_tensors(self.hyperparameters, shapes, self.unsupported)
+
+
+def _is_tied(config: Mapping[str, object]) -> bool:
+    tied = config.get("tie_word_embeddings")
+    return config.get("model_type") in TIED if tied is None else bool(tied)

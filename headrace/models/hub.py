@@ -55,7 +55,7 @@ def _cached(source: HubSource) -> Path | None:
 
     found = try_to_load_from_cache(source.repo, CONFIG)
     folder = Path(found).parent if isinstance(found, str) else None
-    if folder is None or not checkpoint.is_checkpoint(folder):
+    if folder is None or not (folder / CONFIG).is_file() or not checkpoint.is_checkpoint(folder):
         return None
     try:
         checkpoint.weight_files(folder)

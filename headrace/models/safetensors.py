@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace.errors import ModelError
 
 MAX_HEADER = 100 * 2**20  # bytes: the format's own limit
+POINTER = b"version https://git-lfs"
 WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -45,6 +46,8 @@ def tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one file by name. Raises ModelError if it is damaged."""
     try:
         whole = np.memmap(path, np.uint8, "r")
+        if whole[: len(POINTER)].tobytes() == POINTER:
+            raise ValueError("it is a pointer of Git LFS, and `git lfs pull` gets the file itself")
         size = int(whole[:8].view("<u8")[0])
         if size > min(MAX_HEADER, len(whole) - 8):
             raise ValueError(f"its header has {size} bytes")

@@ -128,6 +128,28 @@ def test_one_file_of_a_folder(folder: Path, tmp_path: Path) -> None:
         prepare(str(folder / "model.safetensors"), Cache(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>" * 99, "its header has"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+    ],
+)
+def test_a_damaged_file_of_weights_is_named(
+    content: bytes, reason: str, folder: Path, tmp_path: Path
+) -> None:
+    next(folder.glob("*.safetensors")).write_bytes(content)
+    with pytest.raises(ModelError, match=reason):
+        prepare(str(folder), Cache(tmp_path))
+
+
+def test_a_missing_configuration_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        prepare(str(folder), Cache(tmp_path))
+
+
 def test_a_missing_tokenizer_is_named_with_its_remedy(folder: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer\.json: copy it .*AutoTokenizer"):

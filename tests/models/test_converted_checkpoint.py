@@ -12,7 +12,7 @@ import pytest
 from headrace.config import Config
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.local import fetched
-from headrace.models import safetensors
+from headrace.models import convert, safetensors
 from headrace.models.catalog import Cache, Model, prepare
 from headrace.models.model import no_progress
 from tests.engine.plain import PlainModel
@@ -137,3 +137,9 @@ def test_numbers_are_exact(tmp_path: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(pieces.values()))
     for tensor in safetensors.tensors(path).values():
         assert tensor.values().tolist() == values.reshape(2, 2).tolist()
+
+
+def test_a_head_that_is_missing_is_not_taken_from_the_embedding(folder: Path, tmp_path: Path) -> None:
+    change(folder, tie_word_embeddings=False)
+    with pytest.raises(UnsupportedModel, match=r"no tensor 'lm_head\.weight'"):
+        convert.convert_checkpoint(folder, [folder / "model.safetensors"], tmp_path, no_progress)

@@ -110,9 +110,16 @@ def choose(
 
 def _reference(decoder: Decoder, name: str) -> selftest.Reference:
     try:
-        return selftest.reference(decoder)
+        found = selftest.reference(decoder)
     except Exception as exc:  # the model's own, of whatever kind
         raise ModelError(f"{name} cannot be run: {type(exc).__name__}: {str(exc)[:300]}") from exc
+    if not found.is_finite:
+        dtype = str(decoder.dtype).removeprefix("torch.")
+        raise ModelError(
+            f"{name} computes infinite numbers, or none: its weights are damaged, or too large for {dtype} "
+            "(engine.dtype)"
+        )
+    return found
 
 
 def _tried(build: Callable[[], Runner], expected: selftest.Reference) -> Runner | str:

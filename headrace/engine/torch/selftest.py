@@ -34,6 +34,10 @@ class Reference:
     logits: tuple[Floats, Floats]  # of each prompt, [tokens, vocabulary]
     tolerance: float
 
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(np.isfinite(each).all()) for each in self.logits)
+
 
 def reference(decoder: Decoder) -> Reference:
     """Run two random prompts plainly. Raises what the model raises."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,6 +25,7 @@ from headrace.errors import ModelError
 log = logging.getLogger(__name__)
 
 Head = Literal["language", "score", "none"]  # what a model has above its last hidden states
+PLAIN = ("F64", "F32", "F16", "BF16")  # numbers that are the weights themselves
 LOADERS: dict[Head, Any] = {
     "language": AutoModelForCausalLM,
     "score": AutoModelForSequenceClassification,
@@ -47,8 +49,8 @@ def read_model(
     folder: Path, dtype: torch.dtype, device: torch.device, *, trusts_code: bool, head: Head = "language"
 ) -> Any:
     """Load the model in `folder`: the files are mapped, and each tensor goes where it belongs, so that the
-    peak is hardly more than the weights. Shows a progress bar in a terminal. Raises ModelError, also where a
-    weight is missing, for which transformers would take random numbers.
+    peak is hardly more than the weights. Shows a progress bar in a terminal. Raises ModelError, also where
+    transformers would take random numbers for a weight that is missing, or quantized ones as they are.
     """
     transformers.logging.set_verbosity_error()
     if not sys.stderr.isatty():
@@ -57,11 +59,20 @@ def read_model(
     try:
         config = AutoConfig.from_pretrained(folder, **arguments)
         model, report = LOADERS[head].from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **arguments
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **arguments,
         )
         _check_complete(folder, report, head)
+        _check_quantization(folder, model)
         return model.to(device)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as exc:
+    except ModelError:
+        raise
+    except Exception as exc:  # whatever a library makes of a configuration that it does not expect
         log.debug("%s cannot be read", folder, exc_info=True)
         raise ModelError(f"{folder} cannot be read: {_reason(exc)}") from exc
 
@@ -80,12 +91,35 @@ def reads_types(folder: Path, *, trusts_code: bool) -> bool:
 
 
 def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
-    """Raises ModelError if the files lack a weight that is used. What pools BERT's states for a classifier
-    is not.
+    """Raises ModelError if the files lack a weight that is used, or have it in another shape. What pools
+    BERT's states for a classifier is not used. Logs what the model does not use.
     """
     missing = [name for name in sorted(report["missing_keys"]) if head != "none" or "pooler." not in name]
     if missing:
         raise ModelError(f"{folder} is not complete: its files have no {missing[0]}")
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        raise ModelError(f"{folder} has {name!r} of shape {list(found)}; its config.json says {list(wanted)}")
+    others = sorted(report["unexpected_keys"])
+    if others:
+        log.warning("%s has %d tensors that the model does not use: %s, …", folder, len(others), others[0])
+
+
+def _check_quantization(folder: Path, model: Any) -> None:
+    """Raises ModelError if the weights are quantized in a way that transformers has not undone."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        return
+    described = getattr(model.config, "quantization_config", None)
+    if isinstance(described, dict):
+        method = str(described.get("quant_method"))[:100]
+        raise ModelError(f"{folder} is quantized by {method!r}, which transformers does not know")
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
+            for name, part in parts.items():
+                kind = part.get_dtype()
+                if kind not in PLAIN and len(part.get_shape()) > 1 and name.endswith(".weight"):
+                    told = "its config.json does not say how it is quantized"
+                    raise ModelError(f"{folder} has {name!r} as {kind}, and {told}")
 
 
 def _reason(exc: Exception) -> str:
