@@ -47,6 +47,7 @@ class Answer:
     deaf: bool = False
     gzip: bool = False
     is_bare: bool = False  # the body has neither chunks nor a length: the connection's end is its own
+    head: bytes = b""  # the status line and the headers as they are; the body is not chunked then
 
 
 @dataclass(slots=True)
@@ -176,16 +177,17 @@ class _Connection(asyncio.Protocol):
     async def _play(self, answer: Answer, *, head_only: bool) -> None:
         await asyncio.sleep(answer.opening_s)
         if answer.status:
-            self._transport.write(_head(answer))
+            self._transport.write(answer.head or _head(answer))
         for piece in () if head_only else _encoded(answer):
             await asyncio.sleep(answer.delay_s)
             while self._transport.get_write_buffer_size() > MAX_UNSENT:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-            self._transport.write(piece if answer.is_bare else b"%x\r\n%b\r\n" % (len(piece), piece))
+            is_plain = answer.is_bare or answer.head
+            self._transport.write(piece if is_plain else b"%x\r\n%b\r\n" % (len(piece), piece))
         if answer.stall:
             await asyncio.sleep(NEVER_S)
         self._seen = None  # whoever leaves from here on does not leave early
-        if answer.cut or answer.is_bare:
+        if answer.cut or answer.is_bare or answer.head:
             self._transport.close()
             return
         self._transport.write(b"" if head_only else b"0\r\n\r\n")

@@ -10,6 +10,7 @@ from headrace.backends.http import Upstream
 from headrace.backends.refusals import page
 from headrace.backends.sse import ServerSentEvent, events
 
+BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
 FAILED = re.compile("error|exception|fail", re.IGNORECASE)  # in a line of text that is no heartbeat
 
@@ -34,6 +35,8 @@ class AnswerBody:
                 if beginning[:1] == b"<":
                     raise page(self._provider)
                 self.is_json = beginning[:1] in (b"{", b"[")
+                if not self.is_json:
+                    self.beginning = self.beginning.removeprefix(BOM)  # not all clients skip it
                 return
             self.beginning = self.beginning[-4:]  # there may be a lot of white space
 

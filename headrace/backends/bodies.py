@@ -16,6 +16,16 @@ PIECE = 2**18  # bytes that are decompressed at a time
 # The value of Accept-Encoding, and zlib's `wbits` for each encoding: 47 detects a gzip or a zlib header.
 ACCEPTED = "gzip, deflate"
 WINDOWS = {"gzip": 47, "x-gzip": 47, "deflate": 47}
+GZIP = b"\x1f\x8b\x08"  # how a gzip body begins
+TEXTS = (b"{", b"[", b"data", b"event", b":")  # how an answer begins that is not compressed
+MAX_MEMBERS = 64  # of a gzip body: each has a fixed cost
+
+
+def encoding_of(header: str, beginning: bytes) -> str:
+    """The Content-Encoding of a body that begins with these bytes, which show whether the header is right."""
+    if beginning.startswith(GZIP):
+        return "gzip"
+    return "" if beginning.startswith(TEXTS) else header
 
 
 class Decoder:
@@ -30,6 +40,7 @@ class Decoder:
         if len(names) > 1 or not set(names) <= set(WINDOWS):
             raise ProviderError(f"{provider} answered in an encoding that was not requested")
         self._unpacker = zlib.decompressobj(WINDOWS[names[0]]) if names else None
+        self._num_members, self._is_ended = 1, False
         # the first bytes of "deflate" until its variant is known; None: it is known
         self._beginning = b"" if names == ["deflate"] else None
 
@@ -38,6 +49,8 @@ class Decoder:
         if self._unpacker is None:
             yield piece
             return
+        if self._is_ended:
+            return
         rest = self._detect_deflate(piece)
         while rest:
             decompressed = self._decompress(rest)
@@ -45,7 +58,17 @@ class Decoder:
                 yield decompressed
             rest = self._unpacker.unconsumed_tail
             if self._unpacker.eof:
-                return  # bytes after the end of the compressed data are ignored
+                rest = self._next_member(self._unpacker.unused_data)
+
+    def _next_member(self, rest: bytes) -> bytes:
+        """Begin the next member of a gzip body, and return its bytes so far. Other bytes after the end of the
+        compressed data are ignored.
+        """
+        if rest.startswith(GZIP) and self._num_members < MAX_MEMBERS:
+            self._unpacker, self._num_members = zlib.decompressobj(WINDOWS["gzip"]), self._num_members + 1
+            return rest
+        self._is_ended = not GZIP.startswith(rest)  # else more of its beginning may come
+        return b""
 
     def _decompress(self, rest: bytes) -> bytes:
         assert self._unpacker is not None

@@ -6,20 +6,45 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from headrace.dialects.values import Halves, valid
+from headrace.dialects.values import Halves, Object, an_object, dumped, valid, word
 from headrace.errors import ProviderError
 from headrace.text.nesting import Nesting
 from headrace.types import ToolCallDelta
 
+ARGUMENTS = ("arguments", "parameters", "input")  # names of the member with a call's arguments
+
 
 @dataclass(frozen=True, slots=True)
 class CallPiece:
-    """A piece of a tool call; "" and None stand for absent members."""
+    """A piece of a tool call; "" and None stand for absent members. `default`: the arguments, unless other
+    pieces have some.
+    """
 
     index: int | None
     id: str
     name: str
     arguments: str
+    default: str = ""
+
+
+def call_piece(call: Object, index: int | None, *, is_whole: bool) -> CallPiece:
+    """Read a piece of a call: {"id", "function": {"name", "arguments"}}, or with those members in the call
+    itself, in `custom`, or under other names. `is_whole`: it is not a piece but the call.
+    """
+    function = call.get("function") or call.get("custom") or call
+    members = {**call, "name": function} if isinstance(function, str) else an_object(function)
+    arguments = next((members[name] for name in ARGUMENTS if members.get(name) is not None), None)
+    id, name, text = word(call.get("id")), word(members.get("name")), arguments_text(arguments)
+    if arguments == {} and not is_whole:  # some send this before the pieces of the arguments
+        return CallPiece(index, id, name, "", default=text)
+    return CallPiece(index, id, name, text)
+
+
+def arguments_text(arguments: object) -> str:
+    """The text of arguments, which some providers send as a JSON value."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return dumped(arguments)
 
 
 @dataclass(slots=True)
@@ -36,6 +61,7 @@ class _Call:
     halves: Halves = field(default_factory=Halves)
     nesting: Nesting = field(default_factory=Nesting)
     is_named_again: bool = False  # its name was repeated after its arguments were complete
+    default: str = ""  # its arguments, if no piece has any
 
     def starts_another(self, piece: CallPiece) -> bool:
         """Whether the piece begins a second JSON object after this call's arguments are complete."""
@@ -86,6 +112,7 @@ class CallAssembler:
         if piece.index is not None:
             self._at[piece.index] = call
         call.id, call.name = call.id or piece.id, call.name or piece.name
+        call.default = call.default or piece.default
         call.is_named_again = bool(piece.name) and call.nesting.is_closed and not piece.arguments.strip()
         yield from self._write(call, piece.arguments)
 
@@ -95,6 +122,8 @@ class CallAssembler:
             rest = call.halves.end()
             if call.number is None and any(piece.strip() for piece in call.pieces):
                 raise ProviderError(f"{self._provider} sent arguments of a call without its name")
+            if not any(call.pieces):
+                rest = call.default
             if rest and call.number is not None:
                 yield ToolCallDelta(self._choice, call.number, rest)
 

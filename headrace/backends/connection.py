@@ -17,6 +17,8 @@ from yarl import URL
 from headrace.config import is_loopback
 
 CONNECT_S = 5.0
+MAX_HEADERS = 1000  # of an answer
+MAX_FIELD = 2**16  # bytes of one header of an answer; some proxies set long cookies and policies
 ANSWERED = WeakSet[ResponseHandler]()  # connections that have carried an answer
 
 
@@ -55,6 +57,9 @@ def open_session(
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=timeout_s),
         auto_decompress=False,  # the caller decompresses, with limits
+        max_field_size=MAX_FIELD,
+        max_line_size=MAX_FIELD,
+        max_headers=MAX_HEADERS,
         connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=_proxy(base_url),

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.backends.sse import events_in
 from headrace.dialects.values import Object, an_object, count, parsed, valid
 
 MESSAGES = (  # in order of rank
     "error", "errors", "message", "detail", "msg", "error_msg", "error_message", "error_description",
-    "base_resp", "status_msg", "title",
+    "base_resp", "status_msg", "reason", "text", "title",
 )  # fmt: skip
+BY_PARAMETER = ("errors", "detail")  # members that may contain messages by the names of parameters
 MAX_DEPTH = 8
 MAX_MESSAGE = 4000  # characters
 MAX_SEVERAL = 3  # messages that are quoted of a list of errors
@@ -22,7 +24,7 @@ PAGE = re.compile(r"\s*\ufeff?\s*<(!doctype|html|head|body)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """`message`: "" if the body is not JSON. None stands for absent names."""
+    """`message`: "" if the body has none. None stands for absent names."""
 
     message: str = ""
     code: str | None = None
@@ -36,9 +38,9 @@ def error_body(raw: str) -> ErrorBody:
     behind it.
     """
     try:
-        found = parsed(raw)
+        found = parsed(_data_in(raw))
     except (ValueError, RecursionError):
-        return ErrorBody()
+        return ErrorBody(_plain(raw))
     levels = list(_levels(found))[::-1]
 
     def innermost(name_in: Callable[[Object], str | None]) -> str | None:
@@ -46,6 +48,19 @@ def error_body(raw: str) -> ErrorBody:
 
     message, type = _message(found, MAX_DEPTH), innermost(lambda level: _name(level.get("type")))
     return ErrorBody(message[:MAX_MESSAGE], innermost(_code), type, innermost(_param))
+
+
+def _data_in(raw: str) -> str:
+    """The JSON of an error that came as an event of a stream."""
+    if not raw.lstrip().startswith(("data:", "event:")):
+        return raw
+    return next((sent.data for sent in events_in(raw.encode(errors="replace"))), raw)
+
+
+def _plain(raw: str) -> str:
+    """The message of a body that is plain text; "" for markup, broken JSON and bytes that are no text."""
+    text = " ".join(raw[:MAX_MESSAGE].split())
+    return "" if text.startswith(("<", "{", "[")) or not text.isprintable() else valid(text)
 
 
 def is_error(chunk: Object) -> bool:
@@ -80,12 +95,21 @@ def _message(found: object, depth: int) -> str:
         return "; ".join(filter(None, (_message(entry, depth - 1) for entry in found[:MAX_SEVERAL])))
     if not isinstance(found, dict):
         return ""
-    text = next((text for name in MESSAGES if (text := _message(found.get(name), depth - 1))), "")
+    found_in = (_member(name, found.get(name), depth - 1) for name in MESSAGES)
+    text = next(filter(None, found_in), "")
     quoted = _quoted(found.get("metadata"), depth - 1)
     if quoted and quoted not in text:
         text = f"{text}: {quoted}" if text else quoted
     location = ".".join(_steps(found)[:MAX_DEPTH])[:200]
     return f"{location}: {text}" if location and text else text
+
+
+def _member(name: str, value: object, depth: int) -> str:
+    text = _message(value, depth)
+    if text or name not in BY_PARAMETER or not isinstance(value, dict):
+        return text
+    pairs = ((param, _message(inner, depth - 1)) for param, inner in list(value.items())[:MAX_SEVERAL])
+    return "; ".join(f"{valid(param)[:100]}: {inner}" for param, inner in pairs if inner)
 
 
 def _quoted(metadata: object, depth: int) -> str:

@@ -17,10 +17,11 @@ from typing import Any
 
 import aiohttp
 
-from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Decoder
+from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED
 from headrace.backends.connection import StaleConnection, open_session
 from headrace.backends.error_body import error_body, is_page
 from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error
+from headrace.backends.unpacking import Unpacker, is_enough
 from headrace.dialects.values import whole as whole_value
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 from headrace.finite import dumped_pieces, size_up_to
@@ -129,7 +130,7 @@ class Upstream:
         except FAILURES as exc:
             raise self._failure(exc) from exc
         async with response:
-            if response.status >= 300:
+            if not 200 <= response.status < 300:
                 raise await self._refusal(response, path)
             yield response
 
@@ -175,23 +176,24 @@ class Upstream:
         return bytes(body)
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """Yield an answer's bytes as they arrive, decompressed. Raises ProviderError."""
-        read, encoding = response.content.readany, response.headers.get("Content-Encoding")
-        decoder = Decoder(self.provider, encoding) if encoding else None
+        """Yield an answer's bytes as they arrive, decompressed and in UTF-8. Raises ProviderError."""
+        read, unpacker = response.content.readany, None
         try:
-            while piece := await read():
-                if decoder is None:
-                    yield piece
-                    continue
-                for decoded in decoder.feed(piece):
-                    yield decoded
-            if decoder is not None and not decoder.is_whole:
-                raise OSError("the compressed body has no end")
+            piece = await read()
+            while piece and not is_enough(piece, response.headers) and (more := await read()):
+                piece += more
+            unpacker = Unpacker(self.provider, response.headers, piece)
+            while piece:
+                for unpacked in (piece,) if unpacker.is_plain else unpacker.feed(piece):
+                    yield unpacked
+                piece = await read()
+            if rest := unpacker.end():
+                yield rest
         except FAILURES as exc:
             with suppress(OSError):
                 unread = _unread(response)
-                for decoded in (unread,) if decoder is None else decoder.feed(unread):
-                    yield decoded
+                for unpacked in (unread,) if unpacker is None else unpacker.feed(unread):
+                    yield unpacked
             raise self._failure(exc) from exc
 
     async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> ServerError:

@@ -17,10 +17,11 @@ from headrace.backends.answer import drain, object_in
 from headrace.backends.answer_body import AnswerBody, is_heartbeat
 from headrace.backends.error_body import is_page
 from headrace.backends.outline import outline
-from headrace.backends.refusals import page
-from headrace.backends.relay_reader import RelayReader
+from headrace.backends.refusals import hint, page
+from headrace.backends.relay_reader import TAIL, RelayReader
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.backends.usage_scan import UsageScan
+from headrace.dialects.openai import DONE
 from headrace.dialects.values import Object, an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.finite import dumps
@@ -34,6 +35,8 @@ EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
 # a line of data that is neither an object nor a list, but a heartbeat
 NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{\[])|[\r\n])(?!\[DONE\])")
 ODD_LINE = re.compile(rb"\ndata(?!: ?[{\[])")  # what NO_JSON finds where lines end with \n, and little else
+PLAIN_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+END = f"data: {DONE}\n\n".encode()
 MAX_READ = 2**18  # bytes; of a longer body only the small members are parsed
 
 # A provider's headers that callers get: no cookies, account names or hop-by-hop headers.
@@ -68,19 +71,31 @@ async def relayed(
             yield Relayed(answer_headers, stream.rest(), stream.scan.usage, ignored)
         else:
             await answer_body.begin()
-            raw = await upstream.joined(answer_body.pieces, beginning=answer_body.beginning)
+            pieces = answer_body.whole()
+            raw = await upstream.joined(pieces if answer_body.is_json else _to_the_end(pieces, reader))
             read = partial(as_json, raw, reader, is_json=answer_body.is_json)
             raw, usage = await aside(len(raw), read)
             yield Relayed(answer_headers, raw, lambda: usage, ignored)
 
 
+async def _to_the_end(
+    pieces: AsyncGenerator[bytes, None], reader: RelayReader
+) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a stream up to its last event: the connection may stay open after it, or break."""
+    tail = b""
+    async for piece in pieces:
+        yield piece
+        tail = (tail + piece[-TAIL:])[-TAIL:]
+        if reader.ends_with_last(tail):
+            await drain(pieces)
+
+
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
-    """The headers for the caller, unchanged, without those that are not ASCII: clients cannot read them."""
-    return tuple(
-        (name.lower(), value)
-        for name, value in response.raw_headers
-        if PASSED_ON.fullmatch(name.decode("latin-1")) and value.isascii()
-    )
+    """The headers for the caller, without those that are not printable ASCII: they cannot be sent on."""
+    found = ((name.decode("latin-1").lower(), value) for name, value in response.raw_headers)
+    pairs = ((name, value.decode("latin-1")) for name, value in found if PASSED_ON.fullmatch(name))
+    kept = ((name, hint(name, value)) for name, value in pairs)
+    return tuple((name.encode(), value.encode()) for name, value in kept if value is not None)
 
 
 def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, Usage | None]:
@@ -94,8 +109,19 @@ def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, U
     sent, members = _members(raw, reader.provider)
     if error := reader.error_in(sent, members):
         raise error
+    reader.check_whole(members, is_outline=len(raw) > MAX_READ)
     usage = an_object(members.get("usage"))
-    return raw, reader.usage(usage) if usage else None
+    return _as_utf8(raw), reader.usage(usage) if usage else None
+
+
+def _as_utf8(raw: bytes) -> bytes:
+    """Replace bytes that are no UTF-8, which some clients fail at."""
+    if not raw.isascii():
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            return raw.decode(errors="replace").encode()
+    return raw
 
 
 def _members(raw: bytes, provider: str) -> tuple[ServerSentEvent, Object]:
@@ -160,7 +186,7 @@ class Stream:
             for passed in self._checked(self._half):
                 yield passed if self._reader.is_over else passed + b"\n\n"
         if not self._reader.is_over:
-            raise ProviderError(f"{self._reader.provider} ended its answer in the middle")
+            raise self._reader.cut()
 
     def _begins(self, event: bytes) -> bool:
         """Whether the answer has begun with this event. Raises ServerError."""
@@ -180,10 +206,10 @@ class Stream:
         raw = await self._reader.upstream.joined(body.pieces, beginning=body.beginning)
         if error := self._reader.error(_whole(raw)):
             raise error
-        frames = self._reader.unfolded(an_object(whole(raw)))
-        if frames is None:
-            raise self._not_a_stream(raw)
-        self._reader.is_over = True
+        members = an_object(whole(raw))
+        self._reader.check_whole(members)
+        frames = self._reader.unfolded(members)
+        self._reader.has_begun = self._reader.is_over = True
         return frames
 
     def _not_a_stream(self, raw: bytes) -> ServerError:
@@ -206,11 +232,12 @@ class Stream:
                 passed.append(event)
                 continue
             sents = events_in(event)
+            is_end = any(map(self._reader.is_end, sents))
             try:
                 error = next(filter(None, map(self._error_to_rewrite, sents)), None)
-                if error is None and not (sents and all(map(_is_skipped, sents))):
+                if error is None and (is_end or not (sents and all(map(_is_skipped, sents)))):
                     self._reader.follow(sents)
-                    passed.append(event)
+                    passed.append(END if is_end and not PLAIN_END.search(event) else event)
             except ProviderError as exc:
                 error = exc
             if error is not None:
@@ -228,7 +255,9 @@ class Stream:
             error = self._reader.error(sent)
         except ProviderError:
             return None
-        if error is None or not _is_readable(sent) or self._reader.upstream.repeats_secret(sent.data):
+        if error is None:
+            return None
+        if not self._reader.is_readable(sent) or self._reader.upstream.repeats_secret(sent.data):
             return error
         self._reader.is_over = True
         return None
@@ -255,11 +284,18 @@ class Stream:
                 if len(unended) > MAX_LINE:
                     raise ProviderError(f"{self._reader.provider} sent an event without an end")
             if piece:
+                piece = self._valid(piece)
                 yield piece
                 if self._reader.ends_with_last(piece):
                     await drain(pieces)
             piece = await anext(pieces, None)
-        self._half = bytes(unended)
+        self._half = self._valid(bytes(unended))
+
+    def _valid(self, events: bytes) -> bytes:
+        """The events in UTF-8. Records whether the answer has begun."""
+        reader = self._reader
+        reader.has_begun = reader.has_begun or reader.begun.search(events) is not None
+        return _as_utf8(events)
 
 
 def _has_heartbeat(events: bytes) -> bool:
@@ -273,12 +309,3 @@ def _has_heartbeat(events: bytes) -> bool:
 def _is_skipped(sent: ServerSentEvent) -> bool:
     """Whether an event is a heartbeat, which clients would try to parse."""
     return is_heartbeat(sent.data) and sent.event != "error" and not sent.data.strip().startswith("[")
-
-
-def _is_readable(sent: ServerSentEvent) -> bool:
-    """Whether an error has the shape that clients of both dialects read: {"error": {"message": text}}."""
-    try:
-        error = an_object(whole(sent.data)).get("error")
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(error, dict) and isinstance(error.get("message"), str)

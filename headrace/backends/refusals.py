@@ -4,9 +4,11 @@ keeps, and whether a retry can help.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 from headrace.backends.overflow import is_overflow, overflow_error
 from headrace.errors import (
@@ -22,6 +24,7 @@ from headrace.errors import (
     ServerError,
 )
 
+MAX_PAUSE_S = 2**31 - 1  # of a Retry-After; more is no number of seconds for some clients
 MAX_NAME = 100  # characters of a code or a parameter's name
 NO_RETRY = {"x-should-retry": "false"}  # OpenAI's and Anthropic's SDKs obey it, whatever the status
 # an exhausted account: its status is 429, although waiting does not help
@@ -131,8 +134,8 @@ def _may_keep_code(error: ServerError, refusal: Refusal) -> bool:
 
 def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
     """Headers about whether and when to retry. Those that are not printable ASCII cannot be sent on."""
-    headers = {name.lower(): value for name, value in refusal.headers.items()}
-    headers = {name: value for name, value in headers.items() if value.isascii() and value.isprintable()}
+    found = ((name.lower(), value) for name, value in refusal.headers.items())
+    headers = {name: kept for name, value in found if (kept := hint(name, value)) is not None}
     hints = {name: value for name, value in headers.items() if LIMITS.fullmatch(name)}
     if isinstance(error, ProviderLimited | ProviderUnreachable):
         hints["Retry-After"] = headers.get("retry-after", "1")
@@ -143,6 +146,29 @@ def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
         hints.pop("retry-after-ms", None)
         hints |= NO_RETRY
     return hints
+
+
+def hint(name: str, value: str) -> str | None:
+    """The value of a header about limits as it can be sent on; None: it cannot. `name`: in lower case."""
+    if not (value.isascii() and value.isprintable()):
+        return None
+    return retry_after(value) if name == "retry-after" else value
+
+
+def retry_after(value: str) -> str | None:
+    """A Retry-After as the standard defines it, a date or whole seconds, rounded up; None: it is neither."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return value if _is_date(value) else None
+    return str(math.ceil(min(seconds, MAX_PAUSE_S))) if seconds >= 0 else None
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return bool(parsedate_to_datetime(value))
+    except (ValueError, OverflowError):
+        return False
 
 
 def _is_final(refusal: Refusal) -> bool:

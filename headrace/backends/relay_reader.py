@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from headrace.backends.answer import object_in
+from headrace.backends.choice import is_broken
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.values import Object
+from headrace.dialects.values import Object, an_object, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
@@ -19,7 +20,8 @@ TAIL = 256  # bytes at the end of some events that are searched for the last one
 class RelayReader(ABC):
     """Reads the answer to one relayed request, in its dialect. `last` matches the last event of a stream,
     which contains `last_word`. All events that may be errors or that `follow` has to read contain one of
-    `notable` or match `reason`, and few others do. `is_over`: the stream is complete.
+    `notable` or match `reason`, and few others do. `begun` matches any event that is a part of an answer.
+    `has_begun`: one has arrived; `is_over`: the stream is complete.
 
     Every byte of every stream is searched for these: a search for a constant, or for a pattern that begins
     with one, costs a twentieth of a search for a pattern that may begin in several ways.
@@ -29,6 +31,8 @@ class RelayReader(ABC):
     last_word: bytes
     notable: tuple[bytes, ...]
     reason: re.Pattern[bytes]
+    begun: re.Pattern[bytes]
+    has_begun = False
     is_over = False
 
     def __init__(self, upstream: Upstream) -> None:
@@ -62,6 +66,42 @@ class RelayReader(ABC):
         """Whether the event ends a stream, so that no answer can begin with it."""
         return False
 
+    def is_readable(self, sent: ServerSentEvent) -> bool:
+        """Whether an error has the shape that clients read: {"error": {"message": text}}."""
+        try:
+            error = an_object(whole(sent.data)).get("error")
+        except (ValueError, RecursionError):
+            return False
+        return not sent.is_bare and isinstance(error, dict) and isinstance(error.get("message"), str)
+
+    def cut(self) -> ProviderError:
+        """The error for a stream that ends too early."""
+        return ProviderError(f"{self.provider} ended its answer in the middle")
+
+    @property
+    @abstractmethod
+    def member(self) -> str:
+        """The member of a whole body that contains the answer."""
+
+    @abstractmethod
+    def is_answer(self, value: object) -> bool:
+        """Whether this value of that member is an answer."""
+
+    @abstractmethod
+    def reasons(self, members: Object) -> list[str]:
+        """The reasons for which a whole answer ended."""
+
+    def check_whole(self, members: Object, *, is_outline: bool = False) -> None:
+        """Raises ProviderError for a whole body that is no answer, or that ended with a failure.
+        `is_outline`: large members were not parsed.
+        """
+        value = members.get(self.member)
+        is_unread = is_outline and value is None and self.member in members
+        if not (is_unread or self.is_answer(value)):
+            raise ProviderError(f"{self.provider} answered with something that is no answer")
+        if any(map(is_broken, self.reasons(members))):
+            raise ProviderError(f"{self.provider} failed in the middle of its answer")
+
     @abstractmethod
     def follow(self, sents: Sequence[ServerSentEvent]) -> None:
         """Set `is_over` when these events end the answer. Raises ProviderError if it ends with a failure."""
@@ -81,5 +121,5 @@ class RelayReader(ABC):
         """Convert a stream into one JSON body. Raises ServerError."""
 
     @abstractmethod
-    def unfolded(self, whole: Object) -> bytes | None:
-        """Convert a JSON body into a stream; None: the body is no answer."""
+    def unfolded(self, whole: Object) -> bytes:
+        """Convert a JSON body into a stream."""

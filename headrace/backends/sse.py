@@ -17,6 +17,7 @@ class ServerSentEvent:
     event: str
     data: str
     is_whole: bool = False  # not an event, but a JSON body that came instead of a stream
+    is_bare: bool = field(default=False, compare=False)  # a line of JSON without a field's name
     is_last: bool = field(default=False, compare=False)  # only the end of the stream terminated it
 
 
@@ -59,12 +60,13 @@ async def lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
     r"""Yield lines without their terminators (\n, \r\n or \r); the last line needs none. Raises ProviderError
     for a line over MAX_LINE.
     """
-    cutter = _Lines()
+    cutter, bom = _Lines(), "\ufeff"
     async for piece in pieces:
         for line in cutter.feed(piece):
-            yield line
+            yield line.removeprefix(bom)
+            bom = ""  # it can only precede the first line
     for line in cutter.end():
-        yield line
+        yield line.removeprefix(bom)
 
 
 class _Events:
@@ -80,6 +82,8 @@ class _Events:
             line, self._is_first = line.removeprefix("\ufeff"), False
         if not line:
             return self.end()
+        if line.startswith("{") and not self._data:  # some providers end a stream with an error like this
+            return ServerSentEvent("", line, is_bare=True)
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "event":

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from headrace.dialects.anthropic import WRAPPED
 from headrace.finite import dumps, loads
 from headrace.ignored import with_ignored
 from headrace.types import Conversation, Event, GenerateRequest, ToolCallDelta
@@ -20,7 +21,6 @@ ARGUMENTS = "messages.tool_calls.function.arguments"
 ODD = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")  # matches all texts with numbers that JSON does not have
 MAX_ID = 40  # characters of a call's id; OpenAI's limit
 PER_ENTRY = 64  # least number of characters of a message's or a tool's JSON, besides its text
-WRAPPED = "arguments"  # the member that wraps arguments which are no JSON object
 
 
 class Writing:

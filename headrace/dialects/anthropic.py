@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from headrace.dialects.values import an_object, count, valid_value
+from headrace.dialects.values import an_object, count, valid
 from headrace.finite import finite
 from headrace.types import FinishReason, Thought, Usage
 
@@ -50,6 +50,8 @@ EFFORTS = ("low", "medium", "high", "xhigh", "max")  # rising
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32768}
 MIN_BUDGET = 1024  # the least that the API accepts
 _MEDIUM_FROM, _HIGH_FROM = 4096, BUDGETS["high"]  # tokens of a budget
+
+WRAPPED = "arguments"  # the member that wraps arguments of a call which are no JSON object
 
 _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 _THINKING = "thinking_tokens"
@@ -94,12 +96,15 @@ def thinking_block(thought: Thought) -> SignedThinking | RedactedThinking:
 
 
 def tool_input(arguments: str) -> dict[str, Any]:
-    """Parse the arguments of a call. JSON that is cut off counts as far as it goes; other text is empty."""
+    """Parse the arguments of a call. A model may have written anything there, so text that is no JSON object,
+    or breaks off, is wrapped in one: nobody takes it for a call with fewer arguments or none.
+    """
+    text = valid(arguments)
     try:
-        value = from_json(valid_value(arguments) or "{}", allow_partial=True)
+        value = from_json(text.strip() or "{}")
     except ValueError:
-        return {}
-    return finite(value) if isinstance(value, dict) else {}
+        value = None
+    return finite(value) if isinstance(value, dict) else {WRAPPED: text}
 
 
 def counts_in(usage: object) -> dict[str, int]:

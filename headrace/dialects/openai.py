@@ -52,6 +52,15 @@ class ResponseUsage(TypedDict):
 
 DONE = "[DONE]"  # the data of the event that ends a stream
 
+
+def is_done(data: str) -> bool:
+    """Whether an event's data ends a stream: DONE, which some providers write in lower case, in quotes,
+    without the brackets or with more behind it.
+    """
+    beginning = data[:16].strip().strip('"').upper()
+    return beginning.startswith(DONE) or beginning == "DONE"
+
+
 # The counts of a usage and the objects with their details: in chat completions, then in responses.
 _PROMPT = ("prompt_tokens", "input_tokens")
 _COMPLETION = ("completion_tokens", "output_tokens")
@@ -75,7 +84,7 @@ def usage_of(body: object) -> Usage | None:
     return Usage(
         prompt,
         completion or 0,
-        count(of_prompt.get("cached_tokens")) or 0,
+        min(count(of_prompt.get("cached_tokens")) or 0, prompt),
         count(of_completion.get("reasoning_tokens")) or 0,
         count(of_prompt.get("cache_write_tokens")) or 0,
         count(of_completion.get("accepted_prediction_tokens")) or 0,

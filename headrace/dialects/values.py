@@ -16,6 +16,8 @@ Object = dict[str, Any]
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the JSON escape of half a surrogate pair
 BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # a bracket, or a whole string
 MAX_DEPTH = 100  # of nesting; walks over deeper values would exceed Python's recursion limit
+MAX_DIGITS = 400  # of an integer; Python converts no more than some thousands
+MAX_COUNT = 2**48  # no tokens, bytes or seconds are that many, and sums of them fit into a database
 REPLACEMENT = "\ufffd"
 
 
@@ -24,12 +26,17 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
+def _short(text: str) -> int | None:
+    return int(text) if len(text) <= MAX_DIGITS else None
+
+
+# not strict: some providers do not escape control characters in strings
+DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite, parse_int=_short, strict=False)
 
 
 def parsed(raw: bytes | str) -> Any:
-    """Parse JSON; NaN and infinities become None. Text may contain halves of surrogate pairs, whose other
-    half may be in the next piece. Raises ValueError or RecursionError.
+    """Parse JSON; NaN, infinities and integers of more than MAX_DIGITS become None. Text may contain halves
+    of surrogate pairs, whose other half may be in the next piece. Raises ValueError or RecursionError.
     """
     text = raw if isinstance(raw, str) else raw.decode(errors="replace")
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
@@ -128,13 +135,13 @@ def number(value: object) -> float | None:
 
 
 def count(value: object) -> int | None:
-    """Return an integer >= 0, written as 5, 5.0 or "5"; None for any other value."""
+    """Return an integer from 0 to MAX_COUNT, written as 5, 5.0 or "5"; None for any other value."""
     if value is None or type(value) is int:  # nearly all
-        return value if value is None or value >= 0 else None
+        return value if value is None or 0 <= value <= MAX_COUNT else None
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
         value = int(value)
     found = number(value)
-    return int(found) if found is not None and found >= 0 and found == int(found) else None
+    return int(found) if found is not None and 0 <= found <= MAX_COUNT and found == int(found) else None
 
 
 def dumped(value: object) -> str:

@@ -59,7 +59,8 @@ def test_bodies_are_passed_on_but_for_the_model(
     played = Answer(pieces=MESSAGES if "messages" in path else STREAM.pieces)
     if stream == "false":
         played = Answer(
-            headers={"Content-Type": "application/json"}, pieces=[b' {"usage" : {},\n', b' "x": 1e5}\n']
+            headers={"Content-Type": "application/json"},
+            pieces=[b' {"usage" : {},\n "choices":[ {} ],"data": [{}], "content" :[]', b', "x": 1e5}\n'],
         )
     relay.provider.play(played)
     status, headers, body = relay.ask(path, (ODD % (model, stream, model)).encode())
@@ -201,7 +202,7 @@ def test_a_body_without_bounds_is_refused() -> None:
 
 def test_a_large_body_is_passed_on(relay: Relays) -> None:
     body = b'{"model":"up:m","messages":[],"x":"%s"}' % (b"ab" * 2**20)
-    large = b'{"x": "%s", "usage": {"prompt_tokens": 1}}' % (b"x" * 2**20)
+    large = b'{"x": "%s", "choices": [{}], "usage": {"prompt_tokens": 1}}' % (b"x" * 2**20)
     relay.provider.play(Answer(headers={"Content-Type": "application/json"}, pieces=[large]))
     assert relay.ask(CHAT, body)[2] == large
     assert relay.provider.posts[-1].raw == body.replace(b"up:m", b"m", 1)

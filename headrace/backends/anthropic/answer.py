@@ -9,16 +9,21 @@ from dataclasses import dataclass, field
 
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
-from headrace.backends.calls import CallPiece
+from headrace.backends.calls import CallPiece, arguments_text
 from headrace.backends.choice import ChoiceAssembler, is_broken
 from headrace.backends.error_body import error_body, is_error
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
+from headrace.backends.texts import all_text, left_out
 from headrace.dialects.anthropic import STATUS_OF_TYPE, counts_in, usage_of
-from headrace.dialects.openai import DONE
-from headrace.dialects.values import Object, an_object, count, dumped, objects, valid, word
+from headrace.dialects.openai import is_done
+from headrace.dialects.values import Object, an_object, count, valid, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Started, Thought
+
+# a member of a delta → the delta's type, for deltas that have none
+TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
+SKIPPED = ("citations_delta", "signature_delta", "input_json_delta")  # deltas that need not be of a block
 
 
 @dataclass(slots=True)
@@ -35,8 +40,8 @@ class _ToolUse:
     """An open tool_use block. `whole`: arguments that its start event contained."""
 
     id: str
-    whole: Object
-    has_arguments: bool = False
+    whole: str
+    has_arguments: bool
 
 
 class Answer:
@@ -53,13 +58,14 @@ class Answer:
         self._thinking: list[_Thinking] = []
         # index → open block; None: one of an unknown kind, whose deltas are skipped
         self._blocks: dict[int | None, _Thinking | _ToolUse | None] = {}
+        self._early: set[int | None] = set()  # indexes of arguments that preceded their block
         self.counts: dict[str, int] = {}  # token counts so far
         self._is_started = False
         self._has_content = False  # an event after message_start has arrived
         self.is_over = False
 
     def read(self, sent: ServerSentEvent) -> list[Event]:
-        if sent.data.strip() == DONE:  # some proxies send it, also in place of message_stop
+        if is_done(sent.data):  # some proxies send it, also in place of message_stop
             self.is_over = self.is_over or self.choice.reason is not None
             return []
         value = None if self.is_over else object_in(self._upstream.provider, sent)
@@ -75,14 +81,15 @@ class Answer:
             case "content_block_start":
                 return self._begin(count(value.get("index")), an_object(value.get("content_block")))
             case "content_block_delta":
-                return self._delta(count(value.get("index")), an_object(value.get("delta")))
+                return self._delta(count(value.get("index")), value.get("delta"))
             case "content_block_stop":
                 return self._end(count(value.get("index")))
             case "message_delta":
                 self._has_content = True
                 self.counts |= counts_in(value.get("usage"))
-                self._set_reason(an_object(value.get("delta")))
+                self._set_reason({**value, **an_object(value.get("delta"))})
             case "message_stop":
+                self.counts |= counts_in(value.get("usage"))
                 self.choice.set_reason("end_turn" if self._has_content else "")
                 self.is_over = True
         return []
@@ -107,7 +114,7 @@ class Answer:
     def _message(self, message: Object) -> list[Event]:
         """Read a whole message that came instead of a stream."""
         found = self._start(message)
-        for index, block in enumerate(objects(message.get("content"))):
+        for index, block in enumerate(blocks_in(message)):
             found += self._begin(index, block)
             found += self._end(index)
         self._set_reason(message)
@@ -129,20 +136,22 @@ class Answer:
             return []
         found = self._end(index)  # some providers leave out content_block_stop
         match kind:
-            case "text":
-                found += self.choice.add_text(_text(block, "text"))
+            case "text" | None:
+                found += self.choice.add_text(self._text(block, "text"))
             case "thinking":
                 opened = _Thinking(signature=word(block.get("signature")) or None)
                 self._blocks[index] = opened
                 self._thinking.append(opened)
-                found += self._think(opened, _text(block, "thinking"))
+                found += self._think(opened, self._text(block, "thinking"))
             case "redacted_thinking":
                 found += self.choice.add_thought(Thought(redacted=word(block.get("data"))))
             case "tool_use":
                 id, name = word(block.get("id")), word(block.get("name"))
-                self._blocks[index] = _ToolUse(id, an_object(block.get("input")))
+                is_early = index in self._early
+                self._blocks[index] = _ToolUse(id, arguments_text(block.get("input")), is_early)
                 found += self.choice.add_call(CallPiece(index, id, name, ""))
             case _:
+                left_out(self._upstream.provider, f"a block of type {word(kind)[:50]!r}")
                 self._blocks[index] = None
         return found
 
@@ -153,25 +162,34 @@ class Answer:
             return False
         return bool(id) and open_block.id == id
 
-    def _delta(self, index: int | None, delta: Object) -> list[Event]:
+    def _delta(self, index: int | None, sent: object) -> list[Event]:
         block = self._blocks.get(index)
         if block is None and index in self._blocks:
             return []
-        match delta.get("type"):
+        delta = sent if isinstance(sent, dict) else {"text": sent}
+        match kind := delta.get("type", next((TYPES[name] for name in TYPES if name in delta), None)):
             case "text_delta":
-                return list(self.choice.add_text(_text(delta, "text")))
+                return list(self.choice.add_text(self._text(delta, "text")))
             case "thinking_delta":
-                text = _text(delta, "thinking")
+                text = self._text(delta, "thinking") or self._text(delta, "text")
                 if isinstance(block, _Thinking):
                     return self._think(block, text)
                 return list(self.choice.add_reasoning(text))
             case "signature_delta" if isinstance(block, _Thinking):
                 block.signature = word(delta.get("signature"))
-            case "input_json_delta" if part := _text(delta, "partial_json"):
+            case "input_json_delta" if part := arguments_text(delta.get("partial_json")):
                 if isinstance(block, _ToolUse):
                     block.has_arguments = True
+                else:
+                    self._early.add(index)
                 return list(self.choice.add_call(CallPiece(index, "", "", part)))
+            case _ if kind not in SKIPPED:
+                left_out(self._upstream.provider, f"a delta of type {word(kind)[:50]!r}")
         return []
+
+    def _text(self, of: Object, name: str) -> str:
+        """A text, which may end with half of a surrogate pair; "" if there is none."""
+        return all_text(self._upstream.provider, of.get(name))
 
     def _end(self, index: int | None) -> list[Event]:
         """Close a block; return a signed thought, or the arguments of a call that came without deltas."""
@@ -180,7 +198,7 @@ class Answer:
             block.is_closed = True
             return self._next_thoughts()
         if isinstance(block, _ToolUse) and not block.has_arguments:
-            return list(self.choice.add_call(CallPiece(index, "", "", dumped(block.whole))))
+            return list(self.choice.add_call(CallPiece(index, "", "", block.whole or "{}")))
         return []
 
     def _think(self, block: _Thinking, text: str) -> list[Event]:
@@ -220,7 +238,9 @@ def error_in(upstream: Upstream, sent: ServerSentEvent, value: Object) -> Server
     return upstream.error(STATUS_OF_TYPE.get(type, 500), message, type=type)
 
 
-def _text(of: Object, name: str) -> str:
-    """A text, which may end with half of a surrogate pair; "" if there is none."""
-    found = of.get(name)
-    return found if isinstance(found, str) else ""
+def blocks_in(message: Object) -> list[Object]:
+    """The content of a whole message: a list of blocks, one block, or texts."""
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else [content]
+    known = (block for block in blocks if block is not None)
+    return [block if isinstance(block, dict) else {"type": "text", "text": block} for block in known]

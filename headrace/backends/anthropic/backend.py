@@ -69,7 +69,7 @@ class AnthropicBackend(Remote):
     ) -> AbstractAsyncContextManager[Relayed]:
         path, headers = f"/v1{request.endpoint}", self._unconfigured(request.headers)
         correct = partial(corrected, request.body, model, self._abilities_of(model))
-        reader = AnthropicRelayReader(self.upstream)
+        reader = AnthropicRelayReader(self.upstream, request.endpoint)
         return relayed(reader, request, correct, path=path, headers=headers, until_content=until_content)
 
     def _unconfigured(self, headers: Mapping[str, str]) -> dict[str, str]:

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 
 from headrace.backends.answer import object_in
-from headrace.backends.anthropic.answer import Answer, kind_of
+from headrace.backends.anthropic.answer import Answer, blocks_in, kind_of
 from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STOP_REASONS, tool_input
-from headrace.dialects.openai import DONE
-from headrace.dialects.values import Object, an_object, count, dumped, objects
+from headrace.dialects.openai import is_done
+from headrace.dialects.values import Object, an_object, count, dumped
 from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
 
 HEAD = ("id", "type", "role", "model")  # members of a message that message_start contains
@@ -52,7 +52,7 @@ class _Message:
         if self._answer.is_over:
             return
         self._write(self._answer.read(sent))
-        if sent.data.strip() == DONE:
+        if is_done(sent.data):
             return
         value = an_object(object_in(self._provider, sent))
         index = count(value.get("index"))
@@ -63,7 +63,7 @@ class _Message:
                 self._usage |= an_object(message.get("usage"))
             case "content_block_start":
                 block = an_object(value.get("content_block"))
-                if block and block.get("type") not in READ:
+                if block and block.get("type", "text") not in READ:
                     self._others[index] = self._add({**block})
             case "content_block_delta":
                 self._delta(index, an_object(value.get("delta")))
@@ -150,7 +150,7 @@ def unfolded(message: Object) -> bytes:
 
 
 def _events(message: Object) -> Iterator[Object]:
-    blocks = objects(message.get("content"))
+    blocks = blocks_in(message)
     ended = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
     has_calls = any(block.get("type") == "tool_use" for block in blocks)
     reason = ended["stop_reason"] or ("tool_use" if has_calls else "end_turn")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
-from headrace.backends.calls import CallPiece
+from headrace.backends.calls import call_piece
 from headrace.backends.choice import ChoiceAssembler
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
 from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.values import an_object, count, dumped, number, word
+from headrace.backends.texts import all_text, left_out, texts
+from headrace.dialects.openai import is_done
+from headrace.dialects.values import an_object, count, number, word
 from headrace.errors import ContextTooLong, ProviderError
 from headrace.types import (
     Capability,
@@ -28,6 +30,7 @@ from headrace.types import (
 )
 
 Body = dict[str, Any]
+FIELD = "data:"  # some servers frame the lines as events of a stream
 
 
 class Answer:
@@ -47,19 +50,19 @@ class Answer:
 
     def read(self, line: str) -> Iterator[Event]:
         """Read one line. Raises ServerError."""
-        found = None if self.is_over else object_in(self._name, ServerSentEvent("", line))
+        if line.startswith(FIELD):
+            line = line.removeprefix(FIELD).lstrip()
+        is_skipped = self.is_over or is_done(line)
+        found = None if is_skipped else object_in(self._name, ServerSentEvent("", line))
         if found is None:
             return
         if found.get("error") or ("done" not in found and is_error(found)):
             raise self._upstream.error_of_body(500, line)
         message = found.get("message", found)
-        if not isinstance(message, dict | None):
-            raise _unreadable(self._name)
-        yield from self._read(found, an_object(message), "response" if message is found else "content")
-        self._last, self.is_over = (
-            found,
-            found.get("done") is True or (bool(word(found.get("done_reason"))) and "done" not in found),
-        )
+        if not isinstance(message, dict):  # a text, or parts of one
+            message = {"content": message}
+        yield from self._read(found, message, "response" if message is found else "content")
+        self._last, self.is_over = found, _is_last(found)
 
     def end(self) -> Iterator[Event]:
         if not self.is_over:
@@ -69,18 +72,19 @@ class Answer:
 
     def _read(self, line: Body, message: Body, place: str) -> Iterator[Event]:
         """`place`: the member of `message` with the text."""
-        thinking, text = (_text(self._name, message, member) for member in ("thinking", place))
+        text, thought = texts(self._name, message.get(place))
+        thinking = all_text(self._name, message.get("thinking") or message.get("reasoning")) or thought
         yield from self._choice.add_reasoning(thinking)
         if text or not thinking:  # neutral events have no logprobs of reasoning
             self._logprobs += logprobs_of({"content": line.get("logprobs")})
         if text:
             yield from self._add_text(text)
         calls = message.get("tool_calls") or []
-        if not isinstance(calls, list | dict):
-            raise _unreadable(self._name)
-        for call in [calls] if isinstance(calls, dict) else calls:
-            if call is not None:
-                yield from self._add_call(an_object(an_object(call).get("function")))
+        for call in calls if isinstance(calls, list) else [calls]:
+            if isinstance(call, dict):
+                yield from self._add_call(call)
+            elif call is not None:
+                left_out(self._name, f"a call of type {type(call).__name__}")
 
     def _add_text(self, text: str) -> Iterator[Event]:
         logprobs = tuple(self._logprobs)
@@ -90,15 +94,15 @@ class Answer:
         self._logprobs.clear()
         yield from self._choice.add_text(text, logprobs)
 
-    def _add_call(self, function: Body) -> Iterator[Event]:
-        """Read a call, which is always complete."""
-        name, arguments = word(function.get("name")), function.get("arguments")
-        if not name or not isinstance(arguments, dict | str | None):
-            raise _unreadable(self._name)
+    def _add_call(self, call: Body) -> Iterator[Event]:
+        """Read a call, which is always complete. Ids are not unique in all versions of Ollama."""
+        piece = call_piece(call, self._num_calls + 1, is_whole=True)
+        if not piece.name:
+            raise ProviderError(f"{self._name} sent a call without its name")
         if self._max_calls is None or self._num_calls < self._max_calls:
-            text = arguments if isinstance(arguments, str) else dumped(arguments or {})
             self._num_calls += 1
-            yield from self._choice.add_call(CallPiece(self._num_calls, "", name, text or "{}"))
+            whole = replace(piece, id="", arguments=piece.arguments or "{}")
+            yield from self._choice.add_call(whole)
 
     def _finished(self, line: Body) -> Finished:
         reason = word(line.get("done_reason"))
@@ -148,13 +152,9 @@ def _length(model_info: object) -> int | None:
     return None
 
 
-def _text(name: str, found: Body, member: str) -> str:
-    """A text, which may end with half of a surrogate pair; "" for null. Raises ProviderError."""
-    value = found.get(member)
-    if value is not None and not isinstance(value, str):
-        raise _unreadable(name)
-    return value or ""
-
-
-def _unreadable(name: str) -> ProviderError:
-    return ProviderError(f"{name} answered with something that is no answer")
+def _is_last(line: Body) -> bool:
+    """Whether a line is the last: some servers write `done` as a text or a number, or leave it out."""
+    done = line.get("done")
+    if done is None:
+        return bool(word(line.get("done_reason")))
+    return done in (True, 1) or word(done).lower() == "true"

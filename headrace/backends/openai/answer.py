@@ -12,11 +12,13 @@ from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceAssembler
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
-from headrace.backends.openai.content import content_of
+from headrace.backends.openai.content import choices_in, content_of, reason_in
 from headrace.backends.openai.logprobs import logprobs_of
+from headrace.backends.openai.whole_messages import Message
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.openai import DONE, usage_of
-from headrace.dialects.values import Object, count, dumped, objects, valid_value, word
+from headrace.backends.texts import left_out
+from headrace.dialects.openai import is_done, usage_of
+from headrace.dialects.values import Object, count, dumped, valid_value, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, Started, Usage
 
@@ -58,6 +60,8 @@ class Answer:
         budget = Budget(self._provider)
         self._choices = [ChoiceAssembler(self._provider, index, budget) for index in range(num_choices)]
         self._started: set[ChoiceAssembler] = set()
+        self._messages: dict[ChoiceAssembler, Message] = {}
+        self._index: int | None = None  # the provider's, of a single choice
         self._usage: Usage | None = None
         self._counts_tokens = counts_tokens
         self._num_counted = 0
@@ -74,7 +78,7 @@ class Answer:
         """
         if self.is_over:
             return []
-        if sent.data.strip().startswith(DONE):
+        if is_done(sent.data):
             self._set_over()
             return []
         self.chunk = {}
@@ -119,41 +123,42 @@ class Answer:
             raise error
         self._extra |= {name: valid_value(chunk[name]) for name in self._extra_members if name in chunk}
         self._usage = usage_of(chunk.get("usage")) or self._usage
-        choices = chunk.get("choices")
-        if isinstance(choices, dict):
-            choices = [choices]
-        if choices and not isinstance(choices, list):
-            raise self._unreadable()
-        for body in choices or ():
-            if isinstance(body, dict):
-                yield from self._choice(body)
-            elif body is not None:
-                raise self._unreadable()
+        choices = choices_in(chunk)
+        if chunk.get("choices") and not choices:
+            left_out(self._provider, "a choice of an unknown shape")
+        for body in choices:
+            yield from self._choice(body)
 
     def _choice(self, body: Object) -> Iterator[Event]:
         choice = self._choice_of(body)
-        content = content_of(self._provider, body, may_repeat=choice is None or choice.has_content)
+        content = content_of(self._provider, body)
         if choice is None:
-            if content and not self.is_complete:
+            if content and not content.is_message and not self.is_complete:
                 raise ProviderError(f"{self._provider} sent a choice that was not requested")
             return
         self._started.add(choice)
+        if content.is_message:
+            if choice not in self._messages:
+                self._messages[choice] = Message(is_repeated=choice.has_content)
+            content = self._messages[choice].new_in(content)
         yield from choice.add_reasoning(content.reasoning)
         yield from choice.add_text(content.text, logprobs_of(body.get("logprobs")))
         for piece in content.calls:
             yield from choice.add_call(piece)
-        reason = word(body.get("finish_reason"))
-        if reason and reason != "null":
+        if reason := reason_in(body):
             choice.set_reason(reason)
             # vLLM's: the stop string, or the id of a stop token
             choice.stop = word(body.get("stop_reason")) or choice.stop
 
     def _choice_of(self, body: Object) -> ChoiceAssembler | None:
-        """The choice that a chunk's choice belongs to; None: one that was not requested."""
+        """The choice that a chunk's choice belongs to; None: one that was not requested. Of a single choice,
+        the index does not matter, as long as it stays the same.
+        """
         index = count(body.get("index"))
-        if index is None:
-            index = 0 if len(self._choices) == 1 else -1
-        return self._choices[index] if 0 <= index < len(self._choices) else None
+        if len(self._choices) == 1:
+            self._index = index if self._index is None else self._index
+            return self._choices[0] if index in (None, self._index) else None
+        return self._choices[index] if index is not None and index < len(self._choices) else None
 
     def _unreadable(self) -> ProviderError:
         return ProviderError(f"{self._provider} sent something that is no chunk of an answer")
@@ -171,7 +176,7 @@ def error_in(upstream: Upstream, sent: ServerSentEvent, chunk: Object) -> Server
 
 
 def _error_of_choice(chunk: Object) -> object:
-    return next((body["error"] for body in objects(chunk.get("choices")) if body.get("error")), None)
+    return next((body["error"] for body in choices_in(chunk) if body.get("error")), None)
 
 
 def _status_in(body: Object) -> int:

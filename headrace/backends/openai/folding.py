@@ -10,10 +10,11 @@ from typing import Any
 from headrace.backends.choice import finish_reason
 from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import Answer
+from headrace.backends.openai.content import choices_in
 from headrace.backends.sse import ServerSentEvent
 from headrace.collected import Choice, Collected
 from headrace.dialects.openai import DONE, usage_of
-from headrace.dialects.values import Object, an_object, count, dumped, objects, word
+from headrace.dialects.values import Object, an_object, count, dumped, word
 
 OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
 # lists in logprobs
@@ -34,7 +35,7 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
         chunk = answer.chunk
         head = {**{name: value for name, value in chunk.items() if name not in OWN}, **head}
         usage = _usage(chunk.get("usage")) or usage
-        for body in objects(chunk.get("choices")):
+        for body in choices_in(chunk):
             index = count(body.get("index")) or 0
             _extend(logprobs[index if index < num_choices else 0], an_object(body.get("logprobs")))
     for event in answer.end():
@@ -81,14 +82,15 @@ def unfolded(whole: Object, *, has_usage: bool) -> bytes:
 
 def _choices(whole: Object) -> Iterator[Object]:
     """Two chunk choices for each choice: its content, then its finish reason."""
-    for place, body in enumerate(objects(whole.get("choices"))):
+    for place, body in enumerate(choices_in(whole)):
         found = count(body.get("index"))
         index = place if found is None else found
         reason = word(body.get("finish_reason"))
-        if not isinstance(body.get("message"), dict):
+        message = body.get("message")
+        if not message:
             yield {**body, "index": index, "finish_reason": reason or "stop"}
             continue
-        delta = _delta(body["message"])
+        delta = _delta(message if isinstance(message, dict) else {"content": message})
         rest = {name: value for name, value in body.items() if name != "message"}
         yield {**rest, "index": index, "delta": delta, "finish_reason": None}
         has_calls = bool(delta.get("tool_calls") or delta.get("function_call"))

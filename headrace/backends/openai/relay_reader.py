@@ -10,12 +10,12 @@ from headrace.backends.answer import object_in
 from headrace.backends.choice import is_broken
 from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import error_in
-from headrace.backends.openai.content import content_of
+from headrace.backends.openai.content import choices_in, content_of, reason_in
 from headrace.backends.openai.folding import folded, unfolded
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.openai import DONE, usage_of
-from headrace.dialects.values import Object, an_object, count, objects, word
+from headrace.dialects.openai import is_done, usage_of
+from headrace.dialects.values import Object, an_object, count
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
@@ -27,12 +27,14 @@ class OpenAIRelayReader(RelayReader):
 
     last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
     last_word = b"[DONE]"
-    notable = (b"error", b"exception", b'"detail"', b'"code"', b'"status_code"', b"[DONE]")
+    notable = (b"error", b"exception", b'"detail"', b'"code"', b'"status_code"', b"[DONE]", b"[done]")
     reason = re.compile(rb'"finish_reason"\s*:\s*"')
+
+    begun = re.compile(rb'"choices"\s*:\s*(?:\[\s*[^\]\s]|\{)')
 
     def __init__(self, upstream: Upstream, endpoint: str, members: Mapping[str, Any]) -> None:
         super().__init__(upstream)
-        self._is_chat = endpoint == "/chat/completions"
+        self._is_chat, self._is_generation = endpoint == "/chat/completions", endpoint != "/embeddings"
         prompt, n = members.get("prompt"), count(members.get("n")) or 1
         texts = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
         self._num_choices = min(n * (len(prompt) if texts and isinstance(prompt, list) else 1), MAX_CHOICES)
@@ -46,31 +48,44 @@ class OpenAIRelayReader(RelayReader):
         return error_in(self.upstream, sent, value)
 
     def is_end(self, sent: ServerSentEvent) -> bool:
-        return sent.data.strip().startswith(DONE)
+        return is_done(sent.data)
+
+    @property
+    def member(self) -> str:
+        return "choices" if self._is_generation else "data"
+
+    def is_answer(self, value: object) -> bool:
+        return bool(choices_in({"choices": value}))
+
+    def reasons(self, members: Object) -> list[str]:
+        return [reason_in(body) for body in choices_in(members)]
 
     def content_in(self, sent: ServerSentEvent, value: Object) -> bool:
         """Whether it has text, reasoning, a call or a finish reason."""
-        bodies = objects(value.get("choices"))
-        return any(body.get("finish_reason") or content_of(self.provider, body) for body in bodies)
+        bodies = choices_in(value)
+        return any(reason_in(body) or content_of(self.provider, body) for body in bodies)
 
     def follow(self, sents: Sequence[ServerSentEvent]) -> None:
-        self.is_over = self.is_over or any(map(self.is_end, sents))
+        is_end = any(map(self.is_end, sents))
+        if is_end and not self.has_begun:
+            raise self.cut()
+        self.is_over = self.is_over or is_end
         for body in (body for sent in sents for body in self._choices(sent)):
-            reason = word(body.get("finish_reason"))
+            reason = reason_in(body)
             if is_broken(reason) and not self.is_over:
                 raise ProviderError(f"{self.provider} failed in the middle of its answer")
-            if reason and reason != "null":
+            if reason:
                 self._ended.add(count(body.get("index")) or 0)
         self.is_over = self.is_over or len(self._ended) >= self._num_choices
 
     def _choices(self, sent: ServerSentEvent) -> list[Object]:
         try:
-            return objects(an_object(object_in(self.provider, sent)).get("choices"))
+            return choices_in(an_object(object_in(self.provider, sent)))
         except ProviderError:
             return []
 
     def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
         return folded(self.upstream, sents, num_choices=self._num_choices, is_chat=self._is_chat)
 
-    def unfolded(self, whole: Object) -> bytes | None:
-        return unfolded(whole, has_usage=self._has_usage) if objects(whole.get("choices")) else None
+    def unfolded(self, whole: Object) -> bytes:
+        return unfolded(whole, has_usage=self._has_usage)

@@ -176,6 +176,7 @@ class Lines:
         return []
 
     def _lines(self, event: Event) -> Iterator[Json]:
+        yield from self._ended(event)
         if isinstance(event, TextDelta):
             logprobs = event.logprobs if self._has_logprobs else ()
             if event.text or logprobs:
@@ -184,19 +185,24 @@ class Lines:
             if event.text:
                 yield self._line(Piece(thinking=event.text))
         elif isinstance(event, ToolCallDelta):
-            yield from self._calling(event)
+            self._call(event)
         elif isinstance(event, Finished):
             for index in list(self._calls):
                 yield self._complete(index)
             ended = figures(event.reason, event.usage, self._started, event.decode_s, self._began)
             yield self._line(Piece(), ended)
 
-    def _calling(self, event: ToolCallDelta) -> Iterator[Json]:
+    def _call(self, event: ToolCallDelta) -> None:
         if event.name is not None:
             self._calls[event.call] = _Calling(event.id or "", event.name)
         self._calls[event.call].push(event.arguments)
-        if self._calls[event.call].nesting.is_closed:
-            yield self._complete(event.call)
+
+    def _ended(self, event: Event) -> Iterator[Json]:
+        """The calls that are whole once something else comes."""
+        for index, calling in list(self._calls.items()):
+            is_other = not isinstance(event, ToolCallDelta) or event.call != index
+            if is_other and calling.nesting.is_closed:
+                yield self._complete(index)
 
     def _complete(self, index: int) -> Json:
         calling = self._calls.pop(index)
