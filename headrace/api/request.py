@@ -62,6 +62,7 @@ SIZE = "headrace.body_size"  # the body's size, once it is read
 READ_AT = "headrace.read_at"  # when the body was read, on the event loop's clock
 TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
 ALL_OURS: Table = {}  # for bodies whose declared members are all handled here
+BOM = b"\xef\xbb\xbf"  # some clients write it before JSON
 BODY = "headrace.body"  # the body itself, if the relay has read it before the handler
 
 
@@ -217,6 +218,7 @@ async def read_json(request: Request) -> bytes:
         async with in_time(request):
             raw = await decoded(raw, encodings, limit)
         charge.take(FACTOR * max(0, len(raw) - num_packed))
+    raw = raw.removeprefix(BOM)
     request.scope[SIZE] = len(raw)
     if len(raw) > SMALL:
         volume = await prepared(request, partial(checked_volume, raw))

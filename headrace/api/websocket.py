@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from headrace import logs
 from headrace.api.authentication import authenticate
 from headrace.api.errors import to_response
-from headrace.api.request import FACTOR, Budget, Charge
+from headrace.api.request import BOM, FACTOR, Budget, Charge
 from headrace.callers import Principal
 from headrace.errors import BadRequest, Overloaded, PayloadTooLarge, ServerError, UnsupportedParameter
 from headrace.finite import size_up_to
@@ -231,7 +231,7 @@ def _parsed(raw: bytes) -> ResponseBody:
 
 def _loaded(raw: bytes) -> dict[str, Any]:
     try:
-        frame = from_json(raw)
+        frame = from_json(raw.removeprefix(BOM), allow_inf_nan=False)
     except ValueError:
         frame = None
     if not isinstance(frame, dict):

@@ -90,11 +90,18 @@ def unknown(query: Query, known: Collection[str]) -> list[str]:
 
 
 def check(query: Query) -> Query:
-    """Check a query, and return it. Raises BadRequest for null characters, which databases refuse."""
+    """Check a query, and return it. Raises BadRequest for null characters, which databases refuse, and for
+    two values of a parameter that has one.
+    """
     bad = next((name for name, value in query if "\0" in name + value), None)
     if bad is not None:
         name = bad.replace("\0", "")[:100]
         raise BadRequest.at(name, "there is a null character in it")
+    single = [(name, value) for name, value in query if name.removesuffix("[]") != "include"]
+    values = dict(single)
+    twice = next((name for name, value in single if values[name] != value), None)
+    if twice is not None:
+        raise BadRequest.at(twice[:100], "it has two values")
     return query
 
 
