@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+SYSTEM = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+    'Note that the answer can only be "yes" or "no".'
+)
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
@@ -21,6 +27,16 @@ class RerankRequest:
     user: str | None = None  # as in GenerateRequest
     owner: str | None = None  # as in GenerateRequest
     flow: str = ""  # as in GenerateRequest
+
+
+def question(request: RerankRequest, document: str) -> tuple[str, str]:
+    """What a model that generates text is asked about a document: the system message and the user's. It is
+    worded as Qwen3-Reranker's authors do (Zhang et al. 2025, "Qwen3 Embedding"), which other models
+    understand, too. The query precedes the document, so that the documents of a request share its tokens in
+    the prefix cache.
+    """
+    instruction = request.instruction or INSTRUCTION
+    return SYSTEM, f"<Instruct>: {instruction}\n<Query>: {request.query}\n<Document>: {document}"
 
 
 # How a model scores: a cross-encoder's own output; the probability that a generative model says yes; the

@@ -9,13 +9,14 @@ from typing import Any
 
 from headrace.callers import RATES, Principal
 from headrace.config import PriceConfig
+from headrace.config.tables import LOCAL
 from headrace.errors import BadRequest
 from headrace.gateway.lifetime import Tally
 from headrace.gateway.routing import Target
 from headrace.limits.demand import Demand, Limiter, Reservation
 from headrace.relay_types import RelayRequest
-from headrace.rerank_types import RerankRequest
-from headrace.types import Conversation, EmbedRequest, GenerateRequest, Texts, TokenizeRequest, Usage
+from headrace.rerank_types import RerankRequest, question
+from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message, Texts, TokenizeRequest, Usage
 
 ANSWER = 4096  # tokens that an answer may have whose caller has set no limit
 SHORT = 64  # ... and that must be left for each answer
@@ -112,11 +113,18 @@ class Charging:
         return await self._reserve(caller, demand)
 
     async def rerank(self, caller: Principal, request: RerankRequest, target: Target) -> Charge:
-        """Reserve the tokens of the documents, and of the query for each. Raises RateLimited, Overloaded."""
+        """Reserve the tokens of the documents, and for each those of the question about it. Raises
+        RateLimited, Overloaded.
+        """
         demand = Demand()
         if caller.limits.count_tokens:
-            query = await _count(Texts((request.query,)), target) * len(request.documents)
-            demand = self._demand(target, query + await _count(Texts(request.documents), target), 0, 0)
+            is_judge = target.backend.name == LOCAL and target.info.kind == "generative"
+            asked: Conversation | Texts = Texts((request.query,))
+            if is_judge:
+                system, user = question(request, "")
+                asked = Conversation((Message("system", system), Message("user", user)))
+            around = await _count(asked, target) * len(request.documents)
+            demand = self._demand(target, around + await _count(Texts(request.documents), target), 0, 0)
         return await self._reserve(caller, demand)
 
     async def relay(self, caller: Principal, request: RelayRequest, target: Target) -> Charge:

@@ -161,3 +161,28 @@ def test_two_hundred_clients_get_no_more_than_a_hundred_tokens(small_model: Mode
         used = asyncio.run(crowd())
         used += asyncio.run(crowd())
     assert 50 < sum(used) <= 100
+
+
+@pytest.mark.parametrize("members", [{}, {"instruction": "Find what is wet. " * 20}], ids=["", "instruction"])
+def test_what_a_model_is_asked_about_each_document_counts(
+    default_model: Model, members: dict[str, str]
+) -> None:
+    """The question around a document is most of what is read."""
+    config = Config.model_validate(
+        {"engine": {"kv_cache_bytes": "64MiB", "disk_cache_bytes": 0}, "server": {"admin_keys": ["boss"]}}
+    )
+    with serving(create_app(config, build_backends(config, [default_model]))) as served:
+        limit = 4000
+        headers = key(served, tokens_per_minute=limit)
+        body = {
+            "model": default_model.name,
+            "query": "water",
+            "documents": ["a river", "a stone"] * 4,
+            **members,
+        }
+        used = []
+        for _ in range(8):
+            answer = served.post("/v1/rerank", body, headers=headers)
+            used.append(int(answer.json()["usage"]["total_tokens"]) if answer.status_code == 200 else 0)
+            assert answer.status_code in (200, 429), answer.text
+        assert limit / 3 < sum(used) <= limit

@@ -1,9 +1,5 @@
 """Scores documents with a model that generates text: the probability that it answers "yes" when it is asked
 whether a document meets a query.
-
-The question is worded as Qwen3-Reranker's authors do (Zhang et al. 2025, "Qwen3 Embedding"), which other
-models understand, too. The query precedes the document, so that the documents of a request share its tokens
-in the prefix cache.
 """
 
 from __future__ import annotations
@@ -17,14 +13,9 @@ from headrace.backends.ranking import check_repeated
 from headrace.engine.sequence import BATCH, SamplingParams, Sequence
 from headrace.errors import BadRequest, ContextTooLong
 from headrace.offload import check_wanted
-from headrace.rerank_types import RerankRequest
+from headrace.rerank_types import RerankRequest, question
 from headrace.types import Conversation, Message
 
-SYSTEM = (
-    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".'
-)
-INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 MARGIN = 4  # tokens that a cut document may grow by beside its new neighbours
 
 
@@ -61,12 +52,12 @@ class Judge:
         return (Sequence(list(tokens), params, BATCH, salt=salt, flow=flow) for tokens in questions)
 
     def _question(self, request: RerankRequest, document: str) -> list[int]:
-        instruction = request.instruction or INSTRUCTION
-        text = f"<Instruct>: {instruction}\n<Query>: {request.query}\n<Document>: {document}"
+        room = Room(self.prompts.max_model_len - 1, 1)
+        system, user = question(request, document)
         conversation = Conversation(
-            (Message("system", SYSTEM), Message("user", text)), reasoning_effort="none"
+            (Message("system", system), Message("user", user)), reasoning_effort="none"
         )
-        return self.prompts.of_conversation(conversation, Room(self.prompts.max_model_len - 1, 1)).tokens
+        return self.prompts.of_conversation(conversation, room).tokens
 
     def _kept(self, request: RerankRequest) -> int | None:
         """The number of tokens to which each document is truncated; None: documents are not truncated."""

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.backends.engine.judge import INSTRUCTION, SYSTEM, probability
+from headrace.backends.engine.judge import probability
 from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.rerank_types import INSTRUCTION, SYSTEM
 from headrace.text.tokenizer import Tokenizer
 from tests.engine.plain import PlainModel
 from tests.serving import Served
