@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ def items(count: int) -> list[dict[str, Any]]:
     return [item for pair in zip(made, came, strict=True) for item in pair]
 
 
+def sealed(megabytes: float) -> str:
+    """Thoughts as a response of Headrace's carries them, a third longer than their text."""
+    content = {"headrace": 1, "thoughts": [[text(megabytes), None, None]]}
+    return base64.b64encode(json.dumps(content).encode()).decode()
+
+
 def nested(depth: int) -> bytes:
     return b'{"model": "m", "messages": [{"role": "user", "content": ' + b"[" * depth + b"]" * depth + b"}]}"
 
@@ -107,6 +114,7 @@ REQUESTS = (
     Hostile("a choice of 50,000", CHAT, lambda: chat(guided_choice=[f"choice {n}" for n in range(50_000)])),
     Hostile("an expression of 9,000 characters", CHAT, lambda: chat(guided_regex="(a|b)*a" + "(a|b)" * 1800)),
     Hostile("unknown members, 900,000", CHAT, lambda: chat(**{f"member_{n}": n for n in range(700_000)})),
+    Hostile("a prediction of 12 MB", CHAT, lambda: chat(prediction={"type": "content", "content": text(12)})),
     Hostile("a bad byte after 12 MB", CHAT, lambda: json.dumps(said(text(12))).encode()[:-1] + b"\xff"),
     Hostile("prompt of 12 MB", COMPLETIONS, lambda: going_on(prompt=text(12))),
     Hostile("prompt of 12 MB, its end kept", COMPLETIONS, lambda: going_on(
@@ -120,6 +128,9 @@ REQUESTS = (
     Hostile("2,048 inputs", EMBEDDINGS, lambda: {"input": ["The wheel turns"] * 2048}),
     Hostile("an input of 12 MB", EMBEDDINGS, lambda: {"input": ["Hi", text(12)]}),
     Hostile("input of 12 MB", RESPONSES, lambda: {"input": text(12), "store": False}),
+    Hostile("encrypted reasoning of 12 MB", RESPONSES, lambda: {
+        "input": [{"type": "reasoning", "summary": [], "encrypted_content": sealed(9)}, USER],
+        "store": False}),
     Hostile("60,000 items", RESPONSES, lambda: {"input": items(60_000), "store": False}),
     Hostile("items of 14 MB, in the background", RESPONSES, lambda: {
         "input": items(130_000), "background": True}),

@@ -290,6 +290,8 @@ TABLE_MISTAKES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (FAKE + "api_key = 'env:NO'\n", {}, ("providers.up.api_key = 'env:NO'", "environment has no NO")),
     (FAKE + "api_key = 'env:NO'\n", {"NO": " "}, ("environment has no NO",)),
     (FAKE + "api_key = 'file:no'\n", {}, ("providers.up.api_key = 'file:no'", "cannot be read: No such")),
+    (FAKE + "api_key = 'file:/dev/zero'\n", {}, ("providers.up.api_key", "cannot be read: File too large")),
+    (FAKE + "api_key = 'file:/'\n", {}, ("providers.up.api_key", "cannot be read: Is a directory")),
     ("[routes.r]\n", {}, ("routes.r.targets", "not given")),
     ("[routes.r]\ntargets = []\n", {}, ("routes.r.targets = []",)),
     ("[routes.r]\ntargets = ['m', 'm']\n", {}, ("routes.r.targets", "'m' is named twice")),
@@ -458,6 +460,13 @@ def test_every_secret_may_stand_elsewhere_and_is_never_shown(
         with pytest.raises(ConfigError, match=reason) as raised:
             config(tmp_path, **environment)
         assert option.key in raised.value.message
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "/", "loop"])
+def test_a_file_that_is_none_is_refused(tmp_path: Path, file: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=f"{file} cannot be read: "):
+        load(flags={}, environment={}, file=tmp_path / file)
 
 
 def test_headers_of_providers_may_stand_elsewhere(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from headrace.config.providers import ProviderConfig
 from headrace.config.secret import Source, secrets
 from headrace.config.sections import Config
 from headrace.errors import ConfigError
+from headrace.small_files import read_small_text
 
 DEFAULT_FILE = "headrace.toml"
 TABLES = ("providers", "routes", "prices")  # sections with names of the user's own
@@ -113,7 +114,7 @@ def _check(loaded: Loaded) -> None:
 def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
     """The file's sections; none if there is no file. Raises ConfigError if it is `required` or invalid."""
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(read_small_text(path))
     except FileNotFoundError as exc:
         if required:
             raise ConfigError(f"the configuration file {path} does not exist") from exc

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import ConfigError
+from headrace.small_files import read_small_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ def secret(key: str, text: str, source: Source) -> str:
 def _of_file(key: str, text: str, name: str, source: Source) -> str:
     path = source.folder / Path(name).expanduser()
     try:
-        found = path.read_text(encoding="utf-8").strip()
+        found = read_small_text(path).strip()
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text"
         raise ConfigError(f"{key} = {text!r} ({source.name}): {path} cannot be read: {reason}") from exc

@@ -32,6 +32,9 @@ from headrace.engine.sequence import Rank, Sequence
 from headrace.engine.speculation import Speculation
 from headrace.engine.work import Work
 
+# Prompt tokens that one step scores: each takes a row of logits, as large as the vocabulary. Steps of so many
+# take 5 % longer for each token than steps of 512.
+MAX_SCORED = 128
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
 
 
@@ -270,6 +273,9 @@ class Scheduler:
         if self._is_long(sequence):
             long = sum(count for other, count in chunks.items() if self._is_long(other))
             budget = min(budget, self._most_long - long)
+        if sequence.params.prompt_logprobs and not sequence.is_decoding:
+            scored = sum(count for other, count in chunks.items() if other.params.prompt_logprobs)
+            budget = min(budget, MAX_SCORED - scored)
         count = self._chunk(sequence, budget)
         if count == 0 and chunks:
             return

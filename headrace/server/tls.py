@@ -12,6 +12,7 @@ from pathlib import Path
 
 from headrace.config import ServerConfig
 from headrace.errors import ConfigError
+from headrace.small_files import read_small
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Certificate:
         certificate, key = self._files
         for name, file in (("tls_certificate", certificate), ("tls_key", key)):
             try:
-                file.read_bytes()
+                read_small(file)
             except OSError as exc:
                 raise ConfigError(f"server.{name} = {str(file)!r} cannot be read: {exc.strerror}") from exc
         try:

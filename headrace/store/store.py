@@ -85,7 +85,8 @@ class Store:
         try:
             await self._database.open()
         except StoreUnavailable as exc:
-            log.warning("%s It is tried again.", exc.message)
+            where = "" if self._config.url else f" The data folder is {self._data}."
+            log.warning("%s It is tried again.%s", exc.message, where)
         except BaseException:
             await self._database.aclose()
             raise

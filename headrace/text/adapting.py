@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from headrace import json_pieces
@@ -71,29 +71,35 @@ def system_as_user(messages: Messages) -> Messages:
 
 
 def merged(messages: Sequence[Message]) -> Messages:
-    """Merge neighbouring messages of one role, except tool results and messages with calls."""
-    written: list[Message] = []
+    """Merge neighbouring messages of one role, except tool results and messages with calls, which end a run.
+    The texts of a run are put together once: one after another would take quadratic time.
+    """
+    runs: list[list[Message]] = []
     for message in messages:
-        last = written[-1] if written else None
+        last = runs[-1][-1] if runs else None
         is_plain = message.role != "tool" and last is not None and not last.tool_calls
         if last is not None and is_plain and _speaker(last) == _speaker(message):
-            written[-1] = replace(
-                last,
-                text=_joined(last.text, message.text),
-                tool_calls=message.tool_calls,
-                reasoning=_joined(last.reasoning or "", message.reasoning or "") or None,
-            )
+            runs[-1].append(message)
         else:
-            written.append(message)
-    return tuple(written)
+            runs.append([message])
+    return tuple(run[0] if len(run) == 1 else _one(run) for run in runs)
+
+
+def _one(run: Sequence[Message]) -> Message:
+    return replace(
+        run[0],
+        text=_joined(message.text for message in run),
+        tool_calls=run[-1].tool_calls,
+        reasoning=_joined(message.reasoning or "" for message in run) or None,
+    )
 
 
 def _speaker(message: Message) -> str:
     return "system" if message.role == "developer" else message.role
 
 
-def _joined(first: str, second: str) -> str:
-    return "\n".join(text for text in (first, second) if text)
+def _joined(texts: Iterable[str]) -> str:
+    return "\n".join(filter(None, texts))
 
 
 def _unchanged(messages: Messages) -> Messages:
@@ -120,7 +126,7 @@ def _joined_to_results(messages: Messages) -> Messages:
     for message in merged(messages):
         last = written[-1] if written else None
         if last is not None and last.role == "tool" and message.role == "user":
-            written[-1] = replace(last, text=_joined(last.text, message.text))
+            written[-1] = replace(last, text=_joined((last.text, message.text)))
         else:
             written.append(message)
     return tuple(written)

@@ -32,16 +32,18 @@ ITEM = 1024  # the work of translating an item into a message, in bytes, the uni
 
 
 def weight(items: str | Sequence[object]) -> int:
-    """The work of reading these, as a number of items: an image or a file counts by its size."""
+    """The work of reading these, as a number of items: what is decoded counts by its size."""
     if isinstance(items, str):
         return 1
-    return len(items) + sum(map(_num_media_bytes, items)) // ITEM
+    return len(items) + sum(map(_num_encoded_bytes, items)) // ITEM
 
 
-def _num_media_bytes(item: object) -> int:
-    """The size of the images and files in the item's content."""
-    content = item.get("content") if isinstance(item, Mapping) else getattr(item, "content", None)
-    return sum(map(_num_data_bytes, content)) if isinstance(content, list) else 0
+def _num_encoded_bytes(item: object) -> int:
+    """The size of the images and files in the item's content, and of its encrypted content."""
+    members = item if isinstance(item, Mapping) else getattr(item, "__dict__", {})
+    content, encrypted = members.get("content"), members.get("encrypted_content")
+    in_parts = sum(map(_num_data_bytes, content)) if isinstance(content, list) else 0
+    return in_parts + (len(encrypted) if isinstance(encrypted, str) else 0)
 
 
 def _num_data_bytes(part: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Mapping
@@ -41,7 +42,15 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def _writable(value: object) -> object:
-    json.dumps(value, allow_nan=False)  # raises ValueError for NaN and infinities
+    left = [value]
+    while left:  # a walk, because the encoder would hold the interpreter lock for all of a large value
+        member = left.pop()
+        if isinstance(member, dict):
+            left.extend(member.values())
+        elif isinstance(member, list):
+            left.extend(member)
+        elif isinstance(member, float) and not math.isfinite(member):
+            raise ValueError("Out of range float values are not JSON compliant")
     return value
 
 

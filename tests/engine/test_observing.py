@@ -12,6 +12,7 @@ from headrace.engine.batch import Batch
 from headrace.engine.engine import Engine
 from headrace.engine.logprobs import logprobs
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.scheduler import MAX_SCORED
 from headrace.engine.sequence import BATCH, Logprobs, Pooling, SamplingParams, Sequence
 from headrace.models.catalog import Model
 from tests.engine.fakes import VOCABULARY, FakeOracle, FakeRunner
@@ -33,6 +34,32 @@ class Observed(FakeRunner):
 
     def hidden(self) -> NDArray[np.float32]:
         return self._hidden
+
+
+class Counting(FakeRunner):
+    """Counts the rows of logits of each step."""
+
+    def __init__(self, num_blocks: int) -> None:
+        super().__init__(num_blocks)
+        self.counts: list[int] = []
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        self.counts.append(len(batch.rows))
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize("sizes", [[900], [300, 300, 300], [5] * 200, [129, 128, 127, 2, 1, 130]])
+def test_a_step_scores_a_bounded_number_of_tokens(sizes: list[int]) -> None:
+    runner = Counting(512)
+    engine = Engine(runner, max_num_seqs=8, max_batch_tokens=512)
+    rng = np.random.default_rng(len(sizes))
+    prompts = [rng.integers(0, VOCABULARY, size).tolist() for size in sizes]
+    scored = [Sequence(list(prompt), SCORED, BATCH) for prompt in prompts]
+    decoding = Sequence([1, 2, 3], SamplingParams(max_tokens=400, temperature=0))
+    serve(engine, [decoding, *scored])
+    for sequence, prompt in zip(scored, prompts, strict=True):
+        assert [scores.top[0][0] for scores in sequence.prompt_logprobs] == predicted(prompt)[:-1]
+    assert max(runner.counts) <= MAX_SCORED + 8 * 8  # and what is sampled, with drafts
 
 
 def predicted(prompt: list[int]) -> list[int]:

@@ -162,6 +162,8 @@ def test_a_certificate_that_changes_is_used_and_a_bad_one_is_not(secure: Serving
     [
         ("none.pem", "first.key", "tls_certificate = .*none.pem' cannot be read: No such file"),
         ("first.pem", "none.key", "tls_key = .*none.key' cannot be read: No such file"),
+        ("/dev/zero", "first.key", "tls_certificate = '/dev/zero' cannot be read: File too large"),
+        ("/", "first.key", "tls_certificate = '/' cannot be read: Is a directory"),
         ("first.pem", "second.key", "the key is not that of the certificate"),
         ("first.pem", "locked.key", "it has a password"),
         ("first.pem", "", "these are not a certificate and its key in PEM"),

@@ -56,7 +56,8 @@ class EmbedderBackend(EncoderBackend[Ids, EncoderTokenizer]):
             texts = await aside(size * CHARACTER, encode)
             vectors = await self._batcher_of(loaded).run(texts, request.pooling or own)
             is_scaled = self.embedding.is_scaled if request.normalize is None else request.normalize
-            fitted = _fitted(vectors, request.dimensions, is_scaled=is_scaled)
+            fit = partial(_fitted, vectors, request.dimensions, is_scaled=is_scaled)
+            fitted = await aside(vectors.nbytes, fit)
             return Embeddings(fitted, sum(map(len, texts)))
 
     async def rerank(self, request: RerankRequest) -> Ranking:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -55,6 +55,8 @@ from headrace.types import (
     TokenizeRequest,
     TokenizerInfo,
 )
+
+VECTOR = 1024  # the work of scaling an embedding, in bytes, the unit of `aside`
 
 
 class EngineBackend(BaseBackend):
@@ -161,8 +163,8 @@ class EngineBackend(BaseBackend):
             pooling = Pooling(self._preparation.embeddings(inputs, request), len(inputs), request.flow)
             enter(pooling)
             await pooling.done
-            vectors = np.stack([_vector(sequence, request) for sequence in pooling.sequences])
-            return Embeddings(vectors, sum(map(len, inputs)))
+            fit = partial(_vectors, pooling.sequences, request)
+            return Embeddings(await aside(VECTOR * len(inputs), fit), sum(map(len, inputs)))
 
     async def rerank(self, request: RerankRequest) -> Ranking:
         """Score the documents as a judge, all in one step where they fit; by embeddings if the model has no
@@ -349,6 +351,10 @@ def _fingerprint(model: Model, *, exact: bool) -> str:
     """OpenAI's system_fingerprint: it changes with whatever may change the model's answers."""
     parts = (__version__, model.name, model.quantization or "", str(exact))
     return "fp_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _vectors(sequences: Iterable[Sequence], request: EmbedRequest) -> NDArray[np.float32]:
+    return np.stack([_vector(sequence, request) for sequence in sequences])
 
 
 def _vector(sequence: Sequence, request: EmbedRequest) -> NDArray[np.float32]:

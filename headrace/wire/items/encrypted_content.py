@@ -14,6 +14,8 @@ from pydantic_core import from_json
 from headrace.types import Thought
 
 VERSION = 1
+# The first 15 bytes of what `_seal` encodes: what begins otherwise is not decoded, however long it is.
+BEGINNING = base64.b64encode(f'{{"headrace": {VERSION},'.encode()).decode()
 
 
 def seal_thoughts(thoughts: Sequence[Thought]) -> str:
@@ -49,8 +51,10 @@ def _seal(value: dict[str, Any]) -> str:
 
 
 def _opened(sealed: str | None) -> dict[str, Any]:
+    if not sealed or not sealed.startswith(BEGINNING):
+        return {}
     try:
-        value = from_json(base64.b64decode(sealed or "", validate=True))
+        value = from_json(base64.b64decode(sealed, validate=True))
     except ValueError:
         return {}
     return value if isinstance(value, dict) and value.get("headrace") == VERSION else {}

@@ -4,6 +4,7 @@ call's result names its tool at most.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -48,7 +49,8 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._unanswered: list[ToolCall] = []
+        self._unanswered: dict[str, ToolCall] = {}  # by id, in order
+        self._named: dict[str, deque[str]] = {}  # name → ids, of which some may be answered
 
     def message(self, index: int, body: OllamaMessage) -> Message:
         """Raises BadRequest."""
@@ -56,7 +58,9 @@ class History:
             check_wanted()
         calls = tuple(_call(f"{index}_{at}", call) for at, call in enumerate(body.tool_calls or ()))
         if calls:
-            self._unanswered = list(calls)
+            self._unanswered, self._named = {call.id: call for call in calls}, {}
+            for call in calls:
+                self._named.setdefault(call.name, deque()).append(call.id)
         answered = self._answered(body) if body.role == "tool" else None
         seen = [image(data, f"messages.{index}.images.{at}") for at, data in enumerate(body.images or ())]
         text = body.content or ""
@@ -74,14 +78,16 @@ class History:
         """The id of the call that a result belongs to."""
         waiting = self._unanswered
         if body.tool_call_id is not None:
-            self._unanswered = [call for call in waiting if call.id != body.tool_call_id]
+            waiting.pop(body.tool_call_id, None)
             return body.tool_call_id
-        named = (call for call in waiting if call.name == body.tool_name)
-        found = next(named, waiting[0] if waiting else None)
+        named = self._named.get(body.tool_name or "", deque())
+        while named and named[0] not in waiting:
+            named.popleft()
+        found = named[0] if named else next(iter(waiting), None)
         if found is None:
             return "call_unknown"
-        waiting.remove(found)
-        return found.id
+        del waiting[found]
+        return found
 
 
 def image(data: str, param: str) -> Media:
