@@ -16,7 +16,7 @@ from headrace.backends.anthropic.thinking import Abilities
 from headrace.backends.ollama import request as to_ollama
 from headrace.backends.openai import body as to_openai
 from headrace.text import adapting
-from headrace.types import Conversation, GenerateRequest, Message, Sampling, Thought, Tool, ToolCall
+from headrace.types import Conversation, GenerateRequest, Message, Role, Sampling, Thought, Tool, ToolCall
 from headrace.wire import chat, conversations, rerank, tokens
 from headrace.wire.anthropic import request as anthropic
 from headrace.wire.anthropic.tables import uses_of_messages
@@ -221,7 +221,7 @@ def test_rewritings_for_templates(kind: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
-def test_long_texts_are_put_together_once(role: str) -> None:
+def test_long_texts_are_put_together_once(role: Role) -> None:
     """100 MB in 10,000 messages: one after another would copy 500 GB."""
     text = "x" * 10_000
     message = replace(Message("user", text), role=role)
