@@ -90,7 +90,7 @@ async def _watched(http: Request, follower: Follower) -> AsyncGenerator[list[str
 
 
 def _labels(gateway: Gateway) -> Labels:
-    """Of every SAE that is loaded."""
+    """The labels of the features of every SAE that is loaded."""
     libraries = [backend.library(info.id) for backend in gateway.backends for info in backend.models()]
     return {sae.id: sae.labels for library in libraries if library is not None for sae in library.saes()}
 

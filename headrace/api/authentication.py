@@ -84,7 +84,7 @@ class ParentKeys(Keys):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A key as it was read. `at`: when, monotonic."""
+    """A stored key. `at`: when it was read, in seconds, monotonic."""
 
     key: StoredKey
     principal: Principal

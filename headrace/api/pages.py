@@ -101,7 +101,7 @@ async def reference() -> Response:
 
 
 def _of_keys(server: ServerConfig) -> dict[str, str]:
-    """What a server with keys has more."""
+    """The additional pages of a server with keys."""
     usage = {"usage": "/v1/usage"} if server.needs_key else {}
     return usage | ({"keys": "/v1/admin/keys"} if server.takes_stored_keys else {})
 

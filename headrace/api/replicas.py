@@ -33,7 +33,7 @@ class ReplicaObject(TypedDict):
 
 
 class ReplicaChange(BaseModel):
-    """Which replica is meant."""
+    """The name of the replica to drain."""
 
     model_config = ConfigDict(extra="forbid")
 

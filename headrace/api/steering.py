@@ -186,7 +186,7 @@ class _SteeringOfModel(SteeringMembers):
 
 
 def _unconditional(steered: Steered) -> Steered:
-    """With a condition that every prompt meets: whether it names a feature is still checked."""
+    """Replace the condition by one that every prompt meets; the feature that it names is still checked."""
     steering = steered.steering
     if steering is None or steering.when is None:
         return steered

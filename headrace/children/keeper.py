@@ -53,7 +53,7 @@ class Keeper(Generic[R]):
         self._task: asyncio.Task[None] | None = None
 
     def start(self, first: R | None = None) -> None:
-        """Keep one running from now on. `first`: it runs already, and `came` has heard of it."""
+        """Keep one child running from now on. `first`: one that runs already, and was reported to `came`."""
         self._task = asyncio.create_task(self._run(first))
 
     async def aclose(self) -> None:

@@ -22,7 +22,7 @@ VECTORS, SAES, REPORTS = "vectors", "saes", "reports"  # folders below the root
 
 
 def root_of(config: Config) -> Path:
-    """The folder that trained vectors and SAEs are kept in."""
+    """The folder of trained vectors and SAEs."""
     return config.steering.folder(config.paths.data)
 
 

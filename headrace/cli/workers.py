@@ -79,7 +79,7 @@ class Workers:
         self._replacing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Raises ConfigError if the workers do not start."""
+        """Run the workers until the server ends. Raises ConfigError if they do not start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end)

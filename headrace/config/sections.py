@@ -50,7 +50,7 @@ class SteeringConfig(Section):
     ] = 0.0
 
     def folder(self, data: Path) -> Path:
-        """The root, where the data folder is `data`."""
+        """The root folder of steering, if the data folder is `data`."""
         return Path(self.root) if self.root else data / "steering"
 
 

@@ -36,7 +36,9 @@ class Measure:
 
 
 class Achieved:
-    """Of one sequence: means over the tokens that were edited and computed, not those from the cache."""
+    """The achieved values of one sequence: means over the tokens that were edited and computed, not those
+    from the cache.
+    """
 
     def __init__(
         self, plan: Plan, measures: Sequence[Measure], observed: Sequence[tuple[int, LoadedSAE]] = ()
@@ -78,7 +80,7 @@ class Achieved:
             self._counts[measure.op] += int(mask.sum())
 
     def means(self) -> tuple[float | None, ...]:
-        """Of each of the plan's ops; None: it was not measured."""
+        """The mean of each of the plan's ops; None: it was not measured."""
         pairs = zip(self._sums.tolist(), self._counts.tolist(), strict=True)
         return tuple(total / count if count else None for total, count in pairs)
 

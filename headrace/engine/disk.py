@@ -87,7 +87,7 @@ class DiskCache:
         return True
 
     def fetched(self) -> list[Sequence]:
-        """The sequences for which there is nothing more to read; each is returned once."""
+        """The sequences whose blocks were all read; each is returned once."""
         if self._fetch is not None and self._fetch.exactness.done():
             self._end(self._fetch)
             self._begin()

@@ -44,7 +44,7 @@ Rates = dict[int, Rate]  # by length of the repeated ending
 
 
 class Experience:
-    """What all sequences have in common: earlier answers, and how often guesses were right."""
+    """The experience that all sequences share: earlier answers, and how often guesses were right."""
 
     def __init__(self) -> None:
         self.memory = Memory()

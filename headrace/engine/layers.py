@@ -44,7 +44,7 @@ def _last_sum(value: ov.Output) -> ov.Output:
 
 
 def _summand(node: ov.Node) -> ov.Output:
-    """Of a sum's inputs, the hidden states that the other one was added to."""
+    """Find among a sum's inputs the hidden states, to which the other input was added."""
     inputs = node.input_values()
     sums = [value for value in inputs if _is_sum(value.get_node())]
     if not sums:  # the first layer: the embeddings, from which the addition is computed

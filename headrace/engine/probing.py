@@ -20,7 +20,7 @@ MOST_SORTED = 4  # times as many activations as are reported: of more, the large
 
 
 class Observer(Protocol):
-    """Is shown every activation that is read, for statistics."""
+    """Receives every activation that is read, for statistics."""
 
     def saw(self, activations: Floats) -> None:
         """activations[tokens, features]. Called on the engine's thread, so it must be quick."""
@@ -99,8 +99,8 @@ class PeakProber:
 
 
 def largest(activations: Floats, count: int) -> list[tuple[tuple[int, float], ...]]:
-    """Of each row the `count` largest activations that are positive, as (feature, activation), the largest
-    first.
+    """Find in each row the `count` largest activations that are positive, as (feature, activation), the
+    largest first.
     """
     if not count:
         return [()] * len(activations)

@@ -93,7 +93,7 @@ class SiteInputs:
         return digests.index(slot.rank.digest)
 
     def _of_nothing(self, group: Group) -> Iterator[tuple[str, Array]]:
-        """One slot of zeros, which changes nothing."""
+        """Inputs with one slot of zeros, which changes nothing."""
         self._idle.add(group)
         self._tables[group] = None
         yield self._name(f"weights.{group}"), np.zeros((1, 1), np.float32)

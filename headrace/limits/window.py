@@ -10,7 +10,7 @@ from headrace.limits.demand import WINDOW_S
 
 @dataclass(slots=True)
 class Slice:
-    """What came in one second. `last`: when the last of it came."""
+    """The requests or tokens of one second. `last`: when the last of them came."""
 
     second: int
     count: int = 0

@@ -73,7 +73,7 @@ class Entry:
 
     @property
     def memory_bytes(self) -> int:
-        """What it takes, or would take, by the estimate."""
+        """The memory that the model takes, or would take, by the estimate."""
         return 0 if self.known is None else self.known.memory_bytes
 
     @property

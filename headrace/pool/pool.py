@@ -156,7 +156,7 @@ class Pool:
         return self.known(model).features
 
     def library(self, model: str) -> Library | None:
-        """Of a model that is loaded: its loaded backend knows it."""
+        """The library of a model that is loaded; None for others: only the loaded backend has it."""
         entry = self.entries.get(model)
         backend = None if entry is None or not entry.is_ready else entry.backend
         return None if backend is None else backend.library(model)

@@ -306,7 +306,7 @@ class ModelLibrary:
 
 
 def _needs(shelf: Shelf) -> dict[int, SiteNeeds]:
-    """What the model must be able to do, by layer."""
+    """What the runner must be able to do at each layer."""
     needs = {layer: SiteNeeds(layer) for layer in shelf.free_layers}
     for vector in shelf.vectors.values():
         if vector.info.is_attached:
@@ -322,7 +322,7 @@ def _needs(shelf: Shelf) -> dict[int, SiteNeeds]:
 
 
 def _both(first: SiteNeeds | None, second: SiteNeeds | None) -> SiteNeeds:
-    """What meets both: running requests may still use what is detached."""
+    """Merge the needs of both: running requests may still use an SAE or a vector that is detached now."""
     if first is None or second is None:
         found = first or second
         assert found is not None
@@ -332,7 +332,7 @@ def _both(first: SiteNeeds | None, second: SiteNeeds | None) -> SiteNeeds:
 
 
 def _measured(shelf: Shelf) -> Shelf:
-    """With the median norm in each SAE's info."""
+    """A copy of the shelf with the median norm in each SAE's info."""
     saes = {
         id: _with_info(entry, replace(entry.sae.info, median_norm=shelf.norms.get(entry.sae.info.layer)))
         for id, entry in shelf.saes.items()

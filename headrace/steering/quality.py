@@ -44,7 +44,7 @@ class CrossEntropy:
 
     @property
     def recovered(self) -> float:
-        """The share of the damage that ablation does, and the reconstruction does not."""
+        """The share of the loss by ablation that the reconstruction avoids: 1 is a perfect reconstruction."""
         return (self.ablated - self.spliced) / max(self.ablated - self.plain, 1e-9)
 
 

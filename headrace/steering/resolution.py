@@ -212,7 +212,9 @@ class _Resolver:
         return np.repeat(rows, count, axis=0) if len(rows) == 1 else rows
 
     def _direction_edit(self, direction: Floats, layer: int) -> Edit:
-        """Of an added direction, the raw value multiplies it as it is; otherwise it has length 1."""
+        """Resolve an op along a direction. An added direction is multiplied by the raw value as it is; for
+        all other modes it is scaled to length 1.
+        """
         op = self._op
         length = float(np.linalg.norm(direction))
         if length == 0:

@@ -40,7 +40,7 @@ class _Minute:
 
 
 class RunningStatistics:
-    """Of `num_features` features. Thread-safe."""
+    """Counts, means and variances of `num_features` features. Thread-safe."""
 
     def __init__(self, num_features: int, now: Callable[[], float] = time.time) -> None:
         """`now`: the clock, in seconds since 1970."""
@@ -70,7 +70,7 @@ class RunningStatistics:
             self._minute().saw(activations, active)
 
     def features(self) -> tuple[FeatureStatistics, ...]:
-        """Of the features that were active, the most often active first."""
+        """The statistics of the features that were active, the most often active first."""
         with self._lock:
             count, active = self.count, self._active.copy()
             mean, squares, largest = self._mean.copy(), self._squares.copy(), self._largest.copy()
@@ -88,12 +88,14 @@ class RunningStatistics:
         )
 
     def history(self, feature: int) -> tuple[MinuteStatistics, ...]:
-        """Of one feature in each of the last minutes in which something was seen, the oldest first."""
+        """The statistics of one feature in each of the last minutes in which something was seen, the oldest
+        first.
+        """
         with self._lock:
             return tuple(minute.of(feature) for minute in self._minutes)
 
     def _minute(self) -> _Minute:
-        """That of now."""
+        """The current minute's statistics."""
         at = int(self._now()) // MINUTE_S * MINUTE_S
         if not self._minutes or self._minutes[-1].at != at:
             self._minutes.append(_Minute(at, self._num_features))

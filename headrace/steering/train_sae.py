@@ -147,7 +147,7 @@ class _Adam:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """Of the loss, by each of the arrays; `unexplained`: the loss itself."""
+    """The gradients of the loss, by each of the arrays; `unexplained`: the loss itself."""
 
     w_enc: Floats
     b_enc: Floats

@@ -247,7 +247,7 @@ class VectorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FeatureStatistics:
-    """Of one feature, over the tokens that were probed."""
+    """Statistics of one feature, over the tokens that were probed."""
 
     feature: int
     count: int
@@ -259,7 +259,7 @@ class FeatureStatistics:
 
 @dataclass(frozen=True, slots=True)
 class MinuteStatistics:
-    """Of one feature, over the tokens that were probed in one minute."""
+    """Statistics of one feature, over the tokens that were probed in one minute."""
 
     at: int  # when the minute began, in seconds since 1970
     count: int
@@ -353,11 +353,13 @@ class Library(Protocol):
         ...
 
     def statistics(self, id: str) -> tuple[FeatureStatistics, ...]:
-        """Of an SAE's features that were active in what probes read, the most active first."""
+        """The statistics of an SAE's features that were active in what probes read, the most active first."""
         ...
 
     def history(self, id: str, feature: int) -> tuple[MinuteStatistics, ...]:
-        """Of one feature in each of the last minutes in which probes read something, the oldest first."""
+        """The statistics of one feature in each of the last minutes in which probes read something, the
+        oldest first.
+        """
         ...
 
 

@@ -69,8 +69,8 @@ class Completions:
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Page[StoredCompletion]:
-        """Those of `model` whose metadata have all pairs of `metadata`. `after`: the id of a completion.
-        Raises BadRequest (param `after`) if it does not exist.
+        """A page of the completions of `model` whose metadata have all pairs of `metadata`. `after`: the id
+        of a completion. Raises BadRequest (param `after`) if it does not exist.
         """
         pairs = (metadata or {}).items()
         statement = select(completions).where(completions.c.owner == owner)

@@ -92,7 +92,7 @@ def _batches(c: Connection, owner: str, word: str) -> Iterator[list[str]]:
 
 
 def _read(c: Connection, hashes: Sequence[str], word: str) -> list[tuple[str, str | None]]:
-    """Those of the items whose texts have the word, with their parents."""
+    """Find the items whose texts have the word, with their parents."""
     rows = c.execute(BODIES, {"hashes": hashes}).all()
     size = sum(len(row.body) for row in rows)
     return computed(

@@ -90,7 +90,7 @@ def _made(stored: StoredPreset, body: CreateBody) -> Created:
 
 
 def _read(stored: StoredPreset) -> Created | None:
-    """One that the store has; None if it cannot be read, because another version of this program wrote it."""
+    """Parse a stored preset; None if it cannot be read, because another version of this program wrote it."""
     try:
         return _made(stored, CreateBody.model_validate({**stored.body, "model": stored.name}))
     except (ValueError, BadRequest) as exc:

@@ -105,7 +105,7 @@ def _parsed(stored: StoredProfile) -> Profile:
 
 
 class Steering:
-    """What a request says about steering, and what applies where it says nothing."""
+    """Resolves the steering of requests: their own members, and the defaults that apply without any."""
 
     def __init__(self, gateway: Gateway, store: Store) -> None:
         self._gateway, self._store, self.profiles = gateway, store, Profiles(store)

@@ -146,7 +146,7 @@ def to_request(body: TextBody, model: str, probe: Probe, owner: str) -> Generate
 
 @dataclass(slots=True)
 class Tally:
-    """What one feature did on a text."""
+    """The activations of one feature on a text, summed up."""
 
     total: float = 0.0
     count: int = 0

@@ -48,7 +48,7 @@ class _Message:
         self._others: dict[int | None, int] = {}  # index of a skipped block → place
 
     def push(self, sent: ServerSentEvent) -> None:
-        """Raises ServerError."""
+        """Add an event to the message. Raises ServerError."""
         if self._answer.is_over:
             return
         self._write(self._answer.read(sent))

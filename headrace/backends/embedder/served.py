@@ -141,5 +141,5 @@ class EncoderBackend(BaseBackend, Generic[Text, Tokenizer]):
 
 
 def _fingerprint(model: Model) -> str:
-    """It changes with whatever may change the model's vectors."""
+    """An id that changes with whatever may change the model's vectors."""
     return "fp_" + hashlib.sha256(f"{__version__}\0{model.reference}".encode()).hexdigest()[:12]

@@ -14,7 +14,9 @@ CARRIERS = (TextDelta, ReasoningDelta, ToolCallDelta, Finished)
 
 
 class PendingActivations:
-    """Of one sequence. Every token from the first that is wanted gets one entry, in order."""
+    """The activations of one sequence, until they are sent. Every token from the first that is wanted gets
+    one entry, in order.
+    """
 
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer) -> None:
         self._sequence, self._tokenizer = sequence, tokenizer

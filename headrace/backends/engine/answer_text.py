@@ -11,7 +11,9 @@ from headrace.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
 
 
 class AnswerText:
-    """Without a `splitter` nothing is reasoning, and without a `parser` nothing is a call."""
+    """Splits the text of an answer into reasoning, calls and the rest. Without a `splitter` nothing is
+    reasoning, and without a `parser` nothing is a call.
+    """
 
     def __init__(self, index: int, splitter: Splitter | None, parser: Parser | None) -> None:
         self._index, self._splitter, self._parser = index, splitter, parser

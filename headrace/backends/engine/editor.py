@@ -101,7 +101,7 @@ class EngineEditor:
 
     @cached_property
     def _tokens(self) -> list[int]:
-        """Those that are measured."""
+        """The tokens whose hidden states are measured."""
         return self._calibration()[: min(CALIBRATION_TOKENS, self._engine.max_tokens - 1)]
 
     @cached_property

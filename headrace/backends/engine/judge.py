@@ -89,6 +89,6 @@ def judge_of(prompts: Prompts) -> Judge | None:
 
 
 def probability(logits: tuple[float, ...]) -> float:
-    """That of the second of two answers, by their logits."""
+    """The probability of the second of two answers, by their logits."""
     no, yes = logits
     return 1 / (1 + math.exp(min(no - yes, 700)))  # exp(710) overflows

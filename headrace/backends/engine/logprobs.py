@@ -16,7 +16,7 @@ def token_logprob(tokenizer: Tokenizer, token: int, logprobs: Logprobs) -> Token
 
 
 def prompt_logprobs(tokenizer: Tokenizer, sequence: Sequence) -> tuple[TokenLogprob, ...]:
-    """Those of a prompt that was scored; the first token has none."""
+    """The logprobs of a prompt that was scored; the first token has none."""
     if not sequence.params.prompt_logprobs:
         return ()
     first, *tokens = sequence.tokens[: sequence.num_prompt]

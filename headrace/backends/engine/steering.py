@@ -39,7 +39,7 @@ class Steered:
 
 
 class Steerer:
-    """Of one model. Methods raise SteeringRefused."""
+    """Resolves the steering of requests for one model. Methods raise SteeringRefused."""
 
     def __init__(self, library: ModelLibrary, prompts: Prompts, max_dose: float = inf) -> None:
         self._library, self._prompts, self._max_dose = library, prompts, max_dose
@@ -82,7 +82,7 @@ class Steerer:
         return Steered(chosen, receipts, achieved, watch if needs_watch else _no_watch, probers)
 
     def _achieved(self, plan: Plan | None) -> Achieved | None:
-        """What measures a plan's ops. An SAE that was removed meanwhile is not read."""
+        """Create the measurement of a plan's ops. An SAE that was removed meanwhile is not read."""
         if plan is None:
             return None
         measures = []

@@ -108,7 +108,7 @@ class PagedCache:
             tensor[blocks] = torch.nan_to_num(tensor[blocks], nan=0.0, posinf=0.0, neginf=0.0)
 
     def block_bytes(self) -> list[int]:
-        """Of each tensor, bytes per block."""
+        """The bytes of a block in each tensor."""
         return [tensor[0].numel() * tensor.element_size() for tensor in self._tensors]
 
     def read_block(self, block: int) -> bytes:

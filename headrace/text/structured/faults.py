@@ -8,7 +8,7 @@ MAX_REASON = 300  # characters
 
 
 class InvalidSchema(BadRequest):
-    """It is not a JSON schema, or no value satisfies it."""
+    """The schema is not a JSON schema, or no value satisfies it."""
 
     code = "invalid_schema"
 

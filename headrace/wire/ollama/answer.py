@@ -67,7 +67,7 @@ class MessageOfAnswer(TypedDict):
 
 
 class Figures(TypedDict, total=False):
-    """Of the last line. Counts in tokens, durations in nanoseconds; what is not known is absent."""
+    """The last line's members. Counts are in tokens, durations in nanoseconds; unknown ones are absent."""
 
     done_reason: DoneReason
     total_duration: int
@@ -103,7 +103,7 @@ def now() -> str:
 
 @dataclass(slots=True)
 class Piece:
-    """What one line says."""
+    """The content of one line."""
 
     text: str = ""
     thinking: str = ""

@@ -58,7 +58,7 @@ class CreateBody(NameBody):
         return tuple(history.message(index, one) for index, one in enumerate(self.messages or ()))
 
     def sampling(self) -> dict[str, object]:
-        """The members of Sampling that it sets."""
+        """The members of Sampling that the created model sets."""
         unset = asdict(sampling(NO_OPTIONS))
         return {
             name: value for name, value in asdict(sampling(self.parameters)).items() if value != unset[name]
@@ -79,7 +79,7 @@ class CreateBody(NameBody):
         return CreateBody.model_validate({**merged, "from": other.base, "model": self.id})
 
     def stored(self) -> dict[str, Any]:
-        """What is kept of it. Raises BadRequest if that is too much."""
+        """The body as it is stored. Raises BadRequest if it is too large."""
         found = {**_members(self), "from": self.base}
         if sum(map(len, _texts(found))) > MAX_CREATED:
             raise BadRequest(

@@ -46,7 +46,7 @@ class PullBody(NameBody):
 
 
 class Details(TypedDict):
-    """What is not known is an empty text."""
+    """Facts about a model; those that are not known are empty texts."""
 
     parent_model: str
     format: str

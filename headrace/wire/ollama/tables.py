@@ -136,7 +136,7 @@ def uses_of_create(body: CreateBody, *, strict: bool = False) -> Uses:
 
 
 def _lost_beside_raw(body: OllamaGenerateBody) -> Iterator[Use]:
-    """What a prompt without the chat template has no place for."""
+    """The members that have no place in a prompt without the chat template."""
     if not body.raw and not body.suffix:
         return
     name = "raw" if body.raw else "suffix"
