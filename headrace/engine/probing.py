@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.steering.sae import LoadedSAE
-from headrace.steering.types import Probe, Reading
+from headrace.steering.types import Abort, Condition, Probe, Reading
 
 Floats = NDArray[np.float32]
 
@@ -46,8 +46,10 @@ class Prober(Protocol):
     @property
     def source(self) -> Source: ...
 
-    def read(self, numbers: Floats) -> list[Reading]:
-        """The readings of the sequence's next tokens, from their rows of what the source computed."""
+    def read(self, numbers: Floats, start: int) -> list[Reading]:
+        """The readings of the sequence's next tokens, from their rows of what the source computed. `start`:
+        the position of the first.
+        """
         ...
 
 
@@ -71,7 +73,7 @@ class SAEProber:
             self.observer.saw(activations)
         return activations
 
-    def read(self, numbers: Floats) -> list[Reading]:
+    def read(self, numbers: Floats, start: int) -> list[Reading]:
         """The readings of activations[tokens, features]."""
         name, features = self.probe.sae, list(self.probe.features)
         named = numbers[:, features].tolist()
@@ -88,13 +90,32 @@ class PeakProber:
     probe = Probe("", require_all=True)
 
     def __init__(self, sae: LoadedSAE, layer: int, feature: int) -> None:
-        self._feature, self._num_read, self.peak = feature, 0, 0.0
+        self._feature, self.peak = feature, 0.0
         self.source = Source(("encode", sae.info.digest, layer), layer, sae.encode)
 
-    def read(self, numbers: Floats) -> list[Reading]:
-        values = numbers[max(0, 1 - self._num_read) :, self._feature]
-        self._num_read += len(numbers)
+    def read(self, numbers: Floats, start: int) -> list[Reading]:
+        values = numbers[max(0, 1 - start) :, self._feature]
         self.peak = max(self.peak, float(values.max(initial=0.0)))
+        return [NO_READING] * len(numbers)
+
+
+class GuardProber:
+    """Watches one answer for the first generated token on which a feature meets a condition. `num_prompt`:
+    the position of the first generated token.
+    """
+
+    probe = Probe("", prompt=False, generation=False)
+
+    def __init__(self, sae: LoadedSAE, layer: int, condition: Condition, num_prompt: int) -> None:
+        self._condition, self._num_prompt = condition, num_prompt
+        self.found: Abort | None = None
+        self.source = Source(("encode", sae.info.digest, layer), layer, sae.encode)
+
+    def read(self, numbers: Floats, start: int) -> list[Reading]:
+        for position, value in enumerate(numbers[:, self._condition.feature].tolist(), start):
+            is_generated = position >= self._num_prompt
+            if self.found is None and is_generated and self._condition.is_met(value):
+                self.found = Abort(position, value)
         return [NO_READING] * len(numbers)
 
 

@@ -48,7 +48,9 @@ def read_states(reads: Iterable[Read], states: States, unedited: States) -> None
             tokens = sequence.tokens[part.start : end]
             before, after = partial(part.states, unedited), partial(part.states, states)
             sequence.achieved.add(before, after, tokens, part.start, sequence.flags)
-        columns = [prober.read(numbers[sequence, prober.source.key]) for prober in sequence.probers]
+        columns = [
+            prober.read(numbers[sequence, prober.source.key], part.start) for prober in sequence.probers
+        ]
         sequence.readings += enumerate(zip(*columns, strict=True), part.start)
         sequence.num_read = end
 

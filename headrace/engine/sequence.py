@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.achieved import Achieved
 from headrace.engine.draft import Drafter
-from headrace.engine.probing import Prober
+from headrace.engine.probing import GuardProber, Prober
 from headrace.steering.plan import Plan
 from headrace.steering.types import Reading
 
@@ -124,6 +124,7 @@ class Sequence:
     plan: Plan | None = None  # edits of its hidden states
     watch: Watch | None = None  # says which generated tokens the plan's scopes except; None: none
     probers: tuple[Prober, ...] = ()  # what is read of its hidden states
+    guard: GuardProber | None = None  # the last of the probers, if one may end the answer
     achieved: Achieved | None = None  # measures what its plan achieves
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
@@ -180,9 +181,10 @@ class Sequence:
     @property
     def may_draft(self) -> bool:
         """Whether guesses of its next tokens may be computed. Not where the tokens themselves decide which of
-        them are steered.
+        them are steered, or which is the last.
         """
-        return self.is_decoding and not (self.plan is not None and self.plan.depends_on_answer)
+        depends_on_answer = self.plan is not None and self.plan.depends_on_answer
+        return self.is_decoding and not depends_on_answer and self.guard is None
 
     @property
     def observes_prompt(self) -> bool:

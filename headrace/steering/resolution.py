@@ -35,7 +35,7 @@ class Edit:
     slot: Slot
     apply: Apply
     preserve_norm: bool
-    dose: float | None  # of strength 1: the length of the edit / the median norm there; None: it depends on a
+    dose: float | None  # of strength 1: see ResolvedOp.relative_dose
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _scaled(edit: Edit, scale: float) -> ResolvedOp:
         raise SteeringRefused(
             f"the strength {strength:g} is too large", code="steering_dose_exceeded", param=edit.op.param
         )
-    dose = None if edit.dose is None else edit.dose * abs(strength)
+    dose = None if edit.dose is None else edit.dose * strength
     return replace(edit.op, strength=strength, relative_dose=dose)
 
 
@@ -104,7 +104,7 @@ def _dose(edits: list[Edit], max_dose: float) -> float | None:
     by_layer: dict[int, float] = {}
     for edit in edits:
         if edit.op.relative_dose is not None:
-            by_layer[edit.op.layer] = by_layer.get(edit.op.layer, 0.0) + edit.op.relative_dose
+            by_layer[edit.op.layer] = by_layer.get(edit.op.layer, 0.0) + abs(edit.op.relative_dose)
             if by_layer[edit.op.layer] > max_dose:
                 raise SteeringRefused(
                     f"the edits at layer {edit.op.layer} are {by_layer[edit.op.layer]:.2f} times as long as "
@@ -242,7 +242,7 @@ class _Resolver:
         norm = self._shelf.norms.get(layer)
         # What `scale`, `cap` and `ablate` change depends on the activation.
         is_known = op.mode in ("add", "clamp", "floor") and norm
-        dose = abs(value) * length / norm if is_known and norm else None
+        dose = value * length / norm if is_known and norm else None
         return Edit(resolved, slot, self._apply, op.preserve_norm, dose)
 
     def _raw(self, layer: int, largest: Largest | None) -> float:

@@ -85,8 +85,10 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Steer only if a feature's largest activation on the prompt is above and below these. It is measured as
-    the prompt is unsteered, on all tokens but the first.
+    """Is met by a feature's activation that is above and below these.
+
+    `SteeringRequest.when`: its largest on the prompt, as it is unsteered, on all tokens but the first.
+    `abort_when`: that on a generated token, as it is steered.
     """
 
     sae: str
@@ -111,7 +113,8 @@ class SteeringRequest:
     sweep: tuple[float, ...] = ()  # the scale of each of the n choices, instead of `scale`
     receipt: bool = False
     profile: str | None = None  # the name it came from, for receipts
-    when: Condition | None = None  # None: always
+    when: Condition | None = None  # steer only prompts that meet it; None: all
+    abort_when: Condition | None = None  # end the answer at the first token that meets it; None: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,9 @@ class ResolvedOp:
     sae: str | None = None
     feature: int | None = None
     vector: str | None = None
-    relative_dose: float | None = (
-        None  # the length of the edit / the median norm there; None: it depends on a
-    )
+    # How far the edit goes along its direction / the median norm there; negative: against it; None: it
+    # depends on a.
+    relative_dose: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +199,20 @@ class ConditionResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Abort:
+    """Where `abort_when` was met."""
+
+    position: int  # of the token, from the prompt's first
+    activation: float
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What was applied to one choice. Counts and achieved values are those at its end."""
 
     fingerprint: str  # of weights, layers, modes, raw numbers and scopes; not of names
     ops: tuple[ResolvedOp, ...]
-    relative_dose: float | None = None  # the largest sum at one layer
+    relative_dose: float | None = None  # the largest sum at one layer, of lengths
     tokens_steered: int = 0
     achieved: tuple[
         float | None, ...
@@ -209,6 +220,7 @@ class Receipt:
     profile: str | None = None
     condition: ConditionResult | None = None  # None: the request has none
     side_effects: tuple[SideEffect, ...] = ()  # the largest first
+    abort: Abort | None = None  # None: the answer was not ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,10 @@ class AppliedOp(TypedDict):
     sae: NotRequired[str]
     feature: NotRequired[int]
     vector: NotRequired[str]
-    relative_dose: Annotated[float | None, Field(description="Null: it depends on the activation.")]
+    relative_dose: Annotated[
+        float | None,
+        Field(description="Negative: against the direction. Null: it depends on the activation."),
+    ]
     achieved: Annotated[
         float | None, Field(description="The activation after the edit, mean over the tokens; null: unread.")
     ]
@@ -67,19 +70,25 @@ class ConditionObject(TypedDict):
     is_met: bool
 
 
+class AbortObject(TypedDict):
+    position: Annotated[int, Field(description="Of the token that met `abort_when`.")]
+    activation: float
+
+
 class SteeringReceipt(TypedDict):
     """What was applied to one answer."""
 
     fingerprint: Annotated[str, Field(description="Of what was applied, not of names.")]
     profile: str | None
     ops: list[AppliedOp]
-    relative_dose: Annotated[float | None, Field(description="The largest sum at one layer.")]
+    relative_dose: Annotated[float | None, Field(description="The largest sum of lengths at one layer.")]
     tokens_steered: int
     top_side_effects: Annotated[
         list[SideEffectObject], Field(description="Features that no op names, the most changed first.")
     ]
     warning: Annotated[NotRequired[str], Field(description="Only if the dose is more than 1.")]
     when: Annotated[NotRequired[ConditionObject], Field(description="Only if the request has a condition.")]
+    abort: Annotated[NotRequired[AbortObject], Field(description="Only if `abort_when` ended the answer.")]
 
 
 class SteeringAnswer(TypedDict, total=False):
@@ -129,6 +138,8 @@ def receipt_body(receipt: Receipt, labels: Labels) -> SteeringReceipt:
         )
     if receipt.condition is not None:
         body["when"] = {"activation": receipt.condition.activation, "is_met": receipt.condition.is_met}
+    if receipt.abort is not None:
+        body["abort"] = {"position": receipt.abort.position, "activation": receipt.abort.activation}
     return body
 
 

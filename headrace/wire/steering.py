@@ -117,6 +117,15 @@ class WhenBody(Nested):
     scope: Literal["prompt"] = "prompt"
 
 
+class AbortBody(Nested):
+    """A condition that ends an answer."""
+
+    sae: Name
+    feature: FeatureIndex
+    gt: float | None = Field(None, description="The feature's activation on a token is above this.")
+    lt: float | None = Field(None, description="... is below this.")
+
+
 class ProfileBody(Nested):
     """What a profile holds."""
 
@@ -124,6 +133,9 @@ class ProfileBody(Nested):
     scale: float | None = Field(None, description="Multiplies the strength of all ops. Default: 1.")
     apply: Literal["all", "prompt", "generation"] | ApplyBody | None = None
     when: WhenBody | None = Field(None, description="Steer only if the prompt has this.")
+    abort_when: AbortBody | None = Field(
+        None, description="End the answer, as `content_filter`, at the first generated token that has this."
+    )
 
 
 class SteeringBody(ProfileBody):
@@ -211,6 +223,7 @@ def to_steering(body: SteeringBody | None, profile: ProfileBody | None, name: st
     scale = next((part.scale for part in reversed(parts) if part.scale is not None), 1.0)
     scope = next((part.apply for part in reversed(parts) if part.apply is not None), None)
     when = next((part.when for part in reversed(parts) if part.when is not None), None)
+    abort = next((part.abort_when for part in reversed(parts) if part.abort_when is not None), None)
     return SteeringRequest(
         tuple(ops),
         scale,
@@ -218,15 +231,16 @@ def to_steering(body: SteeringBody | None, profile: ProfileBody | None, name: st
         tuple(body.sweep or ()) if body is not None else (),
         body is not None and body.receipt,
         name,
-        None if when is None else _condition(when),
+        None if when is None else _condition(when, "steering.when"),
+        None if abort is None else _condition(abort, "steering.abort_when"),
     )
 
 
-def _condition(body: WhenBody) -> Condition:
+def _condition(body: WhenBody | AbortBody, param: str) -> Condition:
     """Raises BadRequest."""
     if body.gt is None and body.lt is None:
-        raise _missing("steering.when.gt", "a condition needs gt, or lt, or both")
-    return Condition(body.sae, body.feature, body.gt, body.lt)
+        raise _missing(f"{param}.gt", "a condition needs gt, or lt, or both")
+    return Condition(body.sae, body.feature, body.gt, body.lt, param=param)
 
 
 def _ops(bodies: Sequence[OpBody], source: str) -> Iterator[Op]:

@@ -35,7 +35,7 @@ class Raw:
     def __init__(self, layer: int) -> None:
         self.source = Source(("raw", layer), layer, lambda states: states)
 
-    def read(self, numbers: Floats) -> list[Reading]:
+    def read(self, numbers: Floats, start: int) -> list[Reading]:
         raise NotImplementedError
 
 

@@ -95,7 +95,7 @@ def parsed(endpoint: str, members: dict[str, Any]) -> Any:
 def _steered(body: SteeringMembers) -> SteeringMembers:
     """With its steering resolved, as a server does that has every profile."""
     own = body.steering if isinstance(body.steering, SteeringBody) else None
-    profile = None if body.profile is None else ProfileBody(scale=1.0, when=None)
+    profile = None if body.profile is None else ProfileBody(scale=1.0, when=None, abort_when=None)
     steering = None if own is profile is None else to_steering(own, profile, body.profile)
     return body.with_steered(Steered(steering, to_probes(body.probe)))
 

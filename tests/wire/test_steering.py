@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from headrace.errors import BadRequest
-from headrace.steering.types import Activations, Apply, Op, Probe, Reading, Receipt, ResolvedOp
+from headrace.steering.types import (
+    Abort,
+    Activations,
+    Apply,
+    Condition,
+    Op,
+    Probe,
+    Reading,
+    Receipt,
+    ResolvedOp,
+)
 from headrace.wire.activations import inside, receipt_body
 from headrace.wire.chat import ChatBody
 from headrace.wire.parameters import parse
@@ -149,6 +159,11 @@ def test_an_op_that_is_at_fault_is_named(op: dict[str, Any], param: str) -> None
         ({"steering": {"ops": [{**ADD, "unit": "percent"}]}}, "steering.ops[0].unit"),
         ({"steering": {"ops": [ADD] * 65}}, "steering.ops"),
         ({"steering": {"opps": []}}, "steering.opps"),
+        ({"steering": {"abort_when": {"sae": "s"}}}, "steering.abort_when.feature"),
+        (
+            {"steering": {"abort_when": {"sae": "s", "feature": 1, "scope": "prompt"}}},
+            "steering.abort_when.scope",
+        ),
         ({"steering": {"when": {"sae": "s"}}}, "steering.when.feature"),
         ({"steering": {"when": {"sae": "s", "feature": 1, "ge": 2}}}, "steering.when.ge"),
         ({"steering": {"when": {"sae": "s", "feature": 1, "gt": 2, "scope": "all"}}}, "steering.when.scope"),
@@ -227,3 +242,22 @@ def test_a_receipt_is_written_only_where_it_is_wanted() -> None:
             "relative_dose": 0.25, "achieved": 1.5, "sae": "s", "feature": 3,
         }
     ]  # fmt: skip
+
+
+def test_what_ends_an_answer_is_read_and_reported() -> None:
+    own = {"sae": "s", "feature": 1, "gt": 2.5}
+    found = to_steering(
+        steering(abort_when=own),
+        ProfileBody.model_validate({"abort_when": {"sae": "t", "feature": 9, "lt": 1}}),
+        "p",
+    )
+    assert found.abort_when == Condition("s", 1, 2.5, param="steering.abort_when")
+    assert (
+        to_steering(steering(), ProfileBody.model_validate({"abort_when": own}), "p").abort_when is not None
+    )
+    with pytest.raises(BadRequest) as caught:
+        to_steering(steering(abort_when={"sae": "s", "feature": 1}), None, None)
+    assert caught.value.param == "steering.abort_when.gt"
+    assert "abort" not in receipt_body(RECEIPT, {})
+    written = receipt_body(replace(RECEIPT, abort=Abort(7, 3.5)), {})
+    assert written["abort"] == {"position": 7, "activation": 3.5}

@@ -20,13 +20,16 @@ class PendingActivations:
 
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer) -> None:
         self._sequence, self._tokenizer = sequence, tokenizer
-        self._probes = [prober.probe for prober in sequence.probers]
+        self._probes = [prober.probe for prober in sequence.probers if prober is not sequence.guard]
+        self.end: int | None = None  # the position after the answer's last token; None: that of the sequence
         wants_prompt = any(probe.prompt for probe in self._probes)
         self._next = 0 if wants_prompt else sequence.num_prompt  # the first position without an entry
         self._waiting: list[Activations] = []
 
     def add(self, readings: Readings) -> None:
-        """Add what was read."""
+        """Add what was read, of what a probe asked for."""
+        if not self._probes:
+            return
         self._waiting += self.taken(readings)()
 
     def taken(self, readings: Readings) -> Callable[[], list[Activations]]:
@@ -63,13 +66,14 @@ class PendingActivations:
         return events
 
     def _rest(self) -> Iterator[Activations]:
-        end = len(self._sequence.tokens) if any(probe.generation for probe in self._probes) else 0
+        last = len(self._sequence.tokens) if self.end is None else self.end
+        end = last if any(probe.generation for probe in self._probes) else 0
         start, self._next = self._next, max(self._next, end)
         return (self._entry(position) for position in range(start, end))
 
     def _wanted(self, position: int, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
         is_prompt = position < self._sequence.num_prompt
-        pairs = zip(self._probes, readings, strict=True)
+        pairs = zip(self._probes, readings, strict=False)  # a guard's reading follows
         return tuple(reading for probe, reading in pairs if (probe.prompt if is_prompt else probe.generation))
 
     def _entry(

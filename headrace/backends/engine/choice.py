@@ -98,9 +98,20 @@ class Choice:
             events.append(self._read_aside(output.readings))
         else:
             self._activations.add(output.readings)
+        guard = self.sequence.guard
+        if guard is not None and guard.found is not None:
+            return [*events, *self._activations.attach(self._abort())]
         if output.token is None:
             return [*events, *self._activations.attach(self._finish("length"))]
         return [*events, *self._activations.attach(self._of_token(output, output.token))]
+
+    def _abort(self) -> list[Event]:
+        """The events of the end at a token that the request forbids. It was computed one step after it was
+        chosen; the token that this step chose is not part of the answer.
+        """
+        self._activations.end = self.sequence.num_prompt + self.num_tokens
+        shown = self._until_stop(self._detokenizer.flush()) + self._stops.flush()
+        return self._end(shown, "content_filter")
 
     def _read_aside(self, readings: Readings) -> Echo:
         """The event of a long prompt's activations."""
@@ -160,7 +171,9 @@ class Choice:
     def _end(self, text: str, reason: FinishReason, last: tuple[TokenLogprob, ...] = ()) -> list[Event]:
         """The events of the last text and of the end. `last`: the logprobs of a last token without text."""
         events = self._read(text)
-        events += self._text.end(is_cut=reason == "length", is_forced=self._options.is_forced)
+        events += self._text.end(
+            is_cut=reason in ("length", "content_filter"), is_forced=self._options.is_forced
+        )
         if not events and self._logprobs and (logprobs := self._take_logprobs()):
             events = [TextDelta(self.index, "", logprobs)]  # of tokens without text
         return [*self._with_logprobs(events), *self._finish(reason, last)]
@@ -186,12 +199,17 @@ class Choice:
         """The steering receipt, completed by the counts and the achieved values, which the end of the choice
         fixes.
         """
-        plan, sequence = self.sequence.plan, self.sequence
-        if plan is None or self._receipt is None:
-            return self._receipt
-        end = min(sequence.num_prompt + self.num_tokens, len(sequence.tokens)) - (self.num_tokens > 0)
-        count = plan.count(sequence.tokens, end, sequence.flags)
-        receipt = replace(self._receipt, tokens_steered=count)
+        plan, sequence, receipt = self.sequence.plan, self.sequence, self._receipt
+        if receipt is None:
+            return None
+        abort = sequence.guard.found if sequence.guard is not None else None
+        receipt = replace(receipt, abort=abort)
+        if plan is None:
+            return receipt
+        end = min(sequence.num_prompt + self.num_tokens, len(sequence.tokens))
+        is_last_computed = abort is not None or not self.num_tokens
+        end -= not is_last_computed
+        receipt = replace(receipt, tokens_steered=plan.count(sequence.tokens, end, sequence.flags))
         achieved = sequence.achieved
         if achieved is None:
             return receipt

@@ -37,7 +37,7 @@ class NormProber:
         self.norms: list[float] = []
         self.done = threading.Event()
 
-    def read(self, numbers: NDArray[np.float32]) -> list[Reading]:
+    def read(self, numbers: NDArray[np.float32], start: int) -> list[Reading]:
         self.norms += numbers[:, 0].tolist()
         if len(self.norms) >= self._num_tokens:
             self.done.set()

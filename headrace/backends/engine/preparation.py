@@ -110,10 +110,12 @@ class Preparation:
             prompt, params, leader = entry.prompt, entry.params, None
             for index, constraint in enumerate(entry.constraints):
                 tokens, steered = list(prompt.tokens), entry.steered
+                guard = steered.guard()
                 sequence = Sequence(
                     tokens, params, request.priority, index, leader, constraint,
                     salt=salt, prediction=entry.prediction, plan=steered.plans[index],
-                    watch=steered.watch(), probers=steered.probers, flow=request.flow,
+                    watch=steered.watch(), flow=request.flow,
+                    probers=steered.probers if guard is None else (*steered.probers, guard), guard=guard,
                     achieved=steered.achieved(steered.plans[index]),
                 )  # fmt: skip
                 receipt, place = steered.receipts[index], number * request.n + index

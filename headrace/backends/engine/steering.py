@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from headrace.backends.engine.prompt import Prompt, Prompts
 from headrace.backends.engine.watch import AnswerWatch
 from headrace.engine.achieved import Achieved, Measure
-from headrace.engine.probing import PeakProber, Prober, SAEProber
+from headrace.engine.probing import GuardProber, PeakProber, Prober, SAEProber
 from headrace.engine.sequence import Watch
 from headrace.errors import SteeringRefused
 from headrace.steering.library import AttachedSAE, ModelLibrary
@@ -36,6 +36,7 @@ class Steered:
     achieved: Callable[[Plan | None], Achieved | None]  # creates one per answer
     watch: Callable[[], Watch | None]  # creates one per answer
     probers: tuple[Prober, ...]
+    guard: Callable[[], GuardProber | None]  # creates one per answer
 
 
 class Steerer:
@@ -66,11 +67,12 @@ class Steerer:
         probers = tuple(self._prober(probe) for probe in request.probes)
         nothing = (None,) * request.n
         if request.steering is None or resolved is None:
-            return Steered(nothing, nothing, _not_measured, _no_watch, probers)
+            return Steered(nothing, nothing, _not_measured, _no_watch, probers, _no_guard)
+        guard = self._guard_of(request.steering.abort_when, len(prompt.tokens))
         condition = _result(request.steering, place)
         if condition is not None and not condition.is_met:
             unmet = Receipt(UNSTEERED, (), 0.0, profile=request.steering.profile, condition=condition)
-            return Steered(nothing, (unmet,) * request.n, _not_measured, _no_watch, probers)
+            return Steered(nothing, (unmet,) * request.n, _not_measured, _no_watch, probers, guard)
         watch = self._watch_of(prompt, is_formed=is_formed)
         facts = self._facts(request, prompt, watch().state)
         scales = _scales(request.steering, request.n)
@@ -79,7 +81,13 @@ class Steerer:
         chosen = tuple(plans[scale] for scale in scales)
         receipts = tuple(replace(_receipt(plan, request.steering), condition=condition) for plan in chosen)
         achieved = self._achieved if request.steering.receipt else _not_measured
-        return Steered(chosen, receipts, achieved, watch if needs_watch else _no_watch, probers)
+        return Steered(chosen, receipts, achieved, watch if needs_watch else _no_watch, probers, guard)
+
+    def _guard_of(self, condition: Condition | None, num_prompt: int) -> Callable[[], GuardProber | None]:
+        if condition is None:
+            return _no_guard
+        entry = self._readable(condition.sae, (condition.feature,), condition.param)
+        return partial(GuardProber, entry.sae, _probed_layer(entry), condition, num_prompt)
 
     def _achieved(self, plan: Plan | None) -> Achieved | None:
         """Create the measurement of a plan's ops. An SAE that was removed meanwhile is not read."""
@@ -199,6 +207,10 @@ def _scales(steering: SteeringRequest, n: int) -> tuple[float, ...]:
 
 
 def _not_measured(plan: Plan | None) -> Achieved | None:
+    return None
+
+
+def _no_guard() -> GuardProber | None:
     return None
 
 

@@ -21,7 +21,7 @@ from headrace.models.catalog import Model
 from headrace.steering.formats.control_vector import write_vector
 from headrace.steering.library import Shelf
 from headrace.steering.sae import fold
-from headrace.steering.types import Activations, Apply, Op, Probe, Receipt, SteeringRequest
+from headrace.steering.types import Abort, Activations, Apply, Condition, Op, Probe, Receipt, SteeringRequest
 from headrace.types import (
     Conversation,
     Event,
@@ -416,3 +416,65 @@ def test_what_cannot_be_applied_is_refused(default_model: Model, root: Path) -> 
 
     with started(default_model, root, max_dose=2.0) as strict:
         strict.use(work)
+
+
+def aborting(condition: Condition, *ops: Op, **members: object) -> GenerateRequest:
+    steering = SteeringRequest(ops, receipt=True, abort_when=condition)
+    return replace(request(), steering=steering, **members)  # type: ignore[arg-type]
+
+
+def test_an_answer_ends_at_the_first_token_that_meets_a_condition(running: Running) -> None:
+    async def work(backend: EngineBackend) -> None:
+        await asyncio.to_thread(backend.library("m").open, "random")
+        probe = Probe("random", tuple(range(len(WEIGHTS.encoder_bias))))
+        (whole,) = await ask(backend, request(probes=(probe,)))
+        generated = [
+            (entry.position, entry.token, entry.readings[0].features)
+            for entry in whole.activations
+            if entry.position >= len(whole.activations) - 8 and entry.readings
+        ]
+        # The feature that is most active on the fourth token, compared with those before it.
+        lead = {
+            feature: generated[3][2][feature] - max(values[feature] for _, _, values in generated[:3])
+            for feature in probe.features
+        }
+        feature = max(lead, key=lambda one: lead[one])
+        position, _, values = generated[3]
+        limit = values[feature] - lead[feature] / 2
+        assert lead[feature] > 0.1
+        condition = Condition("random", feature, above=limit)
+        for probes in ((), (probe,)):
+            found = await ask(backend, aborting(condition, n=2, probes=probes))
+            for answer in found:
+                assert answer.finished is not None
+                assert answer.finished.reason == "content_filter"
+                assert answer.text == "".join(token for _, token, _ in generated[:4])
+                assert answer.finished.usage.completion_tokens == 4
+                abort = answer.receipt.abort
+                assert isinstance(abort, Abort)
+                assert abort.position == position
+                assert abort.activation == pytest.approx(values[feature], rel=1e-3)
+                assert not probes or answer.activations[-1].position == position
+        below = Condition("random", feature, below=limit)
+        (first,) = await ask(backend, aborting(below))
+        assert first.receipt.abort is not None
+        assert first.text == generated[0][1]
+        never = Condition("random", feature, above=1e6)
+        (whole_again,) = await ask(backend, aborting(never))
+        assert (whole_again.text, whole_again.receipt.abort) == (whole.text, None)
+        with pytest.raises(SteeringRefused, match="no SAE 'other'"):
+            await ask(backend, aborting(replace(never, sae="other")))
+
+    running.use(work)
+
+
+def test_a_dose_against_the_direction_is_negative(running: Running) -> None:
+    async def work(backend: EngineBackend) -> None:
+        await asyncio.to_thread(backend.library("m").open, "w")
+        op = replace(add(0.2, unit="relative"), vector="w")
+        for scale, sign in ((-1.0, -1), (0.5, 0.5)):
+            (found,) = await ask(backend, request(op, scale=scale))
+            assert found.receipt.ops[0].relative_dose == pytest.approx(0.2 * sign)
+            assert found.receipt.relative_dose == pytest.approx(0.2 * abs(sign))
+
+    running.use(work)
