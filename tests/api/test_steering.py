@@ -371,3 +371,24 @@ def test_changes_need_an_administrator(default_model: Model, tmp_path: Any) -> N
         assert (
             served.post("/v1/chat/completions", {**CHAT, "steering": "up"}, headers=user).status_code == 200
         )
+
+
+@pytest.mark.parametrize(
+    ("members", "headers"),
+    [
+        ({"steering": "calm"}, {}),
+        ({"steering": {"ops": []}}, {}),
+        ({"probe": {"sae": "docs", "top_k": 1}}, {}),
+        ({}, {"X-Steering-Profile": "calm"}),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_ollamas_dialect_refuses_what_it_cannot_steer(
+    served: Served, path: str, members: dict[str, Any], headers: dict[str, str]
+) -> None:
+    body = {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "hi"}], "prompt": "hi",
+            "stream": False, "options": {"num_predict": 1}}  # fmt: skip
+    refused = served.http.post(path, json={**body, **members}, headers=headers)
+    assert refused.status_code == 400
+    assert "has no steering" in refused.json()["error"]
+    assert served.http.post(path, json={**body, "steering": False}).status_code == 200
