@@ -67,11 +67,16 @@ class Upstream:
                 await session.close()
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
-        """Send a request and return the answer's JSON value. Raises ServerError."""
+        """Send a request and return the answer's JSON value. Raises ServerError, also for an error that comes
+        with a status of success.
+        """
         async with self.request(method, path, await _serialized(body)) as response:
             limit = MAX_LISTED if method == "GET" else MAX_BODY
             raw = await self.joined(self.pieces(response), limit)
-            return await aside(len(raw), lambda: self.loads(raw))
+            value = await aside(len(raw), lambda: self.loads(raw))
+        if isinstance(value, dict) and value.get("error"):
+            raise self.error_of_body(500, raw[:MAX_REFUSAL].decode(errors="replace"), path=path)
+        return value
 
     @asynccontextmanager
     async def stream(

@@ -53,11 +53,14 @@ def _member(param: str | None) -> str | None:
 
 
 def ranking(provider: str, body: object, num_documents: int) -> Ranking:
-    """Read a provider's answer, with a result for each document. Raises ProviderError."""
-    members: Mapping[str, object] = body if isinstance(body, dict) else {}
+    """Read a provider's answer, with a result for each document: Jina's and Cohere's, or a list alone, as
+    TEI's, and `data` and `score`, as others name them. Raises ProviderError.
+    """
+    members: Mapping[str, object] = body if isinstance(body, dict) else {"results": body}
     scores: dict[int, float] = {}
-    for result in objects(members.get("results")):
-        index, score = count(result.get("index")), number(result.get("relevance_score"))
+    for result in objects(members.get("results", members.get("data"))):
+        index = count(result.get("index"))
+        score = number(result.get("relevance_score", result.get("score")))
         if index is not None and score is not None:
             scores[index] = score
     if set(scores) != set(range(num_documents)):

@@ -13,7 +13,7 @@ from headrace.backends.cerebras import CerebrasBackend
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.ranking import by_embeddings
 from headrace.config import ProviderConfig
-from headrace.errors import BadRequest, ContextTooLong, EndpointNotFound, ProviderError
+from headrace.errors import BadRequest, ContextTooLong, EndpointNotFound, ProviderError, ServerError
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Embeddings, EmbedRequest
 from tests.upstream import Upstream, answer, scripted
@@ -109,3 +109,47 @@ def test_errors_name_the_callers_members(param: str, member: str) -> None:
     with pytest.raises(ContextTooLong) as raised:
         asyncio.run(by_embeddings(embed, REQUEST))
     assert raised.value.param == member
+
+
+FORMS: dict[str, Any] = {
+    "a list": [{"index": 1, "score": 0.25}, {"index": 0, "score": -3}],
+    "data": {"data": RESULTS},
+    "other names": {"data": [{"index": "1", "score": 0.25}, {"index": 0.0, "score": -3}]},
+    "odd usage": {"results": RESULTS, "usage": [5]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scores_are_read_in_each_form(provider: Upstream, form: str) -> None:
+    assert rerank(provider, FORMS[form]).scores == (-3, 0.25)
+
+
+def test_an_error_with_200_keeps_its_words(provider: Upstream) -> None:
+    for error in ({"error": "its words"}, {"error": {"message": "its words"}}):
+        with pytest.raises(ServerError, match="its words"):
+            rerank(provider, error)
+
+
+EMBEDDED: dict[str, Any] = {
+    "no index": [{"embedding": [1, 2]}, {"embedding": [3, 4]}],
+    "texts as indexes": [{"index": "1", "embedding": [3, 4]}, {"index": "0", "embedding": [1, 2]}],
+    "indexes of null": [{"index": None, "embedding": [1, 2]}, {"index": None, "embedding": [3, 4]}],
+}
+
+
+@pytest.mark.parametrize("usage", [[1], "x", None, {"prompt_tokens": [5]}, {"prompt_tokens": 10**30}])
+@pytest.mark.parametrize("form", EMBEDDED)
+def test_bookkeeping_costs_no_embedding(provider: Upstream, form: str, usage: Any) -> None:
+    async def run() -> Embeddings:
+        config = ProviderConfig(kind="openai", base_url=provider.url + "/v1", timeout_s=60)
+        backend = OpenAIBackend("p", config, None)
+        await backend.start()
+        try:
+            return await backend.embed(EmbedRequest("m", ("a", "b")))
+        finally:
+            await backend.aclose()
+
+    provider.play(answer({"data": EMBEDDED[form], "usage": usage}), path="/v1/embeddings")
+    found = asyncio.run(run())
+    assert found.vectors.tolist() == [[1, 2], [3, 4]]
+    assert found.prompt_tokens == 0

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from headrace.backends.answer import answered
@@ -19,7 +20,7 @@ from headrace.backends.ranking import ranking
 from headrace.backends.remote import Remote, listed
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
-from headrace.dialects.values import count
+from headrace.dialects.values import an_object, count
 from headrace.features import OPENAI_AND_VLLM, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
@@ -141,5 +142,8 @@ class OpenAIBackend(Remote):
 
 def _rows(body: Any) -> tuple[list[object], int]:
     """The vectors of an answer, and the number of tokens. Raises KeyError, TypeError and others."""
-    rows = [row["embedding"] for row in sorted(body["data"], key=lambda row: row["index"])]
-    return rows, int((body.get("usage") or {}).get("prompt_tokens", 0))
+    indexes = [count(row.get("index")) for row in body["data"]]
+    places = [place if index is None else index for place, index in enumerate(indexes)]
+    rows = [row["embedding"] for _, row in sorted(zip(places, body["data"], strict=True), key=itemgetter(0))]
+    usage = an_object(body.get("usage"))
+    return rows, count(usage.get("prompt_tokens")) or count(usage.get("total_tokens")) or 0
