@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import UnsupportedModel
 from headrace.models.decoder import Hyperparameters
+from headrace.models.hyperparameters import BEYOND
 
 Json = Mapping[str, object]
 Unsupported = Callable[[str], UnsupportedModel]
@@ -86,7 +87,8 @@ class _Reading:
     def read(self) -> Read:
         if self._type not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
-            raise self._unsupported(f"is of architecture {self._type[:100]!r}, not {known}")
+            reason = BEYOND.get(self._type, "")
+            raise self._unsupported(f"is of architecture {self._type[:100]!r}{reason}, not {known}")
         self._check()
         hidden, heads, layers = (
             self._integer(name) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")

@@ -16,6 +16,8 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3", "granite", "phi3")
 INTERLEAVED = frozenset({"llama", "smollm3", "granite"})  # ggml stores their q and k rows as pairs
 ROTATION_PAUSE = 4  # every so many layers smollm3 does not rotate
 MOST = 2**31 - 1
+# Architectures that the runtime's paged attention cannot compute: it has no input for a soft cap.
+BEYOND = {"gemma2": ", which caps the scores of its attention"}
 
 # Keys under the architecture's name: those that are read here, and those that never change the results.
 READ = frozenset(
@@ -86,8 +88,9 @@ def read(metadata: Metadata, tensors: Mapping[str, Shape]) -> Hyperparameters:
     architecture = metadata.text("general.architecture", "unknown")
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
+        reason = BEYOND.get(architecture, "")
         raise UnsupportedModel(
-            f"{metadata.path} is of architecture {architecture[:100]!r}; the engine reads {known}"
+            f"{metadata.path} is of architecture {architecture[:100]!r}{reason}; the engine reads {known}"
         )
     _check_keys(metadata, architecture)
     found = _numbers(metadata, architecture, tensors)

@@ -56,11 +56,13 @@ PAGED = (
     "cohere2", "gpt_oss", "deepseek_v2", "deepseek_v3", "glm", "glm4", "glm4_moe", "smollm3", "nemotron",
     "exaone4", "ernie4_5", "ernie4_5_moe", "hunyuan_v1_dense", "helium", "seed_oss", "arcee", "apertus",
     "codegen", "persimmon", "jetmoe", "phimoe", "gpt_bigcode", "biogpt",
-    "vaultgemma", "gemma3n_text", "diffllama", "flex_olmo",
+    "vaultgemma", "gemma3n_text", "diffllama", "flex_olmo", "afmoe", "bitnet", "cohere2_moe", "cwm", "exaone",
+    "flint", "granite_swa", "granitemoeshared", "hunyuan_v1_moe", "hyperclovax", "internlm3",
+    "jais2", "mellum", "modernbert-decoder", "nanochat",
 )  # fmt: skip
 SEQUENTIAL = (
     "bloom", "falcon", "mpt", "mamba", "mamba2", "jamba", "bamba", "qwen3_next", "minimax", "lfm2",
-    "recurrent_gemma", "rwkv", "falcon_h1", "xglm",
+    "recurrent_gemma", "rwkv", "falcon_h1", "xglm", "doge", "falcon_mamba",
 )  # fmt: skip
 
 

@@ -47,6 +47,16 @@ class LlamaCpp:
         tokens: list[int] = json.load(self._connection.getresponse())["tokens"]
         return tokens
 
+    def likely(self, prompt: str, count: int) -> tuple[int, list[float]]:
+        """The number of the prompt's tokens, and the log probabilities of the likeliest next ones."""
+        body = {"prompt": prompt, "n_predict": 1, "n_probs": count, "temperature": 0}
+        self._connection.request(
+            "POST", "/completion", json.dumps(body), {"Content-Type": "application/json"}
+        )
+        answer = json.load(self._connection.getresponse())
+        (first,) = answer["completion_probabilities"]
+        return answer["tokens_evaluated"], [each["logprob"] for each in first["top_logprobs"]]
+
     def close(self) -> None:
         self._connection.close()
         self._process.kill()

@@ -57,3 +57,8 @@ def test_a_file_without_tensors(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     assert "token_embd.weight" in refused(path)
+
+
+def test_what_the_runtime_cannot_compute_is_named(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "gemma2")  # type: ignore[arg-type]  # no architecture of ours
+    assert "'gemma2', which caps the scores of its attention" in refused(path)

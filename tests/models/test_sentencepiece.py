@@ -17,6 +17,7 @@ from headrace.models.catalog import Cache, prepare
 from headrace.models.gguf import GGUFFile
 from headrace.models.sentencepiece import BYTES
 from headrace.text.tokenizer import Tokenizer
+from tests.conftest import serving_model
 from tests.models.llamacpp import LlamaCpp
 from tests.models.strings import random_strings
 from tests.models.tiny import TinyShape, TinyVocabulary, write_tiny
@@ -112,6 +113,25 @@ def test_a_model_is_converted(path: Path, tmp_path: Path) -> None:
     prompt = read.encode_prompt("naïve 日本語 \U0001f999 def")
     assert prompt[0] == 1
     assert read.decode(prompt[1:]).removeprefix(" ") == "naïve 日本語 \U0001f999 def"
+
+
+def test_its_numbers_are_those_of_llama_cpp(path: Path, tmp_path: Path) -> None:
+    """Over HTTP, from the text on: how likely each next token is. llama.cpp caches in 16 bits."""
+    prompts = ["def naïve(a):\n    return 日本語", "  aaaa bbbb \U0001f999", "import inspect"]
+    oracle = LlamaCpp(path)
+    expected = [oracle.likely(prompt, 12) for prompt in prompts]
+    oracle.close()
+    model = prepare(str(path), Cache(tmp_path / "cache"))
+    with serving_model(model, precision="f32", generation_config="none") as server:
+        for prompt, (count, likely) in zip(prompts, expected, strict=True):
+            body = {"model": model.name, "prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 12}
+            answer = server.post("/v1/completions", body).json()
+            assert answer["usage"]["prompt_tokens"] == count
+            found = answer["choices"][0]["logprobs"]["top_logprobs"][0]  # by text, which two may share
+            assert len(found) > 4
+            assert max(found.values()) == pytest.approx(max(likely), abs=1e-3)
+            assert all(min(abs(value - other) for other in likely) < 0.01 for value in found.values())
+            assert np.ptp(likely) > 0.1
 
 
 @pytest.mark.parametrize(
