@@ -188,10 +188,11 @@ def test_usage_that_nobody_knows_is_zero(fake: Fake) -> None:
             assert stream.get_final_message().usage.input_tokens == 0
 
 
-def test_arguments_that_are_cut_off_are_what_there_is(fake: Fake) -> None:
+def test_arguments_that_are_cut_off_are_wrapped(fake: Fake) -> None:
+    """A caller must not take them for all arguments."""
     script: list[str | Event] = [ToolCallDelta(0, 0, '{"a": 1, "b": [2', id="c", name="f"), ended("length")]
     (block,) = fake(*script).post(MESSAGES, SMALL).json()["content"]
-    assert block["input"] == {"a": 1, "b": [2]}
+    assert block["input"] == {"arguments": '{"a": 1, "b": [2'}
 
 
 def test_the_whole_request_reaches_the_backend(fake: Fake) -> None:

@@ -114,7 +114,7 @@ def ours() -> Iterator[Relays]:
 def test_g17_a_header_in_several_lines_goes_on_whole(
     ours: Relays, path: str, lines: list[str], sent: str
 ) -> None:
-    ours.provider.play(answer(MESSAGE))
+    ours.provider.play(answer({**MESSAGE, "input_tokens": 9}))
     body = json.dumps({"model": "an:m", "messages": HI, "max_tokens": 9}).encode()
     headers = [
         ("Authorization", f"Bearer {CALLERS}"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import psutil
 
+from headrace.engine.scheduler import MAX_SCORED
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from tests.conftest import serving_model
 from tests.serving import eventually
 
-LOGITS = 512 * 49_152 * 4  # bytes: a logit for each token of a step and word of the vocabulary
+LOGITS = MAX_SCORED * 49_152 * 4  # bytes: a logit for each scored token of a step and word of the vocabulary
 TEXT = {"model": DEFAULT_MODEL, "prompt": "water " * 1000, "max_tokens": 1}
 
 
