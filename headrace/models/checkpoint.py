@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import ModelError
-from headrace.models import published, safetensors, sentences
+from headrace.models import published, sentences
 from headrace.models.model import CONFIG, GRAPH, TOKENIZER, WEIGHTS, Model
 
 INDEX = "model.safetensors.index.json"
@@ -44,6 +44,8 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
             f"{folder} has no {TOKENIZER}: copy it from the original model, or let transformers write it: "
             "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
         )
+    from headrace.models import safetensors  # loads NumPy
+
     for file in files:
         safetensors.tensors(file)  # its header: what is damaged is named before anything is loaded
     model = published.describe(

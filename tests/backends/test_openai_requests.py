@@ -342,7 +342,7 @@ def test_embeddings_in_base64_are_read(provider: Upstream) -> None:
     "value",
     [
         [], {}, {"data": 5}, {"data": ROWS[:1]}, {"data": [{"index": 0, "embedding": "?"}] * 2},
-        {"data": [ROWS[0], {"index": 0, "embedding": [1]}]}, {"data": ROWS, "usage": {"prompt_tokens": "x"}},
+        {"data": [ROWS[0], {"index": 0, "embedding": [1]}]},
         {"data": [{"index": 0, "embedding": None}] * 2}, {"data": [{"index": 0, "embedding": [None]}] * 2},
     ],
 )  # fmt: skip
