@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Seque
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from headrace.backends.answer import AnswerReader, read_answer
@@ -330,6 +330,7 @@ def test_completions(run: Run, seed: int) -> None:
 
 
 @traffic
+@example(79889731)  # two interleaved thoughts, each with half a character
 @given(seeds)
 def test_messages(run: Run, seed: int) -> None:
     case = Case.of("messages", seed)

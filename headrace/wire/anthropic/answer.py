@@ -191,7 +191,8 @@ class Frames:
             yield self._begin("thinking", dialect.thinking_block(thought))
         else:
             yield from self._in({"type": "thinking", "thinking": "", "signature": ""})
-            if thought.text not in "".join(self._thoughts):  # some providers interleave two thoughts
+            # Some providers interleave two thoughts. Half a character in each was written as a whole one.
+            if thought.text.strip("\N{REPLACEMENT CHARACTER}") not in "".join(self._thoughts):
                 yield self._delta("thinking_delta", thinking=thought.text)
             if thought.signature is not None:
                 yield self._delta("signature_delta", signature=thought.signature)
