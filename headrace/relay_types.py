@@ -31,6 +31,7 @@ class RelayRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
     owner: str | None = None  # the principal's id
+    max_tokens: int | None = None  # of each answer, where the body does not limit them; None: nothing does
 
 
 @dataclass(slots=True)

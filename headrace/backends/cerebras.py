@@ -81,10 +81,8 @@ class CerebrasBackend(OpenAIBackend):
     def changes(self, request: RelayRequest, model: str) -> Body:
         limit = _limit_of(request)
         assert limit is not None, "`relays` accepts no other endpoint"
-        value = request.body.members.get(limit)
-        if value is not None and value <= MAX_TOKENS:
-            return super().changes(request, model)
-        return {**super().changes(request, model), limit: DEFAULT_TOKENS if value is None else MAX_TOKENS}
+        value = request.body.members.get(limit) or request.max_tokens or DEFAULT_TOKENS
+        return {**super().changes(request, model), limit: min(value, MAX_TOKENS)}
 
     embed = BaseBackend.embed
     rerank = BaseBackend.rerank

@@ -29,7 +29,7 @@ from headrace.gateway.lifetime import (
     Tally,
     Until,
 )
-from headrace.gateway.limits import Charge, Charging, answer_limit, settling
+from headrace.gateway.limits import Charge, Charging, answer_limit, num_limitable, settling
 from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
@@ -209,7 +209,9 @@ class Gateway:
         if plan.preset is not None:
             return None  # it adds to the request
         if caller.limits.count_tokens and answer_limit(request) is None:
-            return None  # the answer has to be limited to what the key has left
+            longest = plan.targets[0].info.max_model_len
+            if not num_limitable(request, longest):
+                return None  # the answer has to be limited to what the key has left
         for target in plan.targets:
             backend = self._relaying.get(target.backend.name)
             if backend is None or not backend.relays(request, target.info.id):
@@ -223,19 +225,21 @@ class Gateway:
         Both are ended early by `ends`, the request's time limit, or the caller's hang-up. Raises ServerError.
         """
         tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)
-        caller, work = CALLER.get(), PassOn(request, self._relaying)
+        caller = CALLER.get()
         with Metered(self._meter, tally), Admission(self.active, request.timeout_s, tally) as end:
             if plan.route is None and (self._charging is None or not caller.limits.exist):
                 # nearly all requests: without the cost of a stack of exits
                 target = plan.targets[0]
-                async with Until(end, *ends, receive=receive), work.at(target) as relayed:
+                passing = PassOn(request, self._relaying).at(target)
+                async with Until(end, *ends, receive=receive), passing as relayed:
                     tally.provider, tally.served, tally.attempts = target.backend.name, target.info.id, 1
                     await send(relayed, tally)
                 return
             async with AsyncExitStack() as exits, Until(end, *ends, receive=receive):
                 if self._charging is not None and caller.limits.exist:
-                    charge = await self._charging.relay(caller, request, plan.targets[0])
+                    charge, request = await self._charging.relay(caller, request, plan.targets[0])
                     exits.push_async_exit(settling(charge, tally))
+                work = PassOn(request, self._relaying)
                 result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
                 _answered_by(tally, result)
                 await send(result.value, tally)

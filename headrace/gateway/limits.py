@@ -20,6 +20,7 @@ from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message,
 
 ANSWER = 4096  # tokens that an answer may have whose caller has set no limit
 SHORT = 64  # ... and that must be left for each answer
+LIMITS = ("max_completion_tokens", "max_tokens")
 BYTES = 3  # of a token, where the tokenizer is not known: a little more tokens than most texts have
 MEDIA = 1000  # tokens of an image, where the tokenizer is not known
 FAILED = (500, 502, 503)  # statuses; not 504, because a caller may set the timeout
@@ -127,13 +128,20 @@ class Charging:
             demand = self._demand(target, around + await _count(Texts(request.documents), target), 0, 0)
         return await self._reserve(caller, demand)
 
-    async def relay(self, caller: Principal, request: RelayRequest, target: Target) -> Charge:
-        """Raises RateLimited, Overloaded."""
-        demand = Demand()
-        if caller.limits.count_tokens:
-            answer = answer_limit(request) or 0
-            demand = self._demand(target, request.body.size // BYTES, answer, answer)
-        return await self._reserve(caller, demand)
+    async def relay(
+        self, caller: Principal, request: RelayRequest, target: Target
+    ) -> tuple[Charge, RelayRequest]:
+        """Reserve, and limit the answers to what was granted. Raises RateLimited, Overloaded."""
+        if not caller.limits.count_tokens:
+            return await self._reserve(caller, Demand()), request
+        prompt, answer = request.body.size // BYTES, answer_limit(request)
+        if answer is not None:
+            return await self._reserve(caller, self._demand(target, prompt, answer, answer)), request
+        number, longest = num_limitable(request, target.info.max_model_len), target.info.max_model_len
+        most = ANSWER if longest is None else min(ANSWER, longest - prompt)
+        least = _least(caller, prompt, number, most)
+        charge = await self._reserve(caller, self._demand(target, prompt, least * number, most * number))
+        return charge, replace(request, max_tokens=charge.answer // number)
 
     def _demand(self, target: Target, prompt: int, least: int, most: int) -> Demand:
         price = self.prices.of(target.backend.name, target.info.id)
@@ -155,9 +163,28 @@ def answer_limit(request: RelayRequest) -> int | None:
     member = request.body.members.get
     if request.endpoint in ("/embeddings", "/messages/count_tokens"):
         return 0
-    limits = [limit for name in ("max_completion_tokens", "max_tokens") if type(limit := member(name)) is int]
+    limits = [limit for name in LIMITS if type(limit := member(name)) is int]
     number = member("n") or 1
     return max(limits) * number if limits and type(number) is int and number > 0 else None
+
+
+def num_limitable(request: RelayRequest, longest: int | None) -> int:
+    """The number of answers to a request that does not limit them, if it can be passed on with a limit added:
+    its dialect has one, and the provider will say what was used. Otherwise 0. `longest`: tokens of context.
+    """
+    members = request.body.members
+    number, options = members.get("n", 1), members.get("stream_options")
+    tells_usage = not request.is_streamed or (
+        isinstance(options, dict) and options.get("include_usage") is True
+    )
+    is_limitable = (
+        (request.dialect, request.endpoint) == ("openai", "/chat/completions")
+        and all(members.get(name) is None for name in LIMITS)
+        and tells_usage
+        and type(number) is int
+        and (longest is None or longest - request.body.size // BYTES >= SHORT)
+    )
+    return max(0, number) if is_limitable else 0
 
 
 def _answer_tokens(
@@ -170,10 +197,15 @@ def _answer_tokens(
         most = request.sampling.max_tokens if longest is None else min(room, request.sampling.max_tokens)
         return most, most
     most = min(room, ANSWER)
+    return _least(caller, prompt, request.num_choices, most), most
+
+
+def _least(caller: Principal, prompt: int, number: int, most: int) -> int:
+    """The fewest tokens that must be left for each of `number` answers."""
     least, limit = min(most, SHORT), caller.limits.tokens_per_minute
-    if limit is not None:  # a small limit is no reason to refuse everything
-        least = min(least, max(1, (limit - prompt) // (4 * request.num_choices)))
-    return least, most
+    if limit is None:
+        return least
+    return min(least, max(1, (limit - prompt) // (4 * number)))  # a small limit is no reason to refuse all
 
 
 async def _count(prompt: Conversation | Texts, target: Target) -> int:

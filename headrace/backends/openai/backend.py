@@ -102,7 +102,8 @@ class OpenAIBackend(Remote):
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         """Members of a relayed body that replace the caller's."""
-        return {"model": model}
+        limit = {} if request.max_tokens is None else {self._limit: request.max_tokens}
+        return {"model": model, **limit}
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         from headrace.backends.vectors import embeddings
