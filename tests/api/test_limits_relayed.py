@@ -1,0 +1,73 @@
+"""Requests of keys with limits that are passed on: the limit of an answer is added where there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.api.relays import CHUNK, HI, STOP, USAGE, WHOLE, Relays, relays
+from tests.serving import eventually
+from tests.upstream import Answer, answer, sse
+
+CHAT, BOSS = "/v1/chat/completions", {"Authorization": "Bearer boss"}
+LIMIT = 1000  # tokens a minute
+STREAM = Answer(pieces=sse(CHUNK, STOP, {"id": "c", "choices": [], "usage": USAGE}, "[DONE]"))
+TELLING = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Relays]:
+    with relays(admin_keys=["boss"]) as made:
+        yield made
+
+
+def ask(relay: Relays, own: dict[str, str], **members: object) -> tuple[int, int, dict[str, Any]]:
+    """The status, the tokens that were left when the request began, and what the provider has got."""
+    body = json.dumps({"model": "up:m", "messages": HI, "own": 1, **members}).encode()
+    status, headers, _ = relay.ask(CHAT, body, **own)
+    return status, int(headers["x-ratelimit-remaining-tokens"]), relay.provider.posts[-1].body
+
+
+def key(relay: Relays) -> dict[str, str]:
+    limits = {"name": "n", "limits": {"tokens_per_minute": LIMIT}}
+    made = relay.served.post("/v1/admin/keys", limits, headers=BOSS).json()
+    return {"Authorization": f"Bearer {made['value']}"}
+
+
+@pytest.mark.parametrize("members", [{}, TELLING, {"max_tokens": None}, {"n": 2}], ids=str)
+def test_an_answer_without_a_limit_gets_what_is_left(limited: Relays, members: dict[str, Any]) -> None:
+    own = key(limited)
+    limited.provider.play(*[STREAM if "stream" in members else answer(WHOLE)] * 9)
+    status, _, sent = ask(limited, own, **members)
+    assert status == 200
+    assert sent["own"] == 1, "it was not passed on"
+    assert sent.get("stream") == members.get("stream")
+    prompt = LIMIT - sent["max_tokens"] * members.get("n", 1)
+    assert 15 <= prompt <= 60
+
+    # What it has not used is given back: the provider has told its usage.
+    eventually(lambda: ask(limited, own, max_tokens=10)[1] > LIMIT - 25 - 2 * 60)
+
+
+@pytest.mark.parametrize(
+    "members", [{"stream": True}, {"stream": True, "stream_options": {}}, {"n": "2"}, {"n": True}], ids=str
+)
+def test_what_cannot_be_counted_is_not_passed_on(limited: Relays, members: dict[str, Any]) -> None:
+    """A stream that was not asked for its usage: it is asked for by a translation, which then counts it."""
+    own = key(limited)
+    limited.provider.play(STREAM)
+    before = len(limited.provider.posts)
+    body = json.dumps({"model": "up:m", "messages": HI, **members}).encode()
+    status, _, _ = limited.ask(CHAT, body, **own)
+    if "n" in members:
+        assert (status, len(limited.provider.posts)) == (400, before)
+        return
+    assert status == 200
+    sent = limited.provider.posts[-1].body
+    assert sent["stream_options"] == {"include_usage": True}
+    assert 0 < sent["max_tokens"] < LIMIT
+    limited.provider.play(answer(WHOLE))
+    eventually(lambda: ask(limited, own, max_tokens=10)[1] > LIMIT - 25 - 2 * 60)
