@@ -68,7 +68,8 @@ async def relayed(
         if request.is_streamed:
             stream = Stream(reader, answer_body, until_content=until_content)
             await stream.begin()
-            yield Relayed(answer_headers, stream.rest(), stream.scan.usage, ignored)
+            rest = _without_usage(stream.rest()) if request.adds_usage else stream.rest()
+            yield Relayed(answer_headers, rest, stream.scan.usage, ignored)
         else:
             await answer_body.begin()
             pieces = answer_body.whole()
@@ -296,6 +297,25 @@ class Stream:
         reader = self._reader
         reader.has_begun = reader.has_begun or reader.begun.search(events) is not None
         return _as_utf8(events)
+
+
+async def _without_usage(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a stream without the chunk that has nothing but its usage."""
+    async for events in stream:
+        if b'"usage"' in events:
+            events = b"".join(event for event in EVENT.findall(events) if not _is_usage(event))
+        if events:
+            yield events
+
+
+def _is_usage(event: bytes) -> bool:
+    if b'"usage"' not in event:
+        return False
+    try:
+        chunks = [an_object(whole(sent.data)) for sent in events_in(event)]
+    except ValueError:
+        return False
+    return any(chunk.get("usage") and chunk.get("choices") == [] for chunk in chunks)
 
 
 def _has_heartbeat(events: bytes) -> bool:

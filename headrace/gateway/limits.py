@@ -141,7 +141,8 @@ class Charging:
         most = ANSWER if longest is None else min(ANSWER, longest - prompt)
         least = _least(caller, prompt, number, most)
         charge = await self._reserve(caller, self._demand(target, prompt, least * number, most * number))
-        return charge, replace(request, max_tokens=charge.answer // number)
+        adds_usage = request.is_streamed and not _tells_usage(request)
+        return charge, replace(request, max_tokens=charge.answer // number, adds_usage=adds_usage)
 
     def _demand(self, target: Target, prompt: int, least: int, most: int) -> Demand:
         price = self.prices.of(target.backend.name, target.info.id)
@@ -169,22 +170,24 @@ def answer_limit(request: RelayRequest) -> int | None:
 
 
 def num_limitable(request: RelayRequest, longest: int | None) -> int:
-    """The number of answers to a request that does not limit them, if it can be passed on with a limit added:
-    its dialect has one, and the provider will say what was used. Otherwise 0. `longest`: tokens of context.
+    """The number of answers to a request that does not limit them, if it can be passed on with a limit added.
+    Otherwise 0. `longest`: tokens of the context.
     """
     members = request.body.members
     number, options = members.get("n", 1), members.get("stream_options")
-    tells_usage = not request.is_streamed or (
-        isinstance(options, dict) and options.get("include_usage") is True
-    )
     is_limitable = (
         (request.dialect, request.endpoint) == ("openai", "/chat/completions")
         and all(members.get(name) is None for name in LIMITS)
-        and tells_usage
+        and isinstance(options, dict | None)
         and type(number) is int
         and (longest is None or longest - request.body.size // BYTES >= SHORT)
     )
     return max(0, number) if is_limitable else 0
+
+
+def _tells_usage(request: RelayRequest) -> bool:
+    options = request.body.members.get("stream_options") or {}
+    return options.get("include_usage") is True
 
 
 def _answer_tokens(

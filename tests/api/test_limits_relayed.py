@@ -19,9 +19,15 @@ TELLING = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 @pytest.fixture(scope="module")
-def limited() -> Iterator[Relays]:
+def shared() -> Iterator[Relays]:
     with relays(admin_keys=["boss"]) as made:
         yield made
+
+
+@pytest.fixture
+def limited(shared: Relays) -> Relays:
+    shared.provider.forget()
+    return shared
 
 
 def ask(relay: Relays, own: dict[str, str], **members: object) -> tuple[int, int, dict[str, Any]]:
@@ -52,22 +58,36 @@ def test_an_answer_without_a_limit_gets_what_is_left(limited: Relays, members: d
     eventually(lambda: ask(limited, own, max_tokens=10)[1] > LIMIT - 25 - 2 * 60)
 
 
-@pytest.mark.parametrize(
-    "members", [{"stream": True}, {"stream": True, "stream_options": {}}, {"n": "2"}, {"n": True}], ids=str
-)
-def test_what_cannot_be_counted_is_not_passed_on(limited: Relays, members: dict[str, Any]) -> None:
-    """A stream that was not asked for its usage: it is asked for by a translation, which then counts it."""
-    own = key(limited)
-    limited.provider.play(STREAM)
-    before = len(limited.provider.posts)
-    body = json.dumps({"model": "up:m", "messages": HI, **members}).encode()
-    status, _, _ = limited.ask(CHAT, body, **own)
-    if "n" in members:
-        assert (status, len(limited.provider.posts)) == (400, before)
-        return
-    assert status == 200
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"x": 1}], ids=str)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_stream_is_asked_for_its_usage_which_its_caller_does_not_get(
+    limited: Relays, options: dict[str, Any] | None, size: int
+) -> None:
+    own, raw = key(limited), b"".join(sse(CHUNK, STOP, {"id": "c", "choices": [], "usage": USAGE}, "[DONE]"))
+    limited.provider.play(Answer(pieces=[raw[at : at + size] for at in range(0, len(raw), size)]))
+    body = json.dumps({"model": "up:m", "messages": HI, "stream": True, "stream_options": options, "own": 1})
+    status, _, content = limited.ask(CHAT, body.encode(), **own)
+    assert (status, content) == (200, b"".join(sse(CHUNK, STOP, "[DONE]")))
     sent = limited.provider.posts[-1].body
-    assert sent["stream_options"] == {"include_usage": True}
-    assert 0 < sent["max_tokens"] < LIMIT
+    assert sent["stream_options"] == {**(options or {}), "include_usage": True}
+    assert (sent["own"], 0 < sent["max_tokens"] < LIMIT) == (1, True)
     limited.provider.play(answer(WHOLE))
     eventually(lambda: ask(limited, own, max_tokens=10)[1] > LIMIT - 25 - 2 * 60)
+
+
+def test_usage_beside_text_reaches_the_caller(limited: Relays) -> None:
+    last = {**STOP, "usage": USAGE}
+    limited.provider.play(Answer(pieces=sse({**CHUNK, "usage": None}, last, "[DONE]")))
+    body = json.dumps({"model": "up:m", "messages": HI, "stream": True}).encode()
+    _, _, content = limited.ask(CHAT, body, **key(limited))
+    assert content == b"".join(sse({**CHUNK, "usage": None}, last, "[DONE]"))
+
+
+@pytest.mark.parametrize(
+    "members", [{"n": "2"}, {"n": True}, {"stream": True, "stream_options": "x"}], ids=str
+)
+def test_what_cannot_be_counted_is_not_passed_on(limited: Relays, members: dict[str, Any]) -> None:
+    before = len(limited.provider.posts)
+    body = json.dumps({"model": "up:m", "messages": HI, **members}).encode()
+    status, _, _ = limited.ask(CHAT, body, **key(limited))
+    assert (status, len(limited.provider.posts)) == (400, before)

@@ -102,8 +102,13 @@ class OpenAIBackend(Remote):
 
     def changes(self, request: RelayRequest, model: str) -> Body:
         """Members of a relayed body that replace the caller's."""
-        limit = {} if request.max_tokens is None else {self._limit: request.max_tokens}
-        return {"model": model, **limit}
+        changed: Body = {"model": model}
+        if request.max_tokens is not None:
+            changed[self._limit] = request.max_tokens
+        if request.adds_usage:
+            options = request.body.members.get("stream_options") or {}
+            changed["stream_options"] = {**options, "include_usage": True}
+        return changed
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         from headrace.backends.vectors import embeddings
