@@ -24,6 +24,8 @@ from turns import MODEL, URL, run, turn
 from examples import examples
 from headrace.models.catalog import Cache, prepare
 from headrace.text.tokenizer import Tokenizer
+
+sys.path.append(str(Path(__file__).parents[2]))
 from tests.engine.plain import PlainModel
 
 TASK = "headrace_capitals"
