@@ -63,7 +63,7 @@ class _Message:
                 self._usage |= an_object(message.get("usage"))
             case "content_block_start":
                 block = an_object(value.get("content_block"))
-                if block and block.get("type", "text") not in READ:
+                if block and isinstance(kind := block.get("type", "text"), str) and kind not in READ:
                     self._others[index] = self._add({**block})
             case "content_block_delta":
                 self._delta(index, an_object(value.get("delta")))
