@@ -102,7 +102,7 @@ def test_a_stream_is_the_same_in_pieces(client: ollama.Client) -> None:
     assert "".join(piece.message.content or "" for piece in pieces) == whole.message.content
     assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert (pieces[-1].done_reason, pieces[-1].eval_count) == ("length", 12)
-    assert len(pieces) > 3
+    assert len(pieces) >= 2, "drafts that are right make pieces of several tokens"
 
 
 def test_a_body_without_stream_is_streamed_as_lines(server: Served) -> None:
