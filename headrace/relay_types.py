@@ -32,9 +32,7 @@ class RelayRequest:
     timeout_s: float | None = None
     owner: str | None = None  # the principal's id
     max_tokens: int | None = None  # of each answer, where the body does not limit them; None: nothing does
-    adds_usage: bool = (
-        False  # whether the provider is asked for a stream's usage, which the caller does not get
-    )
+    adds_usage: bool = False  # the provider sends the usage of a stream, and the caller does not get it
 
 
 @dataclass(slots=True)

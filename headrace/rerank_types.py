@@ -30,7 +30,7 @@ class RerankRequest:
 
 
 def question(request: RerankRequest, document: str) -> tuple[str, str]:
-    """What a model that generates text is asked about a document: the system message and the user's. It is
+    """The prompt for a generative model to judge a document: the system message and the user's. It is
     worded as Qwen3-Reranker's authors do (Zhang et al. 2025, "Qwen3 Embedding"), which other models
     understand, too. The query precedes the document, so that the documents of a request share its tokens in
     the prefix cache.

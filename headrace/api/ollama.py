@@ -119,13 +119,13 @@ def check_unsteered(http: Request, body: wire.AnswerBody) -> None:
     unsteered answer would look like a steered one.
     """
     extra = body.model_extra or {}
-    asked = [name for name in ("steering", "probe") if extra.get(name) not in (None, False)]
-    asked += [HEADER] if header_of(http, STEERING) else []
-    if asked:
+    unsupported = [name for name in ("steering", "probe") if extra.get(name) not in (None, False)]
+    unsupported += [HEADER] if header_of(http, STEERING) else []
+    if unsupported:
         raise SteeringRefused(
-            f"{asked[0]}: Ollama's dialect has no steering: use /v1/chat/completions",
+            f"{unsupported[0]}: Ollama's dialect has no steering: use /v1/chat/completions",
             code="steering_unsupported",
-            param=asked[0],
+            param=unsupported[0],
         )
 
 

@@ -9,6 +9,7 @@ remember counts, too, and is forgotten first.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -62,7 +63,7 @@ SIZE = "headrace.body_size"  # the body's size, once it is read
 READ_AT = "headrace.read_at"  # when the body was read, on the event loop's clock
 TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
 ALL_OURS: Table = {}  # for bodies whose declared members are all handled here
-BOM = b"\xef\xbb\xbf"  # some clients write it before JSON
+BOM = codecs.BOM_UTF8  # some clients write it before JSON
 BODY = "headrace.body"  # the body itself, if the relay has read it before the handler
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,7 +11,7 @@ from headrace.backends.http import Upstream
 from headrace.backends.refusals import page
 from headrace.backends.sse import ServerSentEvent, events
 
-BOM = b"\xef\xbb\xbf"
+BOM = codecs.BOM_UTF8
 BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
 FAILED = re.compile("error|exception|fail", re.IGNORECASE)  # in a line of text that is no heartbeat
 

@@ -210,7 +210,7 @@ class Stream:
         members = an_object(whole(raw))
         self._reader.check_whole(members)
         frames = self._reader.unfolded(members)
-        self._reader.has_begun = self._reader.is_over = True
+        self._reader.has_part = self._reader.is_over = True
         return frames
 
     def _not_a_stream(self, raw: bytes) -> ServerError:
@@ -293,9 +293,9 @@ class Stream:
         self._half = self._valid(bytes(unended))
 
     def _valid(self, events: bytes) -> bytes:
-        """The events in UTF-8. Records whether the answer has begun."""
+        """The events in UTF-8. Records whether a part of the answer has arrived."""
         reader = self._reader
-        reader.has_begun = reader.has_begun or reader.begun.search(events) is not None
+        reader.has_part = reader.has_part or reader.part.search(events) is not None
         return _as_utf8(events)
 
 

@@ -20,8 +20,8 @@ TAIL = 256  # bytes at the end of some events that are searched for the last one
 class RelayReader(ABC):
     """Reads the answer to one relayed request, in its dialect. `last` matches the last event of a stream,
     which contains `last_word`. All events that may be errors or that `follow` has to read contain one of
-    `notable` or match `reason`, and few others do. `begun` matches any event that is a part of an answer.
-    `has_begun`: one has arrived; `is_over`: the stream is complete.
+    `notable` or match `reason`, and few others do. `part` matches any event that is a part of an answer.
+    `has_part`: one has arrived; `is_over`: the stream is complete.
 
     Every byte of every stream is searched for these: a search for a constant, or for a pattern that begins
     with one, costs a twentieth of a search for a pattern that may begin in several ways.
@@ -31,8 +31,8 @@ class RelayReader(ABC):
     last_word: bytes
     notable: tuple[bytes, ...]
     reason: re.Pattern[bytes]
-    begun: re.Pattern[bytes]
-    has_begun = False
+    part: re.Pattern[bytes]
+    has_part = False
     is_over = False
 
     def __init__(self, upstream: Upstream) -> None:

@@ -96,15 +96,8 @@ def _add_chat_options(chat: argparse.ArgumentParser) -> None:
 
 
 def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "create, list, rotate and revoke API keys"
-    keys = commands.add_parser(
-        "keys",
-        help=text,
-        description=text[0].upper() + text[1:] + ". A server takes them when it is started with "
-        "--require-auth or --admin-key; it may run meanwhile.",
-        allow_abbrev=False,
-    )
-    steps = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    more = "A server takes them when it is started with --require-auth or --admin-key; it may run meanwhile."
+    steps = _add_group(commands, "keys", "create, list, rotate and revoke API keys", more)
     create = _add(steps, "create", "keys", "create a key, and print it: it is not shown again")
     from headrace.cli.keys import add_options
 
@@ -134,15 +127,8 @@ def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "maintain the database of conversations and responses"
-    db = commands.add_parser(
-        "db",
-        help=text,
-        description=text[0].upper() + text[1:] + ". Each command may run beside servers, and first "
-        "applies pending migrations.",
-        allow_abbrev=False,
-    )
-    steps = db.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    more = "Each command may run beside servers, and first applies pending migrations."
+    steps = _add_group(commands, "db", "maintain the database of conversations and responses", more)
     text = "check all hashes and pointers; exit code 1 if something is wrong"
     _add(steps, "verify", "db", text)
     _add(steps, "migrate", "db", "bring the schema up to date, as a server does when it starts")
@@ -161,15 +147,7 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _add_steer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from headrace.cli import steer_options as options
 
-    text = options.DESCRIPTION
-    steer = commands.add_parser(
-        "steer",
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=options.EPILOG,
-        allow_abbrev=False,
-    )
-    steps = steer.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    steps = _add_group(commands, "steer", options.DESCRIPTION, epilog=options.EPILOG)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = _add(steps, name, "steer", text, options.KEYS)
@@ -179,6 +157,19 @@ def _add_steer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     options.add_train_vector(add)
     options.add_train_sae(add)
     options.add_features(add)
+
+
+def _add_group(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    more: str = "",
+    epilog: str | None = None,
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """Add a command that has commands of its own. `more`: what its help says besides `text`."""
+    description = f"{text[0].upper()}{text[1:]}. {more}".rstrip()
+    group = commands.add_parser(name, help=text, description=description, epilog=epilog, allow_abbrev=False)
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
 def _add(

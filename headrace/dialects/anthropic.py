@@ -97,7 +97,7 @@ def thinking_block(thought: Thought) -> SignedThinking | RedactedThinking:
 
 def tool_input(arguments: str) -> dict[str, Any]:
     """Parse the arguments of a call. A model may have written anything there, so text that is no JSON object,
-    or breaks off, is wrapped in one: nobody takes it for a call with fewer arguments or none.
+    or breaks off, is wrapped in one: else it would look like a call with fewer arguments, or none.
     """
     text = valid(arguments)
     try:

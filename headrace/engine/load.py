@@ -56,7 +56,7 @@ def load_engine(
             num_threads=num_threads, check=check,
         )  # fmt: skip
         runner = OpenVINORunner(folder, options)
-    check(runner.block_bytes / runner.block_size)  # a runtime may store numbers otherwise than it was told
+    check(runner.block_bytes / runner.block_size)  # a runtime may not store numbers as configured
     mib = runner.num_blocks * runner.block_bytes / 2**20
     log.info("KV cache: %d blocks of %d tokens, %.0f MiB", runner.num_blocks, runner.block_size, mib)
     files = _block_files(disk_cache, disk_cache_bytes, runner) if disk_cache and disk_cache_bytes else None

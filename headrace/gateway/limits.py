@@ -73,7 +73,7 @@ class Charge:
 def settling(
     charge: Charge, tally: Tally
 ) -> Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[None]]:
-    """What settles a charge when a stack of exits unwinds, with the error that unwinds it."""
+    """Return an exit for a stack of exits that settles the charge, with the error that unwinds the stack."""
 
     async def settle(_: object, exc: BaseException | None, __: object) -> None:
         if exc is not None:
@@ -120,11 +120,11 @@ class Charging:
         demand = Demand()
         if caller.limits.count_tokens:
             is_judge = target.backend.name == LOCAL and target.info.kind == "generative"
-            asked: Conversation | Texts = Texts((request.query,))
+            repeated: Conversation | Texts = Texts((request.query,))
             if is_judge:
                 system, user = question(request, "")
-                asked = Conversation((Message("system", system), Message("user", user)))
-            around = await _count(asked, target) * len(request.documents)
+                repeated = Conversation((Message("system", system), Message("user", user)))
+            around = await _count(repeated, target) * len(request.documents)
             demand = self._demand(target, around + await _count(Texts(request.documents), target), 0, 0)
         return await self._reserve(caller, demand)
 

@@ -31,7 +31,7 @@ class AnthropicRelayReader(RelayReader):
     last_word = b"message_stop"
     last = re.compile(rb'(?:^|[\r\n])event: ?message_stop *[\r\n]+data: ?\{\s*"type"\s*:\s*"message_stop"')
 
-    begun = re.compile(rb"content_block|message_delta")
+    part = re.compile(rb"content_block|message_delta")
 
     def __init__(self, upstream: Upstream, endpoint: str = "/messages") -> None:
         super().__init__(upstream)
@@ -78,7 +78,7 @@ class AnthropicRelayReader(RelayReader):
         kind, reason = kind_of(value, sent), word(an_object(value.get("delta")).get("stop_reason"))
         if is_broken(reason):
             raise ProviderError(f"{self.provider} failed in the middle of its answer")
-        if kind == "message_stop" and not self.has_begun:
+        if kind == "message_stop" and not self.has_part:
             raise self.cut()
         return kind == "message_stop" or (kind == "message_delta" and bool(reason))
 

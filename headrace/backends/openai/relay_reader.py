@@ -30,7 +30,7 @@ class OpenAIRelayReader(RelayReader):
     notable = (b"error", b"exception", b'"detail"', b'"code"', b'"status_code"', b"[DONE]", b"[done]")
     reason = re.compile(rb'"finish_reason"\s*:\s*"')
 
-    begun = re.compile(rb'"choices"\s*:\s*(?:\[\s*[^\]\s]|\{)')
+    part = re.compile(rb'"choices"\s*:\s*(?:\[\s*[^\]\s]|\{)')
 
     def __init__(self, upstream: Upstream, endpoint: str, members: Mapping[str, Any]) -> None:
         super().__init__(upstream)
@@ -67,7 +67,7 @@ class OpenAIRelayReader(RelayReader):
 
     def follow(self, sents: Sequence[ServerSentEvent]) -> None:
         is_end = any(map(self.is_end, sents))
-        if is_end and not self.has_begun:
+        if is_end and not self.has_part:
             raise self.cut()
         self.is_over = self.is_over or is_end
         for body in (body for sent in sents for body in self._choices(sent)):

@@ -118,8 +118,8 @@ def _check_quantization(folder: Path, model: Any) -> None:
             for name, part in parts.items():
                 kind = part.get_dtype()
                 if kind not in PLAIN and len(part.get_shape()) > 1 and name.endswith(".weight"):
-                    told = "its config.json does not say how it is quantized"
-                    raise ModelError(f"{folder} has {name!r} as {kind}, and {told}")
+                    reason = "its config.json does not say how it is quantized"
+                    raise ModelError(f"{folder} has {name!r} as {kind}, and {reason}")
 
 
 def _reason(exc: Exception) -> str:
