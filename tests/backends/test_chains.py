@@ -97,9 +97,9 @@ def test_chat_through_headrace_is_as_chat_with_it(
     for headers in WAYS:
         with at(f"{chain.url}/up/v1", headers) as through:
             ours = through.chat.completions.create(**body)
-            assert [content_of(choice) for choice in ours.choices] == whole
+            assert _is_near([content_of(choice) for choice in ours.choices], whole)
             assert (ours.model, _tokens(ours.usage)) == (theirs.model, _tokens(theirs.usage))
-            assert _without_ids(streamed_of(through, **body)) == _without_ids(stream_of_theirs)
+            assert _is_near(_without_ids(streamed_of(through, **body)), _without_ids(stream_of_theirs))
 
 
 @pytest.mark.parametrize("members", [{"n": 2, "logprobs": 2}, {"echo": True, "max_tokens": 0, "logprobs": 1}])
@@ -118,7 +118,8 @@ def test_texts_through_headrace_are_as_with_it(
 
 
 def _is_near(one: object, other: object) -> bool:
-    """Whether they differ only in the last digits of logprobs, which depend on the other rows of a step."""
+    """Whether they differ only in the last digits of logprobs, which depend on the other rows of a step (on some
+    processors also on whether a draft was checked)."""
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) < 1e-4
     if isinstance(one, dict) and isinstance(other, dict):
@@ -212,7 +213,7 @@ def test_llama_cpps_server_through_headrace(
             ours = through.chat.completions.create(**body)
             assert content_of(ours.choices[0])[:3] == content_of(theirs.choices[0])[:3]
             assert _tokens(ours.usage) == _tokens(theirs.usage)
-            assert _without_ids(streamed_of(through, **body)) == stream_of_theirs
+            assert _is_near(_without_ids(streamed_of(through, **body)), stream_of_theirs)
 
 
 def _all_ways(exact_server: Served, chain: Served) -> list[openai.OpenAI]:

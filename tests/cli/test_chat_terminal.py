@@ -111,6 +111,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(fake_server: FakeServer, tm
         chat.until("\n>", 3)  # Ctrl-C before the prompt would be about the answer
         chat.type(CTRL_C)
         chat.until("(Ctrl-D or /bye leaves)")
+        chat.until("\n>", 4)  # between two prompts the terminal takes Ctrl-D for itself
         chat.type(CTRL_D)
         assert chat.end() == 0
     assert [len(conversation.messages) for conversation in slow.conversations] == [1, 3]
