@@ -14,7 +14,7 @@ from headrace.api.errors import RESPONSES
 from headrace.api.libraries import existing, library_of
 from headrace.api.listing import query_of
 from headrace.api.openapi import EVENT_STREAM, response_of
-from headrace.api.request import Caller, in_time, prepared
+from headrace.api.request import Caller, check_unsteered, in_time, prepared
 from headrace.api.routes import V1, route
 from headrace.collected import Collected
 from headrace.gateway.gateway import Gateway
@@ -128,6 +128,7 @@ def _all_of(sae: str) -> Probe:
 
 async def _library(http: Request, model: str | None, sae: str) -> Library:
     """The library that has this SAE. Raises NotFound, SteeringRefused."""
+    check_unsteered(http)
     library = await library_of(http, model)
     existing([info.id for info in library.saes()], sae, "SAE")
     return library

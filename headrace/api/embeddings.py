@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from headrace.api.answers import target_headers
 from headrace.api.errors import RESPONSES
-from headrace.api.request import Caller, destination, is_strict, prepared
+from headrace.api.request import Caller, check_unsteered, destination, is_strict, prepared
 from headrace.api.routes import route
 from headrace.gateway.lifetime import Until
 from headrace.offload import aside
@@ -25,6 +25,7 @@ BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a me
 
 @route(router, "POST", "/embeddings", answer=wire.EmbeddingList, summary="Embed texts", responses=RESPONSES)
 async def create_embeddings(http: Request, caller: Caller, body: wire.EmbeddingsBody) -> Response:
+    check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of, body, EMBEDDINGS, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)

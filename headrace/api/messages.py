@@ -16,7 +16,7 @@ from headrace.api.answers import Reply, StreamWriter, respond, without_wishes
 from headrace.api.errors import to_messages_response
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
-from headrace.api.request import Caller, destination, headers_of, is_strict, prepared, steered
+from headrace.api.request import Caller, base_model, destination, headers_of, is_strict, prepared, steered
 from headrace.api.routes import route
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.types import Conversation
@@ -105,6 +105,7 @@ async def create_message(http: Request, caller: Caller, body: wire.MessagesBody)
 async def count_tokens(http: Request, _: Caller, body: wire.CountTokensBody) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = await prepared(http, partial(wire.to_tokenize_request, body))
+    request = replace(request, model=base_model(http, request.model))
     gateway, provider = destination(http)
     headers = with_named({}, gateway.left_out(uses, request.model, provider))
     try:

@@ -17,10 +17,10 @@ from headrace.api.answers import Reply, StreamWriter, respond, target_headers, w
 from headrace.api.errors import to_ollama_response
 from headrace.api.json_response import JSONResponse, answered
 from headrace.api.openapi import response_of, responses_of
-from headrace.api.request import STEERING, Caller, header_of, is_strict, prepared
+from headrace.api.request import Caller, check_unsteered, is_strict, prepared
 from headrace.api.routes import route
 from headrace.callers import Principal
-from headrace.errors import NotFound, ServerError, SteeringRefused
+from headrace.errors import NotFound, ServerError
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Until
@@ -34,7 +34,6 @@ from headrace.wire.ollama import request as wire
 from headrace.wire.ollama.models import LATEST
 from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_generate
 from headrace.wire.parameters import with_named
-from headrace.wire.steering import HEADER
 
 log = logging.getLogger(__name__)
 
@@ -114,21 +113,6 @@ def known(gateway: Gateway, name: str) -> str:
     return name
 
 
-def check_unsteered(http: Request, body: wire.AnswerBody) -> None:
-    """Raises SteeringRefused for a request that asks for steering or probes: this dialect has neither, and an
-    unsteered answer would look like a steered one.
-    """
-    extra = body.model_extra or {}
-    unsupported = [name for name in ("steering", "probe") if extra.get(name) not in (None, False)]
-    unsupported += [HEADER] if header_of(http, STEERING) else []
-    if unsupported:
-        raise SteeringRefused(
-            f"{unsupported[0]}: Ollama's dialect has no steering: use /v1/chat/completions",
-            code="steering_unsupported",
-            param=unsupported[0],
-        )
-
-
 @route(
     router,
     "POST",
@@ -182,6 +166,7 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
 )
 async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
     began = time.perf_counter()
+    check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
     _keep_loaded(http, body)
     found, headers = await _embedded(http, caller, embeddings.embed_request(body), uses)
@@ -200,6 +185,7 @@ async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Re
     responses=RESPONSES,
 )
 async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
+    check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
     _keep_loaded(http, body)
     found, headers = await _embedded(http, caller, embeddings.embeddings_request(body), uses)

@@ -27,7 +27,7 @@ from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
 from headrace.wire.ollama.tables import TABLES as OLLAMA
 from headrace.wire.parameters import Table
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
-from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES
+from headrace.wire.responses.tables import COMPACTED, PROMPT, RESPONSES
 from headrace.wire.tables import CHAT, COMPLETIONS, EMBEDDINGS
 
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
@@ -42,7 +42,7 @@ TABLES_OF_BODIES: dict[type[BaseModel], Table] = {
     EmbeddingsBody: EMBEDDINGS,
     ResponseBody: RESPONSES,
     InputTokensBody: PROMPT,
-    CompactBody: HISTORY,
+    CompactBody: COMPACTED,
     MessagesBody: MESSAGES,
     CountTokensBody: MESSAGES,
     OllamaChatBody: OLLAMA["chat"],

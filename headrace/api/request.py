@@ -30,6 +30,7 @@ from headrace.errors import (
     Overloaded,
     PayloadTooLarge,
     ServerError,
+    SteeringRefused,
     UnsupportedMedia,
 )
 from headrace.features import NONE
@@ -114,6 +115,27 @@ async def steered(
     return await steering.steered(
         caller.id, body, http.path_params.get("provider"), header, has_choices=has_choices
     )
+
+
+def check_unsteered(http: Request, body: RequestBody | None = None) -> None:
+    """Raises SteeringRefused for a request that names steering or probes where a model answers without them:
+    what it says would look steered.
+    """
+    extra = (body and body.model_extra) or {}
+    named = [name for name in ("steering", "probe") if extra.get(name) not in (None, False)]
+    named += [HEADER] if header_of(http, STEERING) else []
+    if named:
+        raise SteeringRefused(
+            f"{named[0]}: {http.url.path} has no steering; /v1/chat/completions has",
+            code="steering_unsupported",
+            param=named[0],
+        )
+
+
+def base_model(http: Request, model: str) -> str:
+    """The model of `model@profile`, for work that profiles do not change, as counting tokens."""
+    steering: Steering = http.app.state.steering
+    return steering.split(model, http.path_params.get("provider"))[0]
 
 
 async def name_ignored(http: Request, response: Response, body: RequestBody, table: Table = ALL_OURS) -> None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from headrace.api.answers import target_headers
 from headrace.api.errors import RESPONSES
-from headrace.api.request import SIZE, Caller, destination, is_strict, prepared
+from headrace.api.request import SIZE, Caller, check_unsteered, destination, is_strict, prepared
 from headrace.api.routes import V1_AND_PROVIDERS, route
 from headrace.gateway.lifetime import Until
 from headrace.offload import aside
@@ -33,6 +33,7 @@ METHOD = "X-Headrace-Rerank"  # response header: how the documents were scored
     responses=RESPONSES,
 )
 async def rerank(http: Request, caller: Caller, body: wire.RerankBody) -> Response:
+    check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of, body, RERANK, strict=is_strict(http)))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)

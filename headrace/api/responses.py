@@ -20,7 +20,16 @@ from headrace.api.errors import RESPONSES
 from headrace.api.json_response import JSONResponse, answered, json_answer
 from headrace.api.listing import NewestFirst, query_of
 from headrace.api.openapi import EVENT_STREAM, response_of
-from headrace.api.request import CHARGE, Caller, destination, in_time, is_strict, prepared, steered
+from headrace.api.request import (
+    CHARGE,
+    Caller,
+    base_model,
+    destination,
+    in_time,
+    is_strict,
+    prepared,
+    steered,
+)
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ServerError
 from headrace.features import Uses
@@ -204,6 +213,7 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
     answer=InputTokens,
 )
 async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBody) -> Response:
+    body = body.model_copy(update={"model": base_model(http, body.model)})
     headers = _left_out(http, await _uses(http, body), body)
     responses, provider = _responses(http)
     async with in_time(http):
@@ -219,6 +229,7 @@ async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBod
     answer=CompactedResponse,
 )
 async def compact_response(http: Request, caller: Caller, body: CompactBody) -> Response:
+    body = await steered(http, caller, body)
     headers = _left_out(http, await _uses(http, body), body)
     responses, provider = _responses(http)
     async with in_time(http):

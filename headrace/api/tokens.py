@@ -7,7 +7,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from headrace.api.errors import RESPONSES
-from headrace.api.request import Caller, destination, name_ignored, prepared
+from headrace.api.request import Caller, base_model, destination, name_ignored, prepared
 from headrace.api.routes import ROOT_TOO, route
 from headrace.gateway.lifetime import Until
 from headrace.offload import aside
@@ -35,7 +35,7 @@ async def tokenize(
 ) -> Response:
     await name_ignored(http, response, body, TOKENS)
     gateway, provider = destination(http)
-    info = gateway.router.model(body.model, provider)
+    info = gateway.router.model(body.model and base_model(http, body.model), provider)
     request = await prepared(http, partial(wire.to_request, body, info))
     strings = None
     async with Until(receive=http.receive):
@@ -61,7 +61,7 @@ async def detokenize(
 ) -> wire.Text:
     await name_ignored(http, response, body, TOKENS)
     gateway, provider = destination(http)
-    model = gateway.router.model(body.model, provider).id
+    model = gateway.router.model(body.model and base_model(http, body.model), provider).id
     async with Until(receive=http.receive):
         return wire.text(await gateway.detokenize(model, body.tokens, provider))
 
@@ -75,6 +75,6 @@ async def detokenize(
 )
 async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> wire.TokenizerDescription:
     gateway, provider = destination(http)
-    info = gateway.router.model(model, provider)
+    info = gateway.router.model(model and base_model(http, model), provider)
     async with Until(receive=http.receive):
         return wire.tokenizer(info, await gateway.tokenizer_info(info.id, provider))

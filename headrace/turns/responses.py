@@ -247,7 +247,7 @@ class Responses:
         """The compacted conversation: the user's messages and a summary. Raises ServerError."""
         items = await self._items(owner, body)
         build = partial(to_summary_request, body.model, body.instructions, items)
-        request = replace(await run_aside(weight(items), build), owner=owner)
+        request = body.steered.applied(replace(await run_aside(weight(items), build), owner=owner))
         generation = await self._gateway.start(request, provider)
         try:
             return compacted(await summary(generation), items)

@@ -153,7 +153,7 @@ class Steering:
 
     def model(self, id: str, provider: str | None) -> ModelInfo | None:
         """The model that `model@profile` names; None if it is no such name."""
-        base, name = self._split(id, provider)
+        base, name = self.split(id, provider)
         if name is None or name not in self.profiles.all:
             return None
         return _with_suffix(self._gateway.router.model(base, provider), name)
@@ -189,7 +189,7 @@ class Steering:
         is_named = any(value is not None for value in (body.steering, body.profile, body.probe, header))
         if not is_named and "@" not in _model(body) and self.profiles.default_of(owner) is None:
             return body
-        model, suffix = self._split(_model(body), provider)
+        model, suffix = self.split(_model(body), provider)
         changes: dict[str, object] = {} if suffix is None else {"model": model}
         choice = _choice(body, suffix, header) or self._default(owner, body, model, provider)
         own = body.steering if isinstance(body.steering, SteeringBody) else None
@@ -225,7 +225,7 @@ class Steering:
         is_for_it = profile is not None and profile.stored.model in (None, model)
         return _Choice(name, "profile", is_default=True) if is_for_it else None
 
-    def _split(self, id: str, provider: str | None) -> tuple[str, str | None]:
+    def split(self, id: str, provider: str | None) -> tuple[str, str | None]:
         """(model, profile) of `model@profile`; an id that leads to a model as it is has no profile."""
         base, sign, name = id.rpartition("@")
         if not sign or self._has(id, provider) or not self._has(base, provider):

@@ -13,6 +13,7 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.models.catalog import Model
 from tests.conftest import FakeServer
+from tests.metering.scrape import scrape
 from tests.serving import Served, events, eventually
 from tests.steering.serving import SAE, VECTOR, copied, load, steerable
 
@@ -382,13 +383,48 @@ def test_changes_need_an_administrator(default_model: Model, tmp_path: Any) -> N
         ({}, {"X-Steering-Profile": "calm"}),
     ],
 )
-@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
-def test_ollamas_dialect_refuses_what_it_cannot_steer(
+@pytest.mark.parametrize(
+    "path", ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/v1/embeddings", "/v1/rerank"]
+)
+def test_what_cannot_be_steered_refuses_it(
     served: Served, path: str, members: dict[str, Any], headers: dict[str, str]
 ) -> None:
-    body = {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "hi"}], "prompt": "hi",
-            "stream": False, "options": {"num_predict": 1}}  # fmt: skip
+    body = {"model": MODEL, "messages": CHAT["messages"], "prompt": "hi", "input": "hi", "query": "hi",
+            "documents": ["ho"], "stream": False, "options": {"num_predict": 1}}  # fmt: skip
     refused = served.http.post(path, json={**body, **members}, headers=headers)
     assert refused.status_code == 400
-    assert "has no steering" in refused.json()["error"]
+    assert "has no steering" in refused.text
     assert served.http.post(path, json={**body, "steering": False}).status_code == 200
+
+
+def test_activations_are_those_of_the_unsteered_model(served: Served) -> None:
+    headers = {"X-Steering-Profile": "up"}
+    refused = served.post("/v1/activations", {"sae": SAE, "input": "hi"}, headers=headers)
+    assert refused.json()["error"]["code"] == "steering_unsupported"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"prompt": "hi"}),
+        ("/detokenize", {"tokens": [5, 6]}),
+        ("/v1/messages/count_tokens", {"messages": CHAT["messages"]}),
+        ("/v1/responses/input_tokens", {"input": "hi"}),
+    ],
+)
+def test_tokens_of_a_persona_are_those_of_its_model(served: Served, path: str, body: dict[str, Any]) -> None:
+    answers = [served.post(path, {**body, "model": model}) for model in (MODEL, f"{MODEL}@up")]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[1].text
+    assert answers[0].json() == answers[1].json()
+
+
+@pytest.mark.parametrize("named", [{"model": f"{MODEL}@up"}, {"steering": "up"}, {"profile": "up"}])
+def test_a_summary_is_steered(served: Served, named: dict[str, Any]) -> None:
+    before = scrape(served)
+    body = {"model": MODEL, "input": "I lost my keys in Rome.", **named}
+    response = served.post("/v1/responses/compact", body)
+    assert response.status_code == 200, response.text
+    after, name = scrape(served), "headrace_steered_requests_total"
+    assert after.get(name, model=MODEL, profile="up") - before.get(name, model=MODEL, profile="up") == 1
+    refused = served.post("/v1/responses/compact", {**body, "probe": {"sae": SAE, "top_k": 1}})
+    assert refused.json()["error"]["param"] == "probe"

@@ -118,8 +118,9 @@ def test_texts_through_headrace_are_as_with_it(
 
 
 def _is_near(one: object, other: object) -> bool:
-    """Whether they differ only in the last digits of logprobs, which depend on the other rows of a step (on some
-    processors also on whether a draft was checked)."""
+    """Whether they differ only in the last digits of logprobs, which depend on the other rows of a step (on
+    some processors also on whether a draft was checked).
+    """
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) < 1e-4
     if isinstance(one, dict) and isinstance(other, dict):

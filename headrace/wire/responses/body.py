@@ -25,6 +25,7 @@ from headrace.wire.metadata import Metadata
 from headrace.wire.pagination import check_include
 from headrace.wire.parameters import RequestBody, advice_in
 from headrace.wire.responses.tools import AnyChoice, AnyTool, Offered, offered
+from headrace.wire.steering import SteeringMembers
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -96,7 +97,7 @@ class InputTokensBody(PromptBody):
     """The body of POST /v1/responses/input_tokens."""
 
 
-class CompactBody(HistoryBody):
+class CompactBody(HistoryBody, SteeringMembers):
     """The body of POST /v1/responses/compact."""
 
 

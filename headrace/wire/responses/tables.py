@@ -22,7 +22,8 @@ from headrace.wire.responses.body import (
     tools_of,
 )
 from headrace.wire.responses.tools import FunctionTool, TextTool
-from headrace.wire.tables import BOOKKEEPING, CHAT, EXTENSION, GENERATION, is_text
+from headrace.wire.steering import SteeringMembers
+from headrace.wire.tables import BOOKKEEPING, CHAT, EXTENSION, GENERATION, STEERING, is_text
 
 NO_HOSTED = "No hosted tools run here."
 ONE = "A response is one answer."
@@ -83,6 +84,10 @@ HISTORY: Table = {
     "previous_response_id": ours("Not with `conversation`."),
     **{name: CHAT[name] for name in OF_CHAT},
     "image": ignored("Images are sent unchanged."),
+}  # fmt: skip
+COMPACTED: Table = {
+    **HISTORY, **STEERING,
+    "probe": refused("A summary comes without activations.", NOTHING),
 }  # fmt: skip
 PROMPT: Table = {
     **HISTORY,
@@ -152,11 +157,11 @@ def uses_of_responses(body: HistoryBody, *, strict: bool = False) -> Uses:
 def _table_of(body: HistoryBody) -> Table:
     if isinstance(body, ResponseBody):
         return RESPONSES
-    return PROMPT if isinstance(body, PromptBody) else HISTORY
+    return PROMPT if isinstance(body, PromptBody) else COMPACTED
 
 
 def _more(body: HistoryBody) -> Iterator[Use]:
-    if isinstance(body, ResponseBody):
+    if isinstance(body, SteeringMembers):
         yield from body.steered.uses
     if isinstance(body, ResponseBody) and includes(body, LOGPROBS):
         yield Use("include", F.LOGPROBS, F.LOGPROBS.loss)
