@@ -57,7 +57,7 @@ async def read_activations(
 @route(
     router, "POST", "/activations/stream", under=V1, answer=TokenActivations,
     summary="Read an SAE's activations on each token of a text, as server-sent events",
-    responses={200: STREAMED, **RESPONSES},
+    responses={200: STREAMED},
 )  # fmt: skip
 async def stream_activations(http: Request, caller: Caller, body: wire.ActivationsBody) -> Response:
     library = await _library(http, body.model, body.sae)
@@ -72,7 +72,7 @@ async def stream_activations(http: Request, caller: Caller, body: wire.Activatio
     router, "GET", "/activations/stream", under=V1, answer=wire.WatchedActivations,
     summary="Follow what probes read in one's own requests",
     extra={"parameters": wire.WATCHED_PARAMETERS},
-    responses={200: WATCHED, **RESPONSES},
+    responses={200: WATCHED},
 )  # fmt: skip
 async def watch_activations(http: Request, response: Response, caller: Caller) -> Response:
     query = dict(query_of(http, response, ("request_id", "sae")))

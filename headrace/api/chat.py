@@ -23,7 +23,7 @@ from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import CHAT
 from headrace.wire.tools import FUNCTIONS_USE, in_callers_terms
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(tags=["chat"], responses=RESPONSES)
 
 STREAMED = response_of(
     wire.ChatCompletionChunk,
@@ -38,15 +38,14 @@ STREAMED = response_of(
     "/chat/completions",
     summary="Answer a conversation",
     answer=wire.ChatCompletion,
-    responses={200: STREAMED, **RESPONSES},
+    responses={200: STREAMED},
 )
 async def create_chat_completion(
     http: Request,
     caller: Caller,
     body: wire.ChatBody,
     header: Annotated[
-        str | None,
-        Header(alias=wire.HEADER, description="The conversation to continue, or `new`."),
+        str | None, Header(alias=wire.HEADER, description="The conversation to continue, or `new`.")
     ] = None,
 ) -> Response:
     body = await steered(http, caller, body, has_choices=True)

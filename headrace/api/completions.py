@@ -17,7 +17,7 @@ from headrace.wire import completions as wire
 from headrace.wire.parameters import uses_of
 from headrace.wire.tables import COMPLETIONS
 
-router = APIRouter(tags=["completions"])
+router = APIRouter(tags=["completions"], responses=RESPONSES)
 
 STREAMED = response_of(
     wire.Completion,
@@ -32,7 +32,7 @@ STREAMED = response_of(
     "/completions",
     summary="Complete texts",
     answer=wire.Completion,
-    responses={200: STREAMED, **RESPONSES},
+    responses={200: STREAMED},
 )
 async def create_completion(http: Request, caller: Caller, body: wire.CompletionBody) -> Response:
     body = await steered(http, caller, body, has_choices=True)

@@ -36,20 +36,9 @@ async def _conversation_id(conversation_id: str) -> str:
 ConversationId = Annotated[str, Depends(_conversation_id)]
 
 
-@route(
-    router,
-    "POST",
-    "/conversations",
-    under=V1,
-    summary="Create a conversation",
-    is_body_optional=True,
-)
+@route(router, "POST", "/conversations", under=V1, summary="Create a conversation", is_body_optional=True)
 async def create_conversation(
-    http: Request,
-    response: Response,
-    caller: Caller,
-    store: Stored,
-    body: wire.ConversationBody,
+    http: Request, response: Response, caller: Caller, store: Stored, body: wire.ConversationBody
 ) -> wire.ConversationObject:
     await name_ignored(http, response, body)
     items = await _resolved(store, caller.id, wire.new_items(body))
@@ -84,44 +73,21 @@ async def retrieve_conversation(caller: Caller, store: Stored, id: ConversationI
     return wire.conversation(await store.conversations.get(caller.id, id))
 
 
-@route(
-    router,
-    "POST",
-    CONVERSATION,
-    under=V1,
-    summary="Change the metadata",
-)
+@route(router, "POST", CONVERSATION, under=V1, summary="Change the metadata")
 async def update_conversation(
-    http: Request,
-    response: Response,
-    caller: Caller,
-    store: Stored,
-    id: ConversationId,
-    body: MetadataBody,
+    http: Request, response: Response, caller: Caller, store: Stored, id: ConversationId, body: MetadataBody
 ) -> wire.ConversationObject:
     await name_ignored(http, response, body)
     return wire.conversation(await store.conversations.update(caller.id, id, body.metadata or {}))
 
 
-@route(
-    router,
-    "DELETE",
-    CONVERSATION,
-    under=V1,
-    summary="Delete a conversation; its responses stay",
-)
+@route(router, "DELETE", CONVERSATION, under=V1, summary="Delete a conversation; its responses stay")
 async def delete_conversation(caller: Caller, store: Stored, id: ConversationId) -> wire.DeletedConversation:
     await store.conversations.delete(caller.id, id)
     return wire.deleted(id)
 
 
-@route(
-    router,
-    "GET",
-    CONVERSATION + "/export",
-    under=V1,
-    summary="Export a conversation as one document",
-)
+@route(router, "GET", CONVERSATION + "/export", under=V1, summary="Export a conversation as one document")
 async def export_conversation(
     caller: Caller, store: Stored, id: ConversationId, response: Response
 ) -> wire.ConversationExport:
@@ -138,21 +104,12 @@ async def export_conversation(
     summary="Create a conversation that begins like this one, up to an item",
 )
 async def fork_conversation(
-    caller: Caller,
-    store: Stored,
-    id: ConversationId,
-    body: wire.ForkBody,
+    caller: Caller, store: Stored, id: ConversationId, body: wire.ForkBody
 ) -> wire.ConversationObject:
     return wire.conversation(await store.conversations.fork(caller.id, id, body.item_id, body.metadata or {}))
 
 
-@route(
-    router,
-    "POST",
-    CONVERSATION + "/items",
-    under=V1,
-    summary="Add up to 20 items to a conversation",
-)
+@route(router, "POST", CONVERSATION + "/items", under=V1, summary="Add up to 20 items to a conversation")
 async def create_items(
     http: Request,
     response: Response,

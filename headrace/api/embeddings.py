@@ -18,12 +18,12 @@ from headrace.wire import embeddings as wire
 from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import EMBEDDINGS
 
-router = APIRouter(tags=["embeddings"])
+router = APIRouter(tags=["embeddings"], responses=RESPONSES)
 
 BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a measure of work
 
 
-@route(router, "POST", "/embeddings", answer=wire.EmbeddingList, summary="Embed texts", responses=RESPONSES)
+@route(router, "POST", "/embeddings", answer=wire.EmbeddingList, summary="Embed texts")
 async def create_embeddings(http: Request, caller: Caller, body: wire.EmbeddingsBody) -> Response:
     check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of, body, EMBEDDINGS, strict=is_strict(http)))

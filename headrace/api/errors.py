@@ -29,14 +29,9 @@ RESPONSES = responses_of(
     ErrorResponse,
     {
         400: "The request is at fault: `param` names the member.",
-        401: "No key, or a wrong one.",
         403: "A page of another site sent it, or `Host` is not a name of this server.",
-        404: "No such model.",
-        413: "The body is too large.",
         415: "The body is not application/json.",
-        500: "The server failed.",
         504: "It took longer than the request's timeout or the server's.",
-        503: "No place now: try again after `Retry-After` seconds.",
     },
 )
 

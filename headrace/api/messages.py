@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 
 from headrace import logs
 from headrace.api.answers import Reply, StreamWriter, respond, without_wishes
-from headrace.api.errors import to_messages_response
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
 from headrace.api.request import Caller, base_model, destination, headers_of, is_strict, prepared, steered
@@ -25,19 +20,6 @@ from headrace.wire.anthropic import request as wire
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.parameters import with_named
 
-log = logging.getLogger(__name__)
-
-RESPONSES = responses_of(
-    errors.MessagesErrorResponse,
-    {
-        400: "The request is at fault.",
-        401: "No key, or a wrong one.",
-        404: "No such model.",
-        413: "The body is too large.",
-        500: "The server failed.",
-        503: "No place now: try again after `Retry-After` seconds.",
-    },
-)
 STREAMED = response_of(
     str,
     "With `stream: true`: `message_start`, then for each block `content_block_start`, "
@@ -46,27 +28,7 @@ STREAMED = response_of(
 )
 
 
-class MessagesRoute(APIRoute):
-    """A route whose errors all have Anthropic's shape."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_errors(request: Request) -> Response:
-            try:
-                response = await handle(request)
-            except ServerError as exc:
-                response = to_messages_response(exc)
-            except Exception:
-                log.exception("%s %s failed", request.method, request.url.path)
-                response = to_messages_response(ServerError("the server had an error"))
-            response.headers["request-id"] = logs.REQUEST_ID.get()
-            return response
-
-        return handle_errors
-
-
-router = APIRouter(tags=["messages"], route_class=MessagesRoute)
+router = APIRouter(tags=["messages"], responses=responses_of(errors.MessagesErrorResponse))
 
 
 @route(
@@ -75,7 +37,7 @@ router = APIRouter(tags=["messages"], route_class=MessagesRoute)
     "/messages",
     summary="Answer a conversation, in Anthropic's dialect",
     answer=answer.AnsweredMessage,
-    responses={200: STREAMED, **RESPONSES},
+    responses={200: STREAMED},
 )
 async def create_message(http: Request, caller: Caller, body: wire.MessagesBody) -> Response:
     body = await steered(http, caller, body)
@@ -91,7 +53,7 @@ async def create_message(http: Request, caller: Caller, body: wire.MessagesBody)
     gateway, provider = destination(http)
     if uses.is_strict:
         request = without_wishes(request)
-    return await respond(http, gateway.start(request, provider, uses=uses), reply, {})
+    return await respond(http, gateway.start(request, provider, uses=uses), reply, _headers())
 
 
 @route(
@@ -100,14 +62,13 @@ async def create_message(http: Request, caller: Caller, body: wire.MessagesBody)
     "/messages/count_tokens",
     summary="Count a conversation's tokens",
     answer=answer.TokenCount,
-    responses=RESPONSES,
 )
 async def count_tokens(http: Request, _: Caller, body: wire.CountTokensBody) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = await prepared(http, partial(wire.to_tokenize_request, body))
     request = replace(request, model=base_model(http, request.model))
     gateway, provider = destination(http)
-    headers = with_named({}, gateway.left_out(uses, request.model, provider))
+    headers = with_named(_headers(), gateway.left_out(uses, request.model, provider))
     try:
         tokens = await gateway.tokenize(request, provider)
     except UnsupportedParameter as exc:
@@ -119,6 +80,11 @@ async def count_tokens(http: Request, _: Caller, body: wire.CountTokensBody) -> 
         tokens = await gateway.tokenize(plain, provider)
         headers = with_named(headers, ["thinking"])
     return JSONResponse({"input_tokens": len(tokens)}, headers=headers)
+
+
+def _headers() -> dict[str, str]:
+    """Anthropic's name for the request's id, which its clients read."""
+    return {"request-id": logs.REQUEST_ID.get()}
 
 
 class MessagesWriter(StreamWriter):

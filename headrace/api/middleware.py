@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from headrace import logs
-from headrace.api.errors import refusal, to_response
+from headrace.api.errors import refusal
 from headrace.api.request import CHARGE, TRIM_AFTER, Budget, Charge
 from headrace.api.sites import Sites
 from headrace.callers import RATES
@@ -141,7 +141,7 @@ class Middleware:
         self._has_facts, self._has_limits, self._has_traces = has_facts, has_limits, has_traces
         self._security = SECURITY if has_security else {}
         self._handlers, self._app = app, with_cors(self._guarded, sites.origins)
-        self._last_resort = with_cors(to_response(ServerError("the server had an error")), sites.origins)
+        self._last_resort = with_cors(_failed, sites.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and (error := self._sites.refusal(scope)) is not None:
@@ -208,3 +208,7 @@ class Middleware:
             charge.release()
             if self._budget.released >= TRIM_AFTER:
                 self._budget.trim_later()
+
+
+async def _failed(scope: Scope, receive: Receive, send: Send) -> None:
+    await refusal(ServerError("the server had an error"), scope)(scope, receive, send)

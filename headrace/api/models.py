@@ -25,16 +25,10 @@ from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
 from headrace.wire.pool import DeletedModel
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], responses=RESPONSES)
 
 
-@route(
-    router,
-    "GET",
-    "/models",
-    summary="List models",
-    responses=RESPONSES,
-)
+@route(router, "GET", "/models", summary="List models")
 async def list_models(
     http: Request,
     caller: Caller,
@@ -64,7 +58,6 @@ async def list_models(
     "GET",
     "/models/{model_id:path}/route",
     summary="List the targets of a model's requests, without sending one",
-    responses=RESPONSES,
 )
 async def explain_route(http: Request, caller: Caller, model_id: str) -> wire.RouteObject:
     gateway, provider = destination(http)
@@ -92,13 +85,7 @@ def _candidate(candidate: Candidate) -> wire.CandidateObject:
     }
 
 
-@route(
-    router,
-    "GET",
-    "/models/{model_id:path}",
-    summary="Retrieve a model",
-    responses=RESPONSES,
-)
+@route(router, "GET", "/models/{model_id:path}", summary="Retrieve a model")
 async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.ModelObject | Response:
     gateway, provider = destination(http)
     persona = _steering(http).model(model_id, provider)
@@ -113,7 +100,6 @@ async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.M
     "/models/{model_id:path}",
     summary="Delete a model's files, where models are loaded and unloaded while the server runs",
     answer=DeletedModel,
-    responses=RESPONSES,
 )
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
     """Raises ModelNotFound; Forbidden for models that are not in the cache, and for callers who may not."""

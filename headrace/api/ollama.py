@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 
 from headrace.api.admin import administrator
 from headrace.api.answers import Reply, StreamWriter, respond, target_headers, without_wishes
-from headrace.api.errors import to_ollama_response
 from headrace.api.json_response import JSONResponse, answered
 from headrace.api.openapi import response_of, responses_of
 from headrace.api.request import Caller, check_unsteered, is_strict, prepared
@@ -35,40 +31,10 @@ from headrace.wire.ollama.models import LATEST
 from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_generate
 from headrace.wire.parameters import with_named
 
-log = logging.getLogger(__name__)
-
 API = ("/api",)
 NDJSON = "application/x-ndjson"
-RESPONSES = responses_of(
-    errors.OllamaErrorResponse,
-    {
-        400: "The request is at fault.",
-        401: "No key, or a wrong one.",
-        404: "No such model.",
-        413: "The body is too large.",
-        500: "The server failed.",
-        503: "No place now: try again after `Retry-After` seconds.",
-    },
-)
+RESPONSES = responses_of(errors.OllamaErrorResponse)
 BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a measure of work
-
-
-class OllamaRoute(APIRoute):
-    """A route whose errors all have Ollama's shape."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_errors(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except ServerError as exc:
-                return to_ollama_response(exc)
-            except Exception:
-                log.exception("%s %s failed", request.method, request.url.path)
-                return to_ollama_response(ServerError("the server had an error"))
-
-        return handle_errors
 
 
 class LinesWriter(StreamWriter):
@@ -96,7 +62,7 @@ class GenerateWriter(LinesWriter):
     keep_alive_frame = b'{"response":"","done":false}\n'
 
 
-router = APIRouter(tags=["ollama"], route_class=OllamaRoute)
+router = APIRouter(tags=["ollama"], responses=RESPONSES)
 
 
 def known(gateway: Gateway, name: str) -> str:
@@ -120,7 +86,7 @@ def known(gateway: Gateway, name: str) -> str:
     under=API,
     summary="Answer a conversation, in Ollama's dialect",
     answer=answer.ChatAnswer,
-    responses={200: response_of(answer.ChatAnswer, "By default: one line each.", NDJSON), **RESPONSES},
+    responses={200: response_of(answer.ChatAnswer, "By default: one line each.", NDJSON)},
 )
 async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Response:
     began = time.perf_counter()
@@ -141,7 +107,7 @@ async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Resp
     under=API,
     summary="Answer a prompt, in Ollama's dialect",
     answer=answer.GenerateAnswer,
-    responses={200: response_of(answer.GenerateAnswer, "By default: one line each.", NDJSON), **RESPONSES},
+    responses={200: response_of(answer.GenerateAnswer, "By default: one line each.", NDJSON)},
 )
 async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody) -> Response:
     began = time.perf_counter()
@@ -162,7 +128,6 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
     under=API,
     summary="Embed texts, in Ollama's dialect",
     answer=embeddings.EmbedAnswer,
-    responses=RESPONSES,
 )
 async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
     began = time.perf_counter()
@@ -182,7 +147,6 @@ async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Re
     under=API,
     summary="Embed one text, in the older form",
     answer=embeddings.EmbeddingsAnswer,
-    responses=RESPONSES,
 )
 async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
     check_unsteered(http, body)

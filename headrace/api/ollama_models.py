@@ -12,7 +12,7 @@ from headrace import __version__
 from headrace.api.admin import Admin
 from headrace.api.answers import LiveStream
 from headrace.api.json_response import JSONResponse
-from headrace.api.ollama import API, RESPONSES, LinesWriter, OllamaRoute, known
+from headrace.api.ollama import API, RESPONSES, LinesWriter, known
 from headrace.api.pool import OwnPool, OwnPulls, the_pulls
 from headrace.api.request import Caller, is_strict, prepared
 from headrace.api.routes import route
@@ -34,22 +34,22 @@ from headrace.wire.parameters import with_named
 # Programs refuse to talk to old versions: VS Code's Copilot wants 0.6.4, since which /api/show has
 # capabilities. This is the version whose documentation the dialect follows.
 VERSION = "0.18.3"
-router = APIRouter(tags=["ollama"], route_class=OllamaRoute)
+router = APIRouter(tags=["ollama"], responses=RESPONSES)
 
 
 @router.head("/api/version", include_in_schema=False)
-@route(router, "GET", "/version", under=API, summary="The version of Ollama's API", responses=RESPONSES)
+@route(router, "GET", "/version", under=API, summary="The version of Ollama's API")
 async def version() -> wire.Version:
     return {"version": VERSION, "headrace": __version__}
 
 
 @router.head("/api/tags", include_in_schema=False)
-@route(router, "GET", "/tags", under=API, summary="List models, in Ollama's dialect", responses=RESPONSES)
+@route(router, "GET", "/tags", under=API, summary="List models, in Ollama's dialect")
 async def list_tags(http: Request, caller: Caller) -> wire.Tags:
     return wire.tags(_cards(http.app.state.gateway, caller))
 
 
-@route(router, "GET", "/ps", under=API, summary="List the models in memory", responses=RESPONSES)
+@route(router, "GET", "/ps", under=API, summary="List the models in memory")
 async def list_running(http: Request, caller: Caller) -> wire.RunningModels:
     gateway: Gateway = http.app.state.gateway
     pool: Pool | None = http.app.state.pool
@@ -73,9 +73,7 @@ def _running(pool: Pool, entry: Entry) -> wire.Running:
     )
 
 
-@route(
-    router, "POST", "/show", under=API, summary="Describe a model, in Ollama's dialect", responses=RESPONSES
-)
+@route(router, "POST", "/show", under=API, summary="Describe a model, in Ollama's dialect")
 async def show(http: Request, caller: Caller, body: wire.ShowBody) -> wire.Shown:
     gateway: Gateway = http.app.state.gateway
     id = known(gateway, body.id)
@@ -85,7 +83,7 @@ async def show(http: Request, caller: Caller, body: wire.ShowBody) -> wire.Shown
     return shown if made is None else shown_created(shown, made.body)
 
 
-@route(router, "POST", "/pull", under=API, summary="Fetch a model", answer=wire.Status, responses=RESPONSES)
+@route(router, "POST", "/pull", under=API, summary="Fetch a model", answer=wire.Status)
 async def pull(http: Request, _: Admin, pulls: OwnPulls, pool: OwnPool, body: wire.PullBody) -> Response:
     entry = pulls.start(body.id)
     if body.stream is not False:
@@ -124,7 +122,7 @@ def _not_pulled(entry: Entry) -> ModelUnavailable:
     return ModelUnavailable(f"{entry.id} cannot be pulled: {entry.error}")
 
 
-@route(router, "DELETE", "/delete", under=API, summary="Delete a model", responses=RESPONSES)
+@route(router, "DELETE", "/delete", under=API, summary="Delete a model")
 async def delete(http: Request, _: Admin, body: wire.NameBody) -> wire.Success:
     """A created model goes, and not what it is made of."""
     presets, name = _presets(http), body.id.removesuffix(wire.LATEST)
@@ -135,7 +133,7 @@ async def delete(http: Request, _: Admin, body: wire.NameBody) -> wire.Success:
     return {"status": "success"}
 
 
-@route(router, "POST", "/copy", under=API, summary="Give a model a second name", responses=RESPONSES)
+@route(router, "POST", "/copy", under=API, summary="Give a model a second name")
 async def copy(http: Request, _: Admin, body: CopyBody) -> wire.Success:
     source = known(http.app.state.gateway, body.source)
     name = checked_name(body.destination, "destination")
@@ -151,7 +149,6 @@ async def copy(http: Request, _: Admin, body: CopyBody) -> wire.Success:
     under=API,
     summary="Make a model of another, with a system message and parameters",
     answer=wire.Status,
-    responses=RESPONSES,
 )
 async def create(http: Request, _: Admin, body: CreateBody) -> Response:
     gateway: Gateway = http.app.state.gateway

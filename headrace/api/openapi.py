@@ -50,6 +50,14 @@ TABLES_OF_BODIES: dict[type[BaseModel], Table] = {
     EmbedBody: OLLAMA["embed"],
     OllamaEmbeddingsBody: OLLAMA["embeddings"],
 }
+ERRORS = {
+    400: "The request is at fault.",
+    401: "No key, or a wrong one.",
+    404: "No such model.",
+    413: "The body is too large.",
+    500: "The server failed.",
+    503: "No place now: try again after `Retry-After` seconds.",
+}
 Responses = dict[int | str, dict[str, Any]]  # FastAPI's descriptions of responses, by status
 
 
@@ -70,9 +78,9 @@ def response_of(type: object, description: str, media_type: str = JSON) -> dict[
     return {"description": description, **content_of(type, media_type)}
 
 
-def responses_of(type: object, descriptions: Mapping[int, str]) -> Responses:
-    """Responses of one type: a description for each status."""
-    return {status: response_of(type, text) for status, text in descriptions.items()}
+def responses_of(type: object, more: Mapping[int, str] | None = None) -> Responses:
+    """The errors of a dialect, whose JSON is of this type. `more`: descriptions of further statuses."""
+    return {status: response_of(type, text) for status, text in {**ERRORS, **(more or {})}.items()}
 
 
 class Document:

@@ -29,8 +29,8 @@ from headrace.pool.pulls import SCHEMES, Pulls
 from headrace.wire import pool as wire
 from headrace.wire.generation import dump
 
-router = APIRouter(tags=["models"])
 RESPONSES = {**ERRORS, 409: {"description": "It is locked (`model_locked`) or leased (`model_leased`)."}}
+router = APIRouter(tags=["models"], responses=RESPONSES)
 WATCHED_S = 1.0  # how often a stream of events looks whether the server shuts down
 
 
@@ -89,7 +89,7 @@ def _hold(hold: Hold, now: float) -> wire.HoldObject:
     return {"holder": hold.holder, "reason": hold.reason, "expires_in_s": left_s}
 
 
-@route(router, "POST", "/models/pull", under=V1, summary="Fetch a model", responses=RESPONSES)
+@route(router, "POST", "/models/pull", under=V1, summary="Fetch a model")
 async def pull(
     http: Request, _: Admin, pulls: OwnPulls, pool: OwnPool, body: wire.PullModelBody
 ) -> wire.ModelStatus:
@@ -102,7 +102,7 @@ async def pull(
     return status(entry, pool.now())
 
 
-@route(router, "POST", "/models/load", under=V1, summary="Load a model", responses=RESPONSES)
+@route(router, "POST", "/models/load", under=V1, summary="Load a model")
 async def load(http: Request, _: Admin, pool: OwnPool, body: wire.LoadBody) -> wire.ModelStatus:
     if body.keep_alive_s is not None:
         pool.keep(body.model, body.keep_alive_s)
@@ -111,27 +111,25 @@ async def load(http: Request, _: Admin, pool: OwnPool, body: wire.LoadBody) -> w
     return status(entry, pool.now())
 
 
-@route(router, "POST", "/models/unload", under=V1, summary="Unload a model", responses=RESPONSES)
+@route(router, "POST", "/models/unload", under=V1, summary="Unload a model")
 async def unload(http: Request, _: Admin, pool: OwnPool, body: wire.UnloadBody) -> wire.ModelStatus:
     async with Until(receive=http.receive):
         entry = await pool.unload(body.model, body.holder)
     return status(entry, pool.now())
 
 
-@route(
-    router, "POST", "/models/lock", under=V1, summary="Keep a model until it is released", responses=RESPONSES
-)
+@route(router, "POST", "/models/lock", under=V1, summary="Keep a model until it is released")
 async def lock(_: Admin, pool: OwnPool, body: wire.LockBody) -> wire.ModelStatus:
     return status(pool.hold(body.model, Hold(body.holder, body.reason or "")), pool.now())
 
 
-@route(router, "POST", "/models/lease", under=V1, summary="Keep a model for some time", responses=RESPONSES)
+@route(router, "POST", "/models/lease", under=V1, summary="Keep a model for some time")
 async def lease(_: Admin, pool: OwnPool, body: wire.LeaseBody) -> wire.ModelStatus:
     hold = Hold(body.holder, body.reason or "", pool.now() + body.ttl)
     return status(pool.hold(body.model, hold), pool.now())
 
 
-@route(router, "POST", "/models/release", under=V1, summary="End a lock or a lease", responses=RESPONSES)
+@route(router, "POST", "/models/release", under=V1, summary="End a lock or a lease")
 async def release(_: Admin, pool: OwnPool, body: wire.ReleaseBody) -> wire.ModelStatus:
     return status(pool.release(body.model, body.holder), pool.now())
 
@@ -143,10 +141,7 @@ async def release(_: Admin, pool: OwnPool, body: wire.ReleaseBody) -> wire.Model
     under=V1,
     summary="Follow the states of a model",
     answer=wire.ModelStatus,
-    responses={
-        200: response_of(wire.ModelStatus, "`data: {model.status}` events.", EVENT_STREAM),
-        **RESPONSES,
-    },
+    responses={200: response_of(wire.ModelStatus, "`data: {model.status}` events.", EVENT_STREAM)},
 )
 async def events(http: Request, caller: Caller, pool: OwnPool, model_id: str) -> Response:
     check_model(caller, model_id, None)

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
 from fastapi import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace import logs
 from headrace.api.answers import HEADERS, KEEP_ALIVE_S, StreamWriter, keep_alive, target_headers
 from headrace.api.authentication import authenticate
-from headrace.api.errors import to_messages_response, to_response
+from headrace.api.errors import refusal
 from headrace.api.messages import MessagesWriter
 from headrace.api.request import BODY, header_of, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
@@ -49,7 +48,6 @@ class RelayEndpoint:
     endpoint: str
     dialect: Dialect = "openai"
     writer: type[StreamWriter] = StreamWriter
-    error_response: Callable[[ServerError], Response] = to_response
     headers: tuple[str, ...] = ()
     id_header: bytes | None = None
 
@@ -58,9 +56,7 @@ class RelayEndpoint:
 
 
 def _of_anthropic(endpoint: str) -> RelayEndpoint:
-    return RelayEndpoint(
-        endpoint, "anthropic", MessagesWriter, to_messages_response, ANTHROPICS, b"request-id"
-    )
+    return RelayEndpoint(endpoint, "anthropic", MessagesWriter, ANTHROPICS, b"request-id")
 
 
 RELAY_ENDPOINTS = {
@@ -106,9 +102,7 @@ class Relay:
             if writer.is_started:
                 await writer.fail(exc)
             else:
-                response = endpoint.error_response(exc)
-                response.raw_headers += endpoint.id_headers()
-                await response(scope, receive, send)
+                await refusal(exc, scope)(scope, receive, send)
 
 
 def needs_store(members: Mapping[str, object], http: Request) -> bool:

@@ -18,7 +18,7 @@ from headrace.wire import rerank as wire
 from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import RERANK
 
-router = APIRouter(tags=["rerank"])
+router = APIRouter(tags=["rerank"], responses=RESPONSES)
 
 METHOD = "X-Headrace-Rerank"  # response header: how the documents were scored
 
@@ -30,7 +30,6 @@ METHOD = "X-Headrace-Rerank"  # response header: how the documents were scored
     answer=wire.RerankList,
     summary="Order documents by how well they answer a query",
     under=(*V1_AND_PROVIDERS, "", "/v2"),
-    responses=RESPONSES,
 )
 async def rerank(http: Request, caller: Caller, body: wire.RerankBody) -> Response:
     check_unsteered(http, body)

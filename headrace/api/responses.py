@@ -191,13 +191,7 @@ async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
     return await answered(await _responses(http)[0].cancel(caller.id, id))
 
 
-@route(
-    router,
-    "GET",
-    "/responses/{id}/input_items",
-    under=V1,
-    summary="List the input items of a response",
-)
+@route(router, "GET", "/responses/{id}/input_items", under=V1, summary="List the input items of a response")
 async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> ListObject[Item]:
     items = await _responses(http)[0].input_items(
         caller.id, id, limit=page.limit, after=page.after, order=page.order

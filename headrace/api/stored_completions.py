@@ -56,43 +56,20 @@ async def list_completions(
     return wire.completions(page)
 
 
-@route(
-    router,
-    "GET",
-    STORED,
-    under=V1,
-    summary="Retrieve a stored chat completion",
-)
+@route(router, "GET", STORED, under=V1, summary="Retrieve a stored chat completion")
 async def retrieve_completion(caller: Caller, store: Stored, completion_id: str) -> wire.StoredChatCompletion:
     return wire.completion(await store.completions.get(caller.id, completion_id))
 
 
-@route(
-    router,
-    "POST",
-    STORED,
-    under=V1,
-    summary="Change the metadata",
-)
+@route(router, "POST", STORED, under=V1, summary="Change the metadata")
 async def update_completion(
-    http: Request,
-    response: Response,
-    caller: Caller,
-    store: Stored,
-    completion_id: str,
-    body: MetadataBody,
+    http: Request, response: Response, caller: Caller, store: Stored, completion_id: str, body: MetadataBody
 ) -> wire.StoredChatCompletion:
     await name_ignored(http, response, body)
     return wire.completion(await store.completions.update(caller.id, completion_id, body.metadata or {}))
 
 
-@route(
-    router,
-    "DELETE",
-    STORED,
-    under=V1,
-    summary="Delete a stored chat completion",
-)
+@route(router, "DELETE", STORED, under=V1, summary="Delete a stored chat completion")
 async def delete_completion(caller: Caller, store: Stored, completion_id: str) -> wire.DeletedChatCompletion:
     await store.completions.delete(caller.id, completion_id)
     return wire.deleted(completion_id)

@@ -27,12 +27,7 @@ TOKEN = 32  # bytes of work, in the measure of headrace.offload, for writing one
     answer=wire.Tokens,
     under=ROOT_TOO,
 )
-async def tokenize(
-    http: Request,
-    response: Response,
-    _: Caller,
-    body: wire.TokenizeBody,
-) -> Response:
+async def tokenize(http: Request, response: Response, _: Caller, body: wire.TokenizeBody) -> Response:
     await name_ignored(http, response, body, TOKENS)
     gateway, provider = destination(http)
     info = gateway.router.model(body.model and base_model(http, body.model), provider)
@@ -46,19 +41,8 @@ async def tokenize(
     return Response(content, media_type="application/json", headers=response.headers)
 
 
-@route(
-    router,
-    "POST",
-    "/detokenize",
-    summary="Turn token ids into text",
-    under=ROOT_TOO,
-)
-async def detokenize(
-    http: Request,
-    response: Response,
-    _: Caller,
-    body: wire.DetokenizeBody,
-) -> wire.Text:
+@route(router, "POST", "/detokenize", summary="Turn token ids into text", under=ROOT_TOO)
+async def detokenize(http: Request, response: Response, _: Caller, body: wire.DetokenizeBody) -> wire.Text:
     await name_ignored(http, response, body, TOKENS)
     gateway, provider = destination(http)
     model = gateway.router.model(body.model and base_model(http, body.model), provider).id
@@ -66,13 +50,7 @@ async def detokenize(
         return wire.text(await gateway.detokenize(model, body.tokens, provider))
 
 
-@route(
-    router,
-    "GET",
-    "/tokenizer_info",
-    summary="Retrieve the special tokens",
-    under=ROOT_TOO,
-)
+@route(router, "GET", "/tokenizer_info", summary="Retrieve the special tokens", under=ROOT_TOO)
 async def tokenizer_info(http: Request, _: Caller, model: str | None = None) -> wire.TokenizerDescription:
     gateway, provider = destination(http)
     info = gateway.router.model(model and base_model(http, model), provider)
