@@ -11,13 +11,13 @@ from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from headrace import __version__, local
-from headrace.api import errors, openapi, pages, proxies
+from headrace.api import errors, openapi, pages
 from headrace.api.authentication import Keys, StoredKeys
 from headrace.api.middleware import Middleware
 from headrace.api.relay import Relay
 from headrace.api.request import Budget
 from headrace.api.routers import ROUTERS
-from headrace.api.sites import Hosts, Sites
+from headrace.api.sites import Hosts, Sites, both_families
 from headrace.assembly import described
 from headrace.backend_types import Backend
 from headrace.config import Config, install_command
@@ -112,9 +112,7 @@ def _add_middleware(app: FastAPI, config: Config) -> None:
         has_traces=bool(config.telemetry.otlp_endpoint),
     )  # fmt: skip
     if server.trusted_proxies:
-        app.add_middleware(
-            ProxyHeadersMiddleware, trusted_hosts=proxies.both_families(server.trusted_proxies)
-        )
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=both_families(server.trusted_proxies))
 
 
 def _traces(config: Config) -> Traces | None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import Scope
@@ -197,3 +197,16 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+def both_families(networks: Iterable[str]) -> list[str]:
+    """The networks, and how an IPv6 socket that also takes IPv4 writes them: `10.0.0.0/8` is
+    `::ffff:10.0.0.0/104`, too.
+    """
+    found = []
+    for text in networks:
+        network = ip_network(text)
+        found.append(str(network))
+        if isinstance(network, IPv4Network):
+            found.append(f"::ffff:{network.network_address}/{96 + network.prefixlen}")
+    return found

@@ -1,4 +1,4 @@
-"""How long the drafts of a step are.
+"""How long the drafts of a step are, and how long steps take on this machine, learned from them.
 
 The runtime prepares itself anew for a step that has another number of tokens than the last one: that takes
 half as long as a step of one token. So all drafts of a step have the same length, one of a few, which seldom
@@ -8,12 +8,19 @@ changes; where guesses are missing, anything takes their place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
-from headrace.engine.costs import Costs
 from headrace.engine.draft import Experience
 from headrace.engine.sequence import Sequence
 from headrace.engine.work import context_of
 
+# How long a step takes, by its tokens; and for each token that is in the cache, because its keys and values
+# are rearranged for a draft. One token after few others: 1 (two cores with AVX-512).
+EXPECTED = ((1, 1.0), (2, 1.04), (4, 1.1), (8, 1.22), (16, 1.55))
+CONTEXT_COST = 9e-5
+COST_FADING = 0.9  # what a measurement counts after the next one of as many tokens
+ODD = 2.0  # a step that takes so many times longer, or shorter, than others like it counts as one that does
+FORGETTING = 0.998  # what a correction counts after a step of another number of tokens: it is tried again
 MAX_ROWS = 16  # tokens of a step with drafts
 LENGTHS = (0, 3, 7, 15)
 CHANGE_COST = 0.5  # of another number of tokens
@@ -87,3 +94,52 @@ def _draft(sequence: Sequence, length: int) -> list[int]:
 def _num_left(sequence: Sequence) -> int:
     """How many tokens may follow the next one."""
     return sequence.params.max_tokens - sequence.num_generated - 1
+
+
+class Costs:
+    """The cost of a step by its number of tokens; relative, about 1 for one token. A table says what to expect
+    before anything is measured; what is measured corrects it, for steps of as many tokens and, less certainly,
+    for others.
+    """
+
+    def __init__(self) -> None:
+        self._factors: dict[int, float] = {}  # by tokens: seconds measured over expected cost
+
+    def of(self, tokens: int, context: int = 0) -> float:
+        """`context`: tokens in the cache of sequences that have drafts in the step."""
+        expected = _expected(tokens) + CONTEXT_COST * context
+        return expected * self._factor(tokens) / self._factor(1)
+
+    def record(self, tokens: int, seconds: float, context: int = 0) -> None:
+        """Record a step that had as many tokens as the one before it."""
+        if not 0 < tokens <= EXPECTED[-1][0]:
+            return
+        usual = self._factor(tokens)
+        measured = seconds / (_expected(tokens) + CONTEXT_COST * context)
+        if self._factors:
+            measured = min(max(measured, usual / ODD), usual * ODD)
+        self._factors[tokens] = (
+            COST_FADING * usual + (1 - COST_FADING) * measured if self._factors else measured
+        )
+        for other in self._factors:
+            if other != tokens:
+                self._factors[other] *= (self._factors[tokens] / self._factors[other]) ** (1 - FORGETTING)
+
+    def _factor(self, tokens: int) -> float:
+        """Interpolated between those that are measured."""
+        if not self._factors:
+            return 1.0
+        return _interpolated(sorted(self._factors.items()), tokens)
+
+
+def _expected(tokens: int) -> float:
+    return _interpolated(EXPECTED, tokens)
+
+
+def _interpolated(points: list[tuple[int, float]] | tuple[tuple[int, float], ...], at: int) -> float:
+    if at <= points[0][0]:
+        return points[0][1]
+    for (fewer, less), (more, most) in pairwise(points):
+        if at <= more:
+            return less + (most - less) * (at - fewer) / (more - fewer)
+    return points[-1][1]

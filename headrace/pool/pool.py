@@ -13,10 +13,9 @@ from typing import Any
 from headrace.backend_types import Backend
 from headrace.errors import ModelNotFound, ModelUnavailable, Overloaded
 from headrace.features import NONE, Feature
-from headrace.pool.changes import Changes
 from headrace.pool.entry import Entry, Known
 from headrace.pool.hold import Hold
-from headrace.pool.residents import Residents
+from headrace.pool.residents import Changes, Residents
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.types import Library
 from headrace.types import (

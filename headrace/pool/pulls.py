@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from headrace.errors import BadRequest, Forbidden, HeadraceError, ModelError
 from headrace.models import references
@@ -14,8 +16,8 @@ from headrace.models.cache import Cache
 from headrace.models.model import Progress as Report
 from headrace.pool.entry import Entry, Known, Progress
 from headrace.pool.pool import Pool
-from headrace.pool.thread import in_thread
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 REPORTED_S = 0.1  # between two reports of a download
@@ -133,3 +135,35 @@ def _generating(reference: references.Reference) -> references.Reference:
     if reference.embedding is not None:
         raise BadRequest.at("model", f"{reference.name} is fetched and loaded at its first use")
     return reference
+
+
+async def in_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns, or raise what it raises. It runs on if the caller is cancelled."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            value = work()
+        except BaseException as exc:
+            _call(loop, done, exc, None)
+        else:
+            _call(loop, done, None, value)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await done
+
+
+def _call(
+    loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], error: BaseException | None, value: T | None
+) -> None:
+    def settle() -> None:
+        if done.done():  # the caller was cancelled
+            return
+        if error is not None:
+            done.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        else:
+            done.set_result(value)  # type: ignore[arg-type]  # there is a value, because there is no error
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(settle)

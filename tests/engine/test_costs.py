@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.engine.costs import EXPECTED, Costs
+from headrace.engine.speculation import EXPECTED, Costs
 
 
 def learned(seconds: dict[int, float], steps: int = 60) -> Costs:

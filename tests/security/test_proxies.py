@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.api.proxies import both_families
+from headrace.api.sites import both_families
 from tests.cli.process import Serving
 from tests.security.raw import CHAT, HOST, JSON, QUESTION, ask, gateway
 from tests.serving import eventually

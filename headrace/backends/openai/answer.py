@@ -12,9 +12,8 @@ from headrace.backends.bodies import Budget
 from headrace.backends.choice import ChoiceAssembler
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
-from headrace.backends.openai.content import choices_in, content_of, reason_in
+from headrace.backends.openai.content import Content, choices_in, content_of, reason_in
 from headrace.backends.openai.logprobs import logprobs_of
-from headrace.backends.openai.whole_messages import Message
 from headrace.backends.sse import ServerSentEvent
 from headrace.backends.texts import left_out
 from headrace.dialects.openai import is_done, usage_of
@@ -191,3 +190,36 @@ def _status(code: object) -> int | None:
         return STATUSES.get(code)
     status = count(code)
     return status if status is not None and 400 <= status < 600 else None
+
+
+class Message:
+    """The whole messages of one choice. Each may contain all of the text so far, or only the text since the
+    last one. `is_repeated`: the choice has had content in pieces, which its messages only repeat.
+    """
+
+    def __init__(self, *, is_repeated: bool) -> None:
+        self._is_repeated = is_repeated
+        self._text, self._reasoning = _Text(), _Text()
+
+    def new_in(self, content: Content) -> Content:
+        """Return what none of the earlier messages contained."""
+        if self._is_repeated:
+            return Content()
+        text, reasoning = self._text.new_in(content.text), self._reasoning.new_in(content.reasoning)
+        return replace(content, text=text, reasoning=reasoning)
+
+
+class _Text:
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._size = 0
+
+    def new_in(self, text: str) -> str:
+        if len(text) >= self._size:  # else it cannot contain all of them
+            said = "".join(self._pieces)
+            if text.startswith(said):
+                self._pieces = [said]
+                text = text[len(said) :]
+        self._pieces.append(text)
+        self._size += len(text)
+        return text

@@ -1,24 +1,29 @@
-"""Inspects an answer in OpenAI's dialect while it is relayed: errors, usage, its end."""
+"""Inspects an answer in OpenAI's dialect while it is relayed: errors, usage, its end. Converts one from a
+stream into one JSON body, and back; unknown members stay.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headrace.backends.answer import object_in
-from headrace.backends.choice import is_broken
+from headrace.backends.choice import finish_reason, is_broken
 from headrace.backends.http import Upstream
-from headrace.backends.openai.answer import error_in
+from headrace.backends.openai.answer import Answer, error_in
 from headrace.backends.openai.content import choices_in, content_of, reason_in
-from headrace.backends.openai.folding import folded, unfolded
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.openai import is_done, usage_of
-from headrace.dialects.values import Object, an_object, count
+from headrace.collected import Choice, Collected
+from headrace.dialects.openai import DONE, is_done, usage_of
+from headrace.dialects.values import Object, an_object, count, dumped, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
+OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
+# lists in logprobs
+BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")
 MAX_CHOICES = 4096  # bounds our bookkeeping; the provider decides about larger values of `n`
 
 
@@ -89,3 +94,100 @@ class OpenAIRelayReader(RelayReader):
 
     def unfolded(self, whole: Object) -> bytes:
         return unfolded(whole, has_usage=self._has_usage)
+
+
+def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices: int, is_chat: bool) -> bytes:
+    """Convert a stream into a JSON body. Raises ServerError if it contains an error or breaks off."""
+    answer, collected = Answer(upstream, num_choices), Collected()
+    logprobs: list[Object] = [{} for _ in range(num_choices)]
+    head: Object = {}
+    usage: Object | None = None
+    for sent in sents:
+        for event in answer.read(sent):
+            collected.push(event)
+        if answer.is_over:
+            break
+        chunk = answer.chunk
+        head = {**{name: value for name, value in chunk.items() if name not in OWN}, **head}
+        usage = _usage(chunk.get("usage")) or usage
+        for body in choices_in(chunk):
+            index = count(body.get("index")) or 0
+            _extend(logprobs[index if index < num_choices else 0], an_object(body.get("logprobs")))
+    for event in answer.end():
+        collected.push(event)
+    kind = "chat.completion" if is_chat else "text_completion"
+    choices = collected.choices
+    bodies = [
+        _choice(index, choices[index], logprobs[index], is_chat=is_chat) for index in range(num_choices)
+    ]
+    return dumped({**head, "object": kind, "choices": bodies, "usage": usage}).encode()
+
+
+def _extend(logprobs: Object, more: Object) -> None:
+    for name in BY_TOKEN:
+        if isinstance(more.get(name), list):
+            logprobs.setdefault(name, []).extend(more[name])
+
+
+def _choice(index: int, choice: Choice, logprobs: Object, *, is_chat: bool) -> Object:
+    common = {"index": index, "logprobs": logprobs or None, "finish_reason": choice.reason}
+    if not is_chat:
+        return {**common, "text": choice.text}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in choice.calls
+    ]
+    message: Object = {"role": "assistant", "content": choice.text if choice.text or not calls else None}
+    message |= {"refusal": None, **({"tool_calls": calls} if calls else {})}
+    if choice.reasoning:
+        message |= {"reasoning_content": choice.reasoning, "reasoning": choice.reasoning}
+    return {**common, "message": message}
+
+
+def unfolded(whole: Object, *, has_usage: bool) -> bytes:
+    """Convert a JSON body into a stream. `has_usage`: the caller requested a chunk with the usage."""
+    head = {name: value for name, value in whole.items() if name not in ("choices", "usage")}
+    if word(head.get("object")) == "chat.completion":
+        head["object"] = "chat.completion.chunk"
+    texts = [dumped({**head, "choices": [choice]}) for choice in _choices(whole)]
+    if has_usage and whole.get("usage"):
+        texts.append(dumped({**head, "choices": [], "usage": whole["usage"]}))
+    return "".join(f"data: {text}\n\n" for text in [*texts, DONE]).encode()
+
+
+def _choices(whole: Object) -> Iterator[Object]:
+    """Two chunk choices for each choice: its content, then its finish reason."""
+    for place, body in enumerate(choices_in(whole)):
+        found = count(body.get("index"))
+        index = place if found is None else found
+        reason = word(body.get("finish_reason"))
+        message = body.get("message")
+        if not message:
+            yield {**body, "index": index, "finish_reason": reason or "stop"}
+            continue
+        delta = _delta(message if isinstance(message, dict) else {"content": message})
+        rest = {name: value for name, value in body.items() if name != "message"}
+        yield {**rest, "index": index, "delta": delta, "finish_reason": None}
+        has_calls = bool(delta.get("tool_calls") or delta.get("function_call"))
+        reason = reason or finish_reason("", has_calls=has_calls)
+        yield {**rest, "index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
+
+
+def _delta(message: Object) -> Object:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return {"role": "assistant", **message}
+    placed: list[Any] = [
+        {**call, "index": place} if isinstance(call, dict) else call for place, call in enumerate(calls)
+    ]
+    return {"role": "assistant", **message, "tool_calls": placed}
+
+
+def _usage(body: object) -> Object | None:
+    """The provider's usage, with its counts under OpenAI's names. None: unknown."""
+    usage = usage_of(body)
+    if usage is None:
+        return None
+    details = {name: value for name, value in an_object(body).items() if isinstance(value, dict)}
+    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    return {**details, **counts, "total_tokens": usage.prompt_tokens + usage.completion_tokens}

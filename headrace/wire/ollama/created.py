@@ -16,7 +16,7 @@ from headrace.types import Message
 from headrace.wire.limits import MAX_MESSAGES, at_most
 from headrace.wire.ollama.messages import History, OllamaMessage
 from headrace.wire.ollama.models import LATEST, NameBody, Shown
-from headrace.wire.ollama.options import NO_OPTIONS, Options, sampling
+from headrace.wire.ollama.request import NO_OPTIONS, Options, sampling
 from headrace.wire.parameters import RequestBody, carried
 
 NAME = re.compile(r"(?!.*\.\.)\w[\w./-]{0,127}(:[\w.-]{1,80})?", re.ASCII)

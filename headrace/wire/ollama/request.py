@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from headrace.errors import BadRequest
-from headrace.types import Conversation, Format, GenerateRequest, Message, Texts, Tool, ToolChoice
+from headrace.types import Conversation, Format, GenerateRequest, Message, Sampling, Texts, Tool, ToolChoice
 from headrace.wire.forms import schema_form
-from headrace.wire.generation import JsonObject
-from headrace.wire.limits import MAX_MESSAGES, MAX_TOOLS, at_most
+from headrace.wire.generation import INT64, LEAST_PENALTY, MOST_PENALTY, JsonObject, Stop
+from headrace.wire.limits import MAX_MESSAGES, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most, shown
 from headrace.wire.messages import wishes
-from headrace.wire.ollama.duration import seconds
 from headrace.wire.ollama.messages import History, Images, OllamaMessage, image
-from headrace.wire.ollama.options import NO_OPTIONS, Options, sampling
 from headrace.wire.parameters import RequestBody, carried
 from headrace.wire.tools import ToolBody
 
+SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+PIECE = re.compile(r"(\d{1,12}(?:\.\d{0,9})?)(h|ms|m|s|us|µs|ns)", re.ASCII)
+WHOLE = re.compile(r"[+-]?(?:\d{1,12}(?:\.\d{0,9})?(?:h|ms|m|s|us|µs|ns)?)+", re.ASCII)
 Think = bool | Literal["low", "medium", "high", "max"]
 
 
@@ -171,3 +174,68 @@ def output_format(value: dict[str, Any] | str | None) -> Format | None:
     if not value and value != {}:
         return None
     return Format("json_object", param="format") if value == "json" else schema_form(value, "format")
+
+
+def seconds(value: float | str, param: str) -> float:
+    """A duration in seconds; infinity for a negative one, which means "for ever". Raises BadRequest."""
+    if isinstance(value, str):
+        value = _parsed(value, param)
+    return math.inf if value < 0 else value
+
+
+def _parsed(text: str, param: str) -> float:
+    if len(text) > 60 or not WHOLE.fullmatch(text):
+        raise BadRequest.at(param, f"{shown(text)} is no duration; write seconds, or a text such as 5m")
+    sign, digits = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
+    pieces = PIECE.findall(digits)
+    if not pieces:
+        return sign * float(digits)
+    if "".join(number + unit for number, unit in pieces) != digits:
+        raise BadRequest.at(param, f"{shown(text)} is no duration: a number lacks its unit")
+    return sign * sum(float(number) * SECONDS[unit] for number, unit in pieces)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that is written as 8192.0, as the number fields of some programs write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+
+
+class Options(RequestBody):
+    """Null means that a member is not set; then the model's recommendation counts, not Ollama's default."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    top_k: Annotated[int | None, Whole] = Field(None, ge=-1, lt=INT64)
+    seed: Annotated[int | None, Whole] = Field(None, ge=-INT64, lt=INT64, description="-1: a random one.")
+    num_predict: Annotated[int | None, Whole] = Field(None, ge=-2, lt=INT64)
+    repeat_penalty: float | None = Field(None, ge=LEAST_PENALTY, le=MOST_PENALTY)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    stop: Stop | Annotated[list[Stop], at_most(MAX_STOP_SEQUENCES)] | None = None
+
+
+NO_OPTIONS = Options.model_validate({})
+
+
+def sampling(options: Options | None, *, logprobs: int | None = None, truncates: bool = False) -> Sampling:
+    """The sampling parameters. `truncates`: the beginning of a prompt that is too long may be cut off."""
+    options = options or NO_OPTIONS
+    stop = (options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ())
+    return Sampling(
+        max_tokens=options.num_predict if (options.num_predict or 0) > 0 else None,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=None if options.top_k is None else max(0, options.top_k),
+        min_p=options.min_p,
+        repetition_penalty=options.repeat_penalty,
+        frequency_penalty=options.frequency_penalty or 0.0,
+        presence_penalty=options.presence_penalty or 0.0,
+        seed=None if options.seed == -1 else options.seed,
+        stop=stop,
+        logprobs=logprobs,
+        truncate_prompt_tokens=-1 if truncates else None,
+    )

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from headrace.errors import BadRequest
-from headrace.wire.ollama.duration import seconds
+from headrace.wire.ollama.request import seconds
 
 
 @pytest.mark.parametrize(
