@@ -97,9 +97,9 @@ def _num_left(sequence: Sequence) -> int:
 
 
 class Costs:
-    """The cost of a step by its number of tokens; relative, about 1 for one token. A table says what to expect
-    before anything is measured; what is measured corrects it, for steps of as many tokens and, less certainly,
-    for others.
+    """The cost of a step by its number of tokens; relative, about 1 for one token. A table says what to
+    expect before anything is measured; measurements correct it, for steps of as many tokens and, less
+    certainly, for others.
     """
 
     def __init__(self) -> None:
