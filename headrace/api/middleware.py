@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -153,7 +153,7 @@ class Middleware:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         ids = {name: id for name in IDS if (id := headers.get(name)) is not None and ID.fullmatch(id)}
-        id = ids.get(CORRELATION_ID) or b"req_" + secrets.token_hex(12).encode()
+        id = ids.get(CORRELATION_ID) or b"req_%024x" % random.getrandbits(96)
         own = {b"x-request-id": id, **ids, **VERSION}
         status = 0
 

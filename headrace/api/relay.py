@@ -19,10 +19,10 @@ from headrace.api.answers import HEADERS, KEEP_ALIVE_S, StreamWriter, keep_alive
 from headrace.api.authentication import authenticate
 from headrace.api.errors import refusal
 from headrace.api.messages import MessagesWriter
-from headrace.api.request import BODY, header_of, headers_of, is_strict, prepared, read_json
+from headrace.api.request import BODY, HANG_UP, header_of, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway
-from headrace.gateway.lifetime import Tally
+from headrace.gateway.lifetime import End, Tally
 from headrace.gateway.routing import Plan
 from headrace.relay_types import Dialect, Relayed, RelayRequest
 from headrace.verbatim import Verbatim
@@ -97,7 +97,7 @@ class Relay:
                 scope[BODY] = raw
                 await self.app(scope, receive, send)
             else:
-                await RelayedRequest(gateway, request, plan, writer, endpoint.id_headers()).run(receive)
+                await RelayedRequest(gateway, request, plan, writer, endpoint.id_headers()).run(http)
         except ServerError as exc:
             if writer.is_started:
                 await writer.fail(exc)
@@ -173,13 +173,15 @@ class RelayedRequest:
         self._gateway, self._request, self._plan, self._writer = gateway, request, plan, writer
         self._headers, self._keep_alive_s = headers, keep_alive_s
 
-    async def run(self, receive: Receive) -> None:
+    async def run(self, http: Request) -> None:
         """Pass the request on, and send the answer. Raises ServerError: before the response has started, it
         decides the status, later it is sent as an event.
         """
-        beat = self._beat()
+        beat, hang_up = self._beat(), http.scope.get(HANG_UP)
+        ends: tuple[End, ...] = tuple(beat) if hang_up is None else (*beat, hang_up())
+        receive = http.receive if hang_up is None else None
         try:
-            await self._gateway.relay(self._request, self._plan, self._send, *beat, receive=receive)
+            await self._gateway.relay(self._request, self._plan, self._send, *ends, receive=receive)
         except ClientGone:
             if not self._writer.is_started:
                 raise

@@ -65,6 +65,7 @@ READ_AT = "headrace.read_at"  # when the body was read, on the event loop's cloc
 TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
 ALL_OURS: Table = {}  # for bodies whose declared members are all handled here
 BOM = codecs.BOM_UTF8  # some clients write it before JSON
+HANG_UP = "headrace.hang_up"  # our HTTP server's function that returns the future of a hang-up
 BODY = "headrace.body"  # the body itself, if the relay has read it before the handler
 
 

@@ -72,8 +72,12 @@ async def relayed(
             yield Relayed(answer_headers, rest, stream.scan.usage, ignored)
         else:
             await answer_body.begin()
-            pieces = answer_body.whole()
-            raw = await upstream.joined(pieces if answer_body.is_json else _to_the_end(pieces, reader))
+            pieces = answer_body.pieces
+            if not answer_body.is_json:
+                pieces = _to_the_end(answer_body.whole(), reader)
+            raw = await upstream.joined(
+                pieces, beginning=answer_body.beginning if answer_body.is_json else b""
+            )
             read = partial(as_json, raw, reader, is_json=answer_body.is_json)
             raw, usage = await aside(len(raw), read)
             yield Relayed(answer_headers, raw, lambda: usage, ignored)

@@ -29,7 +29,7 @@ from headrace.gateway.lifetime import (
     Tally,
     Until,
 )
-from headrace.gateway.limits import Charge, Charging, answer_limit, num_limitable, settling
+from headrace.gateway.limits import Charge, Charging, Settling, answer_limit, is_limitable
 from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
@@ -184,15 +184,14 @@ class Gateway:
         reserves what it may use, if the caller has limits. Raises ServerError.
         """
         with Metered(self._meter, tally):
-            async with AsyncExitStack() as exits:
+            async with Settling(tally) as settling, AsyncExitStack() as exits:
                 caller = CALLER.get()
                 end = exits.enter_context(Admission(self.active, timeout_s, tally))
                 plan = self.router.plan(tally.model, provider, caller)
                 sent = work(plan)
                 async with Until(end):
                     if charge is not None and caller.limits.exist:
-                        reserved = await charge(plan.targets[0])
-                        exits.push_async_exit(settling(reserved, tally))
+                        settling.charge = await charge(plan.targets[0])
                     result = await self._reach(plan, sent, timeout_s, exits, uses)
                 _complete(tally, result)
                 return result
@@ -210,7 +209,7 @@ class Gateway:
             return None  # it adds to the request
         if caller.limits.count_tokens and answer_limit(request) is None:
             longest = plan.targets[0].info.max_model_len
-            if not num_limitable(request, longest):
+            if not is_limitable(request, longest):
                 return None  # the answer has to be limited to what the key has left
         for target in plan.targets:
             backend = self._relaying.get(target.backend.name)
@@ -219,30 +218,29 @@ class Gateway:
         return plan
 
     async def relay(
-        self, request: RelayRequest, plan: Plan, send: SendRelayed, *ends: End, receive: Receive
+        self, request: RelayRequest, plan: Plan, send: SendRelayed, *ends: End, receive: Receive | None
     ) -> None:
         """Pass a request on. `send` sends the provider's answer once it has begun, and completes the tally.
-        Both are ended early by `ends`, the request's time limit, or the caller's hang-up. Raises ServerError.
+        Both are ended early by `ends`, the request's time limit, or the hang-up that `receive` reports.
+        Raises ServerError.
         """
         tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)
         caller = CALLER.get()
         with Metered(self._meter, tally), Admission(self.active, request.timeout_s, tally) as end:
-            if plan.route is None and (self._charging is None or not caller.limits.exist):
-                # nearly all requests: without the cost of a stack of exits
+            async with Settling(tally) as settling, Until(end, *ends, receive=receive):
                 target = plan.targets[0]
-                passing = PassOn(request, self._relaying).at(target)
-                async with Until(end, *ends, receive=receive), passing as relayed:
-                    tally.provider, tally.served, tally.attempts = target.backend.name, target.info.id, 1
-                    await send(relayed, tally)
-                return
-            async with AsyncExitStack() as exits, Until(end, *ends, receive=receive):
                 if self._charging is not None and caller.limits.exist:
-                    charge, request = await self._charging.relay(caller, request, plan.targets[0])
-                    exits.push_async_exit(settling(charge, tally))
+                    settling.charge = await self._charging.relay(caller, request, target)
                 work = PassOn(request, self._relaying)
-                result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
-                _answered_by(tally, result)
-                await send(result.value, tally)
+                if plan.route is None:  # nearly all requests: without the cost of a stack of exits
+                    async with work.at(target) as relayed:
+                        tally.provider, tally.served, tally.attempts = target.backend.name, target.info.id, 1
+                        await send(relayed, tally)
+                    return
+                async with AsyncExitStack() as exits:
+                    result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
+                    _answered_by(tally, result)
+                    await send(result.value, tally)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
         """The token ids of a prompt, for a route those of its first target. Raises ServerError, as do the

@@ -170,6 +170,10 @@ async def _hang_up(receive: Receive) -> ServerError:
     """Wait until the client closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    return hung_up()
+
+
+def hung_up() -> ServerError:
     return ClientGone("the client closed the connection")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any
+from typing import Any, Self, cast
 
 from headrace.callers import RATES, Principal
 from headrace.config import PriceConfig
@@ -70,17 +69,20 @@ class Charge:
         await self._reservation.settle(tokens, cost)
 
 
-def settling(
-    charge: Charge, tally: Tally
-) -> Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[None]]:
-    """Return an exit for a stack of exits that settles the charge, with the error that unwinds the stack."""
+class Settling:
+    """Settles `charge`, if there is one, when the body of an `async with` ends, if need be with its error."""
 
-    async def settle(_: object, exc: BaseException | None, __: object) -> None:
-        if exc is not None:
-            tally.end(exc)
-        await charge.settle(tally)
+    def __init__(self, tally: Tally) -> None:
+        self._tally, self.charge = tally, cast("Charge | None", None)
 
-    return settle
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if self.charge is not None:
+            if exc is not None:
+                self._tally.end(exc)
+            await self.charge.settle(self._tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +130,20 @@ class Charging:
             demand = self._demand(target, around + await _count(Texts(request.documents), target), 0, 0)
         return await self._reserve(caller, demand)
 
-    async def relay(
-        self, caller: Principal, request: RelayRequest, target: Target
-    ) -> tuple[Charge, RelayRequest]:
-        """Reserve, and limit the answers to what was granted. Raises RateLimited, Overloaded."""
+    async def relay(self, caller: Principal, request: RelayRequest, target: Target) -> Charge:
+        """Reserve, and limit the request's answers to what was granted. Raises RateLimited, Overloaded."""
         if not caller.limits.count_tokens:
-            return await self._reserve(caller, Demand()), request
+            return await self._reserve(caller, Demand())
         prompt, answer = request.body.size // BYTES, answer_limit(request)
         if answer is not None:
-            return await self._reserve(caller, self._demand(target, prompt, answer, answer)), request
-        number, longest = num_limitable(request, target.info.max_model_len), target.info.max_model_len
+            return await self._reserve(caller, self._demand(target, prompt, answer, answer))
+        number, longest = request.body.members.get("n", 1), target.info.max_model_len  # `is_limitable`
         most = ANSWER if longest is None else min(ANSWER, longest - prompt)
         least = _least(caller, prompt, number, most)
         charge = await self._reserve(caller, self._demand(target, prompt, least * number, most * number))
-        adds_usage = request.is_streamed and not _tells_usage(request)
-        return charge, replace(request, max_tokens=charge.answer // number, adds_usage=adds_usage)
+        request.max_tokens = charge.answer // number
+        request.adds_usage = request.is_streamed and not _tells_usage(request)
+        return charge
 
     def _demand(self, target: Target, prompt: int, least: int, most: int) -> Demand:
         price = self.prices.of(target.backend.name, target.info.id)
@@ -169,20 +170,22 @@ def answer_limit(request: RelayRequest) -> int | None:
     return max(limits) * number if limits and type(number) is int and number > 0 else None
 
 
-def num_limitable(request: RelayRequest, longest: int | None) -> int:
-    """The number of answers to a request that does not limit them, if it can be passed on with a limit added.
-    Otherwise 0. `longest`: tokens of the context.
+def is_limitable(request: RelayRequest, longest: int | None) -> bool:
+    """Whether a request that does not limit its answers can be passed on with a limit added. `longest`:
+    tokens of the context.
     """
     members = request.body.members
     number, options = members.get("n", 1), members.get("stream_options")
-    is_limitable = (
-        (request.dialect, request.endpoint) == ("openai", "/chat/completions")
-        and all(members.get(name) is None for name in LIMITS)
+    return (
+        request.endpoint == "/chat/completions"
+        and request.dialect == "openai"
+        and members.get("max_tokens") is None
+        and members.get("max_completion_tokens") is None
         and isinstance(options, dict | None)
         and type(number) is int
+        and number > 0
         and (longest is None or longest - request.body.size // BYTES >= SHORT)
     )
-    return max(0, number) if is_limitable else 0
 
 
 def _tells_usage(request: RelayRequest) -> bool:

@@ -17,7 +17,10 @@ BILLION = 10**9  # costs are whole numbers of billionths
 Reason = Literal["requests", "tokens", "size", "concurrent", "total_tokens", "total_cost"]
 
 
-@dataclass(frozen=True, slots=True)
+# These two are not frozen: they are created for each request, which takes longer for a frozen object.
+
+
+@dataclass(slots=True)
 class Demand:
     """The tokens that a request may use: `prompt`, and for its answers between `least` and `most`; where they
     differ, the caller has set no limit, and gets what is left. Prices are in billionths a token.
@@ -33,7 +36,7 @@ class Demand:
         return self.prompt * self.prompt_price + answer * self.answer_price
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
     """A key's limits a minute as they stand: what is left, and the seconds until all of it is free again.
     `retry_s`: seconds until the request that was refused may be granted.
@@ -47,16 +50,16 @@ class State:
 
     def headers(self, limits: Limits) -> dict[str, str]:
         """Response headers in OpenAI's manner, of the limits that there are."""
-        kinds = {
-            "requests": (limits.requests_per_minute, self.requests_left, self.requests_reset_s),
-            "tokens": (limits.tokens_per_minute, self.tokens_left, self.tokens_reset_s),
-        }
-        return {
-            f"x-ratelimit-{name}-{kind}": str(value)
-            for kind, (limit, left, reset_s) in kinds.items()
-            if limit is not None
-            for name, value in (("limit", limit), ("remaining", max(0, left)), ("reset", _written(reset_s)))
-        }
+        found = {}
+        for kind, limit, left, reset_s in (
+            ("requests", limits.requests_per_minute, self.requests_left, self.requests_reset_s),
+            ("tokens", limits.tokens_per_minute, self.tokens_left, self.tokens_reset_s),
+        ):
+            if limit is not None:
+                found[f"x-ratelimit-limit-{kind}"] = str(limit)
+                found[f"x-ratelimit-remaining-{kind}"] = str(max(0, left))
+                found[f"x-ratelimit-reset-{kind}"] = _written(reset_s)
+        return found
 
 
 class Reservation(Protocol):

@@ -57,7 +57,7 @@ class Window:
 
     def change(self, second: int, by: int) -> None:
         """Correct the count of a slice, if it still counts."""
-        for entry in self._slices:
+        for entry in reversed(self._slices):  # most requests take a second or two
             if entry.second == second:
                 entry.count += by
                 self.total += by
@@ -65,7 +65,7 @@ class Window:
 
     def reset_s(self, now: float) -> float:
         """Seconds until nothing counts any more."""
-        return max((one.left_s(now) for one in self._slices if one.count), default=0.0)
+        return next((one.left_s(now) for one in reversed(self._slices) if one.count), 0.0)
 
     def free_s(self, now: float, excess: int) -> float:
         """Seconds until at least `excess` of the count is over."""

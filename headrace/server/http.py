@@ -13,7 +13,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from headrace.api.request import HANG_UP
 from headrace.errors import BadRequest, Overloaded, ServerError
+from headrace.gateway.lifetime import End, hung_up, interrupt
 from headrace.server import heads
 from headrace.server.connections import Connections
 from headrace.server.heads import Refused
@@ -68,6 +70,7 @@ class HTTPConnection(HttpToolsProtocol):
         self._body_bytes = self._progress = self._framing = self._discarded = 0
         self._refusal: ServerError | None = None
         self._running: RequestResponseCycle | None = None
+        self._hang_up: End | None = None  # of the running request, if its handler waits for that
 
     # states of the connection
 
@@ -83,7 +86,7 @@ class HTTPConnection(HttpToolsProtocol):
         self._connections.is_busy(self)
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
-            _disconnect(self._running)
+            self._disconnect(self._running)
 
     def drop(self) -> None:
         self.connections.discard(self)
@@ -272,11 +275,29 @@ class HTTPConnection(HttpToolsProtocol):
     # answers
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
+        self._running, self._hang_up = cycle, None
+        cycle.scope[HANG_UP] = self._until_hang_up  # type: ignore[literal-required]
         if cycle.scope["method"] != "HEAD":  # whose answer has a length, but no body
             cycle.transport = JoinedWrites(self.transport, cycle, self.loop)  # type: ignore[assignment]
         is_old = cycle.scope["http_version"] == "1.0"
         super()._start_asgi_task(cycle, unframed(cycle, app) if is_old else app)
+
+    def _until_hang_up(self) -> End:
+        """A future that is done when the client of the running request closes the connection. It costs less
+        than a task that waits for the message http.disconnect.
+        """
+        self._hang_up = self.loop.create_future()
+        if self._running is not None and self._running.disconnected:
+            interrupt(self._hang_up, hung_up())
+        self.flow.resume_reading()
+        return self._hang_up
+
+    def _disconnect(self, cycle: RequestResponseCycle) -> None:
+        """Make a request's handler see a closed connection."""
+        cycle.disconnected, cycle.waiting_for_100_continue = True, False
+        cycle.message_event.set()
+        if self._hang_up is not None:
+            interrupt(self._hang_up, hung_up())
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -321,7 +342,7 @@ class HTTPConnection(HttpToolsProtocol):
         elif running.response_started:  # an error can no longer be sent
             self.transport.close()
         else:  # the handler waits for the rest of the body; it is ended, and its answer dropped
-            _disconnect(running)
+            self._disconnect(running)
             self._answer_refusal(error)
 
     def _answer_refusal(self, error: ServerError) -> None:
@@ -339,9 +360,3 @@ class HTTPConnection(HttpToolsProtocol):
         self._discarded += len(data)
         if self._discarded > LINGER_BYTES:
             self.transport.abort()
-
-
-def _disconnect(cycle: RequestResponseCycle) -> None:
-    """Make a request's handler see a closed connection."""
-    cycle.disconnected, cycle.waiting_for_100_continue = True, False
-    cycle.message_event.set()

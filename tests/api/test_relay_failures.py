@@ -8,6 +8,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from headrace.api.answers import StreamWriter
 from headrace.api.relay import RelayedRequest
@@ -230,7 +231,8 @@ def test_a_slow_stream_is_kept_alive_between_events() -> None:
         request = RelayRequest("openai", "/chat/completions", body, "m", True)
         plan = gateway.relayable(request, "up")
         assert plan is not None
-        await RelayedRequest(gateway, request, plan, StreamWriter(send), [], keep_alive_s=0.02).run(never)
+        relayed = RelayedRequest(gateway, request, plan, StreamWriter(send), [], keep_alive_s=0.02)
+        await relayed.run(Request({"type": "http"}, never))
         await backend.aclose()
         assert gateway.num_active == 0
 
