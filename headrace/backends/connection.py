@@ -1,17 +1,22 @@
-"""Opens the connections to a provider, and detects requests that failed because a pooled one had gone stale:
-a provider may close an idle connection at any time, and the client notices only after the next request.
+"""Opens the connections to a provider, and decides what becomes of an answer whose HTTP is broken, and of a
+request that fails because a pooled connection has gone stale: a provider may close an idle connection at any
+time, and the client notices only after the next request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.helpers import _EXC_SENTINEL
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
 from yarl import URL
 
 from headrace.config import is_loopback
@@ -19,11 +24,91 @@ from headrace.config import is_loopback
 CONNECT_S = 5.0
 MAX_HEADERS = 1000  # of an answer
 MAX_FIELD = 2**16  # bytes of one header of an answer; some proxies set long cookies and policies
-ANSWERED = WeakSet[ResponseHandler]()  # connections that have carried an answer
+MAX_INTERIM = 1000  # responses (1xx) before an answer
+SWITCHING = 101  # no interim response, although its status is 1xx
+HEAD_END = b"\r\n\r\n"
 
 
 class StaleConnection(aiohttp.ClientConnectionError):
     """A reused connection closed before the first byte of the answer."""
+
+
+class Protocol(ResponseHandler):
+    """A connection without the faults of aiohttp's: a body that cannot be parsed leaves its reader waiting; a
+    head, or a whole answer, is lost if broken bytes arrive together with it; what follows an answer is taken
+    for the answer to the next request; after an interim response no time limit runs.
+    """
+
+    has_answered = False  # whether this connection has carried an answer
+    _is_answered = False  # whether the answer to the present request has begun
+    _before = b""  # the bytes before the next ones, in which the end of a head may begin
+    _num_interim = 0
+
+    def set_response_params(self, **parameters: Any) -> None:
+        """Begin the next request."""
+        self._is_answered, self._before, self._num_interim = False, b"", 0
+        super().set_response_params(**parameters)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_answered:
+            data = self._heads_received(data)
+            if not data or self.exception() is not None:
+                return
+        if data and self._is_answered and (self._payload is None or self._payload.is_eof()):
+            self._close()
+        else:
+            super().data_received(data)
+
+    def _heads_received(self, data: bytes) -> bytes:
+        """Parse each head at the beginning of `data` by itself, and return the rest."""
+        while not self._is_answered and self.exception() is None:
+            end = (self._before + data).find(HEAD_END) + len(HEAD_END) - len(self._before)
+            if end < len(HEAD_END) - len(self._before):
+                break
+            super().data_received(data[:end])
+            data, self._before = data[end:], b""
+            if not self._is_answered and self.exception() is None:
+                self.start_timeout()
+        self._before = (self._before + data)[1 - len(HEAD_END) :]
+        return data
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Receive a head from the parser."""
+        if self._is_answered:
+            self._close()
+            return
+        code = data[0].code
+        self._is_answered = code >= 200 or code == SWITCHING
+        self._num_interim += not self._is_answered
+        if self._num_interim > MAX_INTERIM:
+            self.set_exception(aiohttp.ClientPayloadError("an answer with too many interim responses"))
+            self._close()
+        super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
+        """Fail the request, and the reader of its answer's body, if that has begun and not ended."""
+        super().set_exception(exc, exc_cause)
+        payload = self._payload
+        if payload is None or payload.is_eof():
+            return
+        is_known = isinstance(exc, aiohttp.ClientError | OSError)
+        failure = payload.exception() or (exc if is_known else aiohttp.ClientPayloadError(str(exc)))
+        payload.set_exception(failure, exc_cause)
+        # a reader that the end of a chunk has just woken waits again without a look at the exception
+        self._loop.call_soon(payload.set_exception, failure, exc_cause)
+
+    def _close(self) -> None:
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
+
+
+class Connector(aiohttp.TCPConnector):
+    """Opens any number of connections, as `Protocol`s."""
+
+    def __init__(self, *, force_close: bool) -> None:
+        super().__init__(limit=0, force_close=force_close)
+        self._factory = partial(Protocol, loop=self._loop)  # type: ignore[assignment]  # its subclass
 
 
 class Response(aiohttp.ClientResponse):
@@ -31,14 +116,16 @@ class Response(aiohttp.ClientResponse):
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         protocol = connection.protocol
-        assert protocol is not None, "aiohttp detaches the connection only after the answer has begun"
+        assert isinstance(protocol, Protocol), (
+            "aiohttp detaches the connection only after the answer has begun"
+        )
         try:
             started = await super().start(connection)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
-            if protocol in ANSWERED and not _has_begun(exc):
+            if protocol.has_answered and not _has_begun(exc):
                 raise StaleConnection from exc
             raise
-        ANSWERED.add(protocol)
+        protocol.has_answered = True
         return started
 
 
@@ -60,7 +147,7 @@ def open_session(
         max_field_size=MAX_FIELD,
         max_line_size=MAX_FIELD,
         max_headers=MAX_HEADERS,
-        connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
+        connector=Connector(force_close=force_close),
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=_proxy(base_url),
         response_class=Response,

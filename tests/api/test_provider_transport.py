@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,6 +105,10 @@ FAILED = {
     "a length that is too long": plain(f"HTTP/1.1 200 OK\nContent-Length: {len(JSON) + 9}", JSON),
     "a length that is too short": plain(f"HTTP/1.1 200 OK\nContent-Length: {len(JSON) - 9}", JSON),
     "a length that is none": plain("HTTP/1.1 200 OK\nContent-Length: x", JSON),
+    "a chunk that is none": plain("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"zz\r\n" + JSON),
+    "a chunk that is none, later": replace(
+        plain("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"5\r\n" + JSON[:5], b"\r\nzz\r\n"), delay_s=0.01
+    ),
 }
 
 
