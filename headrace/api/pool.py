@@ -24,7 +24,7 @@ from headrace.errors import Forbidden, ModelNotFound, ModelUnavailable
 from headrace.gateway.lifetime import Until
 from headrace.gateway.routing import check_model
 from headrace.pool import Entry, Pool
-from headrace.pool.hold import Hold
+from headrace.pool.entry import Hold
 from headrace.pool.pulls import SCHEMES, Pulls
 from headrace.wire import pool as wire
 from headrace.wire.generation import dump

@@ -14,7 +14,7 @@ from typing import Any
 from headrace.config import tables
 from headrace.config.options import PREFIX, near, options, shown
 from headrace.config.providers import ProviderConfig
-from headrace.config.secret import Source, secrets
+from headrace.config.section import Source, secrets
 from headrace.config.sections import Config
 from headrace.errors import ConfigError
 from headrace.small_files import read_small_text

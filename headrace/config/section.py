@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+from headrace.errors import ConfigError
+from headrace.small_files import read_small_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +27,48 @@ class Section(BaseModel):
     """A table of the configuration: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where values come from. Paths in them are relative to `folder`."""
+
+    name: str
+    folder: Path
+    environment: Mapping[str, str]
+
+
+def secret(key: str, text: str, source: Source) -> str:
+    """The secret that a text refers to, or is. `key`: the option, for errors. Raises ConfigError."""
+    scheme, _, name = text.partition(":")
+    if scheme == "env":
+        found = source.environment.get(name, "").strip()
+        if not found:
+            raise ConfigError(f"{key} = {text!r} ({source.name}): the environment has no {name}")
+        return found
+    return _of_file(key, text, name, source) if scheme == "file" else text
+
+
+def _of_file(key: str, text: str, name: str, source: Source) -> str:
+    path = source.folder / Path(name).expanduser()
+    try:
+        found = read_small_text(path).strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is no text"
+        raise ConfigError(f"{key} = {text!r} ({source.name}): {path} cannot be read: {reason}") from exc
+    if not found:
+        raise ConfigError(f"{key} = {text!r} ({source.name}): {path} is empty")
+    return found
+
+
+def secrets(key: str, value: object, source: Source) -> object:
+    """The value of a secret option, a text or several, with what they refer to. Other values are unchanged:
+    they are refused where values are checked.
+    """
+    if isinstance(value, str):
+        return secret(key, value, source)
+    if isinstance(value, Mapping):
+        return {name: secrets(key, each, source) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [secrets(key, each, source) for each in value]
+    return value

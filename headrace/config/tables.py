@@ -14,8 +14,7 @@ from pydantic import ValidationError
 
 from headrace.config.options import near, shown
 from headrace.config.providers import PriceConfig, ProviderConfig, RouteConfig
-from headrace.config.secret import Source, secret
-from headrace.config.section import Names, Section
+from headrace.config.section import Names, Section, Source, secret
 from headrace.errors import ConfigError
 
 LOCAL = "headrace"  # the provider of local models

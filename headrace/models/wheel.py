@@ -7,6 +7,7 @@ that a download that was killed goes on where it was; where that does not work, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -14,16 +15,21 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 import zipfile
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from headrace.errors import ModelError
-from headrace.models import resume
 from headrace.models.model import Progress
 from headrace.models.references import PyPISource
 
+PIECE = 1 << 20
+TIMEOUT_S = 60.0  # of one read
+PARTIAL, NOTHING_LEFT = 206, 416  # statuses
 log = logging.getLogger(__name__)
 
 LARGE = 2**20  # bytes: a wheel, and no metadata
@@ -63,8 +69,8 @@ def _resumed(source: PyPISource, staging: Path, partial: Path, progress: Progres
     url, sha256 = found
     name = PurePosixPath(urlsplit(url).path).name
     try:
-        whole = resume.download(url, sha256, partial / f"{sha256[:16]}-{name}", progress)
-    except resume.NotFetched as exc:
+        whole = download(url, sha256, partial / f"{sha256[:16]}-{name}", progress)
+    except NotFetched as exc:
         log.info("%s is left to pip: %s", name, exc)
         return None
     target = staging / "wheel" / name
@@ -197,3 +203,48 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, staging: Path, pr
             progress("unpacking", file.tell(), member.file_size)
     shutil.rmtree(staging / "wheel")
     return target
+
+
+class NotFetched(Exception):
+    """The file cannot be fetched in this way."""
+
+
+def download(url: str, sha256: str, target: Path, progress: Progress) -> Path:
+    """Fetch `url` into `target`, which exists only when it is complete and its hash is right; until then its
+    name ends with `.part`. Raises NotFetched.
+    """
+    if target.exists():
+        return target
+    part = target.with_name(target.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _append(url, part, progress)
+    except HTTPError as exc:
+        if exc.code != NOTHING_LEFT:
+            raise NotFetched(str(exc)) from exc
+    except (OSError, HTTPException, ValueError) as exc:
+        raise NotFetched(str(exc)) from exc
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        part.unlink()
+        raise NotFetched(f"it has the SHA-256 {found}, expected {sha256}")
+    return part.replace(target)
+
+
+def _append(url: str, part: Path, progress: Progress) -> None:
+    """Fetch what is missing. A server that does not know ranges sends everything."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        goes_on = have > 0 and response.status == PARTIAL
+        start = have if goes_on else 0
+        total = start + int(response.headers.get("Content-Length") or 0)
+        with part.open("ab" if goes_on else "wb", buffering=0) as file:
+            while chunk := response.read1(PIECE):
+                file.write(chunk)
+                start += len(chunk)
+                progress("downloading", start, total)
+    if total and start < total:
+        raise NotFetched(f"the connection ended after {start} of {total} bytes")

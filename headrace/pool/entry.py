@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.backend_types import Backend
+from headrace.errors import ModelLeased, ModelLocked
 from headrace.features import Feature
 from headrace.models.model import GGUFModel, Model
-from headrace.pool.hold import Hold
 from headrace.types import ModelCard, ModelInfo
 
+MAX_LEASE_S = 7200
 # absent: not on this machine; ready: its files are here; draining: it takes no new request and is unloaded
 # when those that run have ended
 State = Literal["absent", "downloading", "ready", "loading", "loaded", "draining", "failed"]
@@ -119,3 +120,29 @@ class Entry:
         self.num_ends = self.num_ends + 1 if now - self.loaded_at < STABLE_S else 0
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.num_ends - 2)) if self.num_ends > 1 else 0.0
         self.retry_at = now + pause_s
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """`until`: on the pool's clock, in seconds; None: a lock, which has no end."""
+
+    holder: str
+    reason: str = ""
+    until: float | None = None
+
+    @property
+    def is_lease(self) -> bool:
+        return self.until is not None
+
+    def is_over(self, now: float) -> bool:
+        return self.until is not None and self.until <= now
+
+    def refusal(self, id: str, now: float) -> ModelLocked:
+        """The error for everybody but the holder."""
+        why = f": {self.reason}" if self.reason else ""
+        if self.until is None:
+            return ModelLocked(f"{id} is locked by {self.holder}{why}", param="model")
+        left_s = max(1, round(self.until - now))
+        error = ModelLeased(f"{id} is leased to {self.holder} for {left_s} s{why}", param="model")
+        error.headers = {"Retry-After": str(left_s)}
+        return error

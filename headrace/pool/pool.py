@@ -13,8 +13,7 @@ from typing import Any
 from headrace.backend_types import Backend
 from headrace.errors import ModelNotFound, ModelUnavailable, Overloaded
 from headrace.features import NONE, Feature
-from headrace.pool.entry import Entry, Known
-from headrace.pool.hold import Hold
+from headrace.pool.entry import Entry, Hold, Known
 from headrace.pool.residents import Changes, Residents
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.types import Library

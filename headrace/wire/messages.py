@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,8 @@ from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
 from headrace.wire.parameters import RequestBody, advice_in
 from headrace.wire.tools import ToolsBody, to_tools
 from headrace.wire.unions import ByType
+
+Piece = str | Thought | ToolCall
 
 
 class TextPart(RequestBody):
@@ -261,3 +263,10 @@ def _part(param: str, part: Part) -> str | Media:
     if part.file.file_id is not None:
         raise UnsupportedParameter.at(param, "no files are kept here; send file_data")
     return media.file(part.file.file_data, part.file.filename, param)
+
+
+def in_order(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """The value of Message.in_order: the pieces, or () if they have the usual order, thoughts first."""
+    spoken = [piece for piece in pieces if piece != ""]
+    first = next((at for at, piece in enumerate(spoken) if not isinstance(piece, Thought)), len(spoken))
+    return tuple(spoken) if any(isinstance(piece, Thought) for piece in spoken[first:]) else ()

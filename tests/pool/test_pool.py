@@ -19,7 +19,7 @@ from headrace.errors import (
     ModelUnavailable,
 )
 from headrace.pool import Entry, Pool
-from headrace.pool.hold import Hold
+from headrace.pool.entry import Hold
 from headrace.types import Event, GenerateRequest
 from tests.gateway.gateways import ManualClock, ask
 from tests.pool.models import SIZE, Models

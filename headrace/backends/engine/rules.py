@@ -19,9 +19,9 @@ from headrace.text.structured.grammar import Grammars, json_grammar, schema_of
 from headrace.text.structured.narrowing import ALL
 from headrace.text.structured.schema import measure
 from headrace.text.tokenizer import Tokenizer
+from headrace.text.toolcalls import arguments_schema
 from headrace.text.toolcalls.lark import call_grammar
 from headrace.text.toolcalls.parts import WHITESPACE
-from headrace.text.toolcalls.schemas import arguments_schema
 from headrace.types import Conversation, Format, GenerateRequest, Tool
 
 log = logging.getLogger(__name__)

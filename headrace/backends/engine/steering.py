@@ -10,7 +10,6 @@ from math import inf
 import numpy as np
 
 from headrace.backends.engine.prompt import Prompt, Prompts
-from headrace.backends.engine.watch import AnswerWatch
 from headrace.engine.achieved import Achieved, Measure
 from headrace.engine.probing import GuardProber, PeakProber, Prober, SAEProber
 from headrace.engine.sequence import Watch
@@ -18,8 +17,9 @@ from headrace.errors import SteeringRefused
 from headrace.steering.library import AttachedSAE, ModelLibrary
 from headrace.steering.plan import Plan
 from headrace.steering.resolution import Resolved, plan_of, resolve_request
-from headrace.steering.scope import PromptFacts
+from headrace.steering.scope import IN_CALL, IN_THOUGHT, PromptFacts
 from headrace.steering.types import Condition, ConditionResult, Probe, Receipt, SteeringRequest
+from headrace.text.reasoning import Thinking
 from headrace.types import Conversation, GenerateRequest
 
 UNSTEERED = "none"  # the fingerprint of a request whose steering changes nothing
@@ -216,3 +216,51 @@ def _no_guard() -> GuardProber | None:
 
 def _no_watch() -> Watch | None:
     return None
+
+
+class AnswerWatch:
+    """`raw`: the bytes of a token. `is_formed`: a grammar prescribes all that is not a thought. `begin`: the
+    mark with which a call begins, if the answer may have calls; what follows the first one is calls.
+    """
+
+    def __init__(
+        self,
+        raw: Callable[[int], bytes],
+        *,
+        is_formed: bool,
+        begin: str | None,
+        thinking: Thinking | None,
+        is_open: bool,
+    ) -> None:
+        self._raw, self._is_formed, self._thinking = raw, is_formed, thinking
+        self._begin = None if begin is None else begin.encode()
+        self._is_thinking, self._is_in_call = is_open and thinking is not None, False
+        self._text = b""
+        marks = [begin or "", *(thinking.markers if thinking is not None else ())]
+        self._longest = max(len(mark.encode()) for mark in marks)
+
+    @property
+    def state(self) -> int:
+        """The flags of what comes next."""
+        if self._is_thinking:
+            return IN_THOUGHT
+        return IN_CALL if self._is_formed or self._is_in_call else 0
+
+    def flag(self, token: int) -> int:
+        """See sequence.Watch."""
+        self._text += self._raw(token)
+        if self._thinking is not None:
+            mark = self._thinking.end if self._is_thinking else self._thinking.begin
+            if self._found(mark.encode()):
+                self._is_thinking = not self._is_thinking
+        if self._begin is not None and not self._is_thinking and self._found(self._begin):
+            self._is_in_call = True
+        self._text = self._text[-self._longest :] if self._longest else b""
+        return self.state
+
+    def _found(self, mark: bytes) -> bool:
+        """Whether the text has the mark; if so, what is before its end is dropped."""
+        place = self._text.find(mark)
+        if place >= 0:
+            self._text = self._text[place + len(mark) :]
+        return place >= 0

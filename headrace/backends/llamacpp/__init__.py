@@ -5,7 +5,7 @@ answers at once), forms (structured output), memory (how many requests fit), bac
 """
 
 from headrace.backends.llamacpp.backend import LlamaCppBackend
-from headrace.backends.llamacpp.memory import slots
 from headrace.backends.llamacpp.process import is_installed
+from headrace.backends.llamacpp.running import slots
 
 __all__ = ["LlamaCppBackend", "is_installed", "slots"]

@@ -4,7 +4,7 @@ from headrace.text.toolcalls.formats import FORMATS, ToolFormat, detect, own_for
 from headrace.text.toolcalls.lark import call_grammar
 from headrace.text.toolcalls.parser import Parser
 from headrace.text.toolcalls.parts import CallArguments, CallBegin, CallEnd, Part, Text
-from headrace.text.toolcalls.schemas import arguments_schema
+from headrace.types import Tool
 
 __all__ = [
     "FORMATS",
@@ -20,3 +20,13 @@ __all__ = [
     "detect",
     "own_format",
 ]
+
+
+def arguments_schema(tool: Tool) -> dict[str, object]:
+    """The tool's parameters, restricted to objects; without parameters, only the empty object is valid."""
+    schema = dict(tool.parameters or {})
+    if not schema:
+        schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    if not isinstance(schema.get("type"), str):  # missing, or several: arguments are an object
+        schema["type"] = "object"
+    return schema

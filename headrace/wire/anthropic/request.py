@@ -41,8 +41,7 @@ from headrace.wire.forms import schema_form
 from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
 from headrace.wire.media import joined, mixed
-from headrace.wire.messages import thought, wishes
-from headrace.wire.order import Piece, in_order
+from headrace.wire.messages import Piece, in_order, thought, wishes
 from headrace.wire.parameters import RequestBody, carried
 from headrace.wire.steering import SteeringMembers
 from headrace.wire.tools import ToolName, check_known, check_new

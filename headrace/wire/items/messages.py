@@ -13,7 +13,7 @@ from headrace.wire.items.build import Item
 from headrace.wire.items.encrypted_content import summary_in, thoughts_in
 from headrace.wire.items.normalize import MIXED, medium
 from headrace.wire.media import joined, mixed
-from headrace.wire.order import Piece, in_order
+from headrace.wire.messages import Piece, in_order
 
 # The text of a user message: many templates accept a system message only at the beginning, or not at all.
 COMPACTED = "A summary of the conversation up to here:\n\n{}"
