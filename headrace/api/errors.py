@@ -15,9 +15,7 @@ from headrace import logs
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import responses_of
 from headrace.errors import MethodNotAllowed, NotFound, ServerError
-from headrace.wire.anthropic import errors as anthropics
-from headrace.wire.errors import ErrorResponse, to_body
-from headrace.wire.ollama import errors as ollamas
+from headrace.wire.errors import ErrorResponse, to_body, to_messages_body, to_ollama_body
 
 MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
 OLLAMA = re.compile(
@@ -47,13 +45,13 @@ def to_response(error: ServerError) -> JSONResponse:
 
 def to_messages_response(error: ServerError) -> JSONResponse:
     """An error in Anthropic's shape."""
-    body = anthropics.to_body(error, logs.REQUEST_ID.get())
+    body = to_messages_body(error, logs.REQUEST_ID.get())
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
 def to_ollama_response(error: ServerError) -> JSONResponse:
     """An error in Ollama's shape."""
-    return JSONResponse(ollamas.to_body(error), status_code=error.status, headers=error.headers)
+    return JSONResponse(to_ollama_body(error), status_code=error.status, headers=error.headers)
 
 
 def is_ollama(scope: Scope) -> bool:

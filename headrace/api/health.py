@@ -1,17 +1,21 @@
-"""Liveness and readiness. They never run a model, and need no key."""
+"""Liveness and readiness, which never run a model and need no key; and GET /metrics, for Prometheus."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal, NotRequired
 
 from fastapi import APIRouter, Request, Response
 from typing_extensions import TypedDict
 
+from headrace.api.admin import administrator
+from headrace.api.authentication import authenticate
 from headrace.api.json_response import JSONResponse
-from headrace.api.openapi import responses_of
+from headrace.api.openapi import Responses, responses_of
 from headrace.api.routes import ROOT, route
 from headrace.gateway.gateway import Gateway
 from headrace.measured import Replicated
+from headrace.metering.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter(tags=["health"])
 
@@ -25,6 +29,10 @@ FAILED = responses_of(Health, {503: "An engine hangs, or has died and could not 
 NOT_READY = responses_of(
     Health, {503: "An engine hangs or has died, or the server is starting or shutting down."}
 )
+
+TEXT: Responses = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The metrics"}
+}
 
 
 @router.head("/health", include_in_schema=False)
@@ -53,3 +61,13 @@ async def ready(http: Request) -> Response:
 
 def _response(health: Health) -> Response:
     return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
+
+
+@router.get(
+    "/metrics", summary="Metrics in Prometheus's text format", response_class=Response, responses=TEXT
+)
+async def metrics(http: Request) -> Response:
+    """With administrators' keys, one of them is needed; else any key, if callers need one at all."""
+    await (administrator(http) if http.app.state.config.server.admin_keys else authenticate(http))
+    found: Metrics = http.app.state.metrics
+    return Response(await asyncio.to_thread(found.text), headers={"Content-Type": CONTENT_TYPE})

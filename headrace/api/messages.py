@@ -15,9 +15,10 @@ from headrace.api.request import Caller, base_model, destination, headers_of, is
 from headrace.api.routes import route
 from headrace.errors import ServerError, UnsupportedParameter
 from headrace.types import Conversation
-from headrace.wire.anthropic import answer, errors
+from headrace.wire.anthropic import answer
 from headrace.wire.anthropic import request as wire
 from headrace.wire.anthropic.tables import uses_of_messages
+from headrace.wire.errors import MessagesErrorResponse, to_messages_body
 from headrace.wire.parameters import with_named
 
 STREAMED = response_of(
@@ -28,7 +29,7 @@ STREAMED = response_of(
 )
 
 
-router = APIRouter(tags=["messages"], responses=responses_of(errors.MessagesErrorResponse))
+router = APIRouter(tags=["messages"], responses=responses_of(MessagesErrorResponse))
 
 
 @route(
@@ -97,5 +98,5 @@ class MessagesWriter(StreamWriter):
         return "".join(texts).encode()
 
     def error_text(self, error: ServerError) -> str:
-        body = errors.to_body(error, logs.REQUEST_ID.get())
+        body = to_messages_body(error, logs.REQUEST_ID.get())
         return answer.frame("error", error=body["error"], request_id=body["request_id"])

@@ -24,8 +24,9 @@ from headrace.gateway.routing import check_model
 from headrace.offload import aside
 from headrace.pool import Pool
 from headrace.types import Embeddings, EmbedRequest, GenerateRequest
+from headrace.wire.errors import OllamaErrorResponse, to_ollama_body
 from headrace.wire.generation import dump
-from headrace.wire.ollama import answer, embeddings, errors
+from headrace.wire.ollama import answer, embeddings
 from headrace.wire.ollama import request as wire
 from headrace.wire.ollama.models import LATEST
 from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_generate
@@ -33,7 +34,7 @@ from headrace.wire.parameters import with_named
 
 API = ("/api",)
 NDJSON = "application/x-ndjson"
-RESPONSES = responses_of(errors.OllamaErrorResponse)
+RESPONSES = responses_of(OllamaErrorResponse)
 BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a measure of work
 
 
@@ -50,7 +51,7 @@ class LinesWriter(StreamWriter):
         return "".join(f"{text}\n" for text in texts).encode()
 
     def error_text(self, error: ServerError) -> str:
-        return dump(errors.to_body(error))
+        return dump(to_ollama_body(error))
 
 
 class ChatWriter(LinesWriter):

@@ -11,14 +11,12 @@ from headrace.api import (
     health,
     keys,
     messages,
-    metrics,
     models,
     ollama,
     ollama_models,
     pages,
     pool,
     replicas,
-    rerank,
     responses,
     running,
     saes,
@@ -33,30 +31,9 @@ from headrace.api import (
 ROUTERS = tuple(
     resource.router
     for resource in (
-        chat,
-        stored_completions,
-        completions,
-        responses,
-        running,
-        replicas,
-        websocket,
-        messages,
-        conversations,
-        embeddings,
-        rerank,
-        tokens,
-        pool,  # before the routes of one model, whose ids may contain slashes
-        models,
-        ollama,
-        ollama_models,
-        keys,
-        usage,
-        saes,
-        vectors,
-        steering,
-        activations,
-        health,
-        metrics,
-        pages,
+        chat, stored_completions, completions, responses, running, replicas, websocket, messages,
+        conversations, embeddings, tokens,
+        pool, models,  # `pool` before the routes of one model, whose ids may contain slashes
+        ollama, ollama_models, keys, usage, saes, vectors, steering, activations, health, pages,
     )
-)
+)  # fmt: skip

@@ -150,13 +150,7 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self,
-        app: FastAPI,
-        config: Config,
-        certificate: Certificate | None,
-        announce: Any,
-        *,
-        is_worker: bool,
+        self, app: FastAPI, config: Config, certificate: Certificate | None, announce: Any, *, is_worker: bool
     ) -> None:
         connections = Connections(_limits(config.server))
         super().__init__(

@@ -12,12 +12,7 @@ from headrace.config.operations import LimitsConfig, TelemetryConfig
 from headrace.config.options import PREFIX, Option, options
 from headrace.config.providers import FallbackReason, PriceConfig, ProviderConfig, RouteConfig, TargetConfig
 from headrace.config.section import Names
-from headrace.config.sections import (
-    Config,
-    ConversationsConfig,
-    PathsConfig,
-    StoreConfig,
-)
+from headrace.config.sections import Config, ConversationsConfig, PathsConfig, StoreConfig
 from headrace.config.server import ServerConfig
 from headrace.config.tables import VARIABLES as PROVIDER_VARIABLES
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    ByteSize,
-    Field,
-)
+from pydantic import ByteSize, Field
 
 from headrace.config.memory import CacheType
 from headrace.config.providers import Resume

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from headrace.config.models import EngineConfig, ModelsConfig
 from headrace.config.operations import LimitsConfig, TelemetryConfig

@@ -6,11 +6,7 @@ import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    ByteSize,
-    Field,
-)
+from pydantic import AfterValidator, ByteSize, Field
 
 from headrace.config.section import Names, Section
 

@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 from headrace.errors import UnsupportedModel
 from headrace.models import checkpoint_config, hyperparameters, safetensors
 
-TYPES = {
-    "F32": GGMLQuantizationType.F32,
-    "F16": GGMLQuantizationType.F16,
-    "BF16": GGMLQuantizationType.BF16,
-}
+TYPES = {"F32": GGMLQuantizationType.F32, "F16": GGMLQuantizationType.F16, "BF16": GGMLQuantizationType.BF16}
 # transformers' names → ggml's
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",

@@ -171,10 +171,7 @@ class Pool:
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
-        async with (
-            self.use(request.model) as backend,
-            backend.generate(request) as events,
-        ):
+        async with self.use(request.model) as backend, backend.generate(request) as events:
             yield events
 
     async def embed(self, request: EmbedRequest) -> Embeddings:

@@ -83,8 +83,5 @@ class SecureServer:
         with contextlib.suppress(OSError, ssl.SSLError):  # of the client: it sent no TLS, or too slowly
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(
-                self._create,
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=self._handshake_s,
+                self._create, connection, ssl=self._context, ssl_handshake_timeout=self._handshake_s
             )

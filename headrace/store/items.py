@@ -51,9 +51,7 @@ def _walk() -> CTE:
     is_head = items.c.hash == bindparam("head"), items.c.owner == bindparam("owner")
     walk = select(*columns, literal(1).label("number")).where(*is_head).cte("walk", recursive=True)
     further = select(*columns, walk.c.number + 1).where(
-        items.c.hash == walk.c.parent,
-        walk.c.depth > bindparam("until"),
-        walk.c.number < bindparam("limit"),
+        items.c.hash == walk.c.parent, walk.c.depth > bindparam("until"), walk.c.number < bindparam("limit")
     )
     return walk.union_all(further)
 

@@ -194,10 +194,7 @@ usage_batches = Table(
 
 # Heads that no row names any more, and since when (see garbage.py).
 loose = Table(
-    "loose",
-    metadata,
-    Column("head", Hash, primary_key=True),
-    Column("since", BigInteger, nullable=False),
+    "loose", metadata, Column("head", Hash, primary_key=True), Column("since", BigInteger, nullable=False)
 )
 
 profiles = Table(

@@ -16,16 +16,7 @@ from typing_extensions import TypedDict
 from headrace.dialects.openai import UsageBody, usage_body
 from headrace.errors import BadRequest
 from headrace.finite import dumps
-from headrace.types import (
-    Event,
-    Finished,
-    ModelInfo,
-    ReasoningDelta,
-    Sampling,
-    Started,
-    Usage,
-    total,
-)
+from headrace.types import Event, Finished, ModelInfo, ReasoningDelta, Sampling, Started, Usage, total
 from headrace.wire import limits
 from headrace.wire.elsewhere import ALIASES
 from headrace.wire.limits import SHOWN, Pairs, at_most

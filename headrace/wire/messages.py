@@ -57,8 +57,7 @@ class FilePart(RequestBody):
 Part = Annotated[
     TextPart | RefusalPart | ImagePart | FilePart,
     ByType(
-        "part_type",
-        "only parts of type text, image_url, file (and refusal, of an assistant) are supported",
+        "part_type", "only parts of type text, image_url, file (and refusal, of an assistant) are supported"
     ),
 ]
 Parts = Annotated[list[Part], at_most(MAX_PARTS, least=1)]

@@ -25,9 +25,7 @@ def _check(pairs: dict[str, Any]) -> None:
 Metadata = Annotated[
     dict[str, str],
     Pairs(MAX_PAIRS, _check),
-    Field(
-        description=f"Up to {MAX_PAIRS} pairs; a key has up to {MAX_KEY} characters, a value {MAX_VALUE}.",
-    ),
+    Field(description=f"Up to {MAX_PAIRS} pairs; a key has up to {MAX_KEY} characters, a value {MAX_VALUE}."),
 ]
 
 

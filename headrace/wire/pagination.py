@@ -107,13 +107,7 @@ def check(query: Query) -> Query:
 
 def list_object(data: list[Entry], *, has_more: bool) -> ListObject[Entry]:
     ids = [entry["id"] for entry in data] or [""]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": ids[0],
-        "last_id": ids[-1],
-        "has_more": has_more,
-    }
+    return {"object": "list", "data": data, "first_id": ids[0], "last_id": ids[-1], "has_more": has_more}
 
 
 def _limit(text: str | None, is_cut: bool) -> int:

@@ -5,7 +5,7 @@ names.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Set
+from collections.abc import Container, Iterable, Set
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field, StringConstraints
@@ -129,17 +129,20 @@ def to_tools(body: ToolsBody) -> tuple[tuple[Tool, ...], ToolChoice]:
     if body.functions and (body.tools or body.tool_choice is not None):
         other = "tools" if body.tools else "tool_choice"
         raise BadRequest(f"functions and {other} exclude each other", param="functions")
-    functions = body.functions or [tool.function for tool in body.tools or ()]
-    tools = tuple(
-        Tool(function.name, function.description, function.parameters, bool(function.strict))
-        for function in functions
-    )
-    names: set[str] = set()
-    for index, tool in enumerate(tools):
-        at = f"functions.{index}" if body.functions else f"tools.{index}.function"
-        check_new(tool.name, names, at)
-        names.add(tool.name)
-    return tools, _choice(body, names)
+    if body.functions:
+        tools = tools_of(body.functions, "functions.{}")
+    else:
+        tools = tools_of([tool.function for tool in body.tools or ()])
+    return tools, _choice(body, {tool.name for tool in tools})
+
+
+def tools_of(bodies: Iterable[FunctionBody], place: str = "tools.{}.function") -> tuple[Tool, ...]:
+    """The tools. `place`: the path of one in the request. Raises BadRequest if two have one name."""
+    tools: dict[str, Tool] = {}
+    for index, body in enumerate(bodies):
+        check_new(body.name, tools, place.format(index))
+        tools[body.name] = Tool(body.name, body.description, body.parameters, bool(body.strict))
+    return tuple(tools.values())
 
 
 def check_new(name: str, names: Container[str], param: str) -> None:

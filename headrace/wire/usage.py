@@ -91,12 +91,7 @@ def _day(members: dict[str, str], name: str, default: int, *, is_end: bool = Fal
 
 
 def _bucket(day: int, results: list[UsageResult]) -> UsageBucket:
-    return {
-        "object": "bucket",
-        "start_time": day * DAY_S,
-        "end_time": (day + 1) * DAY_S,
-        "results": results,
-    }
+    return {"object": "bucket", "start_time": day * DAY_S, "end_time": (day + 1) * DAY_S, "results": results}
 
 
 def _result(row: UsageRow, names: Mapping[str, str]) -> UsageResult:

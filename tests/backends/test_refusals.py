@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from headrace.backends.http import Upstream
 from headrace.backends.refusals import Refusal, to_error
 from headrace.errors import EndpointNotFound, ModelNotFound, ServerError
-from headrace.wire.anthropic.errors import to_body as to_messages_body
-from headrace.wire.errors import to_body
+from headrace.wire.errors import to_body, to_messages_body
 from tests.api.relays import CALLERS, HI, KEY, STREAM, Relays
 from tests.backends.ways import CHAT, STRICT, ask
 from tests.upstream import Answer, answer, sse

@@ -29,7 +29,8 @@ from headrace.types import (
     ToolChoice,
     Usage,
 )
-from headrace.wire.anthropic import answer, errors
+from headrace.wire import errors
+from headrace.wire.anthropic import answer
 from headrace.wire.anthropic import request as wire
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.parameters import parse
@@ -328,7 +329,7 @@ def test_a_stream_folds_to_the_whole_answer(events: list[Event]) -> None:
     ],
 )
 def test_errors_have_types_by_status(error: Any, type: str) -> None:
-    body = errors.to_body(error, "req_1")
+    body = errors.to_messages_body(error, "req_1")
     assert body == {"type": "error", "error": {"type": type, "message": "x"}, "request_id": "req_1"}
     check_documented(body, errors.MessagesErrorResponse)
 
@@ -342,5 +343,5 @@ def test_errors_have_types_by_status(error: Any, type: str) -> None:
     ],
 )
 def test_l16_an_overflow_is_reported_in_anthropics_words(error: ContextTooLong, message: str) -> None:
-    body = errors.to_body(error, "req_1")
+    body = errors.to_messages_body(error, "req_1")
     assert body["error"] == {"type": "invalid_request_error", "message": message}

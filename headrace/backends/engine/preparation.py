@@ -48,12 +48,7 @@ class Preparation:
     """Prepares the requests to one loaded model. Methods raise BadRequest, ContextTooLong, TextTooLong."""
 
     def __init__(
-        self,
-        model: Model,
-        settings: EngineSettings,
-        tokenizer: Tokenizer,
-        prompts: Prompts,
-        steerer: Steerer,
+        self, model: Model, settings: EngineSettings, tokenizer: Tokenizer, prompts: Prompts, steerer: Steerer
     ) -> None:
         self._model, self._settings, self._tokenizer, self._prompts = model, settings, tokenizer, prompts
         self._steerer = steerer

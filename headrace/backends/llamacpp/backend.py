@@ -21,14 +21,7 @@ from headrace.backends.llamacpp.running import Running, unreachable
 from headrace.backends.openai.body import chat_body
 from headrace.backends.places import Places, check_choices
 from headrace.backends.writing import Writing, size_of
-from headrace.errors import (
-    BadRequest,
-    ContextTooLong,
-    HeadraceError,
-    ProviderError,
-    ServerError,
-    TextTooLong,
-)
+from headrace.errors import BadRequest, ContextTooLong, HeadraceError, ProviderError, ServerError, TextTooLong
 from headrace.ignored import with_ignored
 from headrace.measured import EngineStats
 from headrace.offload import aside, while_wanted

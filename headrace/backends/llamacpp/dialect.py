@@ -73,8 +73,7 @@ class LlamaCppDialect(OpenAIBackend):
             )
         if prompt.continue_final_message and prompt.tools:
             raise UnsupportedParameter(
-                "continue_final_message: not beside tools, with llama.cpp",
-                param="continue_final_message",
+                "continue_final_message: not beside tools, with llama.cpp", param="continue_final_message"
             )
 
 

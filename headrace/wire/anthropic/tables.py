@@ -20,16 +20,7 @@ from headrace.wire.anthropic.request import (
     is_free,
 )
 from headrace.wire.elsewhere import EMPTY, NOTHING, Neutral, equals
-from headrace.wire.parameters import (
-    Table,
-    foreign,
-    needs,
-    of_server_tools,
-    ours,
-    refused,
-    sent,
-    uses_of,
-)
+from headrace.wire.parameters import Table, foreign, needs, of_server_tools, ours, refused, sent, uses_of
 from headrace.wire.tables import BOOKKEEPING, FOREIGN, STEERING, STRICT
 
 

@@ -17,7 +17,7 @@ from headrace.wire.limits import MAX_MESSAGES, MAX_STOP_SEQUENCES, MAX_TOOLS, at
 from headrace.wire.messages import wishes
 from headrace.wire.ollama.messages import History, Images, OllamaMessage, image
 from headrace.wire.parameters import RequestBody, carried
-from headrace.wire.tools import ToolBody
+from headrace.wire.tools import ToolBody, tools_of
 
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 PIECE = re.compile(r"(\d{1,12}(?:\.\d{0,9})?)(h|ms|m|s|us|µs|ns)", re.ASCII)
@@ -102,7 +102,7 @@ def chat_request(body: OllamaChatBody) -> GenerateRequest:
     """The neutral request of a body with messages. Raises BadRequest."""
     history = History()
     messages = tuple(history.message(index, one) for index, one in enumerate(body.messages or ()))
-    return _request(body, _conversation(body, messages, _tools(body.tools or ())))
+    return _request(body, _conversation(body, messages, tools_of(tool.function for tool in body.tools or ())))
 
 
 def generate_request(body: OllamaGenerateBody) -> GenerateRequest:
@@ -141,20 +141,6 @@ def effort(think: Think | None) -> str | None:
     if isinstance(think, bool):
         return "medium" if think else "none"
     return think
-
-
-def _tools(bodies: Sequence[ToolBody]) -> tuple[Tool, ...]:
-    tools: dict[str, Tool] = {}
-    for index, body in enumerate(bodies):
-        function = body.function
-        if function.name in tools:
-            raise BadRequest.at(
-                f"tools.{index}.function.name", f"there are two of the name {function.name!r}"
-            )
-        tools[function.name] = Tool(
-            function.name, function.description, function.parameters, bool(function.strict)
-        )
-    return tuple(tools.values())
 
 
 def _request(body: AnswerBody, prompt: Conversation | Texts) -> GenerateRequest:
