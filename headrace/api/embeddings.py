@@ -1,4 +1,4 @@
-"""POST /v1/embeddings and POST /rerank, which clients of Jina's and Cohere's APIs also look for under / and /v2."""
+"""POST /v1/embeddings, and POST /rerank, which clients of Jina's and Cohere's APIs look for elsewhere."""
 
 from __future__ import annotations
 
