@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from headrace.backends.embedder.batcher import Encoder
 from headrace.backends.embedder.served import CHARACTER, EncoderBackend, Loaded
@@ -16,8 +14,15 @@ from headrace.features import Feature
 from headrace.models.model import ONNX, Model
 from headrace.offload import aside
 from headrace.rerank_types import Ranking, RerankRequest
-from headrace.text.encoder_tokenizer import EncoderTokenizer
 from headrace.types import Embeddings, EmbedRequest
+
+if TYPE_CHECKING:  # numpy and the tokenizers take 20 MB, which a model needs from its first use on
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from headrace.text.encoder_tokenizer import EncoderTokenizer
+
+    Ids = NDArray[np.int32]
 
 FEATURES = frozenset(
     {
@@ -28,10 +33,8 @@ FEATURES = frozenset(
 # What publishers call the prompts of the two kinds of text in a search.
 QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")
 
-Ids = NDArray[np.int32]
 
-
-class EmbedderBackend(EncoderBackend[Ids, EncoderTokenizer]):
+class EmbedderBackend(EncoderBackend["Ids", "EncoderTokenizer"]):
     """Serves an embedding model: with OpenVINO if it is an ONNX file, else with PyTorch."""
 
     features = FEATURES
@@ -91,6 +94,8 @@ class EmbedderBackend(EncoderBackend[Ids, EncoderTokenizer]):
         return next((self.embedding.prompts[name] for name in names if name in self.embedding.prompts), "")
 
     def _load_files(self, model: Model) -> Loaded[Ids, EncoderTokenizer]:
+        from headrace.text.encoder_tokenizer import EncoderTokenizer
+
         embedding = self.embedding
         tokenizer = EncoderTokenizer(model.folder, embedding.max_tokens, lowercases=embedding.lowercases)
         return Loaded(model, tokenizer, self._encoder(model))
@@ -115,6 +120,8 @@ class EmbedderBackend(EncoderBackend[Ids, EncoderTokenizer]):
 
 def _fitted(vectors: NDArray[np.float32], dimensions: int | None, *, is_scaled: bool) -> NDArray[np.float32]:
     """The first dimensions of each vector, scaled to length 1 unless they are all 0."""
+    import numpy as np
+
     vectors = vectors[:, :dimensions]
     if not is_scaled:
         return vectors

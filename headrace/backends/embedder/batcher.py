@@ -12,10 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from headrace.encoder_types import Pooling
 from headrace.errors import EngineFailed, ServerError
@@ -27,7 +24,11 @@ MAX_PADDED = 4096  # tokens in one, padding included: some 0.4 s of two cores fo
 REST_AFTER_S = 2.0  # without texts
 RATIO = 2  # between the longest and the shortest text of one
 
-Vectors = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
 Text = TypeVar("Text", bound=Sized)  # as token ids; its length is their number
 Read = TypeVar("Read", bound=Sized, contravariant=True)
 
@@ -94,6 +95,8 @@ class Batcher(Generic[Text]):
         """Compute the vectors of texts, [texts, width], in a batch with those of other callers. Cancelling
         the call removes them from the queue. Raises EngineFailed.
         """
+        import numpy as np
+
         vectors = np.zeros((len(texts), self._encoder.width), np.float32)
         job = Job(texts, pooling, asyncio.get_running_loop().create_future(), vectors)
         self._jobs.append(job)
@@ -193,6 +196,8 @@ def _length(row: Row[Text]) -> int:
 
 
 def _deliver(rows: Sequence[Row[Text]], vectors: Vectors) -> None:
+    import numpy as np
+
     if not np.isfinite(vectors).all():
         raise ArithmeticError("the model's output is not finite")
     for (job, index), vector in zip(rows, vectors, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from headrace.backends.embedder.served import CHARACTER, EncoderBackend, Loaded
 from headrace.backends.ranking import check_repeated
@@ -12,13 +13,15 @@ from headrace.features import Feature
 from headrace.models.model import Model
 from headrace.offload import aside
 from headrace.rerank_types import Ranking, RerankRequest
-from headrace.text.pair_tokenizer import PairTokenizer
 from headrace.types import Embeddings, EmbedRequest
+
+if TYPE_CHECKING:
+    from headrace.text.pair_tokenizer import PairTokenizer
 
 FEATURES = frozenset({Feature.RERANK, Feature.INPUT_TRUNCATION})
 
 
-class CrossEncoderBackend(EncoderBackend[Marked, PairTokenizer]):
+class CrossEncoderBackend(EncoderBackend[Marked, "PairTokenizer"]):
     """Serves a classifier of pairs with one label, with PyTorch."""
 
     kind = "reranker"
@@ -44,6 +47,7 @@ class CrossEncoderBackend(EncoderBackend[Marked, PairTokenizer]):
 
     def _load_files(self, model: Model) -> Loaded[Marked, PairTokenizer]:
         from headrace.engine.torch.encoder import TorchEncoder
+        from headrace.text.pair_tokenizer import PairTokenizer
 
         settings = self._settings
         encoder = TorchEncoder(
