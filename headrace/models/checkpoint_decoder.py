@@ -56,7 +56,7 @@ class CheckpointDecoder:
     """
 
     def __init__(self, folder: Path, files: Sequence[Path], config: Mapping[str, object]) -> None:
-        self._folder = folder
+        self.path = folder
         read = checkpoint_config.read(config, self.unsupported)
         self.hyperparameters, self._factors = read.hyperparameters, read.rope_factors
         self._is_gemma = config.get("model_type") == "gemma3_text"
@@ -98,7 +98,7 @@ class CheckpointDecoder:
         return max(sizes, key=lambda kind: sizes[kind])
 
     def unsupported(self, problem: str) -> UnsupportedModel:
-        return UnsupportedModel(f"{self._folder} {problem}, which the engine does not read")
+        return UnsupportedModel(f"{self.path} {problem}, which the engine does not read")
 
     def _renamed(self, name: str, parts: Mapping[str, str]) -> str:
         """The name in ggml. Raises UnsupportedModel for a tensor that the graph has no use for."""

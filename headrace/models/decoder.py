@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -46,6 +47,7 @@ class Hyperparameters:
 class Decoder(Protocol):
     """An open file, or files, of a model. Tensors have ggml's names; matrices are [out, in]."""
 
+    path: Path  # of the file, or of the folder
     hyperparameters: Hyperparameters
 
     def __contains__(self, tensor: str) -> bool: ...

@@ -36,7 +36,7 @@ class _Inputs:
 
 
 def build(source: Decoder) -> ov.Model:
-    """Build the whole graph. Raises ModelError if a tensor is missing."""
+    """Build the whole graph. Raises ModelError if a tensor is missing, or has numbers that are infinite."""
     shape = source.hyperparameters
     inputs = _Inputs(
         _parameter("input_ids", ov.Type.i64, 2),
@@ -71,7 +71,7 @@ class _Layers:
         self.source, self.shape, self.inputs = source, source.hyperparameters, inputs
         self.sinks: list[ov.Node] = []
         self.batch = ops.gather(ops.shape_of(inputs.input_ids), _ints(0), _ints(0))
-        self._rotations: dict[float, tuple[ov.Node, ov.Node]] = {}  # base → cos and sin
+        self._rotations: dict[tuple[float, float], tuple[ov.Node, ov.Node]] = {}  # base, factor → cos, sin
         self._masks: dict[int, ov.Node] = {}  # window → mask
 
     def build(self, index: int, hidden: ov.Output) -> ov.Output:
@@ -153,7 +153,7 @@ class _Layers:
     def _with_bias(self, product: ov.Output, name: str, heads: int) -> ov.Output:
         if name + ".bias" not in self.source:
             return product
-        bias = weights.deinterleave(self.source.weight(name + ".bias"), heads)
+        bias = weights.deinterleave(weights.vector(self.source, name + ".bias"), heads)
         return ops.add(product, ops.constant(bias.reshape(1, 1, -1))).output(0)
 
     def _heads(self, name: str, flat: ov.Output, count: int) -> ov.Node:
@@ -199,7 +199,7 @@ class _Layers:
         dim = self.shape.rotary_dim or self.shape.head_dim
         frequencies = base ** (-np.arange(0, dim, 2, dtype=np.float64) / dim) / factor
         if "rope_freqs.weight" in self.source:  # Llama 3.1's long-context factors
-            frequencies = frequencies / self.source.weight("rope_freqs.weight")
+            frequencies = frequencies / weights.vector(self.source, "rope_freqs.weight")
         column = ops.constant(frequencies.astype(np.float32).reshape(1, -1, 1))
         wide = ops.broadcast(
             column, ops.concat([self.batch, _ints(1), _ints(1)], 0), broadcast_spec="BIDIRECTIONAL"
@@ -216,14 +216,14 @@ class _Layers:
         if layer in shape.unrotated:
             return x
         is_local = bool(shape.window(layer) and shape.local_rope_base)
-        base, factor = (shape.local_rope_base, 1.0) if is_local else (shape.rope_base, shape.rope_factor)
-        if base not in self._rotations:
-            self._rotations[base] = self._rotation(base, factor)
+        key = (shape.local_rope_base, 1.0) if is_local else (shape.rope_base, shape.rope_factor)
+        if key not in self._rotations:
+            self._rotations[key] = self._rotation(*key)
         if shape.rotary_dim in (0, shape.head_dim):
-            return self._turned(x, *self._rotations[base])
+            return self._turned(x, *self._rotations[key])
         rest = shape.head_dim - shape.rotary_dim
         first, others = ops.variadic_split(x, _ints(3), _ints(shape.rotary_dim, rest)).outputs()
-        return ops.concat([self._turned(first, *self._rotations[base]), others], -1)
+        return ops.concat([self._turned(first, *self._rotations[key]), others], -1)
 
     def _turned(self, x: ov.Node, cos: ov.Node, sin: ov.Node) -> ov.Node:
         half, last = (self.shape.rotary_dim or self.shape.head_dim) // 2, _ints(3)
@@ -264,7 +264,7 @@ def _rms_norm(x: ov.Output, source: Decoder, name: str) -> ov.Output:
     mean = ops.reduce_mean(square, ops.constant(np.array([-1], np.int32)), keep_dims=True)
     eps = ops.constant(np.full((*ones, 1), source.hyperparameters.rms_eps, np.float32))
     inverse = ops.divide(ops.constant(np.ones((*ones, 1), np.float32)), ops.sqrt(ops.add(mean, eps)))
-    scale = ops.constant(source.weight(name).reshape(*ones, -1))
+    scale = ops.constant(weights.vector(source, name).reshape(*ones, -1))
     return ops.multiply(ops.multiply(inverse, x), scale).output(0)
 
 

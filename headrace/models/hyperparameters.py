@@ -12,9 +12,12 @@ from headrace.errors import UnsupportedModel
 from headrace.models.decoder import Hyperparameters
 from headrace.models.metadata import MOST_LAYERS, Metadata
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3", "granite", "phi3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma3")
 INTERLEAVED = frozenset({"llama", "smollm3", "granite"})  # ggml stores their q and k rows as pairs
 ROTATION_PAUSE = 4  # every so many layers smollm3 does not rotate
+GEMMA_PERIOD = 6  # every so many layers of gemma3 attend to everything, where the file does not say it
+# Layers of the one gemma3 (27B) whose queries are scaled by hidden / heads. The file does not say it.
+GEMMA_LARGEST = 62
 MOST = 2**31 - 1
 # Architectures that the runtime's paged attention cannot compute: it has no input for a soft cap.
 BEYOND = {"gemma2": ", which caps the scores of its attention"}
@@ -31,6 +34,15 @@ READ = frozenset(
 OWN: Mapping[str, frozenset[str]] = {
     "granite": frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"}),
     "phi3": frozenset({"attention.sliding_window"}),
+    "gemma3": frozenset(
+        {
+            "attention.sliding_window",
+            "attention.sliding_window_pattern",
+            "rope.freq_base_swa",
+            "rope.scaling.factor",
+            "rope.scale_linear",
+        }
+    ),
 }
 IDLE = frozenset(
     {
@@ -165,8 +177,22 @@ def _with_own(metadata: Metadata, shape: Hyperparameters) -> Hyperparameters:
             residual_scale=number("residual_scale", 1.0),
             logit_scale=1 / number("logit_scale", 1.0),
         )
-    window = metadata.integer(f"{shape.architecture}.attention.sliding_window", 0)
-    return replace(shape, windows=(window,) * len(layers)) if window > 0 else shape
+    window = max(0, metadata.integer(f"{shape.architecture}.attention.sliding_window", 0))
+    if shape.architecture == "gemma3":
+        period = metadata.integer("gemma3.attention.sliding_window_pattern", GEMMA_PERIOD)
+        is_stretched = metadata.text("gemma3.rope.scaling.type", "linear") == "linear"
+        factor = number("rope.scaling.factor", number("rope.scale_linear", 1.0))
+        width = shape.hidden / shape.num_heads if shape.num_layers == GEMMA_LARGEST else shape.head_dim
+        return replace(
+            shape,
+            windows=tuple(window if (layer + 1) % max(1, period) else 0 for layer in layers),
+            local_rope_base=number("rope.freq_base_swa", 10000.0),
+            rope_factor=factor if is_stretched else 1.0,
+            attention_scale=width**-0.5 if width > 0 else 0.0,
+            embedding_scale=max(0, shape.hidden) ** 0.5,
+            activation="gelu",
+        )
+    return replace(shape, windows=(window,) * len(layers)) if window else shape
 
 
 def _check_numbers(metadata: Metadata, shape: Hyperparameters) -> None:
@@ -184,10 +210,9 @@ def _check_numbers(metadata: Metadata, shape: Hyperparameters) -> None:
     scales = (shape.attention_scale, shape.embedding_scale, shape.residual_scale, shape.logit_scale)
     if not all(map(math.isfinite, scales)):
         raise metadata.unsupported(f"has a scale that is infinite, among {scales}")
-    if not (0 <= shape.rms_eps < 1 and 0 < shape.rope_base < math.inf):
-        raise metadata.unsupported(
-            f"has an epsilon of {shape.rms_eps} and a rotation base of {shape.rope_base}"
-        )
+    rotation = (shape.rope_base, shape.local_rope_base or shape.rope_base, shape.rope_factor)
+    if not (0 <= shape.rms_eps < 1 and all(0 < number < math.inf for number in rotation)):
+        raise metadata.unsupported(f"has an epsilon of {shape.rms_eps} and rotates by {rotation}")
     vocab_size = metadata.integer(f"{shape.architecture}.vocab_size", shape.vocabulary)
     tokens = len(metadata.texts("tokenizer.ggml.tokens"))
     if not vocab_size == tokens == shape.vocabulary:

@@ -6,7 +6,7 @@ in memory and multiplies in int8, in groups of the size that its dynamic quantiz
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import openvino as ov
@@ -14,10 +14,12 @@ from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
+from headrace.errors import ModelError
 from headrace.models.decoder import Decoder
 
 GROUP = 32  # weights per scale
 
+F = TypeVar("F", bound=np.floating)
 Part = tuple[str, int]  # (tensor, number of heads to deinterleave; 0: none)
 Int8 = tuple[NDArray[np.int8], NDArray[np.float16]]
 
@@ -31,7 +33,12 @@ def constant(source: Decoder, *parts: Part) -> ov.Output:
         return compressed(arrays[0], arrays[1])
     if kind == "f32":
         return ops.constant(arrays[0]).output(0)
-    return _widen(ops.constant(_bfloat16(arrays[0]) if kind == "bf16" else arrays[0].astype(np.float16)))
+    return _widen(ops.constant(_bfloat16(arrays[0]) if kind == "bf16" else arrays[0]))
+
+
+def vector(source: Decoder, name: str) -> NDArray[np.float32]:
+    """The exact numbers of a norm or a bias. Raises ModelError if one is infinite, or none."""
+    return _finite(source, name, source.weight(name))
 
 
 def storage(source: Decoder, name: str) -> Literal["int8", "f32", "f16", "bf16"]:
@@ -45,14 +52,23 @@ def storage(source: Decoder, name: str) -> Literal["int8", "f32", "f16", "bf16"]
 
 
 def _stored(source: Decoder, name: str, heads: int) -> list[NDArray]:  # type: ignore[type-arg]  # of several dtypes
-    """[int8 values, scales], or [float32 values]."""
-    if source.tensor_type(name) == Type.Q8_0:
-        pieces: tuple[NDArray, ...] = int8_from_q8_0(source.raw(name))  # type: ignore[type-arg]
-    elif storage(source, name) == "int8":
-        pieces = int8(source.weight(name))
-    else:
-        pieces = (source.weight(name),)
+    """[int8 values, scales], or [values]. Raises ModelError if one is infinite, or none."""
+    kind = storage(source, name)
+    with np.errstate(invalid="ignore", over="ignore"):  # what comes of such numbers is refused
+        if source.tensor_type(name) == Type.Q8_0:
+            pieces: tuple[NDArray, ...] = int8_from_q8_0(source.raw(name))  # type: ignore[type-arg]
+        elif kind == "int8":
+            pieces = int8(source.weight(name))
+        else:
+            pieces = (source.weight(name).astype(np.float16 if kind == "f16" else np.float32, copy=False),)
+    _finite(source, name, pieces[-1])  # a group with such a number has such a scale
     return [deinterleave(piece, heads) for piece in pieces]
+
+
+def _finite(source: Decoder, name: str, numbers: NDArray[F]) -> NDArray[F]:
+    if not np.isfinite(numbers).all():
+        raise ModelError(f"{source.path} is damaged: {name!r} has numbers that are infinite, or none")
+    return numbers
 
 
 def compressed(values: NDArray[np.int8], scale: NDArray[np.float16]) -> ov.Output:

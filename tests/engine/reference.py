@@ -18,8 +18,8 @@ Floats = NDArray[np.float32]
 
 
 class ReferenceModel:
-    """A GGUF file of architecture llama, smollm3 or granite (they rotate interleaved pairs), qwen2, qwen3 or
-    phi3 (they rotate halves).
+    """A GGUF file of architecture llama, smollm3 or granite (they rotate interleaved pairs), qwen2, qwen3,
+    phi3 or gemma3 (they rotate halves).
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +47,14 @@ class ReferenceModel:
         self.window = fields.get("attention.sliding_window", 0)
         self.scale = fields.get("attention.scale", 0) or self.head_dim**-0.5
         self.embedding_scale = fields.get("embedding_scale", 0) or 1
+        self.is_gemma = arch == "gemma3"
+        self.period = fields.get("attention.sliding_window_pattern", 6 if self.is_gemma else 0)
+        self.local_base = fields.get("rope.freq_base_swa", 10000.0)
+        self.stretched = fields.get("rope.scaling.factor", 1.0)
+        if self.is_gemma:
+            self.embedding_scale = fields["embedding_length"] ** 0.5
+            if self.num_layers == 62:  # 27B: query_pre_attn_scalar is 168 = 5376 / 32 (its config.json)
+                self.scale = (fields["embedding_length"] / self.num_heads) ** -0.5
         self.residual_scale = fields.get("residual_scale", 0) or 1
         self.logit_divisor = fields.get("logit_scale", 0) or 1
 
@@ -61,8 +69,10 @@ class ReferenceModel:
         scale = np.float32(self.residual_scale)
         for layer in range(self.num_layers):
             block = f"blk.{layer}."
-            x = x + scale * self._attention(layer, block, self._norm(x, block + "attn_norm"))
-            x = x + scale * self._feed_forward(block, self._norm(x, block + "ffn_norm"))
+            attended = self._attention(layer, block, self._norm(x, block + "attn_norm"))
+            x = x + scale * self._after(attended, block + "post_attention_norm")
+            fed = self._feed_forward(block, self._norm(x, block + "ffn_norm"))
+            x = x + scale * self._after(fed, block + "post_ffw_norm")
         return self._norm(x, "output_norm")
 
     def _linear(self, x: Floats, name: str) -> Floats:
@@ -73,14 +83,25 @@ class ReferenceModel:
         scale: Floats = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.eps))
         return x / scale * self.weights[name + ".weight"]
 
+    def _after(self, x: Floats, name: str) -> Floats:
+        """Gemma normalises what attention and feed-forward add."""
+        return self._norm(x, name) if name + ".weight" in self.weights else x
+
+    def _is_global(self, layer: int) -> bool:
+        """Whether the layer attends to everything."""
+        return not self.window or bool(self.period and (layer + 1) % self.period == 0)
+
     def _feed_forward(self, block: str, x: Floats) -> Floats:
         up = self._linear(x, block + "ffn_up")
         if block + "ffn_gate.weight" in self.weights:
             gate = self._linear(x, block + "ffn_gate")
         else:  # phi3 has both in one matrix
             gate, up = np.split(up, 2, axis=-1)
-        swish = gate / (1 + np.exp(-gate))
-        return self._linear(swish * up, block + "ffn_down")
+        if self.is_gemma:  # Hendrycks and Gimpel 2016, their approximation by tanh
+            active = gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + np.float32(0.044715) * gate**3)))
+        else:
+            active = gate / (1 + np.exp(-gate))
+        return self._linear((active * up).astype(np.float32), block + "ffn_down")
 
     def _attention(self, layer: int, block: str, x: Floats) -> Floats:
         count = len(x)
@@ -90,12 +111,17 @@ class ReferenceModel:
             flat = np.split(self._linear(x, block + "attn_qkv"), sizes, axis=-1)
         else:
             flat = [self._linear(x, block + name) for name in ("attn_q", "attn_k", "attn_v")]
-        q = self._heads(flat[0], block + "attn_q", self.num_heads, rotate=rotate)
-        k = self._heads(flat[1], block + "attn_k", self.num_kv_heads, rotate=rotate)
-        v = self._heads(flat[2], block + "attn_v", self.num_kv_heads, rotate=False)
+        base, factor = self.rope_base, self.stretched
+        if self.is_gemma and not self._is_global(layer):
+            base, factor = self.local_base, 1.0
+        frequencies = base ** (-np.arange(0, self.rotary_dim, 2) / self.rotary_dim) / factor
+        rotation = frequencies if rotate else None
+        q = self._heads(flat[0], block + "attn_q", self.num_heads, rotation)
+        k = self._heads(flat[1], block + "attn_k", self.num_kv_heads, rotation)
+        v = self._heads(flat[2], block + "attn_v", self.num_kv_heads, None)
         serves = self.num_heads // self.num_kv_heads
         distance = np.arange(count)[:, None] - np.arange(count)
-        is_hidden = (distance < 0) | ((distance >= self.window) if self.window else False)
+        is_hidden = (distance < 0) | (not self._is_global(layer) and distance >= self.window)
         masked = np.where(is_hidden, np.float32(-np.inf), np.float32(0))
         attended = np.empty((count, self.num_heads, self.head_dim), np.float32)
         for head in range(self.num_heads):
@@ -104,22 +130,21 @@ class ReferenceModel:
             attended[:, head] = (scores / scores.sum(-1, keepdims=True)) @ v[:, head // serves]
         return self._linear(attended.reshape(count, -1), block + "attn_output")
 
-    def _heads(self, flat: Floats, name: str, count: int, *, rotate: bool) -> Floats:
+    def _heads(self, flat: Floats, name: str, count: int, rotation: NDArray[np.float64] | None) -> Floats:
         """Split the projected flat[tokens, width] into [tokens, heads, head_dim], normalise each head if the
-        model has a weight for that, and rotate by position if `rotate`.
+        model has a weight for that, and rotate by position, at these frequencies if there are any.
         """
         split = flat.reshape(len(flat), count, self.head_dim)
         if name + "_norm.weight" in self.weights:
             split = self._norm(split, name + "_norm")
-        return self._rotate(split) if rotate else split
+        return split if rotation is None else self._rotate(split, rotation)
 
-    def _rotate(self, x: Floats) -> Floats:
+    def _rotate(self, x: Floats, frequencies: NDArray[np.float64]) -> Floats:
         """Rotate each pair of coordinates i by position × base^(-2i/dim) (RoFormer). Llama and its kin pair
         neighbours, the others the first half with the second. What lies beyond rotary_dim stays as it is.
         """
         half, rest = self.rotary_dim // 2, x[..., self.rotary_dim :]
         x = x[..., : self.rotary_dim]
-        frequencies = self.rope_base ** (-np.arange(half) * 2.0 / self.rotary_dim)
         if "rope_freqs.weight" in self.weights:
             frequencies = frequencies / self.weights["rope_freqs.weight"]
         angles = (np.arange(len(x))[:, None] * frequencies[None, :])[:, None, :]

@@ -143,3 +143,12 @@ def test_a_head_that_is_missing_is_not_taken_from_the_embedding(folder: Path, tm
     change(folder, tie_word_embeddings=False)
     with pytest.raises(UnsupportedModel, match=r"no tensor 'lm_head\.weight'"):
         convert.convert_checkpoint(folder, [folder / "model.safetensors"], tmp_path, no_progress)
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4:] = np.float32(np.nan).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=f"{folder} is damaged: .* has numbers that are infinite, or none"):
+        prepare(str(folder), Cache(tmp_path / "cache"), runtime="openvino")

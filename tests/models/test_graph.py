@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
+from gguf import GGUFReader
 
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.errors import ModelError
 from headrace.models.catalog import Cache, prepare
 from tests.engine.plain import PlainModel
 from tests.engine.reference import ReferenceModel
+from tests.models.mutated import mutated
 from tests.models.test_fidelity import paged_logits
 from tests.models.tiny import Architecture, TinyShape, write_tiny
 
@@ -27,7 +30,7 @@ def error(path: Path, cache: Path) -> float:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma3"])
 def test_the_graph_equals_the_reference(architecture: Architecture, tied: bool, tmp_path: Path) -> None:
     shape = TinyShape(num_layers=5) if architecture == "smollm3" else None
     path = write_tiny(tmp_path / "tiny.gguf", architecture, tied=tied, shape=shape)
@@ -41,9 +44,24 @@ def test_a_part_is_rotated_and_a_window_seen(rotary_dim: int, window: int, tmp_p
     assert error(path, tmp_path) < 1e-3
 
 
-@pytest.mark.parametrize("architecture", ["llama", "smollm3", "granite", "phi3"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        TinyShape(num_layers=7, window=5),
+        TinyShape(num_layers=7, window=5, stretched=8.0),
+        TinyShape(num_layers=5, window=5, period=2),
+        TinyShape(num_layers=62, hidden=32, feed_forward=32, window=5),  # the shape of 27B, in its layers
+        TinyShape(num_layers=2, stretched=4.0),
+    ],
+)
+def test_gemma_3_has_local_and_global_layers(shape: TinyShape, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "gemma3", shape=shape)
+    assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["llama", "smollm3", "granite", "phi3", "gemma3"])
 def test_the_paged_graph_equals_the_plain_one(architecture: Architecture, tmp_path: Path) -> None:
-    shape = TinyShape(num_layers=5, window=37 if architecture == "phi3" else 0)
+    shape = TinyShape(num_layers=7, window=37 if architecture in ("phi3", "gemma3") else 0)
     path = write_tiny(tmp_path / "tiny.gguf", architecture, shape=shape)
     folder = prepare(str(path), Cache(tmp_path)).folder
     runner = OpenVINORunner(folder, RunnerOptions(16 << 20, exact=True))
@@ -68,6 +86,30 @@ def test_rows_that_are_no_multiple_of_a_group_are_kept_in_half_precision(tmp_pat
         tmp_path / "tiny.gguf", "qwen2", kind=Type.F16, shape=TinyShape(hidden=48, feed_forward=80)
     )
     assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tensor", ["token_embd.weight", "blk.1.ffn_up.weight", "blk.1.attn_norm.weight"])
+def test_weights_that_are_no_numbers_are_refused_by_name(tensor: str, number: float, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "qwen2")
+    (found,) = (np.array(each.data) for each in GGUFReader(path).tensors if each.name == tensor)
+    found.flat[-1] = number
+    spoilt = mutated(path, tmp_path / "spoilt.gguf", tensors={tensor: found})
+    with pytest.raises(ModelError, match=rf"spoilt\.gguf is damaged: '{tensor}' has numbers"):
+        prepare(str(spoilt), Cache(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_1])
+def test_of_each_format(kind: Type, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", kind=kind)
+    content = bytearray(path.read_bytes())
+    (found,) = (each for each in GGUFReader(path).tensors if each.name == "blk.0.attn_k.weight")
+    # the last number, and the first scale of the last block
+    place = found.data_offset + found.n_bytes - {Type.Q8_0: 34, Type.Q4_1: 20}.get(kind, 2)
+    content[place : place + 2] = (0x7FC0).to_bytes(2, "little")  # not a number, in both half precisions
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"'blk\.0\.attn_k\.weight' has numbers"):
+        prepare(str(path), Cache(tmp_path))
 
 
 def test_every_head_may_have_its_own_keys(tmp_path: Path) -> None:

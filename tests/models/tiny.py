@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType, TokenType
 from gguf.quants import quantize
 from numpy.typing import NDArray
 from tokenizers.pre_tokenizers import ByteLevel
 
 # the last one: not for our engine
-Architecture = Literal["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "exaone"]
+Architecture = Literal["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma3", "exaone"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}"
@@ -63,6 +63,8 @@ class TinyShape:
     context_length: int = 512
     rotary_dim: int = 0  # 0: head_dim
     window: int = 0
+    stretched: float = 0.0  # the factor of linear scaling of positions
+    period: int = 0  # every so many layers of gemma3 have no window
 
 
 def write_tiny(
@@ -110,6 +112,11 @@ def _write_shape(writer: GGUFWriter, shape: TinyShape, vocabulary: int) -> None:
     writer.add_vocab_size(vocabulary)
     if shape.window:
         writer.add_sliding_window(shape.window)
+    if shape.period:
+        writer.add_sliding_window_pattern(shape.period)
+    if shape.stretched:
+        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(shape.stretched)
 
 
 def _write_scales(writer: GGUFWriter) -> None:
@@ -169,6 +176,9 @@ def _weights(
         if architecture == "qwen2":
             sizes = {"attn_q": query, "attn_k": kv, "attn_v": kv}
             weights |= {f"{block}{part}.bias": norm(size) - 1 for part, size in sizes.items()}
-        if architecture == "qwen3":
+        if architecture == "gemma3":
+            added = ("post_attention_norm", "post_ffw_norm")
+            weights |= {f"{block}{part}.weight": norm(shape.hidden) for part in added}
+        if architecture in ("qwen3", "gemma3"):
             weights |= {f"{block}{part}_norm.weight": norm(shape.head_dim) for part in ("attn_q", "attn_k")}
     return weights
