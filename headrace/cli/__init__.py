@@ -20,6 +20,7 @@ from headrace.logs import one_line
 
 if TYPE_CHECKING:
     from headrace.cli.chat import Wishes
+    from headrace.cli.connection import Door
 
 FAILED = 2  # the exit code of every failed start: bad arguments, configuration, model or port
 
@@ -86,13 +87,13 @@ def _show(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 def _ps(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.running import ps
 
-    return ps(loaded.config)
+    return ps(_door(arguments).connection(loaded.config))
 
 
 def _move(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.running import move
 
-    return move(loaded.config, arguments.step, arguments.model)
+    return move(_door(arguments).connection(loaded.config), arguments.step, arguments.model)
 
 
 def _remove(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
@@ -111,6 +112,7 @@ def _wishes(arguments: argparse.Namespace, question: str = "") -> Wishes:
     from headrace.cli.chat import Wishes
 
     return Wishes(
+        _door(arguments),
         arguments.model,
         arguments.system,
         arguments.conversation,
@@ -118,6 +120,12 @@ def _wishes(arguments: argparse.Namespace, question: str = "") -> Wishes:
         is_plain=arguments.plain,
         question=question,
     )
+
+
+def _door(arguments: argparse.Namespace) -> Door:
+    from headrace.cli.connection import Door
+
+    return Door(arguments.url, arguments.key)
 
 
 def _check_config(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
@@ -159,7 +167,7 @@ def _top(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.top import top
 
     every_s = max(0.2, arguments.every)
-    return top(loaded.config, url=arguments.url, key=arguments.key, every_s=every_s, is_once=arguments.once)
+    return top(_door(arguments).connection(loaded.config), every_s=every_s, is_once=arguments.once)
 
 
 def _steer(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

@@ -8,11 +8,11 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.cli.connection import Connection, NoAnswer, address, is_headrace, key_of
+from headrace.cli.connection import Connection, Door, NoAnswer, is_headrace
 from headrace.cli.progress import ProgressBar
 from headrace.config import Config, options
 
@@ -26,6 +26,7 @@ WATCHED = ("downloading", "loading")
 class Wishes:
     """What the command line asks of a chat. `conversation`: the name of one that the server keeps."""
 
+    door: Door = field(default_factory=Door)
     model: str | None = None
     system: str | None = None
     conversation: str | None = None
@@ -36,7 +37,7 @@ class Wishes:
 
 def chat(config: Config, wishes: Wishes, *, config_file: Path | None) -> int:
     """Chat until the input ends. Returns the exit code. Raises NoAnswer."""
-    with _server(config, wishes.model, config_file) as (connection, is_own):
+    with _server(config, wishes, config_file) as (connection, is_own):
         served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
         if not served:
             raise NoAnswer(f"the server at {connection.url} has no model")
@@ -49,7 +50,7 @@ def chat(config: Config, wishes: Wishes, *, config_file: Path | None) -> int:
 def run(config: Config, wishes: Wishes, *, config_file: Path | None) -> int:
     """The same with a model that is fetched first if it is not here. Raises NoAnswer, ModelError."""
     assert wishes.model is not None
-    with _server(config, wishes.model, config_file) as (connection, is_own):
+    with _server(config, wishes, config_file) as (connection, is_own):
         served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
         name = _chosen(wishes.model, served)
         if wishes.model not in served and not is_own:
@@ -120,23 +121,23 @@ def _converse(session: Session, config: Config) -> int:
 
 
 @contextlib.contextmanager
-def _server(config: Config, model: str | None, config_file: Path | None) -> Iterator[tuple[Connection, bool]]:
-    """Find or start a server. Yields a connection, and whether the server was started here and ends with the
-    chat.
+def _server(config: Config, wishes: Wishes, config_file: Path | None) -> Iterator[tuple[Connection, bool]]:
+    """Find or start a server; one that was named is not started. Yields a connection, and whether the server
+    was started here and ends with the chat.
     """
-    url = address(config)
-    if is_headrace(url):
-        yield Connection(url, key_of(config)), False
+    connection = wishes.door.connection(config)
+    if wishes.door.url is not None or is_headrace(connection.url):
+        yield connection, False
         return
     print("no server answers; starting one", file=sys.stderr)
     command = [sys.executable, "-m", "headrace", "serve", "--host", "127.0.0.1", "--port", "0"]
     command += ["--log-level", "WARNING", *_engine_flags(config)]
     command += ["--config", str(config_file)] if config_file else []
-    command += [model or config.models.default, *config.models.more]
+    command += [wishes.model or config.models.default, *config.models.more]
     # in a session of its own: Ctrl-C ends an answer, and not the server
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            yield Connection(_announced_url(process), key_of(config)), True
+            yield replace(wishes.door, url=_announced_url(process)).connection(config), True
         finally:
             process.terminate()
 

@@ -7,6 +7,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.config import Config, is_loopback
@@ -20,16 +21,30 @@ class NoAnswer(HeadraceError):
     """The server cannot be reached, or answered with an error."""
 
 
-def address(config: Config) -> str:
-    """The URL of the server that this configuration is of."""
-    host = HERE.get(config.server.host, config.server.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Which server a command talks to, as its options say; None: the one that the configuration is of, with
+    the configuration's first key, an administrator's if there is one.
+    """
 
+    url: str | None = None
+    key: str | None = None
 
-def key_of(config: Config) -> str:
-    """A key that the server takes, an administrator's if there is one; "" if it needs none."""
-    keys = (*getattr(config.server, "admin_keys", ()), *config.server.api_keys)
-    return next(iter(keys), "")
+    def url_of(self, config: Config) -> str:
+        """The server's URL, without a path."""
+        if self.url is not None:
+            return self.url.rstrip("/").removesuffix("/v1")
+        server = config.server
+        host = HERE.get(server.host, server.host)
+        scheme = "https" if server.tls_certificate else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+
+    def key_of(self, config: Config) -> str:
+        """The key that is sent; "" if there is none."""
+        return self.key or next(iter((*config.server.admin_keys, *config.server.api_keys)), "")
+
+    def connection(self, config: Config) -> Connection:
+        return Connection(self.url_of(config), self.key_of(config))
 
 
 class Connection:
@@ -50,14 +65,17 @@ class Connection:
         with self.open("POST", path, body) as response:
             return json.load(response)
 
-    def open(self, method: str, path: str, body: dict[str, Any] | None = None) -> http.client.HTTPResponse:
+    def open(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> http.client.HTTPResponse:
         """The response, to be read and closed. Raises NoAnswer."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, self._headers, method=method)
         try:
-            response: http.client.HTTPResponse = opener(self.url).open(request)
+            response: http.client.HTTPResponse = opener(self.url).open(request, timeout=timeout_s)
         except urllib.error.HTTPError as exc:
-            raise NoAnswer(_message(exc)) from exc
+            hint = " (--key sets the key)" if exc.code in (401, 403) else ""
+            raise NoAnswer(_message(exc) + hint) from exc
         except (OSError, http.client.HTTPException) as exc:
             reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
             raise NoAnswer(f"the server at {self.url} cannot be reached: {reason}") from exc

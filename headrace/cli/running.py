@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.cli.connection import Connection, address, key_of
+from headrace.cli.connection import Connection
 from headrace.cli.models import print_table
-from headrace.config import Config
 
 COLUMNS = ("NAME", "STATE", "MEMORY", "RUNNING", "WAITING", "UNTIL", "NOTE")
 MIB = 2**20
 
 
-def ps(config: Config) -> int:
+def ps(connection: Connection) -> int:
     """List the models that a server has on its machine. Raises NoAnswer."""
-    listed = _connection(config).get("/v1/models?detail=true")["data"]
+    listed = connection.get("/v1/models?detail=true")["data"]
     rows = [
         _row(entry["status"])
         for entry in listed
@@ -27,16 +26,12 @@ def ps(config: Config) -> int:
     return 0
 
 
-def move(config: Config, step: str, model: str) -> int:
+def move(connection: Connection, step: str, model: str) -> int:
     """Load or unload a model, and wait until that is done. Raises NoAnswer."""
-    status = _connection(config).post(f"/v1/models/{step}", {"model": model})
+    status = connection.post(f"/v1/models/{step}", {"model": model})
     took = f" ({status['load_s']:.1f} s)" if step == "load" and status["load_s"] is not None else ""
     print(f"{status['id']} is {status['state']}{took}")
     return 0
-
-
-def _connection(config: Config) -> Connection:
-    return Connection(address(config), key_of(config))
 
 
 def _row(status: dict[str, Any]) -> tuple[str, ...]:

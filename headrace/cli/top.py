@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import math
 import time
-import urllib.error
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headrace.cli.connection import HERE, opener
-from headrace.config import Config, install_command
-from headrace.errors import ConfigError, HeadraceError
+from headrace.cli.connection import Connection, NoAnswer
+from headrace.config import install_command
+from headrace.errors import ConfigError
 from headrace.logs import one_line
 
 if TYPE_CHECKING:
@@ -29,10 +28,6 @@ TARGET_HEAD = ("provider", "model", "requests/s", "errors/s", "first byte", "p95
 REPLICA_HEAD = ("provider", "replica", "state", "run", "wait", "KV", "requests/s", "failures/s")
 GAP = 3  # characters between two columns
 KEY_HEAD = ("key", "requests/s", "refused/s", "tokens/s")
-
-
-class Unreachable(HeadraceError):
-    """The server does not answer, or not with metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +158,12 @@ def keys(change: Change, most: int = 10) -> list[tuple[str, ...]]:
         key: change.rate("headrace_key_requests_total", key=key)
         for key in change.after.values("headrace_key_requests_total", "key")
     }
+    found = change.after.samples.get("headrace_key_info", {})
+    names = {labels["key"]: f"{labels['name']} ({labels['key']})" for labels in map(dict, found)}
     busiest = sorted(rates, key=lambda key: -rates[key])[:most]
     return [
         (
-            key,
+            names.get(key, key),
             f"{rates[key]:.1f}",
             f"{change.rate('headrace_key_requests_total', key=key, status='429'):.1f}",
             f"{change.rate('headrace_key_tokens_total', key=key):.0f}",
@@ -175,40 +172,30 @@ def keys(change: Change, most: int = 10) -> list[tuple[str, ...]]:
     ]
 
 
-def top(config: Config, *, url: str | None, key: str | None, every_s: float, is_once: bool) -> int:
-    """Show the view until Ctrl-C. Raises ConfigError, Unreachable."""
+def top(connection: Connection, *, every_s: float, is_once: bool) -> int:
+    """Show the view until Ctrl-C. Raises ConfigError, NoAnswer."""
     try:
         from rich.live import Live
     except ImportError as exc:
         raise ConfigError(f"`headrace top` needs a package: {install_command('top')}") from exc
-    server = config.server
-    host = HERE.get(server.host, server.host)
-    address = url or f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
-    secret = key or next(iter((*server.admin_keys, *server.api_keys)), "")
-    before = fetch(address, secret)
-    with Live(_view(address, Change(before, before)), screen=not is_once, auto_refresh=False) as live:
+    before = fetch(connection)
+    with Live(_view(connection.url, Change(before, before)), screen=not is_once, auto_refresh=False) as live:
         while True:
             time.sleep(every_s)
-            after = fetch(address, secret)
-            live.update(_view(address, Change(before, after)), refresh=True)
+            after = fetch(connection)
+            live.update(_view(connection.url, Change(before, after)), refresh=True)
             if is_once:
                 return 0
             before = after
 
 
-def fetch(url: str, key: str) -> Snapshot:
-    """Raises Unreachable."""
-    request = urllib.request.Request(f"{url.rstrip('/')}/metrics")
-    if key:
-        request.add_header("Authorization", f"Bearer {key}")
+def fetch(connection: Connection) -> Snapshot:
+    """Raises NoAnswer."""
     try:
-        with opener(url).open(request, timeout=WAIT_S) as response:
+        with connection.open("GET", "/metrics", timeout_s=WAIT_S) as response:
             return read(response.read().decode(), time.monotonic())
-    except urllib.error.HTTPError as exc:
-        hint = ": pass --key with an administrator's key" if exc.code in (401, 403) else ""
-        raise Unreachable(f"{url}/metrics answers {exc.code}{hint}") from exc
-    except (OSError, ValueError) as exc:
-        raise Unreachable(f"{url}/metrics cannot be read: {exc}") from exc
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise NoAnswer(f"{connection.url}/metrics cannot be read: {exc}") from exc
 
 
 def _view(url: str, change: Change) -> RenderableType:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -66,6 +66,21 @@ class Counter(Collector):
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)
         for labels, count in list(self._counts.items()):
             family.add_metric(labels, count.value)
+        yield family
+
+
+class Names(Collector):
+    """The names of keys, for people, by the ids that other metrics have; each has the value 1."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self.names: dict[str, str] = {}
+        registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._text, labels=("key", "name"))
+        for labels in list(self.names.items()):
+            family.add_metric(labels, 1)
         yield family
 
 
@@ -186,6 +201,7 @@ class Metrics:
         self._tokens = self._counter("headrace_tokens", "Tokens, as reported.", (*target, "kind"))
         self._key_requests = self._counter("headrace_key_requests", "Requests of a key.", ("key", "status"))
         self._key_tokens = self._counter("headrace_key_tokens", "Tokens of a key.", ("key", "kind"))
+        self._names = Names(self.registry, "headrace_key_info", "The name of a key.")
         route = ("route", "provider", "status")
         self._of_route = self._counter("headrace_route_requests", "Requests to a route.", route)
         self._define_engine()
@@ -242,7 +258,7 @@ class Metrics:
     def record(self, tally: Tally) -> None:
         """Add the request to the series of its target, or to that of requests that reached none."""
         series = self._series.get((tally.provider or "", tally.served or "")) or self._series_of(tally)
-        key = None if tally.owner is None else self._keys.get(tally.owner) or self._key_of(tally.owner)
+        key = None if tally.owner is None else self._keys.get(tally.owner) or self._key_of(tally)
         if tally.status not in series.requests:
             labels = (series.provider, series.model, tally.status)
             series.requests[tally.status] = self._requests.labels(*labels)
@@ -279,14 +295,16 @@ class Metrics:
         """All metrics in Prometheus's text format. Takes milliseconds: call it in a thread."""
         return generate_latest(self.registry)
 
-    def _key_of(self, owner: str) -> _Key:
+    def _key_of(self, tally: Tally) -> _Key:
         """The counters of a caller's key, made at its first use. Beyond MAX_SERIES keys, all others share one
         set.
         """
-        owner = owner if len(self._keys) < MAX_SERIES else OTHER
-        if owner not in self._keys:
-            self._keys[owner] = _Key(owner)
-        return self._keys[owner]
+        owner = OTHER
+        if tally.owner is not None and len(self._keys) < MAX_SERIES:
+            owner = tally.owner
+            if tally.owner_name:
+                self._names.names[owner] = tally.owner_name
+        return self._keys.setdefault(owner, _Key(owner))
 
     def _series_of(self, tally: Tally) -> _Series:
         """The series of a target that has none yet, or of requests that reached no target. Beyond MAX_SERIES,

@@ -56,6 +56,7 @@ def test_a_key_from_the_terminal_opens_a_running_server_and_is_taken_back(tmp_pa
                        cwd=tmp_path, **data)  # fmt: skip
         assert top.returncode == 0, top.stderr
         assert "far" in top.stdout
+        assert f"laptop ({id})" in top.stdout, "a key is shown by its name"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,15 @@ def served(folder: Path) -> Iterator[Serving]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def locked(folder: Path) -> Iterator[Serving]:
+    """The same behind a key."""
+    options = ("--admin-key", "secret", "--embedding-model", "none")
+    with serving(str(folder / "one.gguf"), str(folder / "two.gguf"), *options, cwd=folder,
+                 HEADRACE_CACHE=str(folder / "cache")) as found:  # fmt: skip
+        yield found
+
+
 def command(served: Serving, name: str, *arguments: str, cwd: Path) -> tuple[int, str, str]:
     port = served.url.rpartition(":")[2]
     done = headrace(name, "--port", port, *arguments, cwd=cwd)
@@ -61,6 +70,23 @@ def test_run_uses_the_server_that_runs(served: Serving, tmp_path: Path) -> None:
     assert said.strip()
     code, _, error = command(served, "run", "/no/such.gguf", "hello", cwd=tmp_path)
     assert (code, "can be pulled" in error) == (2, True), "a server fetches no paths"
+
+
+@pytest.mark.parametrize(
+    "words", [("ps",), ("load", "two"), ("unload", "two"), ("chat",), ("run", "one", "hi"), ("top", "--once")]
+)
+def test_every_command_finds_a_server_by_its_url_and_key(
+    locked: Serving, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    url = ("--url", locked.url + "/v1/" * (words[0] == "ps"))  # as clients are configured, too
+    done = headrace(*words, *url, "--key", "secret", cwd=tmp_path, text="hi")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    refused = headrace(*words, *url, "--key", "wrong", cwd=tmp_path, text="hi")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "the API key is not valid (--key sets the key)" in refused.stderr
+    gone = headrace(*words, "--url", "http://127.0.0.1:9", cwd=tmp_path, text="hi")
+    assert (gone.returncode, "cannot be reached" in gone.stderr) == (2, True), "none is started"
 
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:

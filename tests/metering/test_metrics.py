@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from headrace.backends.fake import FakeBackend
+from headrace.callers import CALLER, Principal
 from headrace.config import Config
 from headrace.errors import EngineFailed, Overloaded
 from headrace.gateway.lifetime import Tally
@@ -58,11 +59,14 @@ def test_errors_are_counted_by_status_and_unknown_models_make_no_series(fake_ser
 def test_names_that_callers_choose_make_a_bounded_number_of_series() -> None:
     metrics = Metrics()
     for number in range(MAX_SERIES + 50):
+        CALLER.set(Principal(f"key-{number}", name=f"name {number}"))
         metrics.record(Tally("generate", "m", f"key-{number}", provider="p", served=f"m-{number}"))
     found = Scrape(metrics.text().decode())
     assert len(found.labels("headrace_requests_total")) == MAX_SERIES + 1
     assert found.get("headrace_requests_total", model=OTHER) == 50
     assert found.get("headrace_key_requests_total", key=OTHER) == 50
+    assert {"key": "key-1", "name": "name 1"} in found.labels("headrace_key_info")
+    assert len(found.labels("headrace_key_info")) == MAX_SERIES
 
 
 def test_requests_to_a_route_are_counted_by_who_answered(fake_server: FakeServer) -> None:
