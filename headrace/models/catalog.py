@@ -87,7 +87,8 @@ def _prepare_checkpoint(folder: Path, target: Reference, cache: Cache, report: P
     files = checkpoint.weight_files(folder)
     if sentences.embeds(folder):
         raise UnsupportedModel(f"{folder} has a model that embeds or scores texts, and generates none")
-    states = [file.stat() for file in (*files, folder / CONFIG)]
+    others = [folder / name for name in checkpoint.COPIED if (folder / name).is_file()]
+    states = [file.stat() for file in (*files, *others)]
     stamp = {
         "size": sum(state.st_size for state in states),
         "mtime_ns": max(state.st_mtime_ns for state in states),
@@ -95,17 +96,14 @@ def _prepare_checkpoint(folder: Path, target: Reference, cache: Cache, report: P
     ready = cache.load(target.key, stamp)
     if ready:
         return ready
+    described = checkpoint.describe(folder, name=target.name, reference=target.text)
     with cache.lock(target.key, report), cache.stage(target.key) as staging:
         if (ready := cache.load(target.key, stamp)) is not None:
             return ready
         built = staging / "model"
         built.mkdir()
         _converted(folder, lambda: _convert_checkpoint(folder, files, built, report))
-        described = ir.describe(built, name=target.name, reference=target.text)
-        quantization = checkpoint.describe(folder, name=target.name, reference=target.text).quantization
-        model = replace(
-            described, folder=cache.folder(target.key), size_bytes=size_of(built), quantization=quantization
-        )
+        model = replace(described, folder=cache.folder(target.key), size_bytes=size_of(built))
         write_manifest(model, built, stamp)
         cache.publish(built, target.key)
     return model

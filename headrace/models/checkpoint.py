@@ -11,9 +11,10 @@ from pathlib import Path
 
 from headrace.errors import ModelError
 from headrace.models import published, sentences
-from headrace.models.model import CONFIG, GRAPH, TOKENIZER, WEIGHTS, Model
+from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, WEIGHTS, Model
 
 INDEX = "model.safetensors.index.json"
+COPIED = (CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL)  # beside a converted graph
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.
 # Folders with a number hold the further modules of an embedding model, as 1_Pooling.
@@ -23,6 +24,7 @@ PICKLED = (
     "safetensors, or convert it where you trust it, with transformers' `save_pretrained`"
 )
 TWO_FACED, UNLIMITED = ("longrope", "su"), 2**31
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 USUAL_LENGTH = 8192  # the context of models that have no limit, as Mamba, or state none
 TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
@@ -46,8 +48,11 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
         )
     from headrace.models import safetensors  # loads NumPy
 
-    for file in files:
-        safetensors.tensors(file)  # its header: what is damaged is named before anything is loaded
+    # Their headers: what is damaged is named before anything is loaded.
+    count = sum(len(safetensors.tensors(file)) for file in files)
+    layers = published.number(folder, published.read(folder / CONFIG), *LAYERS, default=0)
+    if layers > count:  # no library should make so many
+        raise ModelError(f"{folder / CONFIG} says {layers} layers, of {count} tensors")
     model = published.describe(
         folder,
         name=name,
@@ -65,7 +70,7 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of the model. Raises ModelError if there are none, or a part is missing."""
     index = published.read(folder / INDEX).get("weight_map")
-    if isinstance(index, dict):
+    if isinstance(index, dict) and index:
         files = [folder / name for name in sorted(set(map(str, index.values())))]
         missing = next((file.name for file in files if file.parent != folder or not file.is_file()), None)
         if missing is not None:

@@ -65,10 +65,10 @@ class CheckpointDecoder:
         for file in files:
             for name, tensor in safetensors.tensors(file).items():
                 self._tensors[self._renamed(name, names)] = tensor
-        if _is_tied(config):
-            self._tensors.pop("output.weight", None)  # a copy of the embedding
-        elif "output.weight" not in self._tensors:
+        if "output.weight" not in self._tensors and not _is_tied(config):
             raise self.unsupported("has no tensor 'lm_head.weight'")
+        if self._repeats_embedding():
+            del self._tensors["output.weight"]
         self._check()
 
     def __contains__(self, tensor: str) -> bool:
@@ -108,6 +108,13 @@ class CheckpointDecoder:
         if found is None or found[2] not in parts:
             raise self.unsupported(f"has a tensor {name[:200]!r}")
         return f"blk.{int(found[1])}.{parts[found[2]]}.{found[3]}"
+
+    def _repeats_embedding(self) -> bool:
+        """Whether the head is a copy of the embedding, whatever the configuration says (as transformers)."""
+        head, table = (self._tensors.get(name) for name in ("output.weight", "token_embd.weight"))
+        if head is None or table is None or (head.kind, head.shape) != (table.kind, table.shape):
+            return False
+        return np.array_equal(head.raw, table.raw)
 
     def _check(self) -> None:
         other = next((name for name, tensor in self._tensors.items() if tensor.kind not in TYPES), None)

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import openvino as ov
 
-from headrace.models import graph, published, tokenizer
+from headrace.models import checkpoint, graph, published, tokenizer
 from headrace.models.checkpoint_decoder import CheckpointDecoder
 from headrace.models.gguf import GGUFFile
 from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, Model, Progress
 from headrace.models.references import Reference
 
 STEPS = 3
-COPIED = (CONFIG, GENERATION, TOKENIZER, TEMPLATE, "tokenizer_config.json")
 
 
 def convert(path: Path, folder: Path, reference: Reference, progress: Progress) -> Model:
@@ -49,7 +48,7 @@ def convert_checkpoint(source: Path, files: Sequence[Path], folder: Path, progre
     progress("converting", 1, STEPS)
     ov.save_model(built, folder / GRAPH, compress_to_fp16=False)
     progress("converting", 2, STEPS)
-    for name in COPIED:
+    for name in checkpoint.COPIED:
         if (source / name).is_file():
             shutil.copy(source / name, folder / name)
     progress("converting", STEPS, STEPS)

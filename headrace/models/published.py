@@ -45,8 +45,8 @@ def describe(
         reference=reference,
         architecture=str(config.get("model_type", "unknown")),
         quantization=quantization,
-        context_length=_number(folder, config, *LENGTHS, default=usual_length),
-        vocabulary=_number(folder, config, "vocab_size"),
+        context_length=number(folder, config, *LENGTHS, default=usual_length),
+        vocabulary=number(folder, config, "vocab_size"),
         bos_token_id=bos[0] if bos else None,
         eos_token_ids=tuple(dict.fromkeys((*ends, *_named_end(folder, special)))),
         add_bos=_adds_bos(folder, special),
@@ -87,7 +87,7 @@ def _value(config: Json, key: str) -> object:
     return config.get(key, text.get(key) if isinstance(text, dict) else None)
 
 
-def _number(folder: Path, config: Json, *keys: str, default: int | None = None) -> int:
+def number(folder: Path, config: Json, *keys: str, default: int | None = None) -> int:
     """The first of these members that is there. Raises ModelError if there is none, and no default."""
     found = next((value for key in keys if isinstance(value := _value(config, key), int)), default)
     if found is None:

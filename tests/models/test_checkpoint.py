@@ -118,6 +118,19 @@ def test_pickled_weights_are_refused_with_the_reason(name: str, folder: Path, tm
         prepare(str(folder / name), Cache(tmp_path))
 
 
+def test_an_index_that_names_nothing_is_as_none(folder: Path, tmp_path: Path) -> None:
+    write(folder / INDEX, {"weight_map": {}})
+    assert [file.name for file in weight_files(folder)] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "n_layer"])
+def test_more_layers_than_tensors(name: str, folder: Path, tmp_path: Path) -> None:
+    """transformers would make as many, until the memory is full."""
+    write(folder / "config.json", {name: 10**9})
+    with pytest.raises(ModelError, match=r"config\.json says 1000000000 layers, of 1 tensors"):
+        prepare(str(folder), Cache(tmp_path))
+
+
 def test_pickles_beside_safetensors_do_not_matter(folder: Path, tmp_path: Path) -> None:
     (folder / "training_args.bin").write_bytes(b"x")
     assert prepare(str(folder), Cache(tmp_path)).is_checkpoint

@@ -16,7 +16,7 @@ from headrace.models import convert, safetensors
 from headrace.models.catalog import Cache, Model, prepare
 from headrace.models.model import no_progress
 from tests.engine.plain import PlainModel
-from tests.models.checkpoints import write_checkpoint
+from tests.models.checkpoints import write_checkpoint, write_safetensors
 from tests.models.tiny import TinyShape, write_tiny
 
 TOKENS = [1, 70, 71, 9, 250, 33, 33, 7, 120, 2, 65, 66]
@@ -56,6 +56,48 @@ def test_an_edit_is_noticed(folder: Path, tmp_path: Path) -> None:
     change(folder, max_position_embeddings=99)
     os.utime(folder / "config.json", ns=(1, 1 + (folder / "config.json").stat().st_mtime_ns))
     assert prepare(str(folder), cache, runtime="openvino").context_length == 99 != first.context_length
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.jinja", "{{ messages[0].content }}"),
+        ("generation_config.json", '{"temperature": 0.25}'),
+        ("tokenizer_config.json", '{"add_bos_token": true}'),
+    ],
+)
+def test_so_is_one_of_the_files_beside_the_weights(
+    name: str, content: str, folder: Path, tmp_path: Path
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    first = prepare(str(folder), cache, runtime="openvino")
+    (folder / name).write_text(content)
+    second = prepare(str(folder), cache, runtime="openvino")
+    seen = [(one.chat_template, one.sampling, one.add_bos) for one in (first, second)]
+    assert seen[0] != seen[1]
+    assert (second.folder / name).read_text() == content
+
+
+def test_a_broken_tokenizer_is_named_where_it_is(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer.json").write_text("[]")
+    with pytest.raises(ModelError, match=rf"^{folder}/tokenizer\.json holds no JSON object$"):
+        prepare(str(folder), Cache(tmp_path / "cache"), runtime="openvino")
+
+
+def test_a_head_beside_the_embedding_is_used_even_where_it_should_be_tied(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As transformers does; many configurations leave out the member, or are wrong about it."""
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.values() for name, tensor in safetensors.tensors(path).items()}
+    cache = Cache(tmp_path / "cache")
+    plain = PlainModel(prepare(str(folder), cache, runtime="openvino").folder).logits(TOKENS)
+    for factor in (1, 2):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * np.float32(factor)
+        write_safetensors(path, tensors)
+        change(folder, tie_word_embeddings=True, _name_or_path=str(factor))
+        model = prepare(str(folder), cache, runtime="openvino")
+        assert PlainModel(model.folder).logits(TOKENS) == pytest.approx(factor * plain, rel=1e-3, abs=1e-3)
 
 
 def test_on_a_cpu_it_is_preferred(folder: Path, tmp_path: Path) -> None:
