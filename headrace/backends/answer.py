@@ -1,19 +1,26 @@
-"""Reads a provider's answer from its first event to its last, in any dialect."""
+"""Reads a provider's answer from its first event to its last, in any dialect. Whether it is JSON or a stream
+of events is detected from its body: Content-Type is often wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
-from headrace.backends.answer_body import events_of, is_heartbeat
 from headrace.backends.http import Upstream
-from headrace.backends.sse import ServerSentEvent
+from headrace.backends.refusals import page
+from headrace.backends.sse import ServerSentEvent, events
 from headrace.dialects.values import Object, parsed
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event
 
+BOM = codecs.BOM_UTF8
+BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
+FAILED = re.compile("error|exception|fail", re.IGNORECASE)  # in a line of text that is no heartbeat
 USAGE_S = 2.0  # wait for the usage after the last finish reason
 END_S = 0.05  # wait for the end of a finished answer, after which its connection can be reused
 
@@ -104,3 +111,58 @@ def object_in(provider: str, sent: ServerSentEvent) -> Object | None:
     if not isinstance(value, dict):
         raise ProviderError(f"{provider} sent something that is no JSON object")
     return value
+
+
+class AnswerBody:
+    """A body whose first bytes are inspected before it is read.
+
+    Valid after `begin`: `beginning`, the bytes that were read; `pieces`, the rest; `is_json`, whether the
+    body is one JSON value and not a stream of events.
+    """
+
+    def __init__(self, provider: str, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._provider, self.pieces = provider, pieces
+        self.beginning = b""
+        self.is_json = False
+
+    async def begin(self) -> None:
+        """Wait for the first byte that is not blank. Raises ProviderError, for an HTML page, too."""
+        async for piece in self.pieces:
+            self.beginning += piece
+            if beginning := self.beginning.lstrip(BLANK):
+                if beginning[:1] == b"<":
+                    raise page(self._provider)
+                self.is_json = beginning[:1] in (b"{", b"[")
+                if not self.is_json:
+                    self.beginning = self.beginning.removeprefix(BOM)  # not all clients skip it
+                return
+            self.beginning = self.beginning[-4:]  # there may be a lot of white space
+
+    async def whole(self) -> AsyncGenerator[bytes, None]:
+        """Yield the whole body, from its first byte."""
+        if self.beginning:
+            yield self.beginning
+        async for piece in self.pieces:
+            yield piece
+
+
+async def events_of(
+    upstream: Upstream, pieces: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """Yield the events of a stream, or a JSON body that came instead as one event. Raises ProviderError."""
+    answer_body = AnswerBody(upstream.provider, pieces)
+    await answer_body.begin()
+    if answer_body.is_json:
+        raw = await upstream.joined(pieces, beginning=answer_body.beginning)
+        yield ServerSentEvent("", raw.decode(errors="replace"), is_whole=True)
+        return
+    async with aclosing(answer_body.whole()) as whole, aclosing(events(whole)) as found:
+        async for sent in found:
+            yield sent
+
+
+def is_heartbeat(data: str) -> bool:
+    """Whether an event's data is no JSON object or list but empty, a number or a word, unless it says that
+    something failed.
+    """
+    return not data.lstrip().startswith(("{", "[")) and FAILED.search(data) is None

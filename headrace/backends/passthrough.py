@@ -13,8 +13,7 @@ from functools import partial
 
 import aiohttp
 
-from headrace.backends.answer import drain, object_in
-from headrace.backends.answer_body import AnswerBody, is_heartbeat
+from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in
 from headrace.backends.error_body import is_page
 from headrace.backends.outline import outline
 from headrace.backends.refusals import hint, page

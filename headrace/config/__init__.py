@@ -8,11 +8,17 @@ key, the value and what would be valid. The environment is read nowhere else.
 from headrace.config.extras import install_command
 from headrace.config.load import DEFAULT_FILE, Loaded, is_loopback, load
 from headrace.config.models import EngineConfig, ModelsConfig
-from headrace.config.operations import LimitsConfig, TelemetryConfig
 from headrace.config.options import PREFIX, Option, options
 from headrace.config.providers import FallbackReason, PriceConfig, ProviderConfig, RouteConfig, TargetConfig
 from headrace.config.section import Names
-from headrace.config.sections import Config, ConversationsConfig, PathsConfig, StoreConfig
+from headrace.config.sections import (
+    Config,
+    ConversationsConfig,
+    LimitsConfig,
+    PathsConfig,
+    StoreConfig,
+    TelemetryConfig,
+)
 from headrace.config.server import ServerConfig
 from headrace.config.tables import VARIABLES as PROVIDER_VARIABLES
 

@@ -24,13 +24,12 @@ from __future__ import annotations
 import heapq
 
 from headrace.engine.blocks import BlockPool
-from headrace.engine.counters import Counters
 from headrace.engine.fair import FairTurns, greedy, newcomers
 from headrace.engine.pace import Pace
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.sequence import Rank, Sequence
 from headrace.engine.speculation import Speculation
-from headrace.engine.work import Work
+from headrace.engine.work import Counters, Work
 
 # Prompt tokens that one step scores: each takes a row of logits, as large as the vocabulary. Steps of so many
 # take 5 % longer for each token than steps of 512.

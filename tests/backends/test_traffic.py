@@ -16,8 +16,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from headrace.backends.answer import AnswerReader, read_answer
-from headrace.backends.answer_body import AnswerBody, events_of
+from headrace.backends.answer import AnswerBody, AnswerReader, events_of, read_answer
 from headrace.backends.anthropic import answer as anthropic
 from headrace.backends.anthropic.relay_reader import AnthropicRelayReader
 from headrace.backends.http import Upstream

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from headrace.text.loops import LoopDetector
+from headrace.text.stops import LoopDetector
 
 
 def found(tokens: Sequence[int], wanted: int = 200) -> int | None:
