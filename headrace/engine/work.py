@@ -1,4 +1,4 @@
-"""What a step computes, in numbers: what its time depends on; and what the engine has done since its start."""
+"""What a step computes, in numbers: what its time depends on; what the engine has done since its start."""
 
 from __future__ import annotations
 

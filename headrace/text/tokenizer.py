@@ -29,6 +29,8 @@ WINDOW = 2**16  # characters searched per call: each holds the interpreter lock
 MARK = "\ufdd0"  # a Unicode noncharacter that begins an escaped literal
 USUAL = 6  # characters per token: the first estimate of how much of a text's end to tokenize
 LOOKS_BACK = 32  # how many windows before a position are searched for a cut
+# character code → the byte that it stands for; no byte: a code that latin-1 lacks
+BYTES = {**dict.fromkeys(range(256), 0xFFFF), **{ord(one): byte for one, byte in ALPHABET.items()}}
 NOTHING = "(?!)"  # an expression that matches nowhere
 # In the private use area. An escaped literal is MARK and the character FIRST_CODE + the literal's index.
 FIRST_CODE = 0xE000
@@ -49,8 +51,9 @@ class Tokenizer:
     def __init__(self, folder: Path, *, bos: int | None = None, add_bos: bool = False) -> None:
         path = folder / "tokenizer.json"
         try:
-            description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            self._library = Library.from_str(json.dumps(description))
+            text = path.read_text(encoding="utf-8")
+            description: dict[str, Any] = json.loads(text)
+            self._library = Library.from_str(text)
         except Exception as exc:  # the library raises bare Exception
             raise ModelError(f"{path} is not a tokenizer: {exc}") from exc
         self._library.encode_special_tokens = True  # literals of special tokens are text
@@ -262,15 +265,12 @@ def _token_bytes(library: Library, description: dict[str, Any], special: set[int
         convert = _from_byte_fallback
     else:
         raise ModelError(f"a tokenizer whose decoder is {sorted(decoders) or 'missing'} cannot be streamed")
-    added = {id: token.content for id, token in library.get_added_tokens_decoder().items()}
-    size = max(library.get_vocab(with_added_tokens=True).values()) + 1
-    table = []
-    for id in range(size):
-        token = library.id_to_token(id)
-        if token is None or id in special:
-            table.append(b"")
-        else:
-            table.append(added[id].encode() if id in added else convert(token))
+    names = {id: token for token, id in library.get_vocab(with_added_tokens=False).items()}
+    table = [b""] * (max(library.get_vocab(with_added_tokens=True).values()) + 1)
+    for id, token in names.items():
+        table[id] = convert(token)
+    for id, added in library.get_added_tokens_decoder().items():
+        table[id] = b"" if id in special else added.content.encode()
     return table
 
 
@@ -279,9 +279,10 @@ def _kinds(decoder: dict[str, Any]) -> set[str]:
 
 
 def _from_byte_level(token: str) -> bytes:
-    if all(character in ALPHABET for character in token):
-        return bytes(ALPHABET[character] for character in token)
-    return token.encode()
+    try:
+        return token.translate(BYTES).encode("latin-1")
+    except UnicodeEncodeError:  # a character that stands for no byte
+        return token.encode()
 
 
 def _from_byte_fallback(token: str) -> bytes:
