@@ -156,7 +156,7 @@ class _Connection(asyncio.Protocol):
             self._playing.cancel()
 
     def _next(self) -> None:
-        """Begin the next answer, if a request is complete and none is being answered."""
+        """Start the next answer, if a request has arrived whole and no answer is under way."""
         head, end, rest = self._held.partition(b"\r\n\r\n")
         if not end or self._seen is not None:
             return

@@ -98,8 +98,8 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
     """The headers for the caller, without those that are not printable ASCII: they cannot be sent on."""
     found = ((name.decode("latin-1").lower(), value) for name, value in response.raw_headers)
     pairs = ((name, value.decode("latin-1")) for name, value in found if PASSED_ON.fullmatch(name))
-    kept = ((name, hint(name, value)) for name, value in pairs)
-    return tuple((name.encode(), value.encode()) for name, value in kept if value is not None)
+    hints = ((name, hint(name, value)) for name, value in pairs)
+    return tuple((name.encode(), value.encode()) for name, value in hints if value is not None)
 
 
 def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, Usage | None]:

@@ -161,7 +161,7 @@ def _may_keep_code(error: ServerError, refusal: Refusal) -> bool:
 def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
     """Headers about whether and when to retry. Those that are not printable ASCII cannot be sent on."""
     found = ((name.lower(), value) for name, value in refusal.headers.items())
-    headers = {name: kept for name, value in found if (kept := hint(name, value)) is not None}
+    headers = {name: text for name, value in found if (text := hint(name, value)) is not None}
     hints = {name: value for name, value in headers.items() if LIMITS.fullmatch(name)}
     if isinstance(error, ProviderLimited | ProviderUnreachable):
         hints["Retry-After"] = headers.get("retry-after", "1")

@@ -182,8 +182,8 @@ def invariant(batch: Batch, block: int, least: int) -> Batch:
 
 
 def _with_companions(batch: Batch, block: int, count: int) -> Batch:
-    """The batch with so many tokens more, each as a sequence of its own whose output is not requested. They
-    share a place in the spare block: what they write is never read.
+    """The batch with this many more tokens, each as a sequence of its own whose output is not requested. All
+    of them write to one place in the spare block, which is never read.
     """
     more = np.arange(1, count + 1, dtype=np.int32)
     return replace(

@@ -71,7 +71,7 @@ class BlockPool:
 
     def allocate(self) -> int:
         """Return a block with worthless content, held once. Raises OutOfBlocks."""
-        # Free blocks first: an idle one may save somebody a prefill.
+        # Free blocks first: an idle one may save a later request its prefill.
         if self._free:
             block = self._free.pop()
         elif self._idle:
@@ -155,7 +155,7 @@ class BlockPool:
         """Make a held block findable by its first tokens, which are written; more may follow in it later.
         Nothing happens if another block serves as well; one that this makes useless is not kept.
         """
-        assert self._holders[block] > 0, f"block {block} is held by nobody"
+        assert self._holders[block] > 0, f"block {block} has no holder"
         beginning = Beginning(parent, array("q", tokens), num_exact)
         for other in self._beginnings.after(parent):
             if other != block and self._beginnings.of(other).covers(beginning):

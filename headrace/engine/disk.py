@@ -215,7 +215,9 @@ class DiskCache:
             self._report(exc)
 
     def _report(self, exc: OSError) -> None:
-        """Log the first failure; the next block may find more room, and it is only a cache."""
+        """Log the first failure only. A block that is not written is merely computed again, and the next one
+        may find room.
+        """
         log.log(logging.DEBUG if self.num_failures else logging.WARNING,
                 "the prefix cache cannot be written to %s: %s", self._files.folder, exc)  # fmt: skip
         self.num_failures += 1

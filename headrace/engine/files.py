@@ -94,8 +94,8 @@ class BlockFiles:
             self._path(key).unlink()
 
     def trim(self) -> None:
-        """Delete the least recently used files beyond `max_bytes`, less what may be written until the next
-        time. Raises OSError.
+        """Delete the least recently used files until `max_bytes` are left, less the bytes that may be written
+        before the next call. Raises OSError.
         """
         self._unmeasured = 0
         files = sorted(self._files())

@@ -138,7 +138,9 @@ def _generating(reference: references.Reference) -> references.Reference:
 
 
 async def in_thread(work: Callable[[], T], name: str) -> T:
-    """Return what `work` returns, or raise what it raises. It runs on if the caller is cancelled."""
+    """Run `work` in a thread of its own: return what it returns, or raise what it raises. It runs on if the
+    caller is cancelled.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 

@@ -158,7 +158,7 @@ class Residents:
 
 
 class _NotWanted(Exception):
-    """Nobody waits for the model any more."""
+    """No request waits for the model any more."""
 
 
 async def _closed(id: str, backend: Backend) -> None:

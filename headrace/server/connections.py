@@ -68,7 +68,7 @@ class Connections:
 
     def retire(self, connections: Iterable[Checked]) -> None:
         """Close connections after the next answer, or when they have been idle for RETIRING_S: a client that
-        is told `Connection: close` opens the next one elsewhere, and none is cut off while its request is on
+        receives `Connection: close` opens the next one elsewhere, and none is cut off while its request is on
         its way.
         """
         self.is_retiring = True

@@ -149,5 +149,5 @@ def _split(texts: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
     """The texts to train on, and those to measure with: none if there are few."""
     if len(texts) < ENOUGH:
         return texts, []
-    held = texts[HELD_OUT - 1 :: HELD_OUT]
-    return [text for index, text in enumerate(texts) if index % HELD_OUT != HELD_OUT - 1], held
+    measured = texts[HELD_OUT - 1 :: HELD_OUT]
+    return [text for index, text in enumerate(texts) if index % HELD_OUT != HELD_OUT - 1], measured

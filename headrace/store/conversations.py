@@ -210,7 +210,7 @@ class Conversations:
         def work(c: Connection) -> StoredConversation:
             head = self._unlocked_row(c, owner, id).head
             new_head = relinked.new_head
-            if head != relinked.old_head:  # somebody appended since the copies were made: copy again
+            if head != relinked.old_head:  # another process appended after the copies were made: copy again
                 now = self._without(c, owner, id, item)
                 appended = append_items(c, owner, now.parent, now.bodies)
                 new_head = appended[-1].hash if appended else now.parent
@@ -287,7 +287,7 @@ class Conversations:
 
     async def release(self, lock: ConversationLock, add: Chain | None = None) -> None:
         """Release the lock and, in the same transaction, append `add` (whose parent is the locked head).
-        Idempotent. Raises ConversationLocked if somebody else has moved the head since.
+        Idempotent. Raises ConversationLocked if another turn has moved the head since.
         """
 
         def work(c: Connection) -> None:

@@ -107,7 +107,7 @@ class Responses:
         )
 
     async def delete(self, owner: str, id: str) -> None:
-        """Delete the response. A running one is hidden, asked to stop, and deleted when it has."""
+        """Delete the response. A running one is hidden and cancelled, and deleted once it has stopped."""
 
         def work(c: Connection) -> None:
             row = _row(c, owner, id)
@@ -130,7 +130,7 @@ class Responses:
         return await self._database.write(work)
 
     async def cancel_requested(self, ids: Sequence[str]) -> set[str]:
-        """Which of these responses, running in this process, another process asked to cancel. Also those that
+        """Which of these responses, running in this process, another process wants cancelled. Also those that
         are marked as failed because this process seemed dead.
         """
         if not ids:

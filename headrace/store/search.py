@@ -118,8 +118,8 @@ def _texts(value: object, name: str = "") -> Iterator[str]:
 
 
 def _pattern(word: str) -> str:
-    """For LIKE: the word's letters and digits. Anything else, which JSON may escape, and letters whose case
-    SQLite does not know, are any text.
+    """The word as a pattern of LIKE: its letters and digits. Any text may stand for other characters, which
+    JSON may escape, and for letters whose case SQLite does not know.
     """
     return "%" + "".join(char if _is_plain(char) else "%" for char in word) + "%"
 

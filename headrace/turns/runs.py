@@ -210,7 +210,7 @@ class Runs:
             del self._runs[run.id]
 
     async def _watch_background(self) -> None:
-        """Store events, and stop what another process asked to cancel, while there are background runs."""
+        """Store events, and stop runs that another process has cancelled, while there are background runs."""
         while background := [run for run in self._runs.values() if run.recorder.is_background]:
             await asyncio.sleep(BACKGROUND_S)
             for run in background:
@@ -222,7 +222,7 @@ class Runs:
         self._background = None
 
     async def _cancel_requested(self, ids: Sequence[str]) -> Collection[str]:
-        """The ids that another process asked to cancel; none while the store is unavailable."""
+        """The ids of responses that another process has cancelled; none while the store is unavailable."""
         try:
             return await self._store.responses.cancel_requested(ids)
         except StoreUnavailable:

@@ -171,7 +171,7 @@ CHAT: Table = {
     "function_call": needs(F.TOOL_CHOICE, "The older name of `tool_choice`.", equals("auto"),
         is_redundant=_has_no_tools),
     "reasoning_effort": needs(F.REASONING_EFFORT,
-        "Where the model's chat template knows it. A provider with fewer steps is asked for the nearest."),
+        "Where the model's chat template knows it. A provider with fewer steps gets the nearest."),
     "add_generation_prompt": needs(F.NO_GENERATION_PROMPT,
         f"{EXTENSION} Ends the prompt with the beginning of an assistant's message. Default true.",
         equals(True), is_redundant=_continues),

@@ -40,8 +40,8 @@ def frames(response: httpx2.Response) -> list[tuple[str, Any]]:
 
 
 def check_order(events: list[tuple[str, Any]]) -> list[Any]:
-    """That a stream is message_start, blocks one after another, message_delta, message_stop. Its blocks as a
-    reader of raw events puts them together.
+    """Check that a stream is message_start, blocks one after the other, message_delta, message_stop. Returns
+    its blocks, put together as by a reader of raw events.
     """
     names = [name for name, _ in events]
     assert names[0] == "message_start"

@@ -43,7 +43,7 @@ class Relays:
         return response.status_code, response.headers, response.content
 
     def begin(self, path: str, content: bytes) -> socket.socket:
-        """A request of which nothing has been read."""
+        """Send a request, and read nothing of its answer."""
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {CALLERS}\r\n"
         connection = socket.create_connection(("127.0.0.1", self.served.port))
         length = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"

@@ -39,7 +39,7 @@ def body(*messages: dict[str, Any], **members: Any) -> dict[str, Any]:
 
 
 def ask(server: Served, id: str, *messages: dict[str, Any], path: str = CHAT, **members: Any) -> str:
-    """A turn; the conversation's id."""
+    """Send one turn, and return the id of its conversation."""
     response = server.post(path, body(*messages, **members), headers={"X-Conversation-ID": id})
     assert response.status_code == 200, response.text
     assert "x-headrace-persisted" not in response.headers

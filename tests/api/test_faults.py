@@ -187,7 +187,7 @@ async def _ask_all(faults: Faults, numbers: range, *, stays: bool = False) -> Co
 
 
 async def _ask(session: aiohttp.ClientSession, number: int, way: str) -> str:
-    """How it ended."""
+    """Send one request, and return how it ended."""
     body: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": f"request {number}"}]}
     headers = {} if way == "passed on" else {"X-Headrace-Strict": "true"}
     body["stream"] = number % 2 == 0

@@ -185,7 +185,9 @@ def test_changes_are_an_administrators(fake_server: FakeServer, backend: FakeBac
 
 
 def test_open_webuis_connection(server: Served, backend: FakeBackend) -> None:
-    """As its routers/ollama.py (0.12) sends them: each as JSON, what makes models as a stream."""
+    """The requests of Open WebUI's routers/ollama.py (0.12): each with a JSON body, those that create models
+    as a stream.
+    """
     created = server.post("/api/create", {"model": "mine:latest", "from": "fake", "stream": True})
     assert [json.loads(line) for line in created.text.splitlines()][-1] == {"status": "success"}
     assert server.post("/api/copy", {"source": "mine", "destination": "ours"}).status_code == 200

@@ -247,7 +247,7 @@ def test_it_is_started_again_as_often_as_it_ends(gguf: Path) -> None:
 
 
 def test_ctrl_c_is_not_for_it(served: Served) -> None:
-    """What it answers is finished first."""
+    """Its process is in a session of its own, which Ctrl-C does not reach: running answers finish first."""
     assert isinstance(served.backend, LlamaCppBackend)
     assert os.getsid(_pid(served.backend)) != os.getsid(0)
 

@@ -107,7 +107,7 @@ def test_an_error_in_a_stream_ends_it_with_the_providers_words(both: Both, error
 
 
 def _until_it_fails(client: openai.OpenAI) -> tuple[str, str]:
-    """The text, and what the error says; "" if there is none."""
+    """The text that arrived, and the message of the error; "" if there was none."""
     text = ""
     try:
         with client.chat.completions.create(model="m", messages=MESSAGES, stream=True) as stream:

@@ -79,7 +79,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """Runs a coroutine to its end, in one loop for all."""
+    """Run a coroutine to its end, in an event loop that all share."""
     with asyncio.Runner() as found:
         yield found.get_loop().run_until_complete
 

@@ -24,7 +24,7 @@ MESSAGES: Any = [{"role": "user", "content": "hi"}]
 
 @dataclass
 class Both:
-    """The provider, Headrace in front of it, and a client of each."""
+    """A provider, Headrace in front of it, and a client of each."""
 
     provider: Upstream
     served: Served

@@ -62,7 +62,7 @@ def fault_of(two: Serving, name: str) -> Path:
 
 
 def answers(two: Serving, count: int) -> list[httpx2.Response]:
-    """Those to requests of so many conversations at once, which both processes get."""
+    """The answers to requests of this many conversations at once, which both processes get."""
 
     def ask(number: int) -> httpx2.Response:
         messages = [{"role": "system", "content": f"You are number {number}."}, *QUESTION]

@@ -36,7 +36,9 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, path: str = "/", look: str = "light") -> Iterator[Page]:
-    """A page of our own in a fresh context, without any error by the time it is closed."""
+    """A page of our server in a fresh browser context. Fails if the page has had an error by the time it is
+    closed.
+    """
     context = browser.new_context(**LOOKS[look], permissions=["clipboard-read", "clipboard-write"])
     context.set_default_timeout(SLOWEST_MS)
     page = context.new_page()

@@ -18,7 +18,7 @@ class Unanswered(Exception):
 
 
 class Api:
-    """`may_refuse`: whether 503 is an answer, because the database is away at times."""
+    """A client of one server. `may_refuse`: whether 503 is an answer, as the database is away at times."""
 
     def __init__(self, *, may_refuse: bool = False) -> None:
         self._may_refuse = may_refuse

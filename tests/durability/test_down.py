@@ -151,7 +151,7 @@ def test_over_a_websocket(fake_server: FakeServer, database: PostgreSQL) -> None
     server = fake_server(config=over(database))
 
     def ask(**members: object) -> Any:
-        """The last frame."""
+        """Send a request, and return the last frame of its answer."""
         socket.send(json.dumps({"type": "response.create", **HI, **members}))
         frame = json.loads(socket.recv(10))
         while frame["type"] not in ("error", "response.completed"):

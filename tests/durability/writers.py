@@ -296,7 +296,7 @@ def events_of(raw: bytes) -> list[Json]:
 
 
 async def listed(api: Api, path: str, **query: str) -> list[Json]:
-    """All of it, page by page."""
+    """All entries of a list, page by page."""
     found: list[Json] = []
     while True:
         after: Any = {"after": found[-1]["id"]} if found else {}

@@ -22,7 +22,7 @@ def scheduler_of(seats: int, num_blocks: int = 1000) -> Scheduler:
 def add(
     scheduler: Scheduler, flow: str, count: int = 1, priority: int = INTERACTIVE, length: int = 5
 ) -> list[Sequence]:
-    """So many waiting sequences of a flow."""
+    """Add this many waiting sequences of a flow."""
     added = []
     for _ in range(count):
         tokens = list(range(length))

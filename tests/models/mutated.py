@@ -26,7 +26,9 @@ def mutated(
     keys: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor | None] | None = None,
 ) -> Path:
-    """`target` is `source`, a file of float32 tensors, with these keys and tensors; None: without it."""
+    """Write `target`: the file `source` of float32 tensors, with these metadata keys and tensors replaced;
+    None removes one.
+    """
     reader = GGUFReader(source)
     old = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     architecture = (keys or {}).get("general.architecture", old["general.architecture"])

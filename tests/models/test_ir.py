@@ -23,7 +23,7 @@ FILES = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """As others publish it: no manifest of ours, the template in tokenizer_config.json."""
+    """A folder as others publish it: without our manifest, the template in tokenizer_config.json."""
     made = prepare(str(write_tiny(tmp_path / "tiny.gguf")), Cache(tmp_path / "made")).folder
     folder = tmp_path / "Published-IR"
     folder.mkdir()

@@ -242,7 +242,7 @@ BROWSERS: Sequence[Browser] = [by_headers, in_chromium] if HAS_CHROMIUM else [by
 
 
 class _Links(HTMLParser):
-    """What a browser would load by itself to show a page."""
+    """Collects the addresses that a browser loads by itself when it shows a page."""
 
     def __init__(self) -> None:
         super().__init__()

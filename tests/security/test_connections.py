@@ -54,7 +54,7 @@ def limited(descriptors: int) -> list[str]:
 
 @contextmanager
 def many(gate: Serving, number: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
-    """Connections that have sent so much and wait."""
+    """Connections that have sent this much and wait."""
     with ExitStack() as exits:
         opened = []
         for _ in range(number):

@@ -23,7 +23,7 @@ def dictionary() -> Floats:
 
 
 def states(count: int, seed: int = 0) -> Floats:
-    """Hidden states in which ACTIVE of the directions take part, and a constant."""
+    """Hidden states that are sums of ACTIVE directions and a constant."""
     rng = np.random.default_rng(seed)
     activations = np.zeros((count, FEATURES), np.float32)
     chosen = rng.random((count, FEATURES)).argsort(1)[:, :ACTIVE]

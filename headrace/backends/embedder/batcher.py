@@ -179,7 +179,7 @@ def chosen(jobs: Sequence[Job[Text]], max_rows: int) -> list[Row[Text]]:
 
 
 def _in_turn(jobs: Sequence[Job[Text]], max_rows: int) -> Iterator[Row[Text]]:
-    """Pending texts, one of each job in turn, as many as one forward pass may have."""
+    """The texts of the next forward pass: pending ones, one of each job in turn, as many as fit."""
     count = 0
     for position in range(max_rows):
         for job in jobs:

@@ -41,9 +41,9 @@ STATUSES = {
 
 
 class Answer:
-    """Reads one answer: an AnswerReader. `num_choices`: the number that the request asked for;
-    `extra_members`: members of chunks, besides OpenAI's, that the neutral answer has, too; `counts_tokens`:
-    each chunk has the usage so far, which tells how many tokens an event stands for.
+    """Reads one answer: an AnswerReader. `num_choices`: the number that was requested; `extra_members`:
+    members of chunks, besides OpenAI's, that the neutral answer has, too; `counts_tokens`: each chunk has the
+    usage so far, which tells how many tokens an event stands for.
     """
 
     def __init__(

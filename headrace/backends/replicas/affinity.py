@@ -48,7 +48,7 @@ def of_relayed(request: RelayRequest, model: str) -> bytes:
 
 
 def of_texts(request: EmbedRequest) -> bytes:
-    """Embeddings use no cache: their requests are spread."""
+    """Spread requests for embeddings over the replicas: they gain nothing from a cache."""
     return digest(request.model, "", str(request.inputs[0][:LONGEST]) if request.inputs else "")
 
 

@@ -153,7 +153,7 @@ class Replicas(BaseBackend):
         key = affinity.of_generation(request)
 
         async def open(request: GenerateRequest) -> AsyncIterator[Event]:
-            return await self._opened(key, partial(_begun, request), exits)
+            return await self._opened(key, partial(_opening, request), exits)
 
         async with AsyncExitStack() as exits:
             events = await open(request)
@@ -245,7 +245,7 @@ class Replicas(BaseBackend):
         )
 
 
-async def _begun(request: GenerateRequest, replica: Replica, exits: AsyncExitStack) -> AsyncIterator[Event]:
+async def _opening(request: GenerateRequest, replica: Replica, exits: AsyncExitStack) -> AsyncIterator[Event]:
     """A replica's events, once the first one with content has arrived."""
     events = await exits.enter_async_context(replica.backend.generate(request))
     first: list[Event] = []

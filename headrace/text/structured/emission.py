@@ -89,7 +89,7 @@ class Emission:
         return [node for kind in one.kinds for node in self._of_type(kind, one, one.excluded(kind))]
 
     def _of_type(self, kind: str, one: Alternative, excluded: list[Node]) -> list[Node]:
-        """The nodes of an alternative's values of one type."""
+        """The nodes for those values of an alternative that have one type."""
         if kind == "null":
             return [] if excluded else [{"type": "null"}]
         if kind == "boolean":

@@ -194,15 +194,15 @@ def to_conversation(body: CountTokensBody) -> Conversation:
     history = [message for messages in turns for message in messages]
     tools = _tools(body.tools or ())
     choice = body.tool_choice
-    is_begun = goes_on(body)
+    is_continued = goes_on(body)
     return Conversation(
         (*system, *history),
         tools,
         _choice(choice, tools),
         choice is None or not choice.disable_parallel_tool_use,
         _effort(body),
-        not is_begun,
-        is_begun,
+        not is_continued,
+        is_continued,
         thinking_budget=_budget(body.thinking),
         wishes=wishes(history) | {"reasoning_effort"},
     )

@@ -101,12 +101,12 @@ class CreateBody(NameBody):
                 yield f"{name:<30} {one}"
 
 
-KEPT = ("system", "parameters", "messages", "license")
+STORED = ("system", "parameters", "messages", "license")
 
 
 def _members(body: CreateBody) -> dict[str, Any]:
     """The members that describe the model, as far as they are set."""
-    written = body.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(KEPT))
+    written = body.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(STORED))
     return {name: value for name, value in written.items() if value not in ("", [], {})}
 
 

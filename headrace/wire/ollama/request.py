@@ -124,14 +124,14 @@ def goes_on(messages: Sequence[Message] | Sequence[OllamaMessage]) -> bool:
 def _conversation(
     body: AnswerBody, messages: tuple[Message, ...], tools: tuple[Tool, ...] = ()
 ) -> Conversation:
-    is_begun = goes_on(messages)
+    is_continued = goes_on(messages)
     return Conversation(
         messages,
         tools,
         ToolChoice(),
         reasoning_effort=effort(body.think),
-        add_generation_prompt=not is_begun,
-        continue_final_message=is_begun,
+        add_generation_prompt=not is_continued,
+        continue_final_message=is_continued,
         wishes=wishes(messages) | {"reasoning_effort"},
     )
 

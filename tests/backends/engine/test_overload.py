@@ -86,7 +86,7 @@ def test_those_with_a_place_complete(small_server: Served) -> None:
 def test_one_request_of_more_choices_than_places_gets_them_all(
     small_server: Served, members: dict[str, Any], count: int, stream: bool
 ) -> None:
-    """They queue; order, usage and ends are as if there had been room for all."""
+    """The choices queue; their order, usage and ends are the same as if there had been room for all."""
     request = body(max_tokens=3, ignore_eos=True, stream=stream, **members)
     if stream:
         request["stream_options"] = {"include_usage": True}

@@ -44,7 +44,9 @@ def body_of(**members: Any) -> ResponseBody:
 
 @dataclass(frozen=True)
 class Answer:
-    """`end`: how it ends, after all of the events or, where something breaks, after some."""
+    """A generation that ends with `end` after all of its events, or after some of them where something
+    breaks.
+    """
 
     members: dict[str, Any]
     events: tuple[Event, ...]

@@ -38,7 +38,7 @@ EXAMPLES = settings(max_examples=60, deadline=None)
 
 
 class Sent(httpx2.BaseTransport):
-    """Answers with these bytes, in pieces."""
+    """A provider that answers with these bytes, in pieces."""
 
     def __init__(self, raw: bytes, seed: int) -> None:
         self.raw, self.seed = raw, seed
