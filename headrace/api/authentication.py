@@ -1,4 +1,7 @@
-"""Who sends a request: the keys of the configuration, and those of the store (`headrace keys`)."""
+"""Who sends a request: the keys of the configuration, and those of the store (`headrace keys`). Who may use
+the admin API: administrators, by a key of `server.admin_keys`; where callers need no key, those on the same
+machine.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import Annotated
 
+from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from headrace.callers import ANONYMOUS, CALLER, Principal
-from headrace.config import ServerConfig
-from headrace.errors import StoreUnavailable, Unauthorized
+from headrace.config import ServerConfig, is_loopback
+from headrace.errors import Forbidden, StoreUnavailable, Unauthorized
 from headrace.store import Store, StoredKey
 
+# Reverse proxies add these. Through one, every caller seems to be on this machine.
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 AUTHENTICATED = "headrace.caller"  # key of a request's scope: the principal, once it is known
 FIRST = "headrace.headers"  # ... and the first header of each name
 FRESH_S = 5.0  # how long a key that was read is believed: others may have revoked it meanwhile
@@ -183,3 +190,28 @@ def _flow(address: str) -> str:
     except ValueError:
         return address
     return str(network)
+
+
+async def administrator(http: Request) -> Principal:
+    """The caller, if it may administer this server. Raises Unauthorized, Forbidden."""
+    caller = await authenticate(http)
+    server: ServerConfig = http.app.state.config.server
+    if not caller.is_admin and (server.needs_key or not is_local(http, server)):
+        error = Forbidden(
+            "this needs the key of an administrator"
+            if server.admin_keys
+            else "no administrator has a key here: set server.admin_keys"
+        )
+        error.code = "admin_key_required"
+        raise error
+    return caller
+
+
+def is_local(http: HTTPConnection, server: ServerConfig) -> bool:
+    """Whether the server listens on loopback only, and no proxy has forwarded the request."""
+    is_forwarded = any(name in http.headers for name in FORWARDED)
+    is_near = http.client is not None and is_loopback(http.client.host)
+    return is_near and is_loopback(server.host) and not is_forwarded
+
+
+Admin = Annotated[Principal, Depends(administrator)]

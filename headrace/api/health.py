@@ -8,8 +8,7 @@ from typing import Literal, NotRequired
 from fastapi import APIRouter, Request, Response
 from typing_extensions import TypedDict
 
-from headrace.api.admin import administrator
-from headrace.api.authentication import authenticate
+from headrace.api.authentication import administrator, authenticate
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import Responses, responses_of
 from headrace.api.routes import ROOT, route

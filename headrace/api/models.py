@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from headrace import logs
-from headrace.api.admin import administrator
+from headrace.api.authentication import administrator
 from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.json_response import JSONResponse
 from headrace.api.pool import delete, status

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from headrace.api.admin import administrator
 from headrace.api.answers import Reply, StreamWriter, respond, target_headers, without_wishes
+from headrace.api.authentication import administrator
 from headrace.api.json_response import JSONResponse, answered
 from headrace.api.openapi import response_of, responses_of
 from headrace.api.request import Caller, check_unsteered, is_strict, prepared

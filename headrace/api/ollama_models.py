@@ -9,8 +9,8 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from headrace import __version__
-from headrace.api.admin import Admin
 from headrace.api.answers import LiveStream
+from headrace.api.authentication import Admin
 from headrace.api.json_response import JSONResponse
 from headrace.api.ollama import API, RESPONSES, LinesWriter, known
 from headrace.api.pool import OwnPool, OwnPulls, the_pulls

@@ -13,8 +13,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from headrace.api.admin import Admin
 from headrace.api.answers import LiveStream
+from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES as ERRORS
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from headrace.api.admin import Admin
+from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
 from headrace.api.routes import V1, route
 from headrace.errors import NotFound

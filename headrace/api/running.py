@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace import logs
-from headrace.api.admin import Admin
+from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, NotFound

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from headrace.api.admin import Admin
+from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
 from headrace.api.libraries import existing, in_thread, libraries, library_of, steering_of
 from headrace.api.listing import query_of

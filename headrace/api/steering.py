@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Request
 
-from headrace.api.admin import Admin
+from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
 from headrace.api.libraries import libraries, library_of, steering_of
 from headrace.api.request import Caller, Stored, in_time

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 from starlette.responses import FileResponse
 
-from headrace.api.admin import Admin
+from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
 from headrace.api.libraries import existing, in_thread, libraries, library_of
 from headrace.api.request import Caller, Stored, in_time

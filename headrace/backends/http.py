@@ -17,11 +17,10 @@ from typing import Any
 
 import aiohttp
 
-from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED
+from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Unpacker, is_enough
 from headrace.backends.connection import StaleConnection, open_session
 from headrace.backends.error_body import error_body, is_page
 from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error
-from headrace.backends.unpacking import Unpacker, is_enough
 from headrace.dialects.values import whole as whole_value
 from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
 from headrace.finite import dumped_pieces, size_up_to

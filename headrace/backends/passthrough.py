@@ -17,9 +17,8 @@ from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in
 from headrace.backends.error_body import is_page
 from headrace.backends.outline import outline
 from headrace.backends.refusals import hint, page
-from headrace.backends.relay_reader import TAIL, RelayReader
+from headrace.backends.relay_reader import TAIL, RelayReader, UsageScan
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
-from headrace.backends.usage_scan import UsageScan
 from headrace.dialects.openai import DONE
 from headrace.dialects.values import Object, an_object, is_value, whole
 from headrace.errors import ProviderError, ServerError

@@ -1,19 +1,25 @@
-"""The base of the readers of relayed answers, one for each dialect."""
+"""The base of the readers of relayed answers, one for each dialect; and a search for the usage in an answer's
+bytes, which does not parse the rest.
+"""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from headrace.backends.answer import object_in
 from headrace.backends.choice import is_broken
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.values import Object, an_object, whole
+from headrace.dialects.values import DECODER, Object, an_object, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
+# This cannot match inside a JSON string, where a backslash precedes every quote.
+USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+MAX_USAGE = 4096  # bytes
 TAIL = 256  # bytes at the end of some events that are searched for the last one
 
 
@@ -123,3 +129,28 @@ class RelayReader(ABC):
     @abstractmethod
     def unfolded(self, whole: Object) -> bytes:
         """Convert a JSON body into a stream."""
+
+
+class UsageScan:
+    """`read` turns the members of a `usage` object into a Usage, or None if they are incomplete."""
+
+    def __init__(self, read: Callable[[Object], Usage | None]) -> None:
+        self._read = read
+        self._pieces: list[bytes] = []  # the first and the last piece with a usage
+
+    def saw(self, piece: bytes) -> None:
+        """Inspect whole events."""
+        if b'"usage"' in piece and USAGE.search(piece):
+            self._pieces[1:] = [piece]
+
+    def usage(self) -> Usage | None:
+        """The usage so far, in which a later piece overrides the members of an earlier one; None: unknown."""
+        members: dict[str, Any] = {}
+        for piece in self._pieces:
+            for match in USAGE.finditer(piece):
+                text = piece[match.end() : match.end() + MAX_USAGE].decode(errors="replace")
+                try:
+                    members |= DECODER.raw_decode(text)[0]
+                except (ValueError, RecursionError):
+                    continue
+        return self._read(members) if members else None

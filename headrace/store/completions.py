@@ -13,8 +13,7 @@ from sqlalchemy import Connection, Row, Select, delete, select, update
 from headrace.errors import BadRequest, CompletionNotFound
 from headrace.finite import size_up_to
 from headrace.offload import SMALL
-from headrace.store.computing import computed
-from headrace.store.database import Database
+from headrace.store.database import Database, computed
 from headrace.store.garbage import drop_heads
 from headrace.store.hashing import to_json
 from headrace.store.items import append_items, insert_new

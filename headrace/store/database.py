@@ -6,15 +6,16 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, AdaptedConnection, Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.errors import ConfigError, HeadraceError, NotFound, StoreUnavailable
+from headrace.offload import SMALL, aside
 from headrace.store.migrations import MIGRATIONS, Migration, migrate
 from headrace.store.transactions import Engine, Mode, Unsettled, Work
 
@@ -243,3 +244,11 @@ def _public_message(exc: Exception) -> str:
     message = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
     # SQLAlchemy puts the class of the error before the message
     return PATHS.sub("(path)", message.rpartition(">: ")[2].removesuffix("."))
+
+
+def computed(c: Connection, size: int, work: Callable[[], T]) -> T:
+    """Return the result of `work`. On PostgreSQL, work of a size over SMALL runs in a thread (offload.py)."""
+    if size <= SMALL or c.dialect.name != "postgresql":
+        return work()
+    connection = cast(AdaptedConnection, c.connection.dbapi_connection)
+    return connection.run_async(lambda _: aside(size, work))

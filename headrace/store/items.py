@@ -21,8 +21,7 @@ from sqlalchemy.dialects import sqlite
 from headrace.errors import BadRequest, ItemNotFound
 from headrace.finite import size_up_to
 from headrace.offload import SMALL
-from headrace.store.computing import computed
-from headrace.store.database import Database
+from headrace.store.database import Database, computed
 from headrace.store.hashing import AddressedItem, Position, address_all, to_json
 from headrace.store.records import Json, Order, Page, StoredItem
 from headrace.store.tables import items, storable

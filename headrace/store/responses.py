@@ -12,9 +12,8 @@ from sqlalchemy import Connection, Row, bindparam, delete, select, update
 from headrace.errors import ResponseNotFound
 from headrace.finite import size_up_to
 from headrace.offload import SMALL
-from headrace.store.computing import computed
 from headrace.store.conversations import row_of_lock, settle
-from headrace.store.database import Database
+from headrace.store.database import Database, computed
 from headrace.store.garbage import drop_heads
 from headrace.store.hashing import to_json
 from headrace.store.items import append_items, insert_new, items_between

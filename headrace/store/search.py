@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, bindparam, func, select
 
-from headrace.store.computing import computed
+from headrace.store.database import computed
 from headrace.store.records import Json
 from headrace.store.tables import conversations, items
 

@@ -14,9 +14,8 @@ from headrace.types import Conversation, Media, Message, Role, Thought, ToolCall
 from headrace.wire import media
 from headrace.wire.generation import Variables
 from headrace.wire.limits import MAX_CALLS, MAX_MESSAGES, MAX_PARTS, at_most
-from headrace.wire.parameters import RequestBody, advice_in
+from headrace.wire.parameters import ByType, RequestBody, advice_in
 from headrace.wire.tools import ToolsBody, to_tools
-from headrace.wire.unions import ByType
 
 Piece = str | Thought | ToolCall
 

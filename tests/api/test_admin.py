@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from headrace import logs
-from headrace.api.admin import Admin
+from headrace.api.authentication import Admin
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from headrace.backends.usage_scan import UsageScan
+from headrace.backends.relay_reader import UsageScan
 from headrace.dialects.anthropic import counts_in
 from headrace.dialects.anthropic import usage_of as anthropic_usage
 from headrace.dialects.openai import usage_of as openai_usage

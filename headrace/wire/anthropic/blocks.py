@@ -18,8 +18,7 @@ from headrace.wire import media
 from headrace.wire.generation import JsonObject
 from headrace.wire.limits import MAX_PARTS, at_most
 from headrace.wire.messages import RedactedThinkingBlock, ThinkingBlock
-from headrace.wire.parameters import RequestBody
-from headrace.wire.unions import ByType
+from headrace.wire.parameters import ByType, RequestBody
 
 
 class Block(RequestBody):

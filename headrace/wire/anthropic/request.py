@@ -42,10 +42,9 @@ from headrace.wire.generation import INT64, JsonObject, Stop
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most
 from headrace.wire.media import joined, mixed
 from headrace.wire.messages import Piece, in_order, thought, wishes
-from headrace.wire.parameters import RequestBody, carried
+from headrace.wire.parameters import ByType, RequestBody, carried
 from headrace.wire.steering import SteeringMembers
 from headrace.wire.tools import ToolName, check_known, check_new
-from headrace.wire.unions import ByType
 
 HEADERS = ("anthropic-version", "anthropic-beta")  # those that belong to the dialect
 CACHED = "For Anthropic. Models that run here cache every prompt."

@@ -13,8 +13,7 @@ from headrace.wire.generation import JsonObject
 from headrace.wire.items.ids import HOSTED
 from headrace.wire.limits import MAX_MESSAGES, MAX_PARTS, at_most
 from headrace.wire.messages import RefusalPart
-from headrace.wire.parameters import RequestBody
-from headrace.wire.unions import ByType
+from headrace.wire.parameters import ByType, RequestBody
 
 Status = Literal["in_progress", "completed", "incomplete"]
 ID = r"^[!-~]{1,256}$"  # printable ASCII, which fits into databases and URLs

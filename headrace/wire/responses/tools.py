@@ -14,9 +14,8 @@ from headrace.errors import BadRequest
 from headrace.types import Tool, ToolChoice
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
 from headrace.wire.limits import MAX_TOOLS, at_most
-from headrace.wire.parameters import RequestBody
+from headrace.wire.parameters import ByType, RequestBody
 from headrace.wire.tools import FunctionBody, Mode, ToolName, check_new
-from headrace.wire.unions import ByType
 
 
 class FunctionTool(FunctionBody):
