@@ -33,13 +33,9 @@ STREAMED = response_of(
 
 
 @route(
-    router,
-    "POST",
-    "/chat/completions",
-    summary="Answer a conversation",
-    answer=wire.ChatCompletion,
+    router, "POST", "/chat/completions", summary="Answer a conversation", answer=wire.ChatCompletion,
     responses={200: STREAMED},
-)
+)  # fmt: skip
 async def create_chat_completion(
     http: Request,
     caller: Caller,

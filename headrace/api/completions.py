@@ -27,13 +27,9 @@ STREAMED = response_of(
 
 
 @route(
-    router,
-    "POST",
-    "/completions",
-    summary="Complete texts",
-    answer=wire.Completion,
+    router, "POST", "/completions", summary="Complete texts", answer=wire.Completion,
     responses={200: STREAMED},
-)
+)  # fmt: skip
 async def create_completion(http: Request, caller: Caller, body: wire.CompletionBody) -> Response:
     body = await steered(http, caller, body, has_choices=True)
     more = body.steered.uses

@@ -46,13 +46,10 @@ async def create_conversation(
 
 
 @route(
-    router,
-    "GET",
-    "/conversations",
-    under=V1,
+    router, "GET", "/conversations", under=V1,
     summary="List conversations, newest first, or those in which some words were said",
     extra=described("desc", more=[SEARCH]),
-)
+)  # fmt: skip
 async def list_conversations(
     http: Request, response: Response, caller: Caller, store: Stored
 ) -> ListObject[wire.ConversationObject]:
@@ -97,12 +94,9 @@ async def export_conversation(
 
 
 @route(
-    router,
-    "POST",
-    CONVERSATION + "/fork",
-    under=V1,
+    router, "POST", CONVERSATION + "/fork", under=V1,
     summary="Create a conversation that begins like this one, up to an item",
-)
+)  # fmt: skip
 async def fork_conversation(
     caller: Caller, store: Stored, id: ConversationId, body: wire.ForkBody
 ) -> wire.ConversationObject:
@@ -125,13 +119,9 @@ async def create_items(
 
 
 @route(
-    router,
-    "GET",
-    CONVERSATION + "/items",
-    under=V1,
-    summary="List the items of a conversation, newest first",
-    extra=described("desc", include=True),
-)
+    router, "GET", CONVERSATION + "/items", under=V1,
+    summary="List the items of a conversation, newest first", extra=described("desc", include=True),
+)  # fmt: skip
 async def list_items(
     caller: Caller, store: Stored, id: ConversationId, query: NewestFirst
 ) -> ListObject[Item]:
@@ -146,12 +136,9 @@ async def retrieve_item(caller: Caller, store: Stored, id: ConversationId, item_
 
 
 @route(
-    router,
-    "DELETE",
-    CONVERSATION + "/items/{item_id}",
-    under=V1,
+    router, "DELETE", CONVERSATION + "/items/{item_id}", under=V1,
     summary="Remove an item; returns the conversation",
-)
+)  # fmt: skip
 async def delete_item(
     caller: Caller, store: Stored, id: ConversationId, item_id: str
 ) -> wire.ConversationObject:

@@ -33,13 +33,9 @@ router = APIRouter(tags=["messages"], responses=responses_of(MessagesErrorRespon
 
 
 @route(
-    router,
-    "POST",
-    "/messages",
-    summary="Answer a conversation, in Anthropic's dialect",
-    answer=answer.AnsweredMessage,
-    responses={200: STREAMED},
-)
+    router, "POST", "/messages", summary="Answer a conversation, in Anthropic's dialect",
+    answer=answer.AnsweredMessage, responses={200: STREAMED},
+)  # fmt: skip
 async def create_message(http: Request, caller: Caller, body: wire.MessagesBody) -> Response:
     body = await steered(http, caller, body)
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
@@ -58,12 +54,9 @@ async def create_message(http: Request, caller: Caller, body: wire.MessagesBody)
 
 
 @route(
-    router,
-    "POST",
-    "/messages/count_tokens",
-    summary="Count a conversation's tokens",
+    router, "POST", "/messages/count_tokens", summary="Count a conversation's tokens",
     answer=answer.TokenCount,
-)
+)  # fmt: skip
 async def count_tokens(http: Request, _: Caller, body: wire.CountTokensBody) -> Response:
     uses = await prepared(http, partial(uses_of_messages, body, strict=is_strict(http)))
     request = await prepared(http, partial(wire.to_tokenize_request, body))

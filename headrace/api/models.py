@@ -54,11 +54,9 @@ async def list_models(
 
 # registered before the next route, whose id may contain slashes
 @route(
-    router,
-    "GET",
-    "/models/{model_id:path}/route",
+    router, "GET", "/models/{model_id:path}/route",
     summary="List the targets of a model's requests, without sending one",
-)
+)  # fmt: skip
 async def explain_route(http: Request, caller: Caller, model_id: str) -> wire.RouteObject:
     gateway, provider = destination(http)
     check_model(caller, model_id, provider)
@@ -95,12 +93,10 @@ async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.M
 
 
 @route(
-    router,
-    "DELETE",
-    "/models/{model_id:path}",
+    router, "DELETE", "/models/{model_id:path}",
     summary="Delete a model's files, where models are loaded and unloaded while the server runs",
     answer=DeletedModel,
-)
+)  # fmt: skip
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
     """Raises ModelNotFound; Forbidden for models that are not in the cache, and for callers who may not."""
     gateway, provider = destination(http)

@@ -81,14 +81,10 @@ def known(gateway: Gateway, name: str) -> str:
 
 
 @route(
-    router,
-    "POST",
-    "/chat",
-    under=API,
-    summary="Answer a conversation, in Ollama's dialect",
+    router, "POST", "/chat", under=API, summary="Answer a conversation, in Ollama's dialect",
     answer=answer.ChatAnswer,
     responses={200: response_of(answer.ChatAnswer, "By default: one line each.", NDJSON)},
-)
+)  # fmt: skip
 async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Response:
     began = time.perf_counter()
     check_unsteered(http, body)
@@ -102,14 +98,10 @@ async def chat(http: Request, caller: Caller, body: wire.OllamaChatBody) -> Resp
 
 
 @route(
-    router,
-    "POST",
-    "/generate",
-    under=API,
-    summary="Answer a prompt, in Ollama's dialect",
+    router, "POST", "/generate", under=API, summary="Answer a prompt, in Ollama's dialect",
     answer=answer.GenerateAnswer,
     responses={200: response_of(answer.GenerateAnswer, "By default: one line each.", NDJSON)},
-)
+)  # fmt: skip
 async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody) -> Response:
     began = time.perf_counter()
     check_unsteered(http, body)
@@ -123,13 +115,9 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
 
 
 @route(
-    router,
-    "POST",
-    "/embed",
-    under=API,
-    summary="Embed texts, in Ollama's dialect",
+    router, "POST", "/embed", under=API, summary="Embed texts, in Ollama's dialect",
     answer=embeddings.EmbedAnswer,
-)
+)  # fmt: skip
 async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
     began = time.perf_counter()
     check_unsteered(http, body)
@@ -142,13 +130,9 @@ async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Re
 
 
 @route(
-    router,
-    "POST",
-    "/embeddings",
-    under=API,
-    summary="Embed one text, in the older form",
+    router, "POST", "/embeddings", under=API, summary="Embed one text, in the older form",
     answer=embeddings.EmbeddingsAnswer,
-)
+)  # fmt: skip
 async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
     check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))

@@ -143,13 +143,9 @@ async def copy(http: Request, _: Admin, body: CopyBody) -> wire.Success:
 
 
 @route(
-    router,
-    "POST",
-    "/create",
-    under=API,
-    summary="Make a model of another, with a system message and parameters",
-    answer=wire.Status,
-)
+    router, "POST", "/create", under=API,
+    summary="Make a model of another, with a system message and parameters", answer=wire.Status,
+)  # fmt: skip
 async def create(http: Request, _: Admin, body: CreateBody) -> Response:
     gateway: Gateway = http.app.state.gateway
     uses = await prepared(http, partial(uses_of_create, body, strict=is_strict(http)))

@@ -135,14 +135,10 @@ async def release(_: Admin, pool: OwnPool, body: wire.ReleaseBody) -> wire.Model
 
 
 @route(
-    router,
-    "GET",
-    "/models/{model_id:path}/events",
-    under=V1,
-    summary="Follow the states of a model",
+    router, "GET", "/models/{model_id:path}/events", under=V1, summary="Follow the states of a model",
     answer=wire.ModelStatus,
     responses={200: response_of(wire.ModelStatus, "`data: {model.status}` events.", EVENT_STREAM)},
-)
+)  # fmt: skip
 async def events(http: Request, caller: Caller, pool: OwnPool, model_id: str) -> Response:
     check_model(caller, model_id, None)
     if model_id not in pool.entries:

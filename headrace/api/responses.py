@@ -91,13 +91,9 @@ _event_stream = partial(LiveStream, writer=NamedEventWriter)
 
 
 @route(
-    router,
-    "POST",
-    "/responses",
-    summary="Create a response",
-    answer=ResponseObject,
+    router, "POST", "/responses", summary="Create a response", answer=ResponseObject,
     responses={200: STREAMED},
-)
+)  # fmt: skip
 async def create_response(http: Request, caller: Caller, body: ResponseBody) -> Response:
     body = await steered(http, caller, body)
     uses = await _uses(http, body)
@@ -155,13 +151,9 @@ def _headers(run: Run) -> dict[str, str]:
 
 
 @route(
-    router,
-    "GET",
-    "/responses/{id}",
-    under=V1,
-    summary="Retrieve a stored response, or the events of its stream",
-    answer=ResponseObject,
-)
+    router, "GET", "/responses/{id}", under=V1,
+    summary="Retrieve a stored response, or the events of its stream", answer=ResponseObject,
+)  # fmt: skip
 async def get_response(http: Request, response: Response, caller: Caller, id: str) -> Response:
     include(query_of(http, response, QUERY))
     after = _after(http)
@@ -180,13 +172,9 @@ async def delete_response(http: Request, caller: Caller, id: str) -> DeletedResp
 
 
 @route(
-    router,
-    "POST",
-    "/responses/{id}/cancel",
-    under=V1,
-    summary="Cancel a response that runs in the background",
-    answer=ResponseObject,
-)
+    router, "POST", "/responses/{id}/cancel", under=V1,
+    summary="Cancel a response that runs in the background", answer=ResponseObject,
+)  # fmt: skip
 async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
     return await answered(await _responses(http)[0].cancel(caller.id, id))
 
@@ -200,12 +188,9 @@ async def list_input_items(http: Request, caller: Caller, id: str, page: NewestF
 
 
 @route(
-    router,
-    "POST",
-    "/responses/input_tokens",
-    summary="Count the input tokens of a response",
+    router, "POST", "/responses/input_tokens", summary="Count the input tokens of a response",
     answer=InputTokens,
-)
+)  # fmt: skip
 async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBody) -> Response:
     body = body.model_copy(update={"model": base_model(http, body.model)})
     headers = _left_out(http, await _uses(http, body), body)
@@ -216,12 +201,9 @@ async def count_input_tokens(http: Request, caller: Caller, body: InputTokensBod
 
 
 @route(
-    router,
-    "POST",
-    "/responses/compact",
-    summary="Compact a conversation into a summary",
+    router, "POST", "/responses/compact", summary="Compact a conversation into a summary",
     answer=CompactedResponse,
-)
+)  # fmt: skip
 async def compact_response(http: Request, caller: Caller, body: CompactBody) -> Response:
     body = await steered(http, caller, body)
     headers = _left_out(http, await _uses(http, body), body)

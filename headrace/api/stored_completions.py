@@ -35,13 +35,9 @@ async def _filter(http: Request, response: Response) -> wire.Filter:
 
 
 @route(
-    router,
-    "GET",
-    "/chat/completions",
-    under=V1,
-    summary="List stored chat completions, oldest first",
+    router, "GET", "/chat/completions", under=V1, summary="List stored chat completions, oldest first",
     extra=described("asc", more=FILTERS),
-)
+)  # fmt: skip
 async def list_completions(
     caller: Caller, store: Stored, filter: Annotated[wire.Filter, Depends(_filter)]
 ) -> ListObject[wire.StoredChatCompletion]:
@@ -76,13 +72,9 @@ async def delete_completion(caller: Caller, store: Stored, completion_id: str) -
 
 
 @route(
-    router,
-    "GET",
-    STORED + "/messages",
-    under=V1,
-    summary="List the messages of the request, oldest first",
+    router, "GET", STORED + "/messages", under=V1, summary="List the messages of the request, oldest first",
     extra=described("asc"),
-)
+)  # fmt: skip
 async def list_messages(
     caller: Caller, store: Stored, completion_id: str, query: OldestFirst
 ) -> ListObject[Item]:

@@ -20,13 +20,9 @@ TOKEN = 32  # bytes of work, in the measure of headrace.offload, for writing one
 
 
 @route(
-    router,
-    "POST",
-    "/tokenize",
-    summary="Tokenize a text or a conversation",
-    answer=wire.Tokens,
+    router, "POST", "/tokenize", summary="Tokenize a text or a conversation", answer=wire.Tokens,
     under=ROOT_TOO,
-)
+)  # fmt: skip
 async def tokenize(http: Request, response: Response, _: Caller, body: wire.TokenizeBody) -> Response:
     await name_ignored(http, response, body, TOKENS)
     gateway, provider = destination(http)
