@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.steering.plan import Plan
-from headrace.steering.scope import Mask
 from headrace.steering.slot import GROUPS, Group, Slot
 
 SIZES = (4, 16, 64)  # of slot tables; longer ones are multiples of the last
@@ -51,15 +50,18 @@ def collect(spans: Iterable[Span], num_tokens: int) -> dict[int, LayerEdits]:
     """The edits of a step of `num_tokens` tokens, by layer; only layers with an edit."""
     builders: dict[int, _Builder] = {}
     for span in spans:
-        covered = span.plan.covered(span.tokens, span.start, span.end, span.flags)
-        touched = [bool(mask.any()) for mask in covered]
-        for term in span.plan.terms:
-            if touched[term.scope]:
-                builder = builders.setdefault(term.layer, _Builder())
-                builder.add(term.slot, span.begin, covered[term.scope], term.strength)
-                if term.preserve_norm:
-                    builder.norm_spans.append((span.begin, covered[term.scope]))
-    return {layer: builder.build(num_tokens) for layer, builder in builders.items()}
+        covered = np.array(span.plan.covered(span.tokens, span.start, span.end, span.flags), np.float32).T
+        for table in span.plan.tables:
+            weights = covered @ table.strengths
+            acting = np.flatnonzero(weights.any(axis=0)).tolist()
+            if acting:
+                builder = builders.setdefault(table.layer, _Builder(num_tokens))
+                slots = tuple(table.slots[column] for column in acting)
+                builder.add(table.group, span.begin, slots, weights[:, acting])
+                if table.norm_scopes:
+                    kept = covered[:, list(table.norm_scopes)]
+                    builder.keep_norm(span.begin, kept.max(axis=1))
+    return {layer: builder.build() for layer, builder in builders.items()}
 
 
 def with_tokens(edits: Mapping[int, LayerEdits], count: int) -> dict[int, LayerEdits]:
@@ -83,30 +85,30 @@ def _with_tokens(edit: LayerEdits, count: int) -> LayerEdits:
 class _Builder:
     """Collects the edits at one layer."""
 
-    def __init__(self) -> None:
-        self._parts: dict[Group, dict[bytes, list[tuple[Slot, int, Mask, float]]]] = {}
-        self.norm_spans: list[tuple[int, Mask]] = []
+    def __init__(self, num_tokens: int) -> None:
+        self._num_tokens = num_tokens
+        self._parts: dict[Group, list[tuple[int, tuple[Slot, ...], NDArray[np.float32]]]] = {}
+        self._keep_norm: NDArray[np.float32] | None = None
 
-    def add(self, slot: Slot, begin: int, covered: Mask, strength: float) -> None:
-        of_group = self._parts.setdefault(slot.group, {})
-        of_group.setdefault(slot.key, []).append((slot, begin, covered, strength))
+    def add(self, group: Group, begin: int, slots: tuple[Slot, ...], weights: NDArray[np.float32]) -> None:
+        """`weights`[tokens, slots], of the tokens from `begin` on."""
+        self._parts.setdefault(group, []).append((begin, slots, weights))
 
-    def build(self, num_tokens: int) -> LayerEdits:
-        groups = {
-            group: self._group(self._parts[group], num_tokens) for group in GROUPS if group in self._parts
-        }
-        keep_norm = np.zeros(num_tokens, np.float32) if self.norm_spans else None
-        for begin, covered in self.norm_spans:
-            assert keep_norm is not None
-            keep_norm[begin : begin + len(covered)][covered] = 1
-        return LayerEdits(groups, keep_norm)
+    def keep_norm(self, begin: int, rows: NDArray[np.float32]) -> None:
+        """Rescale those of the rows from `begin` on that are 1."""
+        if self._keep_norm is None:
+            self._keep_norm = np.zeros(self._num_tokens, np.float32)
+        part = self._keep_norm[begin : begin + len(rows)]
+        np.maximum(part, rows, out=part)
 
-    def _group(
-        self, parts: Mapping[bytes, list[tuple[Slot, int, Mask, float]]], num_tokens: int
-    ) -> GroupEdits:
-        weights = np.zeros((num_tokens, len(parts)), np.float32)
-        for column, key in enumerate(sorted(parts)):
-            for _, begin, covered, strength in parts[key]:
-                # Added: a request may have the same op twice.
-                weights[begin : begin + len(covered), column] += np.float32(strength) * covered
-        return GroupEdits(tuple(parts[key][0][0] for key in sorted(parts)), weights)
+    def build(self) -> LayerEdits:
+        groups = {group: self._group(self._parts[group]) for group in GROUPS if group in self._parts}
+        return LayerEdits(groups, self._keep_norm)
+
+    def _group(self, parts: list[tuple[int, tuple[Slot, ...], NDArray[np.float32]]]) -> GroupEdits:
+        used = {slot.key: slot for _, slots, _ in parts for slot in slots}
+        columns = {key: column for column, key in enumerate(sorted(used))}
+        weights = np.zeros((self._num_tokens, len(columns)), np.float32)
+        for begin, slots, part in parts:
+            weights[begin : begin + len(part), [columns[slot.key] for slot in slots]] = part
+        return GroupEdits(tuple(used[key] for key in columns), weights)

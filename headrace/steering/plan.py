@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from struct import pack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.steering.scope import Mask, Scope
-from headrace.steering.slot import Slot
+from headrace.steering.slot import Group, Slot
 from headrace.steering.types import ResolvedOp
 
 
@@ -32,6 +33,19 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """The slots of one group at one layer, by their keys. `strengths`[scopes, slots]: 0 where a scope has no
+    term with the slot; `norm_scopes`: the scopes whose rows get their norm back.
+    """
+
+    layer: int
+    group: Group
+    slots: tuple[Slot, ...]
+    strengths: NDArray[np.float32]
+    norm_scopes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """All edits of one sequence. Terms of strength 0 are not part of a plan."""
 
@@ -40,11 +54,13 @@ class Plan:
     ops: tuple[ResolvedOp, ...] = ()  # what the terms came from
     relative_dose: float | None = None
     layers: frozenset[int] = field(init=False)
+    tables: tuple[Table, ...] = field(init=False)
     depends_on_answer: bool = field(init=False)  # drafts cannot be computed: what follows is not known
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", frozenset(term.layer for term in self.terms))
+        object.__setattr__(self, "tables", tuple(self._tables()))
         depends = any(scope.depends_on_answer for scope in self.scopes)
         object.__setattr__(self, "depends_on_answer", depends)
         object.__setattr__(self, "fingerprint", self._digest())
@@ -71,6 +87,18 @@ class Plan:
             term.key + np.packbits(masks[term.scope]).tobytes() for term in self.terms if touched[term.scope]
         )
         return blake2b(b"".join(parts), digest_size=16).digest()
+
+    def _tables(self) -> Iterator[Table]:
+        for layer, group in sorted({(term.layer, term.slot.group) for term in self.terms}):
+            terms = [term for term in self.terms if (term.layer, term.slot.group) == (layer, group)]
+            slots = {term.slot.key: term.slot for term in terms}
+            columns = {key: column for column, key in enumerate(sorted(slots))}
+            strengths = np.zeros((len(self.scopes), len(slots)), np.float32)
+            for term in terms:
+                # Added: a request may have the same op twice.
+                strengths[term.scope, columns[term.slot.key]] += np.float32(term.strength)
+            norm_scopes = tuple({term.scope for term in terms if term.preserve_norm})
+            yield Table(layer, group, tuple(slots[key] for key in columns), strengths, norm_scopes)
 
     def _digest(self) -> str:
         digest = blake2b(digest_size=12)

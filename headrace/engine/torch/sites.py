@@ -132,15 +132,19 @@ class Sites:
         if read is None:
             return weights @ write
         bias, threshold, gain, offset, low, high, least = scalars
-        scales = [_row_scales(states, slot.normalization) for slot in edits.slots]
-        incoming = torch.cat([scale[0] for scale in scales], 1)
-        outgoing = torch.cat([scale[1] for scale in scales], 1)
-        z = (states @ read.T) * incoming + bias
+        z, outgoing = states @ read.T, None
+        kinds = [slot.normalization for slot in edits.slots]
+        if set(kinds) != {"none"}:
+            scales = {kind: _row_scales(states, kind) for kind in set(kinds)}
+            z = z * torch.cat([scales[kind][0] for kind in kinds], 1)
+            outgoing = torch.cat([scales[kind][1] for kind in kinds], 1)
+        z = z + bias
         if any(slot.rank is not None for slot in edits.slots):
             threshold = torch.maximum(threshold, self._boundaries(states, edits))
         a = torch.where(z > threshold, z, 0.0)
         change = (torch.clamp(a * gain + offset, low, high) - a) * weights
-        return (torch.where(a > least, change, 0.0) * outgoing) @ write
+        change = torch.where(a > least, change, 0.0)
+        return (change if outgoing is None else change * outgoing) @ write
 
     def _boundaries(self, states: torch.Tensor, edits: GroupEdits) -> torch.Tensor:
         """[T, S]: what a feature of a topk SAE must exceed to be among the k largest; 0 of other slots."""
