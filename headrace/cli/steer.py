@@ -71,6 +71,7 @@ def train_sae(arguments: argparse.Namespace, config: Config) -> int:
 
 def features(arguments: argparse.Namespace, config: Config) -> int:
     """Print the features that write and read a token."""
+    from headrace.steering import report
     from headrace.steering.token_features import load_sae, token_features
 
     folder = sae_folder(arguments.sae, config)
@@ -82,7 +83,7 @@ def features(arguments: argparse.Namespace, config: Config) -> int:
             )
         found = token_features(capture, sae.encoder, sae.decoder, arguments.token, arguments.top, bar)
         decode = _decoder(model)
-    print(f"token {found.token}: {decode([found.token])!r}")
+    print(f"token {found.token}: '{report.printable(decode([found.token]))}'")
     for title, scores in (("writes it", found.writers), ("reads it", found.readers)):
         print(f"{'feature':>8}  {title:>9}  its tokens")
         for score in scores:
@@ -107,7 +108,7 @@ def sae_folder(name: str, config: Config) -> Path:
 def _decoder(model: Model) -> Callable[[Sequence[int]], str]:
     from headrace.text.tokenizer import Tokenizer
 
-    return Tokenizer(model.folder, bos=model.bos_token_id, add_bos=model.add_bos).decode
+    return Tokenizer(model.folder, bos=model.bos_token_id, add_bos=model.add_bos).shown
 
 
 @contextmanager

@@ -33,6 +33,11 @@ svg{width:100%;max-width:560px;height:auto}
 BINS = 30
 
 
+def printable(text: str) -> str:
+    """The text in one line: what cannot be seen, as its escape (`\\n`)."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def page(title: str, *parts: str) -> str:
     """A whole HTML document."""
     return (

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headrace.steering.dose import Curve, token_curve
 from headrace.steering.quality import Quality
+from headrace.steering.report import printable
 from headrace.steering.site import Lens, Site
 from headrace.steering.train_sae import SAE
 from headrace.steering.train_vector import random_like
@@ -45,7 +46,7 @@ def choose(lens: Lens, usage: Quality) -> list[int]:
 
 def labels(lens: Lens, decode: Decode) -> list[str]:
     """A name for each feature: the tokens that it writes."""
-    return [" ".join(repr(decode([token]))[1:-1] for token in row[:NAMES]) for row in lens.top.tolist()]
+    return [" ".join(printable(decode([token])) for token in row[:NAMES]) for row in lens.top.tolist()]
 
 
 def effect(

@@ -52,7 +52,7 @@ class TokenFeatures:
             rows = [(score.feature, score.score, labels.get(score.feature, "")) for score in scores]
             parts += [report.heading(title), report.score_table(rows, unit)]
             parts.append(report.distribution("All features", of_all, (unit, "features, log10(1 + n)")))
-        return report.page(f"The token {text!r} in {sae}", *parts)
+        return report.page(f"The token '{report.printable(text)}' in {sae}", *parts)
 
 
 def load_sae(path: Path) -> LoadedSAE:

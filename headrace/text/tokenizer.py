@@ -80,6 +80,10 @@ class Tokenizer:
         """The text of one token: special ones by name, incomplete characters as U+FFFD."""
         return self.token_raw(token).decode(errors="replace")
 
+    def shown(self, tokens: Sequence[int]) -> str:
+        """The text of the tokens for people: bytes of incomplete characters as `\\xe2`."""
+        return self.raw(tokens).decode(errors="backslashreplace")
+
     def token_raw(self, token: int) -> bytes:
         """The bytes of a token, special ones by name."""
         name = self._names.get(token)

@@ -9,6 +9,7 @@ import pytest
 from headrace.cli.steer import sae_folder
 from headrace.config import Config
 from headrace.errors import ConfigError
+from headrace.steering.report import printable
 
 
 def test_an_sae_of_this_name_goes_before_a_folder_that_happens_to_have_it(
@@ -25,3 +26,17 @@ def test_an_sae_of_this_name_goes_before_a_folder_that_happens_to_have_it(
     assert sae_folder(str(tmp_path / "docs"), config) == tmp_path / "docs"
     with pytest.raises(ConfigError, match="no sparse autoencoder 'other'"):
         sae_folder("other", config)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (" caf\u00e9", " caf\u00e9"),
+        ("a\n\t", r"a\n\t"),
+        (r"\xe2", r"\xe2"),
+        ("\u200b", r"\u200b"),
+        ("it's", "it's"),
+    ],
+)
+def test_a_label_is_one_line(text: str, shown: str) -> None:
+    assert printable(text) == shown

@@ -92,3 +92,11 @@ def test_literals_are_found_across_the_windows_that_are_searched() -> None:
         assert found == ["<|a|>b", "<|a|>", "c"]
     assert list(Literals([]).find("text")) == []
     assert list(Literals([""]).find("text")) == []
+
+
+def test_incomplete_characters_are_shown_as_their_bytes(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("\u2603")
+    assert len(ids) > 1
+    parts = [tokenizer.shown([id]) for id in ids]
+    assert "".join(parts).replace("\\x", "") == "\u2603".encode().hex()
+    assert tokenizer.shown(ids) == "\u2603"

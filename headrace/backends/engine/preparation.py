@@ -169,7 +169,7 @@ class Preparation:
 
     def token_texts(self, tokens: list[int]) -> list[str]:
         self._check_tokens(tokens)
-        return [self._tokenizer.token_text(token) for token in tokens]
+        return [self._tokenizer.shown([token]) for token in tokens]
 
     def _predicted(self, text: str) -> list[int]:
         """The tokens of a prediction, as many as an answer can have."""
