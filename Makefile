@@ -95,7 +95,7 @@ test-clients: $(VENV)/.tested ## real clients against a real server (needs node,
 	$(BIN)/python tests/clients/run.py $(ARGS)
 
 test-page: $(VENV)/.tested ## of these, the page in a real chromium
-	$(BIN)/python tests/clients/run.py page page_keys page_steering
+	$(BIN)/python tests/clients/run.py page page_keys page_steering page_thoughts
 
 test-wheel: $(VENV)/.tested ## a wheel and a source archive, installed in an environment of its own, and one answer
 	$(BIN)/python tests/wheel.py

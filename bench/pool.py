@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -130,13 +131,17 @@ def main() -> int:
 
 def report(ends: Ends, most: int, log: str, seconds: float) -> int:
     """Print what happened. Returns 1 if anything is as it may not be."""
-    loads, unloads = log.count("is loaded, after"), log.count("is unloaded to make room")
+    loads = [float(took_s) for took_s in re.findall(r"is loaded, after ([\d.]+) s", log)]
+    unloads = log.count("is unloaded to make room")
     most_mib, budget_mib = most / MIB, BUDGET_BYTES / MIB
     print(f"{seconds:.0f} s, {CALLERS} callers, {len(NAMES)} models, memory for two")
     for model in NAMES:
         statuses = {status: count for (name, status), count in sorted(ends.counts.items()) if name == model}
         print(f"  {model:8s} {', '.join(f'{count} × {status}' for status, count in statuses.items())}")
-    print(f"  loads after the start {loads}, unloads {unloads}, longest request {ends.longest_s:.1f} s")
+    print(
+        f"  loads after the start {len(loads)}, which took {sum(loads):.1f} s; unloads {unloads}; "
+        f"longest request {ends.longest_s:.1f} s"
+    )
     print(f"  memory: at most {most_mib:.0f} MiB, budget {budget_mib:.0f} MiB, {most_mib / budget_mib:.2f}")
     for problem in ends.bad[:20]:
         print(f"  WRONG {problem}")

@@ -97,6 +97,7 @@ function App() {
         <${Sidebar} chats=${chats} current=${id} isOpen=${open.sidebar} onNew=${begin} onChanged=${changed} onError=${fail}
           onPick=${() => setOpen({ ...open, sidebar: false })} />
         ${open.sidebar && html`<div class="backdrop" onClick=${() => setOpen({ ...open, sidebar: false })} />`}
+        ${open.drawer && html`<div class="backdrop" onClick=${() => setOpen({ ...open, drawer: false })} />`}
         <${Chat} key=${opened.visit} chat=${known} model=${model} info=${models.find(one => one.id === model)}
           isDrawerOpen=${open.drawer} onDrawer=${() => setOpen({ ...open, drawer: false })} onCreated=${created} onChanged=${refresh} />`}
       ${view === "compare" && html`<${Compare} models=${models} model=${model} />`}

@@ -150,14 +150,18 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
 
   const last = path.at(-1)?.item;
   const actions = { isBusy, model, onEdit: edit, onRegenerate: regenerate, onSwitch: switchTo };
+  // in one list, so that an item that is stored now stays the same element: what a person has opened stays open
+  const messages = [
+    ...path.map(node => html`<${Message} key=${node.item.id} item=${node.item} node=${node} turn=${turns.current.get(node.item.id)}
+      isLast=${node.item === last && !turn} onResult=${answerCall} ...${actions} />`),
+    ...(turn?.body.input ?? []).map((item, index) => html`<${Message} key=${`sent ${index}`} item=${item} />`),
+    ...(turn?.items ?? []).filter(Boolean).map(item => html`<${Message} key=${item.id} item=${item} />`),
+  ];
   return html`
     <div class="chat">
       <${Scroller} watch=${[path.length, turn]}>
         ${!branch && !turn && html`<${Welcome} onPick=${text => send(text, [])} />`}
-        ${path.map(node => html`<${Message} key=${node.item.id} item=${node.item} node=${node} turn=${turns.current.get(node.item.id)}
-          isLast=${node.item === last && !turn} onResult=${answerCall} ...${actions} />`)}
-        ${turn?.body.input.map(item => html`<${Message} item=${item} />`)}
-        ${turn?.items.filter(Boolean).map(item => html`<${Message} key=${item.id} item=${item} />`)}
+        ${messages}
         ${turn && !turn.firstAt && html`<p class="waiting" role="status">The model reads…</p>`}
         ${turn?.isAway && html`<p class="waiting" role="status">The connection is lost. The answer goes on, and is shown when it is back.</p>`}
         ${error && html`<p class="error" role="alert">${error}

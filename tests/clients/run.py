@@ -78,6 +78,13 @@ CLIENTS = (
     Client("page", "playwright", "page", timeout_s=480),
     Client("page_keys", "playwright", "page", options=KEYS, timeout_s=240),
     Client(
+        "page_thoughts",
+        "playwright",
+        "page",
+        options=("--config", str(HERE / "thoughts.toml")),
+        timeout_s=240,
+    ),
+    Client(
         "page_steering",
         "playwright",
         "page",

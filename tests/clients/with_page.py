@@ -327,6 +327,7 @@ def looks() -> None:
             expect(page.get_by_text("What do you want to know?")).to_be_visible()
             shoot(page, f"welcome-{look}")
             check_accessible(page, f"welcome, {look}")
+            check_reachable(page)
             if look == "phone":
                 page.get_by_role("button", name="Chats").click()
                 shoot(page, "chats-phone")
@@ -339,18 +340,22 @@ def looks() -> None:
             page.locator(".token").first.click()
             shoot(page, f"tokens-{look}")
             check_accessible(page, f"tokens, {look}")
+            check_reachable(page)
             page.get_by_role("button", name="Settings").click()
             shoot(page, f"settings-{look}")
             check_accessible(page, f"settings, {look}")
+            check_reachable(page)
             page.goto(URL + "/#/compare")
             expect(page.get_by_label("Model 2")).to_be_visible()
             shoot(page, f"compare-{look}")
             check_accessible(page, f"compare, {look}")
+            check_reachable(page)
             page.goto(URL + "/#/server")
             expect(page.get_by_role("heading", name="Models")).to_be_visible()
             page.wait_for_timeout(2500)
             shoot(page, f"server-{look}")
             check_accessible(page, f"server, {look}")
+            check_reachable(page)
 
 
 def check_accessible(page: Page, where: str) -> None:
@@ -358,6 +363,33 @@ def check_accessible(page: Page, where: str) -> None:
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     told = [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in serious]
     assert serious == [], f"{where}: {told}"
+
+
+REACHABLE = """() => {
+  const all = [...document.querySelectorAll('a[href], button, input, select, textarea, summary')];
+  const seen = all.filter(one => !one.disabled && one.checkVisibility({ contentVisibilityAuto: true }));
+  seen.forEach((one, index) => { one.dataset.reach = index; });
+  document.activeElement.blur();
+  return seen.map(one => one.outerHTML.slice(0, 120));
+}"""
+FOCUSED = """() => {
+  const one = document.activeElement;
+  const frames = [one, one.closest(".attach, .composer")].filter(Boolean).map(each => getComputedStyle(each));
+  const isSeen = frames.some(style => style.outlineStyle !== 'none' || style.boxShadow !== 'none');
+  return [one.dataset.reach, isSeen];
+}"""
+
+
+def check_reachable(page: Page) -> None:
+    """The Tab key leads to everything that can be used, and one sees where it is."""
+    names = page.evaluate(REACHABLE)
+    found: dict[str, bool] = {}
+    for _ in range(len(names) + 20):
+        page.keyboard.press("Tab")
+        index, is_seen = page.evaluate(FOCUSED)
+        found[index] = is_seen
+    missing = [name for index, name in enumerate(names) if not found.get(str(index))]
+    assert missing == [], missing
 
 
 with STACK:
